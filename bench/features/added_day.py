@@ -72,7 +72,7 @@ def deliver(folder: Path, day: int, rows: int) -> None:
 def measure(folder: Path, kind: str) -> dict[str, Any]:
     """One computation in this process: `all` rows, or what was added."""
     from cumulant.flows.data.validate import validate
-    from cumulant.flows.features.feature_table import featurize, scans, stored
+    from cumulant.flows.features.feature_table import featurize, scans, store_features
     from cumulant.flows.training.task import resolve_task
     from cumulant.ports.access import Principal
     from cumulant.project.file.loading import load
@@ -86,7 +86,7 @@ def measure(folder: Path, kind: str) -> dict[str, Any]:
     used = {name: snapshots[name].id for name in plan.sources}
     before, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
     if kind == "all":
-        table = stored(project, "bench/all", plan, scans(project, snapshots, used, as_of=None))
+        table = store_features(project, "bench/all", plan, scans(project, snapshots, used, as_of=None))
         computed = table.rows
     else:
         found = featurize(project, principal=who)

@@ -62,11 +62,11 @@ def write_day(log, place, rows):
 
 def once(look, folder):
     """One look, in this process."""
-    from cumulant.flows.monitoring.monitor import Asked, monitor
+    from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
     from cumulant.monitoring.drift import comparing, profiling  # noqa: F401
     from cumulant.monitoring.monitoring_policy import DriftPolicy
 
-    asked = Asked(predictions=folder / "log", reference=folder / "reference.parquet")
+    asked = MonitorRequest(predictions=folder / "log", reference=folder / "reference.parquet")
     began, worked = time.perf_counter(), time.process_time()
     found = monitor(asked, DriftPolicy(), keep=None if look == LOOKS[0] else folder / "kept")
     took = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - worked}

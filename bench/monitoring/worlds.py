@@ -59,7 +59,7 @@ def table(generator, days, start, size=200):
 
 def run(before, now, labels=None, **more):
     from cumulant.core.errors import DataError
-    from cumulant.flows.monitoring.monitor import Asked, monitor
+    from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
     from cumulant.monitoring.monitoring_policy import DriftPolicy
 
     with tempfile.TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def run(before, now, labels=None, **more):
             if frame is not None:
                 paths[name] = Path(folder) / f"{name}.parquet"
                 frame.write_parquet(paths[name])
-        asked = Asked(
+        asked = MonitorRequest(
             predictions=paths["now"], reference=paths["before"], labels=paths.get("labels"), label="paid",
             key=("key",) if labels is not None else (), **more,
         )  # fmt: skip

@@ -21,7 +21,7 @@ from zero_edit import command, gap, labels, options, ours, parts
 
 from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.training.search_step import loaded
+from cumulant.flows.training.search_step import load_model
 from cumulant.packaging.builder import build
 from cumulant.project.file.loading import load
 from cumulant.servable.folder import load_servable
@@ -35,7 +35,7 @@ def answers_of_tested(folder: Path, test: Path) -> tuple[np.ndarray, int, int]:
         record = find_record(project, version)
         served = load_servable(servable_folder(project, version))
         objects = project.objects()
-        tested = loaded(project, record.fitted.model)
+        tested = load_model(project, record.fitted.model)
         tables = project.tables()
         sample = tables.scan(tables.find(record.table)).head(100).collect()
         with tempfile.TemporaryDirectory() as scratch:

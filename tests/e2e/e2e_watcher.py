@@ -51,10 +51,10 @@ def deadly(how: str, number: int) -> None:
 
 def behind(project, file: str) -> None:
     """From here on the rows are known as they are now, and others go first."""
-    held = state.read_standing(project.journal(), project.name)
-    wanted = state.read_wanted(project.journal(), project.name)
-    evaluation.read_standing = lambda *_: held
-    retrain_decision.read_wanted = retraining.read_wanted = lambda *_: wanted
+    held = state.read_state(project.journal(), project.name)
+    wanted = state.read_request(project.journal(), project.name)
+    evaluation.read_state = lambda *_: held
+    retrain_decision.read_request = retraining.read_request = lambda *_: wanted
     print("waits", flush=True)
     while not Path(file).exists():
         time.sleep(0.02)
@@ -70,10 +70,10 @@ def main(folder: str, what: str, at: str, where: str, file: str = "") -> None:
             deadly(how, int(number))
         try:
             if what == "train":
-                wanted = retraining.go_on(project, principal=who)
-                said = {"stage": wanted.stage, "said": wanted.said}
+                wanted = retraining.continue_retraining(project, principal=who)
+                said = {"stage": wanted.stage, "said": wanted.message}
             else:
-                seen = run.watch_round(project, principal=who, at=datetime.fromisoformat(at))
+                seen = run.run_monitoring(project, principal=who, at=datetime.fromisoformat(at))
                 said = {"fresh": seen.judged.fresh, "do": seen.action.do}
         except CumulantError as error:
             said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}

@@ -15,7 +15,7 @@ from cumulant.core.progress import silent
 from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.ledger_records import runs
 from cumulant.flows.ledger.run_context import open_run
-from cumulant.flows.registry.candidate_alias import Candidate, find_record
+from cumulant.flows.registry.candidate_alias import ModelCandidate, find_record
 from cumulant.flows.registry.models import MODEL
 from cumulant.flows.serving import serve
 from cumulant.flows.training.train import train
@@ -202,7 +202,7 @@ def test_a_version_whose_record_a_kill_prevented_is_healed_by_the_next_run(tmp_p
     with opened(folder) as project:
         who = project.principal()
         with monkeypatch.context() as patch:
-            patch.setattr(Candidate, "record_in", killed)
+            patch.setattr(ModelCandidate, "record_in", killed)
             with pytest.raises(KilledError):
                 train(project, principal=who)
         version = project.registry().resolve("returns")

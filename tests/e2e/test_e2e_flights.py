@@ -20,7 +20,7 @@ from cumulant.data.files import inputs
 from cumulant.data.snapshot import scan
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.features.offline.offline import compute
-from cumulant.flows.data.validate import load_snapshot, newest, validate
+from cumulant.flows.data.validate import load_snapshot, newest_snapshot, validate
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.run_events import verify
@@ -89,14 +89,14 @@ def raw(trained):
 @pytest.fixture
 def later(project):
     """10,000 flights after the moment of training, raw, with a share of cancelled and diverted ones."""
-    flights = scan(newest(project, "flights"), project.tables())
+    flights = scan(newest_snapshot(project, "flights"), project.tables())
     return flights.filter(pl.col("sched_dep") > AS_OF).sort("sched_dep").head(10_000).select(REQUEST).collect()
 
 
 def test_every_row_passed_is_in_quarantine_or_dropped(project, raw):
     rows = {}
     for name in ("flights", "weather"):
-        snapshot = newest(project, name)
+        snapshot = newest_snapshot(project, name)
         assert snapshot.rows_in == snapshot.rows_passed + snapshot.rows_quarantined + snapshot.rows_dropped
         assert scan(snapshot, project.tables()).select(pl.len()).collect().item() == snapshot.rows_passed
         rows[name] = snapshot.rows_in
@@ -274,12 +274,12 @@ def test_a_later_month_is_judged_with_the_same_words(copy, raw):
 def test_flights_that_became_known_later_change_nothing_earlier(copy):
     who = copy.principal()
     before = featurize(copy, principal=who, as_of=AS_OF)
-    rows_before = scan(newest(copy, "flights"), copy.tables(), as_of=AS_OF).collect()
+    rows_before = scan(newest_snapshot(copy, "flights"), copy.tables(), as_of=AS_OF).collect()
     _add_later_file(copy)
     after = featurize(copy, principal=who, as_of=AS_OF)
     assert after.sources["flights"] != before.sources["flights"]
     assert not after.reused
-    assert scan(newest(copy, "flights"), copy.tables(), as_of=AS_OF).collect().equals(rows_before)
+    assert scan(newest_snapshot(copy, "flights"), copy.tables(), as_of=AS_OF).collect().equals(rows_before)
     tables = copy.state / "tables"
     assert _parts(tables, before.table.key) == _parts(tables, after.table.key)
 
@@ -302,7 +302,7 @@ def test_only_new_files_are_read(copy, monkeypatch):
 
 def _add_later_file(project) -> None:
     """2,000 flights a year on, in a file of their own."""
-    rows = scan(newest(project, "flights"), project.tables()).tail(2000).collect()
+    rows = scan(newest_snapshot(project, "flights"), project.tables()).tail(2000).collect()
     rows = rows.drop("__row", "sched_dep", "landed").with_columns(pl.col("time_hour") + pl.duration(days=365))
     rows.write_parquet(project.root / "data" / "flights" / "2014.parquet")
 

@@ -14,7 +14,7 @@ from cumulant.data.snapshot import scan
 from cumulant.data.views import read_quarantine
 from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.drivers.mlflow.models import signature
-from cumulant.flows.data.validate import newest
+from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.registry.lineage import record_of, reproduce
 from cumulant.flows.reports.report import report
 from cumulant.flows.serving import serve
@@ -369,7 +369,7 @@ def test_cleaning_written_with_pandas(tmp_path):
     assert dropped > 0
     assert (snapshot.rows_in, snapshot.rows_dropped, snapshot.rows_quarantined) == (ROWS, dropped, 0)
     with opened(folder) as project:
-        rows = scan(newest(project, "visits"), project.tables()).collect()
+        rows = scan(newest_snapshot(project, "visits"), project.tables()).collect()
         assert set(rows["colour"].drop_nulls()) == {"RED", "GREEN", "BLUE"}
         check_served(project, strange(rows.select("at", "size", "night", "colour", "town")))
 
@@ -428,7 +428,7 @@ def test_personal_values_show_nowhere(tmp_path):
             "guest_n_14d",
             "guest_size_14d",
         }
-        refused = read_quarantine(newest(project, "visits"), project.tables(), project.salt())
+        refused = read_quarantine(newest_snapshot(project, "visits"), project.tables(), project.salt())
         assert refused.height == 8
         pages = [report(project, found.run, out=folder / f"report.{suffix}", principal=who) for suffix in FORMATS]
         shown = [str(refused.to_dicts()).encode(), *(page.read_bytes() for page in pages)]

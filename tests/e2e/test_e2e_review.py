@@ -55,7 +55,7 @@ def truth(folder):
 @pytest.mark.slow
 def test_answers_become_labels_and_rows_of_the_next_training(shop, monkeypatch, tmp_path):
     filled = run(shop, "review", "fill")
-    assert (filled["added"], filled["waiting"], filled["left"]) == (24, 24, 0)
+    assert (filled["added"], filled["waiting"], filled["remaining"]) == (24, 24, 0)
     assert filled["draw"]["sample"] == 5
     assert {"unsure", "sample"} <= set(filled["draw"]["reasons"])
     assert filled["draw"]["notes"] == []

@@ -114,7 +114,7 @@ def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_it
     assert loss["loss_estimated"] < loss["loss_measured"]
     assert (after["retraining"]["stage"], after["retraining"]["candidate"]) == ("released", "returns/2"), after[
         "retraining"
-    ]["said"]
+    ]["message"]
     assert champion(folder) == "2"
     # The next look is of the new version, which has answered nothing yet.
     process = start(folder, "monitor", "watch", "--once")
@@ -128,9 +128,9 @@ def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_it
 def test_where_somebody_must_agree_the_alias_moves_by_hand(shop, tmp_path):
     folder = declared(shop, tmp_path, RETRAIN.replace("cool_down", "approval: release, cool_down"))
     found = look(folder, LAST)["retraining"]
-    assert (found["stage"], found["candidate"]) == ("offered", "returns/2"), found["said"]
+    assert (found["stage"], found["candidate"]) == ("offered", "returns/2"), found["message"]
     assert champion(folder) == "1"
-    (line,) = re.findall("`cumulant (.*)`", found["said"])
+    (line,) = re.findall("`cumulant (.*)`", found["message"])
     run(folder, *line.split())
     assert champion(folder) == "2"
 
@@ -141,7 +141,7 @@ def test_where_somebody_must_agree_the_release_waits_though_the_project_asks_for
     try:
         found = look(folder, LAST)["retraining"]
         assert found["stage"] == "released"
-        assert "returns/2 is being released; it waits for `cumulant release approve`" in found["said"]
+        assert "returns/2 is being released; it waits for `cumulant release approve`" in found["message"]
         row = msgspec.json.encode({**orders().row(0, named=True), "returned": None, "order": -1})
         waits = awaited(folder, told["url"], row, "awaiting_approval")
         assert "promote waits for an approval" in waits["reason"]
@@ -259,5 +259,5 @@ def test_a_tick_looks_and_says_so(shop, tmp_path):
     folder = declared(shop, tmp_path, "")
     jobs = {one["job"]: one for one in run(folder, "tick")["jobs"]}
     assert jobs["monitoring"]["outcome"] == "done"
-    assert "version 1" in jobs["monitoring"]["said"]
-    assert jobs["retraining"]["said"] == "no training is asked for"
+    assert "version 1" in jobs["monitoring"]["sentence"]
+    assert jobs["retraining"]["sentence"] == "no training is asked for"

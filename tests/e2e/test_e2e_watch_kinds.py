@@ -13,7 +13,7 @@ from e2e_support import environment, opened, run, start
 from test_e2e_kinds import MARKS, make, visits
 
 from cumulant.core.errors import UsageError
-from cumulant.flows.monitoring.run import watch_round
+from cumulant.flows.monitoring.run import run_monitoring
 from cumulant.flows.serving.predict import predict
 from cumulant.flows.training.train import train
 
@@ -54,7 +54,7 @@ def served(folder, frame, target, *, timed, **training):
 
 def look(folder, at):
     with opened(folder) as project:
-        return watch_round(project, principal=project.principal(), at=at)
+        return run_monitoring(project, principal=project.principal(), at=at)
 
 
 @pytest.mark.parametrize(("coded", "timed"), [(False, True), (True, False)], ids=["texts", "numbers-without-times"])

@@ -16,7 +16,7 @@ from test_e2e_watch_kinds import ASKED, served
 
 from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read
-from cumulant.flows.monitoring.state import TRAINING, Wanted, read_standing, read_wanted, write
+from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_request, read_state, write
 
 pytestmark = pytest.mark.slow
 
@@ -73,7 +73,7 @@ def told(folder):
 
 def asked_for(folder, at):
     with opened(folder) as project, project.journal().transaction(actor=Actor("user:ada")) as transaction:
-        wanted = Wanted(asked=at, champion="1", trigger="labels", sentence="Labels are new.")
+        wanted = RetrainRequest(asked=at, champion="1", trigger="labels", sentence="Labels are new.")
         write(transaction, TRAINING, project.name, wanted, expect=0)
 
 
@@ -89,9 +89,9 @@ def test_a_look_that_was_cut_off_is_done_once(kind, made, where):
     assert events.count((LOOKED, "train")) == 1
     assert fires == []
     with opened(kind) as project:
-        standing, _ = read_standing(project.journal(), "kind")
+        standing, _ = read_state(project.journal(), "kind")
         assert standing.labels == ASKED
-        assert read_wanted(project.journal(), "kind")[0].stage == "wanted"
+        assert read_request(project.journal(), "kind")[0].stage == "wanted"
 
 
 @pytest.mark.parametrize("where", ["within:1", "after:1", "within:2", "after:2"])

@@ -107,7 +107,7 @@ class Project:
         from cumulant.flows.data import validate
 
         self.loaded.source(source)
-        snapshot = validate.refused(self.loaded, source) or validate.newest(self.loaded, source)
+        snapshot = validate.refused_snapshot(self.loaded, source) or validate.newest_snapshot(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
         return read_quarantine(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
@@ -119,7 +119,7 @@ class Project:
         from cumulant.flows.data import validate
 
         self.loaded.source(source)
-        snapshot = validate.newest(self.loaded, source)
+        snapshot = validate.newest_snapshot(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
         return data_preview(snapshot, self.loaded.tables(), self.loaded.salt(), rows=rows)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from cumulant.api.registering import Registered
     from cumulant.flows.data.validate import Validation
-    from cumulant.flows.project.planning import Plan
+    from cumulant.flows.project.planning import TrainingPlan
     from cumulant.flows.registry.models import ModelDetail
     from cumulant.flows.reports.content import Interval, ReportData
 
@@ -34,7 +34,7 @@ class Trained(Shown[Any]):
     page: ReportData
 
 
-def plan(found: Plan) -> Shown[Plan]:
+def plan(found: TrainingPlan) -> Shown[TrainingPlan]:
     """A plan: what is predicted when, from which sources and features."""
     rows: list[tuple[str, object]] = [
         ("target", f"{found.target}, for each row of {found.entity}"),

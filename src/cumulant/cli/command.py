@@ -21,7 +21,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cumulant.cli.collection import collect_for
 from cumulant.cli.invocation import Invocation
-from cumulant.flows.ledger.actions import declared
+from cumulant.flows.ledger.actions import find_action
 
 WIDTH = 100
 
@@ -139,7 +139,7 @@ def command(
         TerminalError: the action is not declared.
     """
     if action is not None:
-        declared(action)
+        find_action(action)
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         hints = get_type_hints(function, include_extras=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.flows.demo.report import Monitored, Reviewed, Told
+from cumulant.flows.demo.report import MonitoringReport, ReleaseReport, ReviewReport
 from cumulant.flows.reports.content import GateReport, Interval, ReportData, StepReport
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ class DemoDocument(TrainDocument, frozen=True, kw_only=True):
 
     folder: str
     serve: ServeFigures
-    release: tuple[Told, ...]
-    monitoring: Monitored
-    review: Reviewed
+    release: tuple[ReleaseReport, ...]
+    monitoring: MonitoringReport
+    review: ReviewReport
     report: str
     tracking_uri: str
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from cumulant.cli.monitoring import review_session
 from cumulant.flows.outcomes.labels import FOLDER
-from cumulant.flows.review.service import tell
+from cumulant.flows.review.service import ingest_decisions
 from cumulant.outcomes.labels.store import lock_folder
 from cumulant.project.file.loading import load
 
@@ -63,8 +63,8 @@ def test_one_decision_holds_when_the_deadline_passes_and_becomes_a_label(queue, 
     assert (said("list"), said("show", other)["status"]) == ([], "expired")
     assert [one["label"] for one in said("list", "--status", "done")] == [1]
     with load(queue) as project:
-        assert service.tell(project, principal=project.principal()) == 1
-        assert service.tell(project, principal=project.principal()) == 0
+        assert service.ingest_decisions(project, principal=project.principal()) == 1
+        assert service.ingest_decisions(project, principal=project.principal()) == 0
     listed = cumulant("labels", "list", "--project", str(queue), "--json").document
     assert [(one["label"], one["source"]) for one in listed] == [(1, "review")]
     text = cumulant("review", "report", "--project", str(queue)).out
@@ -275,7 +275,7 @@ def test_the_decisions_of_a_file_stand_while_labels_are_ingested_elsewhere(revie
         document = review("decide", "--from", str(file)).document
     assert (document["decided"], document["labelled"], document["problems"]) == (1, 0, {})
     with load(queue) as project:
-        assert tell(project, principal=project.principal()) == 1
+        assert ingest_decisions(project, principal=project.principal()) == 1
 
 
 def test_a_program_answers_what_it_can_and_passes_over_the_rest(review, queue, cumulant):

@@ -64,7 +64,7 @@ def report(word: str = "flight-late") -> ReportData:
     ]
     interval = Interval(0.51, 0.49, 0.54)
     return ReportData(
-        name=word, subject=f"{word} version 3", made=NOW, cumulant="0.1.0", run="20260131T120000-abcdef",
+        name=word, subject=f"{word} version 3", generated=NOW, cumulant="0.1.0", run="20260131T120000-abcdef",
         version="3", uri=f"models:/{word}/3", aliases=(word,), created=NOW, owner=word, purpose=word, risk="low",
         sources=(
             SourceReport(
@@ -176,7 +176,7 @@ def test_any_text_is_escaped_and_comes_back_as_itself(text: str) -> None:
 
 
 def test_every_section_has_something_to_say_or_is_absent() -> None:
-    bare = ReportData(name="x", subject="run 1", made=NOW, cumulant="0.1.0")
+    bare = ReportData(name="x", subject="run 1", generated=NOW, cumulant="0.1.0")
     text = "".join(Page(page.render(bare)).text)
     assert "This run did not reach training." in text
     assert "None" not in text

@@ -7,7 +7,7 @@ import pytest
 
 import cumulant
 from cumulant.core.errors import RefusedError, TerminalError
-from cumulant.flows.ledger.actions import ACTIONS, check, declared, verb
+from cumulant.flows.ledger.actions import ACTIONS, check, find_action, verb
 from cumulant.ports.access import Principal
 from cumulant.testing.access import GrantedAccess
 
@@ -38,7 +38,7 @@ def test_a_verb_carries_its_action():
     def train():
         return 1
 
-    assert train.action == declared("model.train")
+    assert train.action == find_action("model.train")
     assert train() == 1
 
 

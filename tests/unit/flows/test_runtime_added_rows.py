@@ -17,7 +17,7 @@ from added_rows_kill import FEATURES_TABLES
 
 from cumulant.cli.app import run as command
 from cumulant.flows.data.validate import load_snapshot
-from cumulant.flows.features.feature_table import FeatureSet, featurize, scans, stored
+from cumulant.flows.features.feature_table import FeatureSet, featurize, scans, store_features
 from cumulant.flows.training.task import resolve_task
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -103,7 +103,7 @@ def checked(project: Project, as_of: datetime | None = None) -> FeatureSet:
     found, tables = featurize(project, principal=ME, as_of=as_of), project.tables()
     snapshots = {name: load_snapshot(project, identity) for name, identity in found.sources.items()}
     plan = resolve_task(project, snapshots).plan
-    whole = stored(project, f"check/{found.run}", plan, scans(project, snapshots, found.sources, as_of=as_of))
+    whole = store_features(project, f"check/{found.run}", plan, scans(project, snapshots, found.sources, as_of=as_of))
     mine, right = tables.scan(found.table).collect(), tables.scan(whole).collect()
     assert mine.schema == right.schema
     assert bits(mine) == bits(right)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import micros, to_micros
-from cumulant.flows.monitoring.backtest.backtest import Compared, Replayed
-from cumulant.flows.monitoring.backtest.histories import Learned, chosen, learned, read
-from cumulant.flows.monitoring.backtest.labelled_windows import cut
-from cumulant.flows.monitoring.backtest.policy_comparison import beats, best_of, difference, said
+from cumulant.flows.monitoring.backtest.backtest import HistoryResult, PolicyResult
+from cumulant.flows.monitoring.backtest.histories import Learned, learned, read, select_histories
+from cumulant.flows.monitoring.backtest.labelled_windows import cut_windows
+from cumulant.flows.monitoring.backtest.policy_comparison import beats, best_of, difference, write_conclusion
 from cumulant.flows.monitoring.backtest.replayed_training import Drifts, Fits, Learner
 from cumulant.monitoring.monitoring_policy import DriftPolicy, HistoryPolicy
 from cumulant.training.dataset import training_set
@@ -38,7 +38,7 @@ def rows(hours, *, lag=None, x=None):
 
 
 def told(held, **asked):
-    return cut(held, **{"every": DAY, "since": None, "until": None, "source": "visits"} | asked)
+    return cut_windows(held, **{"every": DAY, "since": None, "until": None, "source": "visits"} | asked)
 
 
 @settings(max_examples=40, deadline=None)
@@ -157,11 +157,11 @@ def test_kinds_of_history_are_read_and_written():
     for text in ("groing", "", "half-life:", "0d", "half-life:0d"):
         with pytest.raises(UsageError, match=r"is no kind of history|holds no rows"):
             read(text)
-    names = [kind.name for kind in chosen("all", Learned(), first=30 * DAY, whole=100 * DAY)]
+    names = [kind.name for kind in select_histories("all", Learned(), first=30 * DAY, whole=100 * DAY)]
     assert names == ["growing", "30d", "60d", "half-life:30d", "half-life:60d"]
     own = Learned(window=7 * DAY)
-    assert chosen("growing,7d", own, first=DAY, whole=DAY) == (own, Learned())
-    assert chosen(None, own, first=DAY, whole=DAY) == ()
+    assert select_histories("growing,7d", own, first=DAY, whole=DAY) == (own, Learned())
+    assert select_histories(None, own, first=DAY, whole=DAY) == ()
 
 
 def test_a_difference_is_that_of_weighted_rows_with_an_interval_that_holds():
@@ -179,7 +179,7 @@ def test_a_difference_is_that_of_weighted_rows_with_an_interval_that_holds():
 
 def replayed(rule, loss, trainings, *, better=False, high=None):
     apart = None if high is None else difference([loss + high] * 3, [loss] * 3, [1, 1, 1])
-    return Replayed(
+    return PolicyResult(
         rule=rule, loss=loss, difference=apart, trainings=(START,) * trainings, alarms=0, waits=0, looks=3,
         losses=(), better=better,
     )  # fmt: skip
@@ -196,33 +196,33 @@ def test_better_is_no_more_of_both_and_less_of_one():
 def compared(history, loss, *, best=False, around=None):
     apart = None if around is None else difference(*around, [1] * len(around[0]))
     setting = read(history).setting
-    return Compared(history=history, setting=setting, loss=loss, difference=apart, trainings=(), best=best)
+    return HistoryResult(history=history, setting=setting, loss=loss, difference=apart, trainings=(), best=best)
 
 
 def test_the_conclusion_says_which_rule_and_what_to_write():
     never = replayed("never", 0.25, 0)
     rules = (replayed("default", 0.2, 2), never, replayed("each month", 0.19, 9))
-    assert said(rules, ()) == (
+    assert write_conclusion(rules, ()) == (
         "The default rule would have trained twice, for a loss of 0.2000: 20.0% less than never training again.",
         "No listed rule has less loss with as few trainings.",
     )
     beaten = (replayed("the project's", 0.2, 2), never, replayed("each quarter", 0.19, 1, better=True, high=0.01))
-    first, second = said(beaten, ())
+    first, second = write_conclusion(beaten, ())
     assert first.startswith("The project's rule would have trained twice")
     assert second == "This rule does better with no more trainings: each quarter (0.1900, once, within chance)."
     idle = (replayed("default", 0.25, 0), never, replayed("each month", 0.24, 0, better=True))
-    assert said(idle, ()) == (
+    assert write_conclusion(idle, ()) == (
         "The default rule would not have trained: its loss of 0.2500 is that of the first model.",
         "This rule does better with no more trainings: each month (0.2400, no training).",
     )
     low, flat = [0.1, 0.11, 0.1, 0.11], [0.2, 0.22, 0.21, 0.2]
     sure = (compared("growing", 0.2), compared("90d", 0.1, best=True, around=(low, flat)))
-    assert said(rules, sure)[-1] == (
+    assert write_conclusion(rules, sure)[-1] == (
         "The history 90d has the least loss, 0.1000 against 0.2000 with growing, which is in force: "
         "write `history: {window: 90d}` under monitoring.retrain."
     )
     chance = (compared("90d", 0.2), compared("growing", 0.199, best=True, around=([0.1, 0.3, 0.2], [0.3, 0.1, 0.21])))
-    assert said(rules, chance)[-1].endswith("with 90d, which is in force; that may be chance.")
-    assert said(rules, (compared("growing", 0.2, best=True),))[-1] == (
+    assert write_conclusion(rules, chance)[-1].endswith("with 90d, which is in force; that may be chance.")
+    assert write_conclusion(rules, (compared("growing", 0.2, best=True),))[-1] == (
         "No history listed does better than growing, which is in force."
     )

@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from cumulant.core.events import Actor
-from cumulant.flows.monitoring.retraining import go_on
-from cumulant.flows.monitoring.state import TRAINING, Wanted, write
+from cumulant.flows.monitoring.retraining import continue_retraining
+from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, write
 from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.lineage import reproduce
 from cumulant.flows.training.train import train
@@ -59,12 +59,12 @@ def test_after_a_flip_a_model_of_the_new_rows_takes_over(tmp_path):
     (tmp_path / "features.py").write_text(FEATURES)
     with load(tmp_path) as project:
         assert train(project, principal=WHO, as_of=BEFORE).promoted
-        wanted = Wanted(asked=FLIP, champion="1", trigger="harm", sentence="It is worse.", since=FLIP)
+        wanted = RetrainRequest(requested=FLIP, champion="1", trigger="harm", sentence="It is worse.", since=FLIP)
         with project.journal().transaction(actor=Actor("user:ada")) as transaction:
             write(transaction, TRAINING, "late", wanted, expect=0)
-        found = go_on(project, principal=WHO)
+        found = continue_retraining(project, principal=WHO)
         # The declared test lies after all rows of the new rule that could be learned: that model is refused.
-        assert (found.stage, found.candidate) == ("released", "late/3"), found.said
+        assert (found.stage, found.candidate) == ("released", "late/3"), found.message
         champion = project.registry().resolve("late@champion")
         assert champion.version == "3"
         record = find_record(project, champion)

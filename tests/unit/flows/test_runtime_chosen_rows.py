@@ -31,10 +31,10 @@ from cumulant.flows.training import chosen_rows as chosen_module
 from cumulant.flows.training import training_memory
 from cumulant.flows.training.chosen_rows import CHOSEN, chosen_rows
 from cumulant.flows.training.search_step import all_rows, rows_of
-from cumulant.flows.training.split_rule import rule_of, unlearned
+from cumulant.flows.training.split_rule import rule_of, unlearned_rows
 from cumulant.flows.training.task import Task, resolve_task
 from cumulant.flows.training.train import train, work_of
-from cumulant.flows.training.training_identity import Work
+from cumulant.flows.training.training_identity import TrainingWork
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
@@ -92,7 +92,7 @@ def write(
     return folder
 
 
-def work_in(context: Context, *, as_of: datetime | None = None) -> Work:
+def work_in(context: Context, *, as_of: datetime | None = None) -> TrainingWork:
     project = context.project
     snapshots, _ = snapshots_of(context)
     task: Task = resolve_task(project, snapshots)
@@ -220,7 +220,7 @@ def test_no_row_that_a_version_learned_is_taken_for_one_that_it_did_not(tmp_path
         write(tmp_path / "grown", rows=rows, frame=payments(2 * ROWS), **plain)
         with load(tmp_path / "grown") as project, opened(project) as context:
             later = work_in(context)
-            known = unlearned(rule, project, later)
+            known = unlearned_rows(rule, project, later)
             today = all_rows(context, later)
         assert known is not None  # although rows that were learned are not chosen among twice as many
         unseen = set(today.features["amount"].filter(pl.Series(known[today.rows])).to_list())

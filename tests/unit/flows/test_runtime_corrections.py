@@ -14,7 +14,7 @@ from cumulant.core.progress import silent
 from cumulant.features.offline.offline import compute
 from cumulant.features.online.materialization import materialize as features_materialize
 from cumulant.features.online.online import OnlineFeatures
-from cumulant.flows.data.validate import newest, snapshots_of, validate
+from cumulant.flows.data.validate import newest_snapshot, snapshots_of, validate
 from cumulant.flows.features.feature_table import featurize, scans, used_sources
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.serving.batch.batch_model import _columns
@@ -64,7 +64,7 @@ def project(tmp_path: Path) -> Project:
 def computed(project: Project, as_of: datetime | None) -> tuple[list[float], list[float], list[bool]]:
     """Amounts, sums of the card and labels of the training set as of a moment."""
     table = featurize(project, principal=ME, as_of=as_of).table
-    snapshot = newest(project, "tx")
+    snapshot = newest_snapshot(project, "tx")
     assert snapshot is not None
     task = resolve_task(project, {"tx": snapshot})
     rows = labelled_rows(
@@ -97,7 +97,7 @@ def test_a_training_set_of_then_has_the_old_values_and_one_of_now_the_new_ones(p
 
 def check_online(project: Project) -> None:
     """State, rows given apart, and batches see what the last training row saw."""
-    snapshot = newest(project, "tx")
+    snapshot = newest_snapshot(project, "tx")
     assert snapshot is not None
     task = resolve_task(project, {"tx": snapshot})
     used = used_sources(task.plan, {"tx": snapshot})
@@ -142,7 +142,7 @@ def test_what_is_posted_corrects_and_the_file_that_brings_it_too_counts_once(pro
     plan, last = filled(again)
     assert spent(again, plan, last) == corrected()
     # offline features of the snapshot that holds the same versions
-    snapshot = newest(again, "tx")
+    snapshot = newest_snapshot(again, "tx")
     assert snapshot is not None
     frames = scans(again, {"tx": snapshot}, used_sources(plan, {"tx": snapshot}), as_of=None)
     asked = pl.DataFrame([row | {"at": datetime.fromisoformat(row["at"])} for row in ASKED])

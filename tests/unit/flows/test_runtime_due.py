@@ -20,7 +20,7 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.ledger.processes import Process, process_of
-from cumulant.flows.ledger.schedule import DUE, JOBS, Job, Record, tick
+from cumulant.flows.ledger.schedule import DUE, JOBS, JobRecord, ScheduledJob, tick
 from cumulant.flows.release import store
 from cumulant.flows.serving.predictions import log_folder
 from cumulant.ports.access import Principal
@@ -54,7 +54,7 @@ def project(tmp_path):
 
 
 def job(run, every=timedelta(hours=1), name="job"):
-    return Job(name=name, every=every, run=run)
+    return ScheduledJob(name=name, every=every, run=run)
 
 
 def outcomes(project, *jobs, clock=None):
@@ -102,12 +102,12 @@ def test_of_several_at_once_one_does_it(project, tmp_path):
 
 def test_what_a_killed_process_had_claimed_is_done(project):
     gone = msgspec.structs.replace(process_of(os.getpid()), born="1")
-    claim(project, Record(begun=START, holder=gone))
+    claim(project, JobRecord(begun=START, holder=gone))
     assert outcomes(project, job(lambda _: "")) == (["done"], None)
 
 
 def test_a_claim_of_another_machine_lapses(project):
-    claim(project, Record(begun=START, holder=Process("elsewhere", 1, "1")))
+    claim(project, JobRecord(begun=START, holder=Process("elsewhere", 1, "1")))
     clock = Hands()
     assert outcomes(project, job(lambda _: ""), clock=clock) == (["elsewhere"], None)
     clock.at += timedelta(hours=7)
@@ -121,8 +121,8 @@ def test_a_job_that_fails_stops_no_other_and_is_told(project):
     found, error = outcomes(project, job(fails), job(lambda _: "", name="next"))
     assert found == ["failed", "done"]
     assert error.message == "the registry sleeps"
-    row = msgspec.convert(project.journal().get(DUE, "job").value, Record)
-    assert (row.said, row.ended) == ("the registry sleeps", START)
+    row = msgspec.convert(project.journal().get(DUE, "job").value, JobRecord)
+    assert (row.sentence, row.ended) == ("the registry sleeps", START)
 
 
 def test_who_may_not_is_refused(project, monkeypatch):
@@ -138,7 +138,7 @@ def test_who_may_not_is_refused(project, monkeypatch):
 def test_without_a_release_there_is_nothing_to_do(project):
     found, error = tick(project, principal=WHO)
     assert [one.job for one in found] == [one.name for one in JOBS]
-    assert (found[0].outcome, found[0].said, error) == ("done", "there is no release", None)
+    assert (found[0].outcome, found[0].sentence, error) == ("done", "there is no release", None)
 
 
 def test_each_tick_is_one_look_of_a_release(project):
@@ -151,7 +151,7 @@ def test_each_tick_is_one_look_of_a_release(project):
     for _ in range(2):
         [found], error = tick(project, principal=WHO, jobs=JOBS[:1])
         assert (found.outcome, error) == ("done", None)
-        assert found.said == "shadow: 0 requests"
+        assert found.sentence == "shadow: 0 requests"
         seconds.append(store.need(project.journal(), "theirs")[0].seconds)
     assert 0 < seconds[0] < seconds[1] <= 12
     assert project.traffic().in_force("theirs").mirror == 100
@@ -170,9 +170,9 @@ def test_a_fault_that_ends_watching_is_not_called_nothing_to_watch(project, monk
     def look(*_, **__):
         raise error
 
-    monkeypatch.setattr("cumulant.flows.monitoring.run.watch_round", look)
+    monkeypatch.setattr("cumulant.flows.monitoring.run.run_monitoring", look)
     log_folder(project, principal=WHO).mkdir(parents=True)
     found, first = tick(project, principal=WHO, jobs=[one for one in JOBS if one.name == "monitoring"], clock=Hands())
     assert [one.outcome for one in found] == [outcome]
-    assert error.message in found[0].said
+    assert error.message in found[0].sentence
     assert first is (error if outcome == "failed" else None)

@@ -20,7 +20,7 @@ from cumulant.core.events import Actor, Fact
 from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.flows.ledger.ledger import Ledger, identity_of
-from cumulant.flows.ledger.ledger_records import describe, read_run, read_step, recorded, runs
+from cumulant.flows.ledger.ledger_records import describe, read_run, read_step, recorded_error, runs
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
 from cumulant.flows.ledger.run_events import verify
 from cumulant.ports.compute import StepCall
@@ -439,11 +439,11 @@ def test_a_process_that_ended_but_was_not_waited_for_is_gone():
 
 def test_errors_come_back_from_their_record():
     for error in (DataError("a", subject="s", hint="h"), StepFailedError("x"), ContractBreachError("b")):
-        back = recorded(describe(error), "check")
+        back = recorded_error(describe(error), "check")
         assert type(back) is type(error)
         assert (back.subject, back.hint) == (error.subject, error.hint)
-    assert isinstance(recorded(describe(ValueError("secret")), "check"), StepFailedError)
-    assert recorded(describe(ValueError("secret")), "check").message == "step check failed: ValueError"
+    assert isinstance(recorded_error(describe(ValueError("secret")), "check"), StepFailedError)
+    assert recorded_error(describe(ValueError("secret")), "check").message == "step check failed: ValueError"
 
 
 # Quiet ------------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import msgspec
 
 import cumulant
 from cumulant.drivers.local.files import LocalFiles
-from cumulant.flows.data.validate import NEWEST, SNAPSHOT, load_snapshot, newest, validate
+from cumulant.flows.data.validate import NEWEST, SNAPSHOT, load_snapshot, newest_snapshot, validate
 from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.ledger_records import STEP
 
@@ -37,7 +37,7 @@ def test_records_and_stored_files_do_not_grow_with_the_files(tmp_path: Path, mon
         for snapshot, count in ((first, 600), (second, 601)):
             assert [file.url for file in snapshot.files] == [f"rows/{n:04}.csv" for n in range(count)]
             assert load_snapshot(loaded, snapshot.id).files == snapshot.files
-        assert newest(loaded, "rows").files == second.files
+        assert newest_snapshot(loaded, "rows").files == second.files
         journal = loaded.journal()
         rows = [journal.get(NEWEST, "rows"), journal.get(SNAPSHOT, second.id), *journal.rows(STEP)]
         assert max(len(msgspec.json.encode(row.value)) for row in rows) < 10_000

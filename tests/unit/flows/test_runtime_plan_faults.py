@@ -19,7 +19,7 @@ from cumulant.core.errors import (
     MissingPartError,
     ProjectFileError,
 )
-from cumulant.flows.data.validate import newest
+from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.project.planning import plan
 from cumulant.flows.training.task import resolve_task
@@ -383,7 +383,7 @@ def test_a_split_by_a_feature_is_left_to_the_training(visits):
     assert planned(visits).target == "fraud"
     project = load(visits)
     table = featurize(project, principal=ME).table
-    snapshot, spec, evaluation = newest(project, "rows"), project.training(), project.spec.evaluation
+    snapshot, spec, evaluation = newest_snapshot(project, "rows"), project.training(), project.spec.evaluation
     task = resolve_task(project, {"rows": snapshot})
     rows = labelled_rows(project, task, snapshot, table, spec=spec, evaluation=evaluation, as_of=None)
     assert len(split(rows, evaluation).test) == 20
@@ -393,7 +393,7 @@ def test_only_the_columns_that_are_checked_are_read(with_fault):
     folder = with_fault("  cost: {false_negative: amount, false_positive: 1}\n")
     planned(folder)
     project = load(folder)
-    snapshot = newest(project, "rows")
+    snapshot = newest_snapshot(project, "rows")
     task = resolve_task(project, {"rows": snapshot})
     columns = columns_read(task, snapshot, project.training(), project.spec.evaluation)
     assert columns == {"id", "at", "fraud", "amount"}

@@ -12,7 +12,7 @@ import pytest
 from cumulant.core.expr import Column
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import FeaturePlan, Field, PredictAt, Source
-from cumulant.flows.review.training_labels import answers
+from cumulant.flows.review.training_labels import reviewed_labels
 from cumulant.flows.review.views import _hashed
 from cumulant.flows.training.task import Task
 from cumulant.outcomes.join.prediction_refs import key_ref, request_ref
@@ -52,7 +52,7 @@ def table(*rows):
 
 def test_a_row_without_a_label_takes_the_one_of_its_key_and_moment():
     told = table((ref("c1", 1, 0), False, 9.0), (ref("c2", 1, 1), True, 5.0), (ref("c3", 5, 1), True, 7.0))
-    found = answers(told, RAW, TASK, AT, target=RAW["bad"], salt=SALT)
+    found = reviewed_labels(told, RAW, TASK, AT, target=RAW["bad"], salt=SALT)
     assert found.used.to_list() == [False, False, True, False, False]
     assert found.weight.to_list() == [1, 1, 5, 1, 1]
     known = RAW["at"] + timedelta(days=7)
@@ -63,9 +63,11 @@ def test_a_row_without_a_label_takes_the_one_of_its_key_and_moment():
 
 
 def test_another_salt_knows_no_row():
-    found = answers(table((ref("c2", 1, 1), True, 5.0)), RAW, TASK, AT, target=RAW["bad"], salt=b"salt")
+    found = reviewed_labels(table((ref("c2", 1, 1), True, 5.0)), RAW, TASK, AT, target=RAW["bad"], salt=b"salt")
     assert not found.used.any()
-    assert not answers(table((ref("c2", 1, 1), True, 5.0)), RAW, TASK, None, target=RAW["bad"], salt=SALT).used.any()
+    assert not reviewed_labels(
+        table((ref("c2", 1, 1), True, 5.0)), RAW, TASK, None, target=RAW["bad"], salt=SALT
+    ).used.any()
 
 
 def test_a_row_is_found_by_all_that_was_asked_where_the_request_has_no_key():
@@ -75,16 +77,18 @@ def test_a_row_is_found_by_all_that_was_asked_where_the_request_has_no_key():
     alike = RAW.with_columns(at=pl.Series([START + timedelta(days=2)] * 5, dtype=pl.Datetime("us", "UTC")))
     moment = START + timedelta(days=2) - timedelta(hours=1)
     told = table((request_ref(logged, asked, moment, SALT), True, 3.0))
-    found = answers(told, RAW, task, AT, target=RAW["bad"], salt=SALT)
+    found = reviewed_labels(told, RAW, task, AT, target=RAW["bad"], salt=SALT)
     assert found.used.to_list() == [False, False, False, True, False]
     assert found.weight.to_list() == [1, 1, 1, 3, 1]
     # A request that has changed since is found by what was asked then; what was asked does not stand in the reference.
-    assert answers(told, RAW, TASK, AT, target=RAW["bad"], salt=SALT).used.to_list() == found.used.to_list()
+    assert reviewed_labels(told, RAW, TASK, AT, target=RAW["bad"], salt=SALT).used.to_list() == found.used.to_list()
     assert "2026" not in told["ref"][0]
     # Two rows that were asked alike: whose the answer is nobody knows. A hidden value could be anyone's.
     same = alike.with_columns(card=pl.lit(None, pl.String))
     at = same.select((pl.col("at") - pl.duration(hours=1)).alias("at"))["at"]
-    assert not answers(told, same, task, at, target=pl.Series([None] * 5, dtype=pl.Boolean), salt=SALT).used.any()
+    assert not reviewed_labels(
+        told, same, task, at, target=pl.Series([None] * 5, dtype=pl.Boolean), salt=SALT
+    ).used.any()
     assert request_ref({"card": HIDDEN, "at": logged["at"]}, asked, moment, SALT) is None
 
 

@@ -19,7 +19,7 @@ from cumulant.flows.training import search_step, training_memory
 from cumulant.flows.training import training_rows as rows_module
 from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.train import train
-from cumulant.flows.training.training_identity import Work
+from cumulant.flows.training.training_identity import TrainingWork
 from cumulant.flows.training.training_memory import refuse_too_many_rows
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.ports.access import Principal
@@ -151,9 +151,9 @@ def test_no_rows_are_read_to_register_what_was_packaged(tmp_path: Path, monkeypa
 
 def test_the_features_are_let_go_before_anything_is_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[pl.DataFrame]] = []
-    original = search_step.learned
+    original = search_step.sample_training_rows
 
-    def learned(rows: TrainingSet, work: Work) -> TrainingSet:
+    def learned(rows: TrainingSet, work: TrainingWork) -> TrainingSet:
         found = original(rows, work)
         held.append(weakref.ref(found.features))
         return found
@@ -163,7 +163,7 @@ def test_the_features_are_let_go_before_anything_is_fitted(tmp_path: Path, monke
         return fitted(trainer, problem, params, train)
 
     fitted = linear_trainer.Linear.fit
-    monkeypatch.setattr(search_step, "learned", learned)
+    monkeypatch.setattr(search_step, "sample_training_rows", learned)
     monkeypatch.setattr(linear_trainer.Linear, "fit", fit)
     assert train(load(project(tmp_path / "let_go")), principal=ME).model.version
 

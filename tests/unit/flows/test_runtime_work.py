@@ -2,13 +2,13 @@
 
 from types import SimpleNamespace
 
-from cumulant.flows.training.training_identity import Work
+from cumulant.flows.training.training_identity import TrainingWork
 from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
 
 
 def inputs(spec, **more):
     known, task = SimpleNamespace(id="s", key="t"), SimpleNamespace(predict_at=None)
-    return Work(
+    return TrainingWork(
         task=task, snapshot=known, table=known, training=spec, evaluation=EvaluationSpec(), trainers={}, **more
     ).inputs
 

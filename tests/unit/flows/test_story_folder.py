@@ -10,8 +10,8 @@ from cumulant.core.errors import LeaseHeldError, MissingPartError, UsageError
 from cumulant.flows.demo import weather_feed
 from cumulant.flows.demo.demo import demo
 from cumulant.flows.demo.demo_project import FEED, alone, begun, ended, make_folder
-from cumulant.flows.demo.demo_state import kept_or
-from cumulant.flows.demo.report import Reviewed, Year
+from cumulant.flows.demo.demo_state import stored_year
+from cumulant.flows.demo.report import ReviewReport, Year
 from cumulant.project.file.loading import load
 from cumulant.project.new.templates import create_from_template
 
@@ -34,7 +34,7 @@ def test_the_project_reads_and_its_weather_ends_before_the_feed_goes_null(folder
     whole = folder.parent / "whole"
     whole.mkdir()
     weather_feed.deliver_again(whole, FEED)
-    weather_feed.mend(whole)
+    weather_feed.restore_values(whole)
     assert pl.concat([pl.read_parquet(path) for path in whole.glob("weather-*.parquet")]).height == 26_115
 
 
@@ -42,7 +42,7 @@ def test_the_feed_goes_null_for_a_day_and_is_mended(folder):
     weather_feed.go_null(folder / "data", FEED)
     day = weather(folder).filter(pl.col("time_hour") >= FEED)
     assert day["temp"].null_count() == day.height == 72
-    weather_feed.mend(folder / "data")
+    weather_feed.restore_values(folder / "data")
     found = weather(folder).filter(pl.col("time_hour") >= FEED)
     assert found["time_hour"].max() > FEED + timedelta(days=150)
     assert found["temp"].null_count() < 5
@@ -52,7 +52,7 @@ def test_the_feed_goes_null_for_a_day_and_is_mended(folder):
 def test_a_demo_that_is_run_again_sees_what_the_first_one_saw(folder):
     data = folder / "data"
     first = (data / "weather-1.parquet").read_bytes()
-    weather_feed.mend(data)
+    weather_feed.restore_values(data)
     whole = weather(folder)
     with weather_feed.as_in_spring(data, FEED, mended=True):
         assert [path.name for path in data.glob("weather-*.parquet")] == ["weather-1.parquet"]
@@ -66,7 +66,7 @@ def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
     with load(folder):
         begun(folder)
     weather_feed.go_null(folder / "data", FEED)
-    weather_feed.mend(folder / "data")
+    weather_feed.restore_values(folder / "data")
     (folder / ".cumulant" / "mine").write_text("kept")
     with alone(folder):
         pass
@@ -102,11 +102,11 @@ def test_another_project_is_left_alone(tmp_path):
 
 
 def test_a_year_that_was_told_is_told_again_only_of_its_versions(tmp_path):
-    found = Year(review=Reviewed(queued=5, answered=4, used_for_training=3))
-    assert kept_or(tmp_path, ["m/1", "m/2"], lambda: found) == found
-    assert kept_or(tmp_path, ["m/1", "m/2"], lambda: pytest.fail("told twice")) == found
+    found = Year(review=ReviewReport(queued=5, answered=4, used_for_training=3))
+    assert stored_year(tmp_path, ["m/1", "m/2"], lambda: found) == found
+    assert stored_year(tmp_path, ["m/1", "m/2"], lambda: pytest.fail("told twice")) == found
     with pytest.raises(UsageError, match="m/3"):
-        kept_or(tmp_path, ["m/1", "m/3"], lambda: found)
+        stored_year(tmp_path, ["m/1", "m/3"], lambda: found)
     assert not list(tmp_path.glob("*.new"))
 
 

@@ -15,7 +15,7 @@ from cumulant.core.errors import DataError, StorageError
 from cumulant.data.files import collected_frames
 from cumulant.flows.monitoring.drift.log_days import LogWindows
 from cumulant.flows.monitoring.drift.window_counts import TableWindows
-from cumulant.flows.monitoring.monitor import Asked, monitor
+from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.monitoring import tables
 from cumulant.monitoring.drift.blocks import by_time
@@ -112,7 +112,7 @@ def test_days_one_by_one_are_all_at_once(tmp_path_factory, days):
 
 def test_a_look_says_the_same_as_one_at_all_rows(root):
     fill(root / "log", [[]] * 6 + [[(hour % 24, {"x": 40 + hour, "kind": "new"}, {"p": 0.9}) for hour in range(30)]])
-    asked = Asked(predictions=root / "log", reference=reference(root))
+    asked = MonitorRequest(predictions=root / "log", reference=reference(root))
     whole, first, again = (monitor(asked, SPEC, keep=keep) for keep in (None, root / "kept", root / "kept"))
     assert {one.feature for one in whole.drift.findings} >= {"x", "kind"}
     assert first == again == whole
@@ -123,7 +123,9 @@ def test_rows_that_are_set_aside_are_looked_at_alike(root, monkeypatch):
     fill(root / "log", [[]] * 6 + [rows, [(3, {"x": 1.5, "more": {"deep": {}}}, {"p": 0.1})], rows])
     labels = root / "labels.parquet"
     pl.DataFrame({"id": [f"r{row}" for row in range(30)], "y": [row % 2 for row in range(30)]}).write_parquet(labels)
-    asked = Asked(predictions=root / "log", reference=reference(root), now=FIRST_MOMENT + timedelta(days=8, hours=2))
+    asked = MonitorRequest(
+        predictions=root / "log", reference=reference(root), now=FIRST_MOMENT + timedelta(days=8, hours=2)
+    )
     looks = [(asked, None), (replace(asked, labels=labels), None), (replace(asked, windows=3), None)]
     at_once = [monitor(one, SPEC, keep=keep) for one, keep in [*looks, (asked, root / "kept")]]
     monkeypatch.setattr(collected_frames, "_HELD", 10)
@@ -216,7 +218,7 @@ def test_a_request_without_rows_of_an_earlier_version_does_not_count(root):
     fill(root / "full", day)
     fill(root / "empty", [[*day[0], (3, {}, {})]])
     plain, mixed = (
-        monitor(Asked(predictions=root / name, reference=reference(root)), SPEC, keep=root / f"{name}-kept")
+        monitor(MonitorRequest(predictions=root / name, reference=reference(root)), SPEC, keep=root / f"{name}-kept")
         for name in ("full", "empty")
     )
     assert (mixed.rows, mixed.drift) == (19, plain.drift)

@@ -8,7 +8,7 @@ import pytest
 from test_watching_days import reference, write
 
 from cumulant.core.errors import ContractBreachError, DataError
-from cumulant.flows.monitoring.monitor import Asked, monitor, notes
+from cumulant.flows.monitoring.monitor import MonitorRequest, monitor, notes
 from cumulant.monitoring.drift.words import sentence
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 
@@ -38,7 +38,7 @@ def fill(folder, wrong, of=range(DAYS)):
 
 
 def looked(root, *, keep, now=NOW, **asked):
-    asked = Asked(predictions=root / "log", reference=reference(root), now=now, **asked)
+    asked = MonitorRequest(predictions=root / "log", reference=reference(root), now=now, **asked)
     return monitor(asked, DriftPolicy(), keep=root / "kept" if keep else None)
 
 

@@ -9,8 +9,8 @@ import pytest
 from cumulant.core.errors import ContractBreachError, EngineUnavailableError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting.store import read
-from cumulant.flows.monitoring.retraining import go_on
-from cumulant.flows.monitoring.state import TRAINING, Wanted, read_wanted, write
+from cumulant.flows.monitoring.retraining import continue_retraining
+from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_request, write
 from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -31,7 +31,9 @@ evaluation: {gate: {log_loss: {margin: 0.2}}}
 def project(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
     with load(tmp_path) as found:
-        wanted = Wanted(asked=datetime(2026, 1, 1, tzinfo=UTC), champion="1", trigger="harm", sentence="It is worse.")
+        wanted = RetrainRequest(
+            requested=datetime(2026, 1, 1, tzinfo=UTC), champion="1", trigger="harm", sentence="It is worse."
+        )
         with found.journal().transaction(actor=Actor("user:ada")) as transaction:
             write(transaction, TRAINING, "late", wanted, expect=0)
         yield found
@@ -47,16 +49,16 @@ def failing(monkeypatch, error):
 def test_a_server_that_does_not_answer_gives_no_training_up(project, monkeypatch):
     failing(monkeypatch, EngineUnavailableError("the registry does not answer"))
     for _ in range(5):
-        found = go_on(project, principal=WHO)
-        assert (found.stage, found.said) == ("wanted", "the registry does not answer")
+        found = continue_retraining(project, principal=WHO)
+        assert (found.stage, found.message) == ("wanted", "the registry does not answer")
     assert not read(project.journal())[0].alerts
 
 
 def test_data_that_validation_refuses_end_the_training_once_and_are_told(project, monkeypatch):
     failing(monkeypatch, ContractBreachError("12% of orders were refused"))
-    assert go_on(project, principal=WHO).stage == "failed"
+    assert continue_retraining(project, principal=WHO).stage == "failed"
     failing(monkeypatch, AssertionError("it was tried again"))
-    assert go_on(project, principal=WHO).stage == "failed"
+    assert continue_retraining(project, principal=WHO).stage == "failed"
     (alert,) = read(project.journal())[0].alerts.values()
     assert (alert.finding.rule, "12% of orders" in alert.finding.moved) == ("retraining", True)
     facts = [event.data for event in project.journal().events(kinds=("monitoring.retraining_moved",))]
@@ -64,11 +66,11 @@ def test_data_that_validation_refuses_end_the_training_once_and_are_told(project
 
 
 def test_nothing_is_done_where_nothing_is_wanted(project):
-    found, version = read_wanted(project.journal(), "late")
+    found, version = read_request(project.journal(), "late")
     assert found is not None
     with project.journal().transaction(actor=Actor("user:ada")) as transaction:
         transaction.delete(TRAINING, "late")
-    assert go_on(project, principal=WHO) is None
+    assert continue_retraining(project, principal=WHO) is None
     assert version == 1
 
 
@@ -91,13 +93,15 @@ def shop(tmp_path_factory):
 @pytest.mark.parametrize(("trigger", "stage"), [("schedule", "released"), ("labels", "released"), ("harm", "refused")])
 def test_the_champion_made_again_raises_an_alert_only_where_the_champion_does_harm(shop, trigger, stage):
     with load(shop) as found:
-        wanted = Wanted(asked=datetime(2026, 1, 1, tzinfo=UTC), champion="1", trigger=trigger, sentence="It is due.")
+        wanted = RetrainRequest(
+            requested=datetime(2026, 1, 1, tzinfo=UTC), champion="1", trigger=trigger, sentence="It is due."
+        )
         with found.journal().transaction(actor=Actor("user:ada")) as transaction:
-            write(transaction, TRAINING, "shop", wanted, expect=read_wanted(found.journal(), "shop")[1])
-        end = go_on(found, principal=WHO)
-        assert (end.stage, end.open, end.release) == (stage, False, None), end.said
-        assert "the same model as the champion, shop/1" in end.said
-        assert ("it would lose as much" in end.said) == (trigger == "harm")
+            write(transaction, TRAINING, "shop", wanted, expect=read_request(found.journal(), "shop")[1])
+        end = continue_retraining(found, principal=WHO)
+        assert (end.stage, end.open, end.release) == (stage, False, None), end.message
+        assert "the same model as the champion, shop/1" in end.message
+        assert ("it would lose as much" in end.message) == (trigger == "harm")
         firing = [alert for alert in read(found.journal())[0].alerts.values() if alert.finding.rule == "retraining"]
         assert bool(firing) == (trigger == "harm")
         assert found.registry().resolve("shop@champion").version == "1"

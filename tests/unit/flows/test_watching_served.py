@@ -5,9 +5,9 @@ import json
 import polars as pl
 
 from cumulant.core.plan import Source
-from cumulant.flows.monitoring.served_log import Model, _probabilities
+from cumulant.flows.monitoring.served_log import ServedModel, _probabilities
 
-MODEL = Model(
+MODEL = ServedModel(
     name="m", task="multiclass", classes=("a", "b", "c"), request=(), source=Source("rows", ("id",), None, ())
 )
 

@@ -7,8 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.flows.monitoring.monitor import Asked, monitor
-from cumulant.flows.monitoring.reference import Served
+from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
+from cumulant.flows.monitoring.reference import ServedReference
 from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.ports.registry import ModelVersion
 from cumulant.serving.prediction_log.storage.part_writer import LogPart
@@ -38,8 +38,8 @@ def look(tmp_path):
     frame.write_parquet(tmp_path / "reference.parquet")
 
     def looked(version, at):
-        asked = Asked(predictions=tmp_path / "log", reference=None, before=FIRST + at * DAY)
-        served = Served(
+        asked = MonitorRequest(predictions=tmp_path / "log", reference=None, before=FIRST + at * DAY)
+        served = ServedReference(
             version=ModelVersion(name="m", version=version, uri=f"m/{version}", run_id=None, created=FIRST),
             path=tmp_path / "reference.parquet", key=version, truth="y", weights={"x": 1.0},
         )  # fmt: skip

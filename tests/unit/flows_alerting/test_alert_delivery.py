@@ -14,9 +14,9 @@ from notify_servers import Mailbox, Web
 from cumulant.core.errors import LeaseHeldError, StorageError, UsageError
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import deliver, observe, try_receivers
-from cumulant.flows.alerting.background import delivering
-from cumulant.flows.alerting.dispatcher import Postman
-from cumulant.flows.alerting.receiver_state import standing
+from cumulant.flows.alerting.background import deliver_in_background
+from cumulant.flows.alerting.dispatcher import Dispatcher
+from cumulant.flows.alerting.receiver_state import read_receiver_state
 from cumulant.flows.alerting.store import read
 from cumulant.testing.clock import ManualClock
 
@@ -76,7 +76,7 @@ def test_a_receiver_that_fails_is_tried_later_and_later(late, web, clock):
     pauses = []
     for _ in range(12):
         deliver(late, clock=clock)
-        found, _ = standing(late.journal(), late.receivers()[0].name)
+        found, _ = read_receiver_state(late.journal(), late.receivers()[0].name)
         pauses.append((found.retry - clock.now()).total_seconds())
         asked = web.asked
         clock.move((found.retry - clock.now()) / 2)
@@ -89,7 +89,7 @@ def test_a_receiver_that_fails_is_tried_later_and_later(late, web, clock):
     assert deliver(late, clock=clock) == "1 message delivered"
     delivered = next(late.journal().events(kinds=("notify.delivered",)))
     assert delivered.data["failures"] == 12
-    assert standing(late.journal(), late.receivers()[0].name)[0].failures == 0
+    assert read_receiver_state(late.journal(), late.receivers()[0].name)[0].failures == 0
 
 
 def test_a_pause_that_is_asked_for_is_kept_and_a_refusal_is_not_hurried(late, web, clock):
@@ -98,11 +98,11 @@ def test_a_pause_that_is_asked_for_is_kept_and_a_refusal_is_not_hurried(late, we
     said = deliver(late, clock=clock)
     assert said.startswith("0 messages delivered, 1 left; ")
     name = late.receivers()[0].name
-    assert standing(late.journal(), name)[0].retry == START + timedelta(seconds=120)
+    assert read_receiver_state(late.journal(), name)[0].retry == START + timedelta(seconds=120)
     clock.move(timedelta(seconds=120))
     web.status, web.headers = 404, {}
     assert "it answered 404: ok" in deliver(late, clock=clock)
-    assert standing(late.journal(), name)[0].retry == clock.now() + timedelta(minutes=5)
+    assert read_receiver_state(late.journal(), name)[0].retry == clock.now() + timedelta(minutes=5)
 
 
 def test_a_clock_that_was_ahead_holds_nothing_up(late, web, clock):
@@ -120,7 +120,7 @@ def test_one_that_hangs_delays_no_other(tmp_path, web):
         urls = (f"http://127.0.0.1:{hanging.port}", f"http://127.0.0.1:{web.port}")
         with made(tmp_path / "late", *urls) as late:
             see(late, finding("a"), finding("b"), finding("c"))
-            postman = Postman(late, seconds=300)
+            postman = Dispatcher(late, seconds=300)
             postman.round()
             slow, quick = late.receivers()
             wait_for(lambda: len(web.posts) == 3)
@@ -130,7 +130,7 @@ def test_one_that_hangs_delays_no_other(tmp_path, web):
             assert hanging.asked == 1
             hanging.ending.set()
             assert postman.wait(60) == []
-            assert standing(late.journal(), slow.name)[0].failures == 1
+            assert read_receiver_state(late.journal(), slow.name)[0].failures == 1
             assert len(outbox.waiting(late.journal(), slow.name)) == 4, "nothing is lost"
             assert outbox.waiting(late.journal(), quick.name) == []
 
@@ -169,7 +169,7 @@ def test_a_journal_that_cannot_be_written_stops_nothing_for_good(late, web, monk
 
     see(late, finding())
     said = []
-    acting = Postman(late, clock=ManualClock(START), report=said.append)
+    acting = Dispatcher(late, clock=ManualClock(START), report=said.append)
     monkeypatch.setattr(postman, "claim", full)
     acting.round()
     assert acting.wait(60) == []
@@ -203,7 +203,7 @@ def test_a_driver_with_a_fault_of_its_own_stops_no_other(late, web, monkeypatch)
 
 def test_beside_a_process_messages_go_out_by_themselves(late, web):
     said = []
-    with delivering(late, said.append):
+    with deliver_in_background(late, said.append):
         observe(late, [finding()], principal=ADA)
         wait_for(lambda: len(web.posts) == 1)
     assert said == []

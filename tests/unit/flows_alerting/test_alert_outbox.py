@@ -17,8 +17,8 @@ from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import deliver
-from cumulant.flows.alerting.dispatcher import Postman
-from cumulant.flows.alerting.receiver_state import Standing, claim, write
+from cumulant.flows.alerting.dispatcher import Dispatcher
+from cumulant.flows.alerting.receiver_state import ReceiverState, claim, write
 from cumulant.flows.alerting.views import receiver_views
 from cumulant.flows.ledger.processes import process_of, this_process
 from cumulant.testing.clock import ManualClock
@@ -53,7 +53,7 @@ def test_whatever_happens_each_message_arrives_in_its_order(fragile, steps):
         else:
             fragile.how = step
             with contextlib.suppress(SystemExit):
-                Postman(late, clock=clock)._serve(late.receivers()[0])
+                Dispatcher(late, clock=clock)._serve(late.receivers()[0])
     keys = [int(message.key) for message in fragile.taken]
     assert list(dict.fromkeys(keys)) == list(range(1, number + 1)), "none is lost, none comes before its time"
     assert len(keys) - number <= steps.count("end"), "each kill repeats one at most"
@@ -79,12 +79,12 @@ def test_who_delivers_is_one(late, web):
     name, now = late.receivers()[0].name, START
     other = process_of(os.getppid())
     with late.journal().transaction(actor=Actor("x")) as transaction:
-        version = write(transaction, name, Standing(holder=other, claimed=now), 0)
+        version = write(transaction, name, ReceiverState(holder=other, claimed=now), 0)
     deliver(late, clock=ManualClock(START))
     assert web.posts == []
     gone = msgspec.structs.replace(other, born="1", pid=2**22 + 5)
     with late.journal().transaction(actor=Actor("x")) as transaction:
-        write(transaction, name, Standing(holder=gone, claimed=now), version)
+        write(transaction, name, ReceiverState(holder=gone, claimed=now), version)
     deliver(late, clock=ManualClock(START))
     assert len(web.posts) == 1
 

@@ -134,7 +134,7 @@ def test_what_a_test_says_of_each(tmp_path, web):
         with made(tmp_path / "late", *urls) as late:
             found = try_receivers(late, principal=ADA)
             assert [(one.taken, one.code) for one in found] == [(True, ""), (False, "terminal"), (False, "usage")]
-            assert "no such channel" in found[1].said
+            assert "no such channel" in found[1].answer
             assert len(try_receivers(late, principal=ADA, receiver=found[0].receiver)) == 1
             with pytest.raises(NotFoundError):
                 try_receivers(late, principal=ADA, receiver="nobody")

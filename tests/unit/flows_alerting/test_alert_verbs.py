@@ -10,14 +10,14 @@ from alerts_support import ADA, START, finding, kinds, see
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, RefusedError, UsageError
 from cumulant.flows.alerting.alerts import acknowledge, advance, deliver, show, silence, try_receivers, unsilence
 from cumulant.flows.alerting.metrics import exposition
-from cumulant.flows.alerting.receiver_state import Standing, failed, is_due
+from cumulant.flows.alerting.receiver_state import ReceiverState, after_failure, is_due
 from cumulant.flows.alerting.views import overview
 
 
 def test_people_acknowledge_and_silence(late, clock):
     see(late, finding("a"), finding("b", rule="covariate"))
     first = overview(late, principal=ADA).alerts
-    assert [(one.subject, one.level, one.told) for one in first] == [
+    assert [(one.subject, one.level, one.notified_level) for one in first] == [
         ("a", "critical", "critical"),
         ("b", "info", "info"),
     ]
@@ -78,9 +78,9 @@ def test_time_alone_tells_reminders(late, web, clock):
 
 
 def test_how_long_a_failing_one_waits():
-    now, found = START, Standing()
+    now, found = START, ReceiverState()
     for _ in range(40):
-        found = failed(found, EngineUnavailableError("no"), "no", now)
+        found = after_failure(found, EngineUnavailableError("no"), "no", now)
     assert found.retry - now == timedelta(hours=1)
     assert found.failing_since == START
     assert not is_due(found, now)

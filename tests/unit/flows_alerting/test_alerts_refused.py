@@ -18,10 +18,10 @@ from cumulant.core.errors import NotFoundError, RefusedError, UndeliverableError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import advance, deliver, observe
-from cumulant.flows.alerting.dispatcher import Postman
+from cumulant.flows.alerting.dispatcher import Dispatcher
 from cumulant.flows.alerting.manual_retry import drop, retry
 from cumulant.flows.alerting.metrics import exposition
-from cumulant.flows.alerting.receiver_state import standing
+from cumulant.flows.alerting.receiver_state import read_receiver_state
 from cumulant.flows.alerting.views import overview
 from cumulant.ports.notifier import Message
 from cumulant.project.file.loading import load
@@ -78,7 +78,7 @@ def test_a_refused_message_holds_up_no_other(late, web, clock, status):
     assert told(web) == ["a", "z"]
     assert "2 messages delivered, 1 left; " in said
     assert f'refuses "warning: quality in poison of late": it answered {status}: not like this' in said
-    assert standing(late.journal(), late.receivers()[0].name)[0].failures == 0
+    assert read_receiver_state(late.journal(), late.receivers()[0].name)[0].failures == 0
     see(late, "a", "poison", "z", "zz")
     deliver(late, clock=clock)
     assert told(web) == ["a", "z", "zz"], "also what comes later"
@@ -239,7 +239,7 @@ def test_people_retry_when_they_have_mended_the_receiver(late, web, clock):
     assert [(one.tries, one.message) for one in still.refused] == [(4, name)]
     web.how = "take"
     done = retry(late, principal=ADA, clock=clock)
-    assert (done.said, done.refused) == ("1 message delivered", [])
+    assert (done.sentence, done.refused) == ("1 message delivered", [])
     assert told(web)[-1] == "poison"
     with pytest.raises(NotFoundError, match="no refused message"):
         retry(late, principal=ADA, message=name)
@@ -253,7 +253,7 @@ def test_a_retry_ends_the_pause_of_a_receiver_that_failed(late, web, clock):
     deliver(late, clock=clock)
     web.how = "take"
     assert deliver(late, clock=clock).startswith("0 messages delivered, 1 left")
-    assert retry(late, principal=ADA, clock=clock).said == "1 message delivered"
+    assert retry(late, principal=ADA, clock=clock).sentence == "1 message delivered"
 
 
 def test_people_drop_what_nobody_needs(late, web, clock):
@@ -348,7 +348,7 @@ def test_whatever_is_refused_the_others_arrive_and_nothing_is_lost(project, step
         else:
             taker.end = step == "end"
             with contextlib.suppress(SystemExit):
-                Postman(project, clock=clock)._serve(project.receivers()[0])
+                Dispatcher(project, clock=clock)._serve(project.receivers()[0])
     keys = [one.key for one in taker.taken if one.rule != "refused"]
     sent = [str(one) for one in range(1, number + 1)]
     assert keys == [key for key in sent if key not in poison], "in their order, once each"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import polars as pl
 from outcomes_support import KEY, NOW, micros, put
 
-from cumulant.flows.monitoring.served_log import REF, refs
+from cumulant.flows.monitoring.served_log import REF, row_references
 from cumulant.outcomes.join.log_rows import IDENTITY, scan_log_keys
 
 DAYS, EACH = 6, 40
@@ -37,15 +37,15 @@ def test_each_row_has_its_own_reference_in_any_order(tmp_path):
     project, model, known = given(tmp_path)
     assert known.height == known[REF].n_unique() == DAYS * EACH
     some = known.sample(fraction=0.6, shuffle=True, seed=3)
-    assert refs(project, model, some.drop(REF)).to_list() == some[REF].to_list()
+    assert row_references(project, model, some.drop(REF)).to_list() == some[REF].to_list()
 
 
 def test_a_row_that_the_log_has_not_has_none(tmp_path):
     project, model, known = given(tmp_path)
     lost = known.head(3).with_columns(worker=pl.lit("elsewhere"))
-    found = refs(project, model, pl.concat([known.tail(2), lost]).drop(REF))
+    found = row_references(project, model, pl.concat([known.tail(2), lost]).drop(REF))
     assert found.to_list() == [*known[REF].tail(2), None, None, None]
-    assert refs(project, model, known.clear().drop(REF)).to_list() == []
+    assert row_references(project, model, known.clear().drop(REF)).to_list() == []
 
 
 def test_a_batch_of_the_log_is_joined_with_the_rows_of_its_time_alone(tmp_path, monkeypatch):
@@ -59,6 +59,6 @@ def test_a_batch_of_the_log_is_joined_with_the_rows_of_its_time_alone(tmp_path, 
         return original(self, other, **named)
 
     monkeypatch.setattr(pl.DataFrame, "join", join)
-    assert refs(project, model, known.drop(REF)).to_list() == known[REF].to_list()
+    assert row_references(project, model, known.drop(REF)).to_list() == known[REF].to_list()
     assert sizes
     assert max(sizes) <= EACH

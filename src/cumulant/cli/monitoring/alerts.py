@@ -13,7 +13,7 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.alerting.alerts import Tested
+    from cumulant.flows.alerting.alerts import ReceiverTrial
     from cumulant.flows.alerting.views import AlertsView, AlertView, RefusedView
 
 app = application(
@@ -172,7 +172,7 @@ def retry(
 
     with call.project() as project:
         retried = flow(project, principal=project.principal(), message=message, receiver=receiver)
-    call.answer(retried, lambda console: _say(console, retried.said))
+    call.answer(retried, lambda console: _say(console, retried.sentence))
     if retried.refused:
         raise typer.Exit(4)
     if any(state.failures for state in retried.receivers):
@@ -194,7 +194,7 @@ def drop(
     call.answer({"dropped": dropped}, lambda console: _say(console, *lines))
 
 
-def _code(fault: Tested) -> int:
+def _code(fault: ReceiverTrial) -> int:
     """The exit code that the fault's error would have had."""
     from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UndeliverableError
 
@@ -203,11 +203,11 @@ def _code(fault: Tested) -> int:
     return 4 if fault.code in (TerminalError.code, UndeliverableError.code) else 2
 
 
-def _print_tested(console: Console, receivers: list[Tested]) -> None:
+def _print_tested(console: Console, receivers: list[ReceiverTrial]) -> None:
     from cumulant.flows.reports.terminal import table
 
     rows = [
-        (tested.receiver, tested.url, "took it" if tested.taken else "did not", tested.said) for tested in receivers
+        (tested.receiver, tested.url, "took it" if tested.taken else "did not", tested.answer) for tested in receivers
     ]
     console.print(table(["receiver", "url", "", ""], rows))
 
@@ -273,7 +273,9 @@ def _print_one(console: Console, alert: AlertView, *, heard: bool) -> None:
         clean(f"{alert.level}: {alert.rule} in {alert.subject} of {alert.model}, {_state(alert)}"), style="bold"
     )
     console.print(clean(alert.text), soft_wrap=True)
-    notified = f"people know at level {alert.told}" if alert.told and heard else "people were not told"
+    notified = (
+        f"people know at level {alert.notified_level}" if alert.notified_level and heard else "people were not told"
+    )
     notified += "" if heard else ", as monitoring.notify names no receiver"
     rows = [("first seen", alert.began), ("fired", alert.fired), ("last seen", alert.seen), ("over", alert.resolved)]
     for label, when in rows:

@@ -74,7 +74,7 @@ def ingest(
     with call.project() as project:
         principal = project.principal()
         if watch is not None:
-            watch_labels(project, watch, principal=principal, names=names, told=lambda ingested: _tell(call, ingested))
+            watch_labels(project, watch, principal=principal, names=names, report=lambda intake: _tell(call, intake))
             return
         intake = ingest_labels(project, files or [], principal=principal, names=names)
     _tell(call, intake)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.monitoring.drift.table_estimates import TableEstimates
     from cumulant.flows.monitoring.drift.table_loss import TableLoss
-    from cumulant.flows.monitoring.monitor import Asked, Monitored
+    from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.monitoring_policy import DriftPolicy
@@ -115,12 +115,12 @@ def run(
     told, too. Exit code 1 where something is alarming, or the model loses more than it should.
     """
     from cumulant.core.units import moment
-    from cumulant.flows.monitoring.monitor import Asked
+    from cumulant.flows.monitoring.monitor import MonitorRequest
 
     if window is not None and windows is not None:
         raise UsageError("--window and --windows are given at once", hint="leave out one of them")
     first, last = (None if text is None else moment(text).date() for text in (since, until))
-    request = Asked(
+    request = MonitorRequest(
         predictions=predictions or Path(), reference=reference, labels=labels, label=label, key=_list(key), time=time,
         windows=windows,
         columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
@@ -141,7 +141,9 @@ def run(
         raise typer.Exit(1)
 
 
-def _found(call: Invocation, request: Asked, *, own: bool, window: str | None, ignore: tuple[str, ...]) -> Monitored:
+def _found(
+    call: Invocation, request: MonitorRequest, *, own: bool, window: str | None, ignore: tuple[str, ...]
+) -> MonitorResult:
     """By the settings of the project, if there is one; a table needs none."""
     from dataclasses import replace
 
@@ -177,7 +179,7 @@ def _found(call: Invocation, request: Asked, *, own: bool, window: str | None, i
             return monitor_project(project, request, folder, policy, principal=principal, progress=progress)
 
 
-def _document(monitored: Monitored) -> dict[str, object]:
+def _document(monitored: MonitorResult) -> dict[str, object]:
     import msgspec
 
     from cumulant.monitoring.drift.words import day, sentence
@@ -197,7 +199,7 @@ def _document(monitored: Monitored) -> dict[str, object]:
     return {**plain, **rest}
 
 
-def _print(console: Console, monitored: Monitored, *, every: bool, page: Path | None) -> None:
+def _print(console: Console, monitored: MonitorResult, *, every: bool, page: Path | None) -> None:
     from cumulant.flows.monitoring.monitor import notes
     from cumulant.flows.reports.terminal import clean, table
     from cumulant.monitoring.drift.words import day
@@ -237,7 +239,7 @@ def _print(console: Console, monitored: Monitored, *, every: bool, page: Path | 
         console.print(f"written to {page}", markup=False, highlight=False)
 
 
-def _print_alarms(console: Console, monitored: Monitored) -> None:
+def _print_alarms(console: Console, monitored: MonitorResult) -> None:
     from cumulant.flows.reports.terminal import clean, table
 
     drift, alarming = monitored.drift, monitored.alarming_windows

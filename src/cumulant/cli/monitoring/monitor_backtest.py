@@ -13,7 +13,7 @@ from cumulant.cli.invocation import Invocation
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.monitoring.backtest.backtest import Backtested
+    from cumulant.flows.monitoring.backtest.backtest import BacktestResult
     from cumulant.flows.monitoring.backtest.policy_comparison import Difference
 
 #: rows of the table of losses over time
@@ -69,9 +69,9 @@ def _backtest(
     they do in life. At each training the champion's trainer is fitted with its parameters.
     """
     from cumulant.core.units import duration, moment
-    from cumulant.flows.monitoring.backtest.backtest import Asked, backtest_project
+    from cumulant.flows.monitoring.backtest.backtest import BacktestRequest, backtest_project
 
-    request = Asked(
+    request = BacktestRequest(
         every=None if every is None else duration(every),
         since=None if since is None else moment(since),
         until=None if until is None else moment(until),
@@ -85,7 +85,7 @@ def _backtest(
     call.answer(result, lambda console: _print(console, result))
 
 
-def _print(console: Console, result: Backtested) -> None:
+def _print(console: Console, result: BacktestResult) -> None:
     from cumulant.flows.monitoring.backtest.policy_comparison import figure
     from cumulant.flows.reports.terminal import clean, table
 
@@ -127,7 +127,7 @@ def _print(console: Console, result: Backtested) -> None:
         console.print(clean(note), style="dim", markup=False, highlight=False)
 
 
-def _print_time(console: Console, result: Backtested) -> None:
+def _print_time(console: Console, result: BacktestResult) -> None:
     """Loss over time, in at most some periods of equal numbers of windows, with a mark for each training in one."""
     from cumulant.core.units import duration
     from cumulant.flows.reports.terminal import table

@@ -17,9 +17,9 @@ from cumulant.core.errors import CumulantError, RetryableError, TerminalError, U
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.monitoring.result import Judged
-    from cumulant.flows.monitoring.run import Round
-    from cumulant.flows.monitoring.state import Wanted
+    from cumulant.flows.monitoring.result import EvaluationResult
+    from cumulant.flows.monitoring.run import MonitorRun
+    from cumulant.flows.monitoring.state import RetrainRequest
     from cumulant.statistics.performance import Audit
 
 
@@ -82,21 +82,21 @@ def _watch(
         raise typer.Exit(1)
 
 
-def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[Round, Wanted | None]:
+def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[MonitorRun, RetrainRequest | None]:
     """One look, and the training that is wanted, before and after it: one that was cut off goes on, whatever the look
     finds. A look at the past carries out only what it asked for itself: what was asked for later is not for its data.
     """
-    from cumulant.flows.monitoring.retraining import go_on
-    from cumulant.flows.monitoring.run import watch_round
+    from cumulant.flows.monitoring.retraining import continue_retraining
+    from cumulant.flows.monitoring.run import run_monitoring
 
     with call.project() as project:
         who = project.principal()
         with call.progress("monitor watch") as progress:
             if retrain and at is None:
-                go_on(project, principal=who, progress=progress)
-            round_ = watch_round(project, principal=who, at=at, progress=progress)
+                continue_retraining(project, principal=who, progress=progress)
+            round_ = run_monitoring(project, principal=who, at=at, progress=progress)
             retrain = retrain and (at is None or round_.action.do == "train")
-            return round_, go_on(project, principal=who, as_of=at, progress=progress) if retrain else None
+            return round_, continue_retraining(project, principal=who, as_of=at, progress=progress) if retrain else None
 
 
 def _passes(error: CumulantError, *, before: bool) -> bool:
@@ -114,7 +114,7 @@ def _tell(call: Invocation, error: CumulantError, every: str) -> None:
     notices.print(f"the next look is in {every}", soft_wrap=True)
 
 
-def document(round_: Round, done: Wanted | None) -> dict[str, object]:
+def document(round_: MonitorRun, done: RetrainRequest | None) -> dict[str, object]:
     """One round for machines."""
     judged = round_.judged
     return {
@@ -139,7 +139,7 @@ def document(round_: Round, done: Wanted | None) -> dict[str, object]:
     }
 
 
-def _print(console: Console, *, round_: Round, done: Wanted | None, project: str | None) -> None:
+def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None, project: str | None) -> None:
     from cumulant.flows.reports.terminal import clean, pairs, table
 
     judged = round_.judged
@@ -157,7 +157,7 @@ def _print(console: Console, *, round_: Round, done: Wanted | None, project: str
         rows.append(("newest data", clean(judged.fault)))
     rows.append(("rule", clean(round_.action.sentence)))
     if done is not None:
-        rows.append(("training", clean(f"{done.stage}: {done.said or done.sentence}")))
+        rows.append(("training", clean(f"{done.stage}: {done.message or done.sentence}")))
     pairs(console, rows)
     if round_.findings:
         listed = [
@@ -169,13 +169,13 @@ def _print(console: Console, *, round_: Round, done: Wanted | None, project: str
         ]  # fmt: skip
         console.print("")
         console.print(table(["what", "kind", "effect", "since", "says"], listed, right=["effect"]))
-    for note in (*judged.notes, *filter(None, [judged.late.said])):
+    for note in (*judged.notes, *filter(None, [judged.late.sentence])):
         console.print(clean(note), style="dim", markup=False, highlight=False)
     if round_.alarming:
         console.print(f"next: {line('alerts list', project=project)}", style="dim", markup=False, soft_wrap=True)
 
 
-def _labels(round_: Round) -> str:
+def _labels(round_: MonitorRun) -> str:
     """How far the served version was judged, and what it waits for."""
     judged = round_.judged
     waiting = sum(window.end > judged.until for window in judged.windows)
@@ -187,7 +187,7 @@ def _labels(round_: Round) -> str:
     return f"{new}; {waiting} wait for labels"
 
 
-def _losses(round_: Round) -> str:
+def _losses(round_: MonitorRun) -> str:
     """Of the newest windows, as estimated and as measured, against the test rows."""
     from cumulant.flows.monitoring.result import span_of
 
@@ -200,7 +200,7 @@ def _losses(round_: Round) -> str:
     return losses if before is None else f"{losses}; {before:.4f} on the test rows of its training"
 
 
-def _estimates(judged: Judged) -> str:
+def _estimates(judged: EvaluationResult) -> str:
     """Metrics of classes of the newest windows, or why there are none."""
     from cumulant.cli.monitoring.estimated import figures
 

@@ -16,8 +16,8 @@ from cumulant.cli.program import line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.review.fill_queue import Filled
-    from cumulant.flows.review.service import Answered
+    from cumulant.flows.review.fill_queue import FillResult
+    from cumulant.flows.review.service import AnsweredCase
     from cumulant.project.project import Project
 
 app = application(
@@ -49,12 +49,12 @@ def fill(
     """Choose cases from the predictions since the last time, within the budget; each prediction at most once."""
     from cumulant.core.units import moment
     from cumulant.flows.review.fill_queue import fill as flow
-    from cumulant.flows.review.service import tell
+    from cumulant.flows.review.service import ingest_decisions
 
     begin = None if since is None else moment(since)
     with call.project() as project, call.progress("review fill") as progress:
         filled = flow(project, principal=project.principal(), since=begin, at_once=now, progress=progress)
-        tell(project, principal=project.principal())
+        ingest_decisions(project, principal=project.principal())
     call.answer(filled, lambda console: _print_filled(console, filled))
 
 
@@ -359,18 +359,18 @@ def _id(project: Project, beginning: str) -> str:
     return case_named(project, beginning, principal=project.principal())
 
 
-def _print_filled(console: Console, filled: Filled) -> None:
-    console.print(filled.said)
+def _print_filled(console: Console, filled: FillResult) -> None:
+    console.print(filled.sentence)
     for note in () if filled.draw is None else filled.draw.notes:
         console.print(note, style="yellow")
     if filled.draw is not None and filled.draw.reasons:
         console.print(", ".join(f"{count} {name}" for name, count in sorted(filled.draw.reasons.items())))
     if filled.overdue:
         console.print(f"{filled.overdue} cases passed their deadline")
-    console.print(f"{filled.waiting} cases wait, {filled.left} more may be queued in this period")
+    console.print(f"{filled.waiting} cases wait, {filled.remaining} more may be queued in this period")
 
 
-def _answer(call: Invocation, answered: Answered) -> None:
+def _answer(call: Invocation, answered: AnsweredCase) -> None:
     from cumulant.cli.monitoring.review_page import outcome
 
     call.answer(answered, lambda console: console.print(outcome(answered)))

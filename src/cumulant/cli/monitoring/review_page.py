@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.review.service import Answered
+    from cumulant.flows.review.service import AnsweredCase
     from cumulant.flows.review.views import CaseView
     from cumulant.review.report import Figures
 
@@ -105,7 +105,7 @@ def _why(case: CaseView) -> str:
     return "hidden" if case.hidden else ", ".join(case.reasons)
 
 
-def outcome(answered: Answered) -> str:
+def outcome(answered: AnsweredCase) -> str:
     """What an answer led to, in one sentence."""
     case = answered.case
     if case.status == "done":

@@ -25,7 +25,7 @@ def session(console: Console, project: Project, *, report: str) -> None:
 
     `report` is the command that tells how the queue stands.
     """
-    from cumulant.flows.review.service import next_case, session_reader, tell_unless_held
+    from cumulant.flows.review.service import ingest_unless_locked, next_case, session_reader
 
     answered, passed, reader = 0, list[str](), session_reader(project)
     who = project.principal()
@@ -40,11 +40,11 @@ def session(console: Console, project: Project, *, report: str) -> None:
             passed.append(case.id)
             console.print()
             if len(passed) % _LABELLED_AT_ONCE == 0:
-                tell_unless_held(project, principal=who)
+                ingest_unless_locked(project, principal=who)
         else:
             console.print("no more cases wait for you", style="dim")
     finally:
-        tell_unless_held(project, principal=who)
+        ingest_unless_locked(project, principal=who)
     console.print(f"{answered} answered: {report}", style="dim")
 
 

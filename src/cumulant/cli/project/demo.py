@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.demo.demo import DemoResult
-    from cumulant.flows.demo.report import Told, Year
+    from cumulant.flows.demo.report import ReleaseReport, Year
     from cumulant.flows.reports.content import ReportData
 
 app = application("demo", "The flights demo.")
@@ -72,7 +72,7 @@ def document(result: DemoResult, page: ReportData) -> dict[str, object]:
         serve=ServeFigures(
             url=result.serve_url,
             pid=result.serve_pid,
-            running=result.kept,
+            running=result.server_running,
             request=request.row,
             answer=request.answer,
             milliseconds=request.milliseconds,
@@ -117,12 +117,12 @@ def _show(console: Console, result: DemoResult, page: ReportData) -> None:
         ("experiments", f"{program('mlflow')} ui --backend-store-uri {result.tracking_uri}"),
         ("go on", line("models show", project=result.folder)),
     ]
-    if result.kept:
+    if result.server_running:
         rows.append(("server", f"{result.serve_url} (process {result.serve_pid}; kill {result.serve_pid} ends it)"))
     pairs(console, [*rows, ("time", duration(result.seconds) + reused)])
 
 
-def _show_releases(console: Console, releases: tuple[Told, ...]) -> None:
+def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> None:
     """A line a release: what became of it, where, and why."""
     from cumulant.flows.reports.terminal import table
     from cumulant.flows.reports.wording import duration

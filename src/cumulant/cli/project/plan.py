@@ -13,7 +13,7 @@ from cumulant.cli.program import line
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.project.planning import Plan
+    from cumulant.flows.project.planning import TrainingPlan
     from cumulant.project.file.origins import ResolvedRow
 
 app = application("plan", "What would run.")
@@ -64,7 +64,7 @@ def held_out(part: str, *, timed: bool) -> str:
     return f"the last {part}" if timed else f"{part} of rows, by the hash of what identifies them"
 
 
-def _show(console: Console, plan: Plan, project: str | None) -> None:
+def _show(console: Console, plan: TrainingPlan, project: str | None) -> None:
     from cumulant.flows.reports.terminal import heading, pairs, table, warn
     from cumulant.flows.reports.wording import classes_text
 

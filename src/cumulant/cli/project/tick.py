@@ -30,7 +30,7 @@ def tick(call: Invocation) -> None:
 
         for job in ticked:
             last = "last time: " if job.outcome == "not_due" else ""
-            detail = f", {last}{job.said}" if job.said else ""
+            detail = f", {last}{job.sentence}" if job.sentence else ""
             console.print(clean(f"{job.job}: {job.outcome.replace('_', ' ')}{detail}"), soft_wrap=True, markup=False)
 
     call.answer({"jobs": ticked}, text)

@@ -237,10 +237,10 @@ def only_source(project: Project) -> str:
 
 def accepted(project: Project, source: str) -> Snapshot:
     """The newest accepted snapshot. Raises NotFoundError."""
-    from cumulant.flows.data.validate import newest
+    from cumulant.flows.data.validate import newest_snapshot
 
     project.source(source)
-    snapshot = newest(project, source)
+    snapshot = newest_snapshot(project, source)
     if snapshot is None:
         raise NotFoundError(
             f"there is no snapshot of {source} yet", subject=source, hint=f"cumulant data validate {source}"
@@ -250,7 +250,7 @@ def accepted(project: Project, source: str) -> Snapshot:
 
 def refused(project: Project, source: str) -> Snapshot | None:
     """The snapshot that was refused since the last accepted one."""
-    from cumulant.flows.data.validate import refused as flow
+    from cumulant.flows.data.validate import refused_snapshot as flow
 
     project.source(source)
     return flow(project, source)
@@ -293,7 +293,7 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
     """Rows in and where they went, what the rules refused, how large it is."""
     from cumulant.data.checks.verdict import describe_change, warnings_of
     from cumulant.data.shift import notable_shifts
-    from cumulant.flows.reports.collect import shifts_said
+    from cumulant.flows.reports.collect import shift_texts
     from cumulant.flows.reports.terminal import clean, heading, pairs, table, warn
     from cumulant.flows.reports.wording import share as percent
 
@@ -322,7 +322,7 @@ def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False)
     for change in snapshot.changes:
         if change.kind in ("added", "widened"):
             console.print(clean(describe_change(change)), soft_wrap=True)
-    for text in shifts_said(snapshot):
+    for text in shift_texts(snapshot):
         console.print(clean(text), style="" if notable_shifts(snapshot.shifts) else "dim", soft_wrap=True)
     warn(console, warnings_of(snapshot))
     console.print("")

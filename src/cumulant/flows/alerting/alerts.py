@@ -24,9 +24,9 @@ from cumulant.core.errors import (
 )
 from cumulant.core.events import Actor
 from cumulant.core.units import duration
-from cumulant.flows.alerting.dispatcher import SECONDS, Postman
+from cumulant.flows.alerting.dispatcher import SECONDS, Dispatcher
 from cumulant.flows.alerting.outbox import ACTOR
-from cumulant.flows.alerting.receiver_cleanup import sweep
+from cumulant.flows.alerting.receiver_cleanup import remove_unnamed
 from cumulant.flows.alerting.store import change, change_within, read
 from cumulant.flows.ledger.actions import check
 from cumulant.ports.notifier import Message
@@ -43,13 +43,13 @@ _TICK_SECONDS = 30.0
 _NAMED = 3
 
 
-class Tested(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a sample. `said`: what the receiver answered, or why it took nothing."""
+class ReceiverTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a sample. `answer`: what the receiver answered, or why it took nothing."""
 
     receiver: str
     url: str
     taken: bool
-    said: str
+    answer: str
     code: str = ""
 
 
@@ -74,7 +74,7 @@ def observe(
     """
     check(project.access(), principal, "alerts.observe", project.name)
     now, actor = (clock or SystemClock()).now(), Actor(str(principal.name))
-    return _decided(project, tuple(findings), actor, at=at or now, now=now, looked=looked, within=within)
+    return _decide(project, tuple(findings), actor, at=at or now, now=now, looked=looked, within=within)
 
 
 def advance(project: Project, *, clock: Clock | None = None) -> Sequence[AlertChange]:
@@ -82,14 +82,14 @@ def advance(project: Project, *, clock: Clock | None = None) -> Sequence[AlertCh
 
     Receivers that the project file no longer names are forgotten.
     """
-    sweep(project.journal(), project.receivers())
+    remove_unnamed(project.journal(), project.receivers())
     if not read(project.journal())[1]:
         return ()
     now = (clock or SystemClock()).now()
-    return _decided(project, (), ACTOR, at=now, now=now, looked=frozenset())
+    return _decide(project, (), ACTOR, at=now, now=now, looked=frozenset())
 
 
-def _decided(
+def _decide(
     project: Project,
     findings: Sequence[Finding],
     actor: Actor,
@@ -117,25 +117,27 @@ def deliver(project: Project, *, clock: Clock | None = None, seconds: float = _T
         EngineUnavailableError: the journal does not answer.
     """
     advance(project, clock=clock)
-    postman = Postman(project, clock=clock)
+    postman = Dispatcher(project, clock=clock)
     postman.round()
     postman.wait(seconds)
     from cumulant.flows.alerting.views import receiver_views, refused_views
 
     views = receiver_views(project)
-    left, deaf = sum(view.waiting + view.refused for view in views), [view for view in views if view.failures]
-    said = f"{_counted(postman.delivered)} delivered" if postman.delivered or left else "no message waits"
-    if left:
-        said += f", {left} left"
-    said += "".join(
+    undelivered, deaf = sum(view.waiting + view.refused for view in views), [view for view in views if view.failures]
+    sentence = f"{_count_text(postman.delivered)} delivered" if postman.delivered or undelivered else "no message waits"
+    if undelivered:
+        sentence += f", {undelivered} left"
+    sentence += "".join(
         f"; {view.receiver} fails since {view.failing_since:%Y-%m-%d %H:%M} UTC: {view.fault}" for view in deaf
     )
     picky = [view.receiver for view in views if view.refused]
-    refused = [one for receiver in picky for one in refused_views(project.journal(), receiver)]
-    return said + "".join(f'; {one.receiver} refuses "{one.title}": {one.fault}' for one in refused[:_NAMED])
+    refused = [refusal for receiver in picky for refusal in refused_views(project.journal(), receiver)]
+    return sentence + "".join(
+        f'; {refusal.receiver} refuses "{refusal.title}": {refusal.fault}' for refusal in refused[:_NAMED]
+    )
 
 
-def _counted(messages: int) -> str:
+def _count_text(messages: int) -> str:
     return f"{messages} message" if messages == 1 else f"{messages} messages"
 
 
@@ -146,7 +148,7 @@ def show(project: Project, name: str, *, principal: Principal) -> Alert:
         NotFoundError: none, or several, begin like it.
     """
     check(project.access(), principal, "alerts.show", project.name)
-    return _named(read(project.journal())[0], name)
+    return _find_alert(read(project.journal())[0], name)
 
 
 def acknowledge(project: Project, name: str, *, principal: Principal, reason: str = "") -> Alert:
@@ -159,19 +161,19 @@ def acknowledge(project: Project, name: str, *, principal: Principal, reason: st
     check(project.access(), principal, "alerts.steer", project.name)
 
     def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[AlertAcknowledged]]:
-        alert = _named(state, name)
+        alert = _find_alert(state, name)
         if alert.status != "firing":
             raise UsageError(
                 f"the alert {alert.id} is {alert.status}, so there is nothing to acknowledge",
                 subject=alert.id,
                 hint="`cumulant alerts list` shows what fires",
             )
-        found = alert.finding
-        fact = AlertAcknowledged(alert=alert.id, model=found.model, rule=found.rule, subject=found.subject)
-        return acknowledged(state, found.key, str(principal.name)), (), (fact,)
+        finding = alert.finding
+        fact = AlertAcknowledged(alert=alert.id, model=finding.model, rule=finding.rule, subject=finding.subject)
+        return acknowledged(state, finding.key, str(principal.name)), (), (fact,)
 
     after, _ = change(project.journal(), Actor(str(principal.name), reason or None), [], how)
-    return _named(after, name)
+    return _find_alert(after, name)
 
 
 def silence(
@@ -205,8 +207,8 @@ def silence(
 
     def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[AlertsSilenced]]:
         after = silenced(state, wanted, now)
-        made = after.silences[-1]
-        named = {"silence": made.id, "model": model, "rule": rule, "subject": subject, "until": until.isoformat()}
+        added = after.silences[-1]
+        named = {"silence": added.id, "model": model, "rule": rule, "subject": subject, "until": until.isoformat()}
         return after, (), (AlertsSilenced(**named),)
 
     after, _ = change(project.journal(), Actor(str(principal.name), reason or None), [], how)
@@ -234,8 +236,8 @@ def unsilence(project: Project, name: str, *, principal: Principal) -> None:
     check(project.access(), principal, "alerts.steer", project.name)
 
     def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[SilenceEnded]]:
-        if all(one.id != name for one in state.silences):
-            raise not_found("silence", name, [one.id for one in state.silences])
+        if all(silence.id != name for silence in state.silences):
+            raise not_found("silence", name, [silence.id for silence in state.silences])
         return unsilenced(state, name), (), (SilenceEnded(silence=name),)
 
     change(project.journal(), Actor(str(principal.name)), [], how)
@@ -243,7 +245,7 @@ def unsilence(project: Project, name: str, *, principal: Principal) -> None:
 
 def try_receivers(
     project: Project, *, principal: Principal, receiver: str = "", clock: Clock | None = None
-) -> list[Tested]:
+) -> list[ReceiverTrial]:
     """Send a sample to each receiver, or to one, past everything that waits; what became of each.
 
     Raises:
@@ -251,36 +253,40 @@ def try_receivers(
         NotFoundError: none has that name.
     """
     check(project.access(), principal, "alerts.test", project.name)
-    found = project.receivers()
-    if not found:
+    receivers = project.receivers()
+    if not receivers:
         raise UsageError(
             "monitoring.notify names no receiver, so nobody is told of alerts",
             subject=str(project.file),
             hint='add one: monitoring: {notify: ["slack+${secret:SLACK_URL}"]}',
         )
-    chosen = [one for one in found if receiver in ("", one.name)]
+    chosen = [target for target in receivers if receiver in ("", target.name)]
     if not chosen:
-        raise not_found("receiver", receiver, [one.name for one in found])
-    now, results = (clock or SystemClock()).now(), dict[str, Tested]()
-    threads = [threading.Thread(target=_tried, args=(project, one, now, results), daemon=True) for one in chosen]
+        raise not_found("receiver", receiver, [target.name for target in receivers])
+    now, results = (clock or SystemClock()).now(), dict[str, ReceiverTrial]()
+    threads = [threading.Thread(target=_try, args=(project, target, now, results), daemon=True) for target in chosen]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(2 * SECONDS)
     late = f"nothing within {2 * SECONDS:g} s"
     return [
-        results.get(one.name)
-        or Tested(receiver=one.name, url=one.shown, taken=False, said=late, code=EngineUnavailableError.code)
-        for one in chosen
+        results.get(target.name)
+        or ReceiverTrial(
+            receiver=target.name, url=target.shown, taken=False, answer=late, code=EngineUnavailableError.code
+        )
+        for target in chosen
     ]
 
 
-def _tried(project: Project, receiver: Receiver, now: datetime, results: dict[str, Tested]) -> None:
+def _try(project: Project, receiver: Receiver, now: datetime, results: dict[str, ReceiverTrial]) -> None:
     try:
-        said, taken, code = project.notifier(receiver).send(_sample(project, now), seconds=SECONDS), True, ""
+        answer, taken, code = project.notifier(receiver).send(_sample(project, now), seconds=SECONDS), True, ""
     except CumulantError as error:
-        said, taken, code = project.vault.redact(error.full_text), False, error.code
-    results[receiver.name] = Tested(receiver=receiver.name, url=receiver.shown, taken=taken, said=said, code=code)
+        answer, taken, code = project.vault.redact(error.full_text), False, error.code
+    results[receiver.name] = ReceiverTrial(
+        receiver=receiver.name, url=receiver.shown, taken=taken, answer=answer, code=code
+    )
 
 
 def _sample(project: Project, now: datetime) -> Message:
@@ -291,13 +297,13 @@ def _sample(project: Project, now: datetime) -> Message:
     )  # fmt: skip
 
 
-def _named(state: AlertsState, name: str) -> Alert:
+def _find_alert(state: AlertsState, name: str) -> Alert:
     """Raises NotFoundError."""
     known = [*state.alerts.values(), *reversed(state.over)]
-    found = [alert for alert in known if name and alert.id.startswith(name)]
-    if len(found) > 1:
-        listed = ", ".join(alert.id for alert in found[:5])
+    matches = [alert for alert in known if name and alert.id.startswith(name)]
+    if len(matches) > 1:
+        listed = ", ".join(alert.id for alert in matches[:5])
         raise NotFoundError(f'several alerts begin with "{name}"', subject=name, hint=f"write more of one: {listed}")
-    if not found:
+    if not matches:
         raise not_found("alert", name, [alert.id for alert in known], empty="there is no alert")
-    return found[0]
+    return matches[0]

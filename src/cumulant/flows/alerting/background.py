@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
 from cumulant.flows.alerting.alerts import advance
-from cumulant.flows.alerting.dispatcher import Postman
+from cumulant.flows.alerting.dispatcher import Dispatcher
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -21,7 +21,7 @@ _LAST = 2.0
 
 
 @contextmanager
-def delivering(project: Project, report: Callable[[str], None]) -> Iterator[None]:
+def deliver_in_background(project: Project, report: Callable[[str], None]) -> Iterator[None]:
     """Deliver what waits, about every second, while the block lasts. Troubles are told to `report`."""
     ended = threading.Event()
     thread = threading.Thread(target=_run, args=(project, ended, report), daemon=True)
@@ -34,7 +34,7 @@ def delivering(project: Project, report: Callable[[str], None]) -> Iterator[None
 
 
 def _run(project: Project, ended: threading.Event, report: Callable[[str], None]) -> None:
-    postman, due = Postman(project, report=report), 0.0
+    postman, due = Dispatcher(project, report=report), 0.0
     while not ended.wait(_ROUND):
         try:
             if time.monotonic() >= due:
@@ -44,6 +44,6 @@ def _run(project: Project, ended: threading.Event, report: Callable[[str], None]
         except CumulantError as error:
             report(f"messages wait: {project.vault.redact(error.message)}")
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and the next round tries again
-            said = project.vault.redact(str(error))
-            report(f"a fault of the delivery of messages, which tries again: {type(error).__name__}: {said}")
+            fault = project.vault.redact(str(error))
+            report(f"a fault of the delivery of messages, which tries again: {type(error).__name__}: {fault}")
     postman.wait(_LAST)

@@ -18,8 +18,14 @@ from cumulant.alerting.messages import message
 from cumulant.core.errors import CumulantError, LeaseHeldError, TerminalError, UndeliverableError
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.delivery_notices import left_out_notice, refused_notice
-from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT, OUTBOX, TRIES, Entry
-from cumulant.flows.alerting.receiver_state import Standing, failed, standing, taken, write
+from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT, OUTBOX, TRIES, OutboxEntry
+from cumulant.flows.alerting.receiver_state import (
+    ReceiverState,
+    after_delivery,
+    after_failure,
+    read_receiver_state,
+    write,
+)
 from cumulant.flows.alerting.store import read
 from cumulant.ports.notifier import Message
 
@@ -36,15 +42,15 @@ _AGAIN = timedelta(minutes=5)
 _ALL = 3
 
 
-def to_tell_again(journal: Journal, receiver: Receiver, found: Standing, now: datetime) -> list[Message]:
+def messages_to_repeat(journal: Journal, receiver: Receiver, state_row: ReceiverState, now: datetime) -> list[Message]:
     """What fires, for a receiver that keeps alerts and was not told for a while; not what it refuses anyway."""
-    if not receiver.keeps_state or (found.told is not None and abs(now - found.told) < _AGAIN):
+    if not receiver.keeps_state or (state_row.notified is not None and abs(now - state_row.notified) < _AGAIN):
         return []
     known = outbox.refusals(journal, receiver.name)
-    refused = {one.message.key for one in outbox.waiting(journal, receiver.name) if one.key in known}
+    refused = {entry.message.key for entry in outbox.waiting(journal, receiver.name) if entry.key in known}
     state, _ = read(journal)
-    told = [message(AlertChange(what="fired", alerts=(alert,), at=now)) for alert in state.firing]
-    return [one for one in told if one.key not in refused]
+    messages = [message(AlertChange(what="fired", alerts=(alert,), at=now)) for alert in state.firing]
+    return [entry for entry in messages if entry.key not in refused]
 
 
 class Delivery:
@@ -60,7 +66,7 @@ class Delivery:
         self,
         project: Project,
         receiver: Receiver,
-        claimed: tuple[Standing, int],
+        claimed: tuple[ReceiverState, int],
         *,
         clock: Clock,
         seconds: float,
@@ -91,18 +97,18 @@ class Delivery:
     def _send_all(self, client: Notifier) -> None:
         for entry in self._queue():
             self._send(client, entry)
-        again = to_tell_again(self._journal, self._receiver, self._found, self._clock.now())
-        for told in again:
-            self._send(client, Entry(key="", message=told), again=True)
+        again = messages_to_repeat(self._journal, self._receiver, self._found, self._clock.now())
+        for repeated in again:
+            self._send(client, OutboxEntry(key="", message=repeated), again=True)
         if again:
-            self._found = msgspec.structs.replace(self._found, told=self._clock.now())
+            self._found = msgspec.structs.replace(self._found, notified=self._clock.now())
 
-    def _queue(self) -> Iterator[Entry]:
+    def _queue(self) -> Iterator[OutboxEntry]:
         """What is to be sent: that some were left out, then what is due, until nothing is."""
         name = self._receiver.name
         missed = outbox.left_out(self._journal, name)
         if missed is not None and not self._receiver.keeps_state:
-            yield Entry(key="", message=left_out_notice(self._project.name, missed, self._clock.now()))
+            yield OutboxEntry(key="", message=left_out_notice(self._project.name, missed, self._clock.now()))
         while entries := outbox.due(self._journal, name, self._clock.now()):
             known = outbox.refusals(self._journal, name)
             for entry in entries:
@@ -118,16 +124,16 @@ class Delivery:
         state, _ = read(self._journal)
         return is_past(refused, state)
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, entry: OutboxEntry) -> None:
         reason = "it was refused, and what it told is no longer so"
         with self._journal.transaction(actor=ACTOR) as transaction:
             outbox.take_out(transaction, entry.key)
             transaction.emit(MessagesLeftOut(receiver=self._receiver.name, messages=1, reason=reason))
 
-    def _send(self, client: Notifier, entry: Entry, *, again: bool = False) -> None:
+    def _send(self, client: Notifier, entry: OutboxEntry, *, again: bool = False) -> None:
         self._sending = entry.message
         try:
-            said = client.send(entry.message, seconds=self._seconds)
+            answer = client.send(entry.message, seconds=self._seconds)
         except UndeliverableError as error:
             self._refused(entry, error.message)
         except CumulantError:
@@ -137,29 +143,29 @@ class Delivery:
         else:
             self._refused_in_a_row, self._took_any = 0, True
             if again:
-                self._found = taken(self._found, self._clock.now())
+                self._found = after_delivery(self._found, self._clock.now())
             else:
-                self._noted(entry, self._project.vault.redact(said))
+                self._noted(entry, self._project.vault.redact(answer))
 
-    def _noted(self, entry: Entry, said: str) -> None:
+    def _noted(self, entry: OutboxEntry, answer: str) -> None:
         """It was taken. After a time in which the receiver took nothing, what it refused then is tried at once."""
         now, name, sent = self._clock.now(), self._receiver.name, entry.message
         failures, known = self._found.failures, outbox.refusals(self._journal, name)
-        fact = MessageDelivered(receiver=name, message=sent.key, title=sent.title, failures=failures, note=said)
+        fact = MessageDelivered(receiver=name, message=sent.key, title=sent.title, failures=failures, note=answer)
         with self._journal.transaction(actor=ACTOR) as transaction:
-            found = taken(self._found, now)
-            version = write(transaction, name, found, self._version, fact)
+            receiver_state = after_delivery(self._found, now)
+            version = write(transaction, name, receiver_state, self._version, fact)
             row = transaction.get(OUTBOX, entry.key) if entry.key else None
             if row is not None and msgspec.convert(row.value, Message).key == sent.key:
                 outbox.take_out(transaction, entry.key)
             if not entry.key or self._receiver.keeps_state:
                 transaction.delete(LEFT_OUT, name)
             if failures:
-                outbox.hurry(transaction, [key for key, one in known.items() if not one.aside], now)
-        self._found, self._version = found, version
+                outbox.retry_now(transaction, [key for key, refusal in known.items() if not refusal.aside], now)
+        self._found, self._version = receiver_state, version
         self._delivered.append(sent.key)
 
-    def _refused(self, entry: Entry, fault: str) -> None:
+    def _refused(self, entry: OutboxEntry, fault: str) -> None:
         """Note it with the message and go on.
 
         Raises:
@@ -167,8 +173,8 @@ class Delivery:
         """
         fault, name, now = self._project.vault.redact(fault), self._receiver.name, self._clock.now()
         with self._journal.transaction(actor=ACTOR) as transaction:
-            held = msgspec.structs.replace(self._found, claimed=now)
-            version = write(transaction, name, held, self._version)
+            claimed = msgspec.structs.replace(self._found, claimed=now)
+            version = write(transaction, name, claimed, self._version)
             if not entry.key and entry.message.kind == "alert":  # told again: from here on it is a message that waits
                 outbox.put(transaction, [self._receiver], [entry.message])
                 entry = outbox.last(transaction, name)
@@ -179,7 +185,7 @@ class Delivery:
                 notice = refused_notice(self._project.name, entry.message, fault, now)
                 if notice is not None and not self._receiver.keeps_state:
                     outbox.put(transaction, [self._receiver], [notice])
-        self._found, self._version = held, version
+        self._found, self._version = claimed, version
         if after is None or after.tries <= TRIES:
             self._refused_in_a_row += 1
         if self._refused_in_a_row >= _ALL and not self._took_any:
@@ -187,21 +193,21 @@ class Delivery:
 
     def _failed(self, error: CumulantError) -> None:
         """Noted; an event tells of the first failure of a row of them."""
-        before, _ = standing(self._journal, self._receiver.name)
+        before, _ = read_receiver_state(self._journal, self._receiver.name)
         fault = self._project.vault.redact(error.message)
-        after = failed(before, error, fault, self._clock.now())
-        told = self._sending.key if self._sending else ""
-        facts = [] if before.failures else [ReceiverFailed(receiver=self._receiver.name, message=told, fault=fault)]
+        after = after_failure(before, error, fault, self._clock.now())
+        key = self._sending.key if self._sending else ""
+        facts = [] if before.failures else [ReceiverFailed(receiver=self._receiver.name, message=key, fault=fault)]
         with self._journal.transaction(actor=ACTOR) as transaction:
             write(transaction, self._receiver.name, after, self._version, *facts)
 
 
-def is_past(told: Message, state: AlertsState) -> bool:
+def is_past(message: Message, state: AlertsState) -> bool:
     """Whether what a message of an alert told is no longer so: it ended or rose since, or fires again."""
-    if told.status == "resolved":
-        named = (told.model, told.rule, told.subject)
-        return any((one.finding.model, one.finding.rule, one.finding.subject) == named for one in state.firing)
-    return not any(one.id == told.detail.get("id") and one.level == told.level for one in state.firing)
+    if message.status == "resolved":
+        named = (message.model, message.rule, message.subject)
+        return any((alert.finding.model, alert.finding.rule, alert.finding.subject) == named for alert in state.firing)
+    return not any(alert.id == message.detail.get("id") and alert.level == message.level for alert in state.firing)
 
 
 def _driver_fault(error: Exception) -> str:

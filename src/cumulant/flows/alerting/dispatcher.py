@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import CumulantError, LeaseHeldError
-from cumulant.flows.alerting.delivery import Delivery, to_tell_again
+from cumulant.flows.alerting.delivery import Delivery, messages_to_repeat
 from cumulant.flows.alerting.outbox import due
-from cumulant.flows.alerting.receiver_state import Standing, claim, is_due, standing
+from cumulant.flows.alerting.receiver_state import ReceiverState, claim, is_due, read_receiver_state
 
 if TYPE_CHECKING:
     from cumulant.project.notifiers import Receiver
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SECONDS = 10.0
 
 
-class Postman:
+class Dispatcher:
     """Delivers what waits. `round` starts what is due and returns at once; `wait` waits for what was started.
 
     `report` is told in a sentence what stops a delivery on this side, such as a journal that cannot be written.
@@ -58,9 +58,9 @@ class Postman:
             thread = self._threads.get(receiver.name)
             if thread is not None and thread.is_alive():
                 continue
-            found, _ = standing(journal, receiver.name)
-            if is_due(found, now) and (
-                due(journal, receiver.name, now) or to_tell_again(journal, receiver, found, now)
+            receiver_state, _ = read_receiver_state(journal, receiver.name)
+            if is_due(receiver_state, now) and (
+                due(journal, receiver.name, now) or messages_to_repeat(journal, receiver, receiver_state, now)
             ):
                 thread = threading.Thread(target=self._serve, args=(receiver,), daemon=True)
                 self._threads[receiver.name] = thread
@@ -77,13 +77,15 @@ class Postman:
         """All that waits for one receiver, until it fails or another process delivers to it."""
         journal = self._project.journal()
         try:
-            held = claim(journal, receiver.name, self._clock.now())
-            if held is not None:
-                self._turn(receiver, held).run()
+            claimed = claim(journal, receiver.name, self._clock.now())
+            if claimed is not None:
+                self._turn(receiver, claimed).run()
         except LeaseHeldError:
             return  # it took so long that another process took over, which sends the message once more
         except CumulantError as error:  # nothing was noted: the claim lapses, and the message is sent once more
             self._report(f"messages to {receiver.name} wait: {self._project.vault.redact(error.message)}")
 
-    def _turn(self, receiver: Receiver, held: tuple[Standing, int]) -> Delivery:
-        return Delivery(self._project, receiver, held, clock=self._clock, seconds=self._seconds, delivered=self._taken)
+    def _turn(self, receiver: Receiver, claimed: tuple[ReceiverState, int]) -> Delivery:
+        return Delivery(
+            self._project, receiver, claimed, clock=self._clock, seconds=self._seconds, delivered=self._taken
+        )

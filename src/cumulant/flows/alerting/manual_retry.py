@@ -13,8 +13,8 @@ from cumulant.core.errors import LeaseHeldError, UsageError, not_found
 from cumulant.core.events import Actor
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import deliver
-from cumulant.flows.alerting.outbox import Entry
-from cumulant.flows.alerting.receiver_state import standing, write
+from cumulant.flows.alerting.outbox import OutboxEntry
+from cumulant.flows.alerting.receiver_state import read_receiver_state, write
 from cumulant.flows.alerting.views import ReceiverView, RefusedView, receiver_views, refused_views
 from cumulant.flows.ledger.actions import check
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-class Retried(msgspec.Struct, frozen=True, kw_only=True):
+class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
     """What became of it, in a sentence, how the receivers stand now, and what they still refuse."""
 
-    said: str
+    sentence: str
     receivers: list[ReceiverView]
     refused: list[RefusedView]
 
 
 def retry(
     project: Project, *, principal: Principal, message: str = "", receiver: str = "", clock: Clock | None = None
-) -> Retried:
+) -> RetryResult:
     """Try now what waits, whatever the pauses of receivers and messages: of one receiver, or one refused message.
 
     Raises:
@@ -45,19 +45,21 @@ def retry(
     names = _names(project, receiver)
     entries = _refused(journal, names, message)
     with journal.transaction(actor=Actor(str(principal.name))) as transaction:
-        outbox.hurry(transaction, [entry.key for entry in entries], now)
+        outbox.retry_now(transaction, [entry.key for entry in entries], now)
     wanted = {entry.key.rpartition("/")[0] for entry in entries} if message else set(names)
     for name in wanted:
-        found, version = standing(journal, name)
-        if found.retry is not None and found.holder is None:
+        receiver_state, version = read_receiver_state(journal, name)
+        if receiver_state.retry is not None and receiver_state.holder is None:
             try:
                 with journal.transaction(actor=Actor(str(principal.name))) as transaction:
-                    write(transaction, name, msgspec.structs.replace(found, retry=None), version)
+                    write(transaction, name, msgspec.structs.replace(receiver_state, retry=None), version)
             except LeaseHeldError:
                 continue  # somebody delivers to it at this moment
-    said = deliver(project, clock=clock)
-    views = [one for one in receiver_views(project) if one.receiver in wanted]
-    return Retried(said=said, receivers=views, refused=[one for name in wanted for one in refused_views(journal, name)])
+    sentence = deliver(project, clock=clock)
+    views = [row for row in receiver_views(project) if row.receiver in wanted]
+    return RetryResult(
+        sentence=sentence, receivers=views, refused=[row for name in wanted for row in refused_views(journal, name)]
+    )
 
 
 def drop(project: Project, message: str, *, principal: Principal, reason: str = "") -> list[RefusedView]:
@@ -72,7 +74,7 @@ def drop(project: Project, message: str, *, principal: Principal, reason: str = 
         raise UsageError("no message is named", hint="`cumulant alerts list` shows what receivers refuse")
     journal, names = project.journal(), _names(project, "")
     entries = _refused(journal, names, message)
-    known = {(one.receiver, one.message): one for name in names for one in refused_views(journal, name)}
+    known = {(refusal.receiver, refusal.message): refusal for name in names for refusal in refused_views(journal, name)}
     with journal.transaction(actor=Actor(str(principal.name), reason or None)) as transaction:
         for entry in entries:
             outbox.take_out(transaction, entry.key)
@@ -83,22 +85,24 @@ def drop(project: Project, message: str, *, principal: Principal, reason: str = 
 
 def _names(project: Project, receiver: str) -> list[str]:
     """Raises NotFoundError."""
-    names = [one.name for one in project.receivers()]
+    names = [known.name for known in project.receivers()]
     if receiver and receiver not in names:
         raise not_found("receiver", receiver, names, empty="monitoring.notify names no receiver")
     return [receiver] if receiver else names
 
 
-def _refused(journal: Journal, names: Sequence[str], message: str) -> list[Entry]:
+def _refused(journal: Journal, names: Sequence[str], message: str) -> list[OutboxEntry]:
     """Refused messages whose name begins so. Raises NotFoundError where one is named and none does."""
-    found = [
+    entries = [
         entry
         for name in names
         for known in [outbox.refusals(journal, name)]
         for entry in outbox.waiting(journal, name)
         if entry.key in known
     ]
-    chosen = [entry for entry in found if entry.message.key.startswith(message)]
+    chosen = [entry for entry in entries if entry.message.key.startswith(message)]
     if message and not chosen:
-        raise not_found("refused message", message, {entry.message.key for entry in found}, empty="nothing is refused")
+        raise not_found(
+            "refused message", message, {entry.message.key for entry in entries}, empty="nothing is refused"
+        )
     return chosen

@@ -29,14 +29,14 @@ MOST = 200
 TRIES, _SOON, _ONCE_IN_A_WHILE = 3, timedelta(minutes=5), timedelta(days=1)
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A message on its way to a receiver; `key` is its row's."""
 
     key: str
     message: Message
 
 
-class Refusal(msgspec.Struct, frozen=True, kw_only=True):
+class MessageRefusal(msgspec.Struct, frozen=True, kw_only=True):
     """How often a receiver refused a message since when, what it said last, and when it is asked again."""
 
     tries: int
@@ -77,18 +77,18 @@ def _put(transaction: Transaction, receiver: Receiver, messages: Sequence[Messag
             continue
         last += 1
         known.add(message.key)
-        entry = Entry(key=f"{receiver.name}/{last:012d}", message=message)
+        entry = OutboxEntry(key=f"{receiver.name}/{last:012d}", message=message)
         transaction.put(OUTBOX, entry.key, cast("dict[str, object]", msgspec.to_builtins(message)))
         waiting.append(entry)
     if len(waiting) > MOST:
         _leave_out(transaction, receiver, waiting)
 
 
-def _leave_out(transaction: Transaction, receiver: Receiver, waiting: list[Entry]) -> None:
+def _leave_out(transaction: Transaction, receiver: Receiver, waiting: list[OutboxEntry]) -> None:
     """What a receiver can miss best goes first: one that keeps alerts is told again of what fires."""
-    aside = {key for key, one in _refusals(transaction.rows(REFUSED, f"{receiver.name}/")).items() if one.aside}
+    aside = {key for key, refusal in _refusals(transaction.rows(REFUSED, f"{receiver.name}/")).items() if refusal.aside}
 
-    def dear(entry: Entry) -> tuple[bool, bool, str]:
+    def dear(entry: OutboxEntry) -> tuple[bool, bool, str]:
         ended = entry.message.status == "resolved"
         last = ended if receiver.keeps_state else entry.message.level == "critical"
         return entry.key not in aside, last, entry.key
@@ -99,10 +99,10 @@ def _leave_out(transaction: Transaction, receiver: Receiver, waiting: list[Entry
     row = transaction.get(LEFT_OUT, receiver.name)
     before = None if row is None else msgspec.convert(row.value, LeftOut)
     first = min(entry.message.at for entry in gone)
-    left = LeftOut(
+    counts = LeftOut(
         messages=len(gone) + (before.messages if before else 0), since=min(first, before.since) if before else first
     )
-    transaction.put(LEFT_OUT, receiver.name, cast("dict[str, object]", msgspec.to_builtins(left)))
+    transaction.put(LEFT_OUT, receiver.name, cast("dict[str, object]", msgspec.to_builtins(counts)))
     if before is None:  # each further one would make an event for every message
         reason = f"more than {MOST} messages waited for it"
         transaction.emit(MessagesLeftOut(receiver=receiver.name, messages=len(gone), reason=reason))
@@ -114,12 +114,12 @@ def take_out(transaction: Transaction, key: str) -> None:
     transaction.delete(REFUSED, key)
 
 
-def last(transaction: Transaction, receiver: str) -> Entry:
+def last(transaction: Transaction, receiver: str) -> OutboxEntry:
     """The newest of what waits for a receiver."""
     return _entry(transaction.rows(OUTBOX, f"{receiver}/")[-1])
 
 
-def waiting(journal: Journal, receiver: str = "") -> list[Entry]:
+def waiting(journal: Journal, receiver: str = "") -> list[OutboxEntry]:
     """What waits, the oldest first; of all receivers where none is named."""
     return [_entry(row) for row in journal.rows(OUTBOX, f"{receiver}/" if receiver else "")]
 
@@ -130,46 +130,48 @@ def left_out(journal: Journal, receiver: str) -> LeftOut | None:
     return None if row is None else msgspec.convert(row.value, LeftOut)
 
 
-def refusals(journal: Journal, receiver: str = "") -> dict[str, Refusal]:
+def refusals(journal: Journal, receiver: str = "") -> dict[str, MessageRefusal]:
     """What is known of refused messages, by the key of their rows."""
     return _refusals(journal.rows(REFUSED, f"{receiver}/" if receiver else ""))
 
 
-def due(journal: Journal, receiver: str, now: datetime) -> list[Entry]:
+def due(journal: Journal, receiver: str, now: datetime) -> list[OutboxEntry]:
     """What is to be sent now: the oldest first, and last what was set aside and is tried once more."""
     known = refusals(journal, receiver)
-    found = [one for one in waiting(journal, receiver) if one.key not in known or known[one.key].is_due(now)]
-    return sorted(found, key=lambda one: (one.key in known and known[one.key].aside, one.key))
+    entries = [entry for entry in waiting(journal, receiver) if entry.key not in known or known[entry.key].is_due(now)]
+    return sorted(entries, key=lambda entry: (entry.key in known and known[entry.key].aside, entry.key))
 
 
-def refuse(transaction: Transaction, entry: Entry, fault: str, now: datetime) -> Refusal | None:
+def refuse(transaction: Transaction, entry: OutboxEntry, fault: str, now: datetime) -> MessageRefusal | None:
     """Note that a receiver refused a message; None where it waits no more."""
     row, known = transaction.get(OUTBOX, entry.key), transaction.get(REFUSED, entry.key)
     if row is None or _entry(row).message.key != entry.message.key:
         return None
-    before = None if known is None else msgspec.convert(known.value, Refusal)
+    before = None if known is None else msgspec.convert(known.value, MessageRefusal)
     tries = before.tries + 1 if before else 1
     pause = _SOON * tries if tries < TRIES else _ONCE_IN_A_WHILE
-    after = Refusal(tries=tries, since=before.since if before else now, retry=now + pause, fault=fault)
+    after = MessageRefusal(tries=tries, since=before.since if before else now, retry=now + pause, fault=fault)
     _put_refusal(transaction, entry.key, after)
     return after
 
 
-def hurry(transaction: Transaction, keys: Iterable[str], now: datetime) -> None:
+def retry_now(transaction: Transaction, keys: Iterable[str], now: datetime) -> None:
     """Have refused messages tried now, whatever their pauses."""
     for key in keys:
         row = transaction.get(REFUSED, key)
         if row is not None:
-            _put_refusal(transaction, key, msgspec.structs.replace(msgspec.convert(row.value, Refusal), retry=now))
+            _put_refusal(
+                transaction, key, msgspec.structs.replace(msgspec.convert(row.value, MessageRefusal), retry=now)
+            )
 
 
-def _put_refusal(transaction: Transaction, key: str, refusal: Refusal) -> None:
+def _put_refusal(transaction: Transaction, key: str, refusal: MessageRefusal) -> None:
     transaction.put(REFUSED, key, cast("dict[str, object]", msgspec.to_builtins(refusal)))
 
 
-def _refusals(rows: Iterable[Row]) -> dict[str, Refusal]:
-    return {row.key: msgspec.convert(row.value, Refusal) for row in rows}
+def _refusals(rows: Iterable[Row]) -> dict[str, MessageRefusal]:
+    return {row.key: msgspec.convert(row.value, MessageRefusal) for row in rows}
 
 
-def _entry(row: Row) -> Entry:
-    return Entry(key=row.key, message=msgspec.convert(row.value, Message))
+def _entry(row: Row) -> OutboxEntry:
+    return OutboxEntry(key=row.key, message=msgspec.convert(row.value, Message))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.alerting.alert_events import MessagesLeftOut
 from cumulant.flows.alerting import outbox
-from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT, Entry
+from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT, OutboxEntry
 from cumulant.flows.alerting.receiver_state import STANDING
 
 if TYPE_CHECKING:
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from cumulant.project.notifiers import Receiver
 
 
-def sweep(journal: Journal, receivers: Sequence[Receiver]) -> None:
+def remove_unnamed(journal: Journal, receivers: Sequence[Receiver]) -> None:
     """Forget receivers that are named no more.
 
     A wrong address is put right in the project file, and then it is another receiver: one of the same scheme that is
     new takes what waited. Where there is none, an event tells how many messages went.
     """
     names = {receiver.name for receiver in receivers}
-    waiting: dict[str, list[Entry]] = {}
+    waiting: dict[str, list[OutboxEntry]] = {}
     for entry in outbox.waiting(journal):
         waiting.setdefault(entry.key.rpartition("/")[0], []).append(entry)
     known = {row.key for row in journal.rows(STANDING)}
     new = [receiver for receiver in receivers if receiver.name not in known]
     for gone in sorted({*waiting, *known} - names):
-        heirs = [one for one in new if _scheme(one.name) == _scheme(gone)]
+        heirs = [heir for heir in new if _scheme(heir.name) == _scheme(gone)]
         with journal.transaction(actor=ACTOR) as transaction:
             _forget(transaction, gone, waiting.get(gone, []), heirs)
 
 
-def _forget(transaction: Transaction, gone: str, entries: Sequence[Entry], heirs: Sequence[Receiver]) -> None:
+def _forget(transaction: Transaction, gone: str, entries: Sequence[OutboxEntry], heirs: Sequence[Receiver]) -> None:
     outbox.put(transaction, heirs, [entry.message for entry in entries])
     for entry in entries:
         outbox.take_out(transaction, entry.key)

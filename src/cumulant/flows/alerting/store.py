@@ -46,12 +46,12 @@ def change_within(
     """`change` in the caller's transaction, together with what it tells of."""
     row = transaction.get(ALERTS, KEY)
     before = AlertsState() if row is None else msgspec.convert(row.value, AlertsState)
-    after, changes, said = how(before)
+    after, changes, own_facts = how(before)
     if after != before:
         transaction.put(ALERTS, KEY, cast("dict[str, object]", msgspec.to_builtins(after)))
-    for fact in (*facts(changes), *said):
+    for fact in (*facts(changes), *own_facts):
         transaction.emit(fact)
     for keeps in (False, True):
-        told = [message(one) for one in changes if one.to_people is not keeps]
-        outbox.put(transaction, [one for one in receivers if one.keeps_state is keeps], told)
+        messages = [message(entry) for entry in changes if entry.to_people is not keeps]
+        outbox.put(transaction, [entry for entry in receivers if entry.keeps_state is keeps], messages)
     return after, changes

@@ -13,7 +13,7 @@ from cumulant.alerting.policy import LEVELS
 from cumulant.alerting.silences import Silence, is_silent
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.flows.alerting.outbox import left_out, refusals, waiting
-from cumulant.flows.alerting.receiver_state import standing
+from cumulant.flows.alerting.receiver_state import read_receiver_state
 from cumulant.flows.alerting.store import read
 from cumulant.flows.ledger.actions import check
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class AlertView(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert for programs. `told`: at which level people know of it; `grouped`: it comes with the next digest."""
+    """An alert for programs. `notified_level`: of the last notification; `grouped`: it comes with the next digest."""
 
     id: str
     status: str
@@ -39,7 +39,7 @@ class AlertView(msgspec.Struct, frozen=True, kw_only=True):
     fired: datetime | None
     seen: datetime
     resolved: datetime | None
-    told: str | None
+    notified_level: str | None
     grouped: bool
     silenced: bool
     acknowledged: str | None
@@ -92,15 +92,20 @@ def overview(
     check(project.access(), principal, "alerts.show", project.name)
     now, (state, _) = (clock or SystemClock()).now(), read(project.journal())
     alive = sorted(
-        state.alerts.values(), key=lambda one: (one.status != "firing", -LEVELS.index(one.level), one.began, one.id)
+        state.alerts.values(),
+        key=lambda alert: (alert.status != "firing", -LEVELS.index(alert.level), alert.began, alert.id),
     )
     listed = [*alive, *(reversed(state.over) if ended else ())]
     policy = project.policies.monitoring.alerts
     return AlertsView(
-        alerts=[view(one, silent=is_silent(state, one, now)) for one in listed if model in ("", one.finding.model)],
-        silences=[one for one in state.silences if one.until > now],
+        alerts=[
+            view(alert, silent=is_silent(state, alert, now)) for alert in listed if model in ("", alert.finding.model)
+        ],
+        silences=[alert for alert in state.silences if alert.until > now],
         receivers=receiver_views(project),
-        refused=[one for receiver in project.receivers() for one in refused_views(project.journal(), receiver.name)],
+        refused=[
+            alert for receiver in project.receivers() for alert in refused_views(project.journal(), receiver.name)
+        ],
         budget=str(policy.budget),
         spent=state.spent.get(policy.period_of(now), 0),
     )
@@ -117,7 +122,7 @@ def receiver_views(project: Project) -> list[ReceiverView]:
     """How each receiver stands, in the order of the project file."""
     journal, views = project.journal(), []
     for receiver in project.receivers():
-        found, missed = standing(journal, receiver.name)[0], left_out(journal, receiver.name)
+        state, missed = read_receiver_state(journal, receiver.name)[0], left_out(journal, receiver.name)
         refused = len(refused_views(journal, receiver.name))
         views.append(
             ReceiverView(
@@ -126,11 +131,11 @@ def receiver_views(project: Project) -> list[ReceiverView]:
                 waiting=len(waiting(journal, receiver.name)) - refused,
                 refused=refused,
                 left_out=missed.messages if missed else 0,
-                failures=found.failures,
-                failing_since=found.failing_since,
-                retry=found.retry,
-                fault=found.fault,
-                delivered=found.delivered,
+                failures=state.failures,
+                failing_since=state.failing_since,
+                retry=state.retry,
+                fault=state.fault,
+                delivered=state.delivered,
             )
         )
     return views
@@ -144,34 +149,34 @@ def refused_views(journal: Journal, receiver: str) -> list[RefusedView]:
             message=entry.message.key,
             receiver=receiver,
             title=entry.message.title,
-            tries=one.tries,
-            since=one.since,
-            retry=one.retry,
-            aside=one.aside,
-            fault=one.fault,
+            tries=refusal.tries,
+            since=refusal.since,
+            retry=refusal.retry,
+            aside=refusal.aside,
+            fault=refusal.fault,
         )
         for entry in waiting(journal, receiver)
-        if (one := known.get(entry.key)) is not None
+        if (refusal := known.get(entry.key)) is not None
     ]
 
 
 def view(alert: Alert, *, silent: bool = False) -> AlertView:
-    found = alert.finding
+    finding = alert.finding
     return AlertView(
         id=alert.id,
         status=alert.status,
         level=alert.level,
-        model=found.model,
-        rule=found.rule,
-        subject=found.subject,
-        kind=found.kind,
+        model=finding.model,
+        rule=finding.rule,
+        subject=finding.subject,
+        kind=finding.kind,
         text=sentence(alert),
-        since=found.since,
+        since=finding.since,
         began=alert.began,
         fired=alert.fired,
         seen=alert.seen,
         resolved=alert.resolved,
-        told=alert.notified_level,
+        notified_level=alert.notified_level,
         grouped=alert.waits,
         silenced=silent,
         acknowledged=alert.acknowledged,

@@ -41,15 +41,15 @@ def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
     entities = _entities(project.spec.training, definitions, specs)
     from cumulant.data.proposal.usage import declared_uses
 
-    found = {name: declared_uses(name, spec) for name, spec in specs.items()}
+    used = {name: declared_uses(name, spec) for name, spec in specs.items()}
     for source, column, what in uses:
         for name in entities if source is None else [source]:
-            found.setdefault(name, {}).setdefault(column, what)
+            used.setdefault(name, {}).setdefault(column, what)
     from cumulant.data.proposal.usage import referred_uses
 
     for name, referred in referred_uses(specs).items():
-        found[name] = {**referred, **found.get(name, {})}
-    return found
+        used[name] = {**referred, **used.get(name, {})}
+    return used
 
 
 def _entities(

@@ -20,20 +20,20 @@ def personal_features(plan: FeaturePlan) -> frozenset[str]:
 
     A window keyed by a personal column is none: it holds what the rows of one key have in common.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for spec in plan.features:
-        if _is_personal(spec, plan, found):
-            found.add(spec.name)
-    return frozenset(found)
+        if _is_personal(spec, plan, names):
+            names.add(spec.name)
+    return frozenset(names)
 
 
 def personal_texts(plan: FeaturePlan) -> tuple[str, ...]:
     """Those of them that are text. No model reads these: it would have to carry their values as its categories."""
-    kept = personal_features(plan)
-    return tuple(spec.name for spec in plan.features if spec.name in kept and spec.dtype == "str")
+    names = personal_features(plan)
+    return tuple(spec.name for spec in plan.features if spec.name in names and spec.dtype == "str")
 
 
-def masked(frame: pl.DataFrame, personal: frozenset[str], salt: bytes) -> pl.DataFrame:
+def mask_personal(frame: pl.DataFrame, personal: frozenset[str], salt: bytes) -> pl.DataFrame:
     """`frame` for an example: personal texts as keyed hashes, other personal values missing, so that types stay."""
     import polars as pl
 
@@ -45,9 +45,9 @@ def masked(frame: pl.DataFrame, personal: frozenset[str], salt: bytes) -> pl.Dat
     return mask_frame(frame, texts, salt).with_columns(others)
 
 
-def _is_personal(spec: FeatureSpec, plan: FeaturePlan, found: set[str]) -> bool:
+def _is_personal(spec: FeatureSpec, plan: FeaturePlan, known: set[str]) -> bool:
     if spec.expr is not None:
-        return bool(expr.columns(spec.expr) & _personal(plan, plan.entity) or expr.features(spec.expr) & found)
+        return bool(expr.columns(spec.expr) & _personal(plan, plan.entity) or expr.features(spec.expr) & known)
     if spec.lookup is not None:
         return spec.lookup.column in _personal(plan, spec.lookup.source)
     if spec.window is None or spec.window.value is None or spec.window.agg in _FIGURES:

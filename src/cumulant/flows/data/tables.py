@@ -69,14 +69,14 @@ def _read(
     for warning in skipped_warnings(listing, Path.cwd()):
         warn(f"warning: {warning}")
 
-    def rows(one: ListedFile) -> pl.DataFrame:
+    def rows(listed: ListedFile) -> pl.DataFrame:
         nonlocal spec
-        table, spec = one.read_any(spec)
+        table, spec = listed.read_any(spec)
         if like is not None:
             from cumulant.data.files.hive_columns import with_folders
 
-            table = with_folders(table, spec, url=one.info.url)
-        refuse(table, one.url)
+            table = with_folders(table, spec, url=listed.info.url)
+        refuse(table, listed.url)
         return table.rows
 
     frames = read_each(listed_files(listing, spec, root=Path.cwd(), files=files), rows)
@@ -107,7 +107,7 @@ def propose(
 
     def note(table: FileTable, url: str) -> None:
         quoted.update(table.quoted)
-        broken.extend(f"warning: {url}: {one}" for one in table.notes)
+        broken.extend(f"warning: {url}: {fault}" for fault in table.notes)
         if table.malformed is not None:
             from cumulant.data.files.reading import describe_malformed
 
@@ -116,9 +116,9 @@ def propose(
     frame, read = _read(file, None, refuse=note, warn=broken.append, sheet=sheet)
     columns, _ = columns_of(frame.schema)
     frame, _ = with_nested(frame, columns, str(file))
-    found = infer(frame, path=str(file), quoted=quoted)
+    proposal = infer(frame, path=str(file), quoted=quoted)
     reading = {"separator": read.separator, "encoding": read.encoding, "columns": columns, "sheet": read.sheet}
-    spec = msgspec.structs.replace(found.spec, path=str(file), **reading)
+    spec = msgspec.structs.replace(proposal.spec, path=str(file), **reading)
     contract = None
     if out is not None:
         contract = str(out)
@@ -126,18 +126,18 @@ def propose(
             out.write_text(_contract(name, spec, progress), encoding="utf-8")
         except OSError as error:
             raise StorageError(f"the contract could not be written: {error.strerror}", subject=contract) from None
-    return Proposed(name=name, source=differing(spec), notes=(*broken, *found.notes), contract=contract)
+    return Proposed(name=name, source=differing(spec), notes=(*broken, *proposal.notes), contract=contract)
 
 
 def differing(spec: msgspec.Struct) -> dict[str, Any]:
     """What differs from the defaults of a section, as the project file would say it."""
-    found = {}
+    changed = {}
     for field in msgspec.structs.fields(spec):
         value = getattr(spec, field.name)
         default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
         if value != default:
-            found[field.encode_name] = _shortened(value)
-    return found
+            changed[field.encode_name] = _shortened(value)
+    return changed
 
 
 def _shortened(value: object) -> Any:

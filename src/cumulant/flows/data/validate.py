@@ -66,15 +66,15 @@ def snapshots_of(
     for name in names:
         if name not in declared:
             raise not_found("source", name, declared)
-    found: dict[str, Snapshot] = {}
+    snapshots: dict[str, Snapshot] = {}
     reused = []
     for name in in_order(declared):
         if names and name not in set(names) and not needed_by(declared, name, set(names)):
             continue
-        found[name], fresh = _snapshot(context, name, found, force=force)
+        snapshots[name], fresh = _snapshot(context, name, snapshots, force=force)
         if not fresh:
             reused.append(name)
-    return found, tuple(reused)
+    return snapshots, tuple(reused)
 
 
 def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, force: bool) -> tuple[Snapshot, bool]:
@@ -102,22 +102,22 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         "hour": f"{context.now():%Y-%m-%dT%H}" if spec.table.fresh else None,
     }
 
-    made: list[Snapshot] = []
+    snapshots: list[Snapshot] = []
     records: list[Snapshot] = []
 
     def ingest() -> dict[str, object]:
         from cumulant.data.files.file_lists import store_file_lists
 
-        made.append(_ingest(context, name, others, listing, force=force))
-        records.append(store_file_lists(made[-1], project.tables()))
-        return {"snapshot": made[-1].id}
+        snapshots.append(_ingest(context, name, others, listing, force=force))
+        records.append(store_file_lists(snapshots[-1], project.tables()))
+        return {"snapshot": snapshots[-1].id}
 
     outcome = context.step(
         f"data {name}",
         inputs,
         ingest,
         verify=lambda result: _stands(context, result),
-        write=lambda transaction, _: _store(transaction, NEWEST, made[-1], records[-1]),
+        write=lambda transaction, _: _store(transaction, NEWEST, snapshots[-1], records[-1]),
     )
     snapshot = load_snapshot(project, str(outcome.result["snapshot"]))
     if outcome.reused:
@@ -128,7 +128,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
 def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:
     from cumulant.data.files.listing import display_path
 
-    previous, present = newest(project, name), {display_path(file.url, project.root) for file in files}
+    previous, present = newest_snapshot(project, name), {display_path(file.url, project.root) for file in files}
     return [] if previous is None else [file.url for file in previous.files if file.url not in present]
 
 
@@ -138,7 +138,7 @@ def _ingest(
     from cumulant.data.checks.breach import SourceBreachError
 
     project = context.project
-    previous = newest(project, name)
+    previous = newest_snapshot(project, name)
     project.keep_salt()  # what is stored now may be looked at later on a read-only disk
     used = None if previous is None else used_columns(project)  # there is nothing to lose the first time
     try:
@@ -182,8 +182,8 @@ def _store(transaction: Transaction, kind: str, snapshot: Snapshot, record: Snap
 
 def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
     """A snapshot that is found again, after another or a refused one, is the present one again."""
-    current = newest(context.project, name)
-    if current is not None and current.id == snapshot.id and refused(context.project, name) is None:
+    current = newest_snapshot(context.project, name)
+    if current is not None and current.id == snapshot.id and refused_snapshot(context.project, name) is None:
         return
     from cumulant.data.files.file_lists import store_file_lists
 
@@ -215,13 +215,13 @@ def load_snapshot(project: Project, identity: str) -> Snapshot:
     return _read(project, row)
 
 
-def newest(project: Project, name: str) -> Snapshot | None:
+def newest_snapshot(project: Project, name: str) -> Snapshot | None:
     """The last accepted snapshot of a source."""
     row = project.journal().get(NEWEST, name)
     return None if row is None else _read(project, row)
 
 
-def refused(project: Project, name: str) -> Snapshot | None:
+def refused_snapshot(project: Project, name: str) -> Snapshot | None:
     """The snapshot that was refused since the last accepted one."""
     row = project.journal().get(REFUSED, name)
     return None if row is None else _read(project, row)
@@ -250,15 +250,15 @@ def in_order(declared: Mapping[str, SourceSpec]) -> list[str]:
         UsageError: sources refer to each other in a circle, or to one that is not declared.
     """
     done: list[str] = []
-    left = list(declared)
-    for name in left:
+    pending = list(declared)
+    for name in pending:
         for other in references(declared[name]):
             if other not in declared:
                 raise not_found("source", other, declared)
-    while left:
-        ready = [name for name in left if references(declared[name]) - {name} <= set(done)]
+    while pending:
+        ready = [name for name in pending if references(declared[name]) - {name} <= set(done)]
         if not ready:
-            raise UsageError(f"the rules of {', '.join(left)} refer to each other in a circle")
+            raise UsageError(f"the rules of {', '.join(pending)} refer to each other in a circle")
         done += ready
-        left = [name for name in left if name not in ready]
+        pending = [name for name in pending if name not in ready]
     return done

@@ -37,11 +37,11 @@ def score(project: Project, uri: str, since: datetime, until: datetime, progress
     sent = rows.with_columns(named, answer=answers["prediction"], score=answers["probability"])
     known = labels.with_columns(named)
     with tempfile.TemporaryDirectory() as folder:
-        file, told = Path(folder) / f"scored-{since:%m%d}.parquet", Path(folder) / f"landed-{since:%m%d}.parquet"
+        file, labels_file = Path(folder) / f"scored-{since:%m%d}.parquet", Path(folder) / f"landed-{since:%m%d}.parquet"
         sent.drop("number").write_parquet(file)
-        known.drop("number").write_parquet(told)
+        known.drop("number").write_parquet(labels_file)
         import_predictions(project, file, _PARTS, principal=who, version=version.version)
-        ingest_labels(project, [str(told)], principal=who)
+        ingest_labels(project, [str(labels_file)], principal=who)
 
 
 def labels_after(project: Project, uri: str, since: datetime, until: datetime) -> None:

@@ -55,7 +55,7 @@ class Faulty:
                 pairs = (line.partition(":") for line in lines if line)
                 headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
                 body = await reader.readexactly(int(headers.get("content-length", "0")))
-                writer.write(_told(await self._answer(method, path, body, headers)))
+                writer.write(_encode_answer(await self._answer(method, path, body, headers)))
                 await writer.drain()
         writer.close()
 
@@ -70,7 +70,7 @@ class Faulty:
         return await self._caller.ask(method, path, body, passed)
 
 
-def _told(answer: Answer) -> bytes:
+def _encode_answer(answer: Answer) -> bytes:
     lines = [f"HTTP/1.1 {answer.status or 502} {'OK' if answer.status == 200 else 'Error'}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items() if name not in _OWN]
     lines += [f"content-length: {len(answer.body)}", "", ""]

@@ -13,8 +13,8 @@ from cumulant.core.errors import StepFailedError
 from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.demo.demo_project import FEED, alone, ended, make_folder
-from cumulant.flows.demo.demo_state import is_kept, kept_or
-from cumulant.flows.demo.releases import make
+from cumulant.flows.demo.demo_state import is_kept, stored_year
+from cumulant.flows.demo.releases import train_candidates
 from cumulant.flows.demo.report import Year
 from cumulant.flows.demo.timeline import year
 from cumulant.flows.demo.weather_feed import as_in_spring
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class DemoRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A request that was really sent: its row, the answer, and what the flight did in the end."""
 
     url: str
@@ -42,10 +42,10 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 class DemoResult(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     train: TrainResult
-    request: Request
+    request: DemoRequest
     serve_url: str
     serve_pid: int
-    kept: bool
+    server_running: bool
     report: str
     #: what was released after it, what the watch found and what people were asked; nothing where that was not asked for
     year: Year
@@ -72,10 +72,10 @@ def demo(
     begun = time.monotonic()
     make_folder(folder)
     with alone(folder), as_in_spring(folder / "data", FEED, mended=is_kept(folder / ".cumulant")):
-        return _told(folder, begun, keep=keep, http=http, released=released, progress=progress)
+        return _run_demo(folder, begun, keep=keep, http=http, released=released, progress=progress)
 
 
-def _told(folder: Path, begun: float, *, keep: bool, http: str, released: bool, progress: Progress) -> DemoResult:
+def _run_demo(folder: Path, begun: float, *, keep: bool, http: str, released: bool, progress: Progress) -> DemoResult:
     from cumulant.project.file.loading import load
 
     with load(folder) as project:
@@ -90,16 +90,16 @@ def _told(folder: Path, begun: float, *, keep: bool, http: str, released: bool, 
         with serve.running(service, http=http, keep=keep) as running:
             request = ask(project, trained, running.url)
         page = report(project, trained.run, out=folder / "report.html", principal=who)
-        told = _year(project, trained, progress) if released else Year()
+        rest_of_year = _year(project, trained, progress) if released else Year()
         return DemoResult(
             folder=str(folder),
             train=trained,
             request=request,
             serve_url=running.url,
             serve_pid=running.pid,
-            kept=keep,
+            server_running=keep,
             report=str(page),
-            year=told,
+            year=rest_of_year,
             tracking_uri=project.registry().tracking_uri,
             seconds=round(time.monotonic() - begun, 1),
         )
@@ -107,13 +107,13 @@ def _told(folder: Path, begun: float, *, keep: bool, http: str, released: bool, 
 
 def _year(project: Project, trained: TrainResult, progress: Progress) -> Year:
     champion = f"{trained.model.name}/{trained.model.version}"
-    made = make(project, progress)
-    found = kept_or(project.state, (champion, *made), lambda: year(project, champion, made, progress))
+    versions = train_candidates(project, progress)
+    result = stored_year(project.state, (champion, *versions), lambda: year(project, champion, versions, progress))
     ended(project.root)
-    return found
+    return result
 
 
-def ask(project: Project, trained: TrainResult, url: str) -> Request:
+def ask(project: Project, trained: TrainResult, url: str) -> DemoRequest:
     """Send the first flight whose prediction falls after the training's moment."""
     row, truth = _next_flight(project, trained)
     target = f"{url}/v1/models/{trained.model.name}/predict"
@@ -129,7 +129,7 @@ def ask(project: Project, trained: TrainResult, url: str) -> Request:
     if not response.ok:
         raise StepFailedError(f"the server did not answer the request: it answered {response.status}", subject=target)
     answer = msgspec.json.decode(response.body, type=dict[str, object])
-    return Request(url=target, row=row, answer=answer, milliseconds=milliseconds, truth=truth)
+    return DemoRequest(url=target, row=row, answer=answer, milliseconds=milliseconds, truth=truth)
 
 
 def _next_flight(project: Project, trained: TrainResult) -> tuple[dict[str, object], bool | None]:

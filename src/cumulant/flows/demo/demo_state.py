@@ -14,7 +14,7 @@ from cumulant.outcomes.labels.atomic_files import write_bytes
 _FILE = "demo-year.json"
 
 
-class Kept(msgspec.Struct, frozen=True, kw_only=True):
+class StoredYear(msgspec.Struct, frozen=True, kw_only=True):
     """The year of these versions, the first champion first."""
 
     versions: tuple[str, ...]
@@ -26,7 +26,7 @@ def is_kept(state: Path) -> bool:
     return (state / _FILE).exists()
 
 
-def kept_or(state: Path, versions: Sequence[str], make: Callable[[], Year]) -> Year:
+def stored_year(state: Path, versions: Sequence[str], make: Callable[[], Year]) -> Year:
     """The year of these versions as it is kept in the state folder, or else as `make` brings it about.
 
     Raises:
@@ -34,15 +34,15 @@ def kept_or(state: Path, versions: Sequence[str], make: Callable[[], Year]) -> Y
     """
     path = state / _FILE
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Kept)
+        stored = msgspec.json.decode(path.read_bytes(), type=StoredYear)
     except (OSError, msgspec.DecodeError):
-        found = None
-    if found is None:
-        found = Kept(versions=tuple(versions), year=make())
-        write_bytes(path, msgspec.json.encode(found))
-    elif found.versions != tuple(versions):
+        stored = None
+    if stored is None:
+        stored = StoredYear(versions=tuple(versions), year=make())
+        write_bytes(path, msgspec.json.encode(stored))
+    elif stored.versions != tuple(versions):
         raise UsageError(
-            f"the demo's year was told with {', '.join(found.versions)}, and now there are {', '.join(versions)}",
+            f"the demo's year was told with {', '.join(stored.versions)}, and now there are {', '.join(versions)}",
             subject=str(path), hint="name another folder with --dir, or remove this one",
         )  # fmt: skip
-    return found.year
+    return stored.year

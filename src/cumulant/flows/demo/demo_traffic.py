@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-class Callers:
+class DemoCallers:
     """Requests of a period, one after the other. `failed` counts the failures since the last `taken`."""
 
     def __init__(self, project: Project, *, since: datetime, until: datetime, speed: float) -> None:
@@ -39,11 +39,11 @@ class Callers:
     def taken(self) -> dict[str, int]:
         """Failures since this was called last, by whose they were."""
         with self._lock:
-            found, self._failed = dict(self._failed), Counter()
-        return found
+            failed, self._failed = dict(self._failed), Counter()
+        return failed
 
     @contextmanager
-    def calling(self) -> Iterator[Callers]:
+    def calling(self) -> Iterator[DemoCallers]:
         """They call while the block runs."""
         self._thread.start()
         try:

@@ -18,8 +18,8 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.demo.batch_scoring import labels_after
 from cumulant.flows.demo.candidates import faulty, good, leaked
 from cumulant.flows.demo.data_fault import Fault
-from cumulant.flows.demo.demo_traffic import Callers
-from cumulant.flows.demo.report import Stage, Told
+from cumulant.flows.demo.demo_traffic import DemoCallers
+from cumulant.flows.demo.report import ReleaseReport, Stage
 from cumulant.flows.release import actions, store
 from cumulant.flows.release.controller.external_servers import Outside
 from cumulant.flows.release.start.start import start_release
@@ -47,21 +47,21 @@ _ATTEMPTS = 3
 _SLOW, _FAILING = 0.25, 0.02
 
 
-class Made(NamedTuple):
+class ReleaseCandidates(NamedTuple):
     """Versions to be released."""
 
     good: str
     leaked: str
 
 
-def make(project: Project, progress: Progress) -> Made:
+def train_candidates(project: Project, progress: Progress) -> ReleaseCandidates:
     """Train the candidates, before anything serves: both want the whole machine."""
-    found = good(project, SINCE, progress)
+    sound = good(project, SINCE, progress)
     wrong = leaked(project, SINCE, progress)
-    return Made(f"{found.model.name}/{found.model.version}", f"{wrong.model.name}/{wrong.model.version}")
+    return ReleaseCandidates(f"{sound.model.name}/{sound.model.version}", f"{wrong.model.name}/{wrong.model.version}")
 
 
-def afresh(project: Project) -> None:
+def reset_serving(project: Project) -> None:
     """Forget what an earlier demo served here, so that its first version serves again. Models and logs stay.
 
     Raises:
@@ -69,26 +69,28 @@ def afresh(project: Project) -> None:
     """
     who = project.principal()
     lifecycle.down(project, principal=who)
-    found = store.read(project.journal(), project.name)
-    if found is not None and not found[0].over:
+    current = store.read(project.journal(), project.name)
+    if current is not None and not current[0].over:
         actions.abort(project, principal=who, reason="the demo begins again")
     for folder in (FOLDER, GATEWAY):
         shutil.rmtree(project.state / folder, ignore_errors=True)
 
 
-def releases(project: Project, made: Made, progress: Progress) -> tuple[tuple[Told, ...], datetime]:
+def run_releases(
+    project: Project, candidates: ReleaseCandidates, progress: Progress
+) -> tuple[tuple[ReleaseReport, ...], datetime]:
     """Replay May and what follows through the stack, and release one candidate after the other; how far it came.
 
     Raises:
         EngineUnavailableError: something does not start.
         StepFailedError: a release does not come to its end, or a sound version is rolled back each time.
     """
-    return _over_callers(project, SINCE, progress, lambda releasing: tuple(releasing.all(made)))
+    return _over_callers(project, SINCE, progress, lambda releasing: tuple(releasing.all(candidates)))
 
 
-def retrained(
+def await_retrained(
     project: Project, uri: str, identity: str, since: datetime, progress: Progress
-) -> tuple[tuple[Told, ...], datetime]:
+) -> tuple[tuple[ReleaseReport, ...], datetime]:
     """The release `identity` of the version `uri`, which the watch has begun, over the callers of `since` and after; as
     `releases`.
     """
@@ -96,34 +98,34 @@ def retrained(
 
 
 def _over_callers(
-    project: Project, since: datetime, progress: Progress, do: Callable[[Releasing], T]
+    project: Project, since: datetime, progress: Progress, do: Callable[[DemoReleases], T]
 ) -> tuple[T, datetime]:
     """What `do` brings about while callers call from `since` on, and how far they came."""
-    callers = Callers(project, since=since, until=_UNTIL, speed=SPEED)
+    callers = DemoCallers(project, since=since, until=_UNTIL, speed=SPEED)
     with callers.calling():
-        found = do(Releasing(project, callers, progress))
+        result = do(DemoReleases(project, callers, progress))
     if callers.replayed is None:
         raise callers.error or StepFailedError("the replay did not come to its end")
     labels_after(project, f"{callers.replayed.model}/{callers.replayed.version}", since, _UNTIL)
-    return found, callers.replayed.reached
+    return result, callers.replayed.reached
 
 
-class Releasing:
+class DemoReleases:
     """Releases one after the other, while callers call."""
 
-    def __init__(self, project: Project, callers: Callers, progress: Progress) -> None:
+    def __init__(self, project: Project, callers: DemoCallers, progress: Progress) -> None:
         self._project, self._callers, self._progress = project, callers, progress
 
-    def all(self, made: Made) -> Iterator[Told]:
-        yield from self._until_promoted("v2", made.good, self._version("v2", made.good))
+    def all(self, candidates: ReleaseCandidates) -> Iterator[ReleaseReport]:
+        yield from self._until_promoted("v2", candidates.good, self._version("v2", candidates.good))
         yield self._faulty("slow", Fault(slow=_SLOW))
         yield self._faulty("failing", Fault(failing=_FAILING))
-        yield self._version("leaked", made.leaked)
+        yield self._version("leaked", candidates.leaked)
 
-    def _version(self, name: str, uri: str) -> Told:
+    def _version(self, name: str, uri: str) -> ReleaseReport:
         return self._one(name, uri.rpartition("/")[2], lambda: self._start(uri))
 
-    def _faulty(self, name: str, fault: Fault) -> Told:
+    def _faulty(self, name: str, fault: Fault) -> ReleaseReport:
         book = read_book(self._project.state, self._project.name)
         assert book.champion is not None
         sound = book.versions[book.champion].endpoint
@@ -137,34 +139,36 @@ class Releasing:
         assert begun.release is not None
         return begun.release
 
-    def _one(self, name: str, version: str, start: Callable[[], Release]) -> Told:
+    def _one(self, name: str, version: str, start: Callable[[], Release]) -> ReleaseReport:
         self._progress(f"release of {name}")
         self._callers.taken()
         begun = time.monotonic()
         return self._told(name, version, self._awaited(name, start().id), begun)
 
-    def begun(self, uri: str, identity: str) -> Iterator[Told]:
+    def begun(self, uri: str, identity: str) -> Iterator[ReleaseReport]:
         """The release of a version that was trained again; it has begun already."""
         name, begun = "retrained", time.monotonic()
         release = self._awaited(name, identity)
         yield from self._until_promoted(name, uri, self._told(name, release.candidate.version, release, begun))
 
-    def _until_promoted(self, name: str, uri: str, first: Told) -> Iterator[Told]:
+    def _until_promoted(self, name: str, uri: str, first: ReleaseReport) -> Iterator[ReleaseReport]:
         """The first release of a sound version, and those after it as long as it is rolled back by chance."""
-        told = first
-        yield told
+        outcome = first
+        yield outcome
         for _ in range(1, _ATTEMPTS):
-            if told.verdict == "promoted":
+            if outcome.verdict == "promoted":
                 return
-            told = self._version(name, uri)
-            yield told
-        if told.verdict != "promoted":
-            raise StepFailedError(f"{name} was not promoted in {_ATTEMPTS} releases: {told.reason}", subject=told.id)
+            outcome = self._version(name, uri)
+            yield outcome
+        if outcome.verdict != "promoted":
+            raise StepFailedError(
+                f"{name} was not promoted in {_ATTEMPTS} releases: {outcome.reason}", subject=outcome.id
+            )
 
-    def _told(self, name: str, version: str, release: Release, begun: float) -> Told:
+    def _told(self, name: str, version: str, release: Release, begun: float) -> ReleaseReport:
         failed = self._callers.taken()
         self._settled(release.id)
-        return Told(
+        return ReleaseReport(
             candidate=name,
             version=version,
             verdict=release.status,
@@ -203,24 +207,24 @@ class Releasing:
 
 
 def _passed(release: Release) -> tuple[dict[str, object], ...]:
-    return tuple(msgspec.to_builtins(one) for one in release.passed)
+    return tuple(msgspec.to_builtins(stage) for stage in release.passed)
 
 
 def _stage(passed: dict[str, object]) -> Stage:
     samples = msgspec.convert(passed["samples"], dict[str, int])
-    told = {**passed, "name": passed["label"], "samples": sum(samples.values())}
+    fields = {**passed, "name": passed["label"], "samples": sum(samples.values())}
     arms = {f"{arm}_samples": samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)}
-    return msgspec.convert({**told, **arms}, Stage)
+    return msgspec.convert({**fields, **arms}, Stage)
 
 
 @contextmanager
 def up(project: Project, champion: str, progress: Progress) -> Iterator[None]:
     """The stack, ended with the block."""
-    found = lifecycle.up(project, champion, principal=project.principal(), http="127.0.0.1:0", progress=progress)
+    started = lifecycle.up(project, champion, principal=project.principal(), http="127.0.0.1:0", progress=progress)
     try:
         yield
     finally:
-        _end(found.process)
+        _end(started.process)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 from cumulant.flows.alerting.views import AlertView
-from cumulant.flows.monitoring.run import Seen
+from cumulant.flows.monitoring.run import MonitorFinding
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +21,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     candidate_samples: int
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
+class ReleaseReport(msgspec.Struct, frozen=True, kw_only=True):
     """One release: what was released, what became of it and why. Failed requests are those that callers saw."""
 
     candidate: str
@@ -36,23 +36,23 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
     id: str
 
 
-class Found(Seen, frozen=True, kw_only=True):
+class FindingReport(MonitorFinding, frozen=True, kw_only=True):
     """What a look at the moment `at` found, of the version that served then."""
 
     at: datetime
     version: str
 
 
-class Monitored(msgspec.Struct, frozen=True, kw_only=True):
+class MonitoringReport(msgspec.Struct, frozen=True, kw_only=True):
     """What the looks of the year found, and the alerts that came of it, those that are over too."""
 
-    findings: tuple[Found, ...] = ()
+    findings: tuple[FindingReport, ...] = ()
     alerts: tuple[AlertView, ...] = ()
     #: versions that the watch has had trained
     trained: tuple[str, ...] = ()
 
 
-class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
+class ReviewReport(msgspec.Struct, frozen=True, kw_only=True):
     """Cases that came into the queue, those that were answered, and answers that the newest training learned from."""
 
     queued: int = 0
@@ -63,6 +63,6 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
 class Year(msgspec.Struct, frozen=True, kw_only=True):
     """All that followed on the first model."""
 
-    release: tuple[Told, ...] = ()
-    monitoring: Monitored = Monitored()
-    review: Reviewed = Reviewed()
+    release: tuple[ReleaseReport, ...] = ()
+    monitoring: MonitoringReport = MonitoringReport()
+    review: ReviewReport = ReviewReport()

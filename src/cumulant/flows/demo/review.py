@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cumulant.core.progress import Progress
-from cumulant.flows.data.validate import newest
+from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.review.fill_queue import fill
 from cumulant.flows.review.scripted import answer_open
 
@@ -19,7 +19,7 @@ _LOG = timedelta(days=1)
 _FLIGHT = ("carrier", "origin", "dest", "sched_dep")
 
 
-class _Replayed:
+class _FixedClock:
     """A clock that stands at a moment of the replayed year."""
 
     def __init__(self, at: datetime) -> None:
@@ -31,7 +31,7 @@ class _Replayed:
     def sleep(self, seconds: float) -> None: ...
 
 
-def ask_people(project: Project, at: datetime, progress: Progress) -> tuple[int, int]:
+def review_cases(project: Project, at: datetime, progress: Progress) -> tuple[int, int]:
     """Queue what the budget allows of all that was answered, and answer it as of `at`; cases, and answers.
 
     Labels that have not come are of flights that never left: for whoever waits at the gate, that is later than late.
@@ -41,7 +41,7 @@ def ask_people(project: Project, at: datetime, progress: Progress) -> tuple[int,
     filled = fill(project, principal=who, since=datetime.now(UTC) - _LOG, at_once=True, progress=progress)
     late = _ends(project)
     answered = answer_open(
-        project, lambda case: _said(case, late), most=filled.added, principal=who, clock=_Replayed(at)
+        project, lambda case: _said(case, late), most=filled.added, principal=who, clock=_FixedClock(at)
     )  # fmt: skip
     return filled.added, answered
 
@@ -58,7 +58,7 @@ def _ends(project: Project) -> dict[tuple[object, ...], bool]:
 
     from cumulant.data.snapshot import scan
 
-    snapshot = newest(project, "flights")
+    snapshot = newest_snapshot(project, "flights")
     assert snapshot is not None
     late = (pl.col("arr_delay") > 15).fill_null(value=True)
     when = pl.col("sched_dep").dt.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -13,12 +13,12 @@ from cumulant.flows.alerting.views import overview
 from cumulant.flows.demo import weather_feed
 from cumulant.flows.demo.batch_scoring import score
 from cumulant.flows.demo.demo_project import FEED, begun
-from cumulant.flows.demo.releases import SINCE, Made, afresh, releases, retrained, up
-from cumulant.flows.demo.report import Found, Monitored, Reviewed, Told, Year
-from cumulant.flows.demo.review import ask_people
-from cumulant.flows.monitoring.retraining import go_on
-from cumulant.flows.monitoring.run import Round, watch_round
-from cumulant.flows.monitoring.state import Wanted
+from cumulant.flows.demo.releases import SINCE, ReleaseCandidates, await_retrained, reset_serving, run_releases, up
+from cumulant.flows.demo.report import FindingReport, MonitoringReport, ReleaseReport, ReviewReport, Year
+from cumulant.flows.demo.review import review_cases
+from cumulant.flows.monitoring.retraining import continue_retraining
+from cumulant.flows.monitoring.run import MonitorRun, run_monitoring
+from cumulant.flows.monitoring.state import RetrainRequest
 from cumulant.flows.review.service import used_for_training
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _EVERY = 6
 _EVERY_EARLIER = 2
 
 
-def year(project: Project, champion: str, made: Made, progress: Progress) -> Year:
+def year(project: Project, champion: str, candidates: ReleaseCandidates, progress: Progress) -> Year:
     """Serve, release, watch, train again and release that by itself; then watch the rest of the year.
 
     Raises:
@@ -41,31 +41,33 @@ def year(project: Project, champion: str, made: Made, progress: Progress) -> Yea
         StepFailedError: a release does not come to its end, or the watch did not ask for a training.
     """
     begun(project.root)
-    afresh(project)
-    return _Year(project, progress).whole(champion, made)
+    reset_serving(project)
+    return _Year(project, progress).whole(champion, candidates)
 
 
 class _Year:
     def __init__(self, project: Project, progress: Progress) -> None:
         self._project, self._progress = project, progress
-        self._findings: list[Found] = []
+        self._findings: list[FindingReport] = []
         self._trained: list[str] = []
 
-    def whole(self, champion: str, made: Made) -> Year:
+    def whole(self, champion: str, candidates: ReleaseCandidates) -> Year:
         with up(self._project, champion, self._progress):
-            told, reached = releases(self._project, made, self._progress)
-        queued, answered = ask_people(self._project, min(max(reached, FEED - timedelta(days=7)), FEED), self._progress)
-        self._fault(made.good, reached)
-        again, reached = self._retrained(made.good, max(FEED, reached))
+            released, reached = run_releases(self._project, candidates, self._progress)
+        queued, answered = review_cases(
+            self._project, min(max(reached, FEED - timedelta(days=7)), FEED), self._progress
+        )
+        self._fault(candidates.good, reached)
+        again, reached = self._retrained(candidates.good, max(FEED, reached))
         used = used_for_training(self._project)
         self._autumn(f"{self._project.name}/{again[-1].version}", reached)
         alerts = overview(self._project, principal=self._project.principal(), ended=True).alerts
         return Year(
-            release=(*told, *again),
-            monitoring=Monitored(
+            release=(*released, *again),
+            monitoring=MonitoringReport(
                 findings=tuple(self._findings), alerts=tuple(alerts), trained=tuple(self._trained)
             ),
-            review=Reviewed(queued=queued, answered=answered, used_for_training=used),
+            review=ReviewReport(queued=queued, answered=answered, used_for_training=used),
         )  # fmt: skip
 
     def _fault(self, served: str, since: datetime) -> None:
@@ -79,17 +81,17 @@ class _Year:
         weather_feed.go_null(self._project.root / "data", FEED)
         self._look(FEED)
 
-    def _retrained(self, served: str, since: datetime) -> tuple[tuple[Told, ...], datetime]:
+    def _retrained(self, served: str, since: datetime) -> tuple[tuple[ReleaseReport, ...], datetime]:
         """The feed is fixed; harm that persists is a reason to train, and the new version is released automatically."""
-        weather_feed.mend(self._project.root / "data")
+        weather_feed.restore_values(self._project.root / "data")
         at = self._day_of_request(served, since)
         # Servers that begin now know of the weather that has come since.
         with up(self._project, served, self._progress):
             wanted = self._trained_by(at)
             if wanted is None or wanted.candidate is None or wanted.release is None:
-                said = "nothing asked for it" if wanted is None else wanted.said
-                raise StepFailedError(f"the model of summer was not trained again and released: {said}")
-            return retrained(self._project, wanted.candidate, wanted.release, at, self._progress)
+                reason = "nothing asked for it" if wanted is None else wanted.message
+                raise StepFailedError(f"the model of summer was not trained again and released: {reason}")
+            return await_retrained(self._project, wanted.candidate, wanted.release, at, self._progress)
 
     def _day_of_request(self, served: str, since: datetime) -> datetime:
         """The day of the evaluation that requested a training."""
@@ -106,15 +108,19 @@ class _Year:
         score(self._project, served, max(since, _AUTUMN), _LAST, self._progress, every=_EVERY)
         self._look(_LAST)
 
-    def _look(self, at: datetime) -> Round:
+    def _look(self, at: datetime) -> MonitorRun:
         """One look of the watch, as `cumulant monitor watch --once --at` has it."""
         self._progress(f"the watch looks, {at:%d %B}")
-        seen = watch_round(self._project, principal=self._project.principal(), at=at, progress=self._progress)
-        self._findings += [Found(**msgspec.structs.asdict(one), at=at, version=seen.version) for one in seen.findings]
+        seen = run_monitoring(self._project, principal=self._project.principal(), at=at, progress=self._progress)
+        self._findings += [
+            FindingReport(**msgspec.structs.asdict(finding), at=at, version=seen.version) for finding in seen.findings
+        ]
         return seen
 
-    def _trained_by(self, at: datetime) -> Wanted | None:
-        found = go_on(self._project, principal=self._project.principal(), as_of=at, progress=self._progress)
-        if found is not None and found.candidate is not None:
-            self._trained.append(found.candidate)
-        return found
+    def _trained_by(self, at: datetime) -> RetrainRequest | None:
+        request = continue_retraining(
+            self._project, principal=self._project.principal(), as_of=at, progress=self._progress
+        )
+        if request is not None and request.candidate is not None:
+            self._trained.append(request.candidate)
+        return request

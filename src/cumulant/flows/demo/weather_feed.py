@@ -22,10 +22,10 @@ def withhold(data: Path, since: datetime) -> None:
 
     whole = data / _WHOLE
     if whole.exists():
-        found = pl.read_parquet(whole)
+        rows = pl.read_parquet(whole)
         late = pl.col("time_hour") >= since
-        found.filter(~late).write_parquet(data / _BEFORE)
-        found.filter(late).write_parquet(data / _TO_COME)
+        rows.filter(~late).write_parquet(data / _BEFORE)
+        rows.filter(late).write_parquet(data / _TO_COME)
         whole.unlink()
 
 
@@ -42,11 +42,11 @@ def go_null(data: Path, day: datetime) -> None:
     import polars as pl
 
     within = pl.col("time_hour").is_between(day, day + timedelta(days=1), closed="left")
-    found = pl.read_parquet(data / _TO_COME).filter(within)
-    found.with_columns(pl.lit(None, pl.Float64).alias(name) for name in _MEASURED).write_parquet(data / _DAY)
+    rows = pl.read_parquet(data / _TO_COME).filter(within)
+    rows.with_columns(pl.lit(None, pl.Float64).alias(name) for name in _MEASURED).write_parquet(data / _DAY)
 
 
-def mend(data: Path) -> None:
+def restore_values(data: Path) -> None:
     """The feed delivers what was measured, that day and after it."""
     (data / _DAY).unlink(missing_ok=True)
     (data / _TO_COME).replace(data / _REST)
@@ -62,4 +62,4 @@ def as_in_spring(data: Path, since: datetime, *, mended: bool) -> Iterator[None]
     try:
         yield
     finally:
-        mend(data)
+        restore_values(data)

@@ -41,7 +41,7 @@ class Inputs(msgspec.Struct, frozen=True, kw_only=True):
     as_of: str | None
 
 
-class Extended(NamedTuple):
+class ExtendedTable(NamedTuple):
     """A feature table that was made from an earlier one, and how many of its rows were computed."""
 
     table: TableRef
@@ -53,9 +53,9 @@ class _Earlier(NamedTuple):
     snapshots: dict[str, str]
 
 
-def extended(
+def extend_table(
     project: Project, key: str, plan: FeaturePlan, snapshots: Mapping[str, Snapshot], inputs: Inputs
-) -> Extended | None:
+) -> ExtendedTable | None:
     """The features of every entity row, as table `key`, of which an earlier table has those that nothing new changes.
 
     None where no table of the same definitions is of snapshots whose rows all stand in the present ones, unchanged and
@@ -64,14 +64,16 @@ def extended(
     from cumulant.features.offline.incremental import changed_features
 
     for earlier in islice(_earlier_tables(project, inputs), _TRIED):
-        kept = _kept(project, earlier, snapshots)
-        if kept is None:
+        kept_rows = _kept_rows(project, earlier, snapshots)
+        if kept_rows is None:
             continue
         as_of = None if inputs.as_of is None else datetime.fromisoformat(inputs.as_of)
-        sources = {name: _grown(project, snapshots[name], kept[name], as_of) for name in kept}
+        sources = {name: _grown_source(project, snapshots[name], kept_rows[name], as_of) for name in kept_rows}
         changed = changed_features(plan, sources, memory=room_of(project).memory)
         if changed is not None:
-            return Extended(_with_changes(project, key, earlier.table, kept[plan.entity], changed), changed.height)
+            return ExtendedTable(
+                _with_changes(project, key, earlier.table, kept_rows[plan.entity], changed), changed.height
+            )
     return None
 
 
@@ -81,34 +83,34 @@ def _earlier_tables(project: Project, inputs: Inputs) -> Iterator[_Earlier]:
     done = [step for step in done if step.name == FEATURES and step.result and step.code == __version__]
     plan = canonical(inputs.plan)
     for step in sorted(done, key=lambda step: step.started, reverse=True):
-        made, result = msgspec.convert(step.inputs, Inputs), step.result or {}
-        same = made.as_of == inputs.as_of and made.snapshots.keys() == inputs.snapshots.keys()
-        if same and canonical(made.plan) == plan:
+        earlier, result = msgspec.convert(step.inputs, Inputs), step.result or {}
+        same = earlier.as_of == inputs.as_of and earlier.snapshots.keys() == inputs.snapshots.keys()
+        if same and canonical(earlier.plan) == plan:
             ref = project.tables().find(msgspec.convert(result["table"], TableRef).key)
             if ref is not None:
-                yield _Earlier(ref, made.snapshots)
+                yield _Earlier(ref, earlier.snapshots)
 
 
-def _kept(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]) -> dict[str, Kept] | None:
+def _kept_rows(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]) -> dict[str, Kept] | None:
     """Where the rows of each source are now; None where one has others than added rows, or where a part of what is
     earlier was removed or damaged, without which all rows can be computed.
     """
-    tables, found = project.tables(), {}
+    tables, by_source = project.tables(), {}
     try:
         from cumulant.data.parts.added_rows import find_shared_rows
 
         for name, identity in earlier.snapshots.items():
-            kept = find_shared_rows(load_snapshot(project, identity), snapshots[name], tables)
-            if kept is None:
+            rows = find_shared_rows(load_snapshot(project, identity), snapshots[name], tables)
+            if rows is None:
                 return None
-            found[name] = kept
+            by_source[name] = rows
         tables.check(earlier.table)
     except (NotFoundError, StorageError):
         return None
-    return found
+    return by_source
 
 
-def _grown(project: Project, snapshot: Snapshot, kept: Kept, as_of: datetime | None) -> GrownSource:
+def _grown_source(project: Project, snapshot: Snapshot, kept_rows: Kept, as_of: datetime | None) -> GrownSource:
     from cumulant.data.parts.added_rows import count_added, scan_added
     from cumulant.data.snapshot import scan
     from cumulant.features.offline.incremental import GrownSource as features_GrownSource
@@ -116,19 +118,19 @@ def _grown(project: Project, snapshot: Snapshot, kept: Kept, as_of: datetime | N
     tables = project.tables()
     return features_GrownSource(
         every=scan(snapshot, tables, as_of=as_of),
-        new=scan_added(snapshot, kept, tables, as_of=as_of),
-        added=count_added(snapshot, kept),
+        new=scan_added(snapshot, kept_rows, tables, as_of=as_of),
+        added=count_added(snapshot, kept_rows),
     )
 
 
-def _with_changes(project: Project, key: str, earlier: TableRef, kept: Kept, changed: pl.DataFrame) -> TableRef:
+def _with_changes(project: Project, key: str, earlier: TableRef, kept_rows: Kept, changed: pl.DataFrame) -> TableRef:
     """The earlier table with the changed rows, as table `key`; the rows before the first change are its head."""
     import polars as pl
 
     from cumulant.features.offline.incremental import unchanged_rows, with_changes
 
-    tables, position = project.tables(), unchanged_rows(kept, changed)
+    tables, position = project.tables(), unchanged_rows(kept_rows, changed)
     rows = tables.scan(earlier)
     before = rows.select((pl.col(ROW) < position).sum()).collect().item()
-    blocks = with_changes(rows.slice(before), kept, changed)
+    blocks = with_changes(rows.slice(before), kept_rows, changed)
     return tables.write(key, blocks, head=Head(earlier.key, before))

@@ -14,7 +14,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.flows.data.memory_budget import SPILL, room_of
 from cumulant.flows.data.validate import snapshots_of
-from cumulant.flows.features.earlier_features import FEATURES, Extended, Inputs, extended
+from cumulant.flows.features.earlier_features import FEATURES, ExtendedTable, Inputs, extend_table
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.training.task import Task, resolve_task
 
@@ -76,31 +76,31 @@ def feature_set(
     key, tables = f"features/{digest(recorded)}", context.project.tables()
 
     def compute() -> dict[str, object]:
-        made = extended(context.project, key, task.plan, snapshots, inputs)
-        if made is None:
+        extension = extend_table(context.project, key, task.plan, snapshots, inputs)
+        if extension is None:
             rows = scans(context.project, snapshots, used, as_of=as_of)
-            table = stored(context.project, key, task.plan, rows, progress=context.progress)
-            made = Extended(table, table.rows)
-        return {"table": msgspec.to_builtins(made.table), "computed": made.computed}
+            table = store_features(context.project, key, task.plan, rows, progress=context.progress)
+            extension = ExtendedTable(table, table.rows)
+        return {"table": msgspec.to_builtins(extension.table), "computed": extension.computed}
 
-    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+    def tell(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.features.events import FeaturesComputed
 
-        table = _table(found)
+        table = _table(result)
         transaction.emit(
             FeaturesComputed(
                 entity=task.entity,
                 table=table.key,
                 rows=table.rows,
-                rows_computed=_computed(found),
+                rows_computed=_computed_rows(result),
                 features=len(task.plan.names),
                 sources=used,
                 as_of=as_of,
             )
         )
 
-    def stands(found: dict[str, object]) -> bool:
-        return tables.find(_table(found).key) is not None
+    def stands(result: dict[str, object]) -> bool:
+        return tables.find(_table(result).key) is not None
 
     outcome = context.step(FEATURES, recorded, compute, verify=stands, write=tell)
     table = _table(outcome.result)
@@ -112,11 +112,11 @@ def feature_set(
         sources=used,
         as_of=as_of,
         reused=outcome.reused,
-        computed=_computed(outcome.result),
+        computed=_computed_rows(outcome.result),
     )
 
 
-def stored(
+def store_features(
     project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame], *, progress: Progress = silent
 ) -> TableRef:
     """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`, with
@@ -153,16 +153,16 @@ def deletions(
     """The deletions in force of the plan's sources, for online state that posted rows correct."""
     from cumulant.data.snapshot import scan_deletions
 
-    found = {}
+    frames = {}
     for name, source in plan.sources.items():
         if name in snapshots and not isinstance(source.corrections, msgspec.UnsetType):
             rows = scan_deletions(snapshots[name], project.tables(), as_of=as_of)
             if rows is not None:
-                found[name] = rows
-    return found
+                frames[name] = rows
+    return frames
 
 
-def _computed(result: Mapping[str, object]) -> int:
+def _computed_rows(result: Mapping[str, object]) -> int:
     """The rows that were computed for a table; all where that was not recorded."""
     return msgspec.convert(result.get("computed", _table(result).rows), int)
 

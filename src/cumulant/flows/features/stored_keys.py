@@ -94,7 +94,7 @@ def forget_key(
 def check_served(project: Project, folder: Path, table: str) -> None:
     """Rows that are gone from the log could not be taken out of a state that still holds them any more."""
     served = {use.table for use in living(project.state / USES) if Path(use.folder) == folder}
-    if other := sorted(str(one) for one in served - {None, table}):
+    if other := sorted(str(served_table) for served_table in served - {None, table}):
         raise RefusedError(
             f"a server reads the state {', '.join(other)}, which was made from earlier data than that of now",
             subject=table,

@@ -62,9 +62,9 @@ def clean(
         LeaseHeldError: a run is in progress, which may need what no version names yet.
     """
     check(project.access(), principal, "project.clean", project.name)
-    found = _unneeded(project)
-    if dry_run or not found:
-        return found
+    unneeded = _unneeded(project)
+    if dry_run or not unneeded:
+        return unneeded
     removed: list[Removed] = []
 
     def remove() -> dict[str, object]:
@@ -139,14 +139,14 @@ def _data_tables(project: Project) -> Iterator[Removed]:
     trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
     snapshots = [msgspec.convert(row.value, data_Snapshot) for row in journal.rows(SNAPSHOT)]
     for source, spec in project.spec.data.items():
-        own = [one for one in snapshots if one.source == source]
-        gone = {one.id for one in expired_snapshots(own, spec.keep, now)} - trained_on
-        kept: list[Snapshot] = [one for one in own if one.id not in gone]
+        own = [snapshot for snapshot in snapshots if snapshot.source == source]
+        gone = {snapshot.id for snapshot in expired_snapshots(own, spec.keep, now)} - trained_on
+        needed: list[Snapshot] = [snapshot for snapshot in own if snapshot.id not in gone]
         for kind in (NEWEST, REFUSED):
             row = journal.get(kind, source)
             if row is not None:
-                kept.append(msgspec.convert(row.value, data_Snapshot))
-        yield from (_table(project, key) for key in removable_keys(source, kept, project.tables()))
+                needed.append(msgspec.convert(row.value, data_Snapshot))
+        yield from (_table(project, key) for key in removable_keys(source, needed, project.tables()))
 
 
 def _feature_tables(project: Project) -> Iterator[Removed]:

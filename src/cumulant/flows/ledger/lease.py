@@ -21,7 +21,7 @@ _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.5, 1.5
 _SAY_EVERY = 1.0
 
 
-class Heart:
+class LeaseRenewal:
     """Raises the row's version from a thread while the block runs.
 
     `beat` takes the version held and returns the one written; it raises LeaseHeldError once the lease is lost,
@@ -56,7 +56,7 @@ class Heart:
                 continue
 
 
-class Watch:
+class LeaseWatch:
     """Waits beside a step that another holds, and tells when it may be taken over or has failed."""
 
     def __init__(self, step: str, *, clock: Clock, progress: Progress) -> None:

@@ -27,7 +27,7 @@ from cumulant.core.errors import CumulantError, DefinitionError, LeaseHeldError,
 from cumulant.core.events import Actor, Event, Fact
 from cumulant.core.ids import canonical, digest
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.ledger.lease import BEATS, Heart, Watch
+from cumulant.flows.ledger.lease import BEATS, LeaseRenewal, LeaseWatch
 from cumulant.flows.ledger.ledger_records import (
     RUN,
     STEP,
@@ -39,7 +39,7 @@ from cumulant.flows.ledger.ledger_records import (
     describe,
     ending,
     read_step,
-    recorded,
+    recorded_error,
 )
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.ledger.run_events import RunStarted, StepFailed, StepFinished, StepReused, StepStarted, end_of
@@ -191,19 +191,19 @@ class Ledger:
         work = _Work(
             name=name, inputs=inputs, code=code, identity=identity_of(name, inputs, code), call=call, write=write
         )
-        watch = Watch(name, clock=self._clock, progress=progress)
+        watch = LeaseWatch(name, clock=self._clock, progress=progress)
         with self._once(work):
             while True:
                 row = self.journal.get(STEP, work.identity)
-                found = read_step(row) if row else None
-                if row and found:
-                    if found.result is not None and (verify is None or verify(found.result)):
-                        return self._reuse(work, found, found.result)
-                    if found.status == "running" and not watch.may_take(row, found):
-                        watch.pause(found)
+                record = read_step(row) if row else None
+                if row and record:
+                    if record.result is not None and (verify is None or verify(record.result)):
+                        return self._reuse(work, record, record.result)
+                    if record.status == "running" and not watch.may_take(row, record):
+                        watch.pause(record)
                         continue
-                    _raise_failure(found, watch)
-                if done := self._attempt(work, row, found):
+                    _raise_failure(record, watch)
+                if done := self._attempt(work, row, record):
                     return done
 
     @contextmanager
@@ -229,25 +229,25 @@ class Ledger:
         with self.transaction() as tx:
             return tx.emit(fact, cause=self._cause)
 
-    def _attempt(self, work: _Work, row: Row | None, found: StepRecord | None) -> StepResult | None:
+    def _attempt(self, work: _Work, row: Row | None, previous: StepRecord | None) -> StepResult | None:
         """Take the step and do it; None where another process has it, before or after the work."""
         record = StepRecord(
             name=work.name,
             status="running",
             inputs=msgspec.json.decode(canonical(work.inputs)),
             code=work.code,
-            attempt=found.attempt + 1 if found else 1,
+            attempt=previous.attempt + 1 if previous else 1,
             run=self.run,
             holder=this_process(),
             lease=self._lease,
             started=self._clock.now(),
         )
         begun, cause = time.monotonic(), self._cause
-        heart: Heart | None = None
+        heart: LeaseRenewal | None = None
         try:
-            version, cause = self._take(work, record, row, found)
+            version, cause = self._take(work, record, row, previous)
             begun = time.monotonic()
-            heart = Heart(partial(self._beat, work, record), version=version, every=self._lease / BEATS)
+            heart = LeaseRenewal(partial(self._beat, work, record), version=version, every=self._lease / BEATS)
             with heart:
                 result = self._run(work)
             done = msgspec.structs.replace(record, status="done", seconds=_since(begun), result=result)
@@ -260,9 +260,9 @@ class Ledger:
             raise
         return StepResult(name=work.name, identity=work.identity, result=result, reused=False, seconds=done.seconds)
 
-    def _take(self, work: _Work, record: StepRecord, row: Row | None, found: StepRecord | None) -> tuple[int, str]:
+    def _take(self, work: _Work, record: StepRecord, row: Row | None, previous: StepRecord | None) -> tuple[int, str]:
         """Write the running row; its version, and the id of the event that says so. Raises LeaseHeldError."""
-        lapsed = str(found.holder) if found and found.status == "running" else None
+        lapsed = str(previous.holder) if previous and previous.status == "running" else None
         fact = StepStarted(step=work.identity, name=work.name, attempt=record.attempt, taken_from=lapsed)
         with self.transaction() as tx:
             taken = tx.put(STEP, work.identity, msgspec.to_builtins(record), expect=row.version if row else 0)
@@ -291,7 +291,7 @@ class Ledger:
             self._note(tx, StepUse(work.name, work.identity, reused=False, seconds=done.seconds))
             tx.emit(fact, cause=cause)
 
-    def _reuse(self, work: _Work, found: StepRecord, result: Json) -> StepResult:
+    def _reuse(self, work: _Work, record: StepRecord, result: Json) -> StepResult:
         with self._written(tell=False) as tx:
             if self._note(tx, StepUse(work.name, work.identity, reused=True)):
                 fact = StepReused(step=work.identity, name=work.name)
@@ -299,7 +299,7 @@ class Ledger:
                     self._untold.append(fact)
                 else:
                     tx.emit(fact, cause=self._cause)
-        return StepResult(name=work.name, identity=work.identity, result=result, reused=True, seconds=found.seconds)
+        return StepResult(name=work.name, identity=work.identity, result=result, reused=True, seconds=record.seconds)
 
     def _give_up(
         self, work: _Work, record: StepRecord, *, begun: float, error: BaseException, cause: str | None
@@ -321,8 +321,8 @@ class Ledger:
         # What cannot be recorded (a full disk, a lost lease) must not hide the error itself; the lease ends by itself.
         with suppress(CumulantError), self.transaction() as tx:
             row = tx.get(STEP, work.identity)
-            found = read_step(row) if row else None
-            if row and found and (found.run, found.attempt, found.status) == (self.run, record.attempt, "running"):
+            step = read_step(row) if row else None
+            if row and step and (step.run, step.attempt, step.status) == (self.run, record.attempt, "running"):
                 tx.put(STEP, work.identity, msgspec.to_builtins(failed), expect=row.version)
                 tx.emit(fact, cause=cause)
 
@@ -382,10 +382,10 @@ class Ledger:
             entered.discard(work.identity)
 
 
-def _raise_failure(found: StepRecord, watch: Watch) -> None:
+def _raise_failure(record: StepRecord, watch: LeaseWatch) -> None:
     """Raise the error of a step that failed while this process waited for it, unless another try may help."""
-    if found.status == "failed" and found.error and watch.saw(found.attempt) and not found.error.get("retryable"):
-        raise recorded(found.error, found.name)
+    if record.status == "failed" and record.error and watch.saw(record.attempt) and not record.error.get("retryable"):
+        raise recorded_error(record.error, record.name)
 
 
 def _release(error: BaseException) -> None:

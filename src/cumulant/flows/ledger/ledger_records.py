@@ -99,17 +99,17 @@ def describe(error: BaseException) -> Json:
     return {"code": "internal", "error": type(error).__name__, "retryable": False}
 
 
-def recorded(error: Json, step: str) -> CumulantError:
+def recorded_error(error: Json, step: str) -> CumulantError:
     """The error that `describe` wrote, of its own class again; StepFailedError for what was none of ours."""
     known = {kind.code: kind for kind in _kinds(CumulantError)}
     kind = known.get(str(error.get("code")), StepFailedError)
-    found = kind.__new__(kind)
+    failure = kind.__new__(kind)
     text = str(error.get("error")) if kind is not StepFailedError else f"step {step} failed: {error.get('error')}"
     subject, hint = error.get("subject"), error.get("hint")
     CumulantError.__init__(
-        found, text, subject=None if subject is None else str(subject), hint=None if hint is None else str(hint)
+        failure, text, subject=None if subject is None else str(subject), hint=None if hint is None else str(hint)
     )
-    return found
+    return failure
 
 
 def ending(error: BaseException) -> RunStatus:

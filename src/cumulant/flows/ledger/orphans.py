@@ -15,7 +15,7 @@ import msgspec
 from cumulant.core.ids import digest
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.system.temporary_folders import DAY
-from cumulant.flows.data.validate import newest
+from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
 from cumulant.flows.registry.candidate_alias import ModelRecord
 from cumulant.flows.registry.models import FETCHED, MODEL, copy_name
@@ -49,7 +49,7 @@ def unneeded_states(project: Project) -> Iterator[Removed]:
 
     Of each plan of such a version stay what was filled from the newest snapshots, and what was filled last.
     """
-    steps = [one for one in map(read_step, project.journal().rows(STEP)) if one.name == ONLINE_STATE]
+    steps = [record for record in map(read_step, project.journal().rows(STEP)) if record.name == ONLINE_STATE]
     if not steps:
         return
     filled = {state_table(step.inputs): step for step in sorted(steps, key=lambda step: step.started)}
@@ -68,12 +68,12 @@ def unneeded_states(project: Project) -> Iterator[Removed]:
 
 def unneeded_copies(project: Project) -> Iterator[Removed]:
     """Copies of servables, made to be served or fetched from the registry, and drafts that a kill left."""
-    kept = {f"{version.name}/{copy_name(version)}" for version in _in_use(project)}
+    in_use = {f"{version.name}/{copy_name(version)}" for version in _in_use(project)}
     used = {Path(use.folder) for use in living(project.state / USES)}
     used |= set(map(Path, needed(project.state, project.name)[0]))
     for place in (SERVING, FETCHED):
         for path in sorted((project.state / place).glob("*/*")):
-            if f"{path.parent.name}/{path.name}" not in kept and not _holds(path, used):
+            if f"{path.parent.name}/{path.name}" not in in_use and not _holds(path, used):
                 yield Removed(key=path.relative_to(project.state).as_posix(), kind="folder", bytes=size_of(path))
 
 
@@ -83,12 +83,18 @@ def unneeded_references(project: Project) -> Iterator[Removed]:
     Of the first only the last one that was made is looked at; of the second also those of cases that wait.
     """
     objects = project.objects()
-    made = [one for one in map(read_step, project.journal().rows(STEP)) if one.name == "monitoring reference"]
-    needed = {str(_inputs(max(made, key=lambda step: step.started)).get("key"))} if made else set[str]()
+    reference_steps = [
+        record for record in map(read_step, project.journal().rows(STEP)) if record.name == "monitoring reference"
+    ]
+    needed = (
+        {str(_inputs(max(reference_steps, key=lambda step: step.started)).get("key"))}
+        if reference_steps
+        else set[str]()
+    )
     queue = project.policies.monitoring.review
-    asked = [] if queue is None else Desk(project.journal(), project.name, queue).open()
+    waiting = [] if queue is None else Desk(project.journal(), project.name, queue).open()
     versions = {f"{version.name}/{version.version}" for version in _in_use(project)}
-    versions |= {f"{case.model}/{case.version}" for case in asked}
+    versions |= {f"{case.model}/{case.version}" for case in waiting}
     records = [row for row in project.journal().rows(MODEL) if row.key in versions]
     needed |= {key_of(msgspec.convert(row.value, ModelRecord)) for row in records}
     for prefix in ("watching/", "review/"):
@@ -107,9 +113,9 @@ def abandoned_drafts(state: Path) -> Iterator[Removed]:
         for name in filter(_DRAFT.fullmatch, names):
             path = Path(folder, name)
             with contextlib.suppress(FileNotFoundError):  # it was renamed meanwhile
-                found = path.stat()
-                if found.st_mtime < oldest:
-                    yield Removed(key=path.relative_to(state).as_posix(), kind="file", bytes=found.st_size)
+                status = path.stat()
+                if status.st_mtime < oldest:
+                    yield Removed(key=path.relative_to(state).as_posix(), kind="file", bytes=status.st_size)
 
 
 def size_of(path: Path) -> int:
@@ -139,8 +145,8 @@ def _is_newest(project: Project, step: StepRecord) -> bool:
     snapshots = _inputs(step).get("snapshots")
     if not isinstance(snapshots, dict):
         return False
-    present = {source: newest(project, source) for source in snapshots}
-    return all(found is not None and found.id == snapshots[source] for source, found in present.items())
+    present = {source: newest_snapshot(project, source) for source in snapshots}
+    return all(snapshot is not None and snapshot.id == snapshots[source] for source, snapshot in present.items())
 
 
 def _inputs(step: StepRecord) -> dict[str, object]:
@@ -148,4 +154,4 @@ def _inputs(step: StepRecord) -> dict[str, object]:
 
 
 def _holds(folder: Path, used: set[Path]) -> bool:
-    return any(one == folder or folder in one.parents for one in used)
+    return any(path == folder or folder in path.parents for path in used)

@@ -63,12 +63,12 @@ def _host() -> str:
     return f"{socket.gethostname()}:{_hash(boot + space)}"
 
 
-def _same_boot(one: str, other: str) -> bool:
+def _same_boot(host: str, other: str) -> bool:
     """Whether both name one boot and one space of process ids. A network may rename a machine while it runs, so the
     name counts only where the boot is unknown.
     """
-    boot = one.rpartition(":")[2]
-    return one == other if boot == _hash("") else boot == other.rpartition(":")[2]
+    boot = host.rpartition(":")[2]
+    return host == other if boot == _hash("") else boot == other.rpartition(":")[2]
 
 
 def _hash(text: str) -> str:

@@ -11,7 +11,7 @@ from cumulant.core.ids import digest
 from cumulant.ports.journal import RowHashes, RowWrite
 
 
-class RowCheck:
+class RowHashCheck:
     """One comparison of all rows.
 
     Args:
@@ -52,7 +52,7 @@ class RowCheck:
                 continue
             if event == 0:
                 yield from self._wait(writes)
-            self._newest.update({(one.kind, one.key): one for one in writes})
+            self._newest.update({(row.kind, row.key): row for row in writes})
             carried = missing.pop(event, None)
             if 0 < event <= self._last and carried != digest([(w.kind, w.key, w.version, w.hash) for w in writes]):
                 yield Break(event, "carries another digest than that of the recorded hashes of its state rows")
@@ -62,10 +62,10 @@ class RowCheck:
     def _wait(self, writes: list[RowWrite]) -> Iterator[Break]:
         """Each write has a version of its own: one that waits is newer than what an event carries."""
         self.waiting = len(writes)
-        for one in writes:
-            bound = self._newest.get((one.kind, one.key))
-            if bound is not None and one.version <= bound.version:
-                yield Break(bound.event, f"is older than the record of version {one.version}", row=_name(one))
+        for row in writes:
+            bound = self._newest.get((row.kind, row.key))
+            if bound is not None and row.version <= bound.version:
+                yield Break(bound.event, f"is older than the record of version {row.version}", row=_name(row))
 
 
 def _difference(row: RowWrite, recorded: RowWrite | None) -> str | None:

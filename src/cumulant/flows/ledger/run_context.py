@@ -14,7 +14,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
 from cumulant.core.system.memory import release_free_memory
 from cumulant.core.version import __version__
-from cumulant.flows.ledger.actions import check, declared
+from cumulant.flows.ledger.actions import check, find_action
 from cumulant.flows.ledger.cleanup_lock import CLEAN, await_clean
 from cumulant.flows.ledger.ledger import Ledger, StepResult
 
@@ -61,9 +61,9 @@ class Context:
 
         def work() -> dict[str, object]:
             with without_secrets(self.project):
-                found = call()
+                result = call()
             release_free_memory()
-            return found
+            return result
 
         return self.ledger.step(
             name, inputs, work, code=__version__, verify=verify, write=write, progress=self.progress
@@ -109,7 +109,7 @@ def open_run(
         RefusedError: `principal` may not do `action` to this project.
     """
     check(project.access(), principal, action, project.name)
-    if not declared(action).writes:
+    if not find_action(action).writes:
         project.read_aside()
     clock = clock or SystemClock()
     begun = clock.now()

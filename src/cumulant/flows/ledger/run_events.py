@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.events import GENESIS, Break, Event, Fact, verify_chain
 from cumulant.flows.ledger.ledger_records import RunRecord
-from cumulant.flows.ledger.row_check import RowCheck
+from cumulant.flows.ledger.row_check import RowHashCheck
 from cumulant.ports.journal import HashedRows, Head, Journal, Witnessed
 
 
@@ -117,7 +117,7 @@ def verify(journal: Journal, *, known: str = "") -> Verified:
     """
     witness = journal.witness() if isinstance(journal, Witnessed) else None
     before = journal.head()
-    passed = _Passed({before.seq, 0 if witness is None else witness.seq}, known)
+    passed = _ChainProgress({before.seq, 0 if witness is None else witness.seq}, known)
     breaks = list(_chain_breaks(journal, passed, before, witness))
     if not isinstance(journal, HashedRows):
         return Verified(breaks)
@@ -125,13 +125,13 @@ def verify(journal: Journal, *, known: str = "") -> Verified:
         if hashes is None:
             lost = [Break(seq, "carries a digest of state rows, whose hashes are missing") for seq in passed.rows]
             return Verified([*breaks, *lost[:1]])
-        check = RowCheck(hashes, passed.rows, passed.last)
+        check = RowHashCheck(hashes, passed.rows, passed.last)
         breaks += check.breaks()
         since = min(passed.rows, default=None)
         return Verified(breaks, rows=check.count, since=since, waiting=check.waiting)
 
 
-def _chain_breaks(journal: Journal, passed: _Passed, before: Head, witness: Head | None) -> Iterator[Break]:
+def _chain_breaks(journal: Journal, passed: _ChainProgress, before: Head, witness: Head | None) -> Iterator[Break]:
     yield from verify_chain(passed.through(journal.events()))
     if passed.last < before.seq:
         yield Break(before.seq, "the newest events are missing")
@@ -149,7 +149,7 @@ def _chain_breaks(journal: Journal, passed: _Passed, before: Head, witness: Head
             yield Break(seq, "is stored under another number, kind or run than its own")
 
 
-class _Passed:
+class _ChainProgress:
     """What has gone by of a chain: the last event, hashes at some places, whether one is known, digests of rows."""
 
     def __init__(self, places: set[int], known: str) -> None:

@@ -52,9 +52,9 @@ def _columns(spec: FeatureSpec, plan: FeaturePlan) -> frozenset[str]:
     measure = spec.window or spec.lookup
     if measure is None:
         return frozenset()
-    found = frozenset(measure.by)
+    columns = frozenset(measure.by)
     if measure.source != plan.entity:
-        return found
+        return columns
     if spec.lookup is not None:
-        return found | {spec.lookup.column}
-    return found | (expr.columns(spec.window.value) if spec.window is not None and spec.window.value else frozenset())
+        return columns | {spec.lookup.column}
+    return columns | (expr.columns(spec.window.value) if spec.window is not None and spec.window.value else frozenset())

@@ -14,7 +14,7 @@ from cumulant.core.errors import DataError, MissingPartError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.result_cache import ResultCache
-from cumulant.flows.monitoring.served_log import asked, predictions, tested
+from cumulant.flows.monitoring.served_log import predictions, request_values, test_predictions
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss
 from cumulant.monitoring.performance.rows import PredictionRows
@@ -27,8 +27,8 @@ from cumulant.training.payloads.encoding import derive_inputs, encode
 if TYPE_CHECKING:
     from cumulant.core.plan import Field
     from cumulant.core.servable import Input
-    from cumulant.flows.monitoring.reference import Served
-    from cumulant.flows.monitoring.served_log import Model
+    from cumulant.flows.monitoring.reference import ServedReference
+    from cumulant.flows.monitoring.served_log import ServedModel
     from cumulant.project.project import Project
     from cumulant.statistics.rows import Floats
 
@@ -40,7 +40,7 @@ _MOST = 20_000
 _READ = ("int", "float", "bool", "str")
 
 
-class Said(NamedTuple):
+class LossEstimate(NamedTuple):
     """The loss of some rows, or why there is none. `figures`: of classes every metric that is estimated."""
 
     figure: EstimatedFigure | None
@@ -55,11 +55,13 @@ class Estimates(NamedTuple):
     """
 
     refused: str | None
-    of: Callable[[pl.DataFrame, Kind | None], Said]
+    of: Callable[[pl.DataFrame, Kind | None], LossEstimate]
     read: Callable[[pl.DataFrame], None] | None = None
 
 
-def estimates_of(project: Project, served: Served, model: Model, test: pl.DataFrame, *, window: timedelta) -> Estimates:
+def estimates_of(
+    project: Project, served: ServedReference, model: ServedModel, test: pl.DataFrame, *, window: timedelta
+) -> Estimates:
     """What the served version's test rows teach of its loss.
 
     Args:
@@ -69,12 +71,12 @@ def estimates_of(project: Project, served: Served, model: Model, test: pl.DataFr
         test: of `served.tested_rows`.
         window: how long a window is.
     """
-    reference = tested(test, served.truth, model, window)
+    reference = test_predictions(test, served.truth, model, window)
     if not len(reference):
         return _none("its training left no test rows with a truth")
     cache = _cache(project, served, model, window)
     if model.several:
-        return _by_classes(reference, [str(one) for one in model.classes], window, cache)
+        return _by_classes(reference, [str(label) for label in model.classes], window, cache)
     if model.task == "binary":
         return _by_scores(reference, window, cache)
     try:
@@ -84,12 +86,12 @@ def estimates_of(project: Project, served: Served, model: Model, test: pl.DataFr
 
 
 def _none(why: str) -> Estimates:
-    return Estimates(why, lambda _part, _kind: Said(None, why))
+    return Estimates(why, lambda _part, _kind: LossEstimate(None, why))
 
 
-def _cache(project: Project, served: Served, model: Model, window: timedelta) -> ResultCache:
+def _cache(project: Project, served: ServedReference, model: ServedModel, window: timedelta) -> ResultCache:
     """Where what the version's test rows teach is stored: each look would learn it again."""
-    classes = [[type(one).__name__, one] for one in model.classes]
+    classes = [[type(label).__name__, label] for label in model.classes]
     key = digest([served.key, served.truth, model.task, classes, window.total_seconds(), __version__])
     return ResultCache(project.state / "monitoring" / "estimators", key)
 
@@ -97,9 +99,9 @@ def _cache(project: Project, served: Served, model: Model, window: timedelta) ->
 def _by_scores(reference: PredictionRows, window: timedelta, cache: ResultCache) -> Estimates:
     estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
 
-    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
-        (told,) = estimated(estimator, predictions(part, window), every=_ALL, kind=kind)
-        return Said(told.figures.get("brier"), told.refused, told.figures)
+    def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
+        (estimate,) = estimated(estimator, predictions(part, window), every=_ALL, kind=kind)
+        return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
 
     return Estimates(estimator.refused, of)
 
@@ -107,9 +109,9 @@ def _by_scores(reference: PredictionRows, window: timedelta, cache: ResultCache)
 def _by_classes(reference: PredictionRows, names: Sequence[str], window: timedelta, cache: ResultCache) -> Estimates:
     estimators = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
 
-    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
-        (told,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)
-        return Said(told.figures.get("brier"), told.refused, told.figures)
+    def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
+        (estimate,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)
+        return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
 
     return Estimates(estimators.refused, of)
 
@@ -118,12 +120,12 @@ def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, w
     if not inputs.fields:
         return _none("requests have keys, times and personal values only, and nothing that the loss could go with")
     few = np.linspace(0, len(reference) - 1, min(len(reference), _MOST)).astype(np.int64)
-    seen, names = inputs.read(test[few]), [one.name for one in inputs.fields]
+    seen, names = inputs.read(test[few]), [field.name for field in inputs.fields]
     model = learn_loss(seen, reference.where(few), names=names, measure="mse")
 
-    def of(part: pl.DataFrame, kind: Kind | None) -> Said:
-        told = estimated_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
-        return Said(told.figure, told.refused)
+    def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
+        estimate = estimated_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
+        return LossEstimate(estimate.figure, estimate.refused)
 
     return Estimates(None, of, inputs.hold)
 
@@ -138,41 +140,41 @@ class _Inputs:
     project: Project
     fields: tuple[Field, ...]
     inputs: tuple[Input, ...]
-    held: tuple[pl.DataFrame, Floats] | None = None
+    cached: tuple[pl.DataFrame, Floats] | None = None
 
     @classmethod
-    def of(cls, project: Project, served: Served, model: Model, test: pl.DataFrame) -> _Inputs:
+    def of(cls, project: Project, served: ServedReference, model: ServedModel, test: pl.DataFrame) -> _Inputs:
         left_out = {*served.unread, *project.policies.monitoring.drift.ignore}
         fields = tuple(
-            one
-            for one in model.request
-            if one.dtype in _READ and not one.personal and one.name not in model.source.key
-            and not {one.name, asked_name(one.name)} & left_out
-            and test[asked_name(one.name)].null_count() < test.height
+            field
+            for field in model.request
+            if field.dtype in _READ and not field.personal and field.name not in model.source.key
+            and not {field.name, asked_name(field.name)} & left_out
+            and test[asked_name(field.name)].null_count() < test.height
         )  # fmt: skip
-        return cls(project, fields, derive_inputs(_named(test, fields)))
+        return cls(project, fields, derive_inputs(_with_field_names(test, fields)))
 
     def read(self, test: pl.DataFrame) -> Floats:
         """[n, fields] of rows of the reference."""
-        return encode(_named(test, self.fields), self.inputs).astype(np.float64)
+        return encode(_with_field_names(test, self.fields), self.inputs).astype(np.float64)
 
     def requested(self, part: pl.DataFrame) -> Floats:
         """[n, fields] of some rows of the log. Raises StorageError."""
         for _ in range(2):
-            if self.held is not None:
-                rows, values = self.held
+            if self.cached is not None:
+                rows, values = self.cached
                 place = part.select(IDENTITY).join(rows, on=IDENTITY, how="left", maintain_order="left")["place"]
                 if not place.null_count():
-                    found: Floats = values[place.to_numpy()]
-                    return found
+                    inputs: Floats = values[place.to_numpy()]
+                    return inputs
             self.hold(part)
         raise AssertionError("rows that were just read are not there")
 
     def hold(self, rows: pl.DataFrame) -> None:
         """Read what these rows have. Raises StorageError."""
-        values = encode(asked(self.project, self.fields, rows), self.inputs).astype(np.float64)
-        self.held = rows.select(IDENTITY).with_row_index("place"), values
+        values = encode(request_values(self.project, self.fields, rows), self.inputs).astype(np.float64)
+        self.cached = rows.select(IDENTITY).with_row_index("place"), values
 
 
-def _named(test: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:
-    return test.select(pl.col(asked_name(one.name)).alias(one.name) for one in fields)
+def _with_field_names(test: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:
+    return test.select(pl.col(asked_name(field.name)).alias(field.name) for field in fields)

@@ -18,17 +18,26 @@ from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.flows.data.memory_budget import SPILL
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.monitoring.estimates import Estimates, Said, estimates_of
-from cumulant.flows.monitoring.late_labels import LabelledWindows, Late, counted_from, late
+from cumulant.flows.monitoring.estimates import Estimates, LossEstimate, estimates_of
+from cumulant.flows.monitoring.late_labels import LabelledWindows, LateRows, count_late, counted_from
 from cumulant.flows.monitoring.outcome_shift import BEFORE, RECENT, outcome_shift
-from cumulant.flows.monitoring.reference import Served, served_reference
+from cumulant.flows.monitoring.reference import ServedReference, served_reference
 from cumulant.flows.monitoring.refits import refits_of
-from cumulant.flows.monitoring.result import SPAN, Judged, audit_of, distrust, enough, passed_of
-from cumulant.flows.monitoring.retrain_decision import Tell, decided, remember
+from cumulant.flows.monitoring.result import SPAN, EvaluationResult, audit_of, distrust, enough, window_record
+from cumulant.flows.monitoring.retrain_decision import Tell, decide_retraining, write_evaluation
 from cumulant.flows.monitoring.scored_rows import ScoredRows
-from cumulant.flows.monitoring.served_log import REF, Model, floored, label_delay, model_of, scored, tested, tested_rows
-from cumulant.flows.monitoring.state import Passed, Standing, plain, read_left, read_standing
-from cumulant.flows.monitoring.window_losses import judge_window, named, no_scores
+from cumulant.flows.monitoring.served_log import (
+    REF,
+    ServedModel,
+    floored,
+    label_delay,
+    model_of,
+    scored,
+    test_predictions,
+    tested_rows,
+)
+from cumulant.flows.monitoring.state import MonitoringState, WindowRecord, plain, read_replaced, read_state
+from cumulant.flows.monitoring.window_losses import add_references, evaluate_window, no_scores
 from cumulant.flows.outcomes.labels import join_labels, schema_of
 from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.models import servable_folder
@@ -41,7 +50,7 @@ from cumulant.monitoring.policy import RetrainEvidence, RetrainState
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
-    from cumulant.flows.monitoring.monitor import Monitored
+    from cumulant.flows.monitoring.monitor import MonitorResult
     from cumulant.monitoring.drift.findings import DriftFinding
     from cumulant.monitoring.monitoring_policy import PerformancePolicy
     from cumulant.outcomes.join.prediction_losses import Loss
@@ -54,16 +63,16 @@ if TYPE_CHECKING:
 _KEPT = 400
 
 
-def judge_served(
+def evaluate_served(
     project: Project,
-    drifted: Monitored | None,
+    drifted: MonitorResult | None,
     *,
     principal: Principal,
     tell: Tell,
     at: datetime | None = None,
     progress: Progress = silent,
     clock: Clock | None = None,
-) -> Judged:
+) -> EvaluationResult:
     """Take in labels, judge the windows whose labels are due by `at` (now), and ask the rule of retraining.
 
     What the rule wants is noted with all that was counted, in one transaction; `retraining.go_on` does it. `drifted` is
@@ -82,23 +91,23 @@ def judge_served(
         project, "monitor", action="monitor.run", principal=principal, progress=progress, clock=clock or SystemClock(),
         quiet=True,
     ) as context, spill_in(project.state / SPILL) as spill:  # fmt: skip
-        return _Look(context, served, schema, at or context.now(), drifted, tell, spill).judged()
+        return _Evaluation(context, served, schema, at or context.now(), drifted, tell, spill).judged()
 
 
-class _Closed(NamedTuple):
+class _ClosedWindow(NamedTuple):
     """A window that has ended, as it is kept where it is not judged; `due`: its labels had their time, and came."""
 
-    passed: Passed
+    passed: WindowRecord
     due: bool
 
 
 @dataclass(frozen=True, eq=False)
-class _Look:
+class _Evaluation:
     context: Context
-    served: Served
+    served: ServedReference
     schema: LabelSchema
     at: datetime
-    drifted: Monitored | None
+    drifted: MonitorResult | None
     tell: Tell
     spill: Spill
 
@@ -115,7 +124,7 @@ class _Look:
         return self._policy.window
 
     @cached_property
-    def _model(self) -> Model:
+    def _model(self) -> ServedModel:
         return model_of(self._project, self.served)
 
     @cached_property
@@ -124,7 +133,7 @@ class _Look:
 
     @cached_property
     def _reference(self) -> PredictionRows:
-        return tested(self._test, self.served.truth, self._model, self._window)
+        return test_predictions(self._test, self.served.truth, self._model, self._window)
 
     @cached_property
     def _since(self) -> datetime:
@@ -153,38 +162,40 @@ class _Look:
             return self._policy.label_delay
         return label_delay(self._project, self.served, self._model)
 
-    def judged(self) -> Judged:
+    def judged(self) -> EvaluationResult:
         """The look, with what it has to remember written down."""
         fault = self._fault()
-        held, expect = read_standing(self._project.journal(), self._project.name)
-        standing = held if held is not None and held.version == self.served.version.version else self._begun(held)
+        stored, expect = read_state(self._project.journal(), self._project.name)
+        standing = (
+            stored if stored is not None and stored.version == self.served.version.version else self._begun(stored)
+        )
         notes = self._without_scores()
-        watch, told = self._watch(standing, notes), list[Harm]()
+        watch, harms = self._watch(standing, notes), list[Harm]()
         passed, labels, until = list(standing.windows), 0, standing.until
         estimates = self._estimates()
         closed = self._closed(standing.until, estimates, notes)
-        fresh = max((number for number, one in enumerate(closed, 1) if one.due), default=0)
-        for after_window, found, one in self._judged(watch, standing, closed[:fresh]):
+        fresh = max((number for number, record in enumerate(closed, 1) if record.due), default=0)
+        for after_window, window_harm, record in self._judged(watch, standing, closed[:fresh]):
             watch = after_window
-            told += [] if found is None else [found]
-            passed.append(one)
-            labels, until = labels + one.labelled, one.end
-        passed += [one.passed for one in closed[fresh:]]
-        ripe = tuple(one for one in passed if one.end <= until)
-        last = told[-1] if told else standing.shown
-        after = Standing(
+            harms += [] if window_harm is None else [window_harm]
+            passed.append(record)
+            labels, until = labels + record.labelled, record.end
+        passed += [record.passed for record in closed[fresh:]]
+        ripe = tuple(record for record in passed if record.end <= until)
+        last = harms[-1] if harms else standing.shown
+        after = MonitoringState(
             version=standing.version, since=standing.since, until=until, retrain=standing.retrain,
-            harm=None if watch is None else watch.to_json(), told=plain(last), windows=ripe[-_KEPT:],
+            harm=None if watch is None else watch.to_json(), last_harm=plain(last), windows=ripe[-_KEPT:],
             labels=standing.labels + labels,
         )  # fmt: skip
         audit = audit_of(passed, self._reference_loss)
         newest = self._estimate(estimates, last, audit, notes)
         estimate = newest.figure
         evidence = self._evidence(after, last, estimate, fault)
-        state, action = decided(
-            self._project, after, evidence, fresh=bool(told), waited=standing.looked.get("action") == "wait"
+        state, action = decide_retraining(
+            self._project, after, evidence, fresh=bool(harms), waited=standing.looked.get("action") == "wait"
         )
-        result = Judged(
+        result = EvaluationResult(
             model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
             windows=tuple(passed), harm=last, estimate=estimate,
             reference_loss=self._reference_loss, audit=audit,
@@ -192,28 +203,30 @@ class _Look:
             late=self._late(standing), estimates=dict(newest.figures), estimate_refused=newest.refused,
         )  # fmt: skip
         after = msgspec.structs.replace(after, retrain=state)
-        remember(self.context, held, after, result, expect=expect, tell=self.tell)
+        write_evaluation(self.context, stored, after, result, expect=expect, tell=self.tell)
         return result
 
     # --- what the windows say
 
-    def _begun(self, before: Standing | None) -> Standing:
+    def _begun(self, before: MonitoringState | None) -> MonitoringState:
         """The watch over another version than was watched last. Trainings before it count for the rule's budget.
 
         One that served before, and comes back, is watched on from where it was: its windows have been judged.
         """
-        kept = () if before is None else before.retrain.trainings
-        left, _ = read_left(self._project.journal(), self._project.name, self.served.version.version)
-        if left is not None:
-            return msgspec.structs.replace(left, retrain=msgspec.structs.replace(left.retrain, trainings=kept))
+        trainings = () if before is None else before.retrain.trainings
+        replaced, _ = read_replaced(self._project.journal(), self._project.name, self.served.version.version)
+        if replaced is not None:
+            return msgspec.structs.replace(
+                replaced, retrain=msgspec.structs.replace(replaced.retrain, trainings=trainings)
+            )
         first = next((part[MOMENT].min() for _, part in self._own(self._rows.windows())), self.at)
         assert isinstance(first, datetime)
         start = floored(first, self._window)
         record = find_record(self._project, self.served.version)
         trained = self.at if record is None else record.as_of or record.created
-        return Standing(
+        return MonitoringState(
             version=self.served.version.version, since=start, until=start,
-            retrain=RetrainState(trained=trained, trainings=kept),
+            retrain=RetrainState(trained=trained, trainings=trainings),
         )  # fmt: skip
 
     def _without_scores(self) -> list[str]:
@@ -226,8 +239,8 @@ class _Look:
             answered, lacking = answered + len(scores), lacking + scores.null_count()
         if not lacking:
             return []
-        said = f"{lacking:,} of {answered:,} answers do not tell the probability of each class and are left out"
-        return [f"{said}: `labels import-predictions` takes them as `probabilities`"]
+        fact = f"{lacking:,} of {answered:,} answers do not tell the probability of each class and are left out"
+        return [f"{fact}: `labels import-predictions` takes them as `probabilities`"]
 
     @property
     def _loss(self) -> Loss:
@@ -239,7 +252,7 @@ class _Look:
             return None
         return float(loss_of(self._loss, self._reference.truth, self._reference.score).mean())
 
-    def _watch(self, standing: Standing, notes: list[str]) -> LossMonitor | None:
+    def _watch(self, standing: MonitoringState, notes: list[str]) -> LossMonitor | None:
         if standing.harm is not None:
             return LossMonitor.from_json(standing.harm)
         policy = self._policy
@@ -254,7 +267,7 @@ class _Look:
             notes.append(f"loss is not watched: {error.message}")
             return None
 
-    def _closed(self, until: datetime, estimates: Estimates, notes: list[str]) -> list[_Closed]:
+    def _closed(self, until: datetime, estimates: Estimates, notes: list[str]) -> list[_ClosedWindow]:
         """Windows that have ended and were not judged yet, with what their scores say of themselves.
 
         Those are judged now up to the newest whose labels have had their time and have come. One that lacks labels
@@ -262,15 +275,15 @@ class _Look:
         """
         if estimates.refused is not None:
             notes.append(f"loss is not estimated: {estimates.refused}")
-        found, labelled = [], LabelledWindows()
+        closed, labelled = [], LabelledWindows()
         for window, part in self._ended(until, estimates):
             figure = self._said(estimates, part, notes)
             ripe = is_ripe(window, now=self.at, label_delay=self._delay)
             if ripe:
                 labelled.add(part)
-            found.append(_Closed(passed_of(window, part, figure), due=ripe and enough(part)))
+            closed.append(_ClosedWindow(window_record(window, part, figure), due=ripe and enough(part)))
         notes += labelled.notes()
-        return found
+        return closed
 
     def _ended(self, until: datetime, estimates: Estimates) -> Iterator[tuple[PredictionWindow, pl.DataFrame]]:
         """Windows that have ended, of the served version's rows from `until` on."""
@@ -285,26 +298,28 @@ class _Look:
                     yield window, fresh
 
     def _judged(
-        self, watch: LossMonitor | None, standing: Standing, due: Sequence[_Closed]
-    ) -> Iterator[tuple[LossMonitor | None, Harm | None, Passed]]:
+        self, watch: LossMonitor | None, standing: MonitoringState, due: Sequence[_ClosedWindow]
+    ) -> Iterator[tuple[LossMonitor | None, Harm | None, WindowRecord]]:
         """After each window that is due: the watch, what was found and what is kept of it."""
         refit = watch is not None and watch.terms.refit
         refits = cache(
             partial(refits_of, self.context, self.served.version, standing.since, classes=self._model.classes)
         )
-        said = iter(due)
+        estimated = iter(due)
         for group in self._rows.groups(standing.until, due[-1].passed.end) if due else ():
             parts, scores = list(self._own(group)), no_scores
             if refit and parts:
-                parts = named(self._project, self._model, parts)
+                parts = add_references(self._project, self._model, parts)
                 refs = pl.concat([part[REF].drop_nulls() for _, part in parts])
-                if len(refs) and (found := refits()) is not None:
-                    scores = partial(found.scores, places=found.places(refs))
+                if len(refs) and (refit_scores := refits()) is not None:
+                    scores = partial(refit_scores.scores, places=refit_scores.places(refs))
             for window, part in parts:
-                watch, told, one = judge_window(watch, window, part, scores, length=self._window, loss=self._loss)
-                before = next(said).passed
-                one = msgspec.structs.replace(one, estimated=before.estimated, low=before.low, high=before.high)
-                yield watch, told, one
+                watch, window_harm, record = evaluate_window(
+                    watch, window, part, scores, length=self._window, loss=self._loss
+                )
+                before = next(estimated).passed
+                record = msgspec.structs.replace(record, estimated=before.estimated, low=before.low, high=before.high)
+                yield watch, window_harm, record
 
     # --- what the scores say of themselves
 
@@ -315,35 +330,37 @@ class _Look:
     def _said(self, estimates: Estimates, part: pl.DataFrame, notes: list[str]) -> EstimatedFigure | None:
         if estimates.refused is not None:
             return None
-        said = estimates.of(part, None)
-        notes += [] if said.refused is None else [f"a window's loss is not estimated: {said.refused}"]
-        return said.figure
+        estimate = estimates.of(part, None)
+        notes += [] if estimate.refused is None else [f"a window's loss is not estimated: {estimate.refused}"]
+        return estimate.figure
 
-    def _estimate(self, estimates: Estimates, last: Harm | None, audit: Audit | None, notes: list[str]) -> Said:
+    def _estimate(self, estimates: Estimates, last: Harm | None, audit: Audit | None, notes: list[str]) -> LossEstimate:
         """Of the newest windows together, unless labels have shown that scores or estimates do not go with truth."""
         newest = self._own(self._rows.windows(self.at - SPAN * self._window))
         recent = [part for _, part in newest] if estimates.refused is None else []
         if not recent:
-            return Said(None, estimates.refused)
+            return LossEstimate(None, estimates.refused)
         why = distrust(self._model.several, last, audit)
         kind = None if last is None else last.kind
-        said = estimates.of(pl.concat(recent), kind) if why is None else Said(None, why)
-        notes += [] if said.refused is None else [f"the loss of the newest windows is not estimated: {said.refused}"]
-        return said
+        estimate = estimates.of(pl.concat(recent), kind) if why is None else LossEstimate(None, why)
+        notes += (
+            [] if estimate.refused is None else [f"the loss of the newest windows is not estimated: {estimate.refused}"]
+        )
+        return estimate
 
     def _outcomes(self, until: datetime) -> tuple[DriftFinding, ...]:
         if self._model.task == "regression":
             return ()
         ripe = min(self.at - self._delay, max(until, self.at - RECENT))
         policy = self._project.policies.monitoring.drift
-        names = [str(one) for one in self._model.classes] if self._model.several else ["0", "1"]
+        names = [str(label) for label in self._model.classes] if self._model.several else ["0", "1"]
         parts = (rows for _, rows in self._rows.windows(ripe - RECENT - BEFORE, ripe))
         return outcome_shift(parts, policy, self.spill, until=ripe, names=names)
 
-    def _late(self, standing: Standing) -> Late:
+    def _late(self, standing: MonitoringState) -> LateRows:
         since = counted_from(standing.windows, _KEPT, self._since)
         parts = (part for _, part in self._own(self._rows.windows(since, standing.until)))
-        return late(parts, standing.windows, self._window, since=since, until=standing.until)
+        return count_late(parts, standing.windows, self._window, since=since, until=standing.until)
 
     # --- what the rule says
 
@@ -356,14 +373,15 @@ class _Look:
         return None
 
     def _evidence(
-        self, standing: Standing, last: Harm | None, estimate: EstimatedFigure | None, fault: str | None
+        self, standing: MonitoringState, last: Harm | None, estimate: EstimatedFigure | None, fault: str | None
     ) -> RetrainEvidence:
         active = () if self.drifted is None else self.drifted.drift.active
         # A new value of a name, such as a new customer, is no reason to distrust the rows; a column that is lost is.
-        lost = any(one.kind == "data_fault" and one.what != "unseen" for one in active)
-        words = {} if last is None else {one.question: one.word for one in last.findings}
+        lost = any(finding.kind == "data_fault" and finding.what != "unseen" for finding in active)
+        words = {} if last is None else {finding.question: finding.word for finding in last.findings}
         return RetrainEvidence(
-            now=self.at, new_labels=standing.labels, fault=fault, drift=any(one.kind != "data_fault" for one in active),
+            now=self.at, new_labels=standing.labels, fault=fault,
+            drift=any(finding.kind != "data_fault" for finding in active),
             kind="data_fault" if lost else None if last is None else last.kind,
             measured=None if last is None else last.word, refit=words.get("refit"),
             estimated=None if estimate is None else estimate.word,

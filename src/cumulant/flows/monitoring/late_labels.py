@@ -18,52 +18,62 @@ from cumulant.monitoring.performance.selection import LACKING, Ranks, are_select
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
-    from cumulant.flows.monitoring.state import Passed
+    from cumulant.flows.monitoring.state import WindowRecord
 
 
-class Late(msgspec.Struct, frozen=True, kw_only=True):
+class LateRows(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that were not there when their window was judged, or passed over, and labels of any of its rows."""
 
     rows: int = 0
     labels: int = 0
 
     @property
-    def said(self) -> str:
+    def sentence(self) -> str:
         """In a sentence; empty where nothing was late."""
-        told = [
+        counts = [
             f"{number:,} {name}{'' if number == 1 else 's'}"
             for number, name in ((self.rows, "row"), (self.labels, "label"))
             if number
         ]
-        if not told:
+        if not counts:
             return ""
         return (
-            f"{' and '.join(told)} came after their windows were judged, and are not judged: a longer "
+            f"{' and '.join(counts)} came after their windows were judged, and are not judged: a longer "
             "monitoring.performance.label_delay waits for them"
         )
 
 
-def late(
-    parts: Iterable[pl.DataFrame], judged: Sequence[Passed], window: timedelta, *, since: datetime, until: datetime
-) -> Late:
+def count_late(
+    parts: Iterable[pl.DataFrame],
+    judged: Sequence[WindowRecord],
+    window: timedelta,
+    *,
+    since: datetime,
+    until: datetime,
+) -> LateRows:
     """What of the rows of `parts` (of `served.scored`, one version's, each of other windows) with a moment in
     [since, until) the windows did not hold when they were judged. What is gone from the log since counts for nothing.
     """
     length = micros(window)
     start = (pl.col(MOMENT).dt.epoch("us") // length * length).alias("start")
-    then = {to_micros(one.start): (one.rows, one.labelled) for one in judged}
-    found: list[tuple[int, int]] = []
+    then = {
+        to_micros(rows_or_labels.start): (rows_or_labels.rows, rows_or_labels.labelled) for rows_or_labels in judged
+    }
+    differences: list[tuple[int, int]] = []
     for rows in parts:
         there = rows.filter(pl.col(MOMENT).is_between(since, until, closed="left")).group_by(start)
         counted = there.agg(pl.len().alias("rows"), pl.col("value").count().alias("labels"))
-        found += [
+        differences += [
             (count - then.get(at, (0, 0))[0], labels - then.get(at, (0, 0))[1])
             for at, count, labels in counted.iter_rows()
         ]
-    return Late(rows=sum(max(0, one) for one, _ in found), labels=sum(max(0, one) for _, one in found))
+    return LateRows(
+        rows=sum(max(0, rows_or_labels) for rows_or_labels, _ in differences),
+        labels=sum(max(0, rows_or_labels) for _, rows_or_labels in differences),
+    )
 
 
-def counted_from(judged: Sequence[Passed], most: int, read: datetime) -> datetime:
+def counted_from(judged: Sequence[WindowRecord], most: int, read: datetime) -> datetime:
     """From when on late rows can be told: what was `read`, and of `most` windows that are kept the oldest."""
     return max(read, judged[0].start) if len(judged) >= most else read
 

@@ -20,18 +20,18 @@ from cumulant.data.parts.spill import spill_in
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.data.memory_budget import SPILL
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.monitoring.drift.drift_page import Look, check_page, write_page
-from cumulant.flows.monitoring.drift.drift_segments import Sides, carried, jointly
+from cumulant.flows.monitoring.drift.drift_page import DriftPageSource, check_page, write_page
+from cumulant.flows.monitoring.drift.drift_segments import Sides, add_segments, compare_jointly
 from cumulant.flows.monitoring.drift.misdated import misdated_rows
 from cumulant.flows.monitoring.drift.sides import (
     check_compared,
-    compared,
-    faults_of,
+    count_label_faults,
     is_key,
-    lacking,
+    missing_columns,
     open_sides,
     require,
     roles_of,
+    shared_columns,
     targets_of,
     truth_of,
 )
@@ -48,7 +48,7 @@ from cumulant.monitoring.monitoring_policy import DriftPolicy, PerformancePolicy
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows
-    from cumulant.flows.monitoring.reference import Served
+    from cumulant.flows.monitoring.reference import ServedReference
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.volume import Volume
@@ -71,7 +71,7 @@ _NEXT: Mapping[str, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class MonitorRequest:
     """What is compared with what. `windows` equal parts, or windows of the length that the policy says.
 
     `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
@@ -108,7 +108,7 @@ class Asked:
         return bool(self.columns or self.answers or self.windows or self.until is not None)
 
 
-class Monitored(msgspec.Struct, frozen=True, kw_only=True):
+class MonitorResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was found, and how the table was read.
 
     `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
@@ -147,8 +147,8 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def alarming_windows(self) -> tuple[bool, ...]:
         """Of each window that has rows, whether anything is alarming there."""
-        counted = {place for one in self.volume for place in one.alarmed}
-        return tuple(one or place in counted for place, one in enumerate(self.drift.alarming))
+        counted = {place for finding in self.volume for place in finding.alarmed}
+        return tuple(alarming or place in counted for place, alarming in enumerate(self.drift.alarming))
 
     @property
     def alarming(self) -> bool:
@@ -158,9 +158,9 @@ class Monitored(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def monitor(
-    asked: Asked, policy: DriftPolicy, *, served: Served | None = None, keep: Path | None = None,
+    request: MonitorRequest, policy: DriftPolicy, *, served: ServedReference | None = None, keep: Path | None = None,
     performance: PerformancePolicy | None = None, scratch: Path | None = None,
-) -> Monitored:  # fmt: skip
+) -> MonitorResult:  # fmt: skip
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
     `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again. `performance`:
@@ -172,60 +172,64 @@ def monitor(
         UsageError: the labels cannot be told from their key, no reference is named, or `asked.out` is no page.
         StorageError: a file of the log is damaged, rows cannot be set aside, or the page cannot be written.
     """
-    if asked.out is not None:
-        check_page(asked.out)
+    if request.out is not None:
+        check_page(request.out)
     with spill_in(scratch) as spill:
-        now, before, said = open_sides(asked, policy.window, served, keep, spill)
-        return _compare(asked, policy, now, before, said, served=served, performance=performance or PerformancePolicy())
+        now, before, labels = open_sides(request, policy.window, served, keep, spill)
+        return _compare(
+            request, policy, now, before, labels, served=served, performance=performance or PerformancePolicy()
+        )
 
 
 def _compare(
-    asked: Asked,
+    request: MonitorRequest,
     policy: DriftPolicy,
     now: Windows,
     before: TableWindows,
-    said: Labels | None,
+    labels: Labels | None,
     *,
-    served: Served | None,
+    served: ServedReference | None,
     performance: PerformancePolicy,
-) -> Monitored:
+) -> MonitorResult:
     from cumulant.monitoring.drift.comparing import compare
 
-    label = said.name if said is not None else asked.label if asked.label in now.columns else None
-    answers = asked.answers or now.answers
-    require(now, [*asked.columns, *answers])
-    targets = targets_of(asked, served) & {*now.columns} - {*asked.columns, *answers, label}
-    roles = roles_of(now, asked.columns, answers, label, policy, targets=targets)
+    label = labels.name if labels is not None else request.label if request.label in now.columns else None
+    answers = request.answers or now.answers
+    require(now, [*request.columns, *answers])
+    targets = targets_of(request, served) & {*now.columns} - {*request.columns, *answers, label}
+    roles = roles_of(now, request.columns, answers, label, policy, targets=targets)
     hashed = (
-        [] if before.is_log else [name for name in asked.hashed if roles.pop(name, None) and name in before.columns]
+        [] if before.is_log else [name for name in request.hashed if roles.pop(name, None) and name in before.columns]
     )
-    absent = lacking(now, before, asked, policy, served)
-    shared = compared(roles, absent, before)
+    absent = missing_columns(now, before, request, policy, served)
+    shared = shared_columns(roles, absent, before)
     reference, current = now.against(before, shared)
     check_compared(reference, shared.keys() - absent.keys(), before.name)
-    found = compare(reference, current, policy, looks=asked.windows, weights=None if served is None else served.weights)
+    drift = compare(
+        reference, current, policy, looks=request.windows, weights=None if served is None else served.weights
+    )
     sides = Sides(before, now, reference, max(policy.spans))
-    carriers = tuple(carried(one, found, sides) for one in found.findings[:_EXPLAINED])
+    carriers = tuple(add_segments(finding, drift, sides) for finding in drift.findings[:_EXPLAINED])
     unlike = (
         *(Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
         *(Skipped(name, "it is of the target, which requests need not carry") for name in sorted(targets)),
     )
-    found = msgspec.structs.replace(
-        found, findings=(*carriers, *found.findings[_EXPLAINED:]), skipped=(*found.skipped, *unlike)
+    drift = msgspec.structs.replace(
+        drift, findings=(*carriers, *drift.findings[_EXPLAINED:]), skipped=(*drift.skipped, *unlike)
     )
     weighed = {*policy.weights}
-    counted = row_findings(now, reference, found, asked, policy, served=served is not None)
-    told = Monitored(
+    counted = row_findings(now, reference, drift, request, policy, served=served is not None)
+    result = MonitorResult(
         predictions=now.name,
         reference=before.name,
-        rows=sum(block.rows for block in found.windows),
+        rows=sum(block.rows for block in drift.windows),
         time=now.time,
         answers=tuple(name for name in answers if name in shared),
         label=label,
-        labelled=0 if said is None else said.known,
-        label_key=() if said is None else said.key,
-        label_faults={} if said is None else faults_of(said),
-        only_here=tuple(name for name in roles if name not in shared and not is_key(now, name, said)),
+        labelled=0 if labels is None else labels.known,
+        label_key=() if labels is None else labels.key,
+        label_faults={} if labels is None else count_label_faults(labels),
+        only_here=tuple(name for name in roles if name not in shared and not is_key(now, name, labels)),
         only_in_reference=tuple(absent),
         unknown=tuple(sorted({*policy.ignore, *weighed} - {*now.columns, *before.columns})),
         unread=()
@@ -233,75 +237,76 @@ def _compare(
         else tuple(name for name in served.unread if name in shared and name not in weighed),
         others=now.others,
         coming=now.coming,
-        odd=_odd(now, found, policy.window, counted),
-        drift=found,
-        volume=(*counted.findings, *misdated_rows(now, sum(block.rows for block in found.windows))),
-        joint=jointly(sides, found.newest) if asked.joint else None,
+        odd=_oddities(now, drift, policy.window, counted),
+        drift=drift,
+        volume=(*counted.findings, *misdated_rows(now, sum(block.rows for block in drift.windows))),
+        joint=compare_jointly(sides, drift.newest) if request.joint else None,
         loss=table_loss(now, before, label, answers, performance)
         if label is not None and isinstance(now, TableWindows)
         else None,
-        estimates=table_estimates(now, before, truth_of(asked, before, served, label), label, found.windows)
-        if asked.estimate
+        estimates=table_estimates(now, before, truth_of(request, before, served, label), label, drift.windows)
+        if request.estimate
         else None,
     )
-    if asked.out is not None:
-        look = Look(
-            now.name, before.name, found, told.joint, reference, current, notes(told), told.volume, told.estimates
-        )
-        write_page(asked.out, look, policy, now=datetime.now(UTC))
-    return told
+    if request.out is not None:
+        look = DriftPageSource(
+            now.name, before.name, drift, result.joint, reference, current, notes(result), result.volume,
+            result.estimates,
+        )  # fmt: skip
+        write_page(request.out, look, policy, now=datetime.now(UTC))
+    return result
 
 
-def notes(found: Monitored) -> tuple[str, ...]:
+def notes(result: MonitorResult) -> tuple[str, ...]:
     """What a reader should know to trust the answer."""
-    told = found.drift
+    drift, absent = result.drift, result.only_in_reference
     lists = {
-        "not in the reference": found.only_here,
-        "only in the reference (--label NAME names its label, --ignore NAME what is no input)": found.only_in_reference,
-        "judged by their new values only, as identifiers are": told.identifiers,
+        "not in the reference": result.only_here,
+        "only in the reference (--label NAME names its label, --ignore NAME what is no input)": absent,
+        "judged by their new values only, as identifiers are": drift.identifiers,
         "the reference itself moves, so that these are compared with its newest windows": tuple(
-            f"{one.feature} ({one.windows})" for one in told.unsteady
+            f"{record.feature} ({record.windows})" for record in drift.unsteady
         ),
-        "no feature that the model uses reads them (the importance is 0), so they count little": found.unread,
-        "no such column, though the settings name it": found.unknown,
+        "no feature that the model uses reads them (the importance is 0), so they count little": result.unread,
+        "no such column, though the settings name it": result.unknown,
     }
     facts = {
         "rows are taken as independent: the reference has no times from which dependence could be learned":
-            told.assumed_independent,
-        f"{found.labelled:,} rows have a label ({found.label}), found by {', '.join(found.label_key)}":
-            bool(found.label_key),
-        f"{told.left_out:,} rows have no readable time and were left out": told.left_out > 0,
-        **{f"{count:,} {what}": True for what, count in found.label_faults.items()},
-        f"{found.others:,} rows that other versions answered were left out": found.others > 0,
-        f"{found.coming:,} rows are dated after this look and count when their time has come: a clock may be wrong":
-            found.coming > 0,
+            drift.assumed_independent,
+        f"{result.labelled:,} rows have a label ({result.label}), found by {', '.join(result.label_key)}":
+            bool(result.label_key),
+        f"{drift.left_out:,} rows have no readable time and were left out": drift.left_out > 0,
+        **{f"{count:,} {what}": True for what, count in result.label_faults.items()},
+        f"{result.others:,} rows that other versions answered were left out": result.others > 0,
+        f"{result.coming:,} rows are dated after this look and count when their time has come: a clock may be wrong":
+            result.coming > 0,
     }  # fmt: skip
     return (
         *(text for text, holds in facts.items() if holds),
         *(f"{text}: {', '.join(names)}" for text, names in lists.items() if names),
-        *found.odd,
-        *(f"not watched: {one.name} ({one.reason})" for one in told.skipped),
+        *result.odd,
+        *(f"not watched: {record.name} ({record.reason})" for record in drift.skipped),
     )
 
 
-def _odd(now: Windows, found: Findings, length: timedelta, counted: Volume) -> tuple[str, ...]:
+def _oddities(now: Windows, findings: Findings, length: timedelta, counted: Volume) -> tuple[str, ...]:
     zones = None
     if isinstance(now, TableWindows) and now.time is not None and not now.is_log:
         zones = mixed_zones(now.table.series(now.time))
-    said = (one for one in (zones, counted.note) if one is not None)
-    return (*said, *oddities(found.windows, length, judged=counted.judged))
+    texts = (text for text in (zones, counted.note) if text is not None)
+    return (*texts, *oddities(findings.windows, length, judged=counted.judged))
 
 
 def monitor_project(
     project: Project,
-    asked: Asked,
+    request: MonitorRequest,
     folder: Path,
     policy: DriftPolicy,
     *,
     principal: Principal,
     quiet: bool = False,
     progress: Progress = silent,
-) -> Monitored:
+) -> MonitorResult:
     """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
 
     Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
@@ -315,20 +320,20 @@ def monitor_project(
     """
     check(project.access(), principal, "monitor.run", project.name)
     personal = {name for source in project.spec.data.values() for name in source.personal}
-    served = served_reference(project, principal=principal, progress=progress) if asked.reference is None else None
-    asked = replace(
-        asked, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project),
+    served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
+    request = replace(
+        request, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project),
         skew=project.policies.clock_skew,
     )  # fmt: skip
-    found = monitor(
-        asked, policy, served=served, keep=project.state / "monitoring" / "profiles",
+    result = monitor(
+        request, policy, served=served, keep=project.state / "monitoring" / "profiles",
         performance=project.policies.monitoring.performance, scratch=project.state / SPILL,
     )  # fmt: skip
-    _report(project, _fact(project.name, found), principal, quiet=quiet)
-    if not asked.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
+    _report(project, _fact(project.name, result), principal, quiet=quiet)
+    if not request.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in _NEXT]
-        observe(project, _alerting(project.name, found), principal=principal, looked=scopes, at=asked.before)
-    return found
+        observe(project, _alerting(project.name, result), principal=principal, looked=scopes, at=request.before)
+    return result
 
 
 def target_columns(project: Project) -> tuple[str, ...]:
@@ -344,20 +349,20 @@ def target_columns(project: Project) -> tuple[str, ...]:
 
 
 def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
-    said = msgspec.to_builtins(fact)
+    values = msgspec.to_builtins(fact)
     row = project.journal().get(_LOOKED, fact.model)
-    if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(said):
+    if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(values):
         return
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        transaction.put(_LOOKED, fact.model, said)
+        transaction.put(_LOOKED, fact.model, values)
         transaction.emit(fact)
 
 
-def _alerting(model: str, found: Monitored) -> Iterator[alerts_Finding]:
+def _alerting(model: str, result: MonitorResult) -> Iterator[alerts_Finding]:
     """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
     together: dict[tuple[str, str], list[DriftFinding]] = {}
-    for one in (*found.drift.active, *(one for one in found.volume if one.active)):
-        together.setdefault((one.kind, one.feature), []).append(one)
+    for finding in (*result.drift.active, *(finding for finding in result.volume if finding.active)):
+        together.setdefault((finding.kind, finding.feature), []).append(finding)
     for (kind, feature), several in together.items():
         yield alerts_Finding(
             model=model,
@@ -365,25 +370,29 @@ def _alerting(model: str, found: Monitored) -> Iterator[alerts_Finding]:
             subject=feature,
             kind=kind,
             # What a client sent goes into no message.
-            moved=f"{feature}: {'; '.join(sentence(one, examples=False) for one in several)}",
-            since=min(units.from_micros(one.since.start) if one.since.timed else datetime.now(UTC) for one in several),
+            moved=f"{feature}: {'; '.join(sentence(finding, examples=False) for finding in several)}",
+            since=min(
+                units.from_micros(finding.since.start) if finding.since.timed else datetime.now(UTC)
+                for finding in several
+            ),
             next=_NEXT.get(kind, ""),
         )
 
 
-def _fact(model: str, found: Monitored) -> DriftLooked:
-    told = found.drift
+def _fact(model: str, result: MonitorResult) -> DriftLooked:
+    drift = result.drift
     return DriftLooked(
         model=model,
-        rows=found.rows,
-        windows=len(told.windows),
-        alarming=sum(found.alarming_windows),
-        until=day(told.windows[-1]),
+        rows=result.rows,
+        windows=len(drift.windows),
+        alarming=sum(result.alarming_windows),
+        until=day(drift.windows[-1]),
         alarms=tuple(
             DriftAlarm(
-                feature=one.feature, change=one.kind, what=one.what, effect=one.effect, since=day(one.since),
-                active=one.active,
+                feature=finding.feature, change=finding.kind, what=finding.what, effect=finding.effect,
+                since=day(finding.since),
+                active=finding.active,
             )
-            for one in found.findings
+            for finding in result.findings
         ),
     )  # fmt: skip

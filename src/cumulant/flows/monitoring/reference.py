@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
@@ -48,7 +48,7 @@ _HINT = "name rows as they should be with --reference FILE"
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedReference:
     """The reference of a served version. `path`: a Parquet file, `key`: a name of its content.
 
     `truth`: the column of what became of the test rows. `weights`: what the model makes of each column of a request;
@@ -63,7 +63,7 @@ class Served:
     unread: tuple[str, ...] = ()
 
 
-def served_reference(project: Project, *, principal: Principal, progress: Progress = silent) -> Served:
+def served_reference(project: Project, *, principal: Principal, progress: Progress = silent) -> ServedReference:
     """The reference of the champion, made once.
 
     A file with the columns of a log: the request's fields (personal ones as keyed hashes), the moment of prediction,
@@ -92,7 +92,7 @@ def served_reference(project: Project, *, principal: Principal, progress: Progre
         ) as context:
             _make(context, version, record, described)
     weights, unread = weights_of(described.plan, record.judgement.evaluation.importance)
-    return Served(version, objects.path(key) / _FILE, key, _truth(record.training.target), weights, unread)
+    return ServedReference(version, objects.path(key) / _FILE, key, _truth(record.training.target), weights, unread)
 
 
 def _champion(project: Project) -> ModelVersion:
@@ -132,7 +132,7 @@ def _make(context: Context, version: ModelVersion, record: ModelRecord, describe
     context.step("monitoring reference", inputs, make, verify=lambda _: objects.find(key) is not None)
 
 
-def _table(context: Context, version: ModelVersion, record: ModelRecord, work: Work) -> pl.DataFrame:
+def _table(context: Context, version: ModelVersion, record: ModelRecord, work: TrainingWork) -> pl.DataFrame:
     import polars as pl
 
     split = rows_of(context, work)
@@ -143,13 +143,13 @@ def _table(context: Context, version: ModelVersion, record: ModelRecord, work: W
     answers = decided(scores, described).rename(lambda name: ANSWER + name)
     classes = labels(described)
     truth = [classes[int(value)] if classes else float(value) for value in test.target]
-    told = answers.with_columns(pl.Series(_truth(work.training.target), truth))
-    asked = _asked(context, work, described, [train, test])
-    lacking = pl.DataFrame(schema=told.schema).clear(len(train))
-    return pl.concat([asked, pl.concat([lacking, told])], how="horizontal")
+    tested = answers.with_columns(pl.Series(_truth(work.training.target), truth))
+    requests = _requests(context, work, described, [train, test])
+    lacking = pl.DataFrame(schema=tested.schema).clear(len(train))
+    return pl.concat([requests, pl.concat([lacking, tested])], how="horizontal")
 
 
-def _asked(context: Context, work: Work, described: Servable, parts: list[TrainingSet]) -> pl.DataFrame:
+def _requests(context: Context, work: TrainingWork, described: Servable, parts: list[TrainingSet]) -> pl.DataFrame:
     """What a request would carry, under the names that a log gives it, and the moment of prediction."""
     import polars as pl
 
@@ -161,17 +161,17 @@ def _asked(context: Context, work: Work, described: Servable, parts: list[Traini
     frame = read_rows(context.project, work.snapshot, work.training, names, as_of=work.as_of)[rows]
     moment = _moment(frame, work)
     frame = mask_frame(frame, [field.name for field in fields if field.personal], context.project.salt())
-    found = frame.select(pl.col(field.name).alias(asked_name(field.name)) for field in fields)
-    return found if moment is None else found.with_columns(moment)
+    requests = frame.select(pl.col(field.name).alias(asked_name(field.name)) for field in fields)
+    return requests if moment is None else requests.with_columns(moment)
 
 
-def _time(work: Work) -> tuple[str, ...]:
+def _time(work: TrainingWork) -> tuple[str, ...]:
     at = work.task.predict_at
     column = work.snapshot.event_time if at is None else at.column
     return () if column is None else (column,)
 
 
-def _moment(frame: pl.DataFrame, work: Work) -> pl.Series | None:
+def _moment(frame: pl.DataFrame, work: TrainingWork) -> pl.Series | None:
     import polars as pl
 
     at, named = work.task.predict_at, _time(work)

@@ -12,7 +12,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.units import to_micros
-from cumulant.flows.data.validate import newest
+from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Learner, learner_of
 from cumulant.flows.monitoring.served_log import REF
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.monitoring.performance.rows import PredictionWindow
     from cumulant.ports.registry import ModelVersion
     from cumulant.statistics.rows import Floats
@@ -52,7 +52,7 @@ class Refits:
     leaves.
     """
 
-    work: Work
+    work: TrainingWork
     rows: TrainingSet
     raw: pl.DataFrame
     columns: NDArray[np.int64] | None
@@ -67,8 +67,8 @@ class Refits:
         """Of each of the references the place of its row in `rows`; and of others."""
         at = pl.Series("at", self.rows.at).cast(pl.Datetime("us"))
         fields = self.work.task.plan.request
-        found: Sequence[str | None] = refs_of(refs, self.raw, fields, at, self.context.project.salt()).to_list()
-        return {ref: place for place, ref in enumerate(found) if ref is not None}
+        row_refs: Sequence[str | None] = refs_of(refs, self.raw, fields, at, self.context.project.salt()).to_list()
+        return {ref: place for place, ref in enumerate(row_refs) if ref is not None}
 
     def scores(self, window: PredictionWindow, known: pl.DataFrame, *, places: Mapping[str, int]) -> Floats | None:
         """[n] scores of predictions by their references, in the column REF, and the `places` of these; or of several
@@ -76,24 +76,24 @@ class Refits:
         little was known when the model would have been fitted.
         """
         each = np.array([-1 if ref is None else places.get(ref, -1) for ref in known[REF]], dtype=np.int64)
-        held = each >= 0
-        if not len(held) or held.mean() < _FOUND * self.share:
+        known_rows = each >= 0
+        if not len(known_rows) or known_rows.mean() < _FOUND * self.share:
             return None
         model = self._model(max(0, (window.start - self.origin) // self.every))
         if model is None:
             return None
-        answers = self._of_served(model.predict_frame(self.rows.features[each[held]]))
-        found = np.full((len(each), *answers.shape[1:]), np.nan)
-        found[held] = answers
-        return found
+        answers = self._of_served(model.predict_frame(self.rows.features[each[known_rows]]))
+        scores = np.full((len(each), *answers.shape[1:]), np.nan)
+        scores[known_rows] = answers
+        return scores
 
     def _of_served(self, answers: Floats) -> Floats:
         """The answers in the classes of the served version, which add up to 1."""
         if self.columns is None:
             return answers
-        found: Floats = np.where(self.columns >= 0, answers[:, self.columns], 0.0)
-        found /= found.sum(axis=1, keepdims=True)
-        return found
+        scores: Floats = np.where(self.columns >= 0, answers[:, self.columns], 0.0)
+        scores /= scores.sum(axis=1, keepdims=True)
+        return scores
 
     def _model(self, number: int) -> FittedModel | None:
         if number not in self.fitted:
@@ -104,21 +104,21 @@ class Refits:
         rows, history = self.rows, self.context.project.policies.monitoring.history
         assert rows.at is not None
         known = rows.at if rows.known is None else np.maximum(rows.known, rows.at)
-        kept = known < to_micros(moment)
+        usable = known < to_micros(moment)
         if history.window is not None:
-            kept &= rows.at >= to_micros(moment - history.window)
+            usable &= rows.at >= to_micros(moment - history.window)
         if self.columns is not None:  # what the served version cannot answer is no label of its predictions either
-            kept &= np.isin(rows.target, self.columns)
-        if kept.sum() < _LEAST or len(np.unique(rows.target[kept])) < 2:
+            usable &= np.isin(rows.target, self.columns)
+        if usable.sum() < _LEAST or len(np.unique(rows.target[usable])) < 2:
             return None
-        held = rows.take(kept)
-        if len(held) > MOST_ROWS:
-            held = held.sample(MOST_ROWS / len(held), seed=self.work.training.seed)
+        training_rows = rows.take(usable)
+        if len(training_rows) > MOST_ROWS:
+            training_rows = training_rows.sample(MOST_ROWS / len(training_rows), seed=self.work.training.seed)
         self.context.progress(f"fit as of {moment:%Y-%m-%d}")
         root = self.context.project.root
         from cumulant.training.search.fixed_fit import fit_once
 
-        return fit_once(held, self.work.training, self.learner.trainer, self.learner.params, root=root)
+        return fit_once(training_rows, self.work.training, self.learner.trainer, self.learner.params, root=root)
 
 
 def refits_of(
@@ -128,7 +128,9 @@ def refits_of(
     or has no sources with times. `classes`: those of the served version.
     """
     project, refit = context.project, context.project.policies.monitoring.performance.refit
-    snapshots = {name: held for name in project.spec.data if (held := newest(project, name)) is not None}
+    snapshots = {
+        name: snapshot for name in project.spec.data if (snapshot := newest_snapshot(project, name)) is not None
+    }
     if refit is None or project.spec.training is None or len(snapshots) < len(project.spec.data):
         return None
     task = resolve_task(project, snapshots)
@@ -161,10 +163,10 @@ def _columns(rows: TrainingSet, classes: Sequence[object]) -> NDArray[np.int64] 
     if rows.task != "multiclass":
         return None
     known = {name: place for place, name in enumerate(rows.classes)}
-    return np.array([known.get(str(one), -1) for one in classes], dtype=np.int64)
+    return np.array([known.get(str(name_of_class), -1) for name_of_class in classes], dtype=np.int64)
 
 
-def _raw(context: Context, work: Work, rows: TrainingSet) -> pl.DataFrame:
+def _raw(context: Context, work: TrainingWork, rows: TrainingSet) -> pl.DataFrame:
     """The fields of the requests of `rows`."""
     names = [field.name for field in work.task.plan.request]
     read = read_rows(context.project, work.snapshot, work.training, names, as_of=None)

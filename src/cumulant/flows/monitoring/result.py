@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from cumulant.flows.monitoring.late_labels import Late
-from cumulant.flows.monitoring.state import Passed
+from cumulant.flows.monitoring.late_labels import LateRows
+from cumulant.flows.monitoring.state import WindowRecord
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure
@@ -29,7 +29,7 @@ SPAN = 7
 _LEAST = 10
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
+class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
 
     harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
@@ -44,7 +44,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     until: datetime
     fresh: int
-    windows: tuple[Passed, ...]
+    windows: tuple[WindowRecord, ...]
     harm: Harm | None
     estimate: EstimatedFigure | None
     audit: Audit | None
@@ -53,7 +53,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None
     action: RetrainAction
     notes: tuple[str, ...]
-    late: Late = Late()
+    late: LateRows = LateRows()
     estimates: dict[str, EstimatedFigure] = {}
     estimate_refused: str | None = None
 
@@ -62,12 +62,14 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
         """Since when the model loses more than it should; None where that is not shown."""
         if self.harm is None or self.harm.word != "worse":
             return None
-        return min((one.since for one in self.harm.findings if one.since is not None), default=None)
+        return min((finding.since for finding in self.harm.findings if finding.since is not None), default=None)
 
     def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
         """Mean loss of a row since then, as estimated and as measured."""
-        held = [one for one in self.windows if one.end > since]
-        return _mean((one.estimated, one.rows) for one in held), _mean((one.loss, one.labelled) for one in held)
+        windows = [window for window in self.windows if window.end > since]
+        return _mean((window.estimated, window.rows) for window in windows), _mean(
+            (window.loss, window.labelled) for window in windows
+        )
 
 
 def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
@@ -75,24 +77,24 @@ def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
     return None if not known else sum(value * rows for value, rows in known) / sum(rows for _, rows in known)
 
 
-def span_of(judged: Judged) -> datetime:
+def span_of(judged: EvaluationResult) -> datetime:
     """Where the newest windows begin over which an estimate is told."""
     if len(judged.windows) < 2:
         return judged.windows[0].start if judged.windows else judged.at
     return judged.windows[max(-SPAN, -len(judged.windows))].start
 
 
-def audit_of(windows: Sequence[Passed], before: float | None) -> Audit | None:
+def audit_of(windows: Sequence[WindowRecord], before: float | None) -> Audit | None:
     """The estimates of windows beside what labels have shown; `before` is the loss on the test rows."""
     pairs = [
-        ((one.low, one.estimated, one.high), one.loss)
-        for one in windows
-        if one.loss is not None and one.labelled >= LEAST_SHARE * one.rows
-        and one.low is not None and one.estimated is not None and one.high is not None
+        ((window.low, window.estimated, window.high), window.loss)
+        for window in windows
+        if window.loss is not None and window.labelled >= LEAST_SHARE * window.rows
+        and window.low is not None and window.estimated is not None and window.high is not None
     ]  # fmt: skip
     if before is None or not pairs:
         return None
-    return audit([said for said, _ in pairs], [truth for _, truth in pairs], before=before)
+    return audit([interval for interval, _ in pairs], [truth for _, truth in pairs], before=before)
 
 
 def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | None:
@@ -117,14 +119,16 @@ def enough(part: pl.DataFrame) -> bool:
     return chosen or known.height >= LEAST_SHARE * part.height
 
 
-def passed_of(window: PredictionWindow, part: pl.DataFrame, said: EstimatedFigure | None) -> Passed:
+def window_record(window: PredictionWindow, part: pl.DataFrame, estimate: EstimatedFigure | None) -> WindowRecord:
     """A window that was not held against anything (yet), with its estimate."""
     labelled = part.height - part["value"].null_count()
-    return with_estimate(Passed(start=window.start, end=window.end, rows=part.height, labelled=labelled), said)
+    return with_estimate(
+        WindowRecord(start=window.start, end=window.end, rows=part.height, labelled=labelled), estimate
+    )
 
 
-def with_estimate(one: Passed, said: EstimatedFigure | None) -> Passed:
+def with_estimate(record: WindowRecord, estimate: EstimatedFigure | None) -> WindowRecord:
     """The window with what its scores said of its loss."""
-    if said is None:
-        return one
-    return msgspec.structs.replace(one, estimated=said.value, low=said.low, high=said.high)
+    if estimate is None:
+        return record
+    return msgspec.structs.replace(record, estimated=estimate.value, low=estimate.low, high=estimate.high)

@@ -10,12 +10,12 @@ import msgspec
 from cumulant.flows.monitoring.state import (
     TRAINING,
     WATCH,
-    Standing,
-    Wanted,
+    MonitoringState,
+    RetrainRequest,
+    event_values,
     is_same,
-    read_left,
-    read_wanted,
-    said_by,
+    read_replaced,
+    read_request,
     write,
 )
 from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
@@ -23,33 +23,39 @@ from cumulant.monitoring.policy import RetrainAction, RetrainEvidence, RetrainSt
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.monitoring.result import Judged
+    from cumulant.flows.monitoring.result import EvaluationResult
     from cumulant.ports.journal import Transaction
     from cumulant.project.project import Project
 
 #: makes alerts of what was found, in a transaction where there is one
-Tell = Callable[["Judged", "Transaction | None"], None]
+Tell = Callable[["EvaluationResult", "Transaction | None"], None]
 
 
-def decided(
-    project: Project, standing: Standing, evidence: RetrainEvidence, *, fresh: bool, waited: bool
+def decide_retraining(
+    project: Project, standing: MonitoringState, evidence: RetrainEvidence, *, fresh: bool, waited: bool
 ) -> tuple[RetrainState, RetrainAction]:
     """The rule's word. A look without a new window says nothing new of harm; only time may then ask, unless harm was
     a reason at the look before, which `waited` for something else, such as sound data.
     """
     terms = project.policies.monitoring.retrain
-    wanted, _ = read_wanted(project.journal(), project.name)
+    wanted, _ = read_request(project.journal(), project.name)
     if wanted is not None and wanted.open:
-        said = f"A training is on its way: {wanted.sentence}"
-        return standing.retrain, RetrainAction(do="nothing", trigger=None, sentence=said)
+        sentence = f"A training is on its way: {wanted.sentence}"
+        return standing.retrain, RetrainAction(do="nothing", trigger=None, sentence=sentence)
     if not (fresh or waited):
         terms = msgspec.structs.replace(terms, on_harm=False)
     state, action = decide(standing.retrain, evidence, terms)
     return (state if fresh or action.do == "train" else standing.retrain), action
 
 
-def remember(
-    context: Context, before: Standing | None, after: Standing, found: Judged, *, expect: int, tell: Tell
+def write_evaluation(
+    context: Context,
+    before: MonitoringState | None,
+    after: MonitoringState,
+    result: EvaluationResult,
+    *,
+    expect: int,
+    tell: Tell,
 ) -> None:
     """Write down what was counted, with its events, its alerts and the training that it asks for; what a look that saw
     nothing new would say again is not written. `before`: the watch as it was read; `expect`: its version.
@@ -57,37 +63,39 @@ def remember(
     Raises:
         LeaseHeldError: another process has looked meanwhile.
     """
-    fact = _fact(after, found)
-    after = msgspec.structs.replace(after, looked=said_by(fact))
+    fact = _fact(after, result)
+    after = msgspec.structs.replace(after, looked=event_values(fact))
     if before is not None and is_same(before, after):
-        tell(found, None)
+        tell(result, None)
         return
-    _, seen = read_wanted(context.project.journal(), found.model)
+    _, seen = read_request(context.project.journal(), result.model)
     with context.transaction() as transaction:
         if before is not None and before.version != after.version:
-            _, left = read_left(transaction, found.model, before.version)
-            write(transaction, WATCH, f"{found.model}/{before.version}", before, expect=left)
-        write(transaction, WATCH, found.model, after, expect=expect)
-        if found.fresh or before is None or before.looked != after.looked:
+            _, replaced = read_replaced(transaction, result.model, before.version)
+            write(transaction, WATCH, f"{result.model}/{before.version}", before, expect=replaced)
+        write(transaction, WATCH, result.model, after, expect=expect)
+        if result.fresh or before is None or before.looked != after.looked:
             transaction.emit(fact)
-        if found.action.do == "train":
-            _ask(transaction, found, expect=seen)
-        tell(found, transaction)
+        if result.action.do == "train":
+            _request_training(transaction, result, expect=seen)
+        tell(result, transaction)
 
 
-def _fact(after: Standing, found: Judged) -> PerformanceLooked:
-    last, action = found.harm, found.action
+def _fact(after: MonitoringState, result: EvaluationResult) -> PerformanceLooked:
+    last, action = result.harm, result.action
     return PerformanceLooked(
-        model=found.model, version=after.version, until=after.until.isoformat(), windows=found.fresh,
+        model=result.model, version=after.version, until=after.until.isoformat(), windows=result.fresh,
         word="cannot_tell" if last is None else last.word, change=None if last is None else last.kind,
         action=action.do, reason=action.sentence,
     )  # fmt: skip
 
 
-def _ask(transaction: Transaction, found: Judged, *, expect: int) -> None:
-    trigger, sentence = found.action.trigger, found.action.sentence
+def _request_training(transaction: Transaction, result: EvaluationResult, *, expect: int) -> None:
+    trigger, sentence = result.action.trigger, result.action.sentence
     assert trigger is not None
-    since = found.harm_since if trigger == "harm" else None
-    wanted = Wanted(asked=found.at, champion=found.version, trigger=trigger, sentence=sentence, since=since)
-    write(transaction, TRAINING, found.model, wanted, expect=expect)
-    transaction.emit(RetrainingAsked(model=found.model, champion=found.version, trigger=trigger, reason=sentence))
+    since = result.harm_since if trigger == "harm" else None
+    wanted = RetrainRequest(
+        requested=result.at, champion=result.version, trigger=trigger, sentence=sentence, since=since
+    )
+    write(transaction, TRAINING, result.model, wanted, expect=expect)
+    transaction.emit(RetrainingAsked(model=result.model, champion=result.version, trigger=trigger, reason=sentence))

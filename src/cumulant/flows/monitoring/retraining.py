@@ -16,7 +16,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.monitoring.state import TRAINING, Stage, Wanted, read_wanted, write
+from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, Stage, read_request, write
 from cumulant.flows.monitoring.training_alerts import RULE, of_training
 from cumulant.flows.release import store
 from cumulant.flows.release.start.start import start_release
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 ACTOR = Principal("service:monitor")
 
 
-def go_on(
+def continue_retraining(
     project: Project,
     *,
     principal: Principal,
@@ -41,7 +41,7 @@ def go_on(
     time: str | None = None,
     release: bool = True,
     progress: Progress = silent,
-) -> Wanted | None:
+) -> RetrainRequest | None:
     """Carry the training that is wanted as far as it goes; what became of it, or None where none is.
 
     What validation refuses is never learned from: the training fails with its words. What may pass by itself, such as a
@@ -55,41 +55,46 @@ def go_on(
         LeaseHeldError: another process is at it.
     """
     check(project.access(), principal, "model.train", project.name)
-    found, version = read_wanted(project.journal(), project.name)
-    if found is None or not found.open:
-        return found
-    if found.stage == "wanted":
-        found, version = _trained(project, found, version, principal, as_of=as_of, time=time, progress=progress)
-    if found.stage == "trained" and release:
-        found, version = _released(project, found, version, principal, progress=progress)
-    return found
+    request, version = read_request(project.journal(), project.name)
+    if request is None or not request.open:
+        return request
+    if request.stage == "wanted":
+        request, version = _train_stage(project, request, version, principal, as_of=as_of, time=time, progress=progress)
+    if request.stage == "trained" and release:
+        request, version = _release_stage(project, request, version, principal, progress=progress)
+    return request
 
 
-def _trained(
-    project: Project, wanted: Wanted, version: int, principal: Principal, *, as_of: datetime | None, time: str | None,
+def _train_stage(
+    project: Project, wanted: RetrainRequest, version: int, principal: Principal, *, as_of: datetime | None,
+    time: str | None,
     progress: Progress,
-) -> tuple[Wanted, int]:  # fmt: skip
+) -> tuple[RetrainRequest, int]:  # fmt: skip
     try:
-        made = _made(project, wanted, principal, as_of=as_of, time=time, progress=progress)
+        result = _train(project, wanted, principal, as_of=as_of, time=time, progress=progress)
     except CumulantError as error:
-        return _failed(project, wanted, version, principal, error)
-    name = f"{made.model.name}/{made.model.version}"
-    if not made.verdict.passed:
-        said = f"the gate refused {name}: {made.verdict.text}"
-        return _moved(project, wanted, version, principal, stage="refused", candidate=name, said=said)
-    if made.same_as is not None:
+        return _fail(project, wanted, version, principal, error)
+    name = f"{result.model.name}/{result.model.version}"
+    if not result.verdict.passed:
+        reason = f"the gate refused {name}: {result.verdict.text}"
+        return _move(project, wanted, version, principal, stage="refused", candidate=name, message=reason)
+    if result.same_as is not None:
         harmful = wanted.trigger == "harm"
         why = "it would lose as much" if harmful else "nothing new was learned"
-        said = f"{name} is the same model as the champion, {made.same_as}: {why}"
+        reason = f"{name} is the same model as the champion, {result.same_as}: {why}"
         stage: Stage = "refused" if harmful else "released"
-        return _moved(project, wanted, version, principal, stage=stage, candidate=name, said=said)
-    if made.promoted:
-        return _moved(project, wanted, version, principal, stage="released", candidate=name, said=f"{name} is champion")
-    return _moved(project, wanted, version, principal, stage="trained", candidate=name, said=f"{name} passed the gate")
+        return _move(project, wanted, version, principal, stage=stage, candidate=name, message=reason)
+    if result.promoted:
+        return _move(
+            project, wanted, version, principal, stage="released", candidate=name, message=f"{name} is champion"
+        )
+    return _move(
+        project, wanted, version, principal, stage="trained", candidate=name, message=f"{name} passed the gate"
+    )
 
 
-def _made(
-    project: Project, wanted: Wanted, principal: Principal, *, as_of: datetime | None, time: str | None,
+def _train(
+    project: Project, wanted: RetrainRequest, principal: Principal, *, as_of: datetime | None, time: str | None,
     progress: Progress,
 ) -> TrainResult:  # fmt: skip
     """The training; if the gate refuses its model, or it is the champion again, and it is known since when the champion
@@ -99,96 +104,103 @@ def _made(
 
     def trained(change: datetime | None) -> TrainResult:
         return train(
-            project, principal=principal, as_of=as_of, time=time, promote=not _asks(project),
+            project, principal=principal, as_of=as_of, time=time, promote=not _needs_approval(project),
             history=project.policies.monitoring.history, change=change, progress=progress,
         )  # fmt: skip
 
-    made = trained(None)
-    if (made.verdict.passed and made.same_as is None) or wanted.since is None:
-        return made
+    result = trained(None)
+    if (result.verdict.passed and result.same_as is None) or wanted.since is None:
+        return result
     try:
         return trained(wanted.since)
     except (DataError, UsageError):  # too few rows are new
-        return made
+        return result
 
 
-def _released(
-    project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
-) -> tuple[Wanted, int]:
+def _release_stage(
+    project: Project, wanted: RetrainRequest, version: int, principal: Principal, *, progress: Progress
+) -> tuple[RetrainRequest, int]:
     if not by_releases(project):
-        said = f"{wanted.candidate} is the candidate: `cumulant models alias {wanted.candidate} champion` promotes it"
-        return _moved(project, wanted, version, principal, stage="offered", said=said)
+        reason = f"{wanted.candidate} is the candidate: `cumulant models alias {wanted.candidate} champion` promotes it"
+        return _move(project, wanted, version, principal, stage="offered", message=reason)
     if not served(project):
-        return _noted(project, wanted, version, "nothing is served here yet: `cumulant up`, and the release begins")
-    return _begun(project, wanted, version, principal, progress=progress)
+        return _note(project, wanted, version, "nothing is served here yet: `cumulant up`, and the release begins")
+    return _begin_release(project, wanted, version, principal, progress=progress)
 
 
-def _begun(
-    project: Project, wanted: Wanted, version: int, principal: Principal, *, progress: Progress
-) -> tuple[Wanted, int]:
+def _begin_release(
+    project: Project, wanted: RetrainRequest, version: int, principal: Principal, *, progress: Progress
+) -> tuple[RetrainRequest, int]:
     """The release begun; where it cannot begin now, why it waits."""
-    if (earlier := _earlier(project, wanted)) is not None:
-        said = _told(project, wanted)
-        return _moved(project, wanted, version, principal, stage="released", release=earlier, said=said)
+    if (earlier := _earlier_release(project, wanted)) is not None:
+        reason = _release_text(project, wanted)
+        return _move(project, wanted, version, principal, stage="released", release=earlier, message=reason)
     try:
         begun = start_release(
-            project, str(wanted.candidate), principal=principal, approval=_asks(project), progress=progress
+            project, str(wanted.candidate), principal=principal, approval=_needs_approval(project), progress=progress
         )
     except (RetryableError, RefusedError, UsageError) as error:
-        return _failed(project, wanted, version, principal, error)
+        return _fail(project, wanted, version, principal, error)
     release = begun.waits_for if begun.release is None else begun.release.id
-    said = _told(project, wanted, after=begun.waits_for)
-    return _moved(project, wanted, version, principal, stage="released", release=release, said=said)
+    reason = _release_text(project, wanted, after=begun.waits_for)
+    return _move(project, wanted, version, principal, stage="released", release=release, message=reason)
 
 
-def _earlier(project: Project, wanted: Wanted) -> str | None:
+def _earlier_release(project: Project, wanted: RetrainRequest) -> str | None:
     """The release that an attempt began which was cut off before it could say so. It may be over by now."""
     number = str(wanted.candidate).rpartition("/")[2]
-    found = store.every(project.journal(), project.name)
-    return next((one.id for one in found if one.candidate.version == number and one.begun >= wanted.asked), None)
+    releases = store.every(project.journal(), project.name)
+    return next(
+        (
+            release.id
+            for release in releases
+            if release.candidate.version == number and release.begun >= wanted.requested
+        ),
+        None,
+    )
 
 
-def _told(project: Project, wanted: Wanted, *, after: str | None = None) -> str:
-    said = f"{wanted.candidate} is being released" if after is None else f"{wanted.candidate} is released after {after}"
-    asked = _asks(project) or project.policies.release.approval is not None
-    return said + ("; it waits for `cumulant release approve` on its way" if asked else "")
+def _release_text(project: Project, wanted: RetrainRequest, *, after: str | None = None) -> str:
+    text = f"{wanted.candidate} is being released" if after is None else f"{wanted.candidate} is released after {after}"
+    approval = _needs_approval(project) or project.policies.release.approval is not None
+    return text + ("; it waits for `cumulant release approve` on its way" if approval else "")
 
 
-def _asks(project: Project) -> bool:
+def _needs_approval(project: Project) -> bool:
     return project.policies.monitoring.retrain_approval
 
 
-def _failed(
-    project: Project, wanted: Wanted, version: int, principal: Principal, error: CumulantError
-) -> tuple[Wanted, int]:
-    said = project.vault.redact(error.message)
+def _fail(
+    project: Project, wanted: RetrainRequest, version: int, principal: Principal, error: CumulantError
+) -> tuple[RetrainRequest, int]:
+    reason = project.vault.redact(error.message)
     if isinstance(error, RetryableError):  # however long it takes: the training stays wanted
-        return _noted(project, wanted, version, said)
-    return _moved(project, wanted, version, principal, stage="failed", said=said)
+        return _note(project, wanted, version, reason)
+    return _move(project, wanted, version, principal, stage="failed", message=reason)
 
 
-def _noted(project: Project, wanted: Wanted, version: int, said: str) -> tuple[Wanted, int]:
+def _note(project: Project, wanted: RetrainRequest, version: int, reason: str) -> tuple[RetrainRequest, int]:
     """Nothing has moved, and why."""
-    held = msgspec.structs.replace(wanted, said=said)
-    return held, _written(project, held, version, ACTOR)
+    noted = msgspec.structs.replace(wanted, message=reason)
+    return noted, _write(project, noted, version, ACTOR)
 
 
-def _moved(
-    project: Project, wanted: Wanted, version: int, principal: Principal, **changes: object
-) -> tuple[Wanted, int]:
-    held = msgspec.structs.replace(wanted, **changes)
+def _move(
+    project: Project, wanted: RetrainRequest, version: int, principal: Principal, **changes: object
+) -> tuple[RetrainRequest, int]:
+    moved = msgspec.structs.replace(wanted, **changes)
     fact = RetrainingMoved(
-        model=project.name, stage=held.stage, candidate=held.candidate, release=held.release, reason=held.said
+        model=project.name, stage=moved.stage, candidate=moved.candidate, release=moved.release, reason=moved.message
     )
-    return held, _written(project, held, version, principal, fact)
+    return moved, _write(project, moved, version, principal, fact)
 
 
-def _written(project: Project, held: Wanted, version: int, principal: Principal, *facts: Fact) -> int:
+def _write(project: Project, wanted: RetrainRequest, version: int, principal: Principal, *facts: Fact) -> int:
     """The row's new version. What is to be told of it is told with it, or neither is."""
-    found, scope = of_training(project.name, held), (project.name, RULE)
+    findings, scope = of_training(project.name, wanted), (project.name, RULE)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        after = write(transaction, TRAINING, project.name, held, expect=version)
+        after = write(transaction, TRAINING, project.name, wanted, expect=version)
         for fact in facts:
             transaction.emit(fact)
-        observe(project, found, principal=principal, looked=[scope], within=transaction)
+        observe(project, findings, principal=principal, looked=[scope], within=transaction)
     return after

@@ -14,10 +14,10 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros
 from cumulant.flows.alerting.alerts import observe
-from cumulant.flows.monitoring.evaluation import judge_served
-from cumulant.flows.monitoring.monitor import Asked, Monitored, monitor_project
-from cumulant.flows.monitoring.result import Judged, span_of
-from cumulant.flows.monitoring.state import read_wanted
+from cumulant.flows.monitoring.evaluation import evaluate_served
+from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult, monitor_project
+from cumulant.flows.monitoring.result import EvaluationResult, span_of
+from cumulant.flows.monitoring.state import read_request
 from cumulant.flows.monitoring.training_alerts import RULE, of_training
 from cumulant.flows.serving.predictions import log_folder
 from cumulant.monitoring.drift.words import sentence
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _RULES = ("loss", "estimated_loss", "outcome", "feed", RULE)
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class MonitorFinding(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that a round found. `effect`: of a change of rows or labels the Jensen-Shannon distance or share, of a
     loss what it is above the bar. Losses are means of a row since then; `retrained`: it led to a training.
     """
@@ -50,31 +50,31 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     loss_measured: float | None
 
 
-class Round(msgspec.Struct, frozen=True, kw_only=True):
+class MonitorRun(msgspec.Struct, frozen=True, kw_only=True):
     """What one round found and what the rule said."""
 
     at: datetime
     model: str
     version: str
-    findings: tuple[Seen, ...]
-    judged: Judged
-    drift: Monitored | None
+    findings: tuple[MonitorFinding, ...]
+    judged: EvaluationResult
+    drift: MonitorResult | None
     action: RetrainAction
 
     @property
     def alarming(self) -> bool:
         """Whether anything that goes on was found."""
-        return any(one.active for one in self.findings)
+        return any(finding.active for finding in self.findings)
 
 
-def watch_round(
+def run_monitoring(
     project: Project,
     *,
     principal: Principal,
     at: datetime | None = None,
     progress: Progress = silent,
     clock: Clock | None = None,
-) -> Round:
+) -> MonitorRun:
     """Look once. Alerts are on their way when it returns; a training that the rule wants is noted, not begun.
 
     `at`: only the rows of before, the labels that were known and the windows that had ended by then.
@@ -99,7 +99,7 @@ def watch_round(
     progress("rows")
     drifted = monitor_project(
         project,
-        Asked(predictions=folder, reference=None, before=at),
+        MonitorRequest(predictions=folder, reference=None, before=at),
         folder,
         project.policies.monitoring.drift,
         principal=principal,
@@ -107,55 +107,56 @@ def watch_round(
         progress=progress,
     )
 
-    def tell(judged: Judged, within: Transaction | None) -> None:
-        wanted, _ = read_wanted(within or project.journal(), project.name)
-        found = (*_alerting(project.name, judged), *of_training(project.name, wanted, judged.version))
+    def tell(judged: EvaluationResult, within: Transaction | None) -> None:
+        wanted, _ = read_request(within or project.journal(), project.name)
+        findings = (*_alerting(project.name, judged), *of_training(project.name, wanted, judged.version))
         scopes = [(project.name, rule) for rule in _RULES]
-        observe(project, found, principal=principal, looked=scopes, at=at, within=within, clock=clock)
+        observe(project, findings, principal=principal, looked=scopes, at=at, within=within, clock=clock)
 
-    judged = judge_served(project, drifted, principal=principal, tell=tell, at=at, progress=progress, clock=clock)
-    return Round(
-        at=judged.at, model=judged.model, version=judged.version, findings=tuple(_seen(drifted, judged)),
+    judged = evaluate_served(project, drifted, principal=principal, tell=tell, at=at, progress=progress, clock=clock)
+    return MonitorRun(
+        at=judged.at, model=judged.model, version=judged.version, findings=tuple(_findings(drifted, judged)),
         judged=judged, drift=drifted, action=judged.action,
     )  # fmt: skip
 
 
-def _seen(drifted: Monitored, judged: Judged) -> Iterator[Seen]:
+def _findings(drifted: MonitorResult, judged: EvaluationResult) -> Iterator[MonitorFinding]:
     trained, harm = judged.action.do == "train", judged.harm
     if judged.fault is not None:
         yield _with_losses(judged, feature="sources", kind="data_fault", since=judged.at, says=judged.fault)
     if harm is not None and harm.word == "worse":
-        worst = [one for one in harm.findings if one.word == "worse"]
+        worst = [finding for finding in harm.findings if finding.word == "worse"]
         yield _with_losses(
             judged, feature="loss", kind=harm.kind or "quality", says=harm.sentence, retrained=trained,
-            since=min(one.since for one in worst if one.since is not None),
-            effect=max((one.excess for one in worst if one.excess is not None), default=None),
+            since=min(finding.since for finding in worst if finding.since is not None),
+            effect=max((finding.excess for finding in worst if finding.excess is not None), default=None),
         )  # fmt: skip
     if judged.estimate is not None and judged.estimate.word == "worse":
         yield _with_losses(
             judged, feature="estimated_loss", kind="quality", since=span_of(judged), says=_of_estimate(judged),
             effect=judged.estimate.value - (judged.reference_loss or 0.0), retrained=trained,
         )  # fmt: skip
-    for one in (*drifted.findings, *judged.outcomes):
+    for finding in (*drifted.findings, *judged.outcomes):
         yield _with_losses(
-            judged, feature=one.feature, kind=one.kind, effect=one.effect, active=one.active,
-            since=from_micros(one.since.start) if one.since.timed else judged.at, says=sentence(one, examples=False),
-            retrained=trained and one.active and one.kind not in ("data_fault", "volume"),
+            judged, feature=finding.feature, kind=finding.kind, effect=finding.effect, active=finding.active,
+            since=from_micros(finding.since.start) if finding.since.timed else judged.at,
+            says=sentence(finding, examples=False),
+            retrained=trained and finding.active and finding.kind not in ("data_fault", "volume"),
         )  # fmt: skip
 
 
 def _with_losses(
-    judged: Judged, *, feature: str, kind: str, since: datetime, says: str, effect: float | None = None,
+    judged: EvaluationResult, *, feature: str, kind: str, since: datetime, says: str, effect: float | None = None,
     active: bool = True, retrained: bool = False,
-) -> Seen:  # fmt: skip
+) -> MonitorFinding:  # fmt: skip
     estimated, measured = judged.losses_since(since)
-    return Seen(
+    return MonitorFinding(
         feature=feature, kind=kind, effect=effect, since=since, active=active, says=says, retrained=retrained,
         loss_estimated=estimated, loss_measured=measured,
     )  # fmt: skip
 
 
-def _alerting(model: str, judged: Judged) -> Iterator[Finding]:
+def _alerting(model: str, judged: EvaluationResult) -> Iterator[Finding]:
     if judged.fault is not None:
         yield Finding(
             model=model, rule="feed", subject="sources", kind="data_fault", moved=judged.fault, since=judged.at,
@@ -168,40 +169,43 @@ def _alerting(model: str, judged: Judged) -> Iterator[Finding]:
             moved=_of_estimate(judged),
             next="wait for labels, which decide; or have some rows reviewed",
         )  # fmt: skip
-    for one in judged.outcomes:
-        if one.active:
-            yield _of_outcome(model, judged, one)
+    for finding in judged.outcomes:
+        if finding.active:
+            yield _of_outcome(model, judged, finding)
 
 
-def _of_estimate(judged: Judged) -> str:
-    said = judged.estimate
-    assert said is not None
+def _of_estimate(judged: EvaluationResult) -> str:
+    estimate = judged.estimate
+    assert estimate is not None
     return (
-        f"without labels, the model is estimated to lose {said.value:.3g} [{said.low:.3g}, {said.high:.3g}] "
-        f"a prediction, against {judged.reference_loss or 0:.3g} on its test rows"
+        f"without labels, the model is estimated to lose {estimate.value:.3g} "
+        f"[{estimate.low:.3g}, {estimate.high:.3g}] a prediction, "
+        f"against {judged.reference_loss or 0:.3g} on its test rows"
     )
 
 
-def _of_harm(model: str, judged: Judged) -> Iterator[Finding]:
+def _of_harm(model: str, judged: EvaluationResult) -> Iterator[Finding]:
     harm = judged.harm
     if harm is None:
         return
     if harm.word == "worse":
-        worst = [one for one in harm.findings if one.word == "worse"]
+        worst = [finding for finding in harm.findings if finding.word == "worse"]
         yield Finding(
             model=model, rule="loss", subject="loss", kind=harm.kind or "quality", moved=harm.sentence,
-            since=min(one.since for one in worst if one.since is not None),
-            cost="; ".join(f"{one.excess:.3g} a prediction above {one.question}" for one in worst if one.excess),
+            since=min(finding.since for finding in worst if finding.since is not None),
+            cost="; ".join(
+                f"{finding.excess:.3g} a prediction above {finding.question}" for finding in worst if finding.excess
+            ),
             next=judged.action.sentence,
         )  # fmt: skip
 
 
-def _of_outcome(model: str, judged: Judged, one: DriftFinding) -> Finding:
+def _of_outcome(model: str, judged: EvaluationResult, finding: DriftFinding) -> Finding:
     harm = judged.harm
-    held = "" if harm is None or harm.word == "worse" else " No loss above what a recent refit would have is shown."
+    addition = "" if harm is None or harm.word == "worse" else " No loss above what a recent refit would have is shown."
     return Finding(
-        model=model, rule="outcome", subject=one.feature, kind=one.kind,
-        moved=f"what becomes of predictions has changed: {sentence(one, examples=False)}",
-        since=from_micros(one.since.start),
-        next=f"see whether the change stays; {judged.action.sentence}{held}",
+        model=model, rule="outcome", subject=finding.feature, kind=finding.kind,
+        moved=f"what becomes of predictions has changed: {sentence(finding, examples=False)}",
+        since=from_micros(finding.since.start),
+        next=f"see whether the change stays; {judged.action.sentence}{addition}",
     )  # fmt: skip

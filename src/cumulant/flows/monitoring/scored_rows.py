@@ -74,7 +74,7 @@ class ScoredRows:
         self, since: datetime | None = None, until: datetime | None = None
     ) -> Iterator[list[tuple[PredictionWindow, pl.DataFrame]]]:
         """As `windows`, short ones together: what reads the log reads it for a group."""
-        return window_parts(self.windows(since, until), min(_HELD, _TOGETHER), frame=lambda one: one[1])
+        return window_parts(self.windows(since, until), min(_HELD, _TOGETHER), frame=lambda pair: pair[1])
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -89,11 +89,11 @@ class ScoredRows:
             return {}
         rows = _sorted(pl.concat(self._held))
         self._held = []
-        found, begin = {}, 0
+        frames, begin = {}, 0
         for start, count in rows[_START].rle().struct.unnest().select("value", "len").iter_rows():
-            found[start] = rows.slice(begin, count).drop(_FILE, _START)
+            frames[start] = rows.slice(begin, count).drop(_FILE, _START)
             begin += count
-        return found
+        return frames
 
     def _window(self, start: int) -> pl.DataFrame:
         if not self._on_disk:

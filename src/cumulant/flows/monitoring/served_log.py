@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from cumulant.core.plan import Field, Source
     from cumulant.core.servable import Task
     from cumulant.data.parts.spill import Spill
-    from cumulant.flows.monitoring.reference import Served
+    from cumulant.flows.monitoring.reference import ServedReference
     from cumulant.project.project import Project
 
 #: rows of a day depend on each other
@@ -54,7 +54,7 @@ _KNOWN = ["version", MOMENT, "time", "score", "decision", "value", "weight", *ID
 
 
 @dataclass(frozen=True, kw_only=True)
-class Model:
+class ServedModel:
     """What the served model answers, and of what. `positive`: the class whose probability is the score; None for a
     number and for several classes.
     """
@@ -75,14 +75,14 @@ class Model:
         return self.task == "multiclass"
 
 
-def model_of(project: Project, served: Served) -> Model:
+def model_of(project: Project, served: ServedReference) -> ServedModel:
     """What the version answers."""
     from cumulant.servable.folder import load_description
     from cumulant.servable.scorer import labels
 
     described = load_description(servable_folder(project, served.version))
     assert isinstance(described, Servable)
-    return Model(
+    return ServedModel(
         name=served.version.name,
         task=described.task,
         classes=labels(described),
@@ -94,7 +94,7 @@ def model_of(project: Project, served: Served) -> Model:
 def scored(
     project: Project,
     schema: LabelSchema,
-    model: Model,
+    model: ServedModel,
     *,
     since: datetime,
     at: datetime,
@@ -118,49 +118,49 @@ def scored(
     return _cache(project, schema, model).rows(begin, since=since.date(), at=at)
 
 
-def _cache(project: Project, schema: LabelSchema, model: Model) -> JoinCache:
+def _cache(project: Project, schema: LabelSchema, model: ServedModel) -> JoinCache:
     """The join of the project's log and labels, of which only what has changed since the last look is made again."""
     root = project.state / "monitoring" / "rows"
-    classes = [[type(one).__name__, one] for one in model.classes]
+    classes = [[type(label).__name__, label] for label in model.classes]
     key = digest([model.name, model.task, classes, msgspec.to_builtins(schema.key), __version__])[:32]
     remove_oldest(root, key)
-    return JoinCache(outcomes_of(project, schema), root / key, partial(_told, model=model))
+    return JoinCache(outcomes_of(project, schema), root / key, partial(_counted_rows, model=model))
 
 
-def _told(frame: pl.DataFrame, model: Model) -> pl.DataFrame:
+def _counted_rows(frame: pl.DataFrame, model: ServedModel) -> pl.DataFrame:
     """The rows that monitoring counts, with what was decided."""
     own = frame.filter((pl.col("model") == model.name) & ~pl.col("shadow"))
     if model.several:
         rows = own.with_columns(_probabilities(own["outputs"], model), _places(own["label"], model))
     else:
         rows = own.filter(pl.col("score").is_not_null() & pl.col("score").is_finite())
-    said = pl.col("outputs").str.json_path_match("$.prediction").str.to_lowercase()
-    decision = pl.lit(None, pl.Boolean) if model.positive is None else said == str(model.positive).lower()
+    prediction = pl.col("outputs").str.json_path_match("$.prediction").str.to_lowercase()
+    decision = pl.lit(None, pl.Boolean) if model.positive is None else prediction == str(model.positive).lower()
     return rows.with_columns(pl.coalesce("event_time", "time").alias(MOMENT), decision.alias("decision")).select(_KNOWN)
 
 
-def _probabilities(outputs: pl.Series, model: Model) -> pl.Series:
+def _probabilities(outputs: pl.Series, model: ServedModel) -> pl.Series:
     """[n] arrays of the probabilities of all classes; null where an answer does not tell them."""
-    found = np.full((len(outputs), len(model.classes)), np.nan)
+    values = np.full((len(outputs), len(model.classes)), np.nan)
     for place, text in enumerate(outputs):
-        said = class_probabilities(read_outputs(text), model.classes)
-        if said is not None:
-            found[place] = said
-    found = rounded(found)
-    whole = are_probabilities(found)
+        probabilities = class_probabilities(read_outputs(text), model.classes)
+        if probabilities is not None:
+            values[place] = probabilities
+    values = rounded(values)
+    whole = are_probabilities(values)
     kind = pl.Array(pl.Float64, len(model.classes))
-    scores = [row if good else None for row, good in zip(found.tolist(), whole, strict=True)]
+    scores = [row if good else None for row, good in zip(values.tolist(), whole, strict=True)]
     return pl.Series("score", scores, dtype=kind)
 
 
-def _places(labels: pl.Series, model: Model) -> pl.Series:
+def _places(labels: pl.Series, model: ServedModel) -> pl.Series:
     """[n] the place of each label's class; labels are JSON, as they are kept."""
-    named = [msgspec.json.encode(one).decode() for one in model.classes]
+    named = [msgspec.json.encode(label).decode() for label in model.classes]
     places = [float(place) for place in range(len(named))]
     return labels.replace_strict(named, places, default=None, return_dtype=pl.Float64).alias("value")
 
 
-def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
+def row_references(project: Project, model: ServedModel, rows: pl.DataFrame) -> pl.Series:
     """By what each of `rows` is found among the rows of the sources: all fields of its request and the moment; null
     where a field has no value. Rows that are asked alike are answered alike, so that any of them will do.
 
@@ -179,18 +179,18 @@ def refs(project: Project, model: Model, rows: pl.DataFrame) -> pl.Series:
         # A join takes memory by all rows that it looks among, and a batch of the log is of a short time.
         near = wanted.filter(pl.col("time").is_between(frame["time"].min(), frame["time"].max()))
         parts.append(frame.join(near, on=IDENTITY).select(_PLACE, REF))
-    found = pl.concat(parts).unique(_PLACE)
-    return wanted.select(_PLACE).join(found, on=_PLACE, how="left", maintain_order="left")[REF]
+    matched = pl.concat(parts).unique(_PLACE)
+    return wanted.select(_PLACE).join(matched, on=_PLACE, how="left", maintain_order="left")[REF]
 
 
-def asked(project: Project, fields: Sequence[Field], rows: pl.DataFrame) -> pl.DataFrame:
+def request_values(project: Project, fields: Sequence[Field], rows: pl.DataFrame) -> pl.DataFrame:
     """[n] what the requests of `rows` held in `fields` that are flags, numbers or texts; null where they did not.
 
     Raises:
         StorageError: the log cannot be read.
     """
     wanted = rows.select(IDENTITY)
-    schema = {one.name: _HELD[one.dtype] for one in fields}
+    schema = {field.name: _HELD[field.dtype] for field in fields}
     parts = [pl.DataFrame(schema={**wanted.schema, **{f"asked.{name}": kind for name, kind in schema.items()}})]
     if rows.height:
         since, until = rows["time"].min(), rows["time"].max()
@@ -198,14 +198,14 @@ def asked(project: Project, fields: Sequence[Field], rows: pl.DataFrame) -> pl.D
         assert isinstance(until, datetime)
         for frame in scan_log(project.state / FOLDER, (), since=since, until=until + timedelta(microseconds=1)):
             part = frame.select(*IDENTITY, "request").join(wanted, on=IDENTITY, how="semi")
-            said = requests(part)
-            held = (
-                pl.Series(f"asked.{name}", [one.get(name) for one in said], dtype=kind, strict=False)
+            contents = requests(part)
+            columns = (
+                pl.Series(f"asked.{name}", [field.get(name) for field in contents], dtype=kind, strict=False)
                 for name, kind in schema.items()
             )
-            parts.append(part.select(IDENTITY).with_columns(held))
-    found = wanted.join(pl.concat(parts).unique(IDENTITY), on=IDENTITY, how="left", maintain_order="left")
-    return found.select(pl.col(f"asked.{name}").alias(name) for name in schema)
+            parts.append(part.select(IDENTITY).with_columns(columns))
+    values = wanted.join(pl.concat(parts).unique(IDENTITY), on=IDENTITY, how="left", maintain_order="left")
+    return values.select(pl.col(f"asked.{name}").alias(name) for name in schema)
 
 
 def predictions(rows: pl.DataFrame, window: timedelta) -> PredictionRows:
@@ -223,37 +223,37 @@ def predictions(rows: pl.DataFrame, window: timedelta) -> PredictionRows:
     )
 
 
-def tested_rows(served: Served) -> pl.DataFrame:
+def tested_rows(served: ServedReference) -> pl.DataFrame:
     """The test rows of the version's training, which it never saw, as the reference has them: with its answers and the
     truth. Rows without times are of one moment.
     """
-    found = pl.read_parquet(served.path).filter(pl.col(served.truth).is_not_null())
-    if MOMENT not in found.columns:
-        return found.with_columns(pl.lit(EPOCH).alias(MOMENT))
-    return found.filter(pl.col(MOMENT).is_not_null())
+    rows = pl.read_parquet(served.path).filter(pl.col(served.truth).is_not_null())
+    if MOMENT not in rows.columns:
+        return rows.with_columns(pl.lit(EPOCH).alias(MOMENT))
+    return rows.filter(pl.col(MOMENT).is_not_null())
 
 
-def tested(rows: pl.DataFrame, truth: str, model: Model, window: timedelta) -> PredictionRows:
+def test_predictions(rows: pl.DataFrame, truth: str, model: ServedModel, window: timedelta) -> PredictionRows:
     """`tested_rows`, whose truth is in the column `truth`, as predictions. Rows without times each stand alone."""
     decision = pl.lit(None, pl.Boolean)
     if model.several:
-        names = [str(one) for one in model.classes]
-        said = rows[f"{ANSWER}probabilities"].struct.unnest().select(names).to_numpy()
-        score = pl.Series("score", said, dtype=pl.Array(pl.Float64, len(names)))
+        names = [str(label) for label in model.classes]
+        probabilities = rows[f"{ANSWER}probabilities"].struct.unnest().select(names).to_numpy()
+        score = pl.Series("score", probabilities, dtype=pl.Array(pl.Float64, len(names)))
         known = rows[truth].replace_strict(list(model.classes), list(range(len(names))))
     elif model.positive is not None:
         score, known = rows[f"{ANSWER}probability"], rows[truth] == model.positive
         decision = pl.col(f"{ANSWER}prediction") == model.positive
     else:
         score, known = rows[f"{ANSWER}prediction"], rows[truth]
-    held = predictions(
+    answered = predictions(
         rows.select(
             pl.col(MOMENT), score.alias("score"), decision.alias("decision"), known.cast(pl.Float64).alias("value"),
             pl.lit(None, pl.Float64).alias("weight"),
         ),
         window,
     )  # fmt: skip
-    return replace(held, cluster=None) if (held.time == _EPOCH).all() else held
+    return replace(answered, cluster=None) if (answered.time == _EPOCH).all() else answered
 
 
 def floored(when: datetime, window: timedelta) -> datetime:
@@ -261,7 +261,7 @@ def floored(when: datetime, window: timedelta) -> datetime:
     return from_micros(to_micros(when) // micros(window) * micros(window))
 
 
-def label_delay(project: Project, served: Served, model: Model) -> timedelta:
+def label_delay(project: Project, served: ServedReference, model: ServedModel) -> timedelta:
     """How long labels take: as the sources declare it. Where that stands in a column, what it was in training: between
     the rows learned from and the test rows lies the time that labels needed to become known.
     """

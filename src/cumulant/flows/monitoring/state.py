@@ -23,7 +23,7 @@ WATCH, TRAINING = "watch", "watch_training"
 Stage = Literal["wanted", "trained", "released", "offered", "refused", "failed"]
 
 
-class Passed(msgspec.Struct, frozen=True, kw_only=True):
+class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One window of the served model. Losses are means of a row; what is not known (yet) is None.
 
     estimated, low, high: what its scores said of its loss before labels came, with 95%. refit: what a recent refit
@@ -43,12 +43,12 @@ class Passed(msgspec.Struct, frozen=True, kw_only=True):
     word: str = "cannot_tell"
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     """The watch over `version`. Windows up to `until` are judged; `windows` are the newest of them.
 
-    harm: the sums of `performance.Watch`; None where there is no reference of its loss. told: the `performance.Harm` of
-    the newest of them that had labels. labels: those that are new since the version was trained. looked: what the
-    newest event of a look said; a look that would say the same says nothing.
+    harm: the sums of `performance.Watch`; None where there is no reference of its loss. last_harm: the
+    `performance.Harm` of the newest of them that had labels. labels: those that are new since the version was trained.
+    looked: the newest event of a look; a look with the same values emits none.
     """
 
     version: str
@@ -56,30 +56,30 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime
     retrain: RetrainState
     harm: dict[str, object] | None = None
-    told: dict[str, object] | None = None
-    windows: tuple[Passed, ...] = ()
+    last_harm: dict[str, object] | None = None
+    windows: tuple[WindowRecord, ...] = ()
     labels: int = 0
     looked: dict[str, object] = {}
 
     @property
     def shown(self) -> Harm | None:
         """What the newest judged window has shown: it holds until another one is judged."""
-        return None if self.told is None else msgspec.convert(self.told, Harm)
+        return None if self.last_harm is None else msgspec.convert(self.last_harm, Harm)
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     """A training that the rule asked for, and how far it has come. `candidate`: the version that it made. `since`: of
     harm, since when the champion loses more.
     """
 
-    asked: datetime
+    requested: datetime
     champion: str
     trigger: Trigger
     sentence: str
     stage: Stage = "wanted"
     candidate: str | None = None
     release: str | None = None
-    said: str = ""
+    message: str = ""
     since: datetime | None = None
 
     @property
@@ -89,29 +89,31 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plain(harm: Harm | None) -> dict[str, object] | None:
-    """As `Standing.told` holds it."""
+    """As `Standing.last_harm` holds it."""
     return None if harm is None else cast("dict[str, object]", msgspec.to_builtins(harm))
 
 
-def read_standing(journal: Journal, model: str) -> tuple[Standing | None, int]:
+def read_state(journal: Journal, model: str) -> tuple[MonitoringState | None, int]:
     """The watch and the version of its row."""
     row = journal.get(WATCH, model)
-    return (None, 0) if row is None else (msgspec.convert(row.value, Standing), row.version)
+    return (None, 0) if row is None else (msgspec.convert(row.value, MonitoringState), row.version)
 
 
-def read_left(journal: Journal | Transaction, model: str, version: str) -> tuple[Standing | None, int]:
+def read_replaced(journal: Journal | Transaction, model: str, version: str) -> tuple[MonitoringState | None, int]:
     """The watch over a version as it was when another one began to serve, and the version of its row."""
     row = journal.get(WATCH, f"{model}/{version}")
-    return (None, 0) if row is None else (msgspec.convert(row.value, Standing), row.version)
+    return (None, 0) if row is None else (msgspec.convert(row.value, MonitoringState), row.version)
 
 
-def read_wanted(journal: Journal | Transaction, model: str) -> tuple[Wanted | None, int]:
+def read_request(journal: Journal | Transaction, model: str) -> tuple[RetrainRequest | None, int]:
     """The newest training that was asked for, and the version of its row."""
     row = journal.get(TRAINING, model)
-    return (None, 0) if row is None else (msgspec.convert(row.value, Wanted), row.version)
+    return (None, 0) if row is None else (msgspec.convert(row.value, RetrainRequest), row.version)
 
 
-def write(transaction: Transaction, kind: str, model: str, value: Standing | Wanted, *, expect: int) -> int:
+def write(
+    transaction: Transaction, kind: str, model: str, value: MonitoringState | RetrainRequest, *, expect: int
+) -> int:
     """The row's new version. Raises LeaseHeldError where somebody else has written meanwhile."""
     try:
         return transaction.put(kind, model, msgspec.to_builtins(value), expect=expect).version
@@ -123,12 +125,12 @@ def write(transaction: Transaction, kind: str, model: str, value: Standing | Wan
         ) from error  # fmt: skip
 
 
-def said_by(fact: PerformanceLooked) -> dict[str, object]:
+def event_values(fact: PerformanceLooked) -> dict[str, object]:
     """What an event of a look says, but for how much was new."""
-    told = cast("dict[str, object]", msgspec.to_builtins(fact))
-    return {name: value for name, value in told.items() if name != "windows"}
+    fields = cast("dict[str, object]", msgspec.to_builtins(fact))
+    return {name: value for name, value in fields.items() if name != "windows"}
 
 
-def is_same(one: Standing, other: Standing) -> bool:
+def is_same(state: MonitoringState, other: MonitoringState) -> bool:
     """Whether both are written alike: what was read is of lists where what was made is of tuples."""
-    return msgspec.json.encode(one) == msgspec.json.encode(other)
+    return msgspec.json.encode(state) == msgspec.json.encode(other)

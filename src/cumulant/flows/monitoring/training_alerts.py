@@ -9,12 +9,12 @@ from cumulant.alerting.alert_state import Finding
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cumulant.flows.monitoring.state import Wanted
+    from cumulant.flows.monitoring.state import RetrainRequest
 
 RULE = "retraining"
 
 
-def of_training(model: str, wanted: Wanted | None, champion: str | None = None) -> Iterator[Finding]:
+def of_training(model: str, wanted: RetrainRequest | None, champion: str | None = None) -> Iterator[Finding]:
     """A training that came to nothing, until the next one is asked for; or a version that waits for approval, until
     another one than `champion` is served (None: it is still that of the training).
     """
@@ -22,13 +22,13 @@ def of_training(model: str, wanted: Wanted | None, champion: str | None = None) 
         return
     if wanted.stage in ("refused", "failed"):
         yield Finding(
-            model=model, rule=RULE, subject="training", kind="quality", since=wanted.asked,
-            moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.said}",
+            model=model, rule=RULE, subject="training", kind="quality", since=wanted.requested,
+            moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.message}",
             next="read `cumulant runs list`; train by hand once the cause is fixed",
         )  # fmt: skip
     if wanted.stage == "offered" and champion in (None, wanted.champion):
         yield Finding(
-            model=model, rule=RULE, subject="training", kind="quality", since=wanted.asked,
-            moved=f"a version was trained ({wanted.sentence}) and waits for approval: {wanted.said}",
+            model=model, rule=RULE, subject="training", kind="quality", since=wanted.requested,
+            moved=f"a version was trained ({wanted.sentence}) and waits for approval: {wanted.message}",
             next="compare it with `cumulant models compare`, then move the alias or leave it",
         )  # fmt: skip

@@ -46,7 +46,7 @@ _POSTED = "posted"
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True):
+class IntakeSource(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one file. `error` says why nothing of it was taken in."""
 
     name: str
@@ -59,7 +59,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 class Intake(msgspec.Struct, frozen=True, kw_only=True):
     """What came of one call: the files, what servers were told, and predictions that now have a label."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[IntakeSource, ...]
     posted: int
     labelled: int
     pairs: int
@@ -100,9 +100,9 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
 
     Without `folder` it is the champion's, else the newest version's, of the registry.
     """
-    training, described = project.spec.training, _described(project, folder)
+    training, described = project.spec.training, _model_description(project, folder)
     plan = None if described is None else described.plan
-    declared = _declared(project, training, None if plan is None else plan.entity)
+    declared = _entity_source(project, training, None if plan is None else plan.entity)
     fields = {} if plan is None else {field.name: field for field in plan.sources[plan.entity].fields}
     target = None if training is None else target_of(training, fields)
     schema = LabelSchema(
@@ -136,7 +136,7 @@ def _known(declared: SourceSpec, target: Node | None, fields: Mapping[str, Field
     return fields.get(column) or Field(column, "time", zone=zone)
 
 
-def _declared(project: Project, training: TrainingSpec | None, entity: str | None = None) -> SourceSpec:
+def _entity_source(project: Project, training: TrainingSpec | None, entity: str | None = None) -> SourceSpec:
     """The source that holds the target: `entity`, else the declared or the only one; an empty one where none does."""
     sources = project.spec.data
     named = entity or (training.source if training is not None else None)
@@ -145,15 +145,15 @@ def _declared(project: Project, training: TrainingSpec | None, entity: str | Non
     return sources.get(named or "", SourceSpec())
 
 
-def _described(project: Project, folder: Path | None = None) -> Servable | None:
+def _model_description(project: Project, folder: Path | None = None) -> Servable | None:
     """The servable in `folder`, else the champion's or newest version's; None without one, and for a foreign model."""
     try:
         from cumulant.servable.folder import load_description
 
-        found = load_description(folder or servable_folder(project, _version(project)))
+        description = load_description(folder or servable_folder(project, _version(project)))
     except NotFoundError:
         return None
-    return found if isinstance(found, Servable) else None
+    return description if isinstance(description, Servable) else None
 
 
 def _version(project: Project) -> ModelVersion:
@@ -186,9 +186,9 @@ def ingest_labels(
     """
     check(project.access(), principal, "labels.ingest", project.name)
     schema = schema_of(project)
-    found = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
-    sources = [_ingest(project, file, schema, names or {}, principal, alone=len(found) == 1) for file in found]
-    return joined(project, schema, sources, principal)
+    files = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
+    sources = [_ingest(project, file, schema, names or {}, principal, alone=len(files) == 1) for file in files]
+    return join_intake(project, schema, sources, principal)
 
 
 def join_labels(project: Project, *, principal: Principal, schema: LabelSchema | None = None) -> Intake:
@@ -198,7 +198,7 @@ def join_labels(project: Project, *, principal: Principal, schema: LabelSchema |
         StorageError, LeaseHeldError: as `ingest_labels`.
     """
     check(project.access(), principal, "labels.ingest", project.name)
-    return joined(project, schema or schema_of(project), (), principal)
+    return join_intake(project, schema or schema_of(project), (), principal)
 
 
 def watch_labels(
@@ -206,7 +206,7 @@ def watch_labels(
     folder: str,
     *,
     principal: Principal,
-    told: Callable[[Intake], None],
+    report: Callable[[Intake], None],
     names: Mapping[str, str] | None = None,
     ended: Callable[[], bool] = lambda: False,
     pause: float = _LOOK_SECONDS,
@@ -233,9 +233,9 @@ def watch_labels(
         sources = [_ingest(project, file, schema, names or {}, principal, alone=False) for file in ripe]
         done |= {file.url: file.stamp for file in ripe}
         seen = {file.url: file.stamp for file in files}
-        intake = joined(project, schema, sources, principal)
+        intake = join_intake(project, schema, sources, principal)
         if intake.sources or intake.posted or intake.labelled:
-            told(intake)
+            report(intake)
         time.sleep(pause)
 
 
@@ -290,15 +290,15 @@ def show_labels(
     from cumulant.outcomes.labels.label_facts import newest_labels
 
     check(project.access(), principal, "labels.show", project.name)
-    found, named = _labelled_log(project).of(request)
-    rows = [_labelled(row) for row in found.to_dicts()]
-    said, _ = newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
-    if not rows and not said:
+    matched, named = _labelled_log(project).of(request)
+    rows = [_labelled(row) for row in matched.to_dicts()]
+    labels, _ = newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
+    if not rows and not labels:
         raise NotFoundError(
             f'no prediction and no label has the id "{request}"', subject=request,
             hint="`cumulant predictions list` and `cumulant labels list` show the newest ones",
         )  # fmt: skip
-    return rows, said
+    return rows, labels
 
 
 def import_predictions(
@@ -315,16 +315,18 @@ def import_predictions(
     check(project.access(), principal, "predictions.import", project.name)
     defaults = Defaults(model=model or project.name, version=version)
     fields, key = _request(project)
-    found = import_predictions(
+    imported = import_predictions(
         folder_of(project), project.state / PREDICTIONS, path, names, defaults,
         fields=fields, salt=project.salt(), key=key, until=datetime.now(UTC) + _skew(project),
     )  # fmt: skip
-    if not found.again:
+    if not imported.again:
         from cumulant.outcomes.events import PredictionsImported
 
-        fact = PredictionsImported(source=path.name, content=found.content, rows=found.rows, refused=found.refused)
+        fact = PredictionsImported(
+            source=path.name, content=imported.content, rows=imported.rows, refused=imported.refused
+        )
         _tell(project, principal, [fact])
-    return found
+    return imported
 
 
 def _skew(project: Project) -> timedelta:
@@ -334,7 +336,7 @@ def _skew(project: Project) -> timedelta:
 
 def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:
     """What may come with a request of the project's model, and the key of its rows; nothing where there is none."""
-    described = _described(project)
+    described = _model_description(project)
     if described is None:
         return {}, ()
     source = described.plan.sources[described.plan.entity]
@@ -343,7 +345,7 @@ def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:
 
 def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
     if patterns:
-        return [one if "://" in one else str(Path(one).absolute()) for one in patterns]
+        return [pattern if "://" in pattern else str(Path(pattern).absolute()) for pattern in patterns]
     declared = project.policies.monitoring.labels
     if declared is not None:
         return [declared]
@@ -359,11 +361,11 @@ def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
 def _files(project: Project, pattern: str) -> Iterator[FileInfo]:
     from cumulant.outcomes.labels.label_files import kind_of
 
-    found = project.files().list(pattern)
-    if not found:
+    files = project.files().list(pattern)
+    if not files:
         raise DataError(f"no file matches {pattern}", subject=pattern, hint="look at the path, and quote a glob")
-    known = [file for file in found if kind_of(Path(file.url))]
-    yield from known if len(found) > 1 else found
+    known = [file for file in files if kind_of(Path(file.url))]
+    yield from known if len(files) > 1 else files
 
 
 def _ingest(
@@ -374,7 +376,7 @@ def _ingest(
     principal: Principal,
     *,
     alone: bool,
-) -> Source:
+) -> IntakeSource:
     name = Path(file.url).name
     try:
         from cumulant.outcomes.labels.ingest import ingest_file
@@ -384,34 +386,39 @@ def _ingest(
     except DataError as error:
         if alone:
             raise
-        return Source(name=name, error=error.full_text.replace(file.url.removeprefix("file://"), name))
-    one = taken.file
+        return IntakeSource(name=name, error=error.full_text.replace(file.url.removeprefix("file://"), name))
+    content = taken.file
     if not taken.again:
-        _tell(project, principal, [_ingested(name, one)])
-    return Source(name=name, rows=one.rows, problems=one.problems, again=taken.again)
+        _tell(project, principal, [_ingest_event(name, content)])
+    return IntakeSource(name=name, rows=content.rows, problems=content.problems, again=taken.again)
 
 
-def joined(project: Project, schema: LabelSchema, sources: Sequence[Source], principal: Principal) -> Intake:
+def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeSource], principal: Principal) -> Intake:
     """As `join_labels`, for a flow that has asked whether it may; `sources` were taken in before."""
     from cumulant.outcomes.labels.ingest import ingest_inbox
 
     posted = ingest_inbox(folder_of(project), schema, salt=project.salt())
-    found = outcomes_of(project, schema).advance()
-    facts: list[Fact] = [_ingested(_POSTED, one) for one in posted]
-    if found.labelled or found.pairs or found.graded:
+    progress = outcomes_of(project, schema).advance()
+    facts: list[Fact] = [_ingest_event(_POSTED, content) for content in posted]
+    if progress.labelled or progress.pairs or progress.graded:
         from cumulant.outcomes.events import PredictionsLabelled
 
-        facts.append(PredictionsLabelled(labelled=found.labelled, pairs=found.pairs, graded=found.graded))
+        facts.append(PredictionsLabelled(labelled=progress.labelled, pairs=progress.pairs, graded=progress.graded))
     _tell(project, principal, facts)
-    told = (*sources, *(Source(name=_POSTED, rows=one.rows, problems=one.problems) for one in posted))
-    rows = sum(one.rows for one in posted)
-    return Intake(sources=told, posted=rows, labelled=found.labelled, pairs=found.pairs, graded=found.graded)
+    results = (
+        *sources,
+        *(IntakeSource(name=_POSTED, rows=content.rows, problems=content.problems) for content in posted),
+    )
+    rows = sum(content.rows for content in posted)
+    return Intake(
+        sources=results, posted=rows, labelled=progress.labelled, pairs=progress.pairs, graded=progress.graded
+    )
 
 
-def _ingested(name: str, one: IngestedFile) -> Fact:
+def _ingest_event(name: str, content: IngestedFile) -> Fact:
     from cumulant.outcomes.events import LabelsIngested
 
-    return LabelsIngested(source=name, content=one.content, rows=one.rows, problems=one.problems)
+    return LabelsIngested(source=name, content=content.content, rows=content.rows, problems=content.problems)
 
 
 def _tell(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:

@@ -65,9 +65,9 @@ def _check_trainer(project: Project, trainer: str) -> None:
     if ":" in trainer and not trainer.startswith(scikit_trainer.PREFIX):
         load_function(trainer, project.root)
         return
-    made = make_trainer(trainer, project.root)
-    if isinstance(made, scikit_trainer.ScikitTrainer):
-        made.check_probabilities(project.training().parameters.get(trainer, {}))
+    built = make_trainer(trainer, project.root)
+    if isinstance(built, scikit_trainer.ScikitTrainer):
+        built.check_probabilities(project.training().parameters.get(trainer, {}))
 
 
 def gateway_warnings(project: Project) -> tuple[str, ...]:
@@ -187,19 +187,19 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
     done = context.step(
         "check rows",
         msgspec.to_builtins(inputs),
-        lambda: msgspec.to_builtins(_checked(project, task, snapshot, reviewed)),
+        lambda: msgspec.to_builtins(_read_facts(project, task, snapshot, reviewed)),
     )
-    found = msgspec.convert(done.result, RowFacts)
-    check_constant(project.spec.serving.fallback.constant, found.task, found.classes)
+    facts = msgspec.convert(done.result, RowFacts)
+    check_constant(project.spec.serving.fallback.constant, facts.task, facts.classes)
     # What packages and the project's functions take may change while rows and settings stay.
     if any(":" in name or spec.parameters.get(name) for name in spec.trainers):
         from cumulant.training.trainers.trainer_checks import check_trainers
 
-        check_trainers(spec, found.task, found.classes, root=Path(project.root))
-    return found
+        check_trainers(spec, facts.task, facts.classes, root=Path(project.root))
+    return facts
 
 
-def _checked(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRef | None) -> RowFacts:
+def _read_facts(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRef | None) -> RowFacts:
     from cumulant.flows.training.search_step import horizon_of
     from cumulant.flows.training.training_rows import rows_without_features
     from cumulant.training.evaluation.gate import check_gate

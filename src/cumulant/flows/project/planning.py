@@ -37,7 +37,7 @@ class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
     reused: bool
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What `train` would do: every part of it compiled, and by default checked."""
 
     project: str
@@ -56,7 +56,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> Plan:
+def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> TrainingPlan:
     """Check drivers and code, bring the snapshots up to date, and check against them all that `train` and `release
     start` refuse, but for what only computed features show. Without `checks` the features are compiled, and nothing
     that only a training or a release needs is checked.
@@ -97,18 +97,18 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
                 *plan_checks.gateway_warnings(project),
             )
     settings = project.settings("training", "evaluation")
-    return Plan(
+    return TrainingPlan(
         project=project.name,
         environment=project.environment_name,
         sources=tuple(
             PlannedSource(
                 name=name,
-                snapshot=found.id,
-                rows=found.rows_passed,
-                rows_quarantined=found.rows_quarantined,
+                snapshot=snapshot.id,
+                rows=snapshot.rows_passed,
+                rows_quarantined=snapshot.rows_quarantined,
                 reused=name in reused,
             )
-            for name, found in snapshots.items()
+            for name, snapshot in snapshots.items()
         ),
         features=task.plan,
         entity=task.entity,
@@ -123,11 +123,11 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     )
 
 
-def moment_text(found: PredictAt | None) -> str | None:
+def moment_text(moment: PredictAt | None) -> str | None:
     """The moment of prediction as a project file would write it: `sched_dep - 2h`."""
-    if found is None:
+    if moment is None:
         return None
-    if not found.offset_us:
-        return found.column
-    span = show_duration(from_micros(abs(found.offset_us)) - from_micros(0))
-    return f"{found.column} {'-' if found.offset_us < 0 else '+'} {span}"
+    if not moment.offset_us:
+        return moment.column
+    span = show_duration(from_micros(abs(moment.offset_us)) - from_micros(0))
+    return f"{moment.column} {'-' if moment.offset_us < 0 else '+'} {span}"

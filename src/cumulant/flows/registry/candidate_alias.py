@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from cumulant.flows.features.feature_table import FeatureSet
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.package_step import Package
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.package_step import PackageResult
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.journal import Transaction
     from cumulant.project.project import Project
 
@@ -68,14 +68,14 @@ def find_record(project: Project, version: ModelVersion) -> ModelRecord | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
+class ModelCandidate:
     """A model that was trained, judged and packaged, on its way into the registry."""
 
-    work: Work
+    work: TrainingWork
     table: FeatureSet
     fitted: Fitted
     judgement: Judgement
-    package: Package
+    package: PackageResult
     lineage: dict[str, str]
     #: the champion when this work began, which the gate compared with
     reference: ModelVersion | None = None
@@ -116,13 +116,13 @@ class Candidate:
         Digests are whole: what is cleaned goes by them.
         """
         model, summary = context.project.spec.model, self.fitted.summary
-        found = {
+        tags = {
             **{f"cumulant.{name}": value for name, value in self.lineage.items()},
             "cumulant.servable": self.package.servable.key,
             "cumulant.work": self.work.identity,
             "cumulant.run": context.run,
             "cumulant.trainer": summary.trainer,
-            "cumulant.blend": ", ".join(f"{one.trainer} {one.weight:.2f}" for one in summary.parts),
+            "cumulant.blend": ", ".join(f"{part.trainer} {part.weight:.2f}" for part in summary.parts),
             "cumulant.parameters": canonical(summary.params_of(summary.heaviest) or {}).decode(),
             "cumulant.parameters_of": summary.heaviest,
             "cumulant.verdict": self.word,
@@ -132,7 +132,7 @@ class Candidate:
             "risk": model.risk,
             "target": self.work.training.target,
         }
-        return {name: value for name, value in found.items() if value}
+        return {name: value for name, value in tags.items() if value}
 
     def remember(self, context: Context, version: ModelVersion) -> None:
         """Keep what made the version, where its registration was found done and the record was not."""

@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from cumulant.core.plan import FeaturePlan
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.model import FittedModel
 
 
 @dataclass(frozen=True)
-class Answers:
+class ModelAnswers:
     """Answers to the test rows, and the threshold that turns them into decisions. `classes`: in the answers' order."""
 
     values: NDArray[np.float64]
@@ -36,9 +36,9 @@ class Answers:
     classes: tuple[str, ...] = ()
 
 
-def answers_of(
-    context: Context, work: Work, version: ModelVersion, test: TrainingSet, *, tested: FittedModel | None = None
-) -> tuple[Answers | None, tuple[str, ...]]:
+def model_answers(
+    context: Context, work: TrainingWork, version: ModelVersion, test: TrainingSet, *, tested: FittedModel | None = None
+) -> tuple[ModelAnswers | None, tuple[str, ...]]:
     """A registered version's answers to the test rows, or those of its `tested` model; None, and a note why, where they
     would not be comparable.
     """
@@ -48,19 +48,23 @@ def answers_of(
         scorer = Scorer(servable_folder(context.project, version))
         why = _another_question(version, scorer.servable.task, work, test)
         if why is None:
-            found = scorer.servable
-            names = scorer.features if tested is None else tuple(dict.fromkeys(one.feature for one in tested.inputs))
-            own = _features(context, work, found.plan, names, test)
+            servable = scorer.servable
+            names = (
+                scorer.features
+                if tested is None
+                else tuple(dict.fromkeys(model_input.feature for model_input in tested.inputs))
+            )
+            own = _features(context, work, servable.plan, names, test)
             if tested is not None:
-                return Answers(tested.predict_frame(own), tested.threshold, classes=found.classes), ()
+                return ModelAnswers(tested.predict_frame(own), tested.threshold, classes=servable.classes), ()
             columns = {name: own[name].to_list() for name in names}
-            return Answers(scorer.score(columns), found.threshold, classes=found.classes), ()
+            return ModelAnswers(scorer.score(columns), servable.threshold, classes=servable.classes), ()
     except (DataError, IntegrityError, NotFoundError) as error:
         why = error.message
     return None, (f"{version.uri} could not be compared with: {why}",)
 
 
-def _another_question(version: ModelVersion, task: str, work: Work, test: TrainingSet) -> str | None:
+def _another_question(version: ModelVersion, task: str, work: TrainingWork, test: TrainingSet) -> str | None:
     target = version.tags.get("target", work.training.target)
     if target != work.training.target:
         return f"it answers another question, {target}"
@@ -68,7 +72,7 @@ def _another_question(version: ModelVersion, task: str, work: Work, test: Traini
 
 
 def _features(
-    context: Context, work: Work, plan: FeaturePlan, names: tuple[str, ...], test: TrainingSet
+    context: Context, work: TrainingWork, plan: FeaturePlan, names: tuple[str, ...], test: TrainingSet
 ) -> pl.DataFrame:
     """The named features of the test rows. They are computed only where the plan of today would give others."""
     import numpy as np
@@ -88,8 +92,8 @@ def _features(
     computed = compute_within(plan, frames, memory=room.memory, scratch=context.project.state / SPILL)
     read = read_rows(context.project, work.snapshot, work.training, [], as_of=work.as_of)[ROW].to_numpy()
     wanted = read[test.rows]
-    found = at_positions([computed] if isinstance(computed, pl.DataFrame) else computed, np.sort(wanted))
-    return found[np.searchsorted(found[ROW].to_numpy(), wanted)]
+    rows = at_positions([computed] if isinstance(computed, pl.DataFrame) else computed, np.sort(wanted))
+    return rows[np.searchsorted(rows[ROW].to_numpy(), wanted)]
 
 
 def _same(old: FeaturePlan, new: FeaturePlan, names: tuple[str, ...]) -> bool:
@@ -97,14 +101,16 @@ def _same(old: FeaturePlan, new: FeaturePlan, names: tuple[str, ...]) -> bool:
     if (old.entity, old.predict_at) != (new.entity, new.predict_at):
         return False
     before, after = ({spec.name: spec for spec in plan.features} for plan in (old, new))
-    left, seen = list(names), set()
-    while left:
-        name = left.pop()
-        one, other = before[name], after.get(name)
-        if other is None or _definition(one) != _definition(other):
+    unchecked, seen = list(names), set()
+    while unchecked:
+        name = unchecked.pop()
+        old_spec, other = before[name], after.get(name)
+        if other is None or _definition(old_spec) != _definition(other):
             return False
         seen.add(name)
-        left += [] if one.expr is None else [part for part in expr.features(one.expr) if part not in seen]
+        unchecked += (
+            [] if old_spec.expr is None else [part for part in expr.features(old_spec.expr) if part not in seen]
+        )
     read = {part.source for name in seen if (part := before[name].window or before[name].lookup) is not None}
     return all(_times(old, name) == _times(new, name) for name in read)
 
@@ -114,5 +120,5 @@ def _definition(spec: object) -> tuple[object, ...]:
 
 
 def _times(plan: FeaturePlan, source: str) -> tuple[object, ...] | None:
-    found = plan.sources.get(source)
-    return None if found is None else (found.event_time, found.known)
+    source_plan = plan.sources.get(source)
+    return None if source_plan is None else (source_plan.event_time, source_plan.known)

@@ -9,7 +9,7 @@ from cumulant.flows.reports.content import Interval
 from cumulant.ports.registry import About, Dataset
 
 if TYPE_CHECKING:
-    from cumulant.flows.registry.candidate_alias import Candidate
+    from cumulant.flows.registry.candidate_alias import ModelCandidate
     from cumulant.project.project import Project
     from cumulant.statistics import Estimate
 
@@ -26,7 +26,7 @@ _SHORT = {
 _PURPOSE = 400
 
 
-def run_name(candidate: Candidate) -> str:
+def run_name(candidate: ModelCandidate) -> str:
     """What tells runs apart in a list: trainer, main figure, and the gate's answer where it refused."""
     name = main_metric(candidate)
     figure = wording.number(_figure(candidate, name).value)
@@ -35,19 +35,19 @@ def run_name(candidate: Candidate) -> str:
     return f"{candidate.fitted.summary.trainer} {figure} {_SHORT.get(name, name.replace('_', ' '))}{refused}"
 
 
-def main_metric(candidate: Candidate) -> str:
+def main_metric(candidate: ModelCandidate) -> str:
     """The figure that the gate asks about first, else the one searched for."""
     rules = candidate.judgement.verdict.rules
     measured = candidate.judgement.evaluation.metrics
     return next((rule.metric for rule in rules if rule.metric in measured), candidate.fitted.summary.metric)
 
 
-def run_text(project: Project, candidate: Candidate) -> str:
+def run_text(project: Project, candidate: ModelCandidate) -> str:
     """The description of a run and of the version that it registers."""
-    return "\n\n".join([_verdict(candidate), _table(candidate), _made_of(candidate), _purpose(project)]).strip()
+    return "\n\n".join([_verdict(candidate), _table(candidate), _version_content(candidate), _purpose(project)]).strip()
 
 
-def about(project: Project, candidate: Candidate) -> About:
+def about(project: Project, candidate: ModelCandidate) -> About:
     """The descriptions of the version, and of the model as a whole."""
     name = project.name
     serve = f"Serve it: `cumulant serve models:/{name}@champion`"
@@ -56,7 +56,7 @@ def about(project: Project, candidate: Candidate) -> About:
     return About(version=run_text(project, candidate), model="\n\n".join(filter(None, model)))
 
 
-def dataset_of(project: Project, candidate: Candidate, source: str) -> Dataset:
+def dataset_of(project: Project, candidate: ModelCandidate, source: str) -> Dataset:
     """A source's snapshot as the run's data; rows are those that passed its contract."""
     snapshot, work = candidate.work.snapshots[source], candidate.work
     declared = project.spec.data.get(source)
@@ -65,12 +65,12 @@ def dataset_of(project: Project, candidate: Candidate, source: str) -> Dataset:
         digest=snapshot.id,
         source=project.vault.redact(declared.path if declared else "") or source,
         rows=snapshot.rows_passed,
-        fields={one.name: one.dtype for one in snapshot.fields},
+        fields={field.name: field.dtype for field in snapshot.fields},
         use="training" if source == work.task.entity else "lookup",
     )
 
 
-def _verdict(candidate: Candidate) -> str:
+def _verdict(candidate: ModelCandidate) -> str:
     verdict = candidate.judgement.verdict
     word = wording.gate_word(verdict.word, passed=verdict.passed)
     champion = candidate.judgement.champion_uri
@@ -79,12 +79,12 @@ def _verdict(candidate: Candidate) -> str:
     return f"**Gate: {word}**{against}\n\n{rules}"
 
 
-def _table(candidate: Candidate) -> str:
+def _table(candidate: ModelCandidate) -> str:
     main, naive = main_metric(candidate), candidate.judgement.naive.metrics
     names = list(dict.fromkeys([main, *(rule.metric for rule in candidate.judgement.verdict.rules)]))
     rows = [
-        f"| {wording.title(name)} | {_shown(_figure(candidate, name))} | "
-        f"{_shown(naive[name]) if name in naive else '–'} |"
+        f"| {wording.title(name)} | {_estimate_text(_figure(candidate, name))} | "
+        f"{_estimate_text(naive[name]) if name in naive else '–'} |"
         for name in names
         if name in candidate.judgement.evaluation.metrics
     ]
@@ -92,7 +92,7 @@ def _table(candidate: Candidate) -> str:
     return "\n".join([f"| on {tested} | model (95% interval) | naive |", "|---|---|---|", *rows])
 
 
-def _made_of(candidate: Candidate) -> str:
+def _version_content(candidate: ModelCandidate) -> str:
     summary, work = candidate.fitted.summary, candidate.work
     as_of = f", as known on {wording.instant(work.as_of)}" if work.as_of else ""
     accepted = wording.moment(work.snapshot.accepted)
@@ -111,12 +111,12 @@ def _purpose(project: Project) -> str:
     return " ".join(filter(None, [purpose, owner]))
 
 
-def _figure(candidate: Candidate, name: str) -> Estimate:
+def _figure(candidate: ModelCandidate, name: str) -> Estimate:
     return candidate.judgement.evaluation.metrics[name]
 
 
-def _shown(found: Estimate) -> str:
-    if found.value is None:
+def _estimate_text(estimate: Estimate) -> str:
+    if estimate.value is None:
         return "–"
-    ends = wording.interval(Interval(found.value, found.low, found.high))
-    return wording.number(found.value) if ends == "–" else f"{wording.number(found.value)} ({ends})"
+    ends = wording.interval(Interval(estimate.value, estimate.low, estimate.high))
+    return wording.number(estimate.value) if ends == "–" else f"{wording.number(estimate.value)} ({ends})"

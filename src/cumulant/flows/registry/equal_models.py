@@ -13,12 +13,12 @@ from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.registry.models import servable_folder
 
 if TYPE_CHECKING:
-    from cumulant.flows.training.package_step import Package
+    from cumulant.flows.training.package_step import PackageResult
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
 
 
-def same_as_champion(project: Project, package: Package, champion: ModelVersion | None) -> bool:
+def same_as_champion(project: Project, package: PackageResult, champion: ModelVersion | None) -> bool:
     """Whether callers would get the same answers and warnings from both, to the last bit.
 
     A champion that is not there any more is another one.
@@ -28,16 +28,16 @@ def same_as_champion(project: Project, package: Package, champion: ModelVersion 
     return _same(lambda: servable_folder(project, champion), lambda: project.objects().path(package.servable.key))
 
 
-def same_versions(project: Project, one: ModelVersion, other: ModelVersion) -> bool:
+def same_versions(project: Project, version: ModelVersion, other: ModelVersion) -> bool:
     """As `same_as_champion`, of two registered versions."""
-    return _same(lambda: servable_folder(project, one), lambda: servable_folder(project, other))
+    return _same(lambda: servable_folder(project, version), lambda: servable_folder(project, other))
 
 
-def _same(one: Callable[[], Path], other: Callable[[], Path]) -> bool:
+def _same(first_folder: Callable[[], Path], second_folder: Callable[[], Path]) -> bool:
     try:
         from cumulant.servable.folder import load_description
 
-        first, second = (load_description(folder(), verify=False) for folder in (one, other))
+        first, second = (load_description(folder(), verify=False) for folder in (first_folder, second_folder))
     except (NotFoundError, IntegrityError):
         return False
     return _answering(first) == _answering(second)

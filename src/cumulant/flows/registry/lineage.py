@@ -15,15 +15,15 @@ from cumulant.core.ids import file_digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.flows.data.validate import load_snapshot
-from cumulant.flows.features.feature_table import scans, stored
+from cumulant.flows.features.feature_table import scans, store_features
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
 from cumulant.flows.registry.models import LearnedRows, learned_rows, servable_folder
-from cumulant.flows.training.final_fit import on_all_rows
-from cumulant.flows.training.search_step import all_rows, learned, rows_of
+from cumulant.flows.training.final_fit import fit_on_all_rows
+from cumulant.flows.training.search_step import all_rows, rows_of, sample_training_rows
 from cumulant.flows.training.task import Task, target_of
-from cumulant.flows.training.training_identity import Work, trainer_code
+from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.ports.registry import ModelVersion
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def reproduce(project: Project, uri: str, *, principal: Principal, progress: Pro
         before = load_servable(servable_folder(project, version))
         snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
         with tempfile.TemporaryDirectory(dir=project.state) as scratch:
-            folder, work = _again(context, record, before, snapshots, Path(scratch))
+            folder, work = _repeat(context, record, before, snapshots, Path(scratch))
             files = {name: file_digest(folder / name) for name in before.files}
             differences = (*_differences(before.files, files), *_causes(context, record, before, work))
         return Reproduction(
@@ -161,25 +161,25 @@ def reproduce(project: Project, uri: str, *, principal: Principal, progress: Pro
         )
 
 
-def _again(
+def _repeat(
     context: Context,
     record: ModelRecord,
     before: Servable,
     snapshots: Mapping[str, Snapshot],
     scratch: Path,
-) -> tuple[Path, Work]:
+) -> tuple[Path, TrainingWork]:
     project, plan = context.project, before.plan
     context.progress("features", 0.0)
     frames = scans(project, snapshots, record.snapshots, as_of=record.as_of)
-    table = stored(project, f"reproductions/{context.run}", plan, frames)
+    table = store_features(project, f"reproductions/{context.run}", plan, frames)
     try:
         from cumulant.packaging.builder import build
 
         work = recorded_work(project, record, plan, snapshots[plan.entity], table)
         split = rows_of(context, work)
-        best = _fitted_again(context, record, learned(split.train, work), scratch)
+        best = _refit(context, record, sample_training_rows(split.train, work), scratch)
         if record.fitted.final is not None:
-            best = on_all_rows(context, work, record.fitted, best, all_rows(context, work))
+            best = fit_on_all_rows(context, work, record.fitted, best, all_rows(context, work))
         folder = scratch / "servable"
         build(
             best,
@@ -198,10 +198,10 @@ def _again(
 
 def recorded_work(
     project: Project, record: ModelRecord, plan: FeaturePlan, snapshot: Snapshot, table: TableRef
-) -> Work:
+) -> TrainingWork:
     """The work that made a version, with its features in `table`."""
     target = target_of(record.training, {field.name for field in snapshot.fields})
-    return Work(
+    return TrainingWork(
         task=Task(entity=plan.entity, target=target, predict_at=plan.predict_at, plan=plan),
         snapshot=snapshot,
         table=table,
@@ -216,7 +216,7 @@ def recorded_work(
     )
 
 
-def work_again(context: Context, record: ModelRecord, plan: FeaturePlan) -> Work:
+def work_again(context: Context, record: ModelRecord, plan: FeaturePlan) -> TrainingWork:
     """The work that made a version; its features are found, or computed again and kept.
 
     Raises:
@@ -226,11 +226,13 @@ def work_again(context: Context, record: ModelRecord, plan: FeaturePlan) -> Work
     snapshots = {name: load_snapshot(project, identity) for name, identity in record.snapshots.items()}
     table = project.tables().find(record.table)
     if table is None:
-        table = stored(project, record.table, plan, scans(project, snapshots, record.snapshots, as_of=record.as_of))
+        table = store_features(
+            project, record.table, plan, scans(project, snapshots, record.snapshots, as_of=record.as_of)
+        )
     return recorded_work(project, record, plan, snapshots[plan.entity], table)
 
 
-def _fitted_again(context: Context, record: ModelRecord, rows: TrainingSet, scratch: Path) -> FittedModel:
+def _refit(context: Context, record: ModelRecord, rows: TrainingSet, scratch: Path) -> FittedModel:
     """The recorded trials and boosters fitted again, without a search and without a clock."""
     root, fitted = context.project.root, record.fitted
     if fitted.summary.chosen:
@@ -241,18 +243,18 @@ def _fitted_again(context: Context, record: ModelRecord, rows: TrainingSet, scra
     # A record of before the boosters were named: the search is done again with as many trials.
     from cumulant.training.search.search import search
 
-    found = search(
+    result = search(
         rows,
-        repeated(record),
+        repeat_spec(record),
         root=root,
         scratch=scratch / "search",
         champion=record.warm_start,
         progress=context.progress,
     )
-    return found.best
+    return result.best
 
 
-def repeated(record: ModelRecord) -> TrainingSpec:
+def repeat_spec(record: ModelRecord) -> TrainingSpec:
     """The settings with the budget that was used: as many trials and boosters as there were, and no clock."""
     done = [trial for trial in record.fitted.trials if trial.trainer == "lightgbm" and trial.state != "cut"]
     # A trainer whose trial the clock cut off took no part in the choice.
@@ -270,20 +272,20 @@ def repeated(record: ModelRecord) -> TrainingSpec:
 
 def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
     """Files with another hash."""
-    made = {name: (before[name], after.get(name, "nothing")) for name in before}
-    return tuple(f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in made.items() if a != b)
+    pairs = {name: (before[name], after.get(name, "nothing")) for name in before}
+    return tuple(f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in pairs.items() if a != b)
 
 
-def _causes(context: Context, record: ModelRecord, before: Servable, work: Work) -> tuple[str, ...]:
+def _causes(context: Context, record: ModelRecord, before: Servable, work: TrainingWork) -> tuple[str, ...]:
     """What is otherwise than it was: code of the user's trainers, settings, environment."""
-    found = [
+    causes = [
         f"the code of {name} is another now"
         for name, code in work.trainers.items()
         if code != record.trainers.get(name, code)
     ]
     recorded = before.lineage.get("settings", work.settings)
     if work.settings != recorded:
-        found.append(f"settings: {recorded[:12]} in the servable, {work.settings[:12]} in the journal's record")
+        causes.append(f"settings: {recorded[:12]} in the servable, {work.settings[:12]} in the journal's record")
     now = context.project.python
     then, here = {"Python": record.python, **record.packages}, {"Python": now.python, **now.packages}
     changed = [
@@ -291,4 +293,4 @@ def _causes(context: Context, record: ModelRecord, before: Servable, work: Work)
         for name in sorted({*then, *here})
         if then.get(name) != here.get(name)
     ]
-    return (*found, *changed)
+    return (*causes, *changed)

@@ -87,7 +87,7 @@ def list_models(project: Project, *, principal: Principal, name: str | None = No
     check(project.access(), principal, "model.show", project.name)
     registry = project.registry()
     names = [name] if name else sorted(registry.models())
-    return [version for one in names for version in registry.versions(one)]
+    return [version for model in names for version in registry.versions(model)]
 
 
 def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDetail:
@@ -123,8 +123,8 @@ def _served_at(project: Project, model: str) -> str | None:
 
 def compare_models(project: Project, uris: Sequence[str], *, principal: Principal) -> list[ModelDetail]:
     """Versions with the test rows that their figures are of: figures of other rows prove nothing about each other."""
-    found = [show_model(project, uri, principal=principal) for uri in uris]
-    return [msgspec.structs.replace(one, measured=_measured_rows(project, one.version)) for one in found]
+    details = [show_model(project, uri, principal=principal) for uri in uris]
+    return [msgspec.structs.replace(detail, measured=_measured_rows(project, detail.version)) for detail in details]
 
 
 def learned_rows(fitted: Fitted) -> LearnedRows:
@@ -183,7 +183,11 @@ def servable_folder(project: Project, version: ModelVersion) -> Path:
     if key and project.objects().find(key) is not None:
         return project.objects().path(key)
     into = project.state / FETCHED / version.name / copy_name(version)
-    known = [found.parent for found in into.glob("*/servable.json") if not found.parent.name.startswith(".")]
+    known = [
+        description.parent
+        for description in into.glob("*/servable.json")
+        if not description.parent.name.startswith(".")
+    ]
     return known[0] if known else project.registry().fetch(version, into)
 
 

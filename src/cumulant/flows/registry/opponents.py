@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import NotFoundError
 from cumulant.flows.registry.candidate_alias import find_record
-from cumulant.flows.registry.champion_scores import Answers, answers_of
+from cumulant.flows.registry.champion_scores import ModelAnswers, model_answers
 from cumulant.flows.training.tested_model import comparable_tested
-from cumulant.flows.training.unseen_rows import LEAST_UNSEEN, unseen
+from cumulant.flows.training.unseen_rows import LEAST_UNSEEN, unseen_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.training.search_step import SplitSummary
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
@@ -32,16 +32,16 @@ class Opponent:
     """
 
     version: ModelVersion
-    answers: Answers | None
+    answers: ModelAnswers | None
     unseen: NDArray[np.bool_] | None = None
     reason: str = ""
 
-    def on_unseen(self, test: TrainingSet) -> tuple[Answers, TrainingSet]:
+    def on_unseen(self, test: TrainingSet) -> tuple[ModelAnswers, TrainingSet]:
         """Its answers to the test rows that it did not learn from, and these rows."""
         assert self.answers is not None
         if self.unseen is None or self.unseen.all():
             return self.answers, test
-        answers = Answers(self.answers.values[self.unseen], self.answers.threshold, self.answers.importance)
+        answers = ModelAnswers(self.answers.values[self.unseen], self.answers.threshold, self.answers.importance)
         return answers, test.take(self.unseen)
 
 
@@ -60,12 +60,12 @@ class Opponents:
         That is the champion, or the one before it, until one is shown to be better in the metric `main`. Who becomes
         the champion against the gate's word begins anew.
         """
-        held = self.before or self.champion
-        if held is None or not verdict.passed:
+        reference = self.before or self.champion
+        if reference is None or not verdict.passed:
             return None
         against = "champion" if self.before is None else "champion_before"
         words = [rule.word for rule in verdict.rules if rule.against == against and rule.metric == main]
-        return None if "better" in words else held.version.version
+        return None if "better" in words else reference.version.version
 
 
 def margin_reference(project: Project, champion: ModelVersion) -> ModelVersion | None:
@@ -82,7 +82,7 @@ def margin_reference(project: Project, champion: ModelVersion) -> ModelVersion |
 
 def opponents_of(
     context: Context,
-    work: Work,
+    work: TrainingWork,
     champion: ModelVersion | None,
     before: ModelVersion | None,
     test: TrainingSet,
@@ -103,15 +103,15 @@ def opponents_of(
 
 
 def _opponent(
-    context: Context, work: Work, version: ModelVersion, test: TrainingSet, refitted: SplitSummary | None
+    context: Context, work: TrainingWork, version: ModelVersion, test: TrainingSet, refitted: SplitSummary | None
 ) -> tuple[Opponent | None, tuple[str, ...]]:
-    known, reason = unseen(context, work, test, version)
+    known, reason = unseen_rows(context, work, test, version)
     tested, doubts = None, tuple[str, ...]()
     if known is None or not known.all():
         tested, doubts = comparable_tested(context.project, version, refitted)
         if tested is not None:
-            known, reason = unseen(context, work, test, version, tested=True)
-    answers, notes = answers_of(context, work, version, test, tested=tested)
+            known, reason = unseen_rows(context, work, test, version, tested=True)
+    answers, notes = model_answers(context, work, version, test, tested=tested)
     notes = (*doubts, *notes)
     if answers is None:
         return None, notes

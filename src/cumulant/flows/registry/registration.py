@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.registry.candidate_alias import Candidate
+    from cumulant.flows.registry.candidate_alias import ModelCandidate
     from cumulant.flows.training.evaluation_record import Judgement
     from cumulant.ports.journal import Transaction
     from cumulant.ports.registry import RunLog
 
 
-def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[ModelVersion, bool]:
+def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> tuple[ModelVersion, bool]:
     """Log and register the candidate, and set its aliases as the verdict says; whether it was found done.
 
     The champion made again gets no alias. With `promote`, a candidate that passed becomes the champion, unless the
@@ -46,18 +46,18 @@ def register(context: Context, candidate: Candidate, *, promote: bool) -> tuple[
             _point(context, version, CHAMPION)
         return {"name": version.name, "version": version.version}
 
-    def record(transaction: Transaction, found: dict[str, object]) -> None:
-        candidate.record_in(transaction, context, f"{found['name']}/{found['version']}")
+    def record(transaction: Transaction, result: dict[str, object]) -> None:
+        candidate.record_in(transaction, context, f"{result['name']}/{result['version']}")
 
     # Only a version that has its record counts as registered: cut off before, the same version is found and recorded.
     outcome = context.step(
-        "register", inputs, log, verify=lambda found: _exists(context, found, candidate), write=record
+        "register", inputs, log, verify=lambda result: _exists(context, result, candidate), write=record
     )
     name, number = str(outcome.result["name"]), str(outcome.result["version"])
     return context.project.registry().resolve(f"{name}/{number}"), outcome.reused
 
 
-def _may_lead(context: Context, candidate: Candidate, version: ModelVersion) -> bool:
+def _may_lead(context: Context, candidate: ModelCandidate, version: ModelVersion) -> bool:
     """Whether neither an approval nor a release comes first, and the champion is still the one it was measured against.
 
     A model without a champion needs no release: there is nothing to compare with.
@@ -73,16 +73,16 @@ def _may_lead(context: Context, candidate: Candidate, version: ModelVersion) -> 
     return measured and candidate.reference is not None and present == candidate.reference.version
 
 
-def _exists(context: Context, found: Mapping[str, object], candidate: Candidate) -> bool:
+def _exists(context: Context, result: Mapping[str, object], candidate: ModelCandidate) -> bool:
     """Whether the version stands, and is of this work: a registry that was replaced may hold another of its number."""
     try:
-        version = context.project.registry().resolve(f"{found['name']}/{found['version']}")
+        version = context.project.registry().resolve(f"{result['name']}/{result['version']}")
     except NotFoundError:
         return False
     return version.tags.get("cumulant.servable") == candidate.package.servable.key
 
 
-def _log(context: Context, candidate: Candidate, key: str) -> ModelVersion:
+def _log(context: Context, candidate: ModelCandidate, key: str) -> ModelVersion:
     project, registry = context.project, context.project.registry()
     with registry.run(project.name, descriptions.run_name(candidate), key=key, origin=_origin(context)) as run:
         run.describe(descriptions.run_text(project, candidate))
@@ -110,7 +110,7 @@ def _origin(context: Context) -> Origin:
     return Origin(user=user, command="cumulant train", begun=context.begun, commit=commit)
 
 
-def _trials(context: Context, candidate: Candidate, run: RunLog) -> None:
+def _trials(context: Context, candidate: ModelCandidate, run: RunLog) -> None:
     """A child run a trial. Records tell how long a trial took; they are laid end to end from the run's begin."""
     metric, begun = candidate.fitted.summary.metric, context.begun
     for trial in candidate.fitted.trials:
@@ -128,7 +128,7 @@ def _point(context: Context, version: ModelVersion, alias: str) -> None:
     context.emit(ModelAliased(model=version.name, alias=alias, version=version.version))
 
 
-def _input_example(context: Context, candidate: Candidate) -> pd.DataFrame:
+def _input_example(context: Context, candidate: ModelCandidate) -> pd.DataFrame:
     """That of the rows that were packaged: all rows are read for it only where the package was found done."""
     if candidate.example is not None:
         return candidate.example

@@ -14,13 +14,17 @@ def registry_metrics(
     figures: Mapping[str, Estimate], *, naive: Mapping[str, float], folds: Mapping[str, float]
 ) -> dict[str, float]:
     """Figures with the ends of their intervals, the naive baseline's, and the means over the folds of the search."""
-    found = {
-        **{name: one.value for name, one in figures.items()},
-        **{f"interval/{name}_{end}": getattr(one, end) for name, one in figures.items() for end in ("low", "high")},
+    metrics = {
+        **{name: estimate.value for name, estimate in figures.items()},
+        **{
+            f"interval/{name}_{end}": getattr(estimate, end)
+            for name, estimate in figures.items()
+            for end in ("low", "high")
+        },
         **{f"naive/{name}": value for name, value in naive.items()},
         **{f"folds/{name}": value for name, value in folds.items()},
     }
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in metrics.items() if value is not None}
 
 
 def plain_metrics(registered: Mapping[str, float]) -> dict[str, float]:

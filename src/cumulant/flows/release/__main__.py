@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.stderr import lossy_stderr
-from cumulant.flows.alerting.background import delivering
+from cumulant.flows.alerting.background import deliver_in_background
 from cumulant.flows.release.controller.status_server import opened
 from cumulant.flows.release.controller_process import Controllers, Lines, once, run, where
 from cumulant.flows.stack.desired_state import FOLDER
@@ -36,7 +36,10 @@ def main(words: Sequence[str] | None = None) -> int:
                 told = "; ".join(map(where, found)) or "another controller watches over the release"
                 sys.stdout.write(f"{told}\n")
                 return 0
-            with delivering(project, Lines(sys.stderr.write)), opened(project.state / FOLDER, project.journal) as url:
+            with (
+                deliver_in_background(project, Lines(sys.stderr.write)),
+                opened(project.state / FOLDER, project.journal) as url,
+            ):
                 report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
                 run(project, acting, ending.wait, report)
     except CumulantError as error:

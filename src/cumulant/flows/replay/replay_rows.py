@@ -12,7 +12,7 @@ from cumulant.core.errors import DataError, NotFoundError, UsageError
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.servable import Servable
 from cumulant.core.units import to_micros
-from cumulant.flows.data.validate import newest
+from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.outcomes.labels import schema_of
 from cumulant.flows.registry.models import servable_folder
 
@@ -127,7 +127,7 @@ def _frame(project: Project, plan: FeaturePlan, since: datetime, until: datetime
 
     assert plan.predict_at is not None
     at = pl.col(plan.predict_at.column).dt.epoch("us") + plan.predict_at.offset_us
-    snapshot = newest(project, plan.entity)
+    snapshot = newest_snapshot(project, plan.entity)
     if snapshot is None:
         raise NotFoundError(
             f"nothing of {plan.entity} has been read here",

@@ -79,14 +79,14 @@ def precision_recall(points: Sequence[Point], base_rate: float | None) -> Drawin
     """Precision at each recall, with the base rate that guessing would give."""
     frame = Frame((0, 1), (0, 1))
     base = frame.line([(0, base_rate), (1, base_rate)], "ideal") if base_rate is not None else None
-    said = f"; guessing gives {number(base_rate)}" if base_rate is not None else ""
+    guess_note = f"; guessing gives {number(base_rate)}" if base_rate is not None else ""
     ordered = [(point.x, point.y) for point in points]
     area = ""
     if ordered:
         outline = [*ordered, (ordered[-1][0], 0.0), (ordered[0][0], 0.0)]
         area = " ".join(f"{frame.x(x):g},{frame.y(y):g}" for x, y in outline)
     return draw(
-        f"Precision against recall{said}",
+        f"Precision against recall{guess_note}",
         element("polygon", points=area, class_="area"),
         frame.axes("recall", "precision"),
         base,
@@ -153,16 +153,16 @@ def strip(model: Interval, other: Interval | None, low: float, high: float) -> M
         return round(6 + (min(max(value, low), high) - low) / span * (width - 12), 1)
 
     parts: list[Child] = [element("line", x1=6, x2=width - 6, y1=13, y2=13, class_="grid")]
-    for found, y, style in ((other, 18.0, "naive"), (model, 8.0, "model")):
-        if found is None:
+    for interval, y, style in ((other, 18.0, "naive"), (model, 8.0, "model")):
+        if interval is None:
             continue
-        if found.low is not None and found.high is not None:
-            parts.append(element("line", x1=x(found.low), x2=x(found.high), y1=y, y2=y, class_=f"span {style}"))
-        parts.append(element("circle", cx=x(found.value), cy=y, r=3.5, class_=f"point {style}"))
+        if interval.low is not None and interval.high is not None:
+            parts.append(element("line", x1=x(interval.low), x2=x(interval.high), y1=y, y2=y, class_=f"span {style}"))
+        parts.append(element("circle", cx=x(interval.value), cy=y, r=3.5, class_=f"point {style}"))
     return element("svg", *parts, viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true", class_="strip")
 
 
-def forest(found: Interval, overall: float | None, low: float, high: float) -> Markup:
+def forest(interval: Interval, overall: float | None, low: float, high: float) -> Markup:
     """One slice's interval against the figure over all rows."""
     width, height = 220.0, 18.0
     span = (high - low) or 1.0
@@ -173,9 +173,9 @@ def forest(found: Interval, overall: float | None, low: float, high: float) -> M
     parts: list[Child] = []
     if overall is not None:
         parts.append(element("line", x1=x(overall), x2=x(overall), y1=0, y2=height, class_="overall"))
-    if found.low is not None and found.high is not None:
-        parts.append(element("line", x1=x(found.low), x2=x(found.high), y1=9, y2=9, class_="span model"))
-    parts.append(element("circle", cx=x(found.value), cy=9, r=3.5, class_="point model"))
+    if interval.low is not None and interval.high is not None:
+        parts.append(element("line", x1=x(interval.low), x2=x(interval.high), y1=9, y2=9, class_="span model"))
+    parts.append(element("circle", cx=x(interval.value), cy=9, r=3.5, class_="point model"))
     return element("svg", *parts, viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true", class_="strip")
 
 
@@ -183,9 +183,9 @@ def bounds(intervals: Iterable[Interval | None]) -> tuple[float, float]:
     """The least and greatest value or end among intervals, with a little air."""
     values = [
         value
-        for found in intervals
-        if found is not None
-        for value in (found.value, found.low, found.high)
+        for interval in intervals
+        if interval is not None
+        for value in (interval.value, interval.low, interval.high)
         if value is not None and math.isfinite(value)
     ]
     if not values:
@@ -205,9 +205,9 @@ def _without_outliers(values: list[float], *, higher: bool) -> list[float]:
 
 
 def _stairs(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    found: list[tuple[float, float]] = []
+    steps: list[tuple[float, float]] = []
     for x, y in points:
-        if found:
-            found.append((x, found[-1][1]))
-        found.append((x, y))
-    return found
+        if steps:
+            steps.append((x, steps[-1][1]))
+        steps.append((x, y))
+    return steps

@@ -44,7 +44,7 @@ def base(project: Project, *, subject: str, run: str | None) -> ReportData:
     return ReportData(
         name=model.name,
         subject=subject,
-        made=datetime.now(UTC),
+        generated=datetime.now(UTC),
         cumulant=__version__,
         run=run,
         owner=model.owner,
@@ -81,7 +81,7 @@ def source(snapshot: Snapshot, root: str) -> SourceReport:
             for check in snapshot.checks
         ),
         changes=tuple(_change(change) for change in snapshot.changes if change.kind in _TOLD_ONLY),
-        shifts=shifts_said(snapshot),
+        shifts=shift_texts(snapshot),
         warnings=tuple(warnings_of(snapshot)),
     )
 
@@ -115,11 +115,11 @@ def serving(servable: Servable, threshold_text: str = "") -> ServingReport:
     )
 
 
-def events(found: Iterable[Event]) -> tuple[EventReport, ...]:
+def events(recorded: Iterable[Event]) -> tuple[EventReport, ...]:
     """The story of a run. Steps that only began are left out: each ends with an event of its own."""
     return tuple(
-        EventReport(seq=event.seq, time=event.time, actor=event.actor, kind=event.kind, text=said(event.data))
-        for event in found
+        EventReport(seq=event.seq, time=event.time, actor=event.actor, kind=event.kind, text=event_text(event.data))
+        for event in recorded
         if event.kind not in ("step.started", "training.trial_finished")
     )
 
@@ -130,22 +130,22 @@ def times(run: RunRecord) -> dict[str, Any]:
     return {"steps": tuple(steps), "seconds": run.seconds if run.finished else None}
 
 
-def said(data: Mapping[str, Any]) -> str:
+def event_text(data: Mapping[str, Any]) -> str:
     """An event's figures on one line; hashes shortened, whole lists left to the journal."""
     parts = []
-    for key, found in data.items():
-        if not isinstance(found, _SAID) or found in ("", "–"):
+    for key, content in data.items():
+        if not isinstance(content, _SAID) or content in ("", "–"):
             continue
-        text = found[:12] if isinstance(found, str) and len(found) == _HASH else value(found)
+        text = content[:12] if isinstance(content, str) and len(content) == _HASH else value(content)
         parts.append(f"{key.replace('_', ' ')} {text}")
     return ", ".join(parts)
 
 
-def figures(told: Mapping[str, float]) -> dict[str, Interval]:
+def figures(logged: Mapping[str, float]) -> dict[str, Interval]:
     """A version's figures on its test rows with their intervals, from the registry's plain numbers."""
     return {
-        name: Interval(value, told.get(f"{name}_low"), told.get(f"{name}_high"))
-        for name, value in told.items()
+        name: Interval(value, logged.get(f"{name}_low"), logged.get(f"{name}_high"))
+        for name, value in logged.items()
         if not name.startswith(("naive_", "cv_")) and not name.endswith(("_low", "_high"))
     }
 
@@ -169,12 +169,12 @@ def _change(change: SchemaChange) -> str:
     return words[change.kind] + (" (refused)" if change.refused else "")
 
 
-def shifts_said(snapshot: Snapshot) -> tuple[str, ...]:
+def shift_texts(snapshot: Snapshot) -> tuple[str, ...]:
     """The columns that moved against the last accepted snapshot, or that none did; nothing for a first snapshot."""
     from cumulant.data.shift import notable_shifts
 
-    found = notable_shifts(snapshot.shifts)
-    return tuple(map(_shift, found)) or (("no column moved",) if snapshot.shifts else ())
+    shifts = notable_shifts(snapshot.shifts)
+    return tuple(map(_shift, shifts)) or (("no column moved",) if snapshot.shifts else ())
 
 
 def _shift(shift: Shift) -> str:

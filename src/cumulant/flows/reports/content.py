@@ -229,7 +229,7 @@ class ReportData(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     subject: str
-    made: datetime
+    generated: datetime
     cumulant: str
     run: str | None = None
     version: str | None = None

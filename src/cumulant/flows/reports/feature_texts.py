@@ -92,7 +92,9 @@ def _literal(value: object) -> str:
 def _call(op: str, args: tuple[Node, ...], known: Mapping[str, Any]) -> str:
     words = [expression(argument) for argument in args]
     if op in _INFIX:
-        inner = [f"({word})" if _is_infix(one) else word for word, one in zip(words, args, strict=True)]
+        inner = [
+            f"({word})" if _is_infix(argument_node) else word for word, argument_node in zip(words, args, strict=True)
+        ]
         return f" {_INFIX[op]} ".join(inner)
     if op in _SENTENCES:
         return _SENTENCES[op].format(
@@ -108,24 +110,24 @@ def _is_infix(node: Node) -> bool:
     return isinstance(node, Call) and node.op in _INFIX
 
 
-def _lookup(found: Lookup) -> str:
-    rows = f"{found.source} row with the same {_and(found.by)}"
-    text = f"{found.column} of the newest {rows} that is known at the prediction"
-    return text if found.within_us is None else f"{text}, at most {_span(found.within_us)} old"
+def _lookup(lookup: Lookup) -> str:
+    rows = f"{lookup.source} row with the same {_and(lookup.by)}"
+    text = f"{lookup.column} of the newest {rows} that is known at the prediction"
+    return text if lookup.within_us is None else f"{text}, at most {_span(lookup.within_us)} old"
 
 
-def _window(found: Window) -> str:
-    rows = f"{found.source} rows with the same {_and(found.by)}" if found.by else f"all {found.source} rows"
-    what = _AGGREGATIONS[found.agg]
-    if found.value is None:
+def _window(window: Window) -> str:
+    rows = f"{window.source} rows with the same {_and(window.by)}" if window.by else f"all {window.source} rows"
+    what = _AGGREGATIONS[window.agg]
+    if window.value is None:
         what = f"{what} of"
-    elif found.agg == "count":
-        what = f"{what} of known {expression(found.value)} over"
-    elif found.agg == "mean" and _is_condition(found.value):
-        what = f"share with {expression(found.value)} among"
+    elif window.agg == "count":
+        what = f"{what} of known {expression(window.value)} over"
+    elif window.agg == "mean" and _is_condition(window.value):
+        what = f"share with {expression(window.value)} among"
     else:
-        what = f"{what} of {expression(found.value)} over"
-    return f"{what} {rows} that became known in the last {_span(found.span_us)}"
+        what = f"{what} of {expression(window.value)} over"
+    return f"{what} {rows} that became known in the last {_span(window.span_us)}"
 
 
 def _is_condition(node: Node) -> bool:

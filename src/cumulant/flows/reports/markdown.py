@@ -60,8 +60,8 @@ def _parts(report: ReportData) -> Iterator[list[str]]:
     yield from _data(report)
     if report.features:
         rows = [
-            [code(one.name), one.dtype, text(one.description or one.definition), text(one.owner)]
-            for one in report.features
+            [code(entry.name), entry.dtype, text(entry.description or entry.definition), text(entry.owner)]
+            for entry in report.features
         ]
         yield ["## Features", "", *table(["name", "type", "what it is", "owner"], rows)]
     if report.training is not None:
@@ -71,7 +71,10 @@ def _parts(report: ReportData) -> Iterator[list[str]]:
     if report.environment:
         yield [*[f"- {text(name)}: {code(value)}" for name, value in report.environment.items()], ""]
     if report.events:
-        rows = [[wording.moment(one.time), text(one.actor), code(one.kind), text(one.text)] for one in report.events]
+        rows = [
+            [wording.moment(entry.time), text(entry.actor), code(entry.kind), text(entry.text)]
+            for entry in report.events
+        ]
         shown = wording.steps(report.steps, report.seconds)
         steps = [f"The steps of the run took {text(shown)}.", ""] if shown else []
         yield ["## Who did what", "", *steps, *table(["when", "who", "what", ""], rows)]
@@ -93,8 +96,8 @@ def _head(report: ReportData) -> list[str]:
 
 
 def _gate(report: ReportData) -> list[str]:
-    found = report.gate
-    assert found is not None
+    gate = report.gate
+    assert gate is not None
     rows = [
         [
             text(rule.text),
@@ -103,23 +106,23 @@ def _gate(report: ReportData) -> list[str]:
             wording.rule_word(rule.word, against=rule.against, passed=rule.passed),
             "yes" if rule.passed else "**no**",
         ]
-        for rule in found.rules
+        for rule in gate.rules
     ]
-    said = f"**{wording.gate_word(found.verdict, passed=found.passed)}**, against {text(found.reference)}."
+    verdict = f"**{wording.gate_word(gate.verdict, passed=gate.passed)}**, against {text(gate.reference)}."
     heads = ["rule", "measured", "difference", "verdict", "holds"]
-    return ["## Gate", "", said, "", *table(heads, rows, right=["measured", "difference"])]
+    return ["## Gate", "", verdict, "", *table(heads, rows, right=["measured", "difference"])]
 
 
 def _metrics(metrics: Sequence[MetricReport], measured: str) -> list[str]:
     rows = [
         [
-            text(wording.title(one.name)),
-            wording.number(one.model.value),
-            wording.interval(one.model),
-            wording.number(one.naive.value) if one.naive else "–",
-            "higher" if one.higher_is_better else "lower",
+            text(wording.title(metric.name)),
+            wording.number(metric.model.value),
+            wording.interval(metric.model),
+            wording.number(metric.naive.value) if metric.naive else "–",
+            "higher" if metric.higher_is_better else "lower",
         ]
-        for one in metrics
+        for metric in metrics
     ]
     heads = ["metric", measured, "95% interval", "naive", "better is"]
     return ["## Quality", "", *table(heads, rows, right=[measured, "95% interval", "naive"])]
@@ -130,20 +133,20 @@ def _note(note: str) -> str:
 
 
 def _slices(slices: Sequence[SliceReport]) -> list[str]:
-    names = list(dict.fromkeys(name for one in slices for name in one.metrics))
+    names = list(dict.fromkeys(name for part in slices for name in part.metrics))
     rows = [
         [
-            f"{text(one.column)} = {text(one.value)}",
-            wording.count(one.rows),
-            *[_measured(one, name) for name in names],
+            f"{text(part.column)} = {text(part.value)}",
+            wording.count(part.rows),
+            *[_measured(part, name) for name in names],
         ]
-        for one in slices
+        for part in slices
     ]
     return ["### By slice", "", *table(["slice", "rows", *map(text, names)], rows, right=["rows"])]
 
 
-def _measured(found: SliceReport, name: str) -> str:
-    value = found.metrics.get(name)
+def _measured(part: SliceReport, name: str) -> str:
+    value = part.metrics.get(name)
     return "–" if value is None else f"{wording.number(value.value)} ({wording.interval(value)})"
 
 
@@ -152,11 +155,19 @@ def _data(report: ReportData) -> Iterator[list[str]]:
     heads = ["source", "rows in", "passed", "quarantined", "dropped", "snapshot"]
     rows = [
         [
-            text(one.name),
-            *[wording.count(value) for value in (one.rows_in, one.rows_passed, one.rows_quarantined, one.rows_dropped)],
-            code(one.snapshot[:12]),
+            text(source_report.name),
+            *[
+                wording.count(value)
+                for value in (
+                    source_report.rows_in,
+                    source_report.rows_passed,
+                    source_report.rows_quarantined,
+                    source_report.rows_dropped,
+                )
+            ],
+            code(source_report.snapshot[:12]),
         ]
-        for one in report.sources
+        for source_report in report.sources
     ]
     yield table(heads, rows, right=heads[1:5])
     for source in report.sources:
@@ -178,17 +189,17 @@ def _source(source: SourceReport) -> list[str]:
     return [f"### {text(source.name)}", "", *lines, ""] if lines else []
 
 
-def _training(found: TrainingReport) -> list[str]:
+def _training(training: TrainingReport) -> list[str]:
     facts = [
-        ("target", code(found.target) if found.target else ""),
-        ("predicted at", code(found.predict_at) if found.predict_at else ""),
-        ("task", text(found.task)),
-        ("rows", f"{wording.count(found.rows)} to learn from, {wording.count(found.test_rows)} held out"),
+        ("target", code(training.target) if training.target else ""),
+        ("predicted at", code(training.predict_at) if training.predict_at else ""),
+        ("task", text(training.task)),
+        ("rows", f"{wording.count(training.rows)} to learn from, {wording.count(training.test_rows)} held out"),
     ]
-    lines = [f"- {label}: {value}" for label, value in facts if value] + [f"- {text(note)}" for note in found.notes]
-    lines += [f"- **warning**: {text(warning)}" for warning in found.warnings]
-    scored = [trial for trial in found.trials if trial.score is not None]
-    best = sorted(scored, key=lambda trial: trial.score or 0.0, reverse=found.higher_is_better)[:10]
+    lines = [f"- {label}: {value}" for label, value in facts if value] + [f"- {text(note)}" for note in training.notes]
+    lines += [f"- **warning**: {text(warning)}" for warning in training.warnings]
+    scored = [trial for trial in training.trials if trial.score is not None]
+    best = sorted(scored, key=lambda trial: trial.score or 0.0, reverse=training.higher_is_better)[:10]
     rows = [
         [
             str(trial.number),
@@ -199,22 +210,25 @@ def _training(found: TrainingReport) -> list[str]:
         ]
         for trial in best
     ]
-    heads = ["trial", "trainer", text(found.score_name or "score"), "time", "settings"]
-    return ["## Training", "", text(search_summary(found)), "", *lines, "", *(table(heads, rows) if rows else [])]
+    heads = ["trial", "trainer", text(training.score_name or "score"), "time", "settings"]
+    return ["## Training", "", text(search_summary(training)), "", *lines, "", *(table(heads, rows) if rows else [])]
 
 
 def _serving(report: ReportData) -> list[str]:
-    found = report.serving
-    if found is None:
+    serving = report.serving
+    if serving is None:
         return []
     lines = ["## Serving", ""]
-    if found.threshold is not None:
-        lines.append(f"- threshold {wording.number(found.threshold)}: {text(found.threshold_text)}")
-    if found.parity is not None:
-        gap, rows = f"{found.parity.max_difference:.1e}", wording.count(found.parity.rows)
-        lines.append(f"- parity over {rows} rows: largest difference {gap}, {found.parity.flips} decision flips")
-    rows_ = [[code(one.name), one.dtype, "yes" if one.nullable else "no", code(one.example)] for one in found.request]
+    if serving.threshold is not None:
+        lines.append(f"- threshold {wording.number(serving.threshold)}: {text(serving.threshold_text)}")
+    if serving.parity is not None:
+        gap, rows = f"{serving.parity.max_difference:.1e}", wording.count(serving.parity.rows)
+        lines.append(f"- parity over {rows} rows: largest difference {gap}, {serving.parity.flips} decision flips")
+    rows_ = [
+        [code(field.name), field.dtype, "yes" if field.nullable else "no", code(field.example)]
+        for field in serving.request
+    ]
     lines += ["", *table(["request field", "type", "may be absent", "example"], rows_)]
-    if found.curl:
-        lines += [*(f"    {line}" for line in found.curl.splitlines()), ""]
+    if serving.curl:
+        lines += [*(f"    {line}" for line in serving.curl.splitlines()), ""]
     return lines

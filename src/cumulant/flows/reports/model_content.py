@@ -52,7 +52,7 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
 
     fitted, split = record.fitted, record.fitted.split
     notes = [f"test: {split.how}", *fitted.notes, *record.judgement.notes, *record.judgement.evaluation.notes]
-    found = TrainingReport(
+    training = TrainingReport(
         target=record.training.target,
         predict_at=moment_text(predict_at) or "",
         task=fitted.summary.task,
@@ -75,14 +75,14 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
         warnings=fitted.summary.warnings,
     )
     features = with_importance(report.features, fitted.summary.importance)
-    report = msgspec.structs.replace(report, training=found, features=features)
+    report = msgspec.structs.replace(report, training=training, features=features)
     return with_judgement(report, record.judgement, subject=report.subject, tested=fitted.final is not None)
 
 
 def _blend(tried: BlendSummary | None) -> BlendReport | None:
     if tried is None:
         return None
-    weights = {one.trainer: one.weight for one in tried.members}
+    weights = {member.trainer: member.weight for member in tried.members}
     return BlendReport(taken=tried.taken, weights=weights, gain=interval(tried.gain), best=tried.best)
 
 
@@ -116,17 +116,19 @@ def with_judgement(report: ReportData, judgement: Judgement, *, subject: str, te
     )
 
 
-def with_importance(features: tuple[FeatureReport, ...], told: Mapping[str, float]) -> tuple[FeatureReport, ...]:
+def with_importance(features: tuple[FeatureReport, ...], importance: Mapping[str, float]) -> tuple[FeatureReport, ...]:
     """Features with their part of the model's importance; unchanged where the model tells none."""
-    whole = sum(told.values())
+    whole = sum(importance.values())
     if whole <= 0:
         return features
-    return tuple(msgspec.structs.replace(one, importance=told.get(one.name, 0.0) / whole) for one in features)
+    return tuple(
+        msgspec.structs.replace(feature, importance=importance.get(feature.name, 0.0) / whole) for feature in features
+    )
 
 
-def interval(found: Estimate) -> Interval | None:
+def interval(estimate: Estimate) -> Interval | None:
     """An estimate with its interval; None where it is not defined."""
-    return None if found.value is None else Interval(found.value, found.low, found.high)
+    return None if estimate.value is None else Interval(estimate.value, estimate.low, estimate.high)
 
 
 def metrics(model: Evaluation, naive: Evaluation) -> tuple[MetricReport, ...]:
@@ -138,8 +140,8 @@ def metrics(model: Evaluation, naive: Evaluation) -> tuple[MetricReport, ...]:
             naive=interval(naive.metrics[name]) if name in naive.metrics else None,
             higher_is_better=wording.higher_is_better(name),
         )
-        for name, found in model.metrics.items()
-        if (shown := interval(found)) is not None
+        for name, estimate in model.metrics.items()
+        if (shown := interval(estimate)) is not None
     )
 
 
@@ -153,16 +155,16 @@ def without_personal_values(report: ReportData, personal: Collection[str], salt:
     from cumulant.data.masking import mask
 
     hidden = [
-        msgspec.structs.replace(one, value=mask(one.value, salt)) if one.column in personal else one
-        for one in report.slices
+        msgspec.structs.replace(part, value=mask(part.value, salt)) if part.column in personal else part
+        for part in report.slices
     ]
     return msgspec.structs.replace(report, slices=tuple(hidden))
 
 
-def slices(found: Evaluation) -> tuple[SliceReport, ...]:
+def slices(evaluation: Evaluation) -> tuple[SliceReport, ...]:
     return tuple(
-        SliceReport(column=one.column, value=one.value, rows=one.rows, metrics=_defined(one.metrics))
-        for one in found.slices
+        SliceReport(column=part.column, value=part.value, rows=part.rows, metrics=_defined(part.metrics))
+        for part in evaluation.slices
     )
 
 
@@ -208,10 +210,10 @@ def trials(fitted: Fitted) -> tuple[TrialReport, ...]:
     )
 
 
-def folds(found: tuple[FoldSummary, ...], split: SplitSummary) -> tuple[FoldReport, ...]:
+def folds(summaries: tuple[FoldSummary, ...], split: SplitSummary) -> tuple[FoldReport, ...]:
     """The folds of the search and the test, with their times where the split is by time."""
     # Time spans begin with a year, so their order as text is their order in time.
-    ordered = sorted(found, key=lambda fold: fold.text) if split.train_from else found
+    ordered = sorted(summaries, key=lambda fold: fold.text) if split.train_from else summaries
     return (*(_fold(number, fold, split) for number, fold in enumerate(ordered, 1)), _test(split))
 
 
@@ -251,8 +253,8 @@ def _rule(rule: RuleVerdict) -> RuleReport:
     )
 
 
-def _defined(found: Mapping[str, Estimate]) -> dict[str, Interval]:
-    return {name: shown for name, one in found.items() if (shown := interval(one)) is not None}
+def _defined(estimates: Mapping[str, Estimate]) -> dict[str, Interval]:
+    return {name: shown for name, estimate in estimates.items() if (shown := interval(estimate)) is not None}
 
 
 def _setting(value: object) -> str:

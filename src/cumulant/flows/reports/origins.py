@@ -21,26 +21,26 @@ def _learned(rows: LearnedRows) -> str:
     return f"{rows.rows:,} rows{chosen}"
 
 
-def lines(found: Lineage) -> list[tuple[str, object]]:
+def lines(lineage: Lineage) -> list[tuple[str, object]]:
     """From the model back to files, code and settings, one pair a line."""
     rows: list[tuple[str, object]] = [
-        ("model", f"{found.model.uri}" + (f" ({', '.join(found.model.aliases)})" if found.model.aliases else "")),
-        ("trained", f"{wording.instant(found.created)} by run {found.run}"),
-        ("target", found.target),
-        ("as of", found.as_of),
-        ("learned from", _learned(found.learned)),
-        ("features", f"{len(found.features)}, plan {short(found.plan)}"),
+        ("model", f"{lineage.model.uri}" + (f" ({', '.join(lineage.model.aliases)})" if lineage.model.aliases else "")),
+        ("trained", f"{wording.instant(lineage.created)} by run {lineage.run}"),
+        ("target", lineage.target),
+        ("as of", lineage.as_of),
+        ("learned from", _learned(lineage.learned)),
+        ("features", f"{len(lineage.features)}, plan {short(lineage.plan)}"),
     ]
-    for source in found.sources:
+    for source in lineage.sources:
         text = f"snapshot {short(source.snapshot)}, {source.rows:,} rows, accepted {wording.instant(source.accepted)}"
         rows.append((f"source {source.source}", text))
         rows += [("", f"{file.url}, {file.rows:,} rows, SHA-256 {short(file.sha256)}") for file in source.files[:_MANY]]
         if len(source.files) > _MANY:
             rows.append(("", f"and {len(source.files) - _MANY} more files: --json lists them"))
-    told = [f"{name} {found.packages[name]}" for name in _TELLING if name in found.packages]
+    packages = [f"{name} {lineage.packages[name]}" for name in _TELLING if name in lineage.packages]
     rows += [
-        ("code", found.code or "outside of a repository"),
-        ("environment", f"{short(found.environment)}: Python {found.python}, {', '.join(told)}"),
-        ("servable", found.servable),
+        ("code", lineage.code or "outside of a repository"),
+        ("environment", f"{short(lineage.environment)}: Python {lineage.python}, {', '.join(packages)}"),
+        ("servable", lineage.servable),
     ]
     return [(label, text) for label, text in rows if text is not None]

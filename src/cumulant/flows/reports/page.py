@@ -51,7 +51,7 @@ class PageLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     folder: str
     sections: tuple[Section, ...]
-    made: datetime
+    generated: datetime
     cumulant: str
     style: Markup = msgspec.field(default_factory=page_style)
 
@@ -148,7 +148,7 @@ def render(report: ReportData) -> str:
     page = ReportPage(
         folder="report",
         sections=tuple(sections(report)),
-        made=report.made,
+        generated=report.generated,
         cumulant=report.cumulant,
         report=report,
         headlines=tuple(_main_metrics(report)[:_HEADLINES]),
@@ -254,8 +254,8 @@ def _features_lead(features: Sequence[FeatureReport]) -> str:
 
 def _main_metrics(report: ReportData) -> list[MetricReport]:
     """The figures that the gate asks about, then the others."""
-    asked = [rule.metric for rule in report.gate.rules] if report.gate else []
-    order = {name: index for index, name in enumerate(asked)}
+    gated = [rule.metric for rule in report.gate.rules] if report.gate else []
+    order = {name: index for index, name in enumerate(gated)}
     return sorted(report.metrics, key=lambda metric: order.get(metric.name, len(order)))
 
 

@@ -110,14 +110,14 @@ def draw_confusion(curve: Curve) -> Drawing:
     """A cell for each true and predicted class, darker the more rows it holds."""
     names = [name.removeprefix("predicted ") for name in curve.columns]
     columns = list(curve.columns.values())
-    left = _room(names, _CLASS)
-    bottom = HEIGHT - left
-    across, down = (WIDTH - RIGHT - left) / len(names), (bottom - TOP) / len(names)
+    margin = _room(names, _CLASS)
+    bottom = HEIGHT - margin
+    across, down = (WIDTH - RIGHT - margin) / len(names), (bottom - TOP) / len(names)
     most = max((max(column) for column in columns), default=0.0) or 1.0
     parts: list[Child] = []
     for place, column in enumerate(columns):
         for row, rows in enumerate(column):
-            x, y = left + place * across, TOP + row * down
+            x, y = margin + place * across, TOP + row * down
             if not rows and len(names) > _COUNTED:
                 continue
             note = f"true {names[row]}, predicted {names[place]}: {count(round(rows))} rows"
@@ -129,8 +129,8 @@ def draw_confusion(curve: Curve) -> Drawing:
                 text = {"x": _units(x + across / 2), "y": _units(y + down / 2 + 4), "class_": style}
                 parts.append(element("text", count(round(rows)), **text))
     for place in range(0, len(names), -(-len(names) // _NAMED)):
-        x, y = left + (place + 0.5) * across, TOP + (place + 0.5) * down
-        parts.append(_name(names[place], _CLASS, left - 6, y + 4))
+        x, y = margin + (place + 0.5) * across, TOP + (place + 0.5) * down
+        parts.append(_name(names[place], _CLASS, margin - 6, y + 4))
         turned = f"translate({x + 4:.1f} {bottom + 6:.1f}) rotate(-60)"
         parts.append(element("text", _short(names[place], _CLASS), transform=turned, class_="tick end"))
     return draw("Rows by true class, downwards, and predicted class, across", *parts)
@@ -139,15 +139,15 @@ def draw_confusion(curve: Curve) -> Drawing:
 def draw_importance(shares: Mapping[str, float]) -> Drawing:
     """The features with the largest shares of the model's gain, as bars."""
     largest = list(shares.items())[:_MOST_FEATURES]
-    left, height = _room([name for name, _ in largest], _FEATURE), 22.0
+    margin, height = _room([name for name, _ in largest], _FEATURE), 22.0
     most = max((share for _, share in largest), default=0.0) or 1.0
     parts: list[Child] = []
     for place, (name, share) in enumerate(largest):
         y = TOP + place * height
-        width = _units(max(share, 0.0) / most * (WIDTH - RIGHT - left - 44))
-        parts.append(_name(name, _FEATURE, left - 6, y + 15))
-        parts.append(element("rect", x=left, y=_units(y + 4), width=width, height=height - 8, class_="bar"))
-        parts.append(element("text", number(share), x=_units(left + width + 6), y=_units(y + 15), class_="tick"))
+        width = _units(max(share, 0.0) / most * (WIDTH - RIGHT - margin - 44))
+        parts.append(_name(name, _FEATURE, margin - 6, y + 15))
+        parts.append(element("rect", x=margin, y=_units(y + 4), width=width, height=height - 8, class_="bar"))
+        parts.append(element("text", number(share), x=_units(margin + width + 6), y=_units(y + 15), class_="tick"))
     text = "Share of the model's gain by feature"
     return draw(text, *parts, height=TOP + len(largest) * height + BOTTOM / 2)
 

@@ -42,27 +42,27 @@ def report(project: Project, target: str, *, out: Path, principal: Principal) ->
     out = Path(out)
     if out.suffix.lower() not in (".html", ".md", ".json"):
         raise UsageError(f'"{out.name}" names no format', subject=str(out), hint="end it in .html, .md or .json")
-    found = content(project, target, principal=principal)
+    data = content(project, target, principal=principal)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(rendered(found, out.suffix))
+        out.write_bytes(render_report(data, out.suffix))
     except OSError as error:
         raise StorageError(f"the report could not be written: {error.strerror or error}", subject=str(out)) from None
-    _log(project, found, out)
+    _log(project, data, out)
     return out
 
 
-def rendered(found: ReportData, suffix: str) -> bytes:
+def render_report(data: ReportData, suffix: str) -> bytes:
     """The report in the format of a file's suffix."""
     if suffix.lower() == ".json":
-        return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+        return msgspec.json.format(msgspec.json.encode(data), indent=2) + b"\n"
     if suffix.lower() == ".md":
         from cumulant.flows.reports import markdown
 
-        return markdown.render(found).encode()
+        return markdown.render(data).encode()
     from cumulant.flows.reports import page
 
-    return page.render(found).encode()
+    return page.render(data).encode()
 
 
 def content(project: Project, target: str, *, principal: Principal) -> ReportData:
@@ -94,10 +94,10 @@ def _run(project: Project, target: str) -> RunRecord | None:
     if target == LATEST:
         trained = [record for record in known if record.flow == "train" and record.status == "done"]
         return next(iter(trained or known), None)
-    found = [record for record in known if record.id.startswith(target)]
-    if len(found) > 1 and len({record.id for record in found}) > 1:
-        raise not_found("run", target, [record.id for record in found])
-    return found[0] if found else None
+    matches = [record for record in known if record.id.startswith(target)]
+    if len(matches) > 1 and len({record.id for record in matches}) > 1:
+        raise not_found("run", target, [record.id for record in matches])
+    return matches[0] if matches else None
 
 
 def _of_run(project: Project, run: RunRecord) -> ReportData:
@@ -178,13 +178,13 @@ def _registered(project: Project, run: RunRecord) -> ModelVersion | None:
 
 def _snapshots(project: Project, run: RunRecord) -> list[Snapshot]:
     """The snapshots that a run made or found, where it came no further."""
-    found = []
+    snapshots = []
     for use in run.steps:
         row = project.journal().get("step", use.identity)
         result = read_step(row).result if row is not None else None
         if result and _SNAPSHOT in result:
-            found.append(load_snapshot(project, str(result[_SNAPSHOT])))
-    return found
+            snapshots.append(load_snapshot(project, str(result[_SNAPSHOT])))
+    return snapshots
 
 
 def _results(project: Project, run: RunRecord, step: str) -> list[dict[str, object]]:
@@ -192,11 +192,11 @@ def _results(project: Project, run: RunRecord, step: str) -> list[dict[str, obje
     return [result for row in rows if row is not None and (result := read_step(row).result)]
 
 
-def _log(project: Project, found: ReportData, out: Path) -> None:
+def _log(project: Project, data: ReportData, out: Path) -> None:
     """Keep the page beside the run that trained the model, where the registry has one."""
-    if found.uri is None:
+    if data.uri is None:
         return
-    version = project.registry().resolve(found.uri)
+    version = project.registry().resolve(data.uri)
     if version.run_id is None:
         return
     with suppress(StorageError):  # the page itself is where it was asked for; a read-only registry keeps no copy

@@ -67,7 +67,7 @@ def show_metrics(console: Console, report: ReportData) -> None:
         if with_naive:
             cells += [wording.number(metric.naive.value) if metric.naive else "–"]
             if console.width >= 84:
-                cells.append(drawn(metric.model, metric.naive))
+                cells.append(draw_intervals(metric.model, metric.naive))
         rows.append(cells)
     measured = "tested model" if report.of_tested else "model"
     heads = ["on the test rows", measured, "95% interval"] + (["naive"] if with_naive else [])
@@ -94,21 +94,23 @@ def show_gate(console: Console, gate: GateReport) -> None:
         console.print(Text.assemble(mark, clean(rule.text), (clean(f"  ({value}{word}{gap})"), "dim")), soft_wrap=True)
 
 
-def drawn(model: Interval, naive: Interval | None) -> Text:
+def draw_intervals(model: Interval, naive: Interval | None) -> Text:
     """Two intervals on one scale: the model's as a line with a dot, the naive one's below it in the same cells."""
     from cumulant.flows.reports.charts import bounds
 
     low, high = bounds([model, naive])
     cells = [(" ", "")] * BAR
-    for found, line, dot, style in ((naive, "┄", "○", "yellow"), (model, "━", "●", "cyan")):
-        if found is None:
+    for interval, line, dot, style in ((naive, "┄", "○", "yellow"), (model, "━", "●", "cyan")):
+        if interval is None:
             continue
         first, last = (
-            (found.low, found.high) if found.low is not None and found.high is not None else (found.value, found.value)
+            (interval.low, interval.high)
+            if interval.low is not None and interval.high is not None
+            else (interval.value, interval.value)
         )
         for index in range(_place(first, low, high), _place(last, low, high) + 1):
             cells[index] = (line, style)
-        cells[_place(found.value, low, high)] = (dot, f"bold {style}")
+        cells[_place(interval.value, low, high)] = (dot, f"bold {style}")
     return Text.assemble(*cells)
 
 
@@ -117,7 +119,7 @@ def _place(value: float, low: float, high: float) -> int:
 
 
 def _features(report: ReportData) -> list[tuple[str, object]]:
-    names = [one.name for one in report.features]
+    names = [feature.name for feature in report.features]
     rest = f", and {len(names) - SHOWN_FEATURES} more" if len(names) > SHOWN_FEATURES else ""
     return [("features", f"{len(names)}: {', '.join(names[:SHOWN_FEATURES])}{rest}")] if names else []
 

@@ -158,9 +158,9 @@ class Frame:
 
     def bar(self, x: tuple[float, float], y: float, class_: str, note: str) -> Markup:
         """A bar from the baseline up to `y`, with a little air between it and the next one."""
-        left, top = self.x(x[0]), self.y(y)
-        width, height = max(self.x(x[1]) - left - 1, 0.5), self.y(self.y0) - top
-        place = {"x": left, "y": top, "width": round(width, 2), "height": round(height, 2)}
+        begin, top = self.x(x[0]), self.y(y)
+        width, height = max(self.x(x[1]) - begin - 1, 0.5), self.y(self.y0) - top
+        place = {"x": begin, "y": top, "width": round(width, 2), "height": round(height, 2)}
         return element("rect", element("title", note), class_=class_, **place)
 
     def _upright(self, value: float) -> float:

@@ -35,7 +35,7 @@ def table(
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    found = RichTable(
+    built = RichTable(
         box=box.SIMPLE_HEAD, title=title and Text(clean(title), style="bold"), title_justify="left", pad_edge=False
     )
     body = [list(row) for row in rows]
@@ -43,10 +43,10 @@ def table(
         numeric = name in right or _all_numbers(row[index] for row in body)
         # What a row is about, an id or a name, is copied from here: narrow terminals fold the other columns.
         named = index == 0 and all(len(cell(row[0])) <= _ID for row in body)
-        found.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=named)
+        built.add_column(Text(name), justify="right" if numeric else "left", overflow="fold", no_wrap=named)
     for row in body:
-        found.add_row(*[value if isinstance(value, Text) else Text(cell(value)) for value in row])
-    return found
+        built.add_row(*[value if isinstance(value, Text) else Text(cell(value)) for value in row])
+    return built
 
 
 def pairs(console: Console, rows: Iterable[tuple[str, object]]) -> None:
@@ -78,5 +78,5 @@ def warn(console: Console, texts: Iterable[str]) -> None:
 
 
 def _all_numbers(values: Iterable[object]) -> bool:
-    found = [value for value in values if value is not None]
-    return bool(found) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in found)
+    present = [value for value in values if value is not None]
+    return bool(present) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)

@@ -84,19 +84,21 @@ def number(value: float | None) -> str:
     return f"{value:.3f}" if abs(value) >= 0.0995 else f"{value:.2g}" if abs(value) < 1e-3 else f"{value:.4f}"
 
 
-def interval(found: Interval | None) -> str:
+def interval(estimate: Interval | None) -> str:
     """The ends of an interval; a dash where there is none."""
-    if found is None or found.low is None or found.high is None:
+    if estimate is None or estimate.low is None or estimate.high is None:
         return "–"
-    return f"{number(found.low)} to {number(found.high)}"
+    return f"{number(estimate.low)} to {number(estimate.high)}"
 
 
-def figure(found: Interval | None) -> str:
+def figure(estimate: Interval | None) -> str:
     """A value with the ends of its interval, where it has one."""
-    if found is None:
+    if estimate is None:
         return "–"
     return (
-        number(found.value) if found.low is None or found.high is None else f"{number(found.value)} ({interval(found)})"
+        number(estimate.value)
+        if estimate.low is None or estimate.high is None
+        else f"{number(estimate.value)} ({interval(estimate)})"
     )
 
 
@@ -153,11 +155,11 @@ def duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def steps(found: Sequence[StepReport], seconds: float | None) -> str:
+def steps(reports: Sequence[StepReport], seconds: float | None) -> str:
     """`features 0.2 s, search 14.6 s, ..., between them 0.5 s`: the time of each step that was done in a run of
     `seconds`; empty where none was.
     """
-    done = [(one.name, one.seconds) for one in found if not one.reused]
+    done = [(step.name, step.seconds) for step in reports if not step.reused]
     rest = 0.0 if seconds is None else seconds - sum(spent for _, spent in done)
     if done and rest > 0:
         done.append(("between them", rest))
@@ -169,13 +171,13 @@ def plural(number_of: int, noun: str) -> str:
     return f"{number_of:,} {noun}" if number_of == 1 else f"{number_of:,} {noun}s"
 
 
-def value(found: object) -> str:
+def value(content: object) -> str:
     """Any value as short text: figures rounded, times in UTC, a dash for nothing."""
-    if found is None or found == "":
+    if content is None or content == "":
         return "–"
-    if isinstance(found, list | tuple | set | frozenset):
-        return ", ".join(map(value, found)) or "–"
-    return next((text(found) for kind, text in _VALUES if isinstance(found, kind)), str(found))
+    if isinstance(content, list | tuple | set | frozenset):
+        return ", ".join(map(value, content)) or "–"
+    return next((text(content) for kind, text in _VALUES if isinstance(content, kind)), str(content))
 
 
 _VALUES: tuple[tuple[type, Callable[[Any], str]], ...] = (

@@ -42,14 +42,14 @@ class CaseReader:
         place = (case.worker, case.sequence, case.row)
         if place not in self._rows:
             day = case.time.date()
-            self._rows |= self._read(day, [case, *(one for one in self._waiting if one.time.date() == day)])
+            self._rows |= self._read(day, [case, *(waiting for waiting in self._waiting if waiting.time.date() == day)])
         return self._rows.get(place)
 
     def _read(self, day: date, cases: Sequence[Case]) -> dict[_Place, dict[str, Any]]:
         from cumulant.serving.prediction_log.storage.log_reader import numbered_rows
 
-        numbers = sorted({one.sequence for one in cases})
-        rows = numbered_rows(self._project.state / PREDICTIONS, day, numbers, {one.worker for one in cases})
+        numbers = sorted({case.sequence for case in cases})
+        rows = numbered_rows(self._project.state / PREDICTIONS, day, numbers, {case.worker for case in cases})
         return {(row["worker"], row["sequence"], row["row"]): row for row in rows}
 
     def described(self, model: str, version: str) -> Servable | GraphServable | None:
@@ -67,15 +67,15 @@ class CaseReader:
 
     def reference(self, model: str, version: str) -> Reference | None:
         """The training rows of a version, where they were kept for the draw: a look at a case does not make them."""
-        from cumulant.flows.review.review_reference import found_reference
+        from cumulant.flows.review.review_reference import stored_reference
 
         name = f"{model}/{version}"
         if name not in self._references:
             try:
-                found = found_reference(self._project, self._project.registry().resolve(name))
+                reference = stored_reference(self._project, self._project.registry().resolve(name))
             except (NotFoundError, UsageError):
-                found = None
-            if found is None:
+                reference = None
+            if reference is None:
                 return None
-            self._references[name] = found
+            self._references[name] = reference
         return self._references[name]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, UsageError
-from cumulant.flows.review.service import decide, desk_of, session_reader, tell_unless_held
+from cumulant.flows.review.service import decide, desk_of, ingest_unless_locked, session_reader
 from cumulant.outcomes.labels import label_files
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
             decided += 1
         except CumulantError as error:
             problems[name] = error.full_text
-    labelled = tell_unless_held(project, principal=principal, clock=clock)
+    labelled = ingest_unless_locked(project, principal=principal, clock=clock)
     return DecidedFile(decided=decided, labelled=labelled, problems=problems)
 
 

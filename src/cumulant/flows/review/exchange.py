@@ -12,7 +12,7 @@ from cumulant.core.clock import Clock
 from cumulant.core.errors import CumulantError, DataError, StorageError, UsageError
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.review.case_context import CaseReader
-from cumulant.flows.review.service import desk_of, label_text, named, tell
+from cumulant.flows.review.service import check_name, desk_of, ingest_decisions, label_text
 from cumulant.flows.review.views import CaseView, view
 from cumulant.review import label_studio, transitions
 from cumulant.review.cases import Case
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Format = Literal["label-studio", "jsonl"]
 
 
-class Exported(msgspec.Struct, frozen=True, kw_only=True):
+class ExportResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was written; `interface` is the labelling interface for Label Studio."""
 
     cases: int
@@ -35,7 +35,7 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     interface: str | None = None
 
 
-class Imported(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerImport(msgspec.Struct, frozen=True, kw_only=True):
     """`problems`: what could not be used, and why, by case. `again` were answered by the same reviewer before."""
 
     decided: int
@@ -47,7 +47,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True):
 
 def export_cases(
     project: Project, path: Path, *, principal: Principal, format: Format = "label-studio", status: str = "waiting"  # noqa: A002 - the option's name
-) -> Exported:  # fmt: skip
+) -> ExportResult:  # fmt: skip
     """Write cases with what was asked; personal values stay keyed hashes, and a blind queue's answers are left out.
 
     Raises:
@@ -61,29 +61,31 @@ def export_cases(
             hint=f"name the file of the tasks {path.with_suffix('.json').name}",
         )  # fmt: skip
     desk = desk_of(project)
-    cases = desk.open() if status == "waiting" else [one for one in desk.closed() if status in ("all", one.status)]
+    cases = (
+        desk.open() if status == "waiting" else [entry for entry in desk.closed() if status in ("all", entry.status)]
+    )
     if status == "all":
         cases = [*desk.open(), *cases]
     if not cases:
         raise UsageError(f"no case is {status}", subject=project.name, hint="`cumulant review fill` queues some")
     reader = CaseReader(project)
     reader.expect(cases)
-    views = [view(project, one, desk.policy, viewer=principal.name, reader=reader) for one in cases]
+    views = [view(project, entry, desk.policy, viewer=principal.name, reader=reader) for entry in cases]
     if format == "jsonl":
-        lines = [_line(one, case, desk.policy, project.salt()) for one, case in zip(views, cases, strict=True)]
+        lines = [_line(entry, case, desk.policy, project.salt()) for entry, case in zip(views, cases, strict=True)]
         _write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-        return Exported(cases=len(views), file=str(path))
-    fields = label_studio.keys(dict.fromkeys(name for one in views for name in one.request or {}))
-    tasks = [_task(one, fields) for one in views]
+        return ExportResult(cases=len(views), file=str(path))
+    fields = label_studio.keys(dict.fromkeys(name for entry in views for name in entry.request or {}))
+    tasks = [_task(entry, fields) for entry in views]
     _write(path, msgspec.json.format(msgspec.json.encode(tasks), indent=2) + b"\n")
     interface = path.with_suffix(".xml")
     _write(interface, label_studio.interface(fields, views[0].labels).encode())
-    return Exported(cases=len(views), file=str(path), interface=str(interface))
+    return ExportResult(cases=len(views), file=str(path), interface=str(interface))
 
 
 def import_answers(
     project: Project, path: Path, *, principal: Principal, reviewer: str | None = None, clock: Clock | None = None
-) -> Imported:
+) -> AnswerImport:
     """Take in annotations that were exported from Label Studio, each once; `reviewer` is whose they are where the file
     does not say.
 
@@ -99,13 +101,13 @@ def import_answers(
     desk, counts, problems = desk_of(project, clock=clock), dict.fromkeys(("decided", "skipped", "again"), 0), {}
     reader = CaseReader(project)
     for place, given in enumerate(label_studio.read(content, (), str(path))):
-        who = Reviewer(_author(given.reviewer) or (named(reviewer) if reviewer else principal.name))
+        who = Reviewer(_author(given.reviewer) or (check_name(reviewer) if reviewer else principal.name))
         try:
             counts[_take(project, desk, given, who, reader)] += 1
         except CumulantError as error:
             problems[given.case or f"annotation {place + 1}"] = error.message
-    told = tell(project, principal=principal, clock=clock)
-    return Imported(labelled=told, problems=problems, **counts)
+    labelled = ingest_decisions(project, principal=principal, clock=clock)
+    return AnswerImport(labelled=labelled, problems=problems, **counts)
 
 
 def _take(project: Project, desk: Desk, given: label_studio.Given, who: Reviewer, reader: CaseReader) -> str:
@@ -115,13 +117,13 @@ def _take(project: Project, desk: Desk, given: label_studio.Given, who: Reviewer
     case = desk.find(given.case)
     kind = "skipped" if given.skipped else "decided"
     text = "" if given.skipped else label_text(project, case, given.label, reader)
-    said = case.by(who.name)
-    if said is not None and said.kind == kind and (given.skipped or said.label == text):
+    earlier = case.by(who.name)
+    if earlier is not None and earlier.kind == kind and (given.skipped or earlier.label == text):
         return "again"
     if given.skipped:
-        desk.move(case.id, who, kind, lambda one, now: transitions.skip(one, who, desk.policy, now))
+        desk.move(case.id, who, kind, lambda current, now: transitions.skip(current, who, desk.policy, now))
     else:
-        desk.move(case.id, who, kind, lambda one, now: transitions.decide(one, who, text, desk.policy, now))
+        desk.move(case.id, who, kind, lambda current, now: transitions.decide(current, who, text, desk.policy, now))
     if given.note.strip():  # of an answer that was taken, so that reading the file again writes no note again
         desk.note(case.id, who, given.note)
     return kind
@@ -132,38 +134,39 @@ def _author(author: str) -> str:
     return f"label-studio:{author}" if author else ""
 
 
-def _task(one: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
-    outputs = one.answer or {}
-    meta = {"model": one.model, "deadline": one.deadline, "request": one.request_id, "row": one.row}
+def _task(case: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
+    outputs = case.answer or {}
+    meta = {"model": case.model, "deadline": case.deadline, "request": case.request_id, "row": case.row}
     score = outputs.get("probability", outputs.get("score"))
     return label_studio.task(
-        one.id,
-        one.request or {},
-        classes=one.labels,
+        case.id,
+        case.request or {},
+        classes=case.labels,
         meta=meta,
         fields=fields,
         answer=outputs.get("prediction"),
         score=score if isinstance(score, int | float) else None,
-        version=one.version,
+        version=case.version,
     )
 
 
-def _line(one: CaseView, case: Case, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
+def _line(shown: CaseView, case: Case, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
     """A case and, where it is done, its label with provenance and weight."""
-    found: dict[str, Any] = {
-        "case": one.id, "id": one.request_id, "row": one.row, "model": one.model, "version": one.version,
-        "time": one.time, "status": one.status, "reasons": one.reasons, "request": one.request, "answer": one.answer,
+    line: dict[str, Any] = {
+        "case": shown.id, "id": shown.request_id, "row": shown.row, "model": shown.model, "version": shown.version,
+        "time": shown.time, "status": shown.status, "reasons": shown.reasons, "request": shown.request,
+        "answer": shown.answer,
     }  # fmt: skip
     if case.status != "done":
-        return found
+        return line
     from cumulant.review.labels import reviewed
 
-    held = reviewed(case, policy, salt)
+    label = reviewed(case, policy, salt)
     from cumulant.review.labels import SOURCE
 
     return {
-        **found, "label": held.label, "known_time": held.known_time, "source": SOURCE,
-        "reviewers": held.reviewers, "chance": held.chance, "weight": held.weight,
+        **line, "label": label.label, "known_time": label.known_time, "source": SOURCE,
+        "reviewers": label.reviewers, "chance": label.chance, "weight": label.weight,
     }  # fmt: skip
 
 

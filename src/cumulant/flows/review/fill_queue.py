@@ -47,15 +47,15 @@ if TYPE_CHECKING:
 _LAG = timedelta(seconds=30)
 
 
-class Filled(msgspec.Struct, frozen=True, kw_only=True):
+class FillResult(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a draw; `draw` is None where it was too early for one. `added` are cases that are new."""
 
     draw: Draw | None
     added: int
-    left: int
+    remaining: int
     waiting: int
     overdue: int
-    said: str
+    sentence: str
 
 
 def fill(
@@ -66,7 +66,7 @@ def fill(
     at_once: bool = False,
     clock: Clock | None = None,
     progress: Progress = silent,
-) -> Filled:
+) -> FillResult:
     """Draw cases from the predictions since the last draw (the first looks back one period, or to `since`).
 
     `at_once` takes what is left of the period's budget, instead of what the time looked at brings, and looks at rows
@@ -92,10 +92,12 @@ def fill(
             progress(f"predictions up to {queue.until:%Y-%m-%d %H:%M} have been drawn from already")
         allowed = allowance(policy, queue, since=min(begin, until), until=until, at_once=at_once)
         if not allowed.enough or begin >= until:
-            said = _too_early(allowed, policy)
-            return Filled(draw=None, added=0, left=allowed.left, waiting=len(desk.open()), overdue=overdue, said=said)
+            reason = _too_early(allowed, policy)
+            return FillResult(
+                draw=None, added=0, remaining=allowed.left, waiting=len(desk.open()), overdue=overdue, sentence=reason
+            )
         with spill_in(project.state / SPILL) as spill:
-            looked = _Look(context, policy, conditions, since=begin, until=until).choose(allowed, spill)
+            looked = _LogScan(context, policy, conditions, since=begin, until=until).choose(allowed, spill)
         draw, cases = _cases(looked, policy, queue, now=clock.now(), within=(begin, until))
         added = 0
         if draw.rows:
@@ -103,9 +105,9 @@ def fill(
 
             after = review_after(queue, allowed, until=until, taken=len(cases))
             added = desk.add(cases, draw, after, expect=version, actor=Actor(principal.name))
-        return Filled(
-            draw=draw, added=added, left=allowed.left - len(cases), waiting=len(desk.open()), overdue=overdue,
-            said=_said(draw, added, first=queue.until is None, late=not at_once),
+        return FillResult(
+            draw=draw, added=added, remaining=allowed.left - len(cases), waiting=len(desk.open()), overdue=overdue,
+            sentence=_draw_text(draw, added, first=queue.until is None, late=not at_once),
         )  # fmt: skip
 
 
@@ -118,7 +120,7 @@ def _too_early(allowed: Allowance, policy: ReviewPolicy) -> str:
     )
 
 
-def _said(draw: Draw, added: int, *, first: bool, late: bool) -> str:
+def _draw_text(draw: Draw, added: int, *, first: bool, late: bool) -> str:
     """What a draw did; `late`: it left out the predictions of the last `_LAG`."""
     if not draw.rows:
         newest = f"; those of the last {_LAG.seconds} s are left to the next draw, or --now takes them" if late else ""
@@ -133,13 +135,13 @@ def _said(draw: Draw, added: int, *, first: bool, late: bool) -> str:
 
 
 @dataclass(frozen=True)
-class _Looked:
+class _ScanResult:
     chosen: Chosen
     labelled: int
     notes: tuple[str, ...]
 
 
-class _Look:
+class _LogScan:
     """One pass over the log: each row's reasons, and the choice."""
 
     def __init__(
@@ -154,7 +156,7 @@ class _Look:
         self._asked: dict[str, tuple[Field, ...]] = {}
         self._notes: list[str] = []
 
-    def choose(self, allowed: Allowance, spill: Spill) -> _Looked:
+    def choose(self, allowed: Allowance, spill: Spill) -> _ScanResult:
         choice = Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
         beside = self._beside(spill) if "disagree" in self._policy.reasons else None
         labelled = 0
@@ -164,7 +166,7 @@ class _Look:
             labelled += int(known.sum())
             for part in answered.filter(~known).partition_by("version"):
                 self._see(part, choice, beside)
-        return _Looked(choice.chosen(), labelled, tuple(dict.fromkeys(self._notes)))
+        return _ScanResult(choice.chosen(), labelled, tuple(dict.fromkeys(self._notes)))
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         return scan_log(self._log, self._schema.key, since=self._since, until=self._until)
@@ -172,12 +174,12 @@ class _Look:
     def _beside(self, spill: Spill) -> MirroredIndex | None:
         """What was scored beside answers; a mirrored row may be logged a little later than the answered one."""
         later = self._until + timedelta(minutes=5)
-        found = MirroredRows(spill)
-        for one in scan_log(self._log, (), since=self._since - timedelta(minutes=5), until=later):
-            mirrored = one.filter(pl.col("shadow"))
+        mirrored_rows = MirroredRows(spill)
+        for frame in scan_log(self._log, (), since=self._since - timedelta(minutes=5), until=later):
+            mirrored = frame.filter(pl.col("shadow"))
             if mirrored.height:
-                found.add(mirrored.select("id", "row", "outputs", "score"))
-        return found.finish()
+                mirrored_rows.add(mirrored.select("id", "row", "outputs", "score"))
+        return mirrored_rows.finish()
 
     def _with_labels(self) -> Iterator[tuple[pl.DataFrame, pl.Series]]:
         """Rows of the log, with references of predictions whose label is known already, those of the rows at least."""
@@ -210,32 +212,32 @@ class _Look:
         return request_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
 
     def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:
-        policy, asked = self._policy, reasons.requests(rows)
-        found: dict[str, Any] = {}
+        policy, requests = self._policy, reasons.requests(rows)
+        scores: dict[str, Any] = {}
         if "disagree" in policy.reasons and beside is not None:
-            found["disagree"] = reasons.disagree(rows, beside.of(rows))
+            scores["disagree"] = reasons.disagree(rows, beside.of(rows))
         if "slice" in policy.reasons and self._conditions:
-            found["slice"] = reasons.watched(asked, self._conditions)
+            scores["slice"] = reasons.watched(requests, self._conditions)
         reference = self._reference(rows["version"][0]) if {"unsure", "far"} & set(policy.reasons) else None
         if reference is not None and reference.task == "regression" and "unsure" in policy.reasons:
-            found["unsure"] = reasons.wide(rows, asked, reference, policy.error)
+            scores["unsure"] = reasons.wide(rows, requests, reference, policy.error)
         elif reference is not None and "unsure" in policy.reasons:
-            found["unsure"] = reasons.unsure(rows, reference, policy.error)
+            scores["unsure"] = reasons.unsure(rows, reference, policy.error)
         if reference is not None and "far" in policy.reasons:
-            found["far"] = reasons.far(asked, reference, policy.far)
-        return found
+            scores["far"] = reasons.far(requests, reference, policy.far)
+        return scores
 
     def _reference(self, number: str) -> Reference | None:
         if number not in self._references:
             version = self._version(number)
-            told: tuple[str, ...] = (
+            notes: tuple[str, ...] = (
                 f"version {number} is not in the registry: nothing is said of unsure and far rows",
             )
-            found = None
+            reference = None
             if version is not None:
-                found, told = reference_of(self._context, version)
-            self._references[number] = found
-            self._notes += told
+                reference, notes = reference_of(self._context, version)
+            self._references[number] = reference
+            self._notes += notes
         return self._references[number]
 
     def _version(self, number: str) -> ModelVersion | None:
@@ -255,14 +257,14 @@ def _candidate(row: dict[str, Any], ref: str | None, why: tuple[str, ...], usefu
 
 
 def _cases(
-    looked: _Looked, policy: ReviewPolicy, queue: Queue, *, now: datetime, within: tuple[datetime, datetime]
+    looked: _ScanResult, policy: ReviewPolicy, queue: Queue, *, now: datetime, within: tuple[datetime, datetime]
 ) -> tuple[Draw, list[Case]]:
     chosen, number = looked.chosen, queue.draws + 1
     ordered = chosen.ordered()
-    made = [
-        _case(one, policy, now, drawn=drawn, chance=chosen.chance if drawn else 1.0, draw=number,
+    cases = [
+        _case(candidate, policy, now, drawn=drawn, chance=chosen.chance if drawn else 1.0, draw=number,
               order=(place + 0.5) / len(ordered))
-        for place, (one, drawn) in enumerate(ordered)
+        for place, (candidate, drawn) in enumerate(ordered)
     ]  # fmt: skip
     draw = Draw(
         number=number,
@@ -274,30 +276,30 @@ def _cases(
         labelled=looked.labelled,
         ranked=len(chosen.ranked),
         sample=len(chosen.sample),
-        reasons=dict(Counter(why for one in made for why in one.reasons)),
+        reasons=dict(Counter(why for candidate in cases for why in candidate.reasons)),
         notes=looked.notes,
     )
-    return draw, made
+    return draw, cases
 
 
 def _case(
-    one: Candidate, policy: ReviewPolicy, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
+    candidate: Candidate, policy: ReviewPolicy, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
 ) -> Case:
     from cumulant.review.transitions import wants_second
 
-    case = case_id(one.worker, one.sequence, one.row)
+    case = case_id(candidate.worker, candidate.sequence, candidate.row)
     return Case(
         id=case,
-        model=one.model,
-        version=one.version,
-        request=one.request,
-        row=one.row,
-        worker=one.worker,
-        sequence=one.sequence,
-        time=from_micros(one.time),
-        ref=one.ref,
-        reasons=(*one.reasons, "sample") if drawn else one.reasons,
-        useful=round(one.useful, 6),
+        model=candidate.model,
+        version=candidate.version,
+        request=candidate.request,
+        row=candidate.row,
+        worker=candidate.worker,
+        sequence=candidate.sequence,
+        time=from_micros(candidate.time),
+        ref=candidate.ref,
+        reasons=(*candidate.reasons, "sample") if drawn else candidate.reasons,
+        useful=round(candidate.useful, 6),
         chance=chance,
         draw=draw,
         order=order,

@@ -49,8 +49,8 @@ class MirroredIndex:
         """The mirrored rows of these answered ones (`id`, `row`), and maybe others, in the order of the log."""
         wanted = np.unique(_hashes(answered))
         begin, end = (np.searchsorted(self._sorted, wanted, side=side) for side in ("left", "right"))
-        found = [self._order[first:last] for first, last in zip(begin, end, strict=True) if last > first]
-        places = np.sort(np.concatenate(found)) if found else np.empty(0, dtype=np.int64)
+        runs = [self._order[first:last] for first, last in zip(begin, end, strict=True) if last > first]
+        places = np.sort(np.concatenate(runs)) if runs else np.empty(0, dtype=np.int64)
         parts = [self._rows.clear().collect()]
         for part in np.unique(places // _PART):
             own = places[places // _PART == part] - part * _PART

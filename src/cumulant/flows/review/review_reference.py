@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.plan import Field
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
@@ -40,7 +40,7 @@ _LABEL = "label"
 _ANSWER = "answer."
 
 
-class _Told(msgspec.Struct, frozen=True, kw_only=True):
+class _Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The description beside the tables."""
 
     classes: tuple[str | int | bool, ...]
@@ -62,11 +62,11 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | N
     if record is None:
         return bare, (f"{version.uri} was not trained here: nothing is said of unsure and far rows",)
     try:
-        folder = _made(context, version, record, described)
+        folder = _reference_folder(context, version, record, described)
     except CumulantError as error:
         return bare, (f"nothing is said of unsure and far rows: {error.message}",)
-    found = _read(folder, described)
-    return _with_spread(found, folder) if described.task == "regression" else (found, ())
+    reference = _read(folder, described)
+    return _with_spread(reference, folder) if described.task == "regression" else (reference, ())
 
 
 def asked_of(project: Project, version: ModelVersion) -> tuple[Field, ...]:
@@ -77,7 +77,7 @@ def asked_of(project: Project, version: ModelVersion) -> tuple[Field, ...]:
     return tuple(described.plan.request) if isinstance(described, Servable) else ()
 
 
-def found_reference(project: Project, version: ModelVersion) -> Reference | None:
+def stored_reference(project: Project, version: ModelVersion) -> Reference | None:
     """As `reference_of`, where it was made before; a look at a case does not make it."""
     from cumulant.servable.folder import load_description
 
@@ -89,7 +89,7 @@ def found_reference(project: Project, version: ModelVersion) -> Reference | None
     return _read(project.objects().path(key), described) if project.objects().find(key) is not None else None
 
 
-def _made(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
+def _reference_folder(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
     from cumulant.flows.registry.lineage import work_again
 
     objects = context.project.objects()
@@ -113,7 +113,7 @@ def _made(context: Context, version: ModelVersion, record: ModelRecord, describe
     return objects.path(key)
 
 
-def _write(context: Context, version: ModelVersion, record: ModelRecord, work: Work, folder: Path) -> None:
+def _write(context: Context, version: ModelVersion, record: ModelRecord, work: TrainingWork, folder: Path) -> None:
     import polars as pl
 
     from cumulant.flows.training.final_fit import held_out_scores
@@ -125,13 +125,13 @@ def _write(context: Context, version: ModelVersion, record: ModelRecord, work: W
     described = load_servable(servable_folder(context.project, version))
     answers = held_out_scores(context.project, version, record, test)
     _calibration(answers, test.target).write_parquet(folder / "calibration.parquet")
-    known, told = _known(context, work, described, split.train.at_most(_KNOWN))
+    known, summary = _known(context, work, described, split.train.at_most(_KNOWN))
     if described.task == "regression":
         _rows(context, work, described, test).select(known.drop(_LABEL + ".").columns).with_columns(
             pl.Series(_ANSWER, answers), pl.Series(_LABEL + ".", test.target)
         ).write_parquet(folder / "tested.parquet")
     known.write_parquet(folder / "known.parquet")
-    (folder / "reference.json").write_bytes(msgspec.json.encode(told))
+    (folder / "reference.json").write_bytes(msgspec.json.encode(summary))
 
 
 def _calibration(answers: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) -> pl.DataFrame:
@@ -142,7 +142,9 @@ def _calibration(answers: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) ->
     return pl.DataFrame({**columns, "target": target})
 
 
-def _known(context: Context, work: Work, described: Servable, rows: TrainingSet) -> tuple[pl.DataFrame, _Told]:
+def _known(
+    context: Context, work: TrainingWork, described: Servable, rows: TrainingSet
+) -> tuple[pl.DataFrame, _Summary]:
     """Training rows as they were asked about, without personal values, keys and times; with their labels."""
     import polars as pl
 
@@ -153,11 +155,11 @@ def _known(context: Context, work: Work, described: Servable, rows: TrainingSet)
     texts = [field.name for field in fields if field.dtype == "str" and frame[field.name].n_unique() <= _KINDS]
     classes = packaging_labels(described)
     labels = [classes[int(value)] if classes else float(value) for value in rows.target]
-    told = _Told(classes=classes, numbers=numbers, categories=tuple(texts))
-    return frame.select(*numbers, *texts).with_columns(pl.Series(_LABEL + ".", labels)), told
+    summary = _Summary(classes=classes, numbers=numbers, categories=tuple(texts))
+    return frame.select(*numbers, *texts).with_columns(pl.Series(_LABEL + ".", labels)), summary
 
 
-def _rows(context: Context, work: Work, described: Servable, rows: TrainingSet) -> pl.DataFrame:
+def _rows(context: Context, work: TrainingWork, described: Servable, rows: TrainingSet) -> pl.DataFrame:
     """What was asked in these rows, in the fields that may be shown."""
     names = [field.name for field in _fields(described)]
     read = read_rows(context.project, work.snapshot, work.training, names, as_of=work.as_of)
@@ -171,14 +173,14 @@ def _fields(described: Servable) -> list[Field]:
 
 def _read(folder: Path, described: Servable) -> Reference:
     """Without Polars, which a look at a case does not need."""
-    told = msgspec.json.decode((folder / "reference.json").read_bytes(), type=_Told)
+    summary = msgspec.json.decode((folder / "reference.json").read_bytes(), type=_Summary)
     calibration, known = (_table(folder / f"{name}.parquet") for name in ("calibration", "known"))
     columns: dict[str, list[Any]] = known.to_pydict()
     numbers = {
-        name: np.array([np.nan if one is None else one for one in columns[name]], dtype=np.float64)
-        for name in told.numbers
+        name: np.array([np.nan if number is None else number for number in columns[name]], dtype=np.float64)
+        for name in summary.numbers
     }
-    categories = {name: columns[name] for name in told.categories}
+    categories = {name: columns[name] for name in summary.categories}
     scale = statistics.Scale.of(numbers, categories)
     points = scale.coordinates(numbers, categories)
     several = described.task != "regression"
@@ -186,7 +188,7 @@ def _read(folder: Path, described: Servable) -> Reference:
         columns = {_LABEL if name == _LABEL + "." else name: values for name, values in columns.items()}
     return Reference(
         task=described.task,
-        classes=told.classes,
+        classes=summary.classes,
         calibration=_floats_of(calibration.drop_columns(["target"])) if several else None,
         target=_floats(calibration["target"]).astype(np.int64) if several else None,
         scale=scale,
@@ -198,8 +200,8 @@ def _read(folder: Path, described: Servable) -> Reference:
 def _table(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as found:
-        return found.read()
+    with pq.ParquetFile(path) as file:
+        return file.read()
 
 
 def _floats_of(table: pa.Table) -> np.ndarray[Any, np.dtype[np.float64]]:

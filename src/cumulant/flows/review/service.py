@@ -17,7 +17,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.outcomes.labels import folder_of, joined, schema_of
+from cumulant.flows.outcomes.labels import folder_of, join_intake, schema_of
 from cumulant.flows.registry.candidate_alias import ModelRecord
 from cumulant.flows.registry.models import MODEL
 from cumulant.flows.review.case_context import CaseReader
@@ -41,7 +41,7 @@ FOLDER = "review"
 _NAME = 200
 
 
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
+class AnsweredCase(msgspec.Struct, frozen=True, kw_only=True):
     """A case after an answer; `labelled` cases became labels with it."""
 
     case: CaseView
@@ -57,7 +57,7 @@ def reviewer_of(principal: Principal) -> Reviewer:
     return Reviewer(principal.name, principal.groups)
 
 
-def named(name: str) -> str:
+def check_name(name: str) -> str:
     """A reviewer as a principal is named: `ada` is `user:ada`. Raises UsageError where that is no name."""
     if not name.strip() or not name.isprintable() or len(name) > _NAME:
         raise UsageError("that is no name of a reviewer", subject=name[:_NAME], hint="write ada, or user:ada")
@@ -81,9 +81,9 @@ def first_cases(
     check(project.access(), principal, "review.show", project.name)
     desk = desk_of(project)
     opened, closed = desk.standing()
-    found = list(opened) if status in ("waiting", "all") else []
-    found += [one for one in reversed(closed) if status in ("all", one.status)]
-    return [view(project, one, desk.policy, viewer=principal.name, reader=None) for one in found[:limit]], len(found)
+    cases = list(opened) if status in ("waiting", "all") else []
+    cases += [case for case in reversed(closed) if status in ("all", case.status)]
+    return [view(project, case, desk.policy, viewer=principal.name, reader=None) for case in cases[:limit]], len(cases)
 
 
 def next_case(
@@ -98,7 +98,7 @@ def next_case(
     check(project.access(), principal, "review.answer", project.name)
     desk = desk_of(project, clock=clock)
     case = desk.take(reviewer_of(principal), passed=passed)
-    return None if case is None else _viewed(project, principal, desk, case, reader)
+    return None if case is None else _view(project, principal, desk, case, reader)
 
 
 def session_reader(project: Project) -> CaseReader:
@@ -118,14 +118,14 @@ def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
     """One case. Raises NotFoundError, UsageError."""
     check(project.access(), principal, "review.show", project.name)
     desk = desk_of(project)
-    found = transitions.at_deadline(desk.find(case), desk.policy, SystemClock().now())
-    return _viewed(project, principal, desk, found)
+    current = transitions.at_deadline(desk.find(case), desk.policy, SystemClock().now())
+    return _view(project, principal, desk, current)
 
 
 def decide(
     project: Project, case: str, label: object, *, principal: Principal, note: str = "", seen: str | None = None,
     clock: Clock | None = None, reader: CaseReader | None = None, labels: Literal["now", "later"] = "now",
-) -> Answered:  # fmt: skip
+) -> AnsweredCase:  # fmt: skip
     """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
     takes labels in just now; or, with `labels` later, when `tell` is called next.
 
@@ -137,44 +137,46 @@ def decide(
     """
     check(project.access(), principal, "review.answer", project.name)
     desk, who = desk_of(project, clock=clock), reviewer_of(principal)
-    found = desk.find(case)
+    current = desk.find(case)
     read = reader or CaseReader(project)
-    text = label_text(project, found, label, read)
+    text = label_text(project, current, label, read)
     written = note.strip()
 
-    def change(one: Case, now: datetime) -> Case:
-        noted = transitions.note(one, who, note, now) if written else one
+    def change(state: Case, now: datetime) -> Case:
+        noted = transitions.note(state, who, note, now) if written else state
         return transitions.decide(noted, who, text, desk.policy, now)
 
-    after = desk.move(found.id, who, "decided", change, seen=seen)
-    told = tell_unless_held(project, principal=principal, clock=clock) if labels == "now" else 0
-    return Answered(case=_viewed(project, principal, desk, desk.find(after.id), read), labelled=told)
+    after = desk.move(current.id, who, "decided", change, seen=seen)
+    labelled = ingest_unless_locked(project, principal=principal, clock=clock) if labels == "now" else 0
+    return AnsweredCase(case=_view(project, principal, desk, desk.find(after.id), read), labelled=labelled)
 
 
 def skip(
     project: Project, case: str, *, principal: Principal, seen: str | None = None, clock: Clock | None = None
-) -> Answered:
+) -> AnsweredCase:
     """Leave a case to others. Raises as `decide`."""
-    return _moved(project, case, principal, "skipped", move=transitions.skip, seen=seen, clock=clock)
+    return _transition(project, case, principal, "skipped", move=transitions.skip, seen=seen, clock=clock)
 
 
 def escalate(
     project: Project, case: str, *, principal: Principal, note: str = "", seen: str | None = None,
     clock: Clock | None = None,
-) -> Answered:  # fmt: skip
+) -> AnsweredCase:  # fmt: skip
     """Give a case to those of `escalate_to`, with a note for them. Raises as `decide`."""
 
-    def move(one: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
-        return transitions.escalate(transitions.note(one, who, note, now) if note.strip() else one, who, policy, now)
+    def move(state: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
+        return transitions.escalate(
+            transitions.note(state, who, note, now) if note.strip() else state, who, policy, now
+        )
 
-    return _moved(project, case, principal, "escalated", move=move, seen=seen, clock=clock)
+    return _transition(project, case, principal, "escalated", move=move, seen=seen, clock=clock)
 
 
 def note(project: Project, case: str, text: str, *, principal: Principal) -> CaseView:
     """Write something beside a case. Raises NotFoundError, UsageError."""
     check(project.access(), principal, "review.answer", project.name)
     desk = desk_of(project)
-    return _viewed(project, principal, desk, desk.note(case, reviewer_of(principal), text))
+    return _view(project, principal, desk, desk.note(case, reviewer_of(principal), text))
 
 
 def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseView:
@@ -187,12 +189,14 @@ def assign(project: Project, case: str, to: str | None, *, principal: Principal,
     """
     check(project.access(), principal, "review.assign", project.name)
     desk = desk_of(project)
-    name = None if to is None else named(to)
-    after = desk.move(case, reviewer_of(principal), "assigned", lambda one, _: transitions.assign(one, name), seen=seen)
-    return _viewed(project, principal, desk, after)
+    name = None if to is None else check_name(to)
+    after = desk.move(
+        case, reviewer_of(principal), "assigned", lambda state, _: transitions.assign(state, name), seen=seen
+    )
+    return _view(project, principal, desk, after)
 
 
-def tell(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
+def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
     """Make labels of decisions that are none yet, also of those that a deadline has closed, and join them with the
     predictions; how many.
 
@@ -211,33 +215,33 @@ def tell(project: Project, *, principal: Principal, clock: Clock | None = None) 
     with lock_folder(project.state / FOLDER):
         waiting = desk.untold()
         if waiting:
-            _say(project, desk, waiting, principal, clock)
+            _ingest(project, desk, waiting, principal, clock)
     return len(waiting)
 
 
-def _say(project: Project, desk: Desk, waiting: Sequence[Case], principal: Principal, clock: Clock | None) -> None:
+def _ingest(project: Project, desk: Desk, waiting: Sequence[Case], principal: Principal, clock: Clock | None) -> None:
     from cumulant.review.labels import ingest, reviewed
 
     schema, salt = schema_of(project), project.salt()
-    labels = [reviewed(one, desk.policy, salt) for one in waiting]
+    labels = [reviewed(content, desk.policy, salt) for content in waiting]
     taken = ingest(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
-    one = taken.file
+    content = taken.file
     if not taken.again:
         from cumulant.outcomes.events import LabelsIngested
         from cumulant.review.labels import SOURCE
 
-        fact = LabelsIngested(source=SOURCE, content=one.content, rows=one.rows, problems=one.problems)
+        fact = LabelsIngested(source=SOURCE, content=content.content, rows=content.rows, problems=content.problems)
         with project.journal().transaction(actor=Actor(principal.name)) as transaction:
             transaction.emit(fact)
-    desk.tell(waiting, one.content, actor=Actor(principal.name))
+    desk.tell(waiting, content.content, actor=Actor(principal.name))
     # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
-    joined(project, schema, (), principal)
+    join_intake(project, schema, (), principal)
 
 
-def tell_unless_held(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
+def ingest_unless_locked(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
     """As `tell`; 0 where labels are being taken in elsewhere: the decision stands, and whoever tells next tells it."""
     try:
-        return tell(project, principal=principal, clock=clock)
+        return ingest_decisions(project, principal=principal, clock=clock)
     except LeaseHeldError:
         return 0
 
@@ -253,7 +257,7 @@ def report(project: Project, *, principal: Principal) -> Figures:
         closed,
         desk.draws(),
         wrong_cases(project, closed),
-        leased=sum(one.lease is not None and one.lease.until > now for one in opened),
+        leased=sum(case.lease is not None and case.lease.until > now for case in opened),
         used=used_for_training(project),
         error=partial(error_of, project),
     )
@@ -262,7 +266,7 @@ def report(project: Project, *, principal: Principal) -> Figures:
 def used_for_training(project: Project) -> int:
     """Decisions that the newest version learned from; 0 where it knew of none."""
     rows = [msgspec.convert(row.value, ModelRecord) for row in project.journal().rows(MODEL, f"{project.name}/")]
-    newest = max(rows, key=lambda one: one.created, default=None)
+    newest = max(rows, key=lambda record: record.created, default=None)
     return 0 if newest is None else newest.fitted.split.reviewed
 
 
@@ -275,22 +279,22 @@ def label_text(project: Project, case: Case, label: object, reader: CaseReader) 
     classes = classes_of(case, reader)
     plain = msgspec.structs.replace(schema_of(project), formats={})  # a reviewer writes plain numbers
     read = LabelReader(plain, {}, b"", received=SystemClock().now())
-    (said,) = read.read([{"id": case.request, "label": _meant(label, classes)}])
-    if not said.problem:
-        return said.label
-    names = [str(one).lower() if isinstance(one, bool) else str(one) for one in classes]
+    (row,) = read.read([{"id": case.request, "label": _class_value(label, classes)}])
+    if not row.problem:
+        return row.label
+    names = [str(name).lower() if isinstance(name, bool) else str(name) for name in classes]
     hint = did_you_mean(str(label), names) or (f"labels: {', '.join(names)}" if names else "write a number")
     raise UsageError(f'"{label}" is no label of {case.model}', subject=case.id, hint=hint)
 
 
-def _meant(label: object, classes: Sequence[object]) -> object:
+def _class_value(label: object, classes: Sequence[object]) -> object:
     """`yes` and `no` stand for true and false where these are the classes."""
-    if set(classes) == {False, True} and all(isinstance(one, bool) for one in classes):
+    if set(classes) == {False, True} and all(isinstance(name, bool) for name in classes):
         return {"yes": True, "no": False, "y": True, "n": False}.get(str(label).lower(), label)
     return label
 
 
-def _moved(
+def _transition(
     project: Project,
     case: str,
     principal: Principal,
@@ -299,14 +303,12 @@ def _moved(
     move: Callable[[Case, Reviewer, ReviewPolicy, datetime], Case],
     seen: str | None,
     clock: Clock | None,
-) -> Answered:
+) -> AnsweredCase:
     check(project.access(), principal, "review.answer", project.name)
     desk, who = desk_of(project, clock=clock), reviewer_of(principal)
-    after = desk.move(case, who, what, lambda one, now: move(one, who, desk.policy, now), seen=seen)
-    return Answered(case=_viewed(project, principal, desk, after))
+    after = desk.move(case, who, what, lambda state, now: move(state, who, desk.policy, now), seen=seen)
+    return AnsweredCase(case=_view(project, principal, desk, after))
 
 
-def _viewed(
-    project: Project, principal: Principal, desk: Desk, case: Case, reader: CaseReader | None = None
-) -> CaseView:
+def _view(project: Project, principal: Principal, desk: Desk, case: Case, reader: CaseReader | None = None) -> CaseView:
     return view(project, case, desk.policy, viewer=principal.name, reader=reader or CaseReader(project))

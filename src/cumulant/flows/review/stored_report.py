@@ -26,7 +26,7 @@ def _stored(project: Project, *inputs: object) -> ResultCache:
 def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[str, bool]]) -> dict[str, bool]:
     """What `make` reads in the log of these cases with a label: whether the model was wrong."""
     days = sorted({case.time.date() for case in cases})
-    asked = [[case.id, case.worker, case.sequence, case.row, str(case.time), case.label] for case in cases]
+    inputs = [[case.id, case.worker, case.sequence, case.row, str(case.time), case.label] for case in cases]
     try:
         files = [
             file_version(file.path)
@@ -35,7 +35,7 @@ def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[st
         ]
     except FileNotFoundError:  # merged since it was listed
         return make()
-    return _stored(project, asked, files).get("wrong", dict[str, bool], make)
+    return _stored(project, inputs, files).get("wrong", dict[str, bool], make)
 
 
 def error_of(project: Project, cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, Any] | None:

@@ -29,7 +29,7 @@ Name = Callable[[Sequence[Sequence[object]], Sequence["Field"], Sequence[int]], 
 
 
 @dataclass(frozen=True)
-class Answers:
+class ReviewedLabels:
     """Of each entity row: what people decided (null where nobody did), whether it is used, and its weight."""
 
     label: pl.Series
@@ -62,16 +62,20 @@ def reviewed_table(project: Project, *, as_of: datetime | None) -> TableRef | No
     desk = Desk(project.journal(), project.name, policy)
     from cumulant.review.labels import reviewed
 
-    found = [reviewed(one, policy, b"") for one in desk.closed() if one.status == "done" and one.ref is not None]
-    known = sorted((one for one in found if as_of is None or one.known_time <= as_of), key=lambda one: one.known_time)
+    labels = [
+        reviewed(label, policy, b"") for label in desk.closed() if label.status == "done" and label.ref is not None
+    ]
+    known = sorted(
+        (label for label in labels if as_of is None or label.known_time <= as_of), key=lambda label: label.known_time
+    )
     if not known:
         return None
     # The same row may have been asked about twice, by two requests: what was said last holds.
-    last = {str(one.ref): one for one in known}
+    last = {str(label.ref): label for label in known}
     weighted = policy.weights == "sampling"
     rows = [
-        {"ref": ref, "label": _json(one.label), "weight": one.weight if weighted else 1.0, "case": one.case}
-        for ref, one in sorted(last.items())
+        {"ref": ref, "label": _json(label.label), "weight": label.weight if weighted else 1.0, "case": label.case}
+        for ref, label in sorted(last.items())
     ]
     key = f"reviewed/{digest(rows)}"
     tables = project.tables()
@@ -84,9 +88,9 @@ def _frame(rows: Sequence[Mapping[str, object]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"ref": pl.String, "label": pl.String, "weight": pl.Float64, "case": pl.String})
 
 
-def answers(
+def reviewed_labels(
     table: pl.DataFrame, raw: pl.DataFrame, task: Task, at: pl.Series | None, *, target: pl.Series, salt: bytes
-) -> Answers:
+) -> ReviewedLabels:
     """The decisions beside the entity rows `raw`; a row with a label of its own in `target` uses none."""
     import polars as pl
 
@@ -99,20 +103,20 @@ def answers(
     for names in sorted({names for ref in table["ref"] if (names := request_ref_fields(ref)) is not None}):
         if not set(names) <= set(fields):
             continue  # the source no longer has what was asked then
-        held = refs.is_in(table["ref"].implode()).fill_null(value=False)
-        by_all = refs_of(table["ref"], raw, [fields[name] for name in names], at, salt, name=_asked_refs(salt))
+        matched = refs.is_in(table["ref"].implode()).fill_null(value=False)
+        by_all = refs_of(table["ref"], raw, [fields[name] for name in names], at, salt, name=_request_refs(salt))
         # Rows that were asked alike cannot be told apart by what was asked.
-        refs = refs.zip_with(held, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
-    found = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
-    texts = found["label"]
+        refs = refs.zip_with(matched, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
+    joined = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
+    texts = joined["label"]
     labels = [msgspec.json.decode(text) for text in texts.drop_nulls()]
-    label = _placed(pl.Series("label", labels, strict=False), texts.is_not_null())
+    label = _spread(pl.Series("label", labels, strict=False), texts.is_not_null())
     used = label.is_not_null() & target.is_null()
-    weight = pl.select(pl.when(used).then(found["weight"]).otherwise(1.0)).to_series()
-    return Answers(label=label, used=used, weight=weight)
+    weight = pl.select(pl.when(used).then(joined["weight"]).otherwise(1.0)).to_series()
+    return ReviewedLabels(label=label, used=used, weight=weight)
 
 
-def _asked_refs(salt: bytes) -> Name:
+def _request_refs(salt: bytes) -> Name:
     def refs(columns: Sequence[Sequence[object]], fields: Sequence[Field], times: Sequence[int]) -> list[str | None]:
         from cumulant.outcomes.join.prediction_refs import request_ref
 
@@ -140,10 +144,10 @@ def refs_of(
     rows = raw.select(field.name for field in fields).filter(near)
     columns = [_as_logged(rows[field.name], field, salt) for field in fields]
     texts = list(name(columns, fields, times.filter(near).to_list()))
-    return _placed(pl.Series("ref", texts, dtype=pl.String), near)
+    return _spread(pl.Series("ref", texts, dtype=pl.String), near)
 
 
-def _placed(values: pl.Series, where: pl.Series) -> pl.Series:
+def _spread(values: pl.Series, where: pl.Series) -> pl.Series:
     """A column as long as `where`: `values`, in their order, at the places where that is true, and null elsewhere."""
     import polars as pl
 

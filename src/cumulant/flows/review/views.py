@@ -30,13 +30,13 @@ def policy_of(project: Project) -> ReviewPolicy:
     Raises:
         UsageError: it has none.
     """
-    found = project.policies.monitoring.review
-    if found is None:
+    policy = project.policies.monitoring.review
+    if policy is None:
         raise UsageError(
             "the project declares no review queue", subject=str(project.file),
             hint="add `monitoring: {review: {budget: 50/day}}` to cumulant.yaml",
         )  # fmt: skip
-    return found
+    return policy
 
 
 class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,10 +99,10 @@ def view(
     request = None
     if reader is not None and logged is not None:
         described = reader.described(case.model, case.version)
-        request = masked(project, described, msgspec.json.decode(logged["request"]))
+        request = mask_request(project, described, msgspec.json.decode(logged["request"]))
     outputs = {} if logged is None else dict(read_outputs(logged["outputs"]))
-    said = case.by(viewer)
-    decided = said is not None and said.kind == "decided"
+    own_answer = case.by(viewer)
+    decided = own_answer is not None and own_answer.kind == "decided"
     hidden = policy.blind and case.status == "waiting" and not decided
     seen = case.status != "waiting" or decided
     explanation = outputs.pop("reasons", None)
@@ -131,13 +131,13 @@ def view(
         explanation=None if hidden else explanation,
         neighbours=() if reader is None or request is None else _neighbours(case, request, reader),
         notes=tuple(
-            _note(one, policy, project.salt(), viewer)
-            for one in case.notes
+            _note(entry, policy, project.salt(), viewer)
+            for entry in case.notes
             # A second opinion that has read the first one's notes is none.
-            if not (hidden and case.second and not case.escalated) or one.reviewer == viewer
+            if not (hidden and case.second and not case.escalated) or entry.reviewer == viewer
         ),
-        own=tuple(_answered(one, viewer) for one in case.answers if one.reviewer == viewer),
-        others=tuple(_said(one, policy, project.salt()) for one in case.answers if one.reviewer != viewer)
+        own=tuple(_answer_view(entry, viewer) for entry in case.answers if entry.reviewer == viewer),
+        others=tuple(_opinion(entry, policy, project.salt()) for entry in case.answers if entry.reviewer != viewer)
         if seen
         else (),
         label=None if case.label is None or hidden else msgspec.json.decode(case.label),
@@ -145,7 +145,7 @@ def view(
     )
 
 
-def masked(project: Project, described: Servable | GraphServable | None, request: object) -> dict[str, Any]:
+def mask_request(project: Project, described: Servable | GraphServable | None, request: object) -> dict[str, Any]:
     """What was asked of a model that is so described. The log holds hashes already; a value that a version of before
     did not call personal, and the present one does, is hashed here.
     """
@@ -174,11 +174,11 @@ def _neighbours(case: Case, request: Mapping[str, Any], reader: CaseReader) -> t
 
     points = reference.scale.coordinates(*reasons.columns([request], reference.scale))
     distances, places = reference.known.neighbours(points, _NEIGHBOURS)
-    found = []
+    neighbours = []
     for distance, place in zip(distances[0], places[0], strict=True):
         row = dict(reference.rows[int(place)])
-        found.append(Neighbour(distance=round(float(distance), 3), label=row.pop("label", None), row=row))
-    return tuple(found)
+        neighbours.append(Neighbour(distance=round(float(distance), 3), label=row.pop("label", None), row=row))
+    return tuple(neighbours)
 
 
 def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
@@ -188,7 +188,7 @@ def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
     """
     labelled = [case for case in cases if case.label is not None]
     reader = CaseReader(project)
-    numbers = {one: _is_number(reader, one) for one in {(case.model, case.version) for case in labelled}}
+    numbers = {model: _is_number(reader, model) for model in {(case.model, case.version) for case in labelled}}
     done = [case for case in labelled if not numbers[case.model, case.version]]
     return wrong_of(project, done, lambda: _read_wrong(project, done))
 
@@ -197,7 +197,7 @@ def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
     from cumulant.outcomes.join.prediction_losses import decision as outcomes_decision
     from cumulant.outcomes.join.prediction_losses import read_outputs
 
-    found: dict[str, bool] = {}
+    wrong: dict[str, bool] = {}
     # A day of the log is read once, however many cases it has.
     for day in sorted({case.time.date() for case in done}):
         those = [case for case in done if case.time.date() == day]
@@ -206,8 +206,8 @@ def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
             text = answered.get((case.worker, case.sequence, case.row))
             decision = None if text is None else outcomes_decision(read_outputs(text))
             if text is not None and not isinstance(decision, dict):
-                found[case.id] = not _alike(decision, msgspec.json.decode(str(case.label)))
-    return found
+                wrong[case.id] = not _is_same_class(decision, msgspec.json.decode(str(case.label)))
+    return wrong
 
 
 def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
@@ -235,30 +235,30 @@ def _is_hash(text: str) -> bool:
     return len(text) == 13 and text.startswith("#") and all(sign in "0123456789abcdef" for sign in text[1:])
 
 
-def _alike(one: object, other: object) -> bool:
+def _is_same_class(first: object, second: object) -> bool:
     """Whether two ways to write a class mean the same: 1 and 1.0, true and "true"."""
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return one == other
-    return _text(one) == _text(other)
+    if isinstance(first, int | float) and isinstance(second, int | float):
+        return first == second
+    return _text(first) == _text(second)
 
 
 def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _note(one: Note, policy: ReviewPolicy, salt: bytes, viewer: str) -> dict[str, Any]:
+def _note(note: Note, policy: ReviewPolicy, salt: bytes, viewer: str) -> dict[str, Any]:
     from cumulant.review.labels import shown
 
-    who = one.reviewer if one.reviewer == viewer else shown(one.reviewer, policy, salt)
-    return {"reviewer": who, "at": one.at, "text": one.text}
+    who = note.reviewer if note.reviewer == viewer else shown(note.reviewer, policy, salt)
+    return {"reviewer": who, "at": note.at, "text": note.text}
 
 
-def _said(one: Answer, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
+def _opinion(answer: Answer, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
     from cumulant.review.labels import shown
 
-    return _answered(one, shown(one.reviewer, policy, salt))
+    return _answer_view(answer, shown(answer.reviewer, policy, salt))
 
 
-def _answered(one: Answer, who: str) -> dict[str, Any]:
-    label = None if one.label is None else msgspec.json.decode(one.label)
-    return {"reviewer": who, "kind": one.kind, "at": one.at, "label": label}
+def _answer_view(answer: Answer, who: str) -> dict[str, Any]:
+    label = None if answer.label is None else msgspec.json.decode(answer.label)
+    return {"reviewer": who, "kind": answer.kind, "at": answer.at, "label": label}

@@ -14,20 +14,20 @@ from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.candidate_alias import find_record
-from cumulant.flows.registry.champion_scores import Answers, answers_of
+from cumulant.flows.registry.champion_scores import ModelAnswers, model_answers
 from cumulant.flows.registry.opponents import margin_reference, opponents_of
-from cumulant.flows.training.evaluation import champion_version, compared
+from cumulant.flows.training.evaluation import champion_version, compare_answers
 from cumulant.flows.training.evaluation_record import EVALUATION, EvaluateResult, Judgement
 from cumulant.flows.training.search_step import rows_of
 from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.tested_model import tested_model
 from cumulant.flows.training.train import work_of
-from cumulant.flows.training.unseen_rows import LEAST_UNSEEN, unseen
-from cumulant.flows.training.window_uses import remember, reuse_of
+from cumulant.flows.training.unseen_rows import LEAST_UNSEEN, unseen_rows
+from cumulant.flows.training.window_uses import record_use, reuse_of
 from cumulant.ports.registry import ModelVersion
 
 if TYPE_CHECKING:
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
     from cumulant.training.model import FittedModel
@@ -57,25 +57,25 @@ def evaluate(
         task = resolve_task(project, snapshots)
         table = feature_set(context, task, snapshots, as_of=as_of)
         work = work_of(project, task, snapshots, table, as_of=as_of, quick=False, trials=None, time=None)
-        judgement = _judged(context, work, version)
-        found = EvaluateResult(run=context.run, model=version, judgement=judgement, as_of=as_of)
+        judgement = _judge(context, work, version)
+        result = EvaluateResult(run=context.run, model=version, judgement=judgement, as_of=as_of)
         with context.transaction() as transaction:
-            transaction.put(EVALUATION, context.run, msgspec.to_builtins(found))
+            transaction.put(EVALUATION, context.run, msgspec.to_builtins(result))
             if judgement.use is not None:
-                remember(transaction, context, work, judgement.use)
+                record_use(transaction, context, work, judgement.use)
         context.ledger.verdict = judgement.word
-        return found
+        return result
 
 
-def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
+def _judge(context: Context, work: TrainingWork, version: ModelVersion) -> Judgement:
     from cumulant.training.search.search import search
 
     record = find_record(context.project, version)
     split = rows_of(context, work)
-    model, told = _stand_in(context, work, split, version)
-    split, doubt, notes = _unlearned(context, work, split, version, tested=model is not None)
+    model, fit_notes = _tested_model(context, work, split, version)
+    split, doubt, notes = _unseen_split(context, work, split, version, tested=model is not None)
     context.progress("evaluate", 0.1)
-    candidate, more = answers_of(context, work, version, split.test, tested=model)
+    candidate, more = model_answers(context, work, version, split.test, tested=model)
     if candidate is None:
         raise RefusedError(more[0], subject=version.uri, hint="train again: `cumulant train`")
     number = champion_version(context)
@@ -88,35 +88,35 @@ def _judged(context: Context, work: Work, version: ModelVersion) -> Judgement:
     opponents, others = opponents_of(context, work, champion, before, split.test, refitted=refitted)
     # Today's baseline: a search among no trainers but the naive one.
     alone = search(split.train, msgspec.structs.replace(work.training, trainers=["naive"]))
-    judgement = compared(
+    judgement = compare_answers(
         context,
         split.test,
         work.evaluation,
         candidate=candidate,
-        naive=Answers(alone.naive.predict_frame(split.test.features), alone.naive.threshold),
+        naive=ModelAnswers(alone.naive.predict_frame(split.test.features), alone.naive.threshold),
         opponents=opponents,
         main=alone.summary.metric,
         reuse=reuse_of(context, work, split, version.uri if record is None else record.fitted.model.key),
         doubt=doubt,
-        notes=(*told, *notes, *more, *others),
+        notes=(*fit_notes, *notes, *more, *others),
     )
     return msgspec.structs.replace(judgement, tested=model is not None)
 
 
-def _stand_in(
-    context: Context, work: Work, split: TrainTestSplit, version: ModelVersion
+def _tested_model(
+    context: Context, work: TrainingWork, split: TrainTestSplit, version: ModelVersion
 ) -> tuple[FittedModel | None, tuple[str, ...]]:
     """The tested model of a version that learned nearly all of the test rows, and notes; None: it is measured as it is
     served.
     """
-    known, _ = unseen(context, work, split.test, version)
+    known, _ = unseen_rows(context, work, split.test, version)
     if known is not None and known.sum() >= LEAST_UNSEEN:
         return None, ()
     return tested_model(context.project, version)
 
 
-def _unlearned(
-    context: Context, work: Work, split: TrainTestSplit, version: ModelVersion, *, tested: bool
+def _unseen_split(
+    context: Context, work: TrainingWork, split: TrainTestSplit, version: ModelVersion, *, tested: bool
 ) -> tuple[TrainTestSplit, str, tuple[str, ...]]:
     """The split with the test rows that the version, or its `tested` model, did not learn from; why that is not known;
     notes.
@@ -124,11 +124,11 @@ def _unlearned(
     Raises:
         RefusedError: no more than a handful is left.
     """
-    known, reason = unseen(context, work, split.test, version, tested=tested)
+    known, reason = unseen_rows(context, work, split.test, version, tested=tested)
     if known is None:
         return split, reason, (reason,)
-    told = (f"{version.uri} learned from all rows: the figures are of its configuration fitted without them",)
-    notes = told if tested else ()
+    refit_note = (f"{version.uri} learned from all rows: the figures are of its configuration fitted without them",)
+    notes = refit_note if tested else ()
     if known.all():
         return split, "", notes
     if known.sum() < LEAST_UNSEEN:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import NotFoundError
-from cumulant.flows.registry.champion_scores import Answers
+from cumulant.flows.registry.champion_scores import ModelAnswers
 from cumulant.flows.registry.models import CHAMPION
 from cumulant.flows.registry.opponents import Opponent, Opponents, margin_reference, opponents_of
 from cumulant.flows.training.evaluation_record import Judgement
-from cumulant.flows.training.search_step import Fitted, loaded, rows_of
+from cumulant.flows.training.search_step import Fitted, load_model, rows_of
 from cumulant.flows.training.tested_model import candidate_split
-from cumulant.flows.training.window_uses import Reuse, remember, reuse_of
+from cumulant.flows.training.window_uses import Reuse, record_use, reuse_of
 from cumulant.ports.registry import ModelVersion
 from cumulant.training.evaluation.comparisons import Rival
 from cumulant.training.records import Evaluation
@@ -23,7 +23,7 @@ from cumulant.training.spec import QUICK_RESAMPLES, RESAMPLES, Parameter
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.journal import Transaction
     from cumulant.statistics import Rows
     from cumulant.training.dataset import TrainingSet
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 REFERENCE = "reference"
 
 
-def reference(context: Context, work: Work) -> ModelVersion | None:
+def reference(context: Context, work: TrainingWork) -> ModelVersion | None:
     """The champion that this training is compared with: the one there was when it was first begun.
 
     So the same training run again finds its steps done, even if its own model has become the champion since.
@@ -68,7 +68,7 @@ def champion_parameters(version: ModelVersion | None) -> Mapping[str, Parameter]
     return msgspec.json.decode(text, type=dict[str, Parameter]) or None if text else None
 
 
-def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
+def judge(context: Context, work: TrainingWork, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
     """Measure on the test rows and ask the gate."""
     before = None if champion is None else margin_reference(context.project, champion)
     inputs = {
@@ -84,12 +84,12 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
     def measure() -> dict[str, object]:
         return msgspec.to_builtins(_judgement(context, work, fitted, champion, before))  # type: ignore[no-any-return]
 
-    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+    def tell(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.training.events import GateDecided, ModelEvaluated
 
-        judgement = msgspec.convert(found, Judgement)
+        judgement = msgspec.convert(result, Judgement)
         if judgement.use is not None:
-            remember(transaction, context, work, judgement.use)
+            record_use(transaction, context, work, judgement.use)
         evaluation, verdict = judgement.evaluation, judgement.verdict
         transaction.emit(ModelEvaluated(model=fitted.model.key, rows=evaluation.rows, metrics=evaluation.values()))
         words: dict[str, str] = {f"{rule.metric}: {rule.rule}": rule.word for rule in verdict.rules}
@@ -100,23 +100,23 @@ def judge(context: Context, work: Work, fitted: Fitted, champion: ModelVersion |
 
 
 def _judgement(
-    context: Context, work: Work, fitted: Fitted, champion: ModelVersion | None, before: ModelVersion | None
+    context: Context, work: TrainingWork, fitted: Fitted, champion: ModelVersion | None, before: ModelVersion | None
 ) -> Judgement:
     split = rows_of(context, work)
     split = replace(split, train=split.train.without_columns())  # what is measured are the test rows
     test, reuse = split.test, reuse_of(context, work, split, fitted.model.key)
-    model, naive = loaded(context.project, fitted.model), loaded(context.project, fitted.naive)
+    model, naive = load_model(context.project, fitted.model), load_model(context.project, fitted.naive)
     context.progress("evaluate", 0.1)
     refitted = candidate_split(context.project, work, fitted.split)
     opponents, notes = opponents_of(context, work, champion, before, test, refitted=refitted)
     if champion is not None and opponents.champion is None:
         notes = (*notes, f"{champion.uri} stays the champion until the alias is moved by hand")
-    return compared(
+    return compare_answers(
         context,
         test,
         work.evaluation,
-        candidate=Answers(model.predict_frame(test.features), model.threshold, model.importance),
-        naive=Answers(naive.predict_frame(test.features), naive.threshold),
+        candidate=ModelAnswers(model.predict_frame(test.features), model.threshold, model.importance),
+        naive=ModelAnswers(naive.predict_frame(test.features), naive.threshold),
         opponents=opponents,
         main=fitted.summary.metric,
         reuse=reuse,
@@ -125,13 +125,13 @@ def _judgement(
     )
 
 
-def compared(
+def compare_answers(
     context: Context,
     test: TrainingSet,
     spec: EvaluationSpec,
     *,
-    candidate: Answers,
-    naive: Answers,
+    candidate: ModelAnswers,
+    naive: ModelAnswers,
     opponents: Opponents,
     main: str,
     reuse: Reuse,
@@ -144,13 +144,13 @@ def compared(
     """
     from cumulant.training.evaluation.gate import gate
 
-    def measured(answers: Answers, rows: TrainingSet = test) -> Evaluation:
+    def measured(answers: ModelAnswers, rows: TrainingSet = test) -> Evaluation:
         from cumulant.training.evaluation.evaluation import evaluate
 
-        found = evaluate(rows, answers.values, spec, threshold=answers.threshold, resamples=resamples)
-        return msgspec.structs.replace(found, importance=dict(answers.importance))
+        figures = evaluate(rows, answers.values, spec, threshold=answers.threshold, resamples=resamples)
+        return msgspec.structs.replace(figures, importance=dict(answers.importance))
 
-    def scored(answers: Answers) -> Rows:
+    def scored(answers: ModelAnswers) -> Rows:
         from cumulant.training.evaluation.evaluation import scored as training_scored
 
         return training_scored(test, answers.values, spec, threshold=answers.threshold)

@@ -9,12 +9,19 @@ import msgspec
 
 from cumulant.core.units import from_micros
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.training.search_step import FinalFit, Fitted, all_rows, learned, loaded, stored
+from cumulant.flows.training.search_step import (
+    FinalFit,
+    Fitted,
+    all_rows,
+    load_model,
+    sample_training_rows,
+    store_model,
+)
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.registry.candidate_alias import ModelRecord
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
     from cumulant.training.payloads.payload import Floats
 
 
-def final_fit(context: Context, work: Work, fitted: Fitted) -> Fitted:
+def final_fit(context: Context, work: TrainingWork, fitted: Fitted) -> Fitted:
     """`fitted` with the model that learned from all rows, where `training.final_fit` asks for it; it comes after the
     evaluation, which is of the model that did not.
     """
@@ -32,25 +39,27 @@ def final_fit(context: Context, work: Work, fitted: Fitted) -> Fitted:
 
     def fit() -> dict[str, object]:
         rows = all_rows(context, work)
-        model = on_all_rows(context, work, fitted, loaded(context.project, fitted.model), rows)
+        model = fit_on_all_rows(context, work, fitted, load_model(context.project, fitted.model), rows)
         learned_to = None if rows.at is None else from_micros(int(rows.at.max()))
-        made = FinalFit(model=stored(context, model), rows=len(rows), learned_to=learned_to)
-        return msgspec.to_builtins(made)  # type: ignore[no-any-return]
+        final = FinalFit(model=store_model(context, model), rows=len(rows), learned_to=learned_to)
+        return msgspec.to_builtins(final)  # type: ignore[no-any-return]
 
-    def stands(found: Mapping[str, object]) -> bool:
-        return objects.find(msgspec.convert(found, FinalFit).model.key) is not None
+    def stands(result: Mapping[str, object]) -> bool:
+        return objects.find(msgspec.convert(result, FinalFit).model.key) is not None
 
     outcome = context.step("final fit", {**work.inputs, "model": fitted.model.key}, fit, verify=stands)
     return msgspec.structs.replace(fitted, final=msgspec.convert(outcome.result, FinalFit))
 
 
-def on_all_rows(context: Context, work: Work, fitted: Fitted, model: FittedModel, rows: TrainingSet) -> FittedModel:
+def fit_on_all_rows(
+    context: Context, work: TrainingWork, fitted: Fitted, model: FittedModel, rows: TrainingSet
+) -> FittedModel:
     """The configuration of `model` on `rows`."""
     from cumulant.training.search.final_fit import fit_all
 
     return fit_all(
         model,
-        learned(rows, work),
+        sample_training_rows(rows, work),
         work.training,
         fitted.summary,
         fitted.trials,
@@ -64,7 +73,7 @@ def held_out_scores(project: Project, version: ModelVersion, record: ModelRecord
     rows that a model knows, its scores are surer and its errors smaller than of others.
     """
     if record.fitted.final is not None:
-        return loaded(project, record.fitted.model).predict_frame(test.features)
+        return load_model(project, record.fitted.model).predict_frame(test.features)
     from cumulant.servable.scorer import Scorer
 
     scorer = Scorer(servable_folder(project, version))

@@ -14,11 +14,11 @@ from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity, Servable, Unread
-from cumulant.flows.data.pii import masked, personal_features
+from cumulant.flows.data.pii import mask_personal, personal_features
 from cumulant.flows.data.request_rules import request_rules
 from cumulant.flows.serving.reason_codes import reasons_of
 from cumulant.flows.training.chosen_rows import blocks
-from cumulant.flows.training.search_step import Fitted, loaded, rows_of
+from cumulant.flows.training.search_step import Fitted, load_model, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from cumulant.core.plan import FeaturePlan
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.journal import Transaction
 
 
-class Package(msgspec.Struct, frozen=True, kw_only=True):
+class PackageResult(msgspec.Struct, frozen=True, kw_only=True):
     """The stored servable and how it was found to answer as the trained model does."""
 
     servable: ObjectRef
@@ -39,8 +39,8 @@ class Package(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def package(
-    context: Context, work: Work, fitted: Fitted, lineage: Mapping[str, str]
-) -> tuple[Package, pd.DataFrame | None]:
+    context: Context, work: TrainingWork, fitted: Fitted, lineage: Mapping[str, str]
+) -> tuple[PackageResult, pd.DataFrame | None]:
     """Build the servable and prove that it answers as the trained model. Also the `input_example` of the rows that were
     read for it; None where it was found done.
 
@@ -68,7 +68,7 @@ def package(
         inputs["reasons"] = msgspec.to_builtins(explained)
 
     def build() -> dict[str, object]:
-        model, rows = loaded(context.project, fitted.served), rows_of(context, work)
+        model, rows = load_model(context.project, fitted.served), rows_of(context, work)
         examples.append(input_example(context, work, rows.test.features))
         with tempfile.TemporaryDirectory() as scratch:
             from cumulant.packaging.builder import build as packaging_build
@@ -95,12 +95,12 @@ def package(
             )
             ref = objects.put(f"servables/{_identity(servable, lineage)}", folder)
         assert servable.parity is not None
-        return msgspec.to_builtins(Package(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
+        return msgspec.to_builtins(PackageResult(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
 
-    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+    def tell(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.packaging.events import ServableBuilt
 
-        built = _package(found)
+        built = _package(result)
         transaction.emit(
             ServableBuilt(
                 model=context.project.name,
@@ -112,48 +112,50 @@ def package(
             )
         )
 
-    def stands(found: dict[str, object]) -> bool:
-        return objects.find(_package(found).servable.key) is not None
+    def stands(result: dict[str, object]) -> bool:
+        return objects.find(_package(result).servable.key) is not None
 
     outcome = context.step("package", inputs, build, verify=stands, write=tell)
     built = msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
     return built, examples[0] if examples else None
 
 
-def input_example(context: Context, work: Work, features: pl.DataFrame) -> pd.DataFrame:
+def input_example(context: Context, work: TrainingWork, features: pl.DataFrame) -> pd.DataFrame:
     """Five rows of features as the model takes them: a pandas frame, without anybody's personal values."""
     frame, personal = features.head(5), personal_features(work.task.plan)
-    return (masked(frame, personal, context.project.salt()) if personal else frame).to_pandas()
+    return (mask_personal(frame, personal, context.project.salt()) if personal else frame).to_pandas()
 
 
 def _identity(servable: Servable, lineage: Mapping[str, str]) -> str:
     """Rules and reasons stand in the description, which is none of the files that are hashed."""
-    found: dict[str, object] = {**servable.files, **lineage}
-    found |= {"rules": msgspec.to_builtins(servable.rules)} if servable.rules else {}
-    return digest(found if servable.reasons is None else {**found, "reasons": msgspec.to_builtins(servable.reasons)})
+    content: dict[str, object] = {**servable.files, **lineage}
+    content |= {"rules": msgspec.to_builtins(servable.rules)} if servable.rules else {}
+    return digest(
+        content if servable.reasons is None else {**content, "reasons": msgspec.to_builtins(servable.reasons)}
+    )
 
 
-def _package(result: Mapping[str, object]) -> Package:
-    return msgspec.convert(result, Package)
+def _package(result: Mapping[str, object]) -> PackageResult:
+    return msgspec.convert(result, PackageResult)
 
 
-def _unread(work: Work) -> dict[str, Unread]:
+def _unread(work: TrainingWork) -> dict[str, Unread]:
     """The source's columns that a request does not carry, and why."""
     from cumulant.data.snapshot import source_of
     from cumulant.features.definition.known_time import is_late
 
     task, source = work.task, source_of(work.snapshot)
     request, target = {field.name for field in task.plan.request}, expr.columns(task.target)
-    found: dict[str, Unread] = {}
+    columns: dict[str, Unread] = {}
     for name in (field.name for field in source.fields if field.name not in request):
         if is_late(source, task.predict_at, name):
-            found[name] = "late"
+            columns[name] = "late"
         else:
-            found[name] = "target" if name in target else "unused"
-    return found
+            columns[name] = "target" if name in target else "unused"
+    return columns
 
 
-def _complete(work: Work) -> tuple[str, ...]:
+def _complete(work: TrainingWork) -> tuple[str, ...]:
     """The request fields that no row of the source lacks, which the training rows are of."""
     from cumulant.packaging.closed import complete_fields
 
@@ -162,7 +164,7 @@ def _complete(work: Work) -> tuple[str, ...]:
     return complete_fields((field.name for field in work.task.plan.request), nulls, profile.rows)
 
 
-def _nonnegative(work: Work) -> tuple[str, ...]:
+def _nonnegative(work: TrainingWork) -> tuple[str, ...]:
     """The request fields of numbers that no row of the source has below 0."""
     from cumulant.packaging.closed import nonnegative_fields
 
@@ -174,7 +176,7 @@ def _nonnegative(work: Work) -> tuple[str, ...]:
     return nonnegative_fields(lowest, {column.name: profile.rows - column.nulls for column in numbers})
 
 
-def _is_number(context: Context, work: Work) -> bool:
+def _is_number(context: Context, work: TrainingWork) -> bool:
     """Whether the target is of whole numbers, which a model's classes then are too."""
     from cumulant.data.snapshot import scan
     from cumulant.features.offline.polars_compiler import evaluate
@@ -186,12 +188,12 @@ def _is_number(context: Context, work: Work) -> bool:
 
 def _whole(values: pl.Series) -> bool:
     if values.dtype.is_float():
-        held = values.fill_nan(None).drop_nulls()
-        return bool((held == held.round()).all())
+        numbers = values.fill_nan(None).drop_nulls()
+        return bool((numbers == numbers.round()).all())
     return values.dtype.is_integer()
 
 
-def example(context: Context, work: Work) -> dict[str, Any]:
+def example(context: Context, work: TrainingWork) -> dict[str, Any]:
     """The newest row as a request, without anybody's personal values."""
     import polars as pl
 
@@ -202,7 +204,7 @@ def example(context: Context, work: Work) -> dict[str, Any]:
     frame = scan(work.snapshot, context.project.tables(), as_of=work.as_of).select(fields).tail(1).collect()
     personal = frozenset(field.name for field in plan.request if field.personal)
     if personal:
-        frame = masked(frame, personal, context.project.salt())
+        frame = mask_personal(frame, personal, context.project.salt())
     times = [name for name, kind in frame.schema.items() if isinstance(kind, (pl.Datetime, pl.Date))]
     frame = frame.with_columns(pl.col(name).dt.to_string("iso:strict") for name in times)
     return frame.row(0, named=True) if len(frame) else {}

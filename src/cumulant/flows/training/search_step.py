@@ -28,7 +28,7 @@ from cumulant.training.spec import Parameter, Threshold
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.training.chosen_rows import ChosenRows
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.events import SearchFinished, TrialFinished
@@ -119,7 +119,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
         return (*self.summary.notes, note)
 
 
-def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | None) -> Fitted:
+def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Parameter] | None) -> Fitted:
     """Search and fit, or find it done. A search that was cut off goes on with its next trial.
 
     Raises:
@@ -152,23 +152,23 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
         check_when(context.project.spec.serving.reasons, split.train.task)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
-        rows = [learned(split.train, work)]
+        rows = [sample_training_rows(split.train, work)]
         split = split.without_columns()
-        found = training_search(
+        search_result = training_search(
             rows.pop(),  # so that the search alone holds the features, and lets them go once they are encoded
             work.training,
             root=context.project.root,
             scratch=folder,
             champion=champion,
             progress=context.progress,
-            on_trial=lambda trial: context.emit(_told(trial)),
+            on_trial=lambda trial: context.emit(_trial_event(trial)),
         )
-        context.emit(_ended(found))
+        context.emit(_search_event(search_result))
         fitted = Fitted(
-            model=stored(context, found.best),
-            naive=stored(context, found.naive),
-            summary=found.summary,
-            trials=found.trials,
+            model=store_model(context, search_result.best),
+            naive=store_model(context, search_result.naive),
+            summary=search_result.summary,
+            trials=search_result.trials,
             split=_summary(split, rule_of(context.project, work, split), chosen),
             warm_start=None if champion is None else dict(champion),
         )
@@ -182,7 +182,7 @@ def fit(context: Context, work: Work, *, champion: Mapping[str, Parameter] | Non
     return msgspec.structs.replace(msgspec.convert(outcome.result, Fitted), reused=outcome.reused)
 
 
-def learned(rows: TrainingSet, work: Work) -> TrainingSet:
+def sample_training_rows(rows: TrainingSet, work: TrainingWork) -> TrainingSet:
     """The rows that are learned from, by age where the project says so; for a quick look a share of them, but never
     fewer than a few thousand.
     """
@@ -194,14 +194,14 @@ def learned(rows: TrainingSet, work: Work) -> TrainingSet:
     return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
 
 
-def rows_of(context: Context, work: Work, *, leakage: bool = False) -> TrainTestSplit:
+def rows_of(context: Context, work: TrainingWork, *, leakage: bool = False) -> TrainTestSplit:
     """The training rows and the test rows. The search asks for `leakage`: a feature that gives the target away is
     refused or named, once for these rows.
     """
     from cumulant.training.splits import split
 
     rows = _labelled(context, work, leakage=leakage)
-    found = split(
+    parts = split(
         rows,
         work.evaluation,
         seed=work.training.seed,
@@ -209,10 +209,10 @@ def rows_of(context: Context, work: Work, *, leakage: bool = False) -> TrainTest
         change=None if work.change is None else to_micros(work.change),
     )
     # Cases were chosen to be hard: a figure over them would tell of the choice, not of the model.
-    return found if found.test.reviewed is None else replace(found, test=found.test.take(~found.test.reviewed))
+    return parts if parts.test.reviewed is None else replace(parts, test=parts.test.take(~parts.test.reviewed))
 
 
-def all_rows(context: Context, work: Work) -> TrainingSet:
+def all_rows(context: Context, work: TrainingWork) -> TrainingSet:
     """The rows of training and test and those between, so far as they are old enough for any label to be known."""
     from cumulant.training.splits import ripened  # loads Polars, which commands that read a record do without
 
@@ -220,7 +220,7 @@ def all_rows(context: Context, work: Work) -> TrainingSet:
     return rows.take(ripened(rows, horizon_of(rows, work.as_of)))
 
 
-def _labelled(context: Context, work: Work, *, leakage: bool = False) -> TrainingSet:
+def _labelled(context: Context, work: TrainingWork, *, leakage: bool = False) -> TrainingSet:
     release_free_memory()  # what the step before has freed is as much again as the rows that are read now
     return labelled_rows(
         context.project,
@@ -245,14 +245,14 @@ def horizon_of(rows: TrainingSet, as_of: datetime | None) -> int | None:
     return max(int(rows.at.max()), int(rows.known.max()))
 
 
-def stored(context: Context, model: FittedModel) -> ObjectRef:
+def store_model(context: Context, model: FittedModel) -> ObjectRef:
     """The model in the object store, named by its content: equal models are one object."""
     with tempfile.TemporaryDirectory() as folder:
         content = model.to_folder(Path(folder) / "model")
         return context.project.objects().put(_key(content), content)
 
 
-def loaded(project: Project, ref: ObjectRef) -> FittedModel:
+def load_model(project: Project, ref: ObjectRef) -> FittedModel:
     """A stored model, verified by its name: an engine may end the process at half a file.
 
     Raises:
@@ -277,7 +277,7 @@ def _key(folder: Path) -> str:
 
 
 def _summary(split: TrainTestSplit, rule: SplitRule | None, chosen: ChosenRows | None) -> SplitSummary:
-    train, test = _ends(split.train), _ends(split.test)
+    train, test = _time_range(split.train), _time_range(split.test)
     return SplitSummary(
         how=split.how,
         train=len(split.train),
@@ -295,14 +295,14 @@ def _summary(split: TrainTestSplit, rule: SplitRule | None, chosen: ChosenRows |
     )
 
 
-def _ends(rows: TrainingSet) -> tuple[datetime | None, datetime | None]:
+def _time_range(rows: TrainingSet) -> tuple[datetime | None, datetime | None]:
     """The first and last moment of prediction."""
     if rows.at is None or not len(rows):
         return None, None
     return from_micros(int(rows.at.min())), from_micros(int(rows.at.max()))
 
 
-def _told(trial: TrialRecord) -> TrialFinished:
+def _trial_event(trial: TrialRecord) -> TrialFinished:
     from cumulant.training.events import TrialFinished
 
     return TrialFinished(
@@ -310,10 +310,10 @@ def _told(trial: TrialRecord) -> TrialFinished:
     )
 
 
-def _ended(found: SearchResult) -> SearchFinished:
+def _search_event(result: SearchResult) -> SearchFinished:
     from cumulant.training.events import SearchFinished
 
-    summary = found.summary
+    summary = result.summary
     return SearchFinished(
         trainer=summary.trainer,
         metric=summary.metric,

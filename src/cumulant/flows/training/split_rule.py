@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cumulant.data.snapshot import Snapshot
     from cumulant.flows.training.task import Task
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.project.project import Project
     from cumulant.training.spec import EvaluationSpec
     from cumulant.training.splits import TrainTestSplit
@@ -68,7 +68,7 @@ def hashes(
     return _hashes(frame, columns, copies=copies)
 
 
-def rule_of(project: Project, work: Work, split: TrainTestSplit) -> SplitRule | None:
+def rule_of(project: Project, work: TrainingWork, split: TrainTestSplit) -> SplitRule | None:
     """The rule that made `split`; None where rows were not split by their hash."""
     import numpy as np
 
@@ -77,7 +77,7 @@ def rule_of(project: Project, work: Work, split: TrainTestSplit) -> SplitRule | 
     columns, copies = identity_of(work.snapshot, work.task, work.evaluation)
     target = expr.columns(work.task.target)
     chosen = chosen_rows(project, work.snapshot, work.training, as_of=work.as_of)
-    frame = take_chosen(_identified(project, work, {*columns, *target}), chosen)
+    frame = take_chosen(_identity_columns(project, work, {*columns, *target}), chosen)
     labels = tuple(sorted(set(target) & set(frame.columns)))
     first = split.train.rows[np.argsort(split.train.identity, kind="stable")[:_MARKS]]
     marks = [_text(mark) for mark in _mark_hashes(frame[first], columns, labels).tolist()]
@@ -92,38 +92,38 @@ def rule_of(project: Project, work: Work, split: TrainTestSplit) -> SplitRule | 
     )
 
 
-def unlearned(rule: SplitRule, project: Project, work: Work) -> NDArray[np.bool_] | None:
+def unlearned_rows(rule: SplitRule, project: Project, work: TrainingWork) -> NDArray[np.bool_] | None:
     """[n] the rows of `work` that a version split by `rule` did not learn from; None where the rows of its training
     are not recognised among those of the source.
     """
     import numpy as np
 
     chosen = chosen_rows(project, work.snapshot, work.training, as_of=work.as_of)
-    every = _identified(project, work, {*rule.columns, *rule.labels})
+    every = _identity_columns(project, work, {*rule.columns, *rule.labels})
     frame = take_chosen(every, chosen)
     known = _hashes(frame, rule.columns, copies=rule.copies)
     if known is None or not set(rule.labels) <= set(frame.columns):
         return None
     # Those of the marks that are not chosen today are there all the same.
-    present = _present(rule, [frame] if chosen is None else blocks(every))
+    present = _count_present(rule, [frame] if chosen is None else blocks(every))
     if present < _RECOGNISED * len(rule.marks):
         return None
     tested = places(known, rule.salt) < rule.share
     return np.asarray(tested if not rule.largest else tested | (known > np.uint64(int(rule.largest, 16))))
 
 
-def _present(rule: SplitRule, frames: Iterable[pl.DataFrame]) -> int:
+def _count_present(rule: SplitRule, frames: Iterable[pl.DataFrame]) -> int:
     """How many of the rule's marks are those of rows of `frames`."""
     import numpy as np
 
     marks = np.array([int(mark, 16) for mark in rule.marks], dtype=np.uint64)
-    found = np.zeros(len(marks), dtype=bool)
+    present = np.zeros(len(marks), dtype=bool)
     for frame in frames:
-        found |= np.isin(marks, _mark_hashes(frame, rule.columns, rule.labels))
-    return int(found.sum())
+        present |= np.isin(marks, _mark_hashes(frame, rule.columns, rule.labels))
+    return int(present.sum())
 
 
-def _identified(project: Project, work: Work, names: Collection[str]) -> pl.LazyFrame:
+def _identity_columns(project: Project, work: TrainingWork, names: Collection[str]) -> pl.LazyFrame:
     """Of the work's rows, chosen or not, `__row` and those columns of `combined` that `names` has."""
     import polars as pl
 
@@ -136,7 +136,7 @@ def _identified(project: Project, work: Work, names: Collection[str]) -> pl.Lazy
     return pl.concat([raw, computed.select(more)], how="horizontal") if more else raw
 
 
-def combined(raw: pl.DataFrame, computed: pl.DataFrame) -> pl.DataFrame:
+def combine_columns(raw: pl.DataFrame, computed: pl.DataFrame) -> pl.DataFrame:
     """The columns of the entity's rows, and the features by whose values rows may be held together."""
     return raw.with_columns(column for column in computed.get_columns() if column.name not in raw.columns)
 

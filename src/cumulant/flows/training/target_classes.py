@@ -112,10 +112,10 @@ def _classes_of(project: Project, version: ModelVersion, spec: TrainingSpec) -> 
     try:
         from cumulant.servable.folder import load_servable
 
-        found = load_servable(servable_folder(project, version), verify=False)
+        servable = load_servable(servable_folder(project, version), verify=False)
     except (DataError, IntegrityError, NotFoundError):
         return None
-    return found.task, found.classes
+    return servable.task, servable.classes
 
 
 def _another_task(

@@ -43,7 +43,7 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
     if training is None:
         raise UsageError("the project declares no target", hint="add `training: {target: COLUMN}` to cumulant.yaml")
     declared = project.spec.data
-    sources = {name: source_of(one, declared.get(name)) for name, one in snapshots.items()}
+    sources = {name: source_of(snapshot, declared.get(name)) for name, snapshot in snapshots.items()}
     target = target_of(training, {field.name for source in sources.values() for field in source.fields})
     entity = _entity(training, target, sources)
     _refuse_personal(training.target, target, sources[entity])
@@ -60,13 +60,13 @@ def _refuse_personal(text: str, target: Node, source: Source) -> None:
         UsageError: a column of the target is personal.
     """
     wanted = expr.columns(target)
-    found = next((field.name for field in source.fields if field.personal and field.name in wanted), None)
-    if found is not None:
+    column = next((field.name for field in source.fields if field.personal and field.name in wanted), None)
+    if column is not None:
         raise UsageError(
-            f'the target "{text}" would show values of {found}, a personal column of {source.name}, in classes, '
+            f'the target "{text}" would show values of {column}, a personal column of {source.name}, in classes, '
             "answers and reports",
-            subject=found,
-            hint=f"take {found} out of `personal` under data: {source.name}: (or out of its contract) if it says "
+            subject=column,
+            hint=f"take {column} out of `personal` under data: {source.name}: (or out of its contract) if it says "
             "nothing about a person; else make a column in `prepare` that people may see, and name that as target",
         )
 
@@ -91,13 +91,13 @@ def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:
         window = feature.window
         if window is None or window.value is None or not counts_itself(plan, window):
             continue
-        told = sorted(expr.columns(window.value) & set(labels))
-        if told:
+        columns = sorted(expr.columns(window.value) & set(labels))
+        if columns:
             raise NotKnownYetError(
-                f'feature {feature.name}: its window over "{told[0]}" holds the label of the row itself, for nothing '
-                "says that it becomes known later",
-                subject=told[0],
-                hint=f"declare when it is known, as `known_time: {{7d: [{told[0]}]}}` under data: {plan.entity}:",
+                f'feature {feature.name}: its window over "{columns[0]}" holds the label of the row itself, for '
+                "nothing says that it becomes known later",
+                subject=columns[0],
+                hint=f"declare when it is known, as `known_time: {{7d: [{columns[0]}]}}` under data: {plan.entity}:",
             )
 
 

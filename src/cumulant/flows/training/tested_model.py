@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import IntegrityError, NotFoundError
 from cumulant.flows.registry.candidate_alias import find_record
-from cumulant.flows.training.search_step import loaded
+from cumulant.flows.training.search_step import load_model
 
 if TYPE_CHECKING:
     from cumulant.flows.registry.candidate_alias import ModelRecord
     from cumulant.flows.training.search_step import SplitSummary
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.training.model import FittedModel
@@ -33,14 +33,14 @@ def tested_model(project: Project, version: ModelVersion) -> tuple[FittedModel |
     if record is None or record.fitted.final is None:
         return None, ()
     try:
-        return loaded(project, record.fitted.model), ()
+        return load_model(project, record.fitted.model), ()
     except (NotFoundError, IntegrityError) as error:
         why = "is damaged" if isinstance(error, IntegrityError) else "is gone"
         note = f"the object {record.fitted.model.key} {why}, the tested model of {version.uri}: only as it is served"
         return None, (f"{note} can it be compared",)
 
 
-def candidate_split(project: Project, work: Work, split: SplitSummary) -> SplitSummary | None:
+def candidate_split(project: Project, work: TrainingWork, split: SplitSummary) -> SplitSummary | None:
     """The split of a candidate whose configuration will be fitted on all rows; None where it is served as tested. A
     quick look is served by nobody, and says what a whole training of the project would be compared with.
     """

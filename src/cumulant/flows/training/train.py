@@ -20,7 +20,7 @@ from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import Validation, snapshots_of
 from cumulant.flows.features.feature_table import FeatureSet, feature_set
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.registry.candidate_alias import Candidate
+from cumulant.flows.registry.candidate_alias import ModelCandidate
 from cumulant.flows.registry.equal_models import same_as_champion
 from cumulant.flows.registry.models import CANDIDATE, CHAMPION
 from cumulant.flows.registry.registration import register
@@ -33,7 +33,7 @@ from cumulant.flows.training.final_fit import final_fit
 from cumulant.flows.training.package_step import package
 from cumulant.flows.training.search_step import SplitSummary, fit
 from cumulant.flows.training.task import Task, refuse_no_features, resolve_task
-from cumulant.flows.training.training_identity import Work, trainer_code
+from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.flows.training.training_rows import newest_row
 from cumulant.monitoring.policy import learned_from
 from cumulant.ports.registry import ModelVersion
@@ -138,20 +138,20 @@ def train(
             work = replace(work, training=learned_from(history, work.training, newest))
         if change is not None:
             work = _since_change(work, change)
-        made = _candidate(context, work, table)
-        version, registered = register(context, made, promote=promote and not quick)
-        made.remember(context, version)
-        context.ledger.verdict = made.word
-        found = {
+        candidate = _candidate(context, work, table)
+        version, registered = register(context, candidate, promote=promote and not quick)
+        candidate.remember(context, version)
+        context.ledger.verdict = candidate.word
+        reused_steps = {
             **{f"data {name}": True for name in fresh},
             "features": table.reused,
-            "search": made.fitted.reused,
-            "evaluate": made.judgement.reused,
-            "package": made.package.reused,
+            "search": candidate.fitted.reused,
+            "evaluate": candidate.judgement.reused,
+            "package": candidate.package.reused,
             "register": registered,
         }
         return TrainResult(
-            **_result(context, made, version, tuple(name for name, again in found.items() if again)),
+            **_result(context, candidate, version, tuple(name for name, again in reused_steps.items() if again)),
             validation=Validation(run=context.run, snapshots=snapshots, reused=fresh),
             quick=quick,
             time=work.training.time,
@@ -159,14 +159,14 @@ def train(
         )
 
 
-def _since_change(work: Work, change: datetime) -> Work:
+def _since_change(work: TrainingWork, change: datetime) -> TrainingWork:
     spec = work.training
     if spec.since is None or moment(spec.since) < change:
         spec = msgspec.structs.replace(spec, since=change.isoformat())
     return replace(work, training=spec, change=change)
 
 
-def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
+def _candidate(context: Context, work: TrainingWork, table: FeatureSet) -> ModelCandidate:
     """Search, judge and package, or find it done."""
     champion = reference(context, work)
     fitted = fit(context, work, champion=champion_parameters(champion))
@@ -174,7 +174,7 @@ def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
     fitted = final_fit(context, work, fitted)
     lineage = lineage_of(context.project, work, table)
     built, example = package(context, work, fitted, lineage)
-    return Candidate(
+    return ModelCandidate(
         work=work,
         table=table,
         fitted=fitted,
@@ -187,12 +187,14 @@ def _candidate(context: Context, work: Work, table: FeatureSet) -> Candidate:
     )
 
 
-def _result(context: Context, made: Candidate, version: ModelVersion, reused: tuple[str, ...]) -> dict[str, Any]:
-    fitted, judgement = made.fitted, made.judgement
+def _result(
+    context: Context, candidate: ModelCandidate, version: ModelVersion, reused: tuple[str, ...]
+) -> dict[str, Any]:
+    fitted, judgement = candidate.fitted, candidate.judgement
     return {
         "run": context.run,
         "model": version,
-        "features": made.table,
+        "features": candidate.table,
         "split": fitted.split,
         "training": fitted.summary,
         "trials": fitted.trials,
@@ -200,44 +202,44 @@ def _result(context: Context, made: Candidate, version: ModelVersion, reused: tu
         "naive": judgement.naive,
         "champion_uri": judgement.champion_uri,
         "verdict": judgement.verdict,
-        "parity": made.package.parity,
-        "servable": made.package.servable,
-        "target": made.work.training.target,
-        "as_of": made.work.as_of,
+        "parity": candidate.package.parity,
+        "servable": candidate.package.servable,
+        "target": candidate.work.training.target,
+        "as_of": candidate.work.as_of,
         "promoted": CHAMPION in version.aliases,
-        "same_as": _same_as(made, version),
-        "next": _next(context.project, made, version),
+        "same_as": _same_as(candidate, version),
+        "next": _next(context.project, candidate, version),
         "notes": (
             *fitted.notes,
             *judgement.notes,
-            *_quick_notes(context.project, made.work),
+            *_quick_notes(context.project, candidate.work),
             *split_notes(context.project.spec),
-            *unchecked_notes(context.project, made.work.task.plan),
-            *_place_notes(made, version),
+            *unchecked_notes(context.project, candidate.work.task.plan),
+            *_place_notes(candidate, version),
         ),
         "reused": reused,
     }
 
 
-def _quick_notes(project: Project, work: Work) -> tuple[str, ...]:
+def _quick_notes(project: Project, work: TrainingWork) -> tuple[str, ...]:
     if work.sample == 1 or project.training().final_fit == "train":
         return ()
     return ("a quick look does not fit a second time on all rows, as a whole training does by final_fit: all",)
 
 
-def _same_as(made: Candidate, version: ModelVersion) -> str | None:
-    before = made.reference
-    if before is None or not made.same or before.version == version.version or CHAMPION in version.aliases:
+def _same_as(candidate: ModelCandidate, version: ModelVersion) -> str | None:
+    before = candidate.reference
+    if before is None or not candidate.same or before.version == version.version or CHAMPION in version.aliases:
         return None
     return f"{before.name}/{before.version}"
 
 
-def _place_notes(made: Candidate, version: ModelVersion) -> tuple[str, ...]:
+def _place_notes(candidate: ModelCandidate, version: ModelVersion) -> tuple[str, ...]:
     """What a training did to the champion that there was."""
-    before = made.reference
+    before = candidate.reference
     if before is None or before.version == version.version:
         return ()
-    if _same_as(made, version) is not None:
+    if _same_as(candidate, version) is not None:
         return (f"version {version.version} is the same model as the champion, version {before.version}, which stays",)
     if CHAMPION not in version.aliases:
         return ()
@@ -245,9 +247,9 @@ def _place_notes(made: Candidate, version: ModelVersion) -> tuple[str, ...]:
     return (f"version {version.version} is the champion now, in place of version {before.version}; {back}",)
 
 
-def _next(project: Project, made: Candidate, version: ModelVersion) -> tuple[str, ...]:
-    ready = made.judgement.verdict.passed and CANDIDATE in version.aliases and CHAMPION not in version.aliases
-    if not ready or made.same or not by_releases(project):
+def _next(project: Project, candidate: ModelCandidate, version: ModelVersion) -> tuple[str, ...]:
+    ready = candidate.judgement.verdict.passed and CANDIDATE in version.aliases and CHAMPION not in version.aliases
+    if not ready or candidate.same or not by_releases(project):
         return ()
     return ("release start",) if served(project) else ("up", "release start")
 
@@ -262,7 +264,7 @@ def work_of(
     quick: bool,
     trials: int | None,
     time: str | None,
-) -> Work:
+) -> TrainingWork:
     """The work of a training with its overrides applied."""
     spec = with_bound(project, snapshots[task.entity], project.training(), as_of=as_of)
     if trials is not None:
@@ -270,7 +272,7 @@ def work_of(
         spec = msgspec.structs.replace(spec, trials=trials, time=time)
     elif time is not None:
         spec = msgspec.structs.replace(spec, time=time)
-    return Work(
+    return TrainingWork(
         task=task,
         snapshot=snapshots[task.entity],
         table=table.table,
@@ -284,7 +286,7 @@ def work_of(
     )
 
 
-def lineage_of(project: Project, work: Work, table: FeatureSet) -> dict[str, str]:
+def lineage_of(project: Project, work: TrainingWork, table: FeatureSet) -> dict[str, str]:
     """What a version is made of, by hashes and names."""
     code = project.code
     return {

@@ -29,7 +29,7 @@ _OWN_CODE = ":"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
+class TrainingWork:
     """What is trained: rows (snapshot, feature table, moment), settings, and a share of the rows for a quick look."""
 
     task: Task
@@ -83,14 +83,14 @@ class Work:
 
 def _plain(spec: TrainingSpec) -> dict[str, Any]:
     """The settings without what was added later and is left out: such a project keeps the identity that it had."""
-    found = {
+    settings = {
         key: value
         for key, value in msgspec.to_builtins(spec).items()
         if key not in _ADDED or value != getattr(_DEFAULT, key)
     }
     if isinstance(spec.threshold, Threshold) and spec.threshold.source_share is None:
-        del found["threshold"]["source_share"]
-    return found
+        del settings["threshold"]["source_share"]
+    return settings
 
 
 def trainer_code(project: Project, spec: TrainingSpec) -> dict[str, str | None]:

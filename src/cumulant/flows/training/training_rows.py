@@ -13,9 +13,9 @@ from cumulant.core import expr
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
 from cumulant.flows.data.pii import personal_features, personal_texts
-from cumulant.flows.review.training_labels import answers
+from cumulant.flows.review.training_labels import reviewed_labels
 from cumulant.flows.training.chosen_rows import ROW, chosen_rows, since, take_chosen
-from cumulant.flows.training.split_rule import combined, hashes, identity_of
+from cumulant.flows.training.split_rule import combine_columns, hashes, identity_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -127,7 +127,7 @@ def rows_without_features(
 
 def computed_names(plan: FeaturePlan) -> frozenset[str]:
     """The features whose values are not those of the column of the same name."""
-    return frozenset(one.name for one in plan.features if one.expr != expr.Column(one.name))
+    return frozenset(feature.name for feature in plan.features if feature.expr != expr.Column(feature.name))
 
 
 def columns_read(task: Task, snapshot: Snapshot, spec: TrainingSpec, evaluation: EvaluationSpec) -> set[str]:
@@ -178,22 +178,28 @@ def _labelled(
     hidden = personal_texts(task.plan)
     at = _moments(raw, task)
     target = _known_labels(evaluate(task.target, raw), known)
-    told = None if reviewed is None else project.tables().scan(reviewed).collect()
-    asked = None if told is None else answers(told, raw, task, at, target=target, salt=project.salt())
-    if asked is not None:
-        target, known = asked.fill(target, known, at)
+    review_labels = None if reviewed is None else project.tables().scan(reviewed).collect()
+    answered = (
+        None
+        if review_labels is None
+        else reviewed_labels(review_labels, raw, task, at, target=target, salt=project.salt())
+    )
+    if answered is not None:
+        target, known = answered.fill(target, known, at)
     rows = training_set(
         computed.drop(ROW, *hidden, strict=False),
         target,
         spec=spec,
         at=at,
         known=known,
-        reviewed=None if asked is None else asked.used,
-        weight=None if asked is None else asked.weight,
+        reviewed=None if answered is None else answered.used,
+        weight=None if answered is None else answered.weight,
         groups=groups_of(merged, evaluation, () if at is not None else snapshot.key),
         slices=_slices(project, merged, evaluation, task),
         costs=_chosen(merged, cost_columns(spec), "training.cost"),
-        identity=None if at is not None or not by_hash else hashes(combined(raw, computed), snapshot, task, evaluation),
+        identity=None
+        if at is not None or not by_hash
+        else hashes(combine_columns(raw, computed), snapshot, task, evaluation),
         leakage=leakage,
     )
     notes = (f"{name} is text of a personal column, which the model would carry, and is not used" for name in hidden)
@@ -204,7 +210,11 @@ def _labelled(
 def cost_columns(spec: TrainingSpec) -> list[str]:
     """The columns that hold the costs of wrong decisions."""
     cost = spec.cost
-    return [] if cost is None else [one for one in (cost.false_negative, cost.false_positive) if isinstance(one, str)]
+    return (
+        []
+        if cost is None
+        else [column for column in (cost.false_negative, cost.false_positive) if isinstance(column, str)]
+    )
 
 
 def newest_row(project: Project, snapshot: Snapshot, *, as_of: datetime | None) -> datetime:
@@ -215,19 +225,19 @@ def newest_row(project: Project, snapshot: Snapshot, *, as_of: datetime | None) 
     """
     import polars as pl
 
-    found = None
+    newest = None
     if snapshot.event_time is not None:
         from cumulant.data.snapshot import scan as data_scan
 
         scan = data_scan(snapshot, project.tables(), as_of=as_of)
-        found = scan.select(pl.col(snapshot.event_time).max()).collect().item()
-    if found is None:
+        newest = scan.select(pl.col(snapshot.event_time).max()).collect().item()
+    if newest is None:
         raise UsageError(
             f"{snapshot.source} has no event time, or no row, from which a span of history could be counted",
             subject=snapshot.source,
             hint="leave out monitoring.retrain.history, or declare event_time",
         )
-    return moment(found)
+    return moment(newest)
 
 
 def _slices(
@@ -236,10 +246,10 @@ def _slices(
     """The columns by whose values metrics are told; personal ones as keyed hashes."""
     from cumulant.data.masking import mask_frame
 
-    found = _chosen(columns, evaluation.slices, "evaluation.slices")
+    slices = _chosen(columns, evaluation.slices, "evaluation.slices")
     raw = {field.name for field in task.plan.sources[task.entity].fields if field.personal}
-    personal = (raw | personal_features(task.plan)) & set(found.columns if found is not None else ())
-    return mask_frame(found, personal, project.salt()) if found is not None and personal else found
+    personal = (raw | personal_features(task.plan)) & set(slices.columns if slices is not None else ())
+    return mask_frame(slices, personal, project.salt()) if slices is not None and personal else slices
 
 
 def _known_labels(target: pl.Series, known: pl.Series | None) -> pl.Series:
@@ -274,8 +284,8 @@ def groups_of(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, key:
         return next(repeated, None)
     if evaluation.clusters in _RULES:
         return None
-    found = _chosen(columns, [evaluation.clusters], "evaluation.clusters")
-    return None if found is None else found.to_series()
+    groups = _chosen(columns, [evaluation.clusters], "evaluation.clusters")
+    return None if groups is None else groups.to_series()
 
 
 def check_columns(names: Sequence[str], known: Collection[str], place: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.units import moment, to_micros
 from cumulant.flows.registry.candidate_alias import LEARNED_TO, find_record
-from cumulant.flows.training.split_rule import unlearned
+from cumulant.flows.training.split_rule import unlearned_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.registry.candidate_alias import ModelRecord
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.training.dataset import TrainingSet
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 LEAST_UNSEEN = 30
 
 
-def unseen(
-    context: Context, work: Work, test: TrainingSet, version: ModelVersion, *, tested: bool = False
+def unseen_rows(
+    context: Context, work: TrainingWork, test: TrainingSet, version: ModelVersion, *, tested: bool = False
 ) -> tuple[NDArray[np.bool_] | None, str]:
     """[n] the test rows that the served model of the version did not learn from, or its `tested` model: those after the
     last training row, or without times those that its own split kept from it. None where that is not known, and why.
@@ -38,10 +38,10 @@ def unseen(
         return None, f"{version.uri} learned from all rows that there were, and rows have no time that tells which"
     if split is None or split.rule is None:
         return None, f"it is not known which rows {version.uri} learned from"
-    found = unlearned(split.rule, context.project, work)
-    if found is None:
+    kept_apart = unlearned_rows(split.rule, context.project, work)
+    if kept_apart is None:
         return None, f"the rows that {version.uri} learned from are not recognised among those of today"
-    return found[test.rows], ""
+    return kept_apart[test.rows], ""
 
 
 def _learned_to(record: ModelRecord | None, version: ModelVersion) -> datetime | None:

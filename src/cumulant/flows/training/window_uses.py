@@ -18,7 +18,7 @@ from cumulant.statistics.records import LEVEL
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.journal import Journal, Transaction
     from cumulant.training.splits import TrainTestSplit
 
@@ -79,7 +79,7 @@ class Reuse(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def reuse_of(context: Context, work: Work, split: TrainTestSplit, model: str) -> Reuse:
+def reuse_of(context: Context, work: TrainingWork, split: TrainTestSplit, model: str) -> Reuse:
     """This use of the test rows by `model`, and the level that earlier uses by other models leave to it."""
     rule = None if split.share is None else digest([split.share, split.salt, work.evaluation.clusters])
     use = WindowUse(
@@ -91,9 +91,17 @@ def reuse_of(context: Context, work: Work, split: TrainTestSplit, model: str) ->
         rule=rule,
     )
     known = _known(context.project.journal(), _prefix(context, work))
-    own = [one.at for one in known if one.model == model and one.overlap(split, rule) >= _AGAIN]
+    own = [
+        earlier_use.at
+        for earlier_use in known
+        if earlier_use.model == model and earlier_use.overlap(split, rule) >= _AGAIN
+    ]
     until = min(own, default=use.at)
-    shares = [one.overlap(split, rule) for one in known if one.model != model and one.at < until]
+    shares = [
+        earlier_use.overlap(split, rule)
+        for earlier_use in known
+        if earlier_use.model != model and earlier_use.at < until
+    ]
     earlier = sum(shares)
     level = level_of(earlier) if work.evaluation.reuse == "widen" else LEVEL
     return Reuse(use=use, uses=sum(share > 0 for share in shares), earlier=earlier, level=level)
@@ -105,7 +113,7 @@ def level_of(earlier: float) -> float:
     return 1 - 2 * min(tail, tail / (earlier * (earlier + 1))) if earlier > 0 else LEVEL
 
 
-def remember(transaction: Transaction, context: Context, work: Work, use: WindowUse) -> None:
+def record_use(transaction: Transaction, context: Context, work: TrainingWork, use: WindowUse) -> None:
     """Keep the use; that of a model that was judged on such rows before stays as it was first."""
     place = digest([use.model, use.begin, use.end, use.rule])
     key = f"{_prefix(context, work)}{place}"
@@ -117,7 +125,7 @@ def _known(journal: Journal, prefix: str) -> list[WindowUse]:
     return [msgspec.convert(row.value, WindowUse) for row in journal.rows(USE, prefix)]
 
 
-def _prefix(context: Context, work: Work) -> str:
+def _prefix(context: Context, work: TrainingWork) -> str:
     return f"{context.project.name}/{digest([work.task.entity, work.training.target])}/"
 
 

@@ -15,9 +15,15 @@ from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.monitoring.backtest.histories import Learned, chosen, learned, read
-from cumulant.flows.monitoring.backtest.labelled_windows import Cut, cut
-from cumulant.flows.monitoring.backtest.policy_comparison import Difference, beats, best_of, difference, said
+from cumulant.flows.monitoring.backtest.histories import Learned, learned, read, select_histories
+from cumulant.flows.monitoring.backtest.labelled_windows import WindowedRows, cut_windows
+from cumulant.flows.monitoring.backtest.policy_comparison import (
+    Difference,
+    beats,
+    best_of,
+    difference,
+    write_conclusion,
+)
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Drifts, Fits, Learner, learner_of
 from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.training.evaluation import champion_version
@@ -47,7 +53,7 @@ DEFAULT, OWN = "default", "the project's"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class BacktestRequest:
     """What is replayed. `first`: windows of the first training; `memory`: a kind of history for all rules, else the
     project's; `history`: kinds to compare, `all` or as listed; `estimate`: whether losses are also estimated.
     """
@@ -61,7 +67,7 @@ class Asked:
     estimate: bool = False
 
 
-class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
     """One rule over the history, and how its loss differs from the first rule's. `better`: it has no more loss and no
     more trainings than the first rule, and less of one.
     """
@@ -77,7 +83,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     better: bool
 
 
-class Compared(msgspec.Struct, frozen=True, kw_only=True):
+class HistoryResult(msgspec.Struct, frozen=True, kw_only=True):
     """The first rule with one kind of history. `setting`: what to write as `monitoring.retrain.history`."""
 
     history: str
@@ -88,7 +94,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     best: bool
 
 
-class Backtested(msgspec.Struct, frozen=True, kw_only=True):
+class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
     """What each rule would have cost. Windows are `every` long from `start` on; the first `first` train the first
     model, and at a look the labels of `delay` windows have not come.
     """
@@ -107,15 +113,15 @@ class Backtested(msgspec.Struct, frozen=True, kw_only=True):
     windows: int
     first: int
     delay: int
-    rules: tuple[Replayed, ...]
-    histories: tuple[Compared, ...]
+    rules: tuple[PolicyResult, ...]
+    histories: tuple[HistoryResult, ...]
     sentences: tuple[str, ...]
     notes: tuple[str, ...]
 
 
 def backtest_project(
-    project: Project, asked: Asked, *, principal: Principal, progress: Progress = silent
-) -> Backtested:
+    project: Project, request: BacktestRequest, *, principal: Principal, progress: Progress = silent
+) -> BacktestResult:
     """Replay the labelled rows of the newest snapshots under rules of retraining.
 
     What is fitted at each training is the champion's trainer with its parameters, else the project's first that is not
@@ -127,14 +133,14 @@ def backtest_project(
         DataError: there are too few windows, no labels, or a gap.
         ContractBreachError: a source breaks its contract.
     """
-    settings = {name: str(value) for name, value in vars(asked).items() if value}
+    settings = {name: str(value) for name, value in vars(request).items() if value}
     with open_run(
         project, "backtest", action="monitor.backtest", principal=principal, progress=progress, settings={**settings}
     ) as context:
         rows, target, source = _rows(context)
-        held = cut(rows, every=asked.every, since=asked.since, until=asked.until, source=source)
-        first = _first(held, asked)
-        return _replayed(context, asked, held, target, first)
+        windowed = cut_windows(rows, every=request.every, since=request.since, until=request.until, source=source)
+        first = _first(windowed, request)
+        return _replay(context, request, windowed, target, first)
 
 
 def _rows(context: Context) -> tuple[TrainingSet, str, str]:
@@ -166,15 +172,15 @@ def _rows(context: Context) -> tuple[TrainingSet, str, str]:
     return rows, work.training.target, task.entity
 
 
-def _first(held: Cut, asked: Asked) -> int:
+def _first(windowed: WindowedRows, request: BacktestRequest) -> int:
     """Windows of the first training, with enough left to judge."""
-    count = len(held.history.inputs)
-    first = asked.first or max(2, count // _FIRST)
-    needed = first + held.delay + _LEARN + _JUDGED
+    count = len(windowed.history.inputs)
+    first = request.first or max(2, count // _FIRST)
+    needed = first + windowed.delay + _LEARN + _JUDGED
     if count < needed:
-        late = f", labels come {held.delay} window{'s' * (held.delay != 1)} late" if held.delay else ""
+        late = f", labels come {windowed.delay} window{'s' * (windowed.delay != 1)} late" if windowed.delay else ""
         raise DataError(
-            f"{count} windows of {show_duration(held.every)} are too few: {first} train the first model{late}, "
+            f"{count} windows of {show_duration(windowed.every)} are too few: {first} train the first model{late}, "
             f"{_LEARN} more show how good it is, and {_JUDGED} at least must be left",
             subject="history",
             hint="give a shorter --every, a smaller --first or a longer history",
@@ -182,48 +188,50 @@ def _first(held: Cut, asked: Asked) -> int:
     return first
 
 
-def _replayed(context: Context, asked: Asked, held: Cut, target: str, first: int) -> Backtested:
+def _replay(
+    context: Context, request: BacktestRequest, windowed: WindowedRows, target: str, first: int
+) -> BacktestResult:
     project = context.project
     spec, policy = project.training(), project.policies.monitoring
     learner = _learner(context)
-    fits = Fits(cut=held, spec=spec, learner=learner, root=project.root)
-    drifts = Drifts(rows=held.rows, policy=policy.drift, every=held.every)
-    own = learned(policy.history) if asked.memory is None else read(asked.memory)
+    fits = Fits(cut=windowed, spec=spec, learner=learner, root=project.root)
+    drifts = Drifts(rows=windowed.rows, policy=policy.drift, every=windowed.every)
+    own = learned(policy.history) if request.memory is None else read(request.memory)
 
-    def replay(policies: Mapping[str, RetrainTerms], history: Learned, said: str) -> tuple[Replay, ...]:
+    def replay(policies: Mapping[str, RetrainTerms], history: Learned, label: str) -> tuple[Replay, ...]:
         return backtest(
-            held.history, fits.plain, policies, _terms(held, history, first, asked),
+            windowed.history, fits.plain, policies, _terms(windowed, history, first, request),
             weighted=fits.weighted, drifts=drifts,
-            progress=lambda text, share=None: context.progress(f"{said}{text}", share),
+            progress=lambda text, share=None: context.progress(f"{label}{text}", share),
         )  # fmt: skip
 
-    policies = _policies(policy.retrain, held, first)
-    rules = _told(replay(policies, own, ""), held)
-    length = first * held.every, len(held.history.inputs) * held.every
-    kinds = chosen(asked.history, own, first=length[0], whole=length[1])
+    policies = _policies(policy.retrain, windowed, first)
+    rules = _policy_results(replay(policies, own, ""), windowed)
+    length = first * windowed.every, len(windowed.history.inputs) * windowed.every
+    kinds = select_histories(request.history, own, first=length[0], whole=length[1])
     main = {rules[0].rule: policies[rules[0].rule]}
     tried = [(kind, replay(main, kind, f"{kind.name}: ")[0]) for kind in kinds]
-    histories = _compared(tried, held)
-    assert held.rows.at is not None
-    return Backtested(
+    histories = _history_results(tried, windowed)
+    assert windowed.rows.at is not None
+    return BacktestResult(
         run=context.run,
         target=target,
-        task=held.rows.task,
-        loss=_loss(held),
+        task=windowed.rows.task,
+        loss=_loss(windowed),
         trainer=learner.trainer,
         parameters_of=learner.of,
         history=own.name,
-        rows=sum(len(truth) for truth in held.history.truths),
-        start=held.start,
-        end=held.start + len(held.history.inputs) * held.every,
-        every=show_duration(held.every),
-        windows=len(held.history.inputs),
+        rows=sum(len(truth) for truth in windowed.history.truths),
+        start=windowed.start,
+        end=windowed.start + len(windowed.history.inputs) * windowed.every,
+        every=show_duration(windowed.every),
+        windows=len(windowed.history.inputs),
         first=first,
-        delay=held.delay,
+        delay=windowed.delay,
         rules=rules,
         histories=histories,
-        sentences=said(rules, histories),
-        notes=_notes(held, policy.retrain),
+        sentences=write_conclusion(rules, histories),
+        notes=_notes(windowed, policy.retrain),
     )
 
 
@@ -235,38 +243,38 @@ def _learner(context: Context) -> Learner:
     return learner_of(project.training(), find_record(project, version), version.uri)
 
 
-def _loss(held: Cut) -> Loss:
-    return "squared_error" if held.rows.task == "regression" else "brier"
+def _loss(windowed: WindowedRows) -> Loss:
+    return "squared_error" if windowed.rows.task == "regression" else "brier"
 
 
-def _terms(held: Cut, history: Learned, first: int, asked: Asked) -> ReplayTerms:
-    memory = history.windows(held.every)
+def _terms(windowed: WindowedRows, history: Learned, first: int, request: BacktestRequest) -> ReplayTerms:
+    memory = history.windows(windowed.every)
     return ReplayTerms(
-        start=held.start,
-        every=held.every,
-        task="regression" if held.rows.task == "regression" else "binary",
+        start=windowed.start,
+        every=windowed.every,
+        task="regression" if windowed.rows.task == "regression" else "binary",
         first=first,
         memory=memory,
         half_life=history.half_life,
         learn=_LEARN,
         refit_memory=first,
-        delay=held.delay,
-        harm=HarmTerms(loss=_loss(held)),
-        estimate=asked.estimate,
+        delay=windowed.delay,
+        harm=HarmTerms(loss=_loss(windowed)),
+        estimate=request.estimate,
     )
 
 
-def _policies(own: RetrainTerms, held: Cut, first: int) -> dict[str, RetrainTerms]:
+def _policies(own: RetrainTerms, windowed: WindowedRows, first: int) -> dict[str, RetrainTerms]:
     """The project's rule, or the default one where it says nothing, and those to compare it with: schedules as far as
     they come due within what is judged.
     """
-    judged = (len(held.history.inputs) - first - held.delay) * held.every
+    judged = (len(windowed.history.inputs) - first - windowed.delay) * windowed.every
     default = RetrainTerms()
     free = {"cool_down": timedelta(0), "least_labels": 0, "at_most": None}
     schedules = {
         name: RetrainTerms(on_harm=False, every=span, **free)  # type: ignore[arg-type]
         for name, span in _SCHEDULES.items()
-        if held.every < span <= judged
+        if windowed.every < span <= judged
     }
     return {
         **({OWN: own} if own != default and not _by_hand(own) else {}),
@@ -281,58 +289,58 @@ def _by_hand(terms: RetrainTerms) -> bool:
     return not terms.on_harm and terms.every is None and terms.labels is None
 
 
-def _told(replays: Sequence[Replay], held: Cut) -> tuple[Replayed, ...]:
-    main, rows = replays[0], [len(truth) for truth in held.history.truths[-replays[0].looks :]]
+def _policy_results(replays: Sequence[Replay], windowed: WindowedRows) -> tuple[PolicyResult, ...]:
+    main, rows = replays[0], [len(truth) for truth in windowed.history.truths[-replays[0].looks :]]
     return tuple(
-        Replayed(
-            rule=one.policy,
-            loss=one.loss,
-            difference=None if one is main else difference(one.losses, main.losses, rows),
-            trainings=one.trainings,
-            alarms=one.alarms,
-            waits=one.waits,
-            looks=one.looks,
-            losses=one.losses,
-            better=one is not main and beats(one, main),
+        PolicyResult(
+            rule=replay.policy,
+            loss=replay.loss,
+            difference=None if replay is main else difference(replay.losses, main.losses, rows),
+            trainings=replay.trainings,
+            alarms=replay.alarms,
+            waits=replay.waits,
+            looks=replay.looks,
+            losses=replay.losses,
+            better=replay is not main and beats(replay, main),
         )
-        for one in replays
+        for replay in replays
     )
 
 
-def _compared(tried: Sequence[tuple[Learned, Replay]], held: Cut) -> tuple[Compared, ...]:
+def _history_results(tried: Sequence[tuple[Learned, Replay]], windowed: WindowedRows) -> tuple[HistoryResult, ...]:
     if not tried:
         return ()
     own = tried[0][1]
-    rows = [len(truth) for truth in held.history.truths[-own.looks :]]
-    best = best_of([one for _, one in tried])
+    rows = [len(truth) for truth in windowed.history.truths[-own.looks :]]
+    best = best_of([replay for _, replay in tried])
     return tuple(
-        Compared(
+        HistoryResult(
             history=kind.name,
             setting=kind.setting,
-            loss=one.loss,
-            difference=None if one is own else difference(one.losses, own.losses, rows),
-            trainings=one.trainings,
+            loss=replay.loss,
+            difference=None if replay is own else difference(replay.losses, own.losses, rows),
+            trainings=replay.trainings,
             best=place == best,
         )
-        for place, (kind, one) in enumerate(tried)
+        for place, (kind, replay) in enumerate(tried)
     )
 
 
-def _notes(held: Cut, retrain: RetrainTerms) -> tuple[str, ...]:
+def _notes(windowed: WindowedRows, retrain: RetrainTerms) -> tuple[str, ...]:
     """What a reader should know to trust the figures."""
     notes = []
-    most = max(len(truth) for truth in held.history.truths)
-    if most * len(held.history.truths) > MOST_ROWS:
+    most = max(len(truth) for truth in windowed.history.truths)
+    if most * len(windowed.history.truths) > MOST_ROWS:
         notes.append(f"a training of more than {MOST_ROWS:,} rows takes as many of them at random")
-    if held.rows.unlabelled:
-        notes.append(f"{held.rows.unlabelled:,} rows have no label and are left out")
+    if windowed.rows.unlabelled:
+        notes.append(f"{windowed.rows.unlabelled:,} rows have no label and are left out")
     if _by_hand(retrain):
         notes.append("the project trains by hand only (`monitoring.retrain.when: never`): the default rule is shown")
-    empty = sum(not len(truth) for truth in held.history.truths)
+    empty = sum(not len(truth) for truth in windowed.history.truths)
     if empty:
         notes.append(f"{empty} windows have no row with a label")
-    assert held.rows.at is not None
-    last = from_micros(int(held.rows.at.max()))
-    if last >= held.start + len(held.history.inputs) * held.every:
+    assert windowed.rows.at is not None
+    last = from_micros(int(windowed.rows.at.max()))
+    if last >= windowed.start + len(windowed.history.inputs) * windowed.every:
         notes.append(f"the rows after the last whole window, up to {last:%Y-%m-%d %H:%M}, are left out")
     return tuple(notes)

@@ -33,8 +33,8 @@ class Learned(msgspec.Struct, frozen=True):
     @property
     def setting(self) -> str:
         keys = {"window": self.window, "half_life": self.half_life}
-        told = [f"{key}: {show_duration(span)}" for key, span in keys.items() if span is not None]
-        return f"{{{', '.join(told)}}}"
+        entries = [f"{key}: {show_duration(span)}" for key, span in keys.items() if span is not None]
+        return f"{{{', '.join(entries)}}}"
 
     def windows(self, every: timedelta) -> int | None:
         """The window in whole windows of the replay, at least one."""
@@ -66,12 +66,12 @@ def read(text: str) -> Learned:
 def _span(name: str, text: str) -> timedelta:
     hint = "write growing, a window as 90d, or half-life:30d; several with commas; or all"
     try:
-        found = duration(text)
+        span = duration(text)
     except UsageError:
         raise UsageError(f'"{name}" is no kind of history', subject=name, hint=hint) from None
-    if not found:
+    if not span:
         raise UsageError(f'"{name}" holds no rows', subject=name, hint=hint)
-    return found
+    return span
 
 
 def proposed(first: timedelta, whole: timedelta) -> tuple[Learned, ...]:
@@ -80,7 +80,7 @@ def proposed(first: timedelta, whole: timedelta) -> tuple[Learned, ...]:
     return (Learned(), *(Learned(window=span) for span in spans), *(Learned(half_life=span) for span in spans))
 
 
-def chosen(text: str | None, own: Learned, *, first: timedelta, whole: timedelta) -> Sequence[Learned]:
+def select_histories(text: str | None, own: Learned, *, first: timedelta, whole: timedelta) -> Sequence[Learned]:
     """Those to compare: `all`, or as listed; the project's own is among them. None: nothing is compared.
 
     Raises:
@@ -88,5 +88,5 @@ def chosen(text: str | None, own: Learned, *, first: timedelta, whole: timedelta
     """
     if text is None:
         return ()
-    told = proposed(first, whole) if text == "all" else tuple(read(word) for word in text.split(","))
-    return tuple(dict.fromkeys((own, *told)))
+    histories = proposed(first, whole) if text == "all" else tuple(read(word) for word in text.split(","))
+    return tuple(dict.fromkeys((own, *histories)))

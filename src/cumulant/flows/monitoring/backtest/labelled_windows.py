@@ -28,7 +28,7 @@ _HALF = 0.5
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
+class WindowPlaces:
     """A window: its number, and the places of its rows."""
 
     number: int
@@ -36,11 +36,11 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cut:
+class WindowedRows:
     """Rows in windows. `delay`: windows whose labels have not come at a look."""
 
     rows: TrainingSet
-    history: BacktestHistory[Part]
+    history: BacktestHistory[WindowPlaces]
     start: datetime
     every: timedelta
     delay: int
@@ -50,9 +50,9 @@ class Cut:
         return to_micros(self.start) + round((last + 1 + self.delay + _SLACK) * micros(self.every))
 
 
-def cut(
+def cut_windows(
     rows: TrainingSet, *, every: timedelta | None, since: datetime | None, until: datetime | None, source: str
-) -> Cut:
+) -> WindowedRows:
     """Windows by moment of prediction, from midnight UTC of the first on; a week each, or a day where weeks are few.
 
     Raises:
@@ -82,9 +82,9 @@ def cut(
     number = (rows.at - to_micros(start)) // micros(every)
     order = np.argsort(rows.at, kind="stable")
     ends = np.searchsorted(number[order], np.arange(count + 1))
-    parts = [Part(place, order[ends[place] : ends[place + 1]]) for place in range(count)]
+    parts = [WindowPlaces(place, order[ends[place] : ends[place + 1]]) for place in range(count)]
     times = rows.at.astype("datetime64[us]")
-    return Cut(
+    return WindowedRows(
         rows=rows,
         history=BacktestHistory(
             inputs=parts,
@@ -99,16 +99,16 @@ def cut(
 
 def _between(rows: TrainingSet, since: datetime | None, until: datetime | None) -> TrainingSet:
     assert rows.at is not None
-    kept = np.ones(len(rows), dtype=bool)
+    within = np.ones(len(rows), dtype=bool)
     if since is not None:
-        kept &= rows.at >= to_micros(since)
+        within &= rows.at >= to_micros(since)
     if until is not None:
-        kept &= rows.at < to_micros(until)
-    if not kept.any():
+        within &= rows.at < to_micros(until)
+    if not within.any():
         raise DataError(
             "no row with a label lies there", subject="history", hint="look at --since, --until and `training.since`"
         )
-    return rows if kept.all() else rows.take(kept)
+    return rows if within.all() else rows.take(within)
 
 
 def _delay(rows: TrainingSet, every: timedelta) -> int:

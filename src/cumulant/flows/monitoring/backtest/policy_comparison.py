@@ -12,7 +12,7 @@ import numpy as np
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from cumulant.flows.monitoring.backtest.backtest import Compared, Replayed
+    from cumulant.flows.monitoring.backtest.backtest import HistoryResult, PolicyResult
 
 #: losses that are nearer than this part of each other are equal: the same models scored the same rows
 _EQUAL = 1e-9
@@ -46,9 +46,9 @@ def difference(losses: Sequence[float | None], others: Sequence[float | None], r
     windows (Cochran 1977, 6.3), which takes windows as independent.
     """
     pairs = [
-        (one - other, count)
-        for one, other, count in zip(losses, others, rows, strict=True)
-        if one is not None and other is not None and count
+        (loss - other, count)
+        for loss, other, count in zip(losses, others, rows, strict=True)
+        if loss is not None and other is not None and count
     ]
     value, weight = np.array([pair[0] for pair in pairs]), np.array([pair[1] for pair in pairs], dtype=np.float64)
     mean = float(np.average(value, weights=weight))
@@ -63,30 +63,30 @@ def difference(losses: Sequence[float | None], others: Sequence[float | None], r
     return Difference(value=mean, low=mean - radius, high=mean + radius)
 
 
-def beats(one: Scored, other: Scored) -> bool:
+def beats(result: Scored, other: Scored) -> bool:
     """No more loss and no more trainings, and less of one of them."""
-    same = math.isclose(one.loss, other.loss, rel_tol=_EQUAL)
-    fewer = len(one.trainings) < len(other.trainings)
+    same = math.isclose(result.loss, other.loss, rel_tol=_EQUAL)
+    fewer = len(result.trainings) < len(other.trainings)
     if same:
         return fewer
-    return one.loss < other.loss and len(one.trainings) <= len(other.trainings)
+    return result.loss < other.loss and len(result.trainings) <= len(other.trainings)
 
 
 def best_of(replays: Sequence[Scored]) -> int:
     """The place of the least loss; of equal ones the first with the fewest trainings."""
-    least = min(one.loss for one in replays)
-    near = [place for place, one in enumerate(replays) if math.isclose(one.loss, least, rel_tol=_EQUAL)]
+    least = min(replay.loss for replay in replays)
+    near = [place for place, replay in enumerate(replays) if math.isclose(replay.loss, least, rel_tol=_EQUAL)]
     return min(near, key=lambda place: len(replays[place].trainings))
 
 
-def said(rules: Sequence[Replayed], histories: Sequence[Compared]) -> tuple[str, ...]:
+def write_conclusion(rules: Sequence[PolicyResult], histories: Sequence[HistoryResult]) -> tuple[str, ...]:
     """The conclusion, in sentences."""
     return (*_of_rules(rules), *_of_histories(histories))
 
 
-def _of_rules(rules: Sequence[Replayed]) -> tuple[str, ...]:
+def _of_rules(rules: Sequence[PolicyResult]) -> tuple[str, ...]:
     main = rules[0]
-    never = next(one for one in rules if one.rule == "never")
+    never = next(result for result in rules if result.rule == "never")
     rule = f"The {main.rule} rule" if main.rule == "default" else "The project's rule"
     count = len(main.trainings)
     saved = 1 - main.loss / never.loss if never.loss else 0.0
@@ -94,12 +94,13 @@ def _of_rules(rules: Sequence[Replayed]) -> tuple[str, ...]:
     first = f"{rule} would have trained {_times(count)}, for a loss of {figure(main.loss)}: {against}."
     if not count:
         first = f"{rule} would not have trained: its loss of {figure(main.loss)} is that of the first model."
-    better = [one for one in rules if one.better]
+    better = [result for result in rules if result.better]
     if not better:
         return first, "No listed rule has less loss with as few trainings."
     named = "; ".join(
-        f"{one.rule} ({figure(one.loss)}, {_times(len(one.trainings)) or 'no training'}{_sure(one.difference)})"
-        for one in better
+        f"{result.rule} ({figure(result.loss)}, {_times(len(result.trainings)) or 'no training'}"
+        f"{_chance_note(result.difference)})"
+        for result in better
     )
     return (
         first,
@@ -107,10 +108,10 @@ def _of_rules(rules: Sequence[Replayed]) -> tuple[str, ...]:
     )
 
 
-def _of_histories(histories: Sequence[Compared]) -> tuple[str, ...]:
+def _of_histories(histories: Sequence[HistoryResult]) -> tuple[str, ...]:
     if not histories:
         return ()
-    own, best = histories[0], next(one for one in histories if one.best)
+    own, best = histories[0], next(result for result in histories if result.best)
     if best is own:
         return (f"No history listed does better than {own.history}, which is in force.",)
     high = None if best.difference is None else best.difference.high
@@ -130,5 +131,5 @@ def _times(count: int) -> str:
     return {0: "", 1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
-def _sure(found: Difference | None) -> str:
-    return "" if found is None or found.high is None or found.high < 0 else ", within chance"
+def _chance_note(interval: Difference | None) -> str:
+    return "" if interval is None or interval.high is None or interval.high < 0 else ", within chance"

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.flows.monitoring.backtest.labelled_windows import Cut, Part
+from cumulant.flows.monitoring.backtest.labelled_windows import WindowedRows, WindowPlaces
 from cumulant.training.spec import SEARCHED
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def learner_of(spec: TrainingSpec, record: ModelRecord | None, uri: str | None) 
         summary = record.fitted.summary
         trainer = summary.parts[0].trainer if summary.parts else summary.trainer
         params = dict(summary.params_of(trainer) or {})
-        rounds = next((one.rounds for one in record.fitted.trials if one.number == summary.best_trial), ())
+        rounds = next((trial.rounds for trial in record.fitted.trials if trial.number == summary.best_trial), ())
         if trainer in SEARCHED and rounds:
             params["rounds"] = max(1, round(sum(rounds) / len(rounds)))
         return Learner(trainer=trainer, params=params, of=uri)
@@ -61,30 +61,34 @@ class Fits:
     window once.
     """
 
-    cut: Cut
+    cut: WindowedRows
     spec: TrainingSpec
     learner: Learner
     root: Path
-    made: dict[tuple[object, ...], Scorer[Part]] = field(default_factory=dict)
+    models: dict[tuple[object, ...], Scorer[WindowPlaces]] = field(default_factory=dict)
 
-    def plain(self, inputs: Sequence[Part], truths: Sequence[Floats]) -> Scorer[Part]:
+    def plain(self, inputs: Sequence[WindowPlaces], truths: Sequence[Floats]) -> Scorer[WindowPlaces]:
         """All rows weigh the same."""
         del truths
         return self._scorer((inputs[0].number, inputs[-1].number), inputs, None)
 
-    def weighted(self, inputs: Sequence[Part], truths: Sequence[Floats], weights: Sequence[Floats]) -> Scorer[Part]:
+    def weighted(
+        self, inputs: Sequence[WindowPlaces], truths: Sequence[Floats], weights: Sequence[Floats]
+    ) -> Scorer[WindowPlaces]:
         """Each row has its weight; their mean is made 1, as in a training."""
         del truths
         weight = np.concatenate(weights)
         named = hashlib.blake2b(weight.tobytes(), digest_size=16).digest()
         return self._scorer((inputs[0].number, inputs[-1].number, named), inputs, weight)
 
-    def _scorer(self, key: tuple[object, ...], inputs: Sequence[Part], weight: Floats | None) -> Scorer[Part]:
-        if key not in self.made:
-            self.made[key] = self._fitted(inputs, weight)
-        return self.made[key]
+    def _scorer(
+        self, key: tuple[object, ...], inputs: Sequence[WindowPlaces], weight: Floats | None
+    ) -> Scorer[WindowPlaces]:
+        if key not in self.models:
+            self.models[key] = self._fitted(inputs, weight)
+        return self.models[key]
 
-    def _fitted(self, inputs: Sequence[Part], weight: Floats | None) -> Scorer[Part]:
+    def _fitted(self, inputs: Sequence[WindowPlaces], weight: Floats | None) -> Scorer[WindowPlaces]:
         from cumulant.training.search.fixed_fit import fit_once
 
         whole, places = self.cut.rows, np.concatenate([part.places for part in inputs])
@@ -105,7 +109,7 @@ class Fits:
         model = fit_once(rows, self.spec, self.learner.trainer, self.learner.params, root=self.root)
         answers: dict[int, Floats] = {}
 
-        def score(part: Part) -> Floats:
+        def score(part: WindowPlaces) -> Floats:
             if part.number not in answers:
                 features = whole.features[part.places]
                 answers[part.number] = model.predict_frame(features) if len(part.places) else np.zeros(0)
@@ -122,16 +126,16 @@ class Drifts:
     policy: DriftPolicy
     every: timedelta
     references: dict[tuple[int, int], DriftProfile] = field(default_factory=dict)
-    said: dict[tuple[int, int, int], bool] = field(default_factory=dict)
+    results: dict[tuple[int, int, int], bool] = field(default_factory=dict)
 
-    def __call__(self, known: Sequence[Part], window: Part) -> bool:
+    def __call__(self, known: Sequence[WindowPlaces], window: WindowPlaces) -> bool:
         ends = (known[0].number, known[-1].number)
         key = (*ends, window.number)
-        if key not in self.said:
-            self.said[key] = len(window.places) > 0 and self._moved(ends, known, window)
-        return self.said[key]
+        if key not in self.results:
+            self.results[key] = len(window.places) > 0 and self._moved(ends, known, window)
+        return self.results[key]
 
-    def _moved(self, ends: tuple[int, int], known: Sequence[Part], window: Part) -> bool:
+    def _moved(self, ends: tuple[int, int], known: Sequence[WindowPlaces], window: WindowPlaces) -> bool:
         from cumulant.monitoring.drift.comparing import compare
         from cumulant.monitoring.drift.profiling import profile
 
@@ -140,10 +144,10 @@ class Drifts:
         reference, policy = self.references[ends], msgspec.structs.replace(self.policy, window=self.every)
         now = profile(self.rows.features[window.places], {}, like=reference)
         # A look is one window, and a month's looks share one rate of false alarms, as in `monitor run`.
-        found = compare(reference, now, policy, looks=max(round(_MONTH / self.every), 1))
-        return any(found.alarming)
+        findings = compare(reference, now, policy, looks=max(round(_MONTH / self.every), 1))
+        return any(findings.alarming)
 
-    def _reference(self, known: Sequence[Part]) -> DriftProfile:
+    def _reference(self, known: Sequence[WindowPlaces]) -> DriftProfile:
         from cumulant.monitoring.drift.blocks import by_time
         from cumulant.monitoring.drift.profiling import profile
 

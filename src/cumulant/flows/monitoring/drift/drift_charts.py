@@ -44,7 +44,7 @@ def histogram(cells: ColumnCells, before: Floats, now: Floats) -> Drawing | None
     if not high > low:
         return None
     bounds = np.linspace(low, high, _BARS + 1)
-    then, after = (_spread(one, edges, bounds) for one in (before, now))
+    then, after = (_spread(counts, edges, bounds) for counts in (before, now))
     frame = Frame((low, high), (0.0, 1.08 * float(max(then.max(), after.max()))), height=_HEIGHT)
     bars: list[Child] = []
     for place in range(_BARS):
@@ -62,13 +62,13 @@ def _spread(counts: Floats, edges: Floats, bounds: Floats) -> Floats:
     reached = np.concatenate(([0.0], np.cumsum(counts[1:-1]))) / total
     at = np.interp(bounds, edges, reached)
     at[0], at[-1] = 0.0, reached[-1]
-    found: Floats = np.diff(at)
-    return found
+    shares: Floats = np.diff(at)
+    return shares
 
 
 def shares(cells: ColumnCells, before: Floats, now: Floats) -> tuple[Bar, ...]:
     """Counts [cells] of categories as shares: those whose share changed most, then all others and the unseen."""
-    then, after = (one / max(float(one.sum()), 1.0) for one in (before, now))
+    then, after = (counts / max(float(counts.sum()), 1.0) for counts in (before, now))
     order = np.argsort(-np.abs(after - then)[: len(cells.values)], kind="stable")
     shown = sorted(order[:_KINDS].tolist())
     bars = [Bar(cells.values[place], float(then[place]), float(after[place])) for place in shown]
@@ -122,7 +122,7 @@ def _short(block: ProfileBlock, blocks: Sequence[ProfileBlock]) -> str:
     """A window's beginning; without the time of day where all windows are days apart."""
     if not block.timed:
         return day(block)
-    whole = all(not one.timed or one.start % 86_400_000_000 == 0 for one in blocks)
+    whole = all(not window.timed or window.start % 86_400_000_000 == 0 for window in blocks)
     return f"{from_micros(block.start):{'%Y-%m-%d' if whole else '%m-%d %H:%M'}}"
 
 
@@ -157,8 +157,8 @@ def _cells(row: Strip, blocks: Sequence[ProfileBlock], step: int) -> Markup:
         known = [value for at in group if (value := row.worst[at]) is not None]
         worst = max(known, default=None)
         alarm = any(at in row.alarming for at in group)
-        told = "too few rows" if worst is None else f"{number(worst)} of the least that matters"
-        note = f"{row.name}, {day(blocks[first])}: {told}{', alarming' if alarm else ''}"
+        distance = "too few rows" if worst is None else f"{number(worst)} of the least that matters"
+        note = f"{row.name}, {day(blocks[first])}: {distance}{', alarming' if alarm else ''}"
         style = "none" if worst is None else f"heat{sum(worst >= limit for limit in _SHADES)}"
         cells.append(element("rect", element("title", note), x=place, y=0, width=0.92, height=1, class_=style))
         if alarm:

@@ -48,12 +48,12 @@ _CHANGES: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class Look:
+class DriftPageSource:
     """What a page is made of. `notes`: what a reader should know to trust it. `volume`: alarms of numbers of rows."""
 
     predictions: str
     against: str
-    found: Findings
+    drift: Findings
     joint: Joint | None
     reference: DriftProfile
     current: DriftProfile
@@ -62,7 +62,7 @@ class Look:
     estimates: TableEstimates | None = None
 
 
-def write_page(out: Path, look: Look, policy: DriftPolicy, *, now: datetime) -> None:
+def write_page(out: Path, look: DriftPageSource, policy: DriftPolicy, *, now: datetime) -> None:
     """Write the page.
 
     Raises:
@@ -107,7 +107,7 @@ class EstimateTable(msgspec.Struct, frozen=True, kw_only=True):
 class DriftPage(PageLayout, frozen=True, kw_only=True):
     """All values of the page of a look."""
 
-    look: Look
+    look: DriftPageSource
     headline: str
     tiles: tuple[tuple[str, str, tuple[str, ...]], ...]
     strips: drift_charts.Strips
@@ -120,25 +120,27 @@ class DriftPage(PageLayout, frozen=True, kw_only=True):
     area: str
 
 
-def page(look: Look, policy: DriftPolicy, *, now: datetime) -> str:
+def page(look: DriftPageSource, policy: DriftPolicy, *, now: datetime) -> str:
     """The document, without a script and without anything that is loaded."""
     from cumulant.monitoring.drift.following import courses as drift_courses
 
-    courses = {one.feature: one for one in drift_courses(look.reference, look.current, policy)}
-    findings, strips = look.found.findings, _strips(look, courses)
+    courses = {record.feature: record for record in drift_courses(look.reference, look.current, policy)}
+    findings, strips = look.drift.findings, _strips(look, courses)
     values = DriftPage(
         folder="drift",
         sections=tuple(_sections(look)),
-        made=now,
+        generated=now,
         cumulant=f"{__version__}",
         look=look,
         headline=_headline(look),
         tiles=tuple(_tiles(look)),
-        strips=drift_charts.strips(strips[:_COLUMNS], look.found.windows),
+        strips=drift_charts.strips(strips[:_COLUMNS], look.drift.windows),
         hidden_columns=max(len(strips) - _COLUMNS, 0),
-        findings=tuple(_finding(one, look, courses[one.feature]) for one in findings[:_FINDINGS]),
+        findings=tuple(_finding(record, look, courses[record.feature]) for record in findings[:_FINDINGS]),
         hidden_findings=max(len(findings) - _FINDINGS, 0),
-        volume=tuple(f"{one.windows} windows, the newest {day(one.until)}: {sentence(one)}" for one in look.volume),
+        volume=tuple(
+            f"{record.windows} windows, the newest {day(record.until)}: {sentence(record)}" for record in look.volume
+        ),
         estimates=None if look.estimates is None else _estimates(look.estimates),
         facts=tuple(_comparison(look, policy)),
         area=_area(look.joint),
@@ -146,7 +148,7 @@ def page(look: Look, policy: DriftPolicy, *, now: datetime) -> str:
     return render("drift/page.html.jinja", values)
 
 
-def _sections(look: Look) -> Iterator[Section]:
+def _sections(look: DriftPageSource) -> Iterator[Section]:
     yield Section("glance", "At a glance")
     yield Section(
         "overview",
@@ -154,8 +156,8 @@ def _sections(look: Look) -> Iterator[Section]:
         "How far each column was from the reference in each window by itself, in terms of the least that matters. "
         "An alarm also takes evidence that it is not chance, from the newest window or several together.",
     )
-    if look.found.findings:
-        yield Section("moved", "What moved", f"{plural(len(look.found.findings), 'finding')}, what matters most first.")
+    if look.drift.findings:
+        yield Section("moved", "What moved", f"{plural(len(look.drift.findings), 'finding')}, what matters most first.")
     if look.volume:
         yield Section("volume", "Numbers and times of rows")
     if look.estimates is not None:
@@ -167,35 +169,35 @@ def _sections(look: Look) -> Iterator[Section]:
     yield Section("how", "How it was compared")
 
 
-def _headline(look: Look) -> str:
-    found = look.found
-    names = list(dict.fromkeys(one.feature for one in found.active))
-    if not found.findings:
-        counted = any(one.kind == "volume" for one in look.volume)
+def _headline(look: DriftPageSource) -> str:
+    drift = look.drift
+    names = list(dict.fromkeys(finding.feature for finding in drift.active))
+    if not drift.findings:
+        counted = any(finding.kind == "volume" for finding in look.volume)
         other = "Rows are dated after they were answered" if look.volume else "Nothing is alarming"
         return "The number of rows changed" if counted else other
     if not names:
-        over = all(found.is_over(one) for one in found.findings)
+        over = all(drift.is_over(finding) for finding in drift.findings)
         return "What moved is over" if over else "What moved may go on: it is no longer surely not chance"
     return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} moved"
 
 
-def _tiles(look: Look) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+def _tiles(look: DriftPageSource) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """Label, figure and notes of each."""
-    found, blocks = look.found, look.found.windows
+    drift, blocks = look.drift, look.drift.windows
     span = f"{day(blocks[0])} to {day(blocks[-1])}" if len(blocks) > 1 else ""
-    skipped = f"{len(found.skipped)} more not watched" if found.skipped else ""
-    newest = "the newest too" if any(found.alarming[found.newest :]) else "the newest not"
-    yield "Rows", count(sum(block.rows for block in blocks)), (f"{count(found.reference_rows)} of the reference",)
+    skipped = f"{len(drift.skipped)} more not watched" if drift.skipped else ""
+    newest = "the newest too" if any(drift.alarming[drift.newest :]) else "the newest not"
+    yield "Rows", count(sum(block.rows for block in blocks)), (f"{count(drift.reference_rows)} of the reference",)
     yield "Windows", count(len(blocks)), (span,)
-    yield "Columns", count(len(found.columns)), (skipped,)
-    yield "Alarming", count(sum(found.alarming)), (f"of {plural(len(blocks), 'window')}", newest)
+    yield "Columns", count(len(drift.columns)), (skipped,)
+    yield "Alarming", count(sum(drift.alarming)), (f"of {plural(len(blocks), 'window')}", newest)
 
 
-def _strips(look: Look, courses: Mapping[str, Course]) -> list[drift_charts.Strip]:
+def _strips(look: DriftPageSource, courses: Mapping[str, Course]) -> list[drift_charts.Strip]:
     """A strip for each column: those that alarmed first, then those that moved most."""
-    alarms = _alarming(look.found)
-    rows = [drift_charts.Strip(name, one.worst, alarms.get(name, frozenset())) for name, one in courses.items()]
+    alarms = _alarming(look.drift)
+    rows = [drift_charts.Strip(name, course.worst, alarms.get(name, frozenset())) for name, course in courses.items()]
     rows.sort(key=lambda row: (not row.alarming, -max((value for value in row.worst if value is not None), default=0)))
     return rows
 
@@ -208,10 +210,10 @@ def _alarming(findings: Findings) -> dict[str, frozenset[int]]:
     return windows
 
 
-def _finding(finding: DriftFinding, look: Look, course: Course) -> FindingView:
+def _finding(finding: DriftFinding, look: DriftPageSource, course: Course) -> FindingView:
     before = next(column for column in look.reference.columns if column.name == finding.feature)
     now = next(column for column in look.current.columns if column.name == finding.feature)
-    last = look.found.windows.index(finding.until)
+    last = look.drift.windows.index(finding.until)
     windows = slice(last + 1 - finding.span, last + 1)
     counts = [np.array(side, dtype=np.float64).sum(axis=0) for side in (before.counts, now.counts[windows])]
     histogram = drift_charts.histogram(before.cells, *counts) if before.cells.kind == "number" else None
@@ -242,12 +244,12 @@ def _facts(finding: DriftFinding) -> Iterator[tuple[str, str]]:
         yield "weight", number(finding.weight)
 
 
-def _course(finding: DriftFinding, look: Look, course: Course) -> TitledDrawing | None:
+def _course(finding: DriftFinding, look: DriftPageSource, course: Course) -> TitledDrawing | None:
     what = "shift" if finding.what == "constant" else finding.what
     values = course.effects.get(what, ())
     if all(value is None for value in values):
         return None
-    drawing = drift_charts.course(values, look.found.windows, frozenset(finding.alarmed), finding.least, _CHANGES[what])
+    drawing = drift_charts.course(values, look.drift.windows, frozenset(finding.alarmed), finding.least, _CHANGES[what])
     return TitledDrawing("Over the windows", drawing)
 
 
@@ -285,7 +287,7 @@ def _between(figure: EstimatedFigure | None) -> str:
     return "" if figure is None else f"{number(figure.value)} ({number(figure.low)} to {number(figure.high)})"
 
 
-def _comparison(look: Look, policy: DriftPolicy) -> Iterator[tuple[str, str]]:
+def _comparison(look: DriftPageSource, policy: DriftPolicy) -> Iterator[tuple[str, str]]:
     """What was compared with what, and from where on a change matters."""
     shares = f"{100 * policy.missing:g}% missing, {100 * policy.faults:g}% of faults"
     least = f"{policy.effect:g} of features, {policy.answers:g} of answers; {shares}"
@@ -293,7 +295,7 @@ def _comparison(look: Look, policy: DriftPolicy) -> Iterator[tuple[str, str]]:
     yield "reference", look.against
     yield (
         "false alarms",
-        f"{100 * policy.false_alarms:g}% of {plural(look.found.looks, 'look')} without any change, over all columns",
+        f"{100 * policy.false_alarms:g}% of {plural(look.drift.looks, 'look')} without any change, over all columns",
     )
     yield "effects that matter", least
     yield "windows together", ", ".join(map(str, policy.spans))

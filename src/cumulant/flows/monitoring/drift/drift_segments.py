@@ -28,11 +28,11 @@ class Sides:
     span: int
 
 
-def jointly(sides: Sides, last: int) -> Joint | None:
+def compare_jointly(sides: Sides, last: int) -> Joint | None:
     """The windows up to the newest with enough rows against the reference, by all features together."""
     from cumulant.monitoring.drift.joint import jointly
 
-    names = [one.name for one in sides.reference.columns if one.role == "feature"]
+    names = [column.name for column in sides.reference.columns if column.role == "feature"]
     now, codes = sides.now.rows(
         [name for name in names if name in sides.now.columns], max(last + 1 - sides.span, 0), last
     )
@@ -45,23 +45,23 @@ def jointly(sides: Sides, last: int) -> Joint | None:
 def _segments(reference: DriftProfile) -> list[str]:
     """The columns whose values may be segments: features with few categories."""
     return [
-        one.name
-        for one in reference.columns
-        if one.role == "feature"
-        and one.cells.kind == "category"
-        and len(one.cells.values) + len(one.cells.known) <= _FEW_VALUES
+        column.name
+        for column in reference.columns
+        if column.role == "feature"
+        and column.cells.kind == "category"
+        and len(column.cells.values) + len(column.cells.known) <= _FEW_VALUES
     ]
 
 
-def carried(one: DriftFinding, found: Findings, sides: Sides) -> DriftFinding:
+def add_segments(finding: DriftFinding, findings: Findings, sides: Sides) -> DriftFinding:
     """The finding with the segments that carry it, in its newest windows: a long one costs no more."""
-    by = [name for name in _segments(sides.reference) if name != one.feature and name in sides.now.columns]
-    if not by or one.what == "absent":
-        return one
-    column = next(column for column in sides.reference.columns if column.name == one.feature)
-    first, last = found.windows.index(one.since), found.windows.index(one.until)
-    now, _ = sides.now.rows([one.feature, *by], max(first, last + 1 - sides.span), last)
-    then = sides.before.all([one.feature, *by])
+    by = [name for name in _segments(sides.reference) if name != finding.feature and name in sides.now.columns]
+    if not by or finding.what == "absent":
+        return finding
+    column = next(column for column in sides.reference.columns if column.name == finding.feature)
+    first, last = findings.windows.index(finding.since), findings.windows.index(finding.until)
+    now, _ = sides.now.rows([finding.feature, *by], max(first, last + 1 - sides.span), last)
+    then = sides.before.all([finding.feature, *by])
     from cumulant.monitoring.drift.segmenting import segments
 
-    return msgspec.structs.replace(one, segments=segments(then, now, column, one.what, by))
+    return msgspec.structs.replace(finding, segments=segments(then, now, column, finding.what, by))

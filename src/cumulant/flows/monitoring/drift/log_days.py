@@ -25,7 +25,7 @@ import polars as pl
 from cumulant.core.errors import CumulantError, DataError
 from cumulant.core.ids import digest
 from cumulant.core.units import from_micros, micros, to_micros
-from cumulant.flows.monitoring.drift.traffic_volume import Traffic, traffic_of
+from cumulant.flows.monitoring.drift.traffic_volume import ModelTraffic, traffic_of
 from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, every_role, flags
 from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
 from cumulant.monitoring.drift.blocks import MOST, by_time
@@ -78,7 +78,7 @@ class LogWindows:
 
     folder: Path
     reference: TableWindows
-    kept: ResultCache
+    cache: ResultCache
     length: timedelta
     since: date | None = None
     until: date | None = None
@@ -100,11 +100,11 @@ class LogWindows:
 
     @cached_property
     def _before(self) -> DriftProfile:
-        held = self.kept.read("reference", DriftProfile)
-        if held is None:
-            held = self.reference.profile(every_role(self.reference.table))
-            self.kept.write("reference", held)
-        return held
+        profile = self.cache.read("reference", DriftProfile)
+        if profile is None:
+            profile = self.reference.profile(every_role(self.reference.table))
+            self.cache.write("reference", profile)
+        return profile
 
     @cached_property
     def _days(self) -> dict[date, _Day]:
@@ -123,18 +123,18 @@ class LogWindows:
                 stat = file.path.stat()
                 files.setdefault(file.day, []).append([file.path.name, stat.st_size, stat.st_mtime_ns])
         of, flagged = _head(msgspec.msgpack.encode(self._before)).hex(), flags(self.reference.table)
-        found: dict[date, _Day] = {}
+        days: dict[date, _Day] = {}
         for day, listed in files.items():
-            found[day] = self._cut_off(day, self._day(day, digest([of, sorted(listed, key=str)]), flagged), flagged)
-        remove_oldest(self.kept.root, self.kept.folder.name)
-        if not any(one.profile is not None for one in found.values()):
+            days[day] = self._cut_off(day, self._day(day, digest([of, sorted(listed, key=str)]), flagged), flagged)
+        remove_oldest(self.cache.root, self.cache.folder.name)
+        if not any(counts.profile is not None for counts in days.values()):
             # Says what there is instead.
             open_table(self.folder, since=self.since, until=self.until, of=self.of, spill=self.spill)
-            raise self._no_rows(found.values())
-        return found
+            raise self._no_rows(days.values())
+        return days
 
     def _no_rows(self, days: Collection[_Day]) -> CumulantError:
-        misdated, coming = sum(one.misdated for one in days), sum(one.coming for one in days)
+        misdated, coming = sum(counts.misdated for counts in days), sum(counts.coming for counts in days)
         if misdated or (coming and self.before is None):
             return none_is_past(self.folder, self.of, misdated=misdated, coming=coming)
         return DataError(
@@ -150,29 +150,29 @@ class LogWindows:
         length = micros(self.length)
         return from_micros((to_micros(self.now or datetime.now(UTC)) // length + 1) * length)
 
-    def _cut_off(self, day: date, one: _Day, flagged: frozenset[str]) -> _Day:
+    def _cut_off(self, day: date, counts: _Day, flagged: frozenset[str]) -> _Day:
         """The day without what is not of before the end."""
-        blocks = one.traffic if one.profile is None else (*one.profile.blocks, *one.traffic)
+        blocks = counts.traffic if counts.profile is None else (*counts.profile.blocks, *counts.traffic)
         if not blocks:
-            return one
+            return counts
         end, length = to_micros(self._end), micros(self.length)
         if all(block.start + length <= end for block in blocks):
-            return one
+            return counts
         if all(block.start >= end for block in blocks):
-            return _Day(of=one.of, traffic=(), others=one.others, misdated=one.misdated, coming=_rows(one))
-        return self._counted(day, one.of, flagged, before=self._end)
+            return _Day(of=counts.of, traffic=(), others=counts.others, misdated=counts.misdated, coming=_rows(counts))
+        return self._counted(day, counts.of, flagged, before=self._end)
 
     def _day(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
-        held = self.kept.read(str(day), _Day)
-        if held is not None and held.of == of:
-            return _with_cells(held, self._before)
+        stored = self.cache.read(str(day), _Day)
+        if stored is not None and stored.of == of:
+            return _with_cells(stored, self._before)
         self.fresh.append(day)
         try:
-            made = self._counted(day, of, flagged)
+            counts = self._counted(day, of, flagged)
         except DataError:  # more windows than a look may have: those that are past may be fewer
             return self._counted(day, of, flagged, before=self._end)
-        self.kept.write(str(day), _without_cells(made))
-        return made
+        self.cache.write(str(day), _without_cells(counts))
+        return counts
 
     def _counted(self, day: date, of: str, flagged: frozenset[str], before: datetime | None = None) -> _Day:
         with contextlib.nullcontext() if self.spill is None else self.spill.within(f"{day}.counted") as spill:
@@ -200,7 +200,7 @@ class LogWindows:
 
     @cached_property
     def _merged(self) -> DriftProfile:
-        merged = merge([one.profile for one in self._days.values() if one.profile is not None])
+        merged = merge([counts.profile for counts in self._days.values() if counts.profile is not None])
         if len(merged.blocks) > MOST:
             raise DataError(
                 f"the rows fall into {len(merged.blocks):,} windows", subject=self.name,
@@ -210,7 +210,7 @@ class LogWindows:
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for one in self._days.values() for name in one.columns))
+        return tuple(dict.fromkeys(name for counts in self._days.values() for name in counts.columns))
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -218,29 +218,29 @@ class LogWindows:
 
     @property
     def others(self) -> int:
-        return sum(one.others for one in self._days.values())
+        return sum(counts.others for counts in self._days.values())
 
     @property
     def misdated(self) -> Mapping[date, int]:
-        return {day: one.misdated for day, one in self._days.items()}
+        return {day: counts.misdated for day, counts in self._days.items()}
 
     @property
     def coming(self) -> int:
         """Rows that are not counted yet: those of a look at the past are none."""
-        return 0 if self.before is not None else sum(one.coming for one in self._days.values())
+        return 0 if self.before is not None else sum(counts.coming for counts in self._days.values())
 
-    def traffic(self) -> Traffic | None:
+    def traffic(self) -> ModelTraffic | None:
         if self.of is None:
             return None
         counts, length = Counter[int](), micros(self.length)
         lags = []
-        for day, one in self._days.items():
-            counts.update({block.start: block.rows for block in one.traffic})
-            if one.traffic:
+        for day, day_counts in self._days.items():
+            counts.update({block.start: block.rows for block in day_counts.traffic})
+            if day_counts.traffic:
                 end = (day - _EPOCH).days * micros(_DAY) + micros(_DAY)
-                lags.append(end - one.traffic[-1].start - length)
+                lags.append(end - day_counts.traffic[-1].start - length)
         windows = tuple(ProfileBlock(*pair, timed=True) for pair in sorted(counts.items()))
-        return Traffic(windows, _usual_lag(lags[:-1]))
+        return ModelTraffic(windows, _usual_lag(lags[:-1]))
 
     def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[DriftProfile, DriftProfile]:
         assert reference is self.reference
@@ -253,20 +253,20 @@ class LogWindows:
         parts = list(self._parts(names, low, high))
         if not parts:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), np.zeros(0, dtype=np.int64)
-        found = pl.concat(parts, how="vertical_relaxed")
-        codes = np.searchsorted(starts, found[_AT].to_numpy(), side="right") - 1
-        return found.drop(_AT), codes.astype(np.int64)
+        rows = pl.concat(parts, how="vertical_relaxed")
+        codes = np.searchsorted(starts, rows[_AT].to_numpy(), side="right") - 1
+        return rows.drop(_AT), codes.astype(np.int64)
 
     def _parts(self, names: Sequence[str], low: int, high: int) -> Iterator[pl.DataFrame]:
         """Rows from `low` to before `high`, in microseconds, of the days that have any."""
         flagged = flags(self.reference.table)
-        for day, one in self._days.items():
-            if one.profile is None or not any(low <= block.start < high for block in one.profile.blocks):
+        for day, counts in self._days.items():
+            if counts.profile is None or not any(low <= block.start < high for block in counts.profile.blocks):
                 continue
             table = as_flags(self._opened(day), flagged)
-            held = [pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in names]
+            columns = [pl.col(name) if name in table.columns else pl.lit(None).alias(name) for name in names]
             with readable(self.name):
-                part = table.rows.select(*held, pl.col(MOMENT).dt.epoch("us").alias(_AT)).collect()
+                part = table.rows.select(*columns, pl.col(MOMENT).dt.epoch("us").alias(_AT)).collect()
             yield part.filter(pl.col(_AT).is_between(low, high, closed="left"))
 
     def _opened(self, day: date) -> PredictionTable:
@@ -313,17 +313,17 @@ def _celled(day: _Day, cells: Mapping[str, ColumnCells]) -> _Day:
     return msgspec.structs.replace(day, profile=msgspec.structs.replace(day.profile, columns=tuple(columns)))
 
 
-def spoken(folder: Path) -> frozenset[str]:
+def answer_columns(folder: Path) -> frozenset[str]:
     """The columns of the newest answers of a log."""
     from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 
-    said = (one.outputs for one in recent_predictions(folder, limit=20))
-    found: set[str] = set()
-    for text in said:
+    texts = (entry.outputs for entry in recent_predictions(folder, limit=20))
+    columns: set[str] = set()
+    for text in texts:
         with contextlib.suppress(msgspec.MsgspecError):
-            told = msgspec.json.decode(text)
-            found |= {ANSWER + name for name in told} if isinstance(told, dict) else set()
-    return frozenset(found)
+            outputs = msgspec.json.decode(text)
+            columns |= {ANSWER + name for name in outputs} if isinstance(outputs, dict) else set()
+    return frozenset(columns)
 
 
 def content_of(path: Path) -> list[list[object]]:

@@ -13,7 +13,7 @@ import polars as pl
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
-from cumulant.flows.monitoring.drift.log_days import LogWindows, content_of, spoken
+from cumulant.flows.monitoring.drift.log_days import LogWindows, answer_columns, content_of
 from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, flags, served_table
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
@@ -25,8 +25,8 @@ from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, no
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
     from cumulant.flows.monitoring.drift.window_counts import Windows
-    from cumulant.flows.monitoring.monitor import Asked
-    from cumulant.flows.monitoring.reference import Served
+    from cumulant.flows.monitoring.monitor import MonitorRequest
+    from cumulant.flows.monitoring.reference import ServedReference
     from cumulant.monitoring.drift.blocks import RowBlocks
     from cumulant.monitoring.drift.profiles import DriftProfile, Role
 
@@ -35,56 +35,72 @@ _LABELS = ("label", "target", "truth", "ground_truth", "y", "y_true", "outcome")
 
 
 def open_sides(
-    asked: Asked, length: timedelta, served: Served | None, keep: Path | None, spill: Spill
+    request: MonitorRequest, length: timedelta, served: ServedReference | None, keep: Path | None, spill: Spill
 ) -> tuple[Windows, TableWindows, Labels | None]:
     """Rows and reference, and what is known of the rows' labels. Many rows of a log are set aside in `spill`."""
     of = None if served is None else (served.version.name, served.version.version)
-    if keep is not None and asked.labels is None and asked.windows is None and asked.time is None:
-        before, key = _before(asked, served, spoken(asked.predictions), spill)
+    if keep is not None and request.labels is None and request.windows is None and request.time is None:
+        before, key = _before(request, served, answer_columns(request.predictions), spill)
         reference = _windows(before, None, length, served)
-        skew = None if asked.skew is None else asked.skew.total_seconds()
-        kept = ResultCache(keep, digest([key, of, length.total_seconds(), skew, __version__]))
-        since, until = asked.since, asked.until
+        skew = None if request.skew is None else request.skew.total_seconds()
+        cache = ResultCache(keep, digest([key, of, length.total_seconds(), skew, __version__]))
+        since, until = request.since, request.until
         now = LogWindows(
-            asked.predictions, reference, kept, length, since, until, of, asked.before, asked.skew, asked.now, spill
+            request.predictions,
+            reference,
+            cache,
+            length,
+            since,
+            until,
+            of,
+            request.before,
+            request.skew,
+            request.now,
+            spill,
         )
         return now, reference, None
     table = open_table(
-        asked.predictions, since=asked.since, until=asked.until, of=of, skew=asked.skew, spill=spill, name="predictions"
+        request.predictions,
+        since=request.since,
+        until=request.until,
+        of=of,
+        skew=request.skew,
+        spill=spill,
+        name="predictions",
     )
-    table = _past(table, asked, of, spill).timed(asked.time)
-    before, _ = _before(asked, served, frozenset(table.columns), spill)
-    said = None
-    if asked.labels is not None:
-        said = labelled(table, asked.labels, asked.label, asked.key)
+    table = _past(table, request, of, spill).timed(request.time)
+    before, _ = _before(request, served, frozenset(table.columns), spill)
+    labels = None
+    if request.labels is not None:
+        labels = labelled(table, request.labels, request.label, request.key)
         # What a served version was trained on has one truth, whatever the file calls it.
-        said = said if served is None else said.called(served.truth)
-        table = said.table
-    size = -(-table.count() // asked.windows) if asked.windows else None
+        labels = labels if served is None else labels.called(served.truth)
+        table = labels.table
+    size = -(-table.count() // request.windows) if request.windows else None
     rows = _windows(table, size, length, None)
-    if said is not None:
-        said = said.compared(rows.cut)
-        rows = replace(rows, table=said.table)
+    if labels is not None:
+        labels = labels.compared(rows.cut)
+        rows = replace(rows, table=labels.table)
     rows = rows if served is None else replace(rows, table=as_flags(rows.table, flags(before)))
-    return rows, _windows(before, size, length, served), said
+    return rows, _windows(before, size, length, served), labels
 
 
-def _past(table: PredictionTable, asked: Asked, of: tuple[str, str] | None, spill: Spill) -> PredictionTable:
+def _past(table: PredictionTable, request: MonitorRequest, of: tuple[str, str] | None, spill: Spill) -> PredictionTable:
     """A log without the rows whose time is to come. Raises CumulantError where no other is left."""
     if not table.is_log:
         return table
-    held = table.rows.filter(pl.col(MOMENT).is_null() | (pl.col(MOMENT) <= (asked.now or datetime.now(UTC))))
-    past = replace(table, rows=held)
+    past_rows = table.rows.filter(pl.col(MOMENT).is_null() | (pl.col(MOMENT) <= (request.now or datetime.now(UTC))))
+    past = replace(table, rows=past_rows)
     coming = table.count() - past.count()
     if not coming:
         return table
     if coming == table.count():
-        raise none_is_past(asked.predictions, of, misdated=sum(table.misdated.values()), coming=coming)
-    spill.write_arrow("past", held)  # a part of a filtered table is found by reading it from its beginning
+        raise none_is_past(request.predictions, of, misdated=sum(table.misdated.values()), coming=coming)
+    spill.write_arrow("past", past_rows)  # a part of a filtered table is found by reading it from its beginning
     return replace(past, rows=spill.scan_arrow("past"), coming=coming)
 
 
-def faults_of(said: Labels) -> dict[str, int]:
+def count_label_faults(labels: Labels) -> dict[str, int]:
     """How many labels, or windows of them, are not compared, by why."""
     few = (
         f"windows have labels of less than {LEAST_SHARE:.0%} of their rows, or contradictory ones, and are not "
@@ -95,13 +111,13 @@ def faults_of(said: Labels) -> dict[str, int]:
         "labels of one class come late: run again when these have come, or, where these rows are never labelled, leave "
         "them out of the predictions"
     )
-    told = {
-        "labels are of no row": said.unmatched,
-        "rows have contradictory labels, and count as not labelled": _count(said.contradicted),
-        "labels are known later than now": said.waiting,
-        selected if said.selected else few: said.refused,
+    counts = {
+        "labels are of no row": labels.unmatched,
+        "rows have contradictory labels, and count as not labelled": _count(labels.contradicted),
+        "labels are known later than now": labels.waiting,
+        selected if labels.selected else few: labels.refused,
     }
-    return {what: count for what, count in told.items() if count}
+    return {what: count for what, count in counts.items() if count}
 
 
 def _count(rows: pl.Series | None) -> int:
@@ -109,20 +125,22 @@ def _count(rows: pl.Series | None) -> int:
 
 
 def _before(
-    asked: Asked, served: Served | None, columns: frozenset[str], spill: Spill
+    request: MonitorRequest, served: ServedReference | None, columns: frozenset[str], spill: Spill
 ) -> tuple[PredictionTable, object]:
     """The reference, and a name of its content. `columns`: of the rows that are compared with it."""
     if served is not None:
         return served_table(served.path, f"the training and test rows of {served.version.uri}"), served.key
-    if asked.reference is None:
+    if request.reference is None:
         raise UsageError("nothing says what the rows are compared with", hint="name it with --reference FILE")
-    before = _named_alike(open_table(asked.reference, spill=spill, name="reference"), columns)
-    if asked.time is not None and asked.time in before.columns:
-        before = before.timed(asked.time)
-    return before, [str(asked.reference.absolute()), before.columns, content_of(asked.reference)]
+    before = _named_alike(open_table(request.reference, spill=spill, name="reference"), columns)
+    if request.time is not None and request.time in before.columns:
+        before = before.timed(request.time)
+    return before, [str(request.reference.absolute()), before.columns, content_of(request.reference)]
 
 
-def _windows(table: PredictionTable, size: int | None, length: timedelta, served: Served | None) -> TableWindows:
+def _windows(
+    table: PredictionTable, size: int | None, length: timedelta, served: ServedReference | None
+) -> TableWindows:
     if not table.count():
         raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
     tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
@@ -165,40 +183,42 @@ def roles_of(
     return roles | ({} if label is None else {label: "label"})
 
 
-def targets_of(asked: Asked, served: Served | None) -> set[str]:
+def targets_of(request: MonitorRequest, served: ServedReference | None) -> set[str]:
     """The columns of the target that the model does not read. Without a served version only a target that is a column
     counts: what a formula is made of may be a feature too.
     """
     if served is None:
-        return {*asked.targets[:1]}
-    return {*asked.targets, served.truth} - {*served.weights}
+        return {*request.targets[:1]}
+    return {*request.targets, served.truth} - {*served.weights}
 
 
-def truth_of(asked: Asked, before: TableWindows, served: Served | None, label: str | None) -> str | None:
+def truth_of(
+    request: MonitorRequest, before: TableWindows, served: ServedReference | None, label: str | None
+) -> str | None:
     """The reference's column of labels: as it is named, that of the target, or what labels are commonly called."""
-    named = [label, asked.label, None if served is None else served.truth, *asked.targets[:1], *_LABELS]
+    named = [label, request.label, None if served is None else served.truth, *request.targets[:1], *_LABELS]
     return next((name for name in named if name is not None and name in before.columns), None)
 
 
-def lacking(
-    now: Windows, before: TableWindows, asked: Asked, policy: DriftPolicy, served: Served | None
+def missing_columns(
+    now: Windows, before: TableWindows, request: MonitorRequest, policy: DriftPolicy, served: ServedReference | None
 ) -> dict[str, Role]:
     """Columns of the reference that the predictions lack, as what they are watched.
 
     A file of training rows also has its labels, which no request carries: those are left out that `asked` names, and
     what labels are commonly called.
     """
-    if asked.columns:
+    if request.columns:
         return {}
-    labels = {*_LABELS, *asked.targets, *([] if asked.label is None else [asked.label])}
+    labels = {*_LABELS, *request.targets, *([] if request.label is None else [request.label])}
     labels |= set() if served is None else {served.truth}
     known = {*now.columns, *policy.ignore, *TOLD, before.time, *labels}
-    known |= set() if before.is_log else {*asked.hashed}
+    known |= set() if before.is_log else {*request.hashed}
     names = (name for name in before.columns if name not in known)
     return {name: "prediction" if name in before.answers else "feature" for name in names}
 
 
-def compared(roles: Mapping[str, Role], absent: Mapping[str, Role], before: TableWindows) -> dict[str, Role]:
+def shared_columns(roles: Mapping[str, Role], absent: Mapping[str, Role], before: TableWindows) -> dict[str, Role]:
     """The columns that are compared: those of both sides, and those that the rows should have and lack.
 
     Raises:
@@ -216,16 +236,16 @@ def compared(roles: Mapping[str, Role], absent: Mapping[str, Role], before: Tabl
 def check_compared(reference: DriftProfile, shared: Collection[str], name: str) -> None:
     """Raises DataError where no column that both sides have is watched: an answer would say nothing."""
     if not any(column.name in shared for column in reference.columns):
-        why = "; ".join(f"{one.name}: {one.reason}" for one in reference.skipped[:5])
+        why = "; ".join(f"{skipped.name}: {skipped.reason}" for skipped in reference.skipped[:5])
         raise DataError(
             f"{name} and the rows have no column in common that can be compared", subject=name,
             hint=f"not watched: {why}" if why else "look at the names of the columns",
         )  # fmt: skip
 
 
-def is_key(now: Windows, name: str, said: Labels | None) -> bool:
+def is_key(now: Windows, name: str, labels: Labels | None) -> bool:
     """Whether a column that the reference lacks only names the rows: then it is not missing there."""
-    if said is not None and name in said.key:
+    if labels is not None and name in labels.key:
         return True
     return isinstance(now, TableWindows) and not now.is_log and now.table.tells_apart(name)
 

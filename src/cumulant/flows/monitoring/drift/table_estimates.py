@@ -72,8 +72,8 @@ class _Classes:
         """[n, classes] in the order of `names`; NaN where a row does not tell one."""
         rows = frame[self.columns[0]].struct.unnest() if self.struct else frame.select(self.columns)
         named = rows.rename(dict(zip(rows.columns, self.names, strict=True)))
-        found: Floats = named.select(names).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
-        return found
+        scores: Floats = named.select(names).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
+        return scores
 
 
 @dataclass(frozen=True)
@@ -126,12 +126,12 @@ def _classes(schema: Mapping[str, pl.DataType]) -> _Classes | None:
     for whole in (f"{ANSWER}{_PROBABILITIES}", _PROBABILITIES):
         kind = schema.get(whole)
         if isinstance(kind, pl.Struct):
-            found = _Classes(tuple(field.name for field in kind.fields), (whole,), struct=True)
+            classes = _Classes(tuple(field.name for field in kind.fields), (whole,), struct=True)
         else:
             columns = tuple(name for name in schema if name.startswith(f"{whole}."))
-            found = _Classes(tuple(name.removeprefix(f"{whole}.") for name in columns), columns, struct=False)
-        if len(found.names) >= _LEAST:
-            return found
+            classes = _Classes(tuple(name.removeprefix(f"{whole}.") for name in columns), columns, struct=False)
+        if len(classes.names) >= _LEAST:
+            return classes
     return None
 
 
@@ -140,10 +140,10 @@ def _places(frame: pl.DataFrame, label: str | None, names: Sequence[str]) -> Flo
     if label is None:
         return np.full(frame.height, np.nan)
     places = [float(place) for place in range(len(names))]
-    found: Floats = (
+    codes: Floats = (
         text(frame[label]).replace_strict(list(names), places, default=None, return_dtype=pl.Float64).to_numpy()
     )
-    return found
+    return codes
 
 
 def _reference(before: TableWindows, classes: _Classes, truth: str) -> PredictionRows:
@@ -151,10 +151,10 @@ def _reference(before: TableWindows, classes: _Classes, truth: str) -> Predictio
     frame = before.all([*classes.columns, truth])
     cut, score, place = before.cut, classes.of(frame, classes.names), _places(frame, truth, classes.names)
     codes = np.zeros(len(score), dtype=np.int64) if cut.codes is None else cut.codes
-    held = np.isfinite(place) & (codes < len(cut.blocks))
-    found = _thinned(_rows(score[held], place[held], codes[held]).predictions, _MOST_LEARNED)
+    labelled = np.isfinite(place) & (codes < len(cut.blocks))
+    predictions = _thinned(_rows(score[labelled], place[labelled], codes[labelled]).predictions, _MOST_LEARNED)
     timed = len(cut.blocks) > 1 and cut.blocks[0].timed
-    return found if timed else replace(found, cluster=None)
+    return predictions if timed else replace(predictions, cluster=None)
 
 
 def _rows(score: Floats, place: Floats, codes: Codes) -> _Rows:
@@ -164,8 +164,8 @@ def _rows(score: Floats, place: Floats, codes: Codes) -> _Rows:
     total = np.bincount(codes, minlength=1)
     lacking = zip(np.bincount(codes[~whole], minlength=len(total)).tolist(), total.tolist(), strict=True)
     days = np.datetime64(0, "us") + codes[whole] * np.timedelta64(86_400_000_000, "us")
-    made = PredictionRows(time=days, score=score[whole], truth=place[whole], cluster=codes[whole])
-    return _Rows(made, dict(enumerate(lacking)))
+    predictions = PredictionRows(time=days, score=score[whole], truth=place[whole], cluster=codes[whole])
+    return _Rows(predictions, dict(enumerate(lacking)))
 
 
 def _thinned(part: PredictionRows, most: int) -> PredictionRows:
@@ -186,8 +186,11 @@ def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[ProfileBl
     refused = distrust(several=True, last=None, audit=checked) or last.refused
     return TableEstimates(
         windows=tuple(
-            ClassWindow(start=day(blocks[code]), rows=one.rows, figures=one.figures, refused=one.refused)
-            for code, one in each.items()
+            ClassWindow(
+                start=day(blocks[code]), rows=window_result.rows, figures=window_result.figures,
+                refused=window_result.refused,
+            )
+            for code, window_result in each.items()
         ),
         rows=last.rows, figures={} if refused else last.figures, reference=estimators.before, audit=checked,
         refused=refused,
@@ -207,11 +210,11 @@ def _estimated(
 
 def _audit(pairs: Sequence[tuple[Mapping[str, EstimatedFigure], PredictionRows]], of: ClassEstimators) -> Audit | None:
     """The log loss of windows beside that of their labels, where these speak for all rows."""
-    said, truths = [], []
+    intervals, truths = [], []
     for figures, part in pairs:
         known = part.where(part.labelled)
         if _AUDITED in figures and len(known) >= max(LEAST_LABELS, LEAST_SHARE * len(part)):
-            one, scores = figures[_AUDITED], known.score[np.arange(len(known)), known.truth.astype(np.int64)]
-            said.append((one.low, one.value, one.high))
+            figure, scores = figures[_AUDITED], known.score[np.arange(len(known)), known.truth.astype(np.int64)]
+            intervals.append((figure.low, figure.value, figure.high))
             truths.append(float(-np.log(np.clip(scores, CLIP, 1.0)).mean()))
-    return audit(said, truths, before=of.before[_AUDITED]) if said else None
+    return audit(intervals, truths, before=of.before[_AUDITED]) if intervals else None

@@ -82,21 +82,23 @@ def table_loss(
                          "a number, or the class itself")  # fmt: skip
     rows = _predictions(frame, label, how, now)
     del frame
-    told = _windows(rows, how, now)
-    if not told:
+    windows = _windows(rows, how, now)
+    if not windows:
         return TableLoss(measure=how.measure, refused=f"no window has {_LEAST} rows with a label and an answer")
-    total = sum(one.labelled for one in told)
-    found = TableLoss(measure=how.measure, windows=told, loss=sum(one.loss * one.labelled for one in told) / total)
+    total = sum(window.labelled for window in windows)
+    result = TableLoss(
+        measure=how.measure, windows=windows, loss=sum(window.loss * window.labelled for window in windows) / total
+    )
     if how.measure == "zero_one" and how.positive is None:
         return msgspec.structs.replace(
-            found, refused="harm of several classes takes their probabilities: monitor watch"
+            result, refused="harm of several classes takes their probabilities: monitor watch"
         )
     if not {label, how.score} <= {*before.columns}:
         lacking = ", ".join(sorted({label, how.score} - {*before.columns}))
         why = f"the reference lacks {lacking}, so that nothing says what the loss should be"
-        return msgspec.structs.replace(found, refused=why)
+        return msgspec.structs.replace(result, refused=why)
     reference = _predictions(before.all([label, how.score]), label, how, before)
-    return _harm(found, reference, rows, now, policy)
+    return _harm(result, reference, rows, now, policy)
 
 
 def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored | None:
@@ -120,13 +122,13 @@ def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored 
 
 def _mostly_within(values: pl.Series) -> bool:
     """Whether nearly all are within 0 and 1, as probabilities are."""
-    held = values.cast(pl.Float64).drop_nulls()
-    return bool(_within(held.to_numpy()).mean() >= 1 - _OUTSIDE)
+    numbers = values.cast(pl.Float64).drop_nulls()
+    return bool(_within(numbers.to_numpy()).mean() >= 1 - _OUTSIDE)
 
 
 def _within(score: Floats) -> Flags:
-    found: Flags = (score >= -_ROUNDING) & (score <= 1 + _ROUNDING)
-    return found
+    flags: Flags = (score >= -_ROUNDING) & (score <= 1 + _ROUNDING)
+    return flags
 
 
 def _texts(values: pl.Series) -> Iterator[pl.Series]:
@@ -151,15 +153,15 @@ def _positive(frame: pl.DataFrame, classes: set[str], answers: Sequence[str], in
 def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindows) -> PredictionRows:
     """The rows with a label and an answer; the time is that of their window, numbered where it has none."""
     codes = np.zeros(frame.height, dtype=np.int64) if side.cut.codes is None else side.cut.codes
-    held = (frame[label].is_not_null() & frame[how.score].is_not_null()).to_numpy() & (codes < len(side.cut.blocks))
-    rows, codes = frame.filter(pl.Series(held)), codes[held]
+    answered = (frame[label].is_not_null() & frame[how.score].is_not_null()).to_numpy() & (codes < len(side.cut.blocks))
+    rows, codes = frame.filter(pl.Series(answered)), codes[answered]
     if how.positive is not None:
         truth = _flags([part == how.positive for part in _texts(rows[label])])
         score = rows[how.score].cast(pl.Float64).to_numpy()
     elif how.measure == "zero_one":  # several classes: the score is whether the answer was wrong
         truth = np.zeros(rows.height)
         pairs = zip(_texts(rows[label]), _texts(rows[how.score]), strict=True)
-        score = _flags([one != other for one, other in pairs])
+        score = _flags([label_text != other for label_text, other in pairs])
     else:
         truth, score = (rows[name].cast(pl.Float64).to_numpy() for name in (label, how.score))
     good = np.isfinite(truth) & np.isfinite(score)
@@ -171,8 +173,8 @@ def _predictions(frame: pl.DataFrame, label: str, how: _Scored, side: TableWindo
 
 
 def _flags(parts: Sequence[pl.Series]) -> Floats:
-    found: Floats = np.concatenate([np.empty(0), *(part.cast(pl.Float64).to_numpy() for part in parts)])
-    return found
+    flags: Floats = np.concatenate([np.empty(0), *(part.cast(pl.Float64).to_numpy() for part in parts)])
+    return flags
 
 
 def _windows(rows: PredictionRows, how: _Scored, side: TableWindows) -> tuple[LossWindow, ...]:
@@ -191,35 +193,36 @@ def _place(start: datetime) -> int:
 
 
 def _harm(
-    found: TableLoss, reference: PredictionRows, rows: PredictionRows, side: TableWindows, policy: PerformancePolicy
+    result: TableLoss, reference: PredictionRows, rows: PredictionRows, side: TableWindows, policy: PerformancePolicy
 ) -> TableLoss:
     """Whether the windows lose more than the reference, one after the other as a watch would have."""
     count = len(side.cut.blocks)
     horizon = max(count, 5)
     timed = side.cut.blocks[0].timed
     horizon = min(horizon, max(1, policy.look_back // policy.window)) if timed else horizon
-    measure = found.measure or "brier"
+    measure = result.measure or "brier"
     terms = harm_terms(
         policy, loss=measure, horizon=horizon, recent=min(horizon, 5), refit=False, calibration=measure != "zero_one"
     )
     task: Task = "regression" if measure == "squared_error" else "binary"
     try:
-        held = baseline(reference, task=task, terms=terms, every=_DAY)
+        reference_level = baseline(reference, task=task, terms=terms, every=_DAY)
     except DataError as error:
-        return msgspec.structs.replace(found, refused=error.message)
-    watch, last = begin(held, terms), None
+        return msgspec.structs.replace(result, refused=error.message)
+    watch, last = begin(reference_level, terms), None
     for window, part in windows(rows, _DAY):
         if len(part) >= _LEAST:
             watch, last = harm(watch, window, part)
     assert last is not None
-    worst = [one for one in last.findings if one.word == "worse"]
-    starts = [one.since for one in worst if one.since is not None]
+    worst = [finding for finding in last.findings if finding.word == "worse"]
+    starts = [finding.since for finding in worst if finding.since is not None]
     since = day(side.cut.blocks[_place(min(starts))]) if starts else None
     older = " or before" if starts and min(starts) == watch.starts[0] else ""
     return msgspec.structs.replace(
-        found, reference=held.loss, word=last.word, kind=last.kind, since=since,
+        result, reference=reference_level.loss, word=last.word, kind=last.kind, since=since,
         sentence=" ".join(
-            _sentence(one.question, one.excess or 0.0, held.loss, f"{since}{older}") for one in worst
+            _sentence(finding.question, finding.excess or 0.0, reference_level.loss, f"{since}{older}")
+            for finding in worst
         ),
     )  # fmt: skip
 

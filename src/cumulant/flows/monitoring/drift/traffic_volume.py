@@ -14,7 +14,7 @@ from cumulant.monitoring.tables import MOMENT, parts_of
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows
-    from cumulant.flows.monitoring.monitor import Asked
+    from cumulant.flows.monitoring.monitor import MonitorRequest
     from cumulant.monitoring.drift.findings import Findings
     from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
     from cumulant.monitoring.monitoring_policy import DriftPolicy
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Traffic:
+class ModelTraffic:
     """`lag`: by how much, in microseconds, rows of a log's days usually end before these days; None: not known."""
 
     blocks: tuple[ProfileBlock, ...]
@@ -43,17 +43,23 @@ def traffic_of(table: PredictionTable, length: timedelta, before: datetime | Non
 
 
 def row_findings(
-    now: Windows, reference: DriftProfile, found: Findings, asked: Asked, policy: DriftPolicy, *, served: bool
+    now: Windows,
+    reference: DriftProfile,
+    findings: Findings,
+    request: MonitorRequest,
+    policy: DriftPolicy,
+    *,
+    served: bool,
 ) -> Volume:
     """What is unusual about numbers of rows: of a served version those of all versions of its model, up to the moment
     of the look. Its reference is a sample of its training, whose number of rows says nothing of the log's.
     """
     length, traffic = policy.window, now.traffic() if served else None
-    if asked.windows:
+    if request.windows:
         return Volume()
     if traffic is None:
-        return row_counts(() if served else reference.blocks, found.windows, length, policy, looks=found.looks)
-    moment = units.to_micros(asked.before or datetime.now(UTC))
+        return row_counts(() if served else reference.blocks, findings.windows, length, policy, looks=findings.looks)
+    moment = units.to_micros(request.before or datetime.now(UTC))
     past = [block for block in traffic.blocks if block.start < moment]
-    until = None if traffic.lag is None or asked.until is not None else moment - traffic.lag
-    return row_counts((), past, length, policy, looks=found.looks, until=until, shown=found.windows)
+    until = None if traffic.lag is None or request.until is not None else moment - traffic.lag
+    return row_counts((), past, length, policy, looks=findings.looks, until=until, shown=findings.windows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import polars as pl
 
-from cumulant.flows.monitoring.drift.traffic_volume import Traffic, traffic_of
+from cumulant.flows.monitoring.drift.traffic_volume import ModelTraffic, traffic_of
 from cumulant.monitoring.drift.profiles import DriftProfile as drift_Profile
 from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, readable
 
@@ -48,7 +48,7 @@ class Windows(Protocol):
     @property
     def coming(self) -> int: ...
 
-    def traffic(self) -> Traffic | None:
+    def traffic(self) -> ModelTraffic | None:
         """The rows of all versions of the model by window, where a log is read for one version."""
         ...
 
@@ -104,33 +104,33 @@ class TableWindows:
     def coming(self) -> int:
         return self.table.coming
 
-    def traffic(self) -> Traffic | None:
+    def traffic(self) -> ModelTraffic | None:
         blocks = () if self.length is None else traffic_of(self.table, self.length)
-        return Traffic(blocks) if blocks else None
+        return ModelTraffic(blocks) if blocks else None
 
     def profile(self, roles: Mapping[str, Role], like: DriftProfile | None = None) -> DriftProfile:
         """The counts of the columns in `roles`, in the cells of `like`."""
         from cumulant.monitoring.drift.profiling import profile
 
-        told = {name: role for name, role in roles.items() if name in self.tested}
-        if not told:
+        tested_roles = {name: role for name, role in roles.items() if name in self.tested}
+        if not tested_roles:
             return profile(self.table.rows, roles, cut=self.cut, like=like)
-        asked = {name: role for name, role in roles.items() if name not in told}
-        parts = [profile(self.table.rows, told, cut=self._tested_cut())]
-        parts += [profile(self.table.rows, asked, cut=self.cut)] if asked else []
+        other_roles = {name: role for name, role in roles.items() if name not in tested_roles}
+        parts = [profile(self.table.rows, tested_roles, cut=self._tested_cut())]
+        parts += [profile(self.table.rows, other_roles, cut=self.cut)] if other_roles else []
         columns = {column.name: column for part in parts for column in part.columns}
         return drift_Profile(
             blocks=self.cut.blocks,
             columns=tuple(columns[name] for name in roles if name in columns),
-            skipped=tuple(one for part in parts for one in part.skipped),
+            skipped=tuple(skipped for part in parts for skipped in part.skipped),
             left_out=self.cut.left_out,
         )
 
     def _tested_cut(self) -> RowBlocks:
         """The same blocks without the rows that were learned from."""
-        held = self.table.series(self.tested[0]).is_not_null().to_numpy()
+        tested = self.table.series(self.tested[0]).is_not_null().to_numpy()
         places = np.int16(0) if self.cut.places is None else self.cut.places
-        return replace(self.cut, places=np.where(held, places, len(self.cut.blocks)), left_out=int((~held).sum()))
+        return replace(self.cut, places=np.where(tested, places, len(self.cut.blocks)), left_out=int((~tested).sum()))
 
     def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[DriftProfile, DriftProfile]:
         before = reference.profile(roles)
@@ -144,14 +144,14 @@ class TableWindows:
         places = self.cut.places
         if places is None:
             return self.all(names), None
-        held = (places >= first) & (places <= last)
+        within = (places >= first) & (places <= last)
         chosen = self.table.rows.select(names)
         with readable(self.name):
             parts = [
-                chosen.slice(begin, _PART).collect().filter(pl.Series(held[begin : begin + _PART]))
+                chosen.slice(begin, _PART).collect().filter(pl.Series(within[begin : begin + _PART]))
                 for begin in range(0, max(len(places), 1), _PART)
             ]
-        return pl.concat(parts), places[held].astype(np.int64)
+        return pl.concat(parts), places[within].astype(np.int64)
 
 
 def served_table(path: Path, name: str) -> PredictionTable:
@@ -159,7 +159,7 @@ def served_table(path: Path, name: str) -> PredictionTable:
     with readable(name):
         lazy = pl.scan_parquet(path)
         columns = tuple(lazy.collect_schema())
-    answers = tuple(one for one in columns if one.startswith(ANSWER))
+    answers = tuple(column for column in columns if column.startswith(ANSWER))
     return PredictionTable(name, lazy, columns, MOMENT if MOMENT in columns else None, answers, is_log=True)
 
 
@@ -181,9 +181,9 @@ def as_flags(table: PredictionTable, names: frozenset[str]) -> PredictionTable:
     texts = [name for name in table.columns if name in names and schema[name] == pl.String]
     if not texts:
         return table
-    said = (pl.col(name).str.to_lowercase() for name in texts)
+    lowered = (pl.col(name).str.to_lowercase() for name in texts)
     words = (
-        pl.when(one.is_in(["true", "false"])).then(one).otherwise(pl.col(name)).alias(name)
-        for name, one in zip(texts, said, strict=True)
+        pl.when(text.is_in(["true", "false"])).then(text).otherwise(pl.col(name)).alias(name)
+        for name, text in zip(texts, lowered, strict=True)
     )
     return replace(table, rows=table.rows.with_columns(words))

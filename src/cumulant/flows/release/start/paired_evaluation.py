@@ -23,12 +23,12 @@ from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.candidate_alias import find_record
-from cumulant.flows.registry.champion_scores import answers_of
+from cumulant.flows.registry.champion_scores import model_answers
 from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.tested_model import comparable_tested, tested_model
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
-from cumulant.flows.training.unseen_rows import unseen
+from cumulant.flows.training.unseen_rows import unseen_rows
 from cumulant.release.paired.admission import refit_fault
 from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
 
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.registry.champion_scores import Answers
-    from cumulant.flows.training.training_identity import Work
+    from cumulant.flows.registry.champion_scores import ModelAnswers
+    from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
@@ -108,7 +108,7 @@ def _evaluated(
 
 
 def _as_served(
-    context: Context, work: Work, labelled: TrainingSet, versions: Versions, policy: PairedPolicy
+    context: Context, work: TrainingWork, labelled: TrainingSet, versions: Versions, policy: PairedPolicy
 ) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
     """The served models on the rows that the fewest of them learned from."""
     project = context.project
@@ -120,7 +120,7 @@ def _as_served(
     answers = {}
     for arm, version in versions.items():
         context.progress(f"compare: the {arm} on {len(rows):,} labelled rows")
-        found, notes = answers_of(context, work, version, rows)
+        found, notes = model_answers(context, work, version, rows)
         if found is None:
             return None, tuple(map(_reason, notes))
         answers[arm] = found
@@ -134,7 +134,13 @@ def _as_served(
 
 
 def _as_tested(
-    context: Context, work: Work, labelled: TrainingSet, versions: Versions, policy: PairedPolicy, *, tested: Tested
+    context: Context,
+    work: TrainingWork,
+    labelled: TrainingSet,
+    versions: Versions,
+    policy: PairedPolicy,
+    *,
+    tested: Tested,
 ) -> tuple[PairedEvaluation, tuple[str, ...]] | None:
     """The tested models on rows that neither learned from; None where there are no such models or too few such rows,
     or where the candidate's served model is not as good on them as its tested one.
@@ -146,8 +152,8 @@ def _as_tested(
     if seen_by or len(rows) < _FEWEST or _single_class(rows) is not None:
         return None
     context.progress(f"compare: as fitted without {len(rows):,} labelled rows")
-    answers = {arm: answers_of(context, work, one, rows, tested=tested.get(arm))[0] for arm, one in versions.items()}
-    served = answers_of(context, work, candidate, rows)[0]
+    answers = {arm: model_answers(context, work, one, rows, tested=tested.get(arm))[0] for arm, one in versions.items()}
+    served = model_answers(context, work, candidate, rows)[0]
     first, second = answers[CHAMPION], answers[CANDIDATE]
     if first is None or second is None or served is None:
         return None
@@ -189,7 +195,7 @@ def _single_class(rows: TrainingSet) -> str | None:
 
 
 def _rows(
-    context: Context, work: Work, rows: TrainingSet, versions: Versions, policy: PairedPolicy, *, tested: Tested
+    context: Context, work: TrainingWork, rows: TrainingSet, versions: Versions, policy: PairedPolicy, *, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
     """The newest of the labelled `rows` that none of the versions learned from, else those that the fewest did, and
     which these are; of the arms in `tested`, those that this model did not learn from.
@@ -212,7 +218,7 @@ def _rows(
 
 
 def _drawn(
-    context: Context, work: Work, rows: TrainingSet, versions: Versions, *, most: int, tested: Tested
+    context: Context, work: TrainingWork, rows: TrainingSet, versions: Versions, *, most: int, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
     """The same of the test rows of rows without a time, by each version's own split: of another share or other rows it
     leaves others out, and of a version that was fitted on all rows, or whose rows are not known, none.
@@ -222,7 +228,7 @@ def _drawn(
     test = split(rows, work.evaluation, seed=work.training.seed).test
     unlearned = {}
     for arm, version in versions.items():
-        known, _ = unseen(context, work, test, version, tested=arm in tested)
+        known, _ = unseen_rows(context, work, test, version, tested=arm in tested)
         unlearned[arm] = np.zeros(len(test), dtype=bool) if known is None else known
     found = test.take(_least_learned(unlearned)).at_most(most)
     return found, _learned_by(unlearned, np.flatnonzero(np.isin(test.rows, found.rows)))
@@ -260,7 +266,12 @@ def _learned_to(project: Project, version: ModelVersion, *, tested: bool) -> int
 
 
 def _paired(
-    rows: TrainingSet, answers: Mapping[str, Answers], work: Work, *, seen_by: tuple[str, ...], usual: float | None
+    rows: TrainingSet,
+    answers: Mapping[str, ModelAnswers],
+    work: TrainingWork,
+    *,
+    seen_by: tuple[str, ...],
+    usual: float | None,
 ) -> PairedRows:
     scores, losses, decisions = {}, {}, {}
     for arm, one in answers.items():
@@ -281,7 +292,7 @@ def _paired(
 
 
 def _scored(
-    rows: TrainingSet, answers: Answers
+    rows: TrainingSet, answers: ModelAnswers
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Scores, losses and decisions [n], as the release compares them in mirrored requests."""
     values = answers.values

@@ -24,7 +24,7 @@ from cumulant.core.errors import (
 from cumulant.core.network.hosts import Hosts
 from cumulant.core.version import __version__
 from cumulant.flows.review import service
-from cumulant.flows.review.http.callers import Callers
+from cumulant.flows.review.http.callers import CallerTokens
 from cumulant.flows.review.http.paths import BODIES, MOST, ROUTES, document
 from cumulant.serving.errors import HttpError, headers_of, status_of
 from cumulant.serving.http.messages import Request, Response, error_response, json_response
@@ -43,7 +43,7 @@ _Body = TypeVar("_Body", bound=msgspec.Struct)
 Call = Callable[[], object]
 
 
-class Application:
+class ReviewApplication:
     """Answers for the queue of one project. `close` waits for what is at work.
 
     Args:
@@ -53,7 +53,7 @@ class Application:
         UsageError: the project declares a host that is none.
     """
 
-    def __init__(self, project: Project, callers: Callers, *, local: bool) -> None:
+    def __init__(self, project: Project, callers: CallerTokens, *, local: bool) -> None:
         self._project, self._callers = project, callers
         self._hosts = Hosts(project.spec.serving.hosts, local=local)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
@@ -69,12 +69,12 @@ class Application:
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
-            found = self._route(request)
+            answer = self._route(request)
         except CumulantError as error:
             return refusal(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
             return _fault()
-        return found if isinstance(found, Response) else self._apart(found)
+        return answer if isinstance(answer, Response) else self._apart(answer)
 
     async def _apart(self, call: Call) -> Response:
         """The verb reads and writes files: on a thread of its own."""
@@ -95,14 +95,14 @@ class Application:
 
     def _route(self, request: Request) -> Response | Call:
         parts = split_path(request.target)
-        route = _found(parts)
+        route = _match_route(parts)
         if request.method == "OPTIONS":
             return Response(200, b"", headers=((b"allow", route.takes),))
         if request.method != route.method and not (route.method == "GET" and request.method == "HEAD"):
-            told = f"this path takes {route.method}, not {request.method[:20]}"
-            raise HttpError(405, told, headers=((b"allow", allow_header(route.method)),))
-        if (found := answer_probe(parts, ready=not self.draining)) is not None:
-            return found
+            reason = f"this path takes {route.method}, not {request.method[:20]}"
+            raise HttpError(405, reason, headers=((b"allow", allow_header(route.method)),))
+        if (response := answer_probe(parts, ready=not self.draining)) is not None:
+            return response
         if not self._callers.guarded:  # a token decides alone: no page of another place has one
             _check_origin(request, self._hosts)
         who = self._callers.principal(request.headers)
@@ -120,14 +120,14 @@ class Application:
             case ["report"]:
                 return lambda: service.report(project, principal=who)
             case _:
-                status, limit = _asked(request)
+                status, limit = _read_query(request)
                 return lambda: service.list_cases(project, principal=who, status=status, limit=limit)
 
     def _do(self, request: Request, parts: Sequence[str], who: Principal) -> Call:
         body = _body(request, BODIES[parts[-1]])
         if parts[0] == "next":
             return lambda: service.next_case(self._project, principal=who, passed=body.passed)  # type: ignore[attr-defined]
-        return lambda: self._change(parts[1], parts[2], body, who, _seen(request))
+        return lambda: self._change(parts[1], parts[2], body, who, _seen_revision(request))
 
     def _change(self, case: str, verb: str, body: Any, who: Principal, seen: str | None) -> object:
         project = self._project
@@ -144,10 +144,12 @@ class Application:
                 return service.assign(project, case, body.to, principal=who, seen=seen)
 
 
-def _found(parts: Sequence[str]) -> Route:
+def _match_route(parts: Sequence[str]) -> Route:
     for route in ROUTES:
         mine = route.parts
-        if len(mine) == len(parts) and all(one in (part, "{case}") for one, part in zip(mine, parts, strict=True)):
+        if len(mine) == len(parts) and all(
+            pattern in (part, "{case}") for pattern, part in zip(mine, parts, strict=True)
+        ):
             return route
     raise NotFoundError("there is nothing at this path", hint="see /openapi.json")
 
@@ -161,7 +163,7 @@ def _check_origin(request: Request, hosts: Hosts) -> None:
         raise RefusedError(fault, hint="call 127.0.0.1 from a program, or give this server tokens")
 
 
-def _asked(request: Request) -> tuple[str, int]:
+def _read_query(request: Request) -> tuple[str, int]:
     """Raises RequestError for another query than `status` and `limit`."""
     query = request.target.partition(b"?")[2].decode("latin-1")
     given = {unquote(name): value for name, value in parse_qsl(query, keep_blank_values=True)}
@@ -185,14 +187,14 @@ def _body(request: Request, kind: type[_Body]) -> _Body:
         raise RequestError(f"the body is no JSON: {error}") from None
 
 
-def _seen(request: Request) -> str | None:
+def _seen_revision(request: Request) -> str | None:
     given = request.headers.get(b"if-match")
     return None if given is None or given.strip() == b"*" else given.decode("latin-1").strip().strip('"')
 
 
-def _answer(found: object) -> Response:
-    response = json_response(found)
-    case = found.case if isinstance(found, service.Answered) else found
+def _answer(document: object) -> Response:
+    response = json_response(document)
+    case = document.case if isinstance(document, service.AnsweredCase) else document
     revision = getattr(case, "revision", None)
     if revision is not None:
         response.headers = ((b"etag", f'"{revision}"'.encode()),)

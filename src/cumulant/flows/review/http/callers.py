@@ -16,7 +16,7 @@ import msgspec
 
 from cumulant.core.errors import RefusedError, UsageError
 from cumulant.core.system.private_files import check_private
-from cumulant.flows.review.service import named
+from cumulant.flows.review.service import check_name
 from cumulant.ports.access import Principal
 from cumulant.serving.access_token import LEAST
 from cumulant.serving.errors import HttpError
@@ -25,14 +25,14 @@ USER, GROUPS = b"x-cumulant-user", b"x-cumulant-groups"
 _BEARER = ((b"www-authenticate", b"Bearer"),)
 
 
-class Caller(msgspec.Struct, frozen=True):
+class TokenHolder(msgspec.Struct, frozen=True):
     """A token by its hash, and whom it stands for; None: whom its holder names."""
 
     token: bytes
     principal: Principal | None
 
 
-def read_callers(path: Path | None, shared: str) -> list[Caller]:
+def read_callers(path: Path | None, shared: str) -> list[TokenHolder]:
     """The callers of a file; without one the token `shared`, where it is not empty.
 
     Raises:
@@ -40,33 +40,33 @@ def read_callers(path: Path | None, shared: str) -> list[Caller]:
         RefusedError: other users can read it.
     """
     if path is None:
-        return [Caller(_hash(_checked(shared, "CUMULANT_TOKEN")), None)] if shared.strip() else []
+        return [TokenHolder(_hash(_check_token(shared, "CUMULANT_TOKEN")), None)] if shared.strip() else []
     try:
         check_private(path)
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        told = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise UsageError(f"{path} cannot be read: {told}", subject=str(path)) from None
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"{path} cannot be read: {reason}", subject=str(path)) from None
     rows = [(place, line.split()) for place, line in enumerate(lines, 1) if line.strip() and line.strip()[0] != "#"]
-    found = [_caller(words, f"{path}, line {place}") for place, words in rows]
-    if not found:
+    callers = [_caller(words, f"{path}, line {place}") for place, words in rows]
+    if not callers:
         raise UsageError(f"{path} holds no token", subject=str(path), hint="write a line a reviewer: TOKEN ada")
-    if len({one.token for one in found}) < len(found):
+    if len({caller.token for caller in callers}) < len(callers):
         raise UsageError(f"{path} has a token twice", subject=str(path), hint="give each reviewer one of their own")
-    return found
+    return callers
 
 
-def _caller(words: Sequence[str], place: str) -> Caller:
+def _caller(words: Sequence[str], place: str) -> TokenHolder:
     if len(words) > 3:
         raise UsageError(f"{place}: more than TOKEN REVIEWER GROUP,GROUP", subject=place)
-    token = _checked(words[0], place)
+    token = _check_token(words[0], place)
     if len(words) == 1:
-        return Caller(_hash(token), None)
+        return TokenHolder(_hash(token), None)
     groups = tuple(filter(None, words[2].split(","))) if len(words) > 2 else ()
-    return Caller(_hash(token), Principal(named(words[1]), groups))
+    return TokenHolder(_hash(token), Principal(check_name(words[1]), groups))
 
 
-def _checked(token: str, place: str) -> str:
+def _check_token(token: str, place: str) -> str:
     token = token.strip()
     if len(token) < LEAST or not all(33 <= ord(letter) <= 126 for letter in token):
         # The token itself is not repeated: messages are logged.
@@ -81,12 +81,12 @@ def _hash(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-class Callers:
+class CallerTokens:
     """Tells by a request's headers who acts. Without `known` ones, everybody who reaches the address may name anybody;
     who names nobody is `own`, the principal that started the server.
     """
 
-    def __init__(self, known: Sequence[Caller], own: Principal) -> None:
+    def __init__(self, known: Sequence[TokenHolder], own: Principal) -> None:
         self._known, self._own = tuple(known), own
 
     @property
@@ -105,37 +105,37 @@ class Callers:
             HttpError: 401 without a token that is known; 400 where nobody is named who must be.
             RefusedError: the token stands for somebody else.
         """
-        said = _named(headers)
+        named_principal = _principal_of(headers)
         if not self._known:
-            return said or self._own
+            return named_principal or self._own
         caller = self._found(headers)
         if caller is None:
             hint = "send the header Authorization: Bearer TOKEN"
             raise HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
         if caller.principal is None:
-            if said is None:
+            if named_principal is None:
                 raise HttpError(400, "this token is nobody's own", hint="say who acts: x-cumulant-user: ada")
-            return said
-        if said is not None and (said.name != caller.principal.name or said.groups):
+            return named_principal
+        if named_principal is not None and (named_principal.name != caller.principal.name or named_principal.groups):
             raise RefusedError(
-                f"this token is that of {caller.principal.name}", subject=said.name,
+                f"this token is that of {caller.principal.name}", subject=named_principal.name,
                 hint="leave the headers x-cumulant-user and x-cumulant-groups out",
             )  # fmt: skip
         return caller.principal
 
-    def _found(self, headers: Mapping[bytes, bytes]) -> Caller | None:
+    def _found(self, headers: Mapping[bytes, bytes]) -> TokenHolder | None:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         given = hashlib.sha256(token.strip()).digest()
         # All are compared, so that the time tells nothing of which one is near.
-        same = [one for one in self._known if hmac.compare_digest(one.token, given)]
+        same = [caller for caller in self._known if hmac.compare_digest(caller.token, given)]
         return same[0] if same and scheme.lower() == b"bearer" else None
 
 
-def _named(headers: Mapping[bytes, bytes]) -> Principal | None:
+def _principal_of(headers: Mapping[bytes, bytes]) -> Principal | None:
     try:
         user, groups = (headers.get(name, b"").decode("utf-8").strip() for name in (USER, GROUPS))
         if not user:
             return None
-        return Principal(named(user), tuple(filter(None, (one.strip() for one in groups.split(",")))))
+        return Principal(check_name(user), tuple(filter(None, (group.strip() for group in groups.split(",")))))
     except UnicodeDecodeError:
         raise HttpError(400, "the name of who acts is no UTF-8 text") from None

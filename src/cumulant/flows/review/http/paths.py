@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.version import __version__
-from cumulant.flows.review.service import Answered
+from cumulant.flows.review.service import AnsweredCase
 from cumulant.flows.review.views import CaseView
 from cumulant.review.report import Figures
 from cumulant.serving.protocol.paths import Route
@@ -22,7 +22,7 @@ class Next(msgspec.Struct, forbid_unknown_fields=True):
     passed: list[str] = []
 
 
-class Decision(msgspec.Struct, forbid_unknown_fields=True):
+class DecisionBody(msgspec.Struct, forbid_unknown_fields=True):
     """`label`: a label of the model, or a number."""
 
     label: str | int | float | bool
@@ -64,11 +64,11 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/review/cases/{case}/assign", "POST", "Give a case to one reviewer, or to all again."),
 )
 BODIES: dict[str, type[msgspec.Struct]] = {
-    "next": Next, "decide": Decision, "skip": Nothing, "escalate": Escalation, "note": Noted, "assign": Assignment,
+    "next": Next, "decide": DecisionBody, "skip": Nothing, "escalate": Escalation, "note": Noted, "assign": Assignment,
 }  # fmt: skip
 _ANSWERS: dict[str, Any] = {
-    "cases": list[CaseView], "next": CaseView | None, "report": Figures, "{case}": CaseView, "decide": Answered,
-    "skip": Answered, "escalate": Answered, "note": CaseView, "assign": CaseView,
+    "cases": list[CaseView], "next": CaseView | None, "report": Figures, "{case}": CaseView, "decide": AnsweredCase,
+    "skip": AnsweredCase, "escalate": AnsweredCase, "note": CaseView, "assign": CaseView,
 }  # fmt: skip
 _TEXT = {"/ping", "/health", "/version"}
 _ERROR = {
@@ -82,24 +82,24 @@ _ERROR = {
 def document(model: str, *, guarded: bool) -> dict[str, Any]:
     """OpenAPI 3.1 of the queue of that model."""
     kinds = [*_ANSWERS.values(), *BODIES.values()]
-    schemas, components = msgspec.json.schema_components(
+    schemas, kind_schemas = msgspec.json.schema_components(
         kinds, schema_hook=_any, ref_template="#/components/schemas/{name}"
     )
     answers = dict(zip(_ANSWERS, schemas, strict=False))
     bodies = dict(zip(BODIES, schemas[len(_ANSWERS) :], strict=True))
-    found: dict[str, Any] = {"schemas": {**components, "Error": _ERROR}}
+    components: dict[str, Any] = {"schemas": {**kind_schemas, "Error": _ERROR}}
     if guarded:
-        found["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     paths = {route.template: {route.method.lower(): _operation(route, answers, bodies, guarded)} for route in ROUTES}
     info = {"title": f"review queue of {model}", "version": __version__}
-    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": found}
+    return {"openapi": "3.1.0", "info": info, "paths": paths, "components": components}
 
 
 def _operation(route: Route, answers: dict[str, Any], bodies: dict[str, Any], guarded: bool) -> dict[str, Any]:
     last = route.template.rpartition("/")[2]
     good = {"text/plain": {}} if route.template in _TEXT else {"application/json": {"schema": answers.get(last, {})}}
     error = {"description": "Refused.", "content": {"application/json": {"schema": {"$ref": _at("Error")}}}}
-    found: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()} {route.template}",
         "summary": route.summary,
         "parameters": _parameters(route, last),
@@ -107,28 +107,32 @@ def _operation(route: Route, answers: dict[str, Any], bodies: dict[str, Any], gu
     }
     if last in bodies and route.method == "POST":
         needed = last in ("decide", "note", "assign")
-        found["requestBody"] = {"required": needed, "content": {"application/json": {"schema": bodies[last]}}}
+        operation["requestBody"] = {"required": needed, "content": {"application/json": {"schema": bodies[last]}}}
     if guarded and route.template not in ("/ping", "/health"):
-        found["security"] = [{"token": []}]
-    return found
+        operation["security"] = [{"token": []}]
+    return operation
 
 
 def _parameters(route: Route, last: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    parameters: list[dict[str, Any]] = []
     if route.template.startswith("/v1/review"):
-        said = "Who acts, where the token does not say it."
-        found.append({"name": "x-cumulant-user", "in": "header", "schema": {"type": "string"}, "description": said})
+        description = "Who acts, where the token does not say it."
+        parameters.append(
+            {"name": "x-cumulant-user", "in": "header", "schema": {"type": "string"}, "description": description}
+        )
     if "{case}" in route.template:
-        found.append({"name": "case", "in": "path", "required": True, "schema": {"type": "string"}})
+        parameters.append({"name": "case", "in": "path", "required": True, "schema": {"type": "string"}})
     if last in ("decide", "skip", "escalate", "assign"):
-        said = "The revision of the case as it was seen; refused with 409 where it is another one by now."
-        found.append({"name": "if-match", "in": "header", "schema": {"type": "string"}, "description": said})
+        description = "The revision of the case as it was seen; refused with 409 where it is another one by now."
+        parameters.append(
+            {"name": "if-match", "in": "header", "schema": {"type": "string"}, "description": description}
+        )
     if last == "cases":
         states = ["waiting", "done", "expired", "all"]
-        found.append({"name": "status", "in": "query", "schema": {"enum": states, "default": "waiting"}})
+        parameters.append({"name": "status", "in": "query", "schema": {"enum": states, "default": "waiting"}})
         whole = {"type": "integer", "minimum": 1, "maximum": MOST, "default": 20}
-        found.append({"name": "limit", "in": "query", "schema": whole})
-    return found
+        parameters.append({"name": "limit", "in": "query", "schema": whole})
+    return parameters
 
 
 def _any(kind: type) -> dict[str, Any]:

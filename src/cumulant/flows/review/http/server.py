@@ -11,8 +11,8 @@ import msgspec
 
 from cumulant.core.network.hosts import is_loopback
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.review.http.app import Application
-from cumulant.flows.review.http.callers import Caller, Callers
+from cumulant.flows.review.http.app import ReviewApplication
+from cumulant.flows.review.http.callers import CallerTokens, TokenHolder
 from cumulant.flows.review.views import policy_of
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.site import HttpSite
@@ -46,7 +46,7 @@ def serve(
     *,
     principal: Principal,
     http: str,
-    callers: Sequence[Caller] = (),
+    callers: Sequence[TokenHolder] = (),
     insecure: bool = False,
     announce: Callable[[Opened], None] = lambda _: None,
 ) -> None:
@@ -63,7 +63,7 @@ def serve(
     check(project.access(), principal, "review.serve", project.name)
     policy_of(project)
     project.keep_salt()
-    known = Callers(callers, principal)
+    known = CallerTokens(callers, principal)
     host, port = split_address(http)
     with restore_signals(), bind(host, port, insecure=insecure or known.guarded) as listener:
         opened = Opened(url=url_of(listener), pid=os.getpid(), model=project.name, guarded=known.guarded)
@@ -80,7 +80,7 @@ def serve(
                 doors.close()
                 await site.drain(_DRAIN_SECONDS)
 
-        app = Application(project, known, local=not known.guarded and is_loopback(host))
+        app = ReviewApplication(project, known, local=not known.guarded and is_loopback(host))
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(answer())
