@@ -29,11 +29,11 @@ def fresh(page: Path) -> str:
 
 def worlds_of(*prefixes: str, expect: str | None = None) -> list[str]:
     """A row for each world whose name begins with one of the prefixes, or whose candidate is as expected."""
-    from cumulant.flows.release.simulation.world_loading import bundled, read_world
+    from cumulant.flows.release.simulation.world_loading import bundled_worlds, read_world
 
     results = json.loads(RESULTS.read_text())["worlds"] if RESULTS.exists() else {}
     rows = []
-    for name in bundled():
+    for name in bundled_worlds():
         world = read_world(name)
         chosen = name.startswith(prefixes) if prefixes else world.expect == expect
         if chosen and name in results:

@@ -21,12 +21,12 @@ import msgspec
 import numpy as np
 from scipy import special, stats
 
-from cumulant.flows.release.simulation.requests import Callers
+from cumulant.flows.release.simulation.requests import SimulatedCallers
 from cumulant.flows.release.simulation.result import share_of
-from cumulant.flows.release.simulation.run import begins
-from cumulant.flows.release.simulation.schedule import Moment, Scene
+from cumulant.flows.release.simulation.run import draw_begin
+from cumulant.flows.release.simulation.schedule import LookInterval, WorldSchedule
 from cumulant.flows.release.simulation.simulate import cores, simulate
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import policy_of, read_world
 from cumulant.project.release_policy import release_policy
 from cumulant.release.evidence.metrics import harm_alphas, metrics
@@ -97,23 +97,23 @@ def first(hit: Counts) -> int | None:
     return int(hit.argmax()) if hit.any() else None
 
 
-def counted(world: World, seed: np.random.SeedSequence) -> tuple[Counts, Counts, Counts, Counts]:
+def counted(world: ReleaseWorld, seed: np.random.SeedSequence) -> tuple[Counts, Counts, Counts, Counts]:
     """Requests and failures [looks] of the champion and the candidate in ab."""
     rng = np.random.default_rng(seed)
     every: tuple[ReleaseStep, ...] = policy_of(world, ReleaseSpec()).steps
     streams = rng.spawn(4)
-    source = Callers(world, Scene(world, every, begins(world, streams[0])), streams[1])
+    source = SimulatedCallers(world, WorldSchedule(world, every, draw_begin(world, streams[0])), streams[1])
     source.history(look=LOOK, quantile=0.95)
     found = np.zeros((4, LOOKS))
     for look in range(LOOKS):
         at = LOOK * look
-        one = source.look(Moment(at=at, seconds=LOOK, step=every[0], place=0, within=at, answering=at)).requests
+        one = source.look(LookInterval(at=at, seconds=LOOK, step=every[0], place=0, within=at, answering=at)).requests
         b = one.candidate
         found[:, look] = (~b).sum(), (~b & one.failed).sum(), b.sum(), (b & one.failed).sum()
     return tuple(found)
 
 
-def found_by(world: World, seeds: list[np.random.SeedSequence]) -> dict[str, list[int | None]]:
+def found_by(world: ReleaseWorld, seeds: list[np.random.SeedSequence]) -> dict[str, list[int | None]]:
     """By rule, the look of each release's rollback."""
     out: dict[str, list[int | None]] = {name: [] for name in RULES}
     for seed in seeds:

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.flows.release.plan.measured_traffic import traffic_of
-from cumulant.flows.release.plan.release_plan import planned
+from cumulant.flows.release.plan.measured_traffic import estimate_traffic
+from cumulant.flows.release.plan.release_plan import build_plan
 from cumulant.project.release_policy import release_policy
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
 
@@ -101,8 +101,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|")
     longest = POLICY.steps[0].at_most
     for seed, world in enumerate(WORLDS):
-        traffic = traffic_of(arrivals(world, world.since, NOW, seed), NOW)
-        plan = planned(POLICY, rate=traffic, errors=0.005)
+        traffic = estimate_traffic(arrivals(world, world.since, NOW, seed), NOW)
+        plan = build_plan(POLICY, rate=traffic, errors=0.005)
         day = "–" if plan.requests_a_day is None else f"{plan.requests_a_day:,.0f}"
         if plan.seconds is None:
             print(f"| {world.name} | not within its longest times | – | – | – | {day} |")

@@ -22,9 +22,9 @@ from pathlib import Path
 import msgspec
 from scipy import stats
 
-from cumulant.flows.release.simulation.result import Simulated
+from cumulant.flows.release.simulation.result import SimulationResult
 from cumulant.flows.release.simulation.simulate import cores, simulate
-from cumulant.flows.release.simulation.world_loading import bundled, read_world
+from cumulant.flows.release.simulation.world_loading import bundled_worlds, read_world
 from cumulant.release.spec import ReleaseSpec
 
 RESULTS = Path(__file__).parent / "results.json"
@@ -40,7 +40,7 @@ def main() -> None:
     options.add_argument("--json", type=Path, default=RESULTS)
     options.add_argument("--missing", action="store_true", help="only worlds of which fewer releases are there")
     asked = options.parse_args()
-    for name in asked.names or bundled():
+    for name in asked.names or bundled_worlds():
         if asked.missing and known(asked.json, name) >= asked.releases:
             continue
         began = time.perf_counter()
@@ -63,7 +63,7 @@ def known(path: Path, name: str) -> int:
     return results.get(name, {}).get("releases", 0)
 
 
-def write(path: Path, found: Simulated, seconds: float, processes: int) -> None:
+def write(path: Path, found: SimulationResult, seconds: float, processes: int) -> None:
     results = json.loads(path.read_text()) if path.exists() else {"machine": "", "worlds": {}}
     results["machine"] = f"{os.cpu_count()} cores (virtual), Python {platform.python_version()}"
     row = msgspec.to_builtins(found)
@@ -72,7 +72,7 @@ def write(path: Path, found: Simulated, seconds: float, processes: int) -> None:
     path.write_text(json.dumps(results, indent=1) + "\n")
 
 
-def line(found: Simulated, seconds: float) -> str:
+def line(found: SimulationResult, seconds: float) -> str:
     ends = ", ".join(
         f"{end.replace('_', ' ')} {getattr(found, end).share:.1%}"
         for end in ("promoted", "rolled_back", "inconclusive", "broken_split")
@@ -80,7 +80,7 @@ def line(found: Simulated, seconds: float) -> str:
     return f"{found.world}: {found.expect}; {ends}; {verdict(found)}; {seconds / found.releases:.2f} s a release"
 
 
-def verdict(found: Simulated) -> str:
+def verdict(found: SimulationResult) -> str:
     """Whether the share of wrong ends is at most alpha."""
     if found.wrong is None:
         return "nothing is wrong here"

@@ -22,9 +22,9 @@ import onnxruntime
 import polars as pl
 from model import WIDTH, write_servable
 
-from cumulant.flows.serving.batch.batch_model import in_folder
+from cumulant.flows.serving.batch.batch_model import load_folder
 from cumulant.flows.serving.batch.flow import BatchRequest, predict_file
-from cumulant.flows.serving.batch.parallel_engine import cores
+from cumulant.flows.serving.batch.parallel_engine import available_cores
 
 ROWS, GROUP, SECONDS = 2_000_000, 250_000, 30.0
 SLICES = (1024, 4096)
@@ -85,15 +85,15 @@ def pipeline(model: Path, given: Path, out: Path) -> Rate:
 
     request = BatchRequest(input=str(given), output=out)
     with suppress(Stopped):
-        seen[0] = predict_file(in_folder(model, []), request, progress=progress).rows
+        seen[0] = predict_file(load_folder(model, []), request, progress=progress).rows
     return Rate(seen[0] / (time.perf_counter() - begun), seen[0] / (time.process_time() - used))
 
 
 def main(rows: int) -> None:
-    draw, threads = np.random.default_rng(1), cores()
+    draw, threads = np.random.default_rng(1), available_cores()
     with tempfile.TemporaryDirectory() as folder:
         model, given = write_servable(Path(folder) / "model"), Path(folder) / "in.parquet"
-        names = in_folder(model, []).described.columns  # type: ignore[union-attr]
+        names = load_folder(model, []).described.columns  # type: ignore[union-attr]
         matrix = draw.normal(size=(rows, WIDTH)).astype("f4")
         pl.DataFrame(matrix, schema=list(names)).write_parquet(given, row_group_size=GROUP)
         sample = matrix[: max(SLICES[-1] * threads, min(50_000, rows // 10))]

@@ -10,7 +10,7 @@ import time
 from typing import NamedTuple, Self
 
 from cumulant.core.traffic import ARM_HEADER, KEY_HEADER
-from cumulant.flows.replay.caller import Caller
+from cumulant.flows.replay.caller import ReplayClient
 
 KEYS, AT_ONCE = 200, 64
 
@@ -51,7 +51,7 @@ class Load:
         return sum(not one.failed for one in list(self.seen))
 
     async def _run(self) -> None:
-        caller, room = Caller(self._url, timeout=20), asyncio.Semaphore(AT_ONCE)
+        caller, room = ReplayClient(self._url, timeout=20), asyncio.Semaphore(AT_ONCE)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in itertools.count():
@@ -63,7 +63,7 @@ class Load:
         finally:
             caller.close()
 
-    async def _one(self, caller: Caller, room: asyncio.Semaphore, key: str) -> None:
+    async def _one(self, caller: ReplayClient, room: asyncio.Semaphore, key: str) -> None:
         begun = time.monotonic()
         headers = {"content-type": "application/json", KEY_HEADER: key}
         try:

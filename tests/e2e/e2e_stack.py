@@ -27,8 +27,8 @@ from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange, Routes
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LEASE
-from cumulant.flows.release.time_scale import paced
-from cumulant.flows.stack.desired_state import FOLDER, Book, Served, change_book, read_book
+from cumulant.flows.release.time_scale import scale_time
+from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion, change_book, read_book
 from cumulant.flows.stack.status import ChildStatus, read_status
 from cumulant.project.project import Project
 from cumulant.project.release_policy import release_policy
@@ -162,7 +162,7 @@ class Stack:
 
     @property
     def release(self) -> Release:
-        return store.need(self.journal, MODEL)[0]
+        return store.read_required(self.journal, MODEL)[0]
 
     def load(self, rate: float) -> Load:
         """A steady load through the gateway."""
@@ -238,7 +238,7 @@ class Stack:
         before = self.release
         if dies_at:
             self._dies_at.write_text(dies_at)
-        with paced(self.project.state / FOLDER, before.step.at_least * 10):
+        with scale_time(self.project.state / FOLDER, before.step.at_least * 10):
             until(lambda: self.release.at != before.at or self.release.over, why=lambda: self.release.reason)
         until(lambda: not self._dies_at.exists())
 
@@ -358,14 +358,14 @@ def _clock(place: Path) -> dict[str, str]:
     return {"LD_PRELOAD": str(made)}
 
 
-def _served(folder: Path, version: str, port: int) -> Served:
+def _served(folder: Path, version: str, port: int) -> ServedVersion:
     place, state = folder / "models" / version, folder / ".cumulant"
     if version == "3":
         serving_graphs.echo(place, ("FP32",), name=MODEL, version=version)
     else:
         serving_graphs.scale(place, name=MODEL, version=version)
     line = (sys.executable, "-m", "cumulant.serving", str(place), "--log", str(state / "predictions"))
-    return Served(version=version, command=(*line, "--behind-gateway"), port=port)
+    return ServedVersion(version=version, command=(*line, "--behind-gateway"), port=port)
 
 
 def free_ports(count: int) -> list[int]:

@@ -19,7 +19,7 @@ from e2e_support import environment, kill, opened, run, start
 
 from cumulant.core.servable import Batching, GraphServable
 from cumulant.flows.serving.predict import predict
-from cumulant.flows.serving.serve import prepare_service, running
+from cumulant.flows.serving.serve import prepare_service, run_server
 from cumulant.servable.engine import Engine
 from cumulant.servable.folder import new_folder, write_sealed
 
@@ -169,7 +169,7 @@ def test_windows_are_answered_as_in_memory_and_by_the_server(shop, tmp_path):
         assert found["parts"] == 8
         assert written["order"].to_list() == fresh["order"].to_list()
         assert written.select(memory.columns).equals(memory)
-        with running(prepare_service(project, "returns", principal=who)) as server:
+        with run_server(prepare_service(project, "returns", principal=who)) as server:
             served = predict(project, "returns", tmp_path / "in.parquet", principal=who, url=server.url)
         assert served["probability"].to_list() == written["probability"].to_list()
 

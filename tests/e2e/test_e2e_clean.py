@@ -114,7 +114,7 @@ def test_tables_of_others_in_the_same_store_stay(project):
 def test_a_running_server_keeps_what_it_reads(project):
     who = project.principal()
     service = serve.prepare_service(project, "returns", principal=who)
-    with serve.running(service) as running:
+    with serve.run_server(service) as running:
         more_orders(project.root)
         newer = serve.prepare_service(project, "returns", principal=who)
         for note in (project.state / serve.USES).iterdir():

@@ -73,7 +73,7 @@ def test_a_broken_one_comes_back_for_what_is_wrong_with_it(told, candidate, why)
 def test_the_journal_tells_the_same_as_the_document(told):
     folder, document, _ = told
     with opened(folder) as project:
-        kept = {one.id: one for one in release_queries.history(project, principal=project.principal())}
+        kept = {one.id: one for one in release_queries.release_history(project, principal=project.principal())}
         champion = project.registry().resolve(f"{project.name}@champion").version
     for one in document["release"]:
         assert (kept[one["id"]].status, kept[one["id"]].reason) == (one["verdict"], one["reason"])

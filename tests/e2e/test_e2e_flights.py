@@ -163,7 +163,7 @@ def test_ten_thousand_later_flights_score_over_http_as_offline(project, later):
     assert later.height == 10_000
     offline = predict(project, CHAMPION, later, principal=who)
     service = serve.prepare_service(project, CHAMPION, principal=who)
-    with serve.running(service) as running:
+    with serve.run_server(service) as running:
         served = predict(project, CHAMPION, later, principal=who, url=running.url)
     assert np.abs(offline["probability"].to_numpy() - served["probability"].to_numpy()).max() <= 1e-6
     assert offline["prediction"].to_list() == served["prediction"].to_list()
@@ -175,7 +175,7 @@ def test_with_the_state_of_the_first_of_april_the_server_knows_no_later_flight(p
     who, rows = project.principal(), later.head(1000)
     offline = predict(project, CHAMPION, rows, principal=who, as_of=AS_OF)
     service = serve.prepare_service(project, CHAMPION, principal=who, as_of=AS_OF)
-    with serve.running(service) as running:
+    with serve.run_server(service) as running:
         served = predict(project, CHAMPION, rows, principal=who, url=running.url)
     assert np.abs(offline["probability"].to_numpy() - served["probability"].to_numpy()).max() <= 1e-6
     everything = predict(project, CHAMPION, rows, principal=who)

@@ -97,7 +97,7 @@ def check_served(project, rows: pl.DataFrame) -> pl.DataFrame:
     who = project.principal()
     offline = predict(project, "kind", rows, principal=who)
     service = serve.prepare_service(project, "kind", principal=who)
-    with serve.running(service) as running:
+    with serve.run_server(service) as running:
         served = predict(project, "kind", rows, principal=who, url=running.url)
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("cumulant.flows.serving.predict._BLOCK", 7)
@@ -255,7 +255,7 @@ def test_reasons_of_a_linear_model_are_its_weights_times_the_distances_from_the_
         assert reference["night"] is False
         assert abs(reference["size"] - 50) < 5
         service = serve.prepare_service(project, "kind", principal=who)
-        with serve.running(service) as running:
+        with serve.run_server(service) as running:
             url = f"{running.url}/v1/models/kind/predict"
             fields = rows.select("size", "night", "colour", "town").to_dicts()
             usual = httpx.post(url, json=fields).json()["predictions"]

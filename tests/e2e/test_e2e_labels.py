@@ -10,7 +10,7 @@ import pytest
 from e2e_support import run
 
 from cumulant.flows.outcomes.labels import outcomes_of
-from cumulant.flows.serving.serve import prepare_service, running
+from cumulant.flows.serving.serve import prepare_service, run_server
 from cumulant.project.file.loading import load
 
 ASKED = e2e_shop.START + timedelta(days=61)
@@ -39,7 +39,7 @@ def test_labels_posted_and_read_from_a_file_join_what_a_server_answered(tmp_path
     run(folder, "train", codes=(0, 1))
     with load(folder) as project:
         service = prepare_service(project, project.name, principal=project.principal())
-        with running(service) as server:
+        with run_server(service) as server:
             path = f"/v1/models/{project.name}/predict"
             for number in range(20):
                 assert "prediction" in ask(server.url, path, order(100_000 + number), f"r{number}")

@@ -13,7 +13,7 @@ from e2e_shop import START
 from e2e_support import opened
 
 from cumulant.core.errors import RefusedError
-from cumulant.flows.release.start.admission import admitted
+from cumulant.flows.release.start.admission import admit_candidate
 from cumulant.flows.release.start.paired_evaluation import evaluate_pair
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
@@ -53,7 +53,7 @@ def compared(folder, number, policy=None):
     notes = []
     with opened(folder) as project:
         version = project.registry().resolve(f"returns/{number}")
-        found = admitted(
+        found = admit_candidate(
             project,
             "1",
             version,
@@ -103,7 +103,7 @@ def test_a_version_of_which_nothing_is_known_is_compared_by_its_servable(shop):
         version = project.registry().resolve("returns/2")
         foreign = msgspec.structs.replace(version, version="9")  # no record of how it was made
         notes = []
-        _, found = admitted(
+        _, found = admit_candidate(
             project,
             "1",
             foreign,
@@ -122,7 +122,7 @@ def test_where_nothing_can_be_compared_the_reason_is_noted_and_disagreement_is_b
     with load(shop, overrides={"training.target": "amount > 50"}) as project:
         version = project.registry().resolve("returns/2")
         notes = []
-        spec, found = admitted(
+        spec, found = admit_candidate(
             project,
             "1",
             version,

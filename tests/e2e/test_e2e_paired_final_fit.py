@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from e2e_support import opened
 
-from cumulant.flows.release.start.admission import admitted
+from cumulant.flows.release.start.admission import admit_candidate
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
 from cumulant.project.release_policy import release_policy
@@ -57,7 +57,7 @@ def compared(folder, servable_of):
     with opened(folder) as project:
         version, other = (project.registry().resolve(f"returns/{number}") for number in (2, servable_of))
         tags = {**version.tags, "cumulant.servable": other.tags["cumulant.servable"]}
-        found = admitted(
+        found = admit_candidate(
             project,
             "1",
             msgspec.structs.replace(version, tags=tags),

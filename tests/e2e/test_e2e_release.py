@@ -17,7 +17,7 @@ from e2e_support import kill, opened, run, start, wait_for
 from cumulant.flows.ledger.processes import is_gone
 from cumulant.flows.release import store
 from cumulant.flows.replay.replay import replay
-from cumulant.flows.replay.sending import blame
+from cumulant.flows.replay.sending import failed_party
 from cumulant.flows.stack.desired_state import read_book
 from cumulant.flows.stack.served_versions import table_of
 from cumulant.flows.stack.status import read_status
@@ -86,7 +86,7 @@ class Load:
         now = time.monotonic()
         key = json.loads(sent.call.body)["customer"]
         version = json.loads(sent.answer.body).get("version", "") if sent.answer.status == 200 else ""
-        self.seen.append(Seen(now - sent.answer.seconds, now, key, version, sent.arm, blame(sent)))
+        self.seen.append(Seen(now - sent.answer.seconds, now, key, version, sent.arm, failed_party(sent)))
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from e2e_support import run
 from test_e2e_labels import order
 
-from cumulant.flows.serving.serve import prepare_service, running
+from cumulant.flows.serving.serve import prepare_service, run_server
 from cumulant.project.file.loading import load
 from cumulant.testing.gateways import wait_for
 
@@ -31,7 +31,7 @@ def test_declared_rules_hold_for_requests_and_a_change_of_them_makes_another_ser
     bad = order(1) | {"amount": -5.0}
     with load(folder) as project:
         service = prepare_service(project, project.name, principal=project.principal())
-        with running(service) as server:
+        with run_server(service) as server:
             path = f"/v1/models/{project.name}/predict"
             assert "warnings" not in post(server.url, path, order(2))[1]
             status, answer = post(server.url, path, bad)
@@ -53,7 +53,7 @@ def test_declared_rules_hold_for_requests_and_a_change_of_them_makes_another_ser
     with load(folder) as project:
         service = prepare_service(project, project.name, principal=project.principal())
         assert service.model.version == "2"
-        with running(service) as server:
+        with run_server(service) as server:
             assert post(server.url, path, order(2))[0] == 200
             status, answer = post(server.url, path, [order(2), order(3) | {"kind": "tent"}])
             assert status == 422

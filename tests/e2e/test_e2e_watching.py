@@ -10,7 +10,7 @@ import pytest
 from e2e_support import opened, run, start
 
 from cumulant.flows.serving.predict import predict
-from cumulant.flows.serving.serve import prepare_service, running
+from cumulant.flows.serving.serve import prepare_service, run_server
 
 pytestmark = pytest.mark.slow
 
@@ -61,7 +61,7 @@ def test_rows_of_the_tested_period_as_they_were_served_alarm_nobody(shop, tmp_pa
     shutil.copytree(shop, folder)
     rows = last_orders(folder)
     with opened(folder) as project:
-        with running(prepare_service(project, project.name, principal=project.principal())) as server:
+        with run_server(prepare_service(project, project.name, principal=project.principal())) as server:
             predict(project, project.name, rows, principal=project.principal(), url=server.url)
         log = project.state / "predictions"
         deadline = time.monotonic() + 60

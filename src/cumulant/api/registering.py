@@ -10,7 +10,7 @@ import msgspec
 from cumulant.api import views
 from cumulant.api.errors import short_errors
 from cumulant.api.shown import Shown
-from cumulant.flows.packaging.package_model import Packaged
+from cumulant.flows.packaging.package_model import PackagedModel
 
 if TYPE_CHECKING:
     from cumulant.api.project import Project
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Registered(msgspec.Struct, frozen=True, kw_only=True):
     """What was packaged, and the version that it became; `version` is None where only a folder was written."""
 
-    packaged: Packaged
+    packaged: PackagedModel
     version: ModelVersion | None = None
 
     @property

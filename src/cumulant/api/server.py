@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cumulant.api.shown import ResultPage
 
 if TYPE_CHECKING:
-    from cumulant.flows.serving.serve import Service
+    from cumulant.flows.serving.serve import PreparedService
 
 
 class Server:
@@ -21,12 +21,12 @@ class Server:
         EngineUnavailableError: it did not begin to answer.
     """
 
-    def __init__(self, service: Service, *, port: int = 0) -> None:
+    def __init__(self, service: PreparedService, *, port: int = 0) -> None:
         from cumulant.flows.serving import serve
 
         self.service = service
         self._stack = ExitStack()
-        running = self._stack.enter_context(serve.running(service, http=f"127.0.0.1:{port}"))
+        running = self._stack.enter_context(serve.run_server(service, http=f"127.0.0.1:{port}"))
         self.url = running.url
         self.pid = running.pid
 

@@ -110,10 +110,10 @@ def _figure(name: str, figure: Interval, found: ModelDetail) -> str:
 
 def registered(found: Registered) -> Shown[Registered]:
     """What was packaged, what the checks said, and where it is."""
-    from cumulant.flows.packaging.package_summary import rows
+    from cumulant.flows.packaging.package_summary import summary_rows
 
     notes = [("note" if index == 0 else "", line) for index, line in enumerate(found.packaged.notes)]
-    return _facts(found.servable.name, [("where", found.uri), *rows(found.packaged), *notes], found)
+    return _facts(found.servable.name, [("where", found.uri), *summary_rows(found.packaged), *notes], found)
 
 
 def lineage(found: Any) -> Shown[Any]:

@@ -16,7 +16,7 @@ from cumulant.core.errors import RequestError, StorageError
 from cumulant.core.servable import FieldRule
 from cumulant.data.spec import SourceSpec
 from cumulant.flows.serving.batch import batch_model
-from cumulant.flows.serving.batch.answer_parts import Parts
+from cumulant.flows.serving.batch.answer_parts import AnswerParts
 from cumulant.flows.serving.batch.flow import BatchRequest, predict_file
 from cumulant.serving.models.model import open_model
 
@@ -144,7 +144,7 @@ def test_where_the_server_refuses_the_file_is_refused_at_its_first_row(tmp_path,
 
 def test_a_call_that_goes_on_counts_the_rows_of_the_parts_before_it(tmp_path, folder, monkeypatch):
     whole = scored(folder, frame(ROWS), tmp_path / "whole.parquet")
-    write = Parts.write
+    write = AnswerParts.write
 
     def full(*_args, **_settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -155,7 +155,7 @@ def test_a_call_that_goes_on_counts_the_rows_of_the_parts_before_it(tmp_path, fo
         write(self, file, number, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(Parts, "write", failing)
+        patched.setattr(AnswerParts, "write", failing)
         with pytest.raises(StorageError):
             scored(folder, frame(ROWS), tmp_path / "out.parquet")
     monkeypatch.undo()

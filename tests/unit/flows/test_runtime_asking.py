@@ -12,7 +12,7 @@ from batch_models import COLUMNS, trees
 from cumulant.cli.app import run
 from cumulant.core.errors import EngineUnavailableError, UsageError
 from cumulant.flows.serving.serve import await_ready, folders_command
-from cumulant.flows.serving.server_client import Server
+from cumulant.flows.serving.server_client import RemoteServer
 from cumulant.flows.serving.spawning import spawn
 from cumulant.servable.engine import Engine
 from cumulant.serving.access_token import read_token
@@ -87,4 +87,4 @@ def test_a_server_that_does_not_answer_is_reported_in_plain_words():
         with pytest.raises(
             EngineUnavailableError, match=f"^no server answers at {re.escape(url)}/v2: Connection refused$"
         ):
-            Server(url).get("/v2")
+            RemoteServer(url).get("/v2")

@@ -13,11 +13,11 @@ import pytest
 from batch_models import COLUMNS, neighbourly, several, trees
 
 from cumulant.core.errors import DataError, LeaseHeldError, RequestError, StorageError, UsageError
-from cumulant.flows.serving.batch.answer_parts import Parts
-from cumulant.flows.serving.batch.batch_model import in_folder
+from cumulant.flows.serving.batch.answer_parts import AnswerParts
+from cumulant.flows.serving.batch.batch_model import load_folder
 from cumulant.flows.serving.batch.flow import BatchRequest, predict_file
-from cumulant.flows.serving.batch.parallel_engine import Lanes, best_size, part_rows
-from cumulant.flows.serving.batch.prefetch import ahead
+from cumulant.flows.serving.batch.parallel_engine import Lanes, find_best_size, part_rows
+from cumulant.flows.serving.batch.prefetch import prefetch
 from cumulant.servable.engine import Engine
 from cumulant.serving.models.model import open_model
 
@@ -40,7 +40,7 @@ def answered(model, source, output, **options):
     said = options.pop("said", None)
     progress = (lambda text, share=None: said.append(text)) if said is not None else (lambda text, share=None: None)
     request = BatchRequest(input=str(source), output=output, **{"part_rows": 300, "threads": 2, **options})
-    return predict_file(in_folder(model, keep), request, progress=progress)
+    return predict_file(load_folder(model, keep), request, progress=progress)
 
 
 def expected(model, rows):
@@ -90,7 +90,7 @@ def test_files_of_a_folder_follow_each_other(tmp_path, forest, rows):
 
 def cut(monkeypatch, after):
     """Let the writing of the part after so many fail, as on a full disk."""
-    write = Parts.write
+    write = AnswerParts.write
 
     def failing(self, file, number, *frame):
         if number == after:
@@ -100,7 +100,7 @@ def cut(monkeypatch, after):
     def full(*_args, **_settings):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(Parts, "write", failing)
+    monkeypatch.setattr(AnswerParts, "write", failing)
 
 
 @pytest.mark.parametrize("source", ["parquet", "csv", "jsonl"])
@@ -259,7 +259,7 @@ def test_rows_that_change_each_other_are_scored_alone(tmp_path, reason):
 
 def test_one_process_writes_an_output(tmp_path, forest, rows):
     rows.write_parquet(tmp_path / "in.parquet")
-    with Parts(tmp_path / "out.parquet"), pytest.raises(LeaseHeldError, match="another process writes"):
+    with AnswerParts(tmp_path / "out.parquet"), pytest.raises(LeaseHeldError, match="another process writes"):
         answered(forest, tmp_path / "in.parquet", tmp_path / "out.parquet")
 
 
@@ -283,10 +283,10 @@ def test_an_error_of_a_stage_is_raised_in_its_turn():
         raise ValueError("three")
 
     seen = []
-    with pytest.raises(ValueError, match="three"), ahead(items()) as found:
+    with pytest.raises(ValueError, match="three"), prefetch(items()) as found:
         seen.extend(iter(found))
     assert seen == [1, 2]
-    with ahead(iter(range(10**9))) as found:
+    with prefetch(iter(range(10**9))) as found:
         assert [next(found), next(found)] == [0, 1]
 
 
@@ -297,14 +297,14 @@ def test_slices_cover_every_row_once():
     lanes.close()
     assert part_rows(256, 1.0, 2) == 512
     assert part_rows(256, 1e9, 2) == 131_072
-    size, speed = best_size(lambda rows: None, 64)
+    size, speed = find_best_size(lambda rows: None, 64)
     assert size in (16, 64)
     assert speed > 0
 
 
 def test_a_folder_that_is_no_servable(tmp_path):
     with pytest.raises(UsageError, match="holds no servable"):
-        in_folder(Path(tmp_path), [])
+        load_folder(Path(tmp_path), [])
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])

@@ -152,7 +152,7 @@ def test_each_tick_is_one_look_of_a_release(project):
         [found], error = tick(project, principal=WHO, jobs=JOBS[:1])
         assert (found.outcome, error) == ("done", None)
         assert found.sentence == "shadow: 0 requests"
-        seconds.append(store.need(project.journal(), "theirs")[0].seconds)
+        seconds.append(store.read_required(project.journal(), "theirs")[0].seconds)
     assert 0 < seconds[0] < seconds[1] <= 12
     assert project.traffic().in_force("theirs").mirror == 100
 

@@ -25,10 +25,10 @@ from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, PredictAt, Sourc
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.flows.packaging.image import trim as trimming
-from cumulant.flows.packaging.image.build import build_image, found_tool
-from cumulant.flows.packaging.image.build_context import checked_reference, write_context
-from cumulant.flows.packaging.image.dockerfile import dockerfile, serving
-from cumulant.flows.packaging.image.run_command import running
+from cumulant.flows.packaging.image.build import build_image, find_tool
+from cumulant.flows.packaging.image.build_context import check_reference, write_context
+from cumulant.flows.packaging.image.dockerfile import dockerfile, parse_server_options
+from cumulant.flows.packaging.image.run_command import build_run_command
 from cumulant.flows.packaging.image.wheel import write_wheel
 from cumulant.flows.packaging.package_model import package
 
@@ -115,7 +115,7 @@ def test_the_last_stage_has_no_installer_and_no_root(servable, tmp_path):
 
 
 def test_the_options_are_the_servers_and_their_ports_are_exposed(servable, tmp_path):
-    options = serving("--grpc 0.0.0.0:9091 --http '[::]:9090' --workers 2")
+    options = parse_server_options("--grpc 0.0.0.0:9091 --http '[::]:9090' --workers 2")
     assert options.ports == (9090, 9091)
     text = write_context(servable, tmp_path / "image", base="b", options=options).read_text()
     assert "EXPOSE 9090 9091\n" in text
@@ -139,7 +139,7 @@ def test_the_options_are_the_servers_and_their_ports_are_exposed(servable, tmp_p
 )
 def test_other_words_are_no_options_of_the_server(text, said):
     with pytest.raises(UsageError, match=re.escape(said)):
-        serving(text)
+        parse_server_options(text)
 
 
 def test_the_labels_tell_the_content_and_files_have_one_date(servable, tmp_path):
@@ -213,7 +213,7 @@ def test_a_name_cannot_start_an_instruction(end):
 @pytest.mark.parametrize("name", ["--privileged", "a b", "", "a\nRUN x", "$HOME", "x" * 300])
 def test_a_name_that_could_be_something_else_is_refused(name):
     with pytest.raises(UsageError, match="cannot be the base image"):
-        checked_reference(name, "base image")
+        check_reference(name, "base image")
 
 
 def test_a_folder_of_something_else_is_left_alone(servable, tmp_path):
@@ -232,15 +232,15 @@ def tool(folder, name, script):
 def test_the_first_tool_that_is_installed_builds(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageError, match="buildah, podman or docker is not installed"):
-        found_tool(None)
+        find_tool(None)
     tool(tmp_path, "docker", "echo sha256:1")
     tool(tmp_path, "podman", "exit 0")
-    assert found_tool(None) == "podman"
-    assert found_tool("docker") == "docker"
+    assert find_tool(None) == "podman"
+    assert find_tool("docker") == "docker"
     with pytest.raises(UsageError, match="buildah is not installed"):
-        found_tool("buildah")
+        find_tool("buildah")
     with pytest.raises(UsageError, match="no tool that builds"):
-        found_tool("kaniko")
+        find_tool("kaniko")
     assert build_image(tmp_path, "late:1", tool="docker") == "sha256:1"
 
 
@@ -287,7 +287,9 @@ MINE = f"--userns keep-id {USER}" if os.getuid() else USER
     ],
 )
 def test_the_command_that_runs_an_image_fits_its_options(tool, options, command, needs):
-    run = running("late:1", GraphServable(name="late", inputs=(), outputs=()), serving(options), tool=tool)
+    run = build_run_command(
+        "late:1", GraphServable(name="late", inputs=(), outputs=()), parse_server_options(options), tool=tool
+    )
     assert run.command == command
     assert len(run.needs) == len(needs)
     assert all(word in need for word, need in zip(needs, run.needs, strict=True))
@@ -295,12 +297,14 @@ def test_the_command_that_runs_an_image_fits_its_options(tool, options, command,
 
 def test_the_command_that_runs_an_image_asks_for_the_store_of_its_features():
     described = Servable(name="late", task="binary", inputs=(), plan=WINDOWED)
-    run = running("late:1", described, serving("--insecure"), tool="docker")
+    run = build_run_command("late:1", described, parse_server_options("--insecure"), tool="docker")
     assert run.command.endswith('late:1 --online "$ONLINE"')
     assert "its URL in ONLINE" in run.needs[0]
     # What stands behind the image's name are options that the server knows.
-    assert serving(" ".join(shlex.split(run.command)[-2:])).online
-    given = running("late:1", described, serving("--insecure --online valkey://host"), tool="docker")
+    assert parse_server_options(" ".join(shlex.split(run.command)[-2:])).online
+    given = build_run_command(
+        "late:1", described, parse_server_options("--insecure --online valkey://host"), tool="docker"
+    )
     assert (given.command.rpartition(" ")[2], given.needs) == ("late:1", ())
 
 

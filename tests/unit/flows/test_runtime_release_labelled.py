@@ -12,8 +12,8 @@ import pytest
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.controller import label_evidence
-from cumulant.flows.release.controller.label_evidence import Told
-from cumulant.flows.stack.desired_state import Served, change_book
+from cumulant.flows.release.controller.label_evidence import LabelEvidence
+from cumulant.flows.stack.desired_state import ServedVersion, change_book
 from cumulant.outcomes.join.mirrored_pairs import GradedPair
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -63,7 +63,7 @@ def joins(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def told(now: list[float], project: Project | None = None) -> Any:
-    return Told(project or Project(), steady=lambda: now[0])  # type: ignore[arg-type]
+    return LabelEvidence(project or Project(), steady=lambda: now[0])  # type: ignore[arg-type]
 
 
 def test_only_pairs_of_the_release_count_each_once(joins: list[float]) -> None:
@@ -103,7 +103,7 @@ def test_what_labels_are_is_asked_of_the_champion_as_it_is_served(
 ) -> None:
     asked: list[Path | None] = []
     monkeypatch.setattr(label_evidence, "schema_of", lambda _, folder: asked.append(folder))
-    served = Served(version="1", command=("python", "-m", "cumulant.serving", str(tmp_path / "model")), port=1)
+    served = ServedVersion(version="1", command=("python", "-m", "cumulant.serving", str(tmp_path / "model")), port=1)
     change_book(tmp_path, "late", lambda book: msgspec.structs.replace(book, versions={"1": served}))
     labels = told([0.0], Project(tmp_path))
     labels.graded(Release(), "")  # its folder is gone: the registry has it

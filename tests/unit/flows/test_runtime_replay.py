@@ -16,17 +16,17 @@ import pytest
 from cumulant.cli.serving.replay import speed_of
 from cumulant.core.errors import UsageError
 from cumulant.flows.ledger.processes import process_of
-from cumulant.flows.release.time_scale import Pace, pace, paced
-from cumulant.flows.replay.caller import Answer, Caller
-from cumulant.flows.replay.replay_progress import Asked, begin, forget, keep
-from cumulant.flows.replay.replay_rows import Call
-from cumulant.flows.replay.sending import Counts, Sent, blame
+from cumulant.flows.release.time_scale import TimeScale, read_time_scale, scale_time
+from cumulant.flows.replay.caller import ReplayClient, ReplayResponse
+from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
+from cumulant.flows.replay.replay_rows import ReplayCall
+from cumulant.flows.replay.sending import ReplayCounts, Sent, failed_party
 
-ASKED = Asked(model="late", since=0, until=10)
+ASKED = ReplayRequest(model="late", since=0, until=10)
 
 
 def sent(status: int, arm: str = "", seconds: float = 0.001) -> Sent:
-    return Sent(Call(0, 0, b"{}"), "r-0", arm, Answer(status, {}, b"", seconds))
+    return Sent(ReplayCall(0, 0, b"{}"), "r-0", arm, ReplayResponse(status, {}, b"", seconds))
 
 
 @pytest.mark.parametrize(
@@ -42,11 +42,11 @@ def sent(status: int, arm: str = "", seconds: float = 0.001) -> Sent:
     ],
 )
 def test_a_failure_is_the_assigned_arms_else_the_gateways(status: int, arm: str, whose: str) -> None:
-    assert blame(sent(status, arm)) == whose
+    assert failed_party(sent(status, arm)) == whose
 
 
 def test_failures_are_counted_apart_from_answers() -> None:
-    counts = Counts()
+    counts = ReplayCounts()
     for one in (sent(200, "champion", 0.001), sent(500, "candidate", 0.003), sent(200, "champion", 0.002)):
         counts.add(one)
     assert counts.requests == 3
@@ -67,44 +67,44 @@ def test_no_other_text_is_a_speed(text: str) -> None:
 
 
 def test_a_replay_that_was_cut_off_goes_on_and_another_begins_anew(tmp_path: Path) -> None:
-    first = begin(tmp_path, ASKED)
-    first.sent, first.told = 7, 3
-    keep(tmp_path, first)
-    again = begin(tmp_path, ASKED)
-    assert (again.id, again.sent, again.told) == (first.id, 7, 3)
-    assert begin(tmp_path, ASKED, again=True).sent == 0
-    other = begin(tmp_path, Asked(model="late", since=0, until=11))
+    first = load_or_begin(tmp_path, ASKED)
+    first.sent, first.labels_sent = 7, 3
+    write_state(tmp_path, first)
+    again = load_or_begin(tmp_path, ASKED)
+    assert (again.id, again.sent, again.labels_sent) == (first.id, 7, 3)
+    assert load_or_begin(tmp_path, ASKED, again=True).sent == 0
+    other = load_or_begin(tmp_path, ReplayRequest(model="late", since=0, until=11))
     assert other.sent == 0
     assert other.id != first.id
-    forget(tmp_path)
-    assert begin(tmp_path, ASKED).sent == 0
+    delete_state(tmp_path)
+    assert load_or_begin(tmp_path, ASKED).sent == 0
     (tmp_path / "replay.json").write_text("{")
-    assert begin(tmp_path, ASKED).sent == 0
+    assert load_or_begin(tmp_path, ASKED).sent == 0
 
 
 def test_a_release_takes_replayed_time_while_the_replay_lives(tmp_path: Path) -> None:
-    assert pace(tmp_path) == 1.0
-    with paced(tmp_path, 3600.0):
-        assert pace(tmp_path) == 3600.0
-    assert pace(tmp_path) == 1.0
+    assert read_time_scale(tmp_path) == 1.0
+    with scale_time(tmp_path, 3600.0):
+        assert read_time_scale(tmp_path) == 3600.0
+    assert read_time_scale(tmp_path) == 1.0
 
 
 def test_the_note_of_a_replay_that_was_killed_is_not_followed(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    note = Pace(factor=3600.0, process=process_of(process.pid))
+    note = TimeScale(factor=3600.0, process=process_of(process.pid))
     (tmp_path / "pace.json").write_bytes(msgspec.json.encode(note))
-    assert pace(tmp_path) == 3600.0
+    assert read_time_scale(tmp_path) == 3600.0
     process.kill()
     process.wait()
-    assert pace(tmp_path) == 1.0
+    assert read_time_scale(tmp_path) == 1.0
 
 
 async def _with_server(
     serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
-    ask: Callable[[Caller], Awaitable[None]],
+    ask: Callable[[ReplayClient], Awaitable[None]],
 ) -> None:
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    caller = Caller(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=30.0)
+    caller = ReplayClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", timeout=30.0)
     try:
         await ask(caller)
     finally:
@@ -133,7 +133,7 @@ def test_a_connection_is_kept_and_one_that_was_closed_is_replaced() -> None:
         writer.close()
         await writer.wait_closed()
 
-    async def ask(caller: Caller) -> None:
+    async def ask(caller: ReplayClient) -> None:
         for number in range(5):
             answer = await caller.ask("POST", "/", json.dumps(number).encode(), {})
             assert (answer.status, answer.body) == (200, str(number).encode())
@@ -150,7 +150,7 @@ def test_no_answer_is_told_as_none() -> None:
         writer.close()
         await writer.wait_closed()
 
-    async def ask(caller: Caller) -> None:
+    async def ask(caller: ReplayClient) -> None:
         assert (await caller.ask("POST", "/", b"{}", {})).status == 0
 
     asyncio.run(_with_server(serve, ask))
@@ -158,4 +158,4 @@ def test_no_answer_is_told_as_none() -> None:
 
 def test_only_plain_http_is_asked() -> None:
     with pytest.raises(UsageError, match="no address"):
-        Caller("https://example.com", timeout=1.0)
+        ReplayClient("https://example.com", timeout=1.0)

@@ -10,7 +10,7 @@ import pytest
 from cumulant.core.errors import UsageError
 from cumulant.core.plan import Field, KnownAt, Source
 from cumulant.core.units import to_micros
-from cumulant.flows.replay.replay_rows import labels_of, span
+from cumulant.flows.replay.replay_rows import check_period, known_labels
 
 NOON = datetime(2024, 1, 1, 12, tzinfo=UTC)
 HOUR = 3_600_000_000
@@ -42,7 +42,7 @@ def hours(found: pl.DataFrame) -> list[float]:
 
 
 def test_a_label_is_told_when_its_column_is_known_in_that_order() -> None:
-    found = labels_of(rows(), ("delay",), FLIGHTS)
+    found = known_labels(rows(), ("delay",), FLIGHTS)
     # The third has not landed, the fourth has no delay.
     assert found["number"].to_list() == [1, 0]
     assert found["delay"].to_list() == [2.0, 1.0]
@@ -50,16 +50,16 @@ def test_a_label_is_told_when_its_column_is_known_in_that_order() -> None:
 
 
 def test_a_delay_counts_from_the_event_and_the_latest_part_decides() -> None:
-    assert hours(labels_of(rows(), ("late",), FLIGHTS)) == [24.0, 25.0, 26.0, 27.0]
-    assert hours(labels_of(rows(), ("delay", "late"), FLIGHTS)) == [24.0, 25.0]
+    assert hours(known_labels(rows(), ("late",), FLIGHTS)) == [24.0, 25.0, 26.0, 27.0]
+    assert hours(known_labels(rows(), ("delay", "late"), FLIGHTS)) == [24.0, 25.0]
 
 
 def test_without_the_columns_of_the_target_nothing_is_told() -> None:
-    assert labels_of(rows(), ("other",), FLIGHTS).height == 0
-    assert labels_of(rows(), (), FLIGHTS).height == 0
+    assert known_labels(rows(), ("other",), FLIGHTS).height == 0
+    assert known_labels(rows(), (), FLIGHTS).height == 0
 
 
 def test_a_period_ends_after_it_begins() -> None:
-    assert span(NOON, NOON + timedelta(days=1)) == timedelta(days=1)
+    assert check_period(NOON, NOON + timedelta(days=1)) == timedelta(days=1)
     with pytest.raises(UsageError, match="ends before it begins"):
-        span(NOON, NOON)
+        check_period(NOON, NOON)

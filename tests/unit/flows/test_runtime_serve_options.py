@@ -9,7 +9,7 @@ import msgspec
 from cumulant.cli.app import run
 from cumulant.core.errors import UsageError
 from cumulant.flows.serving import serve as serving
-from cumulant.flows.serving.serve import Service, command, folders_command
+from cumulant.flows.serving.serve import PreparedService, folders_command, server_command
 from cumulant.serving.__main__ import parse_options
 from cumulant.serving.spec import FallbackSpec, ServingSpec
 
@@ -27,7 +27,7 @@ def read(line):
 def service(**declared):
     settings = msgspec.convert(declared, ServingSpec)
 
-    return Service(model=None, folder="m", uses="", log="own", settings=settings)
+    return PreparedService(model=None, folder="m", uses="", log="own", settings=settings)
 
 
 def test_what_is_given_of_folders():
@@ -41,16 +41,16 @@ def test_what_is_given_of_folders():
 
 def test_what_is_given_goes_before_what_is_declared():
     declared = service(queue="11ms", drain="4s", fallback=msgspec.to_builtins(FallbackSpec(servable="cheap")))
-    assert read(command(declared, http="127.0.0.1:0", given=GIVEN)) == (
+    assert read(server_command(declared, http="127.0.0.1:0", given=GIVEN)) == (
         "there", "9d", "durable", ["cached", 'constant={"prediction":0}'], "7ms", "3s", "s"
     )  # fmt: skip
-    assert "--access-log" not in command(declared, http="127.0.0.1:0", given={})
+    assert "--access-log" not in server_command(declared, http="127.0.0.1:0", given={})
     lines = service(access_log=True)
-    assert "--access-log" in command(lines, http="127.0.0.1:0", given={})
-    assert read(command(declared, http="127.0.0.1:0", given={}))[:1] == ("own",)
-    assert read(command(declared, http="127.0.0.1:0", given={}))[3:6] == (["servable=cheap"], "11ms", "4s")
+    assert "--access-log" in server_command(lines, http="127.0.0.1:0", given={})
+    assert read(server_command(declared, http="127.0.0.1:0", given={}))[:1] == ("own",)
+    assert read(server_command(declared, http="127.0.0.1:0", given={}))[3:6] == (["servable=cheap"], "11ms", "4s")
     durable = service(log={"write": "durable"})
-    assert read(command(durable, http="127.0.0.1:0", given={}))[1:3] == ("90d", "durable")
+    assert read(server_command(durable, http="127.0.0.1:0", given={}))[1:3] == ("90d", "durable")
 
 
 def test_the_command_passes_them_on(tmp_path, monkeypatch):

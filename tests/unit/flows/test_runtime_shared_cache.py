@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from cumulant.flows.serving.serve import Service, command, folders_command
+from cumulant.flows.serving.serve import PreparedService, folders_command, server_command
 from cumulant.ports.registry import ModelVersion
 from cumulant.serving.spec import ServingSpec
 
@@ -34,11 +34,11 @@ def test_the_command_line_goes_before_the_file(declared, wished, cache):
     version = ModelVersion(
         name="late", version="1", uri="models:/late/1", run_id=None, created=datetime(2026, 1, 1, tzinfo=UTC)
     )
-    service = Service(model=version, folder="m", uses="u", log="l", settings=ServingSpec(**declared))
-    line = command(service, http="127.0.0.1:0", given={"cache": wished})
+    service = PreparedService(model=version, folder="m", uses="u", log="l", settings=ServingSpec(**declared))
+    line = server_command(service, http="127.0.0.1:0", given={"cache": wished})
     assert said(line, "--cache") == cache
     assert said(line, "--cache-budget") == ["5ms"]
-    assert said(command(service, http="127.0.0.1:0", given={"cache_budget": "9ms"}), "--cache-budget") == ["9ms"]
+    assert said(server_command(service, http="127.0.0.1:0", given={"cache_budget": "9ms"}), "--cache-budget") == ["9ms"]
 
 
 def test_folders_are_served_with_what_is_wished():

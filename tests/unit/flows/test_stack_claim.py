@@ -17,10 +17,10 @@ from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.ledger.processes import is_gone, process_of
 from cumulant.flows.stack import lifecycle
-from cumulant.flows.stack.desired_state import Book, Served, change_book, read_book
-from cumulant.flows.stack.folder_claim import claim, moved_path, rehomed
+from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.folder_claim import claim_folder, rebase_path, rebase_versions
 from cumulant.flows.stack.identity import home_of, read_identity, write_identity
-from cumulant.flows.stack.lock import end_leftovers, left_behind, own_status
+from cumulant.flows.stack.lock import end_left_behind, end_leftovers, own_status
 from cumulant.flows.stack.status import ChildStatus, Status, read_status, write_status
 from cumulant.project.file.loading import load
 
@@ -62,7 +62,7 @@ def served(folder, traffic=""):
         change_book(project.state, "m", lambda _: book(folder))
         arms = {name: read_book(project.state, "m").arm(version, name) for name, version in ARMS.items()}
         project.traffic().apply(Routes(model="m", revision=7, weight=10.0, **arms))
-        claim(project)
+        claim_folder(project)
     return folder
 
 
@@ -74,7 +74,7 @@ def book(root):
         state = root / ".cumulant"
         line = (sys.executable, "-m", "cumulant.serving", f"{state}/serving/m/{version}", "--log", f"{state}/predictions",
                 "--online", f"sqlite://{state}/online.db", "--fallback", f"servable={root}/old")  # fmt: skip
-        return Served(version=version, command=line, port=port)
+        return ServedVersion(version=version, command=line, port=port)
 
     return Book(model="m", champion="1", candidate="2", versions={"1": served("1", free()), "2": served("2", free())})
 
@@ -88,7 +88,7 @@ def claimed(folder):
     """The book, the routes and what was reported, after the state in `folder` was claimed."""
     said = []
     with load(folder) as project:
-        claim(project, said.append)
+        claim_folder(project, said.append)
         return read_book(project.state, "m"), project.traffic().in_force("m"), said
 
 
@@ -170,7 +170,7 @@ def test_a_copy_does_not_change_the_routes_of_a_gateway_that_it_shares(tmp_path)
     with load(copy) as project:
         for _ in range(2):
             with pytest.raises(UsageError, match=f"a copy of {one}/.cumulant, and both name one gateway") as raised:
-                claim(project)
+                claim_folder(project)
         with pytest.raises(UsageError, match="both name one gateway"):
             lifecycle.up(project, principal=project.principal())
     assert "environments.local.traffic" in raised.value.hint
@@ -227,7 +227,7 @@ def test_processes_that_a_copied_status_names_live_on(original, tmp_path, living
     assert said == ["this state is a copy: the processes of the original are left alone"]
     assert not is_gone(process_of(living.pid))
     assert own_status(original / ".cumulant").children[0].pid == living.pid
-    assert left_behind(original / ".cumulant") == 1
+    assert end_left_behind(original / ".cumulant") == 1
     assert living.wait(timeout=60)
 
 
@@ -262,7 +262,7 @@ def test_a_copy_of_what_an_older_version_runs_ends_none_of_it(original, tmp_path
     running = msgspec.structs.replace(status(original, process_of(living.pid)), home=None)
     write_status(original / ".cumulant", running)
     copy = shutil.copytree(original, tmp_path / "copy")
-    assert left_behind(copy / ".cumulant") == 0
+    assert end_left_behind(copy / ".cumulant") == 0
     assert living.poll() is None
 
 
@@ -270,8 +270,8 @@ def test_a_copy_of_what_an_older_version_runs_ends_none_of_it(original, tmp_path
 def holding(state):
     """A process that is the supervisor of a state."""
     program = (
-        "import sys, time; from pathlib import Path; from cumulant.flows.stack.lock import held\n"
-        "with held(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from cumulant.flows.stack.lock import hold_lock\n"
+        "with hold_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     line = [sys.executable, "-c", program, str(state)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as holder:
@@ -320,14 +320,14 @@ def test_a_supervisor_in_another_container_is_not_ended_by_its_number(original, 
     ],
 )
 def test_paths_of_arguments(word, old, new, expected):
-    assert moved_path(word, (old, "/r/p"), new) == expected
+    assert rebase_path(word, (old, "/r/p"), new) == expected
 
 
 def test_an_interpreter_that_was_not_copied_stays_where_it_is(original):
     first = read_book(original / ".cumulant", "m")
     line = (f"{original}/.venv/bin/python", *first.versions["1"].command[1:])
     changed = msgspec.structs.replace(first, versions={"1": msgspec.structs.replace(first.versions["1"], command=line)})
-    found = rehomed(changed, (str(original),), "/elsewhere", lambda one, _: one.port)
+    found = rebase_versions(changed, (str(original),), "/elsewhere", lambda one, _: one.port)
     assert found.versions["1"].command[0] == f"{original}/.venv/bin/python"
     assert found.versions["1"].command[3].startswith("/elsewhere/")
 

@@ -15,14 +15,14 @@ import pytest
 from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError
 from cumulant.flows.ledger.processes import Process, is_gone, process_of
 from cumulant.flows.stack.child_process import Child
-from cumulant.flows.stack.lock import end_leftovers, held, left_behind, supervisor_of
+from cumulant.flows.stack.lock import end_left_behind, end_leftovers, find_supervisor, hold_lock
 from cumulant.flows.stack.process_logs import LogFile
-from cumulant.flows.stack.reconcile import Wanted
+from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.flows.stack.status import ChildStatus, Status, read_status, write_status
 
 HELD = """
-import sys, time; from pathlib import Path; from cumulant.flows.stack.lock import held
-with held(Path(sys.argv[1])):
+import sys, time; from pathlib import Path; from cumulant.flows.stack.lock import hold_lock
+with hold_lock(Path(sys.argv[1])):
     print("held", flush=True); time.sleep(60)
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
@@ -62,20 +62,20 @@ def child(name, identity):
 
 def test_a_second_supervisor_is_refused_with_the_number_of_the_first(tmp_path, process):
     first = process("-c", HELD, str(tmp_path))
-    assert supervisor_of(tmp_path) == first.pid
-    with pytest.raises(LeaseHeldError, match=f"as process {first.pid}"), held(tmp_path):
+    assert find_supervisor(tmp_path) == first.pid
+    with pytest.raises(LeaseHeldError, match=f"as process {first.pid}"), hold_lock(tmp_path):
         pass
     first.kill()
     first.wait()
-    assert supervisor_of(tmp_path) is None
-    with held(tmp_path):
+    assert find_supervisor(tmp_path) is None
+    with hold_lock(tmp_path):
         assert (tmp_path / "stack" / "supervisor.lock").read_text() == str(os.getpid())
     assert list((tmp_path / "stack").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_words(tmp_path):
     (tmp_path / "stack").write_text("a file")
-    with pytest.raises(StorageError, match="cannot be written"), held(tmp_path):
+    with pytest.raises(StorageError, match="cannot be written"), hold_lock(tmp_path):
         pass
 
 
@@ -95,7 +95,7 @@ def test_what_a_killed_supervisor_told_is_removed(tmp_path):
     write_status(tmp_path, status(supervisor=Process("elsewhere", 1, "1")))
     (tmp_path / "stack" / ".status.json.77").write_text("half")
     assert read_status(tmp_path).model == "m"
-    assert left_behind(tmp_path) == 0
+    assert end_left_behind(tmp_path) == 0
     assert read_status(tmp_path) is None
     assert list((tmp_path / "stack").iterdir()) == []
 
@@ -122,7 +122,7 @@ def test_a_log_is_turned_and_its_writer_goes_on(tmp_path):
 
 class TestChild:
     def child(self, tmp_path, code):
-        wanted = Wanted(name="c", kind="gateway", command=(sys.executable, "-c", code))
+        wanted = WantedProcess(name="c", kind="gateway", command=(sys.executable, "-c", code))
         self.facts = []
         return Child(wanted, LogFile(tmp_path / "c.log"), report=self.facts.append), wanted
 
@@ -198,7 +198,7 @@ class TestChild:
 
     def test_a_program_that_is_not_there_is_no_end_of_the_supervisor(self, tmp_path):
         facts = []
-        wanted = Wanted(name="c", kind="gateway", command=("/nowhere/program",))
+        wanted = WantedProcess(name="c", kind="gateway", command=("/nowhere/program",))
         one = Child(wanted, LogFile(tmp_path / "c.log"), report=facts.append)
         one.start(one.wanted, 0.0, AT)
         assert not one.alive
@@ -222,9 +222,9 @@ class TestChild:
         program = f"""
 import sys; from datetime import UTC, datetime; from pathlib import Path
 from cumulant.flows.stack.child_process import Child; from cumulant.flows.stack.process_logs import LogFile
-from cumulant.flows.stack.reconcile import Wanted
+from cumulant.flows.stack.reconcile import WantedProcess
 line = (sys.executable, "-c", "import time; time.sleep(60)")
-one = Child(Wanted(name="c", kind="gateway", command=line), LogFile(Path({str(tmp_path)!r}) / "c.log"))
+one = Child(WantedProcess(name="c", kind="gateway", command=line), LogFile(Path({str(tmp_path)!r}) / "c.log"))
 one.start(one.wanted, 0.0, datetime.now(UTC))
 print(one.identity.pid, flush=True); import time; time.sleep(60)
 """

@@ -15,9 +15,9 @@ import pytest
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.stack import served_versions
-from cumulant.flows.stack.desired_state import Book, Served, change_book, read_book
-from cumulant.flows.stack.health import drained, serves
-from cumulant.flows.stack.programs import Stack, server_hosts, wanted
+from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.health import is_drained, serves
+from cumulant.flows.stack.programs import Stack, server_hosts, wanted_processes
 from cumulant.testing.traffic import MemoryTraffic
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -29,7 +29,7 @@ STACK = Stack(
 
 
 def served(version, **more):
-    return Served(version=version, command=LINE, port=20_000 + int(version), **more)
+    return ServedVersion(version=version, command=LINE, port=20_000 + int(version), **more)
 
 
 def book(**more):
@@ -40,9 +40,9 @@ def test_both_arms_and_what_is_warm():
     warm = book(champion="2", candidate="3")
     warm.versions["1"] = served("1", warm_until=NOW + timedelta(hours=1))
     names = ["server-1", "server-2", "server-3", "gateway", "controller"]
-    assert list(wanted(STACK, warm, NOW)) == names
-    assert list(wanted(STACK, warm, NOW + timedelta(hours=1))) == names[1:]
-    one = wanted(STACK, warm, NOW)["server-2"]
+    assert list(wanted_processes(STACK, warm, NOW)) == names
+    assert list(wanted_processes(STACK, warm, NOW + timedelta(hours=1))) == names[1:]
+    one = wanted_processes(STACK, warm, NOW)["server-2"]
     assert one.command == (*LINE, "--http", "127.0.0.1:20002")
     assert (one.url, one.version) == ("http://127.0.0.1:20002", "2")
 
@@ -53,18 +53,18 @@ def test_both_arms_and_what_is_warm():
 )
 def test_servers_know_the_names_that_callers_of_the_gateway_use(http, names):
     stack = msgspec.structs.replace(STACK, hosts=server_hosts(("a",), http))
-    line = wanted(stack, book(champion="2"), NOW)["server-2"].command
+    line = wanted_processes(stack, book(champion="2"), NOW)["server-2"].command
     assert [after for option, after in itertools.pairwise(line) if option == "--allow-host"] == names
 
 
 def test_nothing_served_yet():
-    assert list(wanted(STACK, Book(model="m"), NOW)) == ["gateway", "controller"]
+    assert list(wanted_processes(STACK, Book(model="m"), NOW)) == ["gateway", "controller"]
 
 
 def test_what_every_version_of_the_book_needs_is_kept(tmp_path):
-    assert served_versions.needed(tmp_path, "m") == (set(), set())
+    assert served_versions.find_references(tmp_path, "m") == (set(), set())
     change_book(tmp_path, "m", lambda _: book())
-    assert served_versions.needed(tmp_path, "m") == ({"/models/1"}, {"state_1"})
+    assert served_versions.find_references(tmp_path, "m") == ({"/models/1"}, {"state_1"})
     assert [path.name for path in (tmp_path / "stack").iterdir()] == ["book.json"]
     assert json.loads((tmp_path / "stack" / "book.json").read_text())["edition"] == 1
     (tmp_path / "stack" / "book.json").write_text("{")
@@ -86,7 +86,7 @@ def test_ports_are_lasting_free_and_not_given_twice(monkeypatch):
 
 
 def test_the_address_is_taken_out_of_a_command():
-    assert served_versions.without(["a", "--http", "x:1", "--b"], "--http") == ["a", "--b"]
+    assert served_versions.without_option(["a", "--http", "x:1", "--b"], "--http") == ["a", "--b"]
 
 
 def arm(name, version):
@@ -99,22 +99,22 @@ def routes(revision, **more):
 
 def test_a_version_is_drained_when_no_request_is_under_way_to_it_and_none_will_be():
     traffic = MemoryTraffic()
-    assert drained(traffic, "m", "2")
+    assert is_drained(traffic, "m", "2")
     traffic.apply(routes(1, candidate=arm("candidate", "2"), weight=10.0))
-    assert not drained(traffic, "m", "1")
-    assert not drained(traffic, "m", "2")
+    assert not is_drained(traffic, "m", "1")
+    assert not is_drained(traffic, "m", "2")
     traffic.apply(routes(2, candidate=arm("candidate", "2"), mirror=100.0))
-    assert not drained(traffic, "m", "2")
+    assert not is_drained(traffic, "m", "2")
     # Rolled back: it stays named, at no weight.
     traffic.apply(routes(3, candidate=arm("candidate", "2")))
     traffic.busy["m", "candidate"] = 3
-    assert not drained(traffic, "m", "2")
+    assert not is_drained(traffic, "m", "2")
     traffic.busy["m", "candidate"] = 0
-    assert drained(traffic, "m", "2")
+    assert is_drained(traffic, "m", "2")
     # Another candidate's requests are not its own.
     traffic.apply(routes(4, candidate=arm("candidate", "3"), weight=5.0))
     traffic.busy["m", "candidate"] = 7
-    assert drained(traffic, "m", "2")
+    assert is_drained(traffic, "m", "2")
 
 
 def test_a_server_that_talks_without_end_is_not_ready_and_stops_no_probe():

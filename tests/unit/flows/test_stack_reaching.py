@@ -13,14 +13,14 @@ import pytest
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.flows.stack.desired_state import Book, Served
-from cumulant.flows.stack.gateway_check import reaches, routes_to
-from cumulant.flows.stack.repair import set_aside, set_aside_status
+from cumulant.flows.stack.desired_state import Book, ServedVersion
+from cumulant.flows.stack.gateway_check import is_reachable, routes_to
+from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
 from cumulant.flows.stack.served_versions import first_champion
 
 
-def served(version: str, port: int) -> Served:
-    return Served(version=version, command=("serve",), port=port)
+def served(version: str, port: int) -> ServedVersion:
+    return ServedVersion(version=version, command=("serve",), port=port)
 
 
 def arm(name: str, version: str, port: int) -> Arm:
@@ -93,9 +93,9 @@ def answering(status: int):
 def test_a_request_is_sent_through_the_gateway(monkeypatch, status, through):
     monkeypatch.setenv("CUMULANT_TOKEN", "long-enough-token-of-the-test\n")
     with answering(status) as (url, asked):
-        assert reaches(url, "a model") is through
+        assert is_reachable(url, "a model") is through
     assert asked == [("/v2/models/a%20model", "Bearer long-enough-token-of-the-test")]
-    assert not reaches(url, "a model")
+    assert not is_reachable(url, "a model")
 
 
 def project_in(state) -> SimpleNamespace:
@@ -103,7 +103,7 @@ def project_in(state) -> SimpleNamespace:
 
 
 def every(project) -> list:
-    return [*set_aside_status(project), *set_aside(project)]
+    return [*set_aside_status(project), *set_aside_damaged(project)]
 
 
 @pytest.mark.parametrize("name", ["stack/book.json", "stack/status.json", "gateway/state.json"])

@@ -15,7 +15,7 @@ import pytest
 from cumulant.core.errors import EngineUnavailableError, PortInUseError, StorageError
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.stack.event_reporting import Reporter, emit
-from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, ending
+from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, describe_exit
 from cumulant.flows.stack.identity import home_of
 from cumulant.flows.stack.lifecycle import up
 from cumulant.flows.stack.status import Status, write_status
@@ -88,6 +88,6 @@ def test_a_killed_supervisor_is_reported_also_where_up_is_refused(tmp_path):
 
 
 def test_how_a_process_ended():
-    assert ending(0) == "exit code 0"
-    assert ending(-15) == "signal 15 (SIGTERM)"
-    assert ending(-99) == "signal 99"
+    assert describe_exit(0) == "exit code 0"
+    assert describe_exit(-15) == "signal 15 (SIGTERM)"
+    assert describe_exit(-99) == "signal 99"

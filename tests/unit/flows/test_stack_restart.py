@@ -16,12 +16,12 @@ import pytest
 from cumulant.core.errors import ConflictError, EngineUnavailableError, LeaseHeldError
 from cumulant.core.traffic import Routes
 from cumulant.flows.ledger.processes import this_process
-from cumulant.flows.release.rollback import target
+from cumulant.flows.release.rollback import choose_arm
 from cumulant.flows.stack import restart as restarting
-from cumulant.flows.stack.desired_state import Served, change_book, read_book
+from cumulant.flows.stack.desired_state import ServedVersion, change_book, read_book
 from cumulant.flows.stack.identity import home_of
-from cumulant.flows.stack.lock import held
-from cumulant.flows.stack.restart import exclusive, restart
+from cumulant.flows.stack.lock import hold_lock
+from cumulant.flows.stack.restart import hold_restart_lock, restart
 from cumulant.flows.stack.status import ChildStatus, Status, write_status
 from cumulant.project.file.loading import load
 
@@ -32,7 +32,7 @@ LATER = datetime(2100, 1, 1, tzinfo=UTC)
 
 def served(version, port, **more):
     line = ("python", "-m", "cumulant.serving", f"/models/{version}", "--queue", "5ms", "--behind-gateway")
-    return Served(version=version, command=line, port=port, **more)
+    return ServedVersion(version=version, command=line, port=port, **more)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def supervised(project, ready=lambda one: True):
             ))  # fmt: skip
             time.sleep(0.01)
 
-    with held(project.state):
+    with hold_lock(project.state):
         thread = threading.Thread(target=work)
         thread.start()
         until((project.state / "stack" / "status.json").exists)
@@ -119,7 +119,7 @@ def test_a_second_restart_is_refused_until_the_first_has_ended(project):
         answering.set()
     assert failed == []
     assert [one.generation for one in read_book(project.state, "m").running(AT)] == [1, 1]
-    with exclusive(project.state):
+    with hold_restart_lock(project.state):
         pass  # free again
 
 
@@ -130,7 +130,7 @@ def test_a_rollback_while_a_new_server_starts_uses_the_one_that_answers(project,
         failed = []
         with in_background(project, failed):
             until(lambda: len(read_book(project.state, "m").running(AT)) == 3)
-            arm = target("m", read_book(project.state, "m"), None, "1")
+            arm = choose_arm("m", read_book(project.state, "m"), None, "1")
             assert arm.endpoints == (before["1"].endpoint,)
     assert isinstance(failed[0], EngineUnavailableError)
     after = read_book(project.state, "m")
@@ -142,7 +142,7 @@ def test_routes_that_a_rollback_has_just_written_stay(project):
     answering, failed = threading.Event(), []
     with supervised(project, lambda one: not one.generation or answering.is_set()), in_background(project, failed):
         until(lambda: len(read_book(project.state, "m").running(AT)) == 3)
-        arm = target("m", read_book(project.state, "m"), None, "1")
+        arm = choose_arm("m", read_book(project.state, "m"), None, "1")
         traffic = project.traffic()
         traffic.apply(traffic.in_force("m").all_to(arm, revision=2))
         answering.set()

@@ -11,14 +11,14 @@ import pytest
 from cumulant.core.errors import ConflictError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.ledger.processes import this_process
-from cumulant.flows.stack.desired_state import Book, Served, change_book, read_book
-from cumulant.flows.stack.folder_claim import rehomed
-from cumulant.flows.stack.health import replaced
+from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.folder_claim import rebase_versions
+from cumulant.flows.stack.health import is_replaced
 from cumulant.flows.stack.identity import home_of
-from cumulant.flows.stack.lock import held
+from cumulant.flows.stack.lock import hold_lock
 from cumulant.flows.stack.restart import restart
-from cumulant.flows.stack.served_versions import renewed
-from cumulant.flows.stack.server_commands import changes, refresh
+from cumulant.flows.stack.served_versions import with_newest_features
+from cumulant.flows.stack.server_commands import describe_changes, refresh_commands
 from cumulant.flows.stack.status import Status, write_status
 from cumulant.project.file.loading import load
 from cumulant.testing.traffic import MemoryTraffic
@@ -29,7 +29,7 @@ OLD = ("/old/bin/python", "-m", "cumulant.serving", "/models/1", "--queue", "5ms
 
 
 def served(version="1", **more):
-    return Served(version=version, command=OLD, port=20_001, **more)
+    return ServedVersion(version=version, command=OLD, port=20_001, **more)
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def project(tmp_path):
 
 def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     said = []
-    book = refresh(project, said.append)
+    book = refresh_commands(project, said.append)
     one = book.versions["1"]
     line = " ".join(one.command)
     assert one.command[:4] == (sys.executable, "-m", "cumulant.serving", "/models/1")
@@ -57,7 +57,7 @@ def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     assert "version 1: queue: 5ms -> 70ms" in said
     assert f"version 1: the interpreter: /old/bin/python -> {sys.executable}" in said
     again = []
-    assert refresh(project, again.append).versions == book.versions
+    assert refresh_commands(project, again.append).versions == book.versions
     assert again == []
     assert read_book(project.state, "m").versions == book.versions
 
@@ -71,36 +71,38 @@ def test_stored_features_that_cannot_be_had_stay_and_that_is_told(project, onlin
         project.endpoints.online if word == "sqlite:///elsewhere/o.db" and not online else word for word in OLD
     )
     one, said = msgspec.structs.replace(served(), command=line), []
-    assert renewed(project, one, principal=project.principal(), report=said.append) is one
+    assert with_newest_features(project, one, principal=project.principal(), report=said.append) is one
     assert said[0].startswith("version 1: its stored features stay as they were: ")
     assert why in said[0]
 
 
 def test_changes_in_words():
     line = ("python", "-m", "cumulant.serving", "/m")
-    assert changes((*line, "--cache", "auto", "--cache", "valkey://a"), (*line, "--cache", "off", "--access-log")) == [
+    assert describe_changes(
+        (*line, "--cache", "auto", "--cache", "valkey://a"), (*line, "--cache", "off", "--access-log")
+    ) == [
         "access-log: not set -> on",
         "cache: auto, valkey://a -> off",
     ]
-    assert changes(line, line) == []
+    assert describe_changes(line, line) == []
 
 
 def test_old_and_new_run_side_by_side_until_the_old_one_is_let_go():
     book = Book(model="m", champion="1", versions={"1": served(generation=1)}, retiring=(served(),))
     assert [one.name for one in book.running(NOW)] == ["server-1.1", "server-1"]
     assert [one.name for one in book.current(NOW)] == ["server-1.1"]
-    moved = rehomed(book, ("/a",), "/b", lambda one, taken: one.port)
+    moved = rebase_versions(book, ("/a",), "/b", lambda one, taken: one.port)
     assert moved.retiring == ()
 
 
 def test_a_server_is_replaced_when_requests_of_its_version_go_elsewhere():
     traffic = MemoryTraffic()
-    assert not replaced(traffic, "m", "1", "http://127.0.0.1:1")
+    assert not is_replaced(traffic, "m", "1", "http://127.0.0.1:1")
     arm = Arm(name="champion", version="1", endpoints=("http://127.0.0.1:2",))
     traffic.apply(Routes(model="m", revision=1, champion=arm))
-    assert replaced(traffic, "m", "1", "http://127.0.0.1:1")
-    assert not replaced(traffic, "m", "1", "http://127.0.0.1:2")
-    assert not replaced(traffic, "m", "2", "http://127.0.0.1:1"), "no requests at all: it is drained, not replaced"
+    assert is_replaced(traffic, "m", "1", "http://127.0.0.1:1")
+    assert not is_replaced(traffic, "m", "1", "http://127.0.0.1:2")
+    assert not is_replaced(traffic, "m", "2", "http://127.0.0.1:1"), "no requests at all: it is drained, not replaced"
 
 
 def test_a_supervisor_of_an_older_version_is_not_asked_to_replace_servers(project):
@@ -114,7 +116,7 @@ def test_a_supervisor_of_an_older_version_is_not_asked_to_replace_servers(projec
         url=None,
         home=home_of(project.state),
     )
-    with held(project.state):
+    with hold_lock(project.state):
         write_status(project.state, old)
         with pytest.raises(ConflictError, match="older version") as caught:
             restart(project, principal=project.principal())

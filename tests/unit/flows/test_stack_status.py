@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from cumulant.flows.ledger.processes import this_process
-from cumulant.flows.stack.status import ChildStatus, Status, as_it_is
+from cumulant.flows.stack.status import ChildStatus, Status, without_ended_processes
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -21,11 +21,11 @@ def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready():
         ChildStatus(name="gateway", kind="gateway", process=alive, **common),
     )
     known = Status(model="late", environment="local", supervisor=alive, since=NOW, at=NOW, url=None, children=children)
-    assert as_it_is(known, NOW) == known, "its own words, while it lives"
-    full = as_it_is(known, NOW + timedelta(seconds=50))
+    assert without_ended_processes(known, NOW) == known, "its own words, while it lives"
+    full = without_ended_processes(known, NOW + timedelta(seconds=50))
     assert full.trouble.startswith("the supervisor could not write this for 50 s")
     assert [(one.state, one.ready) for one in full.children] == [("waiting", False), ("ready", True)]
-    found = as_it_is(msgspec.structs.replace(known, supervisor=gone))
+    found = without_ended_processes(msgspec.structs.replace(known, supervisor=gone))
     assert [(one.name, one.state, one.process, one.ready) for one in found.children] == [
         ("server-1", "ended", None, False),
         ("gateway", "ready", alive, True),

@@ -9,11 +9,11 @@ import msgspec
 import pytest
 
 from cumulant.core.traffic import Arm, Routes
-from cumulant.flows.stack.desired_state import Book, Served, change_book
+from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book
 from cumulant.flows.stack.programs import Stack
 from cumulant.flows.stack.served_versions import free_port
 from cumulant.flows.stack.status import read_status
-from cumulant.flows.stack.supervisor import Supervisor
+from cumulant.flows.stack.supervisor import StackSupervisor
 from cumulant.testing.traffic import MemoryTraffic
 
 WAITS = (sys.executable, "-c", "import time; time.sleep(600)")
@@ -53,7 +53,7 @@ async def until(condition):
 
 def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
     facts, traffic = [], MemoryTraffic()
-    first = Served(version="1", command=MODULE, port=free_port("a", ()), generation=1)
+    first = ServedVersion(version="1", command=MODULE, port=free_port("a", ()), generation=1)
     second = msgspec.structs.replace(first, port=free_port("a", {first.port}), generation=2)
 
     def state_of(name):
@@ -66,7 +66,7 @@ def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
         )
 
     async def scenario():
-        supervisor = Supervisor(stack, traffic, report=facts.append)
+        supervisor = StackSupervisor(stack, traffic, report=facts.append)
         task = asyncio.create_task(supervisor.run())
         try:
             await until(lambda: state_of("server-1.1") == "ready" and state_of("controller") == "ready")

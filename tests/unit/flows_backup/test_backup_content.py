@@ -54,10 +54,10 @@ def test_results_of_monitoring_that_are_made_again_are_not_in_it(root, tmp_path)
 
 
 def test_a_restored_project_has_an_identity_of_its_own_and_says_so(root, tmp_path):
-    from cumulant.flows.stack.folder_claim import claim
+    from cumulant.flows.stack.folder_claim import claim_folder
 
     with load(root) as project:
-        claim(project)
+        claim_folder(project)
     done = backup(root, tmp_path / "b.tar")
     before = files(root)
     told = restore(done.archive, tmp_path / "restored")

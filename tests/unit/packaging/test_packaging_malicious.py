@@ -15,7 +15,7 @@ import xgboost
 from foreign_models import network, save_external
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError
-from cumulant.flows.backup.archive import read
+from cumulant.flows.backup.archive import read_archive
 from cumulant.packaging.convert.boosters import check_text
 from cumulant.packaging.convert.flavours import find_mlflow_model
 from cumulant.packaging.convert.onnx_files import from_graph, read_graph
@@ -139,7 +139,7 @@ def test_an_archive_with_a_sparse_member_is_refused(tmp_path):
     raw[148:156] = b"%06o\0 " % sum(raw)
     (tmp_path / "b.tar").write_bytes(bytes(raw) + bytes(1024))
     with pytest.raises(IntegrityError, match="sparse"):
-        read(tmp_path / "b.tar", lambda name, content: pytest.fail(name))
+        read_archive(tmp_path / "b.tar", lambda name, content: pytest.fail(name))
 
 
 @pytest.mark.parametrize(("size", "words"), [(100_000, "no file of a project"), (2_000_000, "a header of 2,000,")])
@@ -147,7 +147,7 @@ def test_an_archive_with_an_endless_name_is_refused_in_short(tmp_path, size, wor
     with tarfile.open(tmp_path / "b.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         tar.addfile(tarfile.TarInfo("files/" + "x" * size))
     with pytest.raises(IntegrityError, match=words) as caught:
-        read(tmp_path / "b.tar", lambda name, content: pytest.fail(name[:10]))
+        read_archive(tmp_path / "b.tar", lambda name, content: pytest.fail(name[:10]))
     assert len(caught.value.message) < 400
 
 

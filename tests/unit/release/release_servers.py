@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.traffic import Arm, Routes
-from cumulant.flows.stack.desired_state import Book, Served, change_book
+from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 from cumulant.testing.clock import ManualClock
@@ -90,7 +90,9 @@ def port(url: str) -> int:
 
 def served(found: Project, champion: str, **versions: str) -> Book:
     """Versions `v1=URL, v2=URL` in the book, each once the champion, and all requests on the present one."""
-    known = {name[1:]: Served(version=name[1:], command=("serve",), port=port(url)) for name, url in versions.items()}
+    known = {
+        name[1:]: ServedVersion(version=name[1:], command=("serve",), port=port(url)) for name, url in versions.items()
+    }
 
     def change(book: Book) -> Book:
         return msgspec.structs.replace(book, champion=champion, versions=known, champions=tuple(known))

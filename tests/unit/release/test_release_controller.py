@@ -83,7 +83,7 @@ class Stage:
         )
 
     def release(self) -> Release:
-        return store.need(self.journal, MODEL)[0]
+        return store.read_required(self.journal, MODEL)[0]
 
     def played(self, controller: Controller, *, most: int = 5000, again: int = 0) -> Release:
         """Ticks a second apart until it is over; with `again`, a new controller every so many ticks."""
@@ -116,7 +116,7 @@ def test_a_candidate_is_promoted_and_the_gateway_follows() -> None:
     assert kinds.count("release.started") == 1
     assert kinds.count("release.step_begun") == 5
     assert kinds.count("release.ended") == 1
-    assert store.past(stage.journal, MODEL)[0].status == "promoted"
+    assert store.list_past(stage.journal, MODEL)[0].status == "promoted"
 
 
 def test_controllers_that_are_killed_again_and_again_come_to_the_same_end() -> None:
@@ -302,7 +302,7 @@ def test_what_an_end_asks_for_is_done_again_until_it_is_done_and_then_not() -> N
 
 def test_a_stale_write_is_refused() -> None:
     stage = Stage(World(seed=11))
-    found, version = store.need(stage.journal, MODEL)
+    found, version = store.read_required(stage.journal, MODEL)
     with stage.journal.transaction(actor=Actor("user:ada")) as transaction:
         store.write(transaction, found, found, expect=version)
     with pytest.raises(LeaseHeldError), stage.journal.transaction(actor=Actor("user:bob")) as transaction:

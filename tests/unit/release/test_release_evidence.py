@@ -12,9 +12,9 @@ from releases import MOMENT, QUICK, policy_with, release
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
 from cumulant.flows.release.controller import evidence
-from cumulant.flows.release.controller.custom_metrics import Own, number
-from cumulant.flows.release.controller.evidence import Cursor, Watching
-from cumulant.flows.release.controller.mirrored_rows import compared, mirrored
+from cumulant.flows.release.controller.custom_metrics import CustomMetrics, parse_number
+from cumulant.flows.release.controller.evidence import Cursor, LiveEvidence
+from cumulant.flows.release.controller.mirrored_rows import compare_answers, read_mirrored
 from cumulant.ports.traffic import EndpointHealth
 from cumulant.release.decide import start
 from cumulant.release.spec import MetricSpec
@@ -44,8 +44,8 @@ class Scene:
         self.release = start(release())
 
     def watching(self, **other):
-        own = Own(self.folder, self.said.append, **other)
-        return Watching(
+        own = CustomMetrics(self.folder, self.said.append, **other)
+        return LiveEvidence(
             self.traffic, stack=self.folder / "stack", log=self.folder / "log", own=own, clock=self.clock,
             report=self.said.append, steady=lambda: self.now,
         )  # fmt: skip
@@ -183,9 +183,9 @@ def test_of_a_name_that_callers_use_again_those_close_in_time_are_a_pair(scene):
             ("same", "2", True, now - 2 * second + 900, {"prediction": 7.0}),
         ],
     )
-    found = mirrored(scene.folder / "log", scene.release, after=now - 6 * second, until=now).pairs
+    found = read_mirrored(scene.folder / "log", scene.release, after=now - 6 * second, until=now).pairs
     assert [(one.champion, one.candidate) for one in found] == [(5.0, 5.0), (7.0, 7.0)]
-    found = mirrored(scene.folder / "log", scene.release, after=now - 3 * second, until=now).pairs
+    found = read_mirrored(scene.folder / "log", scene.release, after=now - 3 * second, until=now).pairs
     assert [(one.champion, one.candidate) for one in found] == [(7.0, 7.0)]
 
 
@@ -193,23 +193,23 @@ def test_a_half_is_no_pair_and_another_version_is_neither(scene):
     answer = {"prediction": 3.5}
     rows = [("a", "1", False, NOW, answer), ("b", "2", True, NOW, answer), ("c", "1", False, NOW, answer), ("c", "9", True, NOW, answer)]  # fmt: skip
     logged(scene.folder / "log", rows)
-    assert mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10).pairs == ()
+    assert read_mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10).pairs == ()
 
 
 def test_what_did_not_come_through_the_gateway_is_evidence_of_no_arm(scene):
     answer = {"prediction": 3.5}
     logged(scene.folder / "log", [("a", "1", False, NOW, answer), ("a", "2", True, NOW, answer)], arm="")
-    found = mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10, arms=True)
+    found = read_mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10, arms=True)
     assert (found.pairs, found.rows) == ((), {CHAMPION: [], CANDIDATE: []})
 
 
 def test_answers_of_another_shape():
-    assert compared({"prediction": 1.0, "probability": 0.5}, {"prediction": 1.0}) is None
-    assert compared({"prediction": 1.5}, {"prediction": None}) is None  # NaN in JSON
-    assert compared({"prediction": 1, "probability": 0.5}, {"prediction": 1, "probability": None}) is None
-    assert compared({"prediction": "a"}, {"prediction": "b"}).differs
-    assert not compared({"prediction": 1.5}, {"prediction": 1.75}).differs
-    assert compared({"scores": [0.1, 0.9]}, {"scores": [0.8, 0.2]}).differs
+    assert compare_answers({"prediction": 1.0, "probability": 0.5}, {"prediction": 1.0}) is None
+    assert compare_answers({"prediction": 1.5}, {"prediction": None}) is None  # NaN in JSON
+    assert compare_answers({"prediction": 1, "probability": 0.5}, {"prediction": 1, "probability": None}) is None
+    assert compare_answers({"prediction": "a"}, {"prediction": "b"}).differs
+    assert not compare_answers({"prediction": 1.5}, {"prediction": 1.75}).differs
+    assert compare_answers({"scores": [0.1, 0.9]}, {"scores": [0.8, 0.2]}).differs
 
 
 def test_a_cursor_is_read_back_and_an_old_one_is_the_gateway_s():
@@ -223,7 +223,7 @@ def _own(scene, text, *, seconds=60.0, **other):
     (scene.folder / "own.py").write_text(text)
     spec = MetricSpec(call="own.py:mean", bounds=(0, 10), margin=1, **other)
     rows = {CHAMPION: [{"outputs": {"prediction": 2}}], CANDIDATE: [{"outputs": {"prediction": 5}}]}
-    return Own(scene.folder, scene.said.append, seconds=seconds).measured({"mean": spec}, rows)
+    return CustomMetrics(scene.folder, scene.said.append, seconds=seconds).measure({"mean": spec}, rows)
 
 
 def test_a_function_of_the_project_is_a_metric(scene):
@@ -255,15 +255,15 @@ def test_a_function_that_takes_too_long_gives_no_data(scene):
 
 def test_prometheus_gives_one_number_or_no_data(scene):
     with serving() as server:
-        own = Own(scene.folder, scene.said.append, variables={"PROMETHEUS_URL": server.url})
+        own = CustomMetrics(scene.folder, scene.said.append, variables={"PROMETHEUS_URL": server.url})
         metrics = {"cost": MetricSpec(prometheus='sum(cost{arm="{arm}"})', bounds=(0, 10))}
         one = {"metric": {}, "value": [1, "2.5"]}
         server.documents["/api/v1/query"] = {"status": "success", "data": {"resultType": "vector", "result": [one]}}
-        assert own.measured(metrics, {}) == {"cost": [0.0]}
+        assert own.measure(metrics, {}) == {"cost": [0.0]}
         server.documents["/api/v1/query"] = {"status": "error"}
-        assert own.measured(metrics, {}) == {}
+        assert own.measure(metrics, {}) == {}
         assert "no single number" in scene.said[-1]
-    assert own.measured(metrics, {}) == {}, "nobody answers"
+    assert own.measure(metrics, {}) == {}, "nobody answers"
 
 
 def test_answers_of_prometheus():
@@ -273,9 +273,9 @@ def test_answers_of_prometheus():
             "data": {"resultType": "vector", "result": [{"value": [0, one]} for one in values]},
         }
 
-    assert number(vector("3")) == 3
+    assert parse_number(vector("3")) == 3
     for found in (vector(), vector("1", "2"), vector("NaN"), vector(None), None, [], {"status": "success"}):
-        assert number(found) is None
+        assert parse_number(found) is None
 
 
 def test_a_look_without_a_log_and_without_servers_is_empty(scene):

@@ -11,9 +11,9 @@ from releases import MOMENT, counted_requests, policy_with, release
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange, Routes
 from cumulant.core.units import to_micros
-from cumulant.flows.release.controller.external_servers import Outside
+from cumulant.flows.release.controller.external_servers import ExternalServers
 from cumulant.flows.release.plan.release_plan import plan_release
-from cumulant.flows.release.start.key_counts import known_keys, smallest, too_few
+from cumulant.flows.release.start.key_counts import count_known_keys, few_keys_warning, smallest_arm
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.serving.serve import PREDICTIONS
 from cumulant.ports.access import Principal
@@ -47,27 +47,27 @@ def late(tmp_path):
 
 
 def test_the_smallest_share_is_the_holdback_by_default():
-    step, share = smallest(policy_with())
+    step, share = smallest_arm(policy_with())
     assert (step.label, share) == ("canary 95%", pytest.approx(0.05))
 
 
 def test_few_keys_are_told_and_enough_are_not(late):
     spec = late.policies.release
-    assert too_few(late, "late", spec) is None, "nothing tells"
+    assert few_keys_warning(late, "late", spec) is None, "nothing tells"
     late.traffic().put(exchange(f"k{number % 39}") for number in range(500))
-    said = too_few(late, "late", spec)
+    said = few_keys_warning(late, "late", spec)
     assert said is not None
     assert said.startswith(
         "requests of the last week had 39 different values of customer: in canary 50% the champion gets 50% of them,"
         " which is about 19, where 20 or more are wanted"
     )
     late.traffic().put([exchange("k39", model="other"), exchange("k39", time=1), exchange("")])
-    assert too_few(late, "late", spec) is not None, "another model's, too old, without a key"
+    assert few_keys_warning(late, "late", spec) is not None, "another model's, too old, without a key"
     late.traffic().put([exchange("k39")])
-    assert too_few(late, "late", spec) is None
-    assert too_few(late, "late", msgspec.structs.replace(spec, key=None)) is None
+    assert few_keys_warning(late, "late", spec) is None
+    assert few_keys_warning(late, "late", msgspec.structs.replace(spec, key=None)) is None
     other = msgspec.structs.replace(spec, key="shop")
-    assert too_few(late, "late", other) is None, "the log's keys are of another column"
+    assert few_keys_warning(late, "late", other) is None, "the log's keys are of another column"
 
 
 def test_plan_and_start_warn(late):
@@ -75,7 +75,7 @@ def test_plan_and_start_warn(late):
     planned = plan_release(late, principal=ADA, requests="200/s")
     assert "had 3 different values of customer" in planned.warnings[0]
     with serving() as one, serving() as other:
-        arms = Outside(champion=one.url, candidate=other.url)
+        arms = ExternalServers(champion=one.url, candidate=other.url)
         begun = start_release(late, principal=ADA, outside=arms, clock=ManualClock(MOMENT))
     assert begun.notes == (planned.warnings[0],)
 
@@ -123,8 +123,8 @@ def test_the_prediction_log_tells_where_the_gateway_goes_by_another_key(late):
     parts.add(entry, "w.1", "")
     parts.close()
     late.traffic().put(exchange(f"k{number}") for number in range(99))
-    assert known_keys(late, "late", "customer", enough=40) == 40
+    assert count_known_keys(late, "late", "customer", enough=40) == 40
     arm = Arm(name="champion", version="1", endpoints=("http://127.0.0.1:1",))
     late.traffic().apply(Routes(model="late", revision=2, champion=arm))
-    assert known_keys(late, "late", "customer", enough=40) == 4
-    assert known_keys(late, "late", "city", enough=40) is None
+    assert count_known_keys(late, "late", "customer", enough=40) == 4
+    assert count_known_keys(late, "late", "city", enough=40) is None

@@ -13,7 +13,7 @@ from releases import MOMENT
 from cumulant.core.events import Actor
 from cumulant.flows.registry.candidate_alias import ModelRecord
 from cumulant.flows.registry.models import MODEL
-from cumulant.flows.release.plan.label_delay import label_delay
+from cumulant.flows.release.plan.label_delay import find_label_delay
 from cumulant.flows.training.search_step import Fitted, SplitSummary
 from cumulant.testing.clock import ManualClock
 
@@ -31,7 +31,7 @@ _SOURCE = "data: {tx: {path: x.csv, event_time: at, known_time: {%s: [fraud]}}}\
 )
 def test_the_delay_of_labels(tmp_path: Path, text: str, delay: timedelta | None) -> None:
     with project(tmp_path / "late", text, clock=ManualClock(MOMENT)) as found:
-        assert label_delay(found) == delay
+        assert find_label_delay(found) == delay
 
 
 @pytest.mark.parametrize("split", [(MOMENT, MOMENT + timedelta(days=3)), (MOMENT, None), None])
@@ -51,4 +51,4 @@ def test_the_delay_of_labels_in_a_column_is_the_gap_of_the_champions_training(
             record = msgspec.to_builtins({"run": "r1", "fitted": {"split": gap, "trials": []}})
             with found.journal().transaction(actor=Actor("user:ada")) as transaction:
                 transaction.put(MODEL, "late/1", record, expect=0)
-        assert label_delay(found) == (timedelta(days=3) if split and split[1] else None)
+        assert find_label_delay(found) == (timedelta(days=3) if split and split[1] else None)

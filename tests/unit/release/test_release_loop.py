@@ -18,9 +18,16 @@ from cumulant.flows.alerting.alerts import deliver
 from cumulant.flows.ledger.schedule import tick
 from cumulant.flows.release import store
 from cumulant.flows.release.actions import abort
-from cumulant.flows.release.controller.external_servers import Outside
-from cumulant.flows.release.controller_process import Controllers, Lines, controller, once, run, where
-from cumulant.flows.release.start.start import begin_waiting, start_release
+from cumulant.flows.release.controller.external_servers import ExternalServers
+from cumulant.flows.release.controller_process import (
+    Controllers,
+    LogLines,
+    build_controller,
+    describe_progress,
+    run,
+    run_once,
+)
+from cumulant.flows.release.start.start import start_release, start_waiting_release
 from cumulant.flows.stack.desired_state import change_book, read_book
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -41,12 +48,12 @@ class World:
     def __init__(self, late, clock, one, other) -> None:
         self.late, self.clock, self.now, self.said = late, clock, 0.0, []
         self.arms = {CHAMPION: one, CANDIDATE: other}
-        outside = Outside(champion=one.url, candidate=other.url)
+        outside = ExternalServers(champion=one.url, candidate=other.url)
         start_release(late, principal=ADA, outside=outside, clock=clock)
         self.acting = self.controller()
 
     def controller(self):
-        return controller(self.late, self.said.append, clock=self.clock, steady=lambda: self.now)
+        return build_controller(self.late, self.said.append, clock=self.clock, steady=lambda: self.now)
 
     def second(self, *, failing=0.0):
         """Twenty requests, and a round of the controller."""
@@ -66,7 +73,7 @@ class World:
         self.now += 1
         self.clock.move(timedelta(seconds=1))
         self.acting.tick()
-        return store.need(self.late.journal(), "late")[0]
+        return store.read_required(self.late.journal(), "late")[0]
 
 
 SHORT = """
@@ -108,7 +115,7 @@ def test_a_candidate_of_another_shape_is_back_within_two_rounds(world):
     world.arms[CANDIDATE].outputs = [{"name": "other", "datatype": "FP64"}]
     assert world.second().status == "rolled_back"
     assert world.late.traffic().in_force("late").weight == 0
-    assert "another shape" in store.need(world.late.journal(), "late")[0].reason
+    assert "another shape" in store.read_required(world.late.journal(), "late")[0].reason
 
 
 def test_a_candidate_that_fails_is_back_within_seconds(world):
@@ -136,11 +143,11 @@ def test_an_unreachable_journal_stops_progress_and_not_the_process(world, monkey
 
     acting, journal = Controllers(late, said.append, settle=1), late.journal
     late.journal = gone
-    run(late, acting, asked, Lines(said.append))
+    run(late, acting, asked, LogLines(said.append))
     assert pauses[:6] == [1, 2, 4, 8, 16, 30]
     assert said == ["waits: the journal does not answer\n"], "said once"
     late.journal = journal
-    run(late, acting, lambda seconds, left=[3]: left.__setitem__(0, left[0] - 1) or left[0] < 0, Lines(said.append))
+    run(late, acting, lambda seconds, left=[3]: left.__setitem__(0, left[0] - 1) or left[0] < 0, LogLines(said.append))
     assert "on its way in canary 10%" in said[-1]
 
 
@@ -152,10 +159,10 @@ def test_for_a_scheduler_each_release_is_looked_at_once(world):
         def tick(self):
             return [world.second()]
 
-    before = store.need(world.late.journal(), "late")[0].seconds
-    found = once(world.late, Acting(), waited.append, lambda _: None)
-    assert [where(one) for one in found] == ["canary 10%: 60 requests"]
-    assert store.need(world.late.journal(), "late")[0].seconds > before
+    before = store.read_required(world.late.journal(), "late")[0].seconds
+    found = run_once(world.late, Acting(), waited.append, lambda _: None)
+    assert [describe_progress(one) for one in found] == ["canary 10%: 60 requests"]
+    assert store.read_required(world.late.journal(), "late")[0].seconds > before
     assert waited == [1, 1, 1], "a look is every 2 s, and the first second of a process has seen nothing"
 
 
@@ -164,7 +171,7 @@ def test_for_a_scheduler_nothing_is_done_where_another_controller_acts(world):
         def tick(self):
             return []
 
-    assert once(world.late, Acting(), lambda _: False, lambda _: None) == []
+    assert run_once(world.late, Acting(), lambda _: False, lambda _: None) == []
 
 
 def test_tick_looks_at_a_release_in_a_process_of_its_own(tmp_path):
@@ -186,7 +193,7 @@ def test_a_fault_of_the_controller_does_not_end_it(world):
         def tick(self):
             raise ZeroDivisionError("surprise")
 
-    run(world.late, Broken(), lambda seconds: rounds.append(1) or len(rounds) > 2, Lines(said.append))
+    run(world.late, Broken(), lambda seconds: rounds.append(1) or len(rounds) > 2, LogLines(said.append))
     assert "ZeroDivisionError: surprise" in said[0]
     assert len(rounds) == 3
 
@@ -199,22 +206,22 @@ def test_a_candidate_that_waits_begins_when_the_other_is_over(tmp_path, clock):
             store.write(transaction, None, now, expect=0)
             transaction.put(store.WAITING, "late", note)
         asked = []
-        assert begin_waiting(late, begin=lambda *words, **other: asked.append(words[1])) is None
+        assert start_waiting_release(late, begin=lambda *words, **other: asked.append(words[1])) is None
         assert asked == []
         with late.journal().transaction(actor=Actor("user:ada")) as transaction:
             store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=1)
-        begin_waiting(late, begin=lambda *words, **other: asked.append((words[1], other["principal"])))
+        start_waiting_release(late, begin=lambda *words, **other: asked.append((words[1], other["principal"])))
         assert asked == [("late/3", ADA)]
 
 
 def test_a_candidate_that_waits_for_a_release_keeps_the_approval_that_was_asked_for(world):
     asked = []
     with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
-        now, version = store.need(world.late.journal(), "late")
+        now, version = store.read_required(world.late.journal(), "late")
         store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
         note = {"uri": "late/7", "principal": msgspec.to_builtins(ADA), "approval": True}
         transaction.put(store.WAITING, "late", note)
-    begin_waiting(world.late, begin=lambda *_, **how: asked.append(how["approval"]))
+    start_waiting_release(world.late, begin=lambda *_, **how: asked.append(how["approval"]))
     assert asked == [True]
 
 
@@ -239,8 +246,8 @@ def superseded(tmp_path, clock, receiver, stack):
     one, two, three = (stack.enter_context(serving()) for _ in range(3))
     for other in (two, three):
         clock.sleep(5)
-        start_release(late, principal=ADA, outside=Outside(champion=one.url, candidate=other.url), clock=clock)
-    return late, store.past(late.journal(), "late")[0]
+        start_release(late, principal=ADA, outside=ExternalServers(champion=one.url, candidate=other.url), clock=clock)
+    return late, store.list_past(late.journal(), "late")[0]
 
 
 def told(late, receiver, clock):
@@ -261,7 +268,7 @@ def test_people_are_told_of_a_release_that_was_ended_and_begun_again_at_once(tmp
         late, old = superseded(tmp_path, clock, receiver, stack)
         second = abort(late, principal=ADA, reason="again", clock=clock)
         clock.sleep(5)
-        arms = Outside(champion=second.champion.version, candidate=second.candidate.version)
+        arms = ExternalServers(champion=second.champion.version, candidate=second.candidate.version)
         start_release(late, principal=ADA, outside=arms, clock=clock)
         assert told(late, receiver, clock) == [(old.id, "superseded"), (second.id, "rolled_back")]
 
@@ -269,7 +276,7 @@ def test_people_are_told_of_a_release_that_was_ended_and_begun_again_at_once(tmp
 def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world):
     said, pauses = [], []
     with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
-        now, version = store.need(world.late.journal(), "late")
+        now, version = store.read_required(world.late.journal(), "late")
         store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
         transaction.put(store.WAITING, "late", {"uri": "late/77", "principal": msgspec.to_builtins(ADA)})
 
@@ -277,7 +284,7 @@ def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world)
         pauses.append(seconds)
         return len(pauses) > 4
 
-    run(world.late, Controllers(world.late, said.append, settle=1), asked, Lines(said.append))
+    run(world.late, Controllers(world.late, said.append, settle=1), asked, LogLines(said.append))
     assert pauses == [1] * 5
     assert len([one for one in said if "does not begin" in one]) == 1
     assert world.late.journal().get(store.WAITING, "late") is None
@@ -292,7 +299,7 @@ def test_one_fault_does_not_blind_the_controller_for_long(world):
                 raise faults.pop(0)
             return []
 
-    run(world.late, Once(), lambda seconds: pauses.append(seconds) or len(pauses) > 4, Lines(lambda _: None))
+    run(world.late, Once(), lambda seconds: pauses.append(seconds) or len(pauses) > 4, LogLines(lambda _: None))
     assert pauses == [1, 2, 4, 1, 1]
 
 

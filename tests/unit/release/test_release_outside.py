@@ -10,9 +10,9 @@ from releases import MOMENT
 
 from cumulant.cli.release.release import _outside
 from cumulant.core.errors import EngineUnavailableError, UsageError
-from cumulant.flows.release.controller.evidence import shape
-from cumulant.flows.release.controller.external_servers import Outside, outside_arms
-from cumulant.flows.release.controller.http_probe import distrusted, fetched
+from cumulant.flows.release.controller.evidence import fetch_output_shape
+from cumulant.flows.release.controller.external_servers import ExternalServers, external_arms
+from cumulant.flows.release.controller.http_probe import fetch_json, find_certificate_fault
 from cumulant.flows.release.start.start import start_release
 from cumulant.ports.access import Principal
 from cumulant.release.state import wanted_routes
@@ -35,7 +35,7 @@ def made(tmp_path_factory):
 
 
 def begin(late, one, other, authority=None):
-    arms = Outside(champion=one.url, candidate=other.url, authority=authority)
+    arms = ExternalServers(champion=one.url, candidate=other.url, authority=authority)
     return start_release(late, principal=ADA, outside=arms, ready_within=0.1, clock=ManualClock(MOMENT)).release
 
 
@@ -45,9 +45,9 @@ def test_the_authority_is_kept_with_the_arms_up_to_the_promotion(tmp_path, made)
         release = begin(late, one, other, authority.file)
     routes = wanted_routes(release)
     assert [arm.authority for arm in routes.arms] == [authority.file] * 2
-    assert shape(release.candidate, "late") is None, "it says nothing of outputs, and is asked"
-    assert fetched(f"{one.url}/v2", seconds=5, authority=authority.file) == {"ready": True}
-    assert fetched(f"{one.url}/v2", seconds=5) is None
+    assert fetch_output_shape(release.candidate, "late") is None, "it says nothing of outputs, and is asked"
+    assert fetch_json(f"{one.url}/v2", seconds=5, authority=authority.file) == {"ready": True}
+    assert fetch_json(f"{one.url}/v2", seconds=5) is None
 
 
 def test_the_project_file_may_name_it(tmp_path, made):
@@ -57,7 +57,7 @@ def test_the_project_file_may_name_it(tmp_path, made):
     shutil.copy(authority.file, folder / "ca.pem")
     with project(folder, "release: {authority: ca.pem}\n", clock=ManualClock(MOMENT)) as late:
         assert begin(late, one, other).champion.authority == str(folder / "ca.pem")
-        plain = outside_arms(Outside(champion="http://a", candidate="http://b"), folder / "ca.pem")
+        plain = external_arms(ExternalServers(champion="http://a", candidate="http://b"), folder / "ca.pem")
         assert [arm.authority for arm in plain] == [None, None]
 
 
@@ -77,8 +77,8 @@ def test_what_cannot_be_verified_begins_no_release_and_says_why(tmp_path, made, 
 
 def test_a_server_that_is_down_is_not_said_to_be_untrusted(made):
     authority, _, one, _ = made
-    assert distrusted("https://127.0.0.1:9", seconds=1.0) == ""
-    assert distrusted(one.url, seconds=5.0, authority=authority.file) == ""
+    assert find_certificate_fault("https://127.0.0.1:9", seconds=1.0) == ""
+    assert find_certificate_fault(one.url, seconds=5.0, authority=authority.file) == ""
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_authorities_that_cannot_be_used(tmp_path, monkeypatch, urls, authority,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "junk.pem").write_text("no certificate")
     with pytest.raises(UsageError, match=says):
-        outside_arms(Outside(champion=urls[0], candidate=urls[1], authority=authority))
+        external_arms(ExternalServers(champion=urls[0], candidate=urls[1], authority=authority))
 
 
 def test_authorities_without_servers_of_others():

@@ -12,11 +12,17 @@ from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release import store
-from cumulant.flows.release.controller.rollback_outbox import Owed, owing, returns, settle, tell_event
-from cumulant.flows.release.controller.status_server import answer
+from cumulant.flows.release.controller.rollback_outbox import (
+    RollbackOutbox,
+    deliver_rollbacks,
+    emit_rollback,
+    list_rollbacks,
+    undelivered_rollbacks,
+)
+from cumulant.flows.release.controller.status_server import respond
 from cumulant.flows.release.rollback import roll_back
 from cumulant.flows.release.views import sentence, view
-from cumulant.flows.stack.desired_state import Return, change_book, read_book
+from cumulant.flows.stack.desired_state import Rollback, change_book, read_book
 from cumulant.ports.access import Principal
 from cumulant.release.decide import ended, start
 
@@ -54,17 +60,17 @@ def test_what_a_rollback_owes_is_told_when_journal_and_registry_answer_again(lat
     assert back.later
     assert back.missed == ("event: the disk is gone", "alias champion: MLflow does not answer")
     said = []
-    settle(late, said.append)
+    deliver_rollbacks(late, said.append)
     assert said.pop() == (
         "the rollback to version 1 is not told yet: event: the disk is gone; alias champion: MLflow does not answer"
     )
     journal_down.clear()
-    settle(late, said.append)
+    deliver_rollbacks(late, said.append)
     assert said.pop() == "the rollback to version 1 is not told yet: alias champion: MLflow does not answer"
     assert registry.resolve("late@champion").version == "2"
     registry_down.clear()
-    settle(late, said.append)
-    settle(late, said.append)
+    deliver_rollbacks(late, said.append)
+    deliver_rollbacks(late, said.append)
     assert said == ["the rollback to version 1 is told now: alias champion"], "once"
     assert registry.resolve("late@champion").version == "1"
     assert read_book(late.state, "late").returns == ()
@@ -77,10 +83,10 @@ def test_what_a_rollback_owes_is_told_when_journal_and_registry_answer_again(lat
 
 def test_a_rollback_whose_event_was_told_before_it_was_noted_is_told_once(late, clock):
     served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
-    one = Return(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("event",))
-    tell_event(late, "late", one)
+    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("event",))
+    emit_rollback(late, "late", one)
     change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
-    settle(late, lambda _: None)
+    deliver_rollbacks(late, lambda _: None)
     assert len(list(late.journal().events(kinds=("release.rolled_back",)))) == 1
 
 
@@ -90,24 +96,24 @@ def test_an_alias_that_came_late_does_not_undo_what_came_after_it(late, tmp_path
         register(registry, tmp_path / "servable", number)
     registry.alias("late", "champion", "3")
     served(late, "3", v1="http://127.0.0.1:1", v3="http://127.0.0.1:2")
-    one = Return(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("alias champion",))
+    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("alias champion",))
     change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
-    settle(late, lambda _: None)
+    deliver_rollbacks(late, lambda _: None)
     assert registry.resolve("late@champion").version == "3"
     assert read_book(late.state, "late").returns == ()
 
 
 def test_a_rollback_that_is_being_told_is_left_to_whoever_tells_it(late):
     served(late, "1", v1="http://127.0.0.1:1")
-    one = Return(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("event",))
+    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("event",))
     busy = msgspec.structs.replace(one, teller=this_process())
     change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(busy,)))
-    assert owing(late) == ()
+    assert undelivered_rollbacks(late) == ()
     gone = msgspec.structs.replace(one, teller=msgspec.structs.replace(this_process(), born="long ago"))
     change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(gone,)))
-    assert owing(late) == (gone,)
+    assert undelivered_rollbacks(late) == (gone,)
     now = [0.0]
-    acting = Owed(late, lambda _: None, steady=lambda: now[0])
+    acting = RollbackOutbox(late, lambda _: None, steady=lambda: now[0])
     acting.tick().join()
     assert [event.kind for event in late.journal().events()] == ["release.rolled_back"]
     change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
@@ -121,7 +127,7 @@ def test_a_damaged_book_is_told_and_stops_no_round(late):
     served(late, "1", v1="http://127.0.0.1:1")
     (late.state / "stack" / "book.json").write_text("{")
     said = []
-    Owed(late, said.append).tick().join()
+    RollbackOutbox(late, said.append).tick().join()
     assert "book.json cannot be read" in said[0]
 
 
@@ -135,13 +141,13 @@ def test_why_tells_of_a_rollback_after_the_promotion(late, clock):
     roll_back(late, "late", principal=ADA, reason="complaints", to="1", clock=clock)
     down.clear()
     said = "version 2 of late was promoted: shown; ada rolled it back to version 1 at 2026-05-01 01:00:00Z: complaints"
-    assert view(over, returns(late, "late")).sentence == said, "from the book, as the journal was not told yet"
-    settle(late, lambda _: None)
-    assert sentence(over, returns(late, "late")) == said
-    assert answer(late.journal(), "/v1/releases/r1")[1].sentence == said
-    assert answer(late.journal(), "/v1/releases/r1/verdict")[1]["sentence"] == said
+    assert view(over, list_rollbacks(late, "late")).sentence == said, "from the book, as the journal was not told yet"
+    deliver_rollbacks(late, lambda _: None)
+    assert sentence(over, list_rollbacks(late, "late")) == said
+    assert respond(late.journal(), "/v1/releases/r1")[1].sentence == said
+    assert respond(late.journal(), "/v1/releases/r1/verdict")[1]["sentence"] == said
     before = msgspec.structs.replace(over, begun=clock.now() + timedelta(seconds=1))
-    assert sentence(before, returns(late, "late")) == "version 2 of late was promoted: shown", "it was before"
+    assert sentence(before, list_rollbacks(late, "late")) == "version 2 of late was promoted: shown", "it was before"
     clock.sleep(60)
     roll_back(late, "late", principal=ADA, reason="it was right", to="2", clock=clock)
-    assert sentence(over, returns(late, "late")) == "version 2 of late was promoted: shown", "it came back"
+    assert sentence(over, list_rollbacks(late, "late")) == "version 2 of late was promoted: shown", "it came back"

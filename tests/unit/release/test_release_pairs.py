@@ -128,15 +128,15 @@ def test_means_of_blocks_are_those_of_the_pairs_in_each(pairs, seconds):
     for time, difference in pairs:
         by_block.setdefault(math.floor(time / 1e6 / seconds), []).append(difference)
     true = [float(np.mean(by_block[place])) for place in sorted(by_block)]
-    assert evidence_blocks.means(pairs, seconds).tolist() == pytest.approx(true, abs=1e-9)
+    assert evidence_blocks.block_means(pairs, seconds).tolist() == pytest.approx(true, abs=1e-9)
 
 
 def test_a_block_grows_until_the_differences_of_neighbours_are_nearly_uncorrelated():
     draw = np.random.default_rng(1)
     alone = draw.normal(size=400)
-    assert evidence_blocks.factor(alone) == 1
-    assert evidence_blocks.factor(np.repeat(draw.normal(size=100), 4) + 0.1 * alone) >= 4
-    assert evidence_blocks.factor(alone[:5]) is None, "too little to see"
+    assert evidence_blocks.block_factor(alone) == 1
+    assert evidence_blocks.block_factor(np.repeat(draw.normal(size=100), 4) + 0.1 * alone) >= 4
+    assert evidence_blocks.block_factor(alone[:5]) is None, "too little to see"
 
 
 class Earlier:
@@ -174,7 +174,9 @@ def test_earlier_pairs_of_the_champion_lengthen_the_block_of_quality(tmp_path, m
     assert evidence_blocks.looks_a_block(spec) == 2
     assert list(found) == ["quality"]
     assert found["quality"] >= 48 if longer else found["quality"] == 6
-    assert [text.split("evidence of ")[1][:7] for text in evidence_blocks.told(found, spec)] == ["quality"] * longer
+    assert [text.split("evidence of ")[1][:7] for text in evidence_blocks.longer_block_notes(found, spec)] == [
+        "quality"
+    ] * longer
 
 
 def test_a_first_release_has_the_declared_blocks(tmp_path, monkeypatch):
@@ -183,8 +185,8 @@ def test_a_first_release_has_the_declared_blocks(tmp_path, monkeypatch):
     spec = policy_with(look="10s", block="10s", metrics={"cost": own})
     found = evidence_blocks.looks_by_metric(SimpleNamespace(), spec, "1")
     assert found == {"cost": 6, "quality": 8640}, "without any earlier pair, a day of outcomes is one block"
-    (note,) = evidence_blocks.told(found, spec)
+    (note,) = evidence_blocks.longer_block_notes(found, spec)
     assert note.startswith("nothing says how long outcomes depend on each other, so that 1d of pairs are one block")
     declared = policy_with(look="10s", block="10s", metrics={"quality": MetricSpec(block="1m")})
     assert evidence_blocks.looks_by_metric(SimpleNamespace(), declared, "1") == {"quality": 6}
-    assert evidence_blocks.told({"quality": 6}, declared) == []
+    assert evidence_blocks.longer_block_notes({"quality": 6}, declared) == []

@@ -9,12 +9,12 @@ from scipy import stats
 
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Exchange
-from cumulant.flows.release.simulation.log_replay import LoggedCallers, logged
-from cumulant.flows.release.simulation.result import Ended, share_of, simulated, without_numbers
-from cumulant.flows.release.simulation.run import begins, longest, release_of
-from cumulant.flows.release.simulation.schedule import Moment, Scene
+from cumulant.flows.release.simulation.log_replay import LoggedCallers, read_logged_requests
+from cumulant.flows.release.simulation.result import SimulatedRelease, share_of, summarize_releases, without_numbers
+from cumulant.flows.release.simulation.run import draw_begin, longest_seconds, simulate_release
+from cumulant.flows.release.simulation.schedule import LookInterval, WorldSchedule
 from cumulant.flows.release.simulation.simulate import simulate
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import policy_of
 from cumulant.release.spec import ReleaseSpec
 
@@ -31,12 +31,14 @@ QUICK = {
 
 def world(**fields):
     """Without labels: of so few pairs as these steps have, a mean may be beyond its margin by chance."""
-    return msgspec.convert({"policy": QUICK, "traffic": {"requests_per_second": 100}, "quality": None, **fields}, World)
+    return msgspec.convert(
+        {"policy": QUICK, "traffic": {"requests_per_second": 100}, "quality": None, **fields}, ReleaseWorld
+    )
 
 
 def ends(found, count=4, seed=0):
     spec = policy_of(found, ReleaseSpec())
-    return [release_of(found, spec, one) for one in np.random.SeedSequence(seed).spawn(count)]
+    return [simulate_release(found, spec, one) for one in np.random.SeedSequence(seed).spawn(count)]
 
 
 def test_a_sound_candidate_goes_through_all_steps():
@@ -84,10 +86,10 @@ def test_a_release_that_is_not_over_in_time_is_cut_off():
 
 def test_the_longest_time_and_the_first_hour():
     rng = np.random.default_rng(0)
-    assert longest(world(traffic={"requests_per_second": 200}), 10) == 100_000
-    assert longest(world(traffic={"requests_per_second": 0.2}), 10) == 700_000
-    assert longest(world(traffic={"release_hours": 3}), 10) == 10_800
-    hours = [begins(world(traffic={"release_hours": [5, 9]}), rng) // 3600 for _ in range(50)]
+    assert longest_seconds(world(traffic={"requests_per_second": 200}), 10) == 100_000
+    assert longest_seconds(world(traffic={"requests_per_second": 0.2}), 10) == 700_000
+    assert longest_seconds(world(traffic={"release_hours": 3}), 10) == 10_800
+    hours = [draw_begin(world(traffic={"release_hours": [5, 9]}), rng) // 3600 for _ in range(50)]
     assert set(hours) == {5, 9}
 
 
@@ -119,10 +121,10 @@ class TestResult:
             ("broken_split", 10.0, "canary 50%", "the split is broken"),
         ]
         ended = [
-            Ended(end=end, seconds=seconds, stage=stage, reason=reason, requests=5)
+            SimulatedRelease(end=end, seconds=seconds, stage=stage, reason=reason, requests=5)
             for end, seconds, stage, reason in rows
         ]
-        found = simulated(ended, world="w", expect="sound", seed=1)
+        found = summarize_releases(ended, world="w", expect="sound", seed=1)
         assert (found.releases, found.promoted.count, found.rolled_back.count) == (13, 10, 2)
         assert (found.inconclusive.count, found.broken_split.count, found.requests) == (0, 1, 65)
         assert found.wrong == found.rolled_back
@@ -133,8 +135,8 @@ class TestResult:
         assert found.by_reason["rolled_back"] == {
             "errors became worse": 1, "the candidate failed N of its last N requests": 1,
         }  # fmt: skip
-        assert simulated(ended, world="w", expect="broken", seed=1).wrong == found.promoted
-        assert simulated(ended, world="w", expect="any", seed=1).wrong is None
+        assert summarize_releases(ended, world="w", expect="broken", seed=1).wrong == found.promoted
+        assert summarize_releases(ended, world="w", expect="any", seed=1).wrong is None
         json.dumps(msgspec.to_builtins(found), allow_nan=False)
 
     def test_reasons_lose_their_numbers(self):
@@ -161,24 +163,24 @@ def record(seconds=1500, bad=range(600, 660)):
 class TestLog:
     def test_it_holds_the_champions_requests_in_order(self):
         rows = [*record(), exchange(3, 0, arm="candidate"), exchange(3, 0, model="other")]
-        found = logged(reversed(rows), "m")
+        found = read_logged_requests(reversed(rows), "m")
         assert len(found.requests) == 15_000
         assert (np.diff(found.seconds) >= 0).all()
         assert found.requests.failed.mean() == pytest.approx(60 / 1500)
 
     def test_a_log_that_is_too_short_is_refused(self):
         with pytest.raises(UsageError, match="holds 100 s"):
-            logged(record(100), "m")
+            read_logged_requests(record(100), "m")
         with pytest.raises(UsageError, match="holds 0 s"):
-            logged([], "m")
+            read_logged_requests([], "m")
 
     def test_both_arms_are_drawn_in_blocks_and_keys_stick(self):
-        found, rows = world(), logged(record(), "m")
+        found, rows = world(), read_logged_requests(record(), "m")
         every = policy_of(found, ReleaseSpec()).steps
-        source = LoggedCallers(rows, found, Scene(found, every, 0.0), np.random.default_rng(0))
+        source = LoggedCallers(rows, found, WorldSchedule(found, every, 0.0), np.random.default_rng(0))
         arm, shares = {}, []
         for look in range(200):
-            moment = Moment(at=10.0 * look, seconds=10.0, step=every[-1], place=2, within=0.0, answering=0.0)
+            moment = LookInterval(at=10.0 * look, seconds=10.0, step=every[-1], place=2, within=0.0, answering=0.0)
             one = source.look(moment).requests
             for key, mine in zip(one.key.tolist(), one.candidate.tolist(), strict=True):
                 assert arm.setdefault(key, mine) == mine
@@ -191,16 +193,18 @@ class TestLog:
         assert (len(history), history.requests.sum(), history.bad[:, 0].sum()) == (150, 15_000, 600)
 
     def test_what_the_world_says_of_the_candidate_is_added(self):
-        rows = logged(record(bad=()), "m")
+        rows = read_logged_requests(record(bad=()), "m")
         found = world(errors={"champion": 0.01, "candidate": 0.31}, latency={"ratio": 2.0})
         every = policy_of(found, ReleaseSpec()).steps
-        source = LoggedCallers(rows, found, Scene(found, every, 0.0), np.random.default_rng(0))
-        moment = Moment(at=0.0, seconds=300.0, step=every[-1], place=2, within=0.0, answering=0.0)
+        source = LoggedCallers(rows, found, WorldSchedule(found, every, 0.0), np.random.default_rng(0))
+        moment = LookInterval(at=0.0, seconds=300.0, step=every[-1], place=2, within=0.0, answering=0.0)
         one = source.look(moment).requests
         assert not one.failed[~one.candidate].any()
         assert one.failed[one.candidate].mean() == pytest.approx(0.3, abs=0.05)
         assert one.micros[one.candidate].min() >= 2000 > one.micros[~one.candidate].max()
 
     def test_releases_on_a_log_end(self):
-        found = simulate(world(), ReleaseSpec(), log=logged(record(bad=()), "m"), releases=2, seed=1, processes=1)
+        found = simulate(
+            world(), ReleaseSpec(), log=read_logged_requests(record(bad=()), "m"), releases=2, seed=1, processes=1
+        )
         assert found.rolled_back.count == 0

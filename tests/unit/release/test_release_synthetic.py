@@ -10,12 +10,12 @@ import pytest
 from releases import policy_with
 
 from cumulant.flows.release.simulation.health import Pulses
-from cumulant.flows.release.simulation.labelled_past import evaluation
+from cumulant.flows.release.simulation.labelled_past import simulate_evaluation
 from cumulant.flows.release.simulation.quality import Mirror, labelled_losses
 from cumulant.flows.release.simulation.random_series import Days, Factors, Levels
-from cumulant.flows.release.simulation.requests import Arrived, Callers, KeyTable
-from cumulant.flows.release.simulation.schedule import Moment, Scene
-from cumulant.flows.release.simulation.world import Keys, Quality, World
+from cumulant.flows.release.simulation.requests import ArrivedRequests, SimulatedCallers, SimulatedKeys
+from cumulant.flows.release.simulation.schedule import LookInterval, WorldSchedule
+from cumulant.flows.release.simulation.world import Quality, ReleaseWorld, WorldKeys
 from cumulant.release.evidence.health import ArmPulse, Pulse
 from cumulant.release.evidence.look import Requests
 from cumulant.release.spec import CeilingSpec
@@ -25,15 +25,15 @@ SHADOW, AB, CANARY_10, CANARY_50, CANARY_95 = range(5)
 
 
 def world(**fields):
-    return msgspec.convert(fields, World)
+    return msgspec.convert(fields, ReleaseWorld)
 
 
 def moment(place, at=0.0, *, within=0.0, answering=None, seconds=10.0):
-    return Moment(at=at, seconds=seconds, step=STEPS[place], place=place, within=within, answering=answering)
+    return LookInterval(at=at, seconds=seconds, step=STEPS[place], place=place, within=within, answering=answering)
 
 
 def callers(found, seed=0, begins=0.0):
-    return Callers(found, Scene(found, STEPS, begins), np.random.default_rng(seed))
+    return SimulatedCallers(found, WorldSchedule(found, STEPS, begins), np.random.default_rng(seed))
 
 
 def looks(found, place, count=40, *, seed=0, **more):
@@ -90,8 +90,8 @@ class TestKeys:
             assert near(sum(found.values()) / 500, weight, 500)
 
     def test_activity_is_of_zipf_and_heavy_keys_have_their_share(self):
-        keys = msgspec.convert({"count": 50, "zipf": 1.5, "heavy": [{"share": 0.2}, {"share": 0.1}]}, Keys)
-        table = KeyTable(keys, np.random.default_rng(0))
+        keys = msgspec.convert({"count": 50, "zipf": 1.5, "heavy": [{"share": 0.2}, {"share": 0.1}]}, WorldKeys)
+        table = SimulatedKeys(keys, np.random.default_rng(0))
         counts = Counter(table.draw(np.random.default_rng(1), 100_000).tolist())
         weights = [rank**-1.5 for rank in range(1, 51)]
         wanted = [0.2, 0.1, *(0.7 * one / sum(weights) for one in weights)]
@@ -267,18 +267,18 @@ class TestHistory:
 class TestPairs:
     def test_answers_differ_as_said(self):
         found = world(scores={"disagreement": 0.2, "shift": 0.1})
-        pairs = Mirror(found, Scene(found, STEPS, 0), np.random.default_rng(0)).pairs(20_000)
+        pairs = Mirror(found, WorldSchedule(found, STEPS, 0), np.random.default_rng(0)).pairs(20_000)
         assert pairs.differs.mean() == pytest.approx(0.2, abs=0.01)
         assert (pairs.candidate - pairs.champion).mean() == pytest.approx(0.1, abs=0.002)
 
     def test_losses_come_with_their_labels(self):
         found = world(quality={"label_delay": "1h"})
-        mirror = Mirror(found, Scene(found, STEPS, 0), np.random.default_rng(0))
+        mirror = Mirror(found, WorldSchedule(found, STEPS, 0), np.random.default_rng(0))
         mirror.mirrored(10, 100.0)
         mirror.mirrored(5, 200.0)
         assert [len(mirror.losses(until)) for until in (3699.0, 3700.0, 3700.0, 5000.0)] == [0, 10, 0, 5]
         none = world(quality=None)
-        mirror = Mirror(none, Scene(none, STEPS, 0), np.random.default_rng(0))
+        mirror = Mirror(none, WorldSchedule(none, STEPS, 0), np.random.default_rng(0))
         mirror.mirrored(10, 0.0)
         assert len(mirror.losses(1e9)) == 0
 
@@ -293,7 +293,7 @@ class TestPairs:
 
     def test_rows_of_a_day_share_its_effect(self):
         found = world(quality={"day_sd": 1.0, "loss_sd": 0.01})
-        mirror = Mirror(found, Scene(found, STEPS, 86_000.0), np.random.default_rng(0))
+        mirror = Mirror(found, WorldSchedule(found, STEPS, 86_000.0), np.random.default_rng(0))
         for at, day in ((100.0, 0), (500.0, 1)):
             mirror.mirrored(50, at)
             losses = mirror.losses(at)
@@ -310,8 +310,8 @@ class TestPairs:
 class TestPast:
     def past(self, **fields):
         found = world(**fields)
-        mirror = Mirror(found, Scene(found, STEPS, 0.0), np.random.default_rng(0))
-        return evaluation(found, mirror, rng=np.random.default_rng(1)), mirror
+        mirror = Mirror(found, WorldSchedule(found, STEPS, 0.0), np.random.default_rng(0))
+        return simulate_evaluation(found, mirror, rng=np.random.default_rng(1)), mirror
 
     def test_it_is_of_the_same_world(self):
         found, mirror = self.past(
@@ -348,7 +348,7 @@ class TestPulses:
                 micros=np.ones(count),
                 key=rng.integers(0, keys, count).astype(np.uint64),
             )
-            arrived = Arrived(requests, rng.random(count) * seconds)
+            arrived = ArrivedRequests(requests, rng.random(count) * seconds)
             found = dict(pulses.of(arrived, seconds))
             kept += list(
                 zip(

@@ -23,12 +23,12 @@ from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.alerting import outbox
 from cumulant.flows.release import actions, release_queries, store
-from cumulant.flows.release.controller.effects import Effects, booked, promoted
-from cumulant.flows.release.controller.external_servers import Outside
-from cumulant.flows.release.controller.status_server import answer, opened
+from cumulant.flows.release.controller.effects import ReleaseEffects, apply_ended_release, with_champion
+from cumulant.flows.release.controller.external_servers import ExternalServers
+from cumulant.flows.release.controller.status_server import respond, serve_status
 from cumulant.flows.release.rollback import roll_back
 from cumulant.flows.release.start import start as starting
-from cumulant.flows.release.start.start import _asking, checked, start_release
+from cumulant.flows.release.start.start import _with_approval, check_policy, start_release
 from cumulant.flows.release.views import sentence, view
 from cumulant.flows.stack.desired_state import Book, change_book, read_book
 from cumulant.ports.access import Principal
@@ -55,13 +55,13 @@ def approval(**other):
 
 def test_a_release_of_servers_that_are_not_ours(late, clock):
     with serving() as one, serving() as other:
-        outside = Outside(champion=one.url + "/", candidate=other.url)
+        outside = ExternalServers(champion=one.url + "/", candidate=other.url)
         begun = start_release(late, principal=ADA, outside=outside, model="fraud", clock=clock)
     assert begun.release.model == "fraud"
     assert begun.release.candidate.endpoints == (other.url,)
     assert [step.stage for step in begun.release.steps] == ["ab", "canary", "canary", "canary"]
     assert "shadow is left out" in begun.notes[0]
-    assert store.need(late.journal(), "fraud")[0] == begun.release
+    assert store.read_required(late.journal(), "fraud")[0] == begun.release
     assert read_book(late.state, "fraud") == Book(model="fraud"), "the book is of our own servers"
 
 
@@ -69,26 +69,26 @@ def test_a_newer_one_supersedes_and_its_routes_are_above(late, clock):
     with serving() as one, serving() as other, serving() as third:
 
         def begin(candidate):
-            outside = Outside(champion=one.url, candidate=candidate)
+            outside = ExternalServers(champion=one.url, candidate=candidate)
             return start_release(late, principal=ADA, outside=outside, model="fraud", clock=clock).release
 
         first = begin(other.url)
         clock.sleep(5)
         second = begin(third.url)
-    past = release_queries.history(late, principal=ADA, model="fraud")
+    past = release_queries.release_history(late, principal=ADA, model="fraud")
     assert [one.status for one in past] == ["pending", "superseded"]
     assert past[1].id == first.id
     assert second.revision >= past[1].revision
-    assert store.need(late.journal(), "fraud")[0] == second
+    assert store.read_required(late.journal(), "fraud")[0] == second
 
 
 def test_a_version_that_is_on_its_way_does_not_begin_again(late, clock):
     with serving() as one, serving() as other:
-        outside = Outside(champion=one.url, candidate=other.url)
+        outside = ExternalServers(champion=one.url, candidate=other.url)
         first = start_release(late, principal=ADA, outside=outside, clock=clock).release
         with pytest.raises(LeaseHeldError, match=f"on its way already, in the release {first.id}"):
             start_release(late, principal=ADA, outside=outside, clock=clock)
-        assert store.need(late.journal(), "late")[0] == first, "nothing that it has shown is lost"
+        assert store.read_required(late.journal(), "late")[0] == first, "nothing that it has shown is lost"
         actions.abort(late, principal=ADA, reason="again", model="")
         again = start_release(late, principal=ADA, outside=outside, clock=clock).release
     assert again.id != first.id
@@ -104,12 +104,12 @@ def test_a_version_that_is_on_its_way_does_not_begin_again(late, clock):
 )
 def test_urls_that_cannot_be_compared(late, champion, candidate, says):
     with pytest.raises(UsageError, match=says):
-        start_release(late, principal=ADA, outside=Outside(champion=champion, candidate=candidate))
+        start_release(late, principal=ADA, outside=ExternalServers(champion=champion, candidate=candidate))
 
 
 def test_a_server_that_does_not_answer_begins_no_release(late):
     with serving() as one:
-        outside = Outside(champion=one.url, candidate="http://127.0.0.1:9")
+        outside = ExternalServers(champion=one.url, candidate="http://127.0.0.1:9")
         with pytest.raises(EngineUnavailableError, match="candidate's server"):
             start_release(late, principal=ADA, outside=outside, ready_within=0.1)
     assert store.read(late.journal(), "late") is None
@@ -119,19 +119,19 @@ def test_nothing_is_served_and_nothing_is_registered(late):
     with pytest.raises(NotFoundError, match="alias candidate"):
         start_release(late, principal=ADA)
     with pytest.raises(NotFoundError):
-        release_queries.current(late, principal=ADA)
+        release_queries.current_release(late, principal=ADA)
 
 
 def test_a_high_risk_needs_an_approval(tmp_path, clock):
     text = "model: {name: late, risk: high}\n"
     with pytest.raises(CumulantError, match="risk is high"), project(tmp_path, text, clock=clock) as found:
-        checked(found)
+        check_policy(found)
 
 
 def test_a_metric_s_function_must_be_there_before_the_release_begins(tmp_path, clock):
     text = "release: {metrics: {cost: {call: 'costs.py:mean', bounds: [0, 1]}}}\n"
     with project(tmp_path, text, clock=clock) as found, pytest.raises(UsageError, match=r"no file costs\.py"):
-        checked(found)
+        check_policy(found)
 
 
 def test_pause_resume_and_what_cannot_be_done(late):
@@ -173,12 +173,12 @@ def test_who_may_approve(late):
 
 
 def test_who_asks_for_anybody_takes_anybody_and_an_approval_that_is_declared_stays(late, tmp_path, clock):
-    asked = _asking(policy_with(stages=QUICK))
+    asked = _with_approval(policy_with(stages=QUICK))
     waits = all_shown(start(release(asked, author="user:ada")))
     put(late, msgspec.structs.replace(waits, status="awaiting_approval"))
     assert actions.approve(late, principal=Principal("user:ada")).status == "promoted"
     declared = policy_with(approval=ApprovalSpec(by=["risk"], before="canary"))
-    assert _asking(declared) == declared
+    assert _with_approval(declared) == declared
 
 
 def test_a_promotion_by_hand_needs_the_declared_approval(late):
@@ -215,7 +215,7 @@ def test_why_begins_with_a_sentence_also_for_one_of_the_past(late):
     assert release_queries.find_release(late, "", principal=ADA).id == "r2"
     with pytest.raises(NotFoundError, match="r3"):
         release_queries.find_release(late, "r3", principal=ADA)
-    assert [one.id for one in release_queries.history(late, principal=ADA)] == ["r2", "r1"]
+    assert [one.id for one in release_queries.release_history(late, principal=ADA)] == ["r2", "r1"]
     assert [one.state for one in view(over).stages] == ["ended here", "skipped", "skipped", "skipped", "skipped"]
 
 
@@ -227,7 +227,7 @@ def test_an_ended_release_is_kept_with_its_intervals_and_shown_as_at_its_end(lat
     shown = view(over)
     assert any(one.low is not None for one in shown.metrics)
     put(late, over)
-    row = release_queries.current(late, principal=ADA)
+    row = release_queries.current_release(late, principal=ADA)
     assert (view(row), row.memory, {len(board.state) for board in row.boards.values()}) == (shown, {}, {0})
     put(late, start(release(id="r2", begun=MOMENT + timedelta(hours=1))), before=row)
     assert view(release_queries.find_release(late, "r1", principal=ADA)) == shown
@@ -248,33 +248,33 @@ def test_a_release_whose_evidence_cannot_be_read_can_be_ended(late, test):
     board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0, state={"test": test, "step": 0})
     put(late, msgspec.structs.replace(start(release()), boards={"errors": board}))
     actions.abort(late, principal=ADA, reason="it was of an earlier version")
-    found = release_queries.current(late, principal=ADA)
+    found = release_queries.current_release(late, principal=ADA)
     assert found.status == "rolled_back"
     assert found.boards["errors"] == msgspec.structs.replace(board, state={})
 
 
 def test_the_verdict_over_http(late, tmp_path):
     put(late, start(release()))
-    found = answer(late.journal(), "/v1/releases/r1/verdict")[1]
+    found = respond(late.journal(), "/v1/releases/r1/verdict")[1]
     assert (found["status"], found["value"], found["over"]) == ("running", 0, False)
     put(late, ended(start(release()), "promoted", "fine", at=MOMENT))
-    assert answer(late.journal(), "/v1/releases/latest/verdict")[1]["value"] == 1
-    assert answer(late.journal(), "/v1/releases")[1][0].id == "r1"
+    assert respond(late.journal(), "/v1/releases/latest/verdict")[1]["value"] == 1
+    assert respond(late.journal(), "/v1/releases")[1][0].id == "r1"
     for path in ("/", "/v1/releases/r9", "/v1/releases/r1/other", "/v1/releases/r1/verdict/x", "/%2e%2e"):
-        assert answer(late.journal(), path)[0] == 404
-    from cumulant.flows.release.controller.http_probe import fetched
+        assert respond(late.journal(), path)[0] == 404
+    from cumulant.flows.release.controller.http_probe import fetch_json
 
-    with opened(tmp_path / "stack", late.journal) as url:
+    with serve_status(tmp_path / "stack", late.journal) as url:
         told = msgspec.json.decode((tmp_path / "stack" / "controller.json").read_bytes())
         assert told["url"] == url
-        assert fetched(f"{url}/v1/releases/r1", seconds=5)["status"] == "promoted"
+        assert fetch_json(f"{url}/v1/releases/r1", seconds=5)["status"] == "promoted"
         with urllib.request.urlopen(f"{url}/metrics", timeout=30) as answered:
             assert b'cumulant_alerts_firing{level="critical"} 0' in answered.read()
     assert not (tmp_path / "stack" / "controller.json").exists()
 
 
 def effects(found, clock, said, receivers=()):
-    return Effects(
+    return ReleaseEffects(
         found.state, registry=found.registry, journal=found.journal(), traffic=found.traffic(),
         receivers=receivers, clock=clock, actor=Actor("service:c"), report=said.append,
     )  # fmt: skip
@@ -284,11 +284,11 @@ def test_a_promotion_in_the_book_is_made_once(late, clock):
     book = served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
     book = msgspec.structs.replace(book, candidate="2")
     over = ended(start(release()), "promoted", "", at=MOMENT)
-    after = booked(book, over, MOMENT)
+    after = apply_ended_release(book, over, MOMENT)
     assert (after.champion, after.candidate, after.former) == ("2", None, ("1",))
     assert after.versions["1"].warm_until == MOMENT + timedelta(hours=24)
-    assert booked(after, over, MOMENT + timedelta(hours=9)) == after
-    back = booked(book, ended(start(release()), "rolled_back", "", at=MOMENT), MOMENT)
+    assert apply_ended_release(after, over, MOMENT + timedelta(hours=9)) == after
+    back = apply_ended_release(book, ended(start(release()), "rolled_back", "", at=MOMENT), MOMENT)
     assert (back.champion, back.candidate, back.former) == ("1", None, ())
     assert back.versions["2"].warm_until is not None, "kept to be looked into"
 
@@ -402,7 +402,7 @@ def test_rollback_to_a_candidate_that_never_answered_a_caller_is_refused(late, c
 
     def released(book):
         book = msgspec.structs.replace(book, versions={**book.versions, "3": third})
-        return msgspec.structs.replace(promoted(book, "2", None), candidate=None if over else "3")
+        return msgspec.structs.replace(with_champion(book, "2", None), candidate=None if over else "3")
 
     book, traffic = change_book(late.state, "late", released), late.traffic()
     shadow = {} if over else {"candidate": book.arm("3", "candidate"), "mirror": 100.0}
@@ -447,12 +447,12 @@ def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late
             lambda *_: ModelVersion(name="late", version="3", uri="models:/late/3", run_id=None, created=MOMENT),
         )
         monkeypatch.setattr(starting, "adopt", lambda *_, **__: None)
-        monkeypatch.setattr(starting, "author_of", lambda *_: "")
+        monkeypatch.setattr(starting, "find_author", lambda *_: "")
         up = []
-        real = starting.becomes_ready
+        real = starting.wait_until_ready
         monkeypatch.setattr(
             starting,
-            "becomes_ready",
+            "wait_until_ready",
             lambda *words, **other: up.append(read_book(late.state, "late").running(MOMENT)) or real(*words, **other),
         )
         start_release(late, "late/3", principal=ADA, clock=clock)
@@ -471,5 +471,5 @@ def test_a_candidate_waits_where_the_champion_would_know_less(late, clock, monke
     begun = start_release(late, "late/3", principal=ADA, clock=clock)
     assert (asked, begun.release, begun.waits_for) == (["1"], None, "r1")
     assert "stored features of older data" in begun.notes[0]
-    assert release_queries.current(late, principal=ADA).status == "running"
+    assert release_queries.current_release(late, principal=ADA).status == "running"
     assert late.journal().get(store.WAITING, "late").value["uri"] == "late/3"

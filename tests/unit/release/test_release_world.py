@@ -10,10 +10,10 @@ import pytest
 from releases import policy_with
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.flows.release.simulation.world import Quality, World
+from cumulant.flows.release.simulation.world import Quality, ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import (
     DEFAULT,
-    bundled,
+    bundled_worlds,
     first_step,
     parse_world,
     policy_of,
@@ -53,7 +53,7 @@ def test_every_field_is_read_and_fits_the_schema():
     found = world(**FULL)
     assert msgspec.to_builtins(found)["keys"]["heavy"][0] == {"share": 0.2, "errors": 0.3, "latency_ratio": 2.0}
     jsonschema.Draft202012Validator(SCHEMA).validate(FULL)
-    assert set(SCHEMA["properties"]) == set(FULL) == set(World.__struct_fields__)
+    assert set(SCHEMA["properties"]) == set(FULL) == set(ReleaseWorld.__struct_fields__)
 
 
 def test_each_key_of_the_schema_is_described_and_no_other_is_allowed():
@@ -145,8 +145,8 @@ def test_a_policy_that_cannot_be_followed_is_refused():
 
 
 def test_bundled_worlds_are_valid_described_and_can_be_followed():
-    assert DEFAULT in bundled()
-    for name in bundled():
+    assert DEFAULT in bundled_worlds()
+    for name in bundled_worlds():
         found = read_world(name)
         text = (files("cumulant.datasets") / "worlds" / f"{name}.json").read_text()
         jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(text))
@@ -162,7 +162,7 @@ def test_a_name_that_is_nothing_lists_what_there_is(tmp_path, monkeypatch):
     assert raised.value.hint == 'did you mean "sound"?'
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sound").write_text('{"expect": "any"}')
-    assert read_world("sound") == World(expect="any")  # a file goes before a name
+    assert read_world("sound") == ReleaseWorld(expect="any")  # a file goes before a name
 
 
 def test_what_is_left_out_is_a_sound_candidate():

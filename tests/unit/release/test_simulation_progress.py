@@ -4,7 +4,7 @@ import msgspec
 
 from cumulant.flows.release.simulation.progress import SimulationProgress
 from cumulant.flows.release.simulation.simulate import simulate
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.release.spec import ReleaseSpec
 
 BROKEN = {"traffic": {"requests_per_second": 50}, "errors": {"champion": 0.001, "candidate": 0.5}, "quality": None}
@@ -43,7 +43,7 @@ def test_little_time_is_not_worth_an_estimate() -> None:
 
 
 def test_a_simulation_reports_each_release_whatever_the_processes() -> None:
-    world = msgspec.convert(BROKEN, World)
+    world = msgspec.convert(BROKEN, ReleaseWorld)
     shares: dict[int, list[float | None]] = {1: [], 2: []}
 
     def simulated(processes):

@@ -11,7 +11,7 @@ from serving_models import call, servable
 
 from cumulant.core.errors import RequestError
 from cumulant.core.servable import Reasons
-from cumulant.flows.serving.batch.batch_model import in_folder
+from cumulant.flows.serving.batch.batch_model import load_folder
 from cumulant.flows.serving.batch.flow import BatchRequest, predict_file
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
@@ -36,7 +36,7 @@ def answered(model, out, reasons, *, part_rows=9):
     given = out.parent / "rows.jsonl"
     given.write_text("\n".join(map(json.dumps, ROWS)))
     request = BatchRequest(input=str(given), output=out, part_rows=part_rows, threads=2)
-    return predict_file(in_folder(model, [], reasons), request)
+    return predict_file(load_folder(model, [], reasons), request)
 
 
 def served(folder, count):
@@ -85,25 +85,27 @@ def test_answers_are_the_same_with_and_without_and_another_number_starts_over(tm
     answered(folders["binary"], tmp_path / "with.parquet", 1)
     without = pl.read_parquet(tmp_path / "without.parquet")
     assert pl.read_parquet(tmp_path / "with.parquet").drop("reasons").equals(without)
-    one, two = (in_folder(folders["binary"], [], count).identity for count in (1, 2))
+    one, two = (load_folder(folders["binary"], [], count).identity for count in (1, 2))
     assert one != two
 
 
 @pytest.mark.parametrize("count", [5, -1])
 def test_more_than_there_are_features(folders, count):
     with pytest.raises(RequestError, match="whole number from 0 to 4"):
-        in_folder(folders["binary"], [], count)
+        load_folder(folders["binary"], [], count)
 
 
 def test_models_without_reasons(tmp_path, folders):
     for folder in (servable(tmp_path / "plain"), scale(tmp_path / "graph")):
         with pytest.raises(RequestError, match="gives no reasons") as caught:
-            in_folder(folder, [], 1)
+            load_folder(folder, [], 1)
         assert "packaged from elsewhere" in caught.value.hint
 
 
 def test_a_field_that_the_model_reads_may_be_kept(tmp_path, folders):
     given = tmp_path / "rows.jsonl"
     given.write_text("\n".join(map(json.dumps, ROWS)))
-    predict_file(in_folder(folders["binary"], ["distance"]), BatchRequest(input=str(given), output=tmp_path / "o.csv"))
+    predict_file(
+        load_folder(folders["binary"], ["distance"]), BatchRequest(input=str(given), output=tmp_path / "o.csv")
+    )
     assert pl.read_csv(tmp_path / "o.csv").columns == ["sched_dep", "distance", "prediction", "probability"]

@@ -13,15 +13,15 @@ from test_serving_recording import serving
 
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.flows.replay.replay_progress import Asked, begin, keep
-from cumulant.flows.replay.replay_rows import Call, Told
+from cumulant.flows.replay.replay_progress import ReplayRequest, load_or_begin, write_state
+from cumulant.flows.replay.replay_rows import KnownLabel, ReplayCall
 from cumulant.flows.replay.sending import Sender
 from cumulant.ports.traffic import Opening
 from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.testing.gateways import running as gateway
 from cumulant.testing.gateways import wait_for
 
-ASKED = Asked(model="flight-late", since=0, until=10)
+ASKED = ReplayRequest(model="flight-late", since=0, until=10)
 BROKEN = 2
 
 
@@ -32,19 +32,19 @@ class Period:
 
     def calls(self, skip=0):
         for number in range(skip, 6):
-            yield Call(number, number, json.dumps({"x": 1} if number == BROKEN else ROW).encode())
+            yield ReplayCall(number, number, json.dumps({"x": 1} if number == BROKEN else ROW).encode())
 
-    def told(self, skip=0):
+    def labels_from(self, skip=0):
         for number in range(skip, 6):
-            yield Told(number, number, {"late": True})
+            yield KnownLabel(number, number, {"late": True})
 
 
 def send(url, state, until=None):
     """Send the period, up to `until` answers; the number of posted labels."""
     seen = []
     sender = Sender(
-        Period(), begin(state, ASKED, again=False), url=url, speed=1.0, concurrency=4, timeout=30.0,
-        ended=lambda: until is not None and len(seen) >= until, seen=seen.append, note=lambda one: keep(state, one),
+        Period(), load_or_begin(state, ASKED, again=False), url=url, speed=1.0, concurrency=4, timeout=30.0,
+        ended=lambda: until is not None and len(seen) >= until, seen=seen.append, note=lambda one: write_state(state, one),
         moving=lambda _: None,
     )  # fmt: skip
     asyncio.run(sender.run(ASKED.until))

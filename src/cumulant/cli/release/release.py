@@ -15,9 +15,9 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.release.controller.external_servers import Outside
-    from cumulant.flows.release.plan.release_plan import Plan
-    from cumulant.flows.release.start.start import Begun
+    from cumulant.flows.release.controller.external_servers import ExternalServers
+    from cumulant.flows.release.plan.release_plan import ReleasePlan
+    from cumulant.flows.release.start.start import ReleaseStart
     from cumulant.release.state import Release
 
 app = application(
@@ -108,14 +108,14 @@ def start(
 @command(app, action="release.show", examples=["cumulant release status", "cumulant release status --json"])
 def status(call: Invocation, name: Name = "") -> None:
     """Show where the release is, what each metric has shown, and what is still needed."""
-    from cumulant.flows.release.controller.rollback_outbox import returns
-    from cumulant.flows.release.release_queries import current, waiting
+    from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
+    from cumulant.flows.release.release_queries import current_release, waiting_candidate
     from cumulant.flows.release.views import view
 
     with call.project() as project:
-        release = current(project, principal=project.principal(), model=name)
-        status_view = view(release, returns(project, release.model))
-        waits = waiting(project)
+        release = current_release(project, principal=project.principal(), model=name)
+        status_view = view(release, list_rollbacks(project, release.model))
+        waits = waiting_candidate(project)
 
     def text(console: Console) -> None:
         from cumulant.cli.release.release_page import page
@@ -131,10 +131,10 @@ def watch(call: Invocation, name: Name = "") -> None:
 
     With --json: one document a line, at each change.
     """
-    from cumulant.flows.release.release_queries import current
+    from cumulant.flows.release.release_queries import current_release
 
     with call.project() as project:
-        release = current(project, principal=project.principal(), model=name)
+        release = current_release(project, principal=project.principal(), model=name)
         last = follow(call, project, release.model, release.id)
     if last.status != "promoted":
         raise typer.Exit(1)
@@ -215,13 +215,13 @@ def why(
     name: Name = "",
 ) -> None:
     """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
-    from cumulant.flows.release.controller.rollback_outbox import returns
+    from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
     from cumulant.flows.release.release_queries import find_release
     from cumulant.flows.release.views import view
 
     with call.project() as project:
         release_ = find_release(project, release, principal=project.principal(), model=name)
-        explained = view(release_, returns(project, release_.model))
+        explained = view(release_, list_rollbacks(project, release_.model))
 
     def text(console: Console) -> None:
         from cumulant.cli.release.release_page import page
@@ -242,7 +242,9 @@ def history(call: Invocation, name: Name = "") -> None:
     from cumulant.flows.release.views import view
 
     with call.project() as project:
-        releases = [view(item) for item in release_queries.history(project, principal=project.principal(), model=name)]
+        releases = [
+            view(item) for item in release_queries.release_history(project, principal=project.principal(), model=name)
+        ]
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -287,8 +289,8 @@ declare_simulate(app)
 
 def _outside(
     model: str, champion: str | None, candidate: str | None, *, name: str, authority: str | None
-) -> Outside | None:
-    from cumulant.flows.release.controller.external_servers import Outside
+) -> ExternalServers | None:
+    from cumulant.flows.release.controller.external_servers import ExternalServers
 
     if champion is None and candidate is None:
         if authority:
@@ -311,17 +313,17 @@ def _outside(
         raise UsageError(
             "the candidate is given twice: as a version and by --candidate-url", subject=model, hint="leave one out"
         )
-    return Outside(champion=champion, candidate=candidate, authority=authority)
+    return ExternalServers(champion=champion, candidate=candidate, authority=authority)
 
 
-def _begun_document(begun: Begun) -> dict[str, object]:
+def _begun_document(begun: ReleaseStart) -> dict[str, object]:
     from cumulant.flows.release.views import view
 
     shown = None if begun.release is None else view(begun.release)
     return {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
 
 
-def _show_begun(console: Console, begun: Begun) -> None:
+def _show_begun(console: Console, begun: ReleaseStart) -> None:
     from cumulant.flows.reports.terminal import clean, warn
 
     warn(console, begun.notes)
@@ -358,7 +360,7 @@ def _finish(call: Invocation, last: Release) -> None:
         raise typer.Exit(1)
 
 
-def _show_plan(console: Console, plan: Plan) -> None:
+def _show_plan(console: Console, plan: ReleasePlan) -> None:
     from cumulant.cli.release.release_plan import show
 
     show(console, plan)

@@ -10,10 +10,10 @@ from cumulant.release.wording import format_value, rounded, span
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.release.plan.release_plan import Plan, Power, StagePlan
+    from cumulant.flows.release.plan.release_plan import MetricPower, ReleasePlan, StagePlan
 
 
-def show(console: Console, plan: Plan) -> None:
+def show(console: Console, plan: ReleasePlan) -> None:
     """A sentence, a table of stages, what cannot be decided, and what to do."""
     from rich.text import Text
 
@@ -49,7 +49,7 @@ def show(console: Console, plan: Plan) -> None:
             console.print(f"  {clean(text)}", soft_wrap=True)
 
 
-def _sentence(plan: Plan) -> str:
+def _sentence(plan: ReleasePlan) -> str:
     if plan.seconds is None or plan.requests_needed is None:
         return "such a release would end as inconclusive: the evidence for a promotion does not come in time"
     text, needed = "a candidate that is no worse is promoted after", f"{plan.requests_needed:,.0f} requests"
@@ -59,7 +59,7 @@ def _sentence(plan: Plan) -> str:
     return f"{text} {needed}, at the earliest: {span(plan.seconds)} while requests come as in the last {observed}"
 
 
-def _traffic(plan: Plan) -> str:
+def _traffic(plan: ReleasePlan) -> str:
     day = "" if plan.requests_a_day is None else f" ({plan.requests_a_day:,.0f} a day)"
     return f"at {rounded(plan.requests)} requests a second{day}, {plan.source}"
 
@@ -79,7 +79,7 @@ def _row(stage: StagePlan) -> tuple[object, ...]:
     )
 
 
-def _harm(power: Power | None) -> str:
+def _harm(power: MetricPower | None) -> str:
     if power is None:
         return "–"
     short, long = (f"{factor:g}x" if factor else "not even 10x" for factor in (power.harm_shortest, power.harm_longest))
@@ -93,6 +93,6 @@ def _fine(stage: StagePlan) -> str:
     return "not in time" if None in times else span(max(seconds for seconds in times if seconds is not None))
 
 
-def _quality(plan: Plan) -> str:
+def _quality(plan: ReleasePlan) -> str:
     text = f"quality: about {plan.quality_pairs:,.0f} mirrored requests with labels show that it is within its margin"
     return text + ("" if plan.quality_seconds is None else f", which come in {span(plan.quality_seconds)}")

@@ -12,7 +12,7 @@ from cumulant.cli.invocation import Invocation
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.release.simulation.result import Share, Simulated
+    from cumulant.flows.release.simulation.result import Share, SimulationResult
 
 
 def declare(app: typer.Typer) -> None:
@@ -69,7 +69,7 @@ def _simulate(
     call.answer(result, lambda console: _show(console, result))
 
 
-def _show(console: Console, result: Simulated) -> None:
+def _show(console: Console, result: SimulationResult) -> None:
     from cumulant.flows.release.simulation.result import ENDS
     from cumulant.flows.reports.terminal import clean, table
     from cumulant.release.wording import span
@@ -103,7 +103,7 @@ def _show(console: Console, result: Simulated) -> None:
     console.print(f"seed {result.seed}; {result.requests:,} requests", style="dim")
 
 
-def _expected(result: Simulated) -> str:
+def _expected(result: SimulationResult) -> str:
     words = {
         "sound": "no worse (a rollback is wrong)",
         "broken": "worse than is accepted (a promotion is wrong)",

@@ -58,7 +58,7 @@ def _changes(project: Project, model: str, identity: str) -> Iterator[Release]:
     from cumulant.flows.release import store
 
     while True:
-        release = next((other for other in store.every(project.journal(), model) if other.id == identity), None)
+        release = next((other for other in store.list_releases(project.journal(), model) if other.id == identity), None)
         if release is not None:
             yield release
             if release.over:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.serving.batch.flow import BatchRequest, Summary
-    from cumulant.flows.serving.server_client import Server
+    from cumulant.flows.serving.server_client import RemoteServer
 
 app = application("predict", "Answers for rows.")
 
@@ -124,18 +124,18 @@ def _to_file(
     reasons: int | None,
 ) -> None:
     from cumulant.core.units import moment
-    from cumulant.flows.serving.batch.batch_model import in_folder, registered
+    from cumulant.flows.serving.batch.batch_model import load_folder, open_registered
     from cumulant.flows.serving.batch.flow import predict_file
 
     if model and Path(model).is_dir():
         if as_of is not None:
             raise UsageError("a servable's folder has no history", hint="leave out --as-of")
         with call.progress("predict") as progress:
-            summary = predict_file(in_folder(Path(model), keep, reasons), request, progress=progress)
+            summary = predict_file(load_folder(Path(model), keep, reasons), request, progress=progress)
     else:
         check_named(call, model)
         with call.project() as project, call.progress("predict") as progress:
-            opened = registered(
+            opened = open_registered(
                 project,
                 model or project.name,
                 principal=project.principal(),
@@ -165,26 +165,26 @@ def _show(console: Console, summary: Summary) -> None:
     console.print(details, style="dim")
 
 
-def _server(url: str, token_file: Path | None) -> Server:
-    from cumulant.flows.serving.server_client import Server
+def _server(url: str, token_file: Path | None) -> RemoteServer:
+    from cumulant.flows.serving.server_client import RemoteServer
     from cumulant.serving.access_token import read_token
 
-    return Server(url, read_token(token_file, os.environ, least=1))
+    return RemoteServer(url, read_token(token_file, os.environ, least=1))
 
 
 def _answers(
-    call: Invocation, source: str, model: str, *, server: Server | None, as_of: str | None, warnings: list[str]
+    call: Invocation, source: str, model: str, *, server: RemoteServer | None, as_of: str | None, warnings: list[str]
 ) -> pl.DataFrame:
     """The answers; `warnings` gets what a person should know of rows that are answered here."""
     from cumulant.core.units import moment
     from cumulant.flows.serving.predict import predict as flow
-    from cumulant.flows.serving.server_client import ask
+    from cumulant.flows.serving.server_client import query_server
 
     if server is not None and not in_project(call):
         if as_of is not None:
             raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
         with call.progress("predict") as progress:
-            return ask(server, model, Path(source), progress=progress)
+            return query_server(server, model, Path(source), progress=progress)
     check_named(call, model)
     with call.project() as project, call.progress("predict") as progress:
         return flow(
@@ -201,7 +201,14 @@ def _answers(
 
 
 def _in_memory(
-    call: Invocation, source: str, model: str, *, server: Server | None, as_of: str | None, out: Path | None, rows: int
+    call: Invocation,
+    source: str,
+    model: str,
+    *,
+    server: RemoteServer | None,
+    as_of: str | None,
+    out: Path | None,
+    rows: int,
 ) -> None:
     warnings: list[str] = []
     answers = _answers(call, source, model, server=server, as_of=as_of, warnings=warnings)

@@ -21,7 +21,7 @@ def ps(call: Invocation) -> None:
 
     with call.project() as project:
         status = lifecycle.ps(project, principal=project.principal())
-        shares = {} if status is None else lifecycle.shares(project)
+        shares = {} if status is None else lifecycle.traffic_shares(project)
 
     def text(console: Console) -> None:
         if status is None:

@@ -13,7 +13,7 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.replay.replay import Replayed
+    from cumulant.flows.replay.replay import ReplayResult
 
 app = application("replay", "A past period again, as requests and labels.")
 
@@ -90,7 +90,7 @@ def speed_of(text: str) -> float:
     return factor
 
 
-def _show(console: Console, replayed: Replayed) -> None:
+def _show(console: Console, replayed: ReplayResult) -> None:
     from cumulant.flows.reports.terminal import pairs
     from cumulant.flows.reports.wording import duration
 

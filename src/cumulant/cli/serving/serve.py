@@ -26,7 +26,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUs
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.serving.serve import Running, Service
+    from cumulant.flows.serving.serve import PreparedService, RunningServer
 
 app = application("serve", "Answer requests over HTTP.")
 
@@ -84,7 +84,7 @@ def serve(
 
     Stored features are brought up to date first. With --json, the document is printed when the server answers.
     """
-    from cumulant.flows.serving.serve import command, folders_command, note
+    from cumulant.flows.serving.serve import folders_command, note, server_command
 
     given |= {"parent": os.getpid()}
     if models and all(Path(folder).is_dir() for folder in models):
@@ -98,7 +98,7 @@ def serve(
     declared_host, _, declared_port = service.settings.http.rpartition(":")
     place = http or f"{host or declared_host}:{declared_port if port is None else port}"
     started = _Start(
-        lambda ready: command(service, http=place, given=given, ready=ready),
+        lambda ready: server_command(service, http=place, given=given, ready=ready),
         lambda pid: note(service, pid),
         salt=service.salt if given["salt_file"] is None else None,
     )
@@ -123,7 +123,7 @@ def _only(models: list[str] | None) -> str:
     return models[0] if models else ""
 
 
-def _prepared(call: Invocation, model: str, as_of: str | None) -> Service:
+def _prepared(call: Invocation, model: str, as_of: str | None) -> PreparedService:
     from cumulant.core.units import moment
     from cumulant.flows.serving.serve import prepare_service
 
@@ -145,8 +145,8 @@ class _Start(NamedTuple):
 def _stay(
     call: Invocation,
     start: _Start,
-    document: Callable[[Running], dict[str, object]],
-    show: Callable[[Console, Running], None],
+    document: Callable[[RunningServer], dict[str, object]],
+    show: Callable[[Console, RunningServer], None],
 ) -> None:
     """Start a server, say where it is, and stay until it ends."""
     with _child(start) as (process, running):
@@ -164,7 +164,7 @@ def _stay(
 
 
 @contextmanager
-def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], Running]]:
+def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], RunningServer]]:
     from cumulant.flows.serving.serve import await_ready
     from cumulant.flows.serving.spawning import spawn
 
@@ -231,7 +231,7 @@ class _Echo:
                 self._lines.append(text)
 
 
-def _show_folders(console: Console, running: Running) -> None:
+def _show_folders(console: Console, running: RunningServer) -> None:
     from cumulant.flows.reports.terminal import clean
 
     served = ", ".join(clean(f"{name} version {version}") for name, version in running.models)
@@ -242,7 +242,7 @@ def _show_folders(console: Console, running: Running) -> None:
     console.file.flush()
 
 
-def _show(console: Console, service: Service, running: Running) -> None:
+def _show(console: Console, service: PreparedService, running: RunningServer) -> None:
     from cumulant.flows.reports.request_example import curl
     from cumulant.flows.reports.terminal import cell, clean
     from cumulant.servable.folder import load_servable

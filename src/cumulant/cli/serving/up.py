@@ -19,7 +19,7 @@ from cumulant.core.errors import EngineUnavailableError, UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.stack.lifecycle import Up
+    from cumulant.flows.stack.lifecycle import StartedStack
 
 app = application("up", "Serve the champion behind a gateway.")
 
@@ -111,7 +111,7 @@ def _restart(call: Invocation) -> None:
     call.answer(document(done.status) | {"notes": done.notes}, text)
 
 
-def _show(console: Console, started: Up, detached: bool) -> None:
+def _show(console: Console, started: StartedStack, detached: bool) -> None:
     from cumulant.cli.serving.stack_table import table
 
     for note in started.notes:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.progress import Progress
     from cumulant.core.servable import Candidate, GraphServable, Servable
-    from cumulant.flows.packaging.package_model import Packaged
+    from cumulant.flows.packaging.package_model import PackagedModel
     from cumulant.project.project import Project
 
 app = application("package", "A servable from a model that was made elsewhere.")
@@ -181,17 +181,17 @@ class _Imaging:
                 hint = "add --image REF or --dockerfile DIR"
                 raise UsageError("--base and --tool are of an image, and so is --options", hint=hint)
             return
-        from cumulant.flows.packaging.image.build import found_tool
-        from cumulant.flows.packaging.image.build_context import DEFAULT_BASE, check_folder, checked_reference
-        from cumulant.flows.packaging.image.dockerfile import serving
+        from cumulant.flows.packaging.image.build import find_tool
+        from cumulant.flows.packaging.image.build_context import DEFAULT_BASE, check_folder, check_reference
+        from cumulant.flows.packaging.image.dockerfile import parse_server_options
 
-        self._serving = serving(options or "")
-        self._base = checked_reference(base or DEFAULT_BASE, "base image")
+        self._serving = parse_server_options(options or "")
+        self._base = check_reference(base or DEFAULT_BASE, "base image")
         if dockerfile is not None:
             check_folder(dockerfile)
         if image is not None:
-            checked_reference(image, "image")
-            self._tool = found_tool(tool)
+            check_reference(image, "image")
+            self._tool = find_tool(tool)
 
     def build(self, folder: Path, progress: Progress, servable: Servable | GraphServable) -> dict[str, Any]:
         """Write the folder and build the image, as asked; returns their part of the command's document."""
@@ -201,7 +201,7 @@ class _Imaging:
 
         from cumulant.flows.packaging.image.build import build_image
         from cumulant.flows.packaging.image.build_context import write_context
-        from cumulant.flows.packaging.image.run_command import running
+        from cumulant.flows.packaging.image.run_command import build_run_command
 
         with TemporaryDirectory() as scratch:
             path = write_context(
@@ -211,7 +211,7 @@ class _Imaging:
             if self._image is not None:
                 progress(f"building {self._image} with {self._tool}")
                 number = build_image(path.parent, self._image, tool=self._tool)
-                run = running(self._image, servable, self._serving, tool=self._tool)
+                run = build_run_command(self._image, servable, self._serving, tool=self._tool)
                 result |= {"image": self._image, "image_id": number, "tool": self._tool, "base": self._base}
                 result |= {"needs": list(run.needs), "run": run.command}
             return result
@@ -238,7 +238,7 @@ def _project(call: Invocation) -> Project | None:
     return call.project()
 
 
-def document(packaged: Packaged) -> dict[str, Any]:
+def document(packaged: PackagedModel) -> dict[str, Any]:
     """The result for programs."""
     import msgspec
 
@@ -255,13 +255,13 @@ def document(packaged: Packaged) -> dict[str, Any]:
     }
 
 
-def _show(console: Console, packaged: Packaged, *, in_folder: bool, built: dict[str, Any]) -> None:
-    from cumulant.flows.packaging.package_summary import rows
+def _show(console: Console, packaged: PackagedModel, *, in_folder: bool, built: dict[str, Any]) -> None:
+    from cumulant.flows.packaging.package_summary import summary_rows
     from cumulant.flows.reports.terminal import clean, heading, pairs
 
     where = f"a servable in {packaged.folder}" if in_folder else "a servable"
     heading(console, f"{packaged.servable.name}: {where}")
-    pairs(console, rows(packaged))
+    pairs(console, summary_rows(packaged))
     _show_forms(console, packaged.servable)
     for note in packaged.notes:
         console.print(f"note: {clean(note)}")

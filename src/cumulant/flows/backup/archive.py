@@ -1,4 +1,4 @@
-"""A tar archive of files whose hashes are taken while they are written, and read back member by member."""
+"""A tar archive of files, hashed while they are written and read back one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO, Literal, Self
 
 from cumulant.core.errors import IntegrityError, UsageError
-from cumulant.flows.backup.manifest import FILES, NAME, NAMED, StoredFile, checked_path, is_plain
+from cumulant.flows.backup.manifest import FILES, NAME, NAMED, StoredFile, check_path, is_plain
 
 _BLOCK = 1024 * 1024
 #: a manifest of more than a million files
@@ -23,7 +23,7 @@ _MOST_HEADER = 1024 * 1024
 COMPRESSED = (".tar.gz", ".tgz")
 
 
-class Writer:
+class ArchiveWriter:
     """`stored` lists what was added, each path once."""
 
     def __init__(self, tar: tarfile.TarFile) -> None:
@@ -66,13 +66,13 @@ class _Hashed:
 
 
 @contextmanager
-def writing(path: Path, *, compressed: bool) -> Iterator[Writer]:
+def open_archive(path: Path, *, compressed: bool) -> Iterator[ArchiveWriter]:
     """A new archive that only its owner can read; durable after the block. Raises OSError."""
     mode: Literal["w|gz", "w|"] = "w|gz" if compressed else "w|"
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(handle, "wb") as stream:
         with tarfile.open(fileobj=stream, mode=mode, format=tarfile.PAX_FORMAT) as tar:
-            yield Writer(tar)
+            yield ArchiveWriter(tar)
         stream.flush()
         os.fsync(stream.fileno())
 
@@ -94,7 +94,7 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def read(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
+def read_archive(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
     """Give each file's path and content to `take`; the manifest, None where the archive has none.
 
     A path leads below the project's folder, whatever the archive says.
@@ -110,20 +110,20 @@ def read(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
                 # A sparse member claims any size, and holds next to nothing.
                 content = tar.extractfile(member) if member.isreg() and not member.issparse() else None
                 if content is None:
-                    raise damaged(path, f"the archive holds {member.name!r}, which is sparse, a link or no file")
+                    raise damaged_error(path, f"the archive holds {member.name!r}, which is sparse, a link or no file")
                 if member.name == NAME:
                     manifest = content.read(_MOST_MANIFEST)
                     continue
-                last = checked_path(member.name, str(path))
+                last = check_path(member.name, str(path))
                 take(last, content)
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise damaged(path, f"the archive is damaged at {last[:NAMED]}: {error}") from None
+        raise damaged_error(path, f"the archive is damaged at {last[:NAMED]}: {error}") from None
     except RecursionError:  # tarfile reads headers of headers by calling itself
-        raise damaged(path, f"the archive is damaged at {last[:NAMED]}: headers without end") from None
+        raise damaged_error(path, f"the archive is damaged at {last[:NAMED]}: headers without end") from None
     return manifest
 
 
-def copied(content: IO[bytes], target: Path) -> tuple[int, str]:
+def copy_member(content: IO[bytes], target: Path) -> tuple[int, str]:
     """Write a member to a new file of its owner's; its size and hash. Raises OSError."""
     digest, size = hashlib.sha256(), 0
     handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -136,5 +136,5 @@ def copied(content: IO[bytes], target: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
-def damaged(path: Path, what: str) -> IntegrityError:
+def damaged_error(path: Path, what: str) -> IntegrityError:
     return IntegrityError(what, subject=str(path), hint="nothing was restored: take another copy or an older backup")

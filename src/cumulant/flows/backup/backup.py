@@ -1,4 +1,4 @@
-"""`backup`: all that a project is made of, in one file, while everything runs."""
+"""`backup`: a project with its state in one archive, written while everything runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.events import Fact
 from cumulant.core.progress import Progress, silent
 from cumulant.core.version import __version__
-from cumulant.flows.backup.archive import COMPRESSED, Writer, writing
-from cumulant.flows.backup.backup_files import GUARDED, LINK, Selection, files_below, select
+from cumulant.flows.backup.archive import COMPRESSED, ArchiveWriter, open_archive
+from cumulant.flows.backup.backup_files import GUARDED, LINK, BackupSelection, files_below, select_files
 from cumulant.flows.backup.databases import copy_database
-from cumulant.flows.backup.manifest import Manifest
-from cumulant.flows.backup.working_folder import draft, put_in_place
+from cumulant.flows.backup.manifest import BackupManifest
+from cumulant.flows.backup.working_folder import open_draft, put_in_place
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.flows.serving.serve import USES
-from cumulant.flows.serving.services import living
+from cumulant.flows.serving.services import list_uses
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -48,11 +48,11 @@ class BackupWritten(Fact, frozen=True, kw_only=True):
     head_hash: str
 
 
-class Written(msgspec.Struct, frozen=True, kw_only=True):
+class BackupResult(msgspec.Struct, frozen=True, kw_only=True):
     archive: Path
     #: bytes of the archive
     bytes: int
-    manifest: Manifest
+    manifest: BackupManifest
 
 
 def back_up(
@@ -63,7 +63,7 @@ def back_up(
     sources: bool = True,
     log_seconds: float = LOG_SECONDS,
     progress: Progress = silent,
-) -> Written:
+) -> BackupResult:
     """Write a new archive at `target`, or in the folder `target` under a name with the time.
 
     It holds every label that was accepted, every request that was answered and every event that was committed before
@@ -82,20 +82,20 @@ def back_up(
     head = project.journal().head()
     with open_run(project, "backup", action="project.backup", principal=principal, progress=progress) as context:
         archive = _place(project, target, context.begun)
-        until = begun + (log_seconds if living(project.state / USES) else 0.0)
-        with draft(archive.parent) as folder:
-            selection = select(project, sources=sources)
-            with writing(folder / "archive", compressed=archive.name.endswith(COMPRESSED)) as writer:
+        until = begun + (log_seconds if list_uses(project.state / USES) else 0.0)
+        with open_draft(archive.parent) as folder:
+            selection = select_files(project, sources=sources)
+            with open_archive(folder / "archive", compressed=archive.name.endswith(COMPRESSED)) as writer:
                 copy = _Copy(project, writer, folder / "database.db", progress, until)
                 copy.all(selection)
-                manifest = Manifest(
+                manifest = BackupManifest(
                     version=__version__, project=project.name, environment=project.environment_name,
                     created=context.begun, head_seq=head.seq, head_hash=head.hash,
                     files=tuple(writer.stored.values()), left_out=(*selection.left_out, *copy.links),
                 )  # fmt: skip
                 writer.finish(msgspec.json.encode(manifest))
             put_in_place(folder / "archive", archive)
-        written = Written(archive=archive, bytes=archive.stat().st_size, manifest=manifest)
+        written = BackupResult(archive=archive, bytes=archive.stat().st_size, manifest=manifest)
         _report(context, written)
     return written
 
@@ -128,7 +128,7 @@ def _place(project: Project, target: Path, at: datetime) -> Path:
     return archive
 
 
-def _report(context: Context, written: Written) -> None:
+def _report(context: Context, written: BackupResult) -> None:
     manifest = written.manifest
     context.emit(
         BackupWritten(
@@ -139,13 +139,15 @@ def _report(context: Context, written: Written) -> None:
 
 
 class _Copy:
-    def __init__(self, project: Project, writer: Writer, database: Path, progress: Progress, until: float) -> None:
+    def __init__(
+        self, project: Project, writer: ArchiveWriter, database: Path, progress: Progress, until: float
+    ) -> None:
         self._project, self._writer, self._database, self._progress = project, writer, database, progress
         self._until = until
         #: links in the state, which are not followed
         self.links: dict[str, None] = {}
 
-    def all(self, selection: Selection) -> None:
+    def all(self, selection: BackupSelection) -> None:
         for path in selection.in_force:
             self._add(path)
         for path in selection.databases:

@@ -1,4 +1,4 @@
-"""Which files of a project are its backup, in the order in which they are read.
+"""The files of a project's backup, in the order in which they are read.
 
 What says what should be in force (book, routes) comes first, then the journal, then all that these name: a file that
 is written meanwhile is at most newer than what names it, as after a crash.
@@ -47,7 +47,7 @@ LINK = "a link, which is not followed"
 _FOREIGN = frozenset({"__pycache__", "node_modules", "site-packages"})
 
 
-class Selection(msgspec.Struct, frozen=True):
+class BackupSelection(msgspec.Struct, frozen=True):
     """Paths below the project's folder, and what belongs to the project but lies elsewhere."""
 
     in_force: tuple[Path, ...]
@@ -58,7 +58,7 @@ class Selection(msgspec.Struct, frozen=True):
     left_out: tuple[str, ...]
 
 
-def select(project: Project, *, sources: bool = True) -> Selection:
+def select_files(project: Project, *, sources: bool = True) -> BackupSelection:
     """What to read; with `sources`, also the source files in the project's folder."""
     state = project.state
     journal = _local(project.endpoints.journal)
@@ -69,11 +69,13 @@ def select(project: Project, *, sources: bool = True) -> Selection:
     salt = project.salt_path()
     area = _Area(project)
     source_files = {name: _files_of(project, name) for name in project.spec.data} if sources else {}
-    broken = [one for one in _links(state) if not one.exists()]
-    skipped = dict.fromkeys(_skipped(project, one, "a link that leads nowhere: is the disk mounted?") for one in broken)
+    broken = [link for link in _links(state) if not link.exists()]
+    skipped = dict.fromkeys(
+        _skipped(project, link, "a link that leads nowhere: is the disk mounted?") for link in broken
+    )
     code = list(_code(project, area, lambda path, why: skipped.setdefault(_skipped(project, path, why))))
     files = [*([] if salt is None else [Path(salt)]), *code, *chain.from_iterable(source_files.values())]
-    return Selection(
+    return BackupSelection(
         in_force=area.files([*(state / name for name in _IN_FORCE), *sorted(state.glob("*.json")), *heads[1:]]),
         databases=area.files(databases),
         folders=tuple(path for path in folders if path.is_dir() and area.holds(path)),
@@ -136,7 +138,7 @@ class _Area:
     """
 
     def __init__(self, project: Project) -> None:
-        links = [one for one in _links(project.state) if one.name not in _NOT - {STACK, _GATEWAY}]
+        links = [link for link in _links(project.state) if link.name not in _NOT - {STACK, _GATEWAY}]
         self._root = project.root
         self._places = [place.resolve() for place in (project.root, project.state, *links)]
 
@@ -153,7 +155,7 @@ class _Area:
 
 
 def _links(state: Path) -> list[Path]:
-    return [one for one in sorted(state.glob("[!.]*")) if one.is_symlink()]
+    return [path for path in sorted(state.glob("[!.]*")) if path.is_symlink()]
 
 
 def _database_urls(project: Project) -> tuple[str, str]:
@@ -170,7 +172,7 @@ def _stores(project: Project) -> list[Path]:
     """Folders of the store, of the embedded registry's artifacts and of the fallback, which may lie anywhere."""
     urls = [urlsplit(url) for url in (project.endpoints.tables, project.endpoints.objects)]
     registry = _local(project.endpoints.registry)
-    folders = [Path(one.path) for one in urls if one.scheme == "file"]
+    folders = [Path(parts.path) for parts in urls if parts.scheme == "file"]
     folders += [] if registry is None else [registry.parent / "mlartifacts"]
     servable = project.spec.serving.fallback.servable
     return folders if servable is None else [*folders, project.root / servable]
@@ -212,7 +214,7 @@ def _files_of(project: Project, name: str) -> list[Path]:
         files = find_files(spec, source=name, root=project.root, files=project.files())
     except DataError:
         return []
-    return [Path(one.url.removeprefix("file://")) for one in files if one.url.startswith(("/", "file:"))]
+    return [Path(file.url.removeprefix("file://")) for file in files if file.url.startswith(("/", "file:"))]
 
 
 def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Path]]) -> Iterator[str]:

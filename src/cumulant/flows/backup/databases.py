@@ -1,4 +1,4 @@
-"""A SQLite database that others write to, copied as it stands at one moment.
+"""A consistent copy of a SQLite database while others write to it.
 
 Only SQLite may open the file: the locks of this process on it end when any handle of it is closed.
 """
@@ -36,7 +36,7 @@ def copy_database(source: Path, target: Path) -> None:
         _copy(source, target, "mode=rw")
     elif pending := [path for path in _beside(source) if path.is_file() and path.stat().st_size]:
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            _copy(_taken([source, *pending], Path(folder)), target, "mode=rw")
+            _copy(_copy_files([source, *pending], Path(folder)), target, "mode=rw")
     else:
         _copy(source, target, "mode=ro&immutable=1")
 
@@ -45,7 +45,7 @@ def _beside(source: Path) -> list[Path]:
     return [source.with_name(source.name + suffix) for suffix in _PENDING]
 
 
-def _taken(files: list[Path], folder: Path) -> Path:
+def _copy_files(files: list[Path], folder: Path) -> Path:
     """Copies of a database's files in a folder that can be written; the database."""
     before = [_state(path) for path in files]
     for path in files:
@@ -74,7 +74,7 @@ def _copy(source: Path, target: Path, options: str) -> None:
             before.backup(after)
             problem = after.execute("PRAGMA quick_check(1)").fetchone()[0]
     except sqlite3.Error as error:
-        raise _explained(error, source, target) from error
+        raise _explain_error(error, source, target) from error
     if problem != "ok":
         raise _damaged(source, problem)
 
@@ -94,7 +94,7 @@ def _begin(database: sqlite3.Connection) -> None:
             return
 
 
-def _explained(error: sqlite3.Error, source: Path, target: Path) -> Exception:
+def _explain_error(error: sqlite3.Error, source: Path, target: Path) -> Exception:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return _damaged(source, str(error))

@@ -1,4 +1,4 @@
-"""What an archive says of itself: each file with its size and hash, and the head of the event chain."""
+"""The manifest of an archive: each file with its size and hash, and the head of the event chain."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     modified_ns: int
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     """`head_seq` and `head_hash` name an event that the journal in the archive holds, or that is its end."""
 
     format: int = FORMAT
@@ -44,13 +44,13 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def bytes(self) -> int:
-        return sum(one.bytes for one in self.files)
+        return sum(file.bytes for file in self.files)
 
 
-def decoded(content: bytes, archive: str) -> Manifest:
+def decode_manifest(content: bytes, archive: str) -> BackupManifest:
     """Raises IntegrityError where it is damaged or of a newer format."""
     try:
-        manifest = msgspec.json.decode(content, type=Manifest)
+        manifest = msgspec.json.decode(content, type=BackupManifest)
     except msgspec.MsgspecError as error:
         raise IntegrityError(
             f"{NAME} of the archive cannot be read: {error}", subject=archive, hint="take an older backup"
@@ -64,7 +64,7 @@ def decoded(content: bytes, archive: str) -> Manifest:
     return manifest
 
 
-def checked_path(name: str, archive: str) -> str:
+def check_path(name: str, archive: str) -> str:
     """The path of a member below the project's folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`restore`: a project out of an archive, in a new folder: whole, checked and with an identity of its own."""
+"""`restore`: a project from an archive into a new folder: whole, checked, with its own identity."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import msgspec
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.backup.archive import copied, damaged, read
-from cumulant.flows.backup.manifest import Manifest, StoredFile, decoded
-from cumulant.flows.backup.working_folder import draft, put_in_place
+from cumulant.flows.backup.archive import copy_member, damaged_error, read_archive
+from cumulant.flows.backup.manifest import BackupManifest, StoredFile, decode_manifest
+from cumulant.flows.backup.working_folder import open_draft, put_in_place
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.stack.folder_claim import claim
+from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.storage.durable import sync
 
@@ -35,15 +35,15 @@ class BackupRestored(Fact, frozen=True, kw_only=True):
     head_hash: str
 
 
-class Restored(msgspec.Struct, frozen=True, kw_only=True):
+class RestoreResult(msgspec.Struct, frozen=True, kw_only=True):
     """`notes`: what became of the original's identity, and what could not be done yet."""
 
     folder: Path
-    manifest: Manifest
+    manifest: BackupManifest
     notes: tuple[str, ...]
 
 
-def restore(archive: Path, folder: Path, *, progress: Progress = silent) -> Restored:
+def restore(archive: Path, folder: Path, *, progress: Progress = silent) -> RestoreResult:
     """Put the project of an archive into `folder`, which is new or empty, after every file's hash was checked.
 
     Folders get mode 0700 and files 0600. The state gets an identity of its own, as a copy or a moved project does.
@@ -55,15 +55,15 @@ def restore(archive: Path, folder: Path, *, progress: Progress = silent) -> Rest
     """
     archive, folder = archive.expanduser().absolute(), folder.expanduser().absolute()
     _check_places(archive, folder)
-    with draft(folder.parent) as work:
+    with open_draft(folder.parent) as work:
         content = work / "content"
         content.mkdir(mode=0o700)
-        manifest = _extracted(archive, content, progress)
+        manifest = _extract(archive, content, progress)
         _make_durable(content)
         put_in_place(content, folder)
     notes: list[str] = []
-    _settle(folder, archive, manifest, notes.append)
-    return Restored(folder=folder, manifest=manifest, notes=tuple(notes))
+    _settle_state(folder, archive, manifest, notes.append)
+    return RestoreResult(folder=folder, manifest=manifest, notes=tuple(notes))
 
 
 def _check_places(archive: Path, folder: Path) -> None:
@@ -77,31 +77,31 @@ def _check_places(archive: Path, folder: Path) -> None:
         )
 
 
-def _extracted(archive: Path, content: Path, progress: Progress) -> Manifest:
+def _extract(archive: Path, content: Path, progress: Progress) -> BackupManifest:
     """Write every file below `content`; the manifest that they agree with."""
     extracted: dict[str, tuple[int, str]] = {}
 
     def take(path: str, stream: IO[bytes]) -> None:
         if path in extracted:
-            raise damaged(archive, f"the archive holds {path} twice")
+            raise damaged_error(archive, f"the archive holds {path} twice")
         try:
             _make_folders(content, (content / path).parent)
-            extracted[path] = copied(stream, content / path)
+            extracted[path] = copy_member(stream, content / path)
         except (FileExistsError, NotADirectoryError):
-            raise damaged(archive, f"the archive holds {path} as a file and as a folder") from None
+            raise damaged_error(archive, f"the archive holds {path} as a file and as a folder") from None
 
     progress("reading the archive")
-    written = read(archive, take)
+    written = read_archive(archive, take)
     if written is None:
         last = next(reversed(extracted), "its beginning")
-        raise damaged(archive, f"the archive is incomplete: it ends after {last}, without a manifest")
-    manifest = decoded(written, str(archive))
-    _check(archive, {one.path: one for one in manifest.files}, extracted)
-    for one in manifest.files:
+        raise damaged_error(archive, f"the archive is incomplete: it ends after {last}, without a manifest")
+    manifest = decode_manifest(written, str(archive))
+    _check(archive, {file.path: file for file in manifest.files}, extracted)
+    for file in manifest.files:
         try:
-            os.utime(content / one.path, ns=(one.modified_ns, one.modified_ns))
+            os.utime(content / file.path, ns=(file.modified_ns, file.modified_ns))
         except OverflowError:
-            raise damaged(archive, f"the manifest gives {one.path} a time that no file can have") from None
+            raise damaged_error(archive, f"the manifest gives {file.path} a time that no file can have") from None
     return manifest
 
 
@@ -112,14 +112,14 @@ def _make_folders(root: Path, folder: Path) -> None:
 
 def _check(archive: Path, listed: dict[str, StoredFile], extracted: dict[str, tuple[int, str]]) -> None:
     for path, (size, sha256) in extracted.items():
-        one = listed.get(path)
-        if one is None:
-            raise damaged(archive, f"the archive holds {path}, which its manifest does not list")
-        if (one.bytes, one.sha256) != (size, sha256):
-            raise damaged(archive, f"{path} is damaged in the archive: it is not what its manifest says")
+        file = listed.get(path)
+        if file is None:
+            raise damaged_error(archive, f"the archive holds {path}, which its manifest does not list")
+        if (file.bytes, file.sha256) != (size, sha256):
+            raise damaged_error(archive, f"{path} is damaged in the archive: it is not what its manifest says")
     for path in listed:
         if path not in extracted:
-            raise damaged(archive, f"{path} is missing in the archive")
+            raise damaged_error(archive, f"{path} is missing in the archive")
 
 
 def _make_durable(content: Path) -> None:
@@ -127,11 +127,11 @@ def _make_durable(content: Path) -> None:
         sync(Path(current))
 
 
-def _settle(folder: Path, archive: Path, manifest: Manifest, note: Callable[[str], None]) -> None:
+def _settle_state(folder: Path, archive: Path, manifest: BackupManifest, note: Callable[[str], None]) -> None:
     """Give the state an identity of its own and say in its journal where it comes from."""
     try:
         with load(folder, environment=manifest.environment) as project:
-            claim(project, note)
+            claim_folder(project, note)
             _report(project, archive, manifest)
             _note_missing_sources(project, note)
     except CumulantError as error:
@@ -154,7 +154,7 @@ def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None
             )
 
 
-def _report(project: Project, archive: Path, manifest: Manifest) -> None:
+def _report(project: Project, archive: Path, manifest: BackupManifest) -> None:
     who = project.principal()
     check(project.access(), who, "project.backup", project.name)
     fact = BackupRestored(

@@ -1,4 +1,4 @@
-"""A folder beside the target in which work is done: what is not finished never stands at the target."""
+"""A working folder beside the target, so that nothing unfinished stands at the target."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PREFIX = ".cumulant-draft-"
 
 
 @contextmanager
-def draft(beside: Path) -> Iterator[Path]:
+def open_draft(beside: Path) -> Iterator[Path]:
     """A new private folder in `beside`, removed at the end; what killed processes left there is removed first.
 
     Raises:
@@ -31,7 +31,7 @@ def draft(beside: Path) -> Iterator[Path]:
         beside.mkdir(parents=True, exist_ok=True)
         for path in beside.glob(f"{_PREFIX}*"):
             _remove_abandoned(path)
-        folder, handle = _made(beside)
+        folder, handle = _make_folder(beside)
     except OSError as error:
         raise storage_error(error, beside) from None
     try:
@@ -43,7 +43,7 @@ def draft(beside: Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def _made(beside: Path) -> tuple[Path, int]:
+def _make_folder(beside: Path) -> tuple[Path, int]:
     """The folder and its lock; made again where another process took it for an abandoned one before it was locked."""
     while True:
         folder = Path(tempfile.mkdtemp(dir=beside, prefix=_PREFIX))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.progress import Progress
 from cumulant.core.units import to_micros
 from cumulant.flows.outcomes.labels import import_predictions, ingest_labels
-from cumulant.flows.replay.replay_progress import Asked, begin
+from cumulant.flows.replay.replay_progress import ReplayRequest, load_or_begin
 from cumulant.flows.replay.replay_rows import Period
 from cumulant.flows.serving.predict import predict
 
@@ -51,7 +51,9 @@ def labels_after(project: Project, uri: str, since: datetime, until: datetime) -
     import polars as pl
 
     period = Period(project, project.registry().resolve(uri), since, until)
-    ids = begin(project.state, Asked(model=period.model, since=to_micros(since), until=to_micros(until))).ids
+    ids = load_or_begin(
+        project.state, ReplayRequest(model=period.model, since=to_micros(since), until=to_micros(until))
+    ).ids
     if not ids:
         return
     answered = pl.DataFrame(

@@ -21,12 +21,14 @@ import msgspec
 
 from cumulant.core.network.gateway_token import read_key, token_for
 from cumulant.core.traffic import TOKEN_HEADER
-from cumulant.flows.replay.caller import Answer, Caller
+from cumulant.flows.replay.caller import ReplayClient, ReplayResponse
 
 _LOOK = 0.5
 #: of a connection between the two sides only
 _OWN = {"host", "content-length", "connection", "transfer-encoding"}
-_FAILED = Answer(500, {"content-type": "application/json"}, b'{"error": "the demo makes this request fail"}', 0.0)
+_FAILED = ReplayResponse(
+    500, {"content-type": "application/json"}, b'{"error": "the demo makes this request fail"}', 0.0
+)
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +42,7 @@ class Faulty:
     """One connection after the other, each for as many requests as its caller likes."""
 
     def __init__(self, url: str, fault: Fault, key: bytes) -> None:
-        self._caller = Caller(url, timeout=30.0)
+        self._caller = ReplayClient(url, timeout=30.0)
         self._fault = fault
         #: that the gateway would send to the sound server
         self._token = token_for(key, url)
@@ -59,7 +61,7 @@ class Faulty:
                 await writer.drain()
         writer.close()
 
-    async def _answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+    async def _answer(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> ReplayResponse:
         if method == "POST":
             await asyncio.sleep(self._fault.slow)
             if random.random() < self._fault.failing:  # noqa: S311 - nothing is secret here
@@ -70,7 +72,7 @@ class Faulty:
         return await self._caller.ask(method, path, body, passed)
 
 
-def _encode_answer(answer: Answer) -> bytes:
+def _encode_answer(answer: ReplayResponse) -> bytes:
     lines = [f"HTTP/1.1 {answer.status or 502} {'OK' if answer.status == 200 else 'Error'}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items() if name not in _OWN]
     lines += [f"content-length: {len(answer.body)}", "", ""]

@@ -87,7 +87,7 @@ def _run_demo(folder: Path, begun: float, *, keep: bool, http: str, released: bo
             project, f"{trained.model.name}/{trained.model.version}", principal=who, as_of=AS_OF, progress=progress
         )
         progress("request")
-        with serve.running(service, http=http, keep=keep) as running:
+        with serve.run_server(service, http=http, keep=keep) as running:
             request = ask(project, trained, running.url)
         page = report(project, trained.run, out=folder / "report.html", principal=who)
         rest_of_year = _year(project, trained, progress) if released else Year()

@@ -10,8 +10,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
-from cumulant.flows.replay.replay import Replayed, replay
-from cumulant.flows.replay.sending import Sent, blame
+from cumulant.flows.replay.replay import ReplayResult, replay
+from cumulant.flows.replay.sending import Sent, failed_party
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -29,7 +29,7 @@ class DemoCallers:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.requests = 0
         self.error: CumulantError | None = None
-        self.replayed: Replayed | None = None
+        self.replayed: ReplayResult | None = None
 
     @property
     def over(self) -> bool:
@@ -65,7 +65,7 @@ class DemoCallers:
             self.error = error
 
     def _seen(self, sent: Sent) -> None:
-        whose = blame(sent)
+        whose = failed_party(sent)
         with self._lock:
             self.requests += 1
             if whose:

@@ -21,7 +21,7 @@ from cumulant.flows.demo.data_fault import Fault
 from cumulant.flows.demo.demo_traffic import DemoCallers
 from cumulant.flows.demo.report import ReleaseReport, Stage
 from cumulant.flows.release import actions, store
-from cumulant.flows.release.controller.external_servers import Outside
+from cumulant.flows.release.controller.external_servers import ExternalServers
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.stack import lifecycle
 from cumulant.flows.stack.desired_state import FOLDER, read_book
@@ -130,9 +130,11 @@ class DemoReleases:
         assert book.champion is not None
         sound = book.versions[book.champion].endpoint
         with faulty(sound, fault, gateway_key=key_path(self._project.state)) as url:
-            return self._one(name, book.champion, lambda: self._start("", Outside(champion=sound, candidate=url)))
+            return self._one(
+                name, book.champion, lambda: self._start("", ExternalServers(champion=sound, candidate=url))
+            )
 
-    def _start(self, uri: str, outside: Outside | None = None) -> Release:
+    def _start(self, uri: str, outside: ExternalServers | None = None) -> Release:
         begun = start_release(
             self._project, uri, principal=self._project.principal(), outside=outside, progress=self._progress
         )
@@ -200,7 +202,7 @@ class DemoReleases:
             time.sleep(_LOOK)
 
     def _row(self, identity: str) -> Release:
-        release, _ = store.need(self._project.journal(), self._project.name)
+        release, _ = store.read_required(self._project.journal(), self._project.name)
         if release.id != identity:
             raise StepFailedError("somebody else began a release of the demo's model", subject=release.id)
         return release

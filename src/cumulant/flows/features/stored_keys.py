@@ -17,7 +17,7 @@ from cumulant.flows.features.feature_table import deletions, scans, used_sources
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.serve import USES, materialize
-from cumulant.flows.serving.services import living
+from cumulant.flows.serving.services import list_uses
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -93,7 +93,7 @@ def forget_key(
 
 def check_served(project: Project, folder: Path, table: str) -> None:
     """Rows that are gone from the log could not be taken out of a state that still holds them any more."""
-    served = {use.table for use in living(project.state / USES) if Path(use.folder) == folder}
+    served = {use.table for use in list_uses(project.state / USES) if Path(use.folder) == folder}
     if other := sorted(str(served_table) for served_table in served - {None, table}):
         raise RefusedError(
             f"a server reads the state {', '.join(other)}, which was made from earlier data than that of now",

@@ -20,9 +20,9 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import deliver
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
-from cumulant.flows.release.controller.rollback_outbox import owing
-from cumulant.flows.release.store import models
-from cumulant.flows.stack.programs import controller
+from cumulant.flows.release.controller.rollback_outbox import undelivered_rollbacks
+from cumulant.flows.release.store import list_models
+from cumulant.flows.stack.programs import controller_command
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -139,9 +139,9 @@ def _finish(journal: Journal, job: ScheduledJob, record: JobRecord, version: int
 
 def _run_release(project: Project) -> str:
     """A look of the release controller at each release, in a process of its own as under `cumulant up`."""
-    if not models(project.journal()) and not owing(project):
+    if not list_models(project.journal()) and not undelivered_rollbacks(project):
         return "there is no release"
-    line = [*controller(project), "--once"]
+    line = [*controller_command(project), "--once"]
     try:
         completed = subprocess.run(line, capture_output=True, text=True, timeout=_ROUND_SECONDS, check=False)
     except subprocess.TimeoutExpired:

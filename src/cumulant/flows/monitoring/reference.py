@@ -21,7 +21,7 @@ from cumulant.flows.monitoring.column_weights import weights_of
 from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
 from cumulant.flows.registry.lineage import work_again
 from cumulant.flows.registry.models import CHAMPION, servable_folder
-from cumulant.flows.serving.batch.answer_columns import decided
+from cumulant.flows.serving.batch.answer_columns import decision_columns
 from cumulant.flows.training.chosen_rows import read_rows
 from cumulant.flows.training.final_fit import held_out_scores
 from cumulant.flows.training.search_step import rows_of
@@ -140,7 +140,7 @@ def _table(context: Context, version: ModelVersion, record: ModelRecord, work: T
     train = split.train.at_most(MOST - len(test))
     described = load_servable(servable_folder(context.project, version))
     scores = held_out_scores(context.project, version, record, test)
-    answers = decided(scores, described).rename(lambda name: ANSWER + name)
+    answers = decision_columns(scores, described).rename(lambda name: ANSWER + name)
     classes = labels(described)
     truth = [classes[int(value)] if classes else float(value) for value in test.target]
     tested = answers.with_columns(pl.Series(_truth(work.training.target), truth))

@@ -20,7 +20,7 @@ from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, Stage, rea
 from cumulant.flows.monitoring.training_alerts import RULE, of_training
 from cumulant.flows.release import store
 from cumulant.flows.release.start.start import start_release
-from cumulant.flows.serving.rollout import by_releases, served
+from cumulant.flows.serving.rollout import uses_releases, was_served
 from cumulant.flows.training.train import TrainResult, train
 from cumulant.monitoring.events import RetrainingMoved
 from cumulant.ports.access import Principal
@@ -120,10 +120,10 @@ def _train(
 def _release_stage(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, *, progress: Progress
 ) -> tuple[RetrainRequest, int]:
-    if not by_releases(project):
+    if not uses_releases(project):
         reason = f"{wanted.candidate} is the candidate: `cumulant models alias {wanted.candidate} champion` promotes it"
         return _move(project, wanted, version, principal, stage="offered", message=reason)
-    if not served(project):
+    if not was_served(project):
         return _note(project, wanted, version, "nothing is served here yet: `cumulant up`, and the release begins")
     return _begin_release(project, wanted, version, principal, progress=progress)
 
@@ -149,7 +149,7 @@ def _begin_release(
 def _earlier_release(project: Project, wanted: RetrainRequest) -> str | None:
     """The release that an attempt began which was cut off before it could say so. It may be over by now."""
     number = str(wanted.candidate).rpartition("/")[2]
-    releases = store.every(project.journal(), project.name)
+    releases = store.list_releases(project.journal(), project.name)
     return next(
         (
             release.id

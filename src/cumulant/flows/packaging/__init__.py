@@ -1,1 +1,1 @@
-"""Servables and images from models, also from those that were made elsewhere."""
+"""Servables and images from models, foreign ones included."""

@@ -1,4 +1,4 @@
-"""`package`: a servable's folder from a model that was made elsewhere."""
+"""`package`: a servable's folder from a foreign model."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NAMED = 8
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
-class Packaged(msgspec.Struct, frozen=True, kw_only=True):
+class PackagedModel(msgspec.Struct, frozen=True, kw_only=True):
     """A servable that was written, and what a person should know of it."""
 
     folder: Path
@@ -61,7 +61,7 @@ def package(
     state: Mapping[str, str] | None = None,
     idle: float = 600.0,
     project: Project | None = None,
-) -> Packaged:
+) -> PackagedModel:
     """Write the servable of the model at `source`, a path or a models:/ or runs:/ URI, to the folder `out`.
 
     `name` defaults to the source's own. With `sample`, a file of rows, the packaged model is compared with the
@@ -84,33 +84,33 @@ def package(
             hint='make the graph smaller first, such as with onnxruntime.quantization.quantize_dynamic("net.onnx", '
             '"small.onnx"), and package small.onnx with --state; or leave out one of the two',
         )
-    shrink = None if quantize is None else shrinking(quantize, accuracy_loss, sample, threshold)
+    shrink = None if quantize is None else build_shrink(quantize, accuracy_loss, sample, threshold)
     with TemporaryDirectory() as scratch:
         path = Path(source)
         if _URI.match(source):
             from cumulant.flows.packaging.package_uri import fetch
 
             path = fetch(source, Path(scratch), project)
-        found = _package(
+        packaged = _package(
             path, source, out, name, sample, tolerance=tolerance, trust_pickle=trust_pickle, shrink=shrink,
             state=state, idle=idle,
         )  # fmt: skip
-        return found if project is None or path == Path(source) else _salted(found, project)
+        return packaged if project is None or path == Path(source) else _with_environment_salt(packaged, project)
 
 
-def _salted(found: Packaged, project: Project) -> Packaged:
+def _with_environment_salt(packaged: PackagedModel, project: Project) -> PackagedModel:
     """A model of the registry goes where the project's environment is, whose salt hashes the personal values."""
-    servable = found.servable
+    servable = packaged.servable
     if not isinstance(servable, Servable) or not any(field.personal for field in servable.plan.request):
-        return found
+        return packaged
     here = project.salt_fingerprint()
     if here is None:
         note = "the salt of this environment is not to be had here: a server takes that of the training"
-        return msgspec.structs.replace(found, notes=(*found.notes, note))
-    return msgspec.structs.replace(found, servable=with_salt(found.folder, here))
+        return msgspec.structs.replace(packaged, notes=(*packaged.notes, note))
+    return msgspec.structs.replace(packaged, servable=with_salt(packaged.folder, here))
 
 
-def shrinking(aim: Aim, accuracy_loss: float, sample: Path | None, threshold: float | None = None) -> Shrink:
+def build_shrink(aim: Aim, accuracy_loss: float, sample: Path | None, threshold: float | None = None) -> Shrink:
     """What puts a smaller or faster form of a graph in its place.
 
     Raises:
@@ -138,7 +138,7 @@ def check_place(out: Path) -> None:
 def _package(
     path: Path, source: str, out: Path, name: str | None, sample: Path | None, *, tolerance: float | None,
     trust_pickle: bool, shrink: Shrink | None, state: Mapping[str, str] | None, idle: float,
-) -> Packaged:  # fmt: skip
+) -> PackagedModel:  # fmt: skip
     kind = identify(path)
     if kind == "mlflow":
         from cumulant.packaging.convert.flavours import find_mlflow_model
@@ -149,49 +149,49 @@ def _package(
         if shrink is not None or state:
             hint = "package the model that it was made from"
             raise UsageError(f"{source} is a servable already, which is copied as it is", subject=source, hint=hint)
-        return copied(path, source, out, name)
+        return copy_existing(path, source, out, name)
     foreign = read_model(path, trust_pickle=trust_pickle, example=sample)
     lineage = {"source": path.name, "source.sha256": file_digest(path)}
     rows: Rows | None = None if sample is None else lambda inputs, columns: read_sample(sample, inputs, columns)
-    name = name or named(source)
-    return written(
+    name = name or derive_name(source)
+    return write_servable(
         foreign, source, out, name, rows, lineage=lineage, tolerance=tolerance, shrink=shrink, state=state, idle=idle
     )  # fmt: skip
 
 
-def copied(path: Path, source: str, out: Path, name: str | None) -> Packaged:
+def copy_existing(path: Path, source: str, out: Path, name: str | None) -> PackagedModel:
     """A servable that exists, copied to `out`."""
     if out.resolve() == path.resolve():
         raise UsageError(f"{out} is the servable itself", subject=str(out), hint="choose another --out")
-    servable = copy_servable(path, out, name=None if name is None else checked_name(name))
+    servable = copy_servable(path, out, name=None if name is None else check_name(name))
     notes = ("a servable already: copied as it is; no comparison was made",)
-    return Packaged(folder=out, kind="servable", source=source, size=_size(out), servable=servable, notes=notes)
+    return PackagedModel(folder=out, kind="servable", source=source, size=_size(out), servable=servable, notes=notes)
 
 
-def written(
+def write_servable(
     foreign: ForeignModel, source: str, out: Path, name: str, rows: Rows | None, *, lineage: Mapping[str, str],
     tolerance: float | None, shrink: Shrink | None = None, state: Mapping[str, str] | None = None, idle: float = 600.0,
-) -> Packaged:  # fmt: skip
+) -> PackagedModel:  # fmt: skip
     """The servable of a model that was read, built at `out`."""
-    made = {**lineage, "kind": foreign.kind, "converter": foreign.converter, "package.cumulant": __version__}
+    origin = {**lineage, "kind": foreign.kind, "converter": foreign.converter, "package.cumulant": __version__}
     servable = build_graph(
-        foreign, name=checked_name(name), out=out, sample=rows, lineage=made, tolerance=tolerance, shrink=shrink,
+        foreign, name=check_name(name), out=out, sample=rows, lineage=origin, tolerance=tolerance, shrink=shrink,
         state=state, idle=idle,
     )  # fmt: skip
     notes = foreign.notes
     if rows is None:
         notes += ("without a sample the batching was tried on made-up rows, and the answers were not compared",)
     if servable.required:
-        notes += (f"rows must carry {_told(servable.required)}: the model has no answer where they are missing",)
-    return Packaged(folder=out, kind=foreign.kind, source=source, size=_size(out), servable=servable, notes=notes)
+        notes += (f"rows must carry {_join_names(servable.required)}: the model has no answer where they are missing",)
+    return PackagedModel(folder=out, kind=foreign.kind, source=source, size=_size(out), servable=servable, notes=notes)
 
 
-def _told(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     more = len(names) - _NAMED
     return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMED])} and {more} more columns"
 
 
-def checked_name(name: str) -> str:
+def check_name(name: str) -> str:
     """Raises UsageError for a name that could be no model's."""
     if not _NAME.fullmatch(name):
         hint = "use letters, digits, '.', '-' and '_', beginning with a letter or digit"
@@ -199,7 +199,7 @@ def checked_name(name: str) -> str:
     return name
 
 
-def named(source: str) -> str:
+def derive_name(source: str) -> str:
     """A model's name from that of its file or URI."""
     if source.startswith("models:/"):
         base = re.split(r"[@/]", source.removeprefix("models:/").lstrip("/"))[0]

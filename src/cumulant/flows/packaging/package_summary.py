@@ -1,4 +1,4 @@
-"""What a person is told of a packaged model, as pairs of label and value."""
+"""The summary of a packaged model, as pairs of label and value."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from typing import TYPE_CHECKING
 from cumulant.core.servable import GraphServable, Parity, TensorSpec
 
 if TYPE_CHECKING:
-    from cumulant.flows.packaging.package_model import Packaged
+    from cumulant.flows.packaging.package_model import PackagedModel
 
 _NAMES = 12
 _ORIGINAL = "original"  # the form of a candidate that is the graph as it came
 
 
-def rows(found: Packaged) -> list[tuple[str, object]]:
+def summary_rows(packaged: PackagedModel) -> list[tuple[str, object]]:
     """Source, size, inputs, outputs, and what the checks said."""
-    servable = found.servable
-    lines: list[tuple[str, object]] = [("from", f"{found.source} ({found.kind})"), ("size", _bytes(found.size))]
+    servable = packaged.servable
+    lines: list[tuple[str, object]] = [
+        ("from", f"{packaged.source} ({packaged.kind})"),
+        ("size", _bytes(packaged.size)),
+    ]
     if not isinstance(servable, GraphServable):
-        return [*lines, ("task", servable.task), ("features", _few([one.feature for one in servable.inputs]))]
+        return [*lines, ("task", servable.task), ("features", _few([feature.feature for feature in servable.inputs]))]
     return [*lines, *graph_rows(servable)]
 
 
@@ -27,11 +30,14 @@ def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
     return [
         ("converted by", servable.lineage.get("converter", "")),
         *[("input" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.inputs)],
-        *[("state" if index == 0 else "", f"{one.output} -> {one.input}") for index, one in enumerate(servable.state)],
+        *[
+            ("state" if index == 0 else "", f"{state.output} -> {state.input}")
+            for index, state in enumerate(servable.state)
+        ],
         ("columns", _few(servable.columns)),
         *[("output" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.outputs)],
         ("classes", _few(servable.classes)),
-        ("parity", parity(servable.parity) + _since(servable)),
+        ("parity", parity_text(servable.parity) + _later_form_text(servable)),
         ("batching", f"{'exact' if servable.batching.exact else 'off'}: {servable.batching.reason}"),
     ]
 
@@ -43,19 +49,19 @@ def tensor(spec: TensorSpec) -> str:
     return f"{spec.name}  {spec.datatype} [{sizes}]"
 
 
-def parity(found: Parity | None) -> str:
+def parity_text(measured: Parity | None) -> str:
     """The comparison with the original in words."""
-    if found is None:
+    if measured is None:
         return "not compared: no sample was given"
     return (
-        f"{found.rows:,} rows, differences up to {found.max_difference:.2g} (allowed {found.tolerance:g}), "
-        f"{found.flips} decisions change"
+        f"{measured.rows:,} rows, differences up to {measured.max_difference:.2g} (allowed {measured.tolerance:g}), "
+        f"{measured.flips} decisions change"
     )
 
 
-def _since(servable: GraphServable) -> str:
-    """What the comparison does not speak of: it was made before a smaller or faster form took the graph's place."""
-    chosen = next((one for one in servable.candidates if one.chosen), None)
+def _later_form_text(servable: GraphServable) -> str:
+    """What the measured does not speak of: it was made before a smaller or faster form took the graph's place."""
+    chosen = next((candidate for candidate in servable.candidates if candidate.chosen), None)
     if servable.parity is None or chosen is None or chosen.kind == _ORIGINAL:
         return ""
     return f"; {chosen.kind}, put in place since, agrees with it on {chosen.agreement:.2%}"

@@ -1,4 +1,4 @@
-"""A model in a registry, brought to this machine."""
+"""The download of a model from a registry."""
 
 from __future__ import annotations
 

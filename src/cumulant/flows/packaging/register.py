@@ -1,4 +1,4 @@
-"""`register`: a model that was made elsewhere, packaged and put into the project's registry."""
+"""`register`: a foreign model, packaged and put into the project's registry."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cumulant.core.events import Actor, Fact
 from cumulant.core.ids import digest
 from cumulant.core.servable import GraphServable
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.packaging.package_model import Packaged, check_place, checked_name, package, written
+from cumulant.flows.packaging.package_model import PackagedModel, check_name, check_place, package, write_servable
 from cumulant.packaging.convert.model_objects import from_object
 from cumulant.packaging.samples import ModelSample, arrays_of_frame, check_sample, read_sample
 from cumulant.ports.registry import ModelVersion
@@ -37,7 +37,7 @@ class ModelRegistered(Fact, frozen=True, kw_only=True):
 def package_object(
     model: Any, out: Path, *, name: str, sample: object = None, tolerance: float | None = None,
     trust_pickle: bool = False, project: Project | None = None,
-) -> Packaged:  # fmt: skip
+) -> PackagedModel:  # fmt: skip
     """Write the servable of `model`, an object in memory or a path or URI, to the folder `out`.
 
     `sample` is a table (Polars, pandas, PyArrow), an array, a dict of arrays by input name, or a file's path.
@@ -58,13 +58,13 @@ def package_object(
     else:
         foreign = from_object(model, example=_frame(sample))
         source = f"{type(model).__module__}.{type(model).__qualname__}"
-    return written(foreign, source, out, name, _rows(sample), lineage={"source": source}, tolerance=tolerance)
+    return write_servable(foreign, source, out, name, _rows(sample), lineage={"source": source}, tolerance=tolerance)
 
 
 def register(
     project: Project, model: Any, *, name: str, principal: Principal, sample: object = None,
     tolerance: float | None = None, trust_pickle: bool = False,
-) -> tuple[Packaged, ModelVersion]:  # fmt: skip
+) -> tuple[PackagedModel, ModelVersion]:  # fmt: skip
     """Package `model` and register it as a version of `name`; the same servable again gives the version that exists.
 
     Raises:
@@ -73,36 +73,36 @@ def register(
     """
     check(project.access(), principal, "model.register", name)
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch) / checked_name(name)
-        found = package_object(
+        folder = Path(scratch) / check_name(name)
+        packaged = package_object(
             model, folder, name=name, sample=sample, tolerance=tolerance, trust_pickle=trust_pickle, project=project
         )
-        version = _register(project, found, name, principal)
-    return msgspec.structs.replace(found, folder=Path(version.uri)), version
+        version = _register(project, packaged, name, principal)
+    return msgspec.structs.replace(packaged, folder=Path(version.uri)), version
 
 
-def _register(project: Project, found: Packaged, name: str, principal: Principal) -> ModelVersion:
-    registry, key = project.registry(), digest([name, found.servable.files])
-    known = {one.version for one in registry.versions(name)} if name in set(registry.models()) else set()
-    with registry.run(name, f"register {found.kind}", key=key) as run:
-        run.params({"kind": found.kind, **found.servable.lineage})
-        parity = found.servable.parity
+def _register(project: Project, packaged: PackagedModel, name: str, principal: Principal) -> ModelVersion:
+    registry, key = project.registry(), digest([name, packaged.servable.files])
+    known = {entry.version for entry in registry.versions(name)} if name in set(registry.models()) else set()
+    with registry.run(name, f"register {packaged.kind}", key=key) as run:
+        run.params({"kind": packaged.kind, **packaged.servable.lineage})
+        parity = packaged.servable.parity
         if parity is not None:
             run.metrics({"parity_max_difference": parity.max_difference, "parity_rows": float(parity.rows)})
         version = registry.register(
-            run, name, found.folder, _example(found), tags={"cumulant.kind": found.kind}, key=key
+            run, name, packaged.folder, _example(packaged), tags={"cumulant.kind": packaged.kind}, key=key
         )
     if version.version not in known:
         with project.journal().transaction(actor=Actor(principal.name, None)) as transaction:
-            transaction.emit(ModelRegistered(model=name, version=version.version, source=found.source))
+            transaction.emit(ModelRegistered(model=name, version=version.version, source=packaged.source))
     return version
 
 
-def _example(found: Packaged) -> pd.DataFrame:
+def _example(packaged: PackagedModel) -> pd.DataFrame:
     """One row as a frame: of the matrix's columns, else of what a person may read of each input."""
     import pandas as pd
 
-    servable = found.servable
+    servable = packaged.servable
     if not isinstance(servable, GraphServable):
         return pd.DataFrame([servable.example])
     values = next(iter(servable.example.values()), [])

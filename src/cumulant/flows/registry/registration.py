@@ -12,7 +12,7 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import digest
 from cumulant.flows.registry import descriptions
 from cumulant.flows.registry.models import CANDIDATE, CHAMPION, ModelAliased
-from cumulant.flows.serving.rollout import by_releases
+from cumulant.flows.serving.rollout import uses_releases
 from cumulant.flows.training.evaluation import champion_version
 from cumulant.flows.training.package_step import input_example
 from cumulant.flows.training.search_step import rows_of
@@ -67,7 +67,7 @@ def _may_lead(context: Context, candidate: ModelCandidate, version: ModelVersion
     present = champion_version(context)
     if present in (None, version.version):
         return True
-    if by_releases(context.project) or candidate.same:
+    if uses_releases(context.project) or candidate.same:
         return False
     measured = candidate.judgement.champion_uri is not None and candidate.reference is not None
     return measured and candidate.reference is not None and present == candidate.reference.version

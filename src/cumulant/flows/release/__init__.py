@@ -1,1 +1,1 @@
-"""Releases: the verbs that people call, and the controller that carries them out."""
+"""Releases: start, actions, rollback, plan, simulation, and the controller that carries them out."""

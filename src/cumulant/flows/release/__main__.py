@@ -15,8 +15,8 @@ from pathlib import Path
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.alerting.background import deliver_in_background
-from cumulant.flows.release.controller.status_server import opened
-from cumulant.flows.release.controller_process import Controllers, Lines, once, run, where
+from cumulant.flows.release.controller.status_server import serve_status
+from cumulant.flows.release.controller_process import Controllers, LogLines, describe_progress, run, run_once
 from cumulant.flows.stack.desired_state import FOLDER
 from cumulant.project.file.loading import load
 
@@ -27,18 +27,18 @@ def main(words: Sequence[str] | None = None) -> int:
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ending.set())
-    report = Lines(sys.stderr.write)
+    report = LogLines(sys.stderr.write)
     try:
         with load(Path(options.project), environment=options.env) as project:
             acting = Controllers(project, report, settle=options.settle)
             if options.once:
-                found = once(project, acting, ending.wait, report)
-                told = "; ".join(map(where, found)) or "another controller watches over the release"
-                sys.stdout.write(f"{told}\n")
+                releases = run_once(project, acting, ending.wait, report)
+                text = "; ".join(map(describe_progress, releases)) or "another controller watches over the release"
+                sys.stdout.write(f"{text}\n")
                 return 0
             with (
-                deliver_in_background(project, Lines(sys.stderr.write)),
-                opened(project.state / FOLDER, project.journal) as url,
+                deliver_in_background(project, LogLines(sys.stderr.write)),
+                serve_status(project.state / FOLDER, project.journal) as url,
             ):
                 report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
                 run(project, acting, ending.wait, report)

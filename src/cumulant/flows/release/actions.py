@@ -1,4 +1,4 @@
-"""What people do with a release that is under way."""
+"""Actions on a release under way: pause, resume, promote, abort, approve."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def pause(project: Project, *, principal: Principal, reason: str, model: str = "
         UsageError: it does not run.
     """
     text = f"paused by {_who(principal)}" + (f": {reason}" if reason else "")
-    return _changed(
+    return _change_release(
         project,
         principal,
         model,
-        lambda one: decide.pause(one, text),
+        lambda release: decide.pause(release, text),
         action="release.steer",
         reason=reason,
         word="paused",
@@ -50,7 +50,9 @@ def resume(project: Project, *, principal: Principal, reason: str = "", model: s
     Raises:
         UsageError: it is not paused.
     """
-    return _changed(project, principal, model, decide.resume, action="release.steer", reason=reason, word="resumed")
+    return _change_release(
+        project, principal, model, decide.resume, action="release.steer", reason=reason, word="resumed"
+    )
 
 
 @verb("release.steer")
@@ -68,10 +70,10 @@ def promote(
     def change(release: Release) -> Release:
         approval = release.policy.approval
         if not release.over and approval is not None and approval.before not in release.approved:
-            may_approve(release, approval, principal)
+            check_may_approve(release, approval, principal)
         return decide.promote(release, f"promoted by {_who(principal)}" + (f": {reason}" if reason else ""), at=at)
 
-    return _changed(project, principal, model, change, action="release.steer", reason=reason, word="promoted")
+    return _change_release(project, principal, model, change, action="release.steer", reason=reason, word="promoted")
 
 
 @verb("release.steer")
@@ -85,11 +87,11 @@ def abort(
     """
     at = (clock or SystemClock()).now()
     text = f"aborted by {_who(principal)}" + (f": {reason}" if reason else "")
-    return _changed(
+    return _change_release(
         project,
         principal,
         model,
-        lambda one: decide.ended(one, "rolled_back", text, at=at),
+        lambda release: decide.ended(release, "rolled_back", text, at=at),
         action="release.steer",
         reason=reason,
         word="aborted",
@@ -111,13 +113,13 @@ def approve(
     def change(release: Release) -> Release:
         approval = release.policy.approval
         if release.status == "awaiting_approval" and approval is not None:
-            may_approve(release, approval, principal)
+            check_may_approve(release, approval, principal)
         return decide.approve(release, at=at)
 
-    return _changed(project, principal, model, change, action="release.approve", reason=reason, word="approved")
+    return _change_release(project, principal, model, change, action="release.approve", reason=reason, word="approved")
 
 
-def may_approve(release: Release, approval: ApprovalPolicy, principal: Principal) -> None:
+def check_may_approve(release: Release, approval: ApprovalPolicy, principal: Principal) -> None:
     """Return, or say why not.
 
     Raises:
@@ -139,7 +141,7 @@ def may_approve(release: Release, approval: ApprovalPolicy, principal: Principal
         )
 
 
-def _changed(
+def _change_release(
     project: Project,
     principal: Principal,
     model: str,
@@ -152,7 +154,7 @@ def _changed(
     check(project.access(), principal, action, project.name)
     journal, name = project.journal(), model or project.name
     for attempt in range(_TRIES):
-        before, version = store.need(journal, name)
+        before, version = store.read_required(journal, name)
         after = change(before)
         if after == before:
             raise _unchanged(before, word)

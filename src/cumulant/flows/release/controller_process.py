@@ -1,4 +1,4 @@
-"""The controller's process: one round a second, a line a change, and no end before it is asked to."""
+"""The process of the release controllers: one round a second, one log line a change."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LAPSE, Controller
-from cumulant.flows.release.controller.custom_metrics import Own
-from cumulant.flows.release.controller.effects import Effects
-from cumulant.flows.release.controller.evidence import Labelled, Watching
-from cumulant.flows.release.controller.label_evidence import Told
-from cumulant.flows.release.controller.rollback_outbox import Owed, settle
-from cumulant.flows.release.start.start import begin_waiting
-from cumulant.flows.release.time_scale import pace
+from cumulant.flows.release.controller.custom_metrics import CustomMetrics
+from cumulant.flows.release.controller.effects import ReleaseEffects
+from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence
+from cumulant.flows.release.controller.label_evidence import LabelEvidence
+from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, deliver_rollbacks
+from cumulant.flows.release.start.start import start_waiting_release
+from cumulant.flows.release.time_scale import read_time_scale
 from cumulant.flows.release.views import sentence
 from cumulant.flows.serving.serve import PREDICTIONS
 from cumulant.flows.stack.desired_state import FOLDER
@@ -32,8 +32,8 @@ _ROUND, _LONGEST = 1.0, 30.0
 ACTOR = Actor("service:release-controller")
 
 
-class Lines:
-    """Lines for whoever reads the log, each said once until another comes."""
+class LogLines:
+    """Log lines, without immediate repetitions."""
 
     def __init__(self, write: Callable[[str], object]) -> None:
         self._write, self._said = write, ""
@@ -44,23 +44,23 @@ class Lines:
             self._write(f"{text}\n")
 
 
-def controller(
+def build_controller(
     project: Project,
     report: Callable[[str], None],
     *,
     model: str = "",
     clock: Clock | None = None,
-    labels: Labelled | None = None,
+    labels: LabelSource | None = None,
     steady: Callable[[], float] = time.monotonic,
     settle: float = 15.0,
 ) -> Controller:
     """The controller of a project's releases, with everything that it sees and does."""
     clock, traffic, journal = clock or SystemClock(), project.traffic(), project.journal()
-    evidence = Watching(
+    evidence = LiveEvidence(
         traffic,
         stack=project.state / FOLDER,
         log=project.state / PREDICTIONS,
-        own=Own(project.root, report),
+        own=CustomMetrics(project.root, report),
         clock=clock,
         report=report,
         labels=labels,
@@ -72,7 +72,7 @@ def controller(
         journal=journal,
         traffic=traffic,
         evidence=evidence,
-        effects=Effects(
+        effects=ReleaseEffects(
             project.state,
             registry=project.registry,
             journal=journal,
@@ -84,7 +84,7 @@ def controller(
         ),
         clock=clock,
         steady=steady,
-        pace=lambda: pace(project.state / FOLDER),
+        pace=lambda: read_time_scale(project.state / FOLDER),
     )
 
 
@@ -101,56 +101,56 @@ class Controllers:
         Raises:
             CumulantError: the journal or the gateway cannot be reached, so that none goes on.
         """
-        for name in store.models(self._project.journal()):
+        for name in store.list_models(self._project.journal()):
             if name not in self._by_model:
-                self._by_model[name] = controller(
-                    self._project, self._report, model=name, labels=Told(self._project), settle=self._settle
+                self._by_model[name] = build_controller(
+                    self._project, self._report, model=name, labels=LabelEvidence(self._project), settle=self._settle
                 )
-        found, faults = [], dict[str, CumulantError]()
-        for name, one in self._by_model.items():
+        releases, faults = [], dict[str, CumulantError]()
+        for name, controller in self._by_model.items():
             try:
-                found.append(one.tick())
+                releases.append(controller.tick())
             except CumulantError as error:
                 faults[name] = error
-        if faults and not found:
+        if faults and not releases:
             raise next(iter(faults.values()))
         for name, fault in faults.items():
             self._report(f"{name} waits: {self._project.vault.redact(fault.message)}")
-        return [release for release in found if release is not None]
+        return [release for release in releases if release is not None]
 
 
 def run(
     project: Project,
     acting: Controllers,
-    asked: Callable[[float], bool],
+    ended: Callable[[float], bool],
     report: Callable[[str], None],
 ) -> None:
-    """Rounds until `asked` (which waits so many seconds) says that the end was asked for.
+    """Rounds until `ended`, which waits so many seconds, returns true.
 
     A journal or gateway that cannot be reached stops progress and not serving: the next round comes later, at most
     half a minute.
     """
-    told: dict[str, tuple[object, ...]] = {}
-    owed, pause = Owed(project, report), _ROUND
-    while not asked(pause):
+    reported: dict[str, tuple[object, ...]] = {}
+    owed, pause = RollbackOutbox(project, report), _ROUND
+    while not ended(pause):
         try:
             owed.tick()
-            found = acting.tick()
-            for release in found:
-                _tell(release, told, report)
+            releases = acting.tick()
+            for release in releases:
+                _report_change(release, reported, report)
             _begin_waiting(project, report)
-            pause = _round(found)
+            pause = _seconds_to_next_round(releases)
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
             pause = min(_LONGEST, pause * 2)
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
-            said = project.vault.redact(str(error))
-            report(f"a fault of the controller, which tries again: {type(error).__name__}: {said}")
+            text = project.vault.redact(str(error))
+            report(f"a fault of the controller, which tries again: {type(error).__name__}: {text}")
             pause = min(_LONGEST, pause * 2)
 
 
-def once(
-    project: Project, acting: Controllers, asked: Callable[[float], bool], report: Callable[[str], None]
+def run_once(
+    project: Project, acting: Controllers, ended: Callable[[float], bool], report: Callable[[str], None]
 ) -> list[Release]:
     """One look of each release under way, what an ended one still asks for, and what a rollback still owes; the
     releases after it.
@@ -161,28 +161,28 @@ def once(
     Raises:
         CumulantError: the journal or the gateway cannot be reached.
     """
-    settle(project, report)
-    found, left = acting.tick(), math.ceil(LAPSE) + 2
-    if found or not store.models(project.journal()):
-        left = _rounds(found)
-    while left > 0 and not asked(_ROUND):
-        before, found = found, acting.tick()
-        left = _rounds(found) if found and not before else left - 1
+    deliver_rollbacks(project, report)
+    releases, rounds_left = acting.tick(), math.ceil(LAPSE) + 2
+    if releases or not store.list_models(project.journal()):
+        rounds_left = _rounds_until_look(releases)
+    while rounds_left > 0 and not ended(_ROUND):
+        before, releases = releases, acting.tick()
+        rounds_left = _rounds_until_look(releases) if releases and not before else rounds_left - 1
     _begin_waiting(project, report)
-    return found
+    return releases
 
 
-def _rounds(found: Sequence[Release]) -> int:
+def _rounds_until_look(releases: Sequence[Release]) -> int:
     """Rounds in which each of them has a look."""
-    return max((math.ceil(one.policy.look) + 1 for one in found if not one.over), default=0)
+    return max((math.ceil(release.policy.look) + 1 for release in releases if not release.over), default=0)
 
 
-def _round(found: Sequence[Release]) -> float:
+def _seconds_to_next_round(releases: Sequence[Release]) -> float:
     """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
-    return min([_ROUND, *(one.policy.look for one in found if not one.over)])
+    return min([_ROUND, *(release.policy.look for release in releases if not release.over)])
 
 
-def where(release: Release) -> str:
+def describe_progress(release: Release) -> str:
     """How far a release is, in a line."""
     if release.over:
         return f"no release is under way; the last one: {sentence(release)}"
@@ -191,17 +191,17 @@ def where(release: Release) -> str:
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
 
 
-def _tell(release: Release, told: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
+def _report_change(release: Release, reported: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
     now = (release.id, release.status, release.at)
-    if told.get(release.model) != now:
-        told[release.model] = now
+    if reported.get(release.model) != now:
+        reported[release.model] = now
         report(f"release {release.id}: {sentence(release)}")
 
 
 def _begin_waiting(project: Project, report: Callable[[str], None]) -> None:
-    """A candidate that cannot begin is told of, and holds up no watching of others."""
+    """Start a waiting release; one that cannot begin is reported and does not stop the others."""
     try:
-        begun = begin_waiting(project)
+        begun = start_waiting_release(project)
     except CumulantError as error:
         report(f"the candidate that waits does not begin: {project.vault.redact(error.message)}")
         return

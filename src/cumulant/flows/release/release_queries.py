@@ -1,4 +1,4 @@
-"""What people ask of releases, under way or over."""
+"""Queries of releases, under way or ended."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 
 @verb("release.show")
-def current(project: Project, *, principal: Principal, model: str = "") -> Release:
+def current_release(project: Project, *, principal: Principal, model: str = "") -> Release:
     """The newest release, under way or over.
 
     Raises:
         NotFoundError: there was none.
     """
     check(project.access(), principal, "release.show", project.name)
-    return store.need(project.journal(), model or project.name)[0]
+    return store.read_required(project.journal(), model or project.name)[0]
 
 
 @verb("release.show")
@@ -32,23 +32,23 @@ def find_release(project: Project, identity: str, *, principal: Principal, model
     Raises:
         NotFoundError: no such release.
     """
-    found = history(project, principal=principal, model=model)
+    releases = release_history(project, principal=principal, model=model)
     if not identity:
-        return current(project, principal=principal, model=model)
-    for one in found:
-        if one.id == identity:
-            return one
-    raise not_found("release", identity, [one.id for one in found])
+        return current_release(project, principal=principal, model=model)
+    for release in releases:
+        if release.id == identity:
+            return release
+    raise not_found("release", identity, [release.id for release in releases])
 
 
 @verb("release.show")
-def history(project: Project, *, principal: Principal, model: str = "") -> list[Release]:
+def release_history(project: Project, *, principal: Principal, model: str = "") -> list[Release]:
     """All releases, the newest first."""
     check(project.access(), principal, "release.show", project.name)
-    return store.every(project.journal(), model or project.name)
+    return store.list_releases(project.journal(), model or project.name)
 
 
-def waiting(project: Project) -> str | None:
+def waiting_candidate(project: Project) -> str | None:
     """The candidate that waits until the release is over, as `NAME/VERSION`."""
     row = project.journal().get(store.WAITING, project.name)
     return None if row is None else str(row.value["uri"])

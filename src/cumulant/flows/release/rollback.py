@@ -1,4 +1,4 @@
-"""Back to a version that was served before: with the book and the gateway's folder alone, also weeks later."""
+"""Rollback to a version that was served before, from the book and the gateway's folder alone."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.ledger.processes import this_process
-from cumulant.flows.release.controller.effects import promoted, warm
-from cumulant.flows.release.controller.http_probe import becomes_ready
-from cumulant.flows.release.controller.rollback_outbox import TELLING, noted
-from cumulant.flows.stack.desired_state import Book, Return, change_book, read_book
-from cumulant.flows.stack.folder_claim import claim
+from cumulant.flows.release.controller.effects import with_champion, with_warm_version
+from cumulant.flows.release.controller.http_probe import wait_until_ready
+from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, store_rollback
+from cumulant.flows.stack.desired_state import Book, Rollback, change_book, read_book
+from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.served_versions import table_of
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ _LATER_SECONDS = 60.0
 _TRIES = 5
 
 
-class Back(msgspec.Struct, frozen=True, kw_only=True):
-    """All requests go to `version`. `missed`: what could not be told, in words; it changes nothing for callers.
+class RollbackResult(msgspec.Struct, frozen=True, kw_only=True):
+    """All requests go to `version`. `missed`: deliveries that failed, in words; callers see no difference.
 
     `later`: the controller of `cumulant up`, or `cumulant tick`, tells it when that can be done. `stored_features`:
     whether it reads any, which are those of when its server was last given newer data.
@@ -69,7 +69,7 @@ def roll_back(
     ready_within: float = 60.0,
     progress: Progress = silent,
     clock: Clock | None = None,
-) -> Back:
+) -> RollbackResult:
     """Send all requests of a model to a version that was served here: by default the champion while a candidate has
     requests, else the champion before the present one.
 
@@ -84,7 +84,7 @@ def roll_back(
     """
     check(project.access(), principal, "release.rollback", model)
     now = (clock or SystemClock()).now()
-    claim(project, progress)
+    claim_folder(project, progress)
     book, routes = read_book(project.state, model), project.traffic().in_force(model)
     if book.model != model:  # a model of servers that are not ours: the book is not about it
         if routes is None and book.model:
@@ -93,8 +93,8 @@ def roll_back(
                 hint=did_you_mean(model, [book.model]) or f"served here: {book.model}",
             )  # fmt: skip
         book = Book(model=model)
-    arm = target(model, book, routes, to)
-    given_up = _given_up(routes, arm.version)
+    arm = choose_arm(model, book, routes, to)
+    given_up = _versions_with_requests(routes, arm.version)
     if routes is not None and not given_up:
         raise UsageError(
             f"version {arm.version} has all requests of {model} already",
@@ -103,17 +103,17 @@ def roll_back(
         )
     keep = now + project.policies.release.keep_warm
     if arm.version in book.versions:
-        change_book(project.state, model, lambda found: _started(found, arm.version, keep))
+        change_book(project.state, model, lambda present: _with_started(present, arm.version, keep))
     serving = project.traffic().door() is not None
     if serving:  # else nobody asks, and the supervisor starts from the book
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
-    one = Return(
+    rollback = Rollback(
         at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, teller=this_process()
     )
     own = arm.version in book.versions
-    missed = _kept_and_told(project, model, one, keep) if own else _told(project, model, one)
-    return Back(
+    missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
+    return RollbackResult(
         model=model,
         version=arm.version,
         given_up=given_up,
@@ -126,7 +126,7 @@ def roll_back(
     )
 
 
-def target(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
+def choose_arm(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
     """The arm that is to get all requests.
 
     Raises:
@@ -137,9 +137,9 @@ def target(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
     if routes is not None and routes.candidate is not None and (routes.weight > 0 or routes.mirror > 0):
         return routes.champion
     present = routes.champion.version if routes is not None else book.champion
-    former = [one for one in book.former if one != present and one in book.versions]
+    former = [version for version in book.former if version != present and version in book.versions]
     if not former:
-        others = [one for one in _served_before(book) if one != present]
+        others = [version for version in _served_before(book) if version != present]
         raise NotFoundError(
             f"{model} has no earlier version here to go back to",
             subject=model,
@@ -167,41 +167,41 @@ def _named(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
 
 
 def _served_before(book: Book) -> list[str]:
-    return sorted(one for one in book.served_before if one in book.versions)
+    return sorted(version for version in book.served_before if version in book.versions)
 
 
-def _given_up(routes: Routes | None, version: str) -> tuple[str, ...]:
+def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, ...]:
     """The versions that have requests now, without that one."""
     if routes is None:
         return ()
     candidate = routes.candidate
-    found = [routes.champion.version] if routes.weight < 100 else []
-    found += [candidate.version] if candidate is not None and (routes.weight > 0 or routes.mirror > 0) else []
-    return tuple(one for one in found if one != version)
+    versions = [routes.champion.version] if routes.weight < 100 else []
+    versions += [candidate.version] if candidate is not None and (routes.weight > 0 or routes.mirror > 0) else []
+    return tuple(served for served in versions if served != version)
 
 
-def _started(book: Book, version: str, until: datetime) -> Book:
+def _with_started(book: Book, version: str, until: datetime) -> Book:
     """The version's server runs from now on, beside the present ones."""
     if version in (book.champion, book.candidate):
         return book
-    return msgspec.structs.replace(book, versions=warm(book, version, until))
+    return msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
 
 
-def _settled(book: Book, one: Return, until: datetime) -> Book:
+def _with_rollback(book: Book, rollback: Rollback, until: datetime) -> Book:
     """It is the champion; what it took over from stays up for a while, to be looked into."""
-    version = one.version
-    left = book.candidate if book.candidate != version else None
-    versions = warm(book, left, until) if left is not None else book.versions
-    back = promoted(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
+    version = rollback.version
+    replaced = book.candidate if book.candidate != version else None
+    versions = with_warm_version(book, replaced, until) if replaced is not None else book.versions
+    back = with_champion(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
     # What was given up is not gone back to unless it is named: a second rollback goes further back.
     former = tuple(other for other in back.former if other != book.champion)
-    return msgspec.structs.replace(back, former=former, returns=(*back.returns, one))
+    return msgspec.structs.replace(back, former=former, returns=(*back.returns, rollback))
 
 
 def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
     url = arm.endpoints[0]
     progress(f"server of version {arm.version}")
-    if not becomes_ready(url, time.monotonic() + seconds, authority=arm.authority):
+    if not wait_until_ready(url, time.monotonic() + seconds, authority=arm.authority):
         raise EngineUnavailableError(
             f"version {arm.version} at {url} is not ready after {seconds:g} s; requests stay where they are",
             subject=arm.version,
@@ -227,20 +227,20 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
     raise AssertionError
 
 
-def _kept_and_told(project: Project, model: str, one: Return, keep: datetime) -> dict[str, str]:
+def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
     """As `_told`; the book says that it is the champion, and what is still owed."""
-    owing = msgspec.structs.replace(one, owed=tuple(TELLING))
-    change_book(project.state, model, lambda found: _settled(found, owing, keep))
-    missed = _told(project, model, owing)
-    noted(project, model, msgspec.structs.replace(owing, owed=tuple(missed), teller=None))
+    owing = msgspec.structs.replace(rollback, owed=tuple(DELIVERIES))
+    change_book(project.state, model, lambda book: _with_rollback(book, owing, keep))
+    missed = _deliver(project, model, owing)
+    store_rollback(project, model, msgspec.structs.replace(owing, owed=tuple(missed), teller=None))
     return missed
 
 
-def _told(project: Project, model: str, one: Return) -> dict[str, str]:
+def _deliver(project: Project, model: str, rollback: Rollback) -> dict[str, str]:
     """Tell the journal and the registry, each within a time or not at all; what was not told, with the reason."""
     missed: dict[str, str] = {}
-    for name, tell in TELLING.items():
-        fault = _within(_LATER_SECONDS, lambda tell=tell: tell(project, model, one))  # type: ignore[misc]
+    for name, tell in DELIVERIES.items():
+        fault = _within(_LATER_SECONDS, lambda tell=tell: tell(project, model, rollback))  # type: ignore[misc]
         missed |= {name: fault} if fault else {}
     return missed
 

@@ -1,4 +1,4 @@
-"""The rows of releases in the journal: the newest of each model, and what became of earlier ones."""
+"""Rows of releases in the journal: the newest of each model, and the ended ones."""
 
 from __future__ import annotations
 
@@ -29,36 +29,38 @@ def read(journal: Journal, model: str) -> tuple[Release, int] | None:
     return None if row is None else (msgspec.convert(row.value, Release), row.version)
 
 
-def need(journal: Journal, model: str) -> tuple[Release, int]:
+def read_required(journal: Journal, model: str) -> tuple[Release, int]:
     """As `read`.
 
     Raises:
         NotFoundError: no release of the model was ever started.
     """
-    found = read(journal, model)
-    if found is None:
+    stored = read(journal, model)
+    if stored is None:
         raise NotFoundError(f"{model} has had no release", subject=model, hint="`cumulant release start` begins one")
-    return found
+    return stored
 
 
-def past(journal: Journal, model: str) -> list[Release]:
+def list_past(journal: Journal, model: str) -> list[Release]:
     """Releases that ended, the newest last; the states of their tests are not kept."""
     rows = journal.rows(PAST, f"{model}/")
-    return sorted((msgspec.convert(row.value, Release) for row in rows), key=lambda one: (one.begun, one.id))
+    return sorted(
+        (msgspec.convert(row.value, Release) for row in rows), key=lambda release: (release.begun, release.id)
+    )
 
 
-def models(journal: Journal) -> list[str]:
+def list_models(journal: Journal) -> list[str]:
     """The models that have had a release: the project's own, and those of servers of others."""
     return [row.key for row in journal.rows(RELEASE)]
 
 
-def every(journal: Journal, model: str) -> list[Release]:
+def list_releases(journal: Journal, model: str) -> list[Release]:
     """All releases of a model, the newest first."""
-    found = {one.id: one for one in past(journal, model)}
+    by_id = {release.id: release for release in list_past(journal, model)}
     newest = read(journal, model)
     if newest is not None:
-        found[newest[0].id] = newest[0]
-    return sorted(found.values(), key=lambda one: (one.begun, one.id), reverse=True)
+        by_id[newest[0].id] = newest[0]
+    return sorted(by_id.values(), key=lambda release: (release.begun, release.id), reverse=True)
 
 
 def write(transaction: Transaction, before: Release | None, after: Release, *, expect: int) -> int:
@@ -78,14 +80,14 @@ def write(transaction: Transaction, before: Release | None, after: Release, *, e
 
         after = without_states(after)
     row = transaction.put(RELEASE, after.model, _plain(after), expect=expect)
-    for fact in facts(before, after):
+    for fact in change_facts(before, after):
         transaction.emit(fact)
     if after.over:
         transaction.put(PAST, f"{after.model}/{after.id}", _plain(after))
     return row.version
 
 
-def facts(before: Release | None, after: Release) -> Iterator[Fact]:
+def change_facts(before: Release | None, after: Release) -> Iterator[Fact]:
     """What is to be told of a change."""
     if before is None or before.id != after.id:
         yield ReleaseStarted(
@@ -128,11 +130,11 @@ def _ended(release: Release) -> ReleaseEnded:
         status=release.status,
         reason=release.reason,
         step=release.step.label,
-        figures=tuple(figure(board) for board in release.boards.values()),
+        figures=tuple(board_figure(board) for board in release.boards.values()),
     )
 
 
-def figure(board: Board) -> MetricReported:
+def board_figure(board: Board) -> MetricReported:
     """A board as it is told."""
     return MetricReported(
         metric=board.metric,

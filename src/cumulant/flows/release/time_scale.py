@@ -1,4 +1,4 @@
-"""How fast a release's time passes: with the clock, or faster while a replay drives requests of a past period.
+"""Time scale of releases: the clock's, or faster while a replay sends requests of a past period.
 
 A replay leaves a note beside the supervisor's files. The times of stages (`at_least`, `at_most`, `soak`) are then
 counted in replayed time. Looks, blocks, ceilings and samples stay what they are: evidence comes by the request, and
@@ -20,29 +20,29 @@ from cumulant.flows.ledger.processes import Process, is_gone, this_process
 _NOTE = "pace.json"
 
 
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
+class TimeScale(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of a release's time to one of the clock, as long as the process lives."""
 
     factor: float
     process: Process
 
 
-def pace(stack: Path) -> float:
+def read_time_scale(stack: Path) -> float:
     """Seconds of a release's time to one of the clock; 1 where no replay says otherwise."""
     try:
-        found = msgspec.json.decode((stack / _NOTE).read_bytes(), type=Pace)
+        scale = msgspec.json.decode((stack / _NOTE).read_bytes(), type=TimeScale)
     except (OSError, msgspec.DecodeError):
         return 1.0
-    return 1.0 if found.factor <= 0 or is_gone(found.process) else found.factor
+    return 1.0 if scale.factor <= 0 or is_gone(scale.process) else scale.factor
 
 
 @contextmanager
-def paced(stack: Path, factor: float) -> Iterator[None]:
+def scale_time(stack: Path, factor: float) -> Iterator[None]:
     """Releases that the controller of `stack` carries out go by this pace while the block runs."""
     note = stack / _NOTE
     stack.mkdir(parents=True, exist_ok=True)
     draft = note.with_name(f".{_NOTE}.{os.getpid()}")
-    draft.write_bytes(msgspec.json.encode(Pace(factor=factor, process=this_process())))
+    draft.write_bytes(msgspec.json.encode(TimeScale(factor=factor, process=this_process())))
     draft.replace(note)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Releases as people and programs read them: a sentence first, then the numbers of that moment."""
+"""Views of releases for people and programs: a sentence, then the numbers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.flows.release.store import figure
+from cumulant.flows.release.store import board_figure
 from cumulant.ports.notifier import Message
 from cumulant.release.wording import format_value
 
 if TYPE_CHECKING:
-    from cumulant.flows.stack.desired_state import Return
+    from cumulant.flows.stack.desired_state import Rollback
     from cumulant.release.events import MetricReported
     from cumulant.release.paired.paired_records import PairedEvaluation
     from cumulant.release.state import Board, Release
@@ -90,7 +90,7 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
     settled: list[str]
 
 
-def view(release: Release, returns: Sequence[Return] = ()) -> ReleaseView:
+def view(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseView:
     """Everything that a person or a program asks for; `returns`: rollbacks of the model, the oldest first."""
     boards, lacks, assumptions = _evidence(release)
     return ReleaseView(
@@ -137,39 +137,47 @@ def _evidence(release: Release) -> tuple[list[Board], list[str], list[str]]:
     return boards, [] if release.status == "pending" else lacking(release), assumption_notes(release)
 
 
-def sentence(release: Release, returns: Sequence[Return] = ()) -> str:
+def sentence(release: Release, returns: Sequence[Rollback] = ()) -> str:
     """`version 2 of late was rolled back in canary 10%: errors became worse: ...`, and what became of it later."""
     text = f"version {release.candidate.version} of {release.model} {_VERDICTS[release.status]}"
     if release.status not in ("promoted", "pending"):
         text += f" in {release.step.label}"
     reason = release.reason.removeprefix(f"in {release.step.label}, ").removeprefix("paused ")
-    return (f"{text}: {reason}" if reason else text) + _later(release, returns)
+    return (f"{text}: {reason}" if reason else text) + _rollback_text(release, returns)
 
 
-def evaluation_text(found: PairedEvaluation) -> str:
+def evaluation_text(evaluation: PairedEvaluation) -> str:
     """`on 5,000 labelled rows of the past, ..: brier 0.1403, the champion's 0.1411; other decisions in 3.20%`."""
-    span = "" if found.first is None or found.last is None else f", {found.first:%Y-%m-%d} to {found.last:%Y-%m-%d}"
-    text = (
-        f"on {found.rows:,} labelled rows of the past{span}: {found.loss} {found.candidate_loss:.4g},"
-        f" the champion's {found.champion_loss:.4g}"
+    span = (
+        ""
+        if evaluation.first is None or evaluation.last is None
+        else f", {evaluation.first:%Y-%m-%d} to {evaluation.last:%Y-%m-%d}"
     )
-    if found.disagreement is not None:
-        text += f"; other decisions in {format_value(found.disagreement, '%')}"
+    text = (
+        f"on {evaluation.rows:,} labelled rows of the past{span}: {evaluation.loss} {evaluation.candidate_loss:.4g},"
+        f" the champion's {evaluation.champion_loss:.4g}"
+    )
+    if evaluation.disagreement is not None:
+        text += f"; other decisions in {format_value(evaluation.disagreement, '%')}"
     return text
 
 
-def _later(release: Release, returns: Sequence[Return]) -> str:
+def _rollback_text(release: Release, returns: Sequence[Rollback]) -> str:
     """What a rollback made of a promotion since; nothing where the version serves, or came back."""
     candidate = release.candidate.version
-    since = [one for one in returns if one.at >= release.begun and candidate in (one.version, *one.given_up)]
+    since = [
+        rollback
+        for rollback in returns
+        if rollback.at >= release.begun and candidate in (rollback.version, *rollback.given_up)
+    ]
     if release.status != "promoted" or not since or since[-1].version == candidate:
         return ""
-    one = since[-1]
-    by = one.by.removeprefix("user:")
-    return f"; {by} rolled it back to version {one.version} at {one.at:%Y-%m-%d %H:%M:%SZ}: {one.reason}"
+    rollback = since[-1]
+    by = rollback.by.removeprefix("user:")
+    return f"; {by} rolled it back to version {rollback.version} at {rollback.at:%Y-%m-%d %H:%M:%SZ}: {rollback.reason}"
 
 
-def ending(release: Release, at: datetime) -> Message:
+def ending_message(release: Release, at: datetime) -> Message:
     """What receivers are told of an ended release: the sentence and, as `detail`, the numbers."""
     text = sentence(release)
     return Message(
@@ -203,7 +211,7 @@ def metric_view(board: Board) -> MetricView:
         harm=None if board.harm_bar is None else _part(board.most_harm, board.harm_bar),
         fine=_part(board.shown, board.fine_bar),
         samples=board.samples,
-        evidence=figure(board),
+        evidence=board_figure(board),
     )
 
 
@@ -223,12 +231,12 @@ def _part(evidence: float, bar: float) -> float:
 
 
 def _stages(release: Release) -> list[StageView]:
-    found = []
+    views = []
     for place, step in enumerate(release.steps):
         passed = release.passed[place] if place < len(release.passed) else None
         present = place == release.at and not release.over and release.status != "pending"
         samples = passed.samples if passed else (release.samples if present else {})
-        found.append(
+        views.append(
             StageView(
                 name=step.label,
                 stage=step.stage,
@@ -242,7 +250,7 @@ def _stages(release: Release) -> list[StageView]:
                 state=_state(release, passed=passed is not None, present=present, last=place == release.at),
             )
         )
-    return found
+    return views
 
 
 def _state(release: Release, *, passed: bool, present: bool, last: bool) -> str:

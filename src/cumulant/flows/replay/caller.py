@@ -1,4 +1,4 @@
-"""A caller that keeps its connections: little work a request, so that what is measured is the other side."""
+"""An HTTP client that keeps its connections: little work a request, so that the other side is measured."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _HEAD_END = b"\r\n\r\n"
 _LARGEST_HEAD = 64 * 1024
 
 
-class Answer(NamedTuple):
-    """What came back. `status` 0: no answer came, and `body` says why. Header names are in lower case."""
+class ReplayResponse(NamedTuple):
+    """The answer to a request. `status` 0: no answer came, and `body` says why. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -28,7 +28,7 @@ class _Link(NamedTuple):
     writer: asyncio.StreamWriter
 
 
-class Caller:
+class ReplayClient:
     """Asks one server over HTTP/1.1, on as many connections as there are requests at once.
 
     Raises:
@@ -44,18 +44,18 @@ class Caller:
         self._timeout = timeout
         self._idle: list[_Link] = []
 
-    async def ask(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def ask(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> ReplayResponse:
         """One request. A kept connection that turns out closed before anything came is replaced, once."""
         begun = time.perf_counter()
         head = self._head(method, path, body, headers)
         try:
             async with asyncio.timeout(self._timeout):
-                status, found, content = await self._exchanged(head + body)
+                status, received, content = await self._exchanged(head + body)
         except TimeoutError:
-            return Answer(0, {}, f"no answer within {self._timeout:g} s".encode(), time.perf_counter() - begun)
+            return ReplayResponse(0, {}, f"no answer within {self._timeout:g} s".encode(), time.perf_counter() - begun)
         except (OSError, EOFError, ValueError) as error:
-            return Answer(0, {}, str(error or type(error).__name__).encode(), time.perf_counter() - begun)
-        return Answer(status, found, content, time.perf_counter() - begun)
+            return ReplayResponse(0, {}, str(error or type(error).__name__).encode(), time.perf_counter() - begun)
+        return ReplayResponse(status, received, content, time.perf_counter() - begun)
 
     def close(self) -> None:
         """Let the idle connections go."""

@@ -1,4 +1,4 @@
-"""The flow `replay`: a past period driven through the gateway, so that release and monitoring see it happen."""
+"""The flow `replay`: a past period sent through the gateway, for release and monitoring to observe."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
 from cumulant.flows.ledger.actions import check, verb
-from cumulant.flows.release.time_scale import paced
-from cumulant.flows.replay.replay_progress import Asked, Reached, begin, forget, keep
-from cumulant.flows.replay.replay_rows import Period, span
+from cumulant.flows.release.time_scale import scale_time
+from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
+from cumulant.flows.replay.replay_rows import Period, check_period
 from cumulant.flows.replay.sending import Sender, Sent
 from cumulant.flows.stack.desired_state import FOLDER, read_book
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a replay. `failures` by whose they are; `reached`: the moment that it came to.
+class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The result of a replay. `failures` by whose they are; `reached`: the moment that it came to.
 
     `resumed`: rows that an earlier, cut-off replay of the same period had sent. Milliseconds are of this one's.
     """
@@ -71,7 +71,7 @@ def replay(
     ended: Callable[[], bool] = lambda: False,
     seen: Callable[[Sent], None] = lambda _: None,
     progress: Progress = silent,
-) -> Replayed:
+) -> ReplayResult:
     """Send the rows of [since, until) as requests at their moments of prediction, `speed` times as fast, and post
     labels when they became known. Rows have the columns that `model` (default: what is served) asks for.
 
@@ -84,29 +84,29 @@ def replay(
         EngineUnavailableError: no gateway runs.
     """
     check(project.access(), principal, "replay.run", project.name)
-    span(since, until)
+    check_period(since, until)
     progress("rows")
     period = Period(project, _version(project, model), since, until)
     door = url or _door(project)
-    asked = Asked(model=period.model, since=to_micros(since), until=to_micros(until))
-    reached = begin(project.state, asked, again=again)
+    request = ReplayRequest(model=period.model, since=to_micros(since), until=to_micros(until))
+    reached = load_or_begin(project.state, request, again=again)
     resumed, begun = reached.sent, time.monotonic()
-    moments = _Moments(period, asked, progress)
+    moments = _ReplayedTime(period, request, progress)
 
     sender = Sender(
         period, reached, url=door, speed=speed, concurrency=concurrency, timeout=timeout, ended=ended, seen=seen,
-        note=lambda one: keep(project.state, one), moving=moments,
+        note=lambda state: write_state(project.state, state), moving=moments,
     )  # fmt: skip
     progress("requests")
-    with paced(project.state / FOLDER, speed) if release_clock else contextlib.nullcontext():
-        asyncio.run(sender.run(asked.until))
+    with scale_time(project.state / FOLDER, speed) if release_clock else contextlib.nullcontext():
+        asyncio.run(sender.run(request.until))
     seconds = time.monotonic() - begun
     done = reached.sent == period.count
     if done:
-        forget(project.state)
-    last = asked.until if done else moments.now
+        delete_state(project.state)
+    last = request.until if done else moments.now
     counts = sender.counts
-    return Replayed(
+    return ReplayResult(
         model=period.model,
         version=period.version,
         since=since,
@@ -127,12 +127,12 @@ def replay(
     )
 
 
-class _Moments:
-    """How far the replayed clock has come, told as progress."""
+class _ReplayedTime:
+    """The replayed time, reported as progress."""
 
-    def __init__(self, period: Period, asked: Asked, progress: Progress) -> None:
+    def __init__(self, period: Period, request: ReplayRequest, progress: Progress) -> None:
         self.first = self.now = period.first
-        self._whole, self._progress = max(1, asked.until - period.first), progress
+        self._whole, self._progress = max(1, request.until - period.first), progress
 
     def __call__(self, now: int) -> None:
         self.now = max(self.now, now)
@@ -155,6 +155,3 @@ def _door(project: Project) -> str:
             hint="`cumulant up` starts it; or name one with --url",
         )
     return door.url
-
-
-__all__ = ["Reached", "Replayed", "replay"]

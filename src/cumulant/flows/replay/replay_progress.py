@@ -1,4 +1,4 @@
-"""How far a replay has come, as a file, so that one that was cut off goes on where it stopped."""
+"""The state of a replay as a file, from which an interrupted one resumes."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from cumulant.core.errors import StorageError
 _FILE = "replay.json"
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What a replay is of: another one of these begins anew. Times are microseconds since 1970 UTC."""
+class ReplayRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """The replay that is requested: a different one begins anew. Times are microseconds since 1970 UTC."""
 
     model: str
     since: int
     until: int
 
 
-class Reached(msgspec.Struct, kw_only=True):
-    """`id` begins the ids that its requests send. Rows before `sent` were asked for, and `told` labels were posted."""
+class ReplayState(msgspec.Struct, kw_only=True):
+    """`id` begins the ids that its requests send. Rows before `sent` were requested, `labels_sent` labels posted."""
 
-    asked: Asked
+    request: ReplayRequest
     id: str
     sent: int = 0
-    told: int = 0
+    labels_sent: int = 0
     #: request ids of answered rows whose labels were not posted yet, by the number of the row
     ids: dict[int, str] = {}
 
 
-def begin(state: Path, asked: Asked, *, again: bool = False) -> Reached:
+def load_or_begin(state: Path, request: ReplayRequest, *, again: bool = False) -> ReplayState:
     """Where the same replay was cut off, or its beginning."""
     try:
-        found = msgspec.json.decode((state / _FILE).read_bytes(), type=Reached)
+        stored = msgspec.json.decode((state / _FILE).read_bytes(), type=ReplayState)
     except (OSError, msgspec.DecodeError):
-        found = None
-    if found is None or again or found.asked != asked:
-        return Reached(asked=asked, id=f"replay-{secrets.token_hex(4)}")
-    return found
+        stored = None
+    if stored is None or again or stored.request != request:
+        return ReplayState(request=request, id=f"replay-{secrets.token_hex(4)}")
+    return stored
 
 
-def keep(state: Path, reached: Reached) -> None:
+def write_state(state: Path, reached: ReplayState) -> None:
     """Write it, whole.
 
     Raises:
@@ -59,7 +59,7 @@ def keep(state: Path, reached: Reached) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
 
 
-def forget(state: Path) -> None:
+def delete_state(state: Path) -> None:
     """The replay has come to its end."""
     with contextlib.suppress(OSError):
         (state / _FILE).unlink()

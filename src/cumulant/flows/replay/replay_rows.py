@@ -1,4 +1,4 @@
-"""The rows of a period as requests in the order of their moments, and what became known of them, with when."""
+"""Rows of a period as requests in order of time, and their labels with their known times."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _AT, _KNOWN = "__at", "__known"
 _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
-class Call(NamedTuple):
-    """One row to be asked for at its moment, microseconds since 1970 UTC."""
+class ReplayCall(NamedTuple):
+    """One row to be requested at its moment, microseconds since 1970 UTC."""
 
     number: int
     at: int
     body: bytes
 
 
-class Told(NamedTuple):
-    """What became known of the row `number`, and when. `values` are the columns of the target."""
+class KnownLabel(NamedTuple):
+    """The label of the row `number`, and when it became known. `values` are the columns of the target."""
 
     number: int
     at: int
@@ -55,18 +55,18 @@ class Period:
     def __init__(self, project: Project, version: ModelVersion, since: datetime, until: datetime) -> None:
         self.model, self.version = version.name, version.version
         plan = _plan(project, version)
-        found = _frame(project, plan, since, until)
-        if not found.height:
+        rows = _frame(project, plan, since, until)
+        if not rows.height:
             raise DataError(
                 f"{plan.entity} has no row from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M}",
                 subject=plan.entity,
                 hint="`cumulant data show` tells the times that its rows cover",
             )
-        self.fields = tuple(field.name for field in plan.request if field.name in found.columns)
-        self.count = found.height
-        self._at: list[int] = found[_AT].to_list()
-        self._requests = found.select(self.fields)
-        self._labels = labels_of(found, _target(project), plan.sources[plan.entity])
+        self.fields = tuple(field.name for field in plan.request if field.name in rows.columns)
+        self.count = rows.height
+        self._at: list[int] = rows[_AT].to_list()
+        self._requests = rows.select(self.fields)
+        self._labels = known_labels(rows, _target(project), plan.sources[plan.entity])
         #: numbers of the rows that have a label
         self.labelled = frozenset(self._labels["number"].to_list())
 
@@ -88,16 +88,16 @@ class Period:
         known = pl.col(_KNOWN).cast(pl.Datetime("us", "UTC")).alias("known_time")
         return rows, labels.select("number", known, pl.exclude("number", _KNOWN))
 
-    def calls(self, skip: int = 0) -> Iterator[Call]:
+    def calls(self, skip: int = 0) -> Iterator[ReplayCall]:
         """The requests in order, without the first `skip`. A column without a value is left out, as callers do."""
         for number, row in enumerate(self._requests.slice(skip).iter_rows(named=True), skip):
             body = _encode({name: value for name, value in row.items() if value is not None})
-            yield Call(number, self._at[number], body)
+            yield ReplayCall(number, self._at[number], body)
 
-    def told(self, skip: int = 0) -> Iterator[Told]:
+    def labels_from(self, skip: int = 0) -> Iterator[KnownLabel]:
         """What becomes known, in the order in which it does, without the first `skip`."""
         for row in self._labels.slice(skip).iter_rows(named=True):
-            yield Told(row.pop("number"), row.pop(_KNOWN), row)
+            yield KnownLabel(row.pop("number"), row.pop(_KNOWN), row)
 
 
 def _plan(project: Project, version: ModelVersion) -> FeaturePlan:
@@ -144,7 +144,7 @@ def _target(project: Project) -> tuple[str, ...]:
     return () if target is None else tuple(sorted(columns_of(target)))
 
 
-def labels_of(rows: pl.DataFrame, target: tuple[str, ...], source: Source) -> pl.DataFrame:
+def known_labels(rows: pl.DataFrame, target: tuple[str, ...], source: Source) -> pl.DataFrame:
     """Columns of the target of the rows that have them, with their number and when they were known, in that order."""
     import polars as pl
 
@@ -152,9 +152,11 @@ def labels_of(rows: pl.DataFrame, target: tuple[str, ...], source: Source) -> pl
         return pl.DataFrame(schema={"number": pl.Int64, _KNOWN: pl.Int64})
     known = pl.max_horizontal(pl.col(_AT), *(_known(name, source) for name in target))
     whole = pl.all_horizontal(pl.col(name).is_not_null() for name in target)
-    found = rows.with_row_index("number").with_columns(pl.col("number").cast(pl.Int64), known.alias(_KNOWN))
+    numbered = rows.with_row_index("number").with_columns(pl.col("number").cast(pl.Int64), known.alias(_KNOWN))
     return (
-        found.filter(whole & _timed(target, source)).select("number", _KNOWN, *target).sort(_KNOWN, maintain_order=True)
+        numbered.filter(whole & _timed(target, source))
+        .select("number", _KNOWN, *target)
+        .sort(_KNOWN, maintain_order=True)
     )
 
 
@@ -175,7 +177,7 @@ def _timed(target: tuple[str, ...], source: Source) -> pl.Expr:
     return pl.all_horizontal(_known(name, source).is_not_null() for name in target)
 
 
-def span(since: datetime, until: datetime) -> timedelta:
+def check_period(since: datetime, until: datetime) -> timedelta:
     """The length of a period.
 
     Raises:
@@ -186,7 +188,7 @@ def span(since: datetime, until: datetime) -> timedelta:
     return until - since
 
 
-def plain(values: dict[str, object]) -> dict[str, Any]:
+def to_plain(values: dict[str, object]) -> dict[str, Any]:
     """Values as a label's body holds them."""
-    found: dict[str, Any] = msgspec.json.decode(_encode(values))
-    return found
+    document: dict[str, Any] = msgspec.json.decode(_encode(values))
+    return document

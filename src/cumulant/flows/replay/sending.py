@@ -1,4 +1,4 @@
-"""A period's requests and labels sent at their moments, as many times faster as is asked for."""
+"""Sending of a period's requests and labels at their moments, at a multiple of real time."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import msgspec
 import numpy as np
 
 from cumulant.core.traffic import ARM_HEADER, CALLER_HEADER, CHAMPION, FORCE_HEADER, REQUEST_HEADER
-from cumulant.flows.replay.caller import Answer, Caller
-from cumulant.flows.replay.replay_progress import Reached
-from cumulant.flows.replay.replay_rows import Call, Period, Told, plain
+from cumulant.flows.replay.caller import ReplayClient, ReplayResponse
+from cumulant.flows.replay.replay_progress import ReplayState
+from cumulant.flows.replay.replay_rows import KnownLabel, Period, ReplayCall, to_plain
 
 #: seconds between two posts of labels, and two notes of how far it has come
 _POST, _NOTE = 0.5, 1.0
@@ -30,14 +30,14 @@ class Sent(NamedTuple):
     `request`: its id in the prediction log: that of the answer where it names one, else that of the replay.
     """
 
-    call: Call
+    call: ReplayCall
     request: str
     arm: str
-    answer: Answer
+    answer: ReplayResponse
 
 
-class Counts:
-    """What has come back. Failures are counted by whose they are: an arm's, the gateway's, the caller's."""
+class ReplayCounts:
+    """Counts of answers. Failures are counted by whose they are: an arm's, the gateway's, the caller's."""
 
     def __init__(self) -> None:
         self.requests = self.labels = 0
@@ -48,7 +48,7 @@ class Counts:
     def add(self, sent: Sent) -> None:
         self.requests += 1
         self._took.append(sent.answer.seconds)
-        whose = blame(sent)
+        whose = failed_party(sent)
         if whose:
             self.failures[whose] = self.failures.get(whose, 0) + 1
         elif sent.arm:
@@ -59,7 +59,7 @@ class Counts:
         return round(float(np.quantile(self._took, quantile)) * 1000, 3) if self._took else None
 
 
-def blame(sent: Sent) -> str:
+def failed_party(sent: Sent) -> str:
     """Whose failure it was; empty where it was none. An answer without an arm is the gateway's own."""
     status = sent.answer.status
     if status == 0 or status >= 500 or status == 429:
@@ -80,7 +80,7 @@ class Sender:
     def __init__(
         self,
         period: Period,
-        reached: Reached,
+        reached: ReplayState,
         *,
         url: str,
         speed: float,
@@ -88,21 +88,21 @@ class Sender:
         timeout: float,
         ended: Callable[[], bool],
         seen: Callable[[Sent], None],
-        note: Callable[[Reached], None],
+        note: Callable[[ReplayState], None],
         moving: Callable[[int], None],
     ) -> None:
         self._period, self._reached, self._speed = period, reached, speed
         self._ended, self._seen, self._note, self._moving = ended, seen, note, moving
-        self._caller = Caller(url, timeout=timeout)
+        self._caller = ReplayClient(url, timeout=timeout)
         self._path = f"/v1/models/{period.model}/predict"
         self._room = asyncio.Semaphore(concurrency)
         self._under_way: set[int] = set()
         #: rows before this one were sent
         self._next_row = reached.sent
-        self._told: Iterator[Told] = period.told(reached.told)
-        self._next: Told | None = next(self._told, None)
+        self._labels: Iterator[KnownLabel] = period.labels_from(reached.labels_sent)
+        self._next: KnownLabel | None = next(self._labels, None)
         self._posted = self._noted = time.monotonic()
-        self.counts = Counts()
+        self.counts = ReplayCounts()
         #: why the last labels were not taken; empty where they were
         self.label_trouble = ""
 
@@ -140,12 +140,12 @@ class Sender:
 
     async def _wait(self, due: float, origin: int, begun: float) -> None:
         """Until a request is due; labels go on meanwhile."""
-        while (left := due - time.monotonic()) > 0 and not self._ended():
-            await asyncio.sleep(min(left, _POST))
-            if left > _POST:
+        while (remaining := due - time.monotonic()) > 0 and not self._ended():
+            await asyncio.sleep(min(remaining, _POST))
+            if remaining > _POST:
                 await self._beside(origin + int((time.monotonic() - begun) * self._speed * _SECOND))
 
-    async def _one(self, call: Call) -> None:
+    async def _one(self, call: ReplayCall) -> None:
         request = f"{self._reached.id}-{call.number}"
         try:
             answer = await self._caller.ask("POST", self._path, call.body, {**_JSON, CALLER_HEADER: request})
@@ -155,7 +155,7 @@ class Sender:
         # A server without a gateway takes the caller's id and sends none of its own.
         request = answer.headers.get(REQUEST_HEADER) or request
         sent = Sent(call, request, answer.headers.get(ARM_HEADER, ""), answer)
-        if not blame(sent) and call.number in self._period.labelled:
+        if not failed_party(sent) and call.number in self._period.labelled:
             self._reached.ids[call.number] = request
         self._reached.sent = max(self._reached.sent, call.number + 1)
         self.counts.add(sent)
@@ -181,41 +181,41 @@ class Sender:
         """Post what has become known by the replayed moment `now`, of rows that were answered."""
         self._posted = time.monotonic()
         while True:
-            begun = self._reached.told
+            begun = self._reached.labels_sent
             due = self._due(now)
             if not due:
                 return
-            labels = [self._label(one) for one in due if one.number in self._reached.ids]
+            labels = [self._label(label) for label in due if label.number in self._reached.ids]
             if labels and not await self._post(labels, begun):
                 # Told again the next time; a batch that came through after all is taken once.
-                self._reached.told, self._told = begun, self._period.told(begun)
-                self._next = next(self._told, None)
+                self._reached.labels_sent, self._labels = begun, self._period.labels_from(begun)
+                self._next = next(self._labels, None)
                 return
             self.counts.labels += len(labels)
-            for one in due:
-                self._reached.ids.pop(one.number, None)
+            for label in due:
+                self._reached.ids.pop(label.number, None)
             if len(due) < _MOST_LABELS and not last:
                 return
 
-    def _due(self, now: int) -> list[Told]:
+    def _due(self, now: int) -> list[KnownLabel]:
         """Labels that are known by `now`, up to the first whose row is not answered yet: its id is unknown."""
-        found: list[Told] = []
-        while self._next is not None and self._next.at <= now and len(found) < _MOST_LABELS:
+        labels: list[KnownLabel] = []
+        while self._next is not None and self._next.at <= now and len(labels) < _MOST_LABELS:
             if self._next.number >= self._next_row or self._next.number in self._under_way:
                 break
-            found.append(self._next)
-            self._next = next(self._told, None)
-        self._reached.told += len(found)
-        return found
+            labels.append(self._next)
+            self._next = next(self._labels, None)
+        self._reached.labels_sent += len(labels)
+        return labels
 
-    def _label(self, one: Told) -> dict[str, Any]:
-        known = {"id": self._reached.ids[one.number], "known_time": one.at / _SECOND}
-        return {**known, **plain(one.values)}
+    def _label(self, label: KnownLabel) -> dict[str, Any]:
+        known = {"id": self._reached.ids[label.number], "known_time": label.at / _SECOND}
+        return {**known, **to_plain(label.values)}
 
     async def _post(self, labels: list[dict[str, Any]], begun: int) -> bool:
         body = msgspec.json.encode({"labels": labels, "batch": f"{self._reached.id}-{begun}"})
         # Forced, so that the gateway counts it for no arm.
         answer = await self._caller.ask("POST", "/v1/labels", body, {**_JSON, FORCE_HEADER: CHAMPION})
-        said = answer.body[:_SAID].decode(errors="replace")
-        self.label_trouble = "" if answer.status == 200 else f"{answer.status or 'no answer'}: {said}"
+        text = answer.body[:_SAID].decode(errors="replace")
+        self.label_trouble = "" if answer.status == 200 else f"{answer.status or 'no answer'}: {text}"
         return not self.label_trouble

@@ -1,4 +1,4 @@
-"""The constant answer of the fallback against the answers that the model gives."""
+"""The check of the fallback's constant answer against the answers of the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The flow `predict`: answers for a frame of raw rows, worked out here or asked of a server."""
+"""The flow `predict`: answers for a frame of raw rows, computed here or requested from a server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.batch.request_checks import ColumnChecks
-from cumulant.flows.serving.server_client import Server, answers, frame_of
+from cumulant.flows.serving.server_client import RemoteServer, answers_frame, request_answers
 
 if TYPE_CHECKING:
     import polars as pl
@@ -60,19 +60,21 @@ def predict(
         version = project.registry().resolve(uri)
         scorer = Scorer(servable_folder(project, version))
         plan = scorer.servable.plan
-        frame, others = _given(project, scorer.servable, rows, progress)
+        frame, others = _request_rows(project, scorer.servable, rows, progress)
         absent = [field.name for field in plan.request if field.name not in frame.columns]
         if absent:
             from cumulant.data.files.prediction_rows import prepare_note
 
-            said = prepare_note(_declared(project, scorer.servable).prepare)
-            progress(f"not in the rows, and so taken as missing: {', '.join(absent)}{said}")
+            note = prepare_note(_declared(project, scorer.servable).prepare)
+            progress(f"not in the rows, and so taken as missing: {', '.join(absent)}{note}")
         if others:
             progress(f"not read by the model, and so ignored: {', '.join(others)}")
         if url is not None and as_of is not None:
             raise UsageError("a server answers from its own state", hint="leave out --as-of, or --url")
         if url is not None:
-            return frame_of(list(answers(Server(url, token), _path(version.name, scorer.servable), frame, progress)))
+            return answers_frame(
+                list(request_answers(RemoteServer(url, token), _path(version.name, scorer.servable), frame, progress))
+            )
         snapshots, _ = snapshots_of(context, plan.sources)
         used = used_sources(plan, snapshots)
         progress("features")
@@ -84,19 +86,19 @@ def predict(
         if warnings is not None:
             warnings += checks.warnings(faults, frame.height)
         progress("answers", 0.8)
-        return _answered(scorer, computed)
+        return _answer_blocks(scorer, computed)
 
 
-def _answered(scorer: Scorer, computed: pl.DataFrame) -> pl.DataFrame:
-    """The answers to a table of features, block by block: Python objects take many times the room of columns."""
+def _answer_blocks(scorer: Scorer, computed: pl.DataFrame) -> pl.DataFrame:
+    """The answers to a table of features, block by block: Python objects take many times the memory of columns."""
     import polars as pl
 
     columns = computed.select(scorer.features)
     blocks = (columns.slice(begin, _BLOCK) for begin in range(0, max(columns.height, 1), _BLOCK))
-    return pl.concat([frame_of(scorer.answers(block.to_dict(as_series=False))) for block in blocks])
+    return pl.concat([answers_frame(scorer.answers(block.to_dict(as_series=False))) for block in blocks])
 
 
-def _given(
+def _request_rows(
     project: Project, servable: Servable, rows: pl.DataFrame | Path, progress: Progress
 ) -> tuple[pl.DataFrame, list[str]]:
     """The request fields of the rows, read as the source reads its own files, and the names of other columns."""
@@ -109,7 +111,7 @@ def _given(
 
         rows = read_table(rows, like=prediction_spec(declared, plan.request, str(rows)), progress=progress)
     moment = plan.predict_at.column if plan.predict_at else None
-    found = as_fields(
+    fields = as_fields(
         rows,
         plan.request,
         missing=declared.missing,
@@ -118,7 +120,7 @@ def _given(
         others=servable.unread,
         prepare=declared.prepare,
     )
-    return found, [name for name in rows.columns if name not in found.columns]
+    return fields, [name for name in rows.columns if name not in fields.columns]
 
 
 def _declared(project: Project, servable: Servable) -> SourceSpec:

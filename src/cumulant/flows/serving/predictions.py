@@ -1,4 +1,4 @@
-"""Looking at the prediction log: what was asked and answered, and what is known to be missing."""
+"""Queries of the prediction log: requests, answers, and rows known to be missing."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def show_prediction(folder: Path, request: str) -> list[PredictionView]:
     # Rows whose caller gave no id have an empty one.
     from cumulant.serving.prediction_log.storage.log_reader import find_predictions
 
-    found = request and (find_predictions(folder, request) or find_predictions(folder, request, by="caller_id"))
-    if not found:
+    predictions = request and (find_predictions(folder, request) or find_predictions(folder, request, by="caller_id"))
+    if not predictions:
         raise NotFoundError(
             f'no prediction with the id "{request}" is in the log',
             subject=request,
             hint="a row is there some seconds after its answer; `cumulant predictions list` shows the newest ones",
         )
-    return [_view(one) for one in found]
+    return [_view(prediction) for prediction in predictions]
 
 
 def list_predictions(
@@ -83,7 +83,7 @@ def list_predictions(
     """
     from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 
-    return [_view(one) for one in recent_predictions(folder, model=model, since=since, limit=limit)]
+    return [_view(prediction) for prediction in recent_predictions(folder, model=model, since=since, limit=limit)]
 
 
 def lost_predictions(folder: Path) -> list[LogGap]:
@@ -97,14 +97,14 @@ def lost_predictions(folder: Path) -> list[LogGap]:
     return find_gaps(folder)
 
 
-def _view(one: Prediction) -> PredictionView:
-    plain = msgspec.structs.asdict(one)
-    plain["time"] = from_micros(one.time)
-    plain["event_time"] = None if one.event_time is None else from_micros(one.event_time)
-    plain["request"], plain["outputs"] = _object(one.request), _object(one.outputs)
+def _view(prediction: Prediction) -> PredictionView:
+    plain = msgspec.structs.asdict(prediction)
+    plain["time"] = from_micros(prediction.time)
+    plain["event_time"] = None if prediction.event_time is None else from_micros(prediction.event_time)
+    plain["request"], plain["outputs"] = _object(prediction.request), _object(prediction.outputs)
     return PredictionView(**plain)
 
 
 def _object(text: str) -> dict[str, object]:
-    found = msgspec.json.decode(text)
-    return found if isinstance(found, dict) else {"": found}
+    value = msgspec.json.decode(text)
+    return value if isinstance(value, dict) else {"": value}

@@ -1,4 +1,4 @@
-"""Reasons as the project declares them: checked early, and completed from the training rows."""
+"""Reason codes as the project declares them: checked early, and completed from the training rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def check_when(spec: ReasonsSpec | None, task: Task) -> None:
         )
 
 
-def reasons_of(spec: ReasonsSpec | None, model: TrainedModel, features: pl.DataFrame) -> Reasons | None:
+def build_reasons(spec: ReasonsSpec | None, model: TrainedModel, features: pl.DataFrame) -> Reasons | None:
     """What the servable of `model` says of its reasons; `features` are its training rows.
 
     Raises:

@@ -1,4 +1,4 @@
-"""How a project's versions reach callers: by releases, or by the alias that a training moves."""
+"""The way of a project's versions to callers: by releases, or by the alias that a training moves."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-def by_releases(project: Project) -> bool:
+def uses_releases(project: Project) -> bool:
     """Whether the alias `champion` is for a release to move: the project file says so, or `up` served it."""
-    return project.declares("release") or served(project)
+    return project.declares("release") or was_served(project)
 
 
-def served(project: Project) -> bool:
+def was_served(project: Project) -> bool:
     """Whether a version of the model was ever served here by `up`. A book that is damaged says so too."""
     try:
         book = read_book(project.state, project.name)

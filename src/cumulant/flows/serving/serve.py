@@ -1,4 +1,4 @@
-"""Serving a registered model: bring its stored features up to date and start the data plane program."""
+"""Serving of a registered model: update its stored features and start the data plane program."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcom
 _START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True):
+class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
     """What the data plane needs: the servable's folder and, where features are stored, the state's place."""
 
     model: ModelVersion
@@ -66,7 +66,7 @@ class Service(msgspec.Struct, frozen=True, kw_only=True):
     settings: ServingSpec = ServingSpec()
 
 
-class Running(msgspec.Struct, frozen=True):
+class RunningServer(msgspec.Struct, frozen=True):
     """A data plane that answers."""
 
     url: str
@@ -82,7 +82,7 @@ def prepare_service(
     principal: Principal,
     as_of: datetime | None = None,
     progress: Progress = silent,
-) -> Service:
+) -> PreparedService:
     """The folder and the online state to serve a model with; state as of `as_of`, default all that is known.
 
     Raises:
@@ -90,18 +90,18 @@ def prepare_service(
     """
     with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
         version = project.registry().resolve(uri)
-        return _prepared(context, version, _versioned(project, version), as_of)
+        return _prepare(context, version, _copy_with_version(project, version), as_of)
 
 
 def renew_service(
     project: Project, version: ModelVersion, folder: Path, *, principal: Principal, progress: Progress = silent
-) -> Service:
+) -> PreparedService:
     """As `prepare_service`, of a version that was served before from `folder`; it needs no registry."""
     with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
-        return _prepared(context, version, folder, None)
+        return _prepare(context, version, folder, None)
 
 
-def _prepared(context: Context, version: ModelVersion, folder: Path, as_of: datetime | None) -> Service:
+def _prepare(context: Context, version: ModelVersion, folder: Path, as_of: datetime | None) -> PreparedService:
     from cumulant.servable.folder import load_description
 
     project, described = context.project, load_description(folder)
@@ -122,9 +122,9 @@ def _prepared(context: Context, version: ModelVersion, folder: Path, as_of: date
     return service
 
 
-def service_of(project: Project, model: ModelVersion, folder: Path) -> Service:
+def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedService:
     """A servable's folder by the present settings of the project, without stored features."""
-    return Service(
+    return PreparedService(
         model=model,
         folder=str(folder),
         uses=str(project.state / USES),
@@ -139,7 +139,7 @@ def _personal(plan: FeaturePlan | None) -> bool:
     return plan is not None and any(field.personal for field in plan.request)
 
 
-def note(service: Service, pid: int) -> None:
+def note(service: PreparedService, pid: int) -> None:
     """Keep what `service` needs from `clean` while the process lives."""
     note_use(Path(service.uses), pid, folder=service.folder, table=service.table)
 
@@ -191,17 +191,17 @@ def materialize(
         )
         return {"table": table, **msgspec.to_builtins(filled)}
 
-    def tell(transaction: Transaction, found: dict[str, object]) -> None:
+    def tell(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.features.events import StateFilled
 
-        transaction.emit(msgspec.convert({**found, "as_of": as_of}, StateFilled))
+        transaction.emit(msgspec.convert({**result, "as_of": as_of}, StateFilled))
 
     outcome = context.step(ONLINE_STATE, inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
     OnlineFeatures(plan, store, table).catch_up()
     return table, int(str(outcome.result["entities"]))
 
 
-def _versioned(project: Project, version: ModelVersion) -> Path:
+def _copy_with_version(project: Project, version: ModelVersion) -> Path:
     """A copy of the servable that carries the registry's version number, so that answers name it."""
     source = servable_folder(project, version)
     target = project.state / SERVING / version.name / copy_name(version)
@@ -225,7 +225,7 @@ def _versioned(project: Project, version: ModelVersion) -> Path:
     return target
 
 
-def command(service: Service, *, http: str, given: Values, ready: Path | None = None) -> list[str]:
+def server_command(service: PreparedService, *, http: str, given: Values, ready: Path | None = None) -> list[str]:
     """The command line that serves `service`: as the project file says, and in place of it as is `given`."""
     own: dict[str, Any] = {
         **declared(service.settings),
@@ -247,7 +247,7 @@ def folders_command(folders: Sequence[str], *, http: str, given: Values, ready: 
 
 
 @contextmanager
-def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) -> Iterator[Running]:
+def run_server(service: PreparedService, *, http: str = "127.0.0.1:0", keep: bool = False) -> Iterator[RunningServer]:
     """The data plane as a child process, ended with the block unless `keep`.
 
     Raises:
@@ -258,14 +258,14 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         with log.open("wb") as stream:
             process = spawn(
-                command(service, http=http, given={"parent": None if keep else os.getpid()}, ready=ready),
+                server_command(service, http=http, given={"parent": None if keep else os.getpid()}, ready=ready),
                 stderr=stream,
                 salt=None if service.salt is None else service.salt(),
                 start_new_session=keep,
             )
         try:
             note(service, process.pid)
-            yield await_ready(process, ready, lambda: _ended(process, log))
+            yield await_ready(process, ready, lambda: _ended_error(process, log))
         except BaseException:
             keep = False
             raise
@@ -279,7 +279,7 @@ def running(service: Service, *, http: str = "127.0.0.1:0", keep: bool = False) 
                     process.wait()
 
 
-def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[], CumulantError]) -> Running:
+def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[], CumulantError]) -> RunningServer:
     """What the server says of itself once it answers.
 
     Raises:
@@ -289,14 +289,14 @@ def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[
     deadline = time.monotonic() + _START_SECONDS
     while time.monotonic() < deadline:
         if ready.exists() and (text := ready.read_bytes()):
-            return msgspec.json.decode(text, type=Running)
+            return msgspec.json.decode(text, type=RunningServer)
         if process.poll() is not None:
             raise ended()
         time.sleep(_LOOK_SECONDS)
     raise EngineUnavailableError("the server did not answer within a minute", hint="see `cumulant doctor`")
 
 
-def _ended(process: subprocess.Popen[bytes], log: Path) -> CumulantError:
-    said = log.read_text(errors="replace").strip().removeprefix("error: ")
+def _ended_error(process: subprocess.Popen[bytes], log: Path) -> CumulantError:
+    text = log.read_text(errors="replace").strip().removeprefix("error: ")
     kind = PortInUseError if process.returncode == 3 else EngineUnavailableError
-    return kind(f"the server ended before it answered: {said}", hint="see `cumulant doctor`")
+    return kind(f"the server ended before it answered: {text}", hint="see `cumulant doctor`")

@@ -1,4 +1,4 @@
-"""Rows that a server is asked about over HTTP."""
+"""The client of a server over HTTP, which sends rows and returns its answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK = 500
 _TIMEOUT = 60.0
 
 
-class Server(NamedTuple):
+class RemoteServer(NamedTuple):
     """Where a server is, and the token that it wants."""
 
     url: str
@@ -70,8 +70,8 @@ class Server(NamedTuple):
         hint = "give the token: --token-file FILE, or CUMULANT_TOKEN" if response.status == 401 else None
         if 300 <= response.status < 400:  # not followed: it could take the token to another host
             hint = "write the address that it redirects to"
-        said = response.body.decode(errors="replace")
-        raise RequestError(f"the server refused the rows ({response.status}): {said}", subject=url, hint=hint)
+        text = response.body.decode(errors="replace")
+        raise RequestError(f"the server refused the rows ({response.status}): {text}", subject=url, hint=hint)
 
 
 class _Requested(msgspec.Struct):
@@ -96,7 +96,7 @@ class _Listed(msgspec.Struct):
     models: tuple[_Card, ...]
 
 
-def ask(server: Server, model: str, file: Path, *, progress: Progress = silent) -> pl.DataFrame:
+def query_server(server: RemoteServer, model: str, file: Path, *, progress: Progress = silent) -> pl.DataFrame:
     """One answer a row of a file, as the server gives it; what the model reads is asked of the server too.
 
     `model` is the name of one that it serves; empty: the only one.
@@ -112,21 +112,21 @@ def ask(server: Server, model: str, file: Path, *, progress: Progress = silent) 
     others = "" if card.reasons is None else "?reasons=0"
     path = f"/v1/models/{urllib.parse.quote(card.name, safe='')}/predict{others}"
     if card.task is not None:
-        return frame_of(list(answers(server, path, rows, progress)))
+        return answers_frame(list(request_answers(server, path, rows, progress)))
     import polars as pl
 
-    found: list[dict[str, Any]] = []
-    for part in _asked(server, path, rows, progress):
-        found += msgspec.json.decode(part)
-    return pl.DataFrame(found, infer_schema_length=None)
+    predictions: list[dict[str, Any]] = []
+    for part in _request_parts(server, path, rows, progress):
+        predictions += msgspec.json.decode(part)
+    return pl.DataFrame(predictions, infer_schema_length=None)
 
 
-def _card(server: Server, model: str) -> _Card:
+def _card(server: RemoteServer, model: str) -> _Card:
     try:
         served = msgspec.json.decode(server.get("/v1/models"), type=_Listed).models
     except msgspec.DecodeError as error:
         raise EngineUnavailableError(f"{server.url} is no server of models: {error}", subject=server.url) from None
-    names = list(dict.fromkeys(one.name for one in served))
+    names = list(dict.fromkeys(card.name for card in served))
     if not names:
         raise NotFoundError(f"{server.url} serves no model", subject=server.url)
     if not model and len(names) > 1:
@@ -134,7 +134,7 @@ def _card(server: Server, model: str) -> _Card:
     wanted = model or names[0]
     if wanted not in names:
         raise not_found("model on that server", wanted, names)
-    return next(one for one in reversed(served) if one.name == wanted)
+    return next(card for card in reversed(served) if card.name == wanted)
 
 
 def _rows(card: _Card, file: Path, progress: Progress = silent) -> pl.DataFrame:
@@ -142,13 +142,15 @@ def _rows(card: _Card, file: Path, progress: Progress = silent) -> pl.DataFrame:
     from cumulant.data.files.prediction_rows import prediction_spec
     from cumulant.flows.serving.batch.piece_scoring import refuse_lacking
 
-    kinds = {one.name: one.type for one in card.request}
+    kinds = {field.name: field.type for field in card.request}
     fields = [
-        Field(one.name, _dtype(kinds[one.name]), nullable=not one.required, zone=one.zone)
-        for one in card.request
-        if one.type
+        Field(field.name, _dtype(kinds[field.name]), nullable=not field.required, zone=field.zone)
+        for field in card.request
+        if field.type
     ]
-    rules = {one.name: RuleSpec(number_format=one.number_format, date_format=one.date_format) for one in card.request}
+    rules = {
+        field.name: RuleSpec(number_format=field.number_format, date_format=field.date_format) for field in card.request
+    }
     declared = SourceSpec(rules=rules)
     rows = read_table(file, like=prediction_spec(declared, fields, str(file)), progress=progress)
     if fields:
@@ -163,13 +165,13 @@ def _dtype(kind: str) -> DType:
     return "float" if kind == "number" else msgspec.convert(kind, DType)
 
 
-def answers(server: Server, path: str, rows: pl.DataFrame, progress: Progress) -> Iterator[Answer]:
+def request_answers(server: RemoteServer, path: str, rows: pl.DataFrame, progress: Progress) -> Iterator[Answer]:
     """Of a project's model, at the path where it answers plain rows."""
-    for part in _asked(server, path, rows, progress):
+    for part in _request_parts(server, path, rows, progress):
         yield from msgspec.json.decode(part, type=list[Answer])
 
 
-def _asked(server: Server, path: str, rows: pl.DataFrame, progress: Progress) -> Iterator[msgspec.Raw]:
+def _request_parts(server: RemoteServer, path: str, rows: pl.DataFrame, progress: Progress) -> Iterator[msgspec.Raw]:
     """The predictions, some rows at a time."""
     for start in range(0, len(rows), _CHUNK):
         part = [{k: _plain(v) for k, v in row.items()} for row in rows.slice(start, _CHUNK).iter_rows(named=True)]
@@ -181,13 +183,13 @@ def _plain(value: object) -> object:
     return value.isoformat() if isinstance(value, (datetime, date)) else value
 
 
-def frame_of(found: Sequence[Answer]) -> pl.DataFrame:
+def answers_frame(answers: Sequence[Answer]) -> pl.DataFrame:
     """A table of answers, one a row."""
     import polars as pl
 
-    columns: dict[str, list[object]] = {"prediction": [one.prediction for one in found]}
+    columns: dict[str, list[object]] = {"prediction": [answer.prediction for answer in answers]}
     for name in ("probability", "probabilities", "state_age"):
-        values = [getattr(one, name) for one in found]
+        values = [getattr(answer, name) for answer in answers]
         if any(value is not None for value in values):
             columns[name] = values
     return pl.DataFrame(columns)

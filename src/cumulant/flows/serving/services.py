@@ -1,4 +1,4 @@
-"""Which folders and online tables living processes serve from, so that `clean` leaves them alone."""
+"""Notes of the folders and online tables that living processes serve from, which `clean` keeps."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def note_use(uses: Path, pid: int, *, folder: str, table: str | None) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
 
 
-def living(uses: Path) -> list[Use]:
+def list_uses(uses: Path) -> list[Use]:
     """What processes that have not certainly ended serve from; notes of ended ones are removed."""
-    found = []
+    living = []
     for path in sorted(uses.glob("[!.]*.json")):
         try:
             use = msgspec.json.decode(path.read_bytes(), type=Use)
@@ -48,5 +48,5 @@ def living(uses: Path) -> list[Use]:
         if is_gone(use.process):
             path.unlink(missing_ok=True)
         else:
-            found.append(use)
-    return found
+            living.append(use)
+    return living

@@ -1,4 +1,4 @@
-"""The data plane as a process of its own, which gets the project's secret through a pipe."""
+"""The process of the data plane, which gets the project's secret through a pipe."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The processes of a served project under one supervisor: gateway, a server a version, the controller."""
+"""The processes of a served project under one supervisor: gateway, one server a version, controller."""

@@ -11,8 +11,8 @@ from pathlib import Path
 from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.stack.event_reporting import Reporter, emit
-from cumulant.flows.stack.programs import Stack, stack
-from cumulant.flows.stack.supervisor import Supervisor
+from cumulant.flows.stack.programs import Stack, build_stack
+from cumulant.flows.stack.supervisor import StackSupervisor
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 
@@ -22,8 +22,8 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     try:
         with load(Path(options.project), environment=options.env) as project:
-            found = stack(project, options.http)
-            asyncio.run(_supervise(found, project, options.parent))
+            described = build_stack(project, options.http)
+            asyncio.run(_supervise(described, project, options.parent))
     except LeaseHeldError as error:
         sys.stderr.write(f"{error.message}\n")
         return 3
@@ -33,10 +33,10 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _supervise(found: Stack, project: Project, parent: int | None) -> None:
+async def _supervise(described: Stack, project: Project, parent: int | None) -> None:
     reporter = Reporter(lambda fact: emit(project, fact))
     try:
-        await Supervisor(found, project.traffic(), parent=parent, report=reporter).run()
+        await StackSupervisor(described, project.traffic(), parent=parent, report=reporter).run()
     finally:
         reporter.close()
 

@@ -1,4 +1,4 @@
-"""One process under the supervisor: started, looked after, ended. It never outlives the process that started it."""
+"""One process under the supervisor: started, watched, ended. It never outlives the process that started it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pathlib import Path
 
 from cumulant.flows.ledger.processes import Process, process_of
 from cumulant.flows.serving.spawning import spawn
-from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, ending, unreported
+from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, describe_exit, unreported
 from cumulant.flows.stack.process_logs import LogFile
-from cumulant.flows.stack.reconcile import Present, Wanted
+from cumulant.flows.stack.reconcile import PresentProcess, WantedProcess
 from cumulant.flows.stack.status import ChildStatus, State
 
 #: seconds before the next start after so many short lives in a row
@@ -36,7 +36,7 @@ class Child:
 
     def __init__(
         self,
-        wanted: Wanted,
+        wanted: WantedProcess,
         log: LogFile,
         *,
         salt: bytes | None = None,
@@ -79,8 +79,8 @@ class Child:
         """Seconds since its start."""
         return now - self._began
 
-    def present(self) -> Present:
-        return Present(
+    def present(self) -> PresentProcess:
+        return PresentProcess(
             command=self.wanted.command,
             alive=self.alive,
             generation=self.wanted.generation,
@@ -89,7 +89,7 @@ class Child:
             due=self._due,
         )
 
-    def start(self, wanted: Wanted, now: float, at: datetime) -> None:
+    def start(self, wanted: WantedProcess, now: float, at: datetime) -> None:
         """Start it, with death by its starter's death. An error of the system counts as a life of no length."""
         self.wanted = wanted
         if self.starts:
@@ -106,7 +106,7 @@ class Child:
                     stderr=stream,
                     salt=self._salt,
                     start_new_session=True,
-                    before=_dies_with(os.getpid()),
+                    before=_end_with_parent(os.getpid()),
                 )
         except OSError as error:
             self._cause = f"it cannot be started: {error}"
@@ -148,7 +148,7 @@ class Child:
         if (code := self.process.poll()) is not None:
             # Whatever it started goes with it.
             _signal_group(self.process.pid, signal.SIGKILL)
-            self._cause = self._cause or ending(code)
+            self._cause = self._cause or describe_exit(code)
             self._end(now, at)
 
     def stop(self, now: float, cause: str) -> None:
@@ -162,7 +162,7 @@ class Child:
             _signal_group(self.process.pid, signal.SIGKILL)
 
     def status(self, now: float) -> ChildStatus:
-        self._restarts = [one for one in self._restarts if now - one < _MINUTE]
+        self._restarts = [moment for moment in self._restarts if now - moment < _MINUTE]
         return ChildStatus(
             name=self.wanted.name,
             kind=self.wanted.kind,
@@ -217,16 +217,16 @@ class Child:
             self._withheld = None
 
 
-def logs(folder: Path, name: str) -> LogFile:
+def log_file(folder: Path, name: str) -> LogFile:
     return LogFile(folder / f"{name}.log")
 
 
-def _parent(wanted: Wanted) -> list[str]:
+def _parent(wanted: WantedProcess) -> list[str]:
     """A server of several workers has descendants, and looks after its starter itself, on every system."""
     return ["--parent", str(os.getpid())] if wanted.kind == "server" else []
 
 
-def _dies_with(parent: int) -> Callable[[], None] | None:
+def _end_with_parent(parent: int) -> Callable[[], None] | None:
     """What a new process does first so that the system ends it with its starter. Linux only."""
     if sys.platform != "linux":
         return None

@@ -1,4 +1,4 @@
-"""Which versions should be served, as a file: enough to bring a version back when nothing else can be reached.
+"""The desired state as a file: which versions are served; enough for a rollback without journal and registry.
 
 The file says what should run; the supervisor makes it so. It is written whole under a lock, so that a reader never
 sees half of it and two writers never lose each other's change. It needs neither journal nor registry.
@@ -22,7 +22,7 @@ FOLDER = "stack"
 _BOOK = "book.json"
 
 
-class Served(msgspec.Struct, frozen=True, kw_only=True):
+class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """A version with all that its server needs to start: it is started from this alone, also weeks later."""
 
     version: str
@@ -45,7 +45,7 @@ class Served(msgspec.Struct, frozen=True, kw_only=True):
         return f"http://127.0.0.1:{self.port}"
 
 
-class Return(msgspec.Struct, frozen=True, kw_only=True):
+class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     """A rollback of which journal or registry have not been told all yet."""
 
     at: datetime
@@ -70,13 +70,13 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     former: tuple[str, ...] = ()
     #: all that have been the champion, kept by `change_book`
     champions: tuple[str, ...] = ()
-    versions: dict[str, Served] = {}
+    versions: dict[str, ServedVersion] = {}
     #: rollbacks that are not told yet, the newest last
-    returns: tuple[Return, ...] = ()
+    returns: tuple[Rollback, ...] = ()
     #: new servers of a rolling restart, which get no requests until they are ready
-    starting: tuple[Served, ...] = ()
+    starting: tuple[ServedVersion, ...] = ()
     #: servers that a rolling restart replaces, which run until their requests go to the new ones
-    retiring: tuple[Served, ...] = ()
+    retiring: tuple[ServedVersion, ...] = ()
     #: how often a rolling restart asked the controller to read the project file again
     controller: int = 0
     #: counts its writes
@@ -106,18 +106,19 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ports(self) -> set[int]:
         """All that its servers have."""
-        return {one.port for one in (*self.versions.values(), *self.starting, *self.retiring)}
+        return {server.port for server in (*self.versions.values(), *self.starting, *self.retiring)}
 
-    def running(self, now: datetime) -> tuple[Served, ...]:
+    def running(self, now: datetime) -> tuple[ServedVersion, ...]:
         """Those whose servers should be up: both arms, former champions that are kept warm, and those of a restart."""
         return self.current(now) + self.starting + self.retiring
 
-    def current(self, now: datetime) -> tuple[Served, ...]:
+    def current(self, now: datetime) -> tuple[ServedVersion, ...]:
         """As `running`, without those that replace others or are replaced."""
         return tuple(
-            one
-            for one in self.versions.values()
-            if one.version in {self.champion, self.candidate} or (one.warm_until is not None and one.warm_until > now)
+            server
+            for server in self.versions.values()
+            if server.version in {self.champion, self.candidate}
+            or (server.warm_until is not None and server.warm_until > now)
         )
 
 

@@ -1,4 +1,4 @@
-"""Events on their way into the journal: one that is busy or full holds up no process."""
+"""Reporting of events to the journal, which may be busy or full without blocking a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the supervisor reports: each start and end of a process, with its cause."""
+"""Events of the supervisor: each start and end of a process, with its cause."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def line_of(fact: ProcessStarted | ProcessEnded) -> str:
     return f"{fact.name} ended after {fact.seconds:.1f} s: {fact.cause}"
 
 
-def ending(code: int) -> str:
+def describe_exit(code: int) -> str:
     """How a process ended, by its return code as `subprocess` gives it."""
     if code >= 0:
         return f"exit code {code}"

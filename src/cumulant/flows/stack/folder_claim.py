@@ -1,4 +1,4 @@
-"""A copied, moved or restored state folder becomes one of its own: paths, ports and routes of the original go."""
+"""The claim of a copied, moved or restored state folder: it gets its own paths, ports and routes."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.core.traffic import CHAMPION
 from cumulant.flows.serving.serve import SERVING
-from cumulant.flows.stack.desired_state import FOLDER, Book, Served, change_book, read_book
+from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion, change_book, read_book
 from cumulant.flows.stack.identity import (
     Identity,
+    find_original,
     home_of,
+    is_same_folder,
     new_identity,
-    original_of,
     read_identity,
-    same_folder,
     write_identity,
 )
-from cumulant.flows.stack.lock import left_behind, supervisor_of
+from cumulant.flows.stack.lock import end_left_behind, find_supervisor
 from cumulant.flows.stack.served_versions import free_port, is_free
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _BEYOND = 1000
 _NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/door.json")
 
 
-def claim(project: Project, report: Callable[[str], None] = silent) -> None:
+def claim_folder(project: Project, report: Callable[[str], None] = silent) -> None:
     """Make the state belong to this project folder on this machine, before anything is started from it.
 
     In a copy the servers' commands name the original's log, online store and ports: they get paths below this
@@ -51,13 +51,15 @@ def claim(project: Project, report: Callable[[str], None] = silent) -> None:
     """
     state, root = project.state, project.root
     before, here = read_identity(state), home_of(state)
-    if supervisor_of(state) is not None:
+    if find_supervisor(state) is not None:
         return
     if before is not None and before.home.is_folder(here) and before.home.host == here.host:
         return
     old = _roots_before(project, before)
-    if any(not same_folder(one, root) for one in old[:1]) or (before is not None and not before.home.is_folder(here)):
-        _settle_in(project, before, old or (root,), report)
+    if any(not is_same_folder(folder, root) for folder in old[:1]) or (
+        before is not None and not before.home.is_folder(here)
+    ):
+        _take_over(project, before, old or (root,), report)
     elif before is not None:
         report(f"this state was last used on {before.home.host}; it belongs to {here.host} from now on")
     write_identity(state, new_identity(state, root))
@@ -70,11 +72,11 @@ def _roots_before(project: Project, before: Identity | None) -> tuple[Path, ...]
         real = _above(Path(before.home.folder), within)
         return (Path(before.root), *([real] if real is not None else []))
     # State of an older version says it by its copies of servables: STATE/serving/NAME/COPY.
-    commands = [one.command for one in read_book(project.state, project.name).versions.values()]
+    commands = [version.command for version in read_book(project.state, project.name).versions.values()]
     for path in (Path(word) for command in commands for word in command):
-        found = _above(path.parents[2], within) if len(path.parents) > len(within) + 2 else None
-        if found is not None and path.parts[-3] == SERVING:
-            return (found,)
+        root = _above(path.parents[2], within) if len(path.parents) > len(within) + 2 else None
+        if root is not None and path.parts[-3] == SERVING:
+            return (root,)
     return ()
 
 
@@ -83,22 +85,24 @@ def _above(state: Path, within: tuple[str, ...]) -> Path | None:
     return state.parents[len(within) - 1] if state.parts[-len(within) :] == within else None
 
 
-def _settle_in(project: Project, before: Identity | None, old: tuple[Path, ...], report: Callable[[str], None]) -> None:
+def _take_over(project: Project, before: Identity | None, old: tuple[Path, ...], report: Callable[[str], None]) -> None:
     state, root = project.state, project.root
-    original = original_of(before, state) if before is not None else _unmarked_original(project, old[0])
+    original = find_original(before, state) if before is not None else _unmarked_original(project, old[0])
     _check_own_gateway(project, original)
-    left_behind(state)  # only the files: no process in them was started from this folder
+    end_left_behind(state)  # only the files: no process in them was started from this folder
     for name in _NOTES:
         (state / name).unlink(missing_ok=True)
 
-    def port(served: Served, taken: Collection[int]) -> int:
+    def port(served: ServedVersion, taken: Collection[int]) -> int:
         keeps = original is None and is_free("127.0.0.1", served.port)
         return served.port if keeps else free_port(str(state), taken)
 
-    ports = {one.version: one.port for one in read_book(state, project.name).versions.values()}
+    ports = {version.version: version.port for version in read_book(state, project.name).versions.values()}
     if ports:
-        book = change_book(state, project.name, lambda book: rehomed(book, tuple(map(str, old)), str(root), port))
-        if any(ports.get(one.version) != one.port for one in book.versions.values()):
+        book = change_book(
+            state, project.name, lambda book: rebase_versions(book, tuple(map(str, old)), str(root), port)
+        )
+        if any(ports.get(version.version) != version.port for version in book.versions.values()):
             _all_to_champion(project, book)
     source = f"a copy of {original}" if original is not None else f"moved or restored, last used in {old[0]}"
     report(f"this state is {source}: from now on it is {root}'s own, and nothing of the original is touched")
@@ -121,33 +125,35 @@ def _check_own_gateway(project: Project, original: Path | None) -> None:
 
 def _unmarked_original(project: Project, old: Path) -> Path | None:
     original = old / project.state.relative_to(project.root)
-    return original if original.is_dir() and not same_folder(original, project.state) else None
+    return original if original.is_dir() and not is_same_folder(original, project.state) else None
 
 
-def rehomed(book: Book, old: tuple[str, ...], new: str, port: Callable[[Served, Collection[int]], int]) -> Book:
+def rebase_versions(
+    book: Book, old: tuple[str, ...], new: str, port: Callable[[ServedVersion, Collection[int]], int]
+) -> Book:
     """The book with paths below `new` where they were below `old`, and a port for each version.
 
     Where a port changes, the candidate leaves: its release is the original's.
     """
-    versions: dict[str, Served] = {}
-    taken = {one.port for one in book.versions.values()}
-    for name, one in book.versions.items():
-        command = tuple(moved_path(word, old, new) for word in one.command)
+    versions: dict[str, ServedVersion] = {}
+    taken = {version.port for version in book.versions.values()}
+    for name, version in book.versions.items():
+        command = tuple(rebase_path(word, old, new) for word in version.command)
         if not Path(command[0]).exists():  # the interpreter may stay where it is
-            command = (one.command[0], *command[1:])
-        versions[name] = msgspec.structs.replace(one, command=command, port=port(one, taken))
+            command = (version.command[0], *command[1:])
+        versions[name] = msgspec.structs.replace(version, command=command, port=port(version, taken))
         taken.add(versions[name].port)
-    kept = all(versions[name].port == one.port for name, one in book.versions.items())
-    candidate = book.candidate if kept else None
+    ports_unchanged = all(versions[name].port == version.port for name, version in book.versions.items())
+    candidate = book.candidate if ports_unchanged else None
     return msgspec.structs.replace(book, versions=versions, candidate=candidate, starting=(), retiring=())
 
 
-def moved_path(word: str, old: tuple[str, ...], new: str) -> str:
+def rebase_path(word: str, old: tuple[str, ...], new: str) -> str:
     """An argument with the path that it begins with, or that follows `://` or `=` in it, below another folder."""
-    for one in old:
+    for root in old:
         # What lies below `new` already, where that is a folder of the old one, stays.
-        below = f"(?!{re.escape(new[len(one) :])}(?:/|$))" if new.startswith(f"{one}/") else ""
-        moved = re.sub(rf"(^|://|=){re.escape(one)}(?=/|$){below}", lambda found: found[1] + new, word)
+        below = f"(?!{re.escape(new[len(root) :])}(?:/|$))" if new.startswith(f"{root}/") else ""
+        moved = re.sub(rf"(^|://|=){re.escape(root)}(?=/|$){below}", lambda match: match[1] + new, word)
         if moved != word:
             return moved
     return word

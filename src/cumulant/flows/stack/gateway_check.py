@@ -1,4 +1,4 @@
-"""What the gateway's routes have to be for the servers of the book, and whether a request gets through to them."""
+"""Routes of the gateway to the servers of the book, and the check that a request reaches them."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def routes_to(book: Book, present: Routes | None, *, key: str | None) -> Routes 
     first = book.arm(book.champion, CHAMPION)
     if present is None:
         return Routes(model=book.model, revision=1, champion=first, key=key)
-    champion = _served(book, present.champion)
-    candidate = None if present.candidate is None else _served(book, present.candidate)
+    champion = _with_present_address(book, present.champion)
+    candidate = None if present.candidate is None else _with_present_address(book, present.candidate)
     if champion is None or candidate is None:
         wanted = present.all_to(champion or first, revision=present.revision)
     else:
@@ -36,7 +36,7 @@ def routes_to(book: Book, present: Routes | None, *, key: str | None) -> Routes 
     return present if wanted == present else msgspec.structs.replace(wanted, revision=present.revision + 1)
 
 
-def _served(book: Book, arm: Arm) -> Arm | None:
+def _with_present_address(book: Book, arm: Arm) -> Arm | None:
     if "://" in arm.version:  # a server that is not ours
         return arm
     if arm.version not in {book.champion, book.candidate} or arm.version not in book.versions:
@@ -44,7 +44,7 @@ def _served(book: Book, arm: Arm) -> Arm | None:
     return msgspec.structs.replace(arm, endpoints=(book.versions[arm.version].endpoint,))
 
 
-def reaches(url: str, model: str) -> bool:
+def is_reachable(url: str, model: str) -> bool:
     """Whether a request for `model` at the gateway's `url` gets the answer of a server.
 
     Only a server knows the model's description, and only a server refuses a token. A gateway that asks for certificates

@@ -1,4 +1,4 @@
-"""The key by which the servers of a stack know its gateway: one for each life of the supervisor."""
+"""The key by which the servers of a stack recognize its gateway, new for each supervisor."""
 
 from __future__ import annotations
 

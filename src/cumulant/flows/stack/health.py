@@ -1,4 +1,4 @@
-"""Whether a process answers, and whether requests still go to it."""
+"""Health checks: whether a process answers, and whether requests still go to it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close
 
 async def serves(url: str) -> bool:
     """Whether the server there says that it is ready."""
-    return (await _answer(url, _READY)).startswith(b"HTTP/1.1 200 ")
+    return (await _read_first_line(url, _READY)).startswith(b"HTTP/1.1 200 ")
 
 
 async def listens(url: str) -> bool:
     """Whether anything takes connections there."""
-    return await _answer(url, b"") is not _NOTHING
+    return await _read_first_line(url, b"") is not _NOTHING
 
 
-def drained(traffic: Traffic, model: str, version: str) -> bool:
+def is_drained(traffic: Traffic, model: str, version: str) -> bool:
     """Whether no request is under way to a version, nor will be.
 
     Raises:
@@ -33,13 +33,13 @@ def drained(traffic: Traffic, model: str, version: str) -> bool:
     routes = traffic.in_force(model)
     if routes is None:
         return True
-    if _used(routes, version):
+    if _has_requests(routes, version):
         return False
     other = routes.candidate is not None and routes.candidate.version != version
     return other or traffic.active(model, CANDIDATE) == 0
 
 
-def replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
+def is_replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
     """Whether new requests of a version go to other servers of it than the one at `url`.
 
     Raises:
@@ -50,7 +50,7 @@ def replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
     return bool(arms) and not any(url in arm.endpoints for arm in arms)
 
 
-def door_of(traffic: Traffic) -> str | None:
+def find_gateway_url(traffic: Traffic) -> str | None:
     """Where callers reach the gateway; None while it does not run, or cannot tell."""
     with suppress(CumulantError):
         door = traffic.door()
@@ -58,7 +58,7 @@ def door_of(traffic: Traffic) -> str | None:
     return None
 
 
-def _used(routes: Routes, version: str) -> bool:
+def _has_requests(routes: Routes, version: str) -> bool:
     if routes.champion.version == version:
         return True
     shared = routes.weight > 0 or routes.mirror > 0
@@ -68,16 +68,16 @@ def _used(routes: Routes, version: str) -> bool:
 _NOTHING = b"nothing"
 
 
-async def _answer(url: str, asked: bytes) -> bytes:
-    """The first line of the answer to `asked`; `_NOTHING` where no connection is made or no answer comes in time."""
-    found = urlsplit(url)
+async def _read_first_line(url: str, request: bytes) -> bytes:
+    """The first line of the answer to `request`; `_NOTHING` where no connection is made or no answer comes in time."""
+    address = urlsplit(url)
     try:
         async with asyncio.timeout(_SECONDS):
-            reader, writer = await asyncio.open_connection(found.hostname, found.port)
+            reader, writer = await asyncio.open_connection(address.hostname, address.port)
             try:
-                if not asked:
+                if not request:
                     return b""
-                writer.write(asked)
+                writer.write(request)
                 return await reader.readline()
             finally:
                 writer.close()

@@ -1,4 +1,4 @@
-"""Which folder on which machine a project's state belongs to, so that a copy is told from the original."""
+"""The identity of a state folder: which folder on which machine, to distinguish a copy from the original."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 def home_of(state: Path) -> Home:
     """Where this state folder lies now."""
     try:
-        found = state.stat()
-        inode, device = found.st_ino, found.st_dev
+        status = state.stat()
+        inode, device = status.st_ino, status.st_dev
     except OSError:
         inode, device = 0, None
     return Home(folder=os.path.realpath(state), inode=inode, host=socket.gethostname(), device=device)
@@ -77,18 +77,18 @@ def write_identity(state: Path, identity: Identity) -> None:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
 
 
-def original_of(identity: Identity, state: Path) -> Path | None:
+def find_original(identity: Identity, state: Path) -> Path | None:
     """The folder that a copied state came from, where it is still there with the same identity."""
     original = Path(identity.home.folder)
-    found = read_identity(original)
-    if found is None or found.id != identity.id or same_folder(original, state):
+    present = read_identity(original)
+    if present is None or present.id != identity.id or is_same_folder(original, state):
         return None
     return original
 
 
-def same_folder(one: Path, other: Path) -> bool:
+def is_same_folder(folder: Path, other: Path) -> bool:
     """Whether both paths lead to one folder, as through a link."""
     try:
-        return one.samefile(other)
+        return folder.samefile(other)
     except OSError:
         return False

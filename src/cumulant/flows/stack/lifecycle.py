@@ -1,4 +1,4 @@
-"""The verbs: bring a project's processes up, look at them, bring them down."""
+"""The verbs `up`, `ps` and `down`: start a project's processes, list them, end them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageErr
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
-from cumulant.flows.stack.child_process import logs
+from cumulant.flows.stack.child_process import log_file
 from cumulant.flows.stack.desired_state import Book, read_book
 from cumulant.flows.stack.event_reporting import report_killed
-from cumulant.flows.stack.folder_claim import claim
-from cumulant.flows.stack.gateway_check import reaches, routes_to
-from cumulant.flows.stack.lock import already_runs, left_behind, own_status, supervisor_of
+from cumulant.flows.stack.folder_claim import claim_folder
+from cumulant.flows.stack.gateway_check import is_reachable, routes_to
+from cumulant.flows.stack.lock import already_runs_error, end_left_behind, find_supervisor, own_status
 from cumulant.flows.stack.programs import check_gateway, logs_folder
-from cumulant.flows.stack.repair import set_aside, set_aside_status
-from cumulant.flows.stack.restart import renew
+from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
+from cumulant.flows.stack.restart import renew_servers
 from cumulant.flows.stack.served_versions import first_champion
-from cumulant.flows.stack.server_commands import refresh
-from cumulant.flows.stack.status import Status, as_it_is, read_status
+from cumulant.flows.stack.server_commands import refresh_commands
+from cumulant.flows.stack.status import Status, read_status, without_ended_processes
 from cumulant.serving.access_token import read_token
 from cumulant.serving.workers.sockets import bind, split_address
 
@@ -41,12 +41,12 @@ _TRIES = 4
 _DOWN_SECONDS = 150.0
 
 
-class Up(msgspec.Struct, frozen=True):
+class StartedStack(msgspec.Struct, frozen=True):
     """A stack that answers, and the supervisor's process where it is a child of this one."""
 
     status: Status
     process: subprocess.Popen[bytes]
-    #: what became of a state that was copied, moved or restored, and settings that changed since it ran
+    #: what happened to a state that was copied, moved or restored, and settings that changed since it ran
     notes: tuple[str, ...] = ()
 
 
@@ -60,7 +60,7 @@ def up(
     detached: bool = False,
     repair: bool = False,
     progress: Progress = silent,
-) -> Up:
+) -> StartedStack:
     """Start the supervisor and wait until the champion is reached through the gateway.
 
     `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
@@ -78,15 +78,15 @@ def up(
         IntegrityError: the book is damaged.
     """
     check(project.access(), principal, "stack.up", project.name)
-    running = supervisor_of(project.state)
+    running = find_supervisor(project.state)
     if running is not None:
-        raise already_runs(running)
+        raise already_runs_error(running)
     aside = set_aside_status(project) if repair else []
     before = own_status(project.state)
-    if count := left_behind(project.state):
+    if count := end_left_behind(project.state):
         progress(f"ended {count} processes that a killed supervisor left")
     try:
-        for path in [*aside, *set_aside(project)] if repair else ():
+        for path in [*aside, *set_aside_damaged(project)] if repair else ():
             progress(f"set aside {path}")
         address = http or project.spec.serving.http
         return _bring_up(project, model, principal, address, insecure=insecure, detached=detached, progress=progress)
@@ -105,31 +105,31 @@ def _bring_up(
     insecure: bool,
     detached: bool,
     progress: Progress,
-) -> Up:
+) -> StartedStack:
     """As `up`, once nothing of the project runs."""
     notes: list[str] = []
-    claim(project, notes.append)
+    claim_folder(project, notes.append)
     _check_address(address, insecure=insecure)
     check_gateway(project)
     known = read_book(project.state, project.name).champion is not None
     first_champion(project, model, principal=principal, progress=progress)
-    book = refresh(project, notes.append)
-    _check_asked(project, model, book)
+    book = refresh_commands(project, notes.append)
+    _check_model_serves(project, model, book)
     apply_first(project, book)
     process = start(project, address, detached=detached)
     try:
         status = _await(project, process, progress)
     except BaseException:
-        _ask(process.pid)
+        _terminate(process.pid)
         process.wait()
         raise
     if known:
         try:
-            renew(project, principal=principal, report=notes.append, progress=progress)
+            renew_servers(project, principal=principal, report=notes.append, progress=progress)
         except CumulantError as error:
             notes.append(f"stored features stay as they were: {error.message}")
         status = own_status(project.state) or status
-    return Up(status, process, tuple(notes))
+    return StartedStack(status, process, tuple(notes))
 
 
 def down(project: Project, *, principal: Principal, progress: Progress = silent) -> int:
@@ -140,7 +140,7 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
         UsageError: it runs on another machine, or in another container.
     """
     check(project.access(), principal, "stack.down", project.name)
-    pid, status = supervisor_of(project.state), own_status(project.state)
+    pid, status = find_supervisor(project.state), own_status(project.state)
     count = 0
     if status is None and read_status(project.state) is not None:
         progress("this state is a copy: the processes of the original are left alone")
@@ -152,13 +152,13 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
         )
     if pid is not None:
         progress(f"ending the supervisor, process {pid}")
-        count = 1 + sum(one.pid is not None for one in status.children) if status else 1
+        count = 1 + sum(child.pid is not None for child in status.children) if status else 1
         supervisor = process_of(pid)
-        _ask(pid)
+        _terminate(pid)
         _await_end(supervisor)
     else:
         report_killed(project, status)
-    return count + left_behind(project.state)
+    return count + end_left_behind(project.state)
 
 
 def ps(project: Project, *, principal: Principal) -> Status | None:
@@ -170,11 +170,11 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
         IntegrityError: what it told is damaged.
     """
     check(project.access(), principal, "stack.show", project.name)
-    found = own_status(project.state)
-    return None if found is None else as_it_is(found)
+    status = own_status(project.state)
+    return None if status is None else without_ended_processes(status)
 
 
-def shares(project: Project) -> dict[str, float]:
+def traffic_shares(project: Project) -> dict[str, float]:
     """Version to the share of the keys that it answers, from 0 to 1, by the routes in force; empty where there
     are none, or the gateway does not tell them.
     """
@@ -185,8 +185,8 @@ def shares(project: Project) -> dict[str, float]:
     if routes is None:
         return {}
     candidate = 0.0 if routes.candidate is None else routes.weight / 100
-    found = {routes.champion.version: 1 - candidate}
-    return found if routes.candidate is None else found | {routes.candidate.version: candidate}
+    shares = {routes.champion.version: 1 - candidate}
+    return shares if routes.candidate is None else shares | {routes.candidate.version: candidate}
 
 
 def apply_first(project: Project, book: Book) -> None:
@@ -200,7 +200,7 @@ def apply_first(project: Project, book: Book) -> None:
 
 def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[bytes]:
     """The supervisor's process, in a group of its own: Ctrl-C is for whoever started it to pass on."""
-    log = logs(logs_folder(project.state), "supervisor")
+    log = log_file(logs_folder(project.state), "supervisor")
     log.turn()
     line = [sys.executable, "-m", "cumulant.flows.stack", str(project.root), "--env", project.environment_name]
     line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
@@ -217,7 +217,7 @@ def _check_address(address: str, *, insecure: bool) -> None:
     bind(host, port, insecure=open_to_all, option="--http").close()
 
 
-def _check_asked(project: Project, model: str, book: Book) -> None:
+def _check_model_serves(project: Project, model: str, book: Book) -> None:
     if not model:
         return
     version = str(project.registry().resolve(model).version)
@@ -230,44 +230,44 @@ def _check_asked(project: Project, model: str, book: Book) -> None:
 
 
 def _await(project: Project, process: subprocess.Popen[bytes], progress: Progress) -> Status:
-    deadline, said = time.monotonic() + _READY_SECONDS, ""
+    deadline, waiting_for = time.monotonic() + _READY_SECONDS, ""
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise _unready(project, "supervisor", "has ended")
+            raise _not_ready_error(project, "supervisor", "has ended")
         status = read_status(project.state)
         if status is not None and status.supervisor.pid == process.pid:
-            if said != (said := _waits_for(status)):
-                progress(said or "all processes answer, also through the gateway")
-            if not said:
+            if waiting_for != (waiting_for := _waits_for(status)):
+                progress(waiting_for or "all processes answer, also through the gateway")
+            if not waiting_for:
                 return status
             _check_tries(project, status)
         time.sleep(_LOOK)
-    raise _unready(project, said, f"did not answer within {_READY_SECONDS:g} s")
+    raise _not_ready_error(project, waiting_for, f"did not answer within {_READY_SECONDS:g} s")
 
 
 def _waits_for(status: Status) -> str:
     """What callers need and is not ready yet, a request through the gateway last; the controller is no such thing."""
-    rest = [one.name for one in status.children if one.kind != "controller" and not one.ready]
+    rest = [child.name for child in status.children if child.kind != "controller" and not child.ready]
     if not status.children or rest or not status.url:
         return f"waiting for {', '.join(rest) or 'the gateway'}"
-    return "" if reaches(status.url, status.model) else "waiting for an answer through the gateway"
+    return "" if is_reachable(status.url, status.model) else "waiting for an answer through the gateway"
 
 
 def _check_tries(project: Project, status: Status) -> None:
-    for one in status.children:
-        if one.kind != "controller" and not one.ready and one.restarts >= _TRIES:
-            raise _unready(project, one.name, f"has ended {one.restarts} times")
+    for child in status.children:
+        if child.kind != "controller" and not child.ready and child.restarts >= _TRIES:
+            raise _not_ready_error(project, child.name, f"has ended {child.restarts} times")
 
 
-def _unready(project: Project, name: str, what: str) -> CumulantError:
-    log = logs(logs_folder(project.state), name)
-    said = log.last_words()
+def _not_ready_error(project: Project, name: str, what: str) -> CumulantError:
+    log = log_file(logs_folder(project.state), name)
+    last_line = log.last_words()
     return EngineUnavailableError(
-        f"{name} {what}" + (f": {said}" if said else ""), subject=name, hint=f"all that it said: {log.path}"
+        f"{name} {what}" + (f": {last_line}" if last_line else ""), subject=name, hint=f"all that it said: {log.path}"
     )
 
 
-def _ask(pid: int) -> None:
+def _terminate(pid: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
 

@@ -1,4 +1,4 @@
-"""One supervisor a project: a lock that ends with its process, and the end of what a killed one left behind."""
+"""The lock of the supervisor, one a project, and the end of processes that a killed one left behind."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LOOK, _GRACE = 0.05, 0.3
 
 
 @contextmanager
-def held(state: Path) -> Iterator[None]:
+def hold_lock(state: Path) -> Iterator[None]:
     """Be the only supervisor of the project while the block runs.
 
     Raises:
@@ -32,11 +32,11 @@ def held(state: Path) -> Iterator[None]:
     path = state / FOLDER / LOCK
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = _locked(path)
+        descriptor = _lock(path)
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
     if descriptor is None:
-        raise already_runs(_holder(path))
+        raise already_runs_error(_holder(path))
     try:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
@@ -47,7 +47,7 @@ def held(state: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def already_runs(pid: int | None) -> LeaseHeldError:
+def already_runs_error(pid: int | None) -> LeaseHeldError:
     who = "" if pid is None else f" as process {pid}"
     return LeaseHeldError(
         f"the supervisor of this project runs already{who}",
@@ -57,7 +57,7 @@ def already_runs(pid: int | None) -> LeaseHeldError:
     )
 
 
-def supervisor_of(state: Path) -> int | None:
+def find_supervisor(state: Path) -> int | None:
     """The process id of the living supervisor; None where there is none."""
     path = state / FOLDER / LOCK
     try:
@@ -79,7 +79,7 @@ def end_leftovers(status: Status | None, *, patience: float = PATIENCE) -> int:
     if status is None:
         return 0
     living = _living(status)
-    kinds = {one.name: one.kind for one in status.children if one.name in living}
+    kinds = {child.name: child.kind for child in status.children if child.name in living}
     for group in stop_order(kinds):
         _end([living[name] for name in group], patience)
     return len(living)
@@ -87,8 +87,8 @@ def end_leftovers(status: Status | None, *, patience: float = PATIENCE) -> int:
 
 def _living(status: Status) -> dict[str, Process]:
     """The processes of a status that are in reach and live."""
-    present = {one.name: one.process for one in status.children if one.process and is_here(one.process)}
-    return {name: one for name, one in present.items() if not is_gone(one)}
+    present = {child.name: child.process for child in status.children if child.process and is_here(child.process)}
+    return {name: process for name, process in present.items() if not is_gone(process)}
 
 
 def tidy(state: Path) -> None:
@@ -107,7 +107,7 @@ def own_status(state: Path) -> Status | None:
     status = read_status(state)
     if status is None:
         return None
-    return status if _is_own(status, state) or supervisor_of(state) == status.supervisor.pid else None
+    return status if _is_own(status, state) or find_supervisor(state) == status.supervisor.pid else None
 
 
 def _is_own(status: Status, state: Path) -> bool:
@@ -118,7 +118,7 @@ def _is_own(status: Status, state: Path) -> bool:
     return status.home.is_folder(here) or status.home.is_moved(here)
 
 
-def left_behind(state: Path) -> int:
+def end_left_behind(state: Path) -> int:
     """End and tidy what a killed supervisor of this folder left; returns how many processes that were.
 
     The status of another folder is set aside where it lists living processes: it may be their only list.
@@ -132,14 +132,14 @@ def left_behind(state: Path) -> int:
 
 
 def _end(processes: list[Process], patience: float) -> None:
-    for one in processes:
-        _signal(one, signal.SIGTERM)
+    for process in processes:
+        _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + patience
-    while (rest := [one for one in processes if not is_gone(one)]) and time.monotonic() < deadline:
+    while (rest := [process for process in processes if not is_gone(process)]) and time.monotonic() < deadline:
         time.sleep(_LOOK)
-    for one in rest:
+    for process in rest:
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(one.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
     while rest and not all(map(is_gone, rest)):
         time.sleep(_LOOK)
 
@@ -149,7 +149,7 @@ def _signal(process: Process, number: int) -> None:
         os.kill(process.pid, number)
 
 
-def _locked(path: Path) -> int | None:
+def _lock(path: Path) -> int | None:
     """The descriptor of the locked file; None where another holds it for longer than a look at it takes."""
     deadline = time.monotonic() + _GRACE
     while True:

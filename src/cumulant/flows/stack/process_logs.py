@@ -1,4 +1,4 @@
-"""The files into which processes write what they have to say; none grows without end."""
+"""Log files of processes, of bounded size."""
 
 from __future__ import annotations
 
@@ -46,5 +46,5 @@ class LogFile:
                 lines = stream.read().decode(errors="replace").split("\n")
         except OSError:
             return ""
-        found = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return found[:_LONGEST]
+        last = next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return last[:_LONGEST]

@@ -1,4 +1,4 @@
-"""Which programs run for a project: from the book a server a version, beside them gateway and controller."""
+"""Programs of a project: one server a version of the book, the gateway and the controller."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import msgspec
 from cumulant.core.errors import NotFoundError
 from cumulant.core.network.hosts import ANY, is_loopback
 from cumulant.flows.serving.serve import USES
-from cumulant.flows.stack.desired_state import FOLDER, Book, Served
+from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion
 from cumulant.flows.stack.gateway_key import key_path
-from cumulant.flows.stack.reconcile import Wanted
+from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.ports.traffic import Opening
 from cumulant.serving.workers.sockets import split_address
 
@@ -49,22 +49,22 @@ def logs_folder(state: Path) -> Path:
     return state / FOLDER / LOGS
 
 
-def wanted(stack: Stack, book: Book, now: datetime) -> dict[str, Wanted]:
+def wanted_processes(stack: Stack, book: Book, now: datetime) -> dict[str, WantedProcess]:
     """The processes that should run at `now`, by name."""
-    servers = [_server(one, stack) for one in book.running(now)]
+    servers = [_server(served, stack) for served in book.running(now)]
     beside = [
-        Wanted(name="gateway", kind="gateway", command=stack.gateway),
-        Wanted(name="controller", kind="controller", command=stack.controller, generation=book.controller),
+        WantedProcess(name="gateway", kind="gateway", command=stack.gateway),
+        WantedProcess(name="controller", kind="controller", command=stack.controller, generation=book.controller),
     ]
-    return {one.name: one for one in (*servers, *beside)}
+    return {process.name: process for process in (*servers, *beside)}
 
 
-def _server(served: Served, stack: Stack) -> Wanted:
+def _server(served: ServedVersion, stack: Stack) -> WantedProcess:
     address = served.endpoint.removeprefix("http://")
-    line = [*served.command, "--http", address, *(word for one in stack.hosts for word in ("--allow-host", one))]
+    line = [*served.command, "--http", address, *(word for host in stack.hosts for word in ("--allow-host", host))]
     if "--behind-gateway" in line:
         line += ["--gateway-key-file", str(key_path(stack.state))]
-    return Wanted(
+    return WantedProcess(
         name=served.name,
         kind="server",
         command=tuple(line),
@@ -74,7 +74,7 @@ def _server(served: Served, stack: Stack) -> Wanted:
     )
 
 
-def stack(project: Project, http: str) -> Stack:
+def build_stack(project: Project, http: str) -> Stack:
     """What is to be supervised of a project.
 
     Raises:
@@ -88,7 +88,7 @@ def stack(project: Project, http: str) -> Stack:
         model=project.name,
         environment=project.environment_name,
         gateway=tuple(project.traffic().program(opening)),
-        controller=controller(project),
+        controller=controller_command(project),
         salt=_salt(project),
         hosts=server_hosts(project.spec.serving.hosts, http),
     )
@@ -112,7 +112,7 @@ def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
     return tuple(declared) if is_loopback(host) else (*declared, ANY)
 
 
-def controller(project: Project) -> tuple[str, ...]:
+def controller_command(project: Project) -> tuple[str, ...]:
     """The command of the process that carries out releases."""
     return (
         sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment_name

@@ -1,4 +1,4 @@
-"""What is to be done so that the processes that are present become those that are wanted: a pure function."""
+"""Reconciliation: a pure function from wanted and present processes to the actions to take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Verb = Literal["start", "stop", "forget"]
 _ORDER: tuple[Kind, ...] = ("server", "gateway", "controller")
 
 
-class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+class WantedProcess(msgspec.Struct, frozen=True, kw_only=True):
     """A process that should run."""
 
     name: str
@@ -26,7 +26,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     version: str | None = None
 
 
-class Present(msgspec.Struct, frozen=True, kw_only=True):
+class PresentProcess(msgspec.Struct, frozen=True, kw_only=True):
     """A process as it is. Times are of a steady clock, in seconds."""
 
     command: tuple[str, ...]
@@ -40,12 +40,14 @@ class Present(msgspec.Struct, frozen=True, kw_only=True):
     due: float = 0.0
 
 
-def actions(wanted: Mapping[str, Wanted], present: Mapping[str, Present], now: float) -> list[tuple[Verb, str]]:
+def plan_actions(
+    wanted: Mapping[str, WantedProcess], present: Mapping[str, PresentProcess], now: float
+) -> list[tuple[Verb, str]]:
     """What to do at `now`, in order; nothing where all is as it should be or only time is missing."""
-    ending = [(verb, name) for name, one in present.items() if (verb := _ending(wanted.get(name), one))]
-    coming = [one for one in wanted.values() if _comes(present.get(one.name), now)]
+    ending = [(verb, name) for name, process in present.items() if (verb := _end_action(wanted.get(name), process))]
+    coming = [process for process in wanted.values() if _is_startable(present.get(process.name), now)]
     starting: list[tuple[Verb, str]] = [
-        ("start", one.name) for one in sorted(coming, key=lambda one: _ORDER.index(one.kind))
+        ("start", process.name) for process in sorted(coming, key=lambda process: _ORDER.index(process.kind))
     ]
     return [*ending, *starting]
 
@@ -56,7 +58,7 @@ def stop_order(kinds: Mapping[str, Kind]) -> list[list[str]]:
     return [group for group in groups if group]
 
 
-def _ending(wanted: Wanted | None, present: Present) -> Verb | None:
+def _end_action(wanted: WantedProcess | None, present: PresentProcess) -> Verb | None:
     if wanted is None:
         if not present.alive:
             return "forget"
@@ -65,5 +67,5 @@ def _ending(wanted: Wanted | None, present: Present) -> Verb | None:
     return "stop" if changed and not present.stopping else None
 
 
-def _comes(present: Present | None, now: float) -> bool:
+def _is_startable(present: PresentProcess | None, now: float) -> bool:
     return present is None or (not present.alive and present.due <= now)

@@ -1,4 +1,4 @@
-"""Damaged files of a stack that is down, set aside: they are made again from the registry and from each other."""
+"""Repair of a stack that is down: damaged files are set aside and rebuilt from the registry and from each other."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _GATEWAY = "gateway"
 
 def set_aside_status(project: Project) -> list[Path]:
     """Rename the status where it cannot be read; the new name. Nobody may run the project meanwhile."""
-    return _aside(_unreadable(lambda: read_status(project.state)))
+    return _rename_aside(_unreadable(lambda: read_status(project.state)))
 
 
-def set_aside(project: Project) -> list[Path]:
+def set_aside_damaged(project: Project) -> list[Path]:
     """Rename the book and the gateway's files that cannot be read; the new names. Nothing is deleted.
 
     No process of the project may run meanwhile: a gateway would answer from memory what its files do not hold.
@@ -32,7 +32,7 @@ def set_aside(project: Project) -> list[Path]:
         CumulantError: the gateway's files are not in the project's state.
     """
     book = _unreadable(lambda: read_book(project.state, project.name))
-    return _aside([*book, *_unreadable_routes(project)])
+    return _rename_aside([*book, *_unreadable_routes(project)])
 
 
 def _unreadable(read: Callable[[], object]) -> list[Path]:
@@ -47,13 +47,13 @@ def _unreadable_routes(project: Project) -> list[Path]:
     try:
         project.traffic().in_force(project.name)
     except CumulantError:
-        found = list((project.state / _GATEWAY).glob("*.json"))
-        if not found:
+        paths = list((project.state / _GATEWAY).glob("*.json"))
+        if not paths:
             raise
-        return found
+        return paths
     return []
 
 
-def _aside(paths: list[Path]) -> list[Path]:
+def _rename_aside(paths: list[Path]) -> list[Path]:
     now = f"{datetime.now(UTC):%Y%m%dT%H%M%S}"
     return [path.rename(path.with_name(f"{path.name}.damaged-{now}")) for path in paths]

@@ -30,12 +30,12 @@ from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import is_here
 from cumulant.flows.release import store
-from cumulant.flows.stack.child_process import logs
-from cumulant.flows.stack.desired_state import FOLDER, Book, Served, change_book, read_book
-from cumulant.flows.stack.lock import own_status, supervisor_of, try_lock
+from cumulant.flows.stack.child_process import log_file
+from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.lock import find_supervisor, own_status, try_lock
 from cumulant.flows.stack.programs import logs_folder
-from cumulant.flows.stack.served_versions import catch_up, free_port, renewed, table_of
-from cumulant.flows.stack.server_commands import changes, present_command
+from cumulant.flows.stack.served_versions import catch_up, free_port, table_of, with_newest_features
+from cumulant.flows.stack.server_commands import describe_changes, present_command
 from cumulant.flows.stack.status import ChildStatus, Status
 
 if TYPE_CHECKING:
@@ -50,14 +50,14 @@ _TRIES = 4
 _ATTEMPTS = 5
 
 
-class Restarted(msgspec.Struct, frozen=True):
+class RestartResult(msgspec.Struct, frozen=True):
     """`notes`: what the new processes have otherwise than those before, in words."""
 
     status: Status
     notes: tuple[str, ...]
 
 
-def restart(project: Project, *, principal: Principal, progress: Progress = silent) -> Restarted:
+def restart(project: Project, *, principal: Principal, progress: Progress = silent) -> RestartResult:
     """Replace every server of a running stack, one after another, and the controller.
 
     Raises:
@@ -67,25 +67,25 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
         EngineUnavailableError: a new server does not come to answer; the one before still serves.
     """
     check(project.access(), principal, "stack.up", project.name)
-    _running(project)
-    with exclusive(project.state):
+    _check_running(project)
+    with hold_restart_lock(project.state):
         _check_no_release(project)
         _recover(project)
         notes: list[str] = []
         done: set[str] = set()
-        while (before := _next(project, done)) is not None:
+        while (before := _next_server(project, done)) is not None:
             _check_no_release(project)
-            newer = renewed(project, before, principal=principal, report=notes.append, progress=progress)
+            newer = with_newest_features(project, before, principal=principal, report=notes.append, progress=progress)
             after = _replacement(project, newer)
-            notes += [f"version {before.version}: {text}" for text in changes(before.command, after.command)]
+            notes += [f"version {before.version}: {text}" for text in describe_changes(before.command, after.command)]
             progress(f"{after.name} in place of {before.name}")
             _replace(project, before, after)
             done.add(before.version)
         _restart_controller(project, progress)
-    return Restarted(_running(project), tuple(notes))
+    return RestartResult(_check_running(project), tuple(notes))
 
 
-def renew(
+def renew_servers(
     project: Project,
     version: str = "",
     *,
@@ -101,23 +101,23 @@ def renew(
         UsageError: the supervisor runs on another machine.
         LeaseHeldError, EngineUnavailableError: as `restart`.
     """
-    if supervisor_of(project.state) is None:
+    if find_supervisor(project.state) is None:
         return
-    _running(project)
-    with exclusive(project.state):
+    _check_running(project)
+    with hold_restart_lock(project.state):
         _check_no_release(project)
         _recover(project)
         done: set[str] = set()
-        while (before := _next(project, done)) is not None:
+        while (before := _next_server(project, done)) is not None:
             done.add(before.version)
             if version in ("", before.version):
                 _renew(project, before, principal=principal, report=report, progress=progress)
 
 
 def _renew(
-    project: Project, before: Served, *, principal: Principal, report: Callable[[str], None], progress: Progress
+    project: Project, before: ServedVersion, *, principal: Principal, report: Callable[[str], None], progress: Progress
 ) -> None:
-    newer = renewed(project, before, principal=principal, report=report, progress=progress)
+    newer = with_newest_features(project, before, principal=principal, report=report, progress=progress)
     if table_of(newer.command) == table_of(before.command):
         return
     progress(f"version {before.version}: a server with stored features of the newest data")
@@ -126,7 +126,7 @@ def _renew(
 
 
 @contextmanager
-def exclusive(state: Path) -> Iterator[None]:
+def hold_restart_lock(state: Path) -> Iterator[None]:
     """Be the only restart of the project while the block runs; the lock ends with the process.
 
     Raises:
@@ -151,15 +151,15 @@ def exclusive(state: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _next(project: Project, done: set[str]) -> Served | None:
+def _next_server(project: Project, done: set[str]) -> ServedVersion | None:
     """A server in use that was not replaced yet, by the book of now: a rollback changes it meanwhile."""
     book = read_book(project.state, project.name)
-    return next((one for one in book.current(datetime.now(UTC)) if one.version not in done), None)
+    return next((server for server in book.current(datetime.now(UTC)) if server.version not in done), None)
 
 
-def _running(project: Project) -> Status:
+def _check_running(project: Project) -> Status:
     status = own_status(project.state)
-    if supervisor_of(project.state) is None or status is None:
+    if find_supervisor(project.state) is None or status is None:
         raise ConflictError(
             f"nothing of {project.name} runs here, so there is nothing to restart",
             subject=project.name,
@@ -191,7 +191,7 @@ def _check_no_release(project: Project) -> None:
         )
 
 
-def _replacement(project: Project, served: Served) -> Served:
+def _replacement(project: Project, served: ServedVersion) -> ServedVersion:
     book = read_book(project.state, project.name)
     return msgspec.structs.replace(
         served,
@@ -201,7 +201,7 @@ def _replacement(project: Project, served: Served) -> Served:
     )
 
 
-def _replace(project: Project, before: Served, after: Served) -> None:
+def _replace(project: Project, before: ServedVersion, after: ServedVersion) -> None:
     _change(project, lambda book: msgspec.structs.replace(book, starting=(*book.starting, after)))
     renews = table_of(before.command) != table_of(after.command)
     try:
@@ -224,7 +224,7 @@ def _recover(project: Project) -> None:
     book = read_book(project.state, project.name)
     for before in book.retiring:
         after = book.versions.get(before.version, before)
-        server = _at(project, after.port)
+        server = _server_at(project, after.port)
         if server is not None and server.ready:
             _move_routes(project, before, after)
             _end(project, before, after)
@@ -233,28 +233,30 @@ def _recover(project: Project) -> None:
     _change(project, lambda book: msgspec.structs.replace(book, starting=()))
 
 
-def _end(project: Project, before: Served, after: Served) -> None:
+def _end(project: Project, before: ServedVersion, after: ServedVersion) -> None:
     """Let the server before end when it has answered what it was sent."""
     _change(project, lambda book: msgspec.structs.replace(book, retiring=_without(book.retiring, before)))
 
     def ended() -> bool:
         with suppress(CumulantError):  # a rollback that read the book earlier sends requests to the old server
             _move_routes(project, before, after)
-        return _at(project, before.port) is None
+        return _server_at(project, before.port) is None
 
     _await(ended, _END_SECONDS)
 
 
-def _put_back(project: Project, before: Served, after: Served) -> None:
+def _put_back(project: Project, before: ServedVersion, after: ServedVersion) -> None:
     _move_routes(project, after, before)
     _change(project, lambda book: _with(book, before, retiring=_without(book.retiring, before), without=after))
 
 
-def _without(servers: tuple[Served, ...], served: Served) -> tuple[Served, ...]:
-    return tuple(one for one in servers if one.port != served.port)
+def _without(servers: tuple[ServedVersion, ...], served: ServedVersion) -> tuple[ServedVersion, ...]:
+    return tuple(server for server in servers if server.port != served.port)
 
 
-def _with(book: Book, served: Served, *, retiring: tuple[Served, ...], without: Served | None = None) -> Book:
+def _with(
+    book: Book, served: ServedVersion, *, retiring: tuple[ServedVersion, ...], without: ServedVersion | None = None
+) -> Book:
     """The book with that server of its version, and all else as others have written it meanwhile."""
     present = book.versions.get(served.version, served)
     now = msgspec.structs.replace(present, command=served.command, port=served.port, generation=served.generation)
@@ -270,26 +272,26 @@ def _change(project: Project, change: Callable[[Book], Book]) -> None:
     change_book(project.state, project.name, change)
 
 
-def _at(project: Project, port: int) -> ChildStatus | None:
+def _server_at(project: Project, port: int) -> ChildStatus | None:
     """The process of the server at a port."""
     status = own_status(project.state)
     url = f"http://127.0.0.1:{port}"
-    return next((one for one in status.children if one.url == url), None) if status else None
+    return next((child for child in status.children if child.url == url), None) if status else None
 
 
-def _await_ready(project: Project, served: Served) -> None:
+def _await_ready(project: Project, served: ServedVersion) -> None:
     def ready() -> bool:
-        server = _at(project, served.port)
+        server = _server_at(project, served.port)
         if server is not None and not server.ready and server.restarts >= _TRIES:
-            raise _unready(project, served, f"has ended {server.restarts} times")
+            raise _not_ready_error(project, served, f"has ended {server.restarts} times")
         return server is not None and server.ready
 
     if not _await(ready, _READY_SECONDS):
-        raise _unready(project, served, f"did not answer within {_READY_SECONDS:g} s")
+        raise _not_ready_error(project, served, f"did not answer within {_READY_SECONDS:g} s")
 
 
-def _unready(project: Project, served: Served, what: str) -> CumulantError:
-    log = logs(logs_folder(project.state), served.name)
+def _not_ready_error(project: Project, served: ServedVersion, what: str) -> CumulantError:
+    log = log_file(logs_folder(project.state), served.name)
     last = log.last_words()
     return EngineUnavailableError(
         f"{served.name} {what}, and the server before serves on" + (f": {last}" if last else ""),
@@ -298,7 +300,7 @@ def _unready(project: Project, served: Served, what: str) -> CumulantError:
     )
 
 
-def _move_routes(project: Project, before: Served, after: Served) -> None:
+def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) -> None:
     """Send what goes to one server to another. All else in the routes stays: a rollback may have written it just now.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Versions in the book: made ready to be served from the registry, once; from then on the book alone suffices."""
+"""Versions in the book: prepared once from the registry, then served from the book alone."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import msgspec
 from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
-from cumulant.flows.serving.serve import Service, command, prepare_service, renew_service
-from cumulant.flows.stack.desired_state import Book, Served, change_book, read_book
+from cumulant.flows.serving.serve import PreparedService, prepare_service, renew_service, server_command
+from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
 from cumulant.ports.registry import ModelVersion
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FIRST, _COUNT = 20_000, 10_000
 _FOLDER = 3
 
 
-def adopt(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Served:
+def adopt(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> ServedVersion:
     """Put a version of the registry into the book, ready to be named champion or candidate; found there, it stays.
 
     Its stored features are brought up to date; versions of one plan and one set of snapshots share a state.
@@ -46,20 +46,20 @@ def adopt(project: Project, uri: str, *, principal: Principal, progress: Progres
         if before is not None:
             served = msgspec.structs.replace(before, command=line)
         else:
-            served = Served(version=version, command=line, port=free_port(f"{project.state}", book.ports))
+            served = ServedVersion(version=version, command=line, port=free_port(f"{project.state}", book.ports))
         return msgspec.structs.replace(book, versions={**book.versions, version: served})
 
     return change_book(project.state, project.name, put).versions[version]
 
 
-def renewed(
+def with_newest_features(
     project: Project,
-    served: Served,
+    served: ServedVersion,
     *,
     principal: Principal,
     report: Callable[[str], None],
     progress: Progress = silent,
-) -> Served:
+) -> ServedVersion:
     """A version that was served before, with stored features of the newest data.
 
     It needs no registry. Where they cannot be had, because the data are refused or a store is not there, it keeps those
@@ -67,15 +67,15 @@ def renewed(
     """
     if table_of(served.command) is None:
         return served
-    kept = f"version {served.version}: its stored features stay as they were: "
+    prefix = f"version {served.version}: its stored features stay as they were: "
     if online_of(served.command) != project.endpoints.online:
-        report(f"{kept}`online` names another store now")
+        report(f"{prefix}`online` names another store now")
         return served
     version, folder = known_version(project, served), Path(folder_of(served.command))
     try:
         service = renew_service(project, version, folder, principal=principal, progress=progress)
     except (CumulantError, MemoryError) as error:
-        report(kept + (error.message if isinstance(error, CumulantError) else "they take more memory than there is"))
+        report(prefix + (error.message if isinstance(error, CumulantError) else "they take more memory than there is"))
         return served
     return msgspec.structs.replace(served, command=server_line(service))
 
@@ -83,11 +83,11 @@ def renewed(
 def reads_older_data(project: Project, version: str, *, principal: Principal, progress: Progress = silent) -> bool:
     """Whether a version of the book is served with stored features of older data than there are."""
     served = read_book(project.state, project.name).versions[version]
-    newer = renewed(project, served, principal=principal, report=silent, progress=progress)
+    newer = with_newest_features(project, served, principal=principal, report=silent, progress=progress)
     return table_of(newer.command) != table_of(served.command)
 
 
-def catch_up(project: Project, served: Served) -> None:
+def catch_up(project: Project, served: ServedVersion) -> None:
     """Take into a version's stored features what servers of others were posted; its own server sees it at once.
 
     Raises:
@@ -102,18 +102,18 @@ def catch_up(project: Project, served: Served) -> None:
         OnlineFeatures(described.plan, project.online(), table).catch_up()
 
 
-def known_version(project: Project, served: Served) -> ModelVersion:
+def known_version(project: Project, served: ServedVersion) -> ModelVersion:
     """A version of the book as the registry has it, without asking there."""
     uri = f"{project.name}/{served.version}"
     return ModelVersion(name=project.name, version=served.version, uri=uri, run_id=None, created=datetime.now(UTC))
 
 
-def server_line(service: Service) -> tuple[str, ...]:
+def server_line(service: PreparedService) -> tuple[str, ...]:
     """The command of a server behind the gateway, by the present settings and interpreter, without its address."""
     # One port of gRPC cannot be two versions', and the gateway does not speak it.
     settings = msgspec.structs.replace(service.settings, grpc=None, hosts=[])  # names are given when it starts
-    line = command(msgspec.structs.replace(service, settings=settings), http="", given={"behind_gateway": True})
-    return tuple(without(line, "--http"))
+    line = server_command(msgspec.structs.replace(service, settings=settings), http="", given={"behind_gateway": True})
+    return tuple(without_option(line, "--http"))
 
 
 def first_champion(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Book:
@@ -152,7 +152,7 @@ def champion_uri(project: Project) -> str:
     except NotFoundError:
         newest = registry.resolve(project.name)
         known = registry.versions(project.name)
-        passed = next((one for one in known if not refused(one)), None)
+        passed = next((version for version in known if not is_refused(version)), None)
         if passed is None:
             raise NotFoundError(
                 f"the gate refused every version of {project.name}",
@@ -163,7 +163,7 @@ def champion_uri(project: Project) -> str:
     return f"{project.name}@champion"
 
 
-def refused(version: ModelVersion) -> bool:
+def is_refused(version: ModelVersion) -> bool:
     """Whether the gate said no to a version when it was trained."""
     return version.tags.get("cumulant.verdict") == "refused"
 
@@ -187,9 +187,9 @@ def _value(line: Sequence[str], option: str) -> str | None:
     return line[line.index(option) + 1] if option in line else None
 
 
-def needed(state: Path, model: str) -> tuple[set[str], set[str]]:
+def find_references(state: Path, model: str) -> tuple[set[str], set[str]]:
     """Folders and online tables that versions of the book need, though no server may run now."""
-    lines = [one.command for one in read_book(state, model).versions.values()]
+    lines = [version.command for version in read_book(state, model).versions.values()]
     return {folder_of(line) for line in lines}, {table for line in lines if (table := table_of(line))}
 
 
@@ -218,7 +218,7 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def without(line: Sequence[str], option: str) -> list[str]:
+def without_option(line: Sequence[str], option: str) -> list[str]:
     """A command line without an option and its value."""
     at = line.index(option)
     return [*line[:at], *line[at + 2 :]]

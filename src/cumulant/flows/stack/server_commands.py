@@ -1,4 +1,4 @@
-"""The servers' commands by the present settings: what served before serves again, as the project file says today."""
+"""Commands of the servers by the present settings of the project file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.progress import silent
 from cumulant.flows.serving.serve import service_of
-from cumulant.flows.stack.desired_state import Book, Served, change_book
+from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book
 from cumulant.flows.stack.served_versions import folder_of, known_version, online_of, server_line, table_of
 
 if TYPE_CHECKING:
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 #: where the options of a server's command begin: PYTHON -m PROGRAM FOLDER
 _OPTIONS = 4
 #: options that are called otherwise to people
-_TOLD = {"state-table": "stored features"}
+_SHOWN_NAMES = {"state-table": "stored features"}
 
 
-def present_command(project: Project, served: Served) -> tuple[str, ...]:
-    """The command that would serve a version of the book now: its servable and its stored features stay (`renewed`
-    gives it newer ones).
+def present_command(project: Project, served: ServedVersion) -> tuple[str, ...]:
+    """The command that would serve a version of the book now: its servable and its stored features stay;
+    `with_newest_features` gives it newer ones.
 
     It needs neither journal nor registry.
     """
@@ -37,7 +37,7 @@ def present_command(project: Project, served: Served) -> tuple[str, ...]:
     return server_line(service)
 
 
-def refresh(project: Project, report: Callable[[str], None] = silent) -> Book:
+def refresh_commands(project: Project, report: Callable[[str], None] = silent) -> Book:
     """Give every version of the book the present command; nothing may run. What changes is reported.
 
     Raises:
@@ -46,22 +46,22 @@ def refresh(project: Project, report: Callable[[str], None] = silent) -> Book:
 
     def change(book: Book) -> Book:
         versions = {
-            name: msgspec.structs.replace(one, command=present_command(project, one), generation=0)
-            for name, one in book.versions.items()
+            name: msgspec.structs.replace(version, command=present_command(project, version), generation=0)
+            for name, version in book.versions.items()
         }
-        for name, one in versions.items():
-            for text in changes(book.versions[name].command, one.command):
+        for name, version in versions.items():
+            for text in describe_changes(book.versions[name].command, version.command):
                 report(f"version {name}: {text}")
         return msgspec.structs.replace(book, versions=versions, starting=(), retiring=())
 
     return change_book(project.state, project.name, change)
 
 
-def changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
+def describe_changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
     """What another command says otherwise, a line an option."""
     old, new = _options(before), _options(after)
     return [
-        f"{_TOLD.get(name, name)}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"
+        f"{_SHOWN_NAMES.get(name, name)}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]

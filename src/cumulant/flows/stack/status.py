@@ -1,4 +1,4 @@
-"""What a supervisor tells of its processes, in a file that is whole at every moment."""
+"""The supervisor's status of its processes, in a file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     def server(self, version: str) -> ChildStatus | None:
         """The process that serves a version."""
-        return next((one for one in self.children if one.version == version), None)
+        return next((child for child in self.children if child.version == version), None)
 
 
-def as_it_is(status: Status, now: datetime | None = None) -> Status:
+def without_ended_processes(status: Status, now: datetime | None = None) -> Status:
     """What was told last, without the processes that have ended since: the supervisor was killed, or cannot write."""
     silent = ((now or datetime.now(UTC)) - status.at).total_seconds()
     if status.running and silent < STALE:
@@ -84,13 +84,13 @@ def as_it_is(status: Status, now: datetime | None = None) -> Status:
         status = msgspec.structs.replace(status, trouble="; ".join(filter(None, (text, status.trouble))))
     # A living supervisor starts again what ends, though it cannot say so.
     state: State = "waiting" if status.running else "ended"
-    found = [
-        msgspec.structs.replace(one, state=state, process=None, since=None, ready=False)
-        if one.process is None or is_gone(one.process)
-        else one
-        for one in status.children
+    children = [
+        msgspec.structs.replace(child, state=state, process=None, since=None, ready=False)
+        if child.process is None or is_gone(child.process)
+        else child
+        for child in status.children
     ]
-    return msgspec.structs.replace(status, children=tuple(found))
+    return msgspec.structs.replace(status, children=tuple(children))
 
 
 def read_status(state: Path) -> Status | None:

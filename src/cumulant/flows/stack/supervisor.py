@@ -1,4 +1,4 @@
-"""The process above a project's processes: it makes those run that the book asks for, and nothing else."""
+"""The supervisor: it runs the processes that the desired state names, and no others."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.serving.services import note_use
-from cumulant.flows.stack.child_process import Child, logs
+from cumulant.flows.stack.child_process import Child, log_file
 from cumulant.flows.stack.desired_state import read_book
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, unreported
 from cumulant.flows.stack.gateway_key import keep_key, new_key, remove_key
-from cumulant.flows.stack.health import door_of, drained, listens, replaced, serves
+from cumulant.flows.stack.health import find_gateway_url, is_drained, is_replaced, listens, serves
 from cumulant.flows.stack.identity import home_of
-from cumulant.flows.stack.lock import held, left_behind, tidy
-from cumulant.flows.stack.programs import Stack, wanted
-from cumulant.flows.stack.reconcile import Wanted, actions, stop_order
+from cumulant.flows.stack.lock import end_left_behind, hold_lock, tidy
+from cumulant.flows.stack.programs import Stack, wanted_processes
+from cumulant.flows.stack.reconcile import WantedProcess, plan_actions, stop_order
 from cumulant.flows.stack.served_versions import folder_of, table_of
 from cumulant.flows.stack.status import Status, write_status
 from cumulant.ports.traffic import Traffic
@@ -39,7 +39,7 @@ _DRAIN = 30.0
 _REPLACED = 2.0
 
 
-class Supervisor:
+class StackSupervisor:
     """Call `run` once; it ends on SIGTERM or SIGINT, or with the process `parent`."""
 
     def __init__(
@@ -59,7 +59,7 @@ class Supervisor:
         self._clock = clock or SystemClock()
         self._steady = steady
         self._children: dict[str, Child] = {}
-        self._wanted: dict[str, Wanted] = {}
+        self._wanted: dict[str, WantedProcess] = {}
         self._trouble: dict[str, str] = {}
         self._url: str | None = None
         #: new with each supervisor, before which nothing of the stack runs
@@ -76,8 +76,8 @@ class Supervisor:
             StorageError: the state folder cannot be written.
             IntegrityError: the book is damaged.
         """
-        with held(self._stack.state):
-            left_behind(self._stack.state)
+        with hold_lock(self._stack.state):
+            end_left_behind(self._stack.state)
             read_book(self._stack.state, self._stack.model)
             keep_key(self._stack.state, self._gateway_key)
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -115,16 +115,16 @@ class Supervisor:
             child.reap(now, at)
         self._drain(now)
         present = {name: child.present() for name, child in self._children.items()}
-        found = actions(self._wanted, present, now)
-        for verb, name in found:
+        due = plan_actions(self._wanted, present, now)
+        for verb, name in due:
             self._act(verb, name, now, at)
-        if found or now - self._told >= _TELL:
+        if due or now - self._told >= _TELL:
             self._tell(now, at)
 
     def _read(self, at: datetime) -> None:
         """What the book asks for; as before where it cannot be read."""
         try:
-            self._wanted = wanted(self._stack, read_book(self._stack.state, self._stack.model), at)
+            self._wanted = wanted_processes(self._stack, read_book(self._stack.state, self._stack.model), at)
             self._trouble.pop("book", None)
         except CumulantError as error:
             self._trouble["book"] = error.message
@@ -149,16 +149,16 @@ class Supervisor:
                 if child.wanted.generation and child.has_answered:  # else its last words say what is wrong
                     child.log.remove()
 
-    def _start(self, one: Wanted, now: float, at: datetime) -> None:
-        child = self._children.get(one.name)
+    def _start(self, wanted: WantedProcess, now: float, at: datetime) -> None:
+        child = self._children.get(wanted.name)
         if child is None:
-            salt = self._stack.salt if one.kind == "server" and "--salt-file" not in one.command else None
-            child = self._children[one.name] = Child(
-                one, logs(self._stack.logs, one.name), salt=salt, report=self._report
+            salt = self._stack.salt if wanted.kind == "server" and "--salt-file" not in wanted.command else None
+            child = self._children[wanted.name] = Child(
+                wanted, log_file(self._stack.logs, wanted.name), salt=salt, report=self._report
             )
-        child.start(one, now, at)
-        if one.kind == "server" and child.identity is not None:
-            self._note(one, child.identity.pid)
+        child.start(wanted, now, at)
+        if wanted.kind == "server" and child.identity is not None:
+            self._note(wanted, child.identity.pid)
 
     def _keep_key(self) -> None:
         """Write the key again where its file was lost: a server that starts has to believe the gateway that runs."""
@@ -168,9 +168,9 @@ class Supervisor:
         except CumulantError as error:
             self._trouble["key"] = error.message
 
-    def _note(self, one: Wanted, pid: int) -> None:
+    def _note(self, wanted: WantedProcess, pid: int) -> None:
         try:
-            note_use(self._stack.uses, pid, folder=folder_of(one.command), table=table_of(one.command))
+            note_use(self._stack.uses, pid, folder=folder_of(wanted.command), table=table_of(wanted.command))
             self._trouble.pop("disk", None)
         except CumulantError as error:
             self._trouble["disk"] = error.message
@@ -181,11 +181,11 @@ class Supervisor:
             children = list(self._children.values())
             for child in children:
                 child.log.turn()
-            self._url = door_of(self._traffic)
+            self._url = find_gateway_url(self._traffic)
             ready = await asyncio.gather(*map(self._is_ready, children))
             now, at = self._steady(), self._clock.now()
-            for child, one in zip(children, ready, strict=True):
-                child.look(one, now, at)
+            for child, is_ready in zip(children, ready, strict=True):
+                child.look(is_ready, now, at)
             for child in children:
                 if child.unwanted is not None and not child.drained:
                     child.drained = await self._is_drained(child)
@@ -204,12 +204,12 @@ class Supervisor:
         if child.wanted.version is None:
             return True
         try:
-            if await asyncio.to_thread(drained, self._traffic, self._stack.model, child.wanted.version):
+            if await asyncio.to_thread(is_drained, self._traffic, self._stack.model, child.wanted.version):
                 return True
             if self._steady() - (child.unwanted or self._steady()) < _REPLACED:
                 return False
             where = (self._stack.model, child.wanted.version, child.wanted.url or "")
-            return await asyncio.to_thread(replaced, self._traffic, *where)
+            return await asyncio.to_thread(is_replaced, self._traffic, *where)
         except CumulantError:
             return False  # the gateway does not say: it gets its time
 

@@ -16,7 +16,7 @@ from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity, Servable, Unread
 from cumulant.flows.data.pii import mask_personal, personal_features
 from cumulant.flows.data.request_rules import request_rules
-from cumulant.flows.serving.reason_codes import reasons_of
+from cumulant.flows.serving.reason_codes import build_reasons
 from cumulant.flows.training.chosen_rows import blocks
 from cumulant.flows.training.search_step import Fitted, load_model, rows_of
 
@@ -90,7 +90,7 @@ def package(
                 complete=_complete(work),
                 nonnegative=_nonnegative(work),
                 salt_fingerprint=salt,
-                reasons=reasons_of(explained, model, rows.train.features),
+                reasons=build_reasons(explained, model, rows.train.features),
                 target=work.training.target,
             )
             ref = objects.put(f"servables/{_identity(servable, lineage)}", folder)

@@ -26,7 +26,7 @@ from cumulant.flows.registry.models import CANDIDATE, CHAMPION
 from cumulant.flows.registry.registration import register
 from cumulant.flows.review.training_labels import reviewed_table
 from cumulant.flows.serving.reason_codes import check_codes
-from cumulant.flows.serving.rollout import by_releases, served
+from cumulant.flows.serving.rollout import uses_releases, was_served
 from cumulant.flows.training.chosen_rows import with_bound
 from cumulant.flows.training.evaluation import champion_parameters, judge, reference
 from cumulant.flows.training.final_fit import final_fit
@@ -249,9 +249,9 @@ def _place_notes(candidate: ModelCandidate, version: ModelVersion) -> tuple[str,
 
 def _next(project: Project, candidate: ModelCandidate, version: ModelVersion) -> tuple[str, ...]:
     ready = candidate.judgement.verdict.passed and CANDIDATE in version.aliases and CHAMPION not in version.aliases
-    if not ready or candidate.same or not by_releases(project):
+    if not ready or candidate.same or not uses_releases(project):
         return ()
-    return ("release start",) if served(project) else ("up", "release start")
+    return ("release start",) if was_served(project) else ("up", "release start")
 
 
 def work_of(

@@ -1,1 +1,1 @@
-"""An image that holds the data plane and one servable: its build folder, and the tool that builds it."""
+"""Container images with the data plane and one servable: build folder and build tool."""

@@ -1,4 +1,4 @@
-"""Building an image with the tool that is here: buildah, podman or docker."""
+"""The build of an image with an installed tool: buildah, podman or docker."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ import subprocess
 from pathlib import Path
 
 from cumulant.core.errors import EngineUnavailableError, TerminalError, UsageError
-from cumulant.flows.packaging.image.build_context import checked_reference
+from cumulant.flows.packaging.image.build_context import check_reference
 from cumulant.flows.packaging.image.trim import WHEN
 
 TOOLS = ("buildah", "podman", "docker")
 _LINES = 15
 
 
-def found_tool(asked: str | None) -> str:
+def find_tool(requested: str | None) -> str:
     """The tool that builds: the one asked for, else the first that is installed.
 
     Raises:
         UsageError: it is none of those known, or none is installed.
     """
-    if asked is not None and asked not in TOOLS:
-        raise UsageError(f'"{asked}" is no tool that builds images here', hint=f"use {', '.join(TOOLS)}")
-    for tool in (asked,) if asked else TOOLS:
+    if requested is not None and requested not in TOOLS:
+        raise UsageError(f'"{requested}" is no tool that builds images here', hint=f"use {', '.join(TOOLS)}")
+    for tool in (requested,) if requested else TOOLS:
         if shutil.which(tool):
             return tool
-    missing = asked or "buildah, podman or docker"
+    missing = requested or "buildah, podman or docker"
     raise UsageError(
         f"{missing} is not installed", hint="install one, or write the build folder with --dockerfile DIR instead"
     )
@@ -41,15 +41,15 @@ def build_image(folder: Path, reference: str, *, tool: str) -> str:
         UsageError: `reference` names no image.
         TerminalError: the build failed; carries the last lines that the tool wrote.
     """
-    checked_reference(reference, "image")
+    check_reference(reference, "image")
     verb = "bud" if tool == "buildah" else "build"
-    _run([tool, verb, "--tag", reference, *_dated(tool), str(folder)], tool, "the image was not built")
+    _run([tool, verb, "--tag", reference, *_date_options(tool), str(folder)], tool, "the image was not built")
     shown = ["--format", "{{.FromImageID}}"] if tool == "buildah" else ["--format", "{{.Id}}"]
     kind = ["--type", "image"]
     return _run([tool, "inspect", *shown, *kind, reference], tool, "the image was built but is not found").strip()
 
 
-def _dated(tool: str) -> list[str]:
+def _date_options(tool: str) -> list[str]:
     """Options so that the same input gives the same image, in a layer for the system and one for the model."""
     when = os.environ.get("SOURCE_DATE_EPOCH", str(WHEN))
     if tool == "docker":
@@ -63,7 +63,7 @@ def _run(command: list[str], tool: str, failed: str) -> str:
     except OSError as error:
         raise EngineUnavailableError(f"{tool} does not start: {error.strerror}", subject=tool) from None
     if done.returncode:
-        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LINES:])
+        output = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LINES:])
         hint = "the lines above are the tool's own; --dockerfile DIR writes the folder to build by hand"
-        raise TerminalError(f"{failed}: {tool} ended with code {done.returncode}\n{said}", subject=tool, hint=hint)
+        raise TerminalError(f"{failed}: {tool} ended with code {done.returncode}\n{output}", subject=tool, hint=hint)
     return done.stdout

@@ -1,4 +1,4 @@
-"""The folder that an image is built from."""
+"""The build context: the folder that an image is built from."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DOCKERFILE, LOCK, MODEL, TRIM = "Dockerfile", "serve.txt", "model", "trim.py"
 _REFERENCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 
 
-def checked_reference(reference: str, what: str) -> str:
+def check_reference(reference: str, what: str) -> str:
     """Raises UsageError for what cannot name an image; such text could be read as an option or an instruction."""
     if not _REFERENCE.fullmatch(reference):
         hint = "write NAME:TAG or HOST/NAME:TAG"
@@ -36,7 +36,7 @@ def write_context(servable: Path, folder: Path, *, base: str, options: Serving |
         NotFoundError, IntegrityError: the servable cannot be read.
         StorageError: the folder cannot be written.
     """
-    checked_reference(base, "base image")
+    check_reference(base, "base image")
     described = load_description(servable)
     check_folder(folder)
     try:
@@ -55,9 +55,9 @@ def write_context(servable: Path, folder: Path, *, base: str, options: Serving |
     except OSError as error:
         raise StorageError(f"{folder} cannot be written: {error.strerror}", subject=str(folder)) from error
     # The user of the image is another: whatever the umask here, it may read. The same servable gives the same layer.
-    for one in (folder / MODEL, *(folder / MODEL).rglob("*")):
-        one.chmod(0o755 if one.is_dir() else 0o644)
-        os.utime(one, (trim.WHEN, trim.WHEN))
+    for part in (folder / MODEL, *(folder / MODEL).rglob("*")):
+        part.chmod(0o755 if part.is_dir() else 0o644)
+        os.utime(part, (trim.WHEN, trim.WHEN))
     return path
 
 

@@ -1,4 +1,4 @@
-"""The text of the Dockerfile: one for docker, podman and buildah."""
+"""The Dockerfile's text, the same for docker, podman and buildah."""
 
 from __future__ import annotations
 
@@ -81,32 +81,32 @@ class Serving(msgspec.Struct, frozen=True):
         return (self.http,) if self.grpc is None else (self.http, self.grpc)
 
 
-def serving(text: str) -> Serving:
+def parse_server_options(text: str) -> Serving:
     """What `text`, such as `--grpc 0.0.0.0:8081 --workers 2`, asks of the image's server.
 
     Raises:
         UsageError: these are no options of the server, it could not be reached, or a path of theirs is relative.
     """
-    said = io.StringIO()
+    errors = io.StringIO()
     try:
         words = tuple(shlex.split(text))
-        with redirect_stderr(said):
-            found = parse_options([*_PROGRAM[4:], *words])
+        with redirect_stderr(errors):
+            parsed = parse_options([*_PROGRAM[4:], *words])
     except (ValueError, SystemExit) as error:
-        fault = said.getvalue().strip().rpartition("error: ")[2] or str(error)
+        fault = errors.getvalue().strip().rpartition("error: ")[2] or str(error)
         raise UsageError(f'"{text}" cannot be the options of the server: {fault}', subject=text) from None
-    host, port = split_address(found.http)
+    host, port = split_address(parsed.http)
     if is_loopback(host):
         hint = f"write --http 0.0.0.0:{port}"
-        raise UsageError(f"{found.http} cannot be reached from outside the container", subject=found.http, hint=hint)
+        raise UsageError(f"{parsed.http} cannot be reached from outside the container", subject=parsed.http, hint=hint)
     return Serving(
         words,
         http=port,
-        grpc=split_address(found.grpc)[1] if found.grpc else None,
-        authenticated=found.insecure or found.token_file is not None,
-        online=found.online is not None,
+        grpc=split_address(parsed.grpc)[1] if parsed.grpc else None,
+        authenticated=parsed.insecure or parsed.token_file is not None,
+        online=parsed.online is not None,
         paths={
-            option: _inside(option, path) for option in _PATHS if (path := getattr(found, option.replace("-", "_")))
+            option: _inside(option, path) for option in _PATHS if (path := getattr(parsed, option.replace("-", "_")))
         },
     )
 
@@ -127,7 +127,7 @@ def dockerfile(
     `content` is the text of `servable.json`, which names the hash of every other file of the servable.
     """
     options = options or Serving()
-    named = labels(servable, base) | {"cumulant.servable.sha256": hashlib.sha256(content).hexdigest()}
+    named = image_labels(servable, base) | {"cumulant.servable.sha256": hashlib.sha256(content).hexdigest()}
     lines = "LABEL " + " \\\n      ".join(f"{key}={_quoted(value)}" for key, value in named.items())
     return _TEXT.format(
         title=_plain(servable.name),
@@ -141,10 +141,10 @@ def dockerfile(
     )
 
 
-def labels(servable: Servable | GraphServable, base: str) -> dict[str, str]:
+def image_labels(servable: Servable | GraphServable, base: str) -> dict[str, str]:
     """What the image says of itself; what is not known is left out."""
     commit = servable.lineage.get("code", "")
-    found: Mapping[str, str] = {
+    values: Mapping[str, str] = {
         "org.opencontainers.image.title": servable.name,
         "org.opencontainers.image.description": f"Cumulant's data plane with the model {servable.name}",
         "org.opencontainers.image.version": servable.version or __version__,
@@ -156,7 +156,7 @@ def labels(servable: Servable | GraphServable, base: str) -> dict[str, str]:
         "cumulant.model.version": servable.version,
         "cumulant.model.sha256": servable.files.get(servable.model, ""),
     }
-    return {key: value for key, value in found.items() if value}
+    return {key: value for key, value in values.items() if value}
 
 
 def _quoted(value: str) -> str:
@@ -166,4 +166,4 @@ def _quoted(value: str) -> str:
 
 def _plain(value: str) -> str:
     """A value without line breaks: behind one, a Dockerfile reads an instruction."""
-    return "".join(one if one.isprintable() else " " for one in value)
+    return "".join(letter if letter.isprintable() else " " for letter in value)

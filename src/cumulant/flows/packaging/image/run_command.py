@@ -1,4 +1,4 @@
-"""The command that runs an image here, and what its server needs that no image holds."""
+"""The command that runs an image, and what its server needs beside the image."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _TOKEN = "16 characters or more in CUMULANT_TOKEN: export CUMULANT_TOKEN=$(opens
 _STORE = "the store of the features: its URL in ONLINE, as the container reaches it"
 
 
-class Running(msgspec.Struct, frozen=True):
+class RunCommand(msgspec.Struct, frozen=True):
     """What a person types, and what has to be there before."""
 
     command: str
     needs: tuple[str, ...] = ()
 
 
-def running(reference: str, servable: Servable | GraphServable, options: Serving, *, tool: str) -> Running:
+def build_run_command(reference: str, servable: Servable | GraphServable, options: Serving, *, tool: str) -> RunCommand:
     """How the image `reference` with `servable` is run by docker, else by podman, for the user of this process."""
     program = "docker" if tool == "docker" else "podman"
     words, needs, store = [program, "run", "--read-only"], [], ""
@@ -42,7 +42,7 @@ def running(reference: str, servable: Servable | GraphServable, options: Serving
     if isinstance(servable, Servable) and servable.plan.needs_state and not options.online:
         needs.append(_STORE)
         store = ' --online "$ONLINE"'
-    return Running(shlex.join([*words, reference]) + store, tuple(needs))
+    return RunCommand(shlex.join([*words, reference]) + store, tuple(needs))
 
 
 def _as_this_user(program: str) -> list[str]:

@@ -87,14 +87,14 @@ WHEN = 315532800
 def main(root: Path) -> None:
     """Make ROOT, with ROOT/app filled by pip, the whole file system of the image."""
     prune(root / "app")
-    for found in root.rglob("*.so*"):
-        cut(found)
+    for library in root.rglob("*.so*"):
+        cut(library)
     _system(root)
     _packages(root)
     compileall.compile_dir(
         root, maxlevels=99, quiet=2, stripdir=str(root), invalidation_mode=PycInvalidationMode.UNCHECKED_HASH
     )
-    _try(root)
+    _load_all(root)
     for path in (root, *root.rglob("*")):
         os.utime(path, (WHEN, WHEN), follow_symlinks=False)
 
@@ -118,7 +118,7 @@ def cut(path: Path) -> None:
         start, size, count = struct.unpack_from("<Q", head, 32)[0], *struct.unpack_from("<HH", head, 54)
         file.seek(start)
         table = file.read(size * count)
-        segments = [struct.unpack_from("<8xQ16xQ", table, size * one) for one in range(count)]
+        segments = [struct.unpack_from("<8xQ16xQ", table, size * index) for index in range(count)]
         file.truncate(max(start + len(table), *(offset + length for offset, length in segments)))
         # There is no table of sections any more.
         file.seek(40)
@@ -145,15 +145,15 @@ def place(path: Path, root: Path) -> None:
 
 def libraries(files: Iterable[Path]) -> Iterator[Path]:
     """The shared libraries that these files load, by the dynamic linker's own word."""
-    told = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False).stdout
-    yield from map(Path, sorted(set(re.findall(r"(?:=>|^)\s*(/\S+) \(0x", told, re.MULTILINE))))
+    output = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False).stdout
+    yield from map(Path, sorted(set(re.findall(r"(?:=>|^)\s*(/\S+) \(0x", output, re.MULTILINE))))
 
 
 def _system(root: Path) -> None:
     """The interpreter and what it needs; the folders that are links in the base, such as /lib, are links here."""
-    for one in Path("/").iterdir():
-        if one.is_symlink():
-            (root / one.name).symlink_to(one.readlink())
+    for folder in Path("/").iterdir():
+        if folder.is_symlink():
+            (root / folder.name).symlink_to(folder.readlink())
     program = Path(shutil.which("python3") or sys.executable)
     place(program, root)
     library = Path(os.__file__).resolve().parent
@@ -163,14 +163,14 @@ def _system(root: Path) -> None:
             place(path, root)
 
 
-def _try(root: Path) -> None:
+def _load_all(root: Path) -> None:
     """Load all that serves, in ROOT alone. No home and no telemetry: what is written there is never the same."""
     program = shutil.which("python3") or sys.executable
     temporary = root / "tmp"
     temporary.mkdir()
     words = ["chroot", str(root), program, "-P", "-B", "-c", f"import {', '.join(_SERVES)}"]
-    told = {"PYTHONPATH": "/app", "HOME": "/tmp", "ORT_DISABLE_TELEMETRY": "1"}  # noqa: S108 (inside ROOT)
-    subprocess.run(words, env=os.environ | told, check=True)
+    variables = {"PYTHONPATH": "/app", "HOME": "/tmp", "ORT_DISABLE_TELEMETRY": "1"}  # noqa: S108 (inside ROOT)
+    subprocess.run(words, env=os.environ | variables, check=True)
     shutil.rmtree(temporary)
     temporary.mkdir()
     temporary.chmod(0o1777)
@@ -181,12 +181,12 @@ def _packages(root: Path) -> None:
     here = {f"/{path.relative_to(root)}" for path in root.rglob("*") if not path.is_dir()}
     state = Path("/var/lib/dpkg")
     lists = {path.stem.partition(":")[0]: path.read_text().split("\n") for path in state.glob("info/*.list")}
-    kept = {name for name, files in lists.items() if any(one in here or f"/usr{one}" in here for one in files)}
-    for name in sorted(kept):
+    present = {name for name, files in lists.items() if any(file in here or f"/usr{file}" in here for file in files)}
+    for name in sorted(present):
         place(Path("/usr/share/doc") / name / "copyright", root)
-    if kept:
-        told = (state / "status").read_text().split("\n\n")
-        mine = [one for one in told if one.partition("\n")[0].removeprefix("Package: ") in kept]
+    if present:
+        paragraphs = (state / "status").read_text().split("\n\n")
+        mine = [text for text in paragraphs if text.partition("\n")[0].removeprefix("Package: ") in present]
         (root / "var/lib/dpkg").mkdir(parents=True)
         (root / "var/lib/dpkg/status").write_text("\n\n".join(mine) + "\n")
 

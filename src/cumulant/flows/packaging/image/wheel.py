@@ -55,12 +55,12 @@ def _modules() -> Iterator[tuple[str, bytes]]:
 
 def _metadata() -> Iterator[tuple[str, str]]:
     try:
-        found = distribution("cumulant")
+        installed = distribution("cumulant")
     except PackageNotFoundError:
         hint = "install it (pip install cumulant, or pip install -e . in its source tree)"
         raise UsageError("cumulant runs here without being installed: it has no metadata", hint=hint) from None
     # An editable install keeps the metadata of the day it was made; the files tell the version.
-    lines = (found.read_text("METADATA") or "").split("\n")
-    yield "METADATA", "\n".join(f"Version: {__version__}" if one.startswith("Version:") else one for one in lines)
+    lines = (installed.read_text("METADATA") or "").split("\n")
+    yield "METADATA", "\n".join(f"Version: {__version__}" if line.startswith("Version:") else line for line in lines)
     yield "WHEEL", _TAGS
-    yield "entry_points.txt", found.read_text("entry_points.txt") or ""
+    yield "entry_points.txt", installed.read_text("entry_points.txt") or ""

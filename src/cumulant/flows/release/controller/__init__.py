@@ -1,1 +1,1 @@
-"""The controller of releases: evidence, effects, status."""
+"""The controller of releases: evidence, decisions, effects, status."""

@@ -1,4 +1,4 @@
-"""Work beside the controller's rounds: a registry or a receiver that hangs holds up no watching of a release."""
+"""A background task of the controller: a registry or receiver that hangs does not block its rounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from cumulant.core.errors import CumulantError
 
 
-class Beside:
+class BackgroundTask:
     """One piece of work at a time, in a thread that ends with the process.
 
     Args:

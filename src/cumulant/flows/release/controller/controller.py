@@ -1,4 +1,4 @@
-"""The controller of one model's releases: a loop that reads, decides, writes, and then makes the world follow.
+"""The controller of one model's releases: a loop that reads, decides, writes, and applies the result.
 
 It may be killed at any moment and started again, anywhere: all that it knows is in the release's row. Its own clock
 is steady, so that a jump of the wall clock changes nothing.
@@ -38,8 +38,8 @@ _LONGEST = 3.0
 _ACTOR = Actor("service:release-controller")
 
 
-class Evidence(Protocol):
-    """What the controller sees."""
+class EvidenceSource(Protocol):
+    """The evidence of a running release."""
 
     def pulse(self, release: Release) -> Pulse:
         """The last seconds, for failures that need no statistics."""
@@ -71,7 +71,7 @@ class Controller:
         *,
         journal: Journal,
         traffic: Traffic,
-        evidence: Evidence,
+        evidence: EvidenceSource,
         effects: Effects,
         clock: Clock,
         steady: Callable[[], float] = time.monotonic,
@@ -101,10 +101,10 @@ class Controller:
         """
         if not self._holds():
             return None
-        found = store.read(self._journal, self._model)
-        if found is None:
+        stored = store.read(self._journal, self._model)
+        if stored is None:
             return None
-        release, version = found
+        release, version = stored
         after = self._brought_forward(release)
         if after != release:
             after = self._written(release, after, version)
@@ -172,10 +172,10 @@ class Controller:
 
     def _settled(self, release: Release, effect: str) -> None:
         """Note in the row that it is done, unless the row has moved on meanwhile: then it is done once more."""
-        found = store.read(self._journal, self._model)
-        if found is None or found[0].id != release.id:
+        stored = store.read(self._journal, self._model)
+        if stored is None or stored[0].id != release.id:
             return
-        present, version = found
+        present, version = stored
         after = msgspec.structs.replace(present, settled=present.settled | {effect})
         with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
             store.write(transaction, present, after, expect=version)

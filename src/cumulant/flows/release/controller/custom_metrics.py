@@ -1,4 +1,4 @@
-"""Metrics of a user's own: a function of the project, or a query of Prometheus. A failure is no data, never success."""
+"""Custom metrics: a function of the project, or a Prometheus query. A failure is no data, never success."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.flows.release.controller.http_probe import fetched
+from cumulant.flows.release.controller.http_probe import fetch_json
 from cumulant.release.policy import MetricPolicy
 
 ARM = "{arm}"
@@ -24,7 +24,7 @@ _DEFAULT = "http://127.0.0.1:9090"
 _QUERY_SECONDS = 2.0
 
 
-class Own:
+class CustomMetrics:
     """Measures the metrics that name a function or a query, once a look.
 
     Args:
@@ -46,22 +46,22 @@ class Own:
         self._late: dict[str, threading.Thread] = {}
         self._functions: dict[str, Callable[..., object]] = {}
 
-    def measured(
+    def measure(
         self, metrics: Mapping[str, MetricPolicy], rows: Mapping[str, Sequence[Mapping[str, Any]]]
     ) -> dict[str, Sequence[float]]:
         """By metric, the candidate's value less the champion's, turned so that more is worse; nothing without both."""
-        found: dict[str, Sequence[float]] = {}
+        differences: dict[str, Sequence[float]] = {}
         for name, policy in metrics.items():
             if policy.prometheus is None and policy.call is None:
                 continue
             values = {arm: self._value(name, policy, arm, rows.get(arm, ())) for arm in (CHAMPION, CANDIDATE)}
             champion, candidate = values[CHAMPION], values[CANDIDATE]
             if champion is not None and candidate is not None:
-                found[name] = [candidate - champion if policy.better == "lower" else champion - candidate]
-        return found
+                differences[name] = [candidate - champion if policy.better == "lower" else champion - candidate]
+        return differences
 
     def _value(self, name: str, policy: MetricPolicy, arm: str, rows: Sequence[Mapping[str, Any]]) -> float | None:
-        value = self._queried(name, policy.prometheus, arm) if policy.prometheus else self._called(name, policy, rows)
+        value = self._query(name, policy.prometheus, arm) if policy.prometheus else self._call(name, policy, rows)
         if value is None or not math.isfinite(value):
             return None
         low, high = policy.bounds or (-math.inf, math.inf)
@@ -70,15 +70,15 @@ class Own:
             return None
         return value
 
-    def _queried(self, name: str, query: str, arm: str) -> float | None:
+    def _query(self, name: str, query: str, arm: str) -> float | None:
         url = f"{self._base}/api/v1/query?query={quote(query.replace(ARM, arm))}"
-        found = fetched(url, seconds=_QUERY_SECONDS)
-        value = number(found)
+        document = fetch_json(url, seconds=_QUERY_SECONDS)
+        value = parse_number(document)
         if value is None:
             self._report(f"{name} has no value: Prometheus at {self._base} gave no single number for the {arm}")
         return value
 
-    def _called(self, name: str, policy: MetricPolicy, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    def _call(self, name: str, policy: MetricPolicy, rows: Sequence[Mapping[str, Any]]) -> float | None:
         if not rows:
             return None
         running = self._late.get(name)
@@ -115,11 +115,15 @@ class Own:
             self._report(f"{name} has no value: {path} raised {type(error).__name__}: {error}")
 
 
-def number(found: object) -> float | None:
+def parse_number(document: object) -> float | None:
     """The one number of a Prometheus answer: a scalar, or a vector of one series; else None."""
-    if not isinstance(found, dict) or found.get("status") != "success" or not isinstance(found.get("data"), dict):
+    if (
+        not isinstance(document, dict)
+        or document.get("status") != "success"
+        or not isinstance(document.get("data"), dict)
+    ):
         return None
-    kind, result = found["data"].get("resultType"), found["data"].get("result")
+    kind, result = document["data"].get("resultType"), document["data"].get("result")
     sample = result if kind == "scalar" else _only(result)
     try:
         value = float(sample[1]) if isinstance(sample, list) else math.nan

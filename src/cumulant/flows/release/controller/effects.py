@@ -1,4 +1,4 @@
-"""What an ended release asks for beside its routes: the book, aliases and tags, draining, and telling people.
+"""Effects of an ended release beside its routes: book, aliases, tags, draining, notification.
 
 Each effect compares before it changes, so that done twice it is done once. The book goes first: whoever moves the
 champion on without the registry (`cumulant rollback`) is seen there, and a late alias does not undo it.
@@ -19,8 +19,8 @@ from cumulant.flows.alerting import outbox
 from cumulant.flows.registry.models import CANDIDATE as CANDIDATE_ALIAS
 from cumulant.flows.registry.models import CHAMPION as CHAMPION_ALIAS
 from cumulant.flows.registry.models import ModelAliased
-from cumulant.flows.release.views import ending
-from cumulant.flows.stack.desired_state import Book, Served, change_book, read_book
+from cumulant.flows.release.views import ending_message
+from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
 from cumulant.release.events import ReleaseTold
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ VERDICT, REASON, RELEASE_TAG = "cumulant.release.verdict", "cumulant.release.rea
 _LONGEST_TAG = 4000
 
 
-class Effects:
+class ReleaseEffects:
     """Carries out the effects of an ended release, in order.
 
     Args:
@@ -73,7 +73,7 @@ class Effects:
         """Names of what is left to do, in order."""
         if not release.over:
             return ()
-        skipped = {"alias", "tags", "book"} if external(release) else set()
+        skipped = {"alias", "tags", "book"} if is_external(release) else set()
         return tuple(name for name in self._effects if name not in release.settled | skipped)
 
     def settle(self, release: Release, effect: str) -> bool:
@@ -85,7 +85,7 @@ class Effects:
             return False
 
     def _book(self, release: Release) -> bool:
-        change_book(self._state, release.model, lambda book: booked(book, release, self._clock.now()))
+        change_book(self._state, release.model, lambda book: apply_ended_release(book, release, self._clock.now()))
         return True
 
     def _alias(self, release: Release) -> bool:
@@ -125,7 +125,7 @@ class Effects:
 
     def _told(self, release: Release) -> bool:
         with self._journal.transaction(actor=self._actor, run=release.id) as transaction:
-            hand_over(transaction, self._receivers, release, self._clock.now())
+            queue_message(transaction, self._receivers, release, self._clock.now())
         return True
 
     def _emit(self, release: Release, fact: Fact) -> None:
@@ -133,38 +133,38 @@ class Effects:
             transaction.emit(fact)
 
 
-def hand_over(transaction: Transaction, receivers: Sequence[Receiver], release: Release, at: datetime) -> None:
+def queue_message(transaction: Transaction, receivers: Sequence[Receiver], release: Release, at: datetime) -> None:
     """Tell people of an ended release, by whoever delivers: a release does not wait for a chat server."""
     if receivers:
-        outbox.put(transaction, receivers, [ending(release, at)])
+        outbox.put(transaction, receivers, [ending_message(release, at)])
         transaction.emit(ReleaseTold(release=release.id, model=release.model, receivers=len(receivers)))
 
 
-def external(release: Release) -> bool:
+def is_external(release: Release) -> bool:
     """Whether the servers are somebody else's: then the book and the registry know nothing of them."""
     return "://" in release.candidate.version
 
 
-def booked(book: Book, release: Release, now: datetime) -> Book:
+def apply_ended_release(book: Book, release: Release, now: datetime) -> Book:
     """The book after an ended release. The arm that left stays up for `keep_warm`: to go back to, or to look into."""
     candidate, until = release.candidate.version, now + release.policy.keep_warm
     if book.candidate != candidate:  # done before, or moved on by somebody
         return book
     if release.status != "promoted":
-        return msgspec.structs.replace(book, candidate=None, versions=warm(book, candidate, until))
-    return promoted(msgspec.structs.replace(book, candidate=None), candidate, until)
+        return msgspec.structs.replace(book, candidate=None, versions=with_warm_version(book, candidate, until))
+    return with_champion(msgspec.structs.replace(book, candidate=None), candidate, until)
 
 
-def promoted(book: Book, version: str, until: datetime | None) -> Book:
+def with_champion(book: Book, version: str, until: datetime | None) -> Book:
     """The book with another champion; the former one is kept to go back to, and its server up until then."""
     old = book.champion
     if old is None or old == version:
         return msgspec.structs.replace(book, champion=version)
-    former = (*(one for one in book.former if one not in (old, version)), old)
-    return msgspec.structs.replace(book, champion=version, former=former, versions=warm(book, old, until))
+    former = (*(earlier for earlier in book.former if earlier not in (old, version)), old)
+    return msgspec.structs.replace(book, champion=version, former=former, versions=with_warm_version(book, old, until))
 
 
-def warm(book: Book, version: str, until: datetime | None) -> dict[str, Served]:
+def with_warm_version(book: Book, version: str, until: datetime | None) -> dict[str, ServedVersion]:
     """The book's versions, one of them to stay up until a moment; unchanged where it is not in the book."""
     served = book.versions.get(version)
     if served is None:

@@ -1,4 +1,4 @@
-"""What the controller sees: failures and times from the gateway's log, predictions from the prediction log.
+"""Evidence of a running release: failures and times from the gateway's log, predictions from the prediction log.
 
 A request that never reached a server is in no prediction log, and a mirrored one is in no log of the gateway: each
 figure is taken where it is whole.
@@ -18,15 +18,20 @@ import msgspec
 from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
-from cumulant.flows.release.controller.http_probe import fetched
-from cumulant.flows.release.controller.mirrored_rows import Mirrored, mirrored
-from cumulant.flows.release.controller.server_status import Lives, Told, restarts, told
+from cumulant.flows.release.controller.http_probe import fetch_json
+from cumulant.flows.release.controller.mirrored_rows import MirroredEvidence, read_mirrored
+from cumulant.flows.release.controller.server_status import (
+    ReadinessTimer,
+    ServerStatus,
+    count_restarts,
+    read_server_status,
+)
 from cumulant.release.evidence.health import RECENT, ArmPulse, Pulse, requests_and_failures
 from cumulant.release.evidence.look import Look, LossPair, LossPairs, Requests, ScorePairs, counting
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.flows.release.controller.custom_metrics import Own
+    from cumulant.flows.release.controller.custom_metrics import CustomMetrics
     from cumulant.ports.traffic import Traffic
     from cumulant.release.state import Release
 
@@ -38,11 +43,11 @@ _PROBE_SECONDS = 0.4
 _JUMP = 600 * _SECOND
 _HOUR = 3600 * _SECOND
 
-Shape = frozenset[tuple[str, str]]
+OutputShape = frozenset[tuple[str, str]]
 
 
-class Labelled(Protocol):
-    """Where labels of mirrored rows come from, each told once."""
+class LabelSource(Protocol):
+    """A source of labels of mirrored rows, each returned once."""
 
     def graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         """Both arms' losses in rows that were labelled since the cursor `after` (empty: since the release began),
@@ -51,8 +56,8 @@ class Labelled(Protocol):
         ...
 
 
-class Unlabelled:
-    """No labels come."""
+class NoLabels:
+    """A source without labels."""
 
     def graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         """Nothing."""
@@ -61,7 +66,7 @@ class Unlabelled:
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Up to where each source is counted: the row keeps it as one text."""
+    """The position up to which each source is counted, stored in the row as one text."""
 
     gateway: str = ""
     #: of the prediction log, microseconds since 1970 UTC; 0: nothing is counted yet
@@ -80,7 +85,7 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return msgspec.json.encode(self).decode()
 
 
-class Watching:
+class LiveEvidence:
     """Evidence from the running system.
 
     Args:
@@ -96,29 +101,29 @@ class Watching:
         *,
         stack: Path,
         log: Path,
-        own: Own,
+        own: CustomMetrics,
         clock: Clock,
         report: Callable[[str], None],
-        labels: Labelled | None = None,
+        labels: LabelSource | None = None,
         settle: float = 15.0,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
         self._traffic, self._stack, self._log, self._own = traffic, stack, log, own
-        self._labels = labels or Unlabelled()
+        self._labels = labels or NoLabels()
         self._clock, self._steady, self._report = clock, steady, report
         self._settle = round(settle * _SECOND)
         self._release = ""
-        self._lives, self._recent = Lives(steady), _Recent(traffic, steady)
-        self._shape: Shape | None = None
+        self._lives, self._recent = ReadinessTimer(steady), _Recent(traffic, steady)
+        self._shape: OutputShape | None = None
         self._misshapen = 0
 
     def pulse(self, release: Release) -> Pulse:
         """The last seconds of both arms. What cannot be known is held against nobody."""
         self._turn_to(release)
-        servers, health = told(self._stack), self._ready(release)
-        found = Requests.of(self._recent.found(release))
-        arms = {arm: self._arm_pulse(release, arm, servers, health.get(arm.name), found) for arm in _arms(release)}
-        by_name: dict[str, ArmPulse] = {arm.name: one for arm, one in arms.items()}
+        servers, health = read_server_status(self._stack), self._ready(release)
+        recent = Requests.of(self._recent.exchanges(release))
+        arms = {arm: self._arm_pulse(release, arm, servers, health.get(arm.name), recent) for arm in _arms(release)}
+        by_name: dict[str, ArmPulse] = {arm.name: pulse for arm, pulse in arms.items()}
         candidate = by_name[CANDIDATE]
         if candidate.not_ready == 0:
             candidate = msgspec.structs.replace(candidate, misshapen=self._misshapen + self._other_shape(release))
@@ -138,14 +143,14 @@ class Watching:
             requests=Requests.of(exchanges),
             pairs=ScorePairs.of(pairs.pairs),
             losses=LossPairs.of(graded),
-            own=self._own.measured(release.policy.metrics, pairs.rows),
+            own=self._own.measure(release.policy.metrics, pairs.rows),
         )
         return look, str(Cursor(gateway=gateway, pairs=mark, labels=labels))
 
     def _turn_to(self, release: Release) -> None:
         if self._release != release.id:
             self._release, self._shape, self._misshapen = release.id, None, 0
-            self._lives, self._recent = Lives(self._steady), _Recent(self._traffic, self._steady)
+            self._lives, self._recent = ReadinessTimer(self._steady), _Recent(self._traffic, self._steady)
 
     def _ready(self, release: Release) -> dict[str, bool]:
         """By arm, whether the gateway finds a server of it ready; nothing while the gateway does not tell."""
@@ -154,23 +159,26 @@ class Watching:
         except CumulantError as error:
             self._report(f"the gateway does not tell of its servers' health: {error.message}")
             return {}
-        return {arm: any(one.ready for one in health if one.arm == arm) for arm in {one.arm for one in health}}
+        return {
+            arm: any(server.ready for server in health if server.arm == arm)
+            for arm in {server.arm for server in health}
+        }
 
     def _arm_pulse(
         self,
         release: Release,
         arm: Arm,
-        servers: dict[str, Told],
+        servers: dict[str, ServerStatus],
         ready: bool | None,
-        found: Requests,
+        recent: Requests,
     ) -> ArmPulse:
         if ready is None:  # what the supervisor says, where the gateway does not
-            said = [servers[url].ready for url in arm.endpoints if url in servers and servers[url].ready is not None]
-            ready = any(said) if said else None
-        requests, failures = requests_and_failures(found, arm.name)
+            reports = [servers[url].ready for url in arm.endpoints if url in servers and servers[url].ready is not None]
+            ready = any(reports) if reports else None
+        requests, failures = requests_and_failures(recent, arm.name)
         return ArmPulse(
             not_ready=self._lives.not_ready(f"{release.id} {arm.name}", ready=ready),
-            restarts=restarts(arm, servers),
+            restarts=count_restarts(arm, servers),
             requests=requests,
             failures=failures,
         )
@@ -178,33 +186,33 @@ class Watching:
     def _other_shape(self, release: Release) -> int:
         """1 where the candidate says that it answers with other outputs than the champion says; else 0."""
         if self._shape is None:
-            self._shape = shape(release.champion, release.model)
-        other = None if self._shape is None else shape(release.candidate, release.model)
+            self._shape = fetch_output_shape(release.champion, release.model)
+        other = None if self._shape is None else fetch_output_shape(release.candidate, release.model)
         return int(other is not None and other != self._shape)
 
     def _exchanges(self, release: Release, after: str) -> tuple[list[Exchange], str]:
         """Those that count. The log may hold weeks from before the release, which no memory need."""
-        found: list[Exchange] = []
-        while len(found) < _MOST:
+        counted: list[Exchange] = []
+        while len(counted) < _MOST:
             page, after = self._traffic.exchanges(after, limit=_PAGE)
-            found += counting(page, model=release.model, revision=release.revision)
+            counted += counting(page, model=release.model, revision=release.revision)
             if len(page) < _PAGE:
                 break
-        return found, after
+        return counted, after
 
-    def _mirrored(self, release: Release, mark: int) -> tuple[Mirrored, int]:
+    def _mirrored(self, release: Release, mark: int) -> tuple[MirroredEvidence, int]:
         until = to_micros(self._clock.now()) - self._settle
         # The first look, or one after a jump of the clock, begins here: what lies between cannot be told apart.
         if not mark or abs(until - mark) > _JUMP:
-            return Mirrored(), until
-        called = any(one.call for one in release.policy.metrics.values())
+            return MirroredEvidence(), until
+        called = any(metric.call for metric in release.policy.metrics.values())
         if until <= mark or not (release.mirror or called):
-            return Mirrored(), max(mark, until)
+            return MirroredEvidence(), max(mark, until)
         try:
-            return mirrored(self._log, release, after=mark, until=until, arms=called), until
+            return read_mirrored(self._log, release, after=mark, until=until, arms=called), until
         except (CumulantError, OSError) as error:
             self._report(f"the prediction log cannot be read, so no pair is counted: {error}")
-            return Mirrored(), mark
+            return MirroredEvidence(), mark
 
     def _graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         try:
@@ -220,9 +228,9 @@ class _Recent:
     def __init__(self, traffic: Traffic, steady: Callable[[], float]) -> None:
         self._traffic, self._steady = traffic, steady
         self._cursor: str | None = None
-        self._kept: deque[tuple[float, Exchange]] = deque(maxlen=_PAGE)
+        self._timed: deque[tuple[float, Exchange]] = deque(maxlen=_PAGE)
 
-    def found(self, release: Release) -> list[Exchange]:
+    def exchanges(self, release: Release) -> list[Exchange]:
         """Those that the present weights assigned."""
         if self._cursor is None:
             self._cursor = Cursor.of(release.cursor).gateway
@@ -232,24 +240,24 @@ class _Recent:
             more = len(page) >= _PAGE
             self._keep(page)
         now = self._steady()
-        while self._kept and self._kept[0][0] <= now - RECENT:
-            self._kept.popleft()
-        return counting((one for _, one in self._kept), model=release.model, revision=release.revision)
+        while self._timed and self._timed[0][0] <= now - RECENT:
+            self._timed.popleft()
+        return counting((exchange for _, exchange in self._timed), model=release.model, revision=release.revision)
 
     def _keep(self, page: Sequence[Exchange]) -> None:
         """What waited in the log while nobody read it is not of the last seconds."""
-        now, newest = self._steady(), max((one.time for one in page), default=0)
-        self._kept.extend((now, one) for one in page if one.time > newest - RECENT * _SECOND)
+        now, newest = self._steady(), max((exchange.time for exchange in page), default=0)
+        self._timed.extend((now, exchange) for exchange in page if exchange.time > newest - RECENT * _SECOND)
 
 
-def shape(arm: Arm, model: str) -> Shape | None:
+def fetch_output_shape(arm: Arm, model: str) -> OutputShape | None:
     """Names and datatypes of the outputs that a server of the arm declares; None where it does not tell."""
     for url in arm.endpoints:
-        asked = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
-        found = fetched(asked, seconds=_PROBE_SECONDS, authority=arm.authority)
-        outputs = found.get("outputs") if isinstance(found, dict) else None
-        if isinstance(outputs, list) and all(isinstance(one, dict) for one in outputs):
-            return frozenset((str(one.get("name")), str(one.get("datatype"))) for one in outputs)
+        address = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
+        card = fetch_json(address, seconds=_PROBE_SECONDS, authority=arm.authority)
+        outputs = card.get("outputs") if isinstance(card, dict) else None
+        if isinstance(outputs, list) and all(isinstance(output, dict) for output in outputs):
+            return frozenset((str(output.get("name")), str(output.get("datatype"))) for output in outputs)
     return None
 
 

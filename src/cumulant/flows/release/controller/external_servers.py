@@ -1,4 +1,4 @@
-"""A release of servers that are not ours: two URLs are compared instead of two versions of the registry."""
+"""Releases of external servers: two URLs are compared instead of two versions of the registry."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cumulant.release.policy import ReleasePolicy
 
 
-class Outside(msgspec.Struct, frozen=True, kw_only=True):
+class ExternalServers(msgspec.Struct, frozen=True, kw_only=True):
     """Two servers of somebody else's, by base URL, which a release is to compare.
 
     authority: PEM file of those who may have signed the certificates of servers of https; None: those that the project
@@ -45,27 +45,27 @@ def without_shadow(policy: ReleasePolicy, notes: list[str]) -> ReleasePolicy:
     return msgspec.structs.replace(policy, steps=steps)
 
 
-def outside_arms(outside: Outside, declared: Path | None = None) -> tuple[Arm, Arm]:
+def external_arms(outside: ExternalServers, declared: Path | None = None) -> tuple[Arm, Arm]:
     """Champion and candidate; their URLs are their versions. `declared`: the authorities of the project file.
 
     Raises:
         UsageError: they are no two URLs of servers, or the authorities cannot be used.
     """
-    found = {CHAMPION: outside.champion.rstrip("/"), CANDIDATE: outside.candidate.rstrip("/")}
-    for name, url in found.items():
+    urls = {CHAMPION: outside.champion.rstrip("/"), CANDIDATE: outside.candidate.rstrip("/")}
+    for name, url in urls.items():
         if not url.startswith(("http://", "https://")):
             raise UsageError(
                 f'"{url}" is no URL of the {name}\'s server',
                 subject=f"--{name}-url",
                 hint=f"write --{name}-url http://HOST:PORT",
             )
-    if found[CHAMPION] == found[CANDIDATE]:
+    if urls[CHAMPION] == urls[CANDIDATE]:
         raise UsageError(
             "champion and candidate have the same URL",
-            subject=found[CANDIDATE],
+            subject=urls[CANDIDATE],
             hint="name two servers; to see what a release says of two equal ones, start the server twice",
         )
-    champion, candidate = found[CHAMPION], found[CANDIDATE]
+    champion, candidate = urls[CHAMPION], urls[CANDIDATE]
     authority = _authority(outside, declared)
     return (
         Arm(name="champion", version=champion, endpoints=(champion,), authority=authority),
@@ -73,7 +73,7 @@ def outside_arms(outside: Outside, declared: Path | None = None) -> tuple[Arm, A
     )
 
 
-def _authority(outside: Outside, declared: Path | None) -> str | None:
+def _authority(outside: ExternalServers, declared: Path | None) -> str | None:
     """The file of authorities, absolute: the gateway reads it too, also when it starts again."""
     encrypted = any(url.startswith("https://") for url in (outside.champion, outside.candidate))
     if outside.authority is None and (declared is None or not encrypted):

@@ -1,4 +1,4 @@
-"""Short HTTP questions to servers and Prometheus. None of them may hold the controller up."""
+"""Short HTTP requests to servers and Prometheus. None of them may block the controller."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ _LONGEST = 4 * 1024 * 1024
 _READY, _PAUSE = "/v2/health/ready", 0.25
 
 
-def fetched(url: str, *, seconds: float, authority: str | None = None) -> object | None:
+def fetch_json(url: str, *, seconds: float, authority: str | None = None) -> object | None:
     """The JSON document at `url`; None where there is none in time, whatever the reason.
 
     authority: a file of those who may have signed the certificate of an https server; None: those of the system.
     """
     try:
         response = _client(seconds, authority, longest=_LONGEST).get(url)
-        found: object = msgspec.json.decode(response.body) if response.ok else None
+        document: object = msgspec.json.decode(response.body) if response.ok else None
     except (NoResponseError, msgspec.DecodeError, ValueError):
         return None
-    return found
+    return document
 
 
-def answers(url: str, *, seconds: float, authority: str | None = None) -> bool:
+def is_ready(url: str, *, seconds: float, authority: str | None = None) -> bool:
     """Whether a server says at `url` that it is ready. One that does not know the path (404) is taken as ready."""
     try:
         response = _client(seconds, authority).get(url)
@@ -35,14 +35,14 @@ def answers(url: str, *, seconds: float, authority: str | None = None) -> bool:
     return response.ok or response.status in (404, 405)
 
 
-def becomes_ready(
+def wait_until_ready(
     url: str, until: float, waiting: Callable[[], None] = lambda: None, *, authority: str | None = None
 ) -> bool:
     """Whether the server at `url` says that it is ready before `until`, of `time.monotonic`; it is asked at least once.
 
-    `waiting` is called each time that it did not. authority: as of `fetched`.
+    `waiting` is called each time that it did not. authority: as of `fetch_json`.
     """
-    while not answers(url + _READY, seconds=2.0, authority=authority):
+    while not is_ready(url + _READY, seconds=2.0, authority=authority):
         if time.monotonic() >= until:
             return False
         waiting()
@@ -50,10 +50,10 @@ def becomes_ready(
     return True
 
 
-def distrusted(url: str, *, seconds: float, authority: str | None = None) -> str:
+def find_certificate_fault(url: str, *, seconds: float, authority: str | None = None) -> str:
     """Why the certificate of the server at `url` cannot be verified, in words; nothing where it can, or none is shown.
 
-    authority: as of `fetched`.
+    authority: as of `fetch_json`.
     """
     try:
         _client(seconds, authority).get(url)

@@ -1,4 +1,4 @@
-"""Labels for a release: posted ones are taken in, joined with mirrored requests, and told once each."""
+"""Labels as evidence of a release: ingested, joined with mirrored requests, each counted once."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PAUSE = 4.0
 _MOST = 50_000
 
 
-class Told:
+class LabelEvidence:
     """Both arms' losses in mirrored rows of the project's own model whose labels have come."""
 
     def __init__(self, project: Project, *, steady: Callable[[], float] = time.monotonic) -> None:
@@ -43,18 +43,18 @@ class Told:
             return (), after
         schema = self._schema = self._schema or schema_of(self._project, self._served(release))
         self._join(schema)
-        found, cursor = outcomes_of(self._project, schema).graded(int(after or 0), limit=_MOST)
+        pairs, cursor = outcomes_of(self._project, schema).graded(int(after or 0), limit=_MOST)
         mine = [
             LossPair(
-                champion=one.champion,
-                candidate=one.candidate,
-                score=one.score,
-                hour=int(one.time.timestamp() // 3600),
+                champion=pair.champion,
+                candidate=pair.candidate,
+                score=pair.score,
+                hour=int(pair.time.timestamp() // 3600),
             )
-            for one in found
-            if one.candidate_version == release.candidate.version
-            and one.champion_version == release.champion.version
-            and one.time >= release.begun
+            for pair in pairs
+            if pair.candidate_version == release.candidate.version
+            and pair.champion_version == release.champion.version
+            and pair.time >= release.begun
         ]
         return mine, str(cursor)
 

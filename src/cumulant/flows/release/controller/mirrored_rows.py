@@ -33,7 +33,7 @@ _COLUMNS = ("id", "row", "time", "model", "version", "arm", "served_arm", "shado
 Row = dict[str, Any]
 
 
-class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
+class MirroredEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """What one look found: pairs, the candidate's answers of another shape, and each arm's own rows."""
 
     pairs: tuple[ScorePair, ...] = ()
@@ -41,23 +41,23 @@ class Mirrored(msgspec.Struct, frozen=True, kw_only=True):
     rows: dict[str, list[Row]] = {}
 
 
-def mirrored(log: Path, release: Release, *, after: int, until: int, arms: bool = False) -> Mirrored:
+def read_mirrored(log: Path, release: Release, *, after: int, until: int, arms: bool = False) -> MirroredEvidence:
     """Pairs completed in (after, until], microseconds since 1970 UTC. With `arms`, each arm's rows of that time too.
 
     Raises:
         StorageError: the log cannot be read.
     """
     if until <= after or not log.is_dir():
-        return Mirrored()
-    rows = _rows(log, release, after - _APART, until)
-    fresh = [two for two in _joined(rows, release) if max(one["time"] for one in two) > after][-_MOST:]
-    found = [compared(_outputs(one), _outputs(other)) for one, other in fresh]
-    own = _of_arms(rows, after, shadow=not release.step.weight) if arms else {}
-    misshapen = sum(pair is None for pair in found)
-    return Mirrored(pairs=tuple(pair for pair in found if pair), misshapen=misshapen, rows=own)
+        return MirroredEvidence()
+    rows = _read_rows(log, release, after - _APART, until)
+    fresh = [two for two in _join_pairs(rows, release) if max(row["time"] for row in two) > after][-_MOST:]
+    pairs = [compare_answers(_outputs(row), _outputs(other)) for row, other in fresh]
+    own = _rows_by_arm(rows, after, shadow=not release.step.weight) if arms else {}
+    misshapen = sum(pair is None for pair in pairs)
+    return MirroredEvidence(pairs=tuple(pair for pair in pairs if pair), misshapen=misshapen, rows=own)
 
 
-def _joined(rows: Sequence[Row], release: Release) -> Iterator[tuple[Row, Row]]:
+def _join_pairs(rows: Sequence[Row], release: Release) -> Iterator[tuple[Row, Row]]:
     """Each mirrored row with the champion's of the same name that is nearest in time: servers of an older version took
     names from callers, who may use one again.
     """
@@ -71,17 +71,17 @@ def _joined(rows: Sequence[Row], release: Release) -> Iterator[tuple[Row, Row]]:
         elif _of(release.champion, row):
             answered.setdefault((row["id"], row["row"]), []).append(row)
     for copy in copies:
-        found = answered.get((copy["id"], copy["row"]))
-        if found:
-            place = bisect(found, copy["time"], key=_time)
-            yield min(found[max(0, place - 1) : place + 1], key=lambda one: abs(_time(one) - _time(copy))), copy
+        matches = answered.get((copy["id"], copy["row"]))
+        if matches:
+            place = bisect(matches, copy["time"], key=_time)
+            yield min(matches[max(0, place - 1) : place + 1], key=lambda match: abs(_time(match) - _time(copy))), copy
 
 
 def _time(row: Row) -> int:
     return int(row["time"])
 
 
-def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> ScorePair | None:
+def compare_answers(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> ScorePair | None:
     """Two answers to one row; None where the candidate's has not the outputs of the champion's.
 
     An answer of NaN (null in JSON) where the champion gives a number is none of its shape.
@@ -91,14 +91,14 @@ def compared(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -> Score
     names = [name for name in ("probability", "prediction", *champion) if name in champion]
     if not names:
         return None
-    one, other = _score(champion[names[0]]), _score(candidate.get(names[0]))
+    score, other = _score(champion[names[0]]), _score(candidate.get(names[0]))
     decided = "prediction" if "prediction" in champion else names[0]
     differs = _differ(champion[decided], candidate.get(decided))
-    if one is not None and other is None:
+    if score is not None and other is None:
         return None
-    if one is None or other is None:
+    if score is None or other is None:
         return ScorePair(champion=0.0, candidate=float(differs), differs=differs)
-    return ScorePair(champion=one, candidate=other, differs=differs)
+    return ScorePair(champion=score, candidate=other, differs=differs)
 
 
 def _optional(answer: Mapping[str, Any]) -> set[str]:
@@ -113,11 +113,11 @@ def _score(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
-def _differ(one: object, other: object) -> bool:
+def _differ(decision: object, other: object) -> bool:
     """Whether two decisions differ. A float is no decision, and of scores the place of the greatest decides."""
-    if isinstance(one, list) and isinstance(other, list):
-        return _place(one) != _place(other)
-    return False if isinstance(one, float) else one != other
+    if isinstance(decision, list) and isinstance(other, list):
+        return _place(decision) != _place(other)
+    return False if isinstance(decision, float) else decision != other
 
 
 def _place(values: list[Any]) -> int:
@@ -129,46 +129,46 @@ def _of(arm: Arm, row: Row) -> bool:
     return bool(row["version"] == arm.version)
 
 
-def _of_arms(rows: Iterable[Row], after: int, *, shadow: bool) -> dict[str, list[Row]]:
+def _rows_by_arm(rows: Iterable[Row], after: int, *, shadow: bool) -> dict[str, list[Row]]:
     """The rows that each arm answered after a moment; in shadow the candidate's are those that it was mirrored."""
-    found: dict[str, list[Row]] = {CHAMPION: [], CANDIDATE: []}
+    by_arm: dict[str, list[Row]] = {CHAMPION: [], CANDIDATE: []}
     for row in rows:
         # What did not come through the gateway has no arm, and is evidence of none.
         if row["time"] <= after or not row["arm"] or (row["shadow"] and not shadow):
             continue
         arm = CANDIDATE if row["shadow"] or row["arm"] == CANDIDATE else CHAMPION
-        found[arm].append({**row, "request": _plain(row["request"]), "outputs": _outputs(row)})
-    return found
+        by_arm[arm].append({**row, "request": _parse_object(row["request"]), "outputs": _outputs(row)})
+    return by_arm
 
 
-def _rows(log: Path, release: Release, since: int, until: int) -> list[Row]:
+def _read_rows(log: Path, release: Release, since: int, until: int) -> list[Row]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
     from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
     from cumulant.serving.prediction_log.storage.scanning import batches
 
-    low, high = (pa.scalar(one, pa.int64()).cast(pa.timestamp("us", "UTC")) for one in (since, until))
+    low, high = (pa.scalar(micros, pa.int64()).cast(pa.timestamp("us", "UTC")) for micros in (since, until))
     # A file holds rows of two days around midnight.
     days = {"since": from_micros(since).date() - timedelta(days=1), "until": from_micros(until).date()}
     time = pc.field("time")
     wanted = (time > low) & (time <= high) & (pc.field("model") == release.model)
     schema = pa.schema([SCHEMA.field(name) for name in _COLUMNS])
-    found = pa.Table.from_batches(batches(log, list(_COLUMNS), wanted=wanted, **days), schema)
-    place = found.schema.get_field_index("time")
-    rows: list[Row] = found.set_column(place, "time", found["time"].cast(pa.int64())).to_pylist()
+    table = pa.Table.from_batches(batches(log, list(_COLUMNS), wanted=wanted, **days), schema)
+    place = table.schema.get_field_index("time")
+    rows: list[Row] = table.set_column(place, "time", table["time"].cast(pa.int64())).to_pylist()
     return rows
 
 
 def _outputs(row: Row) -> dict[str, Any]:
-    return _plain(row["outputs"])
+    return _parse_object(row["outputs"])
 
 
-def _plain(text: str | dict[str, Any]) -> dict[str, Any]:
+def _parse_object(text: str | dict[str, Any]) -> dict[str, Any]:
     if isinstance(text, dict):
         return text
     try:
-        found = msgspec.json.decode(text)
+        value = msgspec.json.decode(text)
     except msgspec.DecodeError:
         return {}
-    return found if isinstance(found, dict) else {"": found}
+    return value if isinstance(value, dict) else {"": value}

@@ -1,4 +1,4 @@
-"""What a rollback still owes to journal and registry: kept in the book until they were told, and told again till then.
+"""The outbox of rollbacks: what journal and registry were not sent yet, stored in the book and retried.
 
 A rollback needs neither of the two. What they do not take at once is noted beside what serves, and the controller
 makes it so when they answer again. Each part compares before it changes, so that done twice it is done once.
@@ -17,8 +17,8 @@ from cumulant.core.errors import CumulantError, LeaseHeldError, NotFoundError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import is_gone
 from cumulant.flows.registry.models import CHAMPION, ModelAliased
-from cumulant.flows.release.controller.background import Beside
-from cumulant.flows.stack.desired_state import Return, change_book, read_book
+from cumulant.flows.release.controller.background import BackgroundTask
+from cumulant.flows.stack.desired_state import Rollback, change_book, read_book
 from cumulant.release.events import RolledBack
 
 if TYPE_CHECKING:
@@ -33,137 +33,145 @@ EVENT, ALIAS = "event", "alias champion"
 _PAUSE = 30.0
 
 
-def tell_event(project: Project, model: str, one: Return) -> None:
+def emit_rollback(project: Project, model: str, rollback: Rollback) -> None:
     """The event and its row, once.
 
     Raises:
         CumulantError: the journal cannot be reached.
     """
-    fact = RolledBack(model=model, given_up=", ".join(one.given_up), version=one.version, reason=one.reason, at=one.at)
+    fact = RolledBack(
+        model=model,
+        given_up=", ".join(rollback.given_up),
+        version=rollback.version,
+        reason=rollback.reason,
+        at=rollback.at,
+    )
     try:
-        with project.journal().transaction(actor=Actor(one.by, one.reason)) as transaction:
-            transaction.put(RETURNED, f"{model}/{one.at.isoformat()}/{one.version}", _plain(one), expect=0)
+        with project.journal().transaction(actor=Actor(rollback.by, rollback.reason)) as transaction:
+            transaction.put(
+                RETURNED, f"{model}/{rollback.at.isoformat()}/{rollback.version}", _plain(rollback), expect=0
+            )
             transaction.emit(fact)
     except LeaseHeldError:  # told before, and cut off before that was noted
         return
 
 
-def tell_alias(project: Project, model: str, one: Return) -> None:
+def move_champion_alias(project: Project, model: str, rollback: Rollback) -> None:
     """The alias `champion` on the version, unless another has been brought to callers since.
 
     Raises:
         CumulantError: the registry cannot be reached, or does not know the version.
     """
-    if "://" in one.version or read_book(project.state, model).champion not in (None, one.version):
+    if "://" in rollback.version or read_book(project.state, model).champion not in (None, rollback.version):
         return
     registry = project.registry()
     try:
         present = registry.resolve(f"{model}@{CHAMPION}").version
     except NotFoundError:
         present = None
-    if present == one.version:
+    if present == rollback.version:
         return
-    registry.alias(model, CHAMPION, one.version)
-    with project.journal().transaction(actor=Actor(one.by, one.reason)) as transaction:
-        transaction.emit(ModelAliased(model=model, alias=CHAMPION, version=one.version))
+    registry.alias(model, CHAMPION, rollback.version)
+    with project.journal().transaction(actor=Actor(rollback.by, rollback.reason)) as transaction:
+        transaction.emit(ModelAliased(model=model, alias=CHAMPION, version=rollback.version))
 
 
-TELLING: dict[str, Callable[[Project, str, Return], None]] = {EVENT: tell_event, ALIAS: tell_alias}
+DELIVERIES: dict[str, Callable[[Project, str, Rollback], None]] = {EVENT: emit_rollback, ALIAS: move_champion_alias}
 
 
-def noted(project: Project, model: str, one: Return) -> None:
+def store_rollback(project: Project, model: str, rollback: Rollback) -> None:
     """Put a rollback into the book in place of what it said of it; one that owes nothing is no longer in it.
 
     Raises:
         StorageError, IntegrityError: as `change_book`.
     """
-    change_book(project.state, model, lambda book: msgspec.structs.replace(book, returns=_with(book.returns, one)))
+    change_book(project.state, model, lambda book: msgspec.structs.replace(book, returns=_with(book.returns, rollback)))
 
 
-def _with(returns: tuple[Return, ...], one: Return) -> tuple[Return, ...]:
-    others = tuple(other for other in returns if (other.at, other.version) != (one.at, one.version))
-    return (*others, one) if one.owed else others
+def _with(returns: tuple[Rollback, ...], rollback: Rollback) -> tuple[Rollback, ...]:
+    others = tuple(other for other in returns if (other.at, other.version) != (rollback.at, rollback.version))
+    return (*others, rollback) if rollback.owed else others
 
 
-def _plain(one: Return) -> dict[str, object]:
-    return cast("dict[str, object]", msgspec.to_builtins(msgspec.structs.replace(one, owed=(), teller=None)))
+def _plain(rollback: Rollback) -> dict[str, object]:
+    return cast("dict[str, object]", msgspec.to_builtins(msgspec.structs.replace(rollback, owed=(), teller=None)))
 
 
-def owing(project: Project) -> tuple[Return, ...]:
+def undelivered_rollbacks(project: Project) -> tuple[Rollback, ...]:
     """Rollbacks of the project's model that still owe something, and that nobody is busy telling of.
 
     Raises:
         IntegrityError: the book is damaged.
     """
     book = read_book(project.state, project.name)
-    free = (one for one in book.returns if one.teller is None or is_gone(one.teller))
+    free = (rollback for rollback in book.returns if rollback.teller is None or is_gone(rollback.teller))
     return tuple(free) if book.model == project.name else ()
 
 
-def known(journal: Journal, model: str) -> list[Return]:
+def recorded_rollbacks(journal: Journal, model: str) -> list[Rollback]:
     """Rollbacks of a model that the journal was told of, the oldest first."""
-    found = (msgspec.convert(row.value, Return) for row in journal.rows(RETURNED, f"{model}/"))
-    return sorted(found, key=lambda one: one.at)
+    rollbacks = (msgspec.convert(row.value, Rollback) for row in journal.rows(RETURNED, f"{model}/"))
+    return sorted(rollbacks, key=lambda rollback: rollback.at)
 
 
-def returns(project: Project, model: str) -> list[Return]:
+def list_rollbacks(project: Project, model: str) -> list[Rollback]:
     """All rollbacks of a model, the oldest first: those that the journal knows, and those that it was not told yet.
 
     Raises:
         CumulantError: the journal cannot be reached, or the book is damaged.
     """
-    found = known(project.journal(), model)
+    rollbacks = recorded_rollbacks(project.journal(), model)
     book = read_book(project.state, project.name)
     if model == project.name == book.model:
-        found += [one for one in book.returns if EVENT in one.owed]
-    return sorted(found, key=lambda one: one.at)
+        rollbacks += [rollback for rollback in book.returns if EVENT in rollback.owed]
+    return sorted(rollbacks, key=lambda rollback: rollback.at)
 
 
-def settle(project: Project, report: Callable[[str], None]) -> None:
+def deliver_rollbacks(project: Project, report: Callable[[str], None]) -> None:
     """Tell what is owed, and say in a sentence what was told, or waits on."""
     try:
-        for one in owing(project):
-            report(_settled(project, one))
+        for rollback in undelivered_rollbacks(project):
+            report(_deliver_rollback(project, rollback))
     except CumulantError as error:
         report(f"a rollback is not told yet: {project.vault.redact(error.message)}")
 
 
-def _settled(project: Project, one: Return) -> str:
+def _deliver_rollback(project: Project, rollback: Rollback) -> str:
     faults = {}
-    for name in one.owed:
+    for name in rollback.owed:
         try:
-            TELLING[name](project, project.name, one)
+            DELIVERIES[name](project, project.name, rollback)
         except CumulantError as error:
             faults[name] = project.vault.redact(error.message)
-    noted(project, project.name, msgspec.structs.replace(one, owed=tuple(faults), teller=None))
+    store_rollback(project, project.name, msgspec.structs.replace(rollback, owed=tuple(faults), teller=None))
     if faults:
-        left = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
-        return f"the rollback to version {one.version} is not told yet: {left}"
-    return f"the rollback to version {one.version} is told now: {', '.join(one.owed)}"
+        undelivered = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
+        return f"the rollback to version {rollback.version} is not told yet: {undelivered}"
+    return f"the rollback to version {rollback.version} is told now: {', '.join(rollback.owed)}"
 
 
-class Owed:
-    """Settles beside the controller's rounds, half a minute after the last try at the earliest."""
+class RollbackOutbox:
+    """Delivers rollbacks in the background of the controller, at most once in half a minute."""
 
     def __init__(
         self, project: Project, report: Callable[[str], None], *, steady: Callable[[], float] = time.monotonic
     ) -> None:
         self._project, self._report, self._steady = project, report, steady
-        self._beside = Beside("a rollback is not told yet", report, project.vault.redact)
+        self._beside = BackgroundTask("a rollback is not told yet", report, project.vault.redact)
         self._next: float | None = None
 
     def tick(self) -> threading.Thread | None:
         """Begin to settle if something is owed; the thread that does it."""
         now = self._steady()
         early = self._next is not None and now < self._next
-        if self._beside.busy or early or not _owes(self._project):
+        if self._beside.busy or early or not _has_undelivered(self._project):
             return None
         self._next = now + _PAUSE
-        return self._beside.begin(lambda: settle(self._project, self._report))
+        return self._beside.begin(lambda: deliver_rollbacks(self._project, self._report))
 
 
-def _owes(project: Project) -> bool:
+def _has_undelivered(project: Project) -> bool:
     try:
-        return bool(owing(project))
-    except CumulantError:  # `settle` says what is wrong with the book
+        return bool(undelivered_rollbacks(project))
+    except CumulantError:  # `deliver_rollbacks` says what is wrong with the book
         return True

@@ -1,4 +1,4 @@
-"""What the supervisor's status file says of the servers, read so that no fault in it stops a release."""
+"""Server status as the supervisor's file gives it, read so that no fault in it stops a release."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from cumulant.core.traffic import Arm
 from cumulant.flows.stack.status import STATUS
 
 
-class Told(msgspec.Struct, frozen=True):
-    """One server as the supervisor tells of it; `restarts` are those of the last minute."""
+class ServerStatus(msgspec.Struct, frozen=True):
+    """One server by the supervisor's file; `restarts` are those of the last minute."""
 
     url: str = ""
     ready: bool | None = None
     restarts: int = 0
 
 
-def told(stack: Path) -> dict[str, Told]:
+def read_server_status(stack: Path) -> dict[str, ServerStatus]:
     """By URL, what the file in the folder `stack` says; nothing where it is missing, half written or strange."""
     try:
-        found = msgspec.json.decode((stack / STATUS).read_bytes())
+        document = msgspec.json.decode((stack / STATUS).read_bytes())
     except (OSError, msgspec.DecodeError):
         return {}
-    rows = found.get("children", []) if isinstance(found, dict) else found
+    rows = document.get("children", []) if isinstance(document, dict) else document
     entries = [_entry(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
-    return {one.url: one for one in entries if one.url}
+    return {entry.url: entry for entry in entries if entry.url}
 
 
-def _entry(row: Mapping[str, object]) -> Told:
+def _entry(row: Mapping[str, object]) -> ServerStatus:
     url, ready, restarts = row.get("url"), row.get("ready"), row.get("restarts")
-    return Told(
+    return ServerStatus(
         url=url.rstrip("/") if isinstance(url, str) else "",
         ready=ready if isinstance(ready, bool) else None,
         restarts=restarts if isinstance(restarts, int) else 0,
     )
 
 
-class Lives:
+class ReadinessTimer:
     """Time without a ready server, by a steady clock.
 
     An arm that has not been ready yet in this release is starting, and gets `grace` seconds for it.
@@ -62,6 +62,6 @@ class Lives:
         return lasted if key in self._ready_once else max(0.0, lasted - self._grace)
 
 
-def restarts(arm: Arm, servers: Mapping[str, Told]) -> int:
+def count_restarts(arm: Arm, servers: Mapping[str, ServerStatus]) -> int:
     """How often the arm's servers were started again in the last minute."""
     return sum(servers[url.rstrip("/")].restarts for url in arm.endpoints if url.rstrip("/") in servers)

@@ -1,4 +1,4 @@
-"""What a release says of itself over HTTP on loopback: `GET /v1/releases/{id}` and `/v1/releases/{id}/verdict`.
+"""The status of releases over HTTP on loopback: `GET /v1/releases/{id}` and `/v1/releases/{id}/verdict`.
 
 The verdict fits Argo Rollouts' web metric: `{"status": "running", "value": 0, ...}`, where `value` is 1 once the
 candidate was promoted. `GET /metrics` tells Prometheus of alerts and of who is told of them.
@@ -21,11 +21,11 @@ from cumulant.core.errors import CumulantError
 from cumulant.core.network.hosts import Hosts
 from cumulant.flows.alerting.metrics import exposition
 from cumulant.flows.release import store
-from cumulant.flows.release.controller.rollback_outbox import known
+from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
 from cumulant.flows.release.views import sentence, view
 
 if TYPE_CHECKING:
-    from cumulant.flows.stack.desired_state import Return
+    from cumulant.flows.stack.desired_state import Rollback
     from cumulant.ports.journal import Journal
     from cumulant.release.state import Release
 
@@ -36,28 +36,28 @@ _SECONDS = 10.0
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def answer(journal: Journal, target: str) -> tuple[int, object]:
+def respond(journal: Journal, target: str) -> tuple[int, object]:
     """Status and document for a path."""
     parts = [unquote(part) for part in urlsplit(target).path.split("/") if part]
     if parts in (["healthz"], ["v2", "health", "live"]):
         return 200, {"ready": True}
     if parts[:2] != _PATH or len(parts) > 4 or (len(parts) == 4 and parts[3] != "verdict"):
         return 404, {"error": "there is nothing at this path; see /v1/releases"}
-    found = sorted(
-        (one for model in store.models(journal) for one in store.every(journal, model)),
-        key=lambda one: (one.begun, one.id),
+    releases = sorted(
+        (past for model in store.list_models(journal) for past in store.list_releases(journal, model)),
+        key=lambda past: (past.begun, past.id),
         reverse=True,
     )
     if len(parts) == 2:
-        return 200, [view(one, known(journal, one.model)) for one in found]
-    release = next((one for one in found if parts[2] in (one.id, "latest")), None)
+        return 200, [view(past, recorded_rollbacks(journal, past.model)) for past in releases]
+    release = next((past for past in releases if parts[2] in (past.id, "latest")), None)
     if release is None:
         return 404, {"error": f'no release has the id "{parts[2]}"; "latest" is the newest'}
-    returns = known(journal, release.model)
+    returns = recorded_rollbacks(journal, release.model)
     return 200, verdict(release, returns) if len(parts) == 4 else view(release, returns)
 
 
-def verdict(release: Release, returns: Sequence[Return] = ()) -> dict[str, object]:
+def verdict(release: Release, returns: Sequence[Rollback] = ()) -> dict[str, object]:
     """What an automation asks: the status, and 1 once the candidate was promoted; no data is never success."""
     return {
         "release": release.id,
@@ -79,7 +79,7 @@ def _header(value: str | None) -> bytes | None:
 
 
 @contextmanager
-def opened(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
+def serve_status(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
     """Answer on a free port of loopback while the block lasts; its URL is in a file of the supervisor's folder.
 
     Raises:
@@ -99,7 +99,7 @@ def opened(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
                 elif urlsplit(self.path).path == "/metrics":
                     status, body, kind = 200, exposition(journal()).encode(), _PROMETHEUS
                 else:
-                    status, document = answer(journal(), self.path)
+                    status, document = respond(journal(), self.path)
                     body = msgspec.json.encode(document)
             except CumulantError as error:
                 status, body = 503, msgspec.json.encode({"error": error.message})

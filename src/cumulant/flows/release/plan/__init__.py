@@ -1,1 +1,1 @@
-"""What a release can decide, and when, before it begins."""
+"""The plan of a release: what it can decide, and when, before it begins."""

@@ -1,4 +1,4 @@
-"""How long labels of a project's predictions take to become known."""
+"""Label delay: how long the labels of a project's predictions take to become known."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cumulant.training.spec import TrainingSpec
 
 
-def label_delay(project: Project) -> timedelta | None:
+def find_label_delay(project: Project) -> timedelta | None:
     """As it is declared (`monitoring.performance.label_delay`, or `known_time` of the target as a delay); where it
     stands in a column, the gap that the champion's training left for it. None where nothing says it.
     """

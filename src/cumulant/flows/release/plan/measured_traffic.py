@@ -1,4 +1,4 @@
-"""How much traffic a model has, declared or by its prediction log, and for how long it was observed."""
+"""Traffic of a model: declared, or measured in its prediction log, with the observed time."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _length(seconds: float) -> str:
     return show_duration(timedelta(seconds=round(seconds / unit) * unit))
 
 
-def rate_of(text: str) -> float:
+def parse_rate(text: str) -> float:
     """`200/s`, `30/m`, `500/h` or `2000/d` as requests a second.
 
     Raises:
@@ -117,7 +117,7 @@ def rate_of(text: str) -> float:
     return rate
 
 
-def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | None:
+def measure_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | None:
     """The traffic of the last week, without what a clock that was ahead dated later than now; None where fewer than
     two requests are logged.
 
@@ -129,10 +129,10 @@ def measured_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | 
     from cumulant.serving.prediction_log.storage.log_reader import requests_by_second
 
     seconds, counts = requests_by_second(log, model, since=now - PERIOD, until=now)
-    return traffic_of(seconds.astype(np.float64), now.timestamp(), counts) if counts.sum() > 1 else None
+    return estimate_traffic(seconds.astype(np.float64), now.timestamp(), counts) if counts.sum() > 1 else None
 
 
-def traffic_of(times: Floats, now: float, counts: NDArray[np.int64] | None = None) -> MeasuredTraffic:
+def estimate_traffic(times: Floats, now: float, counts: NDArray[np.int64] | None = None) -> MeasuredTraffic:
     """The traffic of [n] sorted moments up to `now`, in seconds, n > 0, and the requests at each (default: one).
 
     A break is no traffic, also since the last request.
@@ -167,8 +167,8 @@ def _mean_rate(times: Floats, counts: NDArray[np.int64], now: float, observed: f
     if not days:
         return total / observed
     newest = (days, max(1, days // 2))
-    found = [float(counts[np.searchsorted(times, now - some * _DAY) :].sum()) for some in newest]
-    rates = [count / (some * _DAY) for count, some in zip(found, newest, strict=True) if count]
+    totals = [float(counts[np.searchsorted(times, now - some * _DAY) :].sum()) for some in newest]
+    rates = [count / (some * _DAY) for count, some in zip(totals, newest, strict=True) if count]
     return min(rates, default=total / (math.ceil(observed / _DAY) * _DAY))
 
 

@@ -1,4 +1,4 @@
-"""What the plan of a release says in words: what cannot be decided in time, what is used instead, what helps."""
+"""Texts of a release plan: undecidable metrics, substitutes for late labels, advice."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import show_duration
-from cumulant.flows.release.start.distinct_models import same_candidate
-from cumulant.flows.release.start.key_counts import too_few
+from cumulant.flows.release.start.distinct_models import same_model_warning
+from cumulant.flows.release.start.key_counts import few_keys_warning
 from cumulant.release.wording import span
 
 if TYPE_CHECKING:
     from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic
-    from cumulant.flows.release.plan.release_plan import Plan, Power, StagePlan
+    from cumulant.flows.release.plan.release_plan import MetricPower, ReleasePlan, StagePlan
     from cumulant.project.project import Project
     from cumulant.release.evidence.metrics import ReleaseMetric
     from cumulant.release.policy import ReleasePolicy
 
 
-def warnings(project: Project, traffic: MeasuredTraffic, plan: Plan) -> list[str]:
+def warning_texts(project: Project, traffic: MeasuredTraffic, plan: ReleasePlan) -> list[str]:
     """What may go wrong whatever the evidence shows."""
-    at_most = sum(one.at_most for one in plan.stages)
+    at_most = sum(stage.at_most for stage in plan.stages)
     texts = (
-        too_few(project, project.name, project.policies.release),
+        few_keys_warning(project, project.name, project.policies.release),
         traffic.warning(plan.seconds, at_most),
-        same_candidate(project),
+        same_model_warning(project),
     )
     return [text for text in texts if text]
 
 
-def late_labels(delay: timedelta | None, found: list[StagePlan]) -> str | None:
+def late_labels_text(delay: timedelta | None, stages: list[StagePlan]) -> str | None:
     """That labels come after the release, in words; None where they come in time or nothing is known of them."""
-    longest = sum(one.at_most for one in found if one.mirror)
-    usual = sum(one.seconds for one in found)
+    longest = sum(stage.at_most for stage in stages if stage.mirror)
+    usual = sum(stage.seconds for stage in stages)
     if delay is None or delay.total_seconds() <= usual:
         return None
     text = f"quality: labels come {span(delay.total_seconds())} after a request, and a release takes"
@@ -44,7 +44,7 @@ def late_labels(delay: timedelta | None, found: list[StagePlan]) -> str | None:
     return f"{text}, at most {span(longest)}: no label comes in time"
 
 
-def instead(policy: ReleasePolicy, delay: timedelta | None, *, late: bool) -> list[str]:
+def substitute_texts(policy: ReleasePolicy, delay: timedelta | None, *, late: bool) -> list[str]:
     """What stands for labels that come too late."""
     holdback, texts = policy.holdback, []
     if not late and holdback is None:
@@ -69,26 +69,26 @@ def instead(policy: ReleasePolicy, delay: timedelta | None, *, late: bool) -> li
     return texts
 
 
-def undecided(found: list[StagePlan], named: Mapping[str, ReleaseMetric]) -> Iterator[str]:
-    for one in found:
-        if one.samples_seconds > one.at_most:
+def undecided_texts(stages: list[StagePlan], named: Mapping[str, ReleaseMetric]) -> Iterator[str]:
+    for stage in stages:
+        if stage.samples_seconds > stage.at_most:
             yield (
-                f"{one.name}: its {one.samples:,} requests take {span(one.samples_seconds)},"
-                f" longer than its longest time {span(one.at_most)}"
+                f"{stage.name}: its {stage.samples:,} requests take {span(stage.samples_seconds)},"
+                f" longer than its longest time {span(stage.at_most)}"
             )
-        for power in one.metrics:
+        for power in stage.metrics:
             if power.harm_longest is None:
-                within = span(one.at_most)
-                yield f"{one.name}: not even ten times the champion's {_name(power)} is seen in {within}"
-    for power in found[-1].metrics:
+                within = span(stage.at_most)
+                yield f"{stage.name}: not even ten times the champion's {_name(power)} is seen in {within}"
+    for power in stages[-1].metrics:
         if power.fine_seconds is None and named[power.metric].required:
             yield (
-                f"{found[-1].name}: {power.metric} is not shown to be within the margin in"
-                f" {span(found[-1].at_most)}, so the release ends as inconclusive"
+                f"{stages[-1].name}: {power.metric} is not shown to be within the margin in"
+                f" {span(stages[-1].at_most)}, so the release ends as inconclusive"
             )
 
 
-def undecided_quality(pairs: float, *, unshown: bool) -> str | None:
+def undecided_quality_text(pairs: float, *, unshown: bool) -> str | None:
     """That so many pairs do not come (`unshown`), or that none suffice (infinity); None where neither is so."""
     if math.isinf(pairs):
         text = (
@@ -102,14 +102,14 @@ def undecided_quality(pairs: float, *, unshown: bool) -> str | None:
     return f"{text}, so the release ends as inconclusive" if unshown else text
 
 
-def _name(power: Power) -> str:
+def _name(power: MetricPower) -> str:
     return "share of errors" if power.metric == "errors" else "share of slow requests"
 
 
-def advice(found: list[StagePlan], a_day: float | None) -> list[str]:
+def advice_texts(stages: list[StagePlan], a_day: float | None) -> list[str]:
     """What helps where something cannot be decided in time, at so many requests a day."""
     texts = []
-    mirrored = next((one for one in found if one.mirror and not one.weight), None)
+    mirrored = next((stage for stage in stages if stage.mirror and not stage.weight), None)
     if mirrored is None:
         texts.append("add the stage shadow: all requests are scored by both versions, and none is at risk")
     elif mirrored.mirror < 100:

@@ -1,4 +1,4 @@
-"""What a step of a release can see of failures or latency, and when: simulated with the tests that decide it."""
+"""Power of one release step: the failures or latency it can detect, and when, by simulating its tests."""
 
 from __future__ import annotations
 
@@ -81,17 +81,17 @@ class StepPower:
             alpha=self.policy.alpha,
         )
         times = map(self._shown, self._growing(usual, self.step.at_most))
-        found = next((one for one in times if one is not None), None)
+        shown = next((time for time in times if time is not None), None)
         for _ in range(_FINER):
-            if found is None or found[1]:
+            if shown is None or shown[1]:
                 break
-            found = self._shown(found[0] * 1.5) or (found[0], True)
-        return None if found is None else found[0]
+            shown = self._shown(shown[0] * 1.5) or (shown[0], True)
+        return None if shown is None else shown[0]
 
     def _shown(self, within: float) -> tuple[float, bool] | None:
         """When, and whether that is exact enough."""
         traffic, looks = self._simulated(within)
-        found = sequential.not_worse_looks(
+        looks_needed = sequential.not_worse_looks(
             traffic,
             rate=self.bad,
             margin=self._margin,
@@ -101,9 +101,9 @@ class StepPower:
             wanted=_POWER,
             releases=_TIMED,
         )
-        if found is None:
+        if looks_needed is None:
             return None
-        return found * traffic.seconds, found > _COARSE or traffic.seconds <= self._block
+        return looks_needed * traffic.seconds, looks_needed > _COARSE or traffic.seconds <= self._block
 
     def _seen(self, ratio: float, within: float, alpha: float) -> bool:
         usual = sequential.harm_seconds(self._traffic(within)[0], rate=self.bad, ratio=ratio, alpha=alpha)

@@ -1,4 +1,4 @@
-"""What a release can decide, and when: said before it begins, by simulating the very tests that decide it."""
+"""The plan of a release: what it can decide, and when, by simulating the tests that decide it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,16 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.units import show_duration
 from cumulant.flows.ledger.actions import check, verb
-from cumulant.flows.release.plan.label_delay import label_delay
-from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic, measured_traffic, rate_of
-from cumulant.flows.release.plan.plan_texts import advice, instead, late_labels, undecided, undecided_quality, warnings
+from cumulant.flows.release.plan.label_delay import find_label_delay
+from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic, measure_traffic, parse_rate
+from cumulant.flows.release.plan.plan_texts import (
+    advice_texts,
+    late_labels_text,
+    substitute_texts,
+    undecided_quality_text,
+    undecided_texts,
+    warning_texts,
+)
 from cumulant.flows.release.plan.power import StepPower
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.release.evidence.metrics import ReleaseMetric, harm_alphas, metrics
@@ -34,7 +41,7 @@ _DEVIATION = 0.17
 _LONGER = (4, 16)
 
 
-class Power(msgspec.Struct, frozen=True, kw_only=True):
+class MetricPower(msgspec.Struct, frozen=True, kw_only=True):
     """What a stage can see of one metric. Times in seconds; None: not within its longest time."""
 
     metric: str
@@ -63,10 +70,10 @@ class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
     samples_seconds: float
     #: the step is over then, at the earliest
     seconds: float
-    metrics: list[Power]
+    metrics: list[MetricPower]
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class ReleasePlan(msgspec.Struct, frozen=True, kw_only=True):
     """A whole release. `undecided`: what cannot be decided in time, in words; `advice`: what to do about it."""
 
     #: a second, while requests come; a day, breaks included
@@ -103,7 +110,7 @@ def plan_release(
     principal: Principal,
     requests: str | None = None,
     errors: float = 0.005,
-) -> Plan:
+) -> ReleasePlan:
     """What a release of this project can decide at declared traffic, else as the last week's prediction log has it.
 
     Raises:
@@ -116,90 +123,91 @@ def plan_release(
             subject="--errors",
             hint="write the share of requests that fail today, such as 0.5%; without any, 0.1% is a fair guess",
         )
-    traffic = _traffic(project) if requests is None else MeasuredTraffic.steady(rate_of(requests))
-    found = planned(project.policies.release, rate=traffic, errors=errors, label_delay=label_delay(project))
-    return msgspec.structs.replace(found, warnings=warnings(project, traffic, found))
+    traffic = _measured_traffic(project) if requests is None else MeasuredTraffic.steady(parse_rate(requests))
+    plan = build_plan(project.policies.release, rate=traffic, errors=errors, label_delay=find_label_delay(project))
+    return msgspec.structs.replace(plan, warnings=warning_texts(project, traffic, plan))
 
 
-def _traffic(project: Project) -> MeasuredTraffic:
-    found = measured_traffic(project.state / PREDICTIONS, project.name, datetime.now(UTC))
-    if found is None:
+def _measured_traffic(project: Project) -> MeasuredTraffic:
+    traffic = measure_traffic(project.state / PREDICTIONS, project.name, datetime.now(UTC))
+    if traffic is None:
         raise UsageError(
             f"fewer than two requests of {project.name} in the last week are logged, which give no rate",
             subject="--requests",
             hint="declare the traffic: --requests 200/s, 30/m, 2000/d",
         )
-    return found
+    return traffic
 
 
-def planned(
+def build_plan(
     policy: ReleasePolicy,
     *,
     rate: float | MeasuredTraffic,
     errors: float,
     label_delay: timedelta | None = None,
-) -> Plan:
+) -> ReleasePlan:
     """The plan at `rate` requests a second, of which the share `errors` fails today, up to the holdback if any."""
     traffic = rate if isinstance(rate, MeasuredTraffic) else MeasuredTraffic.steady(rate)
-    named, found = metrics(policy), list[StagePlan]()
-    parts = harm_alphas(_deciding(policy), policy.alpha)
+    named, stages = metrics(policy), list[StagePlan]()
+    parts = harm_alphas(_deciding_metrics(policy), policy.alpha)
     every = tuple(step for step in policy.steps if step.stage != "holdback")
     for step in every:
-        alike = next((one for one in found if (one.weight, one.at_most) == (step.weight, step.at_most)), None)
+        alike = next((stage for stage in stages if (stage.weight, stage.at_most) == (step.weight, step.at_most)), None)
         rate_of_step = traffic.rate_within(step.at_most)
-        found.append(_stage(step, named, parts, rate=rate_of_step, errors=errors, policy=policy, alike=alike))
+        stages.append(_stage(step, named, parts, rate=rate_of_step, errors=errors, policy=policy, alike=alike))
     pairs, pair_seconds = _quality(
         policy, named["quality"], every, min(traffic.rate_within(step.at_most) for step in every)
     )
     lacks = 0.0
     if named["quality"].required and pairs is not None and policy.holdback is None:
-        found, lacks = _waiting(found, pairs)
+        stages, lacks = _extend_for_quality(stages, pairs)
     # Rows of the past may show quality, too.
     unshown = lacks >= 1 and policy.evaluation is None
-    missing, tardy = list(undecided(found, named)), late_labels(label_delay, found)
-    if pairs is not None and (text := undecided_quality(pairs, unshown=unshown)) is not None:
+    missing, tardy = list(undecided_texts(stages, named)), late_labels_text(label_delay, stages)
+    if pairs is not None and (text := undecided_quality_text(pairs, unshown=unshown)) is not None:
         missing.append(text)
     helps = [
-        *_longer(every[-1], found[-1], named, traffic=traffic, errors=errors, policy=policy),
-        *advice(found, traffic.requests_a_day),
+        *_longer_step_advice(every[-1], stages[-1], named, traffic=traffic, errors=errors, policy=policy),
+        *advice_texts(stages, traffic.requests_a_day),
     ]
     late = (
         unshown
-        or any(one.samples_seconds > one.at_most for one in found)
-        or any(one.fine_seconds is None for one in found[-1].metrics if named[one.metric].required)
+        or any(stage.samples_seconds > stage.at_most for stage in stages)
+        or any(stage.fine_seconds is None for stage in stages[-1].metrics if named[stage.metric].required)
     )
-    times = [*(one.seconds for one in found[:-1]), _last(found[-1], named)]
-    return Plan(
+    times = [*(stage.seconds for stage in stages[:-1]), _last_stage_seconds(stages[-1], named)]
+    return ReleasePlan(
         requests=traffic.rate,
         requests_a_day=traffic.requests_a_day,
         observed_seconds=traffic.observed if math.isfinite(traffic.observed) else None,
         source=traffic.source(),
         errors=errors,
         alpha=policy.alpha,
-        stages=found,
+        stages=stages,
         seconds=None if late else sum(times),
-        requests_needed=None if late else sum(time * one.rate for time, one in zip(times, found, strict=True)),
+        requests_needed=None if late else sum(time * stage.rate for time, stage in zip(times, stages, strict=True)),
         undecided=missing if tardy is None else [*missing, tardy],
         advice=helps if missing else [],
         label_delay=None if label_delay is None else label_delay.total_seconds(),
-        instead=instead(policy, label_delay, late=tardy is not None),
+        instead=substitute_texts(policy, label_delay, late=tardy is not None),
         quality_pairs=None if pairs is None or math.isinf(pairs) else pairs,
         quality_seconds=pair_seconds,
     )
 
 
-def _deciding(policy: ReleasePolicy) -> dict[str, ReleaseMetric]:
+def _deciding_metrics(policy: ReleasePolicy) -> dict[str, ReleaseMetric]:
     """The metrics as a release shares alpha among them: with those that the comparison on the past gives a margin."""
-    found = metrics(with_margins(policy, None))
+    declared = metrics(with_margins(policy, None))
     if policy.evaluation is None:
-        return found
-    expected = {name: found[name] for name in ("prediction", "distance") if found[name].margin is None}
-    return found | {
-        name: msgspec.structs.replace(one, margin=math.inf, part=UNDECLARED_PART) for name, one in expected.items()
+        return declared
+    expected = {name: declared[name] for name in ("prediction", "distance") if declared[name].margin is None}
+    return declared | {
+        name: msgspec.structs.replace(metric, margin=math.inf, part=UNDECLARED_PART)
+        for name, metric in expected.items()
     }
 
 
-def _longer(
+def _longer_step_advice(
     step: ReleaseStep,
     stage: StagePlan,
     named: Mapping[str, ReleaseMetric],
@@ -209,15 +217,18 @@ def _longer(
     policy: ReleasePolicy,
 ) -> Iterator[str]:
     """How long the last step has to be so that a release ends with proof, where its traffic gives too little."""
-    short = [one for one in stage.metrics if one.fine_seconds is None and named[one.metric].required]
+    short = [power for power in stage.metrics if power.fine_seconds is None and named[power.metric].required]
     if not short:
         return
     for factor in _LONGER:
         wider = msgspec.structs.replace(step, at_most=step.at_most * factor)
         rate = traffic.rate_within(wider.at_most)
-        bad = {one.metric: errors if one.metric == "errors" else 1 - named[one.metric].quantile for one in short}
+        bad = {
+            power.metric: errors if power.metric == "errors" else 1 - named[power.metric].quantile for power in short
+        }
         powers = [
-            StepPower(step=wider, rate=rate, policy=policy, metric=named[name], bad=one) for name, one in bad.items()
+            StepPower(step=wider, rate=rate, policy=policy, metric=named[name], bad=share)
+            for name, share in bad.items()
         ]
         if all(power.fine_seconds() is not None for power in powers):
             longer = show_duration(timedelta(seconds=wider.at_most))
@@ -272,12 +283,12 @@ def _powers(
     errors: float,
     policy: ReleasePolicy,
     alike: StagePlan | None,
-) -> Iterator[Power]:
+) -> Iterator[MetricPower]:
     """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound.
 
     `alike`: a stage of the same weight and longest time, which is simulated once.
     """
-    simulated = {} if alike is None else {one.metric: one for one in alike.metrics}
+    simulated = {} if alike is None else {known.metric: known for known in alike.metrics}
     for name in ("errors", "latency"):
         metric = named[name]
         if metric.margin is None:
@@ -291,7 +302,7 @@ def _powers(
         if name in simulated:
             yield msgspec.structs.replace(simulated[name], harm_shortest=harm)
             continue
-        yield Power(
+        yield MetricPower(
             metric=name,
             harm_shortest=harm,
             harm_longest=power.smallest_harm(step.at_most, parts[name], known=harm),
@@ -320,22 +331,22 @@ def _quality(
     return needed, needed / (rate * mirror) if mirror else None
 
 
-def _waiting(found: list[StagePlan], pairs: float) -> tuple[list[StagePlan], float]:
+def _extend_for_quality(planned: list[StagePlan], pairs: float) -> tuple[list[StagePlan], float]:
     """The stages as long as a required quality needs, and how many pairs lack after them.
 
     Shadow and the last stage wait for pairs, at most their longest time, and pairs of all stages count.
     """
     stages = list[StagePlan]()
-    for stage in found:
+    for stage in planned:
         pairs_a_second, seconds = stage.rate * stage.mirror / 100, stage.seconds
-        if pairs_a_second and (not stage.weight or len(stages) + 1 == len(found)):
+        if pairs_a_second and (not stage.weight or len(stages) + 1 == len(planned)):
             seconds = max(seconds, min(stage.at_most, pairs / pairs_a_second))
         stages.append(msgspec.structs.replace(stage, seconds=seconds))
         pairs -= seconds * pairs_a_second
     return stages, pairs
 
 
-def _last(stage: StagePlan, named: Mapping[str, ReleaseMetric]) -> float:
+def _last_stage_seconds(stage: StagePlan, named: Mapping[str, ReleaseMetric]) -> float:
     """The last step ends when everything that a promotion needs is shown."""
-    shown = [one.fine_seconds or 0.0 for one in stage.metrics if named[one.metric].required]
+    shown = [power.fine_seconds or 0.0 for power in stage.metrics if named[power.metric].required]
     return max([stage.seconds, *shown])

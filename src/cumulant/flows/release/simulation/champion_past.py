@@ -1,4 +1,4 @@
-"""The champion's history before a release in the same world.
+"""The champion's history before a simulated release.
 
 It is counts a look, not single requests: a day of requests is many millions.
 """
@@ -12,8 +12,8 @@ import numpy.typing as npt
 from scipy import optimize, stats
 
 from cumulant.flows.release.simulation.random_series import Factors, Floats, Levels
-from cumulant.flows.release.simulation.schedule import DAY, Scene
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.schedule import DAY, WorldSchedule
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.release.evidence.champion_history import ChampionHistory
 
 #: seconds of the champion's history that a release begins with
@@ -21,8 +21,8 @@ BEFORE = DAY
 
 
 def champion_history(
-    world: World,
-    scene: Scene,
+    world: ReleaseWorld,
+    scene: WorldSchedule,
     *,
     factors: Factors,
     levels: Levels,
@@ -46,20 +46,20 @@ def champion_history(
     return ChampionHistory(requests=requests[some].astype(np.float64), bad=bad[some], slow_us=slow_us)
 
 
-def _champion_errors(world: World) -> float:
+def _champion_errors(world: ReleaseWorld) -> float:
     """The mean rate over keys."""
     base = world.errors.champion
     heavy = world.keys.heavy if world.keys is not None else []
-    return base + sum(one.share * (one.errors - base) for one in heavy if one.errors is not None)
+    return base + sum(key.share * (key.errors - base) for key in heavy if key.errors is not None)
 
 
 def _slow(
-    world: World, requests: npt.NDArray[np.int64], levels: Floats, *, noise: float, quantile: float
+    world: ReleaseWorld, requests: npt.NDArray[np.int64], levels: Floats, *, noise: float, quantile: float
 ) -> tuple[float | None, Floats]:
     """The champion's quantile of all looks, in microseconds, and each look's chance of a request above it."""
     heavy = world.keys.heavy if world.keys is not None else []
-    shares = np.array([1 - sum(one.share for one in heavy), *(one.share for one in heavy)])
-    ratios = np.log([1.0, *(one.latency_ratio for one in heavy)])
+    shares = np.array([1 - sum(key.share for key in heavy), *(key.share for key in heavy)])
+    ratios = np.log([1.0, *(key.latency_ratio for key in heavy)])
     middle = math.log(world.latency.median_ms * 1000)
 
     def above(bound: float) -> Floats:
@@ -71,6 +71,6 @@ def _slow(
         return None, np.zeros(len(requests))
     reach = 12 * noise + float(np.abs(levels).max() + np.abs(ratios).max()) + 1e-6
     bound = optimize.brentq(
-        lambda one: float(above(one) @ requests / whole) - (1 - quantile), middle - reach, middle + reach
+        lambda micros: float(above(micros) @ requests / whole) - (1 - quantile), middle - reach, middle + reach
     )
     return math.exp(bound), above(float(bound))

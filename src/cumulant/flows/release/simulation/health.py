@@ -1,4 +1,4 @@
-"""The pulse of each second: what each arm failed in the last five seconds, within one step."""
+"""The simulated pulse of each second: failures of each arm in the last five seconds of one step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.release.simulation.random_series import Floats
-from cumulant.flows.release.simulation.requests import Arrived
+from cumulant.flows.release.simulation.requests import ArrivedRequests
 from cumulant.release.evidence.health import RECENT, ArmPulse, Pulse, requests_and_failures
 from cumulant.release.evidence.look import Requests
 from cumulant.release.policy import CeilingPolicy
@@ -25,7 +25,7 @@ class Pulses:
         self._harmless = ceilings.errors * ceilings.requests
         self._requests, self._seconds = Requests(), np.zeros(0)
 
-    def of(self, arrived: Arrived, seconds: float) -> Iterator[tuple[float, Pulse]]:
+    def of(self, arrived: ArrivedRequests, seconds: float) -> Iterator[tuple[float, Pulse]]:
         """Each full second of a look with its pulse, in order, where the candidate failed enough to matter."""
         requests = Requests.joined([self._requests, arrived.requests])
         times = np.concatenate([self._seconds - seconds, arrived.seconds])
@@ -37,8 +37,8 @@ class Pulses:
         if len(minding):
             of = _of_keys if requests.key.any() else _without_keys
             yield from zip(map(float, minding), of(requests, times, minding), strict=True)
-        kept = times > seconds - RECENT
-        self._requests, self._seconds = requests.take(kept), times[kept]
+        recent_rows = times > seconds - RECENT
+        self._requests, self._seconds = requests.take(recent_rows), times[recent_rows]
 
 
 def _of_keys(requests: Requests, times: Floats, ends: Seconds) -> Iterator[Pulse]:

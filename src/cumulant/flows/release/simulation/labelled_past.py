@@ -1,4 +1,4 @@
-"""Labelled rows of the recent past that both versions score before a release, in the same world."""
+"""Simulated labelled rows of the recent past, which both versions score before a release."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from cumulant.flows.release.simulation.quality import Mirror, labelled_losses
 from cumulant.flows.release.simulation.random_series import Floats
 from cumulant.flows.release.simulation.schedule import DAY
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
 
@@ -18,10 +18,12 @@ _BASELINE = 1.5
 _MICROS = 1_000_000
 
 
-def evaluation(world: World, mirror: Mirror, *, days: int = DAYS, rng: np.random.Generator) -> PairedEvaluation | None:
+def simulate_evaluation(
+    world: ReleaseWorld, mirror: Mirror, *, days: int = DAYS, rng: np.random.Generator
+) -> PairedEvaluation | None:
     """Both versions on labelled rows of the days before the release; None where no row has a label.
 
-    Labels of one class only are no evaluation, as in `runtime.release.paired_evaluation`.
+    Labels of one class only are no evaluation, as in `start.paired_evaluation`.
     """
     quality, scores = world.quality, world.scores
     if quality is None or quality.labelled == "positives":
@@ -34,7 +36,7 @@ def evaluation(world: World, mirror: Mirror, *, days: int = DAYS, rng: np.random
         effect = mirror.days.effect(day)
         losses = labelled_losses(quality, a_day, shift=scores.shift, effect=effect, rng=rng)
         columns.append((losses.champion, losses.candidate, np.full(len(losses), float(day))))
-    champion, candidate, day_of = (np.concatenate(one) for one in zip(*columns, strict=True))
+    champion, candidate, day_of = (np.concatenate(column) for column in zip(*columns, strict=True))
     pairs = mirror.pairs(len(champion))
     return paired_evaluation(
         PairedRows(

@@ -1,4 +1,4 @@
-"""A project's own log as the requests of both arms: a block bootstrap of what the champion answered.
+"""A project's own log as the requests of both arms: a block bootstrap of the champion's requests.
 
 Blocks of consecutive time keep what depends on each other together: bursts, slow minutes, callers. Each arm has blocks
 of its own, so that what befell the champion in one hour is compared with another hour of its own.
@@ -16,9 +16,9 @@ import numpy.typing as npt
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import CHAMPION, Exchange
 from cumulant.flows.release.simulation.random_series import Floats
-from cumulant.flows.release.simulation.requests import Arrived
-from cumulant.flows.release.simulation.schedule import Moment, Scene
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.requests import ArrivedRequests
+from cumulant.flows.release.simulation.schedule import LookInterval, WorldSchedule
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.look import Requests, counting
 
@@ -43,16 +43,16 @@ class LoggedRequests:
         return float(self.seconds[-1]) if len(self.seconds) else 0.0
 
 
-def logged(exchanges: Iterable[Exchange], model: str) -> LoggedRequests:
+def read_logged_requests(exchanges: Iterable[Exchange], model: str) -> LoggedRequests:
     """The champion's requests of a gateway's log.
 
     Raises:
         UsageError: there are too few for a bootstrap.
     """
-    found = [one for one in counting(exchanges, model=model) if one.assigned == CHAMPION]
-    found = sorted(found, key=lambda one: one.time)[-MOST:]
-    times = np.array([one.time for one in found], dtype=np.float64)
-    log = LoggedRequests((times - times[0]) / _MICROS if len(times) else times, Requests.of(found))
+    answered = [exchange for exchange in counting(exchanges, model=model) if exchange.assigned == CHAMPION]
+    answered = sorted(answered, key=lambda exchange: exchange.time)[-MOST:]
+    times = np.array([exchange.time for exchange in answered], dtype=np.float64)
+    log = LoggedRequests((times - times[0]) / _MICROS if len(times) else times, Requests.of(answered))
     if log.span < FEWEST * BLOCK:
         raise UsageError(
             f"the gateway's log holds {log.span:.0f} s of requests of the champion of {model}, and a simulation from it"
@@ -66,18 +66,20 @@ def logged(exchanges: Iterable[Exchange], model: str) -> LoggedRequests:
 class LoggedCallers:
     """The requests of a release, drawn from a log. The world adds what the candidate does worse."""
 
-    def __init__(self, log: LoggedRequests, world: World, scene: Scene, rng: np.random.Generator) -> None:
+    def __init__(
+        self, log: LoggedRequests, world: ReleaseWorld, scene: WorldSchedule, rng: np.random.Generator
+    ) -> None:
         self._log, self._world, self._scene, self._rng = log, world, scene, rng
         keys = np.unique(log.requests.key)
         self._keys, self._place = keys, rng.random(len(keys))
         self._starts: list[Floats] = [np.zeros(0), np.zeros(0)]
 
-    def look(self, moment: Moment) -> Arrived:
+    def look(self, moment: LookInterval) -> ArrivedRequests:
         """The requests of one look."""
         parts = [self._of_arm(moment, arm) for arm in (False, True)]
-        rows = np.concatenate([one for one, _ in parts])
+        rows = np.concatenate([of_arm for of_arm, _ in parts])
         came = np.concatenate([seconds for _, seconds in parts])
-        candidate = np.repeat([False, True], [len(one) for one, _ in parts])
+        candidate = np.repeat([False, True], [len(of_arm) for of_arm, _ in parts])
         log, latency = self._log.requests, self._world.latency.ratio
         harm = self._rng.random(len(rows)) < self._added(moment)
         requests = Requests(
@@ -87,9 +89,9 @@ class LoggedCallers:
             micros=log.micros[rows] * np.where(candidate, latency, 1.0),
             key=log.key[rows],
         )
-        return Arrived(requests, came)
+        return ArrivedRequests(requests, came)
 
-    def candidate_rate(self, moment: Moment) -> float:
+    def candidate_rate(self, moment: LookInterval) -> float:
         """Share of mirrored requests that the candidate fails."""
         return float(min(1.0, self._log.requests.failed.mean() + self._added(moment)))
 
@@ -99,11 +101,11 @@ class LoggedCallers:
         slow_us = float(np.quantile(log.micros, quantile))
         return ChampionHistory.of((self._log.seconds // look).astype(np.int64), log, slow_us)
 
-    def _added(self, moment: Moment) -> float:
+    def _added(self, moment: LookInterval) -> float:
         """The candidate's own failures beside those of the log."""
         return max(0.0, self._scene.candidate_errors(moment) - self._world.errors.champion)
 
-    def _of_arm(self, moment: Moment, candidate: bool) -> tuple[Ints, Floats]:
+    def _of_arm(self, moment: LookInterval, candidate: bool) -> tuple[Ints, Floats]:
         """Rows of the log that an arm gets in a look, and when."""
         place, offset = divmod(moment.at, self._block(moment.seconds))
         begin = self._start(int(place), int(candidate)) + offset

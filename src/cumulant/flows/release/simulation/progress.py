@@ -1,4 +1,4 @@
-"""Progress of a simulation, with the time that its other releases take, estimated by those that ended."""
+"""Progress of a simulation, with the remaining time, estimated from the releases that ended."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class SimulationProgress:
 
     def ended(self, count: int) -> None:
         """So many releases have ended."""
-        left, text = self.left(count), f"{count} of {plural(self._releases, 'release')}"
-        if left is not None and left >= _LONG:
+        remaining, text = self.left(count), f"{count} of {plural(self._releases, 'release')}"
+        if remaining is not None and remaining >= _LONG:
             if not self._announced:
                 self._announced = True
-                self._progress(f"{plural(self._releases - count, 'more release')}, about {duration(left)}")
-            text += f", about {duration(left)} left"
+                self._progress(f"{plural(self._releases - count, 'more release')}, about {duration(remaining)}")
+            text += f", about {duration(remaining)} left"
         self._progress(text, count / self._releases)
 
     def left(self, count: int) -> float | None:

@@ -1,4 +1,4 @@
-"""Mirrored rows: what both versions answer, and the losses of those whose label has come."""
+"""Simulated mirrored rows: answers of both versions, and losses once the label is known."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from scipy import stats
 
 from cumulant.core.units import duration
 from cumulant.flows.release.simulation.random_series import Days, Floats
-from cumulant.flows.release.simulation.schedule import Scene
-from cumulant.flows.release.simulation.world import Quality, World
+from cumulant.flows.release.simulation.schedule import WorldSchedule
+from cumulant.flows.release.simulation.world import Quality, ReleaseWorld
 from cumulant.release.evidence.look import Bools, LossPairs, ScorePairs
 
 #: share of the rows that are positive, and of those with high scores that are
@@ -25,7 +25,7 @@ _SCORES, _APART = (1.0, 9.0), 0.03
 class Mirror:
     """Pairs of answers now, and their losses once the labels have come."""
 
-    def __init__(self, world: World, scene: Scene, rng: np.random.Generator) -> None:
+    def __init__(self, world: ReleaseWorld, scene: WorldSchedule, rng: np.random.Generator) -> None:
         self._world, self._scene, self._rng = world, scene, rng
         deviation = world.quality.day_sd if world.quality is not None else 0.0
         self.days = Days(rng.spawn(1)[0], deviation=deviation)
@@ -42,24 +42,24 @@ class Mirror:
     def mirrored(self, count: int, at: float) -> None:
         """Note rows that were mirrored at `at`: their labels come later."""
         if self._world.quality is not None and count:
-            self._due.append((at + delay(self._world.quality), count, self._scene.day(at), hour_of(at)))
+            self._due.append((at + label_delay_seconds(self._world.quality), count, self._scene.day(at), hour_of(at)))
 
     def losses(self, until: float) -> LossPairs:
         """Losses of all rows whose label has come by `until` and was not counted before."""
         quality = self._world.quality
-        found: list[LossPairs] = []
+        by_hour: list[LossPairs] = []
         while quality is not None and self._due and self._due[0][0] <= until:
             _, count, day, hour = self._due.popleft()
             shift, effect = self._world.scores.shift, self.days.effect(day)
             of_hour = labelled_losses(quality, count, shift=shift, effect=effect, rng=self._rng)
-            found.append(replace(of_hour, hour=np.full(len(of_hour), hour)))
-        if not found:
+            by_hour.append(replace(of_hour, hour=np.full(len(of_hour), hour)))
+        if not by_hour:
             return LossPairs()
         return LossPairs(
-            champion=np.concatenate([one.champion for one in found]),
-            candidate=np.concatenate([one.candidate for one in found]),
-            score=np.concatenate([one.score for one in found]),
-            hour=np.concatenate([one.hour for one in found]),
+            champion=np.concatenate([losses.champion for losses in by_hour]),
+            candidate=np.concatenate([losses.candidate for losses in by_hour]),
+            score=np.concatenate([losses.score for losses in by_hour]),
+            hour=np.concatenate([losses.hour for losses in by_hour]),
         )
 
 
@@ -68,7 +68,7 @@ def hour_of(at: float) -> int:
     return int(at // 3600)
 
 
-def delay(quality: Quality) -> float:
+def label_delay_seconds(quality: Quality) -> float:
     """Seconds from a request to its label."""
     given = quality.label_delay
     return duration(given).total_seconds() if isinstance(given, str) else float(given)

@@ -1,4 +1,4 @@
-"""Random series that go on for as long as they are asked for: factors of bursts, levels of latency, effects of days."""
+"""Random series of any length: factors of bursts, levels of latency, effects of days."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class Levels:
         if not self._keep:
             return np.zeros(count)
         noise = math.sqrt(1 - self._keep**2) * self._rng.normal(size=count)
-        found: Any = signal.lfilter([1.0], [1.0, -self._keep], noise, zi=[self._keep * self._last])
-        values = np.asarray(found[0], dtype=np.float64)
+        filtered: Any = signal.lfilter([1.0], [1.0, -self._keep], noise, zi=[self._keep * self._last])
+        values = np.asarray(filtered[0], dtype=np.float64)
         self._last = float(values[-1]) if count else self._last
         return values * self._deviation
 

@@ -1,4 +1,4 @@
-"""Requests of callers: keys, the arm that each falls to, failures and times, look by look."""
+"""Simulated requests of callers, look by look: keys, assigned arm, failures, latencies."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy.typing as npt
 
 from cumulant.flows.release.simulation.champion_past import BEFORE, champion_history
 from cumulant.flows.release.simulation.random_series import Factors, Floats, Levels
-from cumulant.flows.release.simulation.schedule import Moment, Scene
-from cumulant.flows.release.simulation.world import Keys, World
+from cumulant.flows.release.simulation.schedule import LookInterval, WorldSchedule
+from cumulant.flows.release.simulation.world import ReleaseWorld, WorldKeys
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.look import Requests
 
@@ -22,18 +22,18 @@ Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
-class Arrived:
+class ArrivedRequests:
     """One look's requests that reached the log, and when each came: seconds since the look began [n]."""
 
     requests: Requests
     seconds: Floats
 
 
-class KeyTable:
+class SimulatedKeys:
     """All keys of a world: activity, place on the circle of hashes, own failure rate and latency. Heavy ones first."""
 
-    def __init__(self, keys: Keys, rng: np.random.Generator) -> None:
-        heavy = np.array([one.share for one in keys.heavy])
+    def __init__(self, keys: WorldKeys, rng: np.random.Generator) -> None:
+        heavy = np.array([key.share for key in keys.heavy])
         ranks = np.arange(1, keys.count + 1, dtype=np.float64) ** -keys.zipf
         light = ranks / ranks.sum() * (1 - heavy.sum())
         self.activity = np.concatenate([heavy, light])
@@ -42,29 +42,29 @@ class KeyTable:
         self.hash = rng.integers(1, 2**64, len(self.activity), dtype=np.uint64)
         self.heavy = len(heavy)
         #: of heavy keys: their own failure rate, else NaN; and their latency's ratio
-        self.errors = np.array([math.nan if one.errors is None else one.errors for one in keys.heavy])
-        self.ratio = np.array([one.latency_ratio for one in keys.heavy])
+        self.errors = np.array([math.nan if key.errors is None else key.errors for key in keys.heavy])
+        self.ratio = np.array([key.latency_ratio for key in keys.heavy])
 
     def draw(self, rng: np.random.Generator, count: int) -> Ints:
         """The keys of so many requests."""
-        found = np.searchsorted(self._upto, rng.random(count) * self._upto[-1], side="right")
-        return np.asarray(np.minimum(found, len(self.place) - 1), dtype=np.int64)
+        places = np.searchsorted(self._upto, rng.random(count) * self._upto[-1], side="right")
+        return np.asarray(np.minimum(places, len(self.place) - 1), dtype=np.int64)
 
 
-class Callers:
+class SimulatedCallers:
     """The requests of a release, in order of its looks."""
 
-    def __init__(self, world: World, scene: Scene, rng: np.random.Generator) -> None:
+    def __init__(self, world: ReleaseWorld, scene: WorldSchedule, rng: np.random.Generator) -> None:
         self._world, self._scene, self._rng = world, scene, rng
         streams = rng.spawn(5)
-        self.keys = KeyTable(world.keys, streams[0]) if world.keys is not None else None
+        self.keys = SimulatedKeys(world.keys, streams[0]) if world.keys is not None else None
         bursts = world.bursts
         cv, seconds = (bursts.cv, bursts.seconds) if bursts is not None else (0.0, 60.0)
-        self.factors = [Factors(one, cv=cv, seconds=seconds, before=BEFORE) for one in streams[1:3]]
+        self.factors = [Factors(stream, cv=cv, seconds=seconds, before=BEFORE) for stream in streams[1:3]]
         if bursts is not None and bursts.of == "shared":
             self.factors[1] = self.factors[0]
         sigma, keep = world.latency.sigma, world.latency.ar1
-        self.levels = [Levels(one, keep=keep, deviation=LEVEL * sigma) for one in streams[3:5]]
+        self.levels = [Levels(stream, keep=keep, deviation=LEVEL * sigma) for stream in streams[3:5]]
         self._noise = sigma * math.sqrt(1 - LEVEL**2) if keep else sigma
 
     def history(self, *, look: float, quantile: float) -> ChampionHistory:
@@ -80,7 +80,7 @@ class Callers:
             rng=self._rng,
         )
 
-    def look(self, moment: Moment) -> Arrived:
+    def look(self, moment: LookInterval) -> ArrivedRequests:
         """The requests of one look."""
         rng, seconds = self._rng, moment.seconds
         expected = self._world.traffic.requests_per_second * seconds * self._scene.factor(moment.at)
@@ -96,14 +96,16 @@ class Callers:
             micros=self._micros(moment, came, candidate, number),
             key=self.keys.hash[number] if self.keys is not None else np.zeros(count, dtype=np.uint64),
         )
-        return self._logged(moment, Arrived(requests, came))
+        return self._logged(moment, ArrivedRequests(requests, came))
 
-    def candidate_rate(self, moment: Moment) -> float:
+    def candidate_rate(self, moment: LookInterval) -> float:
         """Share of mirrored requests that the candidate fails in a look, at its middle."""
         middle = np.array([moment.seconds / 2])
         return float(self._failing(moment, middle, np.array([True]), None)[0])
 
-    def _failing(self, moment: Moment, came: Floats, candidate: npt.NDArray[np.bool_], number: Ints | None) -> Floats:
+    def _failing(
+        self, moment: LookInterval, came: Floats, candidate: npt.NDArray[np.bool_], number: Ints | None
+    ) -> Floats:
         """The chance of each request to fail."""
         scene, errors = self._scene, self._world.errors
         rate = np.where(candidate, scene.candidate_errors(moment), errors.champion)
@@ -116,14 +118,16 @@ class Callers:
         times = moment.at + came
         rate = rate * np.where(candidate, self.factors[1].at(times), self.factors[0].at(times))
         for name, mine in (("champion", ~candidate), ("candidate", candidate)):
-            for one in self._world.outages:
-                if one.arm == name:
-                    rate = np.where(mine & scene.out(one, moment, came), one.rate, rate)
+            for outage in self._world.outages:
+                if outage.arm == name:
+                    rate = np.where(mine & scene.out(outage, moment, came), outage.rate, rate)
         return np.minimum(rate, 1.0)
 
-    def _micros(self, moment: Moment, came: Floats, candidate: npt.NDArray[np.bool_], number: Ints | None) -> Floats:
+    def _micros(
+        self, moment: LookInterval, came: Floats, candidate: npt.NDArray[np.bool_], number: Ints | None
+    ) -> Floats:
         latency, cold = self._world.latency, self._world.cold_start
-        level = [float(one.next(1)[0]) for one in self.levels]
+        level = [float(series.next(1)[0]) for series in self.levels]
         log = math.log(latency.median_ms * 1000) + self._noise * self._rng.normal(size=len(came))
         log += np.where(candidate, level[1] + math.log(latency.ratio), level[0])
         if cold is not None:
@@ -132,10 +136,10 @@ class Callers:
             log += np.append(np.log(self.keys.ratio), 0.0)[np.minimum(number, self.keys.heavy)]
         return np.asarray(np.exp(log), dtype=np.float64)
 
-    def _logged(self, moment: Moment, arrived: Arrived) -> Arrived:
+    def _logged(self, moment: LookInterval, arrived: ArrivedRequests) -> ArrivedRequests:
         lost = self._scene.lost_share(moment)
         if not lost:
             return arrived
-        one = arrived.requests
-        kept = ~one.candidate | (self._rng.random(len(one)) >= lost)
-        return Arrived(one.take(kept), arrived.seconds[kept])
+        requests = arrived.requests
+        logged = ~requests.candidate | (self._rng.random(len(requests)) >= lost)
+        return ArrivedRequests(requests.take(logged), arrived.seconds[logged])

@@ -1,4 +1,4 @@
-"""What many simulated releases of one world came to: shares with exact intervals, times, reasons."""
+"""Results of simulated releases of one world: shares with exact intervals, times, reasons."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEVEL = 0.95
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True):
+class SimulatedRelease(msgspec.Struct, frozen=True, kw_only=True):
     """One simulated release: how it ended, after how many seconds, in which step, and the release's own reason."""
 
     end: End
@@ -44,7 +44,7 @@ class Seconds(msgspec.Struct, frozen=True, kw_only=True):
     p90: float | None
 
 
-class Simulated(msgspec.Struct, frozen=True, kw_only=True):
+class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
     """All releases of one world.
 
     `seconds_by_end`, `by_reason` and `by_stage` are by how a release ended; reasons are its own sentences, without
@@ -68,26 +68,28 @@ class Simulated(msgspec.Struct, frozen=True, kw_only=True):
     requests: int
 
 
-def simulated(found: Sequence[Ended], *, world: str, expect: str, seed: int) -> Simulated:
+def summarize_releases(ended: Sequence[SimulatedRelease], *, world: str, expect: str, seed: int) -> SimulationResult:
     """The result of releases that ended."""
-    shares = {end: share_of(sum(one.end == end for one in found), len(found)) for end in ENDS}
+    shares = {end: share_of(sum(release.end == end for release in ended), len(ended)) for end in ENDS}
     wrong = {"sound": shares["rolled_back"], "broken": shares["promoted"]}.get(expect)
-    return Simulated(
+    return SimulationResult(
         world=world,
         expect=expect,
         seed=seed,
-        releases=len(found),
+        releases=len(ended),
         promoted=shares["promoted"],
         rolled_back=shares["rolled_back"],
         inconclusive=shares["inconclusive"],
         broken_split=shares["broken_split"],
         wrong=wrong,
         level=LEVEL,
-        seconds=_seconds(one.seconds for one in found),
-        seconds_by_end={end: _seconds(one.seconds for one in found if one.end == end) for end in ENDS},
-        by_reason={end: _counts(without_numbers(one.reason) for one in found if one.end == end) for end in ENDS},
-        by_stage={end: _counts(one.stage for one in found if one.end == end) for end in ENDS},
-        requests=sum(one.requests for one in found),
+        seconds=_seconds(release.seconds for release in ended),
+        seconds_by_end={end: _seconds(release.seconds for release in ended if release.end == end) for end in ENDS},
+        by_reason={
+            end: _counts(without_numbers(release.reason) for release in ended if release.end == end) for end in ENDS
+        },
+        by_stage={end: _counts(release.stage for release in ended if release.end == end) for end in ENDS},
+        requests=sum(release.requests for release in ended),
     )
 
 
@@ -110,7 +112,7 @@ def _counts(words: Iterable[str]) -> dict[str, int]:
 
 
 def _seconds(values: Iterable[float]) -> Seconds:
-    found = sorted(values)
-    if not found:
+    ordered = sorted(values)
+    if not ordered:
         return Seconds(median=None, p90=None)
-    return Seconds(median=float(np.median(found)), p90=float(np.quantile(found, 0.9, method="higher")))
+    return Seconds(median=float(np.median(ordered)), p90=float(np.quantile(ordered, 0.9, method="higher")))

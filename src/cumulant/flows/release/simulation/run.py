@@ -1,7 +1,7 @@
-"""One simulated release, driven through the code that decides real ones.
+"""One simulated release, driven by the code that decides real ones.
 
 The controller's order is kept: `start`, then each second the pulse of the last five seconds to `guard`, and each
-look to `figures.seen` and `decide`. Nothing here decides anything.
+look to `accumulate.seen` and `decide`. Nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import numpy as np
 
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.simulation.health import Pulses
-from cumulant.flows.release.simulation.labelled_past import evaluation
+from cumulant.flows.release.simulation.labelled_past import simulate_evaluation
 from cumulant.flows.release.simulation.log_replay import LoggedCallers, LoggedRequests
 from cumulant.flows.release.simulation.quality import Mirror, hour_of
-from cumulant.flows.release.simulation.requests import Arrived, Callers
-from cumulant.flows.release.simulation.result import End, Ended
-from cumulant.flows.release.simulation.schedule import DAY, Moment, Scene
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.requests import ArrivedRequests, SimulatedCallers
+from cumulant.flows.release.simulation.result import End, SimulatedRelease
+from cumulant.flows.release.simulation.schedule import DAY, LookInterval, WorldSchedule
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.new_release import with_evaluation
 from cumulant.release.decide import approve, decide, ended, guard, start, troubled
@@ -40,14 +40,14 @@ _BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
 _MODEL = "simulated"
 
 
-class Source(Protocol):
+class RequestSource(Protocol):
     """Where requests come from: a world's own callers, or a log."""
 
-    def look(self, moment: Moment) -> Arrived:
+    def look(self, moment: LookInterval) -> ArrivedRequests:
         """The requests of one look that reached the log."""
         ...
 
-    def candidate_rate(self, moment: Moment) -> float:
+    def candidate_rate(self, moment: LookInterval) -> float:
         """Share of mirrored requests that the candidate fails."""
         ...
 
@@ -56,9 +56,9 @@ class Source(Protocol):
         ...
 
 
-def release_of(
-    world: World, policy: ReleasePolicy, seed: np.random.SeedSequence, log: LoggedRequests | None = None
-) -> Ended:
+def simulate_release(
+    world: ReleaseWorld, policy: ReleasePolicy, seed: np.random.SeedSequence, log: LoggedRequests | None = None
+) -> SimulatedRelease:
     """How one release of the world ends under the `policy`; with a log its requests are drawn from that."""
     # A seed counts what was spawned of it: a copy gives the same release each time.
     own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
@@ -69,14 +69,14 @@ class _Run:
     """The world of one release, and where the release is in it."""
 
     def __init__(
-        self, world: World, policy: ReleasePolicy, rng: np.random.Generator, log: LoggedRequests | None
+        self, world: ReleaseWorld, policy: ReleasePolicy, rng: np.random.Generator, log: LoggedRequests | None
     ) -> None:
         self._world, self._policy = world, policy
         self._look = policy.look
         streams = rng.spawn(4)
-        self._scene = Scene(world, policy.steps, begins(world, streams[0]))
-        self._source: Source = (
-            Callers(world, self._scene, streams[1])
+        self._scene = WorldSchedule(world, policy.steps, draw_begin(world, streams[0]))
+        self._source: RequestSource = (
+            SimulatedCallers(world, self._scene, streams[1])
             if log is None
             else LoggedCallers(log, world, self._scene, streams[1])
         )
@@ -87,13 +87,17 @@ class _Run:
         self._answering: float | None = None
         self._requests = 0
 
-    def ended(self) -> Ended:
-        past = evaluation(self._world, self._mirror, rng=self._rng) if self._policy.evaluation is not None else None
+    def ended(self) -> SimulatedRelease:
+        past = (
+            simulate_evaluation(self._world, self._mirror, rng=self._rng)
+            if self._policy.evaluation is not None
+            else None
+        )
         why = None if past is None else refusal(self._policy, past)
         if why is not None:
             text = f"did not begin, as {why.metric} is refused: {why.text}"
-            return Ended(end="rolled_back", seconds=0.0, stage="start", reason=text, requests=0)
-        release, last = self._begun(past), longest(self._world, self._look)
+            return SimulatedRelease(end="rolled_back", seconds=0.0, stage="start", reason=text, requests=0)
+        release, last = self._begun(past), longest_seconds(self._world, self._look)
         split_is_broken = False
         while not release.over:
             before = release
@@ -104,7 +108,7 @@ class _Run:
                 text = f"cut off, as it was not over after {self._time / 3600:g} hours"
                 release = ended(release, "inconclusive", text, at=self._now())
         end: End = "broken_split" if split_is_broken else _end(release)
-        return Ended(
+        return SimulatedRelease(
             end=end,
             seconds=self._time,
             stage=release.step.label,
@@ -148,10 +152,10 @@ class _Run:
             release = approve(release, at=self._now())
         return release, skewed and release.over
 
-    def _moment(self, step: ReleaseStep, place: int) -> Moment:
+    def _moment(self, step: ReleaseStep, place: int) -> LookInterval:
         if step.weight and self._answering is None:
             self._answering = self._time
-        return Moment(
+        return LookInterval(
             at=self._time,
             seconds=self._look,
             step=step,
@@ -160,26 +164,26 @@ class _Run:
             answering=None if self._answering is None else self._time - self._answering,
         )
 
-    def _looked(self, moment: Moment, arrived: Arrived) -> Look:
+    def _looked(self, moment: LookInterval, arrived: ArrivedRequests) -> Look:
         """The look with its pairs: of the champion's answered requests, those that the candidate answered too."""
-        one, step = arrived.requests, moment.step
+        requests, step = arrived.requests, moment.step
         pairs, losses = ScorePairs(), LossPairs()
         if step.mirror:
-            answered = int((~one.candidate & ~one.failed).sum())
+            answered = int((~requests.candidate & ~requests.failed).sum())
             chance = step.mirror / 100 * (1 - self._source.candidate_rate(moment))
             count = int(self._rng.binomial(answered, chance))
             pairs = self._mirror.pairs(count)
             self._mirror.mirrored(count, moment.at + moment.seconds)
         losses = self._mirror.losses(self._time)
         return Look(
-            seconds=self._look, hour=hour_of(moment.at + moment.seconds), requests=one, pairs=pairs, losses=losses
+            seconds=self._look, hour=hour_of(moment.at + moment.seconds), requests=requests, pairs=pairs, losses=losses
         )
 
     def _now(self, seconds: float = 0.0) -> datetime:
         return _BEGUN + timedelta(seconds=self._time + seconds)
 
 
-def begins(world: World, rng: np.random.Generator) -> float:
+def draw_begin(world: ReleaseWorld, rng: np.random.Generator) -> float:
     """Seconds after midnight at which a release begins."""
     hours = world.traffic.release_hours
     if isinstance(hours, list):
@@ -187,7 +191,7 @@ def begins(world: World, rng: np.random.Generator) -> float:
     return float(rng.uniform(0, DAY))
 
 
-def longest(world: World, look: float) -> float:
+def longest_seconds(world: ReleaseWorld, look: float) -> float:
     """Seconds after which a release is cut off."""
     hours = world.traffic.release_hours
     if hours is not None and not isinstance(hours, list):

@@ -1,4 +1,4 @@
-"""When something of a world holds: stages, hours of the day, the times after a step began."""
+"""The schedule of a world: stages, hours of the day, times since a step began."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.flows.release.simulation.random_series import Floats
-from cumulant.flows.release.simulation.world import Outage, World
+from cumulant.flows.release.simulation.world import Outage, ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import first_step
 from cumulant.release.steps import ReleaseStep
 
@@ -18,7 +18,7 @@ DAY = 86_400.0
 
 
 @dataclass(frozen=True)
-class Moment:
+class LookInterval:
     """One look: when it begins (seconds since the release began), how long it is, and in which step.
 
     `within`: seconds since the step began; `answering`: since the candidate began to answer callers, None before.
@@ -32,14 +32,14 @@ class Moment:
     answering: float | None
 
 
-class Scene:
+class WorldSchedule:
     """A world's times, for the steps of one release that begins `begins` seconds after midnight."""
 
-    def __init__(self, world: World, steps: Sequence[ReleaseStep], begins: float) -> None:
+    def __init__(self, world: ReleaseWorld, steps: Sequence[ReleaseStep], begins: float) -> None:
         self._world, self._begins = world, begins
         self._errors_from = _place(steps, world.errors.from_stage)
         self._split_from = _place(steps, world.split.from_stage)
-        self._outages = {one: first_step(steps, one.stage) for one in world.outages}
+        self._outages = {outage: first_step(steps, outage.stage) for outage in world.outages}
 
     def factor(self, at: float) -> float:
         """What the requests a second are multiplied by."""
@@ -50,22 +50,22 @@ class Scene:
         """The number of the day; 0 is the one in which the release begins."""
         return int((self._begins + at) // DAY)
 
-    def candidate_errors(self, moment: Moment) -> float:
+    def candidate_errors(self, moment: LookInterval) -> float:
         errors = self._world.errors
         if errors.candidate is None or moment.place < self._errors_from:
             return errors.champion
         return errors.candidate
 
-    def lost_share(self, moment: Moment) -> float:
+    def lost_share(self, moment: LookInterval) -> float:
         return self._world.split.lost_share if moment.place >= self._split_from else 0.0
 
-    def cold(self, moment: Moment, came: Floats) -> npt.NDArray[np.bool_]:
+    def cold(self, moment: LookInterval, came: Floats) -> npt.NDArray[np.bool_]:
         """Which requests the candidate would answer cold."""
         if self._world.cold_start is None or moment.answering is None:
             return np.zeros(len(came), dtype=np.bool_)
         return np.asarray(moment.answering + came < self._world.cold_start.seconds)
 
-    def out(self, outage: Outage, moment: Moment, came: Floats) -> npt.NDArray[np.bool_]:
+    def out(self, outage: Outage, moment: LookInterval, came: Floats) -> npt.NDArray[np.bool_]:
         """Which requests fall into the outage."""
         if moment.place != self._outages[outage]:
             return np.zeros(len(came), dtype=np.bool_)

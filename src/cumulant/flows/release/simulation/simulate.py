@@ -1,4 +1,4 @@
-"""Many releases of one world, on all cores, with the same result whatever their number."""
+"""The simulation of many releases of one world on all cores, with a result independent of their number."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ import numpy as np
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.ledger.actions import check, verb
-from cumulant.flows.release.simulation.log_replay import MOST, LoggedRequests, logged
+from cumulant.flows.release.simulation.log_replay import MOST, LoggedRequests, read_logged_requests
 from cumulant.flows.release.simulation.progress import SimulationProgress
-from cumulant.flows.release.simulation.result import Ended, Simulated, simulated
-from cumulant.flows.release.simulation.run import release_of
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.result import SimulatedRelease, SimulationResult, summarize_releases
+from cumulant.flows.release.simulation.run import simulate_release
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import DEFAULT, policy_of, read_world
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def simulate_releases(
     seed: int = 0,
     processes: int | None = None,
     progress: Progress = silent,
-) -> Simulated:
+) -> SimulationResult:
     """How releases of this project's policy end in a world: a file, or the name of one that ships with Cumulant.
 
     With `log` the requests of both arms are drawn from the gateway's log of the champion.
@@ -55,10 +55,10 @@ def simulate_releases(
         UsageError: the world, the policy or the number of releases cannot be used, or the log holds too little.
     """
     check(project.access(), principal, "release.simulate", project.name)
-    found = read_world(world or DEFAULT)
-    recorded = _recorded(project) if log else None
+    described = read_world(world or DEFAULT)
+    recorded = _read_log(project) if log else None
     return simulate(
-        found,
+        described,
         project.spec.release,
         name=world or (f"{project.name}'s log" if log else DEFAULT),
         log=recorded,
@@ -70,7 +70,7 @@ def simulate_releases(
 
 
 def simulate(
-    world: World,
+    world: ReleaseWorld,
     base: ReleaseSpec,
     *,
     name: str = "",
@@ -79,7 +79,7 @@ def simulate(
     seed: int = 0,
     processes: int | None = None,
     progress: Progress = silent,
-) -> Simulated:
+) -> SimulationResult:
     """How so many releases end. `base` is the section `release` under the world's own policy.
 
     Raises:
@@ -93,36 +93,36 @@ def simulate(
         )
     policy = policy_of(world, base)
     at_once = min(releases, cores() if processes is None else processes)
-    report, found = SimulationProgress(progress, releases, at_once=at_once), list[Ended]()
-    for one in _ended(world, policy, log, releases=releases, seed=seed, at_once=at_once):
-        found.append(one)
-        report.ended(len(found))
-    return simulated(found, world=name, expect=world.expect, seed=seed)
+    report, ended = SimulationProgress(progress, releases, at_once=at_once), list[SimulatedRelease]()
+    for release in _simulate_in_processes(world, policy, log, releases=releases, seed=seed, at_once=at_once):
+        ended.append(release)
+        report.ended(len(ended))
+    return summarize_releases(ended, world=name, expect=world.expect, seed=seed)
 
 
-def _ended(
-    world: World, policy: ReleasePolicy, log: LoggedRequests | None, *, releases: int, seed: int, at_once: int
-) -> Iterator[Ended]:
+def _simulate_in_processes(
+    world: ReleaseWorld, policy: ReleasePolicy, log: LoggedRequests | None, *, releases: int, seed: int, at_once: int
+) -> Iterator[SimulatedRelease]:
     """Releases as they end; each has a seed of its own, so that their order and place do not matter."""
     seeds = np.random.SeedSequence(seed).spawn(releases)
     if at_once <= 1:
-        yield from (release_of(world, policy, one, log) for one in seeds)
+        yield from (simulate_release(world, policy, own, log) for own in seeds)
         return
     size = max(1, releases // (at_once * _BATCHES))
     # One release a process first, by which the time of all is estimated.
-    alone = [[one] for one in seeds[:at_once]]
+    alone = [[own] for own in seeds[:at_once]]
     batches = [*alone, *(seeds[place : place + size] for place in range(at_once, releases, size))]
     # The caller may have threads, which a fork would leave half done.
     with ProcessPoolExecutor(at_once, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(releases_of, world, policy, one, log) for one in batches]):
+        for future in as_completed([pool.submit(simulate_batch, world, policy, batch, log) for batch in batches]):
             yield from future.result()
 
 
-def releases_of(
-    world: World, policy: ReleasePolicy, seeds: Sequence[np.random.SeedSequence], log: LoggedRequests | None
-) -> list[Ended]:
+def simulate_batch(
+    world: ReleaseWorld, policy: ReleasePolicy, seeds: Sequence[np.random.SeedSequence], log: LoggedRequests | None
+) -> list[SimulatedRelease]:
     """The releases of one batch."""
-    return [release_of(world, policy, one, log) for one in seeds]
+    return [simulate_release(world, policy, seed, log) for seed in seeds]
 
 
 def cores() -> int:
@@ -130,12 +130,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _recorded(project: Project) -> LoggedRequests:
+def _read_log(project: Project) -> LoggedRequests:
     """The newest requests of the gateway's log."""
-    found: deque[Exchange] = deque(maxlen=MOST)
+    exchanges: deque[Exchange] = deque(maxlen=MOST)
     client, after = project.traffic(), ""
     while True:
         page, after = client.exchanges(after, limit=_PAGE)
-        found.extend(page)
+        exchanges.extend(page)
         if len(page) < _PAGE:
-            return logged(found, project.name)
+            return read_logged_requests(exchanges, project.name)

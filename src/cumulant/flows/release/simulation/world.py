@@ -1,4 +1,4 @@
-"""A world: what callers, keys, both versions and their labels are like in a simulated release.
+"""The world of simulated releases: callers, keys, both versions and their labels.
 
 Every section is optional; what is left out has the values of a sound candidate. Rates are shares of requests, times
 are seconds where the name says so. The JSON Schema is generated from these structs.
@@ -23,11 +23,11 @@ Hours = Annotated[list[Hour], Meta(min_length=1)]
 _STAGE = "`shadow`, `ab`, `canary` (its first step), or a step such as `canary 95%`"
 
 
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class WorldSection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A section of a world."""
 
 
-class Traffic(Part, frozen=True, kw_only=True):
+class WorldTraffic(WorldSection, frozen=True, kw_only=True):
     """How many requests come, and when."""
 
     requests_per_second: Annotated[Positive, Meta(description="Mean requests a second, Poisson.")] = 200.0
@@ -44,7 +44,7 @@ class Traffic(Part, frozen=True, kw_only=True):
     ] = None
 
 
-class HeavyKey(Part, frozen=True, kw_only=True):
+class HeavyKey(WorldSection, frozen=True, kw_only=True):
     """One key with much of the traffic, whichever arm it falls to."""
 
     share: Annotated[float, Meta(gt=0, lt=1, description="Its share of all requests.")]
@@ -54,7 +54,7 @@ class HeavyKey(Part, frozen=True, kw_only=True):
     latency_ratio: Annotated[Positive, Meta(description="Its latency over that of others, in either arm.")] = 1.0
 
 
-class Keys(Part, frozen=True, kw_only=True):
+class WorldKeys(WorldSection, frozen=True, kw_only=True):
     """Keys that keep a caller on one arm: a uniform hash below the weight is the candidate's, at every weight above."""
 
     count: Annotated[int, Meta(ge=1, le=10_000_000, description="How many keys there are beside the heavy ones.")] = (
@@ -66,7 +66,7 @@ class Keys(Part, frozen=True, kw_only=True):
     heavy: Annotated[list[HeavyKey], Meta(description="Keys with a share of the traffic of their own.")] = []
 
 
-class Errors(Part, frozen=True, kw_only=True):
+class Errors(WorldSection, frozen=True, kw_only=True):
     """Share of requests that fail, independently of each other but for `bursts`. None of them is a time-out."""
 
     champion: Annotated[Rate, Meta(description="Of the champion's requests.")] = 0.005
@@ -77,7 +77,7 @@ class Errors(Part, frozen=True, kw_only=True):
     ] = None
 
 
-class Bursts(Part, frozen=True, kw_only=True):
+class Bursts(WorldSection, frozen=True, kw_only=True):
     """The failure rate is multiplied by a gamma factor with mean 1, constant over intervals."""
 
     of: Annotated[
@@ -87,7 +87,7 @@ class Bursts(Part, frozen=True, kw_only=True):
     seconds: Annotated[float, Meta(ge=1, description="Length of an interval.")] = 60.0
 
 
-class Outage(Part, frozen=True, kw_only=True):
+class Outage(WorldSection, frozen=True, kw_only=True):
     """One arm fails for a while from the start of a stage."""
 
     arm: Annotated[Literal["champion", "candidate"], Meta(description="Whose requests fail.")]
@@ -96,7 +96,7 @@ class Outage(Part, frozen=True, kw_only=True):
     rate: Annotated[Rate, Meta(description="Share of that arm's requests that fail meanwhile.")] = 1.0
 
 
-class Latency(Part, frozen=True, kw_only=True):
+class Latency(WorldSection, frozen=True, kw_only=True):
     """How long an answer takes: log-normal."""
 
     median_ms: Annotated[Positive, Meta(description="Median of the champion's, in milliseconds.")] = 20.0
@@ -113,7 +113,7 @@ class Latency(Part, frozen=True, kw_only=True):
     ratio: Annotated[Positive, Meta(description="The candidate's over the champion's.")] = 1.0
 
 
-class ColdStart(Part, frozen=True, kw_only=True):
+class ColdStart(WorldSection, frozen=True, kw_only=True):
     """What the candidate is like when it begins to answer callers, in its first step with a weight."""
 
     seconds: Annotated[Positive, Meta(description="How long, from the first look with requests of its own.")] = 60.0
@@ -123,14 +123,14 @@ class ColdStart(Part, frozen=True, kw_only=True):
     ] = None
 
 
-class RareLoss(Part, frozen=True, kw_only=True):
+class RareLoss(WorldSection, frozen=True, kw_only=True):
     """Few rows that carry much of the difference."""
 
     share: Annotated[Rate, Meta(description="Share of the rows.")]
     size: Annotated[float, Meta(description="What the candidate loses more in such a row.")]
 
 
-class Quality(Part, frozen=True, kw_only=True):
+class Quality(WorldSection, frozen=True, kw_only=True):
     """Losses of mirrored rows, and when and of which rows a label comes.
 
     The difference (candidate less champion) of one row is normal with `loss_sd`, plus `rare_loss`, plus the day's own,
@@ -159,21 +159,21 @@ class Quality(Part, frozen=True, kw_only=True):
     ] = "all"
 
 
-class Scores(Part, frozen=True, kw_only=True):
+class Scores(WorldSection, frozen=True, kw_only=True):
     """How the candidate's answers to mirrored rows differ from the champion's."""
 
     disagreement: Annotated[Rate, Meta(description="Share of the decisions that differ.")] = 0.01
     shift: Annotated[float, Meta(ge=-1, le=1, description="What is added to the mean score.")] = 0.0
 
 
-class Split(Part, frozen=True, kw_only=True):
+class WorldSplit(WorldSection, frozen=True, kw_only=True):
     """Requests that are lost on their way to the log."""
 
     lost_share: Annotated[Rate, Meta(description="Share of the candidate's requests that never reach the log.")] = 0.0
     from_stage: Annotated[Stage | None, Meta(description=f"From this stage on: {_STAGE}. Default: at once.")] = None
 
 
-class World(Part, frozen=True, kw_only=True):
+class ReleaseWorld(WorldSection, frozen=True, kw_only=True):
     """What a simulated release meets. `expect` says which end is right."""
 
     description: Annotated[str, Meta(description="What the world is, in a sentence.")] = ""
@@ -184,8 +184,8 @@ class World(Part, frozen=True, kw_only=True):
             "A release that is refused before it begins counts as rolled back."
         ),
     ] = "any"
-    traffic: Annotated[Traffic, Meta(description="How many requests come, and when.")] = Traffic()
-    keys: Annotated[Keys | None, Meta(description="Keys of callers; `null`: requests have none.")] = None
+    traffic: Annotated[WorldTraffic, Meta(description="How many requests come, and when.")] = WorldTraffic()
+    keys: Annotated[WorldKeys | None, Meta(description="Keys of callers; `null`: requests have none.")] = None
     errors: Annotated[Errors, Meta(description="Requests that fail.")] = Errors()
     bursts: Annotated[Bursts | None, Meta(description="Failures that come together.")] = None
     outages: Annotated[list[Outage], Meta(description="Times in which one arm fails.")] = []
@@ -195,7 +195,7 @@ class World(Part, frozen=True, kw_only=True):
         Quality | None, Meta(description="Losses and labels; `null`: no label ever comes, in the past neither.")
     ] = Quality()
     scores: Annotated[Scores, Meta(description="The candidate's answers against the champion's.")] = Scores()
-    split: Annotated[Split, Meta(description="Requests that the log lacks.")] = Split()
+    split: Annotated[WorldSplit, Meta(description="Requests that the log lacks.")] = WorldSplit()
     policy: Annotated[
         dict[str, Any],
         Meta(description="Keys of the section `release` that replace those of the project, key by key."),

@@ -1,4 +1,4 @@
-"""From a file or a name to a world, with every fault named; the policy that it is simulated under; its JSON Schema."""
+"""Loading of worlds from a file or by name, with all faults reported; their policy and JSON Schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import inspect
 
 from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
 from cumulant.core.units import duration
-from cumulant.flows.release.simulation.world import World
+from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Place, entry_of
 from cumulant.project.release_policy import release_policy
@@ -31,12 +31,12 @@ _MOST = 1_000_000
 DEFAULT = "sound"
 
 
-def bundled() -> tuple[str, ...]:
+def bundled_worlds() -> tuple[str, ...]:
     """Names of the worlds that ship with the package."""
-    return tuple(sorted(one.name.removesuffix(_SUFFIX) for one in _WORLDS.iterdir() if one.name.endswith(_SUFFIX)))
+    return tuple(sorted(file.name.removesuffix(_SUFFIX) for file in _WORLDS.iterdir() if file.name.endswith(_SUFFIX)))
 
 
-def read_world(name: str) -> World:
+def read_world(name: str) -> ReleaseWorld:
     """The world of a file, else the one with that name that ships with the package.
 
     Raises:
@@ -48,17 +48,17 @@ def read_world(name: str) -> World:
         if path.stat().st_size > _MOST:
             raise UsageError(f"{name} is larger than {_MOST:,} bytes", subject=name, hint="name the file of a world")
         return parse_world(path.read_bytes(), name)
-    if name in bundled():
+    if name in bundled_worlds():
         return parse_world((_WORLDS / f"{name}{_SUFFIX}").read_bytes(), name)
-    near = did_you_mean(name, bundled())
+    near = did_you_mean(name, bundled_worlds())
     raise NotFoundError(
         f"{name} is neither a file nor a world that ships with Cumulant",
         subject=name,
-        hint=near or f"name a JSON file, or one of {', '.join(bundled())}",
+        hint=near or f"name a JSON file, or one of {', '.join(bundled_worlds())}",
     )
 
 
-def parse_world(text: bytes, shown: str) -> World:
+def parse_world(text: bytes, shown: str) -> ReleaseWorld:
     """A world from JSON. `shown` names it in errors.
 
     Raises:
@@ -74,17 +74,17 @@ def parse_world(text: bytes, shown: str) -> World:
     if not isinstance(value, dict):
         raise UsageError(f"{shown} holds no JSON object", subject=shown, hint='write {"expect": "sound"}')
     checker = Checker({})
-    value = checker.check(entry, inspect.type_info(World))
+    value = checker.check(entry, inspect.type_info(ReleaseWorld))
     policy = entry.get("policy")
     if policy is not None:
         value["policy"] = checker.check(policy, inspect.type_info(ReleaseSpec), ("policy",), partial=True)
     _refuse(shown, [text for _, _, text in checker.problems])
-    world = msgspec.convert(value, World)
+    world = msgspec.convert(value, ReleaseWorld)
     _refuse(shown, _faults(world))
     return world
 
 
-def policy_of(world: World, base: ReleaseSpec) -> ReleasePolicy:
+def policy_of(world: ReleaseWorld, base: ReleaseSpec) -> ReleasePolicy:
     """The policy of the section `release` with the world's keys over it; it has the stages that the world names.
 
     Raises:
@@ -102,7 +102,7 @@ def policy_of(world: World, base: ReleaseSpec) -> ReleasePolicy:
     if not duration(spec.look):
         raise UsageError("release.look is 0, so that no look ever ends", subject="release.look", hint="write 10s")
     policy = release_policy(spec)
-    for path, stage in _stages(world):
+    for path, stage in _named_stages(world):
         if stage is not None:
             first_step(policy.steps, stage, path)
     return policy
@@ -114,15 +114,15 @@ def first_step(every: Sequence[ReleaseStep], stage: str, path: str = "stage") ->
     Raises:
         UsageError: there is none.
     """
-    found = [place for place, step in enumerate(every) if stage in (step.label, step.stage)]
-    if not found:
+    places = [place for place, step in enumerate(every) if stage in (step.label, step.stage)]
+    if not places:
         names = list(dict.fromkeys([*(step.label for step in every), *(step.stage for step in every)]))
         raise UsageError(
             f'{path}: the release has no stage "{stage}"',
             subject=path,
             hint=did_you_mean(stage, names) or f"its stages: {', '.join(names)}",
         )
-    return found[0]
+    return places[0]
 
 
 def schema_text() -> str:
@@ -130,8 +130,10 @@ def schema_text() -> str:
     from cumulant.project.file.schema import complete, structs_below
 
     ref = "#/$defs/"
-    (root, policy), definitions = msgspec.json.schema_components((World, ReleaseSpec), ref_template=ref + "{name}")
-    for kind in (World, ReleaseSpec):
+    (root, policy), definitions = msgspec.json.schema_components(
+        (ReleaseWorld, ReleaseSpec), ref_template=ref + "{name}"
+    )
+    for kind in (ReleaseWorld, ReleaseSpec):
         complete(definitions, structs_below(inspect.type_info(kind)))
     own = definitions.pop(root["$ref"].removeprefix(ref))
     own["properties"]["policy"] = {**policy, "description": own["properties"]["policy"]["description"]}
@@ -151,10 +153,10 @@ def _refuse(shown: str, faults: Sequence[str]) -> None:
     )
 
 
-def _faults(world: World) -> list[str]:
+def _faults(world: ReleaseWorld) -> list[str]:
     """What types alone cannot say."""
     faults = []
-    shares = sum(one.share for one in world.keys.heavy) if world.keys is not None else 0.0
+    shares = sum(key.share for key in world.keys.heavy) if world.keys is not None else 0.0
     if shares >= 1:
         faults.append(f"keys.heavy: their shares add up to {shares:g}; leave some of the traffic to the other keys")
     if world.traffic.profile is not None and not any(world.traffic.profile):
@@ -162,8 +164,8 @@ def _faults(world: World) -> list[str]:
     return faults
 
 
-def _stages(world: World) -> list[tuple[str, str | None]]:
-    outages = [(f"outages.{place}.stage", one.stage) for place, one in enumerate(world.outages)]
+def _named_stages(world: ReleaseWorld) -> list[tuple[str, str | None]]:
+    outages = [(f"outages.{place}.stage", outage.stage) for place, outage in enumerate(world.outages)]
     return [
         ("errors.from_stage", world.errors.from_stage),
         ("split.from_stage", world.split.from_stage),

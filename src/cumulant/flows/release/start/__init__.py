@@ -1,1 +1,1 @@
-"""The start of a release: versions, servers, what is known of both."""
+"""The start of a release: versions, servers, champion history, paired evaluation."""

@@ -1,4 +1,4 @@
-"""Before a release begins: both versions on labelled rows of the past, and what follows for its policy."""
+"""The admission of a candidate: both versions on labelled past rows, and the policy that follows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cumulant.release.policy import ReleasePolicy
 
 
-def admitted(
+def admit_candidate(
     project: Project,
     champion: str,
     candidate: ModelVersion,

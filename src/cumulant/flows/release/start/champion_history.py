@@ -1,4 +1,4 @@
-"""The champion's requests before a release, from the gateway's log: what fixes the length of blocks of evidence."""
+"""The champion's requests before a release, from the gateway's log, which fix the length of evidence blocks."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def champion_history(
         CumulantError: the gateway's log cannot be read.
     """
     routes = traffic.in_force(model)
-    pages, cursor, kept = list[_Page](), "", 0
+    pages, cursor, stored = list[_Page](), "", 0
     while True:
         exchanges, cursor = traffic.exchanges(cursor, limit=_PAGE)
         mine = []
         if routes is not None and routes.champion.version == version:
             counted = counting(exchanges, model=model, revision=routes.revision)
-            mine = [one for one in counted if one.assigned == CHAMPION]
+            mine = [exchange for exchange in counted if exchange.assigned == CHAMPION]
         if mine:
-            pages.append(_Page(np.array([one.time for one in mine], dtype=np.int64), Requests.of(mine)))
-            kept += len(mine)
-        while len(pages) > 1 and kept - len(pages[0].time) >= _MOST:
-            kept -= len(pages.pop(0).time)
+            pages.append(_Page(np.array([exchange.time for exchange in mine], dtype=np.int64), Requests.of(mine)))
+            stored += len(mine)
+        while len(pages) > 1 and stored - len(pages[0].time) >= _MOST:
+            stored -= len(pages.pop(0).time)
         if len(exchanges) < _PAGE:
             break
     return (_looks(pages, seconds, quantile) if pages else no_history()), cursor

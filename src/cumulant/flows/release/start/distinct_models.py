@@ -1,4 +1,4 @@
-"""A candidate must be another model than the champion: compared with itself, it would prove nothing."""
+"""The check that a candidate is another model than the champion: against itself it would prove nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def check_distinct(project: Project, champion: str, candidate: ModelVersion) -> 
         )
 
 
-def same_candidate(project: Project) -> str | None:
+def same_model_warning(project: Project) -> str | None:
     """Why a release without a name would be refused: the version with the alias `candidate` is the served champion."""
     try:
         champion = read_book(project.state, project.name).champion

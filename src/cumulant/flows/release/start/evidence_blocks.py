@@ -1,4 +1,4 @@
-"""How many looks make a block of evidence: as declared, and longer where the champion's earlier pairs need it.
+"""Lengths of evidence blocks, in looks: as declared, or longer where the champion's earlier pairs need it.
 
 Neighbouring requests have labels that depend on each other: one day's flights, one key's payments. What matters is how
 the *difference* of two models depends on itself, since what moves both losses alike cancels in a pair. So the history
@@ -62,26 +62,26 @@ def looks_without_pairs(policy: ReleasePolicy) -> dict[str, int]:
 
 
 def _by_metric(policy: ReleasePolicy, history: Callable[[ReleaseMetric], Floats]) -> dict[str, int]:
-    found, mirrored = {}, any(step.mirror for step in policy.steps)
+    looks_by_name, mirrored = {}, any(step.mirror for step in policy.steps)
     for name, metric in metrics(policy).items():
         if metric.kind not in ("pairs", "own") or metric.margin is None or (metric.kind == "pairs" and not mirrored):
             continue
         looks = _looks_of(policy, metric, history(metric))
         if looks != looks_a_block(policy):
-            found[name] = looks
-    return found
+            looks_by_name[name] = looks
+    return looks_by_name
 
 
 def _looks_of(policy: ReleasePolicy, metric: ReleaseMetric, history: Floats) -> int:
     declared = metric.block or policy.block
-    known = factor(history)
+    known = block_factor(history)
     if known is None:
         without = _UNKNOWN if metric.name == "quality" and metric.block is None else declared
         return _looks(without, policy)
     return _looks(declared, policy) * known
 
 
-def factor(history: Floats) -> int | None:
+def block_factor(history: Floats) -> int | None:
     """How many declared blocks make one whose neighbours are nearly independent; None: `history` [blocks] is too short.
 
     The length is the one beyond which the long-run variance of the means no longer grows.
@@ -93,34 +93,34 @@ def factor(history: Floats) -> int | None:
     return math.ceil(length * effect)
 
 
-def means(found: Sequence[tuple[int, float]], seconds: float) -> Floats:
+def block_means(differences: Sequence[tuple[int, float]], seconds: float) -> Floats:
     """Mean difference of each block of so many seconds that has pairs, in order; of (microseconds, difference)."""
-    if not found:
+    if not differences:
         return np.zeros(0)
-    place = np.array([time for time, _ in found]) // round(seconds * _SECOND)
+    place = np.array([time for time, _ in differences]) // round(seconds * _SECOND)
     _, block = np.unique(place, return_inverse=True)
-    sums = np.bincount(block, weights=np.array([difference for _, difference in found]))
+    sums = np.bincount(block, weights=np.array([difference for _, difference in differences]))
     return np.asarray(sums / np.bincount(block), dtype=np.float64)
 
 
-def told(by_metric: dict[str, int], policy: ReleasePolicy) -> list[str]:
+def longer_block_notes(by_metric: dict[str, int], policy: ReleasePolicy) -> list[str]:
     """A sentence for each metric whose block is longer than was declared."""
     look, named = policy.look, metrics(policy)
-    found = []
+    notes = []
     for name, looks in by_metric.items():
         if looks <= _looks(named[name].block or policy.block, policy):
             continue
         length = show_duration(timedelta(seconds=looks * look))
         if name == "quality" and looks == _looks(_UNKNOWN, policy) and named[name].block is None:
-            found.append(
+            notes.append(
                 f"nothing says how long outcomes depend on each other, so that {length} of pairs are one block of the"
                 " evidence of quality; declare release.metrics.quality.block where you know better"
             )
         else:
-            found.append(
+            notes.append(
                 f"{length} of pairs are one block of the evidence of {name}: earlier pairs depend on each other"
             )
-    return found
+    return notes
 
 
 def _looks(block: float, policy: ReleasePolicy) -> int:
@@ -134,10 +134,10 @@ def _history(outcomes: Outcomes, metric: ReleaseMetric, champion: str, seconds: 
         pairs, _ = outcomes.graded(max(0, outcomes.last_graded - _MOST))
     else:
         pairs, _ = outcomes.pairs(max(0, outcomes.last_pair - _MOST))
-    mine = [one for one in pairs if champion in (one.champion_version, one.candidate_version)]
-    newest = [one for one in mine if _versions(one) == _versions(mine[-1])]
-    valued = [(to_micros(one.time), value) for one in newest if (value := _value(one, metric)) is not None]
-    return means(valued, seconds)
+    mine = [pair for pair in pairs if champion in (pair.champion_version, pair.candidate_version)]
+    newest = [pair for pair in mine if _versions(pair) == _versions(mine[-1])]
+    valued = [(to_micros(pair.time), value) for pair in newest if (value := _value(pair, metric)) is not None]
+    return block_means(valued, seconds)
 
 
 def _versions(pair: GradedPair | MirroredPair) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Whether requests have enough different keys for each arm of a release to get some."""
+"""Counts of distinct keys in recent requests, and the warning where an arm would get too few."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ _RECENT = timedelta(days=7)
 _PIECE, _MOST = 5_000, 1_000_000
 
 
-def too_few(project: Project, model: str, policy: ReleasePolicy) -> str | None:
+def few_keys_warning(project: Project, model: str, policy: ReleasePolicy) -> str | None:
     """A warning where recent requests have too few keys for the smallest share; None where they suffice, where rows
     go by no key, or where nothing tells. A log that cannot be read is a warning too: it stops no release.
     """
     if policy.key is None:
         return None
-    step, part = smallest(policy)
+    step, part = smallest_arm(policy)
     enough = math.ceil(FEW / part)
     try:
-        count = known_keys(project, model, policy.key, enough=enough)
+        count = count_known_keys(project, model, policy.key, enough=enough)
     except CumulantError as error:
         return f"whether requests have enough values of {policy.key} cannot be told: {error.message}"
-    return None if count is None or count >= enough else _said(policy.key, count, step, part)
+    return None if count is None or count >= enough else _warning_text(policy.key, count, step, part)
 
 
-def smallest(policy: ReleasePolicy) -> tuple[ReleaseStep, float]:
+def smallest_arm(policy: ReleasePolicy) -> tuple[ReleaseStep, float]:
     """The step with the smallest arm, and that arm's share of the keys."""
     shared = [(step, min(step.weight, 100 - step.weight) / 100) for step in policy.steps if step.weight]
-    return min(shared, key=lambda one: one[1])
+    return min(shared, key=lambda arm: arm[1])
 
 
-def known_keys(project: Project, model: str, key: str, *, enough: int) -> int | None:
+def count_known_keys(project: Project, model: str, key: str, *, enough: int) -> int | None:
     """How many different keys requests of the last week had, at most `enough`; None where no log tells of any.
 
     The gateway's log tells where it works by that key already, else the prediction log, which holds what a model reads.
@@ -59,21 +59,21 @@ def known_keys(project: Project, model: str, key: str, *, enough: int) -> int | 
     """
     since, traffic = datetime.now(UTC) - _RECENT, project.traffic()
     routes = traffic.in_force(model)
-    found = set[str]()
+    keys = set[str]()
     if routes is not None and routes.key == key:
-        found = _some(_gateway_keys(traffic, model, to_micros(since)), enough)
-    if not found:
-        found = _some(_logged_keys(project.state / PREDICTIONS, model, key, since), enough)
-    return len(found) or None
+        keys = _distinct_keys(_gateway_keys(traffic, model, to_micros(since)), enough)
+    if not keys:
+        keys = _distinct_keys(_logged_keys(project.state / PREDICTIONS, model, key, since), enough)
+    return len(keys) or None
 
 
-def _some(keys: Iterator[str], enough: int) -> set[str]:
-    found = set[str]()
+def _distinct_keys(keys: Iterator[str], enough: int) -> set[str]:
+    distinct = set[str]()
     for key in keys:
-        found.add(key)
-        if len(found) >= enough:
+        distinct.add(key)
+        if len(distinct) >= enough:
             break
-    return found
+    return distinct
 
 
 def _gateway_keys(traffic: Traffic, model: str, since: int) -> Iterator[str]:
@@ -83,7 +83,9 @@ def _gateway_keys(traffic: Traffic, model: str, since: int) -> Iterator[str]:
         if not exchanges:
             return
         yield from (
-            one.key for one in exchanges if one.model == model and one.predicts and one.key and one.time > since
+            exchange.key
+            for exchange in exchanges
+            if exchange.model == model and exchange.predicts and exchange.key and exchange.time > since
         )
 
 
@@ -97,15 +99,15 @@ def _logged_keys(log: Path, model: str, key: str, since: datetime) -> Iterator[s
 
     wanted = (pc.field("model") == model) & ~pc.field("shadow")
     wanted = wanted & (pc.field("time") > pa.scalar(since, pa.timestamp("us", "UTC")))
-    found = batches(log, ["request"], wanted=wanted, since=since.date())
-    texts = itertools.chain.from_iterable(batch["request"].to_pylist() for batch in found)
+    logged = batches(log, ["request"], wanted=wanted, since=since.date())
+    texts = itertools.chain.from_iterable(batch["request"].to_pylist() for batch in logged)
     for text in itertools.islice(texts, _MOST):
         value = msgspec.json.decode(text, type=dict[str, object]).get(key)
         if value is not None:
             yield str(value)
 
 
-def _said(key: str, count: int, step: ReleaseStep, part: float) -> str:
+def _warning_text(key: str, count: int, step: ReleaseStep, part: float) -> str:
     arm = "candidate" if step.weight < 50 else "champion"
     expected = count * part
     about = f"about {math.floor(expected)}" if expected >= 1 else "one at most, and perhaps none"

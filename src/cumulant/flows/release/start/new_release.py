@@ -1,4 +1,4 @@
-"""The row of a release that begins, with what is known of its champion and of both versions before it."""
+"""The row of a new release, with its champion's history and the evaluation of both versions."""
 
 from __future__ import annotations
 

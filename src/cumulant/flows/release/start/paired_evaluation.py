@@ -1,4 +1,4 @@
-"""Both versions of a release on labelled rows of the recent past, scored by their servables as they are served.
+"""The paired evaluation: both versions of a release on recent labelled rows, scored by their servables.
 
 Rows later than the last one that either version learned from are preferred; then nothing flatters either of them. A
 version that was trained elsewhere is taken to have learned from all rows up to its registration.
@@ -80,7 +80,7 @@ def evaluate_pair(
     ) as context:
         try:
             known = project.registry().resolve(f"{project.name}/{champion}")
-            return _evaluated(context, {CHAMPION: known, CANDIDATE: candidate}, policy)
+            return _evaluate(context, {CHAMPION: known, CANDIDATE: candidate}, policy)
         except CumulantError as error:
             return None, (_reason(project.vault.redact(error.message)),)
 
@@ -89,7 +89,7 @@ def _reason(why: str) -> str:
     return f"the two versions were not compared on labelled rows of the past: {why}"
 
 
-def _evaluated(
+def _evaluate(
     context: Context, versions: Versions, policy: PairedPolicy
 ) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
     project = context.project
@@ -100,14 +100,14 @@ def _evaluated(
     labelled = labelled_rows(
         project, work.task, work.snapshot, work.table, spec=work.training, evaluation=work.evaluation, as_of=None
     )
-    evaluation, notes = _as_served(context, work, labelled, versions, policy)
+    evaluation, notes = _evaluate_served(context, work, labelled, versions, policy)
     if evaluation is None or not evaluation.seen_by:
         return evaluation, notes
-    tested, doubts = _tested(project, versions)
-    return _as_tested(context, work, labelled, versions, policy, tested=tested) or (evaluation, (*notes, *doubts))
+    tested, doubts = _tested_models(project, versions)
+    return _evaluate_tested(context, work, labelled, versions, policy, tested=tested) or (evaluation, (*notes, *doubts))
 
 
-def _as_served(
+def _evaluate_served(
     context: Context, work: TrainingWork, labelled: TrainingSet, versions: Versions, policy: PairedPolicy
 ) -> tuple[PairedEvaluation | None, tuple[str, ...]]:
     """The served models on the rows that the fewest of them learned from."""
@@ -120,12 +120,12 @@ def _as_served(
     answers = {}
     for arm, version in versions.items():
         context.progress(f"compare: the {arm} on {len(rows):,} labelled rows")
-        found, notes = model_answers(context, work, version, rows)
-        if found is None:
+        scored, notes = model_answers(context, work, version, rows)
+        if scored is None:
             return None, tuple(map(_reason, notes))
-        answers[arm] = found
+        answers[arm] = scored
     usual = _usual_loss(project, versions[CHAMPION], rows)
-    evaluation = paired_evaluation(_paired(rows, answers, work, seen_by=seen_by, usual=usual))
+    evaluation = paired_evaluation(_pair_rows(rows, answers, work, seen_by=seen_by, usual=usual))
     if evaluation is None:
         return None, (_reason("one of them answers none of the rows"),)
     return evaluation, tuple(
@@ -133,7 +133,7 @@ def _as_served(
     )
 
 
-def _as_tested(
+def _evaluate_tested(
     context: Context,
     work: TrainingWork,
     labelled: TrainingSet,
@@ -152,22 +152,26 @@ def _as_tested(
     if seen_by or len(rows) < _FEWEST or _single_class(rows) is not None:
         return None
     context.progress(f"compare: as fitted without {len(rows):,} labelled rows")
-    answers = {arm: model_answers(context, work, one, rows, tested=tested.get(arm))[0] for arm, one in versions.items()}
+    answers = {
+        arm: model_answers(context, work, version, rows, tested=tested.get(arm))[0] for arm, version in versions.items()
+    }
     served = model_answers(context, work, candidate, rows)[0]
     first, second = answers[CHAMPION], answers[CANDIDATE]
     if first is None or second is None or served is None:
         return None
-    refit = _paired(rows, {CHAMPION: second, CANDIDATE: served}, work, seen_by=(CANDIDATE,), usual=None)
+    refit = _pair_rows(rows, {CHAMPION: second, CANDIDATE: served}, work, seen_by=(CANDIDATE,), usual=None)
     fault = paired_evaluation(refit)
     usual = _usual_loss(project, versions[CHAMPION], rows)
-    evaluation = paired_evaluation(_paired(rows, {CHAMPION: first, CANDIDATE: second}, work, seen_by=(), usual=usual))
+    evaluation = paired_evaluation(
+        _pair_rows(rows, {CHAMPION: first, CANDIDATE: second}, work, seen_by=(), usual=usual)
+    )
     if fault is None or evaluation is None or refit_fault(fault) is not None:
         return None
     note = "the versions were compared on labelled rows of the past as fitted without these rows"
     return evaluation, (note,)
 
 
-def _tested(project: Project, versions: Versions) -> tuple[Tested, tuple[str, ...]]:
+def _tested_models(project: Project, versions: Versions) -> tuple[Tested, tuple[str, ...]]:
     """The tested models of the arms whose served model knows all rows, and notes; none where only one could be compared
     fairly.
     """
@@ -175,14 +179,14 @@ def _tested(project: Project, versions: Versions) -> tuple[Tested, tuple[str, ..
     model, notes = tested_model(project, versions[CANDIDATE])
     if candidate is None or model is None:
         return {}, notes
-    found = {CANDIDATE: model}
+    models = {CANDIDATE: model}
     champion = find_record(project, versions[CHAMPION])
     if champion is not None and champion.fitted.final is not None:
         other, notes = comparable_tested(project, versions[CHAMPION], candidate.fitted.split)
         if other is None:
             return {}, notes
-        found[CHAMPION] = other
-    return found, ()
+        models[CHAMPION] = other
+    return models, ()
 
 
 def _single_class(rows: TrainingSet) -> str | None:
@@ -203,7 +207,7 @@ def _rows(
     from cumulant.training.splits import ripened
 
     if rows.at is None:
-        return _drawn(context, work, rows, versions, most=policy.rows, tested=tested)
+        return _test_rows(context, work, rows, versions, most=policy.rows, tested=tested)
     rows = rows.take(ripened(rows, _horizon(rows)))
     assert rows.at is not None
     if not len(rows):
@@ -217,7 +221,7 @@ def _rows(
     return rows.take(newest), _learned_by(unlearned, newest)
 
 
-def _drawn(
+def _test_rows(
     context: Context, work: TrainingWork, rows: TrainingSet, versions: Versions, *, most: int, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
     """The same of the test rows of rows without a time, by each version's own split: of another share or other rows it
@@ -230,8 +234,8 @@ def _drawn(
     for arm, version in versions.items():
         known, _ = unseen_rows(context, work, test, version, tested=arm in tested)
         unlearned[arm] = np.zeros(len(test), dtype=bool) if known is None else known
-    found = test.take(_least_learned(unlearned)).at_most(most)
-    return found, _learned_by(unlearned, np.flatnonzero(np.isin(test.rows, found.rows)))
+    chosen = test.take(_least_learned(unlearned)).at_most(most)
+    return chosen, _learned_by(unlearned, np.flatnonzero(np.isin(test.rows, chosen.rows)))
 
 
 def _least_learned(unlearned: Unlearned) -> NDArray[np.intp]:
@@ -265,7 +269,7 @@ def _learned_to(project: Project, version: ModelVersion, *, tested: bool) -> int
     return to_micros(end or version.created)
 
 
-def _paired(
+def _pair_rows(
     rows: TrainingSet,
     answers: Mapping[str, ModelAnswers],
     work: TrainingWork,
@@ -274,8 +278,8 @@ def _paired(
     usual: float | None,
 ) -> PairedRows:
     scores, losses, decisions = {}, {}, {}
-    for arm, one in answers.items():
-        scores[arm], losses[arm], decisions[arm] = _scored(rows, one)
+    for arm, answered in answers.items():
+        scores[arm], losses[arm], decisions[arm] = _score_rows(rows, answered)
     return PairedRows(
         champion=scores[CHAMPION],
         candidate=scores[CANDIDATE],
@@ -291,7 +295,7 @@ def _paired(
     )
 
 
-def _scored(
+def _score_rows(
     rows: TrainingSet, answers: ModelAnswers
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Scores, losses and decisions [n], as the release compares them in mirrored requests."""

@@ -1,4 +1,4 @@
-"""Beginning a release: which versions, on which servers, and what becomes of a release that is under way."""
+"""The start of a release: its versions and servers, and what happens to a release already under way."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from cumulant.flows.ledger.ledger_records import RUN
 from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.custom_metrics import METRIC
-from cumulant.flows.release.controller.effects import hand_over, warm
-from cumulant.flows.release.controller.external_servers import Outside, outside_arms, without_shadow
-from cumulant.flows.release.controller.http_probe import becomes_ready, distrusted
+from cumulant.flows.release.controller.effects import queue_message, with_warm_version
+from cumulant.flows.release.controller.external_servers import ExternalServers, external_arms, without_shadow
+from cumulant.flows.release.controller.http_probe import find_certificate_fault, wait_until_ready
 from cumulant.flows.release.start import evidence_blocks
-from cumulant.flows.release.start.admission import admitted
+from cumulant.flows.release.start.admission import admit_candidate
 from cumulant.flows.release.start.distinct_models import check_distinct
-from cumulant.flows.release.start.key_counts import too_few
+from cumulant.flows.release.start.key_counts import few_keys_warning
 from cumulant.flows.release.start.new_release import new_release
 from cumulant.flows.stack.desired_state import Book, change_book, read_book
-from cumulant.flows.stack.folder_claim import claim
+from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.programs import check_gateway
-from cumulant.flows.stack.restart import renew
-from cumulant.flows.stack.served_versions import adopt, reads_older_data, refused
+from cumulant.flows.stack.restart import renew_servers
+from cumulant.flows.stack.served_versions import adopt, is_refused, reads_older_data
 from cumulant.release.decide import ended
 from cumulant.release.events import ReleaseWaits
 from cumulant.release.paired.admission import with_margins
@@ -61,7 +61,7 @@ _STALE = (
 )
 
 
-class Begun(msgspec.Struct, frozen=True, kw_only=True):
+class ReleaseStart(msgspec.Struct, frozen=True, kw_only=True):
     """A release that began, or a candidate that waits for one that is under way (`waits_for`, its id)."""
 
     release: Release | None = None
@@ -75,13 +75,13 @@ def start_release(
     uri: str = "",
     *,
     principal: Principal,
-    outside: Outside | None = None,
+    outside: ExternalServers | None = None,
     model: str = "",
     approval: bool = False,
     progress: Progress = silent,
     ready_within: float = 60.0,
     clock: Clock | None = None,
-) -> Begun:
+) -> ReleaseStart:
     """Begin to release a version: by default the one with the alias `candidate`. The controller carries it out.
 
     With `outside`, two servers are compared instead of versions of the registry; `model` is their model's name. Both
@@ -101,53 +101,55 @@ def start_release(
     check_gateway(project)
     name = model or project.name if outside else project.name
     notes: list[str] = []
-    policy = _asking(checked(project)) if approval else checked(project)
-    found = store.read(project.journal(), name)
-    if found is not None:
-        _check_wound_up(found[0])
+    policy = _with_approval(check_policy(project)) if approval else check_policy(project)
+    stored = store.read(project.journal(), name)
+    if stored is not None:
+        _check_wound_up(stored[0])
     if outside is not None:
         policy = without_shadow(policy, notes)
-        arms = outside_arms(outside, None if policy.authority is None else project.root / policy.authority)
-        _check_not_on_its_way(found, arms[1].version)
+        arms = external_arms(outside, None if policy.authority is None else project.root / policy.authority)
+        _check_not_under_way(stored, arms[1].version)
         author, evaluation = "", None
         policy = with_margins(policy, None)
     else:
         version = candidate_version(project, uri)
-        _check_not_on_its_way(found, version.version)
-        if refused(version):  # it was named
+        _check_not_under_way(stored, version.version)
+        if is_refused(version):  # it was named
             notes.append(f"the gate refused version {version.version} of {version.name} when it was trained")
         champion = _champion(project)
         check_distinct(project, champion, version)
-        under_way = found is not None and not found[0].over
+        under_way = stored is not None and not stored[0].over
         stale = (
             under_way
             and policy.newer == "supersedes"
             and reads_older_data(project, champion, principal=principal, progress=progress)
         )
-        waits = _waiting(project, version, policy, principal, approval=approval, supersede=not stale)
+        waits = _queue_candidate(project, version, policy, principal, approval=approval, supersede=not stale)
         if waits is not None:
-            return Begun(waits_for=waits, notes=(*notes, *([_STALE] if stale else [])))
-        policy, evaluation = admitted(project, champion, version, policy, who=principal, notes=notes, progress=progress)
+            return ReleaseStart(waits_for=waits, notes=(*notes, *([_STALE] if stale else [])))
+        policy, evaluation = admit_candidate(
+            project, champion, version, policy, who=principal, notes=notes, progress=progress
+        )
         if not under_way:
-            renew(project, champion, principal=principal, report=notes.append, progress=progress)
+            renew_servers(project, champion, principal=principal, report=notes.append, progress=progress)
         arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
-        author = author_of(project, version)
+        author = find_author(project, version)
     try:
         _await_ready(arms, ready_within, progress, up=outside is None)
-        if few := too_few(project, name, policy):
+        if few := few_keys_warning(project, name, policy):
             notes.append(few)
         at = (clock or SystemClock()).now()
         release = new_release(project, name, policy=policy, arms=arms, author=author, evaluation=evaluation, at=at)
         release = _begin(project, release, principal)
-        notes += evidence_blocks.told(release.looks_by_metric, policy)
+        notes += evidence_blocks.longer_block_notes(release.looks_by_metric, policy)
     except BaseException:
         if outside is None:
-            _unbook(project, arms[1].version)
+            _remove_candidate(project, arms[1].version)
         raise
-    return Begun(release=release, notes=tuple(notes))
+    return ReleaseStart(release=release, notes=tuple(notes))
 
 
-def checked(project: Project) -> ReleasePolicy:
+def check_policy(project: Project) -> ReleasePolicy:
     """The policy of releases, with everything in it that can be wrong looked at.
 
     Raises:
@@ -168,7 +170,7 @@ def checked(project: Project) -> ReleasePolicy:
     return policy
 
 
-def _asking(policy: ReleasePolicy) -> ReleasePolicy:
+def _with_approval(policy: ReleasePolicy) -> ReleasePolicy:
     """The policy with an approval: as it declares one, else by anybody who may give it."""
     if policy.approval is not None:
         return policy
@@ -190,7 +192,7 @@ def candidate_version(project: Project, uri: str) -> ModelVersion:
         raise NotFoundError(
             f"no version of {project.name} has the alias candidate",
             subject=project.name,
-            hint="`cumulant train` gives it to the new version" + _or_name_one(project),
+            hint="`cumulant train` gives it to the new version" + _newest_version_hint(project),
         ) from None
     if version.name != project.name:
         raise UsageError(
@@ -198,7 +200,7 @@ def candidate_version(project: Project, uri: str) -> ModelVersion:
             subject=version.name,
             hint="release it from its own project, or with --champion-url and --candidate-url",
         )
-    if not uri and refused(version):
+    if not uri and is_refused(version):
         raise RefusedError(
             f"the gate refused version {version.version} of {version.name}, which has the alias candidate",
             subject=f"{version.name}/{version.version}",
@@ -207,24 +209,24 @@ def candidate_version(project: Project, uri: str) -> ModelVersion:
     return version
 
 
-def _or_name_one(project: Project) -> str:
+def _newest_version_hint(project: Project) -> str:
     """The newest version that is not the champion, in words; empty where there is none."""
     try:
         versions = project.registry().versions(project.name)
     except NotFoundError:  # the model has no version yet
         return ""
-    newest = next((one for one in versions if CHAMPION not in one.aliases), None)
+    newest = next((version for version in versions if CHAMPION not in version.aliases), None)
     return "" if newest is None else f"; or name one: {newest.name}/{newest.version}"
 
 
-def author_of(project: Project, version: ModelVersion) -> str:
+def find_author(project: Project, version: ModelVersion) -> str:
     """Whoever started the training of a version; empty where that is not known."""
     record = find_record(project, version)
     row = None if record is None else project.journal().get(RUN, record.run)
     return "" if row is None else str(row.value.get("principal", ""))
 
 
-def _waiting(
+def _queue_candidate(
     project: Project,
     version: ModelVersion,
     policy: ReleasePolicy,
@@ -234,10 +236,10 @@ def _waiting(
     supersede: bool,
 ) -> str | None:
     """The release that the new candidate waits for, noted in the journal; None where it need not wait."""
-    found = store.read(project.journal(), project.name)
-    if found is None or found[0].over or (policy.newer == "supersedes" and supersede):
+    stored = store.read(project.journal(), project.name)
+    if stored is None or stored[0].over or (policy.newer == "supersedes" and supersede):
         return None
-    running = found[0]
+    running = stored[0]
     # Its number: the alias may be another one's by then.
     uri = f"{version.name}/{version.version}"
     note = {"uri": uri, "principal": msgspec.to_builtins(principal), "approval": approval}
@@ -250,7 +252,7 @@ def _waiting(
 def _arms(
     project: Project, version: ModelVersion, principal: Principal, progress: Progress, at: datetime
 ) -> tuple[Arm, Arm]:
-    claim(project, progress)
+    claim_folder(project, progress)
     champion = _champion(project)
     progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
@@ -261,7 +263,9 @@ def _arms(
 
 def _with_arms(book: Book, champion: str, candidate: str, until: datetime) -> Book:
     """The candidate before may have requests until this one's release begins: its server stays up."""
-    versions = book.versions if book.candidate in (None, candidate) else warm(book, str(book.candidate), until)
+    versions = (
+        book.versions if book.candidate in (None, candidate) else with_warm_version(book, str(book.candidate), until)
+    )
     return msgspec.structs.replace(book, champion=champion, candidate=candidate, versions=versions)
 
 
@@ -276,12 +280,12 @@ def _champion(project: Project) -> str:
     return book.champion
 
 
-def _unbook(project: Project, version: str) -> None:
+def _remove_candidate(project: Project, version: str) -> None:
     """Take the candidate out of the book again, unless a release of it is under way after all."""
-    found = store.read(project.journal(), project.name)
-    if found is not None and not found[0].over and found[0].candidate.version == version:
+    stored = store.read(project.journal(), project.name)
+    if stored is not None and not stored[0].over and stored[0].candidate.version == version:
         return
-    before = None if found is None or found[0].over else found[0].candidate.version
+    before = None if stored is None or stored[0].over else stored[0].candidate.version
     change_book(
         project.state,
         project.name,
@@ -297,9 +301,9 @@ def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, u
 
     for arm in arms:
         url = arm.endpoints[0]
-        if becomes_ready(url, until, waiting, authority=arm.authority):
+        if wait_until_ready(url, until, waiting, authority=arm.authority):
             continue
-        if why := distrusted(url, seconds=_GREETING_SECONDS, authority=arm.authority):
+        if why := find_certificate_fault(url, seconds=_GREETING_SECONDS, authority=arm.authority):
             raise EngineUnavailableError(
                 f"the certificate of the {arm.name}'s server at {url} cannot be verified: {why}",
                 subject=arm.version,
@@ -326,7 +330,7 @@ def _begin(project: Project, release: Release, principal: Principal) -> Release:
                 version = store.write(transaction, old, over, expect=version)
                 release = msgspec.structs.replace(release, revision=max(release.revision, over.revision))
             if "told" not in over.settled:  # nobody looks after it once the row is another's
-                hand_over(transaction, project.receivers(), over, release.begun)
+                queue_message(transaction, project.receivers(), over, release.begun)
         store.write(transaction, None, release, expect=version)
         _forget_waiting(transaction, release.model)
     if old is not None and not old.over:
@@ -339,18 +343,22 @@ def _keep_superseded(project: Project, old: Release, release: Release) -> None:
     version, until = old.candidate.version, release.begun + old.policy.keep_warm
 
     def change(book: Book) -> Book:
-        return book if book.candidate == version else msgspec.structs.replace(book, versions=warm(book, version, until))
+        return (
+            book
+            if book.candidate == version
+            else msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
+        )
 
     change_book(project.state, project.name, change)
 
 
-def _check_not_on_its_way(found: tuple[Release, int] | None, version: str) -> None:
+def _check_not_under_way(stored: tuple[Release, int] | None, version: str) -> None:
     """Begun again, a release would lose all that it has shown, and its requests would go back to the champion."""
-    if found is None or found[0].over or found[0].candidate.version != version:
+    if stored is None or stored[0].over or stored[0].candidate.version != version:
         return
     raise LeaseHeldError(
-        f"version {version} of {found[0].model} is on its way already, in the release {found[0].id}",
-        subject=found[0].id,
+        f"version {version} of {stored[0].model} is on its way already, in the release {stored[0].id}",
+        subject=stored[0].id,
         hint="`cumulant release watch` follows it; to begin again, `cumulant release abort --reason TEXT` first",
     )
 
@@ -369,7 +377,9 @@ def _forget_waiting(transaction: Transaction, model: str) -> None:
     transaction.delete(store.WAITING, model)
 
 
-def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_release) -> Begun | None:
+def start_waiting_release(
+    project: Project, *, begin: Callable[..., ReleaseStart] = start_release
+) -> ReleaseStart | None:
     """Begin the release that waits, if one does and nothing is under way. The controller asks this when one ends.
 
     One that can never begin, such as of a version that became the champion meanwhile, waits no longer.
@@ -380,8 +390,8 @@ def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_relea
     from cumulant.ports.access import Principal
 
     row = project.journal().get(store.WAITING, project.name)
-    found = store.read(project.journal(), project.name)
-    if row is None or (found is not None and not found[0].over):
+    stored = store.read(project.journal(), project.name)
+    if row is None or (stored is not None and not stored[0].over):
         return None
     try:
         return begin(
@@ -391,11 +401,11 @@ def begin_waiting(project: Project, *, begin: Callable[..., Begun] = start_relea
     except RetryableError:
         raise
     except CumulantError:
-        _give_up(project, row)
+        _delete_waiting(project, row)
         raise
 
 
-def _give_up(project: Project, row: Row) -> None:
+def _delete_waiting(project: Project, row: Row) -> None:
     with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
         present = transaction.get(store.WAITING, row.key)
         if present is not None and present.version == row.version:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _HALF = 0.5
 
 
-def decided(scores: Floats, servable: Servable) -> pl.DataFrame:
+def decision_columns(scores: Floats, servable: Servable) -> pl.DataFrame:
     """`prediction`, `probability` and, of several classes, `probabilities`."""
     import polars as pl
 
@@ -44,20 +44,20 @@ def _multiclass(scores: Floats, servable: Servable, named: pl.Series) -> pl.Data
     )
 
 
-def told(reasons: Sequence[tuple[Reason, ...]], *, coded: bool) -> pl.Series:
+def reasons_column(reasons: Sequence[tuple[Reason, ...]], *, coded: bool) -> pl.Series:
     """A list a row of what the server's answers hold; with `coded`, also the texts of those features that have one."""
     import numpy as np
     import polars as pl
     import pyarrow as pa
 
-    flat = [one for row in reasons for one in row]
+    flat = [reason for row in reasons for reason in row]
     fields = {
-        "feature": pa.array([one.feature for one in flat], pa.string()),
-        "contribution": pa.array([one.contribution for one in flat], pa.float64()),
-        "direction": pa.array([one.direction for one in flat], pa.string()),
+        "feature": pa.array([reason.feature for reason in flat], pa.string()),
+        "contribution": pa.array([reason.contribution for reason in flat], pa.float64()),
+        "direction": pa.array([reason.direction for reason in flat], pa.string()),
     }
     if coded:
-        fields["code"] = pa.array([one.code or None for one in flat], pa.string())
+        fields["code"] = pa.array([reason.code or None for reason in flat], pa.string())
     ends = np.cumsum([0, *map(len, reasons)], dtype=np.int64)
     structs = pa.StructArray.from_arrays(list(fields.values()), names=list(fields))
     return pl.Series("reasons", pa.LargeListArray.from_arrays(pa.array(ends), structs))

@@ -32,7 +32,7 @@ _FAULTS = b"cumulant.faults"
 NO_FAULTS: Mapping[Fault, int] = MappingProxyType({})
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerManifest(msgspec.Struct, frozen=True, kw_only=True):
     """What the parts were made of. Where any of it is another, they are of no use."""
 
     inputs: tuple[FileInfo, ...]
@@ -51,7 +51,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return "the size of parts" if part_rows not in (None, self.part_rows) else None
 
 
-class Parts:
+class AnswerParts:
     """The folder of one output. Every part is written aside and renamed, so that one that is there is whole.
 
     Raises:
@@ -65,10 +65,10 @@ class Parts:
         self.folder = output.with_name(f"{output.name}.parts")
         with writing(self.folder):
             self.folder.mkdir(exist_ok=True)
-        strange = [one.name for one in self.folder.iterdir() if not _own(one)]
+        strange = [path.name for path in self.folder.iterdir() if not _own(path)]
         if strange:
-            said = f"{self.folder} holds {strange[0]}, which is no part of an answer"
-            raise UsageError(said, subject=str(self.folder), hint="move the folder away, or choose another output")
+            message = f"{self.folder} holds {strange[0]}, which is no part of an answer"
+            raise UsageError(message, subject=str(self.folder), hint="move the folder away, or choose another output")
         self._lock = self._locked()
 
     def _locked(self) -> int:
@@ -99,14 +99,14 @@ class Parts:
                 path.unlink(missing_ok=True)
             self.folder.rmdir()
 
-    def manifest(self) -> Manifest | None:
+    def manifest(self) -> AnswerManifest | None:
         """What the parts that are there were made of; None where that cannot be told."""
         try:
-            return msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=Manifest)
+            return msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=AnswerManifest)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
-    def begin(self, manifest: Manifest) -> None:
+    def begin(self, manifest: AnswerManifest) -> None:
         """Forget every part and begin again. Raises StorageError."""
         with writing(self.folder):
             (self.folder / MANIFEST).unlink(missing_ok=True)
@@ -119,13 +119,13 @@ class Parts:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        found: list[int] = []
-        while (path := self.folder / _name(file, len(found))).exists():
+        counts: list[int] = []
+        while (path := self.folder / _name(file, len(counts))).exists():
             try:
-                found.append(pq.read_metadata(path).num_rows)
+                counts.append(pq.read_metadata(path).num_rows)
             except (pa.ArrowException, OSError):
                 break
-        return found
+        return counts
 
     def write(self, file: int, number: int, rows: pl.DataFrame, faults: Mapping[Fault, int] = NO_FAULTS) -> None:
         """Write one part, with the rows of it that failed checks.
@@ -146,12 +146,12 @@ class Parts:
         """Rows by the check that they fail, of all parts, also of those that an earlier process wrote."""
         import pyarrow.parquet as pq
 
-        found: Counter[Fault] = Counter()
+        counts: Counter[Fault] = Counter()
         for path in self.paths():
             written = (pq.read_schema(path).metadata or {}).get(_FAULTS)
             if written is not None:
-                found.update(dict(msgspec.json.decode(written, type=list[tuple[tuple[str, str], int]])))
-        return found
+                counts.update(dict(msgspec.json.decode(written, type=list[tuple[tuple[str, str], int]])))
+        return counts
 
     def paths(self) -> list[Path]:
         """All parts, in the order of the rows."""

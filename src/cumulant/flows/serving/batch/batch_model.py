@@ -1,4 +1,4 @@
-"""The model that answers: a registered version with its project's history, or a servable's folder alone."""
+"""The model of a batch: a registered version with its project's history, or a servable's folder alone."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.serving.batch.piece_scoring import Prepared, Work
+from cumulant.flows.serving.batch.piece_scoring import BatchWork, PreparedPiece
 from cumulant.flows.serving.batch.row_scoring import Explained, RowWork
 from cumulant.flows.serving.batch.tensor_scoring import GraphWork
 from cumulant.packaging.batching import measure_batching
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
 _UNTRIED = ("not tried", "one row cannot be tried", "it could not be tried")
 
 
-class Model(NamedTuple):
+class BatchModel(NamedTuple):
     """A model ready for files."""
 
-    work: Work
+    work: BatchWork
     #: all that its answers depend on
     identity: dict[str, Any]
     reading: SourceSpec
@@ -55,29 +55,29 @@ class Model(NamedTuple):
     #: rows of the history that windows and lookups see, held in memory and gone through for each part
     history: int = 0
 
-    def together(self, sample: Prepared) -> bool:
+    def together(self, sample: PreparedPiece) -> bool:
         """Whether rows may be scored together: no bit of an answer depends on the rows beside it."""
         if isinstance(self.described, Servable):
             return True
         if any(spec.shape[:1] != (-1,) for spec in self.described.inputs):
             return False
-        found = self.described.batching
-        if not found.exact and found.reason.startswith(_UNTRIED):
-            found = measure_batching(self.engine, sample.feeds)
-        return found.exact
+        batching = self.described.batching
+        if not batching.exact and batching.reason.startswith(_UNTRIED):
+            batching = measure_batching(self.engine, sample.feeds)
+        return batching.exact
 
 
-def files() -> Files:
+def all_files() -> Files:
     """Whatever a path or URL can name."""
     drivers = Drivers.installed()
     return RoutedFiles(Path.cwd(), lambda url: drivers.client(url, "files"))
 
 
-def in_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -> Model:
+def load_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -> BatchModel:
     """The servable in `folder`; `reasons`: how many each answer gets.
 
     Raises:
-        NotFoundError, IntegrityError: as `packaging.load_description`.
+        NotFoundError, IntegrityError: as `load_description`.
         UsageError: its features need a project's history.
         RequestError: it gives no reasons, or not so many.
     """
@@ -96,7 +96,7 @@ def in_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -> 
 
 
 @contextmanager
-def registered(
+def open_registered(
     project: Project,
     uri: str,
     *,
@@ -105,7 +105,7 @@ def registered(
     as_of: datetime | None,
     progress: Progress,
     reasons: int | None = None,
-) -> Iterator[Model]:
+) -> Iterator[BatchModel]:
     """A version of the project's registry, within a run of the flow `predict`; `reasons`: how many each answer gets.
 
     Raises:
@@ -136,23 +136,23 @@ class _History(NamedTuple):
 
 
 def _history(context: Context, plan: FeaturePlan, as_of: datetime | None) -> _History:
-    looked = {one.source for spec in plan.features if (one := spec.window or spec.lookup) is not None}
+    looked = {source.source for spec in plan.features if (source := spec.window or spec.lookup) is not None}
     if not looked:
         return _History({}, {})
     snapshots, _ = snapshots_of(context, plan.sources)
     used = used_sources(plan, snapshots)
     needed = {name: identity for name, identity in used.items() if name in looked or name != plan.entity}
-    found = scans(context.project, snapshots, needed, as_of=as_of)
-    history = {name: _columns(scan, plan, name) for name, scan in found.items()}
-    told = ", ".join(f"{frame.height:,} rows of {name}" for name, frame in history.items())
-    context.progress(f"windows and lookups see {told}, held in memory")
+    scanned = scans(context.project, snapshots, needed, as_of=as_of)
+    history = {name: _columns(scan, plan, name) for name, scan in scanned.items()}
+    text = ", ".join(f"{frame.height:,} rows of {name}" for name, frame in history.items())
+    context.progress(f"windows and lookups see {text}, held in memory")
     return _History(used, history, as_of)
 
 
 def _columns(scan: pl.LazyFrame, plan: FeaturePlan, name: str) -> pl.DataFrame:
     wanted = {field.name for field in plan.sources[name].fields}
     wanted |= {"__row", "__from", "__until"}
-    return scan.select(one for one in scan.collect_schema().names() if one in wanted).collect()
+    return scan.select(column for column in scan.collect_schema().names() if column in wanted).collect()
 
 
 def _rows(
@@ -163,11 +163,11 @@ def _rows(
     reasons: int | None = None,
     *,
     refuse_invalid: bool = False,
-) -> Model:
+) -> BatchModel:
     from cumulant.data.files.prediction_rows import prediction_spec
 
     scorer = Scorer(folder)
-    explained = _explained(scorer, reasons)
+    explained = _build_explained(scorer, reasons)
     plan = scorer.servable.plan
     identity = {
         **_identity(scorer.servable, keep),
@@ -183,7 +183,7 @@ def _rows(
 
         return features_compute(plan, history.frames, rows=rows)
 
-    return Model(
+    return BatchModel(
         work=RowWork(scorer, declared, compute, keep, explained, refuse_invalid=refuse_invalid),
         identity=identity,
         reading=prediction_spec(declared, plan.request, ""),
@@ -193,15 +193,15 @@ def _rows(
     )
 
 
-def _explained(scorer: Scorer, asked: int | None) -> Explained | None:
+def _build_explained(scorer: Scorer, count: int | None) -> Explained | None:
     from cumulant.serving.protocol.reasons import Reasoning, read_reasons
 
-    reasoning = None if asked is None or scorer.servable.reasons is None else Reasoning(scorer)
-    wanted = None if asked is None else read_reasons(reasoning, asked)
+    reasoning = None if count is None or scorer.servable.reasons is None else Reasoning(scorer)
+    wanted = None if count is None else read_reasons(reasoning, count)
     return None if wanted is None or reasoning is None else Explained(reasoning, wanted.count)
 
 
-def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons: int | None) -> Model:
+def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons: int | None) -> BatchModel:
     from cumulant.data.spec import SourceSpec
 
     if reasons is not None:
@@ -213,7 +213,7 @@ def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons:
         raise UsageError(f"{described.name} keeps state between requests, and the rows of a file are none",
                          subject=described.name, hint=hint)  # fmt: skip
     engine = packaging_Engine(folder / described.model)
-    return Model(
+    return BatchModel(
         work=GraphWork(engine, described, keep),
         identity=_identity(described, keep),
         reading=SourceSpec(),

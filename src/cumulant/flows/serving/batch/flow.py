@@ -1,4 +1,4 @@
-"""The flow: read, prepare, score and write, each in a thread of its own, and one file at the end."""
+"""The flow of batch prediction: read, prepare, score and write in a thread each, and one file at the end."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import msgspec
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.serving.batch.answer_parts import Manifest, Parts
-from cumulant.flows.serving.batch.batch_model import Model, files
+from cumulant.flows.serving.batch.answer_parts import AnswerManifest, AnswerParts
+from cumulant.flows.serving.batch.batch_model import BatchModel, all_files
 from cumulant.flows.serving.batch.output_file import writer
-from cumulant.flows.serving.batch.parallel_engine import Lanes, best_size, cores, part_rows
-from cumulant.flows.serving.batch.piece_scoring import Prepared, answer
-from cumulant.flows.serving.batch.prefetch import ahead
+from cumulant.flows.serving.batch.parallel_engine import Lanes, available_cores, find_best_size, part_rows
+from cumulant.flows.serving.batch.piece_scoring import PreparedPiece, answer_piece
+from cumulant.flows.serving.batch.prefetch import prefetch
 
 if TYPE_CHECKING:
     import polars as pl
@@ -75,7 +75,7 @@ class _Place(NamedTuple):
     share: float
 
 
-def predict_file(model: Model, request: BatchRequest, *, progress: Progress = silent) -> Summary:
+def predict_file(model: BatchModel, request: BatchRequest, *, progress: Progress = silent) -> Summary:
     """Answer every row, in order. Killed and called again, it goes on after the last finished part.
 
     Raises:
@@ -86,11 +86,11 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
     """
     begun = time.perf_counter()
     inputs = _inputs(model, request, progress)
-    threads = request.threads or cores()
+    threads = request.threads or available_cores()
     with ExitStack() as stack:
-        parts = stack.enter_context(Parts(request.output))
+        parts = stack.enter_context(AnswerParts(request.output))
         stack.enter_context(_naming_all_unreadable(model, inputs))
-        manifest, done = _begun(model, request, inputs, parts, progress)
+        manifest, done = _resume_or_begin(model, request, inputs, parts, progress)
         reused = sum(map(sum, done))
         lanes = Lanes(threads, manifest.slice_rows)
         stack.callback(lanes.close)
@@ -101,7 +101,7 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
             fresh += rows
             progress(f"{fresh + reused:,} rows", share)
         if not parts.paths():
-            parts.write(0, 0, _of_nothing(model, inputs[0], lanes))
+            parts.write(0, 0, _empty_answer(model, inputs[0], lanes))
         count = len(parts.paths())
         warnings = model.work.warnings(parts.faults(), reused + fresh)
         progress("joining the parts into one file")
@@ -121,19 +121,19 @@ def predict_file(model: Model, request: BatchRequest, *, progress: Progress = si
     )
 
 
-def _inputs(model: Model, request: BatchRequest, progress: Progress) -> list[_Input]:
+def _inputs(model: BatchModel, request: BatchRequest, progress: Progress) -> list[_Input]:
     from cumulant.data.files.file_checks import skipped_warnings
     from cumulant.data.files.listed_file import listed_files
     from cumulant.data.files.listing import list_files
 
     spec = msgspec.structs.replace(model.reading, path=request.input)
-    place = files()
+    place = all_files()
     listing = list_files(spec, source=Path(request.input).name, root=Path.cwd(), files=place)
     for warning in skipped_warnings(listing, Path.cwd()):
         progress(f"warning: {warning}")
-    found = listing.files
-    _refuse_inside(request, found)
-    total, before, inputs = sum(info.bytes for info in found) or 1, 0, []
+    infos = listing.files
+    _refuse_output_in_input(request, infos)
+    total, before, inputs = sum(info.bytes for info in infos) or 1, 0, []
     for file in listed_files(listing, spec, root=Path.cwd(), files=place):
         inputs.append(_Input(file, file.fetch(), before / total, file.info.bytes / total))
         before += file.info.bytes
@@ -141,130 +141,130 @@ def _inputs(model: Model, request: BatchRequest, progress: Progress) -> list[_In
 
 
 @contextmanager
-def _naming_all_unreadable(model: Model, inputs: list[_Input]) -> Iterator[None]:
+def _naming_all_unreadable(model: BatchModel, inputs: list[_Input]) -> Iterator[None]:
     """Where one file cannot be read, the others that cannot are named with it."""
     try:
         yield
     except DataError as error:
         from cumulant.data.files.unreadable_files import join_errors
 
-        named = {one.file.url for one in inputs}
+        named = {source.file.url for source in inputs}
         if error.subject not in named:
             raise
-        others = [one for one in inputs if one.file.url != error.subject]
-        more = [fault for one in others if (fault := _fault(model, one)) is not None]
+        others = [source for source in inputs if source.file.url != error.subject]
+        more = [fault for source in others if (fault := _fault(model, source)) is not None]
         raise join_errors([error, *more], len(inputs)) from error
 
 
-def _fault(model: Model, one: _Input) -> DataError | None:
+def _fault(model: BatchModel, source: _Input) -> DataError | None:
     """Why not even the head of a file can be read."""
     try:
-        _stream(model, one, _SAMPLE)
+        _stream(model, source, _SAMPLE)
     except DataError as error:
         return error
     return None
 
 
-def _refuse_inside(request: BatchRequest, found: list[FileInfo]) -> None:
+def _refuse_output_in_input(request: BatchRequest, infos: list[FileInfo]) -> None:
     """The output must not be read as input, by this run or the next."""
     output = request.output.resolve()
     inside = Path(request.input).is_dir() and output.is_relative_to(Path(request.input).resolve())
-    if inside or any(Path(info.url.removeprefix("file://")).resolve() == output for info in found):
-        said = f"{request.output} is among the rows to answer"
-        raise UsageError(said, subject=str(request.output), hint="write the answers to another place")
+    if inside or any(Path(info.url.removeprefix("file://")).resolve() == output for info in infos):
+        message = f"{request.output} is among the rows to answer"
+        raise UsageError(message, subject=str(request.output), hint="write the answers to another place")
 
 
-def _begun(
-    model: Model, request: BatchRequest, inputs: list[_Input], parts: Parts, progress: Progress
-) -> tuple[Manifest, list[list[int]]]:
+def _resume_or_begin(
+    model: BatchModel, request: BatchRequest, inputs: list[_Input], parts: AnswerParts, progress: Progress
+) -> tuple[AnswerManifest, list[list[int]]]:
     """The manifest to go by, and the rows of the parts of each file that are done."""
-    infos = tuple(one.file.info for one in inputs)
-    found = parts.manifest()
-    if found is not None:
-        changed = found.change(infos, model.identity, request.part_rows)
+    infos = tuple(source.file.info for source in inputs)
+    stored = parts.manifest()
+    if stored is not None:
+        changed = stored.change(infos, model.identity, request.part_rows)
         if changed is None:
             done = [parts.done(number) for number in range(len(inputs))]
-            for one in inputs:  # what is asked to be kept is found in the columns
-                model.work.columns(_stream(model, one, found.part_rows).head)
+            for source in inputs:  # what is asked to be kept is found in the columns
+                model.work.columns(_stream(model, source, stored.part_rows).head)
             progress(f"going on after {sum(map(len, done)):,} parts with {sum(map(sum, done)):,} rows")
-            return found, done
+            return stored, done
         progress(f"starting over: {changed} changed since {parts.folder.name} was written")
     head = _stream(model, inputs[0], _SAMPLE).head
     model.work.columns(head)
-    for said in model.work.remarks(head):
-        progress(said)
+    for remark in model.work.remarks(head):
+        progress(remark)
     size, rows = _sizes(model, inputs, request)
-    manifest = Manifest(inputs=infos, model=model.identity, part_rows=request.part_rows or rows, slice_rows=size)
+    manifest = AnswerManifest(inputs=infos, model=model.identity, part_rows=request.part_rows or rows, slice_rows=size)
     parts.begin(manifest)
     return manifest, [[] for _ in inputs]
 
 
-def _sizes(model: Model, inputs: list[_Input], request: BatchRequest) -> tuple[int, int]:
+def _sizes(model: BatchModel, inputs: list[_Input], request: BatchRequest) -> tuple[int, int]:
     """Rows that a thread scores at once, and rows of a part: measured on the first rows of the input."""
-    for one in inputs:
-        stream = _stream(model, one, min(_SAMPLE, request.part_rows or _SAMPLE))
+    for source in inputs:
+        stream = _stream(model, source, min(_SAMPLE, request.part_rows or _SAMPLE))
         columns = model.work.columns(stream.head)
         piece = next(iter(stream.pieces(columns)), None)
         if piece is None or not piece.rows.height:
             continue
-        return _measured(model, model.work.prepare(piece), request.threads or cores())
+        return _measure_sizes(model, model.work.prepare(piece), request.threads or available_cores())
     return _SAMPLE, _MOST_ROWS
 
 
-def _measured(model: Model, sample: Prepared, threads: int) -> tuple[int, int]:
+def _measure_sizes(model: BatchModel, sample: PreparedPiece, threads: int) -> tuple[int, int]:
     if not model.together(sample):
-        _, speed = best_size(lambda _: model.work.score(sample, slice(0, 1)), 1)
+        _, speed = find_best_size(lambda _: model.work.score(sample, slice(0, 1)), 1)
         return 1, part_rows(1, speed, threads)
-    size, speed = best_size(lambda rows: model.work.score(sample, rows), sample.rows)
+    size, speed = find_best_size(lambda rows: model.work.score(sample, rows), sample.rows)
     return size, _MOST_ROWS if model.history else part_rows(size, speed, threads)
 
 
-def _stream(model: Model, one: _Input, rows: int) -> FileStream:
+def _stream(model: BatchModel, source: _Input, rows: int) -> FileStream:
     from cumulant.data.files.streaming import FileStream as data_Stream
 
-    return data_Stream(one.path, one.file.url, model.reading, rows=rows, partition=one.file.partition)
+    return data_Stream(source.path, source.file.url, model.reading, rows=rows, partition=source.file.partition)
 
 
 class _Job(NamedTuple):
     """What is to be scored. `done` are the rows of the finished parts of each input."""
 
-    model: Model
+    model: BatchModel
     inputs: list[_Input]
-    manifest: Manifest
+    manifest: AnswerManifest
     done: list[list[int]]
 
-    def scored(self, parts: Parts, lanes: Lanes) -> Iterator[tuple[int, float]]:
+    def scored(self, parts: AnswerParts, lanes: Lanes) -> Iterator[tuple[int, float]]:
         """Score what is not done, and write the parts: the rows of each, and the share of all that is read."""
         with (
-            ahead(self._pieces()) as read,
-            ahead(self._prepared(read)) as ready,
-            ahead(self._answered(ready, lanes)) as answers,
+            prefetch(self._pieces()) as read,
+            prefetch(self._prepared(read)) as ready,
+            prefetch(self._answered(ready, lanes)) as answers,
         ):
             for place, frame, faults in answers:
                 parts.write(place.file, place.number, frame, faults)
                 yield frame.height, place.share
 
     def _pieces(self) -> Iterator[tuple[_Place, Piece]]:
-        for number, (one, finished) in enumerate(zip(self.inputs, self.done, strict=True)):
-            stream = _stream(self.model, one, self.manifest.part_rows)
+        for number, (source, finished) in enumerate(zip(self.inputs, self.done, strict=True)):
+            stream = _stream(self.model, source, self.manifest.part_rows)
             columns = self.model.work.columns(stream.head)
             for at, piece in enumerate(stream.pieces(columns, done=finished), len(finished)):
                 if piece.rows.height:
-                    yield _Place(number, at, one.before + one.share * piece.share), piece
+                    yield _Place(number, at, source.before + source.share * piece.share), piece
 
-    def _prepared(self, pieces: Iterator[tuple[_Place, Piece]]) -> Iterator[tuple[_Place, Prepared]]:
+    def _prepared(self, pieces: Iterator[tuple[_Place, Piece]]) -> Iterator[tuple[_Place, PreparedPiece]]:
         return ((place, self.model.work.prepare(piece)) for place, piece in pieces)
 
     def _answered(
-        self, pieces: Iterator[tuple[_Place, Prepared]], lanes: Lanes
+        self, pieces: Iterator[tuple[_Place, PreparedPiece]], lanes: Lanes
     ) -> Iterator[tuple[_Place, pl.DataFrame, Mapping[Fault, int]]]:
-        return ((place, answer(self.model.work, piece, lanes), piece.faults) for place, piece in pieces)
+        return ((place, answer_piece(self.model.work, piece, lanes), piece.faults) for place, piece in pieces)
 
 
-def _of_nothing(model: Model, one: _Input, lanes: Lanes) -> pl.DataFrame:
+def _empty_answer(model: BatchModel, source: _Input, lanes: Lanes) -> pl.DataFrame:
     """The columns of an answer to no rows."""
     from cumulant.data.files.streaming import Piece
 
-    head = _stream(model, one, 1).head.clear()
+    head = _stream(model, source, 1).head.clear()
     columns = model.work.columns(head)
-    return answer(model.work, model.work.prepare(Piece(head.select(columns), 0, 1.0)), lanes)
+    return answer_piece(model.work, model.work.prepare(Piece(head.select(columns), 0, 1.0)), lanes)

@@ -1,4 +1,4 @@
-"""One file from the parts of an answer, in bounded memory."""
+"""The output file of a batch, joined from its parts in bounded memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:
 
     out: pq.ParquetWriter | None = None
     try:
-        for rows in _gathered(_tables(parts)):
+        for rows in _join_small_tables(_tables(parts)):
             table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
             out = out or pq.ParquetWriter(stream, table.schema, compression="zstd")
             out.write_table(table, row_group_size=max(1, table.num_rows))
@@ -43,18 +43,18 @@ def _parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:
             out.close()
 
 
-def _gathered(tables: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _join_small_tables(tables: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     """Small tables together, so that row groups are not tiny."""
     import polars as pl
 
-    held: list[pl.DataFrame] = []
+    waiting: list[pl.DataFrame] = []
     for table in tables:
-        held.append(table)
-        if sum(one.height for one in held) >= _GROUP:
-            yield pl.concat(held)
-            held = []
-    if held:
-        yield pl.concat(held)
+        waiting.append(table)
+        if sum(part.height for part in waiting) >= _GROUP:
+            yield pl.concat(waiting)
+            waiting = []
+    if waiting:
+        yield pl.concat(waiting)
 
 
 def _csv(parts: Sequence[Path], stream: IO[bytes]) -> None:

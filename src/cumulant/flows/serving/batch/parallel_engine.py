@@ -1,4 +1,4 @@
-"""One engine on all cores: slices of a piece side by side, each in one thread.
+"""One engine on all cores: slices of a piece in parallel, each in one thread.
 
 A run with several threads of its own adds up in another order, and so answers otherwise in the last bit than a server
 does; it is slower too (two threads, 300 trees: 0.8 of the speed).
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-Found = TypeVar("Found")
+Scored = TypeVar("Scored")
 _SIZES = (16, 64, 256, 1024, 4096)
 #: seconds that may go into finding the best size, and in which a part should be scored
 _PATIENCE, _PART_SECONDS = 1.0, 1.0
@@ -21,7 +21,7 @@ _MOST_ROWS = 1 << 17
 _GAIN = 1.02
 
 
-def cores() -> int:
+def available_cores() -> int:
     """The processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -35,7 +35,7 @@ class Lanes:
         self.threads, self.size = threads, size
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="score")
 
-    def each(self, score: Callable[[slice], Found], rows: int) -> list[Found]:
+    def each(self, score: Callable[[slice], Scored], rows: int) -> list[Scored]:
         """`score` of every slice of so many rows, in order; of no rows, of one empty slice."""
         starts = range(0, max(rows, 1), self.size)
         return list(self._pool.map(score, [slice(at, min(rows, at + self.size)) for at in starts]))
@@ -44,20 +44,20 @@ class Lanes:
         self._pool.shutdown(cancel_futures=True)
 
 
-def best_size(score: Callable[[slice], object], rows: int) -> tuple[int, float]:
+def find_best_size(score: Callable[[slice], object], rows: int) -> tuple[int, float]:
     """The number of rows a run at which one thread scores most a second, and how many it then scores.
 
     `score` can be given any slice of `rows` rows, at least one.
     """
     score(slice(0, min(rows, _SIZES[0])))  # the first run makes room for what the graph needs
-    found, begun = (1, 0.0), time.perf_counter()
+    best, begun = (1, 0.0), time.perf_counter()
     for size in (size for size in _SIZES if size <= max(rows, _SIZES[0])):
         speed = _speed(score, size, rows)
-        if speed > found[1] * _GAIN:
-            found = (size, speed)
+        if speed > best[1] * _GAIN:
+            best = (size, speed)
         if time.perf_counter() - begun > _PATIENCE:
             break
-    return found
+    return best
 
 
 def _speed(score: Callable[[slice], object], size: int, rows: int) -> float:

@@ -1,4 +1,4 @@
-"""What a model does with a piece of a file."""
+"""Scoring of one piece of a file: the protocol of a model, and the answers with the columns passed through."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
     from cumulant.serving.protocol.request_rules import Fault
 
 
-class Prepared(NamedTuple):
+class PreparedPiece(NamedTuple):
     """A piece ready for the engine, with the columns that go through to the answers."""
 
-    kept: pl.DataFrame
+    passthrough: pl.DataFrame
     feeds: dict[str, Any]
     rows: int
     #: rows by the check that they fail, of a model that checks rows
     faults: Mapping[Fault, int] = NO_FAULTS
 
 
-class Work(Protocol):
-    """One model. `kept` are the columns that go before the answers."""
+class BatchWork(Protocol):
+    """One model. `passthrough` are the columns that go before the answers."""
 
-    kept: Sequence[str]
+    passthrough: Sequence[str]
 
     def columns(self, head: pl.DataFrame) -> list[str]:
         """The columns to read of a file that has those of `head`. Raises RequestError where it lacks one."""
@@ -39,7 +39,7 @@ class Work(Protocol):
         """What a person should know of columns that are absent or not read."""
         ...
 
-    def prepare(self, piece: Piece) -> Prepared:
+    def prepare(self, piece: Piece) -> PreparedPiece:
         """Raises RequestError for a value that the model cannot take; names the column and row."""
         ...
 
@@ -47,27 +47,27 @@ class Work(Protocol):
         """What a person should know of rows that failed checks, out of so many rows."""
         ...
 
-    def score(self, prepared: Prepared, rows: slice) -> Any:
+    def score(self, prepared: PreparedPiece, rows: slice) -> Any:
         """What the engine says of some of the rows, in one thread."""
         ...
 
-    def answers(self, prepared: Prepared, scored: Sequence[Any]) -> pl.DataFrame:
+    def answers(self, prepared: PreparedPiece, scored: Sequence[Any]) -> pl.DataFrame:
         """A column for each answer, from what was scored in slices."""
         ...
 
 
-def answer(work: Work, prepared: Prepared, lanes: Lanes) -> pl.DataFrame:
+def answer_piece(work: BatchWork, prepared: PreparedPiece, lanes: Lanes) -> pl.DataFrame:
     """The kept columns and the answers, one row a row."""
     import polars as pl
 
     scored = lanes.each(lambda rows: work.score(prepared, rows), prepared.rows)
-    found = work.answers(prepared, scored)
-    clash = next((name for name in prepared.kept.columns if name in found.columns), None)
+    answers = work.answers(prepared, scored)
+    clash = next((name for name in prepared.passthrough.columns if name in answers.columns), None)
     if clash is not None:
         raise RequestError(
             f'the column "{clash}" cannot be kept: an answer has that name', subject=clash, hint="rename the column"
         )
-    return pl.concat([prepared.kept, found], how="horizontal")
+    return pl.concat([prepared.passthrough, answers], how="horizontal")
 
 
 def refuse_lacking(wanted: Sequence[str], have: Sequence[str], *, hint: str) -> None:

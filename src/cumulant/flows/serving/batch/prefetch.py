@@ -1,4 +1,4 @@
-"""A step of a pipeline in a thread of its own, a few items ahead of whoever takes them."""
+"""Prefetching: a step of a pipeline in a thread of its own, a few items ahead of its consumer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Failed:
 
 
 @contextmanager
-def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Iterator[Item]]:
+def prefetch(items: Iterable[Item], depth: int = 1) -> Iterator[Iterator[Item]]:
     """The items, taken by a thread that is at most `depth` + 1 of them ahead; its error is raised here, in its turn.
 
     The thread has ended when the block has.

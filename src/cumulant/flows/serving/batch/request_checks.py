@@ -56,22 +56,22 @@ class ColumnChecks:
         """Each broken rule with its rows, as a mask."""
         import polars as pl
 
-        found: dict[Fault, pl.Series] = {}
+        masks: dict[Fault, pl.Series] = {}
         for name, test in self._rules.tests.items():
             if name not in fields.columns:
                 if rule := test(None):
-                    found[name, rule] = pl.Series([True]).new_from_index(0, fields.height)
+                    masks[name, rule] = pl.Series([True]).new_from_index(0, fields.height)
                 continue
             bad: dict[str, list[Any]] = {}
             for value in _distinct(fields[name], self._servable.rules[name], test):
                 if rule := test(value):
                     bad.setdefault(rule, []).append(value)
             for rule, values in bad.items():
-                found[name, rule] = _among(fields[name], values)
-        return found
+                masks[name, rule] = _among(fields[name], values)
+        return masks
 
     def _refusal(self, fields: pl.DataFrame, broken: Mapping[Fault, pl.Series], first: int) -> RequestError:
-        (name, rule), rows = min(broken.items(), key=lambda one: one[1].arg_true()[0])
+        (name, rule), rows = min(broken.items(), key=lambda item: item[1].arg_true()[0])
         number = rows.arg_true()[0]
         value = fields[name][number] if name in fields.columns else None
         return RequestError(

@@ -1,4 +1,4 @@
-"""Rows of a project's source: their features, then the model."""
+"""Scoring of rows of a project's source: their features, then the model."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cumulant.flows.serving.batch.answer_columns import decided, told
-from cumulant.flows.serving.batch.piece_scoring import Prepared, refuse_lacking
+from cumulant.flows.serving.batch.answer_columns import decision_columns, reasons_column
+from cumulant.flows.serving.batch.piece_scoring import PreparedPiece, refuse_lacking
 from cumulant.flows.serving.batch.request_checks import ColumnChecks
 
 if TYPE_CHECKING:
@@ -61,21 +61,21 @@ class RowWork:
         self._plan = plan
         self._asked = {field.name for field in plan.request}
         self._required = [plan.predict_at.column] if plan.predict_at else []
-        self.kept: Sequence[str] = list(keep)
+        self.passthrough: Sequence[str] = list(keep)
 
     def columns(self, head: pl.DataFrame) -> list[str]:
         self._fields(head.clear())
         refuse_lacking(self._keep, head.columns, hint="it is asked to be kept")
-        self.kept = list(dict.fromkeys([*self._key(head), *self._keep]))
+        self.passthrough = list(dict.fromkeys([*self._key(head), *self._keep]))
         fields = [field.name for field in self._plan.request if field.name in head.columns]
-        return list(dict.fromkeys([*self.kept, *fields])) or head.columns[:1]
+        return list(dict.fromkeys([*self.passthrough, *fields])) or head.columns[:1]
 
     def remarks(self, head: pl.DataFrame) -> list[str]:
         fields = [field.name for field in self._plan.request]
         absent = [name for name in fields if name not in head.columns]
-        others = [name for name in head.columns if name not in (*fields, *self.kept)]
-        told = {"not in the rows, and so taken as missing": absent, "not read by the model, and so ignored": others}
-        remarks = [f"{said}: {', '.join(names)}" for said, names in told.items() if names]
+        others = [name for name in head.columns if name not in (*fields, *self.passthrough)]
+        groups = {"not in the rows, and so taken as missing": absent, "not read by the model, and so ignored": others}
+        remarks = [f"{text}: {', '.join(names)}" for text, names in groups.items() if names]
         if absent:
             from cumulant.data.files.prediction_rows import prepare_note
 
@@ -99,34 +99,36 @@ class RowWork:
             missing=self._declared.missing,
             rules=self._declared.rules,
             required=self._required,
-            others=[*self._scorer.servable.unread, *(name for name in self.kept if name not in self._asked)],
+            others=[*self._scorer.servable.unread, *(name for name in self.passthrough if name not in self._asked)],
             first=first,
             prepare=self._declared.prepare,
         )
 
-    def prepare(self, piece: Piece) -> Prepared:
+    def prepare(self, piece: Piece) -> PreparedPiece:
         fields = self._fields(piece.rows, piece.first)
         computed = self._compute(fields)
         faults = self._checks.faults(fields, computed, first=piece.first)
         columns = {name: _values(computed[name]) for name in self._scorer.features}
         matrix = self._scorer.encoder.matrix(columns)
-        return Prepared(piece.rows.select(self.kept), {"matrix": matrix}, piece.rows.height, faults)
+        return PreparedPiece(piece.rows.select(self.passthrough), {"matrix": matrix}, piece.rows.height, faults)
 
     def warnings(self, faults: Mapping[Fault, int], rows: int) -> tuple[str, ...]:
         return self._checks.warnings(faults, rows)
 
-    def score(self, prepared: Prepared, rows: slice) -> _Scored:
+    def score(self, prepared: PreparedPiece, rows: slice) -> _Scored:
         matrix = prepared.feeds["matrix"][rows]
         scores = self._scorer.score_matrix(matrix)
-        asked = self._explained
-        return _Scored(scores, None if asked is None else asked.reasoning.explain(matrix, scores, asked.each))
+        explained = self._explained
+        return _Scored(
+            scores, None if explained is None else explained.reasoning.explain(matrix, scores, explained.each)
+        )
 
-    def answers(self, prepared: Prepared, scored: Sequence[Any]) -> pl.DataFrame:  # noqa: ARG002 - as Work
-        found = decided(np.concatenate([one.scores for one in scored]), self._scorer.servable)
+    def answers(self, prepared: PreparedPiece, scored: Sequence[Any]) -> pl.DataFrame:  # noqa: ARG002 - as Work
+        columns = decision_columns(np.concatenate([part.scores for part in scored]), self._scorer.servable)
         if self._explained is None:
-            return found
-        reasons = [row for one in scored for row in one.reasons]
-        return found.with_columns(told(reasons, coded=bool(self._explained.reasoning.spec.codes)))
+            return columns
+        reasons = [row for part in scored for row in part.reasons]
+        return columns.with_columns(reasons_column(reasons, coded=bool(self._explained.reasoning.spec.codes)))
 
 
 def _values(series: pl.Series) -> Values:

@@ -1,4 +1,4 @@
-"""Rows for a graph that reads tensors: its matrix from columns, or each input from the column of its name."""
+"""Scoring of rows by a graph of tensors: a matrix of columns, or each input from the column of its name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.errors import RequestError
-from cumulant.flows.serving.batch.piece_scoring import Prepared, refuse_lacking
+from cumulant.flows.serving.batch.piece_scoring import PreparedPiece, refuse_lacking
 from cumulant.servable.engine import DTYPES
 
 if TYPE_CHECKING:
@@ -38,50 +38,50 @@ class GraphWork:
                     hint="serve the model, and send it tensors",
                 )
         self._engine, self._servable = engine, servable
-        self.kept: Sequence[str] = list(dict.fromkeys(keep))
+        self.passthrough: Sequence[str] = list(dict.fromkeys(keep))
         self._wanted = servable.columns or tuple(spec.name for spec in servable.inputs)
 
     def columns(self, head: pl.DataFrame) -> list[str]:
         refuse_lacking(
-            [*self._wanted, *self.kept], head.columns, hint=f"the model reads {', '.join(self._wanted[:12])}"
+            [*self._wanted, *self.passthrough], head.columns, hint=f"the model reads {', '.join(self._wanted[:12])}"
         )
-        return list(dict.fromkeys([*self.kept, *self._wanted]))
+        return list(dict.fromkeys([*self.passthrough, *self._wanted]))
 
     def remarks(self, head: pl.DataFrame) -> list[str]:
-        others = [name for name in head.columns if name not in (*self._wanted, *self.kept)]
+        others = [name for name in head.columns if name not in (*self._wanted, *self.passthrough)]
         return [f"not read by the model, and so ignored: {', '.join(others)}"] if others else []
 
-    def prepare(self, piece: Piece) -> Prepared:
+    def prepare(self, piece: Piece) -> PreparedPiece:
         rows, specs = piece.rows, self._servable.inputs
         if self._servable.columns:
             feeds = {specs[0].name: self._matrix(rows, specs[0], piece.first)}
         else:
             feeds = {spec.name: _tensor(rows[spec.name], spec, piece.first) for spec in specs}
-        return Prepared(rows.select(self.kept), feeds, rows.height)
+        return PreparedPiece(rows.select(self.passthrough), feeds, rows.height)
 
     def warnings(self, faults: Mapping[Fault, int], rows: int) -> tuple[str, ...]:  # noqa: ARG002 - as Work
         return ()
 
     def _matrix(self, rows: pl.DataFrame, spec: TensorSpec, first: int) -> Array:
-        found = np.empty((rows.height, len(self._wanted)), dtype=DTYPES[spec.datatype])
+        matrix = np.empty((rows.height, len(self._wanted)), dtype=DTYPES[spec.datatype])
         for place, name in enumerate(self._wanted):
-            found[:, place] = _column(rows[name], found.dtype, first)
+            matrix[:, place] = _column(rows[name], matrix.dtype, first)
             if name in self._servable.required:
-                _refuse_missing(name, found[:, place], first)
-        return found
+                _refuse_missing(name, matrix[:, place], first)
+        return matrix
 
-    def score(self, prepared: Prepared, rows: slice) -> list[Array]:
+    def score(self, prepared: PreparedPiece, rows: slice) -> list[Array]:
         return self._engine.run({name: array[rows] for name, array in prepared.feeds.items()})
 
-    def answers(self, prepared: Prepared, scored: Sequence[Any]) -> pl.DataFrame:
+    def answers(self, prepared: PreparedPiece, scored: Sequence[Any]) -> pl.DataFrame:
         import polars as pl
 
         columns = {}
         for place, spec in enumerate(self._servable.outputs):
-            whole = np.concatenate([one[place] for one in scored])
+            whole = np.concatenate([arrays[place] for arrays in scored])
             if whole.shape[:1] != (prepared.rows,):
-                said = f'output "{spec.name}" has the shape {list(whole.shape)} for {prepared.rows:,} rows'
-                raise RequestError(f"{said}: it has not one answer a row", subject=spec.name, hint="serve the model")
+                message = f'output "{spec.name}" has the shape {list(whole.shape)} for {prepared.rows:,} rows'
+                raise RequestError(f"{message}: it has not one answer a row", subject=spec.name, hint="serve the model")
             columns[spec.name] = _series(spec.name, whole)
         return pl.DataFrame(columns)
 
@@ -108,16 +108,18 @@ def _tensor(series: pl.Series, spec: TensorSpec, first: int) -> Array:
 
     dtype = DTYPES[spec.datatype]
     if not isinstance(series.dtype, (pl.List, pl.Array)):
-        found = _column(series, dtype, first)
-        return found if len(spec.shape) == 1 else found.reshape(-1, 1)
+        values = _column(series, dtype, first)
+        return values if len(spec.shape) == 1 else values.reshape(-1, 1)
     width = spec.shape[1] if len(spec.shape) == 2 else 0
     lists = series.cast(pl.List(series.dtype.inner)) if isinstance(series.dtype, pl.Array) else series
     lengths = lists.list.len()
     wanted = width if width > 0 else (lengths[0] if len(lengths) else 0)
     wrong = (lengths.ne_missing(wanted)).arg_true() if len(spec.shape) == 2 else lengths.is_null().not_().arg_true()
     if wrong.len():
-        said = f'column "{series.name}" must hold lists of {wanted} values' if width else f'"{series.name}" holds lists'
-        raise RequestError(f"{said}, and does not in row {first + wrong[0] + 1:,}", subject=series.name)
+        message = (
+            f'column "{series.name}" must hold lists of {wanted} values' if width else f'"{series.name}" holds lists'
+        )
+        raise RequestError(f"{message}, and does not in row {first + wrong[0] + 1:,}", subject=series.name)
     return _column(lists.explode(empty_as_null=False), dtype, first, each=max(1, wanted or 1)).reshape(len(series), -1)
 
 
@@ -134,21 +136,21 @@ def _column(series: pl.Series, dtype: np.dtype[Any], first: int, *, each: int = 
         series = series.cast(pl.Null)  # a column without values says nothing by its type
     if kind == "O":
         fits = series.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum)
-        found = series.cast(pl.String).to_numpy().astype(object) if fits else None
+        values = series.cast(pl.String).to_numpy().astype(object) if fits else None
     elif kind == "f":
         fits = series.dtype.is_numeric() or series.dtype in (pl.Boolean, pl.Null)
-        found = _floats(series, dtype, first, each) if fits else None
+        values = _floats(series, dtype, first, each) if fits else None
     else:
         wide = pl.Boolean if kind == "b" else (pl.UInt64 if kind == "u" else pl.Int64)
         fits = series.dtype == pl.Boolean or (series.dtype.is_integer() and kind != "b") or series.dtype == pl.Null
-        found = _whole(series.cast(wide, strict=False), series, dtype, first, each) if fits else None
-    if found is None:
+        values = _whole(series.cast(wide, strict=False), series, dtype, first, each) if fits else None
+    if values is None:
         raise RequestError(
             f'column "{name}" must hold {_WORDS[kind]}, and holds {series.dtype}', subject=name, hint="cast the column"
         )
     if kind != "f" and series.null_count():
-        raise _at(series.is_null(), name, "may not be missing", first, each)
-    return found
+        raise _row_error(series.is_null(), name, "may not be missing", first, each)
+    return values
 
 
 def _refuse_missing(name: str, values: Array, first: int) -> None:
@@ -156,7 +158,7 @@ def _refuse_missing(name: str, values: Array, first: int) -> None:
 
     missing = np.isnan(values)
     if missing.any():
-        raise _at(pl.Series(missing), name, "may not be missing", first, 1)
+        raise _row_error(pl.Series(missing), name, "may not be missing", first, 1)
 
 
 def _floats(series: pl.Series, dtype: np.dtype[Any], first: int, each: int) -> Array:
@@ -164,11 +166,11 @@ def _floats(series: pl.Series, dtype: np.dtype[Any], first: int, each: int) -> A
 
     wide = series if series.dtype in (pl.Float32, pl.Float64) else series.cast(pl.Float64)
     with np.errstate(over="ignore", invalid="ignore"):
-        found: Array = wide.to_numpy().astype(dtype, copy=False)
-    large = np.isinf(found)
+        values: Array = wide.to_numpy().astype(dtype, copy=False)
+    large = np.isinf(values)
     if large.any():
-        raise _at(pl.Series(large), series.name, "is too large", first, each)
-    return found
+        raise _row_error(pl.Series(large), series.name, "is too large", first, each)
+    return values
 
 
 def _whole(wide: pl.Series, series: pl.Series, dtype: np.dtype[Any], first: int, each: int) -> Array:
@@ -180,10 +182,10 @@ def _whole(wide: pl.Series, series: pl.Series, dtype: np.dtype[Any], first: int,
         limits = np.iinfo(dtype)
         lost = lost | pl.Series((values < limits.min) | (values > limits.max))
     if lost.any():
-        raise _at(lost, series.name, f"does not fit {dtype}", first, each)
+        raise _row_error(lost, series.name, f"does not fit {dtype}", first, each)
     return values.astype(dtype, copy=False)
 
 
-def _at(wrong: pl.Series, name: str, said: str, first: int, each: int) -> RequestError:
+def _row_error(wrong: pl.Series, name: str, fault: str, first: int, each: int) -> RequestError:
     row = first + int(wrong.arg_true()[0]) // each + 1
-    return RequestError(f'row {row:,}: "{name}" {said}', subject=name, hint="mend the values")
+    return RequestError(f'row {row:,}: "{name}" {fault}', subject=name, hint="mend the values")
