@@ -416,4 +416,6 @@ def test_the_parts_that_doctor_looks_for_come_with_the_extra_that_it_names() -> 
     distributions = packages_distributions()
     for extra, modules in EXTRAS.items():
         required = {re.split(r"[^\w.-]", line)[0] for line in extras[extra]}
-        assert [module for module in modules if not required & set(distributions[module])] == [], extra
+        assert [
+            module for module in modules if not required & {name.lower() for name in distributions[module]}
+        ] == [], extra
