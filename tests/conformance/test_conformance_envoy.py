@@ -10,7 +10,7 @@ from cumulant.testing.conformance.traffic import TrafficConformance
 
 def missing() -> str:
     try:
-        engine.program()
+        engine.find_program()
     except MissingPartError as error:
         return f"{error.message}: {error.hint}"
     return ""

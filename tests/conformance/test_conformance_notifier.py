@@ -18,8 +18,8 @@ from cumulant.core.errors import (
     UsageError,
 )
 from cumulant.drivers.mail.client import Mail
-from cumulant.drivers.mail.location import location
-from cumulant.drivers.webhook.alertmanager import Alertmanager, alerts
+from cumulant.drivers.mail.location import parse_mail_url
+from cumulant.drivers.webhook.alertmanager import Alertmanager, build_alerts
 from cumulant.drivers.webhook.receivers import Slack, Webhook
 from cumulant.testing.conformance.notifier import AT, SAMPLE, SECRET, NotifierConformance
 from cumulant.testing.notifier import MemoryNotifier
@@ -159,28 +159,28 @@ class TestAlertmanagerApi(NotifierConformance):
 
     def test_an_alert_fires_for_long_and_ends_when_it_did(self):
         now = AT + timedelta(hours=5)
-        [one] = alerts(SAMPLE, now)
+        [one] = build_alerts(SAMPLE, now)
         assert one["startsAt"] == "2026-11-24T06:00:00.000Z"
         assert one["endsAt"] == "2026-12-01T11:00:00.000Z"
-        [over] = alerts(msgspec.structs.replace(SAMPLE, ended=AT + timedelta(hours=1)), now)
+        [over] = build_alerts(msgspec.structs.replace(SAMPLE, ended=AT + timedelta(hours=1)), now)
         assert over["labels"] == one["labels"]
         assert over["endsAt"] == "2026-11-24T07:00:00.000Z"
 
     def test_a_clock_that_was_wrong_makes_no_alert_that_begins_after_its_end(self):
         for ended in (AT - timedelta(days=9), AT + timedelta(days=9), None):
             for now in (AT - timedelta(days=3), AT, AT + timedelta(days=3)):
-                [one] = alerts(msgspec.structs.replace(SAMPLE, ended=ended), now)
+                [one] = build_alerts(msgspec.structs.replace(SAMPLE, ended=ended), now)
                 assert one["startsAt"] <= one["endsAt"]
                 assert datetime.fromisoformat(one["startsAt"]) <= now.astimezone(UTC)
 
     def test_at_a_higher_level_the_alert_of_the_lower_one_is_over(self):
         now = AT + timedelta(hours=5)
-        one, other = alerts(msgspec.structs.replace(SAMPLE, was="warning"), now)
+        one, other = build_alerts(msgspec.structs.replace(SAMPLE, was="warning"), now)
         assert (one["labels"]["severity"], other["labels"]["severity"]) == ("critical", "warning")
         assert other["endsAt"] == "2026-11-24T11:00:00.000Z"
 
     def test_what_is_no_alert_is_over_soon(self):
-        [one] = alerts(msgspec.structs.replace(SAMPLE, kind="release"), AT)
+        [one] = build_alerts(msgspec.structs.replace(SAMPLE, kind="release"), AT)
         assert one["endsAt"] == "2026-11-24T06:05:00.000Z"
 
 
@@ -264,11 +264,13 @@ class TestMail(NotifierConformance):
         assert box.logins == []
 
     def test_what_an_address_says(self):
-        found = location("smtp://a%40b@mail.example.com?from=c%2Bd@x.org&to=ops+late@x.org,%20b@x.org&password=MAIL")
+        found = parse_mail_url(
+            "smtp://a%40b@mail.example.com?from=c%2Bd@x.org&to=ops+late@x.org,%20b@x.org&password=MAIL"
+        )
         assert (found.host, found.port, found.starttls, found.encrypted) == ("mail.example.com", 587, True, False)
         assert (found.user, found.password, found.secret) == ("a@b", None, "MAIL")
         assert (found.sender, found.to) == ("c+d@x.org", ("ops+late@x.org", "b@x.org"))
-        assert location("smtps://h?from=a@b&to=c@d").port == 465
+        assert parse_mail_url("smtps://h?from=a@b&to=c@d").port == 465
 
     @needs_openssl
     @pytest.mark.parametrize("scheme", ["smtp", "smtps"])

@@ -29,7 +29,7 @@ from cumulant.testing.gateways import Caller, Reader, running, wait_for
 
 def missing():
     try:
-        engine.program()
+        engine.find_program()
     except MissingPartError as error:
         return f"{error.message}: {error.hint}"
     return ""

@@ -94,7 +94,7 @@ def agreed(cases: Sequence[Case]) -> statistics.Agreement | None:
     if not pairs:
         return None
     first, second = ([str(pair[place].label) for pair in pairs] for place in (0, 1))
-    return statistics.cohen_kappa(statistics.counted(first, second))
+    return statistics.cohen_kappa(statistics.contingency_table(first, second))
 
 
 def corrected(cases: Sequence[Case], wrong: Mapping[str, bool]) -> statistics.Weighted | None:

@@ -1,7 +1,7 @@
-"""Numbers that decide, with their uncertainty: metrics, clustered bootstrap intervals, verdict words, distances,
-conformal sets, figures of samples, agreement, novelty.
+"""Statistics with their uncertainty.
 
-`sequential` is a package of its own: tests that stay valid however often one looks.
+Metrics, clustered bootstrap intervals, verdicts, distances, conformal sets, sample estimates, agreement, novelty.
+`sequential` is a package of its own: tests that stay valid under repeated looks.
 
 Needs numpy and scipy only, and nothing of Cumulant: these functions can be read and checked alone.
 """
@@ -12,9 +12,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cumulant.statistics.agreement import Agreement, cohen_kappa, counted
+    from cumulant.statistics.agreement import Agreement, cohen_kappa, contingency_table
     from cumulant.statistics.bootstrap import difference, draw, estimate, interval
-    from cumulant.statistics.chance import above_chance, exchanged
+    from cumulant.statistics.chance import above_chance, exchanged_values
     from cumulant.statistics.conformal import (
         aps_scores,
         conformal_quantile,
@@ -41,7 +41,7 @@ _HOMES = {
     "estimate": "bootstrap",
     "interval": "bootstrap",
     "above_chance": "chance",
-    "exchanged": "chance",
+    "exchanged_values": "chance",
     "jensen_shannon": "distances",
     "population_stability": "distances",
     "total_variation": "distances",
@@ -59,7 +59,7 @@ _HOMES = {
     "verdict": "words",
     "Agreement": "agreement",
     "cohen_kappa": "agreement",
-    "counted": "agreement",
+    "contingency_table": "agreement",
     "aps_scores": "conformal",
     "conformal_quantile": "conformal",
     "label_p_values": "conformal",
@@ -89,11 +89,11 @@ __all__ = [
     "cluster_codes",
     "cohen_kappa",
     "conformal_quantile",
-    "counted",
+    "contingency_table",
     "difference",
     "draw",
     "estimate",
-    "exchanged",
+    "exchanged_values",
     "hajek",
     "interval",
     "jensen_shannon",

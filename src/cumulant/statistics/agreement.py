@@ -1,4 +1,4 @@
-"""How far two people agree beyond what chance would bring: Cohen's kappa with its interval.
+"""The agreement of two raters beyond chance: Cohen's kappa with its interval.
 
 Cohen (1960), A Coefficient of Agreement for Nominal Scales; the standard errors are those of Fleiss, Cohen & Everitt
 (1969), Large Sample Standard Errors of Kappa and Weighted Kappa, as in Fleiss, Levin & Paik (2003), chapter 18.
@@ -19,7 +19,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """`observed` and `expected` are shares of cases on which both say the same; `kappa` is 1 where they always do.
+    """`observed` and `expected` are shares of cases on which both agree; `kappa` is 1 where they always do.
 
     `kappa` is None where chance alone would bring full agreement (both use one and the same category), `low` and
     `high` also where fewer than two cases were judged. Where both agree on all cases, or on none, the interval is
@@ -36,7 +36,7 @@ class Agreement:
 
 
 def cohen_kappa(counts: Floats, *, level: float = LEVEL) -> Agreement:
-    """Kappa of a table of counts [k, k]: what the first rater said by what the second one said.
+    """Kappa of a table of counts [k, k]: the first rater's categories by the second one's.
 
     Raises:
         ValueError: the table is not square, or a count is negative.
@@ -69,7 +69,7 @@ def cohen_kappa(counts: Floats, *, level: float = LEVEL) -> Agreement:
 
 
 def _standard_error(shares: Floats, kappa: float, expected: float, total: float) -> float:
-    """Of an estimated kappa (not of one under chance): Fleiss, Levin & Paik (2003), formula 18.15."""
+    """The standard error of an estimated kappa, not of one under chance: Fleiss, Levin & Paik (2003), 18.15."""
     rows, columns = shares.sum(axis=1), shares.sum(axis=0)
     same = np.diag(shares)
     a = float((same * (1 - (rows + columns) * (1 - kappa)) ** 2).sum())
@@ -79,10 +79,10 @@ def _standard_error(shares: Floats, kappa: float, expected: float, total: float)
     return math.sqrt(max(0.0, a + b - c) / total) / (1 - expected)
 
 
-def counted(first: Sequence[object], second: Sequence[object]) -> Floats:
+def contingency_table(first: Sequence[object], second: Sequence[object]) -> Floats:
     """The table of `cohen_kappa` of two raters' categories [n], in the order in which they first come."""
     places = {name: place for place, name in enumerate(dict.fromkeys([*first, *second]))}
-    found = np.zeros((len(places), len(places)))
-    for one, other in zip(first, second, strict=True):
-        found[places[one], places[other]] += 1
-    return found
+    table = np.zeros((len(places), len(places)))
+    for category, other in zip(first, second, strict=True):
+        table[places[category], places[other]] += 1
+    return table

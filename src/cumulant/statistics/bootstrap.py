@@ -52,11 +52,11 @@ def estimate(
     """`metric` of `rows` with its interval over clusters."""
     if not len(rows):
         return Estimate(value=None, level=level)
-    grouped, clusters = gathered(rows, seed=seed)
+    grouped, clusters = limit_clusters(rows, seed=seed)
     measure = metric.prepare(grouped)
     value = float(measure(np.ones((1, grouped.clusters()[1])))[0])
     if grouped.clusters()[1] < 2 or math.isnan(value):
-        return Estimate(value=_told(value), clusters=clusters, level=level)
+        return Estimate(value=_none_if_nan(value), clusters=clusters, level=level)
     drawn = measure(draw(grouped.clusters()[1], resamples=resamples, seed=seed))
     low, high = interval(drawn, clusters=clusters, level=level)
     low, high = with_jackknife(
@@ -66,7 +66,7 @@ def estimate(
         shift = float(np.nanmedian(drawn)) - value
         low, high = low - shift, high - shift
     low, high = metric.possible(low, high)
-    return Estimate(value=value, low=_told(low), high=_told(high), clusters=clusters, level=level)
+    return Estimate(value=value, low=_none_if_nan(low), high=_none_if_nan(high), clusters=clusters, level=level)
 
 
 def difference(
@@ -89,7 +89,7 @@ def difference(
         raise ValueError("a paired difference needs both predictions on the same rows, in the same order")
     if not len(candidate):
         return Estimate(value=None, level=level)
-    (ours, clusters), (theirs, _) = gathered(candidate, seed=seed), gathered(reference, seed=seed)
+    (ours, clusters), (theirs, _) = limit_clusters(candidate, seed=seed), limit_clusters(reference, seed=seed)
     sign = 1.0 if metric.larger_is_better else -1.0
     first, second = metric.prepare(ours), metric.prepare(theirs)
     groups = ours.clusters()[1]
@@ -99,11 +99,11 @@ def difference(
 
     value = float(measure(np.ones((1, groups)))[0])
     if groups < 2 or math.isnan(value):
-        return Estimate(value=_told(value), clusters=clusters, level=level)
+        return Estimate(value=_none_if_nan(value), clusters=clusters, level=level)
     drawn = measure(draw(groups, resamples=resamples, seed=seed))
     low, high = interval(drawn, clusters=clusters, level=level)
     low, high = with_jackknife(low, high, value, measure, groups=groups, clusters=clusters, level=level, seed=seed)
-    return Estimate(value=value, low=_told(low), high=_told(high), clusters=clusters, level=level)
+    return Estimate(value=value, low=_none_if_nan(low), high=_none_if_nan(high), clusters=clusters, level=level)
 
 
 def interval(drawn: Floats, *, clusters: int, level: float = LEVEL) -> tuple[float, float]:
@@ -115,9 +115,9 @@ def interval(drawn: Floats, *, clusters: int, level: float = LEVEL) -> tuple[flo
         return math.nan, math.nan
     wide = t.ppf((1 + level) / 2, clusters - 1) * math.sqrt(clusters / (clusters - 1))
     tail = float(norm.cdf(-wide))
-    held = max(tail, min(0.25, _LEAST_BEYOND / len(defined)))
-    low, centre, high = np.quantile(defined, [held, 0.5, 1 - held])
-    beyond = wide / float(norm.ppf(1 - held)) if held > tail else 1.0
+    inner_tail = max(tail, min(0.25, _LEAST_BEYOND / len(defined)))
+    low, centre, high = np.quantile(defined, [inner_tail, 0.5, 1 - inner_tail])
+    beyond = wide / float(norm.ppf(1 - inner_tail)) if inner_tail > tail else 1.0
     return float(centre - beyond * (centre - low)), float(centre + beyond * (high - centre))
 
 
@@ -155,16 +155,16 @@ def with_jackknife(
     return min(low, value - spread * (wide + max(0.0, -bent))), max(high, value + spread * (wide + max(0.0, bent)))
 
 
-def gathered(rows: Rows, *, seed: int = 0) -> tuple[Rows, int]:
+def limit_clusters(rows: Rows, *, seed: int = 0) -> tuple[Rows, int]:
     """`rows` with at most MOST_GROUPS clusters, each a random group of whole clusters, and the number before."""
     codes, count = rows.clusters()
     if count <= MOST_GROUPS:
         return rows, count
     place = np.random.default_rng(seed).permutation(count) % MOST_GROUPS
-    return _with(rows, place[codes].astype(np.int64)), count
+    return _with_cluster(rows, place[codes].astype(np.int64)), count
 
 
-def _with(rows: Rows, cluster: Codes) -> Rows:
+def _with_cluster(rows: Rows, cluster: Codes) -> Rows:
     return Rows(
         truth=rows.truth,
         prediction=rows.prediction,
@@ -175,5 +175,5 @@ def _with(rows: Rows, cluster: Codes) -> Rows:
     )
 
 
-def _told(value: float) -> float | None:
+def _none_if_nan(value: float) -> float | None:
     return None if math.isnan(value) else value

@@ -1,4 +1,4 @@
-"""How many different values there are, from their hashes, in memory that does not grow with them."""
+"""The number of distinct values, from their hashes, in constant memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a metric comes to by chance: the answers of a model, given to other rows.
+"""The value of a metric by chance: a model's answers exchanged between rows.
 
 A model without information has a metric that is no different when its answers are exchanged among the rows, so the
 place of its value among the exchanged ones has a known distribution, whatever the metric, the sample size and the
@@ -39,9 +39,9 @@ def above_chance(metric: Metric, rows: Rows, *, level: float = LEVEL, seed: int 
     if clusters < 2 or math.isnan(value):
         return Estimate(value=None, clusters=clusters, level=level)
     sign = 1.0 if metric.larger_is_better else -1.0
-    drawn = sign * exchanged(metric, rows, count=_FIRST, seed=seed)
+    drawn = sign * exchanged_values(metric, rows, count=_FIRST, seed=seed)
     if not _is_clear(sign * value, drawn):
-        drawn = np.concatenate([drawn, sign * exchanged(metric, rows, count=EXCHANGES - _FIRST, seed=seed + 1)])
+        drawn = np.concatenate([drawn, sign * exchanged_values(metric, rows, count=EXCHANGES - _FIRST, seed=seed + 1)])
     if not np.isfinite(drawn).all():
         return Estimate(value=None, clusters=clusters, level=level)
     low, high = _tails(drawn, (1 - level) / 2)
@@ -50,34 +50,34 @@ def above_chance(metric: Metric, rows: Rows, *, level: float = LEVEL, seed: int 
     return Estimate(value=ends[0], low=ends[1], high=ends[2], clusters=clusters, level=level)
 
 
-def exchanged(metric: Metric, rows: Rows, *, count: int = EXCHANGES, seed: int = 0) -> Floats:
+def exchanged_values(metric: Metric, rows: Rows, *, count: int = EXCHANGES, seed: int = 0) -> Floats:
     """[count] values of `metric` where the answers are those of other rows."""
     generator = np.random.default_rng(seed)
-    ordered = _ordered(rows)
+    ordered = _sort_by_cluster(rows)
     # Rows by their answers: what is exchanged is the truth, so that a metric that sorts finds them sorted.
     order = np.arange(len(rows)) if rows.prediction.ndim == 2 else np.argsort(-ordered.prediction, kind="stable")
     values = np.empty(count)
     for number in range(count):
-        values[number] = metric.value(_given(ordered, order, _moved(rows, generator)[order]))
+        values[number] = metric.value(_exchange(ordered, order, _exchange_positions(rows, generator)[order]))
     return values
 
 
-def _ordered(rows: Rows) -> Rows:
+def _sort_by_cluster(rows: Rows) -> Rows:
     """The rows of a cluster beside each other."""
     if rows.cluster is None:
         return rows
     order = np.argsort(rows.cluster, kind="stable")
-    return _given(rows, order, order)
+    return _exchange(rows, order, order)
 
 
-def _moved(rows: Rows, generator: np.random.Generator) -> Codes:
+def _exchange_positions(rows: Rows, generator: np.random.Generator) -> Codes:
     """[n] whose truth each row gets."""
     if rows.cluster is None:
         return generator.permutation(len(rows))
     return np.roll(np.arange(len(rows)), int(generator.integers(1, len(rows))))
 
 
-def _given(rows: Rows, answers: Codes, truths: Codes) -> Rows:
+def _exchange(rows: Rows, answers: Codes, truths: Codes) -> Rows:
     """The answers of some rows, and the truth and costs of others."""
     miss, alarm = rows.cost_false_negative, rows.cost_false_positive
     return replace(

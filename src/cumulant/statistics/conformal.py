@@ -1,4 +1,4 @@
-"""Split conformal prediction: which answers stay possible, with an error rate that holds for any model.
+"""Split conformal prediction: sets of possible answers, with an error rate that holds for any model.
 
 Scores of calibration rows that the model did not learn from say how wrong it tends to be. A label whose score is not
 among the largest `error` of them stays in the set; then the set misses the truth in at most that share of rows, if
@@ -40,8 +40,8 @@ def p_values(calibration: Floats, scores: Floats) -> Floats:
     """
     ordered = np.sort(calibration)
     larger = len(ordered) - np.searchsorted(ordered, scores, side="left")
-    found: Floats = (larger + 1) / (len(ordered) + 1)
-    return found
+    values: Floats = (larger + 1) / (len(ordered) + 1)
+    return values
 
 
 def lac_scores(probabilities: Floats) -> Floats:
@@ -61,9 +61,9 @@ def aps_scores(probabilities: Floats) -> Floats:
     for place in range(ranked.shape[1] - 2, -1, -1):
         tied = ranked[:, place] == ranked[:, place + 1]
         summed[tied, place] = summed[tied, place + 1]
-    found = np.empty_like(summed)
-    np.put_along_axis(found, order, summed, axis=1)
-    return found
+    scores = np.empty_like(summed)
+    np.put_along_axis(scores, order, summed, axis=1)
+    return scores
 
 
 def label_p_values(calibration: Floats, target: Integers, scores: Floats, *, by_class: bool = True) -> Floats:
@@ -88,8 +88,8 @@ def prediction_sets(values: Floats, error: float) -> Flags:
     """
     _check(error)
     # The same rounding as in `conformal_quantile`: a p-value that equals the error rate rules a label out.
-    kept: Flags = values > error + 1e-12
-    return kept
+    possible: Flags = values > error + 1e-12
+    return possible
 
 
 def prediction_interval(calibration: Floats, target: Floats, predicted: Floats, error: float) -> tuple[Floats, Floats]:

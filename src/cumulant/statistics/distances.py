@@ -1,4 +1,4 @@
-"""How far two distributions are apart, as effect sizes: they do not grow with the number of rows."""
+"""Distances of two distributions, as effect sizes: they do not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def jensen_shannon(reference: Floats, current: Floats) -> float:
     middle = (p + q) / 2
 
     def divergence(part: Floats) -> float:
-        held = part > 0
-        return float((part[held] * np.log2(part[held] / middle[held])).sum())
+        positive = part > 0
+        return float((part[positive] * np.log2(part[positive] / middle[positive])).sum())
 
     return float(np.sqrt(max(0.0, (divergence(p) + divergence(q)) / 2)))
 

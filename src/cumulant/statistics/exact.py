@@ -1,4 +1,4 @@
-"""Exact tails of counts: how likely so many, or more, are under a declared share or mean."""
+"""Exact tail probabilities of counts under a declared share or mean."""
 
 from __future__ import annotations
 

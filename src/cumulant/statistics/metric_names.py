@@ -1,4 +1,4 @@
-"""The names of the metrics and the tasks that each measures: what can be checked without an engine."""
+"""The names of the metrics and the tasks that each measures; usable without an engine."""
 
 from __future__ import annotations
 

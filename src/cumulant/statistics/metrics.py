@@ -1,4 +1,4 @@
-"""The metrics by name: which tasks they measure, which way is better, how they are computed under weights."""
+"""The metrics by name: the tasks that they measure, their direction, and their value under weights."""
 
 from __future__ import annotations
 
@@ -102,5 +102,5 @@ def metric(name: str) -> Metric:
 
 
 def metrics_for(task: Task, *, costs: bool = False) -> tuple[Metric, ...]:
-    """The metrics that measure `task`, in the order in which they are told; `cost` only with `costs`."""
-    return tuple(found for found in _ALL if task in found.tasks and (costs or found.name != "cost"))
+    """The metrics that measure `task`, in the order of reports; `cost` only with `costs`."""
+    return tuple(candidate for candidate in _ALL if task in candidate.tasks and (costs or candidate.name != "cost"))

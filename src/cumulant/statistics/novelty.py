@@ -1,4 +1,4 @@
-"""How far a row lies from known rows: the mean distance to its nearest ones, numbers and categories together.
+"""The novelty of a row: its mean distance to the nearest known rows, over numbers and categories.
 
 Numbers are divided by their spread, and a category that differs counts as one such unit (HEOM of Wilson & Martinez
 1997, Improved Heterogeneous Distance Functions); a number is at most `MOST_SPREADS` from the centre.
@@ -31,7 +31,7 @@ MOST_SPREADS = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """How columns become coordinates: centre and spread of a number, the values of a category."""
+    """The scale that maps columns to coordinates: centre and spread of a number, the values of a category."""
 
     numbers: Mapping[str, tuple[float, float]]
     categories: Mapping[str, Sequence[str]]
@@ -94,18 +94,18 @@ def _nearest(points: Floats, known: Floats, count: int) -> tuple[Floats, NDArray
     # Exactly, for the few: the difference of large squares has lost the digits of small distances.
     exact = np.sqrt(((points[:, None, :] - known[place]) ** 2).sum(axis=2))
     order = np.argsort(exact, axis=1, kind="stable")
-    found: Floats = np.take_along_axis(exact, order, axis=1)
-    return found, np.take_along_axis(place, order, axis=1)
+    distances: Floats = np.take_along_axis(exact, order, axis=1)
+    return distances, np.take_along_axis(place, order, axis=1)
 
 
 def _centre(values: Floats) -> tuple[float, float]:
     """Median and standard deviation without missing values; a column that does not vary has the spread 1."""
-    held = values[np.isfinite(values)]
-    if not len(held):
+    finite = values[np.isfinite(values)]
+    if not len(finite):
         return 0.0, 1.0
     with np.errstate(over="ignore", invalid="ignore"):
-        spread = float(held.std()) or 1.0
-    return float(np.median(held)), spread if np.isfinite(spread) else float(np.finfo(np.float64).max)
+        spread = float(finite.std()) or 1.0
+    return float(np.median(finite)), spread if np.isfinite(spread) else float(np.finfo(np.float64).max)
 
 
 def _values(column: Sequence[str | None]) -> tuple[str, ...]:
@@ -123,7 +123,7 @@ def _number(values: Floats, centre: float, spread: float) -> Floats:
 def _category(column: Sequence[str | None], known: Sequence[str]) -> Floats:
     """One column a known value, one for missing and one for any other."""
     places = {value: place for place, value in enumerate(known)}
-    found = np.zeros((len(column), len(known) + 2))
+    encoded = np.zeros((len(column), len(known) + 2))
     for row, value in enumerate(column):
-        found[row, len(known) if value is None else places.get(value, len(known) + 1)] = _HALF
-    return found
+        encoded[row, len(known) if value is None else places.get(value, len(known) + 1)] = _HALF
+    return encoded

@@ -1,4 +1,4 @@
-"""A figure with its interval, as it is recorded. Importing this loads no numpy: lists of versions need no more."""
+"""An estimate with its interval, as it is recorded. Importing this loads no numpy."""
 
 from __future__ import annotations
 

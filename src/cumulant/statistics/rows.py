@@ -20,7 +20,7 @@ class Rows:
     truth: [n]; 0 or 1 for binary, the class position for multi-class, the value for regression.
     prediction: [n] probability of 1 or value; [n, classes] probabilities for multi-class.
     cluster: [n] codes from 0; rows of one cluster (a day, a customer) are drawn together. None: each row alone.
-    decision: [n] whether a binary model says yes, for the metrics of decisions.
+    decision: [n] whether a binary model decides for the positive class, for the metrics of decisions.
     cost_false_negative, cost_false_positive: [n] what a wrong decision of that row costs.
     """
 

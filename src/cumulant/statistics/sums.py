@@ -38,8 +38,8 @@ def mean_of(rows: Rows, column: Floats, *, then: Finish | None = None) -> Sums:
     return Sums(rows, [column.astype(np.float64), np.ones(len(rows))], finish)
 
 
-def decided(rows: Rows) -> Floats:
-    """[n] 1 where the model says yes: `decision`, else a probability of at least one half."""
+def decisions(rows: Rows) -> Floats:
+    """[n] 1 where the model decides for the positive class: `decision`, else a probability of at least one half."""
     yes = rows.prediction >= 0.5 if rows.decision is None else rows.decision
     return yes.astype(np.float64)
 
@@ -84,11 +84,11 @@ def calibration_error(rows: Rows) -> Sums:
 def accuracy(rows: Rows) -> Sums:
     if rows.prediction.ndim == 2:
         return mean_of(rows, rows.prediction.argmax(axis=1) == rows.truth)
-    return mean_of(rows, decided(rows) == rows.truth)
+    return mean_of(rows, decisions(rows) == rows.truth)
 
 
 def _confusion(rows: Rows) -> list[Floats]:
-    yes, truth = decided(rows), rows.truth
+    yes, truth = decisions(rows), rows.truth
     return [yes * truth, yes * (1 - truth), (1 - yes) * truth]
 
 
@@ -109,10 +109,10 @@ def f1(rows: Rows) -> Sums:
 def macro_f1(rows: Rows) -> Sums:
     """The mean over classes of F1; a class neither true nor predicted counts as 0."""
     classes = rows.prediction.shape[1]
-    said = rows.prediction.argmax(axis=1)
+    predicted = rows.prediction.argmax(axis=1)
     columns = []
     for number in range(classes):
-        true, yes = rows.truth == number, said == number
+        true, yes = rows.truth == number, predicted == number
         columns += [(true & yes).astype(np.float64), true.astype(np.float64) + yes]
 
     def finish(sums: Floats) -> Floats:
@@ -131,7 +131,7 @@ def cost(rows: Rows) -> Sums:
     """
     if rows.cost_false_negative is None or rows.cost_false_positive is None:
         raise ValueError("these rows carry no cost of a wrong decision")
-    yes = decided(rows)
+    yes = decisions(rows)
     missed = (1 - yes) * rows.truth * rows.cost_false_negative
     return mean_of(rows, missed + yes * (1 - rows.truth) * rows.cost_false_positive)
 

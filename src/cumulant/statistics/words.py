@@ -1,4 +1,4 @@
-"""The fixed words in which a comparison is told."""
+"""The verdicts of a comparison."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Word = Literal["better", "worse", "not_worse", "cannot_tell"]
 
 
 def verdict(low: float | None, high: float | None, *, margin: float = 0.0) -> Word:
-    """The word for a difference known to lie in [low, high], oriented so that larger is better.
+    """The verdict on a difference known to lie in [low, high], oriented so that larger is better.
 
     Tested in this order: `better` (low above 0), `worse` (high below minus `margin`), `not_worse` (low above
     minus `margin`), else `cannot_tell`. A bound that is missing or NaN proves nothing.

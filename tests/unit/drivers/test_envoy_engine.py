@@ -32,7 +32,7 @@ def test_machines_with_a_wheel(monkeypatch, system, machine, library, macos, pub
     monkeypatch.setattr(platform, "machine", lambda: machine)
     monkeypatch.setattr(platform, "libc_ver", lambda: library)
     monkeypatch.setattr(platform, "mac_ver", lambda: (macos, ("", "", ""), ""))
-    assert engine.wheel_exists() is published
+    assert engine.has_wheel() is published
 
 
 def test_the_extra_has_the_same_machines():
@@ -50,7 +50,7 @@ def test_a_program_on_the_path_is_taken_where_there_is_no_wheel(monkeypatch, tmp
     monkeypatch.setitem(sys.modules, "envoy", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingPartError):
-        engine.program()
+        engine.find_program()
     (tmp_path / "envoy").write_text("#!/bin/sh\n")
     (tmp_path / "envoy").chmod(0o755)
-    assert engine.program() == tmp_path / "envoy"
+    assert engine.find_program() == tmp_path / "envoy"

@@ -8,9 +8,8 @@ import pytest
 from cumulant.core.errors import StorageError
 from cumulant.core.traffic import Exchange
 from cumulant.drivers.envoy import folder as folders
-from cumulant.drivers.envoy.exchanges import Writer, read
-from cumulant.drivers.envoy.pump import Pump
-from cumulant.drivers.envoy.told import Line, exchange_of
+from cumulant.drivers.envoy.access_log import AccessLogReader, LogLine, exchange_of
+from cumulant.drivers.envoy.exchanges import ExchangeWriter, read_exchanges
 
 
 def exchange(name):
@@ -22,7 +21,7 @@ def opened():
     with contextlib.ExitStack() as stack:
 
         def make(folder, **bounds):
-            writer = Writer(folder, **bounds)
+            writer = ExchangeWriter(folder, **bounds)
             stack.callback(writer.close)
             return writer
 
@@ -36,7 +35,7 @@ def names(found):
 def all_of(folder, limit=3):
     told, cursor = [], ""
     while True:
-        found, cursor = read(folder, cursor, limit)
+        found, cursor = read_exchanges(folder, cursor, limit)
         if not found:
             return told
         told += [one.request for one in found]
@@ -48,20 +47,20 @@ def test_files_change_and_nothing_is_told_twice(tmp_path, opened):
     cursor, told = "", []
     for name in wanted:
         writer.write([exchange(name)])
-        found, cursor = read(tmp_path, cursor, 2)
+        found, cursor = read_exchanges(tmp_path, cursor, 2)
         told += [one.request for one in found]
     assert told == wanted == all_of(tmp_path)
     assert len(list(tmp_path.glob("*.jsonl"))) > 5
 
 
 def test_old_files_are_removed(tmp_path, opened):
-    writer = opened(tmp_path, size=1000, kept=3)
+    writer = opened(tmp_path, size=1000, most_files=3)
     first = None
     for number in range(100):
         writer.write([exchange(f"r{number}")])
-        first = first or read(tmp_path, "", 1)[1]
+        first = first or read_exchanges(tmp_path, "", 1)[1]
     assert len(list(tmp_path.glob("*.jsonl"))) == 3
-    told = names(read(tmp_path, first, 1000))
+    told = names(read_exchanges(tmp_path, first, 1000))
     assert told == [f"r{number}" for number in range(100 - len(told), 100)]
 
 
@@ -71,11 +70,11 @@ def test_half_a_line_is_not_told_and_never_continued(tmp_path, opened):
     path = next(tmp_path.glob("*.jsonl"))
     with path.open("ab") as file:
         file.write(b'{"request":"half')
-    found, cursor = read(tmp_path, "", 10)
+    found, cursor = read_exchanges(tmp_path, "", 10)
     assert [one.request for one in found] == ["a"]
-    assert read(tmp_path, cursor, 10) == ([], cursor)
+    assert read_exchanges(tmp_path, cursor, 10) == ([], cursor)
     opened(tmp_path).write([exchange("b")])
-    assert names(read(tmp_path, cursor, 10)) == ["b"]
+    assert names(read_exchanges(tmp_path, cursor, 10)) == ["b"]
 
 
 def test_a_line_that_is_none_is_passed_over(tmp_path, opened):
@@ -110,10 +109,10 @@ def test_a_full_disk_costs_lines_only(tmp_path, opened):
     writer = opened(tmp_path)
     writer.write([exchange("a")])
     writer._file = Full(writer._file)
-    pump = Pump(None, writer, b"")
-    pump._write([exchange("b"), exchange("c")])
-    assert pump.lost == 2
-    pump._write([exchange("d")])
+    reader = AccessLogReader(None, writer, b"")
+    reader._write([exchange("b"), exchange("c")])
+    assert reader.lost == 2
+    reader._write([exchange("d")])
     assert all_of(tmp_path) == ["a", "d"]
 
 
@@ -130,7 +129,7 @@ def line(**changes):
         "status": 200,
         "details": "via_upstream",
     }
-    return Line(**{**told, **changes})
+    return LogLine(**{**told, **changes})
 
 
 def test_an_answer_of_a_server():
@@ -173,32 +172,32 @@ def test_the_arm_of_a_request_that_was_refused_before_it_was_sent():
 
 def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     path = tmp_path / "state.json"
-    folders.write(path, b"old")
+    folders.write_file(path, b"old")
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(folders.os, "fsync", full)
     with pytest.raises(StorageError, match="No space left"):
-        folders.write(path, b"new")
+        folders.write_file(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_what_a_killed_writer_left_is_taken_away(tmp_path):
     folder = folders.Folder(tmp_path)
-    with folder.alone():
-        folder.write_state(folders.State(generation=3))
+    with folder.lock_routes():
+        folder.write_state(folders.GatewayState(generation=3))
         (tmp_path / ".state.json.77").write_bytes(b'{"gener')
         (tmp_path / "xds" / "routes" / ".routes.json.77").write_bytes(b"{")
     assert folder.state().generation == 3
-    with folder.alone():
+    with folder.lock_routes():
         left = {path.name for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {"state.json", "apply.lock"}
 
 
 def test_a_disk_that_stays_full_takes_nothing_that_was_written(tmp_path, opened, monkeypatch):
-    writer = opened(tmp_path, kept=3)
+    writer = opened(tmp_path, most_files=3)
     writer.write([exchange("before")])
 
     class Filled:
@@ -212,8 +211,8 @@ def test_a_disk_that_stays_full_takes_nothing_that_was_written(tmp_path, opened,
         def __getattr__(self, name):
             return getattr(self.file, name)
 
-    real = Writer._next
-    monkeypatch.setattr(Writer, "_next", lambda self: (real(self), setattr(self, "_file", Filled(self._file))))
+    real = ExchangeWriter._next
+    monkeypatch.setattr(ExchangeWriter, "_next", lambda self: (real(self), setattr(self, "_file", Filled(self._file))))
     writer._file = Filled(writer._file)
     for _ in range(50):
         with pytest.raises(OSError, match="No space"):

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("fcntl")
 
-from cumulant.drivers.envoy.folder import PRIVATE, Folder, Seat
+from cumulant.drivers.envoy.folder import PRIVATE, Folder, RunningGateway
 from cumulant.ports.traffic import Door
 
 
@@ -18,10 +18,10 @@ def test_the_gateway_of_a_copy_leaves_the_socket_of_the_original_alone(tmp_path)
     original = Folder(tmp_path / "original")
     original.make()
     door = Door(url="http://127.0.0.1:1", admin="http://127.0.0.1:2", pid=1)
-    original.write_seat(Seat(door, str(private / "admin")))
+    original.write_gateway(RunningGateway(door, str(private / "admin")))
     copy = Folder(shutil.copytree(original.path, tmp_path / "copy"))
     with copy.running():
-        assert copy.seat() is None
+        assert copy.gateway() is None
     assert private.is_dir()
     with original.running():
         pass

@@ -12,7 +12,7 @@ from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy import published
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.drivers.envoy.folder import Folder, State
+from cumulant.drivers.envoy.folder import Folder, GatewayState
 
 KEY, URL = b"k" * 32, "http://127.0.0.1:9001"
 ROUTES = Routes(model="late", revision=1, champion=Arm(name="champion", version="1", endpoints=(URL,)))
@@ -28,7 +28,7 @@ def folder(tmp_path, key_file):
     """That of a gateway with a key, which is not open yet where it runs."""
     found = Folder(tmp_path / "gateway")
     found.make()
-    found.write_state(State(gateway_key_file=str(key_file)))
+    found.write_state(GatewayState(gateway_key_file=str(key_file)))
     return found
 
 
@@ -49,7 +49,7 @@ def test_a_running_gateway_keeps_its_routes_while_its_key_is_missing(folder, key
     monkeypatch.setattr(published, "_PATIENCE", 0.1)
     if key is not None:
         write(key_file, key, mode)
-    with folder.running():
+    with folder.lock_gateway():
         with pytest.raises(EngineUnavailableError, match="so its routes stay"):
             apply(folder)
         assert not folder.clusters.exists()
@@ -59,7 +59,7 @@ def test_a_running_gateway_keeps_its_routes_while_its_key_is_missing(folder, key
 
 
 def test_a_change_waits_for_a_key_that_is_being_written(folder, key_file):
-    with folder.running():
+    with folder.lock_gateway():
         writer = threading.Timer(0.2, write, (key_file, KEY))
         writer.start()
         assert token_for(KEY, URL) in apply(folder)

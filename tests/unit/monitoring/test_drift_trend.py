@@ -7,7 +7,7 @@ import pytest
 from cumulant.monitoring.drift.blocks import by_rows
 from cumulant.monitoring.drift.comparing import compare
 from cumulant.monitoring.drift.profiling import profile
-from cumulant.statistics.drift.stationary import at_end, has_slope
+from cumulant.statistics.drift.stationary import has_slope, shift_to_trend_end
 
 BEFORE, DAYS, SIZE = 120, 30, 200
 
@@ -57,7 +57,7 @@ def test_what_is_left_of_a_trend_in_the_newest_part_is_no_change():
 
 def test_the_end_of_a_line_is_where_the_blocks_go():
     share = np.linspace(0.2, 0.5, 20)
-    ended = at_end(np.column_stack([1000 * share, 1000 * (1 - share)]))
+    ended = shift_to_trend_end(np.column_stack([1000 * share, 1000 * (1 - share)]))
     np.testing.assert_allclose(ended[:, 0] / 1000, 0.5, atol=0.01)
     assert has_slope(np.column_stack([1000 * share, 1000 * (1 - share)]))
     assert not has_slope(np.random.default_rng(1).multinomial(1000, [0.3, 0.7], 20).astype(float))

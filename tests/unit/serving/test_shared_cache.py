@@ -20,7 +20,7 @@ from valkey_peer import Peer
 from cumulant.core.errors import EngineUnavailableError, StorageError, UsageError
 from cumulant.core.servable import TensorSpec
 from cumulant.drivers.valkey.cache import ValkeyCache
-from cumulant.drivers.valkey.location import settings_of
+from cumulant.drivers.valkey.location import parse_cache_url
 from cumulant.serving.__main__ import _cache
 from cumulant.serving.cache.circuit_breaker import CircuitBreaker
 from cumulant.serving.cache.sealed_arrays import seal, unseal
@@ -436,10 +436,10 @@ def test_an_encrypted_connection_is_to_the_one_whose_certificate_is_trusted(tmp_
 
 
 def test_what_an_address_says():
-    encrypted, found = settings_of("valkey://me@host:7000/3", "secret")
+    encrypted, found = parse_cache_url("valkey://me@host:7000/3", "secret")
     assert not encrypted
     assert found == {"host": "host", "port": 7000, "db": 3, "username": "me", "password": "secret"}
-    encrypted, found = settings_of("rediss://host?ca=ca.pem", None)
+    encrypted, found = parse_cache_url("rediss://host?ca=ca.pem", None)
     assert encrypted
     assert found["ssl_check_hostname"] is True
     assert found["ssl_ca_certs"] == "ca.pem"
@@ -459,7 +459,7 @@ def test_what_an_address_says():
 )
 def test_addresses_that_are_refused(url, said):
     with pytest.raises(UsageError, match=said) as caught:
-        settings_of(url, None)
+        parse_cache_url(url, None)
     assert "secret" not in str(caught.value)
 
 

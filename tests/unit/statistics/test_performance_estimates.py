@@ -22,12 +22,12 @@ from cumulant.statistics.performance import (
     calibration_error,
     calibration_refusal,
     cross_fitted,
+    decompose_loss,
     expected,
     expected_counts,
     expected_intervals,
     expected_loss,
-    parts,
-    recalibrated,
+    fit_recalibration,
     reference_refusal,
     weighted_estimate,
     window_refusal,
@@ -181,14 +181,16 @@ def test_calibration_is_the_nearest_rising_map(truth, data):
 )
 def test_a_loss_is_the_sum_of_its_parts(truth, data):
     score = data.draw(arrays(np.float64, len(truth), elements=st.sampled_from([0.1, 0.3, 0.5, 0.9])))
-    found = parts(truth, score)
+    found = decompose_loss(truth, score)
     loss = float(((truth - score) ** 2).mean())
     assert found.miscalibration - found.discrimination + found.uncertainty == pytest.approx(loss)
     assert found.miscalibration >= -1e-12
     assert found.discrimination >= -1e-12
     assert found.uncertainty == pytest.approx(truth.var())
-    doubled = parts(np.repeat(truth, 3), np.repeat(score, 3))
-    assert parts(truth, score, np.full(len(truth), 3.0)).miscalibration == pytest.approx(doubled.miscalibration)
+    doubled = decompose_loss(np.repeat(truth, 3), np.repeat(score, 3))
+    assert decompose_loss(truth, score, np.full(len(truth), 3.0)).miscalibration == pytest.approx(
+        doubled.miscalibration
+    )
 
 
 def test_rows_are_calibrated_by_others():
@@ -207,9 +209,9 @@ def test_a_recalibration_finds_slope_and_offset():
     generator = np.random.default_rng(2)
     margin = generator.normal(0, 1.5, 40_000)
     truth = (generator.random(40_000) < 1 / (1 + np.exp(-(0.6 * margin - 0.8)))).astype(float)
-    slope, offset = recalibrated(truth, 1 / (1 + np.exp(-margin)), np.ones(40_000))
+    slope, offset = fit_recalibration(truth, 1 / (1 + np.exp(-margin)), np.ones(40_000))
     assert (slope, offset) == (pytest.approx(0.6, abs=0.03), pytest.approx(-0.8, abs=0.03))
-    few = recalibrated(truth[:5], 1 / (1 + np.exp(-margin[:5])), np.ones(5))
+    few = fit_recalibration(truth[:5], 1 / (1 + np.exp(-margin[:5])), np.ones(5))
     assert few == (pytest.approx(1, abs=0.3), pytest.approx(0, abs=0.5))  # five rows hardly move it
 
 

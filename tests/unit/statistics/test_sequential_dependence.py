@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cumulant.statistics.sequential import Risen
-from cumulant.statistics.sequential.dependence import ASSUMED, Dependence, allowance, learned
+from cumulant.statistics.sequential.dependence import ASSUMED, Dependence, allowance, estimate_dependence
 
 LOOKS, BAR = 30, math.log(60)
 
@@ -45,7 +45,7 @@ def test_a_mean_that_has_not_risen_is_called_so_as_seldom_as_promised(name):
     draw = WORLDS[name]
     (values,) = draw(np.random.default_rng(1), 1, 120)
     history = values[:, None]
-    allowed = allowance(learned(list(history)), horizon=LOOKS, recent=5, alpha=0.05 / 3).risen
+    allowed = allowance(estimate_dependence(list(history)), horizon=LOOKS, recent=5, alpha=0.05 / 3).risen
     series = draw(np.random.default_rng(2), 100, LOOKS)
     assert alarms(series, allowed) <= 11
     assert alarms(series, 0.0) > alarms(series, allowed)
@@ -57,34 +57,34 @@ def test_a_reference_that_shows_little_of_a_long_tail_is_taken_for_more_skewed(w
     """Of 400 references most are taken for at least as skewed as their distribution: -2 / sqrt(shape)."""
     generator = np.random.default_rng(9)
     histories = shape - generator.standard_gamma(shape, (400, windows, 1))
-    skewness = np.array([learned(list(history)).skewness for history in histories])
+    skewness = np.array([estimate_dependence(list(history)).skewness for history in histories])
     assert (skewness <= -2 / math.sqrt(shape)).mean() >= 0.6
 
 
 def test_independent_values_are_allowed_nothing():
     generator = np.random.default_rng(3)
-    found = learned(list(generator.standard_normal((60, 1))))
+    found = estimate_dependence(list(generator.standard_normal((60, 1))))
     assert (found.whole, found.correlation) == (False, 0.0)
     assert allowance(found, horizon=LOOKS, recent=5, alpha=0.02).risen == 0
-    several = learned(list(generator.standard_normal((30, 12))))
+    several = estimate_dependence(list(generator.standard_normal((30, 12))))
     assert (several.whole, several.correlation, several.values) == (False, 0.0, 12)
 
 
 def test_what_depends_is_learned():
     generator = np.random.default_rng(4)
     (series,) = autoregression(generator, 1, 200, 0.8)
-    found = learned(list(series[:, None]))
+    found = estimate_dependence(list(series[:, None]))
     assert 0.65 < found.correlation < 0.9
     assert found.factor > 4
     # Values of a day that share its shock are one value.
     days = generator.standard_normal((30, 1)) + 0.5 * generator.standard_normal((30, 10))
-    assert learned(list(days)).whole
+    assert estimate_dependence(list(days)).whole
 
 
 def test_little_history_is_no_proof_of_independence():
-    assert learned([]).correlation == ASSUMED
-    assert learned(list(np.zeros((5, 1)))).correlation == ASSUMED
-    assert allowance(learned([]), horizon=LOOKS, recent=5, alpha=0.02).risen > 0
+    assert estimate_dependence([]).correlation == ASSUMED
+    assert estimate_dependence(list(np.zeros((5, 1)))).correlation == ASSUMED
+    assert allowance(estimate_dependence([]), horizon=LOOKS, recent=5, alpha=0.02).risen > 0
 
 
 def test_the_sign_says_whose_tail_is_long():

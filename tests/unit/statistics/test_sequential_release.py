@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.special import logsumexp
 
 from cumulant.statistics.sequential import (
-    Evidence,
+    ArmTraffic,
+    MetricEvidence,
     Paired,
     Rates,
-    Traffic,
     decide,
     harm_is_seen,
     harm_power,
@@ -27,14 +27,14 @@ from cumulant.statistics.sequential import (
     split,
     stages,
 )
-from cumulant.statistics.sequential.power import _until
+from cumulant.statistics.sequential.power import _steps_until
 from cumulant.statistics.sequential.simulated import (
-    Counts,
-    design_of,
+    SimulatedCounts,
+    choose_design,
     first_looks,
     harm_test,
     not_worse_test,
-    simulated,
+    simulate_counts,
 )
 
 ALPHAS = split({"errors": 2, "latency": 1, "quality": 1})
@@ -46,7 +46,7 @@ STRONG = math.log(1000)
 def test_capitals_are_enough_at_the_step_that_is_found_and_not_before(others, fastest, unit, alpha):
     grows = np.array([*others, fastest]) * 10**unit
     needed = math.log(len(grows) / alpha)
-    steps = _until(grows, needed)
+    steps = _steps_until(grows, needed)
     assert logsumexp(steps * grows) == pytest.approx(needed, rel=1e-12)
     assert logsumexp(0.999 * steps * grows) < needed
 
@@ -59,11 +59,11 @@ def test_shares_add_up_to_alpha(weights, alpha):
 
 
 def test_each_word_and_its_metric():
-    calm = dict.fromkeys(ALPHAS, Evidence(harm=-1.0, not_worse=STRONG))
+    calm = dict.fromkeys(ALPHAS, MetricEvidence(harm=-1.0, not_worse=STRONG))
     assert decide(calm, ALPHAS).word == "promote"
-    harmed = calm | {"latency": Evidence(harm=STRONG, not_worse=-3.0)}
+    harmed = calm | {"latency": MetricEvidence(harm=STRONG, not_worse=-3.0)}
     assert (decide(harmed, ALPHAS).word, decide(harmed, ALPHAS).metric) == ("roll_back", "latency")
-    waiting = calm | {"quality": Evidence(harm=0.0, not_worse=1.0)}
+    waiting = calm | {"quality": MetricEvidence(harm=0.0, not_worse=1.0)}
     told = decide(waiting, ALPHAS)
     assert (told.word, told.metric) == ("go_on", "quality")
     assert told.missing == pytest.approx(math.log(20) - 1)
@@ -71,15 +71,15 @@ def test_each_word_and_its_metric():
 
 
 def test_no_data_is_never_success():
-    nothing = dict.fromkeys(ALPHAS, Evidence(not_worse=STRONG)) | {"quality": Evidence()}
+    nothing = dict.fromkeys(ALPHAS, MetricEvidence(not_worse=STRONG)) | {"quality": MetricEvidence()}
     assert decide(nothing, ALPHAS).word == "go_on"
-    assert decide(nothing | {"quality": Evidence(not_worse=math.nan)}, ALPHAS).word == "go_on"
+    assert decide(nothing | {"quality": MetricEvidence(not_worse=math.nan)}, ALPHAS).word == "go_on"
 
 
 def test_the_share_of_alpha_decides_and_not_the_whole():
-    almost = dict.fromkeys(ALPHAS, Evidence(harm=0.0)) | {"latency": Evidence(harm=math.log(79))}
+    almost = dict.fromkeys(ALPHAS, MetricEvidence(harm=0.0)) | {"latency": MetricEvidence(harm=math.log(79))}
     assert decide(almost, ALPHAS).word == "go_on"  # needs 80 = 4 / 0.05
-    assert decide(almost | {"latency": Evidence(harm=math.log(81))}, ALPHAS).word == "roll_back"
+    assert decide(almost | {"latency": MetricEvidence(harm=math.log(81))}, ALPHAS).word == "roll_back"
 
 
 def test_faults_are_refused():
@@ -90,8 +90,8 @@ def test_faults_are_refused():
         lambda: decide({}, ALPHAS),
         lambda: stages([]),
         lambda: stages([0.0], spent=0),
-        lambda: Traffic(champion=1, candidate=0, seconds=1),
-        lambda: harm_power(Traffic(champion=1, candidate=1, seconds=1), rate=0.5, ratio=3),
+        lambda: ArmTraffic(champion=1, candidate=0, seconds=1),
+        lambda: harm_power(ArmTraffic(champion=1, candidate=1, seconds=1), rate=0.5, ratio=3),
         lambda: paired_pairs(margin=0, deviation=1),
     ):
         with pytest.raises(ValueError):
@@ -108,7 +108,7 @@ def test_stages_spend_their_cash_and_stay_an_e_process():
 
 
 def test_the_plan_says_how_long_a_threefold_error_rate_takes():
-    traffic = Traffic(champion=1800, candidate=200, seconds=10)
+    traffic = ArmTraffic(champion=1800, candidate=200, seconds=10)
     power = harm_power(traffic, rate=0.005, ratio=3, looks=20, releases=100, seed=1)
     assert power.decided > 0.95
     assert power.median_looks <= 6
@@ -118,14 +118,14 @@ def test_the_plan_says_how_long_a_threefold_error_rate_takes():
 
 
 def test_what_cannot_be_decided_in_time_is_none():
-    traffic = Traffic(champion=90, candidate=10, seconds=60)
+    traffic = ArmTraffic(champion=90, candidate=10, seconds=60)
     power = harm_power(traffic, rate=0.005, ratio=1.5, looks=4, releases=50)
     assert (power.looks, power.seconds, power.median_looks) == (None, None, None)
     assert smallest_ratio(traffic, rate=0.005, looks=2) is None
 
 
 def test_a_wide_margin_is_shown_sooner_than_a_narrow_one():
-    traffic = Traffic(champion=1800, candidate=1800, seconds=10)
+    traffic = ArmTraffic(champion=1800, candidate=1800, seconds=10)
     wide, narrow = (not_worse_power(traffic, rate=0.005, margin=m, looks=30, releases=40) for m in (0.01, 0.004))
     assert wide.looks < narrow.looks
 
@@ -147,14 +147,14 @@ def test_pairs_are_about_those_that_the_test_needs():
 @pytest.mark.parametrize("champion", [300, 3000])
 @pytest.mark.parametrize("margin", [0.01, 0.02, 0.04])
 def test_the_looks_until_most_releases_are_fine_are_about_those_of_all_tests(champion, margin):
-    traffic = Traffic(champion=champion, candidate=300, seconds=10)
+    traffic = ArmTraffic(champion=champion, candidate=300, seconds=10)
     what = {"rate": 0.01, "margin": margin, "looks": 30, "releases": 60, "seed": 3}
     exact, found = not_worse_power(traffic, **what).looks, not_worse_looks(traffic, **what)
     assert exact <= found <= exact + 2
 
 
 def test_a_margin_that_is_not_shown_in_time_has_no_look():
-    traffic = Traffic(champion=300, candidate=100, seconds=10)
+    traffic = ArmTraffic(champion=300, candidate=100, seconds=10)
     assert not_worse_looks(traffic, rate=0.01, margin=0.002, looks=12, releases=60) is None
     assert not_worse_looks(traffic, rate=0.01, ratio=3, margin=0.01, looks=12, releases=60) is None
 
@@ -162,7 +162,7 @@ def test_a_margin_that_is_not_shown_in_time_has_no_look():
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
 def test_the_usual_times_are_those_at_which_half_of_the_releases_begin_to_decide(share):
     """Without bursts; the tests, which know of bursts, take up to a few times as long."""
-    traffic = Traffic(champion=2000 * (1 - share), candidate=2000 * share, seconds=1)
+    traffic = ArmTraffic(champion=2000 * (1 - share), candidate=2000 * share, seconds=1)
     what = {"rate": 0.02, "looks": 60, "releases": 40}
     harm, seen = harm_seconds(traffic, rate=0.02, ratio=2), harm_power(traffic, ratio=2, **what).median_looks
     fine, shown = not_worse_seconds(traffic, rate=0.02, margin=0.02), not_worse_power(traffic, margin=0.02, **what)
@@ -173,13 +173,13 @@ def test_the_usual_times_are_those_at_which_half_of_the_releases_begin_to_decide
 @pytest.mark.parametrize("wanted", [0.05, 0.3, 0.5, 0.8, 1 - 1e-9])
 @pytest.mark.parametrize("ratio", [1.0, 1.5, 2.0, 3.0, 6.0])
 def test_a_harm_is_seen_where_enough_releases_decide(ratio, wanted):
-    traffic = Traffic(champion=300, candidate=100, seconds=10)
+    traffic = ArmTraffic(champion=300, candidate=100, seconds=10)
     what = {"rate": 0.01, "ratio": ratio, "looks": 12, "releases": 60, "seed": 3}
     assert harm_is_seen(traffic, **what, wanted=wanted) == (harm_power(traffic, **what).decided >= wanted)
 
 
 def test_releases_without_a_bad_event_decide_nothing():
-    traffic = Traffic(champion=0.5, candidate=0.1, seconds=10)
+    traffic = ArmTraffic(champion=0.5, candidate=0.1, seconds=10)
     what = {"rate": 1e-5, "looks": 3, "releases": 10}
     assert not harm_is_seen(traffic, ratio=2, **what)
     assert harm_power(traffic, ratio=2, **what).decided == 0
@@ -189,9 +189,9 @@ def test_releases_without_a_bad_event_decide_nothing():
 def decided_by_look(counts, test):
     """The look at which each release decides, by all tests at all looks."""
     releases = counts.bad.shape[1]
-    first, state = np.full(releases, math.inf), Rates.start(design_of(counts), batch=(releases,))
+    first, state = np.full(releases, math.inf), Rates.start(choose_design(counts), batch=(releases,))
     for look in range(len(counts.bad)):
-        arms = (one[look] for one in (counts.requests, counts.bad, counts.asked, counts.worse))
+        arms = (one[look] for one in (counts.requests, counts.bad, counts.candidate_requests, counts.candidate_bad))
         names = ("champion_requests", "champion_bad", "candidate_requests", "candidate_bad")
         state = state.add(**dict(zip(names, arms, strict=True)))
         first[np.isinf(first) & (test.evidence(state) >= test.bound)] = look + 1
@@ -203,7 +203,7 @@ def test_simulated_releases_decide_where_a_test_look_by_look_does(test):
     """The time-savers change nothing: no state, no test that is left out."""
     decided = 0
     for seed, ratio in enumerate((0.3, 1.0, 2.0, 5.0)):
-        counts = simulated((200, 40), (0.02, 0.02 * ratio), shape=(15, 30), seed=seed, burst=0.5 * (seed % 2))
+        counts = simulate_counts((200, 40), (0.02, 0.02 * ratio), shape=(15, 30), seed=seed, burst=0.5 * (seed % 2))
         first = first_looks(counts, test).tolist()
         assert first == decided_by_look(counts, test)
         decided += int(np.isfinite(first).sum())
@@ -219,7 +219,7 @@ def test_simulated_releases_decide_where_a_test_look_by_look_does(test):
     ],
 )
 def test_harm_at_high_rates_is_decided_as_look_by_look(requests, rate, ratio, test, looks):
-    counts = simulated(requests, (rate, rate * ratio), shape=(looks, 30), seed=87730)
+    counts = simulate_counts(requests, (rate, rate * ratio), shape=(looks, 30), seed=87730)
     first = first_looks(counts, test).tolist()
     assert first == decided_by_look(counts, test)
     assert np.isfinite(first).any()
@@ -229,7 +229,7 @@ def test_an_outage_of_the_champion_does_not_hide_harm():
     """Without bursts one bad look would be its rate; a test that knows bursts sees through it."""
     ones, outage = np.ones((40, 2)), np.zeros((40, 2))
     outage[0] = 900
-    counts = Counts(1000 * ones, outage + 1, 1000 * ones, 15 * ones, bursts=True)
+    counts = SimulatedCounts(1000 * ones, outage + 1, 1000 * ones, 15 * ones, bursts=True)
     first = first_looks(counts, harm_test(0.05)).tolist()
     assert first == decided_by_look(counts, harm_test(0.05))
     assert np.isfinite(first).all()

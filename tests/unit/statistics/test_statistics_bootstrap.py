@@ -27,7 +27,7 @@ from cumulant.statistics import (
     verdict,
     wasserstein,
 )
-from cumulant.statistics.bootstrap import MOST_GROUPS, gathered
+from cumulant.statistics.bootstrap import MOST_GROUPS, limit_clusters
 
 
 def days(generator, *, clusters, size, spread):
@@ -148,7 +148,7 @@ def test_draws_count_every_cluster_and_many_clusters_are_gathered_whole():
     assert (weights.sum(axis=1) == 7).all()
     cluster = np.random.default_rng(0).integers(0, 3 * MOST_GROUPS, 20_000)
     rows = Rows(truth=np.zeros(20_000), prediction=np.zeros(20_000), cluster=cluster_codes(cluster))
-    grouped, count = gathered(rows)
+    grouped, count = limit_clusters(rows)
     assert count == len(np.unique(cluster))
     assert grouped.clusters()[1] == MOST_GROUPS
     assert len(np.unique(np.stack([rows.cluster, grouped.cluster]), axis=1).T) == count  # one group for each cluster

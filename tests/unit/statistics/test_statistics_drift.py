@@ -10,9 +10,9 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from cumulant.statistics import drift
-from cumulant.statistics.drift.effects import gathered
+from cumulant.statistics.drift.effects import sum_groups
 from cumulant.statistics.drift.evidence import _cumulants
-from cumulant.statistics.drift.intervals import squared
+from cumulant.statistics.drift.intervals import squared_distances
 
 floats = st.floats(-1e6, 1e6, allow_nan=False)
 
@@ -56,7 +56,7 @@ def test_groups_are_full_enough_and_neighbours_stay_together(counts, ordered):
     pooled = np.array(counts, dtype=float)
     smaller = pooled.sum() / 2
     found = drift.groups(pooled, smaller, ordered=ordered)
-    held = gathered(pooled, found)
+    held = sum_groups(pooled, found)
     if ordered:
         assert (np.diff(found) >= 0).all()
     assert held.sum() == pooled.sum()
@@ -68,8 +68,8 @@ def test_groups_are_full_enough_and_neighbours_stay_together(counts, ordered):
 def test_cells_are_summed_by_group_whatever_their_order(group, blocks):
     counts = np.random.default_rng(len(group)).integers(0, 1000, (blocks, len(group)))
     members = np.eye(max(group) + 1)[group]
-    assert np.array_equal(gathered(counts, np.array(group)), counts @ members)
-    assert np.array_equal(gathered(counts.sum(axis=0), np.array(group)), counts.sum(axis=0) @ members)
+    assert np.array_equal(sum_groups(counts, np.array(group)), counts @ members)
+    assert np.array_equal(sum_groups(counts.sum(axis=0), np.array(group)), counts.sum(axis=0) @ members)
 
 
 def test_independent_rows_give_pearson_and_fisher():
@@ -184,14 +184,16 @@ def test_distances_equal_those_of_the_values():
     exact = stats.ks_2samp(before, now).statistic
     assert exact - 0.01 <= found.kolmogorov_smirnov <= exact
     assert found.wasserstein == pytest.approx(stats.wasserstein_distance(before, now) / before.std(), abs=0.03)
-    p, q = gathered(left, group), gathered(right, group)
+    p, q = sum_groups(left, group), sum_groups(right, group)
     assert found.jensen_shannon == pytest.approx(jensenshannon(p, q, base=2))
-    assert squared(p[None], q[None])[0] == pytest.approx(found.jensen_shannon**2)
+    assert squared_distances(p[None], q[None])[0] == pytest.approx(found.jensen_shannon**2)
     p, q = (p + 0.5) / (p + 0.5).sum(), (q + 0.5) / (q + 0.5).sum()
     assert found.psi == pytest.approx(((q - p) * np.log(q / p)).sum())
     still = drift.grid(np.array([3.0]))
-    assert drift.moved_mean(*(drift.cells(np.full(5, at), still)[0] for at in (3.0, 4.0)), still, 0.0) == np.inf
-    assert drift.moved_mean(np.ones(5), np.ones(5), still, 0.0) == 0.0
+    assert (
+        drift.wasserstein_of_cells(*(drift.cells(np.full(5, at), still)[0] for at in (3.0, 4.0)), still, 0.0) == np.inf
+    )
+    assert drift.wasserstein_of_cells(np.ones(5), np.ones(5), still, 0.0) == 0.0
 
 
 @given(st.integers(0, 2**31))
@@ -202,7 +204,7 @@ def test_the_movers_distance_is_an_area_between_lines(seed):
     left, right = (generator.integers(0, 9, len(made.edges) + 1).astype(float) + 0.1 for _ in range(2))
     points = np.linspace(made.edges[0], made.edges[-1], 20_001)
     lines = [np.interp(points, made.edges, (np.cumsum(c) / c.sum())[:-1]) for c in (left, right)]
-    assert drift.moved_mean(left, right, made, 1.0) == pytest.approx(
+    assert drift.wasserstein_of_cells(left, right, made, 1.0) == pytest.approx(
         np.trapezoid(np.abs(lines[0] - lines[1]), points), abs=1e-3
     )
 

@@ -14,7 +14,7 @@ from cumulant.statistics import (
     aps_scores,
     cohen_kappa,
     conformal_quantile,
-    counted,
+    contingency_table,
     hajek,
     label_p_values,
     lac_scores,
@@ -151,10 +151,10 @@ def test_kappa_is_that_of_published_examples():
 
 
 def test_agreement_that_chance_alone_would_bring_has_no_kappa():
-    assert cohen_kappa(counted(["a"] * 4, ["a"] * 4)).kappa is None
+    assert cohen_kappa(contingency_table(["a"] * 4, ["a"] * 4)).kappa is None
     assert cohen_kappa(np.zeros((2, 2))).observed is None
-    assert cohen_kappa(counted(["a", "b"], ["a", "b"])).kappa == 1
-    assert counted(["a", "b", "a"], ["b", "b", "a"]).tolist() == [[1, 1], [0, 1]]
+    assert cohen_kappa(contingency_table(["a", "b"], ["a", "b"])).kappa == 1
+    assert contingency_table(["a", "b", "a"], ["b", "b", "a"]).tolist() == [[1, 1], [0, 1]]
     with pytest.raises(ValueError, match="square table"):
         cohen_kappa(np.ones((2, 3)))
 

@@ -16,7 +16,7 @@ from cumulant.data.parts.part import PartContext
 from cumulant.data.snapshot import RowRange, Snapshot
 from cumulant.data.text.casts import conform
 from cumulant.statistics import drift
-from cumulant.statistics.drift.effects import gathered
+from cumulant.statistics.drift.effects import sum_groups
 from cumulant.statistics.drift.stationary import steady_from
 from cumulant.statistics.rows import Codes, Floats
 
@@ -88,7 +88,7 @@ def measure_distance(reference: ReferenceCounts, rows: pl.DataFrame, *, level: f
     smaller = min(float(earlier.sum()), float(current.sum()))
     group = drift.groups(pooled, smaller, ordered=reference.grid is not None)
     earlier_cells, current_cells = (
-        np.column_stack([gathered(counts[:, :-1], group), counts[:, -1]]) for counts in (earlier, current)
+        np.column_stack([sum_groups(counts[:, :-1], group), counts[:, -1]]) for counts in (earlier, current)
     )
     evidence = drift.two_samples(earlier_cells, current_cells)
     if evidence.p >= least:

@@ -1,4 +1,4 @@
-"""`python -m cumulant.drivers.envoy FOLDER`: the gateway in the foreground, until SIGTERM drains it."""
+"""The gateway's process, in the foreground until SIGTERM drains it: `python -m cumulant.drivers.envoy FOLDER`."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from cumulant.core.network.gateway_token import read_key
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.core.traffic import Certificates
 from cumulant.drivers.envoy import engine, process
+from cumulant.drivers.envoy.access_log import AccessLogReader
 from cumulant.drivers.envoy.admin import Admin
-from cumulant.drivers.envoy.bootstrap import bootstrap
-from cumulant.drivers.envoy.exchanges import Writer
-from cumulant.drivers.envoy.folder import PRIVATE, Folder, Seat, write
+from cumulant.drivers.envoy.bootstrap import build_bootstrap
+from cumulant.drivers.envoy.exchanges import ExchangeWriter
+from cumulant.drivers.envoy.folder import PRIVATE, Folder, RunningGateway, write_file
 from cumulant.drivers.envoy.published import write_clusters, write_table
-from cumulant.drivers.envoy.pump import Pump
 from cumulant.ports.traffic import Door, Opening
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 0 after SIGTERM or SIGINT, 1 where Envoy ended by itself or did not start."""
-    folder, opening = _asked(arguments)
+    folder, opening = _parse_arguments(arguments)
     try:
         folder.make()
-        with folder.running(), tempfile.TemporaryDirectory(prefix=PRIVATE) as private:
+        with folder.lock_gateway(), tempfile.TemporaryDirectory(prefix=PRIVATE) as private:
             return _run(folder, opening, f"{private}/admin.sock")
     except CumulantError as error:
         sys.stderr.write(f"{error.full_text}\n")
         return 1
 
 
-def _asked(arguments: Sequence[str] | None) -> tuple[Folder, Opening]:
+def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, Opening]:
     parser = argparse.ArgumentParser(prog="python -m cumulant.drivers.envoy", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--http", default=Opening().http, help="HOST:PORT for callers")
@@ -51,47 +51,47 @@ def _asked(arguments: Sequence[str] | None) -> tuple[Folder, Opening]:
     parser.add_argument("--authority", help="PEM file; callers must show a certificate that it signed")
     parser.add_argument("--key-file", help="file whose bytes the hashes of callers' keys are made with")
     parser.add_argument("--gateway-key-file", help="file of the key that tokens for the servers are made with")
-    asked = parser.parse_args(arguments)
-    if bool(asked.certificate) != bool(asked.private_key):
+    options = parser.parse_args(arguments)
+    if bool(options.certificate) != bool(options.private_key):
         parser.error("--certificate and --private-key go together")
-    tls = Certificates(certificate=asked.certificate, private_key=asked.private_key, authority=asked.authority)
+    tls = Certificates(certificate=options.certificate, private_key=options.private_key, authority=options.authority)
     opening = Opening(
-        http=asked.http,
-        admin=asked.admin,
-        tls=tls if asked.certificate else None,
-        key_file=asked.key_file,
-        gateway_key_file=asked.gateway_key_file,
+        http=options.http,
+        admin=options.admin,
+        tls=tls if options.certificate else None,
+        key_file=options.key_file,
+        gateway_key_file=options.gateway_key_file,
     )
-    return Folder(asked.folder.absolute()), opening
+    return Folder(options.folder.absolute()), opening
 
 
 def _run(folder: Folder, opening: Opening, socket: str) -> int:
-    ended = threading.Event()
+    end_requested = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
-    salt = _salt(opening.key_file) if opening.key_file else b""
+        signal.signal(number, lambda *_: end_requested.set())
+    salt = _read_salt(opening.key_file) if opening.key_file else b""
     key = read_key(opening.gateway_key_file) if opening.gateway_key_file else None
-    writer = Writer(folder.exchanges)
-    with folder.alone():
-        # Kept, so that whoever changes routes later gives the servers their tokens too.
+    writer = ExchangeWriter(folder.exchanges)
+    with folder.lock_routes():
+        # Stored, so that later changes of the routes send the servers their tokens too.
         state = msgspec.structs.replace(folder.state(), gateway_key_file=opening.gateway_key_file)
         folder.write_state(state)
         write_clusters(folder, state, key)
         write_table(folder, state)
-    write(folder.bootstrap, msgspec.json.encode(bootstrap(folder, opening, socket)))
-    envoy = process.start(engine.program(), folder.bootstrap)
+    write_file(folder.bootstrap, msgspec.json.encode(build_bootstrap(folder, opening, socket)))
+    envoy = process.start(engine.find_program(), folder.bootstrap)
     assert envoy.stdout is not None
-    pump = Pump(envoy.stdout, writer, salt)
-    pump.start()
+    reader = AccessLogReader(envoy.stdout, writer, salt)
+    reader.start()
     try:
-        return _watch(folder, opening, Admin(socket), envoy, ended)
+        return _watch(folder, opening, Admin(socket), envoy, end_requested)
     finally:
-        folder.remove_seat()
+        folder.remove_gateway()
         process.end(envoy)
-        pump.join()
+        reader.join()
 
 
-def _salt(path: str) -> bytes:
+def _read_salt(path: str) -> bytes:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -106,14 +106,16 @@ def _watch(
     opening: Opening,
     admin: Admin,
     envoy: subprocess.Popen[bytes],
-    ended: threading.Event,
+    end_requested: threading.Event,
 ) -> int:
     process.await_ready(envoy, admin)
-    at = admin.addresses()
+    addresses = admin.addresses()
     scheme = "https" if opening.tls else "http"
-    door = Door(url=f"{scheme}://{at['callers']}", admin=f"http://{at['administration']}", pid=os.getpid())
-    folder.write_seat(Seat(door, admin.path))
-    while not ended.wait(0.1):
+    door = Door(
+        url=f"{scheme}://{addresses['callers']}", admin=f"http://{addresses['administration']}", pid=os.getpid()
+    )
+    folder.write_gateway(RunningGateway(door, admin.path))
+    while not end_requested.wait(0.1):
         if envoy.poll() is not None:
             sys.stderr.write(f"Envoy ended with {envoy.returncode}\n")
             return 1

@@ -1,4 +1,4 @@
-"""Questions to Envoy's own administration, over a socket that only its user can open."""
+"""The client of Envoy's administration interface, over a socket that only its user can open."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _PATIENCE = 10.0
 
 
 class Admin:
-    """Envoy's administration at the socket `path`."""
+    """A client of the administration interface at the socket `path`."""
 
     def __init__(self, path: str) -> None:
         self.path = path
 
-    def ask(self, what: str, *, method: str = "GET") -> bytes:
-        """The body of the answer.
+    def request(self, target: str, *, method: str = "GET") -> bytes:
+        """The body of the response.
 
         Raises:
-            EngineUnavailableError: there was none, or it was no success.
+            EngineUnavailableError: there was none, or its status is not 200.
         """
         try:
-            response = HttpClient(seconds=_PATIENCE, unix_socket=self.path).send(method, f"http://envoy{what}")
+            response = HttpClient(seconds=_PATIENCE, unix_socket=self.path).send(method, f"http://envoy{target}")
         except NoResponseError as error:
             raise EngineUnavailableError(f"the gateway's Envoy does not answer: {error}", subject=self.path) from None
         if response.status != 200:
@@ -34,12 +34,12 @@ class Admin:
 
     def ready(self) -> bool:
         try:
-            return self.ask("/ready").startswith(b"LIVE")
+            return self.request("/ready").startswith(b"LIVE")
         except EngineUnavailableError:
             return False
 
     def table(self) -> tuple[str, dict[str, Any]]:
-        """Version and content of the route table that requests are assigned by."""
+        """Version and content of the route table in force."""
         for entry in self._dump("dynamic_route_configs"):
             if "route_config" in entry:
                 return entry.get("version_info", ""), entry["route_config"]
@@ -51,30 +51,32 @@ class Admin:
 
     def hosts(self) -> list[dict[str, Any]]:
         """All clusters with their servers."""
-        found: list[dict[str, Any]] = msgspec.json.decode(self.ask("/clusters?format=json")).get("cluster_statuses", [])
-        return found
+        clusters: list[dict[str, Any]] = msgspec.json.decode(self.request("/clusters?format=json")).get(
+            "cluster_statuses", []
+        )
+        return clusters
 
     def addresses(self) -> dict[str, str]:
         """`HOST:PORT` of each listener, by name."""
-        told = msgspec.json.decode(self.ask("/listeners?format=json")).get("listener_statuses", [])
-        found = {}
-        for listener in told:
-            place = listener["local_address"]["socket_address"]
-            host = f"[{place['address']}]" if ":" in place["address"] else place["address"]
-            found[listener["name"]] = f"{host}:{place['port_value']}"
-        return found
+        listeners = msgspec.json.decode(self.request("/listeners?format=json")).get("listener_statuses", [])
+        addresses = {}
+        for listener in listeners:
+            address = listener["local_address"]["socket_address"]
+            host = f"[{address['address']}]" if ":" in address["address"] else address["address"]
+            addresses[listener["name"]] = f"{host}:{address['port_value']}"
+        return addresses
 
-    def under_way(self) -> int:
-        """Requests of callers that are not answered yet."""
-        told = msgspec.json.decode(self.ask("/stats?format=json&filter=^http.callers.downstream_rq_active$"))
-        return sum(int(stat["value"]) for stat in told["stats"] if "value" in stat)
+    def active_requests(self) -> int:
+        """Number of callers' requests in progress."""
+        document = msgspec.json.decode(self.request("/stats?format=json&filter=^http.callers.downstream_rq_active$"))
+        return sum(int(stat["value"]) for stat in document["stats"] if "value" in stat)
 
     def refusals(self) -> int:
-        """How many files Envoy has refused."""
-        told = msgspec.json.decode(self.ask("/stats?format=json&filter=(cds|rds.*)[.]update_rejected$"))
-        return sum(int(stat["value"]) for stat in told["stats"] if "value" in stat)
+        """Number of configuration files that Envoy has rejected."""
+        document = msgspec.json.decode(self.request("/stats?format=json&filter=(cds|rds.*)[.]update_rejected$"))
+        return sum(int(stat["value"]) for stat in document["stats"] if "value" in stat)
 
     def _dump(self, resource: str) -> list[dict[str, Any]]:
-        told = msgspec.json.decode(self.ask(f"/config_dump?resource={resource}"))
-        found: list[dict[str, Any]] = told.get("configs", [])
-        return found
+        document = msgspec.json.decode(self.request(f"/config_dump?resource={resource}"))
+        configs: list[dict[str, Any]] = document.get("configs", [])
+        return configs

@@ -1,4 +1,4 @@
-"""What Envoy is started with: its listeners. Servers and routes come from the files that it watches."""
+"""Envoy's start configuration: its listeners. Clusters and routes come from the files that it watches."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from cumulant.ports.traffic import Opening
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
-#: bytes that a request may have before its server takes them; bodies with keys are at most half of it
+#: bytes of a request that are buffered before its server reads them; bodies with keys are at most half of it
 _BUFFER = 8 * 1024 * 1024
-#: of the addresses kept for later use
+#: an address reserved for future use
 _NOBODY = "240.0.0.1"
 #: seconds for a request's head, for all of it, and of a connection without requests
 _HEAD, _WHOLE, _IDLE = 10, 300, 300
@@ -58,7 +58,7 @@ _REFUSED: dict[str, Any] = {
     "direct_response": {"status": 403, "body": {"inline_string": "this is for programs of this machine"}}
 }
 
-#: one line of the log on standard output; see `told.py`
+#: one line of the log on standard output; see `access_log.py`
 LOGGED = {
     "request": f"%REQ({REQUEST_HEADER})%",
     "caller_id": f"%REQ({CALLER_HEADER})%",
@@ -80,27 +80,27 @@ LOGGED = {
 }
 
 
-def bootstrap(folder: Folder, opening: Opening, socket: str) -> dict[str, Any]:
-    """The configuration; `socket` is where Envoy's own administration listens, for the driver alone."""
+def build_bootstrap(folder: Folder, opening: Opening, socket: str) -> dict[str, Any]:
+    """The configuration; `socket`: where Envoy's administration interface listens, for the driver alone."""
     return {
         "node": {"id": "gateway", "cluster": "cumulant"},
         "admin": {"address": {"pipe": {"path": socket, "mode": 0o600}}},
-        "dynamic_resources": {"cds_config": _watched(folder.clusters)},
+        "dynamic_resources": {"cds_config": _watched_file(folder.clusters)},
         "static_resources": {
             "listeners": [_callers(folder, opening), _administration(opening.admin)],
             "clusters": [_envoy_itself(socket)],
         },
-        "overload_manager": {"resource_monitors": [_most_connections()]},
+        "overload_manager": {"resource_monitors": [_connection_limit()]},
     }
 
 
-def _most_connections() -> dict[str, Any]:
+def _connection_limit() -> dict[str, Any]:
     kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
     config = {"@type": f"type.googleapis.com/{kind}", "max_active_downstream_connections": _CONNECTIONS}
     return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": config}
 
 
-def _watched(path: Path) -> dict[str, Any]:
+def _watched_file(path: Path) -> dict[str, Any]:
     watched = {"path": str(path), "watched_directory": {"path": str(path.parent)}}
     return {"path_config_source": watched, "resource_api_version": "V3", "initial_fetch_timeout": "10s"}
 
@@ -109,10 +109,10 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
     manager = {
         "@type": _HTTP,
         "stat_prefix": "callers",
-        "rds": {"route_config_name": TABLE, "config_source": _watched(folder.routes)},
+        "rds": {"route_config_name": TABLE, "config_source": _watched_file(folder.routes)},
         "http_filters": [_body_key(), _rate(), _router()],
-        "early_header_mutation_extensions": [_early()],
-        # No caller has this address: none is believed more for where it is. An empty list would mean loopback.
+        "early_header_mutation_extensions": [_early_mutations()],
+        # No caller has this address: no address is trusted more than others. An empty list would mean loopback.
         "internal_address_config": {"cidr_ranges": [{"address_prefix": _NOBODY, "prefix_len": 32}]},
         "use_remote_address": True,
         "normalize_path": True,
@@ -126,7 +126,7 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
                 "pack_trace_reason": False,
             }
         },
-        **_patience(),
+        **_caller_timeouts(),
         "http_protocol_options": {"accept_http_10": True},
         "local_reply_config": local_replies(),
         "access_log": [_log()],
@@ -134,8 +134,8 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
     return _listener("callers", opening.http, manager, opening.tls)
 
 
-def _patience() -> dict[str, Any]:
-    """How long callers may take, so that none holds a connection for nothing."""
+def _caller_timeouts() -> dict[str, Any]:
+    """Time limits of callers, so that an idle one does not occupy a connection."""
     return {
         "request_headers_timeout": f"{_HEAD}s",
         "request_timeout": f"{_WHOLE}s",
@@ -145,7 +145,7 @@ def _patience() -> dict[str, Any]:
 
 
 def _administration(address: str) -> dict[str, Any]:
-    """Figures and health only: the rest of Envoy's administration can stop it."""
+    """The listener of metrics and health only: the rest of Envoy's administration can stop it."""
     host = address.rpartition(":")[0].strip("[]") or "127.0.0.1"
     routes: list[dict[str, Any]] = [
         # No page of a browser reads them: it would say where it is from, or use a name that was made to lead here.
@@ -156,16 +156,16 @@ def _administration(address: str) -> dict[str, Any]:
     manager = {
         "@type": _HTTP,
         "stat_prefix": "administration",
-        "route_config": {"virtual_hosts": _called_by(host, routes)},
+        "route_config": {"virtual_hosts": _routes_for_host(host, routes)},
         "http_filters": [_router()],
         "strip_any_host_port": True,
-        **_patience(),
+        **_caller_timeouts(),
     }
     return _listener("administration", address, manager, None)
 
 
-def _called_by(host: str, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """On loopback the routes are there by a name of loopback only."""
+def _routes_for_host(host: str, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The virtual hosts of `routes`: on loopback, they answer to names of loopback only."""
     if not is_loopback(host):
         return [{"name": "all", "domains": ["*"], "routes": routes}]
     names = {"localhost", "*.localhost", "127.0.0.1", "[::1]", f"[{host}]" if ":" in host else host}
@@ -179,7 +179,7 @@ def _listener(name: str, address: str, manager: dict[str, Any], tls: Certificate
     host, _, port = address.rpartition(":")
     chain: dict[str, Any] = {"filters": [{"name": "http", "typed_config": manager}]}
     if tls is not None:
-        chain["transport_socket"] = _encrypted(tls)
+        chain["transport_socket"] = _tls_socket(tls)
     return {
         "name": name,
         "address": {"socket_address": {"address": host.strip("[]") or "127.0.0.1", "port_value": int(port)}},
@@ -192,7 +192,7 @@ def _listener(name: str, address: str, manager: dict[str, Any], tls: Certificate
     }
 
 
-def _encrypted(tls: Certificates) -> dict[str, Any]:
+def _tls_socket(tls: Certificates) -> dict[str, Any]:
     files = {"certificate_chain": {"filename": tls.certificate}, "private_key": {"filename": tls.private_key}}
     common: dict[str, Any] = {"tls_certificates": [files], "alpn_protocols": ["h2", "http/1.1"]}
     if tls.authority:
@@ -207,15 +207,16 @@ def _encrypted(tls: Certificates) -> dict[str, Any]:
     }
 
 
-def _early() -> dict[str, Any]:
-    """What happens to headers of callers first: some are taken out, and each request gets a name of the gateway's,
-    which stands for the caller's own where there is none.
+def _early_mutations() -> dict[str, Any]:
+    """The first changes of a caller's headers: some are removed, and each request gets an id of the gateway's.
+
+    It is also the caller's id if the caller sent none.
     """
     kind = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     mutations: list[dict[str, Any]] = [
         *({"remove": name} for name in UNTRUSTED),
-        _set(REQUEST_HEADER, "%UNIQUE_ID%", "OVERWRITE_IF_EXISTS_OR_ADD"),
-        _set(CALLER_HEADER, f"%REQ({REQUEST_HEADER})%", "ADD_IF_ABSENT"),
+        _set_header(REQUEST_HEADER, "%UNIQUE_ID%", "OVERWRITE_IF_EXISTS_OR_ADD"),
+        _set_header(CALLER_HEADER, f"%REQ({REQUEST_HEADER})%", "ADD_IF_ABSENT"),
     ]
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
@@ -223,7 +224,7 @@ def _early() -> dict[str, Any]:
     }
 
 
-def _set(name: str, value: str, action: str) -> dict[str, Any]:
+def _set_header(name: str, value: str, action: str) -> dict[str, Any]:
     return {"append": {"header": {"key": name, "value": value}, "append_action": action}}
 
 

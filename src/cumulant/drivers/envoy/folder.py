@@ -1,10 +1,10 @@
-"""The gateway's folder: what is wanted, who runs, and the files that Envoy watches.
+"""The gateway's folder: desired routes, the running process, and the files that Envoy watches.
 
-state.json          routes by model, those before them, and a generation that counts every change
-door.json           where the gateway listens; true while `running.lock` is held
-apply.lock          held by whoever changes state.json
-xds/*/*.json        what Envoy watches, made from state.json
-exchanges/*.jsonl   what was answered
+state.json          routes by model, the previous ones, and a generation that counts every change
+door.json           where the gateway listens; valid while `running.lock` is locked
+apply.lock          locked by the process that changes state.json
+xds/*/*.json        the files that Envoy watches, made from state.json
+exchanges/*.jsonl   the exchange log
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.traffic import Routes
 from cumulant.ports.traffic import Door
 
-#: begins the name of the folder of a socket
+#: prefix of the name of the folder of a socket
 PRIVATE = "cumulant-gateway-"
 _WAIT = 60.0
 _PAUSE = 0.02
 
 
-class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is wanted. `before` keeps the servers of the routes before, so that requests under way end there."""
+class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The desired routes. `before`: the previous routes, whose servers complete the requests in progress."""
 
     generation: int = 0
     routes: dict[str, Routes] = {}
@@ -39,18 +39,18 @@ class State(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     #: of the gateway that started last
     gateway_key_file: str | None = None
 
-    def changed(self, routes: Routes) -> State:
+    def with_routes(self, routes: Routes) -> GatewayState:
         old = self.routes.get(routes.model)
         before = self.before | ({routes.model: old} if old else {})
-        return State(self.generation + 1, self.routes | {routes.model: routes}, before, self.gateway_key_file)
+        return GatewayState(self.generation + 1, self.routes | {routes.model: routes}, before, self.gateway_key_file)
 
 
-class Seat(msgspec.Struct, frozen=True):
-    """A gateway that runs: its door, and the socket of Envoy's own administration."""
+class RunningGateway(msgspec.Struct, frozen=True):
+    """A running gateway: its addresses, and the socket of Envoy's administration interface."""
 
     door: Door
     socket: str
-    #: the gateway's folder: a copy of it names a socket that is not its own
+    #: the gateway's folder: in a copy of it, the socket is not the copy's
     folder: str = ""
 
 
@@ -64,7 +64,7 @@ class Folder:
         self.clusters = path / "xds" / "clusters" / "clusters.json"
         self.routes = path / "xds" / "routes" / "routes.json"
         self._state = path / "state.json"
-        self._seat = path / "door.json"
+        self._gateway = path / "door.json"
         self._running = path / "running.lock"
 
     @classmethod
@@ -77,43 +77,45 @@ class Folder:
         for folder in (self.clusters.parent, self.routes.parent, self.exchanges):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def state(self) -> State:
-        """What is wanted; nothing where the folder is new."""
+    def state(self) -> GatewayState:
+        """The desired state; empty if the folder is new."""
         try:
-            return msgspec.json.decode(self._state.read_bytes(), type=State)
+            return msgspec.json.decode(self._state.read_bytes(), type=GatewayState)
         except FileNotFoundError:
-            return State()
+            return GatewayState()
         except msgspec.DecodeError as error:
             raise StorageError(f"{self._state} cannot be read: {error}", subject=str(self._state)) from None
 
-    def write_state(self, state: State) -> None:
-        write(self._state, msgspec.json.encode(state))
+    def write_state(self, state: GatewayState) -> None:
+        write_file(self._state, msgspec.json.encode(state))
 
-    def seat(self) -> Seat | None:
-        """The gateway that runs, if one does and it is open."""
-        seat = self._last()
-        return seat if seat and self.is_running() else None
+    def gateway(self) -> RunningGateway | None:
+        """The running gateway; None if none runs or it does not listen yet."""
+        gateway = self._read_gateway()
+        return gateway if gateway and self.is_running() else None
 
-    def write_seat(self, seat: Seat) -> None:
-        write(self._seat, msgspec.json.encode(msgspec.structs.replace(seat, folder=str(self.path.resolve()))))
+    def write_gateway(self, gateway: RunningGateway) -> None:
+        write_file(
+            self._gateway, msgspec.json.encode(msgspec.structs.replace(gateway, folder=str(self.path.resolve())))
+        )
 
-    def remove_seat(self) -> None:
-        """Forget the gateway, with the folder of its socket, which stays where it was killed."""
-        seat = self._last()
-        self._seat.unlink(missing_ok=True)
-        private = Path(seat.socket).parent if seat else None
-        if seat and private and private.name.startswith(PRIVATE) and seat.folder == str(self.path.resolve()):
+    def remove_gateway(self) -> None:
+        """Remove the gateway's record and the folder of its socket, which a killed process leaves behind."""
+        gateway = self._read_gateway()
+        self._gateway.unlink(missing_ok=True)
+        private = Path(gateway.socket).parent if gateway else None
+        if gateway and private and private.name.startswith(PRIVATE) and gateway.folder == str(self.path.resolve()):
             shutil.rmtree(private, ignore_errors=True)
 
-    def _last(self) -> Seat | None:
+    def _read_gateway(self) -> RunningGateway | None:
         try:
-            return msgspec.json.decode(self._seat.read_bytes(), type=Seat)
+            return msgspec.json.decode(self._gateway.read_bytes(), type=RunningGateway)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
 
     def is_running(self) -> bool:
-        """Whether the gateway's process lives, which may not be open yet."""
-        # A shared lock, so that those who look do not see each other as the gateway.
+        """Whether the gateway's process is alive; it may not listen yet."""
+        # A shared lock, so that processes that check do not take each other for the gateway.
         try:
             handle = os.open(self._running, os.O_RDONLY)
         except FileNotFoundError:
@@ -127,30 +129,30 @@ class Folder:
         return False
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Be the one gateway of this folder; the system lets go of it however the process ends."""
-        with _held(self._running, within=2.0, what="a gateway runs in this folder already"):
-            self.remove_seat()
+    def lock_gateway(self) -> Iterator[None]:
+        """Lock the folder for its only gateway; the system releases the lock however the process ends."""
+        with _locked(self._running, within=2.0, what="a gateway runs in this folder already"):
+            self.remove_gateway()
             yield
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Be the one that changes the routes."""
+    def lock_routes(self) -> Iterator[None]:
+        """Lock the folder for a change of the routes."""
         self.make()
-        with _held(
+        with _locked(
             self.path / "apply.lock", within=_WAIT, what="another process has been changing the routes too long"
         ):
             for path in (self._state, self.clusters, self.routes):
-                _forget_drafts(path)
+                _remove_drafts(path)
             yield
 
 
 @contextmanager
-def _held(path: Path, *, within: float, what: str) -> Iterator[None]:
+def _locked(path: Path, *, within: float, what: str) -> Iterator[None]:
     handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
     try:
         deadline = time.monotonic() + within
-        while not _take(handle):
+        while not _try_lock(handle):
             if time.monotonic() > deadline:
                 raise EngineUnavailableError(f"{what}: {path.parent}", subject=str(path.parent))
             time.sleep(_PAUSE)
@@ -159,7 +161,7 @@ def _held(path: Path, *, within: float, what: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(handle: int) -> bool:
+def _try_lock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -167,17 +169,17 @@ def _take(handle: int) -> bool:
     return True
 
 
-def _forget_drafts(path: Path) -> None:
-    """Remove what a process left that was killed while it wrote; whoever calls is the only writer."""
+def _remove_drafts(path: Path) -> None:
+    """Remove the drafts of killed writers; the caller is the only writer."""
     for draft in path.parent.glob(f".{path.name}.*"):
         draft.unlink(missing_ok=True)
 
 
-def write(path: Path, content: bytes) -> None:
-    """Replace `path` at once and durably: readers, and Envoy, see the old or the new content.
+def write_file(path: Path, content: bytes) -> None:
+    """Replace `path` atomically and durably: readers, and Envoy, see the old or the new content.
 
     Raises:
-        StorageError: it cannot be written, as where the disk is full; the old content stays.
+        StorageError: it cannot be written, such as on a full disk; the old content remains.
     """
     before = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""Envoy's process: started, asked, drained and never left behind."""
+"""Envoy's process: start, readiness, drain and end."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from cumulant.drivers.envoy.admin import Admin
 
 #: threads that answer requests; two serve some ten thousand a second
 _THREADS = 4
-#: milliseconds until a line of the log leaves Envoy: what is lost when it is killed
+#: milliseconds until Envoy flushes a log line: what is lost if it is killed
 _FLUSH = 50
-#: seconds for requests under way at the end
+#: seconds for requests in progress at the end
 _DRAIN = 30.0
 _END = 10.0
 _START = 60.0
@@ -26,7 +26,7 @@ _PAUSE = 0.05
 
 
 def start(program: Path, bootstrap: Path) -> subprocess.Popen[bytes]:
-    """Envoy, whose log of exchanges is its standard output."""
+    """Start Envoy, whose access log is its standard output."""
     threads = min(_THREADS, os.cpu_count() or 1)
     command = [str(program), "-c", str(bootstrap), "--concurrency", str(threads), "--log-level", "warning"]
     command += ["--disable-hot-restart", "--file-flush-interval-msec", str(_FLUSH)]
@@ -36,12 +36,12 @@ def start(program: Path, bootstrap: Path) -> subprocess.Popen[bytes]:
         stdout=subprocess.PIPE,
         # Signals of a terminal go to the supervisor alone, which drains first.
         start_new_session=True,
-        preexec_fn=_dies_with(os.getpid()),  # noqa: PLW1509 - there is one thread yet
+        preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - there is one thread yet
     )
 
 
-def _dies_with(parent: int) -> Callable[[], None] | None:
-    """What makes a child die with its parent, however that dies. Linux only; elsewhere a signal must reach us."""
+def _die_with_parent(parent: int) -> Callable[[], None] | None:
+    """A function that binds a child's life to its parent's. Linux only; elsewhere a signal must reach the parent."""
     if sys.platform != "linux":
         return None
     control = ctypes.CDLL(None).prctl
@@ -56,10 +56,10 @@ def _dies_with(parent: int) -> Callable[[], None] | None:
 
 
 def await_ready(envoy: subprocess.Popen[bytes], admin: Admin) -> None:
-    """Return when it takes requests.
+    """Return when Envoy accepts requests.
 
     Raises:
-        EngineUnavailableError: it ended, or did not come up in time.
+        EngineUnavailableError: it ended, or was not ready in time.
     """
     deadline = time.monotonic() + _START
     while not admin.ready():
@@ -71,7 +71,7 @@ def await_ready(envoy: subprocess.Popen[bytes], admin: Admin) -> None:
 
 
 def end(envoy: subprocess.Popen[bytes]) -> None:
-    """End it, also where it has stopped listening to signals."""
+    """Terminate Envoy; kill it if it does not end in time."""
     envoy.terminate()
     try:
         envoy.wait(_END)
@@ -81,9 +81,9 @@ def end(envoy: subprocess.Popen[bytes]) -> None:
 
 
 def drain(admin: Admin) -> None:
-    """Take no more requests, and return when those under way are answered."""
-    admin.ask("/healthcheck/fail", method="POST")
-    admin.ask("/drain_listeners", method="POST")
+    """Refuse new requests, and return when those in progress are answered."""
+    admin.request("/healthcheck/fail", method="POST")
+    admin.request("/drain_listeners", method="POST")
     deadline = time.monotonic() + _DRAIN
-    while admin.under_way() and time.monotonic() < deadline:
+    while admin.active_requests() and time.monotonic() < deadline:
         time.sleep(_PAUSE)

@@ -1,4 +1,4 @@
-"""What is wanted, written where Envoy sees it."""
+"""The configuration files that Envoy watches."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError
 from cumulant.core.network.gateway_token import read_key
-from cumulant.drivers.envoy.clusters import clusters_of
-from cumulant.drivers.envoy.folder import Folder, State, write
-from cumulant.drivers.envoy.routing import table_of
+from cumulant.drivers.envoy.clusters import build_clusters
+from cumulant.drivers.envoy.folder import Folder, GatewayState, write_file
+from cumulant.drivers.envoy.routing import build_table
 
-#: seconds for a key that is being written, and between two tries
+#: seconds for a key that is being written, and between two attempts
 _PATIENCE, _PAUSE = 3.0, 0.05
 
 
-def write_clusters(folder: Folder, state: State, key: bytes | None) -> set[str]:
-    """Write the servers of the routes wanted and of those before, with tokens by `key`; the names that the wanted ones
-    need.
-    """
-    wanted = [cluster for routes in state.routes.values() for cluster in clusters_of(routes, key)]
-    old = [cluster for routes in state.before.values() for cluster in clusters_of(routes, key)]
-    found = {cluster["name"]: cluster for cluster in (*old, *wanted)}
-    write(folder.clusters, _answer(state, list(found.values())))
+def write_clusters(folder: Folder, state: GatewayState, key: bytes | None) -> set[str]:
+    """Write the clusters of the desired and the previous routes, with tokens by `key`; names of the desired ones."""
+    wanted = [cluster for routes in state.routes.values() for cluster in build_clusters(routes, key)]
+    old = [cluster for routes in state.before.values() for cluster in build_clusters(routes, key)]
+    clusters = {cluster["name"]: cluster for cluster in (*old, *wanted)}
+    write_file(folder.clusters, _discovery_response(state, list(clusters.values())))
     return {cluster["name"] for cluster in wanted}
 
 
-def gateway_key(folder: Folder, path: str | None) -> bytes | None:
-    """The key of the gateway of the folder; None where it has none, or none runs: a gateway writes the servers again,
-    with its key, when it starts.
+def read_gateway_key(folder: Folder, path: str | None) -> bytes | None:
+    """The key of the folder's gateway; None if it has none.
+
+    None also if no gateway runs and the key cannot be read: a gateway writes the clusters again, with its key, when it
+    starts.
 
     Raises:
         EngineUnavailableError: it runs, and its key cannot be read within `_PATIENCE` seconds. Nothing was changed.
@@ -53,10 +53,10 @@ def gateway_key(folder: Folder, path: str | None) -> bytes | None:
         time.sleep(_PAUSE)
 
 
-def write_table(folder: Folder, state: State) -> None:
-    """Write the routes wanted."""
-    write(folder.routes, _answer(state, [table_of(state.routes)]))
+def write_table(folder: Folder, state: GatewayState) -> None:
+    """Write the desired routes."""
+    write_file(folder.routes, _discovery_response(state, [build_table(state.routes)]))
 
 
-def _answer(state: State, resources: list[dict[str, Any]]) -> bytes:
+def _discovery_response(state: GatewayState, resources: list[dict[str, Any]]) -> bytes:
     return msgspec.json.encode({"version_info": str(state.generation), "resources": resources})

@@ -1,10 +1,10 @@
-"""Answers of the gateway itself, in the form that the servers' errors have."""
+"""Error responses of the gateway itself, in the format of the servers' errors."""
 
 from __future__ import annotations
 
 from typing import Any
 
-#: by status: the code of the error, what it says, and whether trying again can help
+#: by status: the error's code, its message, and whether a retry can help
 _ERRORS = {
     404: ("not-found", "%LOCAL_REPLY_BODY%", False),
     429: ("overloaded", "more requests a second than this gateway takes", True),
@@ -12,13 +12,13 @@ _ERRORS = {
     503: ("engine-unavailable", "no server of the model answers", True),
     504: ("deadline", "no server of the model answered in time", True),
 }
-_AGAIN = {429, 502, 503}
-#: an answer that is none is as no answer: the server may have acted, and the caller is told the same
-_AS = {502: 503}
+_RETRY_LATER = {429, 502, 503}
+#: an invalid response counts as a missing one: the server may have acted, and the caller gets the same error
+_REPLACED_STATUS = {502: 503}
 
 
 def local_replies() -> dict[str, Any]:
-    """The configuration; an error with another status is the caller's."""
+    """The configuration of local replies; an error with another status is the caller's."""
     return {
         "mappers": [_mapper(status) for status in _ERRORS],
         "body_format": {"json_format": _body("request", "%LOCAL_REPLY_BODY%", retryable=False)},
@@ -26,18 +26,18 @@ def local_replies() -> dict[str, Any]:
 
 
 def _mapper(status: int) -> dict[str, Any]:
-    code, said, retryable = _ERRORS[status]
+    code, message, retryable = _ERRORS[status]
     comparison = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"cumulant.reply.{status}"}}
-    found: dict[str, Any] = {
+    mapper: dict[str, Any] = {
         "filter": {"status_code_filter": {"comparison": comparison}},
-        "body_format_override": {"json_format": _body(code, said, retryable=retryable)},
+        "body_format_override": {"json_format": _body(code, message, retryable=retryable)},
     }
-    if status in _AS:
-        found["status_code"] = _AS[status]
-    if status in _AGAIN:
-        found["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
-    return found
+    if status in _REPLACED_STATUS:
+        mapper["status_code"] = _REPLACED_STATUS[status]
+    if status in _RETRY_LATER:
+        mapper["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
+    return mapper
 
 
-def _body(code: str, said: str, *, retryable: bool) -> dict[str, Any]:
-    return {"code": code, "error": said, "retryable": retryable}
+def _body(code: str, message: str, *, retryable: bool) -> dict[str, Any]:
+    return {"code": code, "error": message, "retryable": retryable}

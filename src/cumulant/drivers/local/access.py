@@ -1,4 +1,4 @@
-"""Access on a machine of one's own: every principal may do everything."""
+"""Access without restrictions, for a single-user machine."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from cumulant.ports.access import Principal
 
 
 class OpenAccess:
-    """`open://`: allows all. What was done is in the event chain all the same."""
+    """`open://`: allows every action; the events still record each one."""
 
     def __init__(self, url: str = "open://") -> None:
         self.url = url
 
     def check(self, principal: Principal, action: str, subject: str) -> None:
-        """Return always."""
+        """Return for every principal, action and subject."""

@@ -1,4 +1,4 @@
-"""A step's call, result and error as JSON, so that they can cross from one process to another."""
+"""A step's call, result and error as JSON, for transfer between processes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from cumulant.core.errors import CumulantError, DefinitionError, StepFailedError
 from cumulant.ports.compute import StepCall
 
 
-class Failure(msgspec.Struct, frozen=True):
-    """An error on its way: its class as `module:name`, its words, and what of its attributes is JSON."""
+class StepError(msgspec.Struct, frozen=True):
+    """A step's error: its class as `module:name`, its message, and those of its attributes that JSON can hold."""
 
     kind: str
     message: str
     attributes: dict[str, object] = {}
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """How a step ended."""
+class StepOutcome(msgspec.Struct, frozen=True):
+    """The outcome of a step: its result or its error."""
 
     result: dict[str, object] = {}
-    error: Failure | None = None
+    error: StepError | None = None
 
 
 def run(call: StepCall) -> dict[str, object]:
-    """Call the step's function with its arguments by name; its result as JSON values.
+    """Call the step's function with its arguments by name; returns its result as JSON values.
 
     Raises:
         CumulantError: the step's own, as itself.
@@ -51,47 +51,47 @@ def run(call: StepCall) -> dict[str, object]:
         ) from error
 
 
-def describe(error: CumulantError) -> Failure:
-    """`error` as JSON. What of its attributes cannot be JSON is left out."""
+def describe(error: CumulantError) -> StepError:
+    """`error` as JSON, without the attributes that JSON cannot hold."""
     attributes = {}
     for name, value in vars(error).items():
         try:
             attributes[name] = msgspec.json.decode(msgspec.json.encode(value))
         except (TypeError, msgspec.MsgspecError):
             continue
-    return Failure(f"{type(error).__module__}:{type(error).__qualname__}", error.message, attributes)
+    return StepError(f"{type(error).__module__}:{type(error).__qualname__}", error.message, attributes)
 
 
-def rebuild(failure: Failure) -> CumulantError:
-    """The error that `failure` describes, of its own class; StepFailedError where that is none of ours."""
+def rebuild(failure: StepError) -> CumulantError:
+    """The error that `failure` describes, of its own class; StepFailedError if that is no CumulantError."""
     kind = _error_class(failure.kind)
     error = kind.__new__(kind)
     CumulantError.__init__(error, failure.message)
-    vars(error).update({name: _frozen(value) for name, value in failure.attributes.items()})
+    vars(error).update({name: _to_tuples(value) for name, value in failure.attributes.items()})
     return error
 
 
 def _load(function: str) -> Callable[..., object]:
     module, _, name = function.partition(":")
     try:
-        found: object = getattr(importlib.import_module(module), name)
+        target: object = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise DefinitionError(
             f"step {function} cannot be imported: {error}", subject=function, hint="name it `module:function`"
         ) from error
-    if not callable(found):
+    if not callable(target):
         raise DefinitionError(f"step {function} is not a function", subject=function)
-    return found
+    return target
 
 
 def _error_class(kind: str) -> type[CumulantError]:
     module, _, name = kind.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        target = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         return StepFailedError
-    return found if isinstance(found, type) and issubclass(found, CumulantError) else StepFailedError
+    return target if isinstance(target, type) and issubclass(target, CumulantError) else StepFailedError
 
 
-def _frozen(value: object) -> object:
-    return tuple(_frozen(part) for part in value) if isinstance(value, list) else value
+def _to_tuples(value: object) -> object:
+    return tuple(_to_tuples(part) for part in value) if isinstance(value, list) else value

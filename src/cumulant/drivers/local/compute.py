@@ -1,4 +1,4 @@
-"""Steps in this process, or each in a process of its own."""
+"""Compute on this machine: steps in this process, or each in its own process."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import RetryableError, StepFailedError, UsageError
-from cumulant.drivers.local.calls import Answer, rebuild, run
+from cumulant.drivers.local.calls import StepOutcome, rebuild, run
 from cumulant.ports.compute import Resources, StepCall
 
-_SIGNALS_FROM_OUTSIDE = {-9: "SIGKILL", -15: "SIGTERM"}
+_EXTERNAL_SIGNALS = {-9: "SIGKILL", -15: "SIGTERM"}
 
 
 class InlineCompute:
-    """`inline://`: the step is called here. Its arguments and result pass through JSON all the same."""
+    """`inline://`: calls the step in this process. Its arguments and result pass through JSON too."""
 
     def __init__(self, url: str = "inline://") -> None:
         self.url = url
 
     def run(self, call: StepCall) -> dict[str, object]:
-        """Raises StepFailedError for an error that is none of ours."""
-        _refuse_elsewhere(call.resources)
+        """Run the step. Raises StepFailedError for an error that is no CumulantError."""
+        _check_resources(call.resources)
         return run(msgspec.json.decode(msgspec.json.encode(call), type=StepCall))
 
 
 class SubprocessCompute:
-    """`subprocess://`: each step runs in a fresh interpreter, which ends with this one.
+    """`subprocess://`: runs each step in a new interpreter, which ends with this one.
 
-    What the step prints goes to standard error. Its memory is given back when it ends.
+    The step's output goes to standard error. Its memory is released when it ends.
     """
 
     def __init__(self, url: str = "subprocess://") -> None:
@@ -47,21 +47,21 @@ class SubprocessCompute:
             StepFailedError: any other error of the step, or a crash.
             RetryableError: the process was killed from outside (no memory left, a shut-down).
         """
-        _refuse_elsewhere(call.resources)
+        _check_resources(call.resources)
         with tempfile.TemporaryDirectory(prefix="cumulant-step-") as folder:
-            answer_path = Path(folder, "answer.json")
-            code = self._start(call, answer_path)
-            if not answer_path.exists():
-                raise _ended(call, code)
-            answer = msgspec.json.decode(answer_path.read_bytes(), type=Answer)
-        if answer.error is not None:
-            raise rebuild(answer.error)
-        return answer.result
+            outcome_path = Path(folder, "outcome.json")
+            code = self._start(call, outcome_path)
+            if not outcome_path.exists():
+                raise _exit_error(call, code)
+            outcome = msgspec.json.decode(outcome_path.read_bytes(), type=StepOutcome)
+        if outcome.error is not None:
+            raise rebuild(outcome.error)
+        return outcome.result
 
-    def _start(self, call: StepCall, answer_path: Path) -> int:
-        command = [sys.executable, "-m", "cumulant.drivers.local.worker", str(answer_path)]
+    def _start(self, call: StepCall, outcome_path: Path) -> int:
+        command = [sys.executable, "-m", "cumulant.drivers.local.worker", str(outcome_path)]
         # The pipe stays open while this process lives: the worker ends when it closes.
-        # What can be imported here can be imported there.
+        # The worker can import whatever this process can.
         environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.__stderr__, env=environ) as worker:
             try:
@@ -75,10 +75,10 @@ class SubprocessCompute:
                 raise
 
 
-def _ended(call: StepCall, code: int) -> RetryableError | StepFailedError:
-    if code in _SIGNALS_FROM_OUTSIDE:
+def _exit_error(call: StepCall, code: int) -> RetryableError | StepFailedError:
+    if code in _EXTERNAL_SIGNALS:
         return RetryableError(
-            f"the process of step {call.function} was killed ({_SIGNALS_FROM_OUTSIDE[code]})",
+            f"the process of step {call.function} was killed ({_EXTERNAL_SIGNALS[code]})",
             subject=call.function,
             hint="run again; if it is killed again, there may be too little memory",
         )
@@ -89,7 +89,7 @@ def _ended(call: StepCall, code: int) -> RetryableError | StepFailedError:
     )
 
 
-def _refuse_elsewhere(resources: Resources) -> None:
+def _check_resources(resources: Resources) -> None:
     if resources.gpu or resources.region != "local":
         raise UsageError(
             "this machine's compute has no GPUs and no regions",

@@ -25,13 +25,13 @@ class LocalFiles:
     def list(self, pattern: str) -> list[FileInfo]:
         path = self._base / Path(pattern.removeprefix("file://")).expanduser()
         if path.is_dir():
-            paths = _below(path)
+            paths = _list_below(path)
         elif path.exists():
             paths = [path]
         else:
-            paths = [Path(found) for found in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - no hidden files
-        found = [_describe(path) for path in paths if not path.is_dir()]
-        return sorted(found, key=lambda info: info.url)
+            paths = [Path(files) for files in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - no hidden files
+        files = [_describe(path) for path in paths if not path.is_dir()]
+        return sorted(files, key=lambda info: info.url)
 
     def fetch(self, file: FileInfo) -> Path:
         path = self._base / file.url.removeprefix("file://")
@@ -46,15 +46,15 @@ class LocalFiles:
         return path
 
 
-def _below(folder: Path) -> list[Path]:
-    found = []
-    for current, folders, names in os.walk(folder, onerror=_refuse):
+def _list_below(folder: Path) -> list[Path]:
+    paths = []
+    for current, folders, names in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = [name for name in folders if not name.startswith((".", "_"))]
-        found += [Path(current, name) for name in names if not name.startswith((".", "_"))]
-    return found
+        paths += [Path(current, name) for name in names if not name.startswith((".", "_"))]
+    return paths
 
 
-def _refuse(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise DataError(
         f"folder {error.filename} cannot be read: {error.strerror}",
         subject=str(error.filename),
@@ -64,13 +64,15 @@ def _refuse(error: OSError) -> None:
 
 def _describe(path: Path) -> FileInfo:
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError as error:
         raise DataError(
             f"source file {path} cannot be read: {error.strerror}",
             subject=str(path),
             hint="check the path and its permissions; a link may point nowhere",
         ) from error
-    # The inode tells a file that was replaced by another of the same size and time. One that was edited in place, and
-    # its time set back, is told by the time of its last change of any kind, which no program can set.
-    return FileInfo(str(path), found.st_size, f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}-{found.st_ctime_ns}")
+    # The inode identifies a file that was replaced by another of the same size and time. One that was edited in place,
+    # with its time set back, is identified by its ctime, which no program can set.
+    return FileInfo(
+        str(path), status.st_size, f"{status.st_mtime_ns}-{status.st_size}-{status.st_ino}-{status.st_ctime_ns}"
+    )

@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all: written aside, made durable, then renamed into place."""
+"""Folders that appear atomically: written to a temporary place, made durable, then renamed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _REASONS = {
 }
 
 
-class Shelf:
-    """Folders under one root, one a key, each ending in `suffix`.
+class FolderStore:
+    """Folders under one root, one per key, each with the name's ending `suffix`.
 
     A key's parts become folders, with what a file system may refuse percent-encoded. Temporary folders live
-    in `.writing` under the root; what a killed process left there is removed by the next writer.
+    in `.writing` under the root; the next writer removes those of killed processes.
     """
 
     def __init__(self, root: Path, *, suffix: str, manifest: str, holds: str) -> None:
@@ -40,7 +40,7 @@ class Shelf:
         self._holds = holds
 
     def folder(self, key: str) -> Path:
-        """Where `key` lies, whether or not it exists. Raises UsageError for a key that names nothing."""
+        """The path of `key`, whether or not it exists. Raises UsageError for an invalid key."""
         parts = key.split("/")
         if not all(parts) or "\0" in key:
             raise UsageError(f'"{key}" cannot name a {self._holds}', subject=key, hint="write parts between slashes")
@@ -48,7 +48,7 @@ class Shelf:
         return self.root.joinpath(*names[:-1], names[-1] + self._suffix)
 
     def manifest(self, key: str) -> bytes | None:
-        """The bytes of the folder's manifest; None where nothing stands under `key`."""
+        """The bytes of the folder's manifest; None if `key` does not exist."""
         path = self.folder(key) / self._manifest
         try:
             return path.read_bytes()
@@ -58,17 +58,17 @@ class Shelf:
             raise storage_error(error, f"{self._holds} {key} cannot be read", path) from error
 
     def keys(self, prefix: str = "") -> list[str]:
-        found = []
+        keys = []
         for path in self.root.glob(f"**/*{self._suffix}/{self._manifest}"):
             names = path.parent.relative_to(self.root).parts
             if names[0] != _ASIDE:
                 last = names[-1].removesuffix(self._suffix)
-                found.append("/".join(unquote(name) for name in (*names[:-1], last)))
-        return sorted(key for key in found if key.startswith(prefix))
+                keys.append("/".join(unquote(name) for name in (*names[:-1], last)))
+        return sorted(key for key in keys if key.startswith(prefix))
 
     @contextmanager
     def writing(self, key: str) -> Iterator[Path]:
-        """A folder to fill; on leaving without an exception it becomes `key`, unless one stands there already.
+        """A folder to fill; on exit without an exception it becomes `key`, unless that exists already.
 
         Raises:
             StorageError: no space, or the place cannot be written. Nothing is visible then.
@@ -97,7 +97,7 @@ class Shelf:
     def _aside(self, key: str) -> Iterator[Path]:
         aside = self.root / _ASIDE / uuid.uuid4().hex
         try:
-            self._sweep()
+            self._remove_abandoned()
             aside.mkdir(parents=True)
             with in_use(aside):
                 yield aside
@@ -106,8 +106,8 @@ class Shelf:
         finally:
             shutil.rmtree(aside, ignore_errors=True)
 
-    def _sweep(self) -> None:
-        """Remove what killed writers left. A living writer holds a lock on its folder."""
+    def _remove_abandoned(self) -> None:
+        """Remove the folders of killed writers. A live writer locks its folder."""
         try:
             entries = list(os.scandir(self.root / _ASIDE))
         except FileNotFoundError:
@@ -116,7 +116,7 @@ class Shelf:
 
 
 def link(source: Path, target: Path) -> None:
-    """Another name for a file that never changes; a copy where the file system has no such names."""
+    """Link an immutable file; copy it if the file system has no hard links."""
     try:
         os.link(source, target)
     except FileNotFoundError:
@@ -143,7 +143,7 @@ def sync_folders(folder: Path, root: Path) -> None:
 
 
 def storage_error(error: OSError, what: str, where: Path) -> StorageError:
-    """`what`, for the reason that the system gave."""
+    """The error `what`, with the system's reason."""
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     hint = "free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "check the folder and its permissions"
     return StorageError(f"{what}: {reason}", subject=str(where), hint=hint)

@@ -1,4 +1,4 @@
-"""The journal in one SQLite file: state rows and the event chain, changed in one transaction."""
+"""The journal in one SQLite file: state rows and the event chain, written in one transaction."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.drivers.local import row_hashes
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
-from cumulant.drivers.local.witness import Witness
+from cumulant.drivers.local.witness import HeadFile
 from cumulant.ports.journal import Head, Row, RowHashes
 
 _SCHEMA = f"""
@@ -41,12 +41,12 @@ _decode_event = msgspec.json.Decoder(Event).decode
 
 
 class SqliteJournal:
-    """A journal that threads and processes of one machine share.
+    """A journal shared by the threads and processes of one machine.
 
     `sqlite:///path/journal.db?project=NAME`; `tenant` and `region` are options too and enter each event.
-    A deleted row keeps its count of writes, so that a version is never given out twice. The end of the chain is also
-    kept in `journal.db.head`, beside the database. The hash of each row that is written enters the last event of its
-    transaction, or the next event where its transaction has none.
+    A deleted row keeps its count of writes, so that a version is never used twice. The end of the chain is also stored
+    in `journal.db.head`, beside the database. The hash of each written row enters the last event of its transaction, or
+    the next event if its transaction has none.
 
     Raises:
         EngineUnavailableError: another process has held the write lock for a minute.
@@ -54,14 +54,14 @@ class SqliteJournal:
     """
 
     def __init__(self, url: str, *, clock: Clock | None = None) -> None:
-        where = locate(url)
-        self._options = where.options
+        location = locate(url)
+        self._options = location.options
         self._clock = clock or SystemClock()
         self._temporary: str | None = None
         self._database = Database(
-            where.path, schema=_SCHEMA, version=2, holds="journal", upgrades={1: row_hashes.upgrade}
+            location.path, schema=_SCHEMA, version=2, holds="journal", upgrades={1: row_hashes.upgrade}
         )
-        self._witness = Witness(where.path)
+        self._head_file = HeadFile(location.path)
 
     @contextmanager
     def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[SqliteTransaction]:
@@ -70,7 +70,7 @@ class SqliteJournal:
             yield opened
             opened.bind()
         if opened.head is not None:
-            self._witness.advance(opened.head, self._hash_at)
+            self._head_file.advance(opened.head, self._hash_at)
 
     def get(self, kind: str, key: str) -> Row | None:
         with self._database.read() as connection:
@@ -84,23 +84,23 @@ class SqliteJournal:
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
     ) -> Iterator[Event]:
         # Page by page: a slow reader must not hold a read transaction, which would keep the WAL growing.
-        left = limit
-        while left is None or left > 0:
-            size = _PAGE if left is None else min(left, _PAGE)
+        remaining = limit
+        while remaining is None or remaining > 0:
+            size = _PAGE if remaining is None else min(remaining, _PAGE)
             with self._database.read() as connection:
                 page = _events(connection, after=after, limit=size, kinds=kinds, run=run)
             yield from (_read(seq, envelope) for seq, envelope in page)
             if len(page) < size:
                 return
             after = page[-1][0]
-            left = None if left is None else left - len(page)
+            remaining = None if remaining is None else remaining - len(page)
 
     def head(self) -> Head:
         with self._database.read() as connection:
             return _head(connection)
 
     def witness(self) -> Head | None:
-        return self._witness.read()
+        return self._head_file.read()
 
     @contextmanager
     def row_hashes(self) -> Iterator[RowHashes | None]:
@@ -124,16 +124,16 @@ class SqliteJournal:
 
     def _hash_at(self, seq: int) -> str | None:
         with self._database.read() as connection:
-            found = connection.execute("SELECT envelope FROM events WHERE seq = ?", (seq,)).fetchone()
+            row = connection.execute("SELECT envelope FROM events WHERE seq = ?", (seq,)).fetchone()
         try:
-            return _decode_event(found[0]).hash if found else None
+            return _decode_event(row[0]).hash if row else None
         except msgspec.MsgspecError:
             return None
 
     def cursor(self, subscriber: str) -> int:
         with self._database.read() as connection:
-            found = connection.execute("SELECT seq FROM cursors WHERE subscriber = ?", (subscriber,)).fetchone()
-        return found[0] if found else 0
+            row = connection.execute("SELECT seq FROM cursors WHERE subscriber = ?", (subscriber,)).fetchone()
+        return row[0] if row else 0
 
     def advance(self, subscriber: str, seq: int) -> None:
         with self._database.write() as connection:
@@ -179,7 +179,7 @@ class SqliteTransaction:
 
     @property
     def head(self) -> Head | None:
-        """The end of the chain, where this transaction has moved it."""
+        """The end of the chain; None if this transaction has no event."""
         return Head(self._last.seq, self._last.hash) if self._last else None
 
     def get(self, kind: str, key: str) -> Row | None:
@@ -189,8 +189,8 @@ class SqliteTransaction:
         return _rows(self._connection, kind, prefix)
 
     def put(self, kind: str, key: str, value: dict[str, object], *, expect: int | None = None) -> Row:
-        version, stands = self._version(kind, key)
-        if expect is not None and expect != (version if stands else 0):
+        version, exists = self._version(kind, key)
+        if expect is not None and expect != (version if exists else 0):
             raise LeaseHeldError(
                 f"{kind} {key} was changed by someone else (version {version}, expected {expect})",
                 subject=key,
@@ -206,8 +206,8 @@ class SqliteTransaction:
         return Row(kind, key, _decode_value(encoded), version + 1, updated)
 
     def delete(self, kind: str, key: str) -> None:
-        version, stands = self._version(kind, key)
-        if not stands:
+        version, exists = self._version(kind, key)
+        if not exists:
             return
         updated = to_micros(self._clock.now())
         self._written[kind, key] = version + 1, row_hashes.hash_of(version + 1, updated, None)
@@ -254,35 +254,35 @@ class SqliteTransaction:
         self._connection.execute("UPDATE chain SET hash = ?", (event.hash,))
 
     def _version(self, kind: str, key: str) -> tuple[int, bool]:
-        found = self._connection.execute(
+        row = self._connection.execute(
             "SELECT version, value IS NOT NULL FROM state WHERE kind = ? AND key = ?", (kind, key)
         ).fetchone()
-        return (found[0], bool(found[1])) if found else (0, False)
+        return (row[0], bool(row[1])) if row else (0, False)
 
 
 def _get(connection: sqlite3.Connection, kind: str, key: str) -> Row | None:
-    found = connection.execute(
+    row = connection.execute(
         "SELECT key, value, version, updated FROM state WHERE kind = ? AND key = ? AND value IS NOT NULL", (kind, key)
     ).fetchone()
-    return _row(kind, found) if found else None
+    return _row(kind, row) if row else None
 
 
 def _rows(connection: sqlite3.Connection, kind: str, prefix: str) -> list[Row]:
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT key, value, version, updated FROM state"
         " WHERE kind = ?1 AND value IS NOT NULL AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key",
         (kind, prefix, _after_prefix(prefix)),
     )
-    return [_row(kind, row) for row in found]
+    return [_row(kind, row) for row in rows]
 
 
-def _row(kind: str, found: tuple[str, bytes, int, int]) -> Row:
-    key, value, version, updated = found
+def _row(kind: str, columns: tuple[str, bytes, int, int]) -> Row:
+    key, value, version, updated = columns
     return Row(kind, key, _decode_value(value), version, from_micros(updated))
 
 
 def _after_prefix(prefix: str) -> str | None:
-    """The least text above every text that starts with `prefix`; None where there is none."""
+    """The least text above every text that starts with `prefix`; None if there is none."""
     for end in range(len(prefix) - 1, -1, -1):
         last = ord(prefix[end])
         if last < 0x10FFFF:
@@ -294,16 +294,16 @@ def _after_prefix(prefix: str) -> str | None:
 def _events(
     connection: sqlite3.Connection, *, after: int, limit: int, kinds: Sequence[str], run: str | None
 ) -> list[tuple[int, bytes]]:
-    where: list[str] = ["seq > ?"]
+    conditions: list[str] = ["seq > ?"]
     values: list[object] = [after]
     if run is not None:
-        where.append("run = ?")
+        conditions.append("run = ?")
         values.append(run)
     if kinds:
-        where.append(f"kind IN ({', '.join('?' * len(kinds))})")
+        conditions.append(f"kind IN ({', '.join('?' * len(kinds))})")
         values.extend(kinds)
     return connection.execute(
-        f"SELECT seq, envelope FROM events WHERE {' AND '.join(where)} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
+        f"SELECT seq, envelope FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
         (*values, limit),
     ).fetchall()
 
@@ -320,5 +320,5 @@ def _read(seq: int, envelope: bytes) -> Event:
 
 
 def _head(connection: sqlite3.Connection) -> Head:
-    found = connection.execute("SELECT seq, hash FROM chain").fetchone()
-    return Head(*found) if found else Head(0, GENESIS)
+    row = connection.execute("SELECT seq, hash FROM chain").fetchone()
+    return Head(*row) if row else Head(0, GENESIS)

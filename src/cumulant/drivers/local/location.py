@@ -1,4 +1,4 @@
-"""Where an embedded store lies: `sqlite:///abs/journal.db?project=flights`, `file://relative/folder`."""
+"""The location of an embedded store: `sqlite:///abs/journal.db?project=flights`, `file://relative/folder`."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:(//)?")
 _SLASHES = re.compile(r"^//+")
 
 
-class Location(msgspec.Struct, frozen=True):
+class StoreLocation(msgspec.Struct, frozen=True):
     """The path of a store's URL, and the options after its `?`."""
 
     path: Path
     options: dict[str, str] = {}
 
 
-def locate(url: str) -> Location:
+def locate(url: str) -> StoreLocation:
     """The location that `url` names.
 
     What follows `scheme://` (or `scheme:`) is a path as it stands, nothing is percent-decoded: with a leading slash
@@ -30,4 +30,4 @@ def locate(url: str) -> Location:
     rest = _SLASHES.sub("/", _SCHEME.sub("", url, count=1))
     before, _, query = rest.rpartition("?")
     options = dict(parse_qsl(query)) if "=" in query and before else {}
-    return Location(Path((before if options else rest) or ".").expanduser(), options)
+    return StoreLocation(Path((before if options else rest) or ".").expanduser(), options)

@@ -1,27 +1,27 @@
-"""What a stored table says of itself."""
+"""The manifest of a stored table."""
 
 from __future__ import annotations
 
 import msgspec
 
 
-class Part(msgspec.Struct, frozen=True):
+class TablePart(msgspec.Struct, frozen=True):
     """One Parquet file of a table, relative to its folder."""
 
     path: str
     rows: int
     bytes: int
-    #: of the file's bytes; none in tables of earlier versions
+    #: SHA-256 of the file's bytes; empty in tables of earlier versions
     digest: str = ""
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What `_table.json` holds. `positioned`: rows carry their number and are sorted by it when scanned."""
+class TableManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `_table.json`. `positioned`: rows carry their number and are sorted by it when scanned."""
 
     key: str
     rows: int
     bytes: int
-    parts: tuple[Part, ...]
+    parts: tuple[TablePart, ...]
     partition_by: tuple[str, ...] = ()
     positioned: bool = False
     sort: bool = False

@@ -1,4 +1,4 @@
-"""Online state in one SQLite file: blobs by key, replaced a table at a time without a pause for readers."""
+"""The online store in one SQLite file: blobs by key; whole tables are replaced without blocking readers."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _META = msgspec.json.Decoder(dict[str, str])
 
 
 class SqliteOnline:
-    """`sqlite:///path/online.db`. Each table lies in an SQL table of its own, one a generation.
+    """`sqlite:///path/online.db`. Each generation of a table is an SQL table of its own.
 
-    `swap` fills the next generation aside, in short transactions, and then points the name at it; readers
-    stay on the old one until that moment. What a killed swap left is removed by the next one.
+    `swap` fills the next generation in short transactions and then points the name at it; readers use the old one
+    until then. The next swap removes the rows of a killed one.
 
     Raises:
         StorageError: no space, a folder that cannot be written, a damaged file.
@@ -36,10 +36,10 @@ class SqliteOnline:
 
     def __init__(self, url: str) -> None:
         path = locate(url).path
-        # What a power cut takes from a filled table, the next materialisation brings back; from an update, nothing.
+        # After a power cut the next materialisation restores a filled table, but not an update.
         self._database = _open(path, durable=False)
         self._durable = _open(path, durable=True)
-        # Where each table's rows lie. A dropped generation makes its statement fail, so this is never stale.
+        # The statement by table. A dropped generation makes its statement fail, so that a stale one is detected.
         self._select: dict[str, str] = {}
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -90,8 +90,8 @@ class SqliteOnline:
 
     def meta(self, table: str) -> dict[str, str]:
         with self._database.read() as connection:
-            found = connection.execute("SELECT value FROM meta WHERE name = ?", (table,)).fetchone()
-        return _META.decode(found[0]) if found else {}
+            row = connection.execute("SELECT value FROM meta WHERE name = ?", (table,)).fetchone()
+        return _META.decode(row[0]) if row else {}
 
     def put_meta(self, table: str, meta: dict[str, str]) -> None:
         with self._database.write() as connection:
@@ -99,15 +99,15 @@ class SqliteOnline:
 
     def tables(self) -> list[str]:
         with self._database.read() as connection:
-            found = connection.execute("SELECT name FROM generations UNION SELECT name FROM meta ORDER BY name")
-            return [name for (name,) in found.fetchall()]
+            rows = connection.execute("SELECT name FROM generations UNION SELECT name FROM meta ORDER BY name")
+            return [name for (name,) in rows.fetchall()]
 
     def drop(self, table: str) -> None:
         with self._database.write() as connection:
             connection.execute("DELETE FROM tables WHERE name = ?", (table,))
             connection.execute("DELETE FROM meta WHERE name = ?", (table,))
-            begun = connection.execute("SELECT number FROM generations WHERE name = ?", (table,))
-            for (number,) in begun.fetchall():
+            generations = connection.execute("SELECT number FROM generations WHERE name = ?", (table,))
+            for (number,) in generations.fetchall():
                 _drop(connection, number)
 
     def close(self) -> None:
@@ -123,8 +123,8 @@ class SqliteOnline:
             statement = self._select[table] = f"SELECT value FROM {_name(generation)} WHERE key = ?"  # noqa: S608
         execute = connection.execute
         if len(keys) == 1:
-            found = execute(statement, (keys[0],)).fetchone()
-            return [found[0] if found else None]
+            cell = execute(statement, (keys[0],)).fetchone()
+            return [cell[0] if cell else None]
         execute("BEGIN")
         try:
             rows = [execute(statement, (key,)).fetchone() for key in keys]
@@ -138,7 +138,7 @@ class SqliteOnline:
 
 
 class _Cells:
-    """Blobs within one write transaction, which no other can come between."""
+    """Blobs within one serialized write transaction."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -159,16 +159,16 @@ class _Cells:
             _point(self._connection, table, generation)
         written = list(rows)
         _insert(self._connection, generation, [(key, blob) for key, blob in written if blob is not None])
-        gone = [(key,) for key, blob in written if blob is None]
-        if gone:
-            self._connection.executemany(f"DELETE FROM {_name(generation)} WHERE key = ?", gone)  # noqa: S608
+        deleted = [(key,) for key, blob in written if blob is None]
+        if deleted:
+            self._connection.executemany(f"DELETE FROM {_name(generation)} WHERE key = ?", deleted)  # noqa: S608
 
     def _generation(self, table: str) -> int | None:
         if table not in self._generations:
-            found = _generation(self._connection, table)
-            if found is None:
+            generation = _generation(self._connection, table)
+            if generation is None:
                 return None
-            self._generations[table] = found
+            self._generations[table] = generation
         return self._generations[table]
 
 
@@ -181,8 +181,8 @@ def _name(generation: int) -> str:
 
 
 def _generation(connection: sqlite3.Connection, table: str) -> int | None:
-    found = connection.execute("SELECT generation FROM tables WHERE name = ?", (table,)).fetchone()
-    return found[0] if found else None
+    row = connection.execute("SELECT generation FROM tables WHERE name = ?", (table,)).fetchone()
+    return row[0] if row else None
 
 
 def _begin(connection: sqlite3.Connection, table: str) -> int:

@@ -1,4 +1,4 @@
-"""Frames written as the Parquet files of a table, and read again."""
+"""The Parquet files of a table: written from frames, and scanned."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from cumulant.core.errors import DataError, not_found
 from cumulant.core.ids import file_digest
 from cumulant.core.system.disk_errors import disk_error
 from cumulant.drivers.local.folders import storage_error
-from cumulant.drivers.local.manifest import Manifest, Part
+from cumulant.drivers.local.manifest import TableManifest, TablePart
 
 _ROW_GROUP = 131_072
-# Frames that come one by one are put together to files of about this many rows, or bytes in memory. A file is what
-# tables with a common head share.
+# Frames from an iterator are merged into files of about this many rows, or bytes in memory. Tables with a common head
+# share whole files.
 FILE_ROWS, _FILE_BYTES = 262_144, 256 << 20
 _POSITION = "__position"
 
@@ -26,22 +26,22 @@ Frames = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
 
 
 def write(
-    key: str, folder: Path, frames: Frames, partition_by: tuple[str, ...], shared: Sequence[Part] = ()
-) -> Manifest:
-    """Write the files of table `key` into a folder that holds the `shared` ones already, and describe all."""
+    key: str, folder: Path, frames: Frames, partition_by: tuple[str, ...], shared: Sequence[TablePart] = ()
+) -> TableManifest:
+    """Write the files of table `key` to a folder that has the `shared` ones already; returns the manifest of all."""
     first = len(shared)
     if partition_by:
-        _write_partitions(folder, _lazy(key, frames), partition_by)
+        _write_partitions(folder, _as_lazy(key, frames), partition_by)
     elif isinstance(frames, (pl.DataFrame, pl.LazyFrame)):
         _sink(frames.lazy(), folder / part_name(first))
     else:
-        for number, frame in enumerate(_gather(key, frames), first):
+        for number, frame in enumerate(_merge_frames(key, frames), first):
             frame.write_parquet(folder / part_name(number), row_group_size=_ROW_GROUP)
     return _describe(key, folder, partition_by, {part.path: part for part in shared})
 
 
-def following(head: pl.LazyFrame, frames: Frames) -> Frames:
-    """The frames after the rows of a head, which is not held in memory."""
+def prepend_head(head: pl.LazyFrame, frames: Frames) -> Frames:
+    """The rows of a head, which is not loaded at once, and then the frames."""
     if isinstance(frames, (pl.DataFrame, pl.LazyFrame)):
         frames = [frames.lazy().collect()]
     rows = head.select(pl.len()).collect().item()
@@ -49,7 +49,7 @@ def following(head: pl.LazyFrame, frames: Frames) -> Frames:
     return itertools.chain((head.slice(begin, _ROW_GROUP).collect() for begin in begins), frames)
 
 
-def scan(paths: Sequence[Path], manifest: Manifest) -> pl.LazyFrame:
+def scan(paths: Sequence[Path], manifest: TableManifest) -> pl.LazyFrame:
     """The rows of a table's files, in their order."""
     frame = pl.scan_parquet(list(paths), glob=False, hive_partitioning=False)
     if manifest.sort:
@@ -65,10 +65,10 @@ def _sink(frame: pl.LazyFrame, path: Path) -> None:
     frame.sink_parquet(path, compression="zstd", row_group_size=_ROW_GROUP, maintain_order=True)
 
 
-def _lazy(key: str, frames: Frames) -> pl.LazyFrame:
+def _as_lazy(key: str, frames: Frames) -> pl.LazyFrame:
     if isinstance(frames, (pl.DataFrame, pl.LazyFrame)):
         return frames.lazy()
-    return pl.concat([_same_columns(key, *pair) for pair in _with_first(frames)]).lazy()
+    return pl.concat([_check_columns(key, *pair) for pair in _with_first(frames)]).lazy()
 
 
 def _with_first(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
@@ -80,7 +80,7 @@ def _with_first(frames: Iterable[pl.DataFrame]) -> Iterator[tuple[pl.DataFrame, 
         yield pl.DataFrame(), pl.DataFrame()
 
 
-def _same_columns(key: str, first: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
+def _check_columns(key: str, first: pl.DataFrame, frame: pl.DataFrame) -> pl.DataFrame:
     if frame.schema != first.schema:
         differing = sorted(set(frame.schema.items()) ^ set(first.schema.items()), key=str)
         raise DataError(
@@ -91,22 +91,22 @@ def _same_columns(key: str, first: pl.DataFrame, frame: pl.DataFrame) -> pl.Data
     return frame
 
 
-def _gather(key: str, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The frames, put together to some that are worth a file each. Holds one file's rows at a time."""
-    held: list[pl.DataFrame] = []
-    rows, taken, written = 0, 0, False
+def _merge_frames(key: str, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Merge frames into larger ones for one file each. Memory: the rows of one file."""
+    pending: list[pl.DataFrame] = []
+    rows, size, written = 0, 0, False
     for pair in _with_first(frames):
-        held.append(_same_columns(key, *pair))
-        rows, taken = rows + held[-1].height, taken + int(held[-1].estimated_size())
-        if rows >= FILE_ROWS or taken >= _FILE_BYTES:
-            yield pl.concat(held)
-            held, rows, taken, written = [], 0, 0, True
+        pending.append(_check_columns(key, *pair))
+        rows, size = rows + pending[-1].height, size + int(pending[-1].estimated_size())
+        if rows >= FILE_ROWS or size >= _FILE_BYTES:
+            yield pl.concat(pending)
+            pending, rows, size, written = [], 0, 0, True
     if rows or not written:
-        yield pl.concat(held)
+        yield pl.concat(pending)
 
 
 def _write_partitions(folder: Path, frame: pl.LazyFrame, columns: tuple[str, ...]) -> None:
-    """Files in `column=value` folders; each row keeps its number, from which a scan restores the order."""
+    """Write files in `column=value` folders; each row has its number, from which a scan restores the order."""
     schema = frame.collect_schema()
     unknown = [column for column in columns if column not in schema]
     if unknown:
@@ -118,27 +118,27 @@ def _write_partitions(folder: Path, frame: pl.LazyFrame, columns: tuple[str, ...
         _sink(numbered, folder / part_name(0))
 
 
-def _describe(key: str, folder: Path, partition_by: tuple[str, ...], shared: Mapping[str, Part]) -> Manifest:
-    found: list[tuple[Any, Any, Part]] = []
+def _describe(key: str, folder: Path, partition_by: tuple[str, ...], shared: Mapping[str, TablePart]) -> TableManifest:
+    parts: list[tuple[Any, Any, TablePart]] = []
     for path in sorted(folder.rglob("*.parquet")):
         name = path.relative_to(folder).as_posix()
         if name in shared:
-            found.append((None, None, shared[name]))
+            parts.append((None, None, shared[name]))
             continue
         scan = pl.scan_parquet(path, glob=False, hive_partitioning=False)
         numbers = (pl.col(_POSITION).min(), pl.col(_POSITION).max()) if partition_by else (pl.lit(None), pl.lit(None))
         rows, first, last = scan.select(pl.len(), numbers[0].alias("first"), numbers[1].alias("last")).collect().row(0)
-        found.append((first, last, Part(name, rows, path.stat().st_size, file_digest(path))))
+        parts.append((first, last, TablePart(name, rows, path.stat().st_size, file_digest(path))))
     if partition_by:
-        found.sort(key=lambda entry: (entry[0] is not None, entry[0]))
+        parts.sort(key=lambda entry: (entry[0] is not None, entry[0]))
     overlap = any(
-        before[1] is not None and before[1] > after[0] for before, after in itertools.pairwise(found) if partition_by
+        before[1] is not None and before[1] > after[0] for before, after in itertools.pairwise(parts) if partition_by
     )
-    return Manifest(
+    return TableManifest(
         key=key,
-        rows=sum(part.rows for *_, part in found),
-        bytes=sum(part.bytes for *_, part in found),
-        parts=tuple(part for *_, part in found),
+        rows=sum(part.rows for *_, part in parts),
+        bytes=sum(part.bytes for *_, part in parts),
+        parts=tuple(part for *_, part in parts),
         partition_by=partition_by,
         positioned=bool(partition_by),
         sort=overlap,
@@ -147,7 +147,7 @@ def _describe(key: str, folder: Path, partition_by: tuple[str, ...], shared: Map
 
 @contextmanager
 def storage_errors(key: str, folder: Path) -> Iterator[None]:
-    """Polars' errors for a full disk or a forbidden place as StorageError; all others pass."""
+    """Raise Polars' errors for a full disk or a missing permission as StorageError; others pass."""
     try:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -1,7 +1,7 @@
-"""Hashes of state rows in the journal's database: one record a write, and their digest in an event.
+"""Hashes of state rows in the journal's database: one record per write, and their digest in an event.
 
-A record with event 0 waits for the next event. Records of a journal that is older than this table are made once, from
-its rows as they are then.
+A record with event 0 waits for the next event. For a journal that is older than this table, the records are created
+once, from its current rows.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CREATE TABLE row_writes (
 CREATE UNIQUE INDEX row_writes_waiting ON row_writes (kind, key) WHERE event = 0
 """
 
-#: what is no number of an event was written by somebody else
+#: a value that is no event number was not written by the journal
 _EVENT = "CASE typeof(event) WHEN 'integer' THEN event ELSE -1 END"
 _RECORD = (
     "INSERT INTO row_writes (event, kind, key, version, hash) VALUES (0, ?, ?, ?, ?)"
@@ -31,9 +31,9 @@ _RECORD = (
 
 
 def hash_of(version: int, updated: int, value: object) -> str:
-    """The hash of all that a row holds; `value` is bytes, None where it is deleted.
+    """The hash of a row's content; `value` is bytes, None for a deleted row.
 
-    A row that was edited may hold values of any type: those of another type have another hash, whatever their text.
+    A row that was edited from outside may hold values of any type: another type gives another hash, whatever the text.
     """
     head = f"{version!r} {updated!r} {'-' if value is None else '+'}"
     content = value if isinstance(value, bytes) else b"" if value is None else f" {value!r}".encode()
@@ -45,7 +45,7 @@ def record(connection: sqlite3.Connection, written: Mapping[tuple[str, str], tup
 
 
 def bind(connection: sqlite3.Connection, event: int) -> str | None:
-    """Give the waiting records to an event: their digest, None where there are none."""
+    """Assign the waiting records to an event; returns their digest, None if there are none."""
     waiting = connection.execute(
         "SELECT kind, key, version, hash FROM row_writes WHERE event = 0 ORDER BY id"
     ).fetchall()
@@ -56,7 +56,7 @@ def bind(connection: sqlite3.Connection, event: int) -> str | None:
 
 
 def upgrade(connection: sqlite3.Connection) -> None:
-    """From format 1, which had no records: the rows are recorded as they are."""
+    """Upgrade from format 1, which had no records: the current rows are recorded."""
     for statement in SCHEMA.split(";"):
         connection.execute(statement)
     for row in connection.execute("SELECT kind, key, version, updated, value FROM state").fetchall():
@@ -65,7 +65,7 @@ def upgrade(connection: sqlite3.Connection) -> None:
 
 @contextmanager
 def snapshot(connection: sqlite3.Connection) -> Iterator[RowHashes | None]:
-    """Records and rows as one moment has them, however long they are read."""
+    """A consistent snapshot of records and rows, however long it is read."""
     connection.execute("BEGIN")
     try:
         known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'row_writes'").fetchone()
@@ -76,7 +76,7 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[RowHashes | None]:
 
 
 def _writes(connection: sqlite3.Connection) -> Iterator[RowWrite]:
-    # Waiting records come last, whatever their place: they are newer than each that an event carries.
+    # Waiting records come last, whatever their id: they are newer than all records of events.
     for row in connection.execute(
         f"SELECT {_EVENT} AS number, kind, key, version, hash FROM row_writes ORDER BY number = 0, number, id"  # noqa: S608
     ):

@@ -1,4 +1,4 @@
-"""Secrets from the environment, or from a file that nobody else can read."""
+"""Secrets from environment variables, or from a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 class EnvSecrets:
     """`env://` or `env:///project/.cumulant/secrets`.
 
-    Looked for, in this order: the variable `CUMULANT_SECRET_<NAME>`, the variable `<NAME>`, a line `NAME=value`
-    of the file (default: `.cumulant/secrets` here), which must belong to mode 0600.
+    Sources, in this order: the variable `CUMULANT_SECRET_<NAME>`, the variable `<NAME>`, a line `NAME=value`
+    of the file (default: `.cumulant/secrets` in the working directory), which must have mode 0600.
     """
 
     def __init__(self, url: str = "env://", *, environ: Mapping[str, str] | None = None) -> None:
@@ -32,15 +32,15 @@ class EnvSecrets:
         for variable in (f"CUMULANT_SECRET_{name}", name):
             if variable in self._environ:
                 return self._environ[variable]
-        found = self._read().get(name)
-        if found is None:
+        value = self._read().get(name)
+        if value is None:
             raise NotFoundError(
                 f"no secret named {name}: looked for the variables CUMULANT_SECRET_{name} and {name},"
                 f" and in {self._file}",
                 subject=name,
                 hint=f"export CUMULANT_SECRET_{name}=... or add a line {name}=... to that file",
             )
-        return found
+        return value
 
     def _read(self) -> dict[str, str]:
         try:

@@ -1,4 +1,4 @@
-"""One SQLite file, used by many threads and processes: WAL, short transactions, errors in our words."""
+"""One SQLite file for many threads and processes: WAL, short transactions, mapped errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
-#: the folder of a project's state, which is its owner's alone
+#: the folder of a project's state, which only its owner may read
 _STATE = ".cumulant"
 
 
@@ -26,7 +26,7 @@ class _Immutable(sqlite3.Connection):
 
 
 class Database:
-    """A pool of connections to one file, made on first use.
+    """A pool of connections to one file, opened on first use.
 
     A connection serves one caller at a time, so threads never share one; a forked child starts with an
     empty pool, because SQLite's connections do not survive a fork.
@@ -61,7 +61,7 @@ class Database:
         self._schema = schema
         self._version = version
         self._upgrades = upgrades or {}
-        #: the file was seen to have this version
+        #: whether the file is known to have this version
         self._current = not self._upgrades
         self._holds = holds
         self._pragmas = {"synchronous": "FULL" if durable else "NORMAL", "temp_store": "MEMORY", "mmap_size": mapped}
@@ -71,7 +71,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[sqlite3.Connection]:
-        """A connection in autocommit: each statement sees one state of the file."""
+        """A connection in autocommit mode: each statement sees one state of the file."""
         connection = self.acquire()
         try:
             yield connection
@@ -82,7 +82,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
-        """A write transaction; writers wait for each other. Committed on leaving, undone by any exception."""
+        """A write transaction; writers wait for each other. Committed on exit, rolled back by an exception."""
         connection = self.acquire()
         try:
             connection.execute("BEGIN IMMEDIATE")
@@ -99,7 +99,7 @@ class Database:
             self.release(connection)
 
     def acquire(self) -> sqlite3.Connection:
-        """An idle connection, or a new one. Give it back with `release`."""
+        """An idle connection, or a new one. Return it with `release`."""
         if self._process != os.getpid():
             self._process, self._idle = os.getpid(), deque()
         try:
@@ -121,7 +121,7 @@ class Database:
             self._idle.pop().close()
 
     def explain(self, error: sqlite3.Error) -> CumulantError:
-        """`error` in our words: busy can be tried again, a full disk or a damaged file cannot."""
+        """The CumulantError for `error`: a locked file can be retried, a full disk or a damaged file cannot."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         where = str(self.path)
         if code in _BUSY:
@@ -152,7 +152,7 @@ class Database:
 
     @property
     def frozen(self) -> bool:
-        """Whether the file is whole and lies where nobody can write: on a read-only disk, or in a closed folder."""
+        """Whether the file is complete and read-only: on a read-only disk, or in a folder without write permission."""
         wal = self.path.with_name(f"{self.path.name}-wal")
         pending = wal.exists() and wal.stat().st_size > 0
         return self.path.is_file() and not os.access(self.path.parent, os.W_OK) and not pending
@@ -207,7 +207,7 @@ class Database:
             self._make_schema(connection)
 
     def _upgrade(self, connection: sqlite3.Connection) -> None:
-        """Bring the file to the present version within a write transaction."""
+        """Upgrade the file to the current version within a write transaction."""
         if self._current:
             return
         present = self._refuse_newer(connection)
@@ -219,15 +219,15 @@ class Database:
             self._current = True
 
     def _refuse_newer(self, connection: sqlite3.Connection) -> int:
-        """The version of the file's format. Raises UsageError for one that is not known yet."""
-        found: int = connection.execute("PRAGMA user_version").fetchone()[0]
-        if found > self._version:
+        """The version of the file's format. Raises UsageError for an unknown newer one."""
+        version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version > self._version:
             raise UsageError(
-                f"the {self._holds} was written by a newer Cumulant (format {found}, known: {self._version})",
+                f"the {self._holds} was written by a newer Cumulant (format {version}, known: {self._version})",
                 subject=str(self.path),
                 hint="upgrade: pip install -U cumulant",
             )
-        return found
+        return version
 
     def _set_wal(self, connection: sqlite3.Connection) -> None:
         # Changing to WAL takes an exclusive lock without asking the busy handler: many first openers collide.

@@ -1,4 +1,4 @@
-"""Tables as folders of zstd Parquet files, immutable and visible whole."""
+"""The table store on files: immutable folders of zstd Parquet files."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import msgspec
 from cumulant.core.errors import StorageError, UsageError, not_found
 from cumulant.core.ids import file_digest
 from cumulant.core.refs import TableRef
-from cumulant.drivers.local.folders import Shelf, link
+from cumulant.drivers.local.folders import FolderStore, link
 from cumulant.drivers.local.location import locate
-from cumulant.drivers.local.manifest import Manifest, Part
+from cumulant.drivers.local.manifest import TableManifest, TablePart
 from cumulant.ports.tables import Head
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class FileTables:
     """
 
     def __init__(self, url: str) -> None:
-        self._shelf = Shelf(locate(url).path, suffix=".parquet", manifest=_MANIFEST, holds="table")
+        self._folders = FolderStore(locate(url).path, suffix=".parquet", manifest=_MANIFEST, holds="table")
 
     def write(
         self,
@@ -41,19 +41,19 @@ class FileTables:
         partition_by: Sequence[str] = (),
         head: Head | None = None,
     ) -> TableRef:
-        if standing := self.find(key):
-            return standing
+        if existing := self.find(key):
+            return existing
         if head is not None and partition_by:
             raise UsageError(f"table {key} cannot be in partitions and have a head", subject=key)
-        from cumulant.drivers.local import parquet  # with Polars, which whoever lists or deletes tables has no use for
+        from cumulant.drivers.local import parquet  # imports Polars, which listing and deleting do not need
 
-        with self._shelf.writing(key) as folder, parquet.storage_errors(key, folder):
-            shared: list[Part] = []
+        with self._folders.writing(key) as folder, parquet.storage_errors(key, folder):
+            shared: list[TablePart] = []
             if head is not None:
                 rows = self.scan(head.key)
                 shared = self._shared(head, folder)
                 done = sum(part.rows for part in shared)
-                frames = parquet.following(rows.slice(done, head.rows - done), frames)
+                frames = parquet.prepend_head(rows.slice(done, head.rows - done), frames)
             manifest = parquet.write(key, folder, frames, tuple(partition_by), shared)
             (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         # Another writer may have been first.
@@ -69,19 +69,19 @@ class FileTables:
         manifest, paths = self._files(ref)
         for path, part in zip(paths, manifest.parts, strict=True):
             if file_digest(path) != part.digest:
-                raise _damaged(manifest.key, path, f"{part.path} is not what was written")
+                raise _damage_error(manifest.key, path, f"{part.path} is not what was written")
 
-    def _files(self, ref: TableRef | str) -> tuple[Manifest, list[Path]]:
-        """A table's manifest and its files, which are all there."""
+    def _files(self, ref: TableRef | str) -> tuple[TableManifest, list[Path]]:
+        """A table's manifest and its files, checked to be present."""
         key = ref if isinstance(ref, str) else ref.key
         manifest = self._manifest(key)
         if manifest is None:
             raise not_found("table", key, self.keys())
-        folder = self._shelf.folder(key)
+        folder = self._folders.folder(key)
         paths = [folder / part.path for part in manifest.parts]
         for path, part in zip(paths, manifest.parts, strict=True):
             if not path.is_file() or path.stat().st_size != part.bytes:
-                raise _damaged(key, path, f"{part.path} is missing or has another size")
+                raise _damage_error(key, path, f"{part.path} is missing or has another size")
         return manifest, paths
 
     def find(self, key: str) -> TableRef | None:
@@ -89,15 +89,15 @@ class FileTables:
         return TableRef(key, manifest.rows, manifest.bytes) if manifest else None
 
     def keys(self, prefix: str = "") -> list[str]:
-        return self._shelf.keys(prefix)
+        return self._folders.keys(prefix)
 
     def delete(self, key: str) -> None:
-        self._shelf.delete(key)
+        self._folders.delete(key)
 
-    def _shared(self, head: Head, folder: Path) -> list[Part]:
-        """The files of the head that need not be written again, as links in a folder.
+    def _shared(self, head: Head, folder: Path) -> list[TablePart]:
+        """Link the files of the head that need not be written again into a folder.
 
-        A last one that is small is written again with what follows, so that small files do not become many.
+        A small last file is written again with the rows after it, so that small files do not accumulate.
         """
         from cumulant.drivers.local import parquet
 
@@ -111,20 +111,20 @@ class FileTables:
         renamed = []
         for number, part in enumerate(shared):
             name = parquet.part_name(number)
-            link(self._shelf.folder(head.key) / part.path, folder / name)
+            link(self._folders.folder(head.key) / part.path, folder / name)
             renamed.append(msgspec.structs.replace(part, path=name))
         return renamed
 
-    def _manifest(self, key: str) -> Manifest | None:
-        found = self._shelf.manifest(key)
+    def _manifest(self, key: str) -> TableManifest | None:
+        content = self._folders.manifest(key)
         try:
-            return msgspec.json.decode(found, type=Manifest) if found is not None else None
+            return msgspec.json.decode(content, type=TableManifest) if content is not None else None
         except msgspec.MsgspecError as error:
             raise StorageError(
                 f"table {key} is damaged: its {_MANIFEST} cannot be read", subject=key, hint="delete it and run again"
             ) from error
 
 
-def _damaged(key: str, path: Path, how: str) -> StorageError:
+def _damage_error(key: str, path: Path, how: str) -> StorageError:
     hint = "delete the table and run again: it is made anew"
     return StorageError(f"table {key} is damaged: {how}", subject=str(path), hint=hint)

@@ -1,7 +1,7 @@
-"""The newest head of the event chain in a file beside the database, so that a database cut back or made anew is seen.
+"""The head of the event chain in a file beside the database, so that a truncated or replaced database is detected.
 
-One line, `SEQ HASH`, replaced after each commit. It may lag behind the database and is never ahead of it. It goes on
-only while the database still holds the event that it names: what contradicts it stays in it, to be reported.
+One line, `SEQ HASH`, replaced after each commit. It may lag behind the database and is never ahead of it. It advances
+only while the database still has the event that it names: a contradiction stays in the file, to be reported.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if sys.platform != "win32":
 _LINE = re.compile(rb"(\d{20}) ([0-9a-f]{64})\n")
 
 
-class Witness:
-    """The file beside one database. On Windows, which has no such lock, there is none."""
+class HeadFile:
+    """The head file of one database. On Windows, which has no such lock, there is none."""
 
     def __init__(self, database: Path) -> None:
         self.path = database.with_name(f"{database.name}.head")
 
     def read(self) -> Head | None:
-        """The head that was noted last; None where there is no file, or it holds something else."""
+        """The last recorded head; None if there is no file or it has another format."""
         try:
             handle = os.open(self.path, os.O_RDONLY)
         except OSError:
@@ -36,12 +36,12 @@ class Witness:
         with os.fdopen(handle, "rb") as file:
             if sys.platform != "win32":
                 fcntl.flock(file, fcntl.LOCK_SH)
-            return _parsed(file.read())
+            return _parse_head(file.read())
 
     def advance(self, head: Head, hash_at: Callable[[int], str | None]) -> None:
-        """Note a head that was committed; `hash_at` gives the hash that the database has at a place of the chain.
+        """Record a committed head; `hash_at` gives the hash that the database has at a position of the chain.
 
-        A disk that does not take it is no reason to fail: the file lags behind.
+        A failed write is not an error: the file lags behind.
         """
         if sys.platform == "win32":
             return
@@ -49,13 +49,13 @@ class Witness:
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
-                noted = _parsed(os.pread(handle, 128, 0))
-                if noted is None or (noted.seq < head.seq and hash_at(noted.seq) == noted.hash):
+                recorded = _parse_head(os.pread(handle, 128, 0))
+                if recorded is None or (recorded.seq < head.seq and hash_at(recorded.seq) == recorded.hash):
                     os.pwrite(handle, f"{head.seq:020d} {head.hash}\n".encode(), 0)
             finally:
                 os.close(handle)
 
 
-def _parsed(content: bytes) -> Head | None:
-    found = _LINE.fullmatch(content)
-    return Head(int(found[1]), found[2].decode()) if found else None
+def _parse_head(content: bytes) -> Head | None:
+    match = _LINE.fullmatch(content)
+    return Head(int(match[1]), match[2].decode()) if match else None

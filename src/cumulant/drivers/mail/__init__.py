@@ -1,1 +1,1 @@
-"""Messages by e-mail."""
+"""Notifications by e-mail."""

@@ -1,4 +1,4 @@
-"""A message as an e-mail, through one mail server."""
+"""The port `notifier` by e-mail, through one mail server."""
 
 from __future__ import annotations
 
@@ -15,42 +15,42 @@ from typing import Self
 
 from cumulant.core.errors import EngineUnavailableError, TerminalError, UndeliverableError, UsageError
 from cumulant.core.ids import digest
-from cumulant.drivers.mail.location import Location, location
+from cumulant.drivers.mail.location import MailServer, parse_mail_url
 from cumulant.ports.notifier import Message
 from cumulant.ports.secrets import Secrets
 
 
 class Mail:
-    """`smtp://USER@HOST:587?from=A&to=B,C&password=SECRET`; see `location`. Certificates are checked.
+    """`smtp://USER@HOST:587?from=A&to=B,C&password=SECRET`; see `parse_mail_url`. Certificates are checked.
 
-    The header `Message-ID` is the same when a message is sent again.
+    A repeated message has the same header `Message-ID`.
 
     Raises:
         UsageError: the URL cannot be used.
     """
 
     def __init__(self, url: str, *, secrets: Secrets | None = None) -> None:
-        self._where, self._secrets = location(url), secrets
+        self._where, self._secrets = parse_mail_url(url), secrets
 
     def __repr__(self) -> str:
         return f"Mail({self._where.host!r})"
 
     def send(self, message: Message, *, seconds: float) -> str:
         where, password = self._where, self._password()
-        written = mail(message, where)
+        email = build_email(message, where)
         refused: dict[str, tuple[int, bytes]] = {}
         try:
-            with _Clients(seconds) as clients, clients.connected(where) as client:
+            with _Connections(seconds) as clients, clients.connect(where) as client:
                 if where.user is not None and password is not None:
                     client.login(where.user, password)
-                refused = client.send_message(written, where.sender, list(where.to))
+                refused = client.send_message(email, where.sender, list(where.to))
         except smtplib.SMTPRecipientsRefused as error:
-            raise _answered(max(code for code, _ in error.recipients.values()), "every address is refused") from None
+            raise _refusal(max(code for code, _ in error.recipients.values()), "every address is refused") from None
         except smtplib.SMTPResponseException as error:
-            if isinstance(error.smtp_error, str):  # smtplib's own words, for a line without an end; a reply is bytes
+            if isinstance(error.smtp_error, str):  # smtplib's own text, for a line without an end; a reply is bytes
                 raise EngineUnavailableError(f"the mail server does not answer: {error.smtp_error}") from None
-            of_it = isinstance(error, smtplib.SMTPDataError) or error.smtp_code == _TOO_LARGE
-            raise _answered(error.smtp_code, _plain(error.smtp_error, password), of_the_message=of_it) from None
+            is_of_message = isinstance(error, smtplib.SMTPDataError) or error.smtp_code == _TOO_LARGE
+            raise _refusal(error.smtp_code, _plain_text(error.smtp_error, password), of_message=is_of_message) from None
         except smtplib.SMTPNotSupportedError as error:
             raise TerminalError(f"the mail server cannot do what is needed: {error}", hint=_TLS) from None
         except ssl.SSLCertVerificationError as error:
@@ -68,88 +68,88 @@ class Mail:
         return self._secrets.get(self._where.secret)
 
 
-#: a server that announces its limit says so already when the sender is told (RFC 1870)
+#: a server that announces its limit may answer so to the sender's address already (RFC 1870)
 _TOO_LARGE = 552
 _TLS = "smtps:// encrypts from the first byte; tls=none is for a mail server of this machine"
 
 
-def mail(message: Message, where: Location) -> EmailMessage:
-    """The e-mail of a message: plain text, with one line each for what a filter may look at."""
-    found = EmailMessage()
-    found["Subject"] = _line(f"[cumulant] {message.title}")
-    found["From"], found["To"] = where.sender, ", ".join(where.to)
-    found["Date"] = format_datetime(message.ended or message.at)
-    found["Message-ID"] = f"<{digest(message.key)[:32]}@{where.sender.rpartition('@')[2]}>"
-    found["Auto-Submitted"] = "auto-generated"
+def build_email(message: Message, where: MailServer) -> EmailMessage:
+    """The e-mail of a message: plain text, with a header for each value that a filter may use."""
+    email = EmailMessage()
+    email["Subject"] = _one_line(f"[cumulant] {message.title}")
+    email["From"], email["To"] = where.sender, ", ".join(where.to)
+    email["Date"] = format_datetime(message.ended or message.at)
+    email["Message-ID"] = f"<{digest(message.key)[:32]}@{where.sender.rpartition('@')[2]}>"
+    email["Auto-Submitted"] = "auto-generated"
     for name in ("level", "model", "rule", "subject", "status"):
-        found[f"X-Cumulant-{name.title()}"] = _line(str(getattr(message, name)))
-    found.set_content(f"{message.text}\n")
-    return found
+        email[f"X-Cumulant-{name.title()}"] = _one_line(str(getattr(message, name)))
+    email.set_content(f"{message.text}\n")
+    return email
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     """One printable line: a line break in a name would begin another header."""
     return "".join(sign if sign.isprintable() else " " for sign in text)[:400]
 
 
-def _answered(code: int, said: str, *, of_the_message: bool = False) -> EngineUnavailableError | TerminalError:
-    """4xx asks for another try, 5xx refuses (RFC 5321, section 4.2.1): what it read, or whoever sends it."""
-    text = f"the mail server answered {code}: {said}"
+def _refusal(code: int, reply: str, *, of_message: bool = False) -> EngineUnavailableError | TerminalError:
+    """The error for a reply: 4xx allows a retry, 5xx refuses the message or the sender (RFC 5321, section 4.2.1)."""
+    text = f"the mail server answered {code}: {reply}"
     if code < 500:
         return EngineUnavailableError(text)
-    if of_the_message:
+    if of_message:
         return UndeliverableError(text, hint="see what it says; other messages go on")
     return TerminalError(text, hint="see that the addresses and the password are right")
 
 
-def _plain(said: bytes | str, password: str | None) -> str:
-    text = said.decode("utf-8", "replace") if isinstance(said, bytes) else said
+def _plain_text(reply: bytes | str, password: str | None) -> str:
+    text = reply.decode("utf-8", "replace") if isinstance(reply, bytes) else reply
     text = " ".join(text.split())[:200]
     return text.replace(password, "***") if password else text
 
 
-class _Clients:
-    """Connections that are cut off after so many seconds, whatever the server does."""
+class _Connections:
+    """Connections that are closed after `seconds`, whatever the server does."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds, self._until = seconds, time.monotonic() + seconds
         self._ended = threading.Event()
-        self._made: list[smtplib.SMTP] = []
+        self._opened: list[smtplib.SMTP] = []
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._cut, daemon=True).start()
+        threading.Thread(target=self._close_late, daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
 
     @contextlib.contextmanager
-    def connected(self, where: Location) -> Iterator[smtplib.SMTP]:
+    def connect(self, where: MailServer) -> Iterator[smtplib.SMTP]:
         context = ssl.create_default_context()
-        name = socket.gethostname()  # by default smtplib asks the network for it, which can take long
+        name = socket.gethostname()  # by default smtplib looks it up in the network, which can take long
         client = (
             smtplib.SMTP_SSL(local_hostname=name, timeout=self._seconds, context=context)
             if where.encrypted
             else smtplib.SMTP(local_hostname=name, timeout=self._seconds)
         )
-        self._made.append(client)
-        # What the class's own constructor does; here the socket can be cut off from the first byte on.
+        self._opened.append(client)
+        # As in the class's constructor; here the socket can be closed from the first byte on.
         client._host = where.host  # type: ignore[attr-defined]  # noqa: SLF001 - the name that the certificate is checked for
         try:
-            code, said = client.connect(where.host, where.port)
+            code, reply = client.connect(where.host, where.port)
             if code != 220:
-                raise smtplib.SMTPConnectError(code, said)
+                raise smtplib.SMTPConnectError(code, reply)
             if where.starttls:
                 client.starttls(context=context)
             yield client
             with contextlib.suppress(OSError, smtplib.SMTPException):
-                client.quit()  # the message is taken: what the server says to this changes nothing
+                client.quit()  # the message is accepted: the reply to this changes nothing
         finally:
             client.close()
 
-    def _cut(self) -> None:
+    def _close_late(self) -> None:
         if self._ended.wait(max(0.0, self._until - time.monotonic())):
             return
-        for one in self._made:
+        for client in self._opened:
             with contextlib.suppress(OSError, AttributeError, TypeError):
-                socket.socket.shutdown(one.sock, socket.SHUT_RDWR)  # type: ignore[arg-type]
+                socket.socket.shutdown(client.sock, socket.SHUT_RDWR)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""What a URL says of a mail server."""
+"""The mail server of a URL."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _HINT = "write smtp://USER@HOST:587?from=ADDRESS&to=ADDRESS,ADDRESS&password=NAM
 _KNOWN = ("from", "to", "password", "tls")
 
 
-class Location(msgspec.Struct, frozen=True, kw_only=True):
-    """`encrypted` from the first byte; `starttls` before anything is told. `secret`: the name of the password's."""
+class MailServer(msgspec.Struct, frozen=True, kw_only=True):
+    """A mail server. `encrypted`: from the first byte; `starttls`: before any data. `secret`: name of the password."""
 
     host: str
     port: int
@@ -27,11 +27,11 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
     to: tuple[str, ...]
 
 
-def location(url: str) -> Location:
+def parse_mail_url(url: str) -> MailServer:
     """`smtp://[USER[:PASSWORD]@]HOST[:PORT]?from=A&to=B,C[&password=SECRET][&tls=none]`, or `smtps://`.
 
     Raises:
-        UsageError: what it says cannot be used. No message tells the URL, which may hold a password.
+        UsageError: the URL is invalid. No message quotes it, since it may contain a password.
     """
     try:
         parts = urlsplit(url)
@@ -42,7 +42,7 @@ def location(url: str) -> Location:
     unknown = next((name for name in options if name not in _KNOWN), None)
     if unknown is not None:
         raise UsageError(f'the address of the mail server has an option "{unknown[:40]}"', hint=_HINT)
-    to = tuple(one.strip() for one in options.get("to", "").split(",") if one.strip())
+    to = tuple(recipient.strip() for recipient in options.get("to", "").split(",") if recipient.strip())
     sender = options.get("from", "")
     if not parts.hostname or parts.path.strip("/") or not to or not all(map(_is_address, (sender, *to))):
         raise UsageError("the address of the mail server needs a host, from=ADDRESS and to=ADDRESS,...", hint=_HINT)
@@ -54,7 +54,7 @@ def location(url: str) -> Location:
         raise UsageError("of the mail server's options, tls may only be none, and only with smtp://", hint=_HINT)
     if plain and not _is_loopback(parts.hostname) and (parts.password or options.get("password")):
         raise UsageError("a password would cross the network in the clear", hint="leave tls=none out")
-    return Location(
+    return MailServer(
         host=parts.hostname,
         port=port or (465 if encrypted else 587),
         encrypted=encrypted,

@@ -18,7 +18,7 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
 from cumulant.drivers.mlflow.database import follow_artifacts, make_database
-from cumulant.drivers.mlflow.engine import current, engine
+from cumulant.drivers.mlflow.engine import engine, use_uri
 from cumulant.drivers.mlflow.location import locate
 from cumulant.drivers.mlflow.models import log_model
 from cumulant.drivers.mlflow.reach import check_reachable
@@ -62,16 +62,16 @@ class MlflowRegistry:
 
     @cached_property
     def _client(self) -> Any:
-        where = self._location
-        check_reachable(where.tracking_uri)  # MLflow itself tries again for a quarter of a minute
-        with engine(where.tracking_uri) as mlflow:
-            if where.database is not None and where.artifacts is not None:
-                make_database(where.database, where.artifacts)
-                follow_artifacts(where.database, where.artifacts)
-            return mlflow.MlflowClient(where.tracking_uri)
+        location = self._location
+        check_reachable(location.tracking_uri)  # MLflow itself retries for 15 seconds
+        with engine(location.tracking_uri) as mlflow:
+            if location.database is not None and location.artifacts is not None:
+                make_database(location.database, location.artifacts)
+                follow_artifacts(location.database, location.artifacts)
+            return mlflow.MlflowClient(location.tracking_uri)
 
     def _engine(self, subject: str) -> AbstractContextManager[ModuleType]:
-        """The package, once the server is known to be there: importing it takes seconds."""
+        """The package, once the server is reachable: importing it takes seconds."""
         assert self._client is not None
         return engine(subject)
 
@@ -83,18 +83,18 @@ class MlflowRegistry:
 
     def _experiment(self, name: str) -> str:
         with self._engine(f"experiment {name}") as mlflow:
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
+            experiment = self._client.get_experiment_by_name(name)
+            if experiment is None:
                 try:
                     place = self._artifacts(name)
                     return str(self._client.create_experiment(name, artifact_location=place, tags=_EXPERIMENT_TAGS))
                 except mlflow.exceptions.MlflowException as error:
-                    found = self._client.get_experiment_by_name(name)
-                    if found is None:  # not made by another process meanwhile
+                    experiment = self._client.get_experiment_by_name(name)
+                    if experiment is None:  # not created by another process meanwhile
                         raise error from None
-            if found.lifecycle_stage == "deleted":
-                self._client.restore_experiment(found.experiment_id)
-            return str(found.experiment_id)
+            if experiment.lifecycle_stage == "deleted":
+                self._client.restore_experiment(experiment.experiment_id)
+            return str(experiment.experiment_id)
 
     def _artifacts(self, experiment: str) -> str | None:
         if self._location.artifacts is None:
@@ -113,13 +113,13 @@ class MlflowRegistry:
         about: About | None = None,
     ) -> ModelVersion:
         about = about or About()
-        with self._engine(name), current(self.tracking_uri):
-            if (found := self._registered(name, key)) is not None:
-                return found
+        with self._engine(name), use_uri(self.tracking_uri):
+            if (present := self._version_with_key(name, key)) is not None:
+                return present
             experiment_id = self._client.get_run(run.id).info.experiment_id
             model_id = log_model(self._client, (experiment_id, run.id), servable, example, tags=tags, key=key)
-            self._described(name, about.model)
-            made = self._client.create_model_version(
+            self._ensure_model(name, about.model)
+            created = self._client.create_model_version(
                 name,
                 f"models:/{model_id}",
                 run_id=run.id,
@@ -127,41 +127,41 @@ class MlflowRegistry:
                 description=about.version or None,
                 model_id=model_id,
             )
-            return self._version(self._client.get_model_version(name, made.version), ())
+            return self._version(self._client.get_model_version(name, created.version), ())
 
-    def _described(self, name: str, text: str) -> None:
-        """Make the registered model; one that stands keeps the description that it has."""
-        found = self._model(name)
-        if found is None:
+    def _ensure_model(self, name: str, text: str) -> None:
+        """Create the registered model if it is missing; an existing description is not replaced."""
+        model = self._model(name)
+        if model is None:
             self._client.create_registered_model(name, description=text or None)
-        elif text and not found.description:
+        elif text and not model.description:
             self._client.update_registered_model(name, description=text)
 
-    def _registered(self, name: str, key: str) -> ModelVersion | None:
+    def _version_with_key(self, name: str, key: str) -> ModelVersion | None:
         return (
-            next((one for one in self.versions(name) if one.tags.get(KEY_TAG) == key), None)
+            next((version for version in self.versions(name) if version.tags.get(KEY_TAG) == key), None)
             if self._model(name)
             else None
         )
 
     def _model(self, name: str) -> Any | None:
-        found = self._client.search_registered_models(f"name = '{_named(name)}'", max_results=1)
-        return found[0] if found else None
+        models = self._client.search_registered_models(f"name = '{_check_name(name)}'", max_results=1)
+        return models[0] if models else None
 
     @cached_property
     def _tables(self) -> Tables | None:
-        where = self._location
-        if where.database is None or where.artifacts is None:
+        location = self._location
+        if location.database is None or location.artifacts is None:
             return None
         try:
-            follow_artifacts(where.database, where.artifacts)
+            follow_artifacts(location.database, location.artifacts)
         except (OSError, sqlite3.Error):
             return None  # MLflow's client raises the same, mapped to our errors
-        return Tables(where.database)
+        return Tables(location.database)
 
     @cached_property
     def _reader(self) -> Tables | Rest | None:
-        """What reads without MLflow."""
+        """The reader without MLflow."""
         return self._tables if self._location.database is not None else Rest(self._location.tracking_uri)
 
     def models(self) -> Iterator[str]:
@@ -179,22 +179,22 @@ class MlflowRegistry:
                 return
 
     def versions(self, name: str) -> Sequence[ModelVersion]:
-        read = self._reader.versions(_named(name)) if self._reader else None
+        read = self._reader.versions(_check_name(name)) if self._reader else None
         if read or (read is not None and name in self.models()):
             return read
         if read is not None:
             raise not_found("registered model", name, self.models(), empty=_NONE)
         with self._engine(name):
             aliases = self._aliases(name)
-            found, token = [], None
+            entities, token = [], None
             while True:
-                page = self._client.search_model_versions(f"name = '{_named(name)}'", page_token=token)
-                found += page
+                page = self._client.search_model_versions(f"name = '{_check_name(name)}'", page_token=token)
+                entities += page
                 token = page.token
                 if not token:
                     break
-        found.sort(key=lambda one: int(one.version), reverse=True)
-        return [self._version(one, aliases.get(str(one.version), ())) for one in found]
+        entities.sort(key=lambda entity: int(entity.version), reverse=True)
+        return [self._version(entity, aliases.get(str(entity.version), ())) for entity in entities]
 
     def _aliases(self, name: str) -> dict[str, tuple[str, ...]]:
         """Version -> its aliases. Raises NotFoundError for an unknown model."""
@@ -205,16 +205,16 @@ class MlflowRegistry:
             byversion[str(version)] = (*byversion.get(str(version), ()), alias)
         return byversion
 
-    def _version(self, found: Any, aliases: tuple[str, ...]) -> ModelVersion:
-        created = found.creation_timestamp or found.last_updated_timestamp or 0
+    def _version(self, entity: Any, aliases: tuple[str, ...]) -> ModelVersion:
+        created = entity.creation_timestamp or entity.last_updated_timestamp or 0
         return ModelVersion(
-            name=found.name,
-            version=str(found.version),
-            uri=f"models:/{found.name}/{found.version}",
-            run_id=found.run_id,
+            name=entity.name,
+            version=str(entity.version),
+            uri=f"models:/{entity.name}/{entity.version}",
+            run_id=entity.run_id,
             created=datetime.fromtimestamp(created / 1000, UTC),
             aliases=aliases,
-            tags=dict(found.tags),
+            tags=dict(entity.tags),
         )
 
     def resolve(self, uri: str) -> ModelVersion:
@@ -227,41 +227,43 @@ class MlflowRegistry:
         if not versions:
             raise not_found(f"version of {name}", version or "newest", ())
         if alias is not None:
-            return _pick([one for one in versions if alias in one.aliases], f"alias of {name}", alias,
-                         [a for one in versions for a in one.aliases])  # fmt: skip
+            matches = [candidate for candidate in versions if alias in candidate.aliases]
+            known = [other for candidate in versions for other in candidate.aliases]
+            return _pick_version(matches, f"alias of {name}", alias, known)
         if version is not None:
-            return _pick([one for one in versions if one.version == version], f"version of {name}", version,
-                         [one.version for one in versions])  # fmt: skip
+            matches = [candidate for candidate in versions if candidate.version == version]
+            known = [candidate.version for candidate in versions]
+            return _pick_version(matches, f"version of {name}", version, known)
         return versions[0]
 
     def fetch(self, version: ModelVersion, into: Path) -> Path:
-        """The version's servable folder, under `into`; its description names the registered version."""
+        """Copy the version's servable folder below `into`; its description names the registered version."""
         target = into / f"{version.name}-{version.version}"
         with ExitStack() as opened:
             folder = self._tables.folder(version) if self._tables else None
             if folder is None:
                 folder = Path(opened.enter_context(TemporaryDirectory()))
                 mlflow = opened.enter_context(self._engine(version.uri))
-                opened.enter_context(current(self.tracking_uri))
+                opened.enter_context(use_uri(self.tracking_uri))
                 source = self._client.get_model_version_download_uri(version.name, version.version)
                 mlflow.artifacts.download_artifacts(source, dst_path=str(folder), tracking_uri=self.tracking_uri)
             servable = next(folder.glob(f"**/{_SERVABLE}/*/servable.json"), None)
             if servable is None:
                 hint = "train it with `cumulant train`"
                 raise UsageError(f"{version.uri} was not registered by Cumulant", subject=version.uri, hint=hint)
-            _copy(servable.parent, target, version.version)
+            _copy_servable(servable.parent, target, version.version)
         return target
 
     def download(self, uri: str, into: Path) -> Path:
-        """The folder of an MLflow model of any kind, under `into`."""
+        """Download the folder of an MLflow model of any kind, below `into`."""
         into.mkdir(parents=True, exist_ok=True)
-        with engine(uri) as mlflow, current(self.tracking_uri):
+        with engine(uri) as mlflow, use_uri(self.tracking_uri):
             source = uri
             if not uri.startswith("runs:/") and _LOGGED.fullmatch(uri) is None:
                 version = self.resolve(uri)
                 source = self._client.get_model_version_download_uri(version.name, version.version)
-            found = mlflow.artifacts.download_artifacts(source, dst_path=str(into), tracking_uri=self.tracking_uri)
-        return Path(found)
+            folder = mlflow.artifacts.download_artifacts(source, dst_path=str(into), tracking_uri=self.tracking_uri)
+        return Path(folder)
 
     def alias(self, name: str, alias: str, version: str | None) -> None:
         with self._engine(f"{name}@{alias}"):
@@ -288,13 +290,13 @@ class MlflowRegistry:
     def attach(self, run_id: str, path: Path, folder: str | None = None) -> None:
         artifacts = self._tables.artifacts(run_id) if self._tables else None
         if artifacts is not None and path.is_file():
-            _attach(path, _inside(artifacts, folder))
+            _copy_artifact(path, _artifact_folder(artifacts, folder))
             return
         with self._engine(f"run {run_id}"):
             add_artifact(self._client, run_id, path, folder)
 
 
-def _inside(artifacts: Path, folder: str | None) -> Path:
+def _artifact_folder(artifacts: Path, folder: str | None) -> Path:
     """The folder of that name among a run's files, links followed.
 
     Raises:
@@ -308,8 +310,8 @@ def _inside(artifacts: Path, folder: str | None) -> Path:
     return target
 
 
-def _attach(path: Path, folder: Path) -> None:
-    """Copy a file among a run's files, as MLflow does where they lie in the file system."""
+def _copy_artifact(path: Path, folder: Path) -> None:
+    """Copy a file to a run's files, as MLflow does if they are in the file system."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / path.name)
@@ -317,20 +319,20 @@ def _attach(path: Path, folder: Path) -> None:
         raise StorageError(f"{folder} cannot be written: {error.strerror}", subject=str(folder)) from error
 
 
-def _named(name: str) -> str:
+def _check_name(name: str) -> str:
     if "'" in name or not name:
         raise UsageError(f'"{name}" cannot be the name of a model', subject=name, hint="use letters, digits, - and _")
     return name
 
 
-def _pick(found: Sequence[ModelVersion], kind: str, wanted: str, known: Sequence[str]) -> ModelVersion:
-    if not found:
+def _pick_version(versions: Sequence[ModelVersion], kind: str, wanted: str, known: Sequence[str]) -> ModelVersion:
+    if not versions:
         raise not_found(kind, wanted, known)
-    return found[0]
+    return versions[0]
 
 
-def _copy(source: Path, target: Path, version: str) -> None:
-    """A copy of the servable that says which version it is; it appears whole or not at all."""
+def _copy_servable(source: Path, target: Path, version: str) -> None:
+    """Copy the servable atomically, with its version in the description."""
     draft = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     # Without the modes: an object store may have given out files that nobody may write.

@@ -1,4 +1,4 @@
-"""MLflow's own tables in a SQLite file, which appears whole or not at all."""
+"""MLflow's own tables in a SQLite file, which appears atomically."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from cumulant.drivers.mlflow.lock import alone
+from cumulant.drivers.mlflow.lock import exclusive_lock
 
-#: where MLflow keeps absolute places of artifacts
-_PLACES = (
+#: columns with absolute locations of artifacts
+_LOCATIONS = (
     ("experiments", "artifact_location"),
     ("runs", "artifact_uri"),
     ("logged_models", "artifact_location"),
@@ -23,23 +23,23 @@ _WAIT = 60.0
 
 
 def make_database(database: Path, artifacts: Path) -> None:
-    """Make MLflow's tables, unless the file is there.
+    """Create MLflow's tables, unless the file exists.
 
-    MLflow makes them one after another, each in a transaction of its own, and cannot go on with half of them. So they
-    are made aside and renamed, by one process at a time.
+    MLflow creates them one after another, each in a transaction of its own, and cannot continue with some of them. So
+    they are created in a temporary file and renamed, by one process at a time.
 
     Raises:
-        EngineUnavailableError: another process has been making them for too long.
+        EngineUnavailableError: another process has been creating them for too long.
         OSError: no space, or a folder that cannot be written.
     """
     if database.exists():
         return
-    with alone(database.with_name(f"{database.name}.lock")):
+    with exclusive_lock(database.with_name(f"{database.name}.lock")):
         if database.exists():
             return
         draft = database.with_name(f".{database.name}.new")
-        for left in (draft, *(draft.with_name(f"{draft.name}-{part}") for part in ("journal", "wal", "shm"))):
-            left.unlink(missing_ok=True)
+        for stale in (draft, *(draft.with_name(f"{draft.name}-{part}") for part in ("journal", "wal", "shm"))):
+            stale.unlink(missing_ok=True)
         module = import_module("mlflow.store.tracking.sqlalchemy_store")
         store = module.SqlAlchemyStore(f"sqlite:///{draft.as_posix()}", artifacts.as_uri())
         store.engine.dispose()
@@ -47,9 +47,9 @@ def make_database(database: Path, artifacts: Path) -> None:
 
 
 def follow_artifacts(database: Path, artifacts: Path) -> None:
-    """Let a database that was copied or moved with its artifacts name those beside it.
+    """Update the locations in a database that was copied or moved with its artifacts.
 
-    MLflow keeps absolute places: without this a copy reads the original's artifacts, and writes among them. A database
+    MLflow stores absolute paths: without this a copy reads the original's artifacts, and writes to them. A database
     of another program, whose artifacts lie elsewhere, stays as it is, and so does one that cannot be written, one whose
     artifacts were not copied with it, and one file that is reached by two paths (a bind mount).
 
@@ -59,13 +59,13 @@ def follow_artifacts(database: Path, artifacts: Path) -> None:
     """
     if _artifacts_before(database, artifacts) is None:
         return
-    with alone(database.with_name(f"{database.name}.lock")):
+    with exclusive_lock(database.with_name(f"{database.name}.lock")):
         before = _artifacts_before(database, artifacts)
         if before is None:
             return
         with closing(sqlite3.connect(database, timeout=_WAIT)) as opened, opened:
             present = {name for (name,) in opened.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            for table, column in _PLACES:
+            for table, column in _LOCATIONS:
                 if table in present:
                     opened.execute(
                         f"UPDATE {table} SET {column} = ? || substr({column}, ?)"  # noqa: S608 - constants
@@ -75,13 +75,13 @@ def follow_artifacts(database: Path, artifacts: Path) -> None:
 
 
 def _artifacts_before(database: Path, artifacts: Path) -> str | None:
-    """The place of artifacts that the database names, where it is another folder of the same name than `artifacts`."""
+    """The artifact location in the database, if it is another folder of the same name than `artifacts`."""
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
-            found = opened.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
+            row = opened.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
     except sqlite3.Error:
         return None
-    before = str(found[0]).removesuffix("/0") if found else ""
+    before = str(row[0]).removesuffix("/0") if row else ""
     moved = before.startswith("file://") and before.endswith(f"/{artifacts.name}") and before != artifacts.as_uri()
     if not moved or not artifacts.is_dir() or not os.access(database.parent, os.W_OK):
         return None
@@ -92,14 +92,14 @@ def _artifacts_before(database: Path, artifacts: Path) -> str | None:
 
 
 def _is_original(former: Path, database: Path) -> bool:
-    """Whether a database that is another file lies where this one lay when its places were written."""
+    """Whether another database is at the path that this one had when its locations were written."""
     return former.is_file() and not former.samefile(database)
 
 
 def _holds_artifacts(database: Path, before: str, artifacts: Path) -> bool:
-    """Whether `artifacts` holds what the rows below `before` name: all that is still there, else any of the models."""
+    """Whether `artifacts` has the files of the rows below `before`: all that still exist, else any of the models."""
     old = _folder(before)
-    tables = _PLACES[1:] if old.is_dir() else _PLACES[2:]
+    tables = _LOCATIONS[1:] if old.is_dir() else _LOCATIONS[2:]
     try:
         with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as opened:
             rows = [row for table, column in tables for row in _rows_below(opened, table, column, before)]
@@ -107,8 +107,8 @@ def _holds_artifacts(database: Path, before: str, artifacts: Path) -> bool:
         return False
     within = [_folder(row).relative_to(old) for row in rows]
     if old.is_dir():
-        return all((artifacts / one).exists() for one in within if (old / one).exists())
-    return not within or any((artifacts / one).exists() for one in within)
+        return all((artifacts / path).exists() for path in within if (old / path).exists())
+    return not within or any((artifacts / path).exists() for path in within)
 
 
 def _rows_below(opened: sqlite3.Connection, table: str, column: str, before: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the driver must know of a servable of either kind: its description, and what it says to MLflow."""
+"""The description of a servable of either kind, and its parameters and signature in MLflow."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def describe(folder: Path) -> Servable | GraphServable:
     return msgspec.json.decode(text, type=kind)
 
 
-def params(found: Servable | GraphServable) -> dict[str, str]:
+def model_params(servable: Servable | GraphServable) -> dict[str, str]:
     """The parameters of a logged model."""
-    if isinstance(found, Servable):
-        return {"task": found.task, "features": str(len(found.inputs))}
-    return {"task": task(found), "kind": found.lineage.get("kind", "ONNX")}
+    if isinstance(servable, Servable):
+        return {"task": servable.task, "features": str(len(servable.inputs))}
+    return {"task": model_type(servable), "kind": servable.lineage.get("kind", "ONNX")}
 
 
-def task(found: Servable | GraphServable) -> str:
-    """What MLflow calls the model's type."""
-    return found.task if isinstance(found, Servable) else "graph"
+def model_type(servable: Servable | GraphServable) -> str:
+    """The model's type in MLflow."""
+    return servable.task if isinstance(servable, Servable) else "graph"
 
 
-def tensor_signature(mlflow: Any, found: GraphServable) -> Any:
-    """Tensors in, tensors out; a matrix with named columns is a table of numbers, as a frame brings it."""
+def tensor_signature(mlflow: Any, servable: GraphServable) -> Any:
+    """The signature of a graph: tensors in and out; an input with named columns is a table of numbers."""
     schema = mlflow.types.schema.Schema
-    inputs = schema([_tensor(mlflow, spec, named=len(found.inputs) > 1) for spec in found.inputs])
-    if found.columns:
+    inputs = schema([_tensor(mlflow, spec, named=len(servable.inputs) > 1) for spec in servable.inputs])
+    if servable.columns:
         column = mlflow.types.schema.ColSpec
         double = mlflow.types.schema.DataType.double
-        inputs = schema([column(double, name) for name in found.columns])
-    outputs = schema([_tensor(mlflow, spec, named=True) for spec in found.outputs])
+        inputs = schema([column(double, name) for name in servable.columns])
+    outputs = schema([_tensor(mlflow, spec, named=True) for spec in servable.outputs])
     return mlflow.models.ModelSignature(inputs=inputs, outputs=outputs)
 
 

@@ -1,4 +1,4 @@
-"""The MLflow package itself: imported on first use, without telemetry and without chatter."""
+"""The MLflow package: imported on first use, without telemetry and log output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cumulant.core.errors import (
     missing_part,
 )
 
-#: Read by MLflow while it is imported, and by nothing of ours. What a user has set stays.
+#: Read by MLflow while it is imported. A user's own settings are not replaced.
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",
@@ -30,7 +30,7 @@ _SETTINGS = {
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
 }
 
-#: of SQLite: the disk or the file is at fault, and asking again does not help
+#: SQLite's codes for a fault of the disk or the file, for which a retry does not help
 _STORAGE = {
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_READONLY,
@@ -61,19 +61,19 @@ def load_mlflow() -> ModuleType:
             import mlflow.types.schema
         except ModuleNotFoundError as error:
             raise missing_part(error.name or "mlflow", "train") from None
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.ERROR)
-    # It logs a traceback of each error that it raises; what is raised reaches the user in our words.
+    for logger in ("mlflow", "alembic"):
+        logging.getLogger(logger).setLevel(logging.ERROR)
+    # It logs a traceback of each error that it raises; the error itself is mapped to ours.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return mlflow
 
 
 @contextmanager
 def engine(subject: str) -> Iterator[ModuleType]:
-    """The package, with its errors in our words and its warnings kept from the user.
+    """The package, with its errors mapped to ours and without its warnings.
 
     Raises:
-        NotFoundError, UsageError, EngineUnavailableError, StorageError: what MLflow said about `subject`.
+        NotFoundError, UsageError, EngineUnavailableError, StorageError: MLflow's error about `subject`.
     """
     mlflow = load_mlflow()
     import sqlalchemy.exc
@@ -83,17 +83,17 @@ def engine(subject: str) -> Iterator[ModuleType]:
         try:
             yield mlflow
         except mlflow.exceptions.MlflowException as error:
-            raise _unwritable(error, subject) or _explain(error, subject) from error
+            raise _find_storage_error(error, subject) or _explain(error, subject) from error
         except sqlalchemy.exc.DBAPIError as error:
             message = f"the registry does not answer: {error.orig}"
-            raise _unwritable(error, subject) or EngineUnavailableError(message, subject=subject) from error
+            raise _find_storage_error(error, subject) or EngineUnavailableError(message, subject=subject) from error
         except OSError as error:
-            raise _storage(error.strerror or str(error), subject) from error
+            raise _storage_error(error.strerror or str(error), subject) from error
 
 
 @contextmanager
-def current(uri: str) -> Iterator[None]:
-    """Make `uri` MLflow's own current one for a moment: parts of MLflow's stores ask for nothing else."""
+def use_uri(uri: str) -> Iterator[None]:
+    """Set MLflow's current tracking URI for a moment: parts of MLflow's stores use nothing else."""
     mlflow = load_mlflow()
     variable = os.environ.get("MLFLOW_TRACKING_URI")
     before = mlflow.get_tracking_uri() if mlflow.tracking.is_tracking_uri_set() else None
@@ -108,22 +108,22 @@ def current(uri: str) -> Iterator[None]:
             os.environ["MLFLOW_TRACKING_URI"] = variable
 
 
-def _unwritable(error: BaseException, subject: str) -> StorageError | None:
-    """What a file of SQLite, or the disk under it, said below MLflow's own error; None where that was not the cause."""
-    found: BaseException | None = error
-    while found is not None:
-        said = getattr(found, "orig", None) or found
-        if isinstance(said, sqlite3.Error) and getattr(said, "sqlite_errorcode", 0) & 0xFF in _STORAGE:
-            return _storage(str(said), subject)
-        if isinstance(said, OSError) and said.errno in _DISK:
-            return _storage(said.strerror or str(said), subject)
-        found = found.__cause__ or found.__context__
+def _find_storage_error(error: BaseException, subject: str) -> StorageError | None:
+    """The error of SQLite or the disk that caused MLflow's error; None if that was not the cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        engine_error = getattr(cause, "orig", None) or cause
+        if isinstance(engine_error, sqlite3.Error) and getattr(engine_error, "sqlite_errorcode", 0) & 0xFF in _STORAGE:
+            return _storage_error(str(engine_error), subject)
+        if isinstance(engine_error, OSError) and engine_error.errno in _DISK:
+            return _storage_error(engine_error.strerror or str(engine_error), subject)
+        cause = cause.__cause__ or cause.__context__
     return None
 
 
-def _storage(said: str, subject: str) -> StorageError:
+def _storage_error(reason: str, subject: str) -> StorageError:
     hint = "free some space, or check that the folder can be written"
-    return StorageError(f"the registry cannot write: {said}", subject=subject, hint=hint)
+    return StorageError(f"the registry cannot write: {reason}", subject=subject, hint=hint)
 
 
 def _explain(error: Exception, subject: str) -> CumulantError:

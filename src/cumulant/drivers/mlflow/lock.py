@@ -1,4 +1,4 @@
-"""One process at a time."""
+"""A lock file between processes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _PAUSE = 0.05
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`. The system lets go of it when a process dies, however it dies; the file stays.
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Lock the file `path`. The system releases the lock when a process ends, however it ends; the file remains.
 
     Raises:
         EngineUnavailableError: another process has held it for too long.
@@ -31,7 +31,7 @@ def alone(path: Path) -> Iterator[None]:
     handle = os.open(path, os.O_CREAT | os.O_RDWR)
     try:
         deadline = time.monotonic() + _WAIT
-        while not _take(handle):
+        while not _try_lock(handle):
             if time.monotonic() > deadline:
                 hint = "look for a stopped process that holds it"
                 raise EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
@@ -41,7 +41,7 @@ def alone(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _take(handle: int) -> bool:
+def _try_lock(handle: int) -> bool:
     try:
         if sys.platform == "win32":
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)

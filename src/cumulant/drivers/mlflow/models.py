@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
-from cumulant.drivers.mlflow.described import describe, params, task, tensor_signature
+from cumulant.drivers.mlflow.described import describe, model_params, model_type, tensor_signature
 from cumulant.drivers.mlflow.engine import engine
 from cumulant.drivers.mlflow.runs import KEY_TAG
 
@@ -26,30 +26,30 @@ def log_model(
 ) -> str:
     """Log the servable as a model of `run` (experiment and run id); returns the model's id.
 
-    A model that was logged whole under the same key is found again.
+    A model that was logged completely under the same key is reused.
     """
     experiment_id, run_id = run
-    found = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}' AND status = 'READY'")
-    if found:
-        return str(found[0].model_id)
+    logged = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}' AND status = 'READY'")
+    if logged:
+        return str(logged[0].model_id)
     description = describe(servable)
     model = client.create_logged_model(
         experiment_id,
         name=description.name,
         source_run_id=run_id,
         tags={**tags, KEY_TAG: key},
-        params=params(description),
-        model_type=task(description),
+        params=model_params(description),
+        model_type=model_type(description),
     )
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place) / MODEL
-        # Under one name whatever the object store calls it, so that equal models have equal files.
-        content = Path(place) / "servable"
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / MODEL
+        # Always under the same name, so that equal models have equal files.
+        content = Path(temporary) / "servable"
         shutil.copytree(servable, content, copy_function=shutil.copyfile)
         save(folder, content, description, example, run_id=run_id, model=model)
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
-    _link(client, run_id, model.model_id)
+    _link_to_run(client, run_id, model.model_id)
     return str(model.model_id)
 
 
@@ -80,17 +80,17 @@ def save(
 
 
 def _example(described: Servable | GraphServable, example: pd.DataFrame) -> pd.DataFrame | None:
-    """Rows of a frame; None for a graph of tensors that no frame's columns name."""
+    """The first rows of the example; None for a graph whose inputs no frame's columns name."""
     if isinstance(described, GraphServable):
         return example[list(described.columns)].head(5) if described.columns and len(example) else None
-    return example[[one.feature for one in described.inputs if one.feature in example.columns]].head(5)
+    return example[[spec.feature for spec in described.inputs if spec.feature in example.columns]].head(5)
 
 
 def signature(mlflow: Any, servable: Servable | GraphServable) -> Any:
-    """Features or tensors in, answers out, as MLflow types.
+    """The signature in MLflow's types: features or tensors in, answers out.
 
-    Whole numbers are declared as `Any`: pandas keeps them as int64, or as float64 where some are missing, and
-    MLflow refuses to read the one as the other.
+    Whole numbers are declared as `Any`: pandas stores them as int64, or as float64 if some are missing, and MLflow
+    refuses to read one as the other.
     """
     if isinstance(servable, GraphServable):
         return tensor_signature(mlflow, servable)
@@ -103,14 +103,16 @@ def signature(mlflow: Any, servable: Servable | GraphServable) -> Any:
         "integer": schema.DataType.long,
     }
     whole = {feature.name for feature in servable.plan.features if feature.dtype == "int"}
-    inputs = [("whole" if one.kind == "number" and one.feature in whole else one.kind, one.feature)
-              for one in servable.inputs]  # fmt: skip
+    inputs = [
+        ("whole" if spec.kind == "number" and spec.feature in whole else spec.kind, spec.feature)
+        for spec in servable.inputs
+    ]
     columns = [schema.ColSpec(kinds[kind], name) for kind, name in inputs]
-    answers = [schema.ColSpec(kinds[kind], name) for kind, name in _answers(servable)]
+    answers = [schema.ColSpec(kinds[kind], name) for kind, name in _answer_columns(servable)]
     return mlflow.models.ModelSignature(inputs=schema.Schema(columns), outputs=schema.Schema(answers))
 
 
-def _answers(servable: Servable) -> list[tuple[str, str]]:
+def _answer_columns(servable: Servable) -> list[tuple[str, str]]:
     """Kind and name of each column of the answer."""
     match servable.task:
         case "regression":
@@ -124,7 +126,7 @@ def _answers(servable: Servable) -> list[tuple[str, str]]:
             return [(label, "prediction"), ("number", "probability")]
 
 
-def _link(client: Any, run_id: str, model_id: str) -> None:
+def _link_to_run(client: Any, run_id: str, model_id: str) -> None:
     """Show the model among the run's outputs, with the run's metrics."""
     with engine(f"run {run_id}") as mlflow:
         client.log_outputs(run_id, models=[mlflow.entities.LoggedModelOutput(model_id, step=0)])

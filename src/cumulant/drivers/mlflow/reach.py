@@ -1,4 +1,4 @@
-"""Whether anybody listens where the tracking server should be: asked in a moment, before MLflow's patient client is."""
+"""A quick check that the tracking server accepts connections, before MLflow's client with its long timeouts."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _PORTS = {"http": 80, "https": 443}
 
 
 def check_reachable(tracking_uri: str) -> None:
-    """Connect once to the server of an `http` or `https` address, and hang up. Behind a proxy nothing is asked.
+    """Connect once to the server of an `http` or `https` address. Behind a proxy nothing is checked.
 
     Raises:
-        EngineUnavailableError: nobody answers there.
-        UsageError: the address names no host, or a port that is none.
+        EngineUnavailableError: no server accepts the connection.
+        UsageError: the address has no host or an invalid port.
     """
     try:
         parts = urlsplit(tracking_uri)
         host, port = parts.hostname, parts.port or _PORTS.get(parts.scheme)
     except ValueError as error:
-        raise _no_address(tracking_uri) from error
+        raise _address_error(tracking_uri) from error
     if port is None or (parts.scheme in getproxies() and host and not proxy_bypass(host)):
         return
     if not host:
-        raise _no_address(tracking_uri)
+        raise _address_error(tracking_uri)
     try:
         socket.create_connection((host, port), timeout=_WAIT).close()
     except OSError as error:
@@ -41,6 +41,6 @@ def check_reachable(tracking_uri: str) -> None:
         ) from error
 
 
-def _no_address(tracking_uri: str) -> UsageError:
+def _address_error(tracking_uri: str) -> UsageError:
     hint = "write https://HOST or http://HOST:PORT"
     return UsageError("the address of the MLflow tracking server names no host", subject=tracking_uri, hint=hint)

@@ -1,7 +1,7 @@
-"""What a tracking server's registry holds, read by MLflow's REST API: importing MLflow takes seconds of CPU.
+"""A reader of a tracking server's registry by MLflow's REST API: importing MLflow takes seconds of CPU.
 
-Nothing is written. What cannot be read this way (another answer than the API's, a redirect, credentials other than
-those of the environment, a server that is slow) gives None: MLflow's client then reads it, or raises its error.
+Nothing is written. Where this does not work (another response than the API's, a redirect, credentials other than those
+of the environment, a slow server), the result is None: MLflow's client then reads it, or raises its error.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Result = TypeVar("Result")
 _TIMEOUT = 10.0
 _NOT_FOUND = 404
 _PAGE = 1000
-#: variables that this reader follows as MLflow does; others that say how the server is reached are left to MLflow
+#: variables that this reader uses as MLflow does; with others that configure the connection, MLflow's client is used
 _FOLLOWED = {f"MLFLOW_TRACKING_{name}" for name in ("URI", "USERNAME", "PASSWORD", "TOKEN")}
 
 
 class _UnreadableError(Exception):
-    """An answer that only MLflow's client can tell the meaning of."""
+    """A response that only MLflow's client can interpret."""
 
 
 class Rest(msgspec.Struct, frozen=True):
@@ -40,7 +40,9 @@ class Rest(msgspec.Struct, frozen=True):
 
     def models(self) -> list[str] | None:
         """Names of the registered models, in their order."""
-        return self._read(lambda: [one["name"] for one in self._pages("registered-models/search", "registered_models")])
+        return self._read(
+            lambda: [model["name"] for model in self._pages("registered-models/search", "registered_models")]
+        )
 
     def versions(self, name: str) -> list[ModelVersion] | None:
         """The versions of a model, newest first; none of a model that is not registered."""
@@ -51,18 +53,22 @@ class Rest(msgspec.Struct, frozen=True):
 
         def read() -> dict[str, float]:
             run = self._get("runs/get", run_id=run_id)["run"]
-            return {one["key"]: float(one["value"]) for one in run["data"].get("metrics", ())}
+            return {metric["key"]: float(metric["value"]) for metric in run["data"].get("metrics", ())}
 
         return self._read(read)
 
     def _versions(self, name: str) -> list[ModelVersion]:
         model = self._get("registered-models/get", name=name)
         aliases = defaultdict[str, list[str]](list)
-        for one in sorted(model.get("registered_model", {}).get("aliases", ()), key=lambda one: str(one["alias"])):
-            aliases[str(one["version"])].append(one["alias"])
-        found = list(self._pages("model-versions/search", "model_versions", filter=f"name = '{name}'")) if model else []
-        found.sort(key=lambda one: int(one["version"]), reverse=True)
-        return [_version(one, tuple(aliases[str(one["version"])])) for one in found]
+        for entry in sorted(
+            model.get("registered_model", {}).get("aliases", ()), key=lambda entry: str(entry["alias"])
+        ):
+            aliases[str(entry["version"])].append(entry["alias"])
+        documents = (
+            list(self._pages("model-versions/search", "model_versions", filter=f"name = '{name}'")) if model else []
+        )
+        documents.sort(key=lambda document: int(document["version"]), reverse=True)
+        return [_version(document, tuple(aliases[str(document["version"])])) for document in documents]
 
     def _pages(self, path: str, part: str, **query: str) -> Iterator[dict[str, Any]]:
         query["max_results"] = str(_PAGE)
@@ -89,21 +95,21 @@ class Rest(msgspec.Struct, frozen=True):
         raise _UnreadableError
 
     def _credentials(self) -> dict[str, str]:
-        """As MLflow takes them from the environment."""
+        """The request header with the credentials that MLflow takes from the environment."""
         name, password, token = (
-            self.environ.get(f"MLFLOW_TRACKING_{one}") for one in ("USERNAME", "PASSWORD", "TOKEN")
+            self.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD", "TOKEN")
         )
         if name and password:
             return {"authorization": f"Basic {base64.b64encode(f'{name}:{password}'.encode()).decode()}"}
         return {"authorization": f"Bearer {token}"} if token else {}
 
     def _read(self, read: Callable[[], Result]) -> Result | None:
-        """What `read` makes of the server's answers.
+        """The result of `read`; None if the server cannot be read this way.
 
         Raises:
             EngineUnavailableError, UsageError: as `check_reachable`.
         """
-        if urlsplit(self.url).scheme not in ("http", "https") or "@" in self.url or _otherwise(self.environ):
+        if urlsplit(self.url).scheme not in ("http", "https") or "@" in self.url or _has_other_settings(self.environ):
             return None
         check_reachable(self.url)
         try:
@@ -112,22 +118,22 @@ class Rest(msgspec.Struct, frozen=True):
             return None
 
 
-def _otherwise(environ: Mapping[str, str]) -> bool:
-    """Whether the environment says something of the server that this reader does not follow."""
+def _has_other_settings(environ: Mapping[str, str]) -> bool:
+    """Whether the environment has settings of the connection that this reader does not support."""
     return "MLFLOW_WORKSPACE" in environ or any(
         name.startswith("MLFLOW_TRACKING_") and name not in _FOLLOWED for name in environ
     )
 
 
-def _version(one: dict[str, Any], aliases: tuple[str, ...]) -> ModelVersion:
-    name, version = one["name"], str(one["version"])
-    created = int(one.get("creation_timestamp") or one.get("last_updated_timestamp") or 0)
+def _version(document: dict[str, Any], aliases: tuple[str, ...]) -> ModelVersion:
+    name, version = document["name"], str(document["version"])
+    created = int(document.get("creation_timestamp") or document.get("last_updated_timestamp") or 0)
     return ModelVersion(
         name=name,
         version=version,
         uri=f"models:/{name}/{version}",
-        run_id=one.get("run_id", ""),
+        run_id=document.get("run_id", ""),
         created=datetime.fromtimestamp(created / 1000, UTC),
         aliases=aliases,
-        tags={tag["key"]: tag.get("value", "") for tag in one.get("tags", ())},
+        tags={tag["key"]: tag.get("value", "") for tag in document.get("tags", ())},
     )

@@ -1,4 +1,4 @@
-"""One run of an experiment: opened again under the same key, it goes on."""
+"""One run of an experiment; it is resumed if its key exists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cumulant.ports.registry import Dataset, Origin
 
 KEY_TAG = "cumulant.key"
 _BATCH = 100
-#: characters that MLflow keeps of a dataset's digest
+#: characters that MLflow stores of a dataset's digest
 _DIGEST = 36
 _INHERITED = frozenset({"mlflow.source.name", "mlflow.source.type", "mlflow.user", "mlflow.source.git.commit"})
 _COLUMN_TYPES = {
@@ -36,7 +36,7 @@ _UNFIT = re.compile(r"[^\w\-. /:]")
 
 
 class MlflowRun:
-    """An open run. What it already holds from an earlier opening is not written twice."""
+    """An open run. Values that it has from an earlier opening are not written twice."""
 
     def __init__(self, client: Any, experiment: str, run: Any, key: str, *, again: bool) -> None:
         self._client = client
@@ -58,7 +58,11 @@ class MlflowRun:
 
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; those that the run has keep their first value."""
-        fresh = {_fit(name): _text(value) for name, value in values.items() if _fit(name) not in self._params}
+        fresh = {
+            _to_mlflow_name(name): _text(value)
+            for name, value in values.items()
+            if _to_mlflow_name(name) not in self._params
+        }
         with engine(f"run {self.id}") as mlflow:
             entities = [mlflow.entities.Param(name, value) for name, value in fresh.items()]
             for start in range(0, len(entities), _BATCH):
@@ -70,9 +74,9 @@ class MlflowRun:
         now = int(time.time() * 1000)
         with engine(f"run {self.id}") as mlflow:
             fresh = [
-                mlflow.entities.Metric(_fit(name), float(value), now, step or 0)
+                mlflow.entities.Metric(_to_mlflow_name(name), float(value), now, step or 0)
                 for name, value in values.items()
-                if not self._has(_fit(name), float(value), step)
+                if not self._has(_to_mlflow_name(name), float(value), step)
             ]
             for start in range(0, len(fresh), _BATCH):
                 self._client.log_batch(self.id, metrics=fresh[start : start + _BATCH])
@@ -89,7 +93,7 @@ class MlflowRun:
 
     def tags(self, values: Mapping[str, str]) -> None:
         with engine(f"run {self.id}") as mlflow:
-            entities = [mlflow.entities.RunTag(_fit(name), value) for name, value in values.items()]
+            entities = [mlflow.entities.RunTag(_to_mlflow_name(name), value) for name, value in values.items()]
             for start in range(0, len(entities), _BATCH):
                 self._client.log_batch(self.id, tags=entities[start : start + _BATCH])
 
@@ -99,7 +103,7 @@ class MlflowRun:
             add_artifact(self._client, self.id, path, folder)
 
     def dataset(self, data: Dataset) -> None:
-        """Say which data went in; MLflow shows it beside the run. The digest is cut to its first 36 digits."""
+        """Log a dataset as the run's input. The digest is cut to its first 36 digits."""
         with engine(f"run {self.id}") as mlflow:
             kind = mlflow.entities
             dataset = kind.Dataset(
@@ -110,8 +114,8 @@ class MlflowRun:
                 schema=_json({"mlflow_colspec": [_column(*field) for field in data.fields.items()]}),
                 profile=_json({"num_rows": data.rows}),
             )
-            given = kind.DatasetInput(dataset, tags=[kind.InputTag("mlflow.data.context", data.use)])
-            self._client.log_inputs(self.id, datasets=[given])
+            dataset_input = kind.DatasetInput(dataset, tags=[kind.InputTag("mlflow.data.context", data.use)])
+            self._client.log_inputs(self.id, datasets=[dataset_input])
 
     def describe(self, text: str) -> None:
         self.tags({"mlflow.note.content": text})
@@ -137,18 +141,18 @@ def open_run(
     begun: datetime | None = None,
     seconds: float | None = None,
 ) -> Iterator[MlflowRun]:
-    """The run with that key, or a new one; its end is recorded as it came.
+    """Open the run with that key, or a new one; on exit its status is recorded.
 
     A new run begins at `begun`, else now; it lasts `seconds`, else until it is closed.
     """
     with engine(f"run {name}"):
-        found = _find(client, experiment_id, key)
-        run = found or client.create_run(
+        present = _find(client, experiment_id, key)
+        run = present or client.create_run(
             experiment_id, run_name=name, start_time=_millis(begun), tags={KEY_TAG: key, **(tags or {})}
         )
-        if found:
+        if present:
             client.update_run(run.info.run_id, status="RUNNING")
-    opened = MlflowRun(client, experiment_id, run, key, again=found is not None)
+    opened = MlflowRun(client, experiment_id, run, key, again=present is not None)
     end = None if seconds is None else run.info.start_time + int(1000 * seconds)
     try:
         yield opened
@@ -156,7 +160,7 @@ def open_run(
         # An interrupted statement locks the database as long as the error's frames refer to it: 20 s for whoever waits.
         for below in causes(error):
             traceback.clear_frames(below.__traceback__)
-        # A registry that was interrupted may refuse this too: what ended the run is the one to raise.
+        # An interrupted registry may refuse this too: the error to raise is the one that ended the run.
         with suppress(CumulantError), engine(f"run {name}"):
             client.set_terminated(opened.id, "KILLED" if is_interrupt(error) else "FAILED", end)
         raise
@@ -165,20 +169,20 @@ def open_run(
 
 
 def origin_tags(origin: Origin) -> dict[str, str]:
-    """What MLflow's own pages show as a run's source and user."""
-    found = {
+    """The tags of a run's source and user, which MLflow's own pages show."""
+    tags = {
         "mlflow.source.name": origin.command,
         "mlflow.source.type": "LOCAL",
         "mlflow.user": origin.user,
         "mlflow.source.git.commit": origin.commit,
     }
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in tags.items() if value}
 
 
 def _find(client: Any, experiment_id: str, key: str) -> Any | None:
     quoted = key.replace("'", "")
-    found = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{quoted}'", max_results=1)
-    return found[0] if found else None
+    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{quoted}'", max_results=1)
+    return runs[0] if runs else None
 
 
 def add_artifact(client: Any, run_id: str, path: Path, folder: str | None) -> None:
@@ -188,8 +192,8 @@ def add_artifact(client: Any, run_id: str, path: Path, folder: str | None) -> No
         client.log_artifact(run_id, str(path), folder)
 
 
-def _fit(name: str) -> str:
-    """A name that MLflow takes: letters, digits and `_-. /:`."""
+def _to_mlflow_name(name: str) -> str:
+    """A name that MLflow accepts: letters, digits and `_-. /:`."""
     return _UNFIT.sub("_", name).strip("/ ")
 
 
@@ -197,8 +201,8 @@ def _millis(when: datetime | None) -> int | None:
     return None if when is None else int(when.timestamp() * 1000)
 
 
-def _json(found: object) -> str:
-    return msgspec.json.encode(found).decode()
+def _json(document: object) -> str:
+    return msgspec.json.encode(document).decode()
 
 
 def _column(name: str, dtype: str) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What a registry in a SQLite file holds, read from MLflow's own tables: importing MLflow takes seconds of CPU.
+"""A reader of a registry in a SQLite file, from MLflow's own tables: importing MLflow takes seconds of CPU.
 
 Only columns that MLflow has had since it has aliases are read, and nothing is written. A file that cannot be read this
 way (another schema, several workspaces) gives None: MLflow's client then reads it, or raises its error. One that stays
@@ -40,11 +40,11 @@ class Tables(msgspec.Struct, frozen=True):
 
     def models(self) -> list[str] | None:
         """Names of the registered models, in their order."""
-        return self._read(_in_one_workspace(_models)) if self.database.exists() else []
+        return self._read(_in_default_workspace(_models)) if self.database.exists() else []
 
     def versions(self, name: str) -> list[ModelVersion] | None:
         """The versions of a model, newest first."""
-        return self._read(_in_one_workspace(partial(_versions, name))) if self.database.exists() else []
+        return self._read(_in_default_workspace(partial(_versions, name))) if self.database.exists() else []
 
     def metrics(self, run_id: str) -> dict[str, float] | None:
         """The last value of each metric of a run that exists."""
@@ -52,7 +52,7 @@ class Tables(msgspec.Struct, frozen=True):
 
     def folder(self, version: ModelVersion) -> Path | None:
         """The folder of a version's files, where they lie in the file system."""
-        folder = _folder(self._read(_in_one_workspace(partial(_storage, version))))
+        folder = _folder(self._read(_in_default_workspace(partial(_storage, version))))
         return folder if folder is not None and folder.is_dir() else None
 
     def artifacts(self, run_id: str) -> Path | None:
@@ -60,7 +60,7 @@ class Tables(msgspec.Struct, frozen=True):
         return _folder(self._read(partial(_artifacts, run_id)))
 
     def _read(self, read: Callable[[sqlite3.Connection], Result | None]) -> Result | None:
-        """What `read` makes of one state of the file.
+        """The result of `read` on one state of the file; None if the file cannot be read this way.
 
         Raises:
             EngineUnavailableError: another process has locked it for too long.
@@ -81,7 +81,7 @@ class Tables(msgspec.Struct, frozen=True):
             return None
 
 
-def _in_one_workspace(
+def _in_default_workspace(
     read: Callable[[sqlite3.Connection], Result | None],
 ) -> Callable[[sqlite3.Connection], Result | None]:
     """`read`, or None where models of another workspace than the default one are registered: MLflow keys the tables by

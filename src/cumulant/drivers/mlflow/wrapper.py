@@ -1,4 +1,4 @@
-"""How MLflow runs a servable: models from code, so that nothing is pickled.
+"""The MLflow model of a servable, as model from code, so that nothing is pickled.
 
 MLflow copies this file into the logged model and executes it there.
 """
@@ -32,44 +32,48 @@ class ServableModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-define
             self._scorer = import_module("cumulant.servable.scorer").Scorer(context.artifacts["servable"])
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:  # noqa: ARG002
-        """Answers in the order of the rows; of feature columns, a frame with their index."""
+        """Predictions in the order of the rows; for feature columns, a frame with their index."""
         if self._graph:
-            # MLflow reads the type of `model_input`, and knows no word for all that a graph takes and gives.
-            found: Any = self._run(model_input)
-            return found  # type: ignore[no-any-return]
+            # MLflow reads the type of `model_input`, and has no type for all inputs and outputs of a graph.
+            tensors: Any = self._run(model_input)
+            return tensors  # type: ignore[no-any-return]
         return self._answer(model_input)
 
-    def _run(self, given: Any) -> dict[str, Any]:
-        found = self._described
-        if isinstance(given, pd.DataFrame):
-            columns = list(found.columns) or list(given.columns)
-            given = given[columns].to_numpy() if len(found.inputs) == 1 else {
-                spec.name: given[spec.name].to_numpy().reshape(-1, *spec.shape[1:]) for spec in found.inputs
+    def _run(self, graph_input: Any) -> dict[str, Any]:
+        description = self._described
+        if isinstance(graph_input, pd.DataFrame):
+            columns = list(description.columns) or list(graph_input.columns)
+            graph_input = graph_input[columns].to_numpy() if len(description.inputs) == 1 else {
+                spec.name: graph_input[spec.name].to_numpy().reshape(-1, *spec.shape[1:]) for spec in description.inputs
             }  # fmt: skip
-        if not isinstance(given, dict):
-            given = {found.inputs[0].name: given}
-        feeds = {spec.name: np.asarray(given[spec.name], self._dtypes[spec.datatype]) for spec in found.inputs}
-        return dict(zip([spec.name for spec in found.outputs], self._engine.run(feeds), strict=True))
+        if not isinstance(graph_input, dict):
+            graph_input = {description.inputs[0].name: graph_input}
+        feeds = {
+            spec.name: np.asarray(graph_input[spec.name], self._dtypes[spec.datatype]) for spec in description.inputs
+        }
+        return dict(zip([spec.name for spec in description.outputs], self._engine.run(feeds), strict=True))
 
     def _answer(self, model_input: pd.DataFrame) -> pd.DataFrame:
         inputs = self._scorer.servable.inputs
         columns = {
-            one.feature: _values(model_input[one.feature], one.kind) for one in inputs if one.feature in model_input
+            item.feature: _values(model_input[item.feature], item.kind)
+            for item in inputs
+            if item.feature in model_input
         }
         scores = self._scorer.score(columns)
         answers = self._scorer.decide(scores)
-        found: dict[str, Any] = {"prediction": [answer.prediction for answer in answers]}
+        frame: dict[str, Any] = {"prediction": [answer.prediction for answer in answers]}
         match self._scorer.servable.task:
             case "binary":
-                found["probability"] = scores
+                frame["probability"] = scores
             case "multiclass":
                 for place, label in enumerate(self._scorer.servable.classes):
-                    found[f"probability_{label}"] = scores[:, place]
-        return pd.DataFrame(found, index=model_input.index)
+                    frame[f"probability_{label}"] = scores[:, place]
+        return pd.DataFrame(frame, index=model_input.index)
 
 
 def _values(column: Any, kind: str) -> Any:
-    """A column as the scorer takes it, whatever way pandas writes missing values."""
+    """A column in the scorer's types, however pandas represents missing values."""
     if kind == "category" or column.dtype == object:
         return column.astype(object).where(column.notna(), None).tolist()
     return column.to_numpy(dtype="float64", na_value=float("nan"))

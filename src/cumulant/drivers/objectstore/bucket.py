@@ -1,4 +1,4 @@
-"""A bucket (or container) behind one small face: S3, GCS, Azure, memory."""
+"""A bucket (or container) of any cloud, behind one interface: S3, GCS, Azure, memory."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _CHUNK = 8 * 1024 * 1024
 _RETRY_FOR = timedelta(seconds=30)
 
 
-class Entry(msgspec.Struct, frozen=True):
+class BucketEntry(msgspec.Struct, frozen=True):
     """One object of a bucket."""
 
     path: str
@@ -70,7 +70,7 @@ class Bucket:
     """The objects below `prefix` of one store; paths are relative to it.
 
     Raises, in every method:
-        StorageError: the credentials do not allow it, or the store refuses.
+        StorageError: the credentials do not allow it, or the store refuses it.
         NotFoundError: there is no such bucket.
         EngineUnavailableError: the store does not answer.
     """
@@ -80,25 +80,25 @@ class Bucket:
         self._store = store
 
     def read(self, path: str) -> bytes | None:
-        """The object's bytes; None where there is none."""
+        """The object's bytes; None if it does not exist."""
         with self._errors(path), contextlib.suppress(FileNotFoundError):
             return bytes(obstore.get(self._store, path).bytes())
         return None
 
-    def head(self, path: str) -> Entry | None:
+    def head(self, path: str) -> BucketEntry | None:
         with self._errors(path), contextlib.suppress(FileNotFoundError):
             return _entry(obstore.head(self._store, path))
         return None
 
     def download(self, path: str, target: Path, *, stamp: str | None = None) -> bool:
-        """Write the object to `target`; False where it is gone or no longer has that stamp."""
+        """Write the object to `target`; False if it does not exist or no longer has that stamp."""
         with self._errors(path):
             try:
-                found = obstore.get(self._store, path)
-                if stamp is not None and _entry(found.meta).stamp != stamp:
+                response = obstore.get(self._store, path)
+                if stamp is not None and _entry(response.meta).stamp != stamp:
                     return False
                 with target.open("wb") as file:
-                    for chunk in found.stream(min_chunk_size=_CHUNK):
+                    for chunk in response.stream(min_chunk_size=_CHUNK):
                         file.write(chunk)
             except (FileNotFoundError, PreconditionError):
                 return False
@@ -109,7 +109,7 @@ class Bucket:
             obstore.put(self._store, path, source)
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a new object; False where one stands there already. One of many writers wins."""
+        """Write a new object; False if it exists already. One of many writers wins."""
         with self._errors(path):
             try:
                 obstore.put(self._store, path, content, mode="create", use_multipart=False)
@@ -117,12 +117,12 @@ class Bucket:
                 return False
         return True
 
-    def entries(self, prefix: str = "") -> Iterator[Entry]:
+    def entries(self, prefix: str = "") -> Iterator[BucketEntry]:
         """The objects whose path starts with the folder `prefix`, at any depth."""
         with self._errors(prefix):
             for page in obstore.list(self._store, prefix.rstrip("/") or None):
-                for found in page:
-                    yield _entry(found)
+                for meta in page:
+                    yield _entry(meta)
 
     def delete(self, paths: list[str]) -> None:
         with self._errors(paths[0] if paths else ""), contextlib.suppress(FileNotFoundError):
@@ -137,7 +137,7 @@ class Bucket:
             raise self._explain(error, f"{self.url.rstrip('/')}/{path}") from error
 
     def _explain(self, error: Exception, where: str) -> CumulantError:
-        # The first line says it; what follows is the engine's own structure.
+        # The first line is the message; the rest is the engine's own structure.
         reason = str(error).strip().partition("\n")[0]
         if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
             return StorageError(
@@ -165,10 +165,10 @@ def open_bucket(url: str, secrets: Secrets | None = None) -> Bucket:
     then from the same environment variables, then from the machine's own identity.
 
     Raises:
-        UsageError: no such address.
+        UsageError: the address is invalid.
     """
     scheme = url.partition("://")[0]
-    config = {name: value for name in _SETTINGS.get(scheme, ()) if (value := _secret(secrets, name)) is not None}
+    config = {name: value for name in _SETTINGS.get(scheme, ()) if (value := _get_secret(secrets, name)) is not None}
     insecure = any(config.get(name, "").startswith("http://") for name in _ENDPOINTS)
     # Any: each cloud's settings have a type of their own.
     settings: dict[str, Any] = {
@@ -187,13 +187,13 @@ def open_bucket(url: str, secrets: Secrets | None = None) -> Bucket:
     return Bucket(store, url=url)
 
 
-def _secret(secrets: Secrets | None, name: str) -> str | None:
+def _get_secret(secrets: Secrets | None, name: str) -> str | None:
     with contextlib.suppress(NotFoundError):
         return secrets.get(name) if secrets is not None else None
     return None
 
 
-def _entry(found: Any) -> Entry:
-    # Azure quotes an object's tag when it is asked for the object, and not when it lists it.
-    stamp = (found["e_tag"] or found["last_modified"].isoformat()).strip('"')
-    return Entry(found["path"], found["size"], f"{stamp}-{found['size']}")
+def _entry(meta: Any) -> BucketEntry:
+    # Azure quotes an object's tag in a response with the object, and not in a list.
+    stamp = (meta["e_tag"] or meta["last_modified"].isoformat()).strip('"')
+    return BucketEntry(meta["path"], meta["size"], f"{stamp}-{meta['size']}")

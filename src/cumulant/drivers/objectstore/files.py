@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cumulant.core.errors import DataError, StorageError
 from cumulant.core.ids import digest
-from cumulant.drivers.objectstore.bucket import Bucket, Entry, open_bucket
+from cumulant.drivers.objectstore.bucket import Bucket, BucketEntry, open_bucket
 from cumulant.ports.files import FileInfo
 from cumulant.ports.secrets import Secrets
 
@@ -20,7 +20,7 @@ class BucketFiles:
     """`s3://bucket` (or gs, az), and patterns that start with it.
 
     A folder stands for all objects below it, except those with a part that starts with `.` or `_`. `**` spans
-    folders. An object that exists is taken literally. Fetched files are kept on this machine by stamp.
+    folders. An object that exists is taken literally. Fetched files are cached on this machine by stamp.
     """
 
     def __init__(
@@ -38,12 +38,14 @@ class BucketFiles:
             entries = [exact]
         elif _WILD.search(path):
             parts = path.split("/")
-            entries = [entry for entry in self._bucket.entries(_fixed(path)) if _covers(parts, entry.path.split("/"))]
+            entries = [
+                entry for entry in self._bucket.entries(_fixed_folder(path)) if _matches(parts, entry.path.split("/"))
+            ]
         else:
             below = f"{path.rstrip('/')}/" if path else ""
             entries = [entry for entry in self._bucket.entries(below) if _is_below(entry, below)]
-        found = [FileInfo(f"{self._base}{entry.path}", entry.bytes, entry.stamp) for entry in entries]
-        return sorted(found, key=lambda info: info.url)
+        files = [FileInfo(f"{self._base}{entry.path}", entry.bytes, entry.stamp) for entry in entries]
+        return sorted(files, key=lambda info: info.url)
 
     def fetch(self, file: FileInfo) -> Path:
         path = self._path(file.url)
@@ -54,8 +56,8 @@ class BucketFiles:
             target.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as folder:
                 aside = Path(folder, "file")
-                whole = self._bucket.download(path, aside, stamp=file.stamp)
-                if whole:
+                complete = self._bucket.download(path, aside, stamp=file.stamp)
+                if complete:
                     aside.replace(target)
         except OSError as error:
             raise StorageError(
@@ -63,7 +65,7 @@ class BucketFiles:
                 subject=str(self._cache),
                 hint="free some space, or make the folder writable",
             ) from error
-        if not whole:
+        if not complete:
             raise DataError(
                 f"source file {file.url} is gone or was changed since it was listed",
                 subject=file.url,
@@ -79,22 +81,22 @@ class BucketFiles:
         return url.removeprefix(self._base)
 
 
-def _fixed(pattern: str) -> str:
+def _fixed_folder(pattern: str) -> str:
     """The folders of the pattern before its first wildcard."""
     before = pattern[: match.start()] if (match := _WILD.search(pattern)) else pattern
     return before.rpartition("/")[0]
 
 
-def _is_below(entry: Entry, below: str) -> bool:
+def _is_below(entry: BucketEntry, below: str) -> bool:
     parts = entry.path.removeprefix(below).split("/")
     return entry.path.startswith(below) and not any(part.startswith((".", "_")) for part in parts)
 
 
-def _covers(patterns: list[str], parts: list[str]) -> bool:
+def _matches(patterns: list[str], parts: list[str]) -> bool:
     """Whether the patterns cover the parts one by one; `**` covers any number of them, hidden ones never."""
     if not patterns or not parts:
         return not parts and all(pattern == "**" for pattern in patterns)
     if patterns[0] == "**":
-        return _covers(patterns[1:], parts) or (not parts[0].startswith(".") and _covers(patterns, parts[1:]))
+        return _matches(patterns[1:], parts) or (not parts[0].startswith(".") and _matches(patterns, parts[1:]))
     hidden = parts[0].startswith(".") and not patterns[0].startswith(".")
-    return not hidden and fnmatch.fnmatchcase(parts[0], patterns[0]) and _covers(patterns[1:], parts[1:])
+    return not hidden and fnmatch.fnmatchcase(parts[0], patterns[0]) and _matches(patterns[1:], parts[1:])

@@ -1,4 +1,4 @@
-"""Objects in a bucket: the embedded store's folders, published whole."""
+"""The object store on a bucket: the embedded store's folders, published atomically."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from cumulant.core.errors import not_found
 from cumulant.core.refs import ObjectRef
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
-from cumulant.drivers.objectstore.publishing import Published, Publisher
+from cumulant.drivers.objectstore.publishing import PublishedFolder, Publisher
 from cumulant.ports.objects import ObjectStore
 from cumulant.ports.secrets import Secrets
 
@@ -38,8 +38,8 @@ class BucketObjects:
         self._publisher = Publisher(bucket or open_bucket(url, secrets), suffix=".object", cache=cache)
 
     def put(self, key: str, source: Path) -> ObjectRef:
-        if standing := self._publisher.find(key):
-            return _reference(standing)
+        if existing := self._publisher.find(key):
+            return _reference(existing)
         with self._publisher.staging() as folder:
             put = self._embedded(folder).put(_NAME, source)
             return _reference(self._publisher.publish(key, folder, msgspec.to_builtins(put)))
@@ -61,5 +61,5 @@ class BucketObjects:
         self._publisher.delete(key)
 
 
-def _reference(published: Published) -> ObjectRef:
+def _reference(published: PublishedFolder) -> ObjectRef:
     return msgspec.convert(published.about | {"key": published.key}, ObjectRef)

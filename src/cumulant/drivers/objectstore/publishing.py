@@ -1,7 +1,7 @@
-"""Folders in a bucket that appear whole or not at all, and their copies on this machine.
+"""Folders in a bucket that appear atomically, and their copies on this machine.
 
-A folder's files lie under a name of their own; one small record, written last and only where none stands, makes
-them visible under the key. Nobody ever sees a half-written one, and of many writers one wins.
+A folder's files have a unique name; one small record, written last and only if none exists, makes them visible under
+the key. An incomplete folder is never visible, and one of many writers wins.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _RECORD = "_published.json"
 _STAGING = ".writing-"
 
 
-class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """The record: `folder` holds the files, by path with their size; `about` is the publisher's own."""
+class PublishedFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """The record of a folder: `files` maps each path in `folder` to its size; `about` is the publisher's own."""
 
     key: str
     folder: str
@@ -43,9 +43,9 @@ class Publisher:
         root = cache or Path.home() / ".cache" / "cumulant"
         self._cache = root / digest([bucket.url, suffix])[:16]
 
-    def find(self, key: str) -> Published | None:
-        found = self._bucket.read(f"{self._place(key)}/{_RECORD}")
-        return msgspec.json.decode(found, type=Published) if found is not None else None
+    def find(self, key: str) -> PublishedFolder | None:
+        record = self._bucket.read(f"{self._path_of(key)}/{_RECORD}")
+        return msgspec.json.decode(record, type=PublishedFolder) if record is not None else None
 
     def keys(self, prefix: str = "") -> list[str]:
         ending = f"{self._suffix}/{_RECORD}"
@@ -55,7 +55,7 @@ class Publisher:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder to fill and then `publish`; it is gone afterwards. What killed processes left is removed."""
+        """A temporary folder to fill and `publish`. Those of killed processes are removed."""
         with ExitStack() as stack:
             try:
                 self._cache.mkdir(parents=True, exist_ok=True)
@@ -65,65 +65,65 @@ class Publisher:
                 stack.callback(shutil.rmtree, folder, ignore_errors=True)
                 stack.enter_context(in_use(folder))
             except OSError as error:
-                raise _no_cache(self._cache, error) from error
+                raise _cache_error(self._cache, error) from error
             yield folder
 
-    def publish(self, key: str, folder: Path, about: dict[str, object]) -> Published:
-        """Upload the folder and make it visible; gives what stands under `key` afterwards."""
-        place, name = self._place(key), uuid.uuid4().hex
+    def publish(self, key: str, folder: Path, about: dict[str, object]) -> PublishedFolder:
+        """Upload the folder and make it visible; returns the record that `key` then has."""
+        base, name = self._path_of(key), uuid.uuid4().hex
         sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
-        published = Published(key=key, folder=name, files=sizes, about=about)
+        published = PublishedFolder(key=key, folder=name, files=sizes, about=about)
         try:
             for path in sizes:
-                self._bucket.upload(f"{place}/{name}/{_escape(path)}", folder / path)
-            won = self._bucket.create(f"{place}/{_RECORD}", msgspec.json.encode(published))
+                self._bucket.upload(f"{base}/{name}/{_escape(path)}", folder / path)
+            won = self._bucket.create(f"{base}/{_RECORD}", msgspec.json.encode(published))
         except BaseException:
-            self._remove(place, published)
+            self._remove(base, published)
             raise
         if won:
-            self._keep(folder, name)
+            self._move_to_cache(folder, name)
             return published
-        self._remove(place, published)
+        self._remove(base, published)
         return self.find(key) or self.publish(key, folder, about)
 
-    def local(self, published: Published) -> Path:
+    def local(self, published: PublishedFolder) -> Path:
         """A copy of the folder on this machine, fetched once."""
         target = self._cache / published.folder
         if target.is_dir():
             return target
         with self.staging() as folder:
-            place = f"{self._place(published.key)}/{published.folder}"
+            base = f"{self._path_of(published.key)}/{published.folder}"
             for path, size in published.files.items():
-                self._fetch(f"{place}/{_escape(path)}", folder / path, size)
-            self._keep(folder, published.folder)
+                self._fetch(f"{base}/{_escape(path)}", folder / path, size)
+            self._move_to_cache(folder, published.folder)
         return target
 
     def delete(self, key: str) -> None:
-        """Hide the folder at once, then remove its files."""
+        """Remove the folder's record, then its files."""
         published = self.find(key)
         if published is not None:
-            place = self._place(key)
-            self._bucket.delete([f"{place}/{_RECORD}"])
-            self._remove(place, published)
+            base = self._path_of(key)
+            self._bucket.delete([f"{base}/{_RECORD}"])
+            self._remove(base, published)
             shutil.rmtree(self._cache / published.folder, ignore_errors=True)
 
-    def _remove(self, place: str, published: Published) -> None:
-        self._bucket.delete([f"{place}/{published.folder}/{_escape(path)}" for path in published.files])
+    def _remove(self, base: str, published: PublishedFolder) -> None:
+        self._bucket.delete([f"{base}/{published.folder}/{_escape(path)}" for path in published.files])
 
     def _fetch(self, path: str, target: Path, size: int) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            whole = self._bucket.download(path, target) and target.stat().st_size == size
+            complete = self._bucket.download(path, target) and target.stat().st_size == size
         except OSError as error:
-            raise _no_cache(self._cache, error) from error
-        if not whole:
+            raise _cache_error(self._cache, error) from error
+        if not complete:
             raise StorageError(
                 "a stored file is gone or has another size",
                 subject=f"{self._bucket.url}/{path}",
                 hint="delete what it belongs to and run again: it is made anew",
             )
 
-    def _keep(self, folder: Path, name: str) -> None:
+    def _move_to_cache(self, folder: Path, name: str) -> None:
         # Another process may have fetched the same meanwhile.
         target = self._cache / name
         if not target.is_dir():
@@ -131,9 +131,9 @@ class Publisher:
                 folder.rename(target)
             except OSError as error:
                 if not target.is_dir():
-                    raise _no_cache(self._cache, error) from error
+                    raise _cache_error(self._cache, error) from error
 
-    def _place(self, key: str) -> str:
+    def _path_of(self, key: str) -> str:
         parts = key.split("/")
         if not all(parts):
             raise UsageError(f'"{key}" cannot name a stored thing', subject=key, hint="write parts between slashes")
@@ -150,7 +150,7 @@ def _escape(path: str) -> str:
 
 
 def _encode(part: str) -> str:
-    """A name that every store takes as it is: letters, digits, `_`, `-`, `.`, and `!` before two hex digits."""
+    """A name that every store accepts: letters, digits, `_`, `-`, `.`, and `!` before two hex digits."""
     name = quote(part, safe="").replace("~", "%7E")
     # A dot only inside a name, and none that could be mistaken for a suffix of ours.
     return name.replace(".", "%2E").replace("%", "!")
@@ -160,7 +160,7 @@ def _decode(name: str) -> str:
     return unquote(name.replace("!", "%"))
 
 
-def _no_cache(cache: Path, error: OSError) -> StorageError:
+def _cache_error(cache: Path, error: OSError) -> StorageError:
     return StorageError(
         f"copies of stored things cannot be kept on this machine: {error.strerror}",
         subject=str(cache),

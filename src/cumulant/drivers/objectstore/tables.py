@@ -1,4 +1,4 @@
-"""Tables in a bucket: written and read as the embedded store's folders, which are published whole."""
+"""The table store on a bucket: the embedded store's folders, published atomically."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.errors import not_found
 from cumulant.core.refs import TableRef
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
-from cumulant.drivers.objectstore.publishing import Published, Publisher
+from cumulant.drivers.objectstore.publishing import PublishedFolder, Publisher
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import Head, TableStore
 
@@ -49,8 +49,8 @@ class BucketTables:
         partition_by: Sequence[str] = (),
         head: Head | None = None,
     ) -> TableRef:
-        if standing := self._publisher.find(key):
-            return _reference(standing)
+        if existing := self._publisher.find(key):
+            return _reference(existing)
         with self._publisher.staging() as folder:
             store = self._embedded(folder)
             if head is not None:  # the published files of a table are its own, so that all rows are uploaded
@@ -61,13 +61,13 @@ class BucketTables:
             return _reference(self._publisher.publish(key, folder, msgspec.to_builtins(written)))
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:
-        return self._fetched(ref).scan(_NAME)
+        return self._fetch(ref).scan(_NAME)
 
     def check(self, ref: TableRef | str) -> None:
-        self._fetched(ref).check(_NAME)
+        self._fetch(ref).check(_NAME)
 
-    def _fetched(self, ref: TableRef | str) -> TableStore:
-        """The store on this machine that holds the table."""
+    def _fetch(self, ref: TableRef | str) -> TableStore:
+        """Fetch the table; returns the store on this machine that has it."""
         key = ref if isinstance(ref, str) else ref.key
         published = self._publisher.find(key)
         if published is None:
@@ -85,5 +85,5 @@ class BucketTables:
         self._publisher.delete(key)
 
 
-def _reference(published: Published) -> TableRef:
+def _reference(published: PublishedFolder) -> TableRef:
     return msgspec.convert(published.about | {"key": published.key}, TableRef)

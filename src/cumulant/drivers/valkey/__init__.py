@@ -1,1 +1,1 @@
-"""Valkey, and Redis, which speaks the same."""
+"""Valkey, and Redis, which has the same protocol."""

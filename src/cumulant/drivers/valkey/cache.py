@@ -1,4 +1,4 @@
-"""Port `cache` on Valkey or Redis."""
+"""The port `cache` on Valkey or Redis."""
 
 from __future__ import annotations
 
@@ -11,71 +11,72 @@ from valkey.asyncio.connection import Connection, SSLConnection
 from valkey.exceptions import ResponseError
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
-from cumulant.drivers.valkey.location import settings_of
+from cumulant.drivers.valkey.location import parse_cache_url
 
-#: connections of one process that read; more requests than that at once take turns
-_MOST = 8
+#: connections of one process for reads; further concurrent requests wait
+_MOST_CONNECTIONS = 8
 #: seconds for making a connection: reaching the host, TLS, the password
 _PATIENCE = 2.0
-_TOLD = 200
+_ERROR_LENGTH = 200
 
 
 class ValkeyCache:
-    """A few connections, made beside the requests: one that is given up after some milliseconds must not have to wait
-    for a connection first, nor end the making of one.
+    """A pool of connections that are opened independently of requests.
+
+    A request that is cancelled after some milliseconds neither waits for a new connection nor interrupts its opening.
 
     Raises:
         UsageError: as `settings_of`.
     """
 
     def __init__(self, url: str, *, password: str | None = None) -> None:
-        self._encrypted, self._settings = settings_of(url, password)
+        self._encrypted, self._settings = parse_cache_url(url, password)
         self._idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
-        #: with the transports of those that are connected: the client forgets them when it fails
+        #: with the transports of the open ones: the client drops them when it fails
         self._all: dict[Connection, asyncio.WriteTransport | None] = {}
-        self._growing: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[None] | None = None
         self._writer: Connection | None = None
 
     async def open(self) -> None:
         while not self._idle.empty():
             connection = self._idle.get_nowait()
             with contextlib.suppress(EngineUnavailableError):
-                await self._greet(connection)
+                await self._ping(connection)
                 return
-        if len(self._all) <= _MOST:
-            await self._greet(await self._connected())
+        if len(self._all) <= _MOST_CONNECTIONS:
+            await self._ping(await self._connect())
             return
-        # All are at work: one of them is asked when it is done.
-        await self._greet(await self._idle.get())
+        # All are busy: the first free one is used.
+        await self._ping(await self._idle.get())
 
     async def get(self, key: str) -> bytes | None:
         async with self._reading() as connection:
-            found = await self._ask(connection, "GET", key)
-            if not isinstance(found, bytes | None):
+            value = await self._send(connection, "GET", key)
+            if not isinstance(value, bytes | None):
                 self._drop(connection)
                 raise EngineUnavailableError("the cache answered what is no value")
-            return found
+            return value
 
     async def put(self, key: str, value: bytes, ttl: float) -> None:
         # A connection of its own: writes are large, and answers would wait behind them.
         connection = self._writer
         if connection is None or connection not in self._all:
-            connection = self._writer = await self._connected()
-        if await self._ask(connection, "SET", key, value, "PX", max(1, round(ttl * 1000))) != b"OK":
+            connection = self._writer = await self._connect()
+        if await self._send(connection, "SET", key, value, "PX", max(1, round(ttl * 1000))) != b"OK":
             self._drop(connection)
             raise EngineUnavailableError("the cache did not say that it keeps the value")
 
     async def close(self) -> None:
-        if self._growing is not None:
-            self._growing.cancel()
-            await asyncio.wait({self._growing})
+        if self._opening is not None:
+            self._opening.cancel()
+            await asyncio.wait({self._opening})
         for connection in list(self._all):
             self._drop(connection)
 
     @asynccontextmanager
     async def _reading(self) -> AsyncIterator[Connection]:
-        if self._idle.empty() and len(self._all) < _MOST and self._growing is None:
-            self._growing = asyncio.ensure_future(self._grow())
+        if self._idle.empty() and len(self._all) < _MOST_CONNECTIONS and self._opening is None:
+            self._opening = asyncio.ensure_future(self._add_connection())
         connection = await self._idle.get()
         try:
             yield connection
@@ -83,16 +84,16 @@ class ValkeyCache:
             if connection in self._all:
                 self._idle.put_nowait(connection)
 
-    async def _grow(self) -> None:
+    async def _add_connection(self) -> None:
         try:
             with contextlib.suppress(EngineUnavailableError):
-                self._idle.put_nowait(await self._connected())
+                self._idle.put_nowait(await self._connect())
         finally:
-            self._growing = None
+            self._opening = None
 
-    async def _greet(self, connection: Connection) -> None:
+    async def _ping(self, connection: Connection) -> None:
         try:
-            answer = await self._ask(connection, "PING")
+            answer = await self._send(connection, "PING")
         except StorageError:
             self._drop(connection)
             raise
@@ -101,7 +102,7 @@ class ValkeyCache:
             raise EngineUnavailableError("the cache did not answer a ping as a Valkey does")
         self._idle.put_nowait(connection)
 
-    async def _connected(self) -> Connection:
+    async def _connect(self) -> Connection:
         kind = SSLConnection if self._encrypted else Connection
         connection = kind(
             **self._settings, socket_timeout=None, socket_connect_timeout=_PATIENCE, lib_name=None, lib_version=None
@@ -115,33 +116,33 @@ class ValkeyCache:
             raise
         except Exception as error:  # noqa: BLE001 - the edge to a peer that may be anything, through a parser that trusts it
             self._drop(connection)
-            raise EngineUnavailableError(f"the cache cannot be reached: {_told(error)}") from None
+            raise EngineUnavailableError(f"the cache cannot be reached: {_error_text(error)}") from None
         self._all[connection] = _transport(connection)
         return connection
 
-    async def _ask(self, connection: Connection, *words: str | bytes | int) -> object:
-        """The answer; a connection whose answer did not come whole is never used again."""
+    async def _send(self, connection: Connection, *words: str | bytes | int) -> object:
+        """The reply to a command; a connection whose reply was incomplete is never used again."""
         try:
             await connection.send_command(*words)
-            found: object = await connection.read_response(disable_decoding=True)
+            reply: object = await connection.read_response(disable_decoding=True)
         except ResponseError as error:
-            raise StorageError(f"the cache refused: {_told(error)}") from None
+            raise StorageError(f"the cache refused: {_error_text(error)}") from None
         except asyncio.CancelledError:
             self._drop(connection)
             raise
         except Exception as error:  # noqa: BLE001 - the edge to a peer that may be anything, through a parser that trusts it
             self._drop_idle()
             self._drop(connection)
-            raise EngineUnavailableError(f"the cache does not answer: {_told(error)}") from None
-        return found
+            raise EngineUnavailableError(f"the cache does not answer: {_error_text(error)}") from None
+        return reply
 
     def _drop_idle(self) -> None:
-        """What one connection met, such as the end of the server, the idle ones would meet next."""
+        """Close the idle connections: after a fault such as the server's end, they fail too."""
         while not self._idle.empty():
             self._drop(self._idle.get_nowait())
 
     def _drop(self, connection: Connection) -> None:
-        # Its own `disconnect` waits until what was sent is taken, which a peer that stands still never does.
+        # Its own `disconnect` waits until the sent data is read, which a peer that hangs never does.
         transport = self._all.pop(connection, None) or _transport(connection)
         if transport is not None:
             transport.abort()
@@ -153,5 +154,5 @@ def _transport(connection: Connection) -> asyncio.WriteTransport | None:
     return None if writer is None else writer.transport
 
 
-def _told(error: Exception) -> str:
-    return (str(error) or type(error).__name__)[:_TOLD]
+def _error_text(error: Exception) -> str:
+    return (str(error) or type(error).__name__)[:_ERROR_LENGTH]

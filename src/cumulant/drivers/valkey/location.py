@@ -1,4 +1,4 @@
-"""What a URL says of a Valkey."""
+"""The connection settings of a Valkey URL."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _FILES = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
 _HINT = "write valkey://HOST:PORT/DB, or rediss:// for an encrypted connection"
 
 
-def settings_of(url: str, password: str | None) -> tuple[bool, dict[str, Any]]:
-    """Whether the connection is encrypted, and what the client's connection is made with.
+def parse_cache_url(url: str, password: str | None) -> tuple[bool, dict[str, Any]]:
+    """Whether the connection is encrypted, and the arguments of the client's connection.
 
     Raises:
-        UsageError: it is no such URL, or holds a password.
+        UsageError: the URL is invalid, or contains a password.
     """
     try:
         parts = urlsplit(url)
@@ -30,18 +30,18 @@ def settings_of(url: str, password: str | None) -> tuple[bool, dict[str, Any]]:
     database = parts.path.strip("/")
     if not parts.hostname or parts.fragment or not (database or "0").isdecimal():
         raise UsageError(f"{url} is no address of a cache", subject=url, hint=_HINT)
-    found: dict[str, Any] = {"host": parts.hostname, "port": port, "db": int(database or "0")}
-    found |= {"username": unquote(parts.username) if parts.username else None, "password": password}
+    settings: dict[str, Any] = {"host": parts.hostname, "port": port, "db": int(database or "0")}
+    settings |= {"username": unquote(parts.username) if parts.username else None, "password": password}
     encrypted = parts.scheme in _ENCRYPTED
     if encrypted:
-        found["ssl_check_hostname"] = True
-    return encrypted, found | _files(url, parts.query, encrypted=encrypted)
+        settings["ssl_check_hostname"] = True
+    return encrypted, settings | _certificate_files(url, parts.query, encrypted=encrypted)
 
 
-def _files(url: str, query: str, *, encrypted: bool) -> dict[str, str]:
-    found = dict(parse_qsl(query, keep_blank_values=True))
-    unknown = [name for name in found if name not in _FILES or not encrypted]
+def _certificate_files(url: str, query: str, *, encrypted: bool) -> dict[str, str]:
+    options = dict(parse_qsl(query, keep_blank_values=True))
+    unknown = [name for name in options if name not in _FILES or not encrypted]
     if unknown:
         hint = "rediss:// takes ca=FILE, cert=FILE and key=FILE; no other address takes options"
         raise UsageError(f'the address of the cache has an option "{unknown[0][:100]}"', subject=url, hint=hint)
-    return {_FILES[name]: value for name, value in found.items()}
+    return {_FILES[name]: value for name, value in options.items()}

@@ -1,1 +1,1 @@
-"""Receivers of messages over HTTP: any webhook, one in Slack's style, Alertmanager."""
+"""Notifications over HTTP: any webhook, Slack and compatible ones, Alertmanager."""

@@ -1,15 +1,15 @@
-"""Alertmanager by its API v2: one POST says what fires and what is over; grouping and silences are its own."""
+"""The port `notifier` on Alertmanager's API v2: one POST per message; grouping and silences are Alertmanager's."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from cumulant.drivers.webhook.posting import Target, post
+from cumulant.drivers.webhook.posting import WebhookTarget, post
 from cumulant.ports.notifier import Message
 
-#: an alert that is not sent again for so long is over for Alertmanager
-_FOR_GOOD = timedelta(days=7)
-#: what is no alert, such as the end of a release, fires for so long
+#: Alertmanager resolves an alert that is not sent again within this time
+_EXPIRY = timedelta(days=7)
+#: how long a message that is no alert fires, such as the end of a release
 _NOTICE = timedelta(minutes=5)
 
 
@@ -19,36 +19,41 @@ class Alertmanager:
     """
 
     def __init__(self, url: str) -> None:
-        plain = url if url.startswith("alertmanager+") else url.replace("alertmanager://", "alertmanager+http://", 1)
-        self._target = Target(plain, "alertmanager+")
+        full_url = url if url.startswith("alertmanager+") else url.replace("alertmanager://", "alertmanager+http://", 1)
+        self._target = WebhookTarget(full_url, "alertmanager+")
         self._target.url = f"{self._target.url.rstrip('/')}/api/v2/alerts"
 
     def __repr__(self) -> str:
         return f"Alertmanager({self._target!r})"
 
     def send(self, message: Message, *, seconds: float) -> str:
-        post(self._target, alerts(message, datetime.now(UTC)), key=message.key, seconds=seconds)
+        post(self._target, build_alerts(message, datetime.now(UTC)), key=message.key, seconds=seconds)
         return ""
 
 
-def alerts(message: Message, now: datetime) -> list[dict[str, object]]:
-    """The body of the POST: the alert, and its end under the level that it had before."""
-    begun = min(message.at, now)
+def build_alerts(message: Message, now: datetime) -> list[dict[str, object]]:
+    """The body of the POST: the alert, and its end under the previous level."""
+    starts = min(message.at, now)
     if message.ended is not None:
-        ends = max(begun, min(message.ended, now))
+        ends = max(starts, min(message.ended, now))
     else:
-        ends = now + (_FOR_GOOD if message.kind == "alert" else _NOTICE)
-    found = [_alert(message, message.level, begun, ends)]
+        ends = now + (_EXPIRY if message.kind == "alert" else _NOTICE)
+    alerts = [_alert(message, message.level, starts, ends)]
     if message.was is not None:
-        found.append(_alert(message, message.was, begun, now))
-    return found
+        alerts.append(_alert(message, message.was, starts, now))
+    return alerts
 
 
-def _alert(message: Message, severity: str, begun: datetime, ends: datetime) -> dict[str, object]:
+def _alert(message: Message, severity: str, starts: datetime, ends: datetime) -> dict[str, object]:
     labels = {"alertname": message.rule, "model": message.model, "subject": message.subject, "severity": severity}
     annotations = {"summary": message.title, "description": message.text}
-    return {"labels": labels, "annotations": annotations, "startsAt": _written(begun), "endsAt": _written(ends)}
+    return {
+        "labels": labels,
+        "annotations": annotations,
+        "startsAt": _format_time(starts),
+        "endsAt": _format_time(ends),
+    }
 
 
-def _written(when: datetime) -> str:
+def _format_time(when: datetime) -> str:
     return when.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

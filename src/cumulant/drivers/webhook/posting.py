@@ -1,4 +1,4 @@
-"""One POST of a JSON document, in bounded time, to a URL that is never told."""
+"""One POST of a JSON document, in bounded time, to a URL that no message shows."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from cumulant.core.errors import (
 )
 from cumulant.core.network.http_client import HttpClient, HttpResponse, NoResponseError
 
-#: of an answer that refuses, so much is told
+#: characters of a refusal that an error quotes
 _LONGEST = 200
-#: answers that say "not now"
+#: statuses that allow a retry later
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
-#: answers that are of the document and not of who sends it where
+#: statuses that concern the document, not its sender or address
 _OF_THE_MESSAGE = frozenset({400, 413, 422})
 #: the longest pause that a receiver may ask for, in seconds
 _PAUSE = 3600.0
 
 
-class Target:
-    """Where to post: the URL without its driver's name and without a password, which becomes a header.
+class WebhookTarget:
+    """The target of a POST: the URL without the driver's prefix and without the password, which becomes a header.
 
     Raises:
-        UsageError: it is no URL of a host.
+        UsageError: the URL has no host.
     """
 
     def __init__(self, url: str, prefix: str) -> None:
@@ -58,17 +58,17 @@ class Target:
         return f"Target({urlsplit(self.url).hostname!r})"
 
 
-def post(target: Target, document: object, *, key: str, seconds: float) -> str:
-    """Post a document; the beginning of what the receiver answered. A redirect is not followed: it would lose the body.
+def post(target: WebhookTarget, document: object, *, key: str, seconds: float) -> str:
+    """Post a document; returns the start of the response. A redirect is not followed: it would lose the body.
 
     Raises:
-        OverloadedError: it asks for a pause.
-        EngineUnavailableError: it does not answer in time, or says that it cannot now.
+        OverloadedError: the receiver requests a pause.
+        EngineUnavailableError: it does not respond in time, or is unavailable.
         UndeliverableError: it refuses this document.
         TerminalError: it refuses: address, credentials or settings are wrong.
     """
     headers = {"content-type": "application/json", "idempotency-key": key} | target.headers
-    body = msgspec.json.encode(document)  # a text that cannot be written is a fault of the message, not of the receiver
+    body = msgspec.json.encode(document)  # a text that cannot be encoded is a fault of the message, not of the receiver
     client = HttpClient(seconds=seconds, total_seconds=seconds, max_bytes=_LONGEST, use_proxies=True)
     try:
         response = client.send("POST", target.url, headers=headers, content=body)
@@ -76,7 +76,7 @@ def post(target: Target, document: object, *, key: str, seconds: float) -> str:
         if error.head is None or error.head.ok:
             reason = f"nothing whole within {seconds:g} s" if error.incomplete else error.reason
             raise EngineUnavailableError(f"it does not answer: {reason}") from None
-        response = error.head  # why it refuses may be said drop by drop
+        response = error.head  # the reason of a refusal may arrive slowly
     if response.ok:
         return _text(response)
     raise _refusal(response)
@@ -86,13 +86,13 @@ def _refusal(response: HttpResponse) -> CumulantError:
     status = response.status
     if 300 <= status < 400:
         return TerminalError(f"it answered {status}, a redirect", hint="write the address that it redirects to")
-    said = "" if status == 429 else _text(response)
-    text = f"it answered {status}" + (f": {said}" if said else "")
+    reply = "" if status == 429 else _text(response)
+    text = f"it answered {status}" + (f": {reply}" if reply else "")
     if status in _OF_THE_MESSAGE:
         return UndeliverableError(text, hint="see what it says; other messages go on")
     if status not in _LATER:
         return TerminalError(text, hint="see that address, credentials and the receiver's own settings are right")
-    pause = _pause(response.headers.get("retry-after"))
+    pause = _parse_pause(response.headers.get("retry-after"))
     return EngineUnavailableError(text) if pause is None else OverloadedError(text, retry_after=pause)
 
 
@@ -100,7 +100,7 @@ def _text(response: HttpResponse) -> str:
     return " ".join(response.body.decode("utf-8", "replace").split())
 
 
-def _pause(text: str | None) -> float | None:
+def _parse_pause(text: str | None) -> float | None:
     try:
         seconds = math.nan if text is None else float(text)
     except ValueError:  # a date: the usual pauses do

@@ -1,21 +1,21 @@
-"""Webhooks: the whole message as JSON, or one text in Slack's style."""
+"""The port `notifier` on webhooks: the whole message as JSON, or one text as Slack takes it."""
 
 from __future__ import annotations
 
 import msgspec
 
-from cumulant.drivers.webhook.posting import Target, post
+from cumulant.drivers.webhook.posting import WebhookTarget, post
 from cumulant.ports.notifier import Message
 
 
 class Webhook:
     """`webhook+https://[USER:PASSWORD@]HOST/PATH`: a JSON document with the message's fields, `text` among them.
 
-    The header `Idempotency-Key` is the same when a message is sent again.
+    A repeated message has the same header `Idempotency-Key`.
     """
 
     def __init__(self, url: str) -> None:
-        self._target = Target(url, "webhook+")
+        self._target = WebhookTarget(url, "webhook+")
 
     def __repr__(self) -> str:
         return f"Webhook({self._target!r})"
@@ -29,17 +29,17 @@ class Slack:
     """`slack+https://HOST/PATH`: an incoming webhook of Slack, or of what takes the same `{"text": ...}`."""
 
     def __init__(self, url: str) -> None:
-        self._target = Target(url, "slack+")
+        self._target = WebhookTarget(url, "slack+")
 
     def __repr__(self) -> str:
         return f"Slack({self._target!r})"
 
     def send(self, message: Message, *, seconds: float) -> str:
-        text = f"*{_escaped(message.title)}*\n{_escaped(message.text)}"
+        text = f"*{_escape(message.title)}*\n{_escape(message.text)}"
         post(self._target, {"text": text}, key=message.key, seconds=seconds)
         return ""
 
 
-def _escaped(text: str) -> str:
-    """As Slack asks: otherwise a value such as `<!channel>` would call everybody."""
+def _escape(text: str) -> str:
+    """Escape as Slack requires: otherwise a value such as `<!channel>` would notify everybody."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

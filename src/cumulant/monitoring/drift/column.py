@@ -11,10 +11,10 @@ import numpy as np
 from cumulant.monitoring.drift.findings import DriftDistances, ShareChange, What
 from cumulant.monitoring.drift.profiles import ColumnCounts
 from cumulant.statistics import drift
-from cumulant.statistics.drift.effects import gathered
-from cumulant.statistics.drift.intervals import squared
+from cumulant.statistics.drift.effects import sum_groups
+from cumulant.statistics.drift.intervals import squared_distances
 from cumulant.statistics.drift.stationary import FEWEST as FEWEST_BLOCKS
-from cumulant.statistics.drift.stationary import LEVERAGE, at_end, has_slope, steady_from
+from cumulant.statistics.drift.stationary import LEVERAGE, has_slope, shift_to_trend_end, steady_from
 from cumulant.statistics.rows import Codes, Floats
 
 #: fewer values than this in a window are not compared: nothing could be said
@@ -77,7 +77,7 @@ class ColumnComparison:
         each = float(counts.sum()) / len(counts)
         ordered = self.reference.cells.kind == "number"
         group = drift.groups(counts.sum(axis=0), max(each, 1.0), ordered=ordered)
-        blocks = gathered(counts, group)
+        blocks = sum_groups(counts, group)
         steady = steady_from(blocks, self.least.shift)
         return steady, steady > 0 or has_slope(blocks)
 
@@ -158,7 +158,7 @@ class ColumnComparison:
         tested = compare(before, 1.0)
         if tested.p == 1 or not self.slope:
             return tested
-        end = compare(at_end(before), LEVERAGE)
+        end = compare(shift_to_trend_end(before), LEVERAGE)
         return end if end.p == 1 else replace(tested, p=max(tested.p, end.p))
 
     def _unseen(self, now: Floats) -> ColumnTest:
@@ -180,7 +180,7 @@ class ColumnComparison:
         smaller = float(min(before.sum(), after.sum()))
         pooled = before.sum(axis=0) + after.sum(axis=0)
         group = drift.groups(pooled, smaller, ordered=self.reference.cells.kind == "number")
-        return gathered(before, group), gathered(after, group), group
+        return sum_groups(before, group), sum_groups(after, group), group
 
     def _shift(self, now: Floats) -> ColumnTest:
         reference, current, _ = self._inner(now)
@@ -191,7 +191,7 @@ class ColumnComparison:
         return self._most_cautious(lambda level, leverage: self._shift_from(level, current, leverage, what), reference)
 
     def _shift_from(self, reference: Floats, current: Floats, leverage: float, what: What) -> ColumnTest:
-        apart = float(squared(reference.sum(axis=0)[None], current.sum(axis=0)[None])[0])
+        apart = float(squared_distances(reference.sum(axis=0)[None], current.sum(axis=0)[None])[0])
         effect = _effect(apart, reference, current, 1.0)
         if effect < self.least.shift:
             return ColumnTest(what="shift", effect=effect, least=self.least.shift)
@@ -252,7 +252,7 @@ class ColumnComparison:
         return f"above {low:.6g}" if high == math.inf else f"{low:.6g} to {high:.6g}"
 
 
-def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence: drift.Evidence) -> float:
+def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence: drift.DriftEvidence) -> float:
     """The chance of counts `then` and `now` of `before` and `after`, where few may be expected: the exact one at least.
 
     The approximation of the test with blocks holds from about five expected rows on.

@@ -12,8 +12,8 @@ from cumulant.monitoring.drift import categories, numbers
 from cumulant.monitoring.drift.findings import Segment, What
 from cumulant.monitoring.drift.profiles import ColumnCells, ColumnCounts
 from cumulant.statistics import drift
-from cumulant.statistics.drift.effects import gathered
-from cumulant.statistics.drift.intervals import squared
+from cumulant.statistics.drift.effects import sum_groups
+from cumulant.statistics.drift.intervals import squared_distances
 from cumulant.statistics.rows import Codes, Floats
 
 #: values of a column that are looked at, and fewest rows of each
@@ -90,8 +90,8 @@ def _shifts(cells: ColumnCells, before: numbers.CellCounts, now: numbers.CellCou
     pooled = reference.sum(axis=0) + current.sum(axis=0)
     smaller = float(min(reference.sum(), current.sum()))
     group = drift.groups(pooled, smaller, ordered=cells.kind == "number")
-    reference, current = gathered(reference, group), gathered(current, group)
-    apart = squared(reference, current)
+    reference, current = sum_groups(reference, group), sum_groups(current, group)
+    apart = squared_distances(reference, current)
     parts = np.zeros(len(apart))
     for place, (ours, theirs) in enumerate(zip(reference.sum(axis=1), current.sum(axis=1), strict=True)):
         if min(ours, theirs) > 0:

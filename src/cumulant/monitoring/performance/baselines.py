@@ -17,7 +17,7 @@ from cumulant.monitoring.performance.rows import PredictionRows, check_task, cla
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential.dependence import FEWEST, Dependence
-from cumulant.statistics.sequential.dependence import learned as dependence
+from cumulant.statistics.sequential.dependence import estimate_dependence as dependence
 
 QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
 

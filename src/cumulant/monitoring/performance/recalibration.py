@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from cumulant.statistics.performance import recalibrated
+from cumulant.statistics.performance import fit_recalibration
 from cumulant.statistics.performance.calibration import logit
 from cumulant.statistics.rows import Floats
 
@@ -75,7 +75,7 @@ def learned(task: Task, history: Past) -> tuple[float, float]:
     if task == "binary":
         weight, margins, positives = sums[:, sums[0] > 0]
         score = 1 / (1 + np.exp(-margins / weight))
-        return recalibrated(positives / weight, score, weight)
+        return fit_recalibration(positives / weight, score, weight)
     rows, score, truth, squares, products = (float(column[0]) for column in sums)
     spread = squares / rows - (score / rows) ** 2
     shared = products / rows - score * truth / rows**2

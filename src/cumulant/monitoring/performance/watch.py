@@ -31,7 +31,7 @@ from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindo
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential import Risen
-from cumulant.statistics.sequential.dependence import Allowance, Dependence, allowance
+from cumulant.statistics.sequential.dependence import Dependence, EvidenceAllowance, allowance
 
 SAID: dict[Question, str] = {
     "refit": "what a recent refit would lose",
@@ -141,7 +141,7 @@ def begin(reference: Baseline, terms: HarmTerms) -> LossMonitor:
 def _begun(shape: Dependence, terms: HarmTerms) -> ExcessLossTest:
     """No evidence, and what of later evidence is chance where windows are like the reference's."""
 
-    def chance(*, falling: bool) -> Allowance:
+    def chance(*, falling: bool) -> EvidenceAllowance:
         alpha = terms.alpha / len(terms.questions)
         return allowance(shape, horizon=terms.horizon, recent=terms.recent, alpha=alpha, falling=falling)
 

@@ -38,7 +38,7 @@ from cumulant.release.paired.paired_evaluation import prior_evidence
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.state import Board, Release, counted
 from cumulant.statistics import sequential
-from cumulant.statistics.sequential.arrays import Floats, packed
+from cumulant.statistics.sequential.arrays import Floats, pack
 
 #: champion's requests from which the bound of slow requests is taken
 _FIRST = 300
@@ -135,7 +135,7 @@ def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
     requests, bad = (
         counts[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for counts in (history.requests, history.bad[:, place])
     )
-    return packed(sequential.known_bursts(requests, np.minimum(bad, requests)))
+    return pack(sequential.known_bursts(requests, np.minimum(bad, requests)))
 
 
 def seen(release: Release, look: Look) -> tuple[Release, bool]:

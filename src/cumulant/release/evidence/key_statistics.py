@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.release.evidence.look import COUNTED, Requests
-from cumulant.statistics.sequential.arrays import Floats, packed, unpacked
+from cumulant.statistics.sequential.arrays import Floats, pack, unpack
 
 #: keys that are kept of a step: those that failed, then those that ask most
 _MOST = 1024
@@ -149,9 +149,9 @@ class KeyStatistics:
         """Packed columns."""
         columns = np.column_stack([self.looks, self.requests, self.bad]).astype("<f4")
         return {
-            "key": packed(self.key.astype("<u8")),
-            "arm": packed(self.candidate),
-            "sums": packed(columns),
+            "key": pack(self.key.astype("<u8")),
+            "arm": pack(self.candidate),
+            "sums": pack(columns),
         }
 
     @classmethod
@@ -159,6 +159,6 @@ class KeyStatistics:
         """What `to_json` wrote; of nothing no keys."""
         if not stored:
             return cls.start()
-        key, arm = unpacked(stored["key"], "<u8"), unpacked(stored["arm"], "?")
-        sums = unpacked(stored["sums"], "<f4").reshape(len(key), 2 + len(COUNTED)).astype(np.float64)
+        key, arm = unpack(stored["key"], "<u8"), unpack(stored["arm"], "?")
+        sums = unpack(stored["sums"], "<f4").reshape(len(key), 2 + len(COUNTED)).astype(np.float64)
         return cls(key, arm, sums[:, 0], sums[:, 1], sums[:, 2:])

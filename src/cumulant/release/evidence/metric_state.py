@@ -14,7 +14,7 @@ from cumulant.release.evidence.look import ARMS, PerArm
 from cumulant.release.evidence.metrics import ReleaseMetric
 from cumulant.release.state import Board
 from cumulant.statistics import sequential
-from cumulant.statistics.sequential.arrays import Floats, unpacked
+from cumulant.statistics.sequential.arrays import Floats, unpack
 
 #: what evidence raises that another version of the program stored
 UNREADABLE = (msgspec.MsgspecError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
@@ -207,7 +207,7 @@ def with_differences(board: Board, metric: ReleaseMetric, pairs: Floats, *, look
 
 def _new_test(tempering: Tempering) -> sequential.Rates:
     design = sequential.RateDesign(step=tempering.step)
-    known = unpacked(tempering.bursts).reshape(len(design.kinds), -1) if tempering.bursts else None
+    known = unpack(tempering.bursts).reshape(len(design.kinds), -1) if tempering.bursts else None
     return sequential.Rates.start(design, known=known)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from cumulant.release.evidence.key_statistics import Units
 from cumulant.release.evidence.look import PerArm
 from cumulant.statistics import sequential
-from cumulant.statistics.sequential.arrays import packed, unpacked
+from cumulant.statistics.sequential.arrays import pack, unpack
 
 #: how often a sound split may be called broken, in each of the two ways
 _ALPHA = 0.0005
@@ -50,7 +50,7 @@ class TrafficSplitState(msgspec.Struct, frozen=True, kw_only=True):
 
 def with_units(state: TrafficSplitState, units: Units) -> TrafficSplitState:
     """The state with a look's units."""
-    known = unpacked(state.keys, "<u8")
+    known = unpack(state.keys, "<u8")
     keyed = units.key != 0
     sampled = keyed & (units.key <= np.uint64(state.below))
     fresh = sampled & ~np.isin(units.key, known)
@@ -62,7 +62,7 @@ def with_units(state: TrafficSplitState, units: Units) -> TrafficSplitState:
         keys = keys[: _MOST // 2 + 1]
     return msgspec.structs.replace(
         state,
-        keys=packed(keys.astype("<u8")),
+        keys=pack(keys.astype("<u8")),
         below=below,
         new=state.new.with_more(*new),
         all_new=state.all_new.with_more(*new),

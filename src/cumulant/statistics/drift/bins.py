@@ -56,12 +56,12 @@ def grid(ordered: Floats, *, declared: Floats | None = None, within: tuple[float
     reach = FAR * (high - low or abs(high) or 1.0)
     # Cells are closed above, so the edge below the least value is the number before it.
     before = np.nextafter(low, -np.inf)
-    kept = inner[(inner > before) & (inner < high)]
+    inside = inner[(inner > before) & (inner < high)]
     ends = low - reach, high + reach
     if within is not None and within[0] <= low and high <= within[1]:
         ends = float(np.nextafter(within[0], -np.inf)), within[1]
     far = min(ends[0], np.nextafter(before, -np.inf)), max(ends[1], np.nextafter(high, np.inf))
-    return Grid(np.unique(np.concatenate(([far[0], before], kept, [high, far[1]]))))
+    return Grid(np.unique(np.concatenate(([far[0], before], inside, [high, far[1]]))))
 
 
 def cells(values: Floats, grid: Grid, *, block: Codes | None = None, blocks: int = 1) -> Codes:
@@ -86,32 +86,32 @@ def groups(pooled: NDArray[Any], smaller: float, *, ordered: bool) -> Codes:
     shares = pooled / max(float(pooled.sum()), 1.0)
     least = LEAST / max(smaller, 1.0)
     if ordered:
-        return _neighbours(shares, least)
+        return _group_neighbours(shares, least)
     rare = shares < least
-    return _rare_together(shares, rare, least)
+    return _group_rare(shares, rare, least)
 
 
-def _neighbours(shares: Floats, least: float) -> Codes:
+def _group_neighbours(shares: Floats, least: float) -> Codes:
     """Cells gathered from the left until they hold a tenth, and `least`; what remains joins the last group."""
     full, enough = max(least, 1 / GROUPS) * (1 - 1e-9), max(least, 0.5 / GROUPS) * (1 - 1e-9)
-    found = np.zeros(len(shares), dtype=np.int64)
-    group, held, rest = 0, 0.0, float(shares.sum())
+    codes = np.zeros(len(shares), dtype=np.int64)
+    group, total, rest = 0, 0.0, float(shares.sum())
     for place, share in enumerate(shares.tolist()):
-        found[place] = group
-        held += share
+        codes[place] = group
+        total += share
         rest -= share
-        if held >= full and rest >= enough:
-            group, held = group + 1, 0.0
-    return found
+        if total >= full and rest >= enough:
+            group, total = group + 1, 0.0
+    return codes
 
 
-def _rare_together(shares: Floats, rare: Flags, least: float) -> Codes:
+def _group_rare(shares: Floats, rare: Flags, least: float) -> Codes:
     order = np.flatnonzero(~rare)
     if rare.any() and shares[rare].sum() < least and len(order):
         # Too little even together: it joins the rarest of the others.
         rarest = order[np.argmin(shares[order])]
         rare[rarest] = True
         order = order[order != rarest]
-    found = np.full(len(shares), len(order), dtype=np.int64)
-    found[order] = np.arange(len(order))
-    return found
+    codes = np.full(len(shares), len(order), dtype=np.int64)
+    codes[order] = np.arange(len(order))
+    return codes

@@ -1,4 +1,4 @@
-"""How far a distribution has moved, from counts of the same cells. Effect sizes do not grow with the rows."""
+"""Effect sizes of drift, from counts of the same cells. They do not grow with the number of rows."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from cumulant.statistics.rows import Codes, Floats
 
 
 @dataclass(frozen=True, kw_only=True)
-class Distances:
-    """Each is 0 for equal distributions. `wasserstein` in standard deviations of the reference; None for categories,
-    as is `kolmogorov_smirnov`.
+class DistributionDistances:
+    """Distances of two distributions, each 0 for equal ones.
+
+    `wasserstein` is in standard deviations of the reference; None for categories, as is `kolmogorov_smirnov`.
     """
 
     jensen_shannon: float
@@ -26,25 +27,25 @@ class Distances:
 
 def distances(
     reference: Floats, current: Floats, group: Codes, *, grid: Grid | None = None, spread: float = 0.0
-) -> Distances:
+) -> DistributionDistances:
     """All distances of two counts [cells], `group` [cells] being where each belongs for Jensen-Shannon and PSI.
 
     With a `grid` they are a number's, whose reference has the standard deviation `spread`.
     """
-    left, right = gathered(reference, group), gathered(current, group)
-    apart = of_counts.jensen_shannon(left, right)
-    stability = of_counts.population_stability(left, right)
+    before, after = sum_groups(reference, group), sum_groups(current, group)
+    distance = of_counts.jensen_shannon(before, after)
+    stability = of_counts.population_stability(before, after)
     if grid is None:
-        return Distances(jensen_shannon=apart, psi=stability)
-    return Distances(
-        jensen_shannon=apart,
+        return DistributionDistances(jensen_shannon=distance, psi=stability)
+    return DistributionDistances(
+        jensen_shannon=distance,
         psi=stability,
         kolmogorov_smirnov=kolmogorov_smirnov(reference, current),
-        wasserstein=moved_mean(reference, current, grid, spread),
+        wasserstein=wasserstein_of_cells(reference, current, grid, spread),
     )
 
 
-def gathered(counts: Floats, group: Codes) -> Floats:
+def sum_groups(counts: Floats, group: Codes) -> Floats:
     """Counts [..., cells] summed over the cells of each group [..., groups]."""
     codes, cells = np.asarray(group, dtype=np.int64), np.asarray(counts, dtype=np.float64)
     order = np.argsort(codes, kind="stable")
@@ -70,19 +71,19 @@ def kolmogorov_smirnov(reference: Floats, current: Floats) -> float:
     """The greatest difference of the cumulated shares at the edges of cells [k]: at most the statistic of the samples,
     and less by at most the share of the largest cell.
     """
-    left, right = (np.cumsum(counts) / max(float(np.sum(counts)), 1.0) for counts in (reference, current))
-    return float(np.abs(left - right).max())
+    before, after = (np.cumsum(counts) / max(float(np.sum(counts)), 1.0) for counts in (reference, current))
+    return float(np.abs(before - after).max())
 
 
-def moved_mean(reference: Floats, current: Floats, grid: Grid, spread: float) -> float:
+def wasserstein_of_cells(reference: Floats, current: Floats, grid: Grid, spread: float) -> float:
     """The earth mover's distance over `spread`, from counts [k + 1] of the cells of `grid`.
 
     Within a cell values are taken as spread evenly, so it is right to the width of a cell; what lies far outside
     counts as lying at the edge, a lower bound. Infinite where the reference does not vary and the samples differ.
     """
-    left, right = (np.cumsum(counts) / max(float(np.sum(counts)), 1.0) for counts in (reference, current))
-    apart = np.abs(left - right)[:-1]  # at each edge
-    between = (left - right)[:-1]
+    before, after = (np.cumsum(counts) / max(float(np.sum(counts)), 1.0) for counts in (reference, current))
+    apart = np.abs(before - after)[:-1]  # at each edge
+    between = (before - after)[:-1]
     first, second = between[:-1], between[1:]
     widths = np.diff(grid.edges)
     same = np.sign(first) * np.sign(second) >= 0

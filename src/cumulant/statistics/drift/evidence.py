@@ -1,4 +1,4 @@
-"""Could the difference be chance: two-sample tests on counts, whose rows may depend on each other within blocks."""
+"""Two-sample tests on counts, whose rows may depend on each other within blocks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,11 @@ _DOUBT = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """`p`: the chance of a difference like this or larger without change. `design`: by how much dependence widens the
-    statistic (1: rows are independent). `blocks`: of the reference, that this was learned from; 1: it was assumed.
+class DriftEvidence:
+    """The result of a two-sample test.
+
+    `p`: the chance of a difference like this or larger without change. `design`: by how much dependence widens the
+    statistic (1: rows are independent). `blocks`: the reference blocks from which it was estimated; 1: it was assumed.
     """
 
     statistic: float
@@ -27,7 +29,7 @@ class Evidence:
     blocks: int = 1
 
 
-def two_samples(reference: Floats, current: Floats, *, leverage: float = 1.0) -> Evidence:
+def two_samples(reference: Floats, current: Floats, *, leverage: float = 1.0) -> DriftEvidence:
     """Pearson's two-sample statistic of counts [blocks, cells] each; both samples' error counts.
 
     Rows of a block may depend on each other in any way, and blocks on those shortly before them; the current blocks
@@ -45,33 +47,33 @@ def two_samples(reference: Floats, current: Floats, *, leverage: float = 1.0) ->
     """
     from scipy import special
 
-    left, right = reference.sum(axis=0), current.sum(axis=0)
-    n, m = float(left.sum()), float(right.sum())
-    pooled = (left + right) / max(n + m, 1.0)
-    held = pooled > 0
-    kinds = int(held.sum())
+    before, after = reference.sum(axis=0), current.sum(axis=0)
+    n, m = float(before.sum()), float(after.sum())
+    pooled = (before + after) / max(n + m, 1.0)
+    nonempty = pooled > 0
+    kinds = int(nonempty.sum())
     blocks = int((reference.sum(axis=1) > 0).sum())
     if n == 0 or m == 0 or kinds < 2:
-        return Evidence(statistic=0.0, p=1.0, blocks=blocks)
+        return DriftEvidence(statistic=0.0, p=1.0, blocks=blocks)
     scale = n * m / (n + m)
-    gap = right[held] / m - left[held] / n
-    statistic = float(scale * (gap**2 / pooled[held]).sum())
+    gap = after[nonempty] / m - before[nonempty] / n
+    statistic = float(scale * (gap**2 / pooled[nonempty]).sum())
     alone = float(special.chdtrc(kinds - 1, statistic))
     if blocks < 2:
-        return Evidence(statistic=statistic, p=alone)
-    (mean, variance, third), known = _without_change(
-        reference[:, held], current[:, held], pooled[held], scale, leverage
+        return DriftEvidence(statistic=statistic, p=alone)
+    (mean, variance, third), known = _null_cumulants(
+        reference[:, nonempty], current[:, nonempty], pooled[nonempty], scale, leverage
     )
     if mean <= 0:
-        return Evidence(statistic=statistic, p=alone, blocks=blocks)
-    apart = scale * 8 * math.log(2) * jensen_shannon(left, right) ** 2
+        return DriftEvidence(statistic=statistic, p=alone, blocks=blocks)
+    apart = scale * 8 * math.log(2) * jensen_shannon(before, after) ** 2
     freedom = 8 * variance**3 / third**2
     like = freedom + (apart - mean) / variance**0.5 * (2 * freedom) ** 0.5
     within = float(special.fdtrc(freedom, known, like / freedom)) if like > 0 else 1.0
-    return Evidence(statistic=statistic, p=max(alone, within), design=max(mean / (kinds - 1), 1.0), blocks=blocks)
+    return DriftEvidence(statistic=statistic, p=max(alone, within), design=max(mean / (kinds - 1), 1.0), blocks=blocks)
 
 
-def _without_change(
+def _null_cumulants(
     reference: Floats, current: Floats, pooled: Floats, scale: float, leverage: float
 ) -> tuple[_Cumulants, float]:
     """The statistic's cumulants without change, and the degrees of freedom that they were learned with.
@@ -80,9 +82,9 @@ def _without_change(
     So they count only where they vary more than runs of independent blocks, by half of what chance makes of that.
     """
     blocks = int((reference.sum(axis=1) > 0).sum())
-    found = mean, variance, _ = _cumulants(reference, current, pooled, scale, leverage=leverage)
+    independent = mean, variance, _ = _cumulants(reference, current, pooled, scale, leverage=leverage)
     if mean <= 0:
-        return found, 1.0
+        return independent, 1.0
     directions = 2 * mean**2 / variance
     span = min(int((current.sum(axis=1) > 0).sum()), blocks // 2)
     if span > 1:
@@ -93,7 +95,7 @@ def _without_change(
             # Bartlett's window at frequency 0 has so many degrees of freedom a block (Priestley 1981, 6.2).
             free = 3 * span / (2 * span**2 + 1)
             return following, 2 * following[0] ** 2 / following[1] * (blocks * free - 1)
-    return found, directions * (blocks - 1)
+    return independent, directions * (blocks - 1)
 
 
 def _cumulants(
@@ -112,7 +114,7 @@ def _cumulants(
     sizes = sizes[sizes > 0]
     n, blocks = float(sizes.sum()), len(sizes)
     around = (rows - np.outer(sizes, rows.sum(axis=0) / n)) / np.sqrt(pooled)
-    runs = _runs(around, span)
+    runs = _moving_sums(around, span)
     # The variance of the reference's shares as that of a ratio of block totals, in units of the multinomial one. The
     # mean that was taken off is itself of these blocks: that makes runs look calmer by a part that is known.
     calm = span / blocks - (span**2 - 1) / (3 * blocks**2)
@@ -133,14 +135,14 @@ def _cumulants(
     return mean, mean**2 * variance, mean**3 * third
 
 
-def _runs(blocks: Floats, span: int) -> Floats:
+def _moving_sums(blocks: Floats, span: int) -> Floats:
     """Sums of `span` blocks that follow each other [blocks + span - 1, cells], those cut off at either end too."""
     if span == 1:
         return blocks
     total = np.concatenate([np.zeros((1, blocks.shape[1])), np.cumsum(blocks, axis=0)])
     ends = np.arange(1, len(blocks) + span)
-    found: Floats = total[np.minimum(ends, len(blocks))] - total[np.maximum(ends - span, 0)]
-    return found
+    sums: Floats = total[np.minimum(ends, len(blocks))] - total[np.maximum(ends - span, 0)]
+    return sums
 
 
 def increase(before: float, rows_before: float, now: float, rows_now: float, *, design: float = 1.0) -> float:
@@ -150,7 +152,7 @@ def increase(before: float, rows_before: float, now: float, rows_now: float, *, 
     """
     from scipy.stats import hypergeom
 
-    ours, all_ours, theirs, all_theirs = (round(one / design) for one in (before, rows_before, now, rows_now))
+    ours, all_ours, theirs, all_theirs = (round(count / design) for count in (before, rows_before, now, rows_now))
     if theirs == 0 or all_theirs == 0:
         return 1.0
     return float(hypergeom.sf(theirs - 1, all_ours + all_theirs, ours + theirs, all_theirs))

@@ -1,4 +1,4 @@
-"""The Jensen-Shannon distance less what chance adds, with its interval from resampled blocks."""
+"""The Jensen-Shannon distance less the expected sampling noise, with its interval from resampled blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cumulant.statistics.records import LEVEL
 from cumulant.statistics.rows import Floats
 
 RESAMPLES = 400
-#: fewer blocks than this say too little about each other, and rows are drawn instead, fewer by the design effect
+#: below this number of blocks, rows are drawn instead, fewer by the design effect
 _FEW = 8
 
 
@@ -39,29 +39,33 @@ def effect(
     n, m = float(reference.sum()), float(current.sum())
     cells = int(((reference.sum(axis=0) + current.sum(axis=0)) > 0).sum())
     rows = n * m / (n + m) / design if n and m else 0.0
-    value = excess(float(squared(reference.sum(axis=0)[None], current.sum(axis=0)[None])[0]), cells=cells, rows=rows)
+    value = excess(
+        float(squared_distances(reference.sum(axis=0)[None], current.sum(axis=0)[None])[0]), cells=cells, rows=rows
+    )
     generator = np.random.default_rng(seed)
-    drawn = squared(_drawn(reference, design, resamples, generator), _drawn(current, design, resamples, generator))
+    drawn = squared_distances(
+        _resample(reference, design, resamples, generator), _resample(current, design, resamples, generator)
+    )
     once = excess(1.0, cells=cells, rows=rows)
     ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - 2 * (1.0 - once)
     low, high = (math.sqrt(min(max(float(end), 0.0), 1.0)) for end in ends)
-    told = math.sqrt(value)
-    return Effect(value=told, low=min(low, told), high=max(high, told), level=level)
+    distance = math.sqrt(value)
+    return Effect(value=distance, low=min(low, distance), high=max(high, distance), level=level)
 
 
-def squared(left: Floats, right: Floats) -> Floats:
+def squared_distances(first: Floats, second: Floats) -> Floats:
     """Squared Jensen-Shannon distances of shares or counts [draws, cells]: [draws]."""
     from scipy.special import xlogy
 
-    p = left / np.maximum(left.sum(axis=1, keepdims=True), 1e-300)
-    q = right / np.maximum(right.sum(axis=1, keepdims=True), 1e-300)
+    p = first / np.maximum(first.sum(axis=1, keepdims=True), 1e-300)
+    q = second / np.maximum(second.sum(axis=1, keepdims=True), 1e-300)
     middle = (p + q) / 2
     bits = (xlogy(p, p) + xlogy(q, q)) / 2 - xlogy(middle, middle)
-    found: Floats = np.clip(bits.sum(axis=1) / math.log(2), 0.0, 1.0)
-    return found
+    distances: Floats = np.clip(bits.sum(axis=1) / math.log(2), 0.0, 1.0)
+    return distances
 
 
-def _drawn(counts: Floats, design: float, resamples: int, generator: np.random.Generator) -> Floats:
+def _resample(counts: Floats, design: float, resamples: int, generator: np.random.Generator) -> Floats:
     filled = counts[counts.sum(axis=1) > 0]
     if len(filled) >= _FEW:
         weighted: Floats = draw(len(filled), resamples=resamples, seed=int(generator.integers(1 << 31))) @ filled

@@ -1,4 +1,4 @@
-"""Many tests at once, and again every day."""
+"""Corrections for multiple tests, and for repeated looks."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def benjamini_hochberg(p: Floats, level: float, *, weights: Floats | None = None
     if not count:
         return np.zeros(0, dtype=np.bool_), level
     scaled = np.ones(count) if weights is None else weights * count / max(float(weights.sum()), 1e-300)
-    told = np.divide(p, scaled, out=np.full(count, np.inf), where=scaled > 0)
-    reached = np.flatnonzero(np.sort(told) <= level * np.arange(1, count + 1) / count)
+    weighted = np.divide(p, scaled, out=np.full(count, np.inf), where=scaled > 0)
+    reached = np.flatnonzero(np.sort(weighted) <= level * np.arange(1, count + 1) / count)
     bound = level * (int(reached[-1]) + 1 if len(reached) else 1) / count
-    rejected: Flags = told <= bound
+    rejected: Flags = weighted <= bound
     return rejected, bound
 
 
 def level_of_look(level: float, *, looks: int, spans: int = 1) -> float:
-    """What one look may spend, so that `looks` of them together raise a false alarm with a chance of at most `level`.
+    """The level of one look, so that `looks` of them together raise a false alarm with a chance of at most `level`.
 
     Windows share their reference, so looks depend on each other; the sum of their chances bounds them however they do.
     Every look spends the same, since a monitor has no last day: `level` is per period of `looks`.

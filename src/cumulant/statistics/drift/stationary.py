@@ -1,4 +1,4 @@
-"""Whether a reference stays where it is: of one that moves, only the newest part is a measure of what follows."""
+"""The stationary part of a reference: if a reference drifts, only its newest part is comparable with later data."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from cumulant.statistics.drift.effects import excess
 from cumulant.statistics.drift.evidence import two_samples
-from cumulant.statistics.drift.intervals import squared
+from cumulant.statistics.drift.intervals import squared_distances
 from cumulant.statistics.rows import Floats
 
 #: fewest blocks whose halves are compared
@@ -33,7 +33,7 @@ def steady_from(counts: Floats, least: float) -> int:
     first = 0
     while len(counts) - first >= FEWEST:
         middle = first + (len(counts) - first) // 2
-        if not _apart(counts[first:middle], counts[middle:], least):
+        if not _differ(counts[first:middle], counts[middle:], least):
             break
         first = middle
     return first
@@ -44,10 +44,10 @@ def has_slope(counts: Floats) -> bool:
     older, newer = counts[: len(counts) // 2], counts[len(counts) // 2 :]
     if len(counts) < FEWEST or not older.sum() or not newer.sum():
         return False
-    return two_samples(_level(older), _level(newer)).p < _LEVEL_OF_SLOPE
+    return two_samples(_detrend(older), _detrend(newer)).p < _LEVEL_OF_SLOPE
 
 
-def at_end(counts: Floats) -> Floats:
+def shift_to_trend_end(counts: Floats) -> Floats:
     """The blocks of `counts` [blocks, cells] at the level that a straight line through their shares reaches at the end.
 
     What is left of a trend within the blocks else counts as a change of everything after them. The end of a line is
@@ -64,18 +64,18 @@ def at_end(counts: Floats) -> Floats:
     return moved
 
 
-def _apart(older: Floats, newer: Floats, least: float) -> bool:
+def _differ(older: Floats, newer: Floats, least: float) -> bool:
     n, m = float(older.sum()), float(newer.sum())
     if min(n, m) <= 0:
         return False
-    distance = float(squared(older.sum(axis=0)[None], newer.sum(axis=0)[None])[0])
+    distance = float(squared_distances(older.sum(axis=0)[None], newer.sum(axis=0)[None])[0])
     kinds = int(((older.sum(axis=0) + newer.sum(axis=0)) > 0).sum())
     if math.sqrt(excess(distance, cells=kinds, rows=n * m / (n + m))) < least:
         return False
-    return two_samples(_level(older), _level(newer)).p < _LEVEL
+    return two_samples(_detrend(older), _detrend(newer)).p < _LEVEL
 
 
-def _level(counts: Floats) -> Floats:
+def _detrend(counts: Floats) -> Floats:
     """The same blocks without their trend: shares as far from their mean as they were from a smooth curve."""
     sizes = counts.sum(axis=1)
     filled = counts[sizes > 0]
@@ -84,5 +84,5 @@ def _level(counts: Floats) -> Floats:
     root = np.sqrt(sizes)[:, None]
     powers = np.polynomial.legendre.legvander(np.linspace(-1, 1, len(sizes)), min(_CURVE, len(sizes) // 4))
     curve = powers @ np.linalg.lstsq(root * powers, root * (filled / sizes[:, None] - mean), rcond=None)[0]
-    found: Floats = np.maximum(filled - sizes[:, None] * curve, 0.0)
-    return found
+    detrended: Floats = np.maximum(filled - sizes[:, None] * curve, 0.0)
+    return detrended

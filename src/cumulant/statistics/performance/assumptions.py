@@ -1,7 +1,7 @@
-"""When an estimate without labels is refused, in words: each function gives the reason, or None.
+"""The reasons to refuse an estimate without labels: each function returns the reason, or None.
 
-A number that stands on a broken assumption looks like any other. So these checks come first, and what they find is
-told instead of the number.
+A number that stands on a broken assumption looks like any other. So these checks come first, and their
+reason is reported instead of the number.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ MOST_UNSEEN = 0.02
 
 def reference_refusal(truth: Floats, score: Floats) -> str | None:
     """Why no calibration can be learned from `score` [n] with labels `truth` [n]."""
-    found = not_probabilities(score)
-    if found is not None:
-        return found
+    reason = not_probabilities(score)
+    if reason is not None:
+        return reason
     if not np.isin(truth, (0.0, 1.0)).all():
         return "the labels are not all 0 or 1; this estimate is for two classes"
     positives = int(truth.sum())
@@ -44,9 +44,9 @@ def window_refusal(score: Floats, calibrator: Calibrator) -> str | None:
     """Why the performance on rows with `score` [n] cannot be estimated with this calibration."""
     if len(score) < LEAST_ROWS:
         return f"{len(score)} rows are too few for an estimate; {LEAST_ROWS} are needed"
-    found = not_probabilities(score)
-    if found is not None:
-        return found
+    reason = not_probabilities(score)
+    if reason is not None:
+        return reason
     unseen = float(((score < calibrator.scores[0]) | (score > calibrator.scores[-1])).mean())
     if unseen > MOST_UNSEEN:
         return (

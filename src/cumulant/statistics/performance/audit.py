@@ -1,4 +1,4 @@
-"""Estimates beside the truth, when it has come."""
+"""The audit of estimates against the truth, once it is known."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cumulant.statistics.records import LEVEL
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """How the estimates of `windows` windows did.
+    """The accuracy of the estimates of `windows` windows.
 
     covered: how often the truth lay in the interval; `covered_low` and `covered_high` bound its rate (95%, exact).
     mean_error, mean_absolute_error, worst_error: of estimate less truth.

@@ -1,7 +1,7 @@
-"""Scores to probabilities, how far they are from it, and what that costs.
+"""The calibration of scores as probabilities, its error, and the loss that it causes.
 
 The map is isotonic regression (Zadrozny and Elkan 2002, doi:10.1145/775047.775151), linear between the scores it was
-fitted on. What calibration costs is told by the decomposition of Dimitriadis, Gneiting and Jordan 2021, Stable
+fitted on. The loss by miscalibration is given by the decomposition of Dimitriadis, Gneiting and Jordan 2021, Stable
 reliability diagrams for probabilistic classifiers (doi:10.1073/pnas.2016191118): the loss is the miscalibration, less
 the discrimination, plus the uncertainty that a constant forecast of the base rate has.
 """
@@ -65,13 +65,15 @@ class Calibrator:
         """At most _POINTS points, neighbours put together."""
         place = np.minimum(np.cumsum(self.rows) * _POINTS / self.rows.sum(), _POINTS - 1).astype(np.int64)
         rows = summed(place, self.rows)
-        held = rows > 0
-        scores, values = (summed(place, self.rows * column)[held] / rows[held] for column in (self.scores, self.values))
-        return Calibrator(scores, values, rows[held])
+        nonempty = rows > 0
+        scores, values = (
+            summed(place, self.rows * column)[nonempty] / rows[nonempty] for column in (self.scores, self.values)
+        )
+        return Calibrator(scores, values, rows[nonempty])
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class LossDecomposition:
     """A Brier score or squared error as `miscalibration - discrimination + uncertainty`.
 
     miscalibration: what the best rising map of the scores, found in hindsight, would have saved.
@@ -103,7 +105,7 @@ def summed(place: NDArray[np.int64], values: Floats) -> Floats:
     return np.asarray(np.bincount(place, values), dtype=np.float64)
 
 
-def parts(truth: Floats, score: Floats, weight: Floats | None = None) -> Parts:
+def decompose_loss(truth: Floats, score: Floats, weight: Floats | None = None) -> LossDecomposition:
     """The mean squared error of `score` [n] taken apart; `weight` [n] where rows stand for several.
 
     Raises:
@@ -118,7 +120,7 @@ def parts(truth: Floats, score: Floats, weight: Floats | None = None) -> Parts:
     total = w.sum()
     loss, best = (float((w * (truth - p) ** 2).sum() / total) for p in (points[place], mapped))
     constant = float((w * (truth - (w * truth).sum() / total) ** 2).sum() / total)
-    return Parts(miscalibration=loss - best, discrimination=constant - best, uncertainty=constant)
+    return LossDecomposition(miscalibration=loss - best, discrimination=constant - best, uncertainty=constant)
 
 
 def calibration_error(rows: Rows, *, level: float = LEVEL, seed: int = 0) -> Estimate:
@@ -142,25 +144,25 @@ def cross_fitted(truth: Floats, score: Floats, fold: Codes) -> Floats:
     return answer
 
 
-def recalibrated(truth: Floats, score: Floats, weight: Floats, *, strength: float = 10.0) -> tuple[float, float]:
+def fit_recalibration(truth: Floats, score: Floats, weight: Floats, *, strength: float = 10.0) -> tuple[float, float]:
     """Slope and offset on the logit of `score` [n] that fit `truth` [n] best, drawn to (1, 0) as by `strength` rows.
 
     Platt 1999, Probabilistic outputs for support vector machines, with a normal prior; by Newton's method.
     """
     margin = logit(score)
-    found = np.array([1.0, 0.0])
+    parameters = np.array([1.0, 0.0])
     for _ in range(25):
-        said = 1 / (1 + np.exp(-np.clip(found[0] * margin + found[1], -500, 500)))
-        error, spread = weight * (said - truth), weight * said * (1 - said)
-        pull = strength * 0.25 * (found - [1.0, 0.0])
+        predicted = 1 / (1 + np.exp(-np.clip(parameters[0] * margin + parameters[1], -500, 500)))
+        error, spread = weight * (predicted - truth), weight * predicted * (1 - predicted)
+        pull = strength * 0.25 * (parameters - [1.0, 0.0])
         slope = np.array([(error * margin).sum(), error.sum()]) + pull
         cross = (spread * margin).sum()
         bend = np.array([[(spread * margin**2).sum(), cross], [cross, spread.sum()]]) + strength * 0.25 * np.eye(2)
         step = np.linalg.solve(bend, slope)
-        found = found - step
+        parameters = parameters - step
         if np.abs(step).max() < 1e-8:
             break
-    return float(found[0]), float(found[1])
+    return float(parameters[0]), float(parameters[1])
 
 
 def logit(score: Floats) -> Floats:

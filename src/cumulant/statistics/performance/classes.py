@@ -31,7 +31,7 @@ _MOVED = 0.05
 
 def class_probabilities(calibrators: Sequence[Calibrator], score: Floats) -> Floats:
     """[n, classes] of `score` [n, classes], each calibrated by itself."""
-    return np.column_stack([one(score[:, place]) for place, one in enumerate(calibrators)])
+    return np.column_stack([calibrator(score[:, place]) for place, calibrator in enumerate(calibrators)])
 
 
 def carry_refusal(calibrator: Calibrator, off: Estimate, score: Floats) -> str | None:

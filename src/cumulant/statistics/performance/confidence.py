@@ -56,12 +56,12 @@ def expected(
     groups, place = _groups(level.astype(np.int64), decision)
     positive = summed(place, probability)
     rows = np.bincount(place).astype(np.float64)
-    judged = np.zeros(len(rows))
-    judged[place] = score
-    found = _figures(positive[None], rows, judged, groups)
+    mean_scores = np.zeros(len(rows))
+    mean_scores[place] = score
+    figures = _figures(positive[None], rows, mean_scores, groups)
     if ties == "apart":
-        found["average_precision"] = np.array([_precision_apart(probability, score)])
-    return {name: float(found[name][0]) for name in FIGURES}
+        figures["average_precision"] = np.array([_precision_apart(probability, score)])
+    return {name: float(figures[name][0]) for name in FIGURES}
 
 
 def expected_intervals(
@@ -88,24 +88,24 @@ def expected_intervals(
     if not spread >= 1:
         raise ValueError(f"an interval is widened by a factor of 1 or more, not {spread}")
     generator = np.random.default_rng(seed)
-    rows, judged, groups = _gathered(score, decision)
-    probability = np.stack([one(judged) for one in maps])
+    rows, mean_scores, groups = _group_scores(score, decision)
+    probability = np.stack([calibration(mean_scores) for calibration in maps])
     positive = generator.binomial(rows.astype(np.int64), np.clip(probability, 0, 1)).astype(np.float64)
-    found = _figures(positive, rows, judged, groups)
+    figures = _figures(positive, rows, mean_scores, groups)
     middle = expected(calibrator(score), score, decision) if middle is None else middle
     ends = {}
     for name in FIGURES:
-        values = found[name][np.isfinite(found[name])]
+        values = figures[name][np.isfinite(figures[name])]
         if len(values) < 0.8 * len(maps) or not np.isfinite(middle[name]):
             ends[name] = (float("nan"), float("nan"))
             continue
         low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
         centre = float(np.median(values))
         ends[name] = (middle[name] - spread * (centre - float(low)), middle[name] + spread * (float(high) - centre))
-    return {name: _inside(name, *pair) for name, pair in ends.items()}
+    return {name: _clip_interval(name, *pair) for name, pair in ends.items()}
 
 
-def _inside(name: str, low: float, high: float) -> tuple[float, float]:
+def _clip_interval(name: str, low: float, high: float) -> tuple[float, float]:
     top = float("inf") if name == "log_loss" else 1.0
     return (max(low, 0.0), min(high, top)) if np.isfinite(low) else (low, high)
 
@@ -116,7 +116,7 @@ def _groups(level: Codes, decision: Flags) -> tuple[tuple[Codes, Flags], Codes]:
     return (pair // 2, (pair % 2).astype(bool)), place.astype(np.int64)
 
 
-def _gathered(score: Floats, decision: Flags) -> tuple[Floats, Floats, tuple[Codes, Flags]]:
+def _group_scores(score: Floats, decision: Flags) -> tuple[Floats, Floats, tuple[Codes, Flags]]:
     """Neighbouring scores put together: rows, mean score, level and decision of each group."""
     points, place = np.unique(score, return_inverse=True)
     share = (np.cumsum(np.bincount(place)) - 1) / len(score)
@@ -135,7 +135,7 @@ def _figures(positive: Floats, rows: Floats, score: Floats, groups: tuple[Codes,
     safe = np.clip(score, CLIP, 1 - CLIP)
     total = rows.sum()
     with np.errstate(invalid="ignore", divide="ignore"):
-        found = {
+        figures = {
             "accuracy": (tp + tn) / total,
             "precision": tp / (tp + fp),
             "recall": tp / (tp + fn),
@@ -144,7 +144,7 @@ def _figures(positive: Floats, rows: Floats, score: Floats, groups: tuple[Codes,
             "log_loss": -(positive @ np.log(safe) + negative @ np.log1p(-safe)) / total,
             "brier": (positive @ (1 - score) ** 2 + negative @ score**2) / total,
         }
-        return found | _ranking(_by_level(positive, level), _by_level(negative, level))
+        return figures | _ranking(_by_level(positive, level), _by_level(negative, level))
 
 
 def _by_level(values: Floats, level: Codes) -> Floats:

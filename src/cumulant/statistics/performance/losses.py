@@ -1,7 +1,7 @@
 """A regression's loss without labels, from a model of the loss (direct loss estimation).
 
 A second model, fitted elsewhere on rows with labels, says what loss to expect of a row from its inputs; the estimate
-for new rows is the mean of what it says. The interval holds the spread of the losses around it, the error of the
+for new rows is the mean of its predictions. The interval holds the spread of the losses around it, the error of the
 loss model's mean, and no more: it is blind to a change of the truth given the inputs, as every estimate without labels.
 """
 
@@ -21,10 +21,10 @@ LEAST_REFERENCE = 500
 
 @dataclass(frozen=True, kw_only=True)
 class LossReference:
-    """How the loss model did on rows that it was not fitted on.
+    """The accuracy of the loss model on rows that it was not fitted on.
 
-    bias: mean of the loss less what was said, which is added to each estimate. error: its standard error.
-    deviation: of one row's loss around what was said. clusters: how many independent groups of rows stand behind.
+    bias: mean of the loss less its prediction, which is added to each estimate. error: its standard error.
+    deviation: of one row's loss around its prediction. clusters: the number of independent groups of rows.
     spread: how much wider than independent rows the means of clusters vary.
     """
 
@@ -35,17 +35,17 @@ class LossReference:
     spread: float
 
     @classmethod
-    def of(cls, loss: Floats, said: Floats, cluster: Codes | None = None) -> LossReference:
-        """From `loss` [n] and what was `said` [n] of the same rows by a model fitted on others.
+    def of(cls, loss: Floats, predicted: Floats, cluster: Codes | None = None) -> LossReference:
+        """From `loss` [n] and its `predicted` values [n] for the same rows, by a model fitted on others.
 
         Raises:
             ValueError: there are fewer than LEAST_REFERENCE rows, or one is not finite.
         """
-        if len(loss) < LEAST_REFERENCE or not (np.isfinite(loss).all() and np.isfinite(said).all()):
+        if len(loss) < LEAST_REFERENCE or not (np.isfinite(loss).all() and np.isfinite(predicted).all()):
             raise ValueError(
                 f"a loss model is judged on {LEAST_REFERENCE} rows or more with finite losses; these are {len(loss)}"
             )
-        rest = loss - said
+        rest = loss - predicted
         deviation = float(rest.std(ddof=1))
         plain = deviation / math.sqrt(len(loss))
         clusters, error = _error_of_mean(rest, cluster)
@@ -59,23 +59,23 @@ class LossReference:
 
 
 def mean_loss(loss: Floats, cluster: Codes | None = None, *, level: float = LEVEL) -> Estimate:
-    """The mean of `loss` [n], of the rows that an estimate is held against."""
+    """The mean of `loss` [n], of the rows that an estimate is compared with."""
     value = float(loss.mean())
     clusters, error = _error_of_mean(loss, cluster)
     radius = _wide(clusters, level) * error
     return Estimate(value=value, low=max(0.0, value - radius), high=value + radius, clusters=clusters, level=level)
 
 
-def expected_loss(reference: LossReference, said: Floats, *, level: float = LEVEL) -> Estimate:
-    """The mean loss of rows of which the loss model `said` [n], and where it will be found when labels come.
+def expected_loss(reference: LossReference, predicted: Floats, *, level: float = LEVEL) -> Estimate:
+    """The mean loss of rows with the loss model's values `predicted` [n], and the interval of the true mean loss.
 
     Raises:
         ValueError: there are no rows, or one is not finite.
     """
-    if not len(said) or not np.isfinite(said).all():
+    if not len(predicted) or not np.isfinite(predicted).all():
         raise ValueError("a loss is estimated for one row or more, from finite numbers")
-    value = float(said.mean()) + reference.bias
-    sampling = reference.spread * reference.deviation / math.sqrt(len(said))
+    value = float(predicted.mean()) + reference.bias
+    sampling = reference.spread * reference.deviation / math.sqrt(len(predicted))
     radius = _wide(reference.clusters, level) * math.hypot(sampling, reference.error)
     low = max(0.0, value - radius)
     return Estimate(value=max(0.0, value), low=low, high=value + radius, clusters=reference.clusters, level=level)

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from cumulant.statistics.bootstrap import RESAMPLES, draw, gathered, interval, with_jackknife
+from cumulant.statistics.bootstrap import RESAMPLES, draw, interval, limit_clusters, with_jackknife
 from cumulant.statistics.metrics import Metric
 from cumulant.statistics.records import LEVEL, Estimate
 from cumulant.statistics.rows import Codes, Floats, Rows
@@ -31,7 +31,7 @@ def weighted_estimate(
         raise ValueError("each row needs a weight above 0: the inverse of the chance that it was labelled")
     if not len(rows):
         return Estimate(value=None, level=level)
-    grouped, clusters = gathered(rows, seed=seed)
+    grouped, clusters = limit_clusters(rows, seed=seed)
     cluster, count = grouped.clusters()
     pair, place = np.unique(np.stack([cluster.astype(np.float64), weight]), axis=1, return_inverse=True)
     measure = metric.prepare(_with(grouped, place.ravel().astype(np.int64)))

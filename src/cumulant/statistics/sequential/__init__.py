@@ -1,4 +1,4 @@
-"""Decisions that stay valid however often one looks: rates, means, quantiles, shares, and a release's one alpha.
+"""Sequential tests, valid under repeated looks: rates, means, quantiles, shares, and the alpha of a release.
 
 Needs numpy and scipy only. States are small and immutable: `add` gives the next, `to_json` stores one, and leading axes
 hold many releases at once. Evidence is the natural logarithm of an e-value: reject at log(1 / alpha), whenever reached.
@@ -6,7 +6,7 @@ hold many releases at once. Evidence is the natural logarithm of an e-value: rej
 
 from __future__ import annotations
 
-from cumulant.statistics.sequential.alpha import Decision, Evidence, decide, split, stages
+from cumulant.statistics.sequential.alpha import MetricEvidence, SequentialDecision, decide, split, stages
 from cumulant.statistics.sequential.long_run_variance import LongRunVariance
 from cumulant.statistics.sequential.means import (
     Bernstein,
@@ -20,8 +20,8 @@ from cumulant.statistics.sequential.means import (
     normal_mixture_radius,
 )
 from cumulant.statistics.sequential.power import (
+    ArmTraffic,
     Power,
-    Traffic,
     harm_is_seen,
     harm_power,
     harm_seconds,
@@ -40,11 +40,11 @@ from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS, PairedBlocks,
 
 __all__ = [
     "FEWEST_PAIRS",
+    "ArmTraffic",
     "Bernstein",
     "Betting",
-    "Decision",
-    "Evidence",
     "LongRunVariance",
+    "MetricEvidence",
     "Paired",
     "PairedBlocks",
     "Power",
@@ -52,10 +52,10 @@ __all__ = [
     "RateDesign",
     "Rates",
     "Risen",
+    "SequentialDecision",
     "Shares",
     "Student",
     "Symmetric",
-    "Traffic",
     "asymptotic_radius",
     "best_rho",
     "decide",

@@ -16,20 +16,20 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats, level
+from cumulant.statistics.sequential.arrays import Floats, check_alpha
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What one metric says now: natural logarithms of e-values; None where it has no such test or no data yet."""
+class MetricEvidence:
+    """The evidence of one metric: natural logarithms of e-values; None if it has no such test or no data yet."""
 
     harm: float | None = None
     not_worse: float | None = None
 
 
 @dataclass(frozen=True)
-class Decision:
-    """A word, the metric that decided or is slowest (None: all or none), and how many e-folds its evidence lacks."""
+class SequentialDecision:
+    """A decision, the metric that decided or is slowest (None: all or none), and the e-folds that are missing."""
 
     word: Literal["roll_back", "promote", "go_on", "broken"]
     metric: str | None
@@ -45,18 +45,18 @@ def split(weights: Mapping[str, float], alpha: float = 0.05) -> dict[str, float]
     if not weights or not all(w > 0 and math.isfinite(w) for w in weights.values()):
         raise ValueError(f"alpha is split over one or more metrics with positive weights, not {dict(weights)}")
     whole = math.fsum(weights.values())
-    return {name: level(alpha) * weight / whole for name, weight in weights.items()}
+    return {name: check_alpha(alpha) * weight / whole for name, weight in weights.items()}
 
 
 def decide(
-    evidence: Mapping[str, Evidence],
+    evidence: Mapping[str, MetricEvidence],
     alphas: Mapping[str, float],
     *,
     promote_alpha: float = 0.05,
     mismatch: float = 0.0,
     mismatch_alpha: float = 0.001,
-) -> Decision:
-    """Broken before roll back before promote before going on.
+) -> SequentialDecision:
+    """The decision; the order of precedence is broken, roll back, promote, go on.
 
     Args:
         evidence: by metric.
@@ -70,17 +70,17 @@ def decide(
     """
     if set(evidence) != set(alphas) or not alphas:
         raise ValueError(f"evidence is of {sorted(evidence)} but alpha is split over {sorted(alphas)}")
-    if mismatch >= -math.log(level(mismatch_alpha)):
-        return Decision("broken", None, 0.0)
-    lacking = {name: _missing(one.harm, alphas[name]) for name, one in evidence.items()}
+    if mismatch >= -math.log(check_alpha(mismatch_alpha)):
+        return SequentialDecision("broken", None, 0.0)
+    lacking = {name: _missing_evidence(metric.harm, alphas[name]) for name, metric in evidence.items()}
     worst = min(lacking, key=lambda name: lacking[name])
     if lacking[worst] <= 0:
-        return Decision("roll_back", worst, 0.0)
-    left = {name: _missing(one.not_worse, promote_alpha) for name, one in evidence.items()}
-    slowest = max(left, key=lambda name: left[name])
-    if left[slowest] <= 0:
-        return Decision("promote", None, 0.0)
-    return Decision("go_on", slowest, left[slowest])
+        return SequentialDecision("roll_back", worst, 0.0)
+    lacking_promotion = {name: _missing_evidence(metric.not_worse, promote_alpha) for name, metric in evidence.items()}
+    slowest = max(lacking_promotion, key=lambda name: lacking_promotion[name])
+    if lacking_promotion[slowest] <= 0:
+        return SequentialDecision("promote", None, 0.0)
+    return SequentialDecision("go_on", slowest, lacking_promotion[slowest])
 
 
 def stages(log_evidence: Sequence[npt.ArrayLike], *, spent: float = 0.7) -> Floats:
@@ -101,7 +101,7 @@ def stages(log_evidence: Sequence[npt.ArrayLike], *, spent: float = 0.7) -> Floa
     """
     if not len(log_evidence) or not 0 < spent <= 1:
         raise ValueError(f"a release has at least one stage and spends a part in (0, 1] of its cash, not {spent}")
-    values = [np.asarray(one, dtype=np.float64) for one in log_evidence]
+    values = [np.asarray(stage, dtype=np.float64) for stage in log_evidence]
     whole, cash = np.full(values[0].shape, -math.inf), 1.0
     for value in values:
         whole = np.logaddexp(whole, math.log(cash * spent) if cash else -math.inf) + value
@@ -109,6 +109,6 @@ def stages(log_evidence: Sequence[npt.ArrayLike], *, spent: float = 0.7) -> Floa
     return np.logaddexp(whole, math.log(cash)) if cash else whole
 
 
-def _missing(log_evidence: float | None, alpha: float) -> float:
-    needed = -math.log(level(alpha))
+def _missing_evidence(log_evidence: float | None, alpha: float) -> float:
+    needed = -math.log(check_alpha(alpha))
     return math.inf if log_evidence is None or math.isnan(log_evidence) else max(0.0, needed - log_evidence)

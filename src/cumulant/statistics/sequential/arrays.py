@@ -11,7 +11,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 
-def counted(events: npt.ArrayLike, trials: npt.ArrayLike, what: str) -> tuple[Floats, Floats]:
+def check_counts(events: npt.ArrayLike, trials: npt.ArrayLike, what: str) -> tuple[Floats, Floats]:
     """`events` and `trials` as floats of one shape; `what` names the arm in an error.
 
     Raises:
@@ -23,7 +23,7 @@ def counted(events: npt.ArrayLike, trials: npt.ArrayLike, what: str) -> tuple[Fl
     return k, n
 
 
-def level(alpha: float) -> float:
+def check_alpha(alpha: float) -> float:
     """`alpha` itself.
 
     Raises:
@@ -34,7 +34,7 @@ def level(alpha: float) -> float:
     return alpha
 
 
-def within(values: npt.ArrayLike, low: float, high: float) -> Floats:
+def check_range(values: npt.ArrayLike, low: float, high: float) -> Floats:
     """`values` as floats.
 
     Raises:
@@ -48,11 +48,11 @@ def within(values: npt.ArrayLike, low: float, high: float) -> Floats:
     return x
 
 
-def packed(values: npt.NDArray[np.generic]) -> str:
+def pack(values: npt.NDArray[np.generic]) -> str:
     """The values of a column or a table as base64, in the type that they have: one short text."""
     return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
 
 
-def unpacked(text: str, kind: str = "<f8") -> npt.NDArray[Any]:
+def unpack(text: str, kind: str = "<f8") -> npt.NDArray[Any]:
     """What `packed` wrote [n], of values of that kind; a copy, which may be changed."""
     return np.frombuffer(base64.b64decode(text), dtype=kind).copy()

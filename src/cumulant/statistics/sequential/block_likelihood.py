@@ -39,13 +39,13 @@ def _bursts(bad: Floats, expected: Floats, shape: float) -> Floats:
     """What remains of the negative binomial beside `bad` x log rate, and terms that neither shape nor rate changes."""
     if math.isinf(shape):
         return -expected
-    return _ways(bad, shape) - (bad + shape) * np.log1p(expected / shape)
+    return _rate_free_terms(bad, shape) - (bad + shape) * np.log1p(expected / shape)
 
 
-def _ways(bad: Floats, shape: float) -> Floats:
+def _rate_free_terms(bad: Floats, shape: float) -> Floats:
     """The terms of `_bursts` without a rate."""
     # scipy.special, which has this function of arrays, takes longer to import than numpy.
-    gammas = np.reshape([math.lgamma(one) for one in (bad + shape).ravel().tolist()], bad.shape)
+    gammas = np.reshape([math.lgamma(argument) for argument in (bad + shape).ravel().tolist()], bad.shape)
     ways: Floats = gammas - math.lgamma(shape) - bad * math.log(shape)
     return ways
 
@@ -59,10 +59,10 @@ def distinct_likelihoods(bad: Floats, requests: Floats, design: RateDesign) -> t
     pairs, places = distinct(n_of * len(k) + k_of)
     n_of, k_of = pairs // len(k), pairs % len(k)
     expected, events = n[:, None] * design.rates, k[:, None] * np.log(design.rates)
-    found = np.empty((len(pairs), len(design.kinds), len(design.rates)))
+    table = np.empty((len(pairs), len(design.kinds), len(design.rates)))
 
     def bursts(factor: float, shape: float) -> Floats:
-        logs, ways = np.log1p(factor * expected / shape), _ways(k, shape)[:, None]
+        logs, ways = np.log1p(factor * expected / shape), _rate_free_terms(k, shape)[:, None]
         grown: Floats = logs[n_of] * -(k + shape)[k_of, None]
         grown += (ways + events)[k_of]
         return grown
@@ -72,8 +72,8 @@ def distinct_likelihoods(bad: Floats, requests: Floats, design: RateDesign) -> t
         if outage:
             wild = (k * math.log(_WILD))[k_of, None] + bursts(_WILD, _WILD_SHAPE)
             calm = np.logaddexp(calm + math.log1p(-outage), wild + math.log(outage))
-        found[:, place] = calm
-    return found, places
+        table[:, place] = calm
+    return table, places
 
 
 def distinct(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Places]:

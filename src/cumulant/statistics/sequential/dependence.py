@@ -1,8 +1,8 @@
-"""How values that follow each other depend and are skewed, and what evidence that alone would show.
+"""The dependence and skewness of successive values, and the evidence that these alone would show.
 
 `Student` takes values for independent and near normal. Means of windows often are neither: a loss that lasts some days
 moves several of them, and where a large loss is rare most windows look better than their mean. Both make evidence of
-nothing. So the reference's own values say how they follow each other (`learned`), and `allowance` says how much
+nothing. So the dependence is estimated from the reference's own values (`estimate_dependence`); `allowance` is how much
 evidence such values show by chance beyond independent normal ones: it is taken off before a word is said.
 
 **The rule.** Values of one window that vary together, by their sum's variance against that of independent ones, are one
@@ -57,30 +57,33 @@ class Dependence:
         return (1 + self.correlation) / (1 - self.correlation)
 
 
-def learned(history: Sequence[Floats]) -> Dependence:
-    """What a reference's values [looks][values], oldest first, say of values that come later."""
-    looks = [np.asarray(one, dtype=np.float64) for one in history if len(one)]
+def estimate_dependence(history: Sequence[Floats]) -> Dependence:
+    """The dependence of a reference's values [looks][values], oldest first, for values that come later."""
+    looks = [np.asarray(look, dtype=np.float64) for look in history if len(look)]
     if not looks:
         return Dependence(correlation=ASSUMED)
-    means = np.array([one.mean() for one in looks])
-    sizes = np.array([len(one) for one in looks])
-    together = _together(looks, means, sizes)
+    means = np.array([look.mean() for look in looks])
+    sizes = np.array([len(look) for look in looks])
+    together = _vary_together(looks, means, sizes)
     if len(means) >= FEWEST:
-        found = _correlation(means)
+        correlation = _correlation(means)
     else:  # few windows of several values that do not vary together say that they do not depend on each other
-        found = 0.0 if len(means) > 1 and float(np.median(sizes)) > 1 and not together else ASSUMED
-    whole = together or (found > 0 and len(means) > 1)
+        correlation = 0.0 if len(means) > 1 and float(np.median(sizes)) > 1 and not together else ASSUMED
+    whole = together or (correlation > 0 and len(means) > 1)
     values = 1 if whole else int(np.median(sizes))
     return Dependence(
-        whole=whole, correlation=found, skewness=_skewness(means if whole else np.concatenate(looks)), values=values
+        whole=whole,
+        correlation=correlation,
+        skewness=_skewness(means if whole else np.concatenate(looks)),
+        values=values,
     )
 
 
-def _together(looks: Sequence[Floats], means: Floats, sizes: Floats) -> bool:
+def _vary_together(looks: Sequence[Floats], means: Floats, sizes: Floats) -> bool:
     """Whether means of looks vary by more than those of independent values would, and surely so (99%)."""
     from scipy.stats import f
 
-    within = sum(float(((one - mean) ** 2).sum()) for one, mean in zip(looks, means, strict=True))
+    within = sum(float(((look - mean) ** 2).sum()) for look, mean in zip(looks, means, strict=True))
     freedom, count = int(sizes.sum()) - len(looks), len(looks)
     if freedom < 1 or count < 2 or within <= 0:
         return False
@@ -114,7 +117,7 @@ def _skewness(values: Floats) -> float:
 
 
 @dataclass(frozen=True)
-class Allowance:
+class EvidenceAllowance:
     """Log evidence that is chance: of a rise since any look (`Risen.log_evidence`), and of the newest looks alone."""
 
     risen: float = 0.0
@@ -122,28 +125,30 @@ class Allowance:
 
 
 def allowance(
-    found: Dependence, *, horizon: int, recent: int, alpha: float, effect: float = 0.5, falling: bool = False,
+    dependence: Dependence, *, horizon: int, recent: int, alpha: float, effect: float = 0.5, falling: bool = False,
     seed: int = 0,
-) -> Allowance:  # fmt: skip
+) -> EvidenceAllowance:  # fmt: skip
     """How much more log evidence than independent normal values, and than log(1 / alpha), values like these show with a
     chance of `alpha` within `horizon` looks although their mean is 0. `falling`: of the values with the other sign.
 
     It is the quantile of half of `alpha`, since what was learned of few looks errs.
     """
-    skewness = min(-found.skewness if falling else found.skewness, 0.0)  # a long tail above only hides a rise
-    if skewness > -_SLIGHT[0] and found.correlation < _SLIGHT[1]:
-        return Allowance()
+    skewness = min(-dependence.skewness if falling else dependence.skewness, 0.0)  # a long tail above only hides a rise
+    if skewness > -_SLIGHT[0] and dependence.correlation < _SLIGHT[1]:
+        return EvidenceAllowance()
     generator = np.random.default_rng(seed)
-    values = min(found.values, _VALUES)
+    values = min(dependence.values, _VALUES)
     plain = generator.standard_normal((_RUNS, horizon, values))
-    like = _like(found.correlation, skewness, (_RUNS, horizon, values), generator)
-    ends = [np.quantile(_greatest(one, recent, effect), 1 - alpha / 2, axis=1) for one in (plain, like)]
+    like = _simulate_values(dependence.correlation, skewness, (_RUNS, horizon, values), generator)
+    ends = [np.quantile(_greatest_evidence(sample, recent, effect), 1 - alpha / 2, axis=1) for sample in (plain, like)]
     bar = math.log(1 / alpha)
     risen, newest = (max(float(then) - max(float(now), bar), 0.0) for now, then in zip(*ends, strict=True))
-    return Allowance(risen, newest)
+    return EvidenceAllowance(risen, newest)
 
 
-def _like(correlation: float, skewness: float, shape: tuple[int, int, int], generator: np.random.Generator) -> Floats:
+def _simulate_values(
+    correlation: float, skewness: float, shape: tuple[int, int, int], generator: np.random.Generator
+) -> Floats:
     """Values with mean 0 that follow each other so [runs, looks, values]; skewed ones are of a gamma distribution."""
     runs, looks, values = shape
     before = 0 if not correlation else math.ceil(3 / (1 - correlation))
@@ -157,20 +162,20 @@ def _like(correlation: float, skewness: float, shape: tuple[int, int, int], gene
         drawn = generator.standard_normal(size)
     for place in range(1, looks + before if correlation else 1):
         drawn[:, place] = correlation * drawn[:, place - 1] + math.sqrt(1 - correlation**2) * drawn[:, place]
-    found: Floats = drawn[:, before:]
-    return found
+    simulated: Floats = drawn[:, before:]
+    return simulated
 
 
-def _greatest(values: Floats, recent: int, effect: float) -> Floats:
+def _greatest_evidence(values: Floats, recent: int, effect: float) -> Floats:
     """The greatest log evidence [2, runs] at any look: since any look, and of the newest looks alone."""
     runs, looks, _ = values.shape
     sums = (np.full(values.shape[:2], float(values.shape[2])), values.sum(axis=2), (values**2).sum(axis=2))
-    totals = [np.cumsum(one, axis=1) for one in sums]
-    found = np.full((2, runs), -np.inf)
+    totals = [np.cumsum(total, axis=1) for total in sums]
+    greatest = np.full((2, runs), -np.inf)
     for look in range(looks):
-        begun = [one[:, [look]] - np.hstack([np.zeros((runs, 1)), one[:, :look]]) for one in totals]
+        begun = [total[:, [look]] - np.hstack([np.zeros((runs, 1)), total[:, :look]]) for total in totals]
         evidence = of_any_size(Student(effect, *begun))
         risen = np.logaddexp.reduce(evidence, axis=1) - math.log(looks)
         newest = np.logaddexp.reduce(evidence[:, -recent:], axis=1) - math.log(recent)
-        found = np.maximum(found, np.stack([risen, newest]))
-    return found
+        greatest = np.maximum(greatest, np.stack([risen, newest]))
+    return greatest

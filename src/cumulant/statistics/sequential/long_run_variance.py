@@ -73,7 +73,7 @@ class LongRunVariance:
         if not np.isfinite(means).all():
             raise ValueError("a value of the series is not finite")
         blocks = self.blocks.copy()
-        sums, squares, last, halves = (one.copy() for one in (self.sums, self.squares, self.last, self.open))
+        sums, squares, last, halves = (array.copy() for array in (self.sums, self.squares, self.last, self.open))
         for scale in range(_SCALES):
             if not len(means):
                 break
@@ -90,8 +90,8 @@ class LongRunVariance:
     def long_run_variances(self) -> Floats:
         """[scales]: length x Hadamard variance of the means of blocks of 2^scale values; NaN: too few blocks."""
         differences = np.maximum(self.blocks - 2, 1)
-        found = self.squares / differences / 6 * 2.0 ** np.arange(_SCALES)
-        return np.where(self.blocks >= FEWEST_BLOCKS, found, math.nan)
+        variances = self.squares / differences / 6 * 2.0 ** np.arange(_SCALES)
+        return np.where(self.blocks >= FEWEST_BLOCKS, variances, math.nan)
 
     def block(self, *, least: int = 1, most: int | None = None) -> tuple[int, float]:
         """The length of a block, `least` to `most` values, and the design effect that remains between such blocks.
@@ -150,8 +150,8 @@ class LongRunVariance:
             "blocks": self.blocks.tolist(),
             "sums": self.sums.tolist(),
             "squares": self.squares.tolist(),
-            "last": [None if math.isnan(one) else one for one in self.last.ravel().tolist()],
-            "open": [None if math.isnan(one) else one for one in self.open.tolist()],
+            "last": [None if math.isnan(value) else value for value in self.last.ravel().tolist()],
+            "open": [None if math.isnan(value) else value for value in self.open.tolist()],
         }
 
     @classmethod
@@ -160,7 +160,7 @@ class LongRunVariance:
         if not stored:
             return cls.start()
         last, open_ = (
-            np.array([math.nan if one is None else one for one in cast("list[float | None]", stored[name])])
+            np.array([math.nan if value is None else value for value in cast("list[float | None]", stored[name])])
             for name in ("last", "open")
         )
         sums, squares = (np.asarray(stored[name], dtype=np.float64) for name in ("sums", "squares"))

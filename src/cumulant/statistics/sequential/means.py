@@ -20,7 +20,7 @@ from typing import Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats, level, within
+from cumulant.statistics.sequential.arrays import Floats, check_alpha, check_range
 
 #: the largest bet, as a part of the one that could lose everything
 _BOLDEST = 0.5
@@ -49,7 +49,7 @@ class Bernstein:
             ValueError: alpha is not between 0 and 1.
         """
         zeros = np.zeros(batch)
-        return cls(level(alpha), 0, zeros, zeros, zeros, zeros, zeros)
+        return cls(check_alpha(alpha), 0, zeros, zeros, zeros, zeros, zeros)
 
     def add(self, value: npt.ArrayLike) -> Bernstein:
         """With one more value [batch] in [0, 1].
@@ -57,7 +57,7 @@ class Bernstein:
         Raises:
             ValueError: a value is outside [0, 1].
         """
-        x, n = within(value, 0, 1), self.count + 1
+        x, n = check_range(value, 0, 1), self.count + 1
         before = (0.5 + self.total) / n
         variance = (0.25 + self.squares) / n
         bet = np.minimum(np.sqrt(2 * math.log(2 / self.alpha) / (variance * n * math.log1p(n))), _BOLDEST)
@@ -121,7 +121,7 @@ class Betting:
         Raises:
             ValueError: a value is outside [0, 1].
         """
-        gain = within(values, 0, 1) - self.boundary
+        gain = check_range(values, 0, 1) - self.boundary
         return replace(self, capital=self.capital + np.log1p(gain[..., None] * self.bets).sum(-2))
 
     def log_evidence(self) -> Floats:
@@ -177,7 +177,7 @@ class Paired:
         Raises:
             ValueError: a difference is outside [-scale, scale].
         """
-        x = within(differences, -self.scale, self.scale) / self.scale
+        x = check_range(differences, -self.scale, self.scale) / self.scale
         return replace(self, worse=self.worse.add((1 + x) / 2), better=self.better.add((1 - x) / 2))
 
     def log_harm(self) -> Floats:
@@ -209,12 +209,12 @@ def hedged_interval(
     Raises:
         ValueError: a value is outside [0, 1], there are none, or alpha is not between 0 and 1.
     """
-    x = within(values, 0, 1)
+    x = check_range(values, 0, 1)
     if not len(x):
         raise ValueError("an interval of a mean needs at least one value")
     place = (np.arange(points) + 0.5) / points
-    kept = hedged_capital(x, place, alpha=alpha) < math.log(1 / alpha)
-    here = kept.all(0) if ends == "running" else kept[-1]
+    not_rejected = hedged_capital(x, place, alpha=alpha) < math.log(1 / alpha)
+    here = not_rejected.all(0) if ends == "running" else not_rejected[-1]
     if not here.any():
         middle = float(x.mean())
         return middle, middle
@@ -230,8 +230,8 @@ def hedged_capital(values: npt.ArrayLike, means: npt.ArrayLike, *, alpha: float 
     Raises:
         ValueError: a value is outside [0, 1], or alpha is not between 0 and 1.
     """
-    x, place = within(values, 0, 1), np.asarray(means, dtype=np.float64)
-    bet = _plug_in_bets(x, level(alpha))[:, None]
+    x, place = check_range(values, 0, 1), np.asarray(means, dtype=np.float64)
+    bet = _plug_in_bets(x, check_alpha(alpha))[:, None]
     up = np.cumsum(np.log1p(np.minimum(bet, _BOLDEST / place) * (x[:, None] - place)), axis=0)
     down = np.cumsum(np.log1p(-np.minimum(bet, _BOLDEST / (1 - place)) * (x[:, None] - place)), axis=0)
     return cast("Floats", np.maximum(up, down) - math.log(2))
@@ -251,7 +251,7 @@ def normal_mixture_radius(variance: npt.ArrayLike, *, alpha: float = 0.05, rho: 
     if rho <= 0:
         raise ValueError(f"rho is {rho}; it is an intrinsic time above 0")
     v = np.asarray(variance, dtype=np.float64) + rho
-    return cast("Floats", np.sqrt(v * (np.log(v / rho) - 2 * math.log(level(alpha)))))
+    return cast("Floats", np.sqrt(v * (np.log(v / rho) - 2 * math.log(check_alpha(alpha)))))
 
 
 def best_rho(variance: float, *, alpha: float = 0.05) -> float:
@@ -262,7 +262,7 @@ def best_rho(variance: float, *, alpha: float = 0.05) -> float:
     """
     from scipy.special import lambertw
 
-    return variance / float(-lambertw(-(level(alpha) ** 2) / math.e, -1).real - 1)
+    return variance / float(-lambertw(-(check_alpha(alpha) ** 2) / math.e, -1).real - 1)
 
 
 def asymptotic_radius(count: npt.ArrayLike, deviation: npt.ArrayLike, *, alpha: float, rho: float = 0.1) -> Floats:
@@ -279,7 +279,7 @@ def asymptotic_radius(count: npt.ArrayLike, deviation: npt.ArrayLike, *, alpha: 
     n = np.asarray(count, dtype=np.float64)
     grown = n * rho**2 + 1
     spread = np.asarray(deviation, dtype=np.float64)
-    radius: Floats = spread * np.sqrt(2 * grown / (n * rho) ** 2 * np.log(np.sqrt(grown) / level(alpha)))
+    radius: Floats = spread * np.sqrt(2 * grown / (n * rho) ** 2 * np.log(np.sqrt(grown) / check_alpha(alpha)))
     return radius
 
 

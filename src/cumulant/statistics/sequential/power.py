@@ -1,4 +1,4 @@
-"""How long a release must wait: looks and requests until a given harm, or its absence, is seen.
+"""The duration of a release: looks and requests until a given harm, or its absence, is detected.
 
 By simulation with the very tests that decide, many releases at once, from a seed: the same inputs give the same answer.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats, level
+from cumulant.statistics.sequential.arrays import Floats, check_alpha
 from cumulant.statistics.sequential.means import Betting
 from cumulant.statistics.sequential.simulated import (
     decide_often,
@@ -19,7 +19,7 @@ from cumulant.statistics.sequential.simulated import (
     harm_test,
     look_of_most,
     not_worse_test,
-    simulated,
+    simulate_counts,
 )
 from cumulant.statistics.sequential.symmetric import growth
 
@@ -28,7 +28,7 @@ _NULLS = 50
 
 
 @dataclass(frozen=True, kw_only=True)
-class Traffic:
+class ArmTraffic:
     """Requests of each arm in one look, and how long a look is in seconds."""
 
     champion: float
@@ -42,7 +42,7 @@ class Traffic:
 
 @dataclass(frozen=True, kw_only=True)
 class Power:
-    """When simulated releases decided.
+    """The looks at which simulated releases decided.
 
     Attributes:
         decided: share of releases that did within the looks simulated.
@@ -60,7 +60,7 @@ class Power:
 
 
 def harm_power(
-    traffic: Traffic,
+    traffic: ArmTraffic,
     *,
     rate: float,
     ratio: float,
@@ -89,12 +89,12 @@ def harm_power(
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
     """
-    counts = simulated(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
+    counts = simulate_counts(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
     return _power(first_looks(counts, harm_test(alpha, margin)), traffic, looks, wanted)
 
 
 def harm_is_seen(
-    traffic: Traffic,
+    traffic: ArmTraffic,
     *,
     rate: float,
     ratio: float,
@@ -109,12 +109,12 @@ def harm_is_seen(
     Raises:
         ValueError: as `harm_power`.
     """
-    counts = simulated(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
-    return decide_often(counts, harm_test(alpha), level(wanted))
+    counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
+    return decide_often(counts, harm_test(alpha), check_alpha(wanted))
 
 
 def not_worse_power(
-    traffic: Traffic,
+    traffic: ArmTraffic,
     *,
     rate: float,
     margin: float,
@@ -133,12 +133,12 @@ def not_worse_power(
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted, alpha or the margin is not above 0.
     """
-    counts = simulated(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
+    counts = simulate_counts(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
     return _power(first_looks(counts, not_worse_test(alpha, margin)), traffic, looks, wanted)
 
 
 def not_worse_looks(
-    traffic: Traffic,
+    traffic: ArmTraffic,
     *,
     rate: float,
     margin: float,
@@ -154,11 +154,11 @@ def not_worse_looks(
     Raises:
         ValueError: as `not_worse_power`.
     """
-    counts = simulated(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
-    return look_of_most(counts, not_worse_test(alpha, margin), level(wanted))
+    counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
+    return look_of_most(counts, not_worse_test(alpha, margin), check_alpha(wanted))
 
 
-def harm_seconds(traffic: Traffic, *, rate: float, ratio: float, alpha: float = 0.05) -> float:
+def harm_seconds(traffic: ArmTraffic, *, rate: float, ratio: float, alpha: float = 0.05) -> float:
     """About how long the harm test needs where no arm has bursts: until its expected evidence proves `ratio` x `rate`.
 
     Raises:
@@ -167,11 +167,11 @@ def harm_seconds(traffic: Traffic, *, rate: float, ratio: float, alpha: float = 
     n, m = _means(traffic)
     common = rate * (n + m * ratio) / (n + m)
     grows = float(n * _divergence(rate, common) + m * _divergence(rate * ratio, common))
-    return traffic.seconds * math.log(1 / level(alpha)) / grows if grows > 0 else math.inf
+    return traffic.seconds * math.log(1 / check_alpha(alpha)) / grows if grows > 0 else math.inf
 
 
 def not_worse_seconds(
-    traffic: Traffic, *, rate: float, margin: float, ratio: float = 1.0, alpha: float = 0.05
+    traffic: ArmTraffic, *, rate: float, margin: float, ratio: float = 1.0, alpha: float = 0.05
 ) -> float:
     """The same of the test that a candidate with `ratio` x `rate` is within `margin` (bad events a request).
 
@@ -181,11 +181,11 @@ def not_worse_seconds(
     n, m = _means(traffic)
     null = np.linspace(max(rate * ratio - margin, 0.0), rate, _NULLS + 1)[1:]  # of the champion, the likeliest is there
     grows = float((n * _divergence(rate, null) + m * _divergence(rate * ratio, null + margin)).min())
-    return traffic.seconds * math.log(1 / level(alpha)) / grows if grows > 0 else math.inf
+    return traffic.seconds * math.log(1 / check_alpha(alpha)) / grows if grows > 0 else math.inf
 
 
 def smallest_ratio(
-    traffic: Traffic, *, rate: float, looks: int, wanted: float = 0.8, alpha: float = 0.05, seed: int = 0
+    traffic: ArmTraffic, *, rate: float, looks: int, wanted: float = 0.8, alpha: float = 0.05, seed: int = 0
 ) -> float | None:
     """The smallest of the ratios 1.25, 1.5, 2, 3, 5, 10 seen within `looks` with `wanted` power; None: not even 10.
 
@@ -219,8 +219,8 @@ def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: 
         raise ValueError(f"pairs need 0 < margin < scale and a deviation above 0, not {margin}, {scale}, {deviation}")
     bets = Betting.start((1 - margin / scale) / 2).bets
     growth = bets * margin / (2 * scale) - (bets * deviation / (2 * scale)) ** 2 / 2
-    needed = math.log(len(bets) / level(alpha))
-    return _until(growth, needed)
+    needed = math.log(len(bets) / check_alpha(alpha))
+    return _steps_until(growth, needed)
 
 
 def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float = 0.0, alpha: float = 0.05) -> float:
@@ -241,11 +241,11 @@ def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float
     if not (margin > 0 and deviation > 0 and pairs > 0 and drift >= 0):
         raise ValueError(f"blocks need a margin, deviation and pairs above 0, not {margin}, {deviation}, {pairs}")
     grows = growth(margin / math.hypot(deviation / math.sqrt(pairs), drift))
-    needed = math.log(len(grows) / level(alpha))
-    return _until(grows, needed) if grows.max() > 0 else math.inf
+    needed = math.log(len(grows) / check_alpha(alpha))
+    return _steps_until(grows, needed) if grows.max() > 0 else math.inf
 
 
-def _until(grows: Floats, needed: float) -> float:
+def _steps_until(grows: Floats, needed: float) -> float:
     """How many steps until the sum of all capitals, each growing by its own of `grows` a step, is e^`needed`."""
     low, high = 0.0, needed / float(grows.max())  # below it is too little, at it enough: a sum is convex
     while low < (middle := (low + high) / 2) < high:
@@ -259,23 +259,23 @@ def _until(grows: Floats, needed: float) -> float:
 def _divergence(true: float, other: npt.ArrayLike) -> Floats:
     """Expected log likelihood ratio a request of Poisson events at the rate `true` against each other one."""
     rates = np.asarray(other, dtype=np.float64)
-    found: Floats = true * np.log(true / rates) + rates - true
-    return found
+    divergence: Floats = true * np.log(true / rates) + rates - true
+    return divergence
 
 
-def _means(traffic: Traffic) -> tuple[float, float]:
+def _means(traffic: ArmTraffic) -> tuple[float, float]:
     return traffic.champion, traffic.candidate
 
 
-def _power(first: Floats, traffic: Traffic, looks: int, wanted: float) -> Power:
-    level(wanted)
+def _power(first: Floats, traffic: ArmTraffic, looks: int, wanted: float) -> Power:
+    check_alpha(wanted)
     median, most = (float(np.quantile(first, q, method="inverted_cdf")) for q in (0.5, wanted))
-    found = int(most) if most <= looks else None
+    look_count = int(most) if most <= looks else None
     return Power(
         decided=float(np.isfinite(first).mean()),
         median_looks=int(median) if median <= looks else None,
-        looks=found,
-        candidate_requests=None if found is None else found * traffic.candidate,
-        seconds=None if found is None else found * traffic.seconds,
+        looks=look_count,
+        candidate_requests=None if look_count is None else look_count * traffic.candidate,
+        seconds=None if look_count is None else look_count * traffic.seconds,
         wanted=wanted,
     )

@@ -20,7 +20,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats, level
+from cumulant.statistics.sequential.arrays import Floats, check_alpha
 from cumulant.statistics.sequential.means import Bernstein, difference
 
 
@@ -113,6 +113,6 @@ def howard_ramdas_ranks(count: int, quantile: float, *, alpha: float = 0.05) -> 
     """
     if count < 1 or not 0 < quantile < 1:
         raise ValueError(f"ranks need count >= 1 and 0 < quantile < 1; these are {count} and {quantile}")
-    grown = (1.4 * math.log(math.log(2.1 * count)) + math.log(10 / level(alpha))) / count
+    grown = (1.4 * math.log(math.log(2.1 * count)) + math.log(10 / check_alpha(alpha))) / count
     radius = 1.5 * math.sqrt(quantile * (1 - quantile) * grown) + 0.8 * grown
     return max(0.0, quantile - radius), min(1.0, quantile + radius)

@@ -38,7 +38,7 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats, counted, level, packed, unpacked
+from cumulant.statistics.sequential.arrays import Floats, check_alpha, check_counts, pack, unpack
 from cumulant.statistics.sequential.block_likelihood import kind_likelihood, likelihood
 
 #: below this a product of likelihoods is taken as this: evidence against such a null is understated
@@ -58,7 +58,7 @@ _TRIED = np.exp(np.linspace(-math.log(20), math.log(20), 121))
 
 @dataclass(frozen=True)
 class RateDesign:
-    """What is fixed before the first block.
+    """The settings that are fixed before the first block.
 
     Args:
         lowest, highest: the bad events a request between which both rates are searched.
@@ -142,7 +142,7 @@ class Rates:
         if known is None:
             return cls(design, np.zeros(shape), np.zeros(shape))
         levels = known_levels()
-        champion = np.stack([np.interp(np.log(design.rates), np.log(levels), one) for one in known])
+        champion = np.stack([np.interp(np.log(design.rates), np.log(levels), likelihoods) for likelihoods in known])
         alike = np.maximum(known.max(1), _CANDIDATE_RULED_OUT)
         return cls(design, np.zeros(shape) + champion, np.zeros(shape) + alike[:, None])
 
@@ -159,12 +159,12 @@ class Rates:
         Raises:
             ValueError: counts are negative or there are more bad events than requests.
         """
-        bad, requests = counted(champion_bad, champion_requests, "champion")
-        worse, asked = counted(candidate_bad, candidate_requests, "candidate")
+        bad, requests = check_counts(champion_bad, champion_requests, "champion")
+        worse, trials = check_counts(candidate_bad, candidate_requests, "candidate")
         return replace(
             self,
             champion=self.champion + likelihood(bad, requests, self.design),
-            candidate=self.candidate + likelihood(worse, asked, self.design),
+            candidate=self.candidate + likelihood(worse, trials, self.design),
             blocks=self.blocks + 1,
         )
 
@@ -174,7 +174,7 @@ class Rates:
         One over the design effect makes n dependent events count for as many as n / design effect independent ones
         (quasi-likelihood, Wedderburn 1974, doi:10.1093/biomet/61.3.439). 0 leaves an arm out.
         """
-        first, second = (np.asarray(one, dtype=np.float64)[..., None, None] for one in (champion, candidate))
+        first, second = (np.asarray(factor, dtype=np.float64)[..., None, None] for factor in (champion, candidate))
         return replace(self, champion=self.champion * first, candidate=self.candidate * second)
 
     def log_harm(self, *, ratio: float = 1.0, difference: float = 0.0) -> Floats:
@@ -204,8 +204,8 @@ class Rates:
         Raises:
             ValueError: alpha is not between 0 and 1.
         """
-        kept = self._kept([self.design.rates * r for r in _TRIED], alpha)
-        return _ends(kept, _TRIED, (0.0, math.inf))
+        not_rejected = self._not_rejected([self.design.rates * r for r in _TRIED], alpha)
+        return _ends(not_rejected, _TRIED, (0.0, math.inf))
 
     def difference_interval(self, alpha: float = 0.05) -> tuple[Floats, Floats]:
         """Confidence sequence [batch], [batch] of candidate's rate minus champion's, in bad events a request.
@@ -216,13 +216,13 @@ class Rates:
         size = np.exp(np.linspace(math.log(self.design.lowest), math.log(self.design.highest), 60))
         tried = np.concatenate([-size[::-1], [0.0], size])
         edges = [np.maximum(self.design.rates + d, self.design.lowest) for d in tried]
-        return _ends(self._kept(edges, alpha), tried, (-1.0, 1.0))
+        return _ends(self._not_rejected(edges, alpha), tried, (-1.0, 1.0))
 
     def to_json(self) -> dict[str, object]:
         """Plain values; `from_json` reads them back. Infinity is written as None, tables as packed 64-bit numbers."""
-        design = {one.name: getattr(self.design, one.name) for one in fields(self.design)}
+        design = {setting.name: getattr(self.design, setting.name) for setting in fields(self.design)}
         design["shapes"] = [None if math.isinf(a) else a for a in self.design.shapes]
-        tables = {arm: packed(getattr(self, arm)) for arm in ("champion", "candidate")}
+        tables = {arm: pack(getattr(self, arm)) for arm in ("champion", "candidate")}
         return {"design": design, "blocks": self.blocks, "batch": self.champion.shape[:-2], **tables}
 
     @classmethod
@@ -238,7 +238,7 @@ class Rates:
         numbers = {name: float(cast("float", value)) for name, value in given.items()}
         design = RateDesign(shapes=tuple(math.inf if a is None else a for a in shapes), ratios=ratios, **numbers)
         shape = (*cast("Sequence[int]", stored["batch"]), len(design.kinds), len(design.rates))
-        tables = [unpacked(cast("str", stored[arm])) for arm in ("champion", "candidate")]
+        tables = [unpack(cast("str", stored[arm])) for arm in ("champion", "candidate")]
         if any(table.size != math.prod(shape) for table in tables):
             raise ValueError(f"stored rates have {tables[0].size} values, their design needs another; start afresh")
         champion, candidate = (table.reshape(shape) for table in tables)
@@ -308,11 +308,11 @@ class Rates:
         top = self.candidate.max((-2, -1), keepdims=True)
         return np.exp(self.candidate - top), top
 
-    def _kept(self, curves: Sequence[Floats], alpha: float) -> npt.NDArray[np.bool_]:
+    def _not_rejected(self, curves: Sequence[Floats], alpha: float) -> npt.NDArray[np.bool_]:
         """[curves, batch]: which are not rejected at `alpha`, against alternatives on both sides."""
         sides = [self.design.rates * s for r in self.design.ratios for s in (r, 1 / r)]
         against = self._mixture([self.design.rates, *sides])
-        bound = math.log(1 / level(alpha))
+        bound = math.log(1 / check_alpha(alpha))
         return np.stack([against - self._along(curve).max(-1) < bound for curve in curves])
 
 
@@ -322,7 +322,7 @@ def known_levels() -> Floats:
 
 
 def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign | None = None) -> Floats:
-    """What blocks of the champion's past say of its bursts: log likelihood [kinds, levels], at most 0.
+    """The evidence of the champion's past blocks on its bursts: log likelihood [kinds, levels], at most 0.
 
     That its level has changed since, without bursts, may always be: the calm kind is as likely at each level. So may a
     burst of a kind that was seen, at a level up to a few times that of the past. That it changed its level and has
@@ -337,18 +337,18 @@ def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign
         ValueError: counts are negative or there are more bad events than requests.
     """
     design = design or RateDesign()
-    k, n = counted(bad, requests, "champion")
+    k, n = check_counts(bad, requests, "champion")
     levels = known_levels()
     if not len(k):
         return np.zeros((len(design.kinds), len(levels)))
     events = k[:, None] * np.log(levels)
     expected = n[:, None] * levels
-    found = np.stack([(events + kind_likelihood(k[:, None], expected, *kind)).sum(0) for kind in design.kinds])
+    likelihoods = np.stack([(events + kind_likelihood(k[:, None], expected, *kind)).sum(0) for kind in design.kinds])
     reach = round(math.log(_DRIFT) / _LEVEL)
-    padded = np.pad(found, ((0, 0), (reach, reach)), mode="edge")
+    padded = np.pad(likelihoods, ((0, 0), (reach, reach)), mode="edge")
     near = np.max([padded[:, place : place + len(levels)] for place in range(2 * reach + 1)], axis=0)
     known = np.maximum(near - near.max(), _RULED_OUT)
-    known[-1] = 0.0 if not k.any() else np.maximum(found[-1].max() - found.max(), _RULED_OUT)
+    known[-1] = 0.0 if not k.any() else np.maximum(likelihoods[-1].max() - likelihoods.max(), _RULED_OUT)
     return cast("Floats", known)
 
 
@@ -368,10 +368,10 @@ def _moved(table: Floats, curve: Floats, design: RateDesign) -> Floats:
     return moved
 
 
-def _ends(kept: npt.NDArray[np.bool_], tried: Floats, open_ends: tuple[float, float]) -> tuple[Floats, Floats]:
-    """The outermost of `tried` next to those kept [tried, batch]: never narrower than the grid can say."""
+def _ends(not_rejected: npt.NDArray[np.bool_], tried: Floats, open_ends: tuple[float, float]) -> tuple[Floats, Floats]:
+    """The outermost of `tried` next to those not rejected [tried, batch]: never narrower than the grid can say."""
     padded = np.concatenate([[open_ends[0]], tried, [open_ends[1]]])
-    first = kept.argmax(0)
-    last = len(tried) - 1 - kept[::-1].argmax(0)
-    some = kept.any(0)
+    first = not_rejected.argmax(0)
+    last = len(tried) - 1 - not_rejected[::-1].argmax(0)
+    some = not_rejected.any(0)
     return np.where(some, padded[first], math.nan), np.where(some, padded[last + 2], math.nan)

@@ -1,4 +1,4 @@
-"""Sample-ratio mismatch, watched continuously: does each arm get the share of keys that was asked for?
+"""A sequential test of sample-ratio mismatch: whether each arm gets its declared share of keys.
 
 Lindon and Malek 2022, Anytime-valid inference for multinomial count data (NeurIPS 35), equation 5: the
 Dirichlet-multinomial mixture over the declared shares. A mismatch says that the comparison is broken, not that the
@@ -30,7 +30,7 @@ class Shares:
         """No units yet.
 
         Args:
-            shares: asked for, each above 0, together 1.
+            shares: declared, each above 0, together 1.
             strength: how many units the prior around them is worth: large finds small mismatches, later.
             batch: leading axes, one entry a release.
 
@@ -56,11 +56,11 @@ class Shares:
         """Log e-value [batch] against "each unit goes to an arm with the declared chance"."""
         from scipy.special import gammaln
 
-        asked = np.array(self.shares)
-        prior = self.strength * asked
+        declared = np.array(self.shares)
+        prior = self.strength * declared
         marginal = gammaln(prior + self.counts).sum(-1) - gammaln(prior).sum()
         total = gammaln(self.strength) - gammaln(self.strength + self.counts.sum(-1))
-        return cast("Floats", marginal + total - self.counts @ np.log(asked))
+        return cast("Floats", marginal + total - self.counts @ np.log(declared))
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers and lists."""

@@ -1,4 +1,4 @@
-"""Many simulated releases under the very tests that decide real ones, and when each decides.
+"""Simulated releases under the tests that decide real ones, and the look at which each decides.
 
 What saves time: equal blocks have one likelihood; where rates do not vary, a test is run only where the same test
 without bursts, which then proves more and costs little, reaches the bound; the grid of rates is no finer than the
@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats, level
+from cumulant.statistics.sequential.arrays import Floats, check_alpha
 from cumulant.statistics.sequential.block_likelihood import Places, distinct_likelihoods
 from cumulant.statistics.sequential.rates import RateDesign, Rates
 
@@ -39,30 +39,31 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Each [looks, releases]. `bursts`: whether rates vary from look to look."""
+class SimulatedCounts:
+    """The counts of simulated releases, each [looks, releases]. `bursts`: whether rates vary from look to look."""
 
     requests: Floats
     bad: Floats
-    asked: Floats
-    worse: Floats
+    candidate_requests: Floats
+    candidate_bad: Floats
     bursts: bool = False
 
-    def of(self, releases: slice) -> Counts:
-        """Those of some releases."""
+    def of(self, releases: slice) -> SimulatedCounts:
+        """The counts of some releases."""
         return self._each(lambda counts: counts[:, releases])
 
-    def until(self) -> Counts:
+    def until(self) -> SimulatedCounts:
         """The sums of all looks until each."""
         return self._each(lambda counts: counts.cumsum(0))
 
-    def _each(self, change: Callable[[Floats], Floats]) -> Counts:
-        requests, bad, asked, worse = (change(one) for one in (self.requests, self.bad, self.asked, self.worse))
-        return Counts(requests, bad, asked, worse, self.bursts)
+    def _each(self, change: Callable[[Floats], Floats]) -> SimulatedCounts:
+        arrays = (self.requests, self.bad, self.candidate_requests, self.candidate_bad)
+        requests, bad, candidate_requests, candidate_bad = (change(array) for array in arrays)
+        return SimulatedCounts(requests, bad, candidate_requests, candidate_bad, self.bursts)
 
 
 @dataclass(frozen=True)
-class Test:
+class SimulatedTest:
     """A test of simulated releases, and one without bursts that proves more.
 
     Attributes:
@@ -72,10 +73,10 @@ class Test:
     """
 
     evidence: Callable[[Rates], Floats]
-    most: Callable[[Counts, RateDesign], Floats]
+    most: Callable[[SimulatedCounts, RateDesign], Floats]
     bound: float
 
-    def beyond(self, counts: Counts, design: RateDesign) -> Floats:
+    def beyond(self, counts: SimulatedCounts, design: RateDesign) -> Floats:
         """[looks, releases]: by how much evidence may exceed the bound at most; infinity if rates vary."""
         if counts.bursts:
             return np.full(counts.bad.shape, math.inf)
@@ -83,15 +84,15 @@ class Test:
         return beyond
 
 
-def simulated(
+def simulate_counts(
     means: tuple[float, float],
     rates: tuple[float, float],
     *,
     shape: tuple[int, int],
     seed: int,
     burst: float = 0.0,
-) -> Counts:
-    """So many requests in each look, and binomial bad events at these rates, of champion and candidate.
+) -> SimulatedCounts:
+    """The counts of champion and candidate: fixed requests per look, binomial bad events at these rates.
 
     Chance in how many requests come matters little beside how many of them fail, and equal numbers give few distinct
     blocks.
@@ -107,54 +108,58 @@ def simulated(
         bad = rng.binomial(whole, np.minimum(chance * bursts, 1) * (requests / whole))
         return np.full(shape, requests, dtype=np.float64), bad.astype(np.float64)
 
-    return Counts(*arm(means[0], rate), *arm(means[1], worse), bursts=burst > 0)
+    return SimulatedCounts(*arm(means[0], rate), *arm(means[1], worse), bursts=burst > 0)
 
 
-def harm_test(alpha: float, margin: float = 1.0) -> Test:
-    """Whether the candidate's rate is above `margin` x the champion's."""
+def harm_test(alpha: float, margin: float = 1.0) -> SimulatedTest:
+    """The test whether the candidate's rate is above `margin` x the champion's."""
 
-    def most(until: Counts, design: RateDesign) -> Floats:
+    def most(until: SimulatedCounts, design: RateDesign) -> Floats:
         # Given the total of bad events, the candidate's are binomial: no grid is needed.
         ratios = np.array(design.ratios)[:, None, None]
-        share = until.asked * margin / np.maximum(until.requests + until.asked * margin, 1)
-        gains = until.worse * np.log(ratios) - (until.bad + until.worse) * np.log1p(share * (ratios - 1))
+        share = until.candidate_requests * margin / np.maximum(until.requests + until.candidate_requests * margin, 1)
+        gains = until.candidate_bad * np.log(ratios) - (until.bad + until.candidate_bad) * np.log1p(
+            share * (ratios - 1)
+        )
         top = gains.max(0)
-        found: Floats = top + np.log(np.exp(gains - top).mean(0))
-        return found + _of_grid(until, design)
+        evidence: Floats = top + np.log(np.exp(gains - top).mean(0))
+        return evidence + _grid_excess(until, design)
 
-    return Test(lambda state: state.log_harm(ratio=margin), most, math.log(1 / level(alpha)))
+    return SimulatedTest(lambda state: state.log_harm(ratio=margin), most, math.log(1 / check_alpha(alpha)))
 
 
-def _of_grid(until: Counts, design: RateDesign) -> Floats:
+def _grid_excess(until: SimulatedCounts, design: RateDesign) -> Floats:
     """[looks, releases]: by how much harm on the grid may exceed harm without one."""
-    root = np.sqrt(until.worse)
-    at_end = until.worse + _FROM_END * (root + 1) >= design.rates[-1] * until.asked
-    more: Floats = _AN_EVENT * until.worse + _A_ROOT * root + math.log(len(design.ratios)) * at_end
+    root = np.sqrt(until.candidate_bad)
+    at_end = until.candidate_bad + _FROM_END * (root + 1) >= design.rates[-1] * until.candidate_requests
+    more: Floats = _AN_EVENT * until.candidate_bad + _A_ROOT * root + math.log(len(design.ratios)) * at_end
     return more
 
 
-def not_worse_test(alpha: float, margin: float) -> Test:
-    """Whether the candidate's rate is below the champion's + `margin`."""
+def not_worse_test(alpha: float, margin: float) -> SimulatedTest:
+    """The test whether the candidate's rate is below the champion's + `margin`."""
 
-    def most(until: Counts, design: RateDesign) -> Floats:
+    def most(until: SimulatedCounts, design: RateDesign) -> Floats:
         calm = replace(design, shapes=(math.inf,), outage=0.0)
         rates = calm.rates
 
         def arm(bad: Floats, requests: Floats) -> Floats:
-            found: Floats = (bad[..., None] * np.log(rates) - requests[..., None] * rates)[..., None, :]
-            return found
+            likelihood: Floats = (bad[..., None] * np.log(rates) - requests[..., None] * rates)[..., None, :]
+            return likelihood
 
         # Look by look: the tables of all together would not fit into the processor's cache.
-        looks = zip(until.bad, until.requests, until.worse, until.asked, strict=True)
-        states = (Rates(calm, arm(bad, requests), arm(worse, asked)) for bad, requests, worse, asked in looks)
+        champion = zip(until.bad, until.requests, strict=True)
+        candidate = zip(until.candidate_bad, until.candidate_requests, strict=True)
+        looks = zip(champion, candidate, strict=True)
+        states = (Rates(calm, arm(*first), arm(*second)) for first, second in looks)
         return np.stack([state.log_not_worse(difference=margin) for state in states])
 
-    return Test(lambda state: state.log_not_worse(difference=margin), most, math.log(1 / level(alpha)))
+    return SimulatedTest(lambda state: state.log_not_worse(difference=margin), most, math.log(1 / check_alpha(alpha)))
 
 
-def first_looks(counts: Counts, test: Test) -> Floats:
+def first_looks(counts: SimulatedCounts, test: SimulatedTest) -> Floats:
     """[releases]: the look (from 1) at which each decided; infinity where it did not."""
-    design = design_of(counts)
+    design = choose_design(counts)
     states, possible = _States(counts, design), test.beyond(counts, design) >= 0
     first = np.full(possible.shape[1], math.inf)
     waiting = np.flatnonzero(possible.any(0))
@@ -167,22 +172,22 @@ def first_looks(counts: Counts, test: Test) -> Floats:
         if not goes_on.any():
             break
         if not goes_on.all():
-            waiting, sums = waiting[goes_on], [one[goes_on] for one in sums]
+            waiting, sums = waiting[goes_on], [table[goes_on] for table in sums]
     return first
 
 
-def look_of_most(counts: Counts, test: Test, share: float) -> int | None:
+def look_of_most(counts: SimulatedCounts, test: SimulatedTest, share: float) -> int | None:
     """The look (from 1) at which the `share` of the releases has evidence enough; None where fewer have at the last.
 
     By bisection, as evidence grows with time: a release that had it earlier, and no longer has, may be missed.
     """
     looks, count = (int(size) for size in counts.bad.shape)
-    states, everything = _States(counts, design_of(counts)), np.arange(count)
+    states, everything = _States(counts, choose_design(counts)), np.arange(count)
     wanted, begun, reached = math.ceil(share * count - _ROUNDING), 0, np.zeros(count, dtype=np.bool_)
     sums = states.sums(0, everything)
     tried, end = looks, looks + 1
     while begun + 1 < end:
-        further = [one.copy() for one in sums]
+        further = [table.copy() for table in sums]
         for look in range(begun, tried):
             states.add(further, look, everything)
         enough = reached | (states.evidence(further, test, ~reached) >= test.bound)
@@ -196,21 +201,21 @@ def look_of_most(counts: Counts, test: Test, share: float) -> int | None:
     return end
 
 
-def decide_often(counts: Counts, test: Test, least: float) -> bool:
+def decide_often(counts: SimulatedCounts, test: SimulatedTest, least: float) -> bool:
     """Whether at least the share `least` of the releases decides at some look.
 
     They are tested in groups, until the share among all is sure, or among those tested is far from it.
     """
-    design, count = design_of(counts), int(counts.bad.shape[1])
+    design, count = choose_design(counts), int(counts.bad.shape[1])
     beyond = test.beyond(counts, design)
     possible: Flags = np.any(beyond >= 0, axis=0)
     wanted = math.ceil(least * count - _ROUNDING)
     decided = 0
     for begin in range(0, count, _TOGETHER):
         those = slice(begin, begin + _TOGETHER)
-        decided += _ever(_States(counts.of(those), design), test, beyond[:, those])
-        tested, left = min(begin + _TOGETHER, count), int(possible[begin + _TOGETHER :].sum())
-        if not decided < wanted <= decided + left:
+        decided += _count_decided(_States(counts.of(those), design), test, beyond[:, those])
+        tested, remaining = min(begin + _TOGETHER, count), int(possible[begin + _TOGETHER :].sum())
+        if not decided < wanted <= decided + remaining:
             break
         apart = decided - least * tested
         if abs(apart) > _FAR * math.sqrt(tested * least * (1 - least)):
@@ -218,22 +223,22 @@ def decide_often(counts: Counts, test: Test, least: float) -> bool:
     return decided >= wanted
 
 
-def design_of(counts: Counts) -> RateDesign:
+def choose_design(counts: SimulatedCounts) -> RateDesign:
     """A grid around the rates that were simulated, as fine as their events need: more costs time and changes little."""
-    total = (counts.bad.sum() + counts.worse.sum()) / (counts.requests.sum() + counts.asked.sum())
-    events = min(counts.bad.sum(), counts.worse.sum()) / counts.bad.shape[1]
+    total = (counts.bad.sum() + counts.candidate_bad.sum()) / (counts.requests.sum() + counts.candidate_requests.sum())
+    events = min(counts.bad.sum(), counts.candidate_bad.sum()) / counts.bad.shape[1]
     step = float(np.clip(_RESOLVED / math.sqrt(max(events, 1.0)), *_STEPS))
     return RateDesign(lowest=max(total / 50, 1e-7), highest=min(max(total * 50, 1e-5), 0.9), step=step)
 
 
 class _States:
-    """The states of releases that are looked at together."""
+    """The states of releases that are evaluated together."""
 
-    def __init__(self, counts: Counts, design: RateDesign) -> None:
+    def __init__(self, counts: SimulatedCounts, design: RateDesign) -> None:
         self._design = design
         self._tables = [
             distinct_likelihoods(bad, requests, design)
-            for bad, requests in ((counts.bad, counts.requests), (counts.worse, counts.asked))
+            for bad, requests in ((counts.bad, counts.requests), (counts.candidate_bad, counts.candidate_requests))
         ]
 
     def sums(self, looks: int, releases: Places) -> list[Floats]:
@@ -253,16 +258,16 @@ class _States:
         for sum_, (table, places) in zip(sums, self._tables, strict=True):
             np.subtract(sum_, table[places[look, releases]], out=sum_)
 
-    def evidence(self, sums: list[Floats], test: Test, chosen: Flags) -> Floats:
+    def evidence(self, sums: list[Floats], test: SimulatedTest, chosen: Flags) -> Floats:
         """[releases]: that of the chosen; of others minus infinity."""
         evidence = np.full(len(chosen), -math.inf)
         if chosen.any():
-            champion, candidate = (one[chosen] for one in sums)
+            champion, candidate = (table[chosen] for table in sums)
             evidence[chosen] = test.evidence(Rates(self._design, champion, candidate))
         return evidence
 
 
-def _ever(states: _States, test: Test, beyond: Floats) -> int:
+def _count_decided(states: _States, test: SimulatedTest, beyond: Floats) -> int:
     """How many releases decide at some look. Most of these would also do so at the last, which goes first.
 
     What bursts may explain costs evidence, and more of it the fewer looks there are: where evidence at one look lacks
@@ -280,7 +285,7 @@ def _ever(states: _States, test: Test, beyond: Floats) -> int:
         needed[waiting[tested]] = np.maximum(costs[tested] - _LESS, 0)
         goes_on = ~decided & (beyond[:look, waiting] >= needed[waiting]).any(0)
         if not goes_on.all():
-            waiting, sums = waiting[goes_on], [one[goes_on] for one in sums]
+            waiting, sums = waiting[goes_on], [table[goes_on] for table in sums]
         if not len(waiting):
             break
         states.take_out(sums, look, waiting)

@@ -76,15 +76,15 @@ class Student:
         from scipy.special import stdtr
 
         n, c = self.count, 1 / self.effect**2
-        held = self.squares > _LEAST
-        squares = np.where(held, self.squares, 1.0)
-        total = np.where(held, self.total, 0.0)
+        nonzero = self.squares > _LEAST
+        squares = np.where(nonzero, self.squares, 1.0)
+        total = np.where(nonzero, self.total, 0.0)
         rest = squares - total**2 / (n + c)
         freedom = np.maximum(n, 1)
         with np.errstate(divide="ignore"):  # far below 0 there is no evidence at all
             side = np.log(stdtr(freedom, total * np.sqrt(freedom / (rest * (n + c)))))
-        found = math.log(2) + side + (np.log(c / (n + c)) + n * np.log(squares / rest)) / 2
-        return np.where(held, found, 0.0)
+        evidence = math.log(2) + side + (np.log(c / (n + c)) + n * np.log(squares / rest)) / 2
+        return np.where(nonzero, evidence, 0.0)
 
     def to_json(self) -> dict[str, object]:
         """Plain numbers and lists."""
@@ -150,8 +150,8 @@ class Risen:
 
     def recent(self, looks: int) -> float:
         """Log evidence from the last `looks` looks only: the mean of as many e-values, one for each start."""
-        found = of_any_size(self.starts)[-looks:]
-        return float(np.logaddexp.reduce(found)) - math.log(looks) - self.allowed if len(found) else 0.0
+        evidence = of_any_size(self.starts)[-looks:]
+        return float(np.logaddexp.reduce(evidence)) - math.log(looks) - self.allowed if len(evidence) else 0.0
 
     def since(self) -> int | None:
         """The look, counted from 0, whose start has the most evidence; None before any."""

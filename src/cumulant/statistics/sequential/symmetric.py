@@ -124,7 +124,7 @@ class PairedBlocks:
         Raises:
             ValueError: a difference is not finite, or a block has no pairs (leave it out).
         """
-        x, n = (np.asarray(one, dtype=np.float64) for one in (difference, pairs))
+        x, n = (np.asarray(argument, dtype=np.float64) for argument in (difference, pairs))
         if not ((n > 0).all() and np.isfinite(n).all()):
             raise ValueError("a block has one or more pairs; leave empty blocks out")
         usual = self.pairs / max(self.worse.blocks, 1)

@@ -115,7 +115,7 @@ class StepPower:
                 return True
         return False
 
-    def _acted_on(self, traffic: sequential.Traffic, looks: int, ratio: float) -> bool:
+    def _acted_on(self, traffic: sequential.ArmTraffic, looks: int, ratio: float) -> bool:
         """Whether a harm of that size is acted on when it is proven: surely beyond the margin, or twice the rate."""
         n, m = traffic.champion * looks, traffic.candidate * looks
         counts = [(n, self.bad * n, m, self.bad * ratio * m)]
@@ -132,16 +132,16 @@ class StepPower:
             time *= _LONGER
         yield within
 
-    def _traffic(self, within: float) -> tuple[sequential.Traffic, int]:
+    def _traffic(self, within: float) -> tuple[sequential.ArmTraffic, int]:
         """Looks of equal length that fill the time, no shorter than the policy's blocks of evidence."""
         seconds = max(self._block, within / _LOOKS)
         share_of = self.step.weight / 100
-        traffic = sequential.Traffic(
+        traffic = sequential.ArmTraffic(
             champion=self.rate * (1 - share_of) * seconds, candidate=self.rate * share_of * seconds, seconds=seconds
         )
         return traffic, max(1, int(within / seconds))
 
-    def _simulated(self, within: float) -> tuple[sequential.Traffic, int]:
+    def _simulated(self, within: float) -> tuple[sequential.ArmTraffic, int]:
         """The same with no more bad events than prove about as much: their number costs time."""
         traffic, looks = self._traffic(within)
         most = _RESOLVED / looks if traffic.seconds > self._block else _EVENTS
@@ -149,7 +149,7 @@ class StepPower:
         if part >= 1:
             return traffic, looks
         arms = {"champion": traffic.champion * part, "candidate": traffic.candidate * part}
-        return sequential.Traffic(**arms, seconds=traffic.seconds), looks
+        return sequential.ArmTraffic(**arms, seconds=traffic.seconds), looks
 
     @property
     def _margin(self) -> float:
