@@ -28,7 +28,9 @@ def tell(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState,
     for key, alert in urgent:
         if alert.status != "firing":
             continue
-        after, what = _due(alert, passed, policy, silent=is_silent(state, alert, at), left=spent < policy.budget.number)
+        after, what = _due(
+            alert, passed, policy, silent=is_silent(state, alert, at), in_budget=spent < policy.budget.number
+        )
         alerts[key] = after
         if what is not None:
             spent += 1
