@@ -242,8 +242,8 @@ def test_a_reader_that_goes_away_is_no_error(words: str, project: Path) -> None:
 def test_with_json_nothing_but_the_document_reaches_standard_output() -> None:
     code = """
 import os, sys
-from cumulant.cli.output import Output
-with Output(json=True) as output:
+from cumulant.cli.output import CommandOutput
+with CommandOutput(json=True) as output:
     print("a user's function talks")
     os.write(1, b"an engine in C talks\\n")
     output.document({"answer": 1})

@@ -402,7 +402,7 @@ def test_doctor_names_state_that_other_users_can_read(project: Path, cumulant: A
     (project / "cumulant.yaml").write_text(text + f"\nenvironments: {{local: {{journal: 'sqlite://{shared}'}}}}\n")
     found = check()
     assert (found["state"], found["fix"]) == ("warn", f"chmod o-rwx {shared}")
-    assert "0644" in found["found"]
+    assert "0644" in found["detail"]
 
 
 def test_a_plan_says_which_rows_are_the_test() -> None:

@@ -211,8 +211,10 @@ def test_a_disk_that_stays_full_takes_nothing_that_was_written(tmp_path, opened,
         def __getattr__(self, name):
             return getattr(self.file, name)
 
-    real = ExchangeWriter._next
-    monkeypatch.setattr(ExchangeWriter, "_next", lambda self: (real(self), setattr(self, "_file", Filled(self._file))))
+    real = ExchangeWriter._start_file
+    monkeypatch.setattr(
+        ExchangeWriter, "_start_file", lambda self: (real(self), setattr(self, "_file", Filled(self._file)))
+    )
     writer._file = Filled(writer._file)
     for _ in range(50):
         with pytest.raises(OSError, match="No space"):

@@ -20,9 +20,9 @@ def test_the_gateway_of_a_copy_leaves_the_socket_of_the_original_alone(tmp_path)
     door = Door(url="http://127.0.0.1:1", admin="http://127.0.0.1:2", pid=1)
     original.write_gateway(RunningGateway(door, str(private / "admin")))
     copy = Folder(shutil.copytree(original.path, tmp_path / "copy"))
-    with copy.running():
+    with copy.lock_gateway():
         assert copy.gateway() is None
     assert private.is_dir()
-    with original.running():
+    with original.lock_gateway():
         pass
     assert not private.exists(), "what a killed gateway of this folder left goes"

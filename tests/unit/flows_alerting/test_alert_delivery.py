@@ -42,7 +42,7 @@ def test_an_address_that_is_refused_is_told_where_the_others_took_it(tmp_path):
             deliver(late, clock=ManualClock(START))
             (fact,) = [event.data for event in late.journal().events() if event.kind == "notify.delivered"]
     assert len(box.mails) == 1
-    assert fact["said"] == "refused for eve@b.de"
+    assert fact["note"] == "refused for eve@b.de"
 
 
 def test_without_receivers_the_events_tell_all(tmp_path):
