@@ -88,7 +88,7 @@ def measure(folder: Path) -> dict[str, float]:
     mlp_trainer._MOST_ROUNDS = 2  # noqa: SLF001 - a fit of a bench that is not looked at
     found, expected = dict[str, float](), memory_need.total_need
 
-    def total_need(need: int, resident: int) -> int:
+    def total_need(need: memory_need.TrainingNeed, resident: int) -> int:
         total = expected(need, resident)
         found.update(held=resident / 2**20, expected=(total - resident) / 2**20)
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew

@@ -10,7 +10,8 @@ import msgspec
 from cumulant.core.plan import DType
 from cumulant.training.spec import SEARCHED, TrainingSpec
 
-#: bytes that a process holds once it has loaded the libraries of a training and of its registration, without any rows
+#: bytes that a process holds after a search, beside any rows: libraries of a training and of its registration, and what
+#: its allocators have not given back
 LIBRARIES = 480 << 20
 #: and while it reads and searches, before the registry's are loaded
 SEARCH_LIBRARIES = 270 << 20
@@ -28,8 +29,6 @@ _HASHED = 64
 _FOLD, _LEARNED, _JUDGED = 100_000, 0.75, 0.25
 #: of a row in a sample, beside its values of 4 bytes each
 _SAMPLE, _ENCODED = 32, 4
-#: the part of the rows that is learned from, where the test is not part of it
-_TRAINED = 0.8
 #: of one bin of a histogram
 _BIN = 16
 #: sets of parameters that are no draws: their trees are small, and so are those drawn for fewer rows than these
@@ -71,7 +70,8 @@ class TrainingRows(msgspec.Struct, frozen=True, kw_only=True):
     """What a training reads.
 
     features: the types of its features. columns: how many further columns of the source it needs. timed: whether rows
-    have times. share: the part of the training rows that a quick look learns from.
+    have times. share: the part of the training rows that a quick look learns from. tested: the part of the rows that is
+    the test; 0 where that is not known before.
     """
 
     rows: int
@@ -79,6 +79,7 @@ class TrainingRows(msgspec.Struct, frozen=True, kw_only=True):
     columns: int
     timed: bool
     share: float = 1.0
+    tested: float = 0.0
 
     @property
     def texts(self) -> int:
@@ -89,20 +90,30 @@ class TrainingRows(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.features) - self.texts
 
 
-def training_need(rows: TrainingRows, spec: TrainingSpec, *, threads: int) -> int:
-    """Bytes of the largest step of a training with so many `threads`: of reading its rows, or of the fits of one of its
-    trainers, where the rows are encoded and the folds are made.
+class TrainingNeed(NamedTuple):
+    """Bytes of the largest step of a training until a model is found, and of the largest `later` one."""
+
+    search: int
+    later: int
+
+
+def training_need(rows: TrainingRows, spec: TrainingSpec, *, threads: int) -> TrainingNeed:
+    """What a training with so many `threads` takes. Until a model is found, that is of reading its rows, or of the fits
+    of one of its trainers, where the rows are encoded and the folds are made. Later steps read the rows again, to judge
+    the model and to package it, or to fit it on all.
 
     What a number of classes, few different numbers or a trainer of the user's own change is not known before.
     """
-    learned = round(rows.rows * rows.share * (1.0 if spec.final_fit == "all" else _TRAINED))
+    every = spec.final_fit == "all"
+    learned = round(rows.rows * rows.share * (1.0 if every else 1.0 - rows.tested))
     fits = max(_fits(name, learned, rows, spec, threads) for name in ("naive", *spec.trainers))
-    return round(_MARGIN * max(_read(rows), _held(learned, rows, spec) + fits))
+    search = round(_MARGIN * max(_read(rows), _held(learned, rows, spec) + fits))
+    return TrainingNeed(search, search if every else _read(rows))
 
 
-def total_need(need: int, resident: int) -> int:
+def total_need(need: TrainingNeed, resident: int) -> int:
     """Bytes that the process takes in all at most, which holds `resident` bytes before it reads the rows."""
-    return max(LIBRARIES, max(resident, SEARCH_LIBRARIES) + need)
+    return max(max(resident, SEARCH_LIBRARIES) + need.search, max(resident, LIBRARIES) + need.later)
 
 
 def _read(rows: TrainingRows) -> int:

@@ -103,7 +103,7 @@ def split(
     assert rows.at is not None
     gap = label_delay(rows)
     declared = _cutoff(rows.at, spec.test)
-    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap, _as_share(spec.test))
+    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap, declared_share(spec.test))
     test = rows.at >= cutoff
     train = known_before(rows, cutoff, gap)
     left_out = int((~test & ~train).sum()) + unripe
@@ -321,7 +321,7 @@ def _class_counts(target: NDArray[np.float64], classes: int) -> list[int]:
 
 def _cutoff(at: NDArray[np.int64], test: str | float) -> int:
     """The time of the first test row."""
-    if (share := _as_share(test)) is not None:
+    if (share := declared_share(test)) is not None:
         return int(np.sort(at)[min(len(at) - 1, int((1 - share) * len(at)))])
     # the last day belongs to the test whole: a duration counts back from just after the last row
     return int(at.max()) + 1 - units.micros(units.duration(str(test)))
@@ -340,7 +340,12 @@ def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int, s
     return max(middle, declared if share is None else min(declared, wide))
 
 
-def _as_share(test: str | float) -> float | None:
+def declared_share(test: str | float) -> float | None:
+    """The share of the rows that `test` declares; None where it is a duration.
+
+    Raises:
+        UsageError: 0 or 100%.
+    """
     if isinstance(test, str) and not test.endswith("%"):
         try:
             float(test)
@@ -353,7 +358,7 @@ def _as_share(test: str | float) -> float | None:
 
 
 def _share(test: str | float) -> float:
-    share = _as_share(test)
+    share = declared_share(test)
     if share is None:
         raise UsageError(
             f"evaluation.test is {test}, but rows have no time",
@@ -363,7 +368,7 @@ def _share(test: str | float) -> float:
 
 
 def _told(test: str | float) -> str:
-    share = _as_share(test)
+    share = declared_share(test)
     return str(test) if share is None else f"{share:.0%} of rows"
 
 

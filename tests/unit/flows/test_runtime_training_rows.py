@@ -26,7 +26,7 @@ from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.training import row_hash
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.memory_need import TrainingRows
+from cumulant.training.memory_need import TrainingNeed, TrainingRows
 from cumulant.training.row_hash import row_hashes
 from cumulant.training.trainers import linear_trainer
 from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample
@@ -250,9 +250,9 @@ def test_a_quick_look_needs_the_memory_of_the_rows_that_it_learns_from(
 ) -> None:
     shares = list[float]()
 
-    def training_need(rows: TrainingRows, *_: object, **__: object) -> int:
+    def training_need(rows: TrainingRows, *_: object, **__: object) -> TrainingNeed:
         shares.append(rows.share)
-        return 0
+        return TrainingNeed(0, 0)
 
     monkeypatch.setattr(training_memory, "training_need", training_need)
     made = load(project(tmp_path / "quick"))

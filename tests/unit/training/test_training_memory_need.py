@@ -11,7 +11,7 @@ import pytest
 
 from cumulant.core.servable import Input
 from cumulant.training import memory_need
-from cumulant.training.memory_need import TrainingRows, total_need, training_need
+from cumulant.training.memory_need import TrainingNeed, TrainingRows, total_need, training_need
 from cumulant.training.payloads import perceptron
 from cumulant.training.payloads.encoding import Matrix
 from cumulant.training.payloads.payload import Floats
@@ -30,12 +30,12 @@ BUILT_IN = ["naive", "linear", "lightgbm", "mlp", "xgboost", "catboost", "sklear
 
 def read(rows: int, *, timed: bool = True, share: float = 1.0, numbers: int = NUMBERS) -> TrainingRows:
     kinds = ["float"] * numbers + ["str"] * TEXTS
-    return TrainingRows(rows=rows, features=kinds, columns=3, timed=timed, share=share)  # type: ignore[arg-type]
+    return TrainingRows(rows=rows, features=kinds, columns=3, timed=timed, share=share, tested=0.2)  # type: ignore[arg-type]
 
 
 def need(rows: int, *trainers: str, threads: int = 2, **changes: object) -> int:
     spec = msgspec.structs.replace(SPEC, trainers=list(trainers) or SPEC.trainers, **changes)
-    return training_need(read(rows), spec, threads=threads)
+    return training_need(read(rows), spec, threads=threads).search
 
 
 def sample(rows: int) -> tuple[Problem, TrainingSample]:
@@ -73,7 +73,7 @@ def test_a_fit_takes_what_was_expected(monkeypatch: pytest.MonkeyPatch, tmp_path
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_more_rows_and_more_columns_need_more(name: str) -> None:
     assert need(10_000, name) < need(200_000, name) < need(2_000_000, name)
-    few, many = (training_need(read(200_000, numbers=one), SPEC, threads=2) for one in (12, 40))
+    few, many = (training_need(read(200_000, numbers=one), SPEC, threads=2).search for one in (12, 40))
     assert few < many
 
 
@@ -115,20 +115,42 @@ def test_a_second_fit_on_all_rows_needs_the_memory_of_all_rows() -> None:
 
 
 def test_a_part_of_the_rows_needs_less() -> None:
-    whole, part = (training_need(read(1_000_000, share=one), SPEC, threads=2) for one in (1.0, 0.1))
+    whole, part = (training_need(read(1_000_000, share=one), SPEC, threads=2).search for one in (1.0, 0.1))
     assert part < whole
 
 
 def test_rows_without_times_are_copied_to_their_side_of_the_split() -> None:
     naive = msgspec.structs.replace(SPEC, trainers=["naive"])
     timed, untimed = (training_need(read(1_000_000, timed=one), naive, threads=2) for one in (True, False))
-    assert timed < untimed
+    assert timed.search < untimed.search
+    assert timed.later < untimed.later
+
+
+def test_rows_of_a_short_test_are_learned_from() -> None:
+    spec = msgspec.structs.replace(SPEC, trainers=["catboost"])
+    need_of = {
+        tested: training_need(msgspec.structs.replace(read(1_000_000), tested=tested), spec, threads=2).search
+        for tested in (0.2, 0.05, 0.0)
+    }
+    assert need_of[0.2] < need_of[0.05] < need_of[0.0]
+
+
+def test_rows_are_read_again_when_the_libraries_of_the_registration_are_loaded() -> None:
+    plain, every = (
+        training_need(read(1_000_000), msgspec.structs.replace(SPEC, final_fit=one), threads=2)
+        for one in ("train", "all")
+    )
+    assert plain.later < plain.search
+    assert every.later == every.search  # fitted once more
+    assert total_need(plain, 0) == memory_need.LIBRARIES + plain.later
 
 
 def test_the_libraries_count_until_rows_need_more() -> None:
-    assert total_need(0, 50 * MIB) == memory_need.LIBRARIES
-    assert total_need(3000 * MIB, 50 * MIB) == memory_need.SEARCH_LIBRARIES + 3000 * MIB
-    assert total_need(3000 * MIB, 900 * MIB) == 3900 * MIB
+    assert total_need(TrainingNeed(0, 0), 50 * MIB) == memory_need.LIBRARIES
+    large = TrainingNeed(3000 * MIB, 2000 * MIB)
+    assert total_need(large, 50 * MIB) == memory_need.SEARCH_LIBRARIES + 3000 * MIB
+    assert total_need(large, 900 * MIB) == 3900 * MIB
+    assert total_need(TrainingNeed(1000 * MIB, 900 * MIB), 0) == memory_need.LIBRARIES + 900 * MIB
 
 
 def test_perceptrons_answer_blocks_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from cumulant.core.system.memory import machine_memory, memory_limit, release_fr
 from cumulant.core.units import count, show_count
 from cumulant.flows.training.chosen_rows import eligible_count
 from cumulant.flows.training.training_rows import columns_read
-from cumulant.training.memory_need import TrainingRows, total_need, training_need
+from cumulant.training.memory_need import TrainingNeed, TrainingRows, total_need, training_need
 from cumulant.training.spec import LEAST_ROWS, threads_of
 
 if TYPE_CHECKING:
@@ -39,24 +39,29 @@ def refuse_too_many_rows(
     """Raises UsageError where a training takes more than `resources.memory`, or without it more than the machine has.
     `share`: of the training rows, the part that is learned from.
     """
+    from cumulant.training.splits import declared_share  # loads Polars
+
     declared = project.spec.resources.memory
     memory = machine_memory() if declared is None else memory_limit(declared)
     release_free_memory()
     resident = resident_memory()
     kinds = [one.dtype for one in task.plan.features if one.name in task.plan.names]
 
-    def need_of(rows: int) -> int:
+    tested = declared_share(project.spec.evaluation.test) or 0.0
+
+    def need_of(rows: int) -> TrainingNeed:
         read = TrainingRows(
             rows=rows,
             features=kinds,
             columns=len(columns_read(task, snapshot, spec, project.spec.evaluation)),
             timed=task.predict_at is not None,
             share=share,
+            tested=tested,
         )
         return training_need(read, spec, threads=threads_of(spec))
 
-    def fits(need: int) -> bool:
-        return need <= _LEAST or total_need(need, resident) <= memory
+    def fits(need: TrainingNeed) -> bool:
+        return max(need) <= _LEAST or total_need(need, resident) <= memory
 
     bound = math.inf if spec.rows is None else count(spec.rows)
     if fits(need_of(int(min(snapshot.rows_passed, bound)))):
@@ -68,8 +73,8 @@ def refuse_too_many_rows(
     total = total_need(need, resident)
     most = "the machine has" if declared is None else f"resources.memory allows ({declared})"
     raise UsageError(
-        f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {_shown(need)}, beside the "
-        f"{_shown(total - need)} of the program itself: more than {most}",
+        f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {_shown(need.search)}, beside "
+        f"the {_shown(total - need.search)} of the program itself: more than {most}",
         subject="resources.memory",
         hint=f"set resources.memory to {_shown(total).replace(' ', '')} or more (this machine has "
         f"{_shown(machine_memory())}), {_fewer(rows, lambda fewer: fits(need_of(fewer)), snapshot)}, or take fewer "

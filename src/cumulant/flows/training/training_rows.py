@@ -164,7 +164,8 @@ def _labelled(
     from cumulant.training.thinning import thinned
 
     raw, computed = frames
-    if (late_enough := since(spec, snapshot)) is not None:
+    # the chosen rows are of that time already, and a filter would copy them
+    if chosen is None and (late_enough := since(spec, snapshot)) is not None:
         keep = raw.select(late_enough).to_series()
         raw, computed = raw.filter(keep), computed.filter(keep)
         if not raw.height:
