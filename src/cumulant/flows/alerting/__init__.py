@@ -1,1 +1,1 @@
-"""Alerts of a project: kept in the journal, delivered to receivers, answered by people."""
+"""Alerts of a project: stored in the journal, delivered to receivers, acknowledged and silenced."""

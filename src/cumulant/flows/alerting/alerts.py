@@ -1,4 +1,4 @@
-"""What is done with alerts: findings come in, people answer, receivers are tried."""
+"""The commands on alerts: observe findings, deliver, acknowledge, silence, and try receivers."""
 
 from __future__ import annotations
 

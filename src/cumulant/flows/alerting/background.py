@@ -1,4 +1,4 @@
-"""Delivery beside a long-lived process, in a thread of its own: whoever serves or decides is never held up by it."""
+"""Delivery of alerts in a background thread of a long-lived process."""
 
 from __future__ import annotations
 

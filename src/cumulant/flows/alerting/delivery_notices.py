@@ -1,4 +1,4 @@
-"""What a receiver is told of its own messages: that some were left out, or that it refused one."""
+"""Notices to a receiver about its own messages: left out, or refused."""
 
 from __future__ import annotations
 

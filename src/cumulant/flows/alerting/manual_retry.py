@@ -1,4 +1,4 @@
-"""What people do with messages that did not arrive: try them again now, or give them up."""
+"""Manual retry and drop of messages that did not arrive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Receivers that the project file names no more: what waited for them goes to their successors, or goes."""
+"""Clean-up of receivers that the project file no longer names: their messages move to successors, or expire."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each receiver stands: who delivers to it, whether it answers, and when it is tried again."""
+"""The state of each receiver: its holder, its failures, and its next try."""
 
 from __future__ import annotations
 

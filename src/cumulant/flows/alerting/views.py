@@ -1,4 +1,4 @@
-"""Alerts and receivers as people and programs read them."""
+"""Alerts and receivers as the command line and programs read them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which columns of the sources a project uses, and what for: the loss of any other is told and stops nothing."""
+"""The columns of the sources that a project uses, and what for: the loss of any other stops nothing."""
 
 from __future__ import annotations
 

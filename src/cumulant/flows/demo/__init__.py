@@ -1,1 +1,1 @@
-"""What the demo shows after the first model serves: candidates that are released, and what becomes of them."""
+"""The demo after the first model serves: released candidates, monitoring, retraining and review."""

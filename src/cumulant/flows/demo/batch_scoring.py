@@ -1,4 +1,4 @@
-"""What no caller of the demo brings: months that are scored as a batch, and labels that come after the callers."""
+"""Batch scoring in the demo: months without callers, and the labels that follow."""
 
 from __future__ import annotations
 

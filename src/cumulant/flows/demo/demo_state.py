@@ -1,4 +1,4 @@
-"""What the demo's year came to, kept so that the demo run again finds it."""
+"""The stored result of the demo's year, which a second run reuses."""
 
 from __future__ import annotations
 

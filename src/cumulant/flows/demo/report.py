@@ -1,4 +1,4 @@
-"""What is told of the demo's releases."""
+"""The records of the demo's releases, monitoring and review."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's reviewers: flights that nobody told the end of come into the queue, and are looked up."""
+"""The demo's reviewers: flights with unknown outcome are queued and looked up."""
 
 from __future__ import annotations
 

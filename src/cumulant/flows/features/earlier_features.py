@@ -1,4 +1,4 @@
-"""The feature table of an earlier state of the data, and what is computed where its rows are still there."""
+"""Reuse of an earlier feature table: only the rows that new data changes are computed."""
 
 from __future__ import annotations
 

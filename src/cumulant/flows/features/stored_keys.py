@@ -1,4 +1,4 @@
-"""The stored state of one key of a model: looked at and repaired."""
+"""The stored state of one key of a model: shown and repaired."""
 
 from __future__ import annotations
 

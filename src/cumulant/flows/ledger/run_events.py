@@ -1,4 +1,4 @@
-"""What the runtime reports: runs and the steps in them. Rooms report their own facts."""
+"""The events of runs and their steps, and the verification of the event chain."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Watching a served model: what it was made for, the days of its log, and what is seen there."""
+"""Monitoring of a served model: its reference, the days of its prediction log, drift, loss and retraining."""

@@ -1,4 +1,4 @@
-"""What a model makes of each column of its requests, from the importance of the features that read it."""
+"""Weights of the request columns, from the importance of the features that read them."""
 
 from __future__ import annotations
 

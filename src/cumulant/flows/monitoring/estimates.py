@@ -1,4 +1,4 @@
-"""What a served model is likely to lose, told before labels come: of each kind of model by another estimate."""
+"""Estimates of a served model's loss before labels come, by kind of model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One look at a served model: does it lose more than it should, has the world moved, and should it be trained again?"""
+"""One evaluation of a served model: harm, changed outcomes, and the retraining decision."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def evaluate_served(
     progress: Progress = silent,
     clock: Clock | None = None,
 ) -> EvaluationResult:
-    """Take in labels, judge the windows whose labels are due by `at` (now), and ask the rule of retraining.
+    """Ingest labels, evaluate the windows whose labels are due by `at` (now), and apply the retraining policy.
 
-    What the rule wants is noted with all that was counted, in one transaction; `retraining.go_on` does it. `drifted` is
-    what the newest look at the rows found; `tell` makes alerts of what this one does, in the same transaction. Where
+    The decision is stored with all that was counted, in one transaction; `retraining.continue_retraining` carries it
+    out. `drifted` is the newest drift result; `tell` makes alerts of this evaluation, in the same transaction. Where
     nothing is new nothing is written.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the champion's log is compared with: the rows that it was trained and tested on, as a log would show them."""
+"""The reference of the champion's log: its training and test rows, as a log would hold them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model that was fitted a short while ago would have said: the bar that harm is held to."""
+"""Scores of a recent refit of the served model, with which its loss is compared."""
 
 from __future__ import annotations
 

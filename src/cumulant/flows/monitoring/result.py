@@ -1,4 +1,4 @@
-"""What a look found of a served version."""
+"""The result of an evaluation of a served version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the rule of retraining says of a look, and what the look leaves behind: one transaction, or nothing."""
+"""The retraining decision of an evaluation, and the transaction that stores both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The round of monitoring: look at the rows and at the losses, tell of what is found, and note what the rule wants."""
+"""One monitoring run: drift and losses are evaluated, alerts raised, and the retraining decision stored."""
 
 from __future__ import annotations
 

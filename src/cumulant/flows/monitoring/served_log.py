@@ -1,4 +1,4 @@
-"""What was served and what became of it, as monitoring reads it."""
+"""The served model's predictions and outcomes, as monitoring reads them."""
 
 from __future__ import annotations
 

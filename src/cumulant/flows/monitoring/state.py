@@ -1,4 +1,4 @@
-"""What the watch over a served model remembers between two looks."""
+"""The stored state of monitoring: evaluated windows, the watch, and the retraining request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a training that the rule asked for becomes an alert: at every look again, so that none is lost or stays."""
+"""Alerts of a requested training: raised at every evaluation again, so that none is lost or stays."""
 
 from __future__ import annotations
 

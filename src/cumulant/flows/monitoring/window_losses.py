@@ -1,4 +1,4 @@
-"""What the labels of one window say: its loss, and whether that is harm."""
+"""The loss of one window by its labels, and whether it is harm."""
 
 from __future__ import annotations
 

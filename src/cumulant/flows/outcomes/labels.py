@@ -1,4 +1,4 @@
-"""Labels: taken in from files and from what servers were told, joined with the prediction log, and shown."""
+"""The flows of labels: ingested from files and servers, joined with the prediction log, and shown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `train` and `release start` would refuse, found before anything is trained."""
+"""The checks of `plan`: what `train` and `release start` would refuse, before anything is trained."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training made, all in one hand, and what is kept of it."""
+"""The candidate model of a training, and its record."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person reads of a training in the registry: the run's name, and short descriptions in Markdown."""
+"""Texts of a training in the registry: the run's name, and short descriptions in Markdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a training made the champion again: the same files, answered and checked for in the same way."""
+"""Whether two model versions are the same: equal files, answers and checks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The names of figures in the registry: in groups, as MLflow shows them, and plain, as everybody here reads them."""
+"""Metric names in the registry: in groups, as MLflow shows them, and plain."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The pieces of the report: its typed content, and its renderings as a page, as Markdown and as JSON."""
+"""The report: its typed content, and its renderings as a page, as Markdown and as JSON."""

@@ -1,4 +1,4 @@
-"""From what the journal and the stores hold to the content of a report."""
+"""The content of a report, collected from the journal and the stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees at the end of `train`, `evaluate` and `demo`."""
+"""The terminal summary at the end of `train`, `evaluate` and `demo`."""
 
 from __future__ import annotations
 

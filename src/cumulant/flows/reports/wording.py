@@ -1,4 +1,4 @@
-"""Figures and names as the report's reader wants to see them, the same in every rendering."""
+"""Texts of figures and names in reports, the same in every rendering."""
 
 from __future__ import annotations
 

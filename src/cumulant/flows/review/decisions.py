@@ -1,4 +1,4 @@
-"""Decisions of a reviewer out of a file: one case a row."""
+"""Decisions of a reviewer from a file: one case per row."""
 
 from __future__ import annotations
 

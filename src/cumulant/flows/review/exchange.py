@@ -1,4 +1,4 @@
-"""Cases on their way to another tool and back: Label Studio's JSON, or plain lines of JSON."""
+"""Export of cases and import of answers: Label Studio's JSON, or lines of JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was scored beside answers: set aside on disk where it is much, and read for some rows at a time."""
+"""Mirrored scores: set aside on disk where they are many, and read for some rows at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Watched slices, held against what a request has, before the first draw."""
+"""The check of watched slices against the request fields, before the first draw."""
 
 from __future__ import annotations
 

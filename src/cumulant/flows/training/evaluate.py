@@ -1,4 +1,4 @@
-"""The flow `evaluate`: a registered model on the test rows of today's data, and the gate's word on it."""
+"""The flow `evaluate`: a registered model on the test rows of today's data, and the gate's verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the steps `evaluate` and `gate` and the flow `evaluate` find, as it is recorded."""
+"""The records of the steps `evaluate` and `gate` and of the flow `evaluate`."""
 
 from __future__ import annotations
 

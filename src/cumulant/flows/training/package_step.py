@@ -1,4 +1,4 @@
-"""The step `package`: a servable folder that is proved to answer as the trained model does."""
+"""The step `package`: a servable folder whose answers equal those of the trained model."""
 
 from __future__ import annotations
 

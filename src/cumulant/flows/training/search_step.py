@@ -1,4 +1,4 @@
-"""The step `search`: a model is found and fitted on the training rows, and stored under its content's name."""
+"""The step `search`: a model is searched, fitted on the training rows and stored by its content's name."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""The flow `backtest`: the project's labelled history replayed under rules of retraining and kinds of history."""
+"""The flow `backtest`: retraining policies and kinds of history replayed over the project's labelled rows."""

@@ -1,4 +1,4 @@
-"""The flow itself: what the project has learned from and would have learned, rule by rule."""
+"""The flow `backtest`: trainings and losses of each retraining policy over the labelled history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training may learn from: all rows alike, the newest, or all with newer ones weighing more."""
+"""Kinds of training history: all rows alike, the newest, or all with newer ones weighing more."""
 
 from __future__ import annotations
 

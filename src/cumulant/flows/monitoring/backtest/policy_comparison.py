@@ -1,4 +1,4 @@
-"""Which rule, and which history, did better than another; and whether that is more than chance."""
+"""Comparison of retraining policies and histories by loss, with intervals, and the conclusion in sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is trained again and again in a replay, and whether a window has drifted; each is worked out once."""
+"""Fits and drift checks of a replay, each computed once."""
 
 from __future__ import annotations
 

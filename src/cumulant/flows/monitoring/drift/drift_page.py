@@ -1,4 +1,4 @@
-"""A look as one page: what moved, how it was distributed then and now, and every column over the windows."""
+"""The drift report as one page: findings, distributions then and now, and every column over the windows."""
 
 from __future__ import annotations
 

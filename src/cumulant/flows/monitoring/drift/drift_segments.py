@@ -1,4 +1,4 @@
-"""Which segments carry a change, and whether all features together tell the newest rows from the reference."""
+"""Segments that carry a change, and the joint comparison of all features with the reference."""
 
 from __future__ import annotations
 

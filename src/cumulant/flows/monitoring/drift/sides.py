@@ -1,4 +1,4 @@
-"""The two sides of a comparison: the rows, the reference, and the columns that both should have."""
+"""The two sides of a comparison: the rows, the reference, and their shared columns."""
 
 from __future__ import annotations
 

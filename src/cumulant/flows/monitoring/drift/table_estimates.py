@@ -1,4 +1,4 @@
-"""What the probabilities of several classes in a table say of accuracy and losses before labels come."""
+"""Estimates of accuracy and losses from the class probabilities of a table, before labels come."""
 
 from __future__ import annotations
 

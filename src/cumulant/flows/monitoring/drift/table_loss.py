@@ -1,4 +1,4 @@
-"""What the rows of a table lose once labels are beside their answers, and whether that is more than before."""
+"""Losses of a table's labelled rows by window, and whether they exceed the reference's."""
 
 from __future__ import annotations
 

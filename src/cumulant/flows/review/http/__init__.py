@@ -1,1 +1,1 @@
-"""The review queue over HTTP: the same verbs as on the command line, for each caller by name."""
+"""The review queue over HTTP: the commands of the command line, for each caller by name."""

@@ -1,4 +1,4 @@
-"""What each path of the review queue answers: a verb's document, or why not."""
+"""The application of the review queue: the answer of each path, or the error."""
 
 from __future__ import annotations
 

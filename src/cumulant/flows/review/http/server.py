@@ -1,4 +1,4 @@
-"""Run the door of the review queue: claim the address, announce, answer, drain."""
+"""The server of the review queue: it claims the address, announces it, answers and drains."""
 
 from __future__ import annotations
 
