@@ -8,7 +8,7 @@ KEEP ?=
 DATA ?= ../shared/data
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check lint format types direction docs bench lock clean
+.PHONY: help demo test test-all check lint format types direction layout docs bench lock clean
 
 help: ## list the recipes
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -26,7 +26,7 @@ test: $(READY) ## the fast tests, in parallel; they need no engine
 test-all: test ## those, and the slow ones and those of real engines (tools/engines.sh installs the engines)
 	@$(BIN)/python -m pytest -n auto --dist loadfile -m "slow or live" $(ARGS)
 
-check: lint types direction docs ## lint, format, types, import direction, documents
+check: lint types direction layout docs ## lint, format, types, import direction, names and folders, documents
 
 lint: $(READY)
 	@$(BIN)/ruff check .
@@ -41,6 +41,10 @@ types: $(READY)
 
 direction: $(READY)
 	@$(BIN)/lint-imports --no-cache
+
+layout: $(READY)
+	@$(BIN)/python tools/check_layout.py
+	@$(BIN)/python tools/check_commits.py
 
 docs: $(READY)
 	@$(BIN)/python tools/check_docs.py

@@ -17,11 +17,28 @@ LINES, MODULES = 400, 20
 #: names of results that do not say what they hold
 FORBIDDEN = frozenset({"asked", "found", "held", "kept", "left", "made", "one", "said", "told"})
 #: packages in which these names still stand; none may be added
-NOT_YET: frozenset[str] = frozenset()
+NOT_YET = frozenset({"api", "core", "features", "flows", "review", "serving", "statistics", "testing", "training"})
 #: public classes of one name in several modules, each with the reason
-SHARED_NAMES: Mapping[str, str] = {}
-#: import circles that stand, each with the reason
-CIRCLES: Mapping[frozenset[str], str] = {}
+SHARED_NAMES: Mapping[str, str] = {
+    "Answer": "of a servable, of a reviewer and of a gateway in tests: not renamed yet",
+    "Candidate": "a form of a graph and a row for review: not renamed yet",
+    "Case": "of the review queue and of conformance: not renamed yet",
+    "Head": "of the event chain and of a table's file, both in ports",
+    "Project": "the loaded project, and the notebook's object around it",
+    "Server": "of the notebook and of gRPC",
+}
+#: modules that were longer when the check began, and how long they may be
+LONG: Mapping[str, int] = {
+    "src/cumulant/flows/outcomes/labels.py": 440,
+    "src/cumulant/flows/release/start/start.py": 415,
+    "src/cumulant/serving/app.py": 415,
+    "src/cumulant/training/search/search.py": 405,
+}
+#: first modules of import circles that stand, each with the reason
+CIRCLES: Mapping[str, str] = {
+    "cumulant.flows.registry.candidate_alias": "the candidate's record and the versions that are listed with it",
+    "cumulant.training.payloads.payload": "a payload may hold payloads of every other kind",
+}
 
 
 def main() -> int:
@@ -71,8 +88,9 @@ def _assigned(node: ast.AST) -> str | None:
 def large_modules(trees: Mapping[Path, ast.Module]) -> Iterator[str]:
     for path in trees:
         lines = path.read_text("utf-8").count("\n")
-        if lines > LINES:
-            yield f"{place(path)}: {lines} lines, {LINES} are allowed"
+        allowed = LONG.get(place(path), LINES)
+        if lines > allowed:
+            yield f"{place(path)}: {lines} lines, {allowed} are allowed"
 
 
 def large_folders(paths: Iterable[Path]) -> Iterator[str]:
@@ -95,7 +113,7 @@ def import_circles() -> Iterator[str]:
     graph = grimp.build_graph("cumulant", exclude_type_checking_imports=True, cache_dir=None)
     imports = {module: graph.find_modules_directly_imported_by(module) for module in sorted(graph.modules)}
     for circle in strongly_connected(imports):
-        if frozenset(circle) not in CIRCLES:
+        if min(circle) not in CIRCLES:
             yield f"import circle: {', '.join(sorted(circle))}"
 
 

@@ -99,7 +99,7 @@ class Requests:
         return self.candidate if name == CANDIDATE else ~self.candidate
 
 
-_COLUMNS = tuple(one.name for one in fields(Requests))
+_COLUMNS = tuple(column.name for column in fields(Requests))
 
 
 @dataclass(frozen=True, eq=False)
