@@ -21,7 +21,7 @@ from scipy.stats import ks_2samp
 
 from cumulant.monitoring.backtest import BacktestHistory, ReplayTerms, backtest
 from cumulant.monitoring.performance.baselines import HarmTerms
-from cumulant.monitoring.policy import RetrainTerms
+from cumulant.monitoring.retrain_rule import RetrainTerms
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 TREES = {

@@ -64,7 +64,7 @@ def once(look, folder):
     """One look, in this process."""
     from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
     from cumulant.monitoring.drift import comparing, profiling  # noqa: F401
-    from cumulant.monitoring.monitoring_policy import DriftPolicy
+    from cumulant.monitoring.policy import DriftPolicy
 
     asked = MonitorRequest(predictions=folder / "log", reference=folder / "reference.parquet")
     began, worked = time.perf_counter(), time.process_time()

@@ -20,7 +20,7 @@ import polars as pl
 from sklearn.metrics import average_precision_score
 
 from cumulant import statistics
-from cumulant.project.monitoring_policy import review_policy
+from cumulant.project.monitoring_section import review_policy
 from cumulant.review.budget import allowance
 from cumulant.review.cases import Queue
 from cumulant.review.policy import ReviewPolicy

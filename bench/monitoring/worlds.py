@@ -60,7 +60,7 @@ def table(generator, days, start, size=200):
 def run(before, now, labels=None, **more):
     from cumulant.core.errors import DataError
     from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
-    from cumulant.monitoring.monitoring_policy import DriftPolicy
+    from cumulant.monitoring.policy import DriftPolicy
 
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
@@ -411,7 +411,7 @@ def softened(seed, n, sharpness, sure):
 
 @cache
 def class_estimators(seed, sharpness):
-    from cumulant.monitoring.performance.several import learn_estimators
+    from cumulant.monitoring.performance.multiclass import learn_estimators
 
     score, truth = softened([seed, 0], 6000, sharpness, 1.5)
     return learn_estimators(daily(score, truth.astype(float), 500), names=("a", "b", "c"), every=DAY)
@@ -421,7 +421,7 @@ def _outside(seed, name, sharpness=1.0, sure=1.5):
     """Whether the truth of a window of 500 rows lies outside of its interval; None: nothing is estimated. 25 windows
     share a reference of 6,000 rows.
     """
-    from cumulant.monitoring.performance.several import estimated_classes
+    from cumulant.monitoring.performance.multiclass import estimated_classes
 
     score, truth = softened([seed, 1], 500, sharpness, sure)
     part = daily(score, truth.astype(float), 500, first=40)

@@ -19,7 +19,7 @@ import msgspec
 from scipy.stats import beta
 
 from cumulant.core.traffic import Exchange
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.spec import AbSpec, CanarySpec, MetricSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Release
 

@@ -28,7 +28,7 @@ from scipy import stats
 
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.start.paired_evaluation import value_texts
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.decide import decide, guard, start
 from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory

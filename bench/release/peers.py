@@ -28,7 +28,7 @@ from cumulant.flows.release.simulation.schedule import LookInterval, WorldSchedu
 from cumulant.flows.release.simulation.simulate import cores, simulate
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import policy_of, read_world
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.evidence.metrics import harm_alphas, metrics
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import ReleaseStep

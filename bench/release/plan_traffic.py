@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from cumulant.flows.release.plan.measured_traffic import estimate_traffic
 from cumulant.flows.release.plan.release_plan import build_plan
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.spec import CanarySpec, ReleaseSpec, StagesSpec
 
 Floats = npt.NDArray[np.float64]

@@ -31,7 +31,7 @@ from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion, change_book, read_book
 from cumulant.flows.stack.status import ChildStatus, read_status
 from cumulant.project.project import Project
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.state import Release
 from cumulant.release.steps import ReleaseStep
 

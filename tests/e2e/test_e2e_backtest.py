@@ -12,7 +12,7 @@ from cumulant.cli.app import run
 from cumulant.core.units import moment
 from cumulant.flows.registry.lineage import record_of, reproduce
 from cumulant.flows.training.train import train
-from cumulant.monitoring.monitoring_policy import HistoryPolicy
+from cumulant.monitoring.policy import HistoryPolicy
 
 START, DAY, DAYS, SIZE = datetime(2026, 1, 1, tzinfo=UTC), timedelta(days=1), 60, 200
 BREAK = 35

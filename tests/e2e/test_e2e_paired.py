@@ -17,7 +17,7 @@ from cumulant.flows.release.start.admission import admit_candidate
 from cumulant.flows.release.start.paired_evaluation import evaluate_pair
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
-from cumulant.project.release_policy import paired_policy, release_policy
+from cumulant.project.release_section import paired_policy, release_policy
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.paired_evaluation import log_harm, log_not_worse
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec

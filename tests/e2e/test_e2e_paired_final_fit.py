@@ -12,7 +12,7 @@ from e2e_support import opened
 from cumulant.flows.release.start.admission import admit_candidate
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.paired_evaluation import log_not_worse, prior_evidence
 from cumulant.release.spec import MetricSpec, ReleaseSpec

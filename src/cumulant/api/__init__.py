@@ -6,7 +6,7 @@
     trained = project.train(quick=True)
     project.predict(frame.head(5))
 
-Every result shows itself in a notebook (`_repr_html_`) and in a console (`repr`), and gives the runtime's own typed
+Every result shows itself in a notebook (`_repr_html_`) and in a console (`repr`), and gives the flow's own typed
 result as `.value`.
 """
 

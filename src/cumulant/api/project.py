@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cumulant.api.server import Server
     from cumulant.core.events import Event
     from cumulant.flows.ledger.ledger_records import RunRecord
-    from cumulant.flows.ledger.orphans import Removed
+    from cumulant.flows.ledger.unneeded_files import Removed
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project as Loaded
 
@@ -34,7 +34,7 @@ class Project:
     """A project in one environment.
 
     Every method first brings up to date what it needs, asks for permission, and is recorded as a run, exactly as the
-    command of the same name. `.loaded` is the project as the runtime knows it.
+    command of the same name. `.loaded` is the project as flows take it.
     """
 
     def __init__(self, loaded: Loaded, *, assumptions: Sequence[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Results that show themselves: in a notebook as HTML, in a console as text, in code as the runtime's own value."""
+"""Results that show themselves: in a notebook as HTML, in a console as text, in code as the flow's own value."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shown(Generic[Value]):
-    """A result of the runtime with its texts. Attributes are those of `.value`."""
+    """A result of a flow with its texts. Attributes are those of `.value`."""
 
     def __init__(self, value: Value, *, text: Callable[[Console], None], html: Callable[[], str]) -> None:
         self.value = value

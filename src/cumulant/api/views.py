@@ -1,4 +1,4 @@
-"""How each result of the runtime shows itself."""
+"""How each result of a flow is displayed."""
 
 from __future__ import annotations
 

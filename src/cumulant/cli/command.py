@@ -6,7 +6,7 @@ A command function takes an `Invocation` first and its own parameters after it:
     def train(call: Invocation, quick: Annotated[bool, typer.Option(help="...")] = False) -> None: ...
 
 `command` adds `--json`, `--project` and `--env`, so that no command can lack them. It refuses, when the module is
-loaded, a command without an example, and one whose action the runtime does not declare.
+loaded, a command without an example, and one whose action `flows.ledger.actions` does not declare.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cumulant.cli.collection import collect_for
+from cumulant.cli.garbage_collector import collect_for
 from cumulant.cli.invocation import Invocation
 from cumulant.flows.ledger.actions import find_action
 

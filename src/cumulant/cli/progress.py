@@ -1,6 +1,6 @@
 """Live progress of a flow on standard error, driven by the flow's own progress calls.
 
-A text without a share begins a step: the runtime says a step's name before it works on it. A text with a share is a
+A text without a share begins a step: a flow reports a step's name before it works on it. A text with a share is a
 detail of the step that runs.
 """
 

@@ -1,6 +1,6 @@
 """The feature tree: expressions over a closed set of operators, as plain values.
 
-One tree compiles to Polars (`features.polars`), to the server's evaluator (`features.rows`) and later
+One tree compiles to Polars (`polars_compiler`), to the server's evaluator (`python_compiler`) and later
 to other engines; every compiler is held to the same cases (`testing.expressions`). Rules, the same everywhere:
 
 - A null operand gives null, except in `is_null`, `fill_null`, `coalesce`, `when` (a null condition counts

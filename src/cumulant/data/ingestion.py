@@ -24,7 +24,7 @@ from cumulant.data.checks.distribution import check_distributions
 from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
 from cumulant.data.checks.limits import refuse_unusable
 from cumulant.data.checks.quarantine import example_of, write_quarantine
-from cumulant.data.checks.rules import RuleCompiler, refuse_unknown_columns
+from cumulant.data.checks.row_checks import RuleCompiler, refuse_unknown_columns
 from cumulant.data.checks.severity import select_failing
 from cumulant.data.checks.verdict import evaluate_row_rules, evaluate_table_rules, find_breaches, hint_for, shorten_list
 from cumulant.data.corrections.arrivals import Arrival, find_arrivals, is_in_order

@@ -57,7 +57,7 @@ def fields_of(parts: Sequence[PartFacts], spec: SourceSpec, previous: Snapshot |
 
 
 def _never_null(spec: SourceSpec) -> set[str]:
-    from cumulant.data.checks.rules import is_row_rule
+    from cumulant.data.checks.row_checks import is_row_rule
 
     limited = {name for name, rule in spec.rules.items() if is_row_rule(rule.nulls)}
     return {*spec.keys, *limited} | ({spec.time.column} if spec.time else set())

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.progress import Progress, silent
-from cumulant.monitoring.monitoring_policy import RetrainTerms
 from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.kinds import Kind
@@ -26,7 +25,8 @@ from cumulant.monitoring.performance.refits import Fit, Scorer, recent_refits
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow
 from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
 from cumulant.monitoring.performance.watch import Harm, LossMonitor, begin, harm
-from cumulant.monitoring.policy import RetrainEvidence, RetrainState, decide
+from cumulant.monitoring.policy import RetrainTerms
+from cumulant.monitoring.retrain_rule import RetrainEvidence, RetrainState, decide
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 

@@ -1,4 +1,4 @@
-"""Port `access`: may this principal do this to that? Every verb of `runtime` asks."""
+"""Port `access`: may this principal do this to that? Every flow asks."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ class Principal(msgspec.Struct, frozen=True):
 
 class Access(Protocol):
     def check(self, principal: Principal, action: str, subject: str) -> None:
-        """Return, or raise RefusedError with what is missing. Actions are declared in `runtime.actions`."""
+        """Return, or raise RefusedError with what is missing. Actions are declared in `flows.ledger.actions`."""
         ...

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.units import duration
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.monitoring_policy import MonitoringPolicy
+    from cumulant.monitoring.policy import MonitoringPolicy
     from cumulant.project.file.spec import ProjectSpec
     from cumulant.release.policy import ReleasePolicy
 
@@ -23,14 +23,14 @@ class Policies:
     @cached_property
     def release(self) -> ReleasePolicy:
         """How a candidate takes over from the champion."""
-        from cumulant.project.release_policy import release_policy
+        from cumulant.project.release_section import release_policy
 
         return release_policy(self._spec.release)
 
     @cached_property
     def monitoring(self) -> MonitoringPolicy:
         """How the served model is watched."""
-        from cumulant.project.monitoring_policy import monitoring_policy
+        from cumulant.project.monitoring_section import monitoring_policy
 
         return monitoring_policy(self._spec.monitoring)
 

@@ -16,7 +16,7 @@ from cumulant.core.traffic import Arm
 from cumulant.flows.release import store
 from cumulant.flows.review.service import list_cases
 from cumulant.project.file.loading import load as project_load
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.decide import ended, start
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Board, Release

@@ -17,7 +17,8 @@ from test_report_page import HOSTILE, Page, report
 
 from cumulant.api.shown import ResultPage
 from cumulant.api.views import training as training_view
-from cumulant.flows.reports import charts, page, plots
+from cumulant.flows.reports import charts, page
+from cumulant.flows.reports import registry_plots as plots
 from cumulant.flows.reports.content import CurveReport, Interval, Point, TrialReport
 from cumulant.flows.reports.rendering import environment, render
 from cumulant.flows.reports.svg import printable

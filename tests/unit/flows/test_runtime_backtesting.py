@@ -16,7 +16,7 @@ from cumulant.flows.monitoring.backtest.histories import Learned, learned, read,
 from cumulant.flows.monitoring.backtest.labelled_windows import cut_windows
 from cumulant.flows.monitoring.backtest.policy_comparison import beats, best_of, difference, write_conclusion
 from cumulant.flows.monitoring.backtest.replayed_training import Drifts, Fits, Learner
-from cumulant.monitoring.monitoring_policy import DriftPolicy, HistoryPolicy
+from cumulant.monitoring.policy import DriftPolicy, HistoryPolicy
 from cumulant.training.dataset import training_set
 from cumulant.training.search.fixed_fit import fit_once
 from cumulant.training.spec import TrainingSpec

@@ -25,7 +25,7 @@ from cumulant.flows.release import store
 from cumulant.flows.serving.predictions import log_folder
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
 

@@ -9,7 +9,7 @@ from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.release.start.paired_evaluation import evaluate_pair
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
-from cumulant.project.release_policy import paired_policy
+from cumulant.project.release_section import paired_policy
 from cumulant.release.spec import PairedSpec
 
 

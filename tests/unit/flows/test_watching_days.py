@@ -19,7 +19,7 @@ from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.monitoring import tables
 from cumulant.monitoring.drift.blocks import by_time
-from cumulant.monitoring.monitoring_policy import DriftPolicy
+from cumulant.monitoring.policy import DriftPolicy
 from cumulant.monitoring.tables import open_table
 from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.serving.prediction_log.storage.part_writer import LogPart

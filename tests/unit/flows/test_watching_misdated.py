@@ -10,7 +10,7 @@ from test_watching_days import reference, write
 from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.flows.monitoring.monitor import MonitorRequest, monitor, notes
 from cumulant.monitoring.drift.words import sentence
-from cumulant.monitoring.monitoring_policy import DriftPolicy
+from cumulant.monitoring.policy import DriftPolicy
 
 FIRST, DAYS = date(2026, 3, 1), 6
 NOW = datetime(2026, 3, 6, 12, tzinfo=UTC)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
+from cumulant.monitoring.performance.multiclass import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
 
 DAY = timedelta(days=1)

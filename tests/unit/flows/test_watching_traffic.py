@@ -9,7 +9,7 @@ import pytest
 
 from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
 from cumulant.flows.monitoring.reference import ServedReference
-from cumulant.monitoring.monitoring_policy import DriftPolicy
+from cumulant.monitoring.policy import DriftPolicy
 from cumulant.ports.registry import ModelVersion
 from cumulant.serving.prediction_log.storage.part_writer import LogPart
 

@@ -17,7 +17,7 @@ from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
-from cumulant.serving.prediction_log.storage.upkeep import upkeep
+from cumulant.serving.prediction_log.storage.retention import upkeep
 
 
 class Noted(Fact, frozen=True, kw_only=True):

@@ -19,8 +19,8 @@ from cumulant.outcomes.labels.outcome_folder import list_batches, list_parts
 from cumulant.outcomes.labels.store import read_table
 from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.storage.recovery import recover
+from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.serving.prediction_log.storage.scanning import scan
-from cumulant.serving.prediction_log.storage.upkeep import upkeep
 
 HERE = Path(__file__).parent
 ROLES = ("events", "rows", "labels", "moves")

@@ -17,7 +17,7 @@ from cumulant.alerting.decide import decide
 from cumulant.alerting.messages import message
 from cumulant.alerting.policy import LEVELS
 from cumulant.alerting.silences import Silence, acknowledged, silenced, unsilenced
-from cumulant.project.monitoring_policy import alert_policy
+from cumulant.project.monitoring_section import alert_policy
 
 START = datetime(2026, 11, 24, 6, tzinfo=UTC)
 HOUR = timedelta(hours=1)

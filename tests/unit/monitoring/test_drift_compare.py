@@ -15,7 +15,7 @@ from cumulant.monitoring.drift.findings import Findings
 from cumulant.monitoring.drift.joint import jointly
 from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
 from cumulant.monitoring.drift.profiling import profile
-from cumulant.monitoring.monitoring_policy import DriftPolicy
+from cumulant.monitoring.policy import DriftPolicy
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data" / "drift" / "nannyml"
 real = pytest.mark.skipif(not DATA.is_dir(), reason="the real data is not beside the checkout")

@@ -9,7 +9,7 @@ from cumulant.core.units import to_micros
 from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.volume import row_counts
 from cumulant.monitoring.drift.words import day, sentence
-from cumulant.monitoring.monitoring_policy import DriftPolicy
+from cumulant.monitoring.policy import DriftPolicy
 
 START, DAY = datetime(2026, 1, 5, tzinfo=UTC), timedelta(days=1)
 WEEK = np.array([1, 1.1, 1.05, 1, 1.2, 0.5, 0.4])

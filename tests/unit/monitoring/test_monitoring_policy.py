@@ -8,11 +8,11 @@ import pytest
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import moment
 from cumulant.monitoring.backtest import BacktestHistory, ReplayTerms, backtest
-from cumulant.monitoring.monitoring_policy import HistoryPolicy, RetrainBudget, RetrainTerms
 from cumulant.monitoring.performance.baselines import HarmTerms
-from cumulant.monitoring.policy import RetrainEvidence, RetrainState, decide, learned_from
+from cumulant.monitoring.policy import HistoryPolicy, RetrainBudget, RetrainTerms
+from cumulant.monitoring.retrain_rule import RetrainEvidence, RetrainState, decide, learned_from
 from cumulant.monitoring.spec import HistorySpec, RetrainSpec
-from cumulant.project.monitoring_policy import history_policy, retrain_terms, training_budget
+from cumulant.project.monitoring_section import history_policy, retrain_terms, training_budget
 from cumulant.training.spec import TrainingSpec
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)

@@ -11,8 +11,8 @@ from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.baselines import HarmTerms, baseline
 from cumulant.monitoring.performance.blocks import base_loss, loss_of
 from cumulant.monitoring.performance.labelled import measured
+from cumulant.monitoring.performance.multiclass import estimated_classes, learn_estimators
 from cumulant.monitoring.performance.rows import windows
-from cumulant.monitoring.performance.several import estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import estimated, learn_estimator
 from cumulant.monitoring.performance.watch import LossMonitor, begin, harm
 from cumulant.outcomes.join.prediction_losses import loss

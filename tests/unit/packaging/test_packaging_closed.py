@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.servable import Input
-from cumulant.packaging.closed import closed_features
+from cumulant.packaging.input_warnings import closed_features
 
 INPUTS = (Input("kind", "category", ("a", "b")), Input("flag", "category", ("true",)), Input("x", "number"))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cumulant.core.errors import ProjectFileError
-from cumulant.monitoring.monitoring_policy import DriftPolicy, HistoryPolicy, PerformancePolicy, RetrainTerms
+from cumulant.monitoring.policy import DriftPolicy, HistoryPolicy, PerformancePolicy, RetrainTerms
 from cumulant.monitoring.spec import MonitoringSpec
 from cumulant.project.file.loading import load
-from cumulant.project.monitoring_policy import monitoring_policy
+from cumulant.project.monitoring_section import monitoring_policy
 
 HEAD = "version: 1\nmodel: {name: late}\n"
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.decide import decide, start
 from cumulant.release.evidence.accumulate import seen, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulant.core.errors import UsageError
-from cumulant.project.release_policy import steps_of
+from cumulant.project.release_section import steps_of
 from cumulant.release.spec import AbSpec, ApprovalSpec, CanarySpec, ReleaseSpec, StagesSpec
 
 

@@ -6,7 +6,7 @@ import msgspec
 from hypothesis import HealthCheck, settings
 
 from cumulant.drivers.local.journal import SqliteJournal
-from cumulant.project.monitoring_policy import review_policy
+from cumulant.project.monitoring_section import review_policy
 from cumulant.review.cases import Case, Draw, Queue, case_id
 from cumulant.review.queue import Desk
 from cumulant.review.spec import ReviewSpec

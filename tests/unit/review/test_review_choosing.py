@@ -11,7 +11,7 @@ from review_support import CALM, NOW, POLICY
 
 from cumulant.core import units
 from cumulant.core.errors import UsageError
-from cumulant.project.monitoring_policy import review_budget
+from cumulant.project.monitoring_section import review_budget
 from cumulant.review.budget import after, allowance
 from cumulant.review.cases import Queue
 from cumulant.review.sampling import Candidate, Choice, luck, usefulness

@@ -14,8 +14,8 @@ import pytest
 from cumulant.serving.http.connection import HttpConnection
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Response
+from cumulant.serving.http.overload import Turns
 from cumulant.serving.http.site import HttpSite
-from cumulant.serving.http.turns import Turns
 
 REQUEST = b"POST /predict HTTP/1.1\r\nhost: a\r\ncontent-length: 4\r\n\r\nbody"
 #: seconds of the processor: to read a request, to refuse one, to poll the sockets

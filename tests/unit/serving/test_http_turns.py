@@ -10,8 +10,8 @@ import pytest
 from cumulant.serving.http.connection import HttpConnection
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Response
+from cumulant.serving.http.overload import Turns
 from cumulant.serving.http.site import HttpSite
-from cumulant.serving.http.turns import Turns
 from cumulant.serving.workers.worker import is_urgent
 
 #: a request takes a second, a turn has two, and four may wait

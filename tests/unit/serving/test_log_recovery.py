@@ -18,7 +18,7 @@ from cumulant.serving.prediction_log.storage import part_writer as parts_module
 from cumulant.serving.prediction_log.storage.journal import RECORD
 from cumulant.serving.prediction_log.storage.part_writer import DAY_US
 from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
-from cumulant.serving.prediction_log.storage.upkeep import upkeep
+from cumulant.serving.prediction_log.storage.retention import upkeep
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from log_support import entry, lost, sequences
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
-from cumulant.serving.prediction_log.storage import log_folder, retention
+from cumulant.serving.prediction_log.storage import deletion_grace as retention
+from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.log_reader import (
     find_gaps,
     find_predictions,
@@ -20,8 +21,8 @@ from cumulant.serving.prediction_log.storage.log_reader import (
     recent_predictions,
 )
 from cumulant.serving.prediction_log.storage.part_writer import DAY_US, GROUP_ROWS, SCHEMA, LogParts
+from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.serving.prediction_log.storage.scanning import batches, scan
-from cumulant.serving.prediction_log.storage.upkeep import upkeep
 
 NOW = time.time_ns() // 1000
 KEEP = dt.timedelta(days=90)
@@ -197,7 +198,7 @@ class Clock(dt.datetime):
 
 
 def test_a_clock_that_is_wrong_for_hours_deletes_nothing(log, monkeypatch):
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.upkeep.datetime", Clock)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.retention.datetime", Clock)
     said = []
 
     def turn(steady):
@@ -218,7 +219,7 @@ def test_a_clock_that_is_wrong_for_hours_deletes_nothing(log, monkeypatch):
 
 
 def test_a_day_goes_after_a_day_of_running_and_is_told(log, monkeypatch):
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.upkeep.datetime", Clock)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.retention.datetime", Clock)
     said = []
     log(1, 3, now=NOW - 100 * DAY_US)
     log(4, 6)
@@ -236,7 +237,7 @@ def test_a_day_goes_after_a_day_of_running_and_is_told(log, monkeypatch):
 
 
 def test_servers_that_keep_rows_for_different_times_each_have_their_list(log, monkeypatch):
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.upkeep.datetime", Clock)
+    monkeypatch.setattr("cumulant.serving.prediction_log.storage.retention.datetime", Clock)
     log(1, 3, now=NOW - 50 * DAY_US)
     log(4, 6, now=NOW - 10 * DAY_US)
     for _ in range(27):
@@ -261,7 +262,7 @@ def test_what_could_not_be_deleted_is_not_told_and_a_full_disk_hinders_nothing(l
     retention.write(log.folder, KEEP, retention.DaysDue(at=listed.at, days=dict.fromkeys(listed.days, 90_000.0)))
     monkeypatch.setattr(retention, "write", full)
     with monkeypatch.context() as patch:
-        patch.setattr("cumulant.serving.prediction_log.storage.upkeep.shutil.rmtree", lambda *_, **__: None)
+        patch.setattr("cumulant.serving.prediction_log.storage.retention.shutil.rmtree", lambda *_, **__: None)
         upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, say=said.append)
     assert said == []
     upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, say=said.append)

@@ -17,7 +17,7 @@ from test_serving_recording import serving
 
 from cumulant.core.servable import FieldRule
 from cumulant.flows.serving import server_client as http_client
-from cumulant.packaging.closed import complete_fields, nonnegative_fields
+from cumulant.packaging.input_warnings import complete_fields, nonnegative_fields
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.grpc.server import start

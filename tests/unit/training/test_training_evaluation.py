@@ -11,7 +11,7 @@ from sklearn import metrics as oracle
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError
 from cumulant.flows.reports.model_content import alerts_a_day
-from cumulant.flows.reports.plots import save_plots
+from cumulant.flows.reports.registry_plots import save_plots
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.evaluation import evaluate, scored
 from cumulant.training.records import Evaluation

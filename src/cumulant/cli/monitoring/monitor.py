@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
-    from cumulant.monitoring.monitoring_policy import DriftPolicy
+    from cumulant.monitoring.policy import DriftPolicy
 
 app = application(
     "monitor",
@@ -153,7 +153,7 @@ def _found(
     from cumulant.flows.monitoring.monitor import monitor, monitor_project, target_columns
     from cumulant.flows.serving.predictions import log_folder
     from cumulant.monitoring.spec import DriftSpec
-    from cumulant.project.monitoring_policy import drift_policy
+    from cumulant.project.monitoring_section import drift_policy
 
     def told(spec: DriftSpec) -> DriftPolicy:
         narrowed = msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])

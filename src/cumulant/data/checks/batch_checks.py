@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cumulant.core.units import share
 from cumulant.data.checks.batch_rows import FEWEST, Sizes
 from cumulant.data.checks.batches import Batch
-from cumulant.data.checks.rules import is_row_rule
+from cumulant.data.checks.row_checks import is_row_rule
 from cumulant.data.checks.severity import batch_severity, select_failing, severity_of
 from cumulant.data.checks.verdict import describe_worst_rules
 from cumulant.data.snapshot import BatchCheck, BatchSize

@@ -52,7 +52,7 @@ def evaluate_table_rules(
 
     `rows` of them are in force; `newest` is the last event that is not after `now`, None where there is none.
     """
-    from cumulant.data.checks.rules import is_row_rule
+    from cumulant.data.checks.row_checks import is_row_rule
 
     results = []
     for column, rule in spec.rules.items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from cumulant.core.errors import DataError, DefinitionError
 from cumulant.core.plan import DType
-from cumulant.data.checks.rules import check_columns
+from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import join_names
 from cumulant.data.parts.part import PartContext, PartFacts, PartField

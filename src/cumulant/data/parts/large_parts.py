@@ -16,7 +16,7 @@ import polars as pl
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.plan import Field
-from cumulant.data.checks.rules import check_columns
+from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.checks.unique import UniqueSet, ordering_times, unique_sets
 from cumulant.data.files.file_pieces import PieceError, Pieces
 from cumulant.data.parts.group_repeats import find_repeats

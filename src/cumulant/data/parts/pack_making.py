@@ -16,8 +16,8 @@ import polars as pl
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.rowwise import check_row_wise
-from cumulant.data.checks.rules import check_columns
+from cumulant.data.checks.prepare_check import check_row_wise
+from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.unreadable_files import UnreadableFileError
 from cumulant.data.parts.cuts import cut

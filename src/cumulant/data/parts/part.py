@@ -15,7 +15,7 @@ import polars as pl
 from cumulant.core.plan import DType
 from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
-from cumulant.data.checks.rules import RuleCompiler
+from cumulant.data.checks.row_checks import RuleCompiler
 from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile

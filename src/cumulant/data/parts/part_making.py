@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.checks.rowwise import check_row_wise
-from cumulant.data.checks.rules import check_columns
+from cumulant.data.checks.prepare_check import check_row_wise
+from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.formats.json_faults import NOT_JSON
 from cumulant.data.formats.json_limits import DEPTH, MOST_LEVELS
 from cumulant.data.parts.part import (

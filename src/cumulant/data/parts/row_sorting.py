@@ -9,8 +9,8 @@ from typing import NamedTuple
 import polars as pl
 
 from cumulant.core.errors import DefinitionError
-from cumulant.data.checks.rowwise import SAMPLE
-from cumulant.data.checks.rules import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
+from cumulant.data.checks.prepare_check import SAMPLE
+from cumulant.data.checks.row_checks import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
 from cumulant.data.checks.unique import UniqueSet, mark_repeats, ordering_times, unique_sets
 from cumulant.data.corrections.deletions import without_deletions
 from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartContext

@@ -1,6 +1,6 @@
 """The expression tree compiled to Polars: the offline engine's form of every operator.
 
-Held to the cases of `testing.expressions` together with `features.rows`. Each operator refers to its arguments once
+Held to the cases of `testing.expressions` together with `python_compiler`. Each operator refers to its arguments once
 (`_let` binds them where it needs more), so that the size of the compiled expression grows with the tree and not with
 its depth.
 """

@@ -1,6 +1,6 @@
 """The expression tree compiled to Python closures: the server's form of every operator. Standard library only.
 
-Held to the cases of `testing.expressions` together with `features.polars`. Inside, times are microseconds and dates
+Held to the cases of `testing.expressions` together with `polars_compiler`. Inside, times are microseconds and dates
 days since 1970 UTC, so a closure sees only None, bool, int, float and str.
 """
 

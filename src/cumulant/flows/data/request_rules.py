@@ -23,7 +23,7 @@ def request_rules(project: Project, plan: FeaturePlan) -> dict[str, FieldRule]:
     Raises:
         DataError: a rule names a value that its column cannot hold.
     """
-    from cumulant.data.checks.row_rules import request_rules
+    from cumulant.data.checks.request_rules import request_rules
 
     spec = _contract(project, plan)
     return {} if spec is None else request_rules(spec, plan.request, source=plan.entity)
@@ -34,7 +34,7 @@ def unchecked_notes(project: Project, plan: FeaturePlan) -> tuple[str, ...]:
     spec = _contract(project, plan)
     if spec is None or project.spec.serving.invalid != "refuse":
         return ()
-    from cumulant.data.checks.row_rules import unchecked_rules
+    from cumulant.data.checks.request_rules import unchecked_rules
 
     return tuple(
         f"requests are not checked for the rule {name}:{rule}, which only refuses rows of the source: {_REASONS[rule]}"

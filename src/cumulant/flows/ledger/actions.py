@@ -1,4 +1,4 @@
-"""What can be done, as declared actions: each verb of the runtime asks for one of these before it starts."""
+"""What can be done, as declared actions: each flow requests one of these before it starts."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ from cumulant.flows.data.validate import NEWEST, REFUSED, SNAPSHOT
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.cleanup_lock import CLEAN
 from cumulant.flows.ledger.ledger_records import STEP, read_step, runs
-from cumulant.flows.ledger.orphans import (
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.ledger.unneeded_files import (
     Removed,
     abandoned_drafts,
     size_of,
@@ -25,7 +26,6 @@ from cumulant.flows.ledger.orphans import (
     unneeded_references,
     unneeded_states,
 )
-from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.candidate_alias import ModelRecord
 from cumulant.flows.registry.models import MODEL
 from cumulant.flows.training.chosen_rows import CHOSEN

@@ -17,8 +17,8 @@ from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.flows.monitoring.served_log import predictions, request_values, test_predictions
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss
+from cumulant.monitoring.performance.multiclass import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimated, learn_estimator
 from cumulant.monitoring.tables import asked_name
 from cumulant.outcomes.join.log_rows import IDENTITY
@@ -49,7 +49,7 @@ class LossEstimate(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served.scored`, as one window, and
+    """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served_log`, as one window, and
     where labels have shown a kind of change. `read`: reads at once what the log has of rows that will be asked about;
     None: it is not asked for.
     """

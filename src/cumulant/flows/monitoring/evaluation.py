@@ -46,13 +46,13 @@ from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, is_ripe
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure
 from cumulant.monitoring.performance.watch import Harm, LossMonitor, begin
-from cumulant.monitoring.policy import RetrainEvidence, RetrainState
+from cumulant.monitoring.retrain_rule import RetrainEvidence, RetrainState
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.monitor import MonitorResult
     from cumulant.monitoring.drift.findings import DriftFinding
-    from cumulant.monitoring.monitoring_policy import PerformancePolicy
+    from cumulant.monitoring.policy import PerformancePolicy
     from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.outcomes.labels.label_rows import LabelSchema
     from cumulant.ports.access import Principal

@@ -51,7 +51,7 @@ def count_late(
     since: datetime,
     until: datetime,
 ) -> LateRows:
-    """What of the rows of `parts` (of `served.scored`, one version's, each of other windows) with a moment in
+    """What of the rows of `parts` (of `served_log`, one version's, each of other windows) with a moment in
     [since, until) the windows did not hold when they were judged. What is gone from the log since counts for nothing.
     """
     length = micros(window)

@@ -44,7 +44,7 @@ from cumulant.monitoring.drift.profiles import Skipped
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.drift.words import day, sentence
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
-from cumulant.monitoring.monitoring_policy import DriftPolicy, PerformancePolicy
+from cumulant.monitoring.policy import DriftPolicy, PerformancePolicy
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows

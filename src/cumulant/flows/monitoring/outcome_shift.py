@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
     from cumulant.monitoring.drift.blocks import RowBlocks
     from cumulant.monitoring.drift.findings import DriftFinding
-    from cumulant.monitoring.monitoring_policy import DriftPolicy
+    from cumulant.monitoring.policy import DriftPolicy
 
 #: the newest weeks against those before them; both end before labels are due
 RECENT, BEFORE = timedelta(days=28), timedelta(days=60)
@@ -40,7 +40,7 @@ def outcome_shift(
     are, and a change that lasts is told once, until it has become what was before.
 
     Args:
-        parts: of rows of `served.scored`, of all versions, in this order; labels are classes.
+        parts: of rows of `served_log`, of all versions, in this order; labels are classes.
         policy: the project's; its `answers` says which change matters.
         spill: where labels are set aside that are many.
         until: windows that end later are left out.

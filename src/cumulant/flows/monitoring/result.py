@@ -15,7 +15,7 @@ from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure
 from cumulant.monitoring.performance.watch import Harm
-from cumulant.monitoring.policy import RetrainAction
+from cumulant.monitoring.retrain_rule import RetrainAction
 from cumulant.statistics.performance import Audit, audit
 
 if TYPE_CHECKING:

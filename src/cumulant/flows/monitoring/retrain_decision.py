@@ -19,7 +19,7 @@ from cumulant.flows.monitoring.state import (
     write,
 )
 from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
-from cumulant.monitoring.policy import RetrainAction, RetrainEvidence, RetrainState, decide
+from cumulant.monitoring.retrain_rule import RetrainAction, RetrainEvidence, RetrainState, decide
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context

@@ -21,7 +21,7 @@ from cumulant.flows.monitoring.state import read_request
 from cumulant.flows.monitoring.training_alerts import RULE, of_training
 from cumulant.flows.serving.predictions import log_folder
 from cumulant.monitoring.drift.words import sentence
-from cumulant.monitoring.policy import RetrainAction
+from cumulant.monitoring.retrain_rule import RetrainAction
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.monitoring.performance.watch import Harm
-from cumulant.monitoring.policy import RetrainState, Trigger
+from cumulant.monitoring.retrain_rule import RetrainState, Trigger
 
 if TYPE_CHECKING:
     from cumulant.monitoring.events import PerformanceLooked

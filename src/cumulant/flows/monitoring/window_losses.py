@@ -52,7 +52,7 @@ def evaluate_window(
     loss: Loss,
 ) -> tuple[LossMonitor | None, Harm | None, WindowRecord]:
     """The watch after the window, what it found, and what is kept of the window; `part`: its rows, of
-    `served.scored`.
+    `served_log`.
     """
     known = part.filter(pl.col("value").is_not_null())
     record = window_record(window, part, None)

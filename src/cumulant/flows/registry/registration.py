@@ -136,7 +136,7 @@ def _input_example(context: Context, candidate: ModelCandidate) -> pd.DataFrame:
 
 
 def _plots(judgement: Judgement, title: str, run: RunLog) -> None:
-    from cumulant.flows.reports.plots import save_plots
+    from cumulant.flows.reports.registry_plots import save_plots
 
     with tempfile.TemporaryDirectory() as scratch:
         for path in save_plots(judgement.evaluation, Path(scratch), title=title):

@@ -72,7 +72,7 @@ def package(
         examples.append(input_example(context, work, rows.test.features))
         with tempfile.TemporaryDirectory() as scratch:
             from cumulant.packaging.builder import build as packaging_build
-            from cumulant.packaging.closed import closed_features
+            from cumulant.packaging.input_warnings import closed_features
 
             folder = Path(scratch) / "servable"
             servable = packaging_build(
@@ -157,7 +157,7 @@ def _unread(work: TrainingWork) -> dict[str, Unread]:
 
 def _complete(work: TrainingWork) -> tuple[str, ...]:
     """The request fields that no row of the source lacks, which the training rows are of."""
-    from cumulant.packaging.closed import complete_fields
+    from cumulant.packaging.input_warnings import complete_fields
 
     profile = work.snapshot.profile
     nulls = {column.name: column.nulls for column in profile.columns}
@@ -166,7 +166,7 @@ def _complete(work: TrainingWork) -> tuple[str, ...]:
 
 def _nonnegative(work: TrainingWork) -> tuple[str, ...]:
     """The request fields of numbers that no row of the source has below 0."""
-    from cumulant.packaging.closed import nonnegative_fields
+    from cumulant.packaging.input_warnings import nonnegative_fields
 
     profile = work.snapshot.profile
     columns = {column.name: column for column in profile.columns}

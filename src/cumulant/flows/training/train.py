@@ -35,7 +35,7 @@ from cumulant.flows.training.search_step import SplitSummary, fit
 from cumulant.flows.training.task import Task, refuse_no_features, resolve_task
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.flows.training.training_rows import newest_row
-from cumulant.monitoring.policy import learned_from
+from cumulant.monitoring.retrain_rule import learned_from
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.training_rules import check_training
@@ -44,7 +44,7 @@ from cumulant.training.spec import quick as training_quick
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
-    from cumulant.monitoring.monitoring_policy import HistoryPolicy
+    from cumulant.monitoring.policy import HistoryPolicy
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 

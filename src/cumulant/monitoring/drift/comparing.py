@@ -11,7 +11,7 @@ import numpy as np
 from cumulant.monitoring.drift.column import FEWEST, ColumnComparison, ColumnTest, Least
 from cumulant.monitoring.drift.findings import ColumnStatus, DriftFinding, Findings, Kind, Unsteady, What
 from cumulant.monitoring.drift.profiles import DriftProfile
-from cumulant.monitoring.monitoring_policy import DriftPolicy
+from cumulant.monitoring.policy import DriftPolicy
 from cumulant.statistics import drift
 
 _MONTH = timedelta(days=30)

@@ -10,7 +10,7 @@ from cumulant.monitoring.drift.column import FEWEST, ColumnComparison
 from cumulant.monitoring.drift.comparing import least
 from cumulant.monitoring.drift.findings import What
 from cumulant.monitoring.drift.profiles import DriftProfile
-from cumulant.monitoring.monitoring_policy import DriftPolicy
+from cumulant.monitoring.policy import DriftPolicy
 
 
 class Course(msgspec.Struct, frozen=True, kw_only=True):

@@ -15,7 +15,7 @@ from cumulant.monitoring.drift.counts import LEAST_ERRORS, LEAST_SEASONS, Deviat
 from cumulant.monitoring.drift.findings import DriftFinding, What
 from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.words import day
-from cumulant.monitoring.monitoring_policy import DriftPolicy
+from cumulant.monitoring.policy import DriftPolicy
 
 _WEEK = timedelta(days=7)
 #: windows, or days where these are longer, between the reference and the rows beyond which it says nothing of them

@@ -11,7 +11,7 @@ from cumulant.core.units import duration, rate
 from cumulant.project.file.document import Place, Problem, YamlEntry
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.file.text_values import secrets_in
-from cumulant.project.release_policy import release_policy_errors
+from cumulant.project.release_section import release_policy_errors
 from cumulant.training.spec import BUILT_IN
 
 

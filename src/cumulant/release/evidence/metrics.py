@@ -69,7 +69,7 @@ _DEFAULTS = {
 _DISAGREEING = 5
 #: metrics that stand for quality while no label shows it
 STAND_INS = frozenset({"disagreement", "prediction", "distance"})
-#: part of alpha that the quick checks of a release share (`pulse`)
+#: part of alpha that the quick checks of a release share (`health`)
 QUICK_PART = 0.1
 
 

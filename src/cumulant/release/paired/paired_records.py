@@ -1,4 +1,4 @@
-"""What `paired` and `paired_rows` compare, as plain data in a release's row. Reading it needs no numpy."""
+"""What `paired_evaluation` and `paired_rows` compare, as plain data in a release's row. Reading it needs no numpy."""
 
 from __future__ import annotations
 

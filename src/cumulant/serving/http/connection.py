@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
+from cumulant.serving.http.connection_queue import RequestQueue
 from cumulant.serving.http.kernel import count_unsent
 from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
-from cumulant.serving.http.queued import RequestQueue
 from cumulant.serving.http.refusals import Reason
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from cumulant.serving.http.connection import SWEEP, HttpConnection
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Headers, Request, Response
+from cumulant.serving.http.overload import Turns
 from cumulant.serving.http.refusals import Refusals
-from cumulant.serving.http.turns import Turns
 
 Handler = Callable[[Request], Response | Awaitable[Response]]
 #: by path and headers, whether a request's body is to be read at all; the handler refuses it otherwise

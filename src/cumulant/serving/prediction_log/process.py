@@ -41,7 +41,7 @@ from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.log_folder import WorkerLife
 from cumulant.serving.prediction_log.storage.part_writer import LogPart, LogParts
 from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
-from cumulant.serving.prediction_log.storage.upkeep import upkeep
+from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.serving.prediction_log.worker_connection import GarbageError, WorkerConnection
 
 _CONNECTIONS = 256

@@ -16,7 +16,7 @@ from cumulant.statistics.drift.effects import (
 )
 from cumulant.statistics.drift.evidence import DriftEvidence, increase, two_samples
 from cumulant.statistics.drift.intervals import Effect, effect
-from cumulant.statistics.drift.many import benjamini_hochberg, level_of_look
+from cumulant.statistics.drift.multiple_tests import benjamini_hochberg, level_of_look
 
 __all__ = [
     "DistributionDistances",

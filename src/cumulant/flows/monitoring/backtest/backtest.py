@@ -31,8 +31,8 @@ from cumulant.flows.training.task import refuse_no_features, resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.monitoring.backtest import Replay, ReplayTerms, backtest
-from cumulant.monitoring.monitoring_policy import RetrainTerms
 from cumulant.monitoring.performance.baselines import HarmTerms
+from cumulant.monitoring.policy import RetrainTerms
 
 if TYPE_CHECKING:
     from cumulant.outcomes.join.prediction_losses import Loss

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import duration, show_duration
-from cumulant.monitoring.monitoring_policy import HistoryPolicy
+from cumulant.monitoring.policy import HistoryPolicy
 
 GROWING = "growing"
 _HALF_LIFE = "half-life:"

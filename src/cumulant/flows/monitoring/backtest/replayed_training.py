@@ -20,8 +20,8 @@ from cumulant.training.spec import SEARCHED
 if TYPE_CHECKING:
     from cumulant.flows.registry.candidate_alias import ModelRecord
     from cumulant.monitoring.drift.profiles import DriftProfile
-    from cumulant.monitoring.monitoring_policy import DriftPolicy
     from cumulant.monitoring.performance.refits import Scorer
+    from cumulant.monitoring.policy import DriftPolicy
     from cumulant.statistics.rows import Floats
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.spec import Parameter, TrainingSpec

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift.following import Course
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.profiles import DriftProfile
-    from cumulant.monitoring.monitoring_policy import DriftPolicy
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
+    from cumulant.monitoring.policy import DriftPolicy
     from cumulant.statistics.rows import Floats
 
 #: findings with charts, and columns in the strip: the worst come first

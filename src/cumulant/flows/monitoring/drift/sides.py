@@ -17,8 +17,8 @@ from cumulant.flows.monitoring.drift.log_days import LogWindows, answer_columns,
 from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, flags, served_table
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
-from cumulant.monitoring.monitoring_policy import DriftPolicy
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
+from cumulant.monitoring.policy import DriftPolicy
 from cumulant.monitoring.table_labels import Labels, labelled
 from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, none_is_past, open_table
 

@@ -15,8 +15,8 @@ from cumulant.flows.monitoring.result import SPAN, distrust
 from cumulant.monitoring.drift.categories import text
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.performance.labelled import LEAST_LABELS, LEAST_SHARE
+from cumulant.monitoring.performance.multiclass import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, are_probabilities, rounded, windows
-from cumulant.monitoring.performance.several import ClassEstimators, estimated_classes, learn_estimators
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, EstimatedWindow
 from cumulant.monitoring.tables import ANSWER
 from cumulant.statistics.performance import Audit, audit

@@ -22,9 +22,9 @@ from cumulant.statistics import Word
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import TableWindows
-    from cumulant.monitoring.monitoring_policy import PerformancePolicy
     from cumulant.monitoring.performance.kinds import Question
     from cumulant.monitoring.performance.recalibration import Task
+    from cumulant.monitoring.policy import PerformancePolicy
     from cumulant.statistics.rows import Flags, Floats
 
 _DAY = timedelta(days=1)

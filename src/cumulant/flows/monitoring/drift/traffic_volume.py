@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.monitor import MonitorRequest
     from cumulant.monitoring.drift.findings import Findings
     from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
-    from cumulant.monitoring.monitoring_policy import DriftPolicy
+    from cumulant.monitoring.policy import DriftPolicy
     from cumulant.monitoring.tables import PredictionTable
 
 

@@ -14,7 +14,7 @@ from cumulant.core.units import duration
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Place, entry_of
-from cumulant.project.release_policy import release_policy
+from cumulant.project.release_section import release_policy
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import ReleaseStep
 

@@ -9,7 +9,7 @@ from datetime import date
 
 from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.data.checks.rules import is_row_rule, parse_bound, parse_member
+from cumulant.data.checks.row_checks import is_row_rule, parse_bound, parse_member
 from cumulant.data.spec import Bound, RuleSpec, SourceSpec
 
 #: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes

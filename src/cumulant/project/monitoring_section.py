@@ -8,7 +8,7 @@ from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
 from cumulant.alerting.policy import BUILT_IN, OTHERS, Policy, Rule
 from cumulant.core.errors import UsageError
 from cumulant.core.units import Rate, duration, rate, share
-from cumulant.monitoring.monitoring_policy import (
+from cumulant.monitoring.policy import (
     DriftPolicy,
     HistoryPolicy,
     MonitoringPolicy,
