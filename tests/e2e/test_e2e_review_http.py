@@ -246,7 +246,7 @@ def test_a_browser_on_this_machine_cannot_be_used_by_another_page(door):
 def test_its_document_names_every_path(door):
     status, found, _ = door("GET", "/openapi.json")
     assert (status, found["openapi"]) == (200, "3.1.0")
-    assert {"label", "note"} == set(found["components"]["schemas"]["Decision"]["properties"])
+    assert {"label", "note"} == set(found["components"]["schemas"]["DecisionBody"]["properties"])
     for path, verbs in found["paths"].items():
         (method,) = verbs
         allowed = door("OPTIONS", path.replace("{case}", "0" * 12))[2].get("allow")

@@ -73,7 +73,7 @@ def told(folder):
 
 def asked_for(folder, at):
     with opened(folder) as project, project.journal().transaction(actor=Actor("user:ada")) as transaction:
-        wanted = RetrainRequest(asked=at, champion="1", trigger="labels", sentence="Labels are new.")
+        wanted = RetrainRequest(requested=at, champion="1", trigger="labels", sentence="Labels are new.")
         write(transaction, TRAINING, project.name, wanted, expect=0)
 
 

@@ -123,7 +123,7 @@ def test_rules_have_names_of_ones_own(tmp_path):
     (tmp_path / "cumulant.yaml").write_text(f"version: 1\nmonitoring: {{alerts: {{rules: {rules}}}}}\n")
     with load(tmp_path) as found:
         assert found.policies.monitoring.alerts.rule("loss_eu").level == "info"
-        assert found.policies.monitoring.alerts.rule("queue").held == 3600
+        assert found.policies.monitoring.alerts.rule("queue").pending_for == 3600
         assert found.policies.monitoring.alerts.rule("feed").level is None
 
 

@@ -181,7 +181,7 @@ def test_tick_looks_at_a_release_in_a_process_of_its_own(tmp_path):
     with load(tmp_path) as late:
         found, error = tick(late, principal=ADA)
     assert error is None
-    assert found[0].said == (
+    assert found[0].sentence == (
         "no release is under way; the last one: version 2 of late was rolled back in shadow: it was slow"
     )
 
