@@ -3,7 +3,7 @@
     worlds.py [WORLD ...] [--runs 40] [--first SEED]
 
 Tables go through `cumulant.flows.monitoring.monitor.monitor`, losses through `cumulant.monitoring.performance.watch.harm`, counts of
-columns through `drift.profile` and `drift.compare`; all with the default settings. A null world (`quiet`) should be
+columns through `profiling.profile` and `comparing.compare`; all with the default settings. A null world (`quiet`) should be
 alarming in at most 5% of its runs, any other one (`found`) in nearly all. Intervals are those of Clopper and Pearson.
 """
 

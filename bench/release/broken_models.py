@@ -5,7 +5,7 @@
 
 DATA is the folder of public tables. Each run trains a champion and a candidate on real rows up to a moment of its own,
 breaks the candidate, compares both on the labelled rows after it (`paired_evaluation`, `refusal`), and drives what may
-begin through the release's stages over the rows after those: `figures.seen`, `guard` and `decide`, look by look, with
+begin through the release's stages over the rows after those: `accumulate.seen`, `guard` and `decide`, look by look, with
 the scores that both models give. No label comes in time. Requests fail and take as long on both arms alike.
 """
 

@@ -24,7 +24,7 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     tls: Certificates | None = None
     #: key of the hashes that stand for the callers' keys in the log, a file; None: keys are not told
     key_file: str | None = None
-    #: file of the key that tokens for servers are made with, see `core.gateway_token`; None: none are sent
+    #: file of the key that tokens for servers are made with, see `core.network.gateway_token`; None: none are sent
     gateway_key_file: str | None = None
 
 

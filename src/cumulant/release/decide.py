@@ -47,7 +47,7 @@ def troubled(release: Release, pulse: Pulse) -> Trouble | None:
 
 
 def decide(release: Release, *, skewed: bool = False, failing: bool = False, at: datetime) -> Release:
-    """The release after a look that `figures.seen` counted into it.
+    """The release after a look that `accumulate.seen` counted into it.
 
     `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted. `failing`: both
     arms fail hard, so that it does not go on; two arms that answer nothing are equally good.

@@ -58,7 +58,7 @@ def load_parts(
 
     Raises:
         DataError: no file can be read.
-        DataError, DefinitionError, UserCodeError, StorageError: as `part_making.made`.
+        DataError, DefinitionError, UserCodeError, StorageError: as `part_making.build_part`.
     """
     parts = _find_stored_parts(inputs, known, context)
     failed: dict[int, UnreadableFileError] = {}
@@ -130,8 +130,8 @@ def _unreadable(item: SourceInput, error: UnreadableFileError, context: PartCont
 def build_file_part(
     context: PartContext, name: str, item: SourceInput, texts: Collection[str], progress: Progress = silent
 ) -> PartFacts:
-    """A part of its own; `progress` of a large file. Raises as `part_making.made`, and UsageError where it takes more
-    memory than it may.
+    """A part of its own; `progress` of a large file. Raises as `part_making.build_part`, and UsageError where it takes
+    more memory than it may.
     """
     pieces = item.pieces(texts, progress)
     part = None if pieces is None else build_part_in_pieces(context, name, pieces, url=item.url)

@@ -117,7 +117,7 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
         "use_remote_address": True,
         "normalize_path": True,
         "server_header_transformation": "PASS_THROUGH",
-        "generate_request_id": False,  # `_early` names requests
+        "generate_request_id": False,  # `_early_mutations` names requests
         "preserve_external_request_id": True,
         "always_set_request_id_in_response": True,
         "request_id_extension": {

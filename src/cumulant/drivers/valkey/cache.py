@@ -26,7 +26,7 @@ class ValkeyCache:
     A request that is cancelled after some milliseconds neither waits for a new connection nor interrupts its opening.
 
     Raises:
-        UsageError: as `settings_of`.
+        UsageError: as `parse_cache_url`.
     """
 
     def __init__(self, url: str, *, password: str | None = None) -> None:

@@ -68,7 +68,7 @@ def estimates_of(
         project: whose log it is.
         served: the version.
         model: what it answers.
-        test: of `served.tested_rows`.
+        test: of `served_log.tested_rows`.
         window: how long a window is.
     """
     reference = test_predictions(test, served.truth, model, window)

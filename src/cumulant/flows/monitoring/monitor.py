@@ -169,7 +169,7 @@ def monitor(
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
-        UsageError: the labels cannot be told from their key, no reference is named, or `asked.out` is no page.
+        UsageError: the labels cannot be told from their key, no reference is named, or `request.out` is no page.
         StorageError: a file of the log is damaged, rows cannot be set aside, or the page cannot be written.
     """
     if request.out is not None:

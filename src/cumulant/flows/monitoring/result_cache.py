@@ -2,7 +2,7 @@
 
     STATE/monitoring/profiles/KEY       of a reference and of the days of the log
     STATE/monitoring/estimators/KEY     what test rows teach of the loss without labels
-    STATE/monitoring/rows/KEY           of the log with its labels (`outcomes.join_cache`)
+    STATE/monitoring/rows/KEY           of the log with its labels (`outcomes.join.join_cache`)
     STATE/review/figures/KEY            of a report on the review queue
 
 Every file has a digest of its content: one that is damaged or was cut off is made again.

@@ -46,8 +46,8 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
 class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     """The watch over `version`. Windows up to `until` are judged; `windows` are the newest of them.
 
-    harm: the sums of `performance.Watch`; None where there is no reference of its loss. last_harm: the
-    `performance.Harm` of the newest of them that had labels. labels: those that are new since the version was trained.
+    harm: the sums of `LossMonitor`; None where there is no reference of its loss. last_harm: the
+    `Harm` of the newest of them that had labels. labels: those that are new since the version was trained.
     looked: the newest event of a look; a look with the same values emits none.
     """
 
@@ -89,7 +89,7 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plain(harm: Harm | None) -> dict[str, object] | None:
-    """As `Standing.last_harm` holds it."""
+    """As `MonitoringState.last_harm` holds it."""
     return None if harm is None else cast("dict[str, object]", msgspec.to_builtins(harm))
 
 

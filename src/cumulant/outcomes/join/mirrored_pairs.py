@@ -51,7 +51,7 @@ GRADED = pa.schema(
 
 
 class MirroredPair(msgspec.Struct, frozen=True, kw_only=True):
-    """One row that both arms scored; scores as in `losses.score`, None where an answer has no number."""
+    """One row that both arms scored; scores as in `prediction_losses.score`, None where an answer has no number."""
 
     id: str
     row: int

@@ -14,7 +14,7 @@ import polars as pl
 from cumulant.outcomes import scanning
 
 State = Literal["usable", "unmatched", "waiting", "refused", "contradicted"]
-#: of references and models, those that a prediction has: `Outcomes.named`
+#: of references and models, those that a prediction has: `LabelledLog.named`
 RefFilter = Callable[[pl.DataFrame], pl.DataFrame]
 #: the newest first, in the order of their file
 _ORDER = ["received", "line"]

@@ -75,7 +75,7 @@ def with_units(state: TrafficSplitState, units: Units) -> TrafficSplitState:
 def broken(state: TrafficSplitState, *, weight: float, concentration: float) -> bool:
     """Whether an epoch that is over, or the step up to its end, does not fit the weight.
 
-    `concentration`: sum of squared shares of the keys in the requests (`KeyTable.concentration`); 0 without keys.
+    `concentration`: sum of squared shares of the keys in the requests (`KeyStatistics.concentration`); 0 without keys.
     """
     from scipy.special import log_ndtr
 

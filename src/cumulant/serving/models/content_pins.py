@@ -40,7 +40,7 @@ def pin(folder: Path) -> Pin:
     """The servable in `folder` as it is now.
 
     Raises:
-        NotFoundError, IntegrityError: as `packaging.load_description`.
+        NotFoundError, IntegrityError: as `load_description`.
     """
     name = load_description(folder, verify=False).name
     return Pin(name, str(folder), file_digest(folder / DESCRIPTION))

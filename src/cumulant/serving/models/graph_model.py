@@ -42,7 +42,7 @@ class GraphModel:
     """One graph. Plain JSON rows are objects of its inputs; where its one input is a matrix, of its columns.
 
     Raises:
-        IntegrityError: as `packaging.Engine`; also where the graph has other tensors than are described.
+        IntegrityError: as `Engine`; also where the graph has other tensors than are described.
     """
 
     def __init__(

@@ -66,7 +66,7 @@ class Model(Protocol):
 
         Raises:
             IntegrityError: it cannot answer them.
-            DefinitionError: as `packaging.Engine` with an untried graph.
+            DefinitionError: as `Engine` with an untried graph.
         """
         ...
 
@@ -87,10 +87,10 @@ def open_model(
     refuse_invalid: bool = False,
     untried: bool = False,
 ) -> Model:
-    """Load and warm the servable in `folder`; `refuse_invalid` as in `RowModel`, `untried` as in `packaging.Engine`.
+    """Load and warm the servable in `folder`; `refuse_invalid` as in `RowModel`, `untried` as in `Engine`.
 
     Raises:
-        NotFoundError, IntegrityError: as `packaging.load_description`.
+        NotFoundError, IntegrityError: as `load_description`.
         UsageError: its features need a store, or its state tensors a place, and none is given.
         EngineUnavailableError: the store holds no such state yet.
     """

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class ModelOpener:
-    """Opens models until it is closed; `untried` ones as `packaging.Engine` does.
+    """Opens models until it is closed; `untried` ones as `Engine` does.
 
     Raises:
         UsageError, MissingPartError: as `open_store`.

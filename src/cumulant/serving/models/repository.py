@@ -49,7 +49,7 @@ class Repository:
         what is listed are plain files.
 
         Raises:
-            NotFoundError, IntegrityError: as `packaging.load_description`; a link that leads out, or no plain file.
+            NotFoundError, IntegrityError: as `load_description`; a link that leads out, or no plain file.
         """
         roots = [root.resolve() for root in self._roots]
         described = load_description(folder, verify=False)

@@ -56,7 +56,7 @@ class RowModel:
     break the data contract are refused, else answered with a warning.
 
     Raises:
-        NotFoundError, IntegrityError: as `packaging.Scorer`; also for state of another plan, and as `Reasoning`.
+        NotFoundError, IntegrityError: as `Scorer`; also for state of another plan, and as `Reasoning`.
         UsageError: the plan needs stored features and no store is given.
         EngineUnavailableError: the store holds no such state yet.
     """

@@ -74,7 +74,7 @@ def serve(
     Raises:
         PortInUseError: the address is taken.
         UsageError: an address that cannot be used, or features that need a store.
-        NotFoundError, IntegrityError: as `packaging.Scorer`.
+        NotFoundError, IntegrityError: as `Scorer`.
     """
     settings = Settings(
         folders=tuple(map(str, folders)),

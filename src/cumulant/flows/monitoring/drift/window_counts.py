@@ -155,7 +155,7 @@ class TableWindows:
 
 
 def served_table(path: Path, name: str) -> PredictionTable:
-    """The reference of a served version (`watching.reference`) as a table."""
+    """The reference of a served version (`reference.served_reference`) as a table."""
     with readable(name):
         lazy = pl.scan_parquet(path)
         columns = tuple(lazy.collect_schema())
