@@ -34,7 +34,7 @@ def outcome_shift(
     until: datetime,
     names: Sequence[str] = ("0", "1"),
 ) -> tuple[DriftFinding, ...]:
-    """A change of labels between the windows of RECENT before `until` and those of BEFORE, as `comparing.compare` has it.
+    """A change of labels between the windows of RECENT before `until` and those of BEFORE, by `comparing.compare`.
 
     A served model's training is no measure of it: that was when outcomes were as they were then. So the windows before
     are, and a change that lasts is told once, until it has become what was before.
