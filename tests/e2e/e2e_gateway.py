@@ -20,7 +20,7 @@ from cumulant.core.traffic import ARM_HEADER, CALLER_HEADER, REQUEST_HEADER, TOK
 from cumulant.ports.driver import Driver
 from cumulant.ports.traffic import Door, Opening
 
-DRIVER = Driver(clients={"traffic": "e2e_gateway:Standin"})
+DRIVER = Driver(clients={"traffic": "e2e_gateway:Standin"}, path="folder", default_paths={"traffic": "gateway"})
 
 
 def installed(folder: Path) -> Path:
