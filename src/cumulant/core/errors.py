@@ -68,8 +68,8 @@ class CumulantError(Exception):
 
     def as_dict(self) -> dict[str, object]:
         """The error for machines (`--json`, HTTP)."""
-        found = {"code": self.code, "error": self.message, "subject": self.subject, "hint": self.hint}
-        return {key: value for key, value in found.items() if value is not None} | {"retryable": self.retryable}
+        fields = {"code": self.code, "error": self.message, "subject": self.subject, "hint": self.hint}
+        return {key: value for key, value in fields.items() if value is not None} | {"retryable": self.retryable}
 
 
 class UsageError(CumulantError):

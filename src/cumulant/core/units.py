@@ -130,10 +130,10 @@ def rate(text: str) -> Rate:
 def moment(text: str | datetime) -> datetime:
     """An ISO 8601 date or time, in UTC; without an offset it is taken as UTC."""
     try:
-        found = text if isinstance(text, datetime) else datetime.fromisoformat(text)
+        time = text if isinstance(text, datetime) else datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f'"{text}" is not a time', hint="write 2013-04-01 or 2013-04-01T06:00:00Z") from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

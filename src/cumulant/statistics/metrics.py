@@ -85,7 +85,7 @@ _ALL = (
     Metric("r2", "share of variance explained", TASKS["r2"], sums.r2),
     Metric("pinball", "pinball loss at the median", TASKS["pinball"], sums.pinball),
 )
-METRICS: dict[str, Metric] = {found.name: found for found in _ALL}
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _ALL}
 
 
 def metric(name: str) -> Metric:

@@ -143,9 +143,9 @@ def _fits(name: str, learned: int, rows: TrainingRows, spec: TrainingSpec, threa
 
 
 def _fit(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
-    one = _FITS.get(name, _OTHER)
-    size = fitted * (one.number * rows.numbers + one.text * rows.texts + one.row) + one.fixed
-    return round(size) + (_histograms(name, fitted, learned, rows, spec) if any(one.nodes) else 0)
+    need = _FITS.get(name, _OTHER)
+    size = fitted * (need.number * rows.numbers + need.text * rows.texts + need.row) + need.fixed
+    return round(size) + (_histograms(name, fitted, learned, rows, spec) if any(need.nodes) else 0)
 
 
 def _histograms(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:

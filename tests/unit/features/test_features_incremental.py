@@ -16,11 +16,11 @@ from test_features_windows import HOUR, PLANS, SCHEMA, START
 
 from cumulant.core.plan import FeaturePlan, Field, Source
 from cumulant.data.parts.added_rows import SharedRows
+from cumulant.data.row_columns import ROW
 from cumulant.features.definition.definitions import source
 from cumulant.features.definition.loading import collect
 from cumulant.features.definition.plan import compile_plan
 from cumulant.features.offline import incremental
-from cumulant.features.offline.frames import ROW
 from cumulant.features.offline.incremental import GrownSource, changed_features, unchanged_rows, with_changes
 from cumulant.features.offline.offline import compute
 

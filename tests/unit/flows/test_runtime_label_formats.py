@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cumulant.flows.outcomes.labels import schema_of
+from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.project.file.loading import load
 
 SOURCE = "{path: a.csv, rules: {price: {number_format: '1.234,5'}}}"

@@ -14,9 +14,8 @@ import pytest
 
 from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError
 from cumulant.flows.ledger.processes import Process, is_gone, process_of
-from cumulant.flows.stack.child_process import Child
+from cumulant.flows.stack.child_process import Child, LogFile
 from cumulant.flows.stack.lock import end_left_behind, end_leftovers, find_supervisor, hold_lock
-from cumulant.flows.stack.process_logs import LogFile
 from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.flows.stack.status import ChildStatus, Status, read_status, write_status
 
@@ -221,7 +220,7 @@ class TestChild:
     def test_it_dies_with_its_starter(self, tmp_path, process):
         program = f"""
 import sys; from datetime import UTC, datetime; from pathlib import Path
-from cumulant.flows.stack.child_process import Child; from cumulant.flows.stack.process_logs import LogFile
+from cumulant.flows.stack.child_process import Child; from cumulant.flows.stack.child_process import LogFile
 from cumulant.flows.stack.reconcile import WantedProcess
 line = (sys.executable, "-c", "import time; time.sleep(60)")
 one = Child(WantedProcess(name="c", kind="gateway", command=line), LogFile(Path({str(tmp_path)!r}) / "c.log"))

@@ -28,16 +28,16 @@ def read_key(path: Path | str) -> bytes:
     """
     try:
         check_private(Path(path), what="the gateway's key")
-        found = Path(path).read_bytes()
+        key = Path(path).read_bytes()
     except OSError as error:
         raise UsageError(f"the gateway's key {path} cannot be read: {error.strerror}", subject=str(path)) from None
-    if len(found) < _LEAST:
+    if len(key) < _LEAST:
         raise UsageError(
-            f"the gateway's key {path} has {len(found)} bytes, fewer than {_LEAST}",
+            f"the gateway's key {path} has {len(key)} bytes, fewer than {_LEAST}",
             subject=str(path),
             hint=f"write {_LEAST} random bytes into it: head -c {_LEAST} /dev/urandom",
         )
-    return found
+    return key
 
 
 def token_for(key: bytes, url: str) -> str:

@@ -28,11 +28,11 @@ _TRIM_THRESHOLD, _KEPT = -1, 4 << 20
 
 def machine_memory() -> int:
     """Bytes of memory that this process may use: the machine's, or its control group's where that has less."""
-    found = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in map(Path, _CGROUPS):
         with suppress(OSError, ValueError):  # there is none, or it is `max`
-            found.append(int(path.read_text()))
-    return min(found)
+            limits.append(int(path.read_text()))
+    return min(limits)
 
 
 def memory_limit(limit: str | None) -> int:

@@ -22,13 +22,13 @@ def check_private(path: Path, *, what: str = "the tokens") -> None:
         RefusedError: other users can read or write it.
         OSError: there is no such file.
     """
-    found = path.stat()
-    if sys.platform == "win32" or not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid():
+    status = path.stat()
+    if sys.platform == "win32" or not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
         return
     mounted = any(path.absolute().is_relative_to(place) for place in _MOUNTED)
-    if found.st_mode & 0o077 and not mounted and not os.statvfs(path).f_flag & os.ST_RDONLY:
+    if status.st_mode & 0o077 and not mounted and not os.statvfs(path).f_flag & os.ST_RDONLY:
         raise RefusedError(
-            f"other users can read or write {what} in {path} (mode {stat.S_IMODE(found.st_mode):04o})",
+            f"other users can read or write {what} in {path} (mode {stat.S_IMODE(status.st_mode):04o})",
             subject=str(path),
             hint=f"chmod 600 {path}",
         )

@@ -63,7 +63,7 @@ def without_internal_frames(trace: TracebackType | None) -> TracebackType | None
         if not is_internal(trace.tb_frame.f_code.co_filename):
             frames.append(trace)
         trace = trace.tb_next
-    found: TracebackType | None = None
+    shortened: TracebackType | None = None
     for frame in reversed(frames):
-        found = TracebackType(found, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
-    return found
+        shortened = TracebackType(shortened, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return shortened

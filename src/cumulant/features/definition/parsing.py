@@ -134,14 +134,14 @@ class _Reader:
                 return self._name(name)
             case ast.Constant(value=value):
                 return self._constant(value)
-            case ast.BinOp(left=left, op=op, right=right) if type(op) in _BINARY:
-                return Call(_BINARY[type(op)], (self.node(left), self.node(right)))
+            case ast.BinOp(left=first, op=op, right=second) if type(op) in _BINARY:
+                return Call(_BINARY[type(op)], (self.node(first), self.node(second)))
             case ast.UnaryOp(op=op, operand=operand):
                 return self._unary(op, operand)
             case ast.BoolOp(op=op, values=values):
                 return self._chain("and" if isinstance(op, ast.And) else "or", [self.node(value) for value in values])
-            case ast.Compare(left=left, ops=ops, comparators=comparators):
-                sides = [left, *comparators]
+            case ast.Compare(left=first, ops=ops, comparators=comparators):
+                sides = [first, *comparators]
                 pairs = zip(ops, sides, sides[1:], strict=False)
                 return self._chain("and", [self._compare(op, a, b) for op, a, b in pairs])
             case ast.IfExp(test=test, body=body, orelse=other):

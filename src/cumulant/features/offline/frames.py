@@ -9,7 +9,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import Field, Source
-from cumulant.data.row_columns import FROM, UNTIL
+from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition.dtypes import Kind
 from cumulant.features.definition.known_time import EntryRule, entry_rule
 from cumulant.features.offline.kernel.sums import Floats
@@ -17,7 +17,6 @@ from cumulant.features.offline.kernel.timeline import Ints
 from cumulant.features.offline.polars_compiler import TYPES, canonical, kind_of
 
 #: the position of a row in its snapshot
-ROW = "__row"
 _DENSE = 1 << 20
 
 

@@ -18,7 +18,8 @@ import polars as pl
 from cumulant.core.plan import FeaturePlan, Window
 from cumulant.core.system.memory import resident_memory
 from cumulant.data.parts.added_rows import SharedRows
-from cumulant.features.offline.frames import ROW, entry_time, key_codes, kinds, numbers, read_fields, scan_fields
+from cumulant.data.row_columns import ROW
+from cumulant.features.offline.frames import entry_time, key_codes, kinds, numbers, read_fields, scan_fields
 from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
 from cumulant.features.offline.kernel.timeline import Timeline, grouped_order
 from cumulant.features.offline.memory_need import SourceSize, group_need, output_width

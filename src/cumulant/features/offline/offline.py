@@ -17,8 +17,9 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.expr import features as features_of
 from cumulant.core.plan import FeaturePlan, FeatureSpec
+from cumulant.data.row_columns import ROW
 from cumulant.features.definition.dtypes import Kind
-from cumulant.features.offline.frames import ROW, kinds, read_fields
+from cumulant.features.offline.frames import kinds, read_fields
 from cumulant.features.offline.groups import MeasureGroup, groups_of
 from cumulant.features.offline.polars_compiler import TYPES, expression
 from cumulant.features.offline.versions import as_predicted

@@ -23,8 +23,8 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import raise_limit, resident_memory
 from cumulant.data.parts.spill import Spill, spill_in
-from cumulant.data.row_columns import FROM, UNTIL
-from cumulant.features.offline.frames import ROW, kinds, scan_fields
+from cumulant.data.row_columns import FROM, ROW, UNTIL
+from cumulant.features.offline.frames import kinds, scan_fields
 from cumulant.features.offline.groups import MeasureGroup, event_columns, groups_of
 from cumulant.features.offline.memory_need import SourceSize, group_need, output_width, whole_need
 from cumulant.features.offline.offline import MOST_THREADS, compute, with_expressions

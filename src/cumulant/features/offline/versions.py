@@ -13,8 +13,8 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import PredictAt, Source
-from cumulant.data.row_columns import FROM, UNTIL
-from cumulant.features.offline.frames import ROW, numbers, valid
+from cumulant.data.row_columns import FROM, ROW, UNTIL
+from cumulant.features.offline.frames import numbers, valid
 from cumulant.features.offline.groups import MeasureGroup
 from cumulant.features.offline.kernel.timeline import Ints
 

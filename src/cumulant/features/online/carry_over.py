@@ -16,9 +16,9 @@ import polars as pl
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
-from cumulant.data.row_columns import FROM, UNTIL
+from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition import known_time
-from cumulant.features.offline.frames import ROW, inside, inside_as, known_times, read_fields
+from cumulant.features.offline.frames import inside, inside_as, known_times, read_fields
 from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.versions import has_versions
 from cumulant.features.posted.posted_events import Inside, LoggedRow, PostedRow, SourceLog, log_table, row_key

@@ -15,9 +15,9 @@ from cumulant.core.errors import DataError
 from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
+from cumulant.data.row_columns import ROW
 from cumulant.features.offline.aggregations import Flags
 from cumulant.features.offline.frames import (
-    ROW,
     entry_times,
     inside,
     inside_as,

@@ -12,8 +12,8 @@ import polars as pl
 from cumulant.core.plan import FeaturePlan, KnownAt, Source
 from cumulant.core.units import micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
-from cumulant.data.row_columns import FROM
-from cumulant.features.offline.frames import ROW, inside, inside_as, read_fields
+from cumulant.data.row_columns import FROM, ROW
+from cumulant.features.offline.frames import inside, inside_as, read_fields
 from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.versions import has_versions
 from cumulant.features.online.carry_over import WAIT, hide_after

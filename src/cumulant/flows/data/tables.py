@@ -61,9 +61,9 @@ def _read(
     from cumulant.data.files.listed_file import listed_files
     from cumulant.data.files.listing import list_files
     from cumulant.data.files.unreadable_files import read_each
-    from cumulant.data.spec import SourceSpec as data_SourceSpec
+    from cumulant.data.spec import SourceSpec
 
-    spec, files = like or data_SourceSpec(sheet=sheet), _files()
+    spec, files = like or SourceSpec(sheet=sheet), _files()
     spec = msgspec.structs.replace(spec, path=_spec(file).path)
     listing = list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
     for warning in skipped_warnings(listing, Path.cwd()):
@@ -168,9 +168,9 @@ def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
 
 
 def _spec(file: Path | str) -> SourceSpec:
-    from cumulant.data.spec import SourceSpec as data_SourceSpec
+    from cumulant.data.spec import SourceSpec
 
-    return data_SourceSpec(path=str(file) if "://" in str(file) else str(Path(file).expanduser()))
+    return SourceSpec(path=str(file) if "://" in str(file) else str(Path(file).expanduser()))
 
 
 def _files() -> Files:

@@ -229,9 +229,9 @@ def refused_snapshot(project: Project, name: str) -> Snapshot | None:
 
 def _read(project: Project, row: Row) -> Snapshot:
     from cumulant.data.files.file_lists import load_file_lists
-    from cumulant.data.snapshot import Snapshot as data_Snapshot
+    from cumulant.data.snapshot import Snapshot
 
-    return load_file_lists(msgspec.convert(row.value, data_Snapshot), project.tables())
+    return load_file_lists(msgspec.convert(row.value, Snapshot), project.tables())
 
 
 def references(spec: SourceSpec) -> set[str]:

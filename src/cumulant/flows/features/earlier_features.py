@@ -13,6 +13,7 @@ from cumulant.core.errors import NotFoundError, StorageError
 from cumulant.core.ids import canonical
 from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
+from cumulant.data.row_columns import ROW
 from cumulant.flows.data.memory_budget import room_of
 from cumulant.flows.data.validate import load_snapshot
 from cumulant.flows.ledger.ledger_records import STEP, read_step
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 Kept = tuple["SharedRows", ...]
-FEATURES, ROW = "features", "__row"
+FEATURES = "features"
 #: so many earlier tables are tried, the newest first
 _TRIED = 3
 
@@ -113,10 +114,10 @@ def _kept_rows(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snap
 def _grown_source(project: Project, snapshot: Snapshot, kept_rows: Kept, as_of: datetime | None) -> GrownSource:
     from cumulant.data.parts.added_rows import count_added, scan_added
     from cumulant.data.snapshot import scan
-    from cumulant.features.offline.incremental import GrownSource as features_GrownSource
+    from cumulant.features.offline.incremental import GrownSource
 
     tables = project.tables()
-    return features_GrownSource(
+    return GrownSource(
         every=scan(snapshot, tables, as_of=as_of),
         new=scan_added(snapshot, kept_rows, tables, as_of=as_of),
         added=count_added(snapshot, kept_rows),

@@ -132,12 +132,12 @@ def _tags(project: Project) -> list[dict[str, str]]:
 
 def _data_tables(project: Project) -> Iterator[Removed]:
     from cumulant.data.retention import expired_snapshots, removable_keys
-    from cumulant.data.snapshot import Snapshot as data_Snapshot
+    from cumulant.data.snapshot import Snapshot
 
     journal, now = project.journal(), SystemClock().now()
     trained_on = {identity for record in _records(project) for identity in record.snapshots.values()}
     trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
-    snapshots = [msgspec.convert(row.value, data_Snapshot) for row in journal.rows(SNAPSHOT)]
+    snapshots = [msgspec.convert(row.value, Snapshot) for row in journal.rows(SNAPSHOT)]
     for source, spec in project.spec.data.items():
         own = [snapshot for snapshot in snapshots if snapshot.source == source]
         gone = {snapshot.id for snapshot in expired_snapshots(own, spec.keep, now)} - trained_on
@@ -145,7 +145,7 @@ def _data_tables(project: Project) -> Iterator[Removed]:
         for kind in (NEWEST, REFUSED):
             row = journal.get(kind, source)
             if row is not None:
-                needed.append(msgspec.convert(row.value, data_Snapshot))
+                needed.append(msgspec.convert(row.value, Snapshot))
         yield from (_table(project, key) for key in removable_keys(source, needed, project.tables()))
 
 

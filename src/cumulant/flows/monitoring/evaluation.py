@@ -38,7 +38,8 @@ from cumulant.flows.monitoring.served_log import (
 )
 from cumulant.flows.monitoring.state import MonitoringState, WindowRecord, plain, read_replaced, read_state
 from cumulant.flows.monitoring.window_losses import add_references, evaluate_window, no_scores
-from cumulant.flows.outcomes.labels import join_labels, schema_of
+from cumulant.flows.outcomes.label_schema import schema_of
+from cumulant.flows.outcomes.labels import join_labels
 from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.monitoring.performance.baselines import baseline, harm_terms

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.alerting.alert_state import Finding as alerts_Finding
+from cumulant.alerting.alert_state import Finding
 from cumulant.core import expr, units
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
@@ -358,13 +358,13 @@ def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet:
         transaction.emit(fact)
 
 
-def _alerting(model: str, result: MonitorResult) -> Iterator[alerts_Finding]:
+def _alerting(model: str, result: MonitorResult) -> Iterator[Finding]:
     """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
     together: dict[tuple[str, str], list[DriftFinding]] = {}
     for finding in (*result.drift.active, *(finding for finding in result.volume if finding.active)):
         together.setdefault((finding.kind, finding.feature), []).append(finding)
     for (kind, feature), several in together.items():
-        yield alerts_Finding(
+        yield Finding(
             model=model,
             rule=kind,
             subject=feature,

@@ -12,14 +12,10 @@ import msgspec
 
 from cumulant.core.errors import DataError, NotFoundError, UsageError
 from cumulant.core.events import Actor
-from cumulant.core.expr import Node, columns
 from cumulant.core.plan import Field
-from cumulant.core.servable import Servable
-from cumulant.data.spec import SourceSpec, is_delay
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.registry.models import CHAMPION, servable_folder
+from cumulant.flows.outcomes.label_schema import model_description, schema_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
-from cumulant.flows.training.task import target_of
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:
@@ -33,9 +29,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.labels.outcome_folder import IngestedFile
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
-    from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
-    from cumulant.training.spec import TrainingSpec
 
 #: the folder of the project's state
 FOLDER = "outcomes"
@@ -95,81 +89,12 @@ def folder_of(project: Project) -> Path:
     return project.state / FOLDER
 
 
-def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
-    """What the servable in `folder` says of its labels; else what the project says.
-
-    Without `folder` it is the champion's, else the newest version's, of the registry.
-    """
-    training, described = project.spec.training, _model_description(project, folder)
-    plan = None if described is None else described.plan
-    declared = _entity_source(project, training, None if plan is None else plan.entity)
-    fields = {} if plan is None else {field.name: field for field in plan.sources[plan.entity].fields}
-    target = None if training is None else target_of(training, fields)
-    schema = LabelSchema(
-        target=target,
-        formats=declared.number_formats,
-        date_formats=declared.date_formats,
-        known=_known(declared, target, fields),
-    )
-    if described is None or plan is None:
-        return schema
-    from cumulant.servable.scorer import labels
-
-    return msgspec.structs.replace(
-        schema,
-        model=described.name,
-        task=described.task,
-        classes=labels(described),
-        key=tuple(fields[name] for name in plan.sources[plan.entity].key if name in fields),
-        time=None if plan.predict_at is None else fields.get(plan.predict_at.column),
-        offset_us=0 if plan.predict_at is None else plan.predict_at.offset_us,
-    )
-
-
-def _known(declared: SourceSpec, target: Node | None, fields: Mapping[str, Field]) -> Field | None:
-    """The column that says when all columns of the target are known; None where there is none, or no single one."""
-    known = {declared.known_columns.get(name) for name in columns(target)} if target is not None else set()
-    column = known.pop() if len(known) == 1 else None
-    if column is None or is_delay(column):
-        return None
-    zone = None if declared.time is None else declared.time.zone
-    return fields.get(column) or Field(column, "time", zone=zone)
-
-
-def _entity_source(project: Project, training: TrainingSpec | None, entity: str | None = None) -> SourceSpec:
-    """The source that holds the target: `entity`, else the declared or the only one; an empty one where none does."""
-    sources = project.spec.data
-    named = entity or (training.source if training is not None else None)
-    if named is None and len(sources) == 1:
-        named = next(iter(sources))
-    return sources.get(named or "", SourceSpec())
-
-
-def _model_description(project: Project, folder: Path | None = None) -> Servable | None:
-    """The servable in `folder`, else the champion's or newest version's; None without one, and for a foreign model."""
-    try:
-        from cumulant.servable.folder import load_description
-
-        description = load_description(folder or servable_folder(project, _version(project)))
-    except NotFoundError:
-        return None
-    return description if isinstance(description, Servable) else None
-
-
-def _version(project: Project) -> ModelVersion:
-    registry = project.registry()
-    try:
-        return registry.resolve(f"{project.name}@{CHAMPION}")
-    except NotFoundError:
-        return registry.resolve(project.name)
-
-
 def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Loss | None = None) -> Outcomes:
     """The join of the project's predictions and labels."""
-    from cumulant.outcomes.join.joining import Outcomes as outcomes_Outcomes
+    from cumulant.outcomes.join.joining import Outcomes
 
     known = schema or schema_of(project)
-    return outcomes_Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
+    return Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
 
 
 def ingest_labels(
@@ -336,7 +261,7 @@ def _skew(project: Project) -> timedelta:
 
 def _request(project: Project) -> tuple[dict[str, Field], tuple[str, ...]]:
     """What may come with a request of the project's model, and the key of its rows; nothing where there is none."""
-    described = _model_description(project)
+    described = model_description(project)
     if described is None:
         return {}, ()
     source = described.plan.sources[described.plan.entity]

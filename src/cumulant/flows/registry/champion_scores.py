@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from cumulant.core import expr
 from cumulant.core.errors import DataError, IntegrityError, NotFoundError
+from cumulant.data.row_columns import ROW
 from cumulant.flows.data.memory_budget import SPILL, room_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.training.chosen_rows import ROW, at_positions, read_rows
+from cumulant.flows.training.chosen_rows import at_positions, read_rows
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,7 +13,7 @@ from cumulant.core.expr import columns as columns_of
 from cumulant.core.servable import Servable
 from cumulant.core.units import to_micros
 from cumulant.flows.data.validate import newest_snapshot
-from cumulant.flows.outcomes.labels import schema_of
+from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.registry.models import servable_folder
 
 if TYPE_CHECKING:

@@ -181,11 +181,11 @@ def value(content: object) -> str:
 
 
 _VALUES: tuple[tuple[type, Callable[[Any], str]], ...] = (
-    (bool, lambda found: "true" if found else "false"),  # as the data, JSON and the project file write it
-    (int, lambda found: count(found) if -(2**63) <= found < 2**63 else f"{Decimal(found):.3g}"),
+    (bool, lambda content: "true" if content else "false"),  # as the data, JSON and the project file write it
+    (int, lambda content: count(content) if -(2**63) <= content < 2**63 else f"{Decimal(content):.3g}"),
     (float, number),
     (datetime, instant),
-    (timedelta, lambda found: duration(found.total_seconds())),
+    (timedelta, lambda content: duration(content.total_seconds())),
 )
 
 

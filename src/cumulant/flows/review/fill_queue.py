@@ -20,7 +20,8 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.flows.data.memory_budget import SPILL
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.outcomes.labels import outcomes_of, schema_of
+from cumulant.flows.outcomes.label_schema import schema_of
+from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.review.mirrored_scores import MirroredIndex, MirroredRows
 from cumulant.flows.review.review_reference import asked_of, reference_of
 from cumulant.flows.review.views import policy_of

@@ -17,7 +17,8 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.outcomes.labels import folder_of, join_intake, schema_of
+from cumulant.flows.outcomes.label_schema import schema_of
+from cumulant.flows.outcomes.labels import folder_of, join_intake
 from cumulant.flows.registry.candidate_alias import ModelRecord
 from cumulant.flows.registry.models import MODEL
 from cumulant.flows.review.case_context import CaseReader

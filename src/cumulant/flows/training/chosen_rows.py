@@ -16,6 +16,7 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.core.units import count, moment
+from cumulant.data.row_columns import ROW
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
     from cumulant.training.spec import TrainingSpec
 
-#: the column with a row's position in the snapshot
-ROW = "__row"
 #: of the stored tables: their keys, and the column of the hashes
 CHOSEN, _HASH = "chosen", "__hash"
 #: rows that are read at a time
@@ -101,8 +100,8 @@ def chosen_rows(
         rows = eligible_rows(project, snapshot, spec, as_of=as_of)
         positions, hashes = _smallest(rows, list(snapshot.key), most)
         tables.write(key, pl.DataFrame({ROW: positions, _HASH: hashes}))
-    found = tables.scan(key).collect()
-    return ChosenRows(found[ROW].to_numpy(), of, int(found[_HASH].max()))  # type: ignore[arg-type]  # it has rows
+    stored = tables.scan(key).collect()
+    return ChosenRows(stored[ROW].to_numpy(), of, int(stored[_HASH].max()))  # type: ignore[arg-type]  # it has rows
 
 
 def _smallest(rows: pl.LazyFrame, key: list[str], most: int) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
@@ -143,12 +142,12 @@ def at_positions(frames: Iterable[pl.DataFrame], positions: NDArray[np.int64]) -
     import numpy as np
     import polars as pl
 
-    found = []
+    matches = []
     for frame in frames:
         rows = frame[ROW].to_numpy()
         places = np.minimum(np.searchsorted(positions, rows), len(positions) - 1)
-        found.append(frame.filter(positions[places] == rows))
-    return pl.concat(found)
+        matches.append(frame.filter(positions[places] == rows))
+    return pl.concat(matches)
 
 
 def blocks(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:

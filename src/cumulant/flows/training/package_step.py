@@ -71,11 +71,11 @@ def package(
         model, rows = load_model(context.project, fitted.served), rows_of(context, work)
         examples.append(input_example(context, work, rows.test.features))
         with tempfile.TemporaryDirectory() as scratch:
-            from cumulant.packaging.builder import build as packaging_build
+            from cumulant.packaging.builder import build as build_servable
             from cumulant.packaging.input_warnings import closed_features
 
             folder = Path(scratch) / "servable"
-            servable = packaging_build(
+            servable = build_servable(
                 model,
                 work.task.plan,
                 name=context.project.name,

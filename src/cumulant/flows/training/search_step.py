@@ -132,7 +132,7 @@ def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Paramete
     def search() -> dict[str, object]:
         # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
         from cumulant.training.evaluation.gate import check_gate
-        from cumulant.training.search.search import search as training_search
+        from cumulant.training.search.search import search as search_models
         from cumulant.training.trainers.trainer_checks import check_trainers
 
         refuse_too_many_rows(
@@ -154,7 +154,7 @@ def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Paramete
         context.progress("search", 0.0)
         rows = [sample_training_rows(split.train, work)]
         split = split.without_columns()
-        search_result = training_search(
+        search_result = search_models(
             rows.pop(),  # so that the search alone holds the features, and lets them go once they are encoded
             work.training,
             root=context.project.root,
@@ -259,7 +259,7 @@ def load_model(project: Project, ref: ObjectRef) -> FittedModel:
         NotFoundError: it is gone.
         IntegrityError: its files are not what was stored.
     """
-    from cumulant.training.model import FittedModel as training_FittedModel
+    from cumulant.training.model import FittedModel
 
     folder = project.objects().path(ref.key)
     if _key(folder) != ref.key:
@@ -268,7 +268,7 @@ def load_model(project: Project, ref: ObjectRef) -> FittedModel:
             subject=ref.key,
             hint="restore it from a backup, or delete the object and run `cumulant train`, which fits it again",
         )
-    return training_FittedModel.from_folder(folder)
+    return FittedModel.from_folder(folder)
 
 
 def _key(folder: Path) -> str:

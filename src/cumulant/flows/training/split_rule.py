@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core import expr
-from cumulant.flows.training.chosen_rows import ROW, blocks, chosen_rows, take_chosen
+from cumulant.data.row_columns import ROW
+from cumulant.flows.training.chosen_rows import blocks, chosen_rows, take_chosen
 from cumulant.training.row_hash import places, row_hashes
 
 if TYPE_CHECKING:

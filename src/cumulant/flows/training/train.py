@@ -40,7 +40,7 @@ from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.training_rules import check_training
 from cumulant.training.records import Evaluation, TrainingSummary, TrialRecord, Verdict
-from cumulant.training.spec import quick as training_quick
+from cumulant.training.spec import quick as quick_spec
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
@@ -276,7 +276,7 @@ def work_of(
         task=task,
         snapshot=snapshots[task.entity],
         table=table.table,
-        training=training_quick(spec) if quick else spec,
+        training=quick_spec(spec) if quick else spec,
         evaluation=project.spec.evaluation,
         as_of=as_of,
         sample=_QUICK_SHARE if quick else 1.0,

@@ -45,8 +45,7 @@ def refuse_too_many_rows(
     memory = machine_memory() if declared is None else memory_limit(declared)
     release_free_memory()
     resident = resident_memory()
-    kinds = [one.dtype for one in task.plan.features if one.name in task.plan.names]
-
+    kinds = [feature.dtype for feature in task.plan.features if feature.name in task.plan.names]
     tested = declared_share(project.spec.evaluation.test) or 0.0
 
     def need_of(rows: int) -> TrainingNeed:

@@ -12,9 +12,10 @@ import msgspec
 from cumulant.core import expr
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.units import moment
+from cumulant.data.row_columns import ROW
 from cumulant.flows.data.pii import personal_features, personal_texts
 from cumulant.flows.review.training_labels import reviewed_labels
-from cumulant.flows.training.chosen_rows import ROW, chosen_rows, since, take_chosen
+from cumulant.flows.training.chosen_rows import chosen_rows, since, take_chosen
 from cumulant.flows.training.split_rule import combine_columns, hashes, identity_of
 
 if TYPE_CHECKING:
@@ -55,13 +56,13 @@ def labelled_rows(
     Raises:
         DataError: the target, a slice or a cost names a column that the source lacks, or cannot be learned.
     """
-    from cumulant.data.snapshot import scan as data_scan
+    from cumulant.data.snapshot import scan as scan_snapshot
 
     features_of = project.tables().scan(table)
     check_training_columns(
         [*(field.name for field in snapshot.fields), *features_of.collect_schema().names()], spec, evaluation
     )
-    scan = data_scan(snapshot, project.tables(), as_of=as_of)
+    scan = scan_snapshot(snapshot, project.tables(), as_of=as_of)
     if reviewed is None:  # the decisions of reviewers are matched by any column
         scan = scan.select(ROW, *sorted(columns_read(task, snapshot, spec, evaluation)))
     chosen = chosen_rows(project, snapshot, spec, as_of=as_of)
@@ -98,7 +99,7 @@ def rows_without_features(
     """
     import polars as pl
 
-    from cumulant.data.snapshot import scan as data_scan
+    from cumulant.data.snapshot import scan as scan_snapshot
 
     computed = computed_names(task.plan)
     cost = spec.cost
@@ -108,7 +109,7 @@ def rows_without_features(
         spec = msgspec.structs.replace(spec, cost=msgspec.structs.replace(cost, **unknown))
     clusters = "auto" if evaluation.clusters in computed else evaluation.clusters
     evaluation = msgspec.structs.replace(evaluation, slices=[], clusters=clusters)
-    scan = data_scan(snapshot, project.tables())
+    scan = scan_snapshot(snapshot, project.tables())
     if reviewed is None:  # the decisions of reviewers are matched by any column
         scan = scan.select(ROW, *sorted(columns_read(task, snapshot, spec, evaluation)))
     chosen = chosen_rows(project, snapshot, spec, as_of=None)
@@ -228,9 +229,9 @@ def newest_row(project: Project, snapshot: Snapshot, *, as_of: datetime | None) 
 
     newest = None
     if snapshot.event_time is not None:
-        from cumulant.data.snapshot import scan as data_scan
+        from cumulant.data.snapshot import scan as scan_snapshot
 
-        scan = data_scan(snapshot, project.tables(), as_of=as_of)
+        scan = scan_snapshot(snapshot, project.tables(), as_of=as_of)
         newest = scan.select(pl.col(snapshot.event_time).max()).collect().item()
     if newest is None:
         raise UsageError(

@@ -31,7 +31,7 @@ from cumulant.outcomes.labels import atomic_files, outcome_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from cumulant.serving.prediction_log.storage.log_reader import Rows as log_Rows
+    from cumulant.serving.prediction_log.storage.log_reader import Rows as LogRows
 
 _INDEX = "index"
 _SUFFIX = ".arrow"
@@ -105,7 +105,7 @@ class JoinCache:
         known = before.files if labels.only_added else {}
         numbers: dict[str, int] = {}  # by the file of the log
         files: dict[str, _Entry] = {}
-        changed: dict[str, tuple[Path, log_Rows]] = {}
+        changed: dict[str, tuple[Path, LogRows]] = {}
         for file, read in iterate_files(self.outcomes.log, since=since):
             name = _identity(file.path)
             if name in numbers:
@@ -129,7 +129,7 @@ class JoinCache:
             self._replace(after)
 
     def _join(
-        self, files: Mapping[str, tuple[Path, log_Rows]], at: datetime
+        self, files: Mapping[str, tuple[Path, LogRows]], at: datetime
     ) -> Iterator[tuple[str, _Entry, pl.DataFrame]]:
         """The rows of these files of the log, and their entries. Raises FileNotFoundError."""
         if not files:
@@ -233,13 +233,13 @@ class _Labels:
             raise FileNotFoundError  # a batch was merged since it was listed: `rows` lists again
         return is_referenced(*split_refs(facts["ref"].unique()))
 
-    def news_in(self, read: log_Rows) -> bool:
+    def news_in(self, read: LogRows) -> bool:
         """Whether a label that came since may be for a row of a file of the log."""
         news = self._news
         return news is not None and any(as_frame(head).filter(news).height for head in read(HEAD))
 
 
-def _read_present(path: Path, read: log_Rows, columns: list[str]) -> Iterator[pa.Table]:
+def _read_present(path: Path, read: LogRows, columns: list[str]) -> Iterator[pa.Table]:
     """The rows of a file of the log. Raises FileNotFoundError: it is gone, and had no rows to read."""
     yield from read(columns)
     path.stat()

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.flows.monitoring.drift.traffic_volume import ModelTraffic, traffic_of
-from cumulant.monitoring.drift.profiles import DriftProfile as drift_Profile
+from cumulant.monitoring.drift.profiles import DriftProfile
 from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, readable
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cumulant.monitoring.drift.blocks import RowBlocks
-    from cumulant.monitoring.drift.profiles import DriftProfile, Role
+    from cumulant.monitoring.drift.profiles import Role
     from cumulant.statistics.rows import Codes
 
 
@@ -119,7 +119,7 @@ class TableWindows:
         parts = [profile(self.table.rows, tested_roles, cut=self._tested_cut())]
         parts += [profile(self.table.rows, other_roles, cut=self.cut)] if other_roles else []
         columns = {column.name: column for part in parts for column in part.columns}
-        return drift_Profile(
+        return DriftProfile(
             blocks=self.cut.blocks,
             columns=tuple(columns[name] for name in roles if name in columns),
             skipped=tuple(skipped for part in parts for skipped in part.skipped),

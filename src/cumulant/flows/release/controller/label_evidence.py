@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import LeaseHeldError
-from cumulant.flows.outcomes.labels import join_labels, outcomes_of, schema_of
+from cumulant.flows.outcomes.label_schema import schema_of
+from cumulant.flows.outcomes.labels import join_labels, outcomes_of
 from cumulant.flows.stack.desired_state import read_book
 from cumulant.flows.stack.served_versions import folder_of
 from cumulant.release.evidence.look import LossPair

@@ -15,6 +15,7 @@ from cumulant.core.ids import digest
 from cumulant.core.progress import Progress
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
+from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.ledger.run_context import Context, open_run
@@ -25,7 +26,7 @@ from cumulant.flows.serving.batch.tensor_scoring import GraphWork
 from cumulant.packaging.batching import measure_batching
 from cumulant.ports.plugins import Drivers
 from cumulant.project.sources import RoutedFiles
-from cumulant.servable.engine import Engine as packaging_Engine
+from cumulant.servable.engine import Engine
 from cumulant.servable.folder import load_description
 from cumulant.servable.scorer import Scorer
 
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.files import Files
     from cumulant.project.project import Project
-    from cumulant.servable.engine import Engine
 
 #: what packaging says where it could not try whether rows may be scored together
 _UNTRIED = ("not tried", "one row cannot be tried", "it could not be tried")
@@ -151,7 +151,7 @@ def _history(context: Context, plan: FeaturePlan, as_of: datetime | None) -> _Hi
 
 def _columns(scan: pl.LazyFrame, plan: FeaturePlan, name: str) -> pl.DataFrame:
     wanted = {field.name for field in plan.sources[name].fields}
-    wanted |= {"__row", "__from", "__until"}
+    wanted |= {ROW, FROM, UNTIL}
     return scan.select(column for column in scan.collect_schema().names() if column in wanted).collect()
 
 
@@ -179,9 +179,9 @@ def _rows(
     }
 
     def compute(rows: pl.DataFrame) -> pl.DataFrame:
-        from cumulant.features.offline.offline import compute as features_compute
+        from cumulant.features.offline.offline import compute
 
-        return features_compute(plan, history.frames, rows=rows)
+        return compute(plan, history.frames, rows=rows)
 
     return BatchModel(
         work=RowWork(scorer, declared, compute, keep, explained, refuse_invalid=refuse_invalid),
@@ -212,7 +212,7 @@ def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons:
         hint = f"serve it, and send its rows in order: cumulant serve {folder}"
         raise UsageError(f"{described.name} keeps state between requests, and the rows of a file are none",
                          subject=described.name, hint=hint)  # fmt: skip
-    engine = packaging_Engine(folder / described.model)
+    engine = Engine(folder / described.model)
     return BatchModel(
         work=GraphWork(engine, described, keep),
         identity=_identity(described, keep),

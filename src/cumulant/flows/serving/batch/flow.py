@@ -220,9 +220,9 @@ def _measure_sizes(model: BatchModel, sample: PreparedPiece, threads: int) -> tu
 
 
 def _stream(model: BatchModel, source: _Input, rows: int) -> FileStream:
-    from cumulant.data.files.streaming import FileStream as data_Stream
+    from cumulant.data.files.streaming import FileStream
 
-    return data_Stream(source.path, source.file.url, model.reading, rows=rows, partition=source.file.partition)
+    return FileStream(source.path, source.file.url, model.reading, rows=rows, partition=source.file.partition)
 
 
 class _Job(NamedTuple):
