@@ -112,9 +112,11 @@ def loop() -> str:
     back = [arrow((a.x, a.middle), (b.right, b.middle)) for a, b in pairwise(boxes[4:])]
     gutter = 147
     retrain = arrow(
-        (monitoring.center, monitoring.y), (monitoring.center, gutter), (training.center, gutter),
+        (monitoring.center, monitoring.y),
+        (monitoring.center, gutter),
+        (training.center, gutter),
         (training.center, training.bottom),
-    )  # fmt: skip
+    )
     return picture(
         294,
         "The loop of a model: data, features, training, packaging, serving, outcomes, release, monitoring, retraining",

@@ -57,11 +57,15 @@ def errors_page() -> str:
     from cumulant.core import errors
 
     lines = [
-        "# Errors", "",
-        ("Every error that Cumulant raises on purpose carries one of these codes. The exit code of a command follows from the branch: "
-        "1 a gate said no, 2 usage, 3 the same call may work later, 4 trying again will not help. A command that Ctrl-C "
-        "ended gives 130, one that was asked to end (SIGTERM) 143, one whose reader went away 141."), "",
-    ]  # fmt: skip
+        "# Errors",
+        "",
+        (
+            "Every error that Cumulant raises on purpose carries one of these codes. The exit code of a command follows from the branch: "
+            "1 a gate said no, 2 usage, 3 the same call may work later, 4 trying again will not help. A command that Ctrl-C "
+            "ended gives 130, one that was asked to end (SIGTERM) 143, one whose reader went away 141."
+        ),
+        "",
+    ]
     exits = {"UsageError": 2, "RefusedError": 1, "RetryableError": 3, "TerminalError": 4}
     meanings = tree_meanings(inspect.getdoc(errors) or "")
     for branch, code in exits.items():

@@ -48,9 +48,11 @@ def shares(runs: int, rng: np.random.Generator) -> None:
 
     for rows in (10, 100, 1000, 100_000):
         for share in (0.002, LIMIT):
-            line(f"{FILES} files of {rows:,}, {share:.1%} refused", sum(
-                refuses(rng.binomial(rows, share, FILES), rows) for _ in range(runs)
-            ), runs)  # fmt: skip
+            line(
+                f"{FILES} files of {rows:,}, {share:.1%} refused",
+                sum(refuses(rng.binomial(rows, share, FILES), rows) for _ in range(runs)),
+                runs,
+            )
         for share in (0.002, LIMIT) if rows >= 100 else ():
             bursts = [10 * rng.binomial(rows // 10, share, FILES + 30) for _ in range(runs)]
             world = f"{FILES} files of {rows:,}, {share:.1%} refused in bursts of 10"

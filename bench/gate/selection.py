@@ -231,9 +231,12 @@ def copied(rng, world, count):
 
 def copies(runs, out):
     for world in (
-        "a fifth of rows again, noise 1%", "customers with one label", "null: customers, grouped",
-        "null: customers, labels of their own", "null: independent rows",
-    ):  # fmt: skip
+        "a fifth of rows again, noise 1%",
+        "customers with one label",
+        "null: customers, grouped",
+        "null: customers, labels of their own",
+        "null: independent rows",
+    ):
         for timed in (False, True):
             if timed and world == "null: customers, grouped":
                 continue

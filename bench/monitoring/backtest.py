@@ -25,9 +25,16 @@ from cumulant.monitoring.retrain_rule import RetrainTerms
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 TREES = {
-    "objective": "binary", "num_leaves": 8, "learning_rate": 0.1, "min_data_in_leaf": 40, "num_threads": 1,
-    "verbose": -1, "deterministic": True, "force_row_wise": True, "seed": 1,
-}  # fmt: skip
+    "objective": "binary",
+    "num_leaves": 8,
+    "learning_rate": 0.1,
+    "min_data_in_leaf": 40,
+    "num_threads": 1,
+    "verbose": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "seed": 1,
+}
 
 
 def trees(inputs, truths):
@@ -120,12 +127,16 @@ def project(name, data, folder, *words):
         raise SystemExit(done.stderr)
     told = json.loads(done.stdout)
     seconds = time.perf_counter() - begun
-    print(f"{name} {' '.join(words)}: {told['rows']:,} rows, {told['windows']} windows of {told['every']}, first "
-          f"{told['first']}, labels {told['delay']} late, {told['trainer']}, {seconds:.0f} s")  # fmt: skip
+    print(
+        f"{name} {' '.join(words)}: {told['rows']:,} rows, {told['windows']} windows of {told['every']}, first "
+        f"{told['first']}, labels {told['delay']} late, {told['trainer']}, {seconds:.0f} s"
+    )
     for one in told["rules"]:
         between = one["difference"] and "{value:+.5f} [{low}, {high}]".format(**one["difference"])
-        print(f"   {one['rule']:<16} {one['loss']:.5f}, {len(one['trainings'])} trainings, {one['alarms']} alarms of "
-              f"{one['looks']} looks, {between}{', BETTER' * one['better']}")  # fmt: skip
+        print(
+            f"   {one['rule']:<16} {one['loss']:.5f}, {len(one['trainings'])} trainings, {one['alarms']} alarms of "
+            f"{one['looks']} looks, {between}{', BETTER' * one['better']}"
+        )
     for one in told["histories"]:
         between = one["difference"] and "{value:+.5f} [{low}, {high}]".format(**one["difference"])
         print(

@@ -44,16 +44,27 @@ def write_day(log, place, rows):
     asked, score = frame(rows, 100 + place)
     at = datetime.combine(FIRST + timedelta(days=place), datetime.min.time(), UTC)
     told = {
-        "id": pl.Series([f"{place}-{row}" for row in range(rows)]), "row": 0, "time": at, "model": "m", "version": "1",
-        "arm": "", "served_arm": "", "shadow": False, "fingerprint": "",
+        "id": pl.Series([f"{place}-{row}" for row in range(rows)]),
+        "row": 0,
+        "time": at,
+        "model": "m",
+        "version": "1",
+        "arm": "",
+        "served_arm": "",
+        "shadow": False,
+        "fingerprint": "",
         "request": asked.select(pl.struct(pl.all()).struct.json_encode()).to_series(),
         "outputs": pl.DataFrame({"probability": score}).select(pl.struct(pl.all()).struct.json_encode()).to_series(),
-        "latency_us": 0, "fallback": "", "worker": "w", "sequence": pl.Series(range(1, rows + 1)), "tenant": "",
+        "latency_us": 0,
+        "fallback": "",
+        "worker": "w",
+        "sequence": pl.Series(range(1, rows + 1)),
+        "tenant": "",
         "region": "",
-    }  # fmt: skip
+    }
     made = pl.select(**{name: pl.lit(value) for name, value in told.items()}).with_columns(
         event_time=pl.col("time") + pl.duration(seconds=pl.int_range(pl.len()) % 86_400), state_age=pl.lit(None)
-    )  # fmt: skip
+    )
     folder = log / f"date={FIRST + timedelta(days=place)}"
     folder.mkdir(parents=True)
     table = made.select(SCHEMA.names).to_arrow().cast(SCHEMA)

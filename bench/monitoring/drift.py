@@ -30,9 +30,11 @@ def make(path, seed, moved):
     for place in range(NUMBERS):
         by = 0.3 if place < moved else 0.0
         values = (
-            generator.normal(by, 1, ROWS), generator.lognormal(by, 1, ROWS),
-            generator.poisson(20 + 4.5 * by, ROWS).astype(float), generator.uniform(by / 4, 1 + by / 4, ROWS),
-        )[place % 4]  # fmt: skip
+            generator.normal(by, 1, ROWS),
+            generator.lognormal(by, 1, ROWS),
+            generator.poisson(20 + 4.5 * by, ROWS).astype(float),
+            generator.uniform(by / 4, 1 + by / 4, ROWS),
+        )[place % 4]
         if place % 5 == 4:
             values[generator.random(ROWS) < 0.05] = np.nan
         found[f"n{place}"] = values

@@ -60,17 +60,32 @@ def commands(folder: Path) -> dict[str, tuple[str, ...]]:
         "predict": ("predict", rows, *here),
         "predict --json": ("predict", rows, "--json", *here),
         "predict --out": ("predict", rows, "--out", str(folder / "answers.parquet"), *here),
-        "labels import-predictions": ("labels", "import-predictions", str(folder / "sent.parquet"), "--map", parts, *here),
+        "labels import-predictions": (
+            "labels",
+            "import-predictions",
+            str(folder / "sent.parquet"),
+            "--map",
+            parts,
+            *here,
+        ),
         "labels ingest": ("labels", "ingest", str(folder / "known.parquet"), *here),
         "labels report": ("labels", "report", *here),
         "labels list": ("labels", "list", *here),
         "predictions list": ("predictions", "list", *here),
         "monitor run": ("monitor", "run", *here),
-        "monitor run FILE": ("monitor", "run", "--predictions", rows, "--reference", str(folder / "before.parquet"), *here),
+        "monitor run FILE": (
+            "monitor",
+            "run",
+            "--predictions",
+            rows,
+            "--reference",
+            str(folder / "before.parquet"),
+            *here,
+        ),
         "monitor watch": ("monitor", "watch", "--once", "--no-retrain", "--at", END.isoformat(), *here),
         "features get": ("features", "get", "--project", str(folder / "grown")),
         "train": ("train", "--project", str(folder / "grown")),
-    }  # fmt: skip
+    }
 
 
 def measured(name: str, words: tuple[str, ...]) -> float | None:

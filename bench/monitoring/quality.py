@@ -28,9 +28,16 @@ from cumulant.monitoring.performance.watch import begin, harm
 DAY = timedelta(days=1)
 NOW = datetime(2040, 1, 1, tzinfo=UTC)
 TREES = {
-    "objective": "binary", "num_leaves": 8, "learning_rate": 0.1, "min_data_in_leaf": 40, "num_threads": 1,
-    "verbose": -1, "deterministic": True, "force_row_wise": True, "seed": 1,
-}  # fmt: skip
+    "objective": "binary",
+    "num_leaves": 8,
+    "learning_rate": 0.1,
+    "min_data_in_leaf": 40,
+    "num_threads": 1,
+    "verbose": -1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "seed": 1,
+}
 NANNYML = """
 import os, sys, time, warnings
 os.environ["NML_DISABLE_USAGE_LOGGING"] = "1"; warnings.filterwarnings("ignore")

@@ -34,9 +34,14 @@ WEEKS = 4
 ARMS = ("queue", "random")
 SHARE = 0.2
 PARAMS = {
-    "objective": "binary", "num_leaves": 15, "learning_rate": 0.1, "min_data_in_leaf": 10, "verbose": -1,
-    "num_threads": 1, "deterministic": True,
-}  # fmt: skip
+    "objective": "binary",
+    "num_leaves": 15,
+    "learning_rate": 0.1,
+    "min_data_in_leaf": 10,
+    "verbose": -1,
+    "num_threads": 1,
+    "deterministic": True,
+}
 
 
 def table(data: Path) -> pl.DataFrame:
@@ -52,9 +57,11 @@ def table(data: Path) -> pl.DataFrame:
             windows.append(pl.col("TX_AMOUNT").rolling_mean_by(**by).over(key).alias(f"{name}_mean"))
             windows.append(pl.col("one").rolling_sum_by(**by).over(key).alias(f"{name}_n"))
     return frame.with_columns(
-        *windows, day.alias("day"), pl.col("TX_DATETIME").dt.hour().alias("hour"),
+        *windows,
+        day.alias("day"),
+        pl.col("TX_DATETIME").dt.hour().alias("hour"),
         pl.col("TX_DATETIME").dt.weekday().alias("weekday"),
-    ).with_columns((pl.col("TX_AMOUNT") / pl.col("cust_30_mean")).alias("ratio"))  # fmt: skip
+    ).with_columns((pl.col("TX_AMOUNT") / pl.col("cust_30_mean")).alias("ratio"))
 
 
 class Arm:
@@ -80,9 +87,13 @@ class Arm:
         numbers = {name: self.x[self.rows, place] for place, name in enumerate(self.names)}
         scale = statistics.Scale.of(numbers, {})
         return Reference(
-            task="binary", classes=(False, True), calibration=np.stack([1 - answers, answers], axis=1),
-            target=self.y[self.rows].astype(np.int64), scale=scale, known=statistics.Known(scale.coordinates(numbers, {})),
-        )  # fmt: skip
+            task="binary",
+            classes=(False, True),
+            calibration=np.stack([1 - answers, answers], axis=1),
+            target=self.y[self.rows].astype(np.int64),
+            scale=scale,
+            known=statistics.Known(scale.coordinates(numbers, {})),
+        )
 
     def label(self, pool: np.ndarray, policy: ReviewPolicy) -> None:
         """Add a day's budget of labels for each day of a week's payments."""
@@ -126,16 +137,26 @@ class Arm:
 
 def candidate(row: int, useful: float, fate: bytes) -> Candidate:
     return Candidate(
-        request="", row=0, worker="w", sequence=row, time=0, model="m", version="1", ref=None,
-        reasons=("unsure",) if useful else (), useful=useful, luck=fate,
-    )  # fmt: skip
+        request="",
+        row=0,
+        worker="w",
+        sequence=row,
+        time=0,
+        model="m",
+        version="1",
+        ref=None,
+        reasons=("unsure",) if useful else (),
+        useful=useful,
+        luck=fate,
+    )
 
 
 def run(frame: pl.DataFrame, seed: int) -> dict[str, dict[str, float]]:
     names = [
-        name for name in frame.columns
+        name
+        for name in frame.columns
         if name in {"TX_AMOUNT", "hour", "weekday", "ratio"} or name.startswith(("cust_", "term_"))
-    ]  # fmt: skip
+    ]
     x, y = frame.select(names).to_numpy().astype(np.float64), frame["TX_FRAUD"].to_numpy().astype(np.float64)
     day = frame["day"].to_numpy()
     first = np.random.default_rng(seed).choice(np.flatnonzero((day >= 30) & (day < 44)), START, replace=False)

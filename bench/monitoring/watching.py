@@ -25,12 +25,10 @@ PROJECT = {
     "version": 1,
     "model": {"name": "shop", "owner": "shop@example.com", "purpose": "Find orders that come back"},
     "data": {
-        "orders": {
-            "path": "data/*.parquet", "key": "order", "event_time": "ordered", "known_time": {"3d": "returned"}
-        }
+        "orders": {"path": "data/*.parquet", "key": "order", "event_time": "ordered", "known_time": {"3d": "returned"}}
     },
     "training": {"target": "returned", "trials": 1, "time": None, "trainers": ["linear"], "ensemble": 1},
-}  # fmt: skip
+}
 FEATURES = """\
 from cumulant.features import source
 
@@ -55,11 +53,18 @@ def orders(rows: int, first: int, start: datetime, days: int, seed: int):
     return pl.DataFrame(
         {
             "order": np.arange(first, first + rows),
-            "ordered": pl.Series(seconds * 1_000_000 + int(start.timestamp()) * 1_000_000).cast(pl.Datetime("us", "UTC")),
-            "kind": [f"k{one}" for one in kind], "place": [f"p{one}" for one in place],
-            "amount": amount, "items": items, "age": age, "express": express, "returned": draw.random(rows) < chance,
+            "ordered": pl.Series(seconds * 1_000_000 + int(start.timestamp()) * 1_000_000).cast(
+                pl.Datetime("us", "UTC")
+            ),
+            "kind": [f"k{one}" for one in kind],
+            "place": [f"p{one}" for one in place],
+            "amount": amount,
+            "items": items,
+            "age": age,
+            "express": express,
+            "returned": draw.random(rows) < chance,
         }
-    )  # fmt: skip
+    )
 
 
 def prepare(folder: Path, rows: int) -> None:
@@ -81,9 +86,12 @@ def prepare(folder: Path, rows: int) -> None:
     with load(folder) as project:
         answers = predict(project, "shop", served.drop("returned"), principal=project.principal())
     served.drop("returned").with_columns(
-        pl.format("r{}", "order").alias("id"), pl.col("ordered").alias("moment"), pl.lit("1").alias("version"),
-        answers["prediction"], answers["probability"].alias("p"),
-    ).write_parquet(folder / "sent.parquet")  # fmt: skip
+        pl.format("r{}", "order").alias("id"),
+        pl.col("ordered").alias("moment"),
+        pl.lit("1").alias("version"),
+        answers["prediction"],
+        answers["probability"].alias("p"),
+    ).write_parquet(folder / "sent.parquet")
     served.select(
         pl.format("r{}", "order").alias("id"), "returned", (pl.col("ordered") + timedelta(days=3)).alias("known_time")
     ).write_parquet(folder / "known.parquet")

@@ -69,9 +69,13 @@ def run(before, now, labels=None, **more):
                 paths[name] = Path(folder) / f"{name}.parquet"
                 frame.write_parquet(paths[name])
         asked = MonitorRequest(
-            predictions=paths["now"], reference=paths["before"], labels=paths.get("labels"), label="paid",
-            key=("key",) if labels is not None else (), **more,
-        )  # fmt: skip
+            predictions=paths["now"],
+            reference=paths["before"],
+            labels=paths.get("labels"),
+            label="paid",
+            key=("key",) if labels is not None else (),
+            **more,
+        )
         try:
             return monitor(asked, DriftPolicy()).alarming
         except DataError:
@@ -337,9 +341,12 @@ def inflated(seed, shift):
     score, cut = sigmoid(x + 1.0), 30 * rows
     refits = np.split(sigmoid(x + shift)[cut:], 30)
     return watched(
-        daily(score[:cut], truth[:cut], rows), daily(score[cut:], truth[cut:], rows, first=30), HarmTerms(), "binary",
+        daily(score[:cut], truth[:cut], rows),
+        daily(score[cut:], truth[cut:], rows, first=30),
+        HarmTerms(),
+        "binary",
         refits,
-    )  # fmt: skip
+    )
 
 
 @world("quiet")

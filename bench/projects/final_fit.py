@@ -41,9 +41,15 @@ def answers_of_tested(folder: Path, test: Path) -> tuple[np.ndarray, int, int]:
         with tempfile.TemporaryDirectory() as scratch:
             made = Path(scratch) / "servable"
             build(
-                tested, served.plan, name=served.name, sample=sample, out=made, lineage=served.lineage,
-                example=served.example, target=record.training.target,
-            )  # fmt: skip
+                tested,
+                served.plan,
+                name=served.name,
+                sample=sample,
+                out=made,
+                lineage=served.lineage,
+                example=served.example,
+                target=record.training.target,
+            )
             objects.put("servables/tested", made)
         project.registry().tag(version.name, version.version, {"cumulant.servable": "servables/tested"})
     out = folder / "tested.parquet"

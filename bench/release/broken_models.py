@@ -43,9 +43,17 @@ from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
 
 KINDS = (
-    "sound", "random", "inverted", "constant", "shuffled_label", "stale_feature", "segment_inverted", "segment_noise",
-    "leaking", "nan_for_new",
-)  # fmt: skip
+    "sound",
+    "random",
+    "inverted",
+    "constant",
+    "shuffled_label",
+    "stale_feature",
+    "segment_inverted",
+    "segment_noise",
+    "leaking",
+    "nan_for_new",
+)
 #: requests a second, share of failed ones, seconds of a look
 RATE, ERRORS, LOOK = 50, 0.001, 60
 _BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -82,8 +90,10 @@ def split(task: Task, rng: np.random.Generator) -> Rows:
     until = np.searchsorted(days, cut)
     before = np.arange(until)
     champion = before[days[:until] < cut - (_GAP if cut > 100 else 4)]
-    chosen = [np.sort(rng.choice(one[-6 * task.train :], min(task.train, len(one)), replace=False))
-              for one in (champion, before)]  # fmt: skip
+    chosen = [
+        np.sort(rng.choice(one[-6 * task.train :], min(task.train, len(one)), replace=False))
+        for one in (champion, before)
+    ]
     past = np.arange(until, np.searchsorted(days, cut + _DAYS + (24 if cut > 100 else 0)))[-task.past :]
     return Rows(chosen[0], chosen[1], past, np.arange(past[-1] + 1, min(len(days), past[-1] + 20_001)))
 
@@ -131,8 +141,9 @@ def _stale(task: Task, rows: Rows, rng: np.random.Generator) -> Pair:
     """Sound offline; online the stored features are those of other rows, as a store that no longer moves on gives."""
     model = fitted(task.features[rows.candidate], task.label[rows.candidate], int(rng.integers(2**31)))
     late = task.features[rows.release].copy()
-    late[:, task.stale] = task.features[rng.permutation(rows.past)[: len(late)] if len(rows.past) >= len(late) else
-                                        rng.choice(rows.past, len(late))][:, task.stale]  # fmt: skip
+    late[:, task.stale] = task.features[
+        rng.permutation(rows.past)[: len(late)] if len(rows.past) >= len(late) else rng.choice(rows.past, len(late))
+    ][:, task.stale]
     return model.predict(task.features[rows.past]), model.predict(late)
 
 
@@ -189,10 +200,17 @@ def _nan(task: Task, rows: Rows, rng: np.random.Generator) -> Pair:
 
 
 _BREAK: dict[str, Callable[[Task, Rows, np.random.Generator], Pair]] = {
-    "sound": _sound, "random": _random, "inverted": _inverted, "constant": _constant, "shuffled_label": _shuffled,
-    "stale_feature": _stale, "segment_inverted": _segment_inverted, "segment_noise": _segment_noise,
-    "leaking": _leaking, "nan_for_new": _nan,
-}  # fmt: skip
+    "sound": _sound,
+    "random": _random,
+    "inverted": _inverted,
+    "constant": _constant,
+    "shuffled_label": _shuffled,
+    "stale_feature": _stale,
+    "segment_inverted": _segment_inverted,
+    "segment_noise": _segment_noise,
+    "leaking": _leaking,
+    "nan_for_new": _nan,
+}
 
 
 def decision_at(task: Task, answers: Scored, rows: Rows) -> tuple[float, float]:
@@ -208,17 +226,24 @@ def evaluated(task: Task, answers: Scored, rows: Rows) -> PairedEvaluation | Non
     """Both models on the labelled rows of the past."""
     label, (one, other), cuts = task.label[rows.past], answers.past, decision_at(task, answers, rows)
     segments = {
-        name: value_texts(pl.Series(name, task.texts[name][rows.past] if name in task.texts else
-                                    task.features[rows.past, place]))
+        name: value_texts(
+            pl.Series(name, task.texts[name][rows.past] if name in task.texts else task.features[rows.past, place])
+        )
         for place, name in enumerate(task.columns)
-    }  # fmt: skip
+    }
     return paired_evaluation(
         PairedRows(
-            champion=one, candidate=other, champion_loss=(one - label) ** 2, candidate_loss=(other - label) ** 2,
-            baseline_loss=float(label.var()), loss="brier", differs=(one >= cuts[0]) != (other >= cuts[1]),
-            at=None if task.at is None else task.at[rows.past], segments=segments,
+            champion=one,
+            candidate=other,
+            champion_loss=(one - label) ** 2,
+            candidate_loss=(other - label) ** 2,
+            baseline_loss=float(label.var()),
+            loss="brier",
+            differs=(one >= cuts[0]) != (other >= cuts[1]),
+            at=None if task.at is None else task.at[rows.past],
+            segments=segments,
         )
-    )  # fmt: skip
+    )
 
 
 def released(
@@ -234,11 +259,16 @@ def released(
     bad = np.stack([rng.binomial(history.astype(int), share) for share in (ERRORS, 0.0, 0.05)], axis=1).astype(float)
     slow = float(np.exp(np.log(20_000) + 0.5 * stats.norm.ppf(0.95)))
     release = Release(
-        id="bench", model=task.name, champion=Arm(name="champion", version="1", endpoints=("http://a",)),
-        candidate=Arm(name="candidate", version="2", endpoints=("http://b",)), policy=policy,
-        looks_by_metric=looks, fewest_by_metric={"quality": fewest_pairs(evaluation)}, evaluation=evaluation,
+        id="bench",
+        model=task.name,
+        champion=Arm(name="champion", version="1", endpoints=("http://a",)),
+        candidate=Arm(name="candidate", version="2", endpoints=("http://b",)),
+        policy=policy,
+        looks_by_metric=looks,
+        fewest_by_metric={"quality": fewest_pairs(evaluation)},
+        evaluation=evaluation,
         begun=_BEGUN,
-    )  # fmt: skip
+    )
     release = start(with_history(release, ChampionHistory(requests=history, bad=bad, slow_us=slow)))
     cuts, place, clock = decision_at(task, answers, rows), 0, 0
     while not release.over and clock < 3 * 86_400:
@@ -251,8 +281,11 @@ def released(
         champion, candidate = answers.release[0][index], answers.release[1][index]
         whole = np.isfinite(candidate)
         release = guard(release, Pulse(candidate=ArmPulse(misshapen=int((~whole).sum()))), at=at)
-        pairs = ScorePairs(champion=champion[whole], candidate=candidate[whole],
-                      differs=((champion >= cuts[0]) != (candidate >= cuts[1]))[whole])  # fmt: skip
+        pairs = ScorePairs(
+            champion=champion[whole],
+            candidate=candidate[whole],
+            differs=((champion >= cuts[0]) != (candidate >= cuts[1]))[whole],
+        )
         release, skewed = seen(release, Look(seconds=LOOK, requests=one, pairs=pairs))
         release = decide(release, skewed=skewed, at=at)
     return release
@@ -262,9 +295,12 @@ def _requests(count: int, weight: float, rng: np.random.Generator) -> Requests:
     size = rng.poisson(count)
     candidate = rng.random(size) < weight
     return Requests(
-        candidate=candidate, failed=rng.random(size) < ERRORS, timed_out=np.zeros(size, dtype=bool),
-        micros=np.exp(np.log(20_000) + 0.5 * rng.normal(size=size)), key=np.zeros(size, dtype=np.uint64),
-    )  # fmt: skip
+        candidate=candidate,
+        failed=rng.random(size) < ERRORS,
+        timed_out=np.zeros(size, dtype=bool),
+        micros=np.exp(np.log(20_000) + 0.5 * rng.normal(size=size)),
+        key=np.zeros(size, dtype=np.uint64),
+    )
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,12 +333,18 @@ def told(task: str, kind: str, runs: list[Run]) -> dict[str, object]:
     low, high = stats.binomtest(promoted, len(runs)).proportion_ci(0.95, "exact")
     times = sorted(one.seconds for one in runs if one.end == "promoted")
     return {
-        "task": task, "kind": kind, "runs": len(runs), "promoted": promoted, "share": round(promoted / len(runs), 4),
-        "low": round(low, 4), "high": round(high, 4), "ends": dict(Counter(one.end for one in runs)),
+        "task": task,
+        "kind": kind,
+        "runs": len(runs),
+        "promoted": promoted,
+        "share": round(promoted / len(runs), 4),
+        "low": round(low, 4),
+        "high": round(high, 4),
+        "ends": dict(Counter(one.end for one in runs)),
         "minutes": round(times[len(times) // 2] / 60) if times else None,
         "by_180_minutes": sum(one <= 180 * 60 for one in times),
         "reasons": Counter(one.reason[:60] for one in runs).most_common(3),
-    }  # fmt: skip
+    }
 
 
 def main() -> None:

@@ -22,9 +22,16 @@ from cumulant.project.new.templates import create_from_template
 
 DAY = 86_400_000_000
 _PARAMETERS = {
-    "objective": "binary", "learning_rate": 0.07, "num_leaves": 15, "min_data_in_leaf": 60, "feature_fraction": 0.8,
-    "bagging_fraction": 0.8, "bagging_freq": 1, "num_threads": 1, "verbosity": -1,
-}  # fmt: skip
+    "objective": "binary",
+    "learning_rate": 0.07,
+    "num_leaves": 15,
+    "min_data_in_leaf": 60,
+    "feature_fraction": 0.8,
+    "bagging_fraction": 0.8,
+    "bagging_freq": 1,
+    "num_threads": 1,
+    "verbosity": -1,
+}
 _ROUNDS = 70
 
 

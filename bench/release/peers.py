@@ -38,10 +38,21 @@ ALPHA, LOOK, LOOKS = 0.05, 10.0, 180
 #: ab alone, for half an hour
 POLICY = {"warm_up": "0s", "stages": {"shadow": None, "ab": {"at_least": "30m", "at_most": "30m"}}}
 WORLDS = (
-    "equal-independent", "equal-errors-2", "equal-keys", "equal-bursts-60", "equal-bursts-300", "equal-bursts-10-cv3",
-    "equal-bursts-shared", "equal-outage-champion-ab", "errors-x1.5", "errors-x3", "errors-x10", "errors-x3-bursts",
-    "errors-x3-bursts-shared", "errors-x3-keys",
-)  # fmt: skip
+    "equal-independent",
+    "equal-errors-2",
+    "equal-keys",
+    "equal-bursts-60",
+    "equal-bursts-300",
+    "equal-bursts-10-cv3",
+    "equal-bursts-shared",
+    "equal-outage-champion-ab",
+    "errors-x1.5",
+    "errors-x3",
+    "errors-x10",
+    "errors-x3-bursts",
+    "errors-x3-bursts-shared",
+    "errors-x3-keys",
+)
 
 Counts = Any
 

@@ -50,6 +50,12 @@ def application(path: str) -> Any:
 
 if __name__ == "__main__":
     uvicorn.run(
-        application(sys.argv[1]), port=int(sys.argv[2]), loop="uvloop", http="httptools", log_level="error",
-        access_log=False, lifespan="off", ws="none",
-    )  # fmt: skip
+        application(sys.argv[1]),
+        port=int(sys.argv[2]),
+        loop="uvloop",
+        http="httptools",
+        log_level="error",
+        access_log=False,
+        lifespan="off",
+        ws="none",
+    )

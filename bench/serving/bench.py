@@ -81,8 +81,19 @@ class Bench:
         name: str = "ours",
     ) -> Server:
         port = free_port()
-        command = [sys.executable, "-m", "cumulant.serving", str(folder or self.models.light), "--http", f"127.0.0.1:{port}",
-                   "--cache", "off", "--parent", str(os.getpid()), *more]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "cumulant.serving",
+            str(folder or self.models.light),
+            "--http",
+            f"127.0.0.1:{port}",
+            "--cache",
+            "off",
+            "--parent",
+            str(os.getpid()),
+            *more,
+        ]
         if log:
             command += ["--log", str(self.work / "log" / str(port))]
         started = keep(Server(name, command, port=port, log=self.work / f"{name}.log"))
@@ -107,8 +118,14 @@ class Bench:
     def _start_mlserver(self, program: Path) -> Server:
         port, folder = free_port(), self.work / "mlserver"
         folder.mkdir(exist_ok=True)
-        settings = {"host": "127.0.0.1", "http_port": port, "grpc_port": free_port(), "metrics_port": free_port(),
-                    "parallel_workers": 0, "debug": False}  # fmt: skip
+        settings = {
+            "host": "127.0.0.1",
+            "http_port": port,
+            "grpc_port": free_port(),
+            "metrics_port": free_port(),
+            "parallel_workers": 0,
+            "debug": False,
+        }
         model = {
             "name": "bench",
             "implementation": "mlserver_lightgbm.LightGBMModel",
@@ -197,13 +214,25 @@ def _envoy(port: int, to: int) -> dict[str, Any]:
     manager = {
         "@type": f"{kind}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "bench",
-        "route_config": {"virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [
-            {"match": {"prefix": "/"}, "route": {"cluster": "ours"}}]}]},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": f"{kind}.http.router.v3.Router"}}],
-    }  # fmt: skip
+        "route_config": {
+            "virtual_hosts": [
+                {"name": "all", "domains": ["*"], "routes": [{"match": {"prefix": "/"}, "route": {"cluster": "ours"}}]}
+            ]
+        },
+        "http_filters": [
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{kind}.http.router.v3.Router"}}
+        ],
+    }
     chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
-    cluster = {"name": "ours", "connect_timeout": "1s", "type": "STATIC", "load_assignment": {
-        "cluster_name": "ours", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at(to)}}]}]}}  # fmt: skip
+    cluster = {
+        "name": "ours",
+        "connect_timeout": "1s",
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": "ours",
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": at(to)}}]}],
+        },
+    }
     return {
         "static_resources": {
             "listeners": [{"name": "in", "address": at(port), "filter_chains": [chain]}],

@@ -89,10 +89,21 @@ class OpenLoop:
         for place in range(processes):
             self._runs += 1
             plan, out = self._work / f"plan-{place}.json", self._work / f"open-{place}.npy"
-            plan.write_text(json.dumps({
-                "requests": str(self._requests), "expected": self._expected and str(self._expected), "port": port, "phases": phases,
-                "seed": self._runs, "share": processes, "warm": warm, "most": most // processes, "start": started,
-            }))  # fmt: skip
+            plan.write_text(
+                json.dumps(
+                    {
+                        "requests": str(self._requests),
+                        "expected": self._expected and str(self._expected),
+                        "port": port,
+                        "phases": phases,
+                        "seed": self._runs,
+                        "share": processes,
+                        "warm": warm,
+                        "most": most // processes,
+                        "start": started,
+                    }
+                )
+            )
             out.unlink(missing_ok=True)
             children.append(subprocess.Popen([sys.executable, str(HERE / "openloop.py"), str(plan), str(out)]))
             outs.append(out)

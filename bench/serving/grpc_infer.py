@@ -152,6 +152,8 @@ if __name__ == "__main__":
     else:
         given = sys.argv[1:]
         main(
-            float(given[0]) if given else 3.0, int(given[1]) if given[1:] else 1, Path(given[2]) if given[2:] else None,
+            float(given[0]) if given else 3.0,
+            int(given[1]) if given[1:] else 1,
+            Path(given[2]) if given[2:] else None,
             int(given[3]) if given[3:] else ROUNDS,
-        )  # fmt: skip
+        )

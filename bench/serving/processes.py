@@ -68,9 +68,14 @@ class Server:
         self.name, self.port, self.log = name, port, log
         with log.open("wb") as out:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=out, stdin=subprocess.DEVNULL, start_new_session=True, cwd=cwd,
+                command,
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                cwd=cwd,
                 env={**os.environ, **(env or {})},
-            )  # fmt: skip
+            )
 
     def ready(self, request: bytes) -> Server:
         """Return once `request` is answered with 200."""

@@ -50,10 +50,24 @@ def measured(bench: Bench, server: Server, rate: float, connections: int, body: 
     log.unlink(missing_ok=True)
     before = server.cpu()
     subprocess.run(
-        ["h2load", "--h1", "-t1", f"-c{connections}", f"--rps={rate / connections:.3f}", f"-D{bench.long:g}s", "-d", body,
-         "-H", "content-type: application/json", f"--log-file={log}", f"http://127.0.0.1:{server.port}/v2/models/bench/infer"],
-        check=True, capture_output=True, timeout=bench.long + 60,
-    )  # fmt: skip
+        [
+            "h2load",
+            "--h1",
+            "-t1",
+            f"-c{connections}",
+            f"--rps={rate / connections:.3f}",
+            f"-D{bench.long:g}s",
+            "-d",
+            body,
+            "-H",
+            "content-type: application/json",
+            f"--log-file={log}",
+            f"http://127.0.0.1:{server.port}/v2/models/bench/infer",
+        ],
+        check=True,
+        capture_output=True,
+        timeout=bench.long + 60,
+    )
     spent = server.cpu() - before
     rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
     found = {int(status): rows[rows[:, 1] == status, 2] / 1e3 for status in np.unique(rows[:, 1])}

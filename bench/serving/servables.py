@@ -81,10 +81,16 @@ def write_heavy(light: Path, out: Path, times: int) -> None:
     inside = helper.make_graph(
         [*body, helper.make_node("Identity", ["going"], ["go_on"])],
         "again",
-        [helper.make_tensor_value_info("turn", TensorProto.INT64, []), helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("before", TensorProto.DOUBLE, ["n", 1])],
-        [helper.make_tensor_value_info("go_on", TensorProto.BOOL, []), helper.make_tensor_value_info("inner", TensorProto.DOUBLE, ["n", 1])],
-    )  # fmt: skip
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", TensorProto.DOUBLE, ["n", 1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("inner", TensorProto.DOUBLE, ["n", 1]),
+        ],
+    )
     constants = [
         helper.make_tensor("times", TensorProto.INT64, [], [times]),
         helper.make_tensor("yes", TensorProto.BOOL, [], [True]),
@@ -97,9 +103,14 @@ def write_heavy(light: Path, out: Path, times: int) -> None:
     )
     found = helper.make_model(whole, opset_imports=list(graph.opset_import), ir_version=graph.ir_version)
     servable = GraphServable(
-        name="bench", version="1", inputs=(TensorSpec("input", "FP32", (-1, WIDTH)),), outputs=(TensorSpec(name, "FP64", (-1, 1)),),
-        columns=tuple(f"Column_{n}" for n in range(WIDTH)), batching=Batching(exact=True), example={"input": [0.5] * WIDTH},
-    )  # fmt: skip
+        name="bench",
+        version="1",
+        inputs=(TensorSpec("input", "FP32", (-1, WIDTH)),),
+        outputs=(TensorSpec(name, "FP64", (-1, 1)),),
+        columns=tuple(f"Column_{n}" for n in range(WIDTH)),
+        batching=Batching(exact=True),
+        example={"input": [0.5] * WIDTH},
+    )
     with new_folder(out) as folder:
         (folder / "model.onnx").write_bytes(found.SerializeToString())
         write_sealed(folder, servable)

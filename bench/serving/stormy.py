@@ -199,8 +199,15 @@ def _swaps(bench: Bench) -> None:
         records = running.records()
     failed, wrong = int(np.sum(records["status"] != 200)), int(np.sum(records["wrong"]))
     what = f"two workers, {swaps.done} swaps of versions ({swaps.took:.2f} s each), {rate:.0f} requests/s for {bench.long:g} s"
-    bench.line("7", f"{what}: failed, wrong, refused swaps", f"{failed}, {wrong}, {swaps.refused} of {len(records)}", "", "", "0, 0, 0",
-               good=failed + wrong + swaps.refused == 0 and swaps.done > 0)  # fmt: skip
+    bench.line(
+        "7",
+        f"{what}: failed, wrong, refused swaps",
+        f"{failed}, {wrong}, {swaps.refused} of {len(records)}",
+        "",
+        "",
+        "0, 0, 0",
+        good=failed + wrong + swaps.refused == 0 and swaps.done > 0,
+    )
     _p99("7", bench, records, "while versions are swapped")
 
 

@@ -234,8 +234,9 @@ def certificate(folder):
     subprocess.run(
         "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=localhost "
         f"-addext subjectAltName=IP:127.0.0.1 -keyout {made[1]} -out {made[0]}".split(),
-        check=True, capture_output=True,
-    )  # fmt: skip
+        check=True,
+        capture_output=True,
+    )
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*made)
     return made[0], context

@@ -105,8 +105,15 @@ class TestWebhook(NotifierConformance):
 
     @pytest.mark.parametrize(
         "url",
-        ["webhook+", "webhook+http://", "webhook+ftp://h", "webhook+http://h:x/", "webhook+http://[", "webhook+http://h#f"],
-    )  # fmt: skip
+        [
+            "webhook+",
+            "webhook+http://",
+            "webhook+ftp://h",
+            "webhook+http://h:x/",
+            "webhook+http://[",
+            "webhook+http://h#f",
+        ],
+    )
     def test_addresses_that_are_none(self, url):
         with pytest.raises(UsageError, match="no URL of a host"):
             Webhook(url)

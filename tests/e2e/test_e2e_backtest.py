@@ -47,9 +47,11 @@ def project(folder, *, target="bought", timed=True, more=""):
     )
     time = "\n    event_time: at\n    known_time: {2d: [bought, grade, spent, nothing]}" if timed else ""
     (folder / "cumulant.yaml").write_text(
-        "version: 1\nmodel: {name: shop}\ndata:\n  visits:\n    path: visits.parquet\n    key: visit" + time
-        + f"\nfeatures: features.py\ntraining: {{target: {target}, {SEARCH}}}\nevaluation: {{test: 10d}}\n" + more
-    )  # fmt: skip
+        "version: 1\nmodel: {name: shop}\ndata:\n  visits:\n    path: visits.parquet\n    key: visit"
+        + time
+        + f"\nfeatures: features.py\ntraining: {{target: {target}, {SEARCH}}}\nevaluation: {{test: 10d}}\n"
+        + more
+    )
     return folder
 
 
@@ -112,9 +114,12 @@ def test_a_person_reads_a_table_and_a_conclusion(shop, cumulant):
         "bought: 12,000 labelled rows in 60 windows of 1d (2026-01-01 to 2026-03-02); the first 8 train the first model",
         "labels 2 windows late",
         "at each training: linear, on a history that is of a half-life of 4d",
-        "Brier loss", "at every alarm", "loss over time (* a training)", "The default rule would",
+        "Brier loss",
+        "at every alarm",
+        "loss over time (* a training)",
+        "The default rule would",
         "the project trains by hand only",
-    ):  # fmt: skip
+    ):
         assert words in " ".join(out.split())
 
 
@@ -150,17 +155,20 @@ def test_numbers_are_replayed_too(tmp_path, cumulant):
     assert len(rules["default"]["trainings"]) >= 1
 
 
-@pytest.mark.parametrize(("asked", "words", "code", "says"), [
-    ({}, ["--every", "7d"], 2, "9 windows of 7d are too few: 2 train the first model, labels come 1 window late"),
-    ({}, ["--first", "55"], 2, "too few: 55 train the first model"),
-    ({}, ["--since", "2027-01-01"], 2, "no row with a label lies there"),
-    ({}, ["--memory", "lots"], 2, '"lots" is no kind of history'),
-    ({}, ["--every", "0d"], 2, "--every may not be 0"),
-    ({}, ["--every", "weekly"], 2, '"weekly" is not a duration'),
-    ({"target": "grade"}, [], 2, "grade has 3 classes"),
-    ({"target": "nothing"}, [], 2, "the target nothing is null in every row"),
-    ({"timed": False}, [], 2, "visits has no event time"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("asked", "words", "code", "says"),
+    [
+        ({}, ["--every", "7d"], 2, "9 windows of 7d are too few: 2 train the first model, labels come 1 window late"),
+        ({}, ["--first", "55"], 2, "too few: 55 train the first model"),
+        ({}, ["--since", "2027-01-01"], 2, "no row with a label lies there"),
+        ({}, ["--memory", "lots"], 2, '"lots" is no kind of history'),
+        ({}, ["--every", "0d"], 2, "--every may not be 0"),
+        ({}, ["--every", "weekly"], 2, '"weekly" is not a duration'),
+        ({"target": "grade"}, [], 2, "grade has 3 classes"),
+        ({"target": "nothing"}, [], 2, "the target nothing is null in every row"),
+        ({"timed": False}, [], 2, "visits has no event time"),
+    ],
+)
 def test_what_cannot_be_replayed_is_told(tmp_path, cumulant, asked, words, code, says):
     ended = cumulant(project(tmp_path / "shop", **asked), *words)
     assert (ended[0], says in " ".join(ended[2].split())) == (code, True), ended[2]

@@ -45,18 +45,27 @@ def network(folder, size):
         helper.make_node("MatMul", ["h1", "w2"], ["output"]),
     ]
     graph = helper.make_graph(
-        nodes, "network",
+        nodes,
+        "network",
         [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", WIDTH])],
         [helper.make_tensor_value_info("output", TensorProto.FLOAT, ["n", 1])],
         [weights("w0", WIDTH, size), weights("w1", size, size), weights("w2", size, 1)],
-    )  # fmt: skip
+    )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     with new_folder(folder) as draft:
         (draft / "model.onnx").write_bytes(model.SerializeToString())
         engine = Engine(draft / "model.onnx")
         names = tuple(f"c{number}" for number in range(WIDTH))
-        write_sealed(draft, GraphServable(name="network", inputs=engine.inputs, outputs=engine.outputs, columns=names,
-                                  batching=Batching(exact=True)))  # fmt: skip
+        write_sealed(
+            draft,
+            GraphServable(
+                name="network",
+                inputs=engine.inputs,
+                outputs=engine.outputs,
+                columns=names,
+                batching=Batching(exact=True),
+            ),
+        )
     return folder
 
 
@@ -118,9 +127,13 @@ print(json.dumps({"code": code, "peak": resource.getrusage(resource.RUSAGE_SELF)
 def peak(*arguments):
     """Most memory of a command, in MiB."""
     done = subprocess.run(
-        [sys.executable, "-c", PEAK, *arguments, "--json"], capture_output=True, text=True, timeout=300, check=True,
+        [sys.executable, "-c", PEAK, *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
         env={**environment(), "MALLOC_ARENA_MAX": "2"},
-    )  # fmt: skip
+    )
     told = json.loads(done.stderr.splitlines()[-1])
     assert told["code"] == 0, done.stderr
     return told["peak"] / 1024
@@ -161,9 +174,15 @@ def test_windows_are_answered_as_in_memory_and_by_the_server(shop, tmp_path):
         fresh.write_parquet(tmp_path / "in.parquet")
         memory = predict(project, "returns", tmp_path / "in.parquet", principal=who)
         found = run(
-            shop, "predict", "--input", str(tmp_path / "in.parquet"), "--output", str(tmp_path / "out.parquet"),
-            "--part-rows", "64",
-        )  # fmt: skip
+            shop,
+            "predict",
+            "--input",
+            str(tmp_path / "in.parquet"),
+            "--output",
+            str(tmp_path / "out.parquet"),
+            "--part-rows",
+            "64",
+        )
         written = pl.read_parquet(tmp_path / "out.parquet")
         assert found["rows"] == written.height == 500
         assert found["parts"] == 8
@@ -208,9 +227,14 @@ def test_a_full_disk_is_said_and_the_parts_are_kept(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
 
     done = subprocess.run(
-        line, capture_output=True, text=True, timeout=120, check=False, preexec_fn=little,
+        line,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        preexec_fn=little,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )  # fmt: skip
+    )
     told = done.stdout + done.stderr
     assert done.returncode == 4, told
     assert "out.csv cannot be written: File too large" in told

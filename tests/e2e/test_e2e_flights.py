@@ -185,8 +185,14 @@ def test_with_the_state_of_the_first_of_april_the_server_knows_no_later_flight(p
 def test_run_again_every_step_is_found(project):
     again = train(project, principal=project.principal(), as_of=AS_OF)
     assert again.reused == (
-        "data flights", "data weather", "features", "search", "evaluate", "package", "register",
-    )  # fmt: skip
+        "data flights",
+        "data weather",
+        "features",
+        "search",
+        "evaluate",
+        "package",
+        "register",
+    )
     assert again.model.version == "1"
     assert len(project.registry().versions("flight-late")) == 1
 

@@ -62,9 +62,17 @@ def visits(rows: int = ROWS, *, seed: int = 5) -> pl.DataFrame:
 
 
 def make(
-    folder, frame, *, target, features="size, night, colour, town", source=None, training=None, evaluation=None,
-    serving=None, more=""
-):  # fmt: skip
+    folder,
+    frame,
+    *,
+    target,
+    features="size, night, colour, town",
+    source=None,
+    training=None,
+    evaluation=None,
+    serving=None,
+    more="",
+):
     """Write a project over one table; sections are given as they would stand in the file."""
     (folder / "data").mkdir(parents=True)
     frame.write_parquet(folder / "data" / "visits.parquet")

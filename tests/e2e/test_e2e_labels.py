@@ -27,9 +27,13 @@ def ask(url, path, body, name=None):
 
 def order(number):
     return {
-        "order": number, "ordered": (ASKED + timedelta(minutes=number % 50)).isoformat(), "customer": "c001", "kind": "hat",
-        "amount": 5.0, "express": True,
-    }  # fmt: skip
+        "order": number,
+        "ordered": (ASKED + timedelta(minutes=number % 50)).isoformat(),
+        "customer": "c001",
+        "kind": "hat",
+        "amount": 5.0,
+        "express": True,
+    }
 
 
 @pytest.mark.slow
@@ -52,8 +56,9 @@ def test_labels_posted_and_read_from_a_file_join_what_a_server_answered(tmp_path
             (tmp_path / "back.csv").write_text("order,ordered,returned,known_time\n" + "\n".join(keyed) + "\n")
             first = run(folder, "labels", "ingest", str(tmp_path / "back.csv"))
             assert [(one["name"], one["rows"], one["problems"]) for one in first["sources"]] == [
-                ("back.csv", 4, {}), ("posted", 7, {})
-            ]  # fmt: skip
+                ("back.csv", 4, {}),
+                ("posted", 7, {}),
+            ]
             deadline = time.monotonic() + 60
             labelled = first["labelled"]
             while labelled < 10 and time.monotonic() < deadline:
@@ -75,8 +80,9 @@ def test_labels_posted_and_read_from_a_file_join_what_a_server_answered(tmp_path
     assert (cohort["model"], cohort["share"]) == ("returns", pytest.approx(10 / 22))
     shown = run(folder, "labels", "show", "two")
     assert [(one["row"], one["label"], one["provenance"]) for one in shown["predictions"]] == [
-        (0, None, "none"), (1, True, "labelled")
-    ]  # fmt: skip
+        (0, None, "none"),
+        (1, True, "labelled"),
+    ]
     kept = b"".join(file.read_bytes() for file in (folder / ".cumulant" / "outcomes").rglob("*") if file.is_file())
     assert b"100010" not in kept
     kinds = [one["kind"] for one in run(folder, "events", "list", "--last", "0")]

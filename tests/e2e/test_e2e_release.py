@@ -76,9 +76,16 @@ class Load:
         try:
             with opened(self._folder) as project:
                 self.result = replay(
-                    project, principal=project.principal(), since=FIRST, until=LAST, speed=30_000, again=True,
-                    release_clock=False, ended=self._ended.is_set, seen=self._note,
-                )  # fmt: skip
+                    project,
+                    principal=project.principal(),
+                    since=FIRST,
+                    until=LAST,
+                    speed=30_000,
+                    again=True,
+                    release_clock=False,
+                    ended=self._ended.is_set,
+                    seen=self._note,
+                )
         except Exception as error:
             self.error = error
 

@@ -169,9 +169,7 @@ def test_each_process_is_killed_in_each_stage_and_nothing_is_lost_or_decided_twi
         until(lambda: load.seen[-1].version == over.candidate.version)
     assert over.status == "promoted", over.reason
     assert [one.label for one in over.passed] == [step.label for step in steps]
-    assert Counter(running.events(over)) == {
-        "release.started": 1, "release.step_begun": len(steps), "release.ended": 1
-    }  # fmt: skip
+    assert Counter(running.events(over)) == {"release.started": 1, "release.step_begun": len(steps), "release.ended": 1}
     check_routes(watched, over, steps)
     check_keys(running, over)
     assert unexplained(over, load.seen, running.faults) == []

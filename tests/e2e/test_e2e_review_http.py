@@ -65,10 +65,25 @@ class Server:
 
     def __init__(self, folder, *words):
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "cumulant.cli", "review", "serve", "--http", "127.0.0.1:0", *words,
-             "--project", str(folder), "--json"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), start_new_session=True,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "cumulant.cli",
+                "review",
+                "serve",
+                "--http",
+                "127.0.0.1:0",
+                *words,
+                "--project",
+                str(folder),
+                "--json",
+            ],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(),
+            start_new_session=True,
+        )
         lines = []
         for line in self.process.stdout:
             lines.append(line)

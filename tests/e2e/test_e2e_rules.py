@@ -35,9 +35,7 @@ def test_declared_rules_hold_for_requests_and_a_change_of_them_makes_another_ser
             path = f"/v1/models/{project.name}/predict"
             assert "warnings" not in post(server.url, path, order(2))[1]
             status, answer = post(server.url, path, bad)
-            assert (status, answer["warnings"]) == (
-                200, ["amount breaks the data contract: it must be at least 0"]
-            )  # fmt: skip
+            assert (status, answer["warnings"]) == (200, ["amount breaks the data contract: it must be at least 0"])
             status, answer = post(server.url, path, order(3) | {"kind": "tent"})
             assert (status, answer["warnings"][0].split()[0]) == (200, "kind")
             status, answer = post(server.url, path, {name: order(4)[name] for name in order(4) if name != "amount"})

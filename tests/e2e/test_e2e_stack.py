@@ -34,8 +34,13 @@ pytestmark = pytest.mark.slow
 QUICK = e2e_shop.PROJECT.replace("  trials: 3\n", "  trials: 1\n").replace("  ensemble: 2\n", "")
 STANDIN = QUICK + "environments:\n  local: {traffic: 'standin://'}\nserving: {http: '127.0.0.1:0'}\n"
 ROW = {
-    "order": 1, "ordered": "2024-03-02T10:00:00Z", "customer": "c001", "kind": "hat", "amount": 10.0, "express": True
-}  # fmt: skip
+    "order": 1,
+    "ordered": "2024-03-02T10:00:00Z",
+    "customer": "c001",
+    "kind": "hat",
+    "amount": 10.0,
+    "express": True,
+}
 #: a supervisor whose controller only lives: what it decides is tested elsewhere
 SUPERVISED = """
 import asyncio, sys; from pathlib import Path
@@ -135,8 +140,9 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     told = run(shop, "up", "--detach")
     assert told["running"]
     assert {one["name"]: one["ready"] for one in told["processes"] if one["kind"] != "controller"} == {
-        "server-1": True, "gateway": True
-    }  # fmt: skip
+        "server-1": True,
+        "gateway": True,
+    }
     answer = asked(told["url"], "asked-here")
     assert answer.status_code == 200, answer.text
     assert answer.json()["version"] == "1"
@@ -532,8 +538,9 @@ def test_every_start_and_end_of_a_process_is_an_event_with_its_cause(shop):
     run(shop, "down")
     found = process_events(shop)[before:]
     assert found[:2] == [
-        ("started", "supervisor", "the project should be up"), ("started", "server-1", "it should run")
-    ]  # fmt: skip
+        ("started", "supervisor", "the project should be up"),
+        ("started", "server-1", "it should run"),
+    ]
     assert ("ended", "server-1", "signal 9 (SIGKILL)") in found
     assert ("started", "server-1", "again, after signal 9 (SIGKILL)") in found
     assert found[-1] == ("ended", "supervisor", "it was asked to end")

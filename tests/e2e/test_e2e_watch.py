@@ -22,8 +22,11 @@ RETRAIN = "monitoring: {retrain: {when: loss_confirmed, cool_down: 1d, history: 
 PROJECT = (
     e2e_shop.PROJECT.replace("trials: 3", "trials: 1")
     .replace("ensemble: 2", "ensemble: 1\n  trainers: [lightgbm]")
-    .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {margin: 5}, cost: {margin: 5}}\n  clusters: row\n  test: 5d")
-)  # fmt: skip
+    .replace(
+        "gate: {log_loss: {margin: 0.01}}",
+        "gate: {log_loss: {margin: 5}, cost: {margin: 5}}\n  clusters: row\n  test: 5d",
+    )
+)
 
 
 RELEASE = """
@@ -54,9 +57,12 @@ def shop(tmp_path_factory):
     with opened(folder) as project:
         answers = predict(project, project.name, asked.drop("returned"), principal=project.principal())
     sent = asked.drop("returned").with_columns(
-        pl.format("r{}", "order").alias("id"), pl.col("ordered").alias("moment"), pl.lit("1").alias("version"),
-        answers["prediction"], answers["probability"].alias("p"),
-    )  # fmt: skip
+        pl.format("r{}", "order").alias("id"),
+        pl.col("ordered").alias("moment"),
+        pl.lit("1").alias("version"),
+        answers["prediction"],
+        answers["probability"].alias("p"),
+    )
     imported(folder, sent, "sent")
     asked.select(
         pl.format("r{}", "order").alias("id"), "returned", (pl.col("ordered") + timedelta(days=3)).alias("known_time")

@@ -68,9 +68,11 @@ def post(tmp_path_factory):
     with opened(folder) as project:
         answers = predict(project, project.name, since.drop("kind"), principal=project.principal())
     since.drop("kind").with_columns(
-        pl.format("p{}", "parcel").alias("id"), pl.col("sent").alias("moment"), pl.lit("1").alias("version"),
+        pl.format("p{}", "parcel").alias("id"),
+        pl.col("sent").alias("moment"),
+        pl.lit("1").alias("version"),
         *answers.get_columns(),
-    ).write_parquet(folder / "sent.parquet")  # fmt: skip
+    ).write_parquet(folder / "sent.parquet")
     since.select(
         pl.format("p{}", "parcel").alias("id"), "kind", (pl.col("sent") + timedelta(days=2)).alias("known_time")
     ).write_parquet(folder / "known.parquet")

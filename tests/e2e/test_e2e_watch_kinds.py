@@ -35,9 +35,12 @@ def served(folder, frame, target, *, timed, **training):
         asked = frame.tail(ASKED).drop(target)
         answers = predict(project, "kind", asked, principal=project.principal())
     sent = asked.with_columns(
-        pl.format("v{}", "visit").alias("id"), pl.col("at").alias("moment"), pl.lit("1").alias("version"),
-        *answers.get_columns(), pl.lit("kind").alias("model"),
-    )  # fmt: skip
+        pl.format("v{}", "visit").alias("id"),
+        pl.col("at").alias("moment"),
+        pl.lit("1").alias("version"),
+        *answers.get_columns(),
+        pl.lit("kind").alias("model"),
+    )
     other = sent.with_columns(pl.format("o{}", "visit").alias("id"), pl.lit("other").alias("model"))
     pl.concat([sent, other]).write_parquet(folder / "sent.parquet")
     parts = "id=id,time=moment,event_time=moment,prediction=prediction,version=version,model=model"
@@ -140,8 +143,11 @@ def test_people_read_when_the_next_look_is_and_how_to_stop(tmp_path):
     words = ("monitor", "watch", "--no-retrain", "--project", str(folder))
     process = subprocess.Popen(
         [sys.executable, "-m", "cumulant.cli", *words],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment(),
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+    )
     stop = threading.Timer(120, process.kill)
     stop.start()
     try:
@@ -159,8 +165,12 @@ def test_people_read_when_the_next_look_is_and_how_to_stop(tmp_path):
     assert "next look in 10m (Ctrl-C stops it; --once looks once)" in told
     once = subprocess.run(
         [sys.executable, "-m", "cumulant.cli", *words, "--once"],
-        capture_output=True, text=True, env=environment(), timeout=120, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+        check=False,
+    )
     assert once.returncode in (0, 1), once.stderr
     assert "next look" not in once.stdout + once.stderr
 

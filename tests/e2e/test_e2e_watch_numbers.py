@@ -73,9 +73,12 @@ def answered(folder, rows, name, *, logged=None):
     with opened(folder) as project:
         answers = predict(project, project.name, rows.drop("minutes"), principal=project.principal())
     rows.drop("minutes").with_columns(
-        pl.format("t{}", "trip").alias("id"), pl.col("left").alias("moment"), pl.lit("1").alias("version"),
-        answers["prediction"], pl.col("left").alias("logged") if logged is None else pl.lit(logged).alias("logged"),
-    ).write_parquet(folder / f"{name}.parquet")  # fmt: skip
+        pl.format("t{}", "trip").alias("id"),
+        pl.col("left").alias("moment"),
+        pl.lit("1").alias("version"),
+        answers["prediction"],
+        pl.col("left").alias("logged") if logged is None else pl.lit(logged).alias("logged"),
+    ).write_parquet(folder / f"{name}.parquet")
     parts = "id=id,time=logged,event_time=moment,prediction=prediction,version=version"
     run(folder, "labels", "import-predictions", str(folder / f"{name}.parquet"), "--map", parts)
 

@@ -15,12 +15,11 @@ from cumulant.flows.serving.serve import prepare_service, run_server
 pytestmark = pytest.mark.slow
 
 PROJECT = (
-    e2e_shop.PROJECT
-    .replace("    key: order\n", "    key: order\n    personal: [customer, express]\n")
+    e2e_shop.PROJECT.replace("    key: order\n", "    key: order\n    personal: [customer, express]\n")
     .replace("trials: 3", "trials: 1")
     .replace("gate: {log_loss: {margin: 0.01}}", "gate: {log_loss: {max: 5}, cost: {margin: 5}}")
     .replace("time: null", "time: null\n  trainers: [lightgbm]")
-)  # fmt: skip
+)
 
 
 @pytest.fixture(scope="module")

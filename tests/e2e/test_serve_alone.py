@@ -104,8 +104,10 @@ def test_it_answers_as_the_model_does(python, servable, tmp_path):
     ready = tmp_path / "ready.json"
     process = subprocess.Popen(
         [str(python), "-m", "cumulant.serving", str(folder), "--http", "127.0.0.1:0", "--ready-file", str(ready)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd=tmp_path,
-    )  # fmt: skip
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+    )
     try:
         for _ in range(600):
             if ready.exists() or process.poll() is not None:

@@ -63,15 +63,21 @@ def test_a_file_that_no_project_can_be_made_of(cumulant, here, case):
         (("--from", "orders.csv", "--target", "LATE"), ('did you mean "late"?',)),
         (("--from", "orders.csv", "--target", "late > 0 >"), ("invalid syntax",)),
         (("--from", "orders.csv", "--target", "id"), ("300 different values, too many for classes",)),
-        (("--from", "orders.csv", "--target", "late", "--time", "when"), ('"when", which --time names', "id, amount, kind, late")),
-        (("--from", "orders.csv", "--target", "late", "--time", "kind"), ("300 of 300 values cannot be read", "ISO 8601")),
+        (
+            ("--from", "orders.csv", "--target", "late", "--time", "when"),
+            ('"when", which --time names', "id, amount, kind, late"),
+        ),
+        (
+            ("--from", "orders.csv", "--target", "late", "--time", "kind"),
+            ("300 of 300 values cannot be read", "ISO 8601"),
+        ),
         (("--from", "orders.csv", "--target", "late", "--key", "kind"), ("does not identify a row", "--key A --key B")),
         (("--from", "orders.csv"), ("which column", "--target")),
         (("--target", "late"), ("add --from FILE",)),
         (("--template", "flihgts"), ('did you mean "flights"?',)),
         (("--from", "gopher://x/y.csv", "--target", "late"), ("no driver for", "s3://")),
     ],
-)  # fmt: skip
+)
 def test_what_new_is_asked_for_by_mistake(cumulant, here, words, said):
     (here / "orders.csv").write_text(table())
     refused(cumulant("new", "shop", *words), 2, *said)
@@ -105,31 +111,89 @@ READABLE = {
     "Latin-1": (table(changed(2, lambda n, v: "café" if n % 3 else v)).encode("latin-1"), "late", "read as latin-1"),
     "semicolons": (table(separator=";").encode(), "late", 'separated by ";"'),
     "semicolons and decimal commas": (
-        table(changed(1, lambda _, v: str(v).replace(".", ",")), separator=";").encode(), "late", "numbers, written 1.234,5",
+        table(changed(1, lambda _, v: str(v).replace(".", ",")), separator=";").encode(),
+        "late",
+        "numbers, written 1.234,5",
     ),
     "tabs": (table(separator="\t").encode(), "late", r'separated by "\t"'),
-    "thousands": (table(changed(1, lambda _, v: f'"{v * 1000:,.2f}"')).encode(), "late", "amount is text that is read as numbers, written 1,234.5"),
-    "day/month/year": (table(changed(1, lambda n, _: f"{1 + n % 28:02d}/01/2024")).encode(), "late", "read as dates, written 31/12/2024"),
+    "thousands": (
+        table(changed(1, lambda _, v: f'"{v * 1000:,.2f}"')).encode(),
+        "late",
+        "amount is text that is read as numbers, written 1,234.5",
+    ),
+    "day/month/year": (
+        table(changed(1, lambda n, _: f"{1 + n % 28:02d}/01/2024")).encode(),
+        "late",
+        "read as dates, written 31/12/2024",
+    ),
     "yes and no": (table(changed(3, lambda _, v: "yes" if v else "no")).encode(), "late", "two values"),
     "True and False": (table(changed(3, lambda _, v: bool(v))).encode(), "late", "two values"),
-    "blanks around values": (table(changed(2, lambda n, v: f" {v}" if n % 9 else " ?")).encode(), "late", '"?" is read as missing'),
-    "numbers with blanks": (table(changed(1, lambda n, v: v if n % 9 else " ")).encode(), "late", "amount is read as a number"),
+    "blanks around values": (
+        table(changed(2, lambda n, v: f" {v}" if n % 9 else " ?")).encode(),
+        "late",
+        '"?" is read as missing',
+    ),
+    "numbers with blanks": (
+        table(changed(1, lambda n, v: v if n % 9 else " ")).encode(),
+        "late",
+        "amount is read as a number",
+    ),
     "ids as text": (table(changed(0, lambda n, _: f"{n:05d}")).encode(), "late", "id identifies a row"),
-    "an index without a name": (table(changed(0, lambda n, _: n), header=("", *HEADER[1:])).encode(), "late", "not used by the model"),
-    "odd names": (table(header=("the id", '"a ""b"""', "<i>k</i>.x", "is late?")).encode(), "is late?", "is late? has two values"),
-    "names with signs": (table(header=("id", "_a", "k-k", "income-per-year")).encode(), "income-per-year", "two values"),
+    "an index without a name": (
+        table(changed(0, lambda n, _: n), header=("", *HEADER[1:])).encode(),
+        "late",
+        "not used by the model",
+    ),
+    "odd names": (
+        table(header=("the id", '"a ""b"""', "<i>k</i>.x", "is late?")).encode(),
+        "is late?",
+        "is late? has two values",
+    ),
+    "names with signs": (
+        table(header=("id", "_a", "k-k", "income-per-year")).encode(),
+        "income-per-year",
+        "two values",
+    ),
     "blanks in a header": (table(header=("id", " amount ", "kind", " late")).encode(), " late", "two values"),
     "a column of nulls": (table(changed(2, lambda *_: "")).encode(), "late", "kind (empty in every row)"),
-    "a column that tells the target": (table(changed(2, lambda n, _: orders()[n][3])).encode(), "late", "kind (alone tells the target"),
-    "one that tells it otherwise": (table(changed(2, lambda n, _: "NY"[orders()[n][3]])).encode(), "late", "kind (alone tells"),
-    "one that is the target twice": (table(changed(3, lambda n, _: 2 * orders()[n][1] + 1)).encode(), "late", "amount (alone tells"),
+    "a column that tells the target": (
+        table(changed(2, lambda n, _: orders()[n][3])).encode(),
+        "late",
+        "kind (alone tells the target",
+    ),
+    "one that tells it otherwise": (
+        table(changed(2, lambda n, _: "NY"[orders()[n][3]])).encode(),
+        "late",
+        "kind (alone tells",
+    ),
+    "one that is the target twice": (
+        table(changed(3, lambda n, _: 2 * orders()[n][1] + 1)).encode(),
+        "late",
+        "amount (alone tells",
+    ),
     "a row with too many fields": (table().encode() + b"id9,1,x,0,7\n", "late", "fewer or more fields than the header"),
-    "a row with too few fields": (table().replace("\n", "\nid9,1\n", 2).encode(), "late", "fewer or more fields than the header"),
-    "blank lines": (table().replace("\n", "\n\n", 9).encode() + b"\n\n", "late", "300 rows and 4 columns were looked at"),
-    "a nearly unique id": (table([*orders(), orders()[0]]).encode(), "late", "id (nearly identifies the row: 1 of 301 rows repeat a value; --key id"),
-    "several wrong numbers": (table(changed(1, lambda n, v: "lots" if n < 7 else v)).encode(), "late", "amount holds numbers, but 7 of 300 values are none (the first in row 1); it stays text"),
+    "a row with too few fields": (
+        table().replace("\n", "\nid9,1\n", 2).encode(),
+        "late",
+        "fewer or more fields than the header",
+    ),
+    "blank lines": (
+        table().replace("\n", "\n\n", 9).encode() + b"\n\n",
+        "late",
+        "300 rows and 4 columns were looked at",
+    ),
+    "a nearly unique id": (
+        table([*orders(), orders()[0]]).encode(),
+        "late",
+        "id (nearly identifies the row: 1 of 301 rows repeat a value; --key id",
+    ),
+    "several wrong numbers": (
+        table(changed(1, lambda n, v: "lots" if n < 7 else v)).encode(),
+        "late",
+        "amount holds numbers, but 7 of 300 values are none (the first in row 1); it stays text",
+    ),
     "a few repeated keys": (table([*orders(), orders()[0]]).encode(), "late", "no column identifies a row"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", READABLE)

@@ -123,8 +123,10 @@ def test_a_secret_is_missing_or_wrong_and_its_value_is_never_told(cumulant, proj
     assert not [ended for ended in shown if "hunter2" in ended.out + ended.err]
     debugged = subprocess.run(
         [sys.executable, "-m", "cumulant.cli", "models", "list", "--debug", *map(str, where)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert debugged.returncode == 3
     assert "Traceback" in debugged.stderr
     assert "hunter2" not in debugged.stdout + debugged.stderr
@@ -233,7 +235,11 @@ def test_ctrl_c_and_the_same_command_again(cumulant, project):
 def test_the_reader_of_the_output_may_leave(cumulant, trained):
     done = subprocess.run(
         f"'{sys.executable}' -m cumulant.cli events list --json --project '{trained}' | head -1",
-        shell=True, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"},
-    )  # fmt: skip
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "COLUMNS": "200"},
+    )
     assert done.returncode == 0
     assert not done.stderr

@@ -44,8 +44,9 @@ def kserve_double(binary):
 def kserve_why():
     found = []
     for name, datatype, value in (
-        ("distance", "FP64", np.array([500.0])), ("sched_dep", "BYTES", np.array(["2013-04-01T18:00:00"], np.object_)),
-    ):  # fmt: skip
+        ("distance", "FP64", np.array([500.0])),
+        ("sched_dep", "BYTES", np.array(["2013-04-01T18:00:00"], np.object_)),
+    ):
         tensor = InferInput(name, [1], datatype)
         tensor.set_data_from_numpy(value, binary_data=False)
         found.append(tensor)

@@ -53,10 +53,14 @@ class Server:
         program = shutil.which(NAME) or shutil.which("alertmanager")
         self.process = subprocess.Popen(
             [
-                program, f"--config.file={self._folder}/settings.yml", f"--storage.path={self._folder}/data",
-                f"--web.listen-address=127.0.0.1:{self.port}", "--cluster.listen-address=", "--log.level=error",
+                program,
+                f"--config.file={self._folder}/settings.yml",
+                f"--storage.path={self._folder}/data",
+                f"--web.listen-address=127.0.0.1:{self.port}",
+                "--cluster.listen-address=",
+                "--log.level=error",
             ]
-        )  # fmt: skip
+        )
         wait_for(lambda: self.ask("status") is not None, self.process)
 
     def kill(self):

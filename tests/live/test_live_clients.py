@@ -22,11 +22,17 @@ pytestmark = pytest.mark.live
 TOKEN = "a-token-of-the-test"
 CHECKS = {
     "triton_checks.py": (
-        "triton_over_grpc", "triton_async_and_streams", "triton_aio", "triton_over_http", "triton_control",
-        "triton_sequences", "triton_classes", "triton_shared_memory",
+        "triton_over_grpc",
+        "triton_async_and_streams",
+        "triton_aio",
+        "triton_over_http",
+        "triton_control",
+        "triton_sequences",
+        "triton_classes",
+        "triton_shared_memory",
     ),
     "kserve_checks.py": ("kserve_over_grpc", "kserve_over_http"),
-}  # fmt: skip
+}
 
 
 def clients():
@@ -47,13 +53,20 @@ def _has_clients(python):
 def server(tmp_path_factory):
     root = tmp_path_factory.mktemp("served")
     late = servable(root / "flight-late", reasons=Reasons(reference={"distance": 800.0, "hour": 9.0, "carrier": "AA"}))
-    folders = [write_mixed(root / "mixed"), write_double(root / "double"), late,
-               write_sums(root / "sums"), write_scores(root / "scores")]  # fmt: skip
+    folders = [
+        write_mixed(root / "mixed"),
+        write_double(root / "double"),
+        late,
+        write_sums(root / "sums"),
+        write_scores(root / "scores"),
+    ]
     options = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--workers", "2", "--model-control", "explicit"]
     process = subprocess.Popen(
         [sys.executable, "-m", "cumulant.serving", *map(str, folders), *options, "--queue", "5s"],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "CUMULANT_TOKEN": TOKEN},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "CUMULANT_TOKEN": TOKEN},
+    )
     try:
         yield json.loads(process.stdout.readline())
         process.send_signal(signal.SIGTERM)
@@ -68,8 +81,10 @@ def server(tmp_path_factory):
 def said(server):
     python = clients()
     if python is None:
-        pytest.skip("no tritonclient and kserve: python -m venv .engines && "
-                    '.engines/bin/pip install "tritonclient[all]" kserve, and put .engines/bin on PATH')  # fmt: skip
+        pytest.skip(
+            "no tritonclient and kserve: python -m venv .engines && "
+            '.engines/bin/pip install "tritonclient[all]" kserve, and put .engines/bin on PATH'
+        )
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     address = server["url"].removeprefix("http://"), server["grpc"], TOKEN
     return {

@@ -59,8 +59,11 @@ def base(settings, tmp_path_factory):
     packages = "--include=python3-minimal,python3-venv,ca-certificates"
     done = subprocess.run(
         ["mmdebstrap", "--variant=minbase", packages, "bookworm", str(archive)],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     if done.returncode:
         pytest.skip(f"mmdebstrap may not work here: {done.stderr.strip()[-300:]}")
     name = f"localhost/cumulant-test-base-{os.getpid()}"

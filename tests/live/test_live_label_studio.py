@@ -36,16 +36,33 @@ class Server:
         self.log = (folder / "log.txt").open("wb")
         self.process = subprocess.Popen(
             [
-                program, "start", "--no-browser", "--internal-host", "127.0.0.1", "--port", str(self.port),
-                "--username", "ada@example.com", "--password", "labels-1234", "--user-token", TOKEN,
+                program,
+                "start",
+                "--no-browser",
+                "--internal-host",
+                "127.0.0.1",
+                "--port",
+                str(self.port),
+                "--username",
+                "ada@example.com",
+                "--password",
+                "labels-1234",
+                "--user-token",
+                TOKEN,
             ],
             env={
-                **os.environ, "LABEL_STUDIO_BASE_DATA_DIR": str(folder), "LATEST_VERSION_CHECK": "0",
-                "COLLECT_ANALYTICS": "0", "SENTRY_DSN": "", "FRONTEND_SENTRY_DSN": "",
+                **os.environ,
+                "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
+                "LATEST_VERSION_CHECK": "0",
+                "COLLECT_ANALYTICS": "0",
+                "SENTRY_DSN": "",
+                "FRONTEND_SENTRY_DSN": "",
                 "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
             },
-            cwd=folder, stdout=self.log, stderr=self.log,
-        )  # fmt: skip
+            cwd=folder,
+            stdout=self.log,
+            stderr=self.log,
+        )
 
     def ready(self):
         deadline = time.monotonic() + 600

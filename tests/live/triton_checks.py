@@ -68,10 +68,11 @@ def describe(client, **how):
 def rows(kit):
     found = []
     for name, datatype, value in (
-        ("distance", "FP64", np.array([500.0, 900.0])), ("carrier", "BYTES", np.array(["UA", "AA"], np.object_)),
+        ("distance", "FP64", np.array([500.0, 900.0])),
+        ("carrier", "BYTES", np.array(["UA", "AA"], np.object_)),
         ("sched_dep", "BYTES", np.array(["2013-04-01T18:00:00"] * 2, np.object_)),
         ("tail", "BYTES", np.array(["N1", "N2"], np.object_)),
-    ):  # fmt: skip
+    ):
         tensor = kit.InferInput(name, list(value.shape), datatype)
         tensor.set_data_from_numpy(value)
         found.append(tensor)
@@ -88,10 +89,20 @@ def triton_over_grpc(http, grpc, headers):
         assert config["input"][1] == {"name": "words", "data_type": "TYPE_STRING", "dims": ["-1"]}, config
         check(client.infer("mixed", tensors(triton_grpc), headers=headers))
         found = client.infer(
-            "mixed", tensors(triton_grpc), model_version="1", request_id="ü", priority=1, timeout=5_000_000,
-            outputs=[triton_grpc.InferRequestedOutput("total")], sequence_id=7, sequence_start=True,
-            parameters={"own": "kept"}, headers=headers, compression_algorithm="gzip", client_timeout=20,
-        )  # fmt: skip
+            "mixed",
+            tensors(triton_grpc),
+            model_version="1",
+            request_id="ü",
+            priority=1,
+            timeout=5_000_000,
+            outputs=[triton_grpc.InferRequestedOutput("total")],
+            sequence_id=7,
+            sequence_start=True,
+            parameters={"own": "kept"},
+            headers=headers,
+            compression_algorithm="gzip",
+            client_timeout=20,
+        )
         assert found.get_response().id == "ü"
         assert [one.name for one in found.get_response().outputs] == ["total"]
         answer = client.infer("flight-late", rows(triton_grpc), headers=headers)
@@ -160,10 +171,13 @@ def triton_aio(http, grpc, headers):
             for compression in (None, "gzip", "deflate"):
                 check(
                     await client.infer(
-                        "mixed", tensors(triton_http_aio), headers=dict(headers), request_compression_algorithm=compression,
+                        "mixed",
+                        tensors(triton_http_aio),
+                        headers=dict(headers),
+                        request_compression_algorithm=compression,
                         response_compression_algorithm=compression,
                     )
-                )  # fmt: skip
+                )
 
     asyncio.run(run())
 
@@ -194,10 +208,13 @@ def triton_over_http(http, grpc, headers):
         for compression in ("gzip", "deflate"):  # the client adds to the headers it is given
             check(
                 client.infer(
-                    "mixed", tensors(triton_http), headers=dict(headers), request_compression_algorithm=compression,
+                    "mixed",
+                    tensors(triton_http),
+                    headers=dict(headers),
+                    request_compression_algorithm=compression,
                     response_compression_algorithm=compression,
                 )
-            )  # fmt: skip
+            )
         for found in [client.async_infer("mixed", tensors(triton_http), headers=headers) for _ in range(20)]:
             check(found.get_result(timeout=20))
         plain = tensors(triton_http)
@@ -239,8 +256,11 @@ def triton_sequences(http, grpc, headers):
 
     for turn in range(1, 13):
         for kit, address, who in (
-            (triton_http, http, 11), (triton_http, http, "elf"), (triton_grpc, grpc, 12), (triton_grpc, grpc, "zwölf"),
-        ):  # fmt: skip
+            (triton_http, http, 11),
+            (triton_http, http, "elf"),
+            (triton_grpc, grpc, 12),
+            (triton_grpc, grpc, "zwölf"),
+        ):
             with kit.InferenceServerClient(address) as client:
                 how = {"sequence_id": who, "sequence_start": turn == 1, "sequence_end": turn == 12}
                 seen(who, turn, client.infer("sums", one(kit, turn), headers=dict(headers), **how))
@@ -274,7 +294,13 @@ def triton_sequences(http, grpc, headers):
     async def run():
         async with triton_grpc_aio.InferenceServerClient(grpc) as client:
             for n in range(1, 6):
-                seen(15, n, await client.infer("sums", one(triton_grpc_aio, n), sequence_id=15, sequence_start=n == 1, headers=dict(headers)))  # fmt: skip
+                seen(
+                    15,
+                    n,
+                    await client.infer(
+                        "sums", one(triton_grpc_aio, n), sequence_id=15, sequence_start=n == 1, headers=dict(headers)
+                    ),
+                )
 
             async def asked():
                 for n in range(6, 9):
@@ -286,7 +312,13 @@ def triton_sequences(http, grpc, headers):
                 seen(15, n, result)
                 n += 1
         async with triton_http_aio.InferenceServerClient(http) as client:
-            seen(15, 9, await client.infer("sums", one(triton_http_aio, 9), sequence_id=15, sequence_end=True, headers=dict(headers)))  # fmt: skip
+            seen(
+                15,
+                9,
+                await client.infer(
+                    "sums", one(triton_http_aio, 9), sequence_id=15, sequence_end=True, headers=dict(headers)
+                ),
+            )
 
     asyncio.run(run())
 
@@ -294,9 +326,10 @@ def triton_sequences(http, grpc, headers):
 def scores(kit):
     found = []
     for name, datatype, value in (
-        ("x", "FP32", np.array([[0.25, 0.5, 0.125]], np.float32)), ("whole", "INT8", np.array([1, 9, 3, 9], np.int8)),
+        ("x", "FP32", np.array([[0.25, 0.5, 0.125]], np.float32)),
+        ("whole", "INT8", np.array([1, 9, 3, 9], np.int8)),
         ("words", "BYTES", WORDS),
-    ):  # fmt: skip
+    ):
         tensor = kit.InferInput(name, list(value.shape), datatype)
         tensor.set_data_from_numpy(value)
         found.append(tensor)
@@ -305,7 +338,11 @@ def scores(kit):
 
 def triton_classes(http, grpc, headers):
     expected = {"scores": [["0.5:1:dog", "0.25:0:cat"]], "ranks": ["9:1", "9:3"]}
-    ways = ((triton_http, http, {"binary_data": True}), (triton_http, http, {"binary_data": False}), (triton_grpc, grpc, {}))  # fmt: skip
+    ways = (
+        (triton_http, http, {"binary_data": True}),
+        (triton_http, http, {"binary_data": False}),
+        (triton_grpc, grpc, {}),
+    )
     for kit, address, how in ways:
         with kit.InferenceServerClient(address) as client:
             wanted = [kit.InferRequestedOutput(name, class_count=2, **how) for name in expected]
@@ -330,9 +367,15 @@ def triton_shared_memory(http, grpc, headers):
 
 
 CHECKS = (
-    triton_over_grpc, triton_async_and_streams, triton_aio, triton_over_http, triton_control, triton_sequences,
-    triton_classes, triton_shared_memory,
-)  # fmt: skip
+    triton_over_grpc,
+    triton_async_and_streams,
+    triton_aio,
+    triton_over_http,
+    triton_control,
+    triton_sequences,
+    triton_classes,
+    triton_shared_memory,
+)
 
 if __name__ == "__main__":
     http, grpc, token = sys.argv[1:]

@@ -31,9 +31,12 @@ def network(x: str = "x", p: str = "p") -> Any:
     weights = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
     nodes = [helper.make_node("MatMul", [x, "w"], ["s"]), helper.make_node("Softmax", ["s"], [p], axis=1)]
     graph = helper.make_graph(
-        nodes, "net", [helper.make_tensor_value_info(x, FLOAT, ["n", 3])],
-        [helper.make_tensor_value_info(p, FLOAT, ["n", 2])], [numpy_helper.from_array(weights, "w")],
-    )  # fmt: skip
+        nodes,
+        "net",
+        [helper.make_tensor_value_info(x, FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info(p, FLOAT, ["n", 2])],
+        [numpy_helper.from_array(weights, "w")],
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
@@ -54,9 +57,12 @@ def _changed(change: Callable[[Any], None]) -> Callable[[Path], Path]:
 def _nodes(*nodes: Any, constants: tuple[Any, ...] = (), opset: int = 17, shape: tuple[Any, ...] = ("n", "k")) -> Any:
     """A graph of these nodes from `x` [n, 3] to `y`."""
     graph = helper.make_graph(
-        list(nodes), "g", [helper.make_tensor_value_info("x", FLOAT, ["n", 3])],
-        [helper.make_tensor_value_info("y", FLOAT, list(shape))], list(constants),
-    )  # fmt: skip
+        list(nodes),
+        "g",
+        [helper.make_tensor_value_info("x", FLOAT, ["n", 3])],
+        [helper.make_tensor_value_info("y", FLOAT, list(shape))],
+        list(constants),
+    )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
 
 
@@ -87,15 +93,41 @@ def _external(location: str, *, link: str = "", size: int = 24, **entries: str) 
 
 
 def _externals() -> Iterator[Case]:
-    places = ("/etc/passwd", "../secret.bin", "a/../../secret.bin", "..\\secret.bin", "C:\\secret.bin", "file:///etc/passwd",
-              "", ".", "model.onnx", "servable.json", "missing.bin", "a\0b", "x" * 5000, "\x1b[31m", "weights.bin/", "weights.bin/x",
-              "/proc/self/environ", "/dev/zero")  # fmt: skip
+    places = (
+        "/etc/passwd",
+        "../secret.bin",
+        "a/../../secret.bin",
+        "..\\secret.bin",
+        "C:\\secret.bin",
+        "file:///etc/passwd",
+        "",
+        ".",
+        "model.onnx",
+        "servable.json",
+        "missing.bin",
+        "a\0b",
+        "x" * 5000,
+        "\x1b[31m",
+        "weights.bin/",
+        "weights.bin/x",
+        "/proc/self/environ",
+        "/dev/zero",
+    )
     for place in places:
         yield Case(f"external data: {place[:30]!r}", _external(place))
     for link in ("../secret.bin", "/etc/passwd", "/dev/zero", "/proc/self/mem", "link.bin", "fifo"):
         yield Case(f"external data: link to {link}", _external("link.bin", link=link))
-    for key, value in (("offset", "9" * 18), ("offset", "-5"), ("offset", "1e3"), ("offset", "9" * 5000), ("length", "9" * 18),
-                       ("length", "-1"), ("length", "x"), ("offset", "1"), ("length", "0x18")):  # fmt: skip
+    for key, value in (
+        ("offset", "9" * 18),
+        ("offset", "-5"),
+        ("offset", "1e3"),
+        ("offset", "9" * 5000),
+        ("length", "9" * 18),
+        ("length", "-1"),
+        ("length", "x"),
+        ("offset", "1"),
+        ("length", "0x18"),
+    ):
         yield Case(f"external data: {key} {value[:20]}", _external("weights.bin", **{key: value}))
     yield Case("external data: too short for its shape", _external("weights.bin", length="8"))
 
@@ -135,8 +167,15 @@ def _tensors() -> Iterator[Case]:
         return change
 
     yield Case("initializer: text", _changed(strings))
-    for indices, dims in (([2**62], [3, 2]), ([-1], [3, 2]), ([5, 1], [3, 2]), ([0], [2**31, 2**31]), ([0], [-3, 2]), ([1, 1], [3, 2]),
-                          ([0], [2**20, 2**14])):  # fmt: skip
+    for indices, dims in (
+        ([2**62], [3, 2]),
+        ([-1], [3, 2]),
+        ([5, 1], [3, 2]),
+        ([0], [2**31, 2**31]),
+        ([0], [-3, 2]),
+        ([1, 1], [3, 2]),
+        ([0], [2**20, 2**14]),
+    ):
         yield Case(
             f"sparse initializer: {indices} of {dims}", _changed(sparse(indices, dims)), mutated=0 < max(indices) < 6
         )
@@ -289,11 +328,15 @@ def _headers() -> Iterator[Case]:
 
 def _loop(steps: int) -> Any:
     body = helper.make_graph(
-        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Add", ["v", "v"], ["v2"])], "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []), helper.make_tensor_value_info("c", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("v", FLOAT, None)],
+        [helper.make_node("Identity", ["c"], ["c2"]), helper.make_node("Add", ["v", "v"], ["v2"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("c", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", FLOAT, None),
+        ],
         [helper.make_tensor_value_info("c2", TensorProto.BOOL, []), helper.make_tensor_value_info("v2", FLOAT, None)],
-    )  # fmt: skip
+    )
     constants = (
         helper.make_tensor("m", TensorProto.INT64, [], [steps]),
         helper.make_tensor("t", TensorProto.BOOL, [], [True]),
@@ -304,18 +347,44 @@ def _loop(steps: int) -> Any:
 def _behaviours() -> Iterator[Case]:
     node = helper.make_node
     bombs = {
-        "ConstantOfShape": _nodes(node("ConstantOfShape", ["s"], ["c"]), node("ReduceMax", ["c"], ["r"], keepdims=0), node("Add", ["x", "r"], ["y"]), constants=(_integers("s", 2**33),)),
-        "Expand": _nodes(node("Expand", ["x", "s"], ["y"]), constants=(_integers("s", 2**31, 1, 3),), shape=("a", "n", 3)),
+        "ConstantOfShape": _nodes(
+            node("ConstantOfShape", ["s"], ["c"]),
+            node("ReduceMax", ["c"], ["r"], keepdims=0),
+            node("Add", ["x", "r"], ["y"]),
+            constants=(_integers("s", 2**33),),
+        ),
+        "Expand": _nodes(
+            node("Expand", ["x", "s"], ["y"]), constants=(_integers("s", 2**31, 1, 3),), shape=("a", "n", 3)
+        ),
         "Tile": _nodes(node("Tile", ["x", "s"], ["y"]), constants=(_integers("s", 1, 2**31),)),
         "Pad": _nodes(node("Pad", ["x", "s"], ["y"]), constants=(_integers("s", 0, 0, 0, 2**32),)),
-        "Resize": _nodes(node("Reshape", ["x", "r"], ["q"]), node("Resize", ["q", "", "f"], ["y"]), constants=(_integers("r", 1, 1, -1, 3), helper.make_tensor("f", FLOAT, [4], [1, 1, 1e5, 1e5])), shape=(1, 1, "a", "b")),
-        "Range": _nodes(node("Range", ["a", "b", "c"], ["y"]), constants=tuple(helper.make_tensor(k, FLOAT, [], [v]) for k, v in (("a", 0), ("b", 1e10), ("c", 1))), shape=("k",)),
-        "OneHot": _nodes(node("Cast", ["x"], ["i"], to=7), node("OneHot", ["i", "d", "v"], ["y"]), constants=(_integers("d", 2**32), helper.make_tensor("v", FLOAT, [2], [0, 1])), shape=("n", 3, "k")),
+        "Resize": _nodes(
+            node("Reshape", ["x", "r"], ["q"]),
+            node("Resize", ["q", "", "f"], ["y"]),
+            constants=(_integers("r", 1, 1, -1, 3), helper.make_tensor("f", FLOAT, [4], [1, 1, 1e5, 1e5])),
+            shape=(1, 1, "a", "b"),
+        ),
+        "Range": _nodes(
+            node("Range", ["a", "b", "c"], ["y"]),
+            constants=tuple(helper.make_tensor(k, FLOAT, [], [v]) for k, v in (("a", 0), ("b", 1e10), ("c", 1))),
+            shape=("k",),
+        ),
+        "OneHot": _nodes(
+            node("Cast", ["x"], ["i"], to=7),
+            node("OneHot", ["i", "d", "v"], ["y"]),
+            constants=(_integers("d", 2**32), helper.make_tensor("v", FLOAT, [2], [0, 1])),
+            shape=("n", 3, "k"),
+        ),
         "Gather out of range": _nodes(node("Gather", ["x", "i"], ["y"], axis=1), constants=(_integers("i", 2**40),)),
         "Reshape that does not fit": _nodes(node("Reshape", ["x", "s"], ["y"]), constants=(_integers("s", 7, -1),)),
         "Loop without an end": _loop(2**62),
-        "convolution of 2^40": _nodes(node("Reshape", ["x", "r"], ["q"]), node("MaxPool", ["q"], ["y"], kernel_shape=[2**40, 2**40]), constants=(_integers("r", 1, 1, -1, 3),), shape=(1, 1, "a", "b")),
-    }  # fmt: skip
+        "convolution of 2^40": _nodes(
+            node("Reshape", ["x", "r"], ["q"]),
+            node("MaxPool", ["q"], ["y"], kernel_shape=[2**40, 2**40]),
+            constants=(_integers("r", 1, 1, -1, 3),),
+            shape=(1, 1, "a", "b"),
+        ),
+    }
     for name, model in bombs.items():
         yield Case(f"run: {name}", lambda folder, m=model: saved(m, folder))
     answers = {
@@ -324,13 +393,15 @@ def _behaviours() -> Iterator[Case]:
         "random": _nodes(node("RandomNormalLike", ["x"], ["y"])),
         "one row for all": _nodes(node("ReduceMax", ["x"], ["y"], axes=[0], keepdims=1)),
         "twice the rows": _nodes(node("Concat", ["x", "x"], ["y"], axis=0)),
-        "no rows": _nodes(node("Slice", ["x", "a", "a"], ["y"] ), constants=(_integers("a", 0),)),
+        "no rows": _nodes(node("Slice", ["x", "a", "a"], ["y"]), constants=(_integers("a", 0),)),
         "a sequence": _nodes(node("SequenceConstruct", ["x"], ["y"])),
         "text": _nodes(node("Cast", ["x"], ["y"], to=8)),
         "whole numbers, declared as float": _nodes(node("Cast", ["x"], ["y"], to=7)),
         "another width than declared": _nodes(node("Concat", ["x", "x"], ["y"], axis=1), shape=("n", 3)),
-        "rows that see each other": _nodes(node("CumSum", ["x", "a"], ["y"]), constants=(helper.make_tensor("a", TensorProto.INT64, [], [0]),)),
-    }  # fmt: skip
+        "rows that see each other": _nodes(
+            node("CumSum", ["x", "a"], ["y"]), constants=(helper.make_tensor("a", TensorProto.INT64, [], [0]),)
+        ),
+    }
     for name, model in answers.items():
         yield Case(f"answers: {name}", lambda folder, m=model: saved(m, folder), mutated=True)
 

@@ -32,9 +32,13 @@ def judged(case: Case, root: Path) -> dict[str, Any]:
     code, text = _run(case, source, out)
     spent = os.times()
     result = {
-        "case": case.name, "code": code, "words": text.strip()[:300], "seconds": round(time.perf_counter() - began, 2),
-        "processor": round(sum(spent[:4]) - sum(used[:4]), 2), "memory": _peak() // MIB,
-    }  # fmt: skip
+        "case": case.name,
+        "code": code,
+        "words": text.strip()[:300],
+        "seconds": round(time.perf_counter() - began, 2),
+        "processor": round(sum(spent[:4]) - sum(used[:4]), 2),
+        "memory": _peak() // MIB,
+    }
     return result | {
         "faults": [*_faults(case, code, text), *_left(root, out, before, code), *_wrong(case, source, out, code)]
     }

@@ -51,19 +51,24 @@ def payloads() -> dict[str, bytes]:
         "OBJ": b"\x80\x02(cos\nsystem\n" + _text(_SHELL) + b"o.",
         "STACK_GLOBAL": b"\x80\x04" + _short("os") + _short("system") + b"\x93" + _short(_SHELL) + b"\x85R.",
         "builtins.exec": b"\x80\x02cbuiltins\nexec\n" + _text(_PYTHON) + b"\x85R.",
-        "builtins.eval": b"\x80\x03cbuiltins\neval\n" + _text("open(__import__('os').environ['CANARY'],'w')") + b"\x85R.",
+        "builtins.eval": b"\x80\x03cbuiltins\neval\n"
+        + _text("open(__import__('os').environ['CANARY'],'w')")
+        + b"\x85R.",
         "subprocess": b"\x80\x02csubprocess\ngetoutput\n" + call,
         "framed protocol 5": pickle.dumps(_Reduce(exec, _PYTHON), 5),
         "hidden in a list": pickle.dumps([1, {"model": [_Reduce(exec, _PYTHON)]}, "x" * 5000], 4),
         "state of an estimator": b"\x80\x02csklearn.linear_model._base\nLinearRegression\n)\x81}"
-        + _text("coef_") + b"cos\nsystem\n" + _text(_SHELL) + b"\x85Rsb.",
+        + _text("coef_")
+        + b"cos\nsystem\n"
+        + _text(_SHELL)
+        + b"\x85Rsb.",
         "cloudpickle function": _cloudpickle(),
         "after 8 KiB of text": b"\x80\x02" + _text("a" * 8192) + b"0cos\nsystem\n" + call,
         "EXT opcode": b"\x80\x02\x82\x01" + call,
         "memo bomb": b"\x80\x02" + b"]q\x00" + b"".join(b"(h\x00h\x00lq" + bytes([n]) for n in range(1, 30)) + b".",
         "length of 2^63": b"\x80\x04\x8d" + (2**63 - 1).to_bytes(8, "little") + b"x.",
         "nothing but its mark": b"\x80\x05",
-    }  # fmt: skip
+    }
 
 
 def _cloudpickle() -> bytes:
@@ -179,8 +184,12 @@ def cases() -> Iterator[Case]:
     }.items():
         yield Case(f"MLflow folder: {name}", _yaml(text))
     for file, raw_sample in {
-        "rows.npy": _npy(raw), "rows.npz": _zip({"x.npy": _npy(raw)}), "rows.pkl": raw, "rows.parquet": raw,
-        "rows.csv": b"\0" * 1000 + raw, "big.npy": _npy(b"").replace(b"|O", b"<f4").replace(b"(1,)", b"(9999999999,)"),
+        "rows.npy": _npy(raw),
+        "rows.npz": _zip({"x.npy": _npy(raw)}),
+        "rows.pkl": raw,
+        "rows.parquet": raw,
+        "rows.csv": b"\0" * 1000 + raw,
+        "big.npy": _npy(b"").replace(b"|O", b"<f4").replace(b"(1,)", b"(9999999999,)"),
         "cut.npz": _zip({"x.npy": _npy(raw)})[:-30],
-    }.items():  # fmt: skip
+    }.items():
         yield Case(f"sample: {file}", _sample(file, raw_sample), words=("--sample", "{folder}/" + file))

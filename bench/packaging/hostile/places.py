@@ -133,8 +133,16 @@ def _manifest(stored: dict[str, bytes], **changes: object) -> Member:
         {"path": path, "bytes": len(raw), "sha256": hashlib.sha256(raw).hexdigest(), "modified_ns": 0}
         for path, raw in stored.items()
     ]
-    manifest = {"format": 1, "version": "1", "project": "p", "environment": "local", "created": "2026-01-01T00:00:00Z", "head_seq": 0,
-                "head_hash": "", "files": listed} | changes  # fmt: skip
+    manifest = {
+        "format": 1,
+        "version": "1",
+        "project": "p",
+        "environment": "local",
+        "created": "2026-01-01T00:00:00Z",
+        "head_seq": 0,
+        "head_hash": "",
+        "files": listed,
+    } | changes
     return _member("manifest.json", json.dumps(manifest).encode())
 
 
@@ -180,8 +188,15 @@ def _archives() -> dict[str, bytes | Callable[[], bytes]]:
         f"member {name!a}": _tar(_member(name), _manifest({name: b"x"}))
         for name in ("escape", "../escape", "/tmp/escape", "files", "files/")
     }
-    kinds = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE, "character device": tarfile.CHRTYPE, "block device": tarfile.BLKTYPE,
-             "FIFO": tarfile.FIFOTYPE, "folder": tarfile.DIRTYPE, "unknown type": b"Z"}  # fmt: skip
+    kinds = {
+        "link": tarfile.SYMTYPE,
+        "hard link": tarfile.LNKTYPE,
+        "character device": tarfile.CHRTYPE,
+        "block device": tarfile.BLKTYPE,
+        "FIFO": tarfile.FIFOTYPE,
+        "folder": tarfile.DIRTYPE,
+        "unknown type": b"Z",
+    }
     for name, kind in kinds.items():
         found[name] = _tar(
             _member("files/a", b"", kind, "../../escape"), _member("files/a/b"), _manifest({"a/b": b"x"})
@@ -197,12 +212,29 @@ def _archives() -> dict[str, bytes | Callable[[], bytes]]:
         "manifest that is no JSON": _tar(_member("manifest.json", b"{" * 100_000)),
         "manifest deep": _tar(_member("manifest.json", b'{"files":' + b"[" * 200_000)),
         "format 99": _tar(_manifest({}, format=99)),
-        "time of 2^63": _tar(_member("files/a"), _manifest({}, files=[{"path": "a", "bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest(), "modified_ns": 2**63 - 1}])),
+        "time of 2^63": _tar(
+            _member("files/a"),
+            _manifest(
+                {},
+                files=[{"path": "a", "bytes": 1, "sha256": hashlib.sha256(b"x").hexdigest(), "modified_ns": 2**63 - 1}],
+            ),
+        ),
         "PAX size of 2^62": _tar(_member("files/a", size=str(2**62))),
         "PAX size of -1": _tar(_member("files/a", size="-1")),
         "PAX size of text": _tar(_member("files/a", size="x")),
         "PAX path": _tar(_member("files/a", path="../escape")),
-        "PAX sparse 1.0": _tar(_member("files/a", b"1\n0\n99999999999999\n" + bytes(512), **{"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": str(2**40), "GNU.sparse.name": "files/a"})),
+        "PAX sparse 1.0": _tar(
+            _member(
+                "files/a",
+                b"1\n0\n99999999999999\n" + bytes(512),
+                **{
+                    "GNU.sparse.major": "1",
+                    "GNU.sparse.minor": "0",
+                    "GNU.sparse.realsize": str(2**40),
+                    "GNU.sparse.name": "files/a",
+                },
+            )
+        ),
         "sparse file of 8 GiB": _gnu_sparse(8 << 30),
         "sparse file of 2^60": _gnu_sparse(2**60),
         "gzip bomb": lambda: gzip.compress(_tar(_member("files/a", bytes(256 << 20)))[:-10240], mtime=0),
@@ -220,7 +252,7 @@ def _archives() -> dict[str, bytes | Callable[[], bytes]]:
         "zip": b"PK\x03\x04" + bytes(100),
         "text": b"hello" * 300,
         "20,000 members": lambda: _tar(*[_member(f"files/{n}", b"") for n in range(20_000)]),
-    }  # fmt: skip
+    }
     for number in range(8):
         found[f"cut, {number}"] = good[: 100 + (len(good) - 9000) * number // 7]
     for at in (0, 100, 124, 136, 148, 156, 257, 345, 600, 1124):
@@ -255,8 +287,14 @@ def _servable(change: Callable[[dict], None] = lambda _: None, raw: bytes | None
         (path / "model.onnx").write_bytes(model)
         (folder / "secret").write_bytes(b"secret")
         tensor = {"datatype": "FP32", "name": "x", "shape": [-1, 3]}
-        described = {"format": "cumulant.graph/1", "name": "m", "inputs": [tensor], "outputs": [tensor | {"name": "p", "shape": [-1, 2]}],
-                     "model": "model.onnx", "files": {"model.onnx": hashlib.sha256(model).hexdigest()}}  # fmt: skip
+        described = {
+            "format": "cumulant.graph/1",
+            "name": "m",
+            "inputs": [tensor],
+            "outputs": [tensor | {"name": "p", "shape": [-1, 2]}],
+            "model": "model.onnx",
+            "files": {"model.onnx": hashlib.sha256(model).hexdigest()},
+        }
         change(described)
         (path / "servable.json").write_text(json.dumps(described))
         return path

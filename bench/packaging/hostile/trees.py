@@ -66,8 +66,21 @@ def _lightgbm() -> Iterator[Case]:
         "version": ("v0", "v999"),
         "is_linear": ("1",),
     }
-    soft = {"threshold", "leaf_value", "objective", "feature_names", "label_index", "version", "tree_sizes", "num_leaves", "num_cat",
-            "decision_type", "num_class", "num_tree_per_iteration", "is_linear"}  # fmt: skip
+    soft = {
+        "threshold",
+        "leaf_value",
+        "objective",
+        "feature_names",
+        "label_index",
+        "version",
+        "tree_sizes",
+        "num_leaves",
+        "num_cat",
+        "decision_type",
+        "num_class",
+        "num_tree_per_iteration",
+        "is_linear",
+    }
     for key, values in lies.items():
         for value in values:
             changed = re.sub(rf"^{key}=.*$", lambda _, k=key, v=value: f"{k}={v}", text, count=1, flags=re.MULTILINE)
@@ -110,7 +123,18 @@ def _set(document: Any, path: Path, value: Any) -> bytes:
 
 def _xgboost_lies() -> dict[Path, tuple[Any, ...]]:
     return {
-        (*_TREE, "left_children"): ([0] * 7, [1, 0, 0, -1, -1, -1, -1], [99] * 7, [-2] * 7, [], [1], "x", {}, None, [2**40] * 7),
+        (*_TREE, "left_children"): (
+            [0] * 7,
+            [1, 0, 0, -1, -1, -1, -1],
+            [99] * 7,
+            [-2] * 7,
+            [],
+            [1],
+            "x",
+            {},
+            None,
+            [2**40] * 7,
+        ),
         (*_TREE, "split_indices"): ([99] * 7, [-1] * 7, [2**40] * 7, ["a"] * 7, [0.5] * 7),
         (*_TREE, "split_conditions"): (["a"] * 7, [1e300] * 7, [], [None] * 7),
         (*_TREE, "default_left"): ([7] * 7, [], ["x"] * 7),
@@ -130,15 +154,47 @@ def _xgboost_lies() -> dict[Path, tuple[Any, ...]]:
         ("learner", "learner_model_param", "base_score"): ("nan", "-1", "x", "[]", "", "[1,2,3]", "1e999"),
         ("learner", "objective", "name"): ("custom", "", 5, [], "multi:softprob", "survival:aft", "\x1b[31m<b>"),
         ("learner", "gradient_booster", "name"): ("gblinear", "dart", "../../x", 5, []),
-        ("learner", "feature_names"): (["a"], ["\x1b[31m", "<b>", "../x"], ["a", "a", "a"], [1, 2, 3], "x", ["x" * 100_000] * 3),
-        ("learner", "attributes"): ({"best_iteration": "99"}, {"best_iteration": "-9"}, {"best_iteration": "x"}, [], "x"),
+        ("learner", "feature_names"): (
+            ["a"],
+            ["\x1b[31m", "<b>", "../x"],
+            ["a", "a", "a"],
+            [1, 2, 3],
+            "x",
+            ["x" * 100_000] * 3,
+        ),
+        ("learner", "attributes"): (
+            {"best_iteration": "99"},
+            {"best_iteration": "-9"},
+            {"best_iteration": "x"},
+            [],
+            "x",
+        ),
         ("version",): ([999, 0, 0], [], "x", [-1, -1, -1]),
         ("learner",): (3, [], None, "x"),
-    }  # fmt: skip
+    }
 
 
-_SOFT = ("split_conditions", "default_left", "split_type", "parents", "id", "num_target", "base_score", "name", "feature_names", "attributes",
-         "version", "num_trees", "iteration_indptr", "categories_nodes", "num_class", "size_leaf_vector", "num_nodes", "num_feature", "split_indices")  # fmt: skip
+_SOFT = (
+    "split_conditions",
+    "default_left",
+    "split_type",
+    "parents",
+    "id",
+    "num_target",
+    "base_score",
+    "name",
+    "feature_names",
+    "attributes",
+    "version",
+    "num_trees",
+    "iteration_indptr",
+    "categories_nodes",
+    "num_class",
+    "size_leaf_vector",
+    "num_nodes",
+    "num_feature",
+    "split_indices",
+)
 
 
 def _xgboost() -> Iterator[Case]:

@@ -7,11 +7,10 @@ import io
 import sys
 
 _HANDLER = "cumulant.lookalike"
-_LOOKALIKES = str.maketrans({
-    "✓": "+", "✗": "x", "–": "-", "—": "-", "…": ".", "·": ".", "●": "*", "○": "o", "━": "=", "┄": "-", "─": "-",
-    "│": "|", "├": "|", "└": "`", "↑": "^", "↓": "v", "→": ">", "←": "<", "█": "#", "░": ".", "≤": "<", "≥": ">",
-    "×": "x", "µ": "u", "°": "o", "“": '"', "”": '"', "’": "'",
-})  # fmt: skip
+_LOOKALIKES = str.maketrans(
+    "✓✗–—…·●○━┄─│├└↑↓→←█░≤≥×µ°“”’",
+    '+x--..*o=--||`^v><#.<>xuo""\'',
+)
 
 
 def lookalikes(error: UnicodeError) -> tuple[str, int]:

@@ -15,9 +15,11 @@ _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)\s*")
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(hour|day|week|month)\s*")
 #: the length of a period, where a length is asked for, and the form of its name in the calendar
 _PERIODS = {
-    "hour": (timedelta(hours=1), "%Y-%m-%dT%H"), "day": (timedelta(days=1), "%Y-%m-%d"),
-    "week": (timedelta(days=7), "%G-W%V"), "month": (timedelta(days=30), "%Y-%m"),
-}  # fmt: skip
+    "hour": (timedelta(hours=1), "%Y-%m-%dT%H"),
+    "day": (timedelta(days=1), "%Y-%m-%d"),
+    "week": (timedelta(days=7), "%G-W%V"),
+    "month": (timedelta(days=30), "%Y-%m"),
+}
 _COUNT = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMG]?)\s*")
 _THOUSANDS = {"": 1, "k": 1000, "M": 1000**2, "G": 1000**3}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(B|kB|MB|GB|KiB|MiB|GiB|TiB)\s*")

@@ -58,8 +58,16 @@ from cumulant.ports.tables import TableStore
 
 #: attributes of a declaration that do not change which rows a snapshot holds
 _NOT_IDENTITY = (
-    "path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files",
-)  # fmt: skip
+    "path",
+    "quarantine",
+    "severity",
+    "batch",
+    "table",
+    "on_schema_change",
+    "keep",
+    "contract",
+    "missing_files",
+)
 
 
 def ingest(
@@ -145,9 +153,25 @@ def ingest(
         else find_gone_files(previous, inputs, parts, spec, root=root, unreadable=unreadable)
     )
     run = _IngestRun(
-        name, spec, declaration, inputs, as_read, parts, accepted, arrived, repeats, versions, fields, previous,
-        others or {}, now, unchecked, warnings, gone, unreadable,
-    )  # fmt: skip
+        name,
+        spec,
+        declaration,
+        inputs,
+        as_read,
+        parts,
+        accepted,
+        arrived,
+        repeats,
+        versions,
+        fields,
+        previous,
+        others or {},
+        now,
+        unchecked,
+        warnings,
+        gone,
+        unreadable,
+    )
     snapshot = _build_snapshot(run, context, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:

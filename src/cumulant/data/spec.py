@@ -321,10 +321,14 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         values: dict[str, Any] = msgspec.to_builtins(self)
         del values["memory"]  # it changes nothing of what is read
         unset = {
-            "on_repeat": self.on_repeat == "quarantine", "deleted": self.deleted is None, "columns": not self.columns,
-            "sheet": not self.sheet, "missing_files": self.missing_files == _MISSING_FILES,
-            "batch": self.batch == BatchPolicy(), "severity": self.severities == Severities(),
-        }  # fmt: skip
+            "on_repeat": self.on_repeat == "quarantine",
+            "deleted": self.deleted is None,
+            "columns": not self.columns,
+            "sheet": not self.sheet,
+            "missing_files": self.missing_files == _MISSING_FILES,
+            "batch": self.batch == BatchPolicy(),
+            "severity": self.severities == Severities(),
+        }
         for key in (key for key, left_out in unset.items() if left_out):
             del values[key]
         for rule in values["rules"].values():

@@ -144,8 +144,9 @@ def labelled(
     if not key:
         raise UsageError(
             f"{path} has no column in common with the predictions, by which labels could find their row",
-            subject=str(path), hint=f"it has {', '.join(label_table.columns[:8])}; give both the same key",
-        )  # fmt: skip
+            subject=str(path),
+            hint=f"it has {', '.join(label_table.columns[:8])}; give both the same key",
+        )
     beside = [column for column in (_KNOWN, _WEIGHT) if column in label_table.columns and column not in (name, *key)]
     facts = label_table.rows.select(*key, pl.col(name).alias("label"), *beside).drop_nulls("label")
     joined_labels = _joined(
@@ -153,9 +154,10 @@ def labelled(
     )
     if joined_labels.labels and joined_labels.unmatched == joined_labels.labels:
         raise DataError(
-            f"none of the {joined_labels.labels:,} labels in {path} is of a row", subject=str(path),
+            f"none of the {joined_labels.labels:,} labels in {path} is of a row",
+            subject=str(path),
             hint=f"they are joined by {', '.join(key)}: name other columns with --key, and look at their values",
-        )  # fmt: skip
+        )
     other_columns = tuple(column for column in table.columns if column != name)
     labels = joined_labels.rows["label"].alias(name)
     joined = pl.concat([table.rows.select(other_columns), labels.to_frame().lazy()], how="horizontal")
@@ -163,10 +165,15 @@ def labelled(
         table, rows=joined, columns=(*other_columns, name), answers=tuple(a for a in table.answers if a != name)
     )
     return Labels(
-        whole, name, len(labels) - labels.null_count(), tuple(key),
+        whole,
+        name,
+        len(labels) - labels.null_count(),
+        tuple(key),
         joined_labels.rows["weight"] if _WEIGHT in beside else None,
-        joined_labels.unmatched, joined_labels.rows["contradicted"], joined_labels.waiting,
-    )  # fmt: skip
+        joined_labels.unmatched,
+        joined_labels.rows["contradicted"],
+        joined_labels.waiting,
+    )
 
 
 class _Joined(NamedTuple):
@@ -267,6 +274,7 @@ def _label(label_table: PredictionTable, table: PredictionTable) -> str:
     if len(own) == 1:
         return own[0]
     raise UsageError(
-        f"{label_table.name} does not say which column is the label", subject=label_table.name,
+        f"{label_table.name} does not say which column is the label",
+        subject=label_table.name,
         hint=f"name it with --label; columns of its own: {', '.join(own) or 'none'}",
-    )  # fmt: skip
+    )

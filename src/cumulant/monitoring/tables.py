@@ -172,9 +172,10 @@ def _scan(path: Path) -> pl.LazyFrame:
     if kind == "jsonl":
         return pl.scan_ndjson(pattern, infer_schema_length=10_000)
     raise DataError(
-        f"{path}: cannot tell its format from its name", subject=str(path),
+        f"{path}: cannot tell its format from its name",
+        subject=str(path),
         hint="tables are read from .parquet, .csv, .tsv and .jsonl, and from the folder of a prediction log",
-    )  # fmt: skip
+    )
 
 
 def open_log(
@@ -226,7 +227,7 @@ def open_log(
     traffic = None if moments.is_empty else moments.rows()
     return PredictionTable(
         title, log_rows, names, MOMENT, answers, is_log=True, others=others, traffic=traffic, misdated=misdated
-    )  # fmt: skip
+    )
 
 
 def _of(of: tuple[str, str] | None) -> pl.Expr:
@@ -245,8 +246,9 @@ def _some_rows(table: PredictionTable, folder: Path, of: tuple[str, str] | None)
         )
     raise DataError(
         f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {table.others:,} of other versions",
-        subject=f"{of[0]}/{of[1]}", hint="name rows to compare them with by --reference FILE",
-    )  # fmt: skip
+        subject=f"{of[0]}/{of[1]}",
+        hint="name rows to compare them with by --reference FILE",
+    )
 
 
 def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0, coming: int = 0) -> CumulantError:
@@ -255,12 +257,14 @@ def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0,
     if misdated:
         return ContractBreachError(
             f"{rows} are dated after they were answered, {misdated:,} by more than serving.clock_skew",
-            subject=str(folder), hint="correct the clock of the callers, or raise serving.clock_skew",
-        )  # fmt: skip
+            subject=str(folder),
+            hint="correct the clock of the callers, or raise serving.clock_skew",
+        )
     return DataError(
-        f"{rows} are dated after this look", subject=str(folder),
+        f"{rows} are dated after this look",
+        subject=str(folder),
         hint="correct the clock of the callers, if it is wrong; they count when their time has come",
-    )  # fmt: skip
+    )
 
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
@@ -292,6 +296,7 @@ def readable(name: str) -> Iterator[None]:
         yield
     except (pl.exceptions.PolarsError, OSError) as error:
         raise DataError(
-            f"{name} cannot be read: it is damaged, cut off, or of another format", subject=name,
+            f"{name} cannot be read: it is damaged, cut off, or of another format",
+            subject=name,
             hint="copy or write it again; the ending of its name says the format",
-        ) from error  # fmt: skip
+        ) from error

@@ -58,9 +58,17 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def import_predictions(
-    folder: Path, predictions: Path, path: Path, names: Mapping[str, str], defaults: Defaults, *,
-    fields: Mapping[str, Field], salt: bytes, key: Collection[str] = (), until: datetime | None = None,
-) -> ImportReport:  # fmt: skip
+    folder: Path,
+    predictions: Path,
+    path: Path,
+    names: Mapping[str, str],
+    defaults: Defaults,
+    *,
+    fields: Mapping[str, Field],
+    salt: bytes,
+    key: Collection[str] = (),
+    until: datetime | None = None,
+) -> ImportReport:
     """Write the file's rows into the prediction log; all of them, once, whatever is killed.
 
     `names` maps parts (`PARTS`) to columns; every other column is a part of the request, and so are the
@@ -103,9 +111,16 @@ def _check(names: Mapping[str, str]) -> None:
 
 class _ImportWriter:
     def __init__(
-        self, draft: Path, content: str, names: Mapping[str, str], defaults: Defaults, shown: _Show, *,
-        key: Collection[str], until: datetime | None,
-    ) -> None:  # fmt: skip
+        self,
+        draft: Path,
+        content: str,
+        names: Mapping[str, str],
+        defaults: Defaults,
+        shown: _Show,
+        *,
+        key: Collection[str],
+        until: datetime | None,
+    ) -> None:
         self._draft, self._content, self._names, self._defaults = draft, content, names, defaults
         self._shown, self._used = shown, set(names.values()) - set(key)
         self._until = until
@@ -168,11 +183,28 @@ class _ImportWriter:
         request = {name: self._shown(name, value) for name, value in given.items() if name not in self._used}
         row = parse_number(parts.get("row") or 0)
         return (
-            str(parts["id"]), int(row or 0), when, moment, str(parts.get("model") or self._defaults.model),
-            str(parts.get("version") or self._defaults.version), str(parts.get("arm") or ""),
-            str(parts.get("arm") or ""), False, "", None, _ENCODE(request).decode(), _ENCODE(answer).decode(), 0, "",
-            f"imported.{self._content}", sequence, "", "", "", "",
-        )  # fmt: skip
+            str(parts["id"]),
+            int(row or 0),
+            when,
+            moment,
+            str(parts.get("model") or self._defaults.model),
+            str(parts.get("version") or self._defaults.version),
+            str(parts.get("arm") or ""),
+            str(parts.get("arm") or ""),
+            False,
+            "",
+            None,
+            _ENCODE(request).decode(),
+            _ENCODE(answer).decode(),
+            0,
+            "",
+            f"imported.{self._content}",
+            sequence,
+            "",
+            "",
+            "",
+            "",
+        )
 
 
 def _value_masker(fields: Mapping[str, Field], salt: bytes) -> _Show:

@@ -55,9 +55,13 @@ class LabelledLog:
     """
 
     def __init__(
-        self, folder: Path, predictions: Path, *, key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
+        self,
+        folder: Path,
+        predictions: Path,
+        *,
+        key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
         clock: Clock | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.folder, self.log, self._given = folder, predictions, key
         self._clock = clock or SystemClock()
 

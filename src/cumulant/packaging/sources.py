@@ -18,9 +18,16 @@ MOST_BYTES = 2**31 - 1
 #: a pickle of protocol 2 to 5, and what joblib compresses with: gzip, bzip2, xz, lzma, lz4, zlib
 _PICKLES = (
     *(bytes([0x80, protocol]) for protocol in (2, 3, 4, 5)),
-    b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22M\x18",
-    b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda",
-)  # fmt: skip
+    b"\x1f\x8b",
+    b"BZh",
+    b"\xfd7zXZ",
+    b"\x5d\x00\x00",
+    b"\x04\x22M\x18",
+    b"\x78\x01",
+    b"\x78\x5e",
+    b"\x78\x9c",
+    b"\x78\xda",
+)
 _OTHERS = {
     b"PK\x03\x04": "a zip archive, as PyTorch, Keras and skops write",
     b"\x89HDF\r\n": "an HDF5 file, as Keras writes",

@@ -14,9 +14,17 @@ STATE = ".cumulant"
 
 #: the key of an environment that names each port's URL; `files` has none, sources name their own
 KEYS = {
-    "journal": "journal", "tables": "store", "objects": "store", "files": "data", "online": "online",
-    "registry": "tracking_uri", "secrets": "secrets", "access": "access", "compute": "compute", "traffic": "traffic",
-}  # fmt: skip
+    "journal": "journal",
+    "tables": "store",
+    "objects": "store",
+    "files": "data",
+    "online": "online",
+    "registry": "tracking_uri",
+    "secrets": "secrets",
+    "access": "access",
+    "compute": "compute",
+    "traffic": "traffic",
+}
 
 
 class Endpoints(msgspec.Struct, frozen=True, kw_only=True):

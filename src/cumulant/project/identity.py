@@ -57,8 +57,12 @@ def _git(root: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
             ["git", "-C", str(root), *arguments],
-            env=quiet, capture_output=True, text=True, timeout=_GIT_SECONDS, check=False,
-        )  # fmt: skip
+            env=quiet,
+            capture_output=True,
+            text=True,
+            timeout=_GIT_SECONDS,
+            check=False,
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

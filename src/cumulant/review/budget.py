@@ -49,6 +49,10 @@ def after(queue: Queue, found: Allowance, *, until: datetime, taken: int) -> Que
     """The queue when `taken` cases were queued."""
     before = queue.queued if queue.period == found.period else 0
     return msgspec.structs.replace(
-        queue, until=until, carry=max(0.0, found.carry - taken), period=found.period, queued=before + taken,
+        queue,
+        until=until,
+        carry=max(0.0, found.carry - taken),
+        period=found.period,
+        queued=before + taken,
         draws=queue.draws + 1,
-    )  # fmt: skip
+    )

@@ -54,9 +54,16 @@ def keys(names: Iterable[str]) -> dict[str, str]:
 
 
 def task(
-    case: str, request: Mapping[str, object], *, classes: Sequence[object], meta: Mapping[str, object],
-    fields: Mapping[str, str] | None = None, answer: object = None, score: float | None = None, version: str = "",
-) -> dict[str, Any]:  # fmt: skip
+    case: str,
+    request: Mapping[str, object],
+    *,
+    classes: Sequence[object],
+    meta: Mapping[str, object],
+    fields: Mapping[str, str] | None = None,
+    answer: object = None,
+    score: float | None = None,
+    version: str = "",
+) -> dict[str, Any]:
     """One task; `fields` are the keys of all tasks together. With `answer`, the model's decision stands in it as a
     prediction; without, annotators are blind.
     """

@@ -117,10 +117,14 @@ class Desk:
             transaction.put(DRAW, f"{self._prefix}{draw.number:09d}", _plain(draw), expect=0)
             transaction.emit(
                 CasesQueued(
-                    model=self.model, draw=draw.number, rows=draw.rows, ranked=draw.ranked, sample=draw.sample,
+                    model=self.model,
+                    draw=draw.number,
+                    rows=draw.rows,
+                    ranked=draw.ranked,
+                    sample=draw.sample,
                     reasons=draw.reasons,
                 )
-            )  # fmt: skip
+            )
         return len(fresh)
 
     def take(self, who: Reviewer, *, passed: Sequence[str] = ()) -> Case | None:
@@ -220,10 +224,13 @@ class Desk:
         transaction.put(CLOSED, key, _plain(after))
         transaction.emit(
             CaseClosed(
-                model=self.model, case=after.id, status=after.status, decisions=len(after.decisions),
+                model=self.model,
+                case=after.id,
+                status=after.status,
+                decisions=len(after.decisions),
                 disputed=after.disputed,
             )
-        )  # fmt: skip
+        )
         return after
 
 

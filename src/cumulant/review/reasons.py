@@ -139,8 +139,10 @@ def disagree(frame: pl.DataFrame, others: pl.DataFrame) -> Floats:
     beside = others.unique(["id", "row"], keep="last", maintain_order=True)
     both = frame.select("id", "row", "outputs", "score").join(
         beside.select("id", "row", pl.col("outputs").alias("other"), pl.col("score").alias("other_score")),
-        on=["id", "row"], how="left", maintain_order="left",
-    )  # fmt: skip
+        on=["id", "row"],
+        how="left",
+        maintain_order="left",
+    )
     return np.array([_apart(row) for row in both.to_dicts()], dtype=np.float64)
 
 

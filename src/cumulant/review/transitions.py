@@ -76,9 +76,10 @@ def check(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Non
         )
     if case.assigned is None and case.escalated and not who.among(policy.escalate_to):
         raise ConflictError(
-            f"case {case.id} was escalated to {', '.join(policy.escalate_to)}", subject=subject,
+            f"case {case.id} was escalated to {', '.join(policy.escalate_to)}",
+            subject=subject,
             hint="`cumulant review next` gives you another one",
-        )  # fmt: skip
+        )
     holder = case.lease.reviewer if case.lease is not None and case.lease.until > now else str(case.assigned)
     raise LeaseHeldError(
         f"case {case.id} is with {holder}", subject=subject, hint="`cumulant review next` gives you another one"
@@ -121,9 +122,10 @@ def note(case: Case, who: Reviewer, text: str, now: datetime) -> Case:
         raise UsageError("an empty note says nothing", subject=case.id, hint="write what the next person should know")
     if len(text) > _NOTE or len(case.notes) >= _NOTES:
         raise UsageError(
-            f"a note has at most {_NOTE:,} signs, and a case at most {_NOTES} notes", subject=case.id,
+            f"a note has at most {_NOTE:,} signs, and a case at most {_NOTES} notes",
+            subject=case.id,
             hint="write what the next person should know, in short",
-        )  # fmt: skip
+        )
     return msgspec.structs.replace(case, notes=(*case.notes, Note(reviewer=who.name, text=text.strip(), at=now)))
 
 

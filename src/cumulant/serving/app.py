@@ -59,9 +59,15 @@ _MAX_KNOWN = 256
 _TENSORS = "infer"
 #: what there is, and nothing else: shared memory, tracing and logging by request are not
 _EXTENSIONS = (
-    "binary_tensor_data", "classification", "parameters", "sequence", "model_repository", "model_configuration",
-    "statistics", "schedule_policy",
-)  # fmt: skip
+    "binary_tensor_data",
+    "classification",
+    "parameters",
+    "sequence",
+    "model_repository",
+    "model_configuration",
+    "statistics",
+    "schedule_policy",
+)
 
 Verb = Callable[[Model, Request], Scoring[Response]]
 
@@ -118,8 +124,10 @@ class ServingApplication:
         #: scoring paths that were asked for before, so that a path is taken apart once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {
-            ("v2", _TENSORS): self._infer, ("v1", "predict"): self._predict, ("v1", "invocations"): invocations.read
-        }  # fmt: skip
+            ("v2", _TENSORS): self._infer,
+            ("v1", "predict"): self._predict,
+            ("v1", "invocations"): invocations.read,
+        }
 
     @property
     def models(self) -> ModelSet:

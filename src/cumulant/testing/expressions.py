@@ -20,14 +20,40 @@ from cumulant.core.plan import DType
 
 #: every case reads from one row of these columns
 KINDS: dict[str, DType] = {
-    "i": "int", "j": "int", "zero": "int", "x": "float", "y": "float", "null": "float", "none": "int", "t": "time",
-    "u": "time", "d": "date", "s": "str", "missing": "str", "yes": "bool", "no": "bool", "unknown": "bool",
-}  # fmt: skip
+    "i": "int",
+    "j": "int",
+    "zero": "int",
+    "x": "float",
+    "y": "float",
+    "null": "float",
+    "none": "int",
+    "t": "time",
+    "u": "time",
+    "d": "date",
+    "s": "str",
+    "missing": "str",
+    "yes": "bool",
+    "no": "bool",
+    "unknown": "bool",
+}
 #: 2013-03-10 is the day on which New York puts its clocks forward; t is 06:59:59.5 UTC, one second before
 ROW: dict[str, bool | int | float | str | None] = {
-    "i": 7, "j": -2, "zero": 0, "x": 2.5, "y": -7.5, "null": None, "none": None, "t": 1362898799500000,
-    "u": 1362898800500000, "d": 15774, "s": "  Été 7 ", "missing": None, "yes": True, "no": False, "unknown": None,
-}  # fmt: skip
+    "i": 7,
+    "j": -2,
+    "zero": 0,
+    "x": 2.5,
+    "y": -7.5,
+    "null": None,
+    "none": None,
+    "t": 1362898799500000,
+    "u": 1362898800500000,
+    "d": 15774,
+    "s": "  Été 7 ",
+    "missing": None,
+    "yes": True,
+    "no": False,
+    "unknown": None,
+}
 
 
 class Case(msgspec.Struct, frozen=True):

@@ -49,8 +49,13 @@ def process() -> Callable[..., Ended]:
     def call(*words: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> Ended:
         done = subprocess.run(
             [sys.executable, "-m", "cumulant.cli", *words],
-            capture_output=True, text=True, cwd=cwd, env={**os.environ, **(env or {})}, timeout=120, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            timeout=120,
+            check=False,
+        )
         return Ended(done.returncode, done.stdout, done.stderr)
 
     return call
@@ -81,9 +86,20 @@ def project(tmp_path: Path, cumulant: Callable[..., Ended]) -> Path:
     """A new project on the visits."""
     write_visits(tmp_path / "visits.csv")
     ended = cumulant(
-        "new", "shop", "--from", str(tmp_path / "visits.csv"), "--target", "bought", "--time", "began", "--key", "visit",
-        "--project", str(tmp_path), "--json",
-    )  # fmt: skip
+        "new",
+        "shop",
+        "--from",
+        str(tmp_path / "visits.csv"),
+        "--target",
+        "bought",
+        "--time",
+        "began",
+        "--key",
+        "visit",
+        "--project",
+        str(tmp_path),
+        "--json",
+    )
     assert ended.code == 0, ended.err
     return tmp_path / "shop"
 

@@ -35,9 +35,16 @@ def folder(tmp_path, web):
 @pytest.fixture
 def firing(folder):
     found = [
-        Finding(model="late", rule="data_fault", subject="wind\x1b[31m", moved="38% are missing", since=SINCE, next="see the feed"),
+        Finding(
+            model="late",
+            rule="data_fault",
+            subject="wind\x1b[31m",
+            moved="38% are missing",
+            since=SINCE,
+            next="see the feed",
+        ),
         Finding(model="late", rule="covariate", subject="fare", moved="it moved", since=SINCE, kind="covariate"),
-    ]  # fmt: skip
+    ]
     with load(Path(folder)) as project:
         observe(project, found, principal=Principal("user:ada"))
     return folder

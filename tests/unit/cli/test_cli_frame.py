@@ -56,11 +56,36 @@ GROUPS = [name for name in COMMANDS if getattr(load(name), "commands", None)]
 def test_the_commands_are_those_that_were_promised() -> None:
     spoken = {" ".join(words) for words in LEAVES}
     promised = {
-        "new", "plan", "train", "evaluate", "predict", "serve", "lineage", "report", "demo", "doctor",
-        "data validate", "data infer", "data quarantine", "data show", "data clean", "features show", "features get",
-        "models list", "models show", "models compare", "models tag", "models alias", "models reproduce",
-        "runs list", "runs show", "events list", "events follow", "events verify", "events export",
-    }  # fmt: skip
+        "new",
+        "plan",
+        "train",
+        "evaluate",
+        "predict",
+        "serve",
+        "lineage",
+        "report",
+        "demo",
+        "doctor",
+        "data validate",
+        "data infer",
+        "data quarantine",
+        "data show",
+        "data clean",
+        "features show",
+        "features get",
+        "models list",
+        "models show",
+        "models compare",
+        "models tag",
+        "models alias",
+        "models reproduce",
+        "runs list",
+        "runs show",
+        "events list",
+        "events follow",
+        "events verify",
+        "events export",
+    }
     assert promised <= spoken
 
 

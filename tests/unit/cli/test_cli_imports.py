@@ -23,16 +23,39 @@ from cumulant.release.state import Board, Release
 
 #: imported by no command that reads
 ENGINES = {
-    "mlflow", "pandas", "sklearn", "lightgbm", "matplotlib", "optuna", "onnxruntime", "sqlalchemy", "httpx", "jinja2",
-}  # fmt: skip
+    "mlflow",
+    "pandas",
+    "sklearn",
+    "lightgbm",
+    "matplotlib",
+    "optuna",
+    "onnxruntime",
+    "sqlalchemy",
+    "httpx",
+    "jinja2",
+}
 #: of those that read the journal and the registry alone
 TABLES = ENGINES | {"polars", "pyarrow", "scipy"}
 #: commands that read, with their arguments, by what they must not import
 READS = {
     **dict.fromkeys(
-        ("doctor", "ps", "runs list", "runs show latest", "events list", "events verify", "models list",
-         "models show shop", "models compare shop/1 shop/1", "lineage shop", "alerts list", "alerts show NONE",
-         "review list", "data clean", "report --out page.md"),
+        (
+            "doctor",
+            "ps",
+            "runs list",
+            "runs show latest",
+            "events list",
+            "events verify",
+            "models list",
+            "models show shop",
+            "models compare shop/1 shop/1",
+            "lineage shop",
+            "alerts list",
+            "alerts show NONE",
+            "review list",
+            "data clean",
+            "report --out page.md",
+        ),
         TABLES | {"numpy"},
     ),
     "report --out page.html": TABLES - {"jinja2"} | {"numpy"},
@@ -41,7 +64,8 @@ READS = {
     "features show": ENGINES | {"numpy", "pyarrow", "scipy"},
     # pyarrow's functions over columns take as long to import as the rest of it
     **dict.fromkeys(
-        ("predictions list", "predictions show NONE", "predictions gaps"), TABLES - {"pyarrow"} | {"pyarrow.compute"},
+        ("predictions list", "predictions show NONE", "predictions gaps"),
+        TABLES - {"pyarrow"} | {"pyarrow.compute"},
     ),
     "plan": ENGINES,
     "release plan --requests 200/s": ENGINES | {"polars", "scipy"},
@@ -49,7 +73,7 @@ READS = {
     **dict.fromkeys(("data show", "data quarantine"), ENGINES | {"pyarrow", "numpy", "scipy"}),
     # rows that were checked before are not looked at again
     "plan --json": ENGINES | {"numpy", "pyarrow", "scipy"},
-}  # fmt: skip
+}
 #: command lines over a log, labels, waiting cases and a release that ended, where CASE is one of them, by what they must not import
 LOGGED = {
     **dict.fromkeys(("labels list", "labels show r3", "labels report"), ENGINES | {"pyarrow", "numpy", "scipy"}),
@@ -70,16 +94,58 @@ LOGGED = {
 }
 #: commands that write, wait, compute over rows, or answer from a model
 OTHERS = {
-    "demo", "new", "train", "evaluate", "package", "predict", "serve", "rollback", "up", "down", "replay", "tick", "backup",
+    "demo",
+    "new",
+    "train",
+    "evaluate",
+    "package",
+    "predict",
+    "serve",
+    "rollback",
+    "up",
+    "down",
+    "replay",
+    "tick",
+    "backup",
     "restore",
-    "data validate", "data infer", "features get", "features materialize", "features forget",
-    "models tag", "models alias", "models reproduce", "release start", "release watch", "release pause",
-    "release resume", "release promote", "release abort", "release approve", "release simulate",
-    "alerts ack", "alerts silence", "alerts test", "alerts retry", "alerts drop", "monitor watch", "monitor backtest",
-    "monitor run", "events follow", "events export", "labels ingest",
-    "labels import-predictions", "review fill", "review next", "review skip",
-    "review escalate", "review note", "review assign", "review serve", "review export", "review import",
-}  # fmt: skip
+    "data validate",
+    "data infer",
+    "features get",
+    "features materialize",
+    "features forget",
+    "models tag",
+    "models alias",
+    "models reproduce",
+    "release start",
+    "release watch",
+    "release pause",
+    "release resume",
+    "release promote",
+    "release abort",
+    "release approve",
+    "release simulate",
+    "alerts ack",
+    "alerts silence",
+    "alerts test",
+    "alerts retry",
+    "alerts drop",
+    "monitor watch",
+    "monitor backtest",
+    "monitor run",
+    "events follow",
+    "events export",
+    "labels ingest",
+    "labels import-predictions",
+    "review fill",
+    "review next",
+    "review skip",
+    "review escalate",
+    "review note",
+    "review assign",
+    "review serve",
+    "review export",
+    "review import",
+}
 PROGRAM = """
 import json, os, sys
 from cumulant.cli.app import run
@@ -103,8 +169,12 @@ def imported(lines: list[str], project: Path) -> dict[str, tuple[int, set[str]]]
     """Command line -> its exit code and what it imported, each in a process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, json.dumps(lines)],
-        cwd=project, capture_output=True, text=True, check=True, timeout=400,
-    )  # fmt: skip
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=400,
+    )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     return {words: (code, set(modules)) for words, code, modules in found}  # of a line that is repeated, the last
 
@@ -149,9 +219,14 @@ def aborted_release(model: str) -> Release:
     board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0)
     now = datetime.now(UTC)
     begun = Release(
-        id="r1", model=model, champion=champion, candidate=candidate, policy=spec,
-        boards={"errors": board}, begun=now,
-    )  # fmt: skip
+        id="r1",
+        model=model,
+        champion=champion,
+        candidate=candidate,
+        policy=spec,
+        boards={"errors": board},
+        begun=now,
+    )
     return ended(start(begun), "rolled_back", "ended by ada", at=now)
 
 

@@ -24,9 +24,16 @@ OLD = "request,at,p\n" + "".join(
 def filled(project, cumulant, tmp_path):
     (tmp_path / "old.csv").write_text(OLD)
     ended = cumulant(
-        "labels", "import-predictions", str(tmp_path / "old.csv"), "--map", "id=request,time=at,score=p", "--version", "7",
-        "--project", str(project),
-    )  # fmt: skip
+        "labels",
+        "import-predictions",
+        str(tmp_path / "old.csv"),
+        "--map",
+        "id=request,time=at,score=p",
+        "--version",
+        "7",
+        "--project",
+        str(project),
+    )
     assert ended.code == 0, ended.err
     assert "6 predictions came into the log" in ended.out
     return project
@@ -126,8 +133,11 @@ def test_whatever_labels_say_it_is_kept_and_counted_in_words(filled, cumulant, t
     assert {one.code for one in found.values()} == {0, 1}
     assert [one.document["labelled"] for one in found.values()] == [0, 1, 0, 3, 0, 0, 0, 0, 0]
     assert found["wrong.jsonl"].document["sources"][0]["problems"] == {
-        "wrong type": 1, "names no prediction": 1, "not a row": 2, "wrong weight": 1,
-    }  # fmt: skip
+        "wrong type": 1,
+        "names no prediction": 1,
+        "not a row": 2,
+        "wrong weight": 1,
+    }
     assert found["future.csv"].document["sources"][0]["problems"] == {"unreadable time": 2}
     said = cumulant("labels", "report", "--project", str(filled), "--json").document
     counted = ("rows", "unmatched", "duplicates", "contradicted", "early", "waiting", "labelled")
@@ -139,8 +149,10 @@ def test_whatever_labels_say_it_is_kept_and_counted_in_words(filled, cumulant, t
     assert "2 unreadable time" in shown
     at_odds = cumulant("labels", "list", "--state", "contradicted", "--project", str(filled), "--json").document
     assert sorted((one["source"], one["line"]) for one in at_odds) == [
-        ("against.csv", 2), ("first.csv", 2), ("first.csv", 3),
-    ]  # fmt: skip
+        ("against.csv", 2),
+        ("first.csv", 2),
+        ("first.csv", 3),
+    ]
 
 
 def test_a_half_written_parquet_file_is_told_and_taken_in_when_it_is_whole(filled, cumulant, tmp_path):
@@ -262,8 +274,19 @@ def test_the_parts_of_a_map():
 def test_a_key_without_a_time_is_shown_alone():
     at = datetime(2026, 10, 1, tzinfo=UTC)
     one = LabelFact(
-        state="refused", id=None, row=None, key=["1699-TLDLZ"], event_time=None, model="", label=True, known_time=at,
-        weight=1.0, problem="names no prediction", source="x.csv", line=1, received=at,
-    )  # fmt: skip
+        state="refused",
+        id=None,
+        row=None,
+        key=["1699-TLDLZ"],
+        event_time=None,
+        model="",
+        label=True,
+        known_time=at,
+        weight=1.0,
+        problem="names no prediction",
+        source="x.csv",
+        line=1,
+        received=at,
+    )
     assert meant(one) == "1699-TLDLZ"
     assert meant(msgspec.structs.replace(one, event_time=at)) == "1699-TLDLZ at 2026-10-01 00:00:00+00:00"

@@ -134,9 +134,14 @@ def test_models_show_prints_the_address_of_the_running_gateway(trained: Path, cu
     state, now = trained / ".cumulant", datetime.now(UTC)
     (state / "stack").mkdir(exist_ok=True)
     living = Status(
-        model="shop", environment="local", supervisor=process_of(os.getpid()), since=now, at=now,
-        url="http://127.0.0.1:9191", home=home_of(state),
-    )  # fmt: skip
+        model="shop",
+        environment="local",
+        supervisor=process_of(os.getpid()),
+        since=now,
+        at=now,
+        url="http://127.0.0.1:9191",
+        home=home_of(state),
+    )
     ended = msgspec.structs.replace(living.supervisor, born="0")
     try:
         for status, port in (

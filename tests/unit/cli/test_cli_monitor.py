@@ -39,8 +39,12 @@ def test_a_shift_is_told_with_its_day_kind_and_segment(cumulant, files):
     assert ended.code == 1, ended.err
     (one,) = ended.document["findings"]
     assert (one["feature"], one["kind"], one["what"], one["since"], one["active"]) == (
-        "amount", "covariate", "shift", "2026-01-25", True,
-    )  # fmt: skip
+        "amount",
+        "covariate",
+        "shift",
+        "2026-01-25",
+        True,
+    )
     assert [window["alarming"] for window in ended.document["windows"]] == [False] * 4 + [True] * 3
     assert [(part["column"], part["value"]) for part in one["segments"]] == [("place", "south")]
     assert ended.document["answers"] == ["score"]

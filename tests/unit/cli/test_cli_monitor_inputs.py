@@ -16,11 +16,15 @@ START = datetime(2026, 1, 1)
 def table(days=10, start=0, size=100):
     generator = np.random.default_rng(start)
     n = days * size
-    return pl.DataFrame({
-        "at": [START + timedelta(days=start + row // size, minutes=row % size) for row in range(n)],
-        "amount": generator.normal(0, 1, n), "place": generator.choice(["x", "y"], n), "fixed": 7,
-        "score": generator.random(n),
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "at": [START + timedelta(days=start + row // size, minutes=row % size) for row in range(n)],
+            "amount": generator.normal(0, 1, n),
+            "place": generator.choice(["x", "y"], n),
+            "fixed": 7,
+            "score": generator.random(n),
+        }
+    )
 
 
 @pytest.fixture
@@ -178,9 +182,14 @@ def test_times_of_other_zones_are_the_same_moments(look):
     days = [one["from"] for one in look(plain).document["windows"]]
     utc = pl.col("at").dt.replace_time_zone("UTC")
     berlin = plain.with_columns(at=utc.dt.convert_time_zone("Europe/Berlin"))
-    texts = plain.with_columns(at=pl.Series([
-        when.replace(tzinfo=UTC).astimezone(timezone(timedelta(hours=5, minutes=45))).isoformat() for when in plain["at"]
-    ]))  # fmt: skip
+    texts = plain.with_columns(
+        at=pl.Series(
+            [
+                when.replace(tzinfo=UTC).astimezone(timezone(timedelta(hours=5, minutes=45))).isoformat()
+                for when in plain["at"]
+            ]
+        )
+    )
     for now in (berlin, texts, plain.with_columns(pl.col("at").dt.cast_time_unit("ns"))):
         ended = look(now, None, "--time", "at")
         assert ended.code == 0, ended.out
@@ -226,9 +235,13 @@ def test_a_million_new_categories_cost_little(tmp_path):
             str(tmp_path / "before.parquet"),
         ]
         done = subprocess.run(
-            [sys.executable, "-c", PEAK, *words, "--json", "--out", str(tmp_path / "page.html")], capture_output=True,
-            text=True, timeout=120, check=True, env={**os.environ, "MALLOC_ARENA_MAX": "2"},
-        )  # fmt: skip
+            [sys.executable, "-c", PEAK, *words, "--json", "--out", str(tmp_path / "page.html")],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
+            env={**os.environ, "MALLOC_ARENA_MAX": "2"},
+        )
         told = json.loads(done.stderr.splitlines()[-1])
         return told["code"], told["mb"], json.loads(done.stdout)
 
@@ -248,7 +261,8 @@ def test_a_day_without_half_of_its_rows_and_one_without_any_are_findings(look):
     ended = look(now, before)
     assert ended.code == 1
     assert {(one["feature"], one["kind"], one["what"]) for one in ended.document["findings"]} == {
-        ("rows", "volume", "gap"), ("rows", "volume", "few"),
-    }  # fmt: skip
+        ("rows", "volume", "gap"),
+        ("rows", "volume", "few"),
+    }
     assert [one["from"] for one in ended.document["windows"] if one["alarming"]] == ["2026-02-22"]
     assert look(now, before, "--windows", "5").document["findings"] == []

@@ -46,8 +46,12 @@ def test_a_terminal_of_ascii_gets_its_answer(tmp_path, arguments):
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
     done = subprocess.run(
         [sys.executable, "-m", "cumulant.cli", *arguments],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert "UnicodeEncodeError" not in done.stdout + done.stderr
     assert (done.stdout + done.stderr).isascii()
     assert done.stdout + done.stderr

@@ -28,16 +28,19 @@ def place(tmp_path, monkeypatch):
         helper.make_node("Cast", ["x"], ["other"], to=TensorProto.DOUBLE),
     ]
     graph = helper.make_graph(
-        nodes, "rnn", [value("x", ["batch", 2]), value("h_in", [1, "batch", 2])],
+        nodes,
+        "rnn",
+        [value("x", ["batch", 2]), value("h_in", [1, "batch", 2])],
         [value("y", ["batch", 2]), value("h_out", [1, "batch", 2]), value("other", ["batch", 2], TensorProto.DOUBLE)],
         [axes],
-    )  # fmt: skip
+    )
     save(graph, "rnn.onnx")
     grow = helper.make_graph(
         [helper.make_node("Concat", ["past", "x"], ["present"], axis=1), helper.make_node("Shape", ["present"], ["n"])],
-        "grow", [value("x", ["b", 1]), value("past", ["b", "seen"])],
+        "grow",
+        [value("x", ["b", 1]), value("past", ["b", "seen"])],
         [value("present", ["b", "more"]), value("n", [2], TensorProto.INT64)],
-    )  # fmt: skip
+    )
     save(grow, "grow.onnx")
     np.save("rows.npy", np.ones((5, 2), np.float32))
     return tmp_path
@@ -50,8 +53,19 @@ def save(graph, path):
 
 
 def test_a_pair_is_written_with_the_rows_where_the_graph_has_them(place, cumulant):
-    done = cumulant("package", "rnn.onnx", "--out", "out", "--state", "h_in=h_out", "--state-idle", "30s",
-                    "--sample", "rows.npy", "--json")  # fmt: skip
+    done = cumulant(
+        "package",
+        "rnn.onnx",
+        "--out",
+        "out",
+        "--state",
+        "h_in=h_out",
+        "--state-idle",
+        "30s",
+        "--sample",
+        "rows.npy",
+        "--json",
+    )
     assert done.code == 0, done.err
     assert done.document["state"] == [
         {"input": "h_in", "output": "h_out", "datatype": "FP32", "shape": [1, -1, 2], "initial": "zeros"}
@@ -95,10 +109,12 @@ def test_what_cannot_be_state_is_refused_and_leaves_nothing(place, cumulant, opt
 def test_a_graph_that_was_quantized_before_keeps_state(place, cumulant):
     """What the refusal of --quantize with --state says to do."""
     graph = helper.make_graph(
-        [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "h_in"], ["h_out"])], "net",
-        [value("x", ["batch", 16]), value("h_in", ["batch", 16])], [value("h_out", ["batch", 16])],
+        [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "h_in"], ["h_out"])],
+        "net",
+        [value("x", ["batch", 16]), value("h_in", ["batch", 16])],
+        [value("h_out", ["batch", 16])],
         [helper.make_tensor("w", TensorProto.FLOAT, [16, 16], np.eye(16, dtype=np.float32).ravel())],
-    )  # fmt: skip
+    )
     save(graph, "net.onnx")
     np.save("rows.npy", np.ones((5, 16), np.float32))
     words = ("--out", "out", "--state", "h_in=h_out", "--sample", "rows.npy")

@@ -25,11 +25,19 @@ def fill(folder):
     parts = LogParts(folder, hiding, file_size=1 << 26, failed=failed)
     for number in (1, 2, 5):
         one = LogEntry(
-            id=f"r{number}", time_us=NOW + number, latency_us=1500, model="shop" if number < 5 else "other", version="3",
-            sequence=number, event_times=[0, None], ages=[60.0], arm="a", served_arm="b",
+            id=f"r{number}",
+            time_us=NOW + number,
+            latency_us=1500,
+            model="shop" if number < 5 else "other",
+            version="3",
+            sequence=number,
+            event_times=[0, None],
+            ages=[60.0],
+            arm="a",
+            served_arm="b",
             rows=b'[{"email":"ada@example.com","pages":4},{"email":null}]',
             answers=b'[{"prediction":true,"probability":0.75},{"prediction":false}]',
-        )  # fmt: skip
+        )
         parts.add(one, "w.1", "eu")
     parts.close()
     log_folder.write_life(folder, log_folder.WorkerLife(worker="w.1", started=1, last=6))
@@ -64,8 +72,13 @@ def test_an_id_that_is_not_there(log, cumulant):
 def test_the_newest_are_listed(log, cumulant):
     rows = cumulant("predictions", "list", "--log", log, "--json").document
     assert [(row["id"], row["row"]) for row in rows] == [
-        ("r5", 0), ("r5", 1), ("r2", 0), ("r2", 1), ("r1", 0), ("r1", 1)
-    ]  # fmt: skip
+        ("r5", 0),
+        ("r5", 1),
+        ("r2", 0),
+        ("r2", 1),
+        ("r1", 0),
+        ("r1", 1),
+    ]
     shop = cumulant("predictions", "list", "--log", log, "--model", "shop", "--limit", "1", "--json").document
     assert [row["id"] for row in shop] == ["r2"]
     assert len(cumulant("predictions", "list", "--since", "1h", "--log", log, "--json").document) == 6

@@ -52,8 +52,13 @@ def test_the_installed_script_prints_cumulant_and_no_path(tmp_path: Path) -> Non
     script.chmod(0o755)
     made = subprocess.run(
         ["env/cumulant", "new", "shop"],
-        cwd=tmp_path, env={**os.environ, "COLUMNS": "200"}, capture_output=True, text=True, check=True, timeout=120,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env={**os.environ, "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
     assert "next: cd shop && cumulant train" in made.stdout
 
 

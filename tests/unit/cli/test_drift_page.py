@@ -41,10 +41,16 @@ def table(days, *, start, moved=False, size=150):
     n = days * size
     at = [datetime(2026, 1, 1) + timedelta(days=start + row // size, seconds=row % size) for row in range(n)]
     place = generator.choice([HOSTILE, "south"], n, p=[0.2, 0.8] if moved else [0.8, 0.2])
-    return pl.DataFrame({
-        "at": at, "amount": generator.normal(3 * moved, 1, n), HOSTILE: place, "always": 1.0 + moved,
-        "flag": generator.random(n) < (0.9 if moved else 0.1), "place": generator.choice(["x", "y"], n),
-    })  # fmt: skip
+    return pl.DataFrame(
+        {
+            "at": at,
+            "amount": generator.normal(3 * moved, 1, n),
+            HOSTILE: place,
+            "always": 1.0 + moved,
+            "flag": generator.random(n) < (0.9 if moved else 0.1),
+            "place": generator.choice(["x", "y"], n),
+        }
+    )
 
 
 @pytest.fixture
@@ -57,9 +63,16 @@ def files(tmp_path):
 
 def look(cumulant, folder, now, *words, name="page.html"):
     ended = cumulant(
-        "monitor", "run", "--predictions", str(folder / now), "--reference", str(folder / "before.parquet"),
-        "--out", str(folder / name), *words,
-    )  # fmt: skip
+        "monitor",
+        "run",
+        "--predictions",
+        str(folder / now),
+        "--reference",
+        str(folder / "before.parquet"),
+        "--out",
+        str(folder / name),
+        *words,
+    )
     return ended, folder / name
 
 

@@ -27,9 +27,28 @@ from cumulant.training.records import Curve
 SVG = "{http://www.w3.org/2000/svg}"
 ELEMENTS = ("svg", "g", "style", "rect", "text", "title")
 TEXTS = st.text(min_size=1, max_size=40) | st.lists(
-    st.sampled_from(["<", ">", '"', "'", "&", "</title>", "</style>", "<script>", "-->", "]]>", "{{ 7 * 7 }}", "{% raw %}", "\x1b", "\u202e", "\ud800", "a"]),
+    st.sampled_from(
+        [
+            "<",
+            ">",
+            '"',
+            "'",
+            "&",
+            "</title>",
+            "</style>",
+            "<script>",
+            "-->",
+            "]]>",
+            "{{ 7 * 7 }}",
+            "{% raw %}",
+            "\x1b",
+            "\u202e",
+            "\ud800",
+            "a",
+        ]
+    ),
     min_size=1,
-).map("".join)  # fmt: skip
+).map("".join)
 
 
 def shape(html: str) -> list[tuple[str, list[str]]]:
@@ -134,8 +153,10 @@ class Measured:
 def test_a_plot_is_a_whole_file_with_the_names_as_texts(names: list[str], title: str) -> None:
     confusion = Curve(
         text=title,
-        columns={f"predicted {name}": [float(place == row) for row in range(len(names))] for place, name in enumerate(names)},
-    )  # fmt: skip
+        columns={
+            f"predicted {name}": [float(place == row) for row in range(len(names))] for place, name in enumerate(names)
+        },
+    )
     evaluation: Any = Measured(
         {"confusion": confusion}, importance={name: 1 / (place + 1) for place, name in enumerate(names)}
     )

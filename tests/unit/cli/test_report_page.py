@@ -53,49 +53,108 @@ def report(word: str = "flight-late") -> ReportData:
     """A report in which every text that comes from outside is `word`."""
     folds = [
         FoldReport(
-            name=name, train_rows=100, held_rows=50, train_from=NOW, train_to=NOW + timedelta(days=day),
-            held_from=NOW + timedelta(days=day + 1), held_to=NOW + timedelta(days=day + 5),
+            name=name,
+            train_rows=100,
+            held_rows=50,
+            train_from=NOW,
+            train_to=NOW + timedelta(days=day),
+            held_from=NOW + timedelta(days=day + 1),
+            held_to=NOW + timedelta(days=day + 5),
         )
         for name, day in (("fold 1", 10), ("test", 20))
-    ]  # fmt: skip
+    ]
     trials = [
         TrialReport(number=number, trainer=word, state="complete", score=score, seconds=1.0, settings={word: word})
         for number, score in enumerate((0.2, 0.4, None, 0.45))
     ]
     interval = Interval(0.51, 0.49, 0.54)
     return ReportData(
-        name=word, subject=f"{word} version 3", generated=NOW, cumulant="0.1.0", run="20260131T120000-abcdef",
-        version="3", uri=f"models:/{word}/3", aliases=(word,), created=NOW, owner=word, purpose=word, risk="low",
+        name=word,
+        subject=f"{word} version 3",
+        generated=NOW,
+        cumulant="0.1.0",
+        run="20260131T120000-abcdef",
+        version="3",
+        uri=f"models:/{word}/3",
+        aliases=(word,),
+        created=NOW,
+        owner=word,
+        purpose=word,
+        risk="low",
         sources=(
             SourceReport(
-                name=word, snapshot="0" * 64, accepted=NOW, rows_in=100, rows_passed=90, rows_quarantined=7,
-                rows_dropped=3, bytes=10, csv_bytes=100, event_time=word, key=(word,),
-                files=(FileReport(word, "a" * 64, 10, 100),), checks=(CheckReport(word, word, 7, 0.07),),
-                changes=(word,), shifts=(word,),
+                name=word,
+                snapshot="0" * 64,
+                accepted=NOW,
+                rows_in=100,
+                rows_passed=90,
+                rows_quarantined=7,
+                rows_dropped=3,
+                bytes=10,
+                csv_bytes=100,
+                event_time=word,
+                key=(word,),
+                files=(FileReport(word, "a" * 64, 10, 100),),
+                checks=(CheckReport(word, word, 7, 0.07),),
+                changes=(word,),
+                shifts=(word,),
             ),
         ),
-        features=(FeatureReport(name=word, dtype="str", kind="column", definition=word, description=word, owner=word, tags=(word,)),),
-        training=TrainingReport(
-            target=word, predict_at=word, task="binary", rows=100, unlabelled=2, test_rows=50, seconds=3.0,
-            score_name=word, trials=tuple(trials), best=3, folds=tuple(folds), notes=(word,),
+        features=(
+            FeatureReport(
+                name=word, dtype="str", kind="column", definition=word, description=word, owner=word, tags=(word,)
+            ),
         ),
-        metrics=(MetricReport(name="average_precision", model=interval, naive=Interval(0.2, 0.1, 0.3)), MetricReport(name=word, model=Interval(1.0))),
+        training=TrainingReport(
+            target=word,
+            predict_at=word,
+            task="binary",
+            rows=100,
+            unlabelled=2,
+            test_rows=50,
+            seconds=3.0,
+            score_name=word,
+            trials=tuple(trials),
+            best=3,
+            folds=tuple(folds),
+            notes=(word,),
+        ),
+        metrics=(
+            MetricReport(name="average_precision", model=interval, naive=Interval(0.2, 0.1, 0.3)),
+            MetricReport(name=word, model=Interval(1.0)),
+        ),
         slices=(SliceReport(column=word, value=word, rows=10, metrics={"average_precision": interval}),),
         curves=(
             CurveReport(kind="calibration", points=(Point(0.1, 0.2, 5), Point(0.6, 0.5, 7))),
             CurveReport(kind="precision_recall", points=(Point(0.1, 0.9), Point(1.0, 0.2))),
         ),
         gate=GateReport(
-            verdict="better", passed=True, reference=word,
-            rules=(RuleReport(metric="average_precision", text=word, word="better", against="champion", passed=True, difference=Interval(0.3, 0.2, 0.4), value=interval),),
+            verdict="better",
+            passed=True,
+            reference=word,
+            rules=(
+                RuleReport(
+                    metric="average_precision",
+                    text=word,
+                    word="better",
+                    against="champion",
+                    passed=True,
+                    difference=Interval(0.3, 0.2, 0.4),
+                    value=interval,
+                ),
+            ),
         ),
         serving=ServingReport(
-            threshold=0.2, threshold_text=word, parity=ParityReport(100, 1e-7, 0, 1e-6),
-            request=(FieldReport(name=word, dtype="str", nullable=True, personal=True, example=word),), curl=word,
+            threshold=0.2,
+            threshold_text=word,
+            parity=ParityReport(100, 1e-7, 0, 1e-6),
+            request=(FieldReport(name=word, dtype="str", nullable=True, personal=True, example=word),),
+            curl=word,
         ),
-        lineage={word: word}, environment={word: word},
+        lineage={word: word},
+        environment={word: word},
         events=(EventReport(seq=1, time=NOW, actor=word, kind=word, text=word),),
-    )  # fmt: skip
+    )
 
 
 class Page(HTMLParser):
@@ -276,12 +335,32 @@ def test_features_in_words() -> None:
     hour = 3_600_000_000
     cases: list[tuple[FeatureSpec, str, str]] = [
         (FeatureSpec("carrier", "str", expr=Column("carrier")), "column", "carrier of the row itself"),
-        (FeatureSpec("h", "int", expr=Call("hour", (Column("dep"),), {"zone": "America/New_York"})), "expression", "hour of dep in America/New_York"),
-        (FeatureSpec("r", "float", expr=Call("div", (Column("a"), Call("add", (Column("b"), Literal(1)))))), "expression", "a / (b + 1)"),
-        (FeatureSpec("t", "float", lookup=Lookup("weather", ("origin",), "temp", 3 * hour)), "lookup", "temp of the newest weather row with the same origin that is known at the prediction, at most 3h old"),
-        (FeatureSpec("l", "float", window=Window("flights", ("origin", "dest"), "mean", late, 6 * hour)), "window", "share with arr_delay > 15 among flights rows with the same origin and dest that became known in the last 6h"),
-        (FeatureSpec("n", "int", window=Window("flights", ("origin",), "count", None, 24 * hour)), "window", "number of flights rows with the same origin that became known in the last 1d"),
-    ]  # fmt: skip
+        (
+            FeatureSpec("h", "int", expr=Call("hour", (Column("dep"),), {"zone": "America/New_York"})),
+            "expression",
+            "hour of dep in America/New_York",
+        ),
+        (
+            FeatureSpec("r", "float", expr=Call("div", (Column("a"), Call("add", (Column("b"), Literal(1)))))),
+            "expression",
+            "a / (b + 1)",
+        ),
+        (
+            FeatureSpec("t", "float", lookup=Lookup("weather", ("origin",), "temp", 3 * hour)),
+            "lookup",
+            "temp of the newest weather row with the same origin that is known at the prediction, at most 3h old",
+        ),
+        (
+            FeatureSpec("l", "float", window=Window("flights", ("origin", "dest"), "mean", late, 6 * hour)),
+            "window",
+            "share with arr_delay > 15 among flights rows with the same origin and dest that became known in the last 6h",
+        ),
+        (
+            FeatureSpec("n", "int", window=Window("flights", ("origin",), "count", None, 24 * hour)),
+            "window",
+            "number of flights rows with the same origin that became known in the last 1d",
+        ),
+    ]
     for feature, expected_kind, words in cases:
         assert (kind(feature), definition(feature)) == (expected_kind, words)
 
@@ -306,13 +385,24 @@ def test_page_and_markdown_show_decisions_at_the_threshold_and_the_chosen_traine
     )
     base = report()
     shown = msgspec.structs.replace(
-        base, metrics=metrics, slices=slices, threshold=0.167, alerts_a_day=12.5,
+        base,
+        metrics=metrics,
+        slices=slices,
+        threshold=0.167,
+        alerts_a_day=12.5,
         training=msgspec.structs.replace(
-            base.training, trials=trials, best=1, score_name="log_loss", higher_is_better=False,
-            trainer="lightgbm", score=0.31, averaged=3, scores={"naive": 0.3, "lightgbm": 0.31, "logistic": 0.32},
+            base.training,
+            trials=trials,
+            best=1,
+            score_name="log_loss",
+            higher_is_better=False,
+            trainer="lightgbm",
+            score=0.31,
+            averaged=3,
+            scores={"naive": 0.3, "lightgbm": 0.31, "logistic": 0.32},
         ),
         serving=ServingReport(threshold=0.167, threshold_text="cost 1 of a false alarm against 5 of a miss"),
-    )  # fmt: skip
+    )
     found = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.render(shown)))
     assert "Threshold 0.167 cost 1 of a false alarm against 5 of a miss Alerts per day 12.5" in found
     assert "Precision 0.250 of the alerts are right" in found

@@ -33,9 +33,19 @@ def chain(count):
     previous, made = events.GENESIS, []
     for seq in range(1, count + 1):
         event = events.Event(
-            seq=seq, id=f"e{seq}", time=datetime(2026, 1, 1, tzinfo=UTC), kind="test", schema=1, actor="user:ada", reason=None,
-            project="p", run=None, cause=None, data={"n": seq}, previous=previous,
-        ).sealed()  # fmt: skip
+            seq=seq,
+            id=f"e{seq}",
+            time=datetime(2026, 1, 1, tzinfo=UTC),
+            kind="test",
+            schema=1,
+            actor="user:ada",
+            reason=None,
+            project="p",
+            run=None,
+            cause=None,
+            data={"n": seq},
+            previous=previous,
+        ).sealed()
         made.append(event)
         previous = event.hash
     return made

@@ -36,11 +36,25 @@ def test_names_of_loopback_are_let_in(host):
 @pytest.mark.parametrize(
     "host",
     [
-        b"evil.example", b"evil.example:8080", b"127.0.0.1.evil.example", b"localhost.evil.example", b"10.0.0.7:8080", b"",
-        b"evil.example@127.0.0.1.evil.example", b"127.0.0.1@evil.example", b"[::1", b"0.0.0.0", b"\xff", b"::1", b"models.example",
-        b"notlocalhost", b"localhost..", b"[::ffff:10.0.0.7]", b".localhost.evil.example",
+        b"evil.example",
+        b"evil.example:8080",
+        b"127.0.0.1.evil.example",
+        b"localhost.evil.example",
+        b"10.0.0.7:8080",
+        b"",
+        b"evil.example@127.0.0.1.evil.example",
+        b"127.0.0.1@evil.example",
+        b"[::1",
+        b"0.0.0.0",
+        b"\xff",
+        b"::1",
+        b"models.example",
+        b"notlocalhost",
+        b"localhost..",
+        b"[::ffff:10.0.0.7]",
+        b".localhost.evil.example",
     ],
-)  # fmt: skip
+)
 def test_a_name_that_was_made_to_lead_here_is_refused(host):
     assert "on loopback" in LOCAL.fault(host, None)
 
@@ -74,9 +88,21 @@ def test_a_declared_name_is_the_host_with_or_without_its_port(declared, host):
 
 
 @pytest.mark.parametrize(
-    "declared", ["https://ml.example.com", "", ":80", "[fd00::1", "a b", "ml.example.com/x", "me@ml.example.com", "é.example",
-                 "ml.example.com:x", "//ml.example.com", "."],
-)  # fmt: skip
+    "declared",
+    [
+        "https://ml.example.com",
+        "",
+        ":80",
+        "[fd00::1",
+        "a b",
+        "ml.example.com/x",
+        "me@ml.example.com",
+        "é.example",
+        "ml.example.com:x",
+        "//ml.example.com",
+        ".",
+    ],
+)
 def test_a_declared_name_that_could_never_match_is_refused(declared):
     with pytest.raises(UsageError, match="is no host"):
         Hosts([declared], local=True)
@@ -86,10 +112,19 @@ def test_a_declared_name_that_could_never_match_is_refused(declared):
 @pytest.mark.parametrize(
     "origin",
     [
-        b"https://evil.example", b"null", b"", b"http://127.0.0.1:8081", b"http://127.0.0.1", b"https://127.0.0.1.evil.example",
-        b"http://127.0.0.1:8080@evil.example", b"file://", b"http://[::1", b"http://127.0.0.1:x", b"\xff://\xff",
+        b"https://evil.example",
+        b"null",
+        b"",
+        b"http://127.0.0.1:8081",
+        b"http://127.0.0.1",
+        b"https://127.0.0.1.evil.example",
+        b"http://127.0.0.1:8080@evil.example",
+        b"file://",
+        b"http://[::1",
+        b"http://127.0.0.1:x",
+        b"\xff://\xff",
     ],
-)  # fmt: skip
+)
 def test_pages_of_other_origins_are_refused(hosts, origin):
     assert "another origin" in hosts.fault(b"127.0.0.1:8080", origin)
 

@@ -43,10 +43,26 @@ class Store:
     def _of(parts: tuple[RowRange, ...]) -> Snapshot:
         rows = sum(part.rows for part in parts)
         return Snapshot(
-            id="s", source="s", declaration="d", parts=parts, fields=FIELDS, key=(), event_time=None, known={},
-            files=(), rows_in=rows, rows_passed=rows, rows_quarantined=0, rows_dropped=0, quarantine=None, checks=(),
-            profile=Profile(rows), bytes=1, csv_bytes=1, accepted=datetime(2024, 1, 1, tzinfo=UTC),
-        )  # fmt: skip
+            id="s",
+            source="s",
+            declaration="d",
+            parts=parts,
+            fields=FIELDS,
+            key=(),
+            event_time=None,
+            known={},
+            files=(),
+            rows_in=rows,
+            rows_passed=rows,
+            rows_quarantined=0,
+            rows_dropped=0,
+            quarantine=None,
+            checks=(),
+            profile=Profile(rows),
+            bytes=1,
+            csv_bytes=1,
+            accepted=datetime(2024, 1, 1, tzinfo=UTC),
+        )
 
 
 def made(rng: random.Random, count: int) -> list[tuple[object, ...]]:

@@ -133,10 +133,15 @@ def test_a_broken_day_inside_a_new_file_is_found_by_its_period(place):
 
 def test_periods_are_days_of_the_declared_zone(place):
     late = [datetime(2024, 1, 1, 23, 30)] * 100
-    place.write("trips.parquet", pl.concat([
-        rows(0, 9900).with_columns(at=pl.lit(datetime(2024, 1, 3, 12))),
-        rows(9900, 100, bad=50).with_columns(at=pl.Series(late)),
-    ]))  # fmt: skip
+    place.write(
+        "trips.parquet",
+        pl.concat(
+            [
+                rows(0, 9900).with_columns(at=pl.lit(datetime(2024, 1, 3, 12))),
+                rows(9900, 100, bad=50).with_columns(at=pl.Series(late)),
+            ]
+        ),
+    )
     spec = source(path="trips.parquet", event_time={"column": "at", "zone": "Asia/Tokyo"}, batch={"period": "day"})
     assert [check.batch for check in place.refused(**spec).batch_checks] == ["day 2024-01-01"]
 

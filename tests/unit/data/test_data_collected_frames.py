@@ -14,9 +14,14 @@ from cumulant.data.parts.spill import spill_in
 
 plain = st.one_of(st.none(), st.integers(-3, 3), st.floats(-3, 3), st.integers(2**63, 2**70), st.text(max_size=3))
 of_one_type = (
-    st.integers(-3, 3), st.floats(-3, 3), st.text(max_size=3), st.booleans(), st.none(), plain,
+    st.integers(-3, 3),
+    st.floats(-3, 3),
+    st.text(max_size=3),
+    st.booleans(),
+    st.none(),
+    plain,
     st.lists(st.integers(0, 3), max_size=2),
-)  # fmt: skip
+)
 #: alone, as Polars' type of objects beside other values depends on what is put together at a time
 objects = st.fixed_dictionaries({"u": st.integers(-3, 3)}, optional={"v": st.booleans()})
 

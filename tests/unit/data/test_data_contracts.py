@@ -101,13 +101,22 @@ def test_a_declaration_goes_out_and_comes_back(place):
     for column, rule in spec(**DECLARED).rules.items():
         read = back.rules[column]
         assert (read.type, read.min, read.max, read.in_, read.pattern, read.unique, read.description) == (
-            rule.type, rule.min, rule.max, rule.in_, rule.pattern, rule.unique, rule.description,
-        )  # fmt: skip
+            rule.type,
+            rule.min,
+            rule.max,
+            rule.in_,
+            rule.pattern,
+            rule.unique,
+            rule.description,
+        )
         assert read.severity == rule.severity
     assert back.rules["km"].nulls == 0.5
     assert (back.keys, back.time, back.known_time, back.personal) == (
-        ("id", "at"), spec(**DECLARED).time, {"7d": ["label"]}, ["city"],
-    )  # fmt: skip
+        ("id", "at"),
+        spec(**DECLARED).time,
+        {"7d": ["label"]},
+        ["city"],
+    )
     assert back.table == msgspec.structs.replace(spec(**DECLARED).table, fresh="1.5d")
     place.write("trips.odcs.yaml", text)
     again = place.ingest(contract="trips.odcs.yaml")

@@ -143,8 +143,9 @@ def test_a_day_of_another_distribution_is_found_by_its_period(place):
     rules = {"amount": {"mean": {"max": 3.0}, "drift": 0.2}}
     result = place.refused(**source(rules, batch={"period": "day"}), previous=first)
     assert {(check.batch, check.rule) for check in result.batch_checks} == {
-        ("day 2024-02-20", "amount:mean"), ("day 2024-02-20", "amount:drift"),
-    }  # fmt: skip
+        ("day 2024-02-20", "amount:mean"),
+        ("day 2024-02-20", "amount:drift"),
+    }
 
 
 def test_only_the_rows_added_to_a_file_are_compared(place):

@@ -47,9 +47,17 @@ def test_types_of_cells(tmp_path):
 
     frame = table(saved(tmp_path, ("rows", rows), change=formats))
     assert frame.schema == {
-        "text": pl.String, "digits": pl.String, "shown": pl.String, "whole": pl.Int64, "part": pl.Float64,
-        "flag": pl.Boolean, "day": pl.Date, "at": pl.Datetime("us"), "mixed": pl.String, "2024": pl.String,
-    }  # fmt: skip
+        "text": pl.String,
+        "digits": pl.String,
+        "shown": pl.String,
+        "whole": pl.Int64,
+        "part": pl.Float64,
+        "flag": pl.Boolean,
+        "day": pl.Date,
+        "at": pl.Datetime("us"),
+        "mixed": pl.String,
+        "2024": pl.String,
+    }
     assert frame["digits"].to_list() == ["007", "7"]
     assert frame["shown"].to_list() == ["00007", "12345"]
     assert frame["mixed"].to_list() == ["1", "x"]
@@ -97,8 +105,10 @@ def test_error_cells_and_formulas_without_a_value_are_refused_rows(place):
     found = place.ingest(path="rows.xlsx", quarantine="90%")
     assert place.rows(found, "id", "n") == [(1, 5)]
     assert place.quarantine(found).select("__rule", "id", "n").rows() == [
-        ("n:cell", "2", "#N/A"), ("n:cell", "3", "formula without a stored value"), ("n:cell", "4", "#DIV/0!"),
-    ]  # fmt: skip
+        ("n:cell", "2", "#N/A"),
+        ("n:cell", "3", "formula without a stored value"),
+        ("n:cell", "4", "#DIV/0!"),
+    ]
     found = place.ingest(path="rows.xlsx", quarantine="90%", missing=["#N/A"])
     assert place.rows(found, "id", "n") == [(1, 5), (2, None)]
     with pytest.raises(DataError, match=r"3 rows have an error or a formula without a value .* \(n in row 2\)"):

@@ -76,14 +76,23 @@ def test_what_does_not_fit(rows, said, hint):
 @pytest.mark.parametrize(
     ("field", "value", "said"),
     [
-        (Field("at", "time", zone="UTC"), "31/13/2024 10:00",
-         'a time such as 31/12/2024 15:30 (date_format: 31/12/2024), and is not in row 2: "31/13/2024 10:00"'),
-        (Field("at", "date"), "9" * 70,
-         f'a date such as 31/12/2024 (date_format: 31/12/2024), and is not in row 2: "{"9" * 60}..."'),
-        (Field("at", "date", personal=True), "soon",
-         "a date such as 31/12/2024 (date_format: 31/12/2024), and is not in row 2"),
+        (
+            Field("at", "time", zone="UTC"),
+            "31/13/2024 10:00",
+            'a time such as 31/12/2024 15:30 (date_format: 31/12/2024), and is not in row 2: "31/13/2024 10:00"',
+        ),
+        (
+            Field("at", "date"),
+            "9" * 70,
+            f'a date such as 31/12/2024 (date_format: 31/12/2024), and is not in row 2: "{"9" * 60}..."',
+        ),
+        (
+            Field("at", "date", personal=True),
+            "soon",
+            "a date such as 31/12/2024 (date_format: 31/12/2024), and is not in row 2",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_time_in_no_declared_format_is_shown_with_the_format(field, value, said):
     rows = pl.DataFrame({"at": ["31/12/2024", value]})
     with pytest.raises(RequestError) as caught:

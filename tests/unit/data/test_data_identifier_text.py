@@ -46,10 +46,13 @@ def test_which_numbers_have_leading_zeros(place, values, expected):
 @given(
     st.lists(
         st.tuples(*[st.sampled_from(["", "0", "7", "07", "-07", "+7", "0.5", "00.5", "1-02"])] * 3),
-        min_size=1, max_size=6,
+        min_size=1,
+        max_size=6,
     ),
-    st.sampled_from(["\n", "\r\n"]), st.booleans(), st.sampled_from([",", ";"]),
-)  # fmt: skip
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.sampled_from([",", ";"]),
+)
 def test_columns_with_leading_zeros_are_those_of_a_plain_search(rows, end, quoted, separator):
     lines = [["a", "b", "c"], *rows]
     written = [[f'"{field}"' if quoted and field else field for field in line] for line in lines]
@@ -75,8 +78,9 @@ def test_declared_integers_that_would_merge_are_refused(place):
     found = place.ingest(rules={"code": {"type": "int"}}, quarantine=1)
     assert place.rows(found, "code") == [(123,), (0,)]
     assert place.quarantine(found).select("__rule", "__row", "code").rows() == [
-        ("code:zeros", 0, "00123"), ("code:zeros", 1, "0123"),
-    ]  # fmt: skip
+        ("code:zeros", 0, "00123"),
+        ("code:zeros", 1, "0123"),
+    ]
     with pytest.raises(SourceBreachError, match=r"code:zeros \(2\)") as refused:
         place.ingest(rules={"code": {"type": "int"}})
     assert "type: str" in refused.value.hint

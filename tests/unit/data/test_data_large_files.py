@@ -101,9 +101,14 @@ def test_a_file_in_pieces_is_the_same_snapshot(place, monkeypatch, name, on_repe
     else:
         place.write(name, rows if name == "t.parquet" else gzip.compress(text) if name.endswith("gz") else text)
     declared = {
-        "path": name, "key": "id", "event_time": "at", "rules": RULES, "quarantine": "20%", "on_repeat": on_repeat,
+        "path": name,
+        "key": "id",
+        "event_time": "at",
+        "rules": RULES,
+        "quarantine": "20%",
+        "on_repeat": on_repeat,
         "known_time": {"at": ["x"]},
-    }  # fmt: skip
+    }
     whole, pieces, seen = both(place, monkeypatch, **declared)
     assert len(seen) > 5
     assert whole.rows_quarantined > 20
@@ -123,9 +128,13 @@ def test_each_reading_of_a_large_file_says_how_much_of_it_is_read(place, monkeyp
     monkeypatch.setattr("cumulant.data.files.blocks._MB", 1)  # the file is as many bytes as others are megabytes
     told: list[tuple[str, float]] = []
     place.ingest(
-        path=name, key="id", rules=RULES, quarantine="20%", on_repeat="first",
+        path=name,
+        key="id",
+        rules=RULES,
+        quarantine="20%",
+        on_repeat="first",
         progress=lambda text, share=None: told.append((text, share)),
-    )  # fmt: skip
+    )
     readings = {"reading"} if name in ("t.parquet", "t.orc") else {"finding the types of", "reading"}
     size = f"{(place.root / name).stat().st_size:,} MB" if len(readings) == 2 else "900 rows"
     for reading in readings:

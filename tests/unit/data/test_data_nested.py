@@ -59,8 +59,11 @@ def test_declared_paths_are_columns_in_every_format(place, name):
     place.write(name, FORMATS[name](ROWS))
     found = place.ingest(path=name, columns=COLUMNS)
     assert [(field.name, field.dtype) for field in found.fields] == [
-        ("id", "int"), ("city", "str"), ("lat", "float"), ("since", "int"),
-    ]  # fmt: skip
+        ("id", "int"),
+        ("city", "str"),
+        ("lat", "float"),
+        ("since", "int"),
+    ]
     assert place.rows(found, "id", "city", "lat", "since") == FLAT
 
 

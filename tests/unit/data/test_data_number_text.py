@@ -29,15 +29,41 @@ def read(values: list[str], form: str) -> list[float | None]:
 @pytest.mark.parametrize(
     ("text", "form", "value"),
     [
-        ("1,234.50", EN, 1234.5), ("$1,234", EN, 1234.0), ("12%", EN, 12.0), ("(100.5)", EN, -100.5), ("-$3", EN, -3.0),
-        ("$-3.5", EN, -3.5), ("1 234.5", EN, 1234.5), ("1e5", EN, 1e5), (".5", EN, 0.5), ("7", EN, 7.0),
-        ("1.234,5", EU, 1234.5), ("1.234", EU, 1234.0), ("12,5 €", EU, 12.5), ("1.5", EU, None), ("1e5", EU, 1e5), ("1\u202f234,5", EU, 1234.5),
-        ("1.234,5", EN, None), ("1,234.5", EU, None), ("1,23,4", EN, None), ("12 km", EN, None), ("1-2", EN, None),
-        ("12,50 EUR", EU, 12.5), ("USD 1,234.50", EN, 1234.5), ("-CHF 1'234.5", EN, -1234.5), ("EUR12.5", EN, 12.5),
-        ("12,50 km", EU, None), ("12,50 EURO", EU, None), ("(3.5 GBP)", EN, -3.5), ("12.5 ABC", EN, None),
-        ("", EN, None), ("2024-01-05", EN, None), ("10.0.0.1", EU, None), ("(3", EN, None),
+        ("1,234.50", EN, 1234.5),
+        ("$1,234", EN, 1234.0),
+        ("12%", EN, 12.0),
+        ("(100.5)", EN, -100.5),
+        ("-$3", EN, -3.0),
+        ("$-3.5", EN, -3.5),
+        ("1 234.5", EN, 1234.5),
+        ("1e5", EN, 1e5),
+        (".5", EN, 0.5),
+        ("7", EN, 7.0),
+        ("1.234,5", EU, 1234.5),
+        ("1.234", EU, 1234.0),
+        ("12,5 €", EU, 12.5),
+        ("1.5", EU, None),
+        ("1e5", EU, 1e5),
+        ("1\u202f234,5", EU, 1234.5),
+        ("1.234,5", EN, None),
+        ("1,234.5", EU, None),
+        ("1,23,4", EN, None),
+        ("12 km", EN, None),
+        ("1-2", EN, None),
+        ("12,50 EUR", EU, 12.5),
+        ("USD 1,234.50", EN, 1234.5),
+        ("-CHF 1'234.5", EN, -1234.5),
+        ("EUR12.5", EN, 12.5),
+        ("12,50 km", EU, None),
+        ("12,50 EURO", EU, None),
+        ("(3.5 GBP)", EN, -3.5),
+        ("12.5 ABC", EN, None),
+        ("", EN, None),
+        ("2024-01-05", EN, None),
+        ("10.0.0.1", EU, None),
+        ("(3", EN, None),
     ],
-)  # fmt: skip
+)
 def test_a_number_is_read_in_its_format_or_not_at_all(text, form, value):
     assert read([text], form) == [value]
 
@@ -53,14 +79,29 @@ def test_what_python_writes_is_read_back(value, currency, percent):
     ("values", "form"),
     [
         (["$1,200", "$950"], None),  # one value with a mark: 1200 or 1.2
-        (["$1,200.00", "$950.00"], EN), (["1.200,00", "950,00"], EU), (["12%", "7%"], EN), (["$5", "$7"], EN),
-        (["1,200,000", "950"], EN), ([f"{n},{n}" for n in range(100, 130)], None), ([f"{n % 3},{n}" for n in range(100, 130)], EU),
-        ([f"1,{n} €" for n in range(400, 999)], None), (["1,459", "12.5"], EN), (["0,459", "1,459"], EU),
-        (["12,50 EUR", "1.234,50 EUR"], EU), (["USD 5", "USD 7"], EN), (["5 EUR", "5 USD"], None), (["5 EUR", "5"], None),
-        (["12%", "7"], None), (["$5", "€5"], None), (["1.5,2", "3"], None), (["12 km", "7 km"], None),
-        (["555 123 456", "555 987 321"], None), (["007", "12"], None), (["5,5", "5.5"], None),
+        (["$1,200.00", "$950.00"], EN),
+        (["1.200,00", "950,00"], EU),
+        (["12%", "7%"], EN),
+        (["$5", "$7"], EN),
+        (["1,200,000", "950"], EN),
+        ([f"{n},{n}" for n in range(100, 130)], None),
+        ([f"{n % 3},{n}" for n in range(100, 130)], EU),
+        ([f"1,{n} €" for n in range(400, 999)], None),
+        (["1,459", "12.5"], EN),
+        (["0,459", "1,459"], EU),
+        (["12,50 EUR", "1.234,50 EUR"], EU),
+        (["USD 5", "USD 7"], EN),
+        (["5 EUR", "5 USD"], None),
+        (["5 EUR", "5"], None),
+        (["12%", "7"], None),
+        (["$5", "€5"], None),
+        (["1.5,2", "3"], None),
+        (["12 km", "7 km"], None),
+        (["555 123 456", "555 987 321"], None),
+        (["007", "12"], None),
+        (["5,5", "5.5"], None),
     ],
-)  # fmt: skip
+)
 def test_a_format_is_found_only_where_every_value_has_it(values, form):
     assert number_text.detect(pl.Series(values)) == form
 
@@ -68,11 +109,17 @@ def test_a_format_is_found_only_where_every_value_has_it(values, form):
 @pytest.mark.parametrize(
     "values",
     [
-        [f"CAD{number}" for number in range(1001, 1401)], [f"SEK-{number}" for number in range(1, 99)],
-        ["RUB12", "RUB7"], ["TRY 01", "TRY 2"], ["CAD1001", "CAD01002"], ["12EUR", "7EUR"],
-        ["CAD-1001", "CAD-1002"], ["USD 0012", "USD 15"], ["CAD 1001", "CAD 1002", "CAD 1003"],
+        [f"CAD{number}" for number in range(1001, 1401)],
+        [f"SEK-{number}" for number in range(1, 99)],
+        ["RUB12", "RUB7"],
+        ["TRY 01", "TRY 2"],
+        ["CAD1001", "CAD01002"],
+        ["12EUR", "7EUR"],
+        ["CAD-1001", "CAD-1002"],
+        ["USD 0012", "USD 15"],
+        ["CAD 1001", "CAD 1002", "CAD 1003"],
     ],
-)  # fmt: skip
+)
 def test_identifiers_that_begin_with_a_currency_code_are_no_numbers(values):
     assert number_text.detect(pl.Series(values)) is None
 
@@ -80,10 +127,15 @@ def test_identifiers_that_begin_with_a_currency_code_are_no_numbers(values):
 @pytest.mark.parametrize(
     ("values", "form"),
     [
-        (["USD12.5", "USD7"], EN), (["EUR1.200,50", "EUR12"], EU), (["USD 100", "USD 250", "USD 100"], EN),
-        (["12 EUR", "7 EUR"], EN), (["USD 1 200", "USD 900"], EN), (["USD 0.50", "USD 0"], EN), (["$5", "$7"], EN),
+        (["USD12.5", "USD7"], EN),
+        (["EUR1.200,50", "EUR12"], EU),
+        (["USD 100", "USD 250", "USD 100"], EN),
+        (["12 EUR", "7 EUR"], EN),
+        (["USD 1 200", "USD 900"], EN),
+        (["USD 0.50", "USD 0"], EN),
+        (["$5", "$7"], EN),
     ],
-)  # fmt: skip
+)
 def test_amounts_with_a_currency_code_are_numbers(values, form):
     assert number_text.detect(pl.Series(values)) == form
 
@@ -166,8 +218,9 @@ def test_a_new_project_declares_them(tmp_path):
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     project = load(create_from(tmp_path / "t.csv", "y", name="m", directory=tmp_path).path)
     assert project.spec.data["rows"].rules == {
-        "price": RuleSpec(type="float", number_format=EN), "y": RuleSpec(type="int", in_=[0, 1])
-    }  # fmt: skip
+        "price": RuleSpec(type="float", number_format=EN),
+        "y": RuleSpec(type="int", in_=[0, 1]),
+    }
     assert '"price"' in project.features_path.read_text()
 
 

@@ -32,9 +32,20 @@ def alone(monkeypatch) -> None:
 def compare(place, packed, single) -> None:
     """All that two snapshots of the same files say must be equal."""
     for name in (
-        "id", "fields", "rows_in", "rows_passed", "rows_quarantined", "rows_dropped", "batches", "batch_checks", "warned",
-        "breaches", "warnings", "processed", "changes",
-    ):  # fmt: skip
+        "id",
+        "fields",
+        "rows_in",
+        "rows_passed",
+        "rows_quarantined",
+        "rows_dropped",
+        "batches",
+        "batch_checks",
+        "warned",
+        "breaches",
+        "warnings",
+        "processed",
+        "changes",
+    ):
         assert getattr(packed, name) == getattr(single, name), name
     counts = [
         {check.rule: (check.failed, check.text) for check in one.checks if check.failed} for one in (packed, single)

@@ -80,8 +80,10 @@ def test_malformed_rows_are_refused_rows_with_their_lines(place):
     assert (found.rows_in, found.rows_passed, found.rows_quarantined) == (400, 397, 3)
     assert [field.dtype for field in found.fields] == ["int", "float", "str"], "they do not change the types"
     assert place.quarantine(found).select("__rule", "__row", "__line", "id", "km").rows() == [
-        ("row:fields", 1, 3, "# a remark", None), ("row:fields", 3, 5, "3", "0.5"), ("row:fields", 4, 6, "4", "2"),
-    ]  # fmt: skip
+        ("row:fields", 1, 3, "# a remark", None),
+        ("row:fields", 3, 5, "3", "0.5"),
+        ("row:fields", 4, 6, "4", "2"),
+    ]
     (check,) = [check for check in found.checks if check.rule == "row:fields"]
     assert (check.failed, check.text) == (3, "each row has the 3 fields of the header")
     assert place.ingest(key="id", rules={"km": {"min": 1}}, previous=found).rows_quarantined == 3

@@ -146,8 +146,10 @@ def test_every_dangling_reference_over_several_files(place):
         ("key:repeat", "in/1.parquet", 0),
     ]
     assert {check.rule: check.failed for check in found.checks} == {
-        "id:nulls": 0, "city:references": 4, "key:repeat": 1,
-    }  # fmt: skip
+        "id:nulls": 0,
+        "city:references": 4,
+        "key:repeat": 1,
+    }
 
 
 def test_refused_rows_of_files_with_different_types_stand_in_one_quarantine(place):
@@ -171,8 +173,11 @@ def test_declared_types_refuse_what_cannot_be_read_and_keep_it_as_it_came(place)
     types = {"n": {"type": "int"}, "x": {"type": "float"}, "ok": {"type": "bool"}, "day": {"type": "date"}}
     found = place.ingest(rules=types, quarantine=1)
     assert [(field.name, field.dtype) for field in found.fields] == [
-        ("n", "int"), ("x", "float"), ("ok", "bool"), ("day", "date"),
-    ]  # fmt: skip
+        ("n", "int"),
+        ("x", "float"),
+        ("ok", "bool"),
+        ("day", "date"),
+    ]
     assert place.rows(found, "n", "x", "ok") == [(1, 1.5, True)]
     assert place.quarantine(found).select("__rule", "n", "x", "ok", "day").rows() == [
         ("n:type", "abc", "2", "no", "2024-01-02"),

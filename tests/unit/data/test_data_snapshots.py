@@ -135,11 +135,14 @@ def test_schema_changes_are_classed_by_policy(place, change, kind, refused):
 @pytest.mark.parametrize(
     ("kind", "before", "to", "said"),
     [
-        ("narrowed", "int", "str", "changed from int to str"), ("narrowed", "str", "int", "changed from str to int"),
-        ("narrowed", "bool", "date", "changed from bool to date"), ("narrowed", "float", "int", "narrowed from float to int"),
-        ("narrowed", "time", "date", "narrowed from time to date"), ("widened", "int", "float", "widened from int to float"),
+        ("narrowed", "int", "str", "changed from int to str"),
+        ("narrowed", "str", "int", "changed from str to int"),
+        ("narrowed", "bool", "date", "changed from bool to date"),
+        ("narrowed", "float", "int", "narrowed from float to int"),
+        ("narrowed", "time", "date", "narrowed from time to date"),
+        ("widened", "int", "float", "widened from int to float"),
     ],
-)  # fmt: skip
+)
 def test_a_change_of_type_is_called_narrowed_only_where_it_is(kind, before, to, said):
     change = SchemaChange(kind=kind, column="x", before=before, to=to)
     assert describe_change(change).startswith(f'column "x" {said}')

@@ -192,11 +192,13 @@ def test_missing_files_and_unreadable_paths(place):
 @pytest.mark.parametrize(
     ("present", "named", "hint"),
     [
-        ("bike.csv", "nofile.csv", "relative paths start at "), ("bike.csv.gz", "nofile.csv.gz", "relative paths start at "),
-        ("bike.csv", "bikes.csv", 'did you mean "bike.csv"?'), ("bike.csv.gz", "bike.csv", 'did you mean "bike.csv.gz"?'),
+        ("bike.csv", "nofile.csv", "relative paths start at "),
+        ("bike.csv.gz", "nofile.csv.gz", "relative paths start at "),
+        ("bike.csv", "bikes.csv", 'did you mean "bike.csv"?'),
+        ("bike.csv.gz", "bike.csv", 'did you mean "bike.csv.gz"?'),
         ("bike", "bikes", 'did you mean "bike"?'),
     ],
-)  # fmt: skip
+)
 def test_a_file_is_suggested_for_its_name_and_not_for_its_suffix(place, present, named, hint):
     place.write(f"near/{present}", b"id\n1\n")
     with pytest.raises(DataError, match="no file matches") as caught:

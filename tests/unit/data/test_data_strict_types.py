@@ -34,9 +34,17 @@ def test_what_is_a_date(place, text, read):
 
 @pytest.mark.parametrize(
     ("offset", "read"),
-    [("Z", True), ("+14:00", True), ("-1200", True), ("+15:59", True), ("+16:00", False), ("+99:00", False),
-     ("+05:60", False), ("-99:99", False)],
-)  # fmt: skip
+    [
+        ("Z", True),
+        ("+14:00", True),
+        ("-1200", True),
+        ("+15:59", True),
+        ("+16:00", False),
+        ("+99:00", False),
+        ("+05:60", False),
+        ("-99:99", False),
+    ],
+)
 def test_offsets_of_times(place, offset, read):
     rows = "".join(f"{n},2024-01-02T03:04:05Z\n" for n in range(200))
     place.write("trips.csv", f"id,at\n{rows}999,2024-01-02T03:04:05{offset}\n")
@@ -67,8 +75,11 @@ def test_infinite_numbers_and_blank_text_are_no_known_values(place):
     limits = {"name": {"nulls": 0}, "x": {"nulls": 0, "type": "float"}}
     found = place.ingest(key="id", rules=limits)
     assert place.quarantine(found).select("__rule", "id").rows() == [
-        ("name:nulls", 401), ("name:nulls", 402), ("x:nulls", 403), ("x:nulls", 404),
-    ]  # fmt: skip
+        ("name:nulls", 401),
+        ("name:nulls", 402),
+        ("x:nulls", 403),
+        ("x:nulls", 404),
+    ]
     assert place.ingest(key="id", rules={"x": {"type": "float"}}).rows_quarantined == 0
 
 

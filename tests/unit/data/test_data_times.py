@@ -168,9 +168,12 @@ def test_later_rows_change_nothing_that_was_visible_before(place):
 
 @pytest.mark.parametrize(
     ("known", "told"),
-    [({"lnded": ["delay"]}, 'no column "lnded"'), ({"landed": ["dlay"]}, 'no column "dlay"'),
-     ({"landed": ["delay"], "7d": ["delay"]}, "twice")],
-)  # fmt: skip
+    [
+        ({"lnded": ["delay"]}, 'no column "lnded"'),
+        ({"landed": ["dlay"]}, 'no column "dlay"'),
+        ({"landed": ["delay"], "7d": ["delay"]}, "twice"),
+    ],
+)
 def test_known_times_that_cannot_be(place, known, told):
     place.write("trips.csv", FLIGHTS)
     with pytest.raises(DataError, match=told) as caught:

@@ -23,10 +23,17 @@ SPEC = msgspec.convert(
 
 def test_what_a_declaration_needs_of_its_own_columns():
     assert declared_uses("trips", SPEC) == {
-        "id": "the key", "leg": "the key", "at": "the event time", "landed": "known_time", "delay": "known_time",
-        "paid": "known_time", "km": "the rules of trips", "plane": "the rules of trips", "email": "personal",
+        "id": "the key",
+        "leg": "the key",
+        "at": "the event time",
+        "landed": "known_time",
+        "delay": "known_time",
+        "paid": "known_time",
+        "km": "the rules of trips",
+        "plane": "the rules of trips",
+        "email": "personal",
         **dict.fromkeys(("dep", "arr", "air"), "the condition `dep <= arr and air is not null`"),
-    }  # fmt: skip
+    }
     assert referred_uses({"trips": SPEC}) == {"planes": {"tail": "the references of trips.plane"}}
 
 

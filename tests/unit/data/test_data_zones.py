@@ -12,9 +12,16 @@ import pytest
 from cumulant.data.text.zones import to_local, to_utc
 
 ZONES = (
-    "UTC", "Europe/Paris", "America/New_York", "Australia/Lord_Howe", "Europe/Dublin", "Africa/Casablanca",
-    "Asia/Gaza", "America/Santiago", "Asia/Kathmandu",
-)  # fmt: skip
+    "UTC",
+    "Europe/Paris",
+    "America/New_York",
+    "Australia/Lord_Howe",
+    "Europe/Dublin",
+    "Africa/Casablanca",
+    "Asia/Gaza",
+    "America/Santiago",
+    "Asia/Kathmandu",
+)
 
 
 def moments(seed: int) -> list[datetime]:

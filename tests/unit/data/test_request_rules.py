@@ -19,10 +19,47 @@ PORTABLE = [r"^N\d+$", r"[A-Z]{2}", r"^[^@]+@x$", r"a\$b", r"[$]a$", r"^\w+-\d+$
 PORTABLE += [r"^\s$", r"^\S+$", r"\bN", r"^[\w.]+$", r"^[^\d]$", r"^\x41$", r"^\u0041?$", r"\AN", r"^[+-]?\d{2,3}?$"]
 #: what a pattern is made of, by which the two languages differ
 PIECES = [
-    *"aA1-^$.|()[]{}*+?<>&~,: ", r"\d", r"\W", r"\s", r"\b", r"\B", r"\<", r"\>", r"\]", r"\[", r"\-", r"\\", r"\.", r"\A",
-    r"\z", r"\n", r"\x41", r"\x{41}", r"\u0041", r"\u{41}", r"\pL", r"\p{L}", r"\b{start}", "[[:alpha:]]", "[^a]", "[a-c]",
-    "[]a]", "[a[b]]", "&&", "--", "~~", "||", "{2}", "{1,}", "{,2}", "{ 2 }", "a+", "(a|", "(?i)", "(?:",
-]  # fmt: skip
+    *"aA1-^$.|()[]{}*+?<>&~,: ",
+    r"\d",
+    r"\W",
+    r"\s",
+    r"\b",
+    r"\B",
+    r"\<",
+    r"\>",
+    r"\]",
+    r"\[",
+    r"\-",
+    r"\\",
+    r"\.",
+    r"\A",
+    r"\z",
+    r"\n",
+    r"\x41",
+    r"\x{41}",
+    r"\u0041",
+    r"\u{41}",
+    r"\pL",
+    r"\p{L}",
+    r"\b{start}",
+    "[[:alpha:]]",
+    "[^a]",
+    "[a-c]",
+    "[]a]",
+    "[a[b]]",
+    "&&",
+    "--",
+    "~~",
+    "||",
+    "{2}",
+    "{1,}",
+    "{,2}",
+    "{ 2 }",
+    "a+",
+    "(a|",
+    "(?i)",
+    "(?:",
+]
 TEXTS = st.text(st.sampled_from("aAbcNU12-@x$\n. ]²é\u0301\x1c\x85\u0663"), max_size=6)
 
 
@@ -41,10 +78,16 @@ def test_what_can_be_decided_on_one_value():
         }
     )
     fields = [
-        Field("amount", "float"), Field("kind", "str"), Field("at", "time"), Field("day", "date"), Field("flag", "bool"),
-        Field("card", "str", personal=True), Field("name", "str"), Field("other", "int"),
+        Field("amount", "float"),
+        Field("kind", "str"),
+        Field("at", "time"),
+        Field("day", "date"),
+        Field("flag", "bool"),
+        Field("card", "str", personal=True),
+        Field("name", "str"),
+        Field("other", "int"),
         Field("price", "float"),
-    ]  # fmt: skip
+    ]
     assert request_rules(spec, fields, source="rows") == {
         "amount": FieldRule(required=True, min=0, max=9.5),
         "kind": FieldRule(members=("a", "1"), pattern=r"^[a-z1]\Z", declared_pattern="^[a-z1]$"),

@@ -32,12 +32,16 @@ FRAME = pd.DataFrame(
 def model_of(task: str = "binary") -> FittedModel:
     outputs = 3 if task == "multiclass" else 1
     weights = LinearWeights(
-        columns=(0, 1, 3), fill=(800.0, 0.0, 0.0), mean=(1000.0, 10.0, 0.0), scale=(500.0, 10.0, 1.0),
+        columns=(0, 1, 3),
+        fill=(800.0, 0.0, 0.0),
+        mean=(1000.0, 10.0, 0.0),
+        scale=(500.0, 10.0, 1.0),
         weight=tuple(tuple(w * (k + 1) for k in range(outputs)) for w in (0.5, -0.2, 0.1)),
         missing=((0.0,) * outputs,) * 3,
-        tables={2: tuple(tuple(w * (k + 1) for k in range(outputs)) for w in (0.1, 0.4, 0.0))}, bias=(0.0,) * outputs,
+        tables={2: tuple(tuple(w * (k + 1) for k in range(outputs)) for w in (0.1, 0.4, 0.0))},
+        bias=(0.0,) * outputs,
         link={"binary": "sigmoid", "multiclass": "softmax", "regression": "identity"}[task],
-    )  # fmt: skip
+    )
     classes = {"binary": ("false", "true"), "multiclass": ("a", "b", "c"), "regression": ()}[task]
     card = ModelCard(kind="linear", trainer="linear", task=task, classes=classes, inputs=INPUTS, threshold=0.5)
     return FittedModel(card, weights)

@@ -416,10 +416,13 @@ def test_the_signature_and_the_example(plain):
     assert list(plain.input_example.columns) == ["distance", "flights", "carrier", "charter"]
 
 
-@pytest.mark.parametrize(("task", "columns"), [
-    ("multiclass", ["prediction", "probability_a", "probability_b", "probability_c"]),
-    ("regression", ["prediction"]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("task", "columns"),
+    [
+        ("multiclass", ["prediction", "probability_a", "probability_b", "probability_c"]),
+        ("regression", ["prediction"]),
+    ],
+)
 def test_models_of_other_tasks(registry, place, task, columns):
     import mlflow
 

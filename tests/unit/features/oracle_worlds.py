@@ -26,21 +26,48 @@ from cumulant.features.definition.plan import compile_plan
 Row = dict[str, Any]
 HALF = timedelta(minutes=30)
 ERAS = {
-    "1900": datetime(1900, 3, 1), "epoch": datetime(1970, 1, 1), "spring": datetime(2013, 3, 31, 2),
-    "autumn": datetime(2013, 10, 27, 2), "2100": datetime(2100, 3, 28, 2), "2150": datetime(2150, 10, 25, 2),
+    "1900": datetime(1900, 3, 1),
+    "epoch": datetime(1970, 1, 1),
+    "spring": datetime(2013, 3, 31, 2),
+    "autumn": datetime(2013, 10, 27, 2),
+    "2100": datetime(2100, 3, 28, 2),
+    "2150": datetime(2150, 10, 25, 2),
     "2262": datetime(2262, 4, 10, 6),
-}  # fmt: skip
+}
 #: unit of stored times, their zone in the frame (None: naive), the zone in which naive ones are read
 FORMS = [
-    ("us", "UTC", None), ("ms", "UTC", None), ("ns", "Asia/Kathmandu", None), ("us", None, "Europe/Paris"),
-    ("ns", None, "America/New_York"), ("ms", None, "Australia/Lord_Howe"), ("us", None, None),
-]  # fmt: skip
+    ("us", "UTC", None),
+    ("ms", "UTC", None),
+    ("ns", "Asia/Kathmandu", None),
+    ("us", None, "Europe/Paris"),
+    ("ns", None, "America/New_York"),
+    ("ms", None, "Australia/Lord_Howe"),
+    ("us", None, None),
+]
 CARDS = ["a", "é", "e\u0301", "日本", "\U0001f0a1", "", None]
 SHOPS = [1, -(2**63), 2**63 - 1, None]
 AMOUNTS = [
-    0.0, -0.0, 0.1, -0.3, 1e12, -1e12, 5e-324, 1e300, -1e300, 1.7e308, 1e16, 1.0, math.nan, math.inf, -math.inf, None,
-    1e9, 1e9 + 1e-3, 1e9 - 1e-3, 1e9 + 2e-3,
-]  # fmt: skip
+    0.0,
+    -0.0,
+    0.1,
+    -0.3,
+    1e12,
+    -1e12,
+    5e-324,
+    1e300,
+    -1e300,
+    1.7e308,
+    1e16,
+    1.0,
+    math.nan,
+    math.inf,
+    -math.inf,
+    None,
+    1e9,
+    1e9 + 1e-3,
+    1e9 - 1e-3,
+    1e9 + 2e-3,
+]
 ITEMS = [0, 1, -3, 2**62, 2**63 - 1, -(2**63), 17 * 10**17, -(17 * 10**17), None]
 PRICES = [
     Decimal("0.1"),
@@ -53,13 +80,30 @@ PRICES = [
 WORDS = ["x", "", "É", "E\u0301", "𝔘", None]
 TIMES = ("at", "done", "asked")
 PLAIN: dict[str, Any] = {
-    "id": pl.Int64, "card": pl.String, "shop": pl.Int64, "day": pl.Date, "amount": pl.Float64, "items": pl.Int64,
-    "price": pl.Decimal(38, 10), "label": pl.Boolean, "word": pl.String,
-}  # fmt: skip
+    "id": pl.Int64,
+    "card": pl.String,
+    "shop": pl.Int64,
+    "day": pl.Date,
+    "amount": pl.Float64,
+    "items": pl.Int64,
+    "price": pl.Decimal(38, 10),
+    "label": pl.Boolean,
+    "word": pl.String,
+}
 DTYPES: dict[str, Any] = {
-    "id": "int", "card": "str", "shop": "int", "day": "date", "amount": "float", "items": "int", "price": "float",
-    "label": "bool", "word": "str", "at": "time", "done": "time", "asked": "time",
-}  # fmt: skip
+    "id": "int",
+    "card": "str",
+    "shop": "int",
+    "day": "date",
+    "amount": "float",
+    "items": "int",
+    "price": "float",
+    "label": "bool",
+    "word": "str",
+    "at": "time",
+    "done": "time",
+    "asked": "time",
+}
 
 
 def _definitions(windows: list[str]) -> dict[str, Any]:

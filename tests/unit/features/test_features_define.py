@@ -162,9 +162,11 @@ def test_descriptions_go_along() -> None:
         }
     )
     assert [(d.name, d.description, d.owner, d.tags) for d in found.features] == [
-        ("mean_1d", "Usual amount", "risk", ("money",)), ("mean_7d", "Usual amount", "risk", ("money",)),
-        ("ratio", "Against usual", "", ()), ("x", "As paid", "", ()),
-    ]  # fmt: skip
+        ("mean_1d", "Usual amount", "risk", ("money",)),
+        ("mean_7d", "Usual amount", "risk", ("money",)),
+        ("ratio", "Against usual", "", ()),
+        ("x", "As paid", "", ()),
+    ]
 
 
 def test_a_described_copy_is_the_same_feature() -> None:

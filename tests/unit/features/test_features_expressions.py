@@ -22,10 +22,12 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def polars_value(node: Node, rows: list[dict[str, Any]]) -> list[Any]:
-    frame = pl.DataFrame({
-        name: pl.Series([row[name] for row in rows], dtype=pl.Int64 if kind in {"time", "date"} else TYPES[kind])
-        for name, kind in KINDS.items()
-    }).with_columns(pl.col("t", "u").cast(TYPES["time"]), pl.col("d").cast(pl.Int32).cast(pl.Date))  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            name: pl.Series([row[name] for row in rows], dtype=pl.Int64 if kind in {"time", "date"} else TYPES[kind])
+            for name, kind in KINDS.items()
+        }
+    ).with_columns(pl.col("t", "u").cast(TYPES["time"]), pl.col("d").cast(pl.Int32).cast(pl.Date))
     kind = resolve(node, KINDS)[1]
     value = expression(node, KINDS)
     series = frame.select(value.cast(TYPES[kind]).alias("v"))["v"]
@@ -181,9 +183,13 @@ def make_time(draw: st.DrawFn, d: int) -> Node:
 
 
 MAKERS = {
-    "bool": make_bool, "int": make_int, "float": make_float, "str": make_str, "time": make_time,
+    "bool": make_bool,
+    "int": make_int,
+    "float": make_float,
+    "str": make_str,
+    "time": make_time,
     "date": lambda draw, _d: leaf(draw, "date"),
-}  # fmt: skip
+}
 
 
 @st.composite
@@ -215,10 +221,14 @@ def test_a_deep_tree_stays_small_when_compiled() -> None:
 
 
 def test_evaluate_takes_a_frame_as_it_is() -> None:
-    frame = pl.DataFrame({
-        "a": pl.Series([1, 2, None], dtype=pl.Int8), "f": pl.Series([1.5, math.nan, math.inf], dtype=pl.Float32),
-        "c": pl.Series(["x", "y", None], dtype=pl.Categorical), "at": [datetime(2013, 1, 1, 5), None, datetime(2013, 1, 2)],
-    })  # fmt: skip
+    frame = pl.DataFrame(
+        {
+            "a": pl.Series([1, 2, None], dtype=pl.Int8),
+            "f": pl.Series([1.5, math.nan, math.inf], dtype=pl.Float32),
+            "c": pl.Series(["x", "y", None], dtype=pl.Categorical),
+            "at": [datetime(2013, 1, 1, 5), None, datetime(2013, 1, 2)],
+        }
+    )
     assert evaluate(Call("add", (Column("a"), Column("f"))), frame).to_list() == [2.5, None, None]
     assert evaluate(Call("eq", (Column("c"), Literal("x"))), frame).to_list() == [True, False, None]
     assert evaluate(Call("gt", (Column("at"), Literal("2013-01-01T12:00"))), frame).to_list() == [False, None, True]

@@ -75,9 +75,11 @@ def test_positions_come_along_or_are_made() -> None:
 
 
 VALUES = {
-    "int": st.one_of(st.integers(-5, 5), st.sampled_from([2**62, -(2**63)])), "str": st.text("ab", max_size=2),
-    "flag": st.booleans(), "day": st.dates(date(2000, 1, 1), date(2000, 1, 4)),
-}  # fmt: skip
+    "int": st.one_of(st.integers(-5, 5), st.sampled_from([2**62, -(2**63)])),
+    "str": st.text("ab", max_size=2),
+    "flag": st.booleans(),
+    "day": st.dates(date(2000, 1, 1), date(2000, 1, 4)),
+}
 
 
 @settings(deadline=None)
@@ -114,8 +116,11 @@ def test_columns_expressions_and_rows_without_any_time() -> None:
         "y": [2.0, None],
     }
     assert compute(plan, {}, rows=frame.select("x")).to_dict(as_series=False) == {
-        "__row": [0, 1], "name": [None, None], "x": [2.0, None], "y": [2.0, None],
-    }  # fmt: skip
+        "__row": [0, 1],
+        "name": [None, None],
+        "x": [2.0, None],
+        "y": [2.0, None],
+    }
 
 
 def test_a_source_that_is_not_given_is_named() -> None:

@@ -110,11 +110,13 @@ def test_a_deviation_is_that_of_the_whole_history_of_its_key() -> None:
 def plain_plan() -> FeaturePlan:
     """Windows and lookups of which none needs the whole history of a key."""
     card = source("tx").by("card")
-    return made_plan({
-        "n": card.count(window=["1h", "1d"]),
-        "mean": card.mean("amount", window="1d"),
-        "ever": source("other").as_of("card").columns("amount"),
-    })  # fmt: skip
+    return made_plan(
+        {
+            "n": card.count(window=["1h", "1d"]),
+            "mean": card.mean("amount", window="1d"),
+            "ever": source("other").as_of("card").columns("amount"),
+        }
+    )
 
 
 def made_plan(defined: dict[str, Any]) -> FeaturePlan:

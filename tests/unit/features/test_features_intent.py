@@ -153,9 +153,12 @@ def test_a_loop_over_the_rows_of_one_route(flights: dict[str, pl.DataFrame]) -> 
     row = table.row(i, named=True)
     moment = row["sched_dep"] - timedelta(hours=2)
     same = table.filter(
-        (pl.col("origin") == row["origin"]) & (pl.col("dest") == row["dest"]) & pl.col("arr_delay").is_not_null()
-        & (pl.max_horizontal("sched_dep", "landed") <= moment) & (pl.max_horizontal("sched_dep", "landed") > moment - timedelta(days=30))
-    )  # fmt: skip
+        (pl.col("origin") == row["origin"])
+        & (pl.col("dest") == row["dest"])
+        & pl.col("arr_delay").is_not_null()
+        & (pl.max_horizontal("sched_dep", "landed") <= moment)
+        & (pl.max_horizontal("sched_dep", "landed") > moment - timedelta(days=30))
+    )
     assert found["route_n_30d"][i] == same.height > 50
     assert found["route_late_30d"][i] == pytest.approx((same["arr_delay"] > 15).mean())
 

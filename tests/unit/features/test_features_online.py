@@ -24,10 +24,19 @@ from cumulant.testing.online import MemoryOnline
 START = datetime(2013, 4, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 TX = Source(
-    "tx", ("id",), "at",
-    (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("amount", "float"), Field("day", "date"), Field("label", "bool")),
+    "tx",
+    ("id",),
+    "at",
+    (
+        Field("id", "int"),
+        Field("card", "str"),
+        Field("at", "time"),
+        Field("amount", "float"),
+        Field("day", "date"),
+        Field("label", "bool"),
+    ),
     {"label": KnownAt(delay_us=HOUR // timedelta(microseconds=1))},
-)  # fmt: skip
+)
 tx = source("tx")
 card = tx.by("card")
 
@@ -38,10 +47,18 @@ def make_plan(**features: Any) -> FeaturePlan:
 
 def history(hours: list[float], **columns: Any) -> pl.DataFrame:
     count = len(hours)
-    return pl.DataFrame({
-        "id": list(range(count)), "card": ["a"] * count, "at": [START + h * HOUR for h in hours],
-        "amount": [float(i + 1) for i in range(count)], "day": [date(2013, 4, 1)] * count, "label": [True] * count, **columns,
-    }, schema_overrides={"at": pl.Datetime("us", "UTC")})  # fmt: skip
+    return pl.DataFrame(
+        {
+            "id": list(range(count)),
+            "card": ["a"] * count,
+            "at": [START + h * HOUR for h in hours],
+            "amount": [float(i + 1) for i in range(count)],
+            "day": [date(2013, 4, 1)] * count,
+            "label": [True] * count,
+            **columns,
+        },
+        schema_overrides={"at": pl.Datetime("us", "UTC")},
+    )
 
 
 def ask(hour: float, **fields: Any) -> dict[str, Any]:
@@ -75,8 +92,13 @@ def test_features_of_expressions_and_of_every_type_come_out_as_python_values() -
     )
     found = served(plan, history([0, 1]), ask(4, day="2013-04-01"))
     assert {name: values[0] for name, values in found.columns.items()} == {
-        "amount": 10.0, "day": date(2013, 4, 1), "at_1d": START + 4 * HOUR, "seen_1d": True, "twice": 20.0, "flag": True,
-    }  # fmt: skip
+        "amount": 10.0,
+        "day": date(2013, 4, 1),
+        "at_1d": START + 4 * HOUR,
+        "seen_1d": True,
+        "twice": 20.0,
+        "flag": True,
+    }
 
 
 def test_only_what_can_be_seen_is_stored() -> None:
@@ -164,21 +186,40 @@ def test_long_windows_are_summed_as_exactly_as_short_ones() -> None:
 
 # raw values of requests
 FIELDS = (
-    Field("b", "bool"), Field("i", "int"), Field("f", "float"), Field("s", "str"), Field("d", "date"),
-    Field("t", "time"), Field("local", "time", zone="Europe/Paris"),
-)  # fmt: skip
+    Field("b", "bool"),
+    Field("i", "int"),
+    Field("f", "float"),
+    Field("s", "str"),
+    Field("d", "date"),
+    Field("t", "time"),
+    Field("local", "time", zone="Europe/Paris"),
+)
 
 
 @pytest.mark.parametrize(
     ("field", "value", "inside"),
     [
-        ("b", True, True), ("b", 1, True), ("b", 0.0, False), ("i", 5.0, 5), ("i", True, 1), ("f", 3, 3.0),
-        ("f", float("nan"), None), ("s", float("nan"), None), ("s", "x", "x"), ("d", "1970-01-02", 1), ("d", date(1969, 12, 31), -1),
-        ("t", "1970-01-01T00:00:01Z", 1_000_000), ("t", "1970-01-01 01:00+01:00", 0), ("t", datetime(1970, 1, 1, 0, 0, 0, 5), 5),
-        ("t", date(1970, 1, 2), 86_400_000_000), ("local", "1970-01-01T01:00", 0),
-        ("local", "2013-10-27T02:30", 1_382_833_800_000_000), ("local", "2013-03-31T02:30", None), ("i", None, None),
+        ("b", True, True),
+        ("b", 1, True),
+        ("b", 0.0, False),
+        ("i", 5.0, 5),
+        ("i", True, 1),
+        ("f", 3, 3.0),
+        ("f", float("nan"), None),
+        ("s", float("nan"), None),
+        ("s", "x", "x"),
+        ("d", "1970-01-02", 1),
+        ("d", date(1969, 12, 31), -1),
+        ("t", "1970-01-01T00:00:01Z", 1_000_000),
+        ("t", "1970-01-01 01:00+01:00", 0),
+        ("t", datetime(1970, 1, 1, 0, 0, 0, 5), 5),
+        ("t", date(1970, 1, 2), 86_400_000_000),
+        ("local", "1970-01-01T01:00", 0),
+        ("local", "2013-10-27T02:30", 1_382_833_800_000_000),
+        ("local", "2013-03-31T02:30", None),
+        ("i", None, None),
     ],
-)  # fmt: skip
+)
 def test_values_are_read_by_their_field(field: str, value: Any, inside: Any) -> None:
     found = RequestReader(FIELDS).read({field: value})[field]
     assert (found, type(found)) == (inside, type(inside))

@@ -17,10 +17,16 @@ from cumulant.core.plan import Field, PredictAt, Source
 from cumulant.features.definition.parsing import parse, parse_predict_at
 from cumulant.features.offline.polars_compiler import evaluate
 
-FRAME = pl.DataFrame({
-    "arr_delay": [20.0, 3.0, None], "x": [True, False, None], "a": ["b", "c", None], "n": [1, 2, 3],
-    "bill to": [1, None, 3], "at": [datetime(2013, 1, 1, 5, tzinfo=UTC)] * 3,
-})  # fmt: skip
+FRAME = pl.DataFrame(
+    {
+        "arr_delay": [20.0, 3.0, None],
+        "x": [True, False, None],
+        "a": ["b", "c", None],
+        "n": [1, 2, 3],
+        "bill to": [1, None, 3],
+        "at": [datetime(2013, 1, 1, 5, tzinfo=UTC)] * 3,
+    }
+)
 
 
 @pytest.mark.parametrize(
@@ -139,10 +145,14 @@ def test_prediction_times() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("sched_deb - 2h", "sched_dep"), ("sched_dep - 2 months", "duration"), ("n", "times are: sched_dep"),
-        ("", "cannot read"), ("hour", "sched_dep"), ("2h", "no column"),
+        ("sched_deb - 2h", "sched_dep"),
+        ("sched_dep - 2 months", "duration"),
+        ("n", "times are: sched_dep"),
+        ("", "cannot read"),
+        ("hour", "sched_dep"),
+        ("2h", "no column"),
     ],
-)  # fmt: skip
+)
 def test_prediction_times_that_cannot_be(text: str, words: str) -> None:
     with pytest.raises(DefinitionError) as caught:
         parse_predict_at(text, SOURCES, entity="flights")

@@ -20,12 +20,27 @@ FLIGHTS = Source(
     ("id",),
     "sched_dep",
     (
-        Field("id", "int"), Field("sched_dep", "time"), Field("carrier", "str"), Field("tailnum", "str"),
-        Field("distance", "int"), Field("landed", "time"), Field("arr_delay", "float"), Field("gate", "int"),
-        Field("booked", "time"), Field("unused", "float"), Field("weight", "float"), Field("day", "date"), Field("slot", "int"),
+        Field("id", "int"),
+        Field("sched_dep", "time"),
+        Field("carrier", "str"),
+        Field("tailnum", "str"),
+        Field("distance", "int"),
+        Field("landed", "time"),
+        Field("arr_delay", "float"),
+        Field("gate", "int"),
+        Field("booked", "time"),
+        Field("unused", "float"),
+        Field("weight", "float"),
+        Field("day", "date"),
+        Field("slot", "int"),
     ),
-    {"arr_delay": KnownAt("landed"), "slot": KnownAt("landed"), "gate": KnownAt(delay_us=-0), "weight": KnownAt(delay_us=HOUR)},
-)  # fmt: skip
+    {
+        "arr_delay": KnownAt("landed"),
+        "slot": KnownAt("landed"),
+        "gate": KnownAt(delay_us=-0),
+        "weight": KnownAt(delay_us=HOUR),
+    },
+)
 WEATHER = Source(
     "weather",
     ("origin",),
@@ -50,15 +65,31 @@ def refused(error: type[DefinitionError], words: str, at: PredictAt | None = Non
 def test_types() -> None:
     by = flights.by("carrier")
     made = plan(
-        row=flights.columns("carrier"), far=col("distance") > 100, half=col("distance") / 2,
-        n=by.count(window="1d"), s=by.sum("distance", window="1d"), m=by.mean("distance", window="1d"),
-        last=by.last("tailnum", window="1d"), most=by.max("landed", window="1d"), temp=weather.as_of("carrier").columns("temp"),
-        share=by.mean(col("arr_delay") > 15, window="1d"), wait=col("sched_dep") - col("booked"),
-    )  # fmt: skip
+        row=flights.columns("carrier"),
+        far=col("distance") > 100,
+        half=col("distance") / 2,
+        n=by.count(window="1d"),
+        s=by.sum("distance", window="1d"),
+        m=by.mean("distance", window="1d"),
+        last=by.last("tailnum", window="1d"),
+        most=by.max("landed", window="1d"),
+        temp=weather.as_of("carrier").columns("temp"),
+        share=by.mean(col("arr_delay") > 15, window="1d"),
+        wait=col("sched_dep") - col("booked"),
+    )
     assert {spec.name: spec.dtype for spec in made.features} == {
-        "carrier": "str", "far": "bool", "half": "float", "n_1d": "int", "s_1d": "int", "m_1d": "float", "last_1d": "str",
-        "most_1d": "time", "temp": "float", "share_1d": "float", "wait": "float",
-    }  # fmt: skip
+        "carrier": "str",
+        "far": "bool",
+        "half": "float",
+        "n_1d": "int",
+        "s_1d": "int",
+        "m_1d": "float",
+        "last_1d": "str",
+        "most_1d": "time",
+        "temp": "float",
+        "share_1d": "float",
+        "wait": "float",
+    }
     assert made.predict_at == PredictAt("sched_dep")
 
 

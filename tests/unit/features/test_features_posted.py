@@ -243,7 +243,13 @@ def test_a_source_without_a_key_cannot_be_posted_to() -> None:
 
 
 def test_a_row_that_is_told_before_its_time_column_waits_for_it() -> None:
-    trips = Source("tx", ("id",), "at", (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("end", "time"), Field("km", "float")), {"km": KnownAt("end")})  # fmt: skip
+    trips = Source(
+        "tx",
+        ("id",),
+        "at",
+        (Field("id", "int"), Field("card", "str"), Field("at", "time"), Field("end", "time"), Field("km", "float")),
+        {"km": KnownAt("end")},
+    )
     plan = compile_plan(
         collect({"km": source("tx").by("card").sum("km", window="9h")}), {"tx": trips}, entity="tx", predict_at=None
     )

@@ -132,12 +132,19 @@ def row_of(random: Random, keys: int) -> Row:
         return random.choice([None, *(START + half * HOUR / 2 for half in range(6))])
 
     return {
-        "id": random.randrange(keys), "card": random.choice(["a", "a", "b", None]), "shop": random.choice([1, 2, None]),
-        "at": START + random.randrange(6) * HOUR / 2 if random.random() < 0.9 else None, "amount": random.choice(AMOUNTS),
-        "items": random.choice([None, 1, 2, -3, 2**62, 2**63 - 1]), "label": random.choice([True, False, None]),
-        "word": random.choice(["x", "y", "", None]), "done": moment(), "result": random.choice(AMOUNTS), "asked": moment(),
+        "id": random.randrange(keys),
+        "card": random.choice(["a", "a", "b", None]),
+        "shop": random.choice([1, 2, None]),
+        "at": START + random.randrange(6) * HOUR / 2 if random.random() < 0.9 else None,
+        "amount": random.choice(AMOUNTS),
+        "items": random.choice([None, 1, 2, -3, 2**62, 2**63 - 1]),
+        "label": random.choice([True, False, None]),
+        "word": random.choice(["x", "y", "", None]),
+        "done": moment(),
+        "result": random.choice(AMOUNTS),
+        "asked": moment(),
         "op": random.choice(["U", "U", "U", None, "U", "D"]),
-    }  # fmt: skip
+    }
 
 
 class World:

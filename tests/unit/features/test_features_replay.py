@@ -69,8 +69,11 @@ def test_april_through_the_state_is_april_as_trained(frames: dict[str, pl.DataFr
     happened: list[tuple[datetime, int, int, str, dict[str, Any]]] = [
         *((row["landed"], 0, i, "flights", row) for i, row in enumerate(landings)),
         *((row["time_hour"], 0, i, "weather", row) for i, row in enumerate(weather.to_dicts())),
-        *((row["sched_dep"] - AHEAD, 1, i, "flights", row) for i, row in enumerate(asked.select(list(dict.fromkeys(key + fields))).to_dicts())),
-    ]  # fmt: skip
+        *(
+            (row["sched_dep"] - AHEAD, 1, i, "flights", row)
+            for i, row in enumerate(asked.select(list(dict.fromkeys(key + fields))).to_dicts())
+        ),
+    ]
     happened.sort(key=lambda event: event[:3])
     served: list[dict[str, Any]] = []
     told: dict[str, list[dict[str, Any]]] = {"flights": [], "weather": []}

@@ -178,11 +178,14 @@ def test_what_was_posted_of_a_row_gives_way_to_its_correction_and_deletion(
     assert served.columns["card_sum_items_2d"] == [None if expected is None else 3]
 
 
-@pytest.mark.parametrize("rows", [
-    [row(1, 0, 5.0, None, 2)],  # deleted
-    [row(1, 0, 5.0, None, 2), row(1, 0, 7.0, 2, card="b")],  # of another key since
-    [row(1, 0, 7.0, 5)],  # not yet in force
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row(1, 0, 5.0, None, 2)],  # deleted
+        [row(1, 0, 5.0, None, 2), row(1, 0, 7.0, 2, card="b")],  # of another key since
+        [row(1, 0, 7.0, 5)],  # not yet in force
+    ],
+)
 def test_a_row_whose_versions_are_not_in_force_counts_itself_offline_as_online(rows: list[Row]) -> None:
     plan, frames, store = PLANS[0], {"tx": versions(rows), "other": versions([])}, MemoryOnline()
     asked = [dict.fromkeys(SCHEMA) | {"id": 1, "card": "a", "at": START + 3 * HOUR, "amount": 11.0}]

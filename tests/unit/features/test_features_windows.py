@@ -25,13 +25,31 @@ HOUR = timedelta(hours=1)
 # the night on which Paris puts its clocks back
 START = datetime(2013, 10, 27, 0, 0, tzinfo=UTC)
 SCHEMA = {
-    "id": pl.Int64, "card": pl.String, "shop": pl.Int64, "at": pl.Datetime("us", "UTC"), "amount": pl.Float64,
-    "items": pl.Int64, "label": pl.Boolean, "word": pl.String, "done": pl.Datetime("us", "UTC"), "result": pl.Float64, "asked": pl.Datetime("us", "UTC"),
-}  # fmt: skip
+    "id": pl.Int64,
+    "card": pl.String,
+    "shop": pl.Int64,
+    "at": pl.Datetime("us", "UTC"),
+    "amount": pl.Float64,
+    "items": pl.Int64,
+    "label": pl.Boolean,
+    "word": pl.String,
+    "done": pl.Datetime("us", "UTC"),
+    "result": pl.Float64,
+    "asked": pl.Datetime("us", "UTC"),
+}
 DTYPES = {
-    "id": "int", "card": "str", "shop": "int", "at": "time", "amount": "float", "items": "int", "label": "bool",
-    "word": "str", "done": "time", "result": "float", "asked": "time",
-}  # fmt: skip
+    "id": "int",
+    "card": "str",
+    "shop": "int",
+    "at": "time",
+    "amount": "float",
+    "items": "int",
+    "label": "bool",
+    "word": "str",
+    "done": "time",
+    "result": "float",
+    "asked": "time",
+}
 
 tx, other = source("tx"), source("other")
 card, pair, other_card = tx.by("card"), tx.by("card", "shop"), other.by("card")
@@ -86,18 +104,20 @@ awkward = st.sampled_from(
     [0.0, -0.0, 0.1, 0.2, -0.3, 1e12, -1e12, 1e-9, 5e-324, 1e300, -1e300, 1.7e308, 3.14, 1e16, 1.0]
 )
 amounts = st.one_of(st.none(), awkward, st.floats(-100, 100, allow_nan=False).map(lambda x: round(x, 2)))
-rows_of = st.fixed_dictionaries({
-    "card": st.sampled_from(["a", "b", None]),
-    "shop": st.sampled_from([1, 2, -3, None]),
-    "at": moments,
-    "amount": amounts,
-    "items": st.one_of(st.none(), st.integers(-3, 3), st.sampled_from([2**62, 2**63 - 1, -(2**63), 17 * 10**17])),
-    "label": st.sampled_from([True, False, None]),
-    "word": st.sampled_from(["x", "y", "", None]),
-    "done": moments,
-    "result": amounts,
-    "asked": moments,
-})  # fmt: skip
+rows_of = st.fixed_dictionaries(
+    {
+        "card": st.sampled_from(["a", "b", None]),
+        "shop": st.sampled_from([1, 2, -3, None]),
+        "at": moments,
+        "amount": amounts,
+        "items": st.one_of(st.none(), st.integers(-3, 3), st.sampled_from([2**62, 2**63 - 1, -(2**63), 17 * 10**17])),
+        "label": st.sampled_from([True, False, None]),
+        "word": st.sampled_from(["x", "y", "", None]),
+        "done": moments,
+        "result": amounts,
+        "asked": moments,
+    }
+)
 
 
 @st.composite

@@ -125,11 +125,14 @@ def test_a_blank_text_is_missing_wherever_it_is_among_the_others_in_order(tmp_pa
     model.close()
 
 
-@pytest.mark.parametrize(("row", "change", "says"), [
-    (73, {"distance": -5.0}, 'field "distance" must be at least 0, got -5.0 (rule distance:min)'),
-    (2, {"tail": "secret"}, r'field "tail" must match ^N\d+ (rule tail:pattern)'),
-    (99, {"seats": None}, 'field "seats" must not be null, blank or infinite (rule seats:nulls)'),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("row", "change", "says"),
+    [
+        (73, {"distance": -5.0}, 'field "distance" must be at least 0, got -5.0 (rule distance:min)'),
+        (2, {"tail": "secret"}, r'field "tail" must match ^N\d+ (rule tail:pattern)'),
+        (99, {"seats": None}, 'field "seats" must not be null, blank or infinite (rule seats:nulls)'),
+    ],
+)
 def test_where_the_server_refuses_the_file_is_refused_at_its_first_row(tmp_path, folder, row, change, says):
     rows = [GOOD] * 120
     rows[row] = rows[row + 1] = GOOD | change

@@ -61,10 +61,20 @@ def test_every_row_lies_in_the_window_of_its_moment(quarters, width):
         np.testing.assert_array_equal(held.rows.target[part.places], held.history.truths[part.number])
 
 
-@pytest.mark.parametrize(("lag", "every", "delay"), [
-    (None, DAY, 0), (0, DAY, 0), (2, DAY, 0), (3, DAY, 1), (24, DAY, 1), (7 * 24, DAY, 7), (7 * 24, 7 * DAY, 1),
-    (7 * 24, 2 * DAY, 4), (10, 7 * DAY, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("lag", "every", "delay"),
+    [
+        (None, DAY, 0),
+        (0, DAY, 0),
+        (2, DAY, 0),
+        (3, DAY, 1),
+        (24, DAY, 1),
+        (7 * 24, DAY, 7),
+        (7 * 24, 7 * DAY, 1),
+        (7 * 24, 2 * DAY, 4),
+        (10, 7 * DAY, 0),
+    ],
+)
 def test_labels_are_waited_for(lag, every, delay):
     hours = np.arange(0, 24 * 60, 6)
     assert told(rows(hours, lag=None if lag is None else np.full(len(hours), lag)), every=every).delay == delay
@@ -180,16 +190,30 @@ def test_a_difference_is_that_of_weighted_rows_with_an_interval_that_holds():
 def replayed(rule, loss, trainings, *, better=False, high=None):
     apart = None if high is None else difference([loss + high] * 3, [loss] * 3, [1, 1, 1])
     return PolicyResult(
-        rule=rule, loss=loss, difference=apart, trainings=(START,) * trainings, alarms=0, waits=0, looks=3,
-        losses=(), better=better,
-    )  # fmt: skip
+        rule=rule,
+        loss=loss,
+        difference=apart,
+        trainings=(START,) * trainings,
+        alarms=0,
+        waits=0,
+        looks=3,
+        losses=(),
+        better=better,
+    )
 
 
 def test_better_is_no_more_of_both_and_less_of_one():
     one = replayed("a", 0.2, 3)
-    assert [beats(replayed("b", *other), one) for other in [(0.1, 3), (0.2, 2), (0.1, 2), (0.2, 3), (0.1, 4), (0.3, 1)]] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
+    assert [
+        beats(replayed("b", *other), one) for other in [(0.1, 3), (0.2, 2), (0.1, 2), (0.2, 3), (0.1, 4), (0.3, 1)]
+    ] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert best_of([replayed("a", 0.2, 3), replayed("b", 0.1, 3), replayed("c", 0.1, 1)]) == 2
 
 

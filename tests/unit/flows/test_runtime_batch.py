@@ -55,8 +55,11 @@ def expected(model, rows):
 def test_every_row_is_answered_in_order_bit_for_bit(tmp_path, forest, rows, source, suffix):
     rows = rows.with_columns(pl.col(COLUMNS).cast(pl.Float64))
     given, out = tmp_path / f"in.{source}", tmp_path / f"out.{suffix}"
-    {"parquet": lambda: rows.write_parquet(given, row_group_size=170), "csv": lambda: rows.write_csv(given),
-     "jsonl": lambda: rows.write_ndjson(given)}[source]()  # fmt: skip
+    {
+        "parquet": lambda: rows.write_parquet(given, row_group_size=170),
+        "csv": lambda: rows.write_csv(given),
+        "jsonl": lambda: rows.write_ndjson(given),
+    }[source]()
     found = answered(forest, given, out)
     read = {"parquet": pl.read_parquet, "csv": pl.read_csv, "jsonl": pl.read_ndjson}[suffix](out)
     assert read.columns == ["id", "output"]
@@ -183,7 +186,7 @@ HOSTILE = {
         'row 701: "f2" is too large',
     ),
     "no kept column": (lambda rows: rows.drop("id"), "the rows lack id"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", HOSTILE)

@@ -70,18 +70,28 @@ def payments(rows: int = ROWS) -> pl.DataFrame:
     fraud = draw.random(most) < 1 / (1 + np.exp(2 - amount / 20))
     frame = pl.DataFrame(
         {
-            "id": [f"p{one}" for one in range(most)], "amount": amount, "kind": draw.choice(list("abc"), most),
-            "card": draw.integers(0, 40, most), "at": [START + timedelta(hours=one) for one in range(most)],
+            "id": [f"p{one}" for one in range(most)],
+            "amount": amount,
+            "kind": draw.choice(list("abc"), most),
+            "card": draw.integers(0, 40, most),
+            "at": [START + timedelta(hours=one) for one in range(most)],
             "fraud": [None if one % 50 == 0 else bool(value) for one, value in enumerate(fraud)],
         }
-    )  # fmt: skip
+    )
     return frame.head(rows)
 
 
 def write(
-    folder: Path, *, rows: str | int | None = None, key: str = KEY, timed: str = TIMED, clusters: str = "auto",
-    training: str = "", more: str = "", frame: pl.DataFrame | None = None,
-) -> Path:  # fmt: skip
+    folder: Path,
+    *,
+    rows: str | int | None = None,
+    key: str = KEY,
+    timed: str = TIMED,
+    clusters: str = "auto",
+    training: str = "",
+    more: str = "",
+    frame: pl.DataFrame | None = None,
+) -> Path:
     folder.mkdir(exist_ok=True)
     if frame is not None or not (folder / "tx.parquet").exists():
         (payments() if frame is None else frame).write_parquet(folder / "tx.parquet")

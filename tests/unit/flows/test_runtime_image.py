@@ -150,9 +150,18 @@ def test_the_labels_tell_the_content_and_files_have_one_date(servable, tmp_path)
 
 
 def test_what_no_server_loads_is_removed_and_the_rest_stays(tmp_path):
-    names = ("bin/f2py", "numpy/tests/test_x.py", "numpy/core.py", "numpy/core.pyi", "pyarrow/libarrow.so.26",
-             "pyarrow/libarrow_s3.so.26", "pyarrow/libarrow_python.so", "pyarrow/libarrow_python.so.26",
-             "pyarrow/libarrow_python.so.26.0.1", "onnxruntime/capi/libonnxruntime.so.1.2")  # fmt: skip
+    names = (
+        "bin/f2py",
+        "numpy/tests/test_x.py",
+        "numpy/core.py",
+        "numpy/core.pyi",
+        "pyarrow/libarrow.so.26",
+        "pyarrow/libarrow_s3.so.26",
+        "pyarrow/libarrow_python.so",
+        "pyarrow/libarrow_python.so.26",
+        "pyarrow/libarrow_python.so.26.0.1",
+        "onnxruntime/capi/libonnxruntime.so.1.2",
+    )
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -74,8 +74,14 @@ def test_a_done_step_is_found_by_a_later_run(journal):
         with Ledger.open(journal, flow="test", actor=ADA) as ledger:
             assert ledger.step("count", 1, lambda: {"rows": 3}).reused is expected
     assert kinds(journal) == [
-        "run.started", "step.started", "step.finished", "run.finished", "run.started", "step.reused", "run.finished",
-    ]  # fmt: skip
+        "run.started",
+        "step.started",
+        "step.finished",
+        "run.finished",
+        "run.started",
+        "step.reused",
+        "run.finished",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -374,8 +380,13 @@ def test_the_row_of_a_run(journal):
     assert run.started <= run.finished
     events = list(journal.events(run=ledger.run))
     assert [event.kind for event in events] == [
-        "run.started", "step.started", "step.finished", "step.reused", "test.stored", "run.finished",
-    ]  # fmt: skip
+        "run.started",
+        "step.started",
+        "step.finished",
+        "step.reused",
+        "test.stored",
+        "run.finished",
+    ]
     assert [events.index(next(e for e in events if e.id == event.cause)) for event in events[1:]] == [0, 1, 0, 0, 0]
     assert verify(journal).breaks == []
 

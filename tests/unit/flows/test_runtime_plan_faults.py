@@ -442,8 +442,10 @@ def test_a_trainer_that_returns_nothing_is_refused(with_fault, body):
         ):
             code.write_text(f"def forest(X, y):\n{accepted}\n")
             assert planned(folder).target == "fraud"
-        code.write_text("import functools\n\n\ndef model(f):\n    @functools.wraps(f)\n    def g(X, y):\n        return X\n"
-                        f"    return g\n\n\n@model\ndef forest(X, y):\n{body}\n")  # fmt: skip
+        code.write_text(
+            "import functools\n\n\ndef model(f):\n    @functools.wraps(f)\n    def g(X, y):\n        return X\n"
+            f"    return g\n\n\n@model\ndef forest(X, y):\n{body}\n"
+        )
         assert planned(folder).target == "fraud"
     finally:
         code.unlink()

@@ -20,11 +20,16 @@ def _project(*verdicts: str, champion: str = "", candidate: bool = True) -> Any:
     """A project with versions 1, 2, ... of these verdicts; the newest is the candidate, unless there is none."""
     known = [
         ModelVersion(
-            name="late", version=str(number), uri="", run_id=None, created=datetime(2026, 1, 1, tzinfo=UTC),
-            tags={"cumulant.verdict": verdict}, aliases=("champion",) if str(number) == champion else (),
+            name="late",
+            version=str(number),
+            uri="",
+            run_id=None,
+            created=datetime(2026, 1, 1, tzinfo=UTC),
+            tags={"cumulant.verdict": verdict},
+            aliases=("champion",) if str(number) == champion else (),
         )
         for number, verdict in enumerate(verdicts, 1)
-    ][::-1]  # fmt: skip
+    ][::-1]
     places = {f"late/{one.version}": one for one in known}
     places |= {"late": known[0]} | ({"late@candidate": known[0]} if candidate else {})
     places |= {"late@champion": places[f"late/{champion}"]} if champion else {}
@@ -55,8 +60,10 @@ def test_a_refused_candidate_must_be_named() -> None:
 def test_without_a_candidate_the_hint_names_a_version_that_exists_or_none() -> None:
     train = "`cumulant train` gives it to the new version"
     for versions, champion, hint in (
-        (2, "", f"{train}; or name one: late/2"), (2, "2", f"{train}; or name one: late/1"), (1, "1", train),
-    ):  # fmt: skip
+        (2, "", f"{train}; or name one: late/2"),
+        (2, "2", f"{train}; or name one: late/1"),
+        (1, "1", train),
+    ):
         with pytest.raises(NotFoundError, match="alias candidate") as caught:
             candidate_version(_project(*["passed"] * versions, champion=champion, candidate=False), "")
         assert caught.value.hint == hint

@@ -38,9 +38,18 @@ class Project:
 
 def pair(candidate: str, champion: str = "1", *, later: int = 1) -> GradedPair:
     return GradedPair(
-        id="a", row=0, time=BEGUN + timedelta(seconds=later), model="late", champion_version=champion,
-        candidate_version=candidate, champion=0.1, candidate=0.3, weight=1.0, label=True, label_known_time=BEGUN,
-    )  # fmt: skip
+        id="a",
+        row=0,
+        time=BEGUN + timedelta(seconds=later),
+        model="late",
+        champion_version=champion,
+        candidate_version=candidate,
+        champion=0.1,
+        candidate=0.3,
+        weight=1.0,
+        label=True,
+        label_known_time=BEGUN,
+    )
 
 
 class Outcomes:

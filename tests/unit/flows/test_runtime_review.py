@@ -23,8 +23,11 @@ from cumulant.training.spec import TrainingSpec
 SALT = b"pepper"
 START = datetime(2026, 3, 1, tzinfo=UTC)
 FIELDS = (
-    Field("card", "str", personal=True), Field("number", "int"), Field("at", "time"), Field("bad", "bool"),
-)  # fmt: skip
+    Field("card", "str", personal=True),
+    Field("number", "int"),
+    Field("at", "time"),
+    Field("bad", "bool"),
+)
 SOURCE = Source(name="pay", key=("card", "number"), event_time="at", fields=FIELDS)
 PLAN = FeaturePlan(
     entity="pay", predict_at=PredictAt("at", -3_600_000_000), sources={"pay": SOURCE}, features=(), request=FIELDS[:3]
@@ -32,11 +35,13 @@ PLAN = FeaturePlan(
 TASK = Task(entity="pay", target=Column("bad"), predict_at=PLAN.predict_at, plan=PLAN)
 RAW = pl.DataFrame(
     {
-        "card": ["c1", "c1", "c2", None, "c3"], "number": [1, 2, 1, 4, 5],
-        "at": [START + timedelta(days=day) for day in (0, 1, 1, 2, 3)], "bad": [True, None, None, None, None],
+        "card": ["c1", "c1", "c2", None, "c3"],
+        "number": [1, 2, 1, 4, 5],
+        "at": [START + timedelta(days=day) for day in (0, 1, 1, 2, 3)],
+        "bad": [True, None, None, None, None],
     },
     schema_overrides={"at": pl.Datetime("us", "UTC")},
-)  # fmt: skip
+)
 AT = RAW.select((pl.col("at") - pl.duration(hours=1)).alias("at"))["at"]
 
 

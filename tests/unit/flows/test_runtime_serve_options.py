@@ -14,9 +14,14 @@ from cumulant.serving.__main__ import parse_options
 from cumulant.serving.spec import FallbackSpec, ServingSpec
 
 GIVEN = {
-    "log": "there", "log_keep": "9d", "log_write": "durable", "fallback": ["cached", 'constant={"prediction":0}'],
-    "queue": "7ms", "drain": "3s", "sequences": "s",
-}  # fmt: skip
+    "log": "there",
+    "log_keep": "9d",
+    "log_write": "durable",
+    "fallback": ["cached", 'constant={"prediction":0}'],
+    "queue": "7ms",
+    "drain": "3s",
+    "sequences": "s",
+}
 
 
 def read(line):
@@ -32,18 +37,36 @@ def service(**declared):
 
 def test_what_is_given_of_folders():
     assert read(folders_command(["m"], http="127.0.0.1:0", given=GIVEN)) == (
-        "there", "9d", "durable", ["cached", 'constant={"prediction":0}'], "7ms", "3s", "s"
-    )  # fmt: skip
+        "there",
+        "9d",
+        "durable",
+        ["cached", 'constant={"prediction":0}'],
+        "7ms",
+        "3s",
+        "s",
+    )
     assert read(folders_command(["m"], http="127.0.0.1:0", given={})) == (
-        None, "90d", "background", [], "40ms", "10s", None
-    )  # fmt: skip
+        None,
+        "90d",
+        "background",
+        [],
+        "40ms",
+        "10s",
+        None,
+    )
 
 
 def test_what_is_given_goes_before_what_is_declared():
     declared = service(queue="11ms", drain="4s", fallback=msgspec.to_builtins(FallbackSpec(servable="cheap")))
     assert read(server_command(declared, http="127.0.0.1:0", given=GIVEN)) == (
-        "there", "9d", "durable", ["cached", 'constant={"prediction":0}'], "7ms", "3s", "s"
-    )  # fmt: skip
+        "there",
+        "9d",
+        "durable",
+        ["cached", 'constant={"prediction":0}'],
+        "7ms",
+        "3s",
+        "s",
+    )
     assert "--access-log" not in server_command(declared, http="127.0.0.1:0", given={})
     lines = service(access_log=True)
     assert "--access-log" in server_command(lines, http="127.0.0.1:0", given={})
@@ -67,5 +90,6 @@ def test_the_command_passes_them_on(tmp_path, monkeypatch):
     ((folders, given),) = heard
     assert folders == [str(tmp_path)]
     assert {name: value for name, value in given.items() if name in GIVEN or value not in (None, False)} == {
-        **GIVEN, "parent": os.getpid(),
-    }  # fmt: skip
+        **GIVEN,
+        "parent": os.getpid(),
+    }

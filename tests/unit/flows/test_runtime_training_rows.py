@@ -46,18 +46,29 @@ ROWS = 600
 
 
 def project(
-    folder: Path, *, key: str = "id", timed: str = ", event_time: at", cost: str = "", slices: str = "",
-    clusters: str = "auto", resources: str = "", rows: int = ROWS,
-) -> Path:  # fmt: skip
+    folder: Path,
+    *,
+    key: str = "id",
+    timed: str = ", event_time: at",
+    cost: str = "",
+    slices: str = "",
+    clusters: str = "auto",
+    resources: str = "",
+    rows: int = ROWS,
+) -> Path:
     folder.mkdir()
     draw = np.random.default_rng(4)
     frame = pl.DataFrame(
         {
-            "id": np.arange(rows), "amount": draw.lognormal(3, 1, rows).round(2), "kind": draw.choice(list("abc"), rows),
-            "card": draw.integers(0, 40, rows), "harm": draw.random(rows).round(3), "note": [f"n{one}" for one in range(rows)],
+            "id": np.arange(rows),
+            "amount": draw.lognormal(3, 1, rows).round(2),
+            "kind": draw.choice(list("abc"), rows),
+            "card": draw.integers(0, 40, rows),
+            "harm": draw.random(rows).round(3),
+            "note": [f"n{one}" for one in range(rows)],
             "fraud": draw.random(rows) < 0.3,
         }
-    ).with_columns(at=pl.Series(np.arange(rows) * 3_600_000_000).cast(pl.Datetime("us", "UTC")))  # fmt: skip
+    ).with_columns(at=pl.Series(np.arange(rows) * 3_600_000_000).cast(pl.Datetime("us", "UTC")))
     frame.write_parquet(folder / "tx.parquet")
     (folder / "features.py").write_text(FEATURES)
     text = PROJECT.format(key=key, timed=timed, cost=cost, slices=slices, clusters=clusters, resources=resources)
@@ -70,9 +81,14 @@ def read(folder: Path) -> TrainingSet:
     table = featurize(found, principal=ME)
     snapshot = validate(found, principal=ME).snapshots["tx"]
     return labelled_rows(
-        found, resolve_task(found, {"tx": snapshot}), snapshot, table.table, spec=found.training(),
-        evaluation=found.spec.evaluation, as_of=None,
-    )  # fmt: skip
+        found,
+        resolve_task(found, {"tx": snapshot}),
+        snapshot,
+        table.table,
+        spec=found.training(),
+        evaluation=found.spec.evaluation,
+        as_of=None,
+    )
 
 
 def same(one: TrainingSet, other: TrainingSet) -> bool:
@@ -81,9 +97,13 @@ def same(one: TrainingSet, other: TrainingSet) -> bool:
         one.features.equals(other.features)
         and (one.slices is None) == (other.slices is None)
         and (one.slices is None or other.slices is None or one.slices.equals(other.slices))
-        and all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays if getattr(one, name) is not None)
+        and all(
+            np.array_equal(getattr(one, name), getattr(other, name))
+            for name in arrays
+            if getattr(one, name) is not None
+        )
         and all((getattr(one, name) is None) == (getattr(other, name) is None) for name in arrays)
-    )  # fmt: skip
+    )
 
 
 SETTINGS = [

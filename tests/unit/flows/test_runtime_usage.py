@@ -45,17 +45,29 @@ def made(tmp_path):
 def test_every_use_of_a_column_is_found(made):
     assert used_columns(load(made)) == {
         "flights": {
-            "id": "the key", "at": "the event time", "landed": "known_time", "delay": "known_time",
-            "km": "feature km", "origin": "feature speed", "dest": "feature late_7d", "slack": "feature late_7d",
-            "miles": "feature fast", "delay > 15": "the target", "dep": "predict_at", "price": "the cost",
-            "carrier": "evaluation.slices", "tail": "evaluation.clusters",
+            "id": "the key",
+            "at": "the event time",
+            "landed": "known_time",
+            "delay": "known_time",
+            "km": "feature km",
+            "origin": "feature speed",
+            "dest": "feature late_7d",
+            "slack": "feature late_7d",
+            "miles": "feature fast",
+            "delay > 15": "the target",
+            "dep": "predict_at",
+            "price": "the cost",
+            "carrier": "evaluation.slices",
+            "tail": "evaluation.clusters",
         },
         "weather": {
-            "hour": "the event time", "place": "the rules of weather", "speed": "feature speed",
+            "hour": "the event time",
+            "place": "the rules of weather",
+            "speed": "feature speed",
             "origin": "feature speed",
         },
         "places": {"name": "the references of weather.place"},
-    }  # fmt: skip
+    }
 
 
 def test_a_row_of_no_named_source_may_be_any(made):

@@ -72,8 +72,18 @@ ARMS = {"champion": "1", "candidate": "2"}
 def book(root):
     def served(version, port):
         state = root / ".cumulant"
-        line = (sys.executable, "-m", "cumulant.serving", f"{state}/serving/m/{version}", "--log", f"{state}/predictions",
-                "--online", f"sqlite://{state}/online.db", "--fallback", f"servable={root}/old")  # fmt: skip
+        line = (
+            sys.executable,
+            "-m",
+            "cumulant.serving",
+            f"{state}/serving/m/{version}",
+            "--log",
+            f"{state}/predictions",
+            "--online",
+            f"sqlite://{state}/online.db",
+            "--fallback",
+            f"servable={root}/old",
+        )
         return ServedVersion(version=version, command=line, port=port)
 
     return Book(model="m", champion="1", candidate="2", versions={"1": served("1", free()), "2": served("2", free())})
@@ -102,14 +112,28 @@ def paths(book):
 
 def status(folder, *processes, supervisor=None):
     children = tuple(
-        ChildStatus(name=f"server-{number}", kind="server", state="ready", process=one, ready=True, restarts=0,
-                    not_ready_since=None, since=AT)
+        ChildStatus(
+            name=f"server-{number}",
+            kind="server",
+            state="ready",
+            process=one,
+            ready=True,
+            restarts=0,
+            not_ready_since=None,
+            since=AT,
+        )
         for number, one in enumerate(processes)
-    )  # fmt: skip
+    )
     return Status(
-        model="m", environment="local", supervisor=supervisor or process_of(os.getpid()), since=AT, at=AT, url=None,
-        children=children, home=home_of(folder / ".cumulant"),
-    )  # fmt: skip
+        model="m",
+        environment="local",
+        supervisor=supervisor or process_of(os.getpid()),
+        since=AT,
+        at=AT,
+        url=None,
+        children=children,
+        home=home_of(folder / ".cumulant"),
+    )
 
 
 def test_a_copy_gets_paths_ports_routes_and_an_identity_of_its_own(original, tmp_path):

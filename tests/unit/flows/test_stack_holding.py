@@ -47,16 +47,27 @@ def process():
 
 def status(*children, supervisor=None):
     return Status(
-        model="m", environment="local", supervisor=supervisor or process_of(os.getpid()), since=AT, at=AT, url=None,
+        model="m",
+        environment="local",
+        supervisor=supervisor or process_of(os.getpid()),
+        since=AT,
+        at=AT,
+        url=None,
         children=children,
-    )  # fmt: skip
+    )
 
 
 def child(name, identity):
     return ChildStatus(
-        name=name, kind="server", state="ready", process=identity, ready=True, restarts=0, not_ready_since=None,
+        name=name,
+        kind="server",
+        state="ready",
+        process=identity,
+        ready=True,
+        restarts=0,
+        not_ready_since=None,
         since=AT,
-    )  # fmt: skip
+    )
 
 
 def test_a_second_supervisor_is_refused_with_the_number_of_the_first(tmp_path, process):
@@ -144,8 +155,10 @@ class TestChild:
         assert [one.attempt for one in started] == [1, 2, 4]
         assert [one.cause for one in started] == ["it should run", *["again, after exit code 1"] * 2]
         assert [one.cause for one in ended] == [
-            "exit code 1", "exit code 1; end 2 of a crash loop", "exit code 1; end 4 of a crash loop"
-        ]  # fmt: skip
+            "exit code 1",
+            "exit code 1; end 2 of a crash loop",
+            "exit code 1; end 4 of a crash loop",
+        ]
         assert [one.pid for one in ended] == [one.pid for one in started]
 
     def test_the_life_that_ends_a_crash_loop_is_reported(self, tmp_path):
@@ -192,8 +205,11 @@ class TestChild:
         one.process.wait()
         one.reap(3.0, AT)
         assert [fact.cause for fact in self.facts] == [
-            "it should run", "its settings changed", "again, after its settings changed", "signal 9 (SIGKILL)"
-        ]  # fmt: skip
+            "it should run",
+            "its settings changed",
+            "again, after its settings changed",
+            "signal 9 (SIGKILL)",
+        ]
 
     def test_a_program_that_is_not_there_is_no_end_of_the_supervisor(self, tmp_path):
         facts = []

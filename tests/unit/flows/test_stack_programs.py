@@ -23,9 +23,13 @@ from cumulant.testing.traffic import MemoryTraffic
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 LINE = ("python", "-m", "cumulant.serving", "/models/1", "--online", "sqlite:///o.db", "--state-table", "state_1")
 STACK = Stack(
-    state=Path("/state"), uses=Path("/state/uses"), model="m", environment="local", gateway=("gateway",),
+    state=Path("/state"),
+    uses=Path("/state/uses"),
+    model="m",
+    environment="local",
+    gateway=("gateway",),
     controller=("control",),
-)  # fmt: skip
+)
 
 
 def served(version, **more):

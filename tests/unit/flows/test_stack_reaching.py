@@ -61,9 +61,12 @@ def test_other_addresses_are_those_of_the_book():
 @pytest.mark.parametrize(("champion", "candidate"), [("7", None), ("1", "7"), ("7", "2")])
 def test_versions_that_are_not_served_get_nothing(champion, candidate):
     old = Routes(
-        model="m", revision=7, champion=arm("champion", champion, 1), weight=30.0 if candidate else 0.0,
+        model="m",
+        revision=7,
+        champion=arm("champion", champion, 1),
+        weight=30.0 if candidate else 0.0,
         candidate=candidate and arm("candidate", candidate, 2),
-    )  # fmt: skip
+    )
     assert routes_to(BOOK, old, key=None) == Routes(model="m", revision=8, champion=arm("champion", "1", 1))
 
 

@@ -23,8 +23,10 @@ def up(one, **changes):
 
 def test_everything_starts_servers_first():
     assert plan_actions(named(CONTROLLER, GATEWAY, SERVER), {}, 0.0) == [
-        ("start", "server-1"), ("start", "gateway"), ("start", "controller")
-    ]  # fmt: skip
+        ("start", "server-1"),
+        ("start", "gateway"),
+        ("start", "controller"),
+    ]
 
 
 def test_nothing_is_done_where_all_is_as_it_should_be():
@@ -69,11 +71,9 @@ def test_the_controller_ends_first_and_the_servers_last():
     st.sets(st.sampled_from([SERVER, OTHER, GATEWAY, CONTROLLER])),
     st.dictionaries(
         st.sampled_from([SERVER, OTHER, GATEWAY, CONTROLLER]),
-        st.builds(
-            lambda alive, changed: (alive, changed), st.booleans(), st.booleans()
-        ),
+        st.builds(lambda alive, changed: (alive, changed), st.booleans(), st.booleans()),
     ),
-)  # fmt: skip
+)
 def test_from_anywhere_it_comes_to_what_is_wanted_and_rests(wanted, begin):
     """A world that does what it is told ends with exactly the wanted processes, whatever it began with."""
     want = named(*wanted)

@@ -36,8 +36,10 @@ def test_events_reach_the_journal_in_order_and_lines_have_time_and_cause(tmp_pat
         reporter.close()
         found = list(project.journal().events())
     assert [(one.kind, one.data["pid"]) for one in found] == [
-        ("stack.process_started", 1), ("stack.process_started", 2), ("stack.process_ended", 2)
-    ]  # fmt: skip
+        ("stack.process_started", 1),
+        ("stack.process_started", 2),
+        ("stack.process_ended", 2),
+    ]
     assert {one.actor for one in found} == {"service:supervisor"}
     lines = capsys.readouterr().err.splitlines()
     assert lines[0][20:] == " server-1 started as process 1: it should run"

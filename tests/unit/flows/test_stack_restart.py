@@ -40,9 +40,9 @@ def project(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\n")
     with load(tmp_path) as found:
         versions = {"1": served("1", 20_001, warm_until=LATER), "2": served("2", 20_002)}
-        change_book(found.state, "m", lambda book: msgspec.structs.replace(
-            book, champion="2", former=("1",), versions=versions
-        ))  # fmt: skip
+        change_book(
+            found.state, "m", lambda book: msgspec.structs.replace(book, champion="2", former=("1",), versions=versions)
+        )
         found.traffic().apply(Routes(model="m", revision=1, champion=read_book(found.state, "m").arm("2", "champion")))
         yield found
 
@@ -55,10 +55,20 @@ def supervised(project, ready=lambda one: True):
     def work():
         while not ended.is_set():
             running = read_book(project.state, "m").running(datetime.now(UTC))
-            write_status(project.state, Status(
-                model="m", environment="local", supervisor=this_process(), since=AT, at=AT, url=None,
-                children=tuple(child(one, ready(one)) for one in running), home=home_of(project.state), replaces=True,
-            ))  # fmt: skip
+            write_status(
+                project.state,
+                Status(
+                    model="m",
+                    environment="local",
+                    supervisor=this_process(),
+                    since=AT,
+                    at=AT,
+                    url=None,
+                    children=tuple(child(one, ready(one)) for one in running),
+                    home=home_of(project.state),
+                    replaces=True,
+                ),
+            )
             time.sleep(0.01)
 
     with hold_lock(project.state):
@@ -74,9 +84,16 @@ def supervised(project, ready=lambda one: True):
 
 def child(one, ready):
     return ChildStatus(
-        name=one.name, kind="server", version=one.version, state="ready" if ready else "starting", url=one.endpoint,
-        ready=ready, restarts=0, not_ready_since=None, since=AT,
-    )  # fmt: skip
+        name=one.name,
+        kind="server",
+        version=one.version,
+        state="ready" if ready else "starting",
+        url=one.endpoint,
+        ready=ready,
+        restarts=0,
+        not_ready_since=None,
+        since=AT,
+    )
 
 
 def until(condition):

@@ -24,8 +24,21 @@ from cumulant.project.file.loading import load
 from cumulant.testing.traffic import MemoryTraffic
 
 NOW = datetime(2026, 11, 27, tzinfo=UTC)
-OLD = ("/old/bin/python", "-m", "cumulant.serving", "/models/1", "--queue", "5ms", "--log-keep", "7d",
-       "--online", "sqlite:///elsewhere/o.db", "--state-table", "state_1", "--behind-gateway")  # fmt: skip
+OLD = (
+    "/old/bin/python",
+    "-m",
+    "cumulant.serving",
+    "/models/1",
+    "--queue",
+    "5ms",
+    "--log-keep",
+    "7d",
+    "--online",
+    "sqlite:///elsewhere/o.db",
+    "--state-table",
+    "state_1",
+    "--behind-gateway",
+)
 
 
 def served(version="1", **more):
@@ -36,9 +49,13 @@ def served(version="1", **more):
 def project(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\nserving: {queue: 70ms, drain: 3s}\n")
     with load(tmp_path) as found:
-        change_book(found.state, "m", lambda book: msgspec.structs.replace(
-            book, champion="1", versions={"1": served(generation=2)}, retiring=(served(generation=1),)
-        ))  # fmt: skip
+        change_book(
+            found.state,
+            "m",
+            lambda book: msgspec.structs.replace(
+                book, champion="1", versions={"1": served(generation=2)}, retiring=(served(generation=1),)
+            ),
+        )
         yield found
 
 

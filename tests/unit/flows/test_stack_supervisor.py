@@ -85,5 +85,8 @@ def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
     asyncio.run(scenario())
     of_controller = [one.cause for one in facts if one.name == "controller"]
     assert of_controller == [
-        "it should run", "its settings changed", "again, after its settings changed", "the supervisor ends"
-    ]  # fmt: skip
+        "it should run",
+        "its settings changed",
+        "again, after its settings changed",
+        "the supervisor ends",
+    ]

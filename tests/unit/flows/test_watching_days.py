@@ -35,9 +35,31 @@ def write(folder, day, rows, number=1, life="a"):
     at = datetime.combine(day, datetime.min.time(), UTC)
     for place, (moment, asked, said) in enumerate(rows):
         part.add(
-            (f"r{place}", 0, at, moment, "m", "1", "", "", False, "", None, json.dumps(asked), json.dumps(said), 0, "",
-             f"w.{life}.{number}", place + 1, "", "", "", ""), 300,
-        )  # fmt: skip
+            (
+                f"r{place}",
+                0,
+                at,
+                moment,
+                "m",
+                "1",
+                "",
+                "",
+                False,
+                "",
+                None,
+                json.dumps(asked),
+                json.dumps(said),
+                0,
+                "",
+                f"w.{life}.{number}",
+                place + 1,
+                "",
+                "",
+                "",
+                "",
+            ),
+            300,
+        )
     part.close()
 
 
@@ -56,12 +78,13 @@ def reference(folder, rows=120):
 
 # Numbers with a point among texts are left out: read at once beside texts 1 becomes "1.0", on a day of numbers "1".
 values = st.fixed_dictionaries(
-    {}, optional={
+    {},
+    optional={
         "x": st.one_of(st.none(), st.integers(-3, 12), st.floats(-3, 20, allow_nan=False, width=32)),
         "kind": st.one_of(st.none(), st.sampled_from(["a", "b", "c", "", "1"]), st.sampled_from([1, 2])),
         "more": st.integers(0, 3),
     },
-)  # fmt: skip
+)
 row = st.tuples(st.integers(-30, 30), values, st.fixed_dictionaries({"p": st.floats(0, 1, width=32)}))
 logs = st.lists(st.lists(row, min_size=1, max_size=12), min_size=1, max_size=5)
 
@@ -147,7 +170,7 @@ def days(count, start=0):
     return [
         [(at + timedelta(days=start + place, hours=row), {"x": row, "kind": "a"}, {"p": 0.5}) for row in range(20)]
         for place in range(count)
-    ]  # fmt: skip
+    ]
 
 
 @pytest.fixture

@@ -28,17 +28,21 @@ def predictions(seed, rows=1200, classes=0):
 
 CASES = {
     "scores": (
-        Estimator, lambda: learn_estimator(predictions(1), every=DAY), lambda one: estimated(one, predictions(2), every=DAY)
+        Estimator,
+        lambda: learn_estimator(predictions(1), every=DAY),
+        lambda one: estimated(one, predictions(2), every=DAY),
     ),
     "no rows": (
-        Estimator, lambda: learn_estimator(predictions(1, rows=3), every=DAY),
+        Estimator,
+        lambda: learn_estimator(predictions(1, rows=3), every=DAY),
         lambda one: estimated(one, predictions(2), every=DAY),
     ),
     "classes": (
-        ClassEstimators, lambda: learn_estimators(predictions(1, classes=3), names=("a", "b", "c"), every=DAY),
+        ClassEstimators,
+        lambda: learn_estimators(predictions(1, classes=3), names=("a", "b", "c"), every=DAY),
         lambda one: estimated_classes(one, predictions(2, classes=3), every=DAY),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -14,9 +14,17 @@ from cumulant.flows.monitoring.drift import table_loss
 from cumulant.monitoring.drift import categories
 
 POOLS = [
-    [True, False], [0, 1], [1, 2, 3], [0.0, -0.0, 1.0], [0.0, 1.0, float("nan")], [0.1, 0.9, -0.0], [2.0, float("inf")],
-    ["a", "b"], ["true", "1", "false"], ["a", "b", "c", "1"],
-]  # fmt: skip
+    [True, False],
+    [0, 1],
+    [1, 2, 3],
+    [0.0, -0.0, 1.0],
+    [0.0, 1.0, float("nan")],
+    [0.1, 0.9, -0.0],
+    [2.0, float("inf")],
+    ["a", "b"],
+    ["true", "1", "false"],
+    ["a", "b", "c", "1"],
+]
 
 
 def frame(draw: random.Random) -> pl.DataFrame:

@@ -24,9 +24,31 @@ def write(folder, day, rows, version, *, shadow=False, model="m", lag=timedelta(
     for place in range(rows):
         moment = at + timedelta(minutes=place) - lag
         part.add(
-            (f"r{number}-{place}", 0, at, moment, model, version, "", "", shadow, "", None, json.dumps({"x": place % 7}),
-             json.dumps({"p": 0.5}), 0, "", f"w.{number}", place + 1, "", "", "", ""), 300,
-        )  # fmt: skip
+            (
+                f"r{number}-{place}",
+                0,
+                at,
+                moment,
+                model,
+                version,
+                "",
+                "",
+                shadow,
+                "",
+                None,
+                json.dumps({"x": place % 7}),
+                json.dumps({"p": 0.5}),
+                0,
+                "",
+                f"w.{number}",
+                place + 1,
+                "",
+                "",
+                "",
+                "",
+            ),
+            300,
+        )
     part.close()
 
 
@@ -41,8 +63,11 @@ def look(tmp_path):
         asked = MonitorRequest(predictions=tmp_path / "log", reference=None, before=FIRST + at * DAY)
         served = ServedReference(
             version=ModelVersion(name="m", version=version, uri=f"m/{version}", run_id=None, created=FIRST),
-            path=tmp_path / "reference.parquet", key=version, truth="y", weights={"x": 1.0},
-        )  # fmt: skip
+            path=tmp_path / "reference.parquet",
+            key=version,
+            truth="y",
+            weights={"x": 1.0},
+        )
         found, again = (monitor(asked, DriftPolicy(), served=served, keep=tmp_path / "kept") for _ in range(2))
         assert found.volume == again.volume
         assert len(found.alarming_windows) == len(found.drift.windows)

@@ -6,14 +6,23 @@ from cumulant.core.expr import Call, Column, Feature
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, Lookup, PredictAt, Source, Window
 from cumulant.flows.monitoring.column_weights import LEAST, weights_of
 
-FIELDS = tuple(Field(name, kind) for name, kind in (
-    ("amount", "float"), ("kind", "str"), ("at", "time"), ("who", "str"), ("note", "str"), ("id", "int"),
-))  # fmt: skip
-SOURCES = {
-    name: Source(name=name, key=("id",), event_time="at", fields=FIELDS) for name in ("pay", "prices")
-}  # fmt: skip
+FIELDS = tuple(
+    Field(name, kind)
+    for name, kind in (
+        ("amount", "float"),
+        ("kind", "str"),
+        ("at", "time"),
+        ("who", "str"),
+        ("note", "str"),
+        ("id", "int"),
+    )
+)
+SOURCES = {name: Source(name=name, key=("id",), event_time="at", fields=FIELDS) for name in ("pay", "prices")}
 PLAN = FeaturePlan(
-    entity="pay", predict_at=PredictAt("at"), sources=SOURCES, request=FIELDS,
+    entity="pay",
+    predict_at=PredictAt("at"),
+    sources=SOURCES,
+    request=FIELDS,
     features=(
         FeatureSpec("_part", "float", expr=Call("mul", (Column("amount"), Column("amount")))),
         FeatureSpec("squared", "float", expr=Feature("_part")),
@@ -21,15 +30,22 @@ PLAN = FeaturePlan(
         FeatureSpec("price", "float", lookup=Lookup("prices", ("kind",), "note", None)),
         FeatureSpec("seen", "float", window=Window("pay", ("who",), "mean", Column("amount"), 1)),
     ),
-)  # fmt: skip
+)
 
 
 def test_a_column_counts_what_its_features_count():
     weights, unread = weights_of(PLAN, {"squared": 3.0, "hour": 1.0, "price": 2.0, "seen": 0.0})
     mean = (3 + 1 + 2) / 6
-    assert weights == pytest.approx({
-        "amount": 3 / mean, "at": 1 / mean, "kind": 2 / mean, "who": LEAST, "note": LEAST, "request.id": LEAST,
-    })  # fmt: skip
+    assert weights == pytest.approx(
+        {
+            "amount": 3 / mean,
+            "at": 1 / mean,
+            "kind": 2 / mean,
+            "who": LEAST,
+            "note": LEAST,
+            "request.id": LEAST,
+        }
+    )
     assert unread == ("who", "note", "request.id")
 
 

@@ -59,8 +59,18 @@ def wait_for(what):
 
 
 def notice(number, level="info"):
-    return Message(key=str(number), kind="notice", status="notice", level=level, model="late", rule="x", subject="y",
-                   title="t", text="t", at=START + timedelta(minutes=number))  # fmt: skip
+    return Message(
+        key=str(number),
+        kind="notice",
+        status="notice",
+        level=level,
+        model="late",
+        rule="x",
+        subject="y",
+        title="t",
+        text="t",
+        at=START + timedelta(minutes=number),
+    )
 
 
 def labels(web):

@@ -292,8 +292,18 @@ def test_of_many_that_wait_those_set_aside_go_first(late, web, clock):
 
 
 def notice(number):
-    return Message(key=str(number), kind="notice", status="notice", level="info", model="late", rule="x", subject="y",
-                   title="t", text="t", at=START + timedelta(minutes=number))  # fmt: skip
+    return Message(
+        key=str(number),
+        kind="notice",
+        status="notice",
+        level="info",
+        model="late",
+        rule="x",
+        subject="y",
+        title="t",
+        text="t",
+        at=START + timedelta(minutes=number),
+    )
 
 
 def test_of_a_receiver_that_is_named_no_more_nothing_is_left(late, tmp_path, clock):

@@ -167,9 +167,10 @@ def test_what_lies_outside_of_the_folder_is_named_and_not_followed(tmp_path):
     done = backup(root, tmp_path / "b.tar")
     assert [one.split(" ")[0] for one in done.manifest.left_out[:2]] == ["journal", "files"]
     assert done.manifest.left_out[2:] == (
-        "data: a link, which is not followed", "stolen.py: a link, which is not followed",
+        "data: a link, which is not followed",
+        "stolen.py: a link, which is not followed",
         ".cumulant/predictions/link: a link, which is not followed",
-    )  # fmt: skip
+    )
     assert not any("a.csv" in one.path or "stolen" in one.path for one in done.manifest.files)
 
 

@@ -36,16 +36,20 @@ def test_what_a_killed_writer_left_in_a_database_is_undone_in_the_copy(root, pla
 
 def test_a_locked_database_is_reported_after_a_while_and_the_wait_can_be_interrupted(tmp_path):
     path = tmp_path / "a.db"
-    line = ("import sys; from pathlib import Path; from cumulant.flows.backup import databases as d; "
-            "d._WAIT = float(sys.argv[1]); print('begun', flush=True); "
-            "d.copy_database(Path(sys.argv[2]), Path(sys.argv[3]))")  # fmt: skip
+    line = (
+        "import sys; from pathlib import Path; from cumulant.flows.backup import databases as d; "
+        "d._WAIT = float(sys.argv[1]); print('begun', flush=True); "
+        "d.copy_database(Path(sys.argv[2]), Path(sys.argv[3]))"
+    )
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.executescript("CREATE TABLE t (x); BEGIN EXCLUSIVE")
         for wait, interrupt, words in (("0.1", False, "a.db is busy"), ("60", True, "KeyboardInterrupt")):
             process = subprocess.Popen(
                 [sys.executable, "-c", line, wait, path, tmp_path / "out.db"],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            )  # fmt: skip
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
             assert process.stdout.readline()
             if interrupt:
                 process.send_signal(signal.SIGINT)

@@ -314,8 +314,14 @@ def test_what_is_over_is_bounded_unless_it_waits():
 
 
 def test_the_sentence_says_what_a_person_needs():
-    found = finding("data_fault", moved="missing values rose from 0.1% to 38%", kind="data_fault", cost="90 EUR a day",
-                    next="look at the feed", subject="salary_range\r\nBcc: x")  # fmt: skip
+    found = finding(
+        "data_fault",
+        moved="missing values rose from 0.1% to 38%",
+        kind="data_fault",
+        cost="90 EUR a day",
+        next="look at the feed",
+        subject="salary_range\r\nBcc: x",
+    )
     _, changes = run([(0, [found])])
     told = message(changes[1])
     assert told.text == (

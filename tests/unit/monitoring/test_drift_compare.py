@@ -43,8 +43,11 @@ def test_car_loans_alarm_in_the_sixth_tenth_and_not_before():
     told = {one.feature: one for one in found.findings}
     assert {one.kind for one in found.findings} == {"covariate", "prior"}
     assert {name for name, one in told.items() if one.kind == "covariate"} == {
-        "car_value", "salary_range", "loan_length", "repaid_loan_on_prev_car",
-    }  # fmt: skip
+        "car_value",
+        "salary_range",
+        "loan_length",
+        "repaid_loan_on_prev_car",
+    }
     assert told["y_pred_proba"].kind == "prior"
     value = told["car_value"]
     assert value.since == found.windows[5]
@@ -194,9 +197,10 @@ def test_small_changes_alarm_nobody_however_many_rows_show_them():
     found = case(lambda t, late: t.with_columns(n0=pl.when(late).then(pl.col("n0") + 0.15).otherwise("n0")), size=5000)
     assert found.findings == ()
     strict = case(
-        lambda t, late: t.with_columns(n0=pl.when(late).then(pl.col("n0") + 0.15).otherwise("n0")), size=5000,
+        lambda t, late: t.with_columns(n0=pl.when(late).then(pl.col("n0") + 0.15).otherwise("n0")),
+        size=5000,
         spec=DriftPolicy(effect=0.02),
-    )  # fmt: skip
+    )
     assert [one.feature for one in strict.findings] == ["n0"]
 
 

@@ -131,9 +131,13 @@ def test_times_are_read_and_rows_without_one_left_out():
     read = moments(pl.Series("t", written))
     told = [None if one is None else from_micros(one).isoformat() for one in read]
     assert told == [
-        "2026-03-01T10:00:00+00:00", "2026-03-02T00:00:00+00:00", "2026-03-02T21:59:59.500000+00:00",
-        "2026-03-01T00:00:00+00:00", None, None,
-    ]  # fmt: skip
+        "2026-03-01T10:00:00+00:00",
+        "2026-03-02T00:00:00+00:00",
+        "2026-03-02T21:59:59.500000+00:00",
+        "2026-03-01T00:00:00+00:00",
+        None,
+        None,
+    ]
     cut = by_time(pl.Series("t", ["2026-03-01 10:00:00", None, "2026-03-03 00:00:00"]), timedelta(days=1))
     assert (len(cut.blocks), cut.left_out, cut.codes.tolist()) == (2, 1, [0, 2, 1])
     with pytest.raises(DataError, match="column x holds no times"):

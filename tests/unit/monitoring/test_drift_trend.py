@@ -22,10 +22,12 @@ def compared(seed, *, trend=0.0, shift=0.0, again=0.0, shock=0.1, columns=("x", 
         days[day] = again * days[day - 1] + np.sqrt(1 - again**2) * days[day]
     level = np.r_[np.linspace(0, trend, BEFORE), np.full(DAYS, trend + shift)] + shock * days
     rows = np.repeat(level, SIZE)
-    table = pl.DataFrame({
-        "x": rows + generator.normal(size=len(rows)),
-        "c": (generator.random(len(rows)) < 1 / (1 + np.exp(-rows))).astype(str),
-    }).select(columns)  # fmt: skip
+    table = pl.DataFrame(
+        {
+            "x": rows + generator.normal(size=len(rows)),
+            "c": (generator.random(len(rows)) < 1 / (1 + np.exp(-rows))).astype(str),
+        }
+    ).select(columns)
     before, now = table[: BEFORE * SIZE], table[BEFORE * SIZE :]
     roles = dict.fromkeys(table.columns, "feature")
     reference = profile(before, roles, cut=by_rows(before.height, SIZE))

@@ -201,9 +201,11 @@ def test_a_window_without_rows_is_passed_over(history):
     assert told.loss == pytest.approx(np.mean(rows))
     with pytest.raises(DataError, match="no window after the first training has a row"):
         backtest(
-            BacktestHistory(inputs=empty, truths=empty, times=[one[:0] for one in history.times]), line,
-            {"never": RetrainTerms(on_harm=False)}, TERMS,
-        )  # fmt: skip
+            BacktestHistory(inputs=empty, truths=empty, times=[one[:0] for one in history.times]),
+            line,
+            {"never": RetrainTerms(on_harm=False)},
+            TERMS,
+        )
 
 
 def test_newer_rows_weigh_more_where_history_is_weighted(history):

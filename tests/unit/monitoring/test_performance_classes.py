@@ -68,9 +68,13 @@ def test_labels_that_are_missing_or_a_selection(rng):
     chance = np.where(truth == 2, 0.9, 0.2)
     seen = np.where(rng.random(20_000) < chance, truth, np.nan)
     [found] = measured(
-        daily(score, seen, rows=20_000, label_chance=chance), task="multiclass", every=DAY, now=LATER,
-        metrics=["accuracy"], resamples=200,
-    )  # fmt: skip
+        daily(score, seen, rows=20_000, label_chance=chance),
+        task="multiclass",
+        every=DAY,
+        now=LATER,
+        metrics=["accuracy"],
+        resamples=200,
+    )
     figure = found.figures["accuracy"]
     assert figure.low < (score.argmax(axis=1) == truth).mean() < figure.high, "as if all were labelled"
 

@@ -48,9 +48,16 @@ def trees(inputs, truths):
     import lightgbm
 
     settings = {
-        "objective": "binary", "num_leaves": 8, "learning_rate": 0.1, "min_data_in_leaf": 40, "num_threads": 1,
-        "verbose": -1, "deterministic": True, "force_row_wise": True, "seed": 1,
-    }  # fmt: skip
+        "objective": "binary",
+        "num_leaves": 8,
+        "learning_rate": 0.1,
+        "min_data_in_leaf": 40,
+        "num_threads": 1,
+        "verbose": -1,
+        "deterministic": True,
+        "force_row_wise": True,
+        "seed": 1,
+    }
     data = lightgbm.Dataset(np.concatenate(inputs), np.concatenate(truths))
     booster = lightgbm.train(settings, data, 60)
     return lambda window: booster.predict(window, num_threads=1)

@@ -35,9 +35,13 @@ def test_metrics_are_those_of_training(scored):
     score, truth = scored
     days = np.arange(len(score)) // 50
     found = measured(
-        daily(score, truth, rows=500, cluster=days), task="binary", every=DAY, now=LATER, resamples=50,
+        daily(score, truth, rows=500, cluster=days),
+        task="binary",
+        every=DAY,
+        now=LATER,
+        resamples=50,
         metrics=("brier", "roc_auc", "pinball_90"),
-    )  # fmt: skip
+    )
     first = Rows(truth=truth[:500], prediction=score[:500], cluster=days[:500])
     same = estimate(METRICS["brier"], first, resamples=50)
     assert (found[0].figures["brier"].value, found[0].figures["brier"].low) == (same.value, same.low)
@@ -52,9 +56,14 @@ def test_metrics_are_those_of_training(scored):
 def test_a_window_waits_until_its_labels_are_due(scored):
     score, truth = scored
     found = measured(
-        daily(score, truth, rows=500), task="binary", every=DAY, now=START + 12 * DAY, label_delay=7 * DAY,
-        metrics=("brier",), resamples=20,
-    )  # fmt: skip
+        daily(score, truth, rows=500),
+        task="binary",
+        every=DAY,
+        now=START + 12 * DAY,
+        label_delay=7 * DAY,
+        metrics=("brier",),
+        resamples=20,
+    )
     assert [one.ripe for one in found] == [True] * 5 + [False] * 15
     assert found[4].figures
     assert "label delay" in found[5].refused
@@ -79,9 +88,12 @@ def test_a_selection_is_told(scored):
     )
     assert "they are a selection" in found[0].notes[0]
     one = measured(
-        daily(score[:500], truth[:500], rows=500, cluster=np.zeros(500)), task="binary", every=DAY, now=LATER,
+        daily(score[:500], truth[:500], rows=500, cluster=np.zeros(500)),
+        task="binary",
+        every=DAY,
+        now=LATER,
         metrics=("brier",),
-    )  # fmt: skip
+    )
     assert "one cluster" in one[0].notes[0]
     assert one[0].figures["brier"].low is None
 
@@ -203,9 +215,11 @@ def test_a_regressions_loss_is_estimated_from_its_inputs(measure):
     assert '"b" beyond every value' in estimated_loss(model, beyond, x[later, 0]).refused
     with pytest.raises(DataError, match="all rows with labels are of one cluster"):
         learn_loss(
-            x[:2000], daily(x[:2000, 0], truth[:2000], rows=100, cluster=np.full(2000, 7)), names=("a", "b"),
+            x[:2000],
+            daily(x[:2000, 0], truth[:2000], rows=100, cluster=np.full(2000, 7)),
+            names=("a", "b"),
             measure=measure,
-        )  # fmt: skip
+        )
     with pytest.raises(DataError, match="do not fit"):
         learn_loss(x[:2000], daily(x[:2000, 0], truth[:2000], rows=100), names=("a",), measure=measure)
     with pytest.raises(DataError, match="too few to learn a loss"):

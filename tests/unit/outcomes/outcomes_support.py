@@ -47,10 +47,19 @@ def put(folder, *rows):
         answer = {"prediction": row.get("p", 0.25) >= 0.5, "probability": row.get("p", 0.25)}
         full = not row.get("empty")
         entry = LogEntry(
-            id=row["id"], time_us=row.get("time", micros(NOW)), latency_us=9, model=row.get("model", "m"), version=row.get("version", "1"),
-            sequence=place + 1, event_times=[micros(at) - 3_600_000_000], arm=row.get("arm", ""), served_arm=row.get("served_arm", ""),
-            shadow=row.get("shadow", False), rows=json.dumps(request * full).encode(), answers=json.dumps([answer] * full).encode(),
-        )  # fmt: skip
+            id=row["id"],
+            time_us=row.get("time", micros(NOW)),
+            latency_us=9,
+            model=row.get("model", "m"),
+            version=row.get("version", "1"),
+            sequence=place + 1,
+            event_times=[micros(at) - 3_600_000_000],
+            arm=row.get("arm", ""),
+            served_arm=row.get("served_arm", ""),
+            shadow=row.get("shadow", False),
+            rows=json.dumps(request * full).encode(),
+            answers=json.dumps([answer] * full).encode(),
+        )
         parts.add(entry, row.get("worker", f"w{time.monotonic_ns()}"), "")
     parts.close()
 

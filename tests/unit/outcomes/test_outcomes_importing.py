@@ -36,9 +36,15 @@ def bring(tmp_path, text=CSV, names=NAMES, **options):
     path = tmp_path / "old.csv"
     path.write_text(text)
     return import_predictions(
-        tmp_path / "outcomes", tmp_path / "log", path, names, Defaults(model="m", version="7"),
-        fields=FIELDS, salt=SALT, **options,
-    )  # fmt: skip
+        tmp_path / "outcomes",
+        tmp_path / "log",
+        path,
+        names,
+        Defaults(model="m", version="7"),
+        fields=FIELDS,
+        salt=SALT,
+        **options,
+    )
 
 
 def test_rows_come_into_the_log_once(tmp_path):

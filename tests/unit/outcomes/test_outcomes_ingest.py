@@ -159,8 +159,15 @@ def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
         (
             "x > 2",
             [{"x": 3}, {"x": "later"}, {"x": "1"}, {"x": [4]}, {"x": {"y": 4}}, {"x": 10**40}, {"x": "true"}],
-            [(True, ""), ("later", "wrong type"), (False, ""), ("[4]", "wrong type"), ("{'y': 4}", "wrong type"),
-             (True, ""), ("true", "wrong type")],
+            [
+                (True, ""),
+                ("later", "wrong type"),
+                (False, ""),
+                ("[4]", "wrong type"),
+                ("{'y': 4}", "wrong type"),
+                (True, ""),
+                ("true", "wrong type"),
+            ],
         ),
         ("x > 2", [{"x": [1]}], [("[1]", "wrong type")]),
         ('(state == "paid") & (x > 2)', [{"state": "paid"}, {"state": "open"}], [(None, "no label"), (False, "")]),
@@ -171,7 +178,7 @@ def test_an_expression_reads_its_columns_in_their_number_formats(tmp_path):
         ),
         ("x - y > 3", [{"x": "soon", "y": "2026-01-01"}, {}], [("soon", "wrong type"), (None, "no label")]),
     ],
-)  # fmt: skip
+)
 def test_one_post_that_the_target_does_not_work_on_stops_no_other(tmp_path, target, rows, said):
     from cumulant.features.definition.parsing import parse
 
@@ -189,9 +196,12 @@ def test_one_post_that_the_target_does_not_work_on_stops_no_other(tmp_path, targ
 
 def test_the_key_s_dates_are_read_as_the_source_writes_them_and_known_times_are_not(tmp_path):
     schema = LabelSchema(
-        key=(Field("day", "date"),), time=Field("at", "time", zone="Europe/Paris"), task="binary", classes=(False, True),
+        key=(Field("day", "date"),),
+        time=Field("at", "time", zone="Europe/Paris"),
+        task="binary",
+        classes=(False, True),
         date_formats={"day": "31/12/2024", "at": "31/12/2024"},
-    )  # fmt: skip
+    )
     rows = [
         {"day": "31/12/2024", "at": "31/12/2024 13:00", "label": True},
         {"day": "2024-12-31", "at": "2024-12-31T12:00:00Z", "label": True},

@@ -76,14 +76,23 @@ def test_what_cannot_be_used_is_kept_and_told(tmp_path):
     folder = tmp_path / "outcomes"
     later = (NOW + timedelta(hours=1)).isoformat()
     said = [
-        {"id": "a", "label": "perhaps", "known_time": LATER}, {"id": "a", "label": None}, {"label": True}, 7,
-        {"id": "a", "label": True, "known_time": "soon"}, {"id": "a", "label": True, "known_time": later},
-        {"id": "zz", "label": True, "known_time": LATER}, {"id": "zz", "label": True, "known_time": LATER},
-    ]  # fmt: skip
+        {"id": "a", "label": "perhaps", "known_time": LATER},
+        {"id": "a", "label": None},
+        {"label": True},
+        7,
+        {"id": "a", "label": True, "known_time": "soon"},
+        {"id": "a", "label": True, "known_time": later},
+        {"id": "zz", "label": True, "known_time": LATER},
+        {"id": "zz", "label": True, "known_time": LATER},
+    ]
     taken = tell(folder, *said)
     assert taken.file.problems == {
-        "wrong type": 1, "no label": 1, "names no prediction": 1, "not a row": 1, "unreadable time": 1
-    }  # fmt: skip
+        "wrong type": 1,
+        "no label": 1,
+        "names no prediction": 1,
+        "not a row": 1,
+        "unreadable time": 1,
+    }
     clock = Clock()
     outcomes = opened(tmp_path, clock=clock)
     told = report(outcomes, NOW)

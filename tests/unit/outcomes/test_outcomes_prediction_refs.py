@@ -17,9 +17,13 @@ FIELDS = tuple(
     for name, dtype in {"card": "str", "shop": "str", "n": "int", "x": "float", "new": "bool", "day": "date"}.items()
 )
 VALUES = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3),
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(),
+    st.text(max_size=3),
     st.sampled_from(["#hidden", -0.0, 0.0, 1, 1.0, True, 1e16, "2024-01-02", "\x1f", '"']),
-)  # fmt: skip
+)
 
 
 def one_by_one(row, times):
@@ -31,9 +35,13 @@ def one_by_one(row, times):
 
 
 usual = st.tuples(
-    st.sampled_from(["#a1", "#b2"]), st.sampled_from(["a", "b"]), st.integers(-9, 9), st.sampled_from([-0.0, 0.5, 1e22]),
-    st.booleans(), st.sampled_from(["2024-01-02", "2024-02-01T00:00:00"]),
-)  # fmt: skip
+    st.sampled_from(["#a1", "#b2"]),
+    st.sampled_from(["a", "b"]),
+    st.integers(-9, 9),
+    st.sampled_from([-0.0, 0.5, 1e22]),
+    st.booleans(),
+    st.sampled_from(["2024-01-02", "2024-02-01T00:00:00"]),
+)
 
 
 @given(st.lists(st.tuples(usual | st.tuples(*[VALUES] * len(FIELDS)), st.none() | st.integers(-(10**15), 10**15))))
@@ -66,10 +74,20 @@ def test_without_a_key_no_row_has_a_reference():
 
 
 ANSWERS = [
-    {"probability": 0.25, "prediction": True}, {"prediction": 3}, {"probability": 1}, {"probability": None, "score": 2},
-    {"prediction": "yes", "probability": 0.5}, {"prediction": 2.5, "probability": None}, {"y": 4.0}, {"y": 1, "z": 2},
-    {"probability": True, "prediction": 0.5}, {"probability": "0.3"}, {"prediction": 9.5, "probability": False}, {}, [],
-]  # fmt: skip
+    {"probability": 0.25, "prediction": True},
+    {"prediction": 3},
+    {"probability": 1},
+    {"probability": None, "score": 2},
+    {"prediction": "yes", "probability": 0.5},
+    {"prediction": 2.5, "probability": None},
+    {"y": 4.0},
+    {"y": 1, "z": 2},
+    {"probability": True, "prediction": 0.5},
+    {"probability": "0.3"},
+    {"prediction": 9.5, "probability": False},
+    {},
+    [],
+]
 
 
 @given(st.lists(st.sampled_from([*map(json.dumps, ANSWERS), "{", "7", '{"probability": 0.5, "probability": 0.75}'])))

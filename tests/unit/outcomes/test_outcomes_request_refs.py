@@ -19,11 +19,17 @@ def logged_rows(folder):
         put(
             folder,
             *(
-                {"id": f"{day}-{place}", "card": f"c{place % 7}", "number": place, "at": when, "time": micros(when) + place,
-                 "worker": f"w{day}"}
+                {
+                    "id": f"{day}-{place}",
+                    "card": f"c{place % 7}",
+                    "number": place,
+                    "at": when,
+                    "time": micros(when) + place,
+                    "worker": f"w{day}",
+                }
                 for place in range(EACH)
             ),
-        )  # fmt: skip
+        )
     since = NOW - timedelta(days=DAYS)
     return pl.concat(list(scan_log_keys(folder, KEY, since=since, until=NOW + timedelta(hours=1))))
 

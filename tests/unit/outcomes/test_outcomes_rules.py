@@ -16,11 +16,15 @@ predictions = st.lists(
 )
 facts = st.lists(
     st.tuples(
-        st.sampled_from([*IDS, "k1", "k2", "nobody"]), st.sampled_from(["", "m", "n"]), st.integers(0, 4),
-        st.sampled_from(["true", "false"]), st.sampled_from(["", "", "wrong type"]), st.sampled_from([1.0, 2.0]),
+        st.sampled_from([*IDS, "k1", "k2", "nobody"]),
+        st.sampled_from(["", "m", "n"]),
+        st.integers(0, 4),
+        st.sampled_from(["true", "false"]),
+        st.sampled_from(["", "", "wrong type"]),
+        st.sampled_from([1.0, 2.0]),
     ),
     max_size=14,
-)  # fmt: skip
+)
 
 
 def slow(prediction, said, now):
@@ -43,21 +47,34 @@ def slow(prediction, said, now):
 @given(predictions, facts, st.integers(0, 4))
 def test_the_join_says_what_the_rules_say(rows, said, now):
     left = pl.DataFrame(
-        {"place": range(len(rows)), "model": [one[2] for one in rows], "id_ref": [one[0] for one in rows], "key_ref": [one[1] for one in rows]},
+        {
+            "place": range(len(rows)),
+            "model": [one[2] for one in rows],
+            "id_ref": [one[0] for one in rows],
+            "key_ref": [one[1] for one in rows],
+        },
         schema_overrides={"key_ref": pl.String},
-    )  # fmt: skip
+    )
     right = pl.DataFrame(
         {
-            "ref": [one[0] for one in said], "model": [one[1] for one in said],
-            "known_time": [START + timedelta(days=one[2]) for one in said], "label": [one[3] for one in said],
-            "value": [float(one[3] == "true") for one in said], "weight": [one[5] for one in said],
+            "ref": [one[0] for one in said],
+            "model": [one[1] for one in said],
+            "known_time": [START + timedelta(days=one[2]) for one in said],
+            "label": [one[3] for one in said],
+            "value": [float(one[3] == "true") for one in said],
+            "weight": [one[5] for one in said],
             "problem": [one[4] for one in said],
         },
         schema={
-            "ref": pl.String, "model": pl.String, "known_time": pl.Datetime("us", "UTC"), "label": pl.String,
-            "value": pl.Float64, "weight": pl.Float64, "problem": pl.String,
+            "ref": pl.String,
+            "model": pl.String,
+            "known_time": pl.Datetime("us", "UTC"),
+            "label": pl.String,
+            "value": pl.Float64,
+            "weight": pl.Float64,
+            "problem": pl.String,
         },
-    )  # fmt: skip
+    )
     found = resolve_labels(match_labels(left, filter_usable(right, START + timedelta(days=now))), ["place"])
     told = {row[0]: (*row[1:4], (row[4] - START).days, row[5]) for row in found.rows()}
     assert told == {place: expected for place, row in enumerate(rows) if (expected := slow(row, said, now)) is not None}

@@ -179,11 +179,21 @@ def test_weights_that_are_only_claimed_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "empty"), (b"hello world", "no model"), (b"PK\x03\x04rest", "zip archive"), (b"\x89HDF\r\n\x1a\n", "HDF5"),
-     (b"GGUF", "GGUF"), (b"binf....", "old binary"), (b"\x08\x09garbage", "ONNX"), (b'{"a": 1}', "no XGBoost"),
-     (b'{"learner": 3}', "lacks a part"), (b"[" * 100_000, "no model"), (b'{"a":' + b"[" * 100_000, "JSON"),
-     (b"tree\nversion=v4\n", "cut off")],
-)  # fmt: skip
+    [
+        (b"", "empty"),
+        (b"hello world", "no model"),
+        (b"PK\x03\x04rest", "zip archive"),
+        (b"\x89HDF\r\n\x1a\n", "HDF5"),
+        (b"GGUF", "GGUF"),
+        (b"binf....", "old binary"),
+        (b"\x08\x09garbage", "ONNX"),
+        (b'{"a": 1}', "no XGBoost"),
+        (b'{"learner": 3}', "lacks a part"),
+        (b"[" * 100_000, "no model"),
+        (b'{"a":' + b"[" * 100_000, "JSON"),
+        (b"tree\nversion=v4\n", "cut off"),
+    ],
+)
 def test_files_of_no_accepted_kind(tmp_path, content, words):
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
@@ -283,9 +293,10 @@ def test_columns_of_text_are_inputs_of_their_own(tmp_path):
     model = Pipeline([("columns", columns), ("model", LogisticRegression())]).fit(frame, LABELS)
     frame.to_parquet(tmp_path / "rows.parquet")
     servable = built(
-        from_object(model, example=pl.read_parquet(tmp_path / "rows.parquet")), tmp_path / "out",
+        from_object(model, example=pl.read_parquet(tmp_path / "rows.parquet")),
+        tmp_path / "out",
         lambda inputs, columns: read_sample(tmp_path / "rows.parquet", inputs, columns),
-    )  # fmt: skip
+    )
     assert [(one.name, one.datatype, one.shape) for one in servable.inputs][2] == ("c", "BYTES", (-1, 1))
     assert servable.parity.flips == 0
     assert servable.example["c"] == ["x"]

@@ -39,9 +39,12 @@ def lgb(objective, rng, *, rounds=12, categorical=True, **params):
         base["num_class"] = 3
     group = [40] * 10 if objective == "lambdarank" else None
     data = lightgbm.Dataset(
-        matrix, labels_for(objective, target(matrix, rng)), group=group, feature_name=list("abcd"),
+        matrix,
+        labels_for(objective, target(matrix, rng)),
+        group=group,
+        feature_name=list("abcd"),
         categorical_feature=[3] if categorical else [],
-    )  # fmt: skip
+    )
     return lightgbm.train(base, data, rounds)
 
 
@@ -52,17 +55,30 @@ def xgb(objective, rng, *, rounds=12, categorical=True, **params):
         base["num_class"] = 3
     kinds = ["q", "q", "q", "c"] if categorical else None
     data = xgboost.DMatrix(
-        matrix, labels_for(objective, target(matrix, rng)), feature_names=list("abcd"), feature_types=kinds,
+        matrix,
+        labels_for(objective, target(matrix, rng)),
+        feature_names=list("abcd"),
+        feature_types=kinds,
         enable_categorical=categorical,
-    )  # fmt: skip
+    )
     if objective.startswith("rank"):
         data.set_group([40] * 10)
     return xgboost.train(base, data, rounds)
 
 
 LIGHTGBM = ["binary", "multiclass", "multiclassova", "regression", "poisson", "cross_entropy", "lambdarank"]
-XGBOOST = ["binary:logistic", "binary:logitraw", "multi:softprob", "multi:softmax", "reg:squarederror", "count:poisson",
-           "reg:gamma", "reg:tweedie", "rank:pairwise", "reg:absoluteerror"]  # fmt: skip
+XGBOOST = [
+    "binary:logistic",
+    "binary:logitraw",
+    "multi:softprob",
+    "multi:softmax",
+    "reg:squarederror",
+    "count:poisson",
+    "reg:gamma",
+    "reg:tweedie",
+    "rank:pairwise",
+    "reg:absoluteerror",
+]
 
 
 @settings(max_examples=15, deadline=None)
@@ -82,9 +98,11 @@ def test_lightgbm_answers_as_itself(tmp_path_factory, seed, objective, leaves):
 
 @settings(max_examples=15, deadline=None)
 @each(
-    seed=st.integers(0, 2**20), objective=st.sampled_from(XGBOOST), depth=st.integers(1, 7),
+    seed=st.integers(0, 2**20),
+    objective=st.sampled_from(XGBOOST),
+    depth=st.integers(1, 7),
     more=st.sampled_from([{}, {"booster": "dart", "rate_drop": 0.4}, {"num_parallel_tree": 2, "subsample": 0.6}]),
-)  # fmt: skip
+)
 def test_xgboost_answers_as_itself(tmp_path_factory, seed, objective, depth, more):
     rng = np.random.default_rng(seed)
     path = tmp_path_factory.mktemp("m")
@@ -128,8 +146,9 @@ def test_values_on_the_thresholds_take_the_original_s_side(tmp_path):
     """A value that float32 would move across a float64 threshold stays where LightGBM puts it."""
     rng = np.random.default_rng(2)
     matrix = 1e9 + rng.integers(0, 400, (600, 1)).astype(float)  # float32 knows only every 64th of these
-    booster = lightgbm.train({"verbose": -1, "num_threads": 1, "min_data_in_leaf": 5},
-                             lightgbm.Dataset(matrix, np.sin(matrix[:, 0])), 10)  # fmt: skip
+    booster = lightgbm.train(
+        {"verbose": -1, "num_threads": 1, "min_data_in_leaf": 5}, lightgbm.Dataset(matrix, np.sin(matrix[:, 0])), 10
+    )
     booster.save_model(tmp_path / "m.txt")
     servable = built(read_booster(tmp_path / "m.txt"), tmp_path / "out", given(matrix))
     assert servable.inputs[0].datatype == "FP64"
@@ -202,9 +221,18 @@ def test_a_cut_lightgbm_text_never_reaches_lightgbm(tmp_path):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("left_child", "0"), ("left_child", "99"), ("right_child", "-99"), ("split_feature", "7"), ("leaf_value", "1"),
-     ("split_feature", "-1"), ("cat_boundaries", "0 9999"), ("num_leaves", "999999999"), ("threshold", "x")],
-)  # fmt: skip
+    [
+        ("left_child", "0"),
+        ("left_child", "99"),
+        ("right_child", "-99"),
+        ("split_feature", "7"),
+        ("leaf_value", "1"),
+        ("split_feature", "-1"),
+        ("cat_boundaries", "0 9999"),
+        ("num_leaves", "999999999"),
+        ("threshold", "x"),
+    ],
+)
 def test_trees_that_point_outside_themselves_are_refused(tmp_path, key, value):
     text = lgb("binary", np.random.default_rng(8), num_leaves=9).model_to_string()
     start = text.index(f"\n{key}=") + len(key) + 2
@@ -227,9 +255,15 @@ def test_a_cut_xgboost_file_is_refused(tmp_path, binary):
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("left_children", 0), ("left_children", 10**6), ("right_children", -5), ("split_indices", 9),
-     ("split_indices", -1), ("split_indices", None)],
-)  # fmt: skip
+    [
+        ("left_children", 0),
+        ("left_children", 10**6),
+        ("right_children", -5),
+        ("split_indices", 9),
+        ("split_indices", -1),
+        ("split_indices", None),
+    ],
+)
 def test_xgboost_trees_that_point_outside_themselves_are_refused(tmp_path, key, value):
     import json
 

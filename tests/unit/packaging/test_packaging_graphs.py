@@ -67,9 +67,16 @@ def test_linear_models_answer_as_plain_python(tmp_path_factory, seed, link, flag
 
 def test_a_linear_model_of_categories_only(tmp_path):
     weights = LinearWeights(
-        columns=(), fill=(), mean=(), scale=(), weight=(), missing=(), tables={0: ((1.0,), (2.0,), (9.0,))}, bias=(0.5,),
+        columns=(),
+        fill=(),
+        mean=(),
+        scale=(),
+        weight=(),
+        missing=(),
+        tables={0: ((1.0,), (2.0,), (9.0,))},
+        bias=(0.5,),
         link="identity",
-    )  # fmt: skip
+    )
     model = Linear(weights=weights, inputs=(Input("f0", "category", ("a", "b")),))
     scorer = made(tmp_path, model, {"f0": ["a", "b", None]})
     assert scorer.score({"f0": ["a", "b", None, "c"]}).tolist() == [1.5, 2.5, 9.5, 9.5]
@@ -116,11 +123,18 @@ def line(rng, inputs):
     weight = tuple((value,) for value in rng.normal(size=3))
     return Linear(
         weights=LinearWeights(
-            columns=(0, 1, 2), fill=(1.5, -2.0, 0.0), mean=(3.0, 2.5, 1.0), scale=(2.0, 0.1, 1.0),
-            weight=weight, missing=weight, tables={}, bias=(0.5,), link="identity",
+            columns=(0, 1, 2),
+            fill=(1.5, -2.0, 0.0),
+            mean=(3.0, 2.5, 1.0),
+            scale=(2.0, 0.1, 1.0),
+            weight=weight,
+            missing=weight,
+            tables={},
+            bias=(0.5,),
+            link="identity",
         ),
         inputs=inputs,
-    )  # fmt: skip
+    )
 
 
 def test_a_blend_is_one_graph_that_answers_as_its_members_do(tmp_path):
@@ -198,7 +212,13 @@ def test_a_users_graph_whose_answer_is_a_vector(tmp_path):
     axes = onnx.load_model_from_string(content)
     axes.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1]), "axes"))
     axes.graph.node[0].input.append("axes")
-    model = Own(content=axes.SerializeToString(), inputs=numbers(1), function=lambda m: m[:, 0].astype(float), task="regression", classes=())  # fmt: skip
+    model = Own(
+        content=axes.SerializeToString(),
+        inputs=numbers(1),
+        function=lambda m: m[:, 0].astype(float),
+        task="regression",
+        classes=(),
+    )
     assert made(tmp_path, model, {"f0": [1.0, 2.0]}).score({"f0": [3.5]}).tolist() == [3.5]
     assert made(tmp_path, model, {"f0": [1.0, 2.0]}).score({"f0": []}).tolist() == []
 
@@ -209,10 +229,18 @@ def test_a_users_graph_whose_answer_is_a_vector(tmp_path):
         (b"not a graph", "no valid ONNX"),
         (graph_of([helper.make_node("Identity", ["input"], ["output"])], [1, 2], [1, 2]), "batch size"),
         (graph_of([helper.make_node("Identity", ["input"], ["output"])], ["n", 5], ["n", 5]), "one float32 matrix"),
-        (graph_of([helper.make_node("Identity", ["input"], ["output"])], ["n", 2], ["n", 2], elem=TensorProto.DOUBLE), "float32"),
-        (graph_of([helper.make_node("Cast", ["input"], ["output"], to=TensorProto.FLOAT)], ["n", 2], ["n", 3]), "columns"),
+        (
+            graph_of(
+                [helper.make_node("Identity", ["input"], ["output"])], ["n", 2], ["n", 2], elem=TensorProto.DOUBLE
+            ),
+            "float32",
+        ),
+        (
+            graph_of([helper.make_node("Cast", ["input"], ["output"], to=TensorProto.FLOAT)], ["n", 2], ["n", 3]),
+            "columns",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_users_graph_of_another_form_is_refused(tmp_path, content, words):
     model = Own(content=content, inputs=numbers(2), function=lambda m: m[:, 0])
     with pytest.raises(DefinitionError, match=words):

@@ -81,9 +81,15 @@ def test_a_graph_that_no_request_fits_is_refused(change, words):
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [("num_class=1", "num_class=0"), ("num_class=1", "num_class=-1"), ("num_class=1", "num_class=2"),
-     ("num_tree_per_iteration=1", "num_tree_per_iteration=2"), ("num_cat=0", "num_cat=-1"), ("\nend of parameters", "")],
-)  # fmt: skip
+    [
+        ("num_class=1", "num_class=0"),
+        ("num_class=1", "num_class=-1"),
+        ("num_class=1", "num_class=2"),
+        ("num_tree_per_iteration=1", "num_tree_per_iteration=2"),
+        ("num_cat=0", "num_cat=-1"),
+        ("\nend of parameters", ""),
+    ],
+)
 def test_a_lightgbm_text_that_lies_of_itself_is_refused(text, before, after):
     check_text(text, "model.txt")
     assert before in text

@@ -18,10 +18,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux keep
 
 def save(path, nodes, constants=()):
     graph = helper.make_graph(
-        nodes, "bomb", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
+        nodes,
+        "bomb",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "k"])],
         [helper.make_tensor(name, TensorProto.INT64, [len(values)], values) for name, values in constants],
-    )  # fmt: skip
+    )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
     assert path.stat().st_size < 10_000
 
@@ -66,8 +68,10 @@ def test_a_graph_that_wants_too_much_memory_is_refused(tmp_path, bomb):
     save(tmp_path / "bomb.onnx", *BOMBS[bomb])
     done = subprocess.run(
         [sys.executable, "-c", PACKAGE, str(tmp_path / "bomb.onnx"), str(tmp_path / "out")],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     code, peak = map(int, done.stdout.split()[-2:])
     assert code == 2, done.stderr
     assert "memory" in done.stderr or "bytes" in done.stderr

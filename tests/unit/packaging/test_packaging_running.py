@@ -18,9 +18,12 @@ from cumulant.servable.engine_errors import plain_message
 
 def graph(node, *constants, width="m"):
     found = helper.make_graph(
-        [node], "graph", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "k"])], initializer=list(constants),
-    )  # fmt: skip
+        [node],
+        "graph",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", "k"])],
+        initializer=list(constants),
+    )
     return helper.make_model(found, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
@@ -92,18 +95,25 @@ def test_rows_that_do_not_fit_are_refused_in_plain_words(tmp_path):
 def endless():
     """A graph that runs its loop 2**62 times."""
     body = helper.make_graph(
-        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Neg", ["v"], ["w"])], "body",
-        [helper.make_tensor_value_info("i", TensorProto.INT64, []),
-         helper.make_tensor_value_info("go", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("v", TensorProto.FLOAT, ["n", 2])],
-        [helper.make_tensor_value_info("on", TensorProto.BOOL, []),
-         helper.make_tensor_value_info("w", TensorProto.FLOAT, ["n", 2])],
-    )  # fmt: skip
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Neg", ["v"], ["w"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("v", TensorProto.FLOAT, ["n", 2]),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("w", TensorProto.FLOAT, ["n", 2]),
+        ],
+    )
     turns = helper.make_tensor("turns", TensorProto.INT64, [], [2**62])
     return graph(
         helper.make_node("Loop", ["turns", "go", "x"], ["y"], body=body),
-        turns, helper.make_tensor("go", TensorProto.BOOL, [], [True]), width=2,
-    )  # fmt: skip
+        turns,
+        helper.make_tensor("go", TensorProto.BOOL, [], [True]),
+        width=2,
+    )
 
 
 def test_a_graph_that_does_not_come_to_an_end_is_no_servable(tmp_path, monkeypatch):

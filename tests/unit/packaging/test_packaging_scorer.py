@@ -185,9 +185,11 @@ def build_own(out, function, values=(0.1, 0.9)):
 
     value = helper.make_tensor_value_info
     graph = helper.make_graph(
-        [helper.make_node("Identity", ["a"], ["b"])], "g", [value("a", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_node("Identity", ["a"], ["b"])],
+        "g",
+        [value("a", TensorProto.FLOAT, ["n", 1])],
         [value("b", TensorProto.FLOAT, ["n", 1])],
-    )  # fmt: skip
+    )
     content = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10).SerializeToString()
     model = Own(content=content, inputs=numbers(1), function=function)
     return build(

@@ -166,11 +166,14 @@ def test_a_fitted_model_of_training_from_its_features_on(tmp_path):
     frame = pl.DataFrame(
         {
             "seconds": 1.36e9 + rng.uniform(0, 86400 * 30, count),
-            "distance": [None if missing else value for missing, value in zip(rng.random(count) < 0.1, rng.normal(500, 200, count), strict=True)],
+            "distance": [
+                None if missing else value
+                for missing, value in zip(rng.random(count) < 0.1, rng.normal(500, 200, count), strict=True)
+            ],
             "carrier": [("AA", "UA", "DL", None)[k] for k in rng.integers(0, 4, count)],
             "charter": rng.random(count) < 0.3,
         }
-    )  # fmt: skip
+    )
     target = (np.sin(frame["seconds"].to_numpy() / 20000) + (frame["carrier"].to_numpy() == "UA") > 0.4).astype(float)
     inputs = derive_inputs(frame)
     assert inputs[0].center > 1.3e9
@@ -184,9 +187,14 @@ def test_a_fitted_model_of_training_from_its_features_on(tmp_path):
             ).model_to_string()
         )
     card = ModelCard(
-        kind="lightgbm", trainer="lightgbm", task="binary", classes=("false", "true"), inputs=inputs,
-        calibration=Calibration("sigmoid", a=1.3, b=-0.2), threshold=0.4,
-    )  # fmt: skip
+        kind="lightgbm",
+        trainer="lightgbm",
+        task="binary",
+        classes=("false", "true"),
+        inputs=inputs,
+        calibration=Calibration("sigmoid", a=1.3, b=-0.2),
+        threshold=0.4,
+    )
     model = FittedModel(card, Boosters(tuple(texts)))
     out = tmp_path / "servable"
     parity = build(model, plan_for(inputs), name="m", sample=frame, out=out, lineage={}, example={}).parity

@@ -69,8 +69,10 @@ def test_the_message_can_be_read_on_a_terminal(tmp_path):
     assert rest[0].strip().startswith('cumulant.yaml:2: model.risk may not be "big"; allowed: ')
     assert rest[1].strip().startswith('cumulant.yaml:3: unknown key "bogus_section"; allowed: version, extends, model')
     assert caught.value.as_dict()["problems"][1] == {
-        "file": "cumulant.yaml", "line": 3, "problem": caught.value.problems[1][2],
-    }  # fmt: skip
+        "file": "cumulant.yaml",
+        "line": 3,
+        "problem": caught.value.problems[1][2],
+    }
 
 
 @pytest.mark.parametrize(
@@ -100,13 +102,21 @@ def test_the_message_can_be_read_on_a_terminal(tmp_path):
         ("version: 1\ndata:\n  a: {path: x, event_time: {zone: UTC}}\n", 3, '"column" is missing in data.a.event_time'),
         ("version: 1\ndata:\n  a: {path: x, known_time: {7d: 5}}\n", 3, "data.a.known_time.7d must be text or a list"),
         ("version: 1\ntraining: {}\n", 2, '"target" is missing in training'),
-        ("version: 1\ntraining: {target: y, source: flihgts}\ndata:\n  flights: {path: x}\n", 2, 'did you mean "flights"?'),
+        (
+            "version: 1\ntraining: {target: y, source: flihgts}\ndata:\n  flights: {path: x}\n",
+            2,
+            'did you mean "flights"?',
+        ),
         ("version: 1\ntraining: {target: y, since: May}\n", 2, '"May" is not a time'),
         ("version: 1\ntraining: {target: y, time: 90}\n", 2, "must be text (duration), not the number 90"),
         ("version: 1\ntraining: {target: y, time: soon}\n", 2, '"soon" is not a duration'),
         ("version: 1\ntraining: {target: y, rows: many}\n", 2, '"many" is not a count; write a whole number, or 500k'),
         ("version: 1\ntraining: {target: y, rows: -5}\n", 2, '"-5" is not a count'),
-        ("version: 1\ntraining: {target: y, rows: 2.5}\n", 2, "must be a whole number or text (count), not the number 2.5"),
+        (
+            "version: 1\ntraining: {target: y, rows: 2.5}\n",
+            2,
+            "must be a whole number or text (count), not the number 2.5",
+        ),
         ("version: 1\ntraining: {target: y, rows: yes}\n", 2, '"yes" is not a count'),
         ("version: 1\ntraining: {target: y, threshold: {alerts: many}}\n", 2, '"many" is not a rate'),
         ("version: 1\ntraining: {target: y, task: binery}\n", 2, 'did you mean "binary"?'),
@@ -133,7 +143,7 @@ def test_the_message_can_be_read_on_a_terminal(tmp_path):
         ("version: 1\nenvironments: {prod: 5}\n", 2, "environments.prod must be a mapping"),
         ("version: 1\nversion: 1\n", 2, "is set twice"),
     ],
-)  # fmt: skip
+)
 def test_one_mistake(tmp_path, text, line, said):
     [(file, found, problem)] = problems(tmp_path, text)
     assert (file, found) == ("cumulant.yaml", line)

@@ -66,10 +66,16 @@ def test_only_columns_that_a_model_can_use_become_features(table, tmp_path):
     project, names, notes = made(table, tmp_path, time="ordered_at", key="order_id")
     assert names == ["score", "country", "vip", "rarely", "ordered_at_hour"]
     for line in (
-        "order_id (identifies the row)", "ordered_at (the time of the event)", "empty (empty in every row)",
-        "constant (the same in every row)", "outcome (alone tells the target,", "email (personal)",
-        "shipped_at (a time;", "remark (text that is different in most rows)", "row_number (numbers the rows)",
-    ):  # fmt: skip
+        "order_id (identifies the row)",
+        "ordered_at (the time of the event)",
+        "empty (empty in every row)",
+        "constant (the same in every row)",
+        "outcome (alone tells the target,",
+        "email (personal)",
+        "shipped_at (a time;",
+        "remark (text that is different in most rows)",
+        "row_number (numbers the rows)",
+    ):
         assert line in notes, notes
     source = project.spec.data["rows"]
     assert (source.keys, source.time.column, source.personal) == (("order_id",), "ordered_at", ["email"])
@@ -221,9 +227,14 @@ def test_a_target_may_be_an_expression(table, tmp_path):
 
 @pytest.mark.parametrize(
     ("target", "said"),
-    [("score > 5", "the same value in every row"), ("scor > 0.5", "neither a column nor an expression"), ("1 > 2", "reads no column"), ("score >", "neither"),
-     ("country > 3", "cannot be computed")],
-)  # fmt: skip
+    [
+        ("score > 5", "the same value in every row"),
+        ("scor > 0.5", "neither a column nor an expression"),
+        ("1 > 2", "reads no column"),
+        ("score >", "neither"),
+        ("country > 3", "cannot be computed"),
+    ],
+)
 def test_expressions_that_are_no_target(table, tmp_path, target, said):
     with pytest.raises(UsageError, match=said):
         made(table, tmp_path, target=target)
@@ -390,8 +401,11 @@ def test_a_column_with_a_leading_underscore_is_a_feature_without_it(tmp_path):
     (tmp_path / "features.py").write_text(features_text(["_id", "id", "__", "_class"]), encoding="utf-8")
     found = load_features(tmp_path / "features.py").features
     assert [(one.name, one.expr.name) for one in found] == [
-        ("id", "id"), ("id_2", "_id"), ("column_2", "__"), ("column_3", "_class"),
-    ]  # fmt: skip
+        ("id", "id"),
+        ("id_2", "_id"),
+        ("column_2", "__"),
+        ("column_3", "_class"),
+    ]
 
 
 @settings(deadline=None)
@@ -404,9 +418,15 @@ def test_a_column_with_a_leading_underscore_is_a_feature_without_it(tmp_path):
 )
 def test_any_declaration_survives_the_file(tmp_path_factory, path, target, time, several, separator):
     spec = SourceSpec(
-        path=path, key=several, event_time=EventTime(column=time, zone="Europe/Paris"), personal=several, missing=several,
-        separator=separator, encoding="latin-1", rules={name: RuleSpec(type="float") for name in several},
-    )  # fmt: skip
+        path=path,
+        key=several,
+        event_time=EventTime(column=time, zone="Europe/Paris"),
+        personal=several,
+        missing=several,
+        separator=separator,
+        encoding="latin-1",
+        rules={name: RuleSpec(type="float") for name in several},
+    )
     folder = tmp_path_factory.mktemp("project")
     (folder / "cumulant.yaml").write_text(project_text(spec, target, name="shop"), encoding="utf-8")
     found = load(folder).spec

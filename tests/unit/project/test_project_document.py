@@ -26,14 +26,44 @@ def fault(text: str) -> tuple[str, int | None, str]:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("on", "on"), ("off", "off"), ("yes", "yes"), ("NO", "NO"), ("y", "y"), ("True", True), ("FALSE", False),
-        ("2018-05-01", "2018-05-01"), ("2018-05-01 10:00:00", "2018-05-01 10:00:00"), ("12:30", "12:30"),
-        ("12:30:45", "12:30:45"), ("1_000", "1_000"), ("0o17", 15), ("0x1F", 31), ("012", 12), ("+5", 5), ("-0", 0),
-        ("1e3", 1000.0), (".5", 0.5), ("1.", 1.0), ("1.5e-3", 0.0015), ("~", None), ("null", None), ("", None),
-        ("'5'", "5"), ('"true"', "true"), ("!!str 5", "5"), ("! 5", "5"), ("!!int '7'", 7), ("5%", "5%"), ("60d", "60d"),
-        ("=", "="), ("1.2.3", "1.2.3"), ("0b1", "0b1"), ("nan", "nan"), ("inf", "inf"),
+        ("on", "on"),
+        ("off", "off"),
+        ("yes", "yes"),
+        ("NO", "NO"),
+        ("y", "y"),
+        ("True", True),
+        ("FALSE", False),
+        ("2018-05-01", "2018-05-01"),
+        ("2018-05-01 10:00:00", "2018-05-01 10:00:00"),
+        ("12:30", "12:30"),
+        ("12:30:45", "12:30:45"),
+        ("1_000", "1_000"),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("012", 12),
+        ("+5", 5),
+        ("-0", 0),
+        ("1e3", 1000.0),
+        (".5", 0.5),
+        ("1.", 1.0),
+        ("1.5e-3", 0.0015),
+        ("~", None),
+        ("null", None),
+        ("", None),
+        ("'5'", "5"),
+        ('"true"', "true"),
+        ("!!str 5", "5"),
+        ("! 5", "5"),
+        ("!!int '7'", 7),
+        ("5%", "5%"),
+        ("60d", "60d"),
+        ("=", "="),
+        ("1.2.3", "1.2.3"),
+        ("0b1", "0b1"),
+        ("nan", "nan"),
+        ("inf", "inf"),
     ],
-)  # fmt: skip
+)
 def test_plain_text_is_typed_by_yaml_1_2(text, value):
     found = parsed(f"a: {text}\n")["a"]
     assert found == value
@@ -140,11 +170,16 @@ def test_an_empty_value_is_told_from_null():
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters(blacklist_categories=["Cs"])),
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(categories=["L", "N"])), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(st.characters(categories=["L", "N"])), inner, max_size=4)
+    ),
     max_leaves=12,
-)  # fmt: skip
+)
 
 
 @settings(deadline=None)

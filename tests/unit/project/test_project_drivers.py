@@ -40,10 +40,14 @@ class Remote:
 
 
 BUILT_IN = {
-    "sqlite": local.sqlite, "file": local.file, "env": local.env, "open": local.open, "inline": local.inline,
+    "sqlite": local.sqlite,
+    "file": local.file,
+    "env": local.env,
+    "open": local.open,
+    "inline": local.inline,
     "subprocess": local.subprocess,
     "mlflow+sqlite": Driver(clients={"registry": f"{__name__}:Remote"}),
-}  # fmt: skip
+}
 DRIVERS = Drivers(
     {
         **BUILT_IN,
@@ -163,8 +167,10 @@ def test_every_driver_problem_comes_at_once_with_its_line(tmp_path):
     with pytest.raises(ProjectFileError) as caught:
         found.check_drivers()
     assert [(line, text.split(" is ")[0]) for _, line, text in caught.value.problems] == [
-        (4, 'no driver for "a://"'), (8, 'no driver for "gs://"'), (5, 'no driver for "b://"'),
-    ]  # fmt: skip
+        (4, 'no driver for "a://"'),
+        (8, 'no driver for "gs://"'),
+        (5, 'no driver for "b://"'),
+    ]
 
 
 def test_an_engine_that_is_not_installed_names_its_install_line(tmp_path):
@@ -207,9 +213,18 @@ def test_what_a_driver_cannot_do_is_refused_when_planned(tmp_path):
 
 @pytest.mark.parametrize(
     ("url", "scheme"),
-    [("sqlite:///x", "sqlite"), ("mlflow+sqlite://x", "mlflow+sqlite"), ("S3://b", "s3"), ("databricks", "databricks"), ("env:", "env"),
-     ("/a/b", None), ("a/b:c", None), ("", None), ("9p://x", None)],
-)  # fmt: skip
+    [
+        ("sqlite:///x", "sqlite"),
+        ("mlflow+sqlite://x", "mlflow+sqlite"),
+        ("S3://b", "s3"),
+        ("databricks", "databricks"),
+        ("env:", "env"),
+        ("/a/b", None),
+        ("a/b:c", None),
+        ("", None),
+        ("9p://x", None),
+    ],
+)
 def test_schemes(url, scheme):
     assert scheme_of(url) == scheme
 

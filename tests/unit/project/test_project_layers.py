@@ -125,9 +125,18 @@ def test_every_default_says_so_and_every_row_is_there(platform):
     assert len({row.path for row in rows}) == len(rows)
     tops = [row.path.partition(".")[0] for row in rows]
     assert list(dict.fromkeys(tops)) == [
-        "version", "model", "data", "features", "training", "evaluation", "serving", "release", "monitoring", "resources",
+        "version",
+        "model",
+        "data",
+        "features",
+        "training",
+        "evaluation",
+        "serving",
+        "release",
+        "monitoring",
+        "resources",
         "environment",
-    ]  # fmt: skip
+    ]
 
 
 @pytest.mark.parametrize(

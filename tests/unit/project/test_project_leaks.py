@@ -36,9 +36,17 @@ NUMBERS = [float(n) for n in range(120)]
         ([f"name {n}" for n in range(80)], HALF, False),  # names rows
         (["reason" if value else None for value in HALF], HALF, True),  # filled in afterwards
         ([value if n else 1 - value for n, value in enumerate(HALF)], HALF, False),
-        ([None if n % 9 == 0 else value for n, value in enumerate(HALF)], HALF, True),  # the target, wherever it is known
+        (
+            [None if n % 9 == 0 else value for n, value in enumerate(HALF)],
+            HALF,
+            True,
+        ),  # the target, wherever it is known
         ([None if n % 9 == 0 else str(value) for n, value in enumerate(HALF)], HALF, False),
-        ([value if known else 5 for value, known in zip(HALF, [True, True, False, False] * 20, strict=True)], [value if n % 2 else None for n, value in enumerate(HALF)], False),
+        (
+            [value if known else 5 for value, known in zip(HALF, [True, True, False, False] * 20, strict=True)],
+            [value if n % 2 else None for n, value in enumerate(HALF)],
+            False,
+        ),
         # numbers
         ([n * 2.5 - 7 for n in range(120)], NUMBERS, True),
         ([-(n**3) for n in range(120)], NUMBERS, True),
@@ -49,7 +57,7 @@ NUMBERS = [float(n) for n in range(120)]
         ([str(n) for n in range(120)], NUMBERS, False),
         ([f"group {n // 6}" for n in range(480)], [float(n // 6) for n in range(480)], True),
     ],
-)  # fmt: skip
+)
 def test_by_hand(values, target, leaks):
     assert gives_away(pl.Series(values), pl.Series(target)) is leaks
 

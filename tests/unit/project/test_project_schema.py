@@ -72,21 +72,49 @@ def test_our_reader_agrees_with_a_yaml_library():
 
 #: (a value, where it goes); each must be refused by the loader and by the schema alike
 REFUSED = [
-    (5, ("version",)), ("x", ("modle",)), ("x", ("model", "ownr")), (5, ("model", "name")), ("a/b", ("model", "name")), ("big", ("model", "risk")),
-    ({"path": 5}, ("data", "a")), ({"pth": "x"}, ("data", "a")), ({"path": "x"}, ("data", "a/b")), ("1 percent", ("data", "a", "quarantine")),
-    ([1], ("data", "a", "rules")), ({"in": 5}, ("data", "a", "rules", "c")), ("soon", ("training", "time")), (0, ("training", "trials")),
-    ("5", ("training", "trials")), ("many", ("training", "threshold", "alerts")), ("forever", ("serving", "log", "keep")), ("8 megs", ("serving", "body_limit")),
-    ({"by": []}, ("release", "approval")), ({"before": "canary"}, ("release", "approval")), ("x", ("environments", "prod", "jurnal")),
-    (5, ("environments", "prod", "journal")), ("ten", ("environments", "prod", "training", "trials")), ({"path": 5}, ("environments", "prod", "data", "a")),
+    (5, ("version",)),
+    ("x", ("modle",)),
+    ("x", ("model", "ownr")),
+    (5, ("model", "name")),
+    ("a/b", ("model", "name")),
+    ("big", ("model", "risk")),
+    ({"path": 5}, ("data", "a")),
+    ({"pth": "x"}, ("data", "a")),
+    ({"path": "x"}, ("data", "a/b")),
+    ("1 percent", ("data", "a", "quarantine")),
+    ([1], ("data", "a", "rules")),
+    ({"in": 5}, ("data", "a", "rules", "c")),
+    ("soon", ("training", "time")),
+    (0, ("training", "trials")),
+    ("5", ("training", "trials")),
+    ("many", ("training", "threshold", "alerts")),
+    ("forever", ("serving", "log", "keep")),
+    ("8 megs", ("serving", "body_limit")),
+    ({"by": []}, ("release", "approval")),
+    ({"before": "canary"}, ("release", "approval")),
+    ("x", ("environments", "prod", "jurnal")),
+    (5, ("environments", "prod", "journal")),
+    ("ten", ("environments", "prod", "training", "trials")),
+    ({"path": 5}, ("environments", "prod", "data", "a")),
     ("bad name", ("environments", "prod", "model", "name")),
-]  # fmt: skip
+]
 ACCEPTED = [
-    ("no", ("model", "owner")), (0.02, ("data", "a", "quarantine")), ("2%", ("data", "a", "quarantine")), ("1h30m", ("training", "time")),
-    (None, ("training", "time")), (0.3, ("evaluation", "test")), ("60d", ("evaluation", "test")), ("30%", ("evaluation", "test")),
-    ({"trials": 5}, ("environments", "prod", "training")), ({"a": {"quarantine": "2%"}}, ("environments", "prod", "data")),
-    ({"approval": {"before": "canary"}}, ("environments", "prod", "release")), ("f.py", ("environments", "prod", "features")),
-    ({"column": "a", "zone": "UTC"}, ("data", "a", "event_time")), ("a", ("data", "a", "event_time")), (["a"], ("data", "a", "key")),
-]  # fmt: skip
+    ("no", ("model", "owner")),
+    (0.02, ("data", "a", "quarantine")),
+    ("2%", ("data", "a", "quarantine")),
+    ("1h30m", ("training", "time")),
+    (None, ("training", "time")),
+    (0.3, ("evaluation", "test")),
+    ("60d", ("evaluation", "test")),
+    ("30%", ("evaluation", "test")),
+    ({"trials": 5}, ("environments", "prod", "training")),
+    ({"a": {"quarantine": "2%"}}, ("environments", "prod", "data")),
+    ({"approval": {"before": "canary"}}, ("environments", "prod", "release")),
+    ("f.py", ("environments", "prod", "features")),
+    ({"column": "a", "zone": "UTC"}, ("data", "a", "event_time")),
+    ("a", ("data", "a", "event_time")),
+    (["a"], ("data", "a", "key")),
+]
 
 
 def content(value: object, path: tuple[str, ...]) -> dict[str, object]:

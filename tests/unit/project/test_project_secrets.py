@@ -43,9 +43,15 @@ class Database:
 DRIVERS = Drivers(
     {
         "env": Driver(clients={"secrets": f"{__name__}:Vaulted"}),
-        "db": Driver(clients={"journal": f"{__name__}:Database", "online": f"{__name__}:Database", "tables": f"{__name__}:Database"}),
+        "db": Driver(
+            clients={
+                "journal": f"{__name__}:Database",
+                "online": f"{__name__}:Database",
+                "tables": f"{__name__}:Database",
+            }
+        ),
     }
-)  # fmt: skip
+)
 
 
 def project(folder, text: str, **options):
@@ -58,10 +64,17 @@ def everything_shown(found) -> str:
     rows = [(row.path, row.value, str(row.origin), repr(row)) for row in found.resolved()]
     return "\n".join(
         [
-            repr(found), str(found), repr(found.spec), repr(found.environment), repr(found.endpoints), repr(found.vault),
-            json.dumps(rows, default=str), canonical(found.settings("data", "monitoring")).decode(), found.digest,
+            repr(found),
+            str(found),
+            repr(found.spec),
+            repr(found.environment),
+            repr(found.endpoints),
+            repr(found.vault),
+            json.dumps(rows, default=str),
+            canonical(found.settings("data", "monitoring")).decode(),
+            found.digest,
         ]
-    )  # fmt: skip
+    )
 
 
 def test_a_secret_is_filled_in_only_where_a_client_is_made(tmp_path):
@@ -132,15 +145,41 @@ def test_the_salt_may_be_a_secret(tmp_path):
 REFERENCE = "${secret:PASSWORD}"
 #: places of the file that take text, as paths of keys
 PLACES = [
-    ("model", "owner"), ("model", "purpose"), ("model", "name"), ("model", "risk"), ("features",), ("training", "target"),
-    ("training", "trials"), ("training", "since"), ("training", "time"), ("training", "trainers", "LIST"), ("evaluation", "test"),
-    ("evaluation", "gate", "f1", "margin"), ("data", "tx", "path"), ("data", "tx", "key", "LIST"), ("data", "tx", "quarantine"),
-    ("data", "tx", "rules", "a", "pattern"), ("data", "tx", "rules", "a", "in", "LIST"), ("data", "tx", "known_time", "7d"),
-    ("serving", "log", "keep"), ("serving", "http"), ("release", "approval"), ("release", "key"), ("monitoring", "notify", "LIST"),
-    ("monitoring", "labels"), ("monitoring", "retrain", "when"), ("environments", "local", "journal"), ("environments", "local", "store"),
-    ("environments", "prod", "secrets"), ("environments", "prod", "training", "target"), ("nonsense",), ("model", "nonsense"),
-    ("environments", "local", "journal", "nested"), ("version",), ("extends",),
-]  # fmt: skip
+    ("model", "owner"),
+    ("model", "purpose"),
+    ("model", "name"),
+    ("model", "risk"),
+    ("features",),
+    ("training", "target"),
+    ("training", "trials"),
+    ("training", "since"),
+    ("training", "time"),
+    ("training", "trainers", "LIST"),
+    ("evaluation", "test"),
+    ("evaluation", "gate", "f1", "margin"),
+    ("data", "tx", "path"),
+    ("data", "tx", "key", "LIST"),
+    ("data", "tx", "quarantine"),
+    ("data", "tx", "rules", "a", "pattern"),
+    ("data", "tx", "rules", "a", "in", "LIST"),
+    ("data", "tx", "known_time", "7d"),
+    ("serving", "log", "keep"),
+    ("serving", "http"),
+    ("release", "approval"),
+    ("release", "key"),
+    ("monitoring", "notify", "LIST"),
+    ("monitoring", "labels"),
+    ("monitoring", "retrain", "when"),
+    ("environments", "local", "journal"),
+    ("environments", "local", "store"),
+    ("environments", "prod", "secrets"),
+    ("environments", "prod", "training", "target"),
+    ("nonsense",),
+    ("model", "nonsense"),
+    ("environments", "local", "journal", "nested"),
+    ("version",),
+    ("extends",),
+]
 
 
 def placed(path: tuple[str, ...], text: str) -> dict[str, object]:

@@ -129,9 +129,12 @@ def all_shown(now: Release) -> Release:
     """The release at the end of its last step, with all that a promotion needs."""
     board = Board(metric="errors", unit="%", margin=0.005, harm_bar=4.5, fine_bar=3.0, fine=4.0, most_fine=4.0)
     return msgspec.structs.replace(
-        remembered(now), at=len(now.steps) - 1, seconds=1e6, samples={CHAMPION: 10_000, CANDIDATE: 10_000},
+        remembered(now),
+        at=len(now.steps) - 1,
+        seconds=1e6,
+        samples={CHAMPION: 10_000, CANDIDATE: 10_000},
         boards={"errors": board},
-    )  # fmt: skip
+    )
 
 
 def played(world: World, now: Release, *, most: int = 2000, until: str = "") -> Release:

@@ -38,10 +38,18 @@ def logged(folder: Path, times: np.ndarray, *, rows: int = 1, model: str = "late
     parts = LogParts(folder, PersonalValueMask(b"k", {model: []}), file_size=1 << 26, failed=lambda error, rows: None)
     for number, at in enumerate(times):
         entry = LogEntry(
-            id=f"r{number}", time_us=to_micros(NOW) + round(at * 1e6), latency_us=1, model=model, version="1",
-            sequence=number, event_times=[None] * rows, ages=[None] * rows, shadow=shadow,
-            rows=msgspec.json.encode([{"x": 1}] * rows), answers=msgspec.json.encode([{"prediction": 1}] * rows),
-        )  # fmt: skip
+            id=f"r{number}",
+            time_us=to_micros(NOW) + round(at * 1e6),
+            latency_us=1,
+            model=model,
+            version="1",
+            sequence=number,
+            event_times=[None] * rows,
+            ages=[None] * rows,
+            shadow=shadow,
+            rows=msgspec.json.encode([{"x": 1}] * rows),
+            answers=msgspec.json.encode([{"prediction": 1}] * rows),
+        )
         parts.add(entry, f"w.{shadow}.{model}.{rows}", "")
     parts.close()
 
@@ -146,9 +154,17 @@ def test_traffic_without_breaks_has_its_mean_rate(rate: float) -> None:
 
 
 def test_quiet_nights_are_traffic_and_closed_ones_are_breaks() -> None:
-    quiet = np.sort(np.concatenate([arrivals(1, d * DAY + h * 3600, 3600, 24 * d + h) if 8 <= h < 20
-                                    else arrivals(0.02, d * DAY + h * 3600, 3600, 24 * d + h)
-                                    for d in range(5) for h in range(24)]))  # fmt: skip
+    quiet = np.sort(
+        np.concatenate(
+            [
+                arrivals(1, d * DAY + h * 3600, 3600, 24 * d + h)
+                if 8 <= h < 20
+                else arrivals(0.02, d * DAY + h * 3600, 3600, 24 * d + h)
+                for d in range(5)
+                for h in range(24)
+            ]
+        )
+    )
     assert estimate_traffic(quiet, 5 * DAY).rate == pytest.approx(len(quiet) / (5 * DAY), rel=0.02)
     closed = np.concatenate([arrivals(1, day * DAY, 8 * 3600, day) for day in range(5)])
     found = estimate_traffic(closed, 4 * DAY + 8 * 3600)

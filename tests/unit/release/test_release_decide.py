@@ -268,9 +268,18 @@ def test_other_decisions_are_no_harm_where_labels_show_that_quality_is_kept() ->
     """The champion fails, and its successor has to decide otherwise."""
     spec = policy_with(stages=QUICK, metrics={"disagreement": MetricSpec(margin="10%"), "quality": MetricSpec()})
     other = Board(
-        metric="disagreement", unit="%", margin=0.1, harm_bar=4.0, fine_bar=3.0, most_harm=9.0, harm=9.0, beyond=True,
-        confirmed=True, champion=0.0, candidate=0.4,
-    )  # fmt: skip
+        metric="disagreement",
+        unit="%",
+        margin=0.1,
+        harm_bar=4.0,
+        fine_bar=3.0,
+        most_harm=9.0,
+        harm=9.0,
+        beyond=True,
+        confirmed=True,
+        champion=0.0,
+        candidate=0.4,
+    )
     quality = Board(metric="quality", margin=0.005, harm_bar=4.0, fine_bar=3.0, fine=4.0, champion=0.26, candidate=0.16)
     now = release(spec, status="running", seconds=100, samples={CANDIDATE: 500, CHAMPION: 0})
     unknown = msgspec.structs.replace(now, boards={"disagreement": other})

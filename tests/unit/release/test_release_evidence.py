@@ -46,9 +46,14 @@ class Scene:
     def watching(self, **other):
         own = CustomMetrics(self.folder, self.said.append, **other)
         return LiveEvidence(
-            self.traffic, stack=self.folder / "stack", log=self.folder / "log", own=own, clock=self.clock,
-            report=self.said.append, steady=lambda: self.now,
-        )  # fmt: skip
+            self.traffic,
+            stack=self.folder / "stack",
+            log=self.folder / "log",
+            own=own,
+            clock=self.clock,
+            report=self.said.append,
+            steady=lambda: self.now,
+        )
 
     def status(self, content: bytes) -> None:
         (self.folder / "stack" / "status.json").write_bytes(content)
@@ -69,10 +74,20 @@ def logged(folder, rows, *, arm=CHAMPION):
     parts = LogParts(folder, PersonalValueMask(b"k", {"late": []}), file_size=1 << 26, failed=lambda error, rows: None)
     for sequence, (name, version, shadow, time, outputs) in enumerate(rows, 1):
         entry = LogEntry(
-            id=name, time_us=time, latency_us=1, model="late", version=version, sequence=sequence, event_times=[None],
-            ages=[None], arm=arm, served_arm=CANDIDATE if shadow else CHAMPION, shadow=shadow,
-            rows=b'[{"pages":4}]', answers=msgspec.json.encode([outputs]),
-        )  # fmt: skip
+            id=name,
+            time_us=time,
+            latency_us=1,
+            model="late",
+            version=version,
+            sequence=sequence,
+            event_times=[None],
+            ages=[None],
+            arm=arm,
+            served_arm=CANDIDATE if shadow else CHAMPION,
+            shadow=shadow,
+            rows=b'[{"pages":4}]',
+            answers=msgspec.json.encode([outputs]),
+        )
         parts.add(entry, "w.1", "")
     parts.close()
 
@@ -142,7 +157,10 @@ def test_restarts_are_read_from_the_supervisor(scene):
 
 def test_a_candidate_with_other_outputs_is_seen_and_one_that_does_not_tell_is_not_blamed(scene):
     with serving() as one, serving() as other:
-        arms = {name: Arm(name=name, version=name, endpoints=(url,)) for name, url in [(CHAMPION, one.url), (CANDIDATE, other.url)]}  # fmt: skip
+        arms = {
+            name: Arm(name=name, version=name, endpoints=(url,))
+            for name, url in [(CHAMPION, one.url), (CANDIDATE, other.url)]
+        }
         now = msgspec.structs.replace(scene.release, champion=arms[CHAMPION], candidate=arms[CANDIDATE])
         watching = scene.watching()
         assert watching.pulse(now).candidate.misshapen == 0
@@ -191,7 +209,12 @@ def test_of_a_name_that_callers_use_again_those_close_in_time_are_a_pair(scene):
 
 def test_a_half_is_no_pair_and_another_version_is_neither(scene):
     answer = {"prediction": 3.5}
-    rows = [("a", "1", False, NOW, answer), ("b", "2", True, NOW, answer), ("c", "1", False, NOW, answer), ("c", "9", True, NOW, answer)]  # fmt: skip
+    rows = [
+        ("a", "1", False, NOW, answer),
+        ("b", "2", True, NOW, answer),
+        ("c", "1", False, NOW, answer),
+        ("c", "9", True, NOW, answer),
+    ]
     logged(scene.folder / "log", rows)
     assert read_mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10).pairs == ()
 

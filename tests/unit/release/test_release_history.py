@@ -26,9 +26,16 @@ def gateway(version: str = "1") -> MemoryTraffic:
 
 def exchange(second: float, **other: object) -> Exchange:
     made = Exchange(
-        request="r", time=int((1_000_000 + second) * 1e6), model="late", assigned=CHAMPION, served=CHAMPION, status=200,
-        duration_us=5000, key="k", revision=3,
-    )  # fmt: skip
+        request="r",
+        time=int((1_000_000 + second) * 1e6),
+        model="late",
+        assigned=CHAMPION,
+        served=CHAMPION,
+        status=200,
+        duration_us=5000,
+        key="k",
+        revision=3,
+    )
     return msgspec.structs.replace(made, **other)
 
 

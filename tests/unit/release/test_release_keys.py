@@ -33,9 +33,16 @@ KEYED = "release: {key: customer, stages: {shadow: null, ab: null, canary: {weig
 def exchange(key, arm=CHAMPION, *, revision=1, model="late", time=None):
     at = to_micros(datetime.now(UTC)) if time is None else time
     return Exchange(
-        request="r", time=at, model=model, assigned=arm, served=arm, status=200, duration_us=2000, key=key,
+        request="r",
+        time=at,
+        model=model,
+        assigned=arm,
+        served=arm,
+        status=200,
+        duration_us=2000,
+        key=key,
         revision=revision,
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture
@@ -116,10 +123,17 @@ def test_the_prediction_log_tells_where_the_gateway_goes_by_another_key(late):
     )
     rows = [{"customer": number % 4} if number else {"shop": 1} for number in range(12)]
     entry = LogEntry(
-        id="r", time_us=to_micros(datetime.now(UTC)), latency_us=1, model="late", version="1", sequence=1,
-        event_times=[None] * 12, ages=[None] * 12, rows=msgspec.json.encode(rows),
+        id="r",
+        time_us=to_micros(datetime.now(UTC)),
+        latency_us=1,
+        model="late",
+        version="1",
+        sequence=1,
+        event_times=[None] * 12,
+        ages=[None] * 12,
+        rows=msgspec.json.encode(rows),
         answers=msgspec.json.encode([{"prediction": 1}] * 12),
-    )  # fmt: skip
+    )
     parts.add(entry, "w.1", "")
     parts.close()
     late.traffic().put(exchange(f"k{number}") for number in range(99))

@@ -65,11 +65,17 @@ class World:
             self.late.traffic().put(
                 [
                     Exchange(
-                        request="r", time=to_micros(self.clock.now()), model="late", assigned=arm, served=arm,
-                        status=500 if bad else 200, duration_us=2000, revision=routes.revision if routes else 0,
+                        request="r",
+                        time=to_micros(self.clock.now()),
+                        model="late",
+                        assigned=arm,
+                        served=arm,
+                        status=500 if bad else 200,
+                        duration_us=2000,
+                        revision=routes.revision if routes else 0,
                     )
                 ]
-            )  # fmt: skip
+            )
         self.now += 1
         self.clock.move(timedelta(seconds=1))
         self.acting.tick()

@@ -159,10 +159,18 @@ class Earlier:
 
 def graded(minute, difference, candidate):
     return GradedPair(
-        id="a", row=0, time=MOMENT + timedelta(minutes=minute), model="late", champion_version="2",
-        candidate_version=candidate, champion=0.5, candidate=0.5 + difference, weight=1.0, label=True,
+        id="a",
+        row=0,
+        time=MOMENT + timedelta(minutes=minute),
+        model="late",
+        champion_version="2",
+        candidate_version=candidate,
+        champion=0.5,
+        candidate=0.5 + difference,
+        weight=1.0,
+        label=True,
         label_known_time=MOMENT,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(("candidate", "longer"), [("3", True), ("4", False)])

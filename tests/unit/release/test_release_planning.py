@@ -166,12 +166,16 @@ def test_the_planned_time_is_within_a_factor_of_three_of_simulated_releases():
             "shadow": None,
             "ab": None,
             "canary": {
-                "weights": ["10%", "50%"], "at_least": "2m", "soak": "2m", "at_most": "6h", "samples": 500,
+                "weights": ["10%", "50%"],
+                "at_least": "2m",
+                "soak": "2m",
+                "at_most": "6h",
+                "samples": 500,
                 "mirror": "0%",
             },
         },
         "metrics": {"quality": {"required": False}},
-    }  # fmt: skip
+    }
     for rate in (50, 300):
         world = msgspec.convert(
             {"policy": policy, "traffic": {"requests_per_second": rate}, "errors": {"champion": 0.005}}, ReleaseWorld

@@ -133,8 +133,9 @@ class TestResult:
         assert found.seconds_by_end["inconclusive"].median is None
         assert found.by_stage["rolled_back"] == {"ab 10%": 2}
         assert found.by_reason["rolled_back"] == {
-            "errors became worse": 1, "the candidate failed N of its last N requests": 1,
-        }  # fmt: skip
+            "errors became worse": 1,
+            "the candidate failed N of its last N requests": 1,
+        }
         assert summarize_releases(ended, world="w", expect="broken", seed=1).wrong == found.promoted
         assert summarize_releases(ended, world="w", expect="any", seed=1).wrong is None
         json.dumps(msgspec.to_builtins(found), allow_nan=False)
@@ -146,9 +147,15 @@ class TestResult:
 
 def exchange(second, number, *, status=200, arm="champion", key="", model="m"):
     return Exchange(
-        request=f"{second}-{number}", time=int((second + number / 10) * 1_000_000), model=model, assigned=arm, served=arm,
-        status=status, duration_us=1000 + 100 * (second % 7), key=key,
-    )  # fmt: skip
+        request=f"{second}-{number}",
+        time=int((second + number / 10) * 1_000_000),
+        model=model,
+        assigned=arm,
+        served=arm,
+        status=status,
+        duration_us=1000 + 100 * (second % 7),
+        key=key,
+    )
 
 
 def record(seconds=1500, bad=range(600, 660)):

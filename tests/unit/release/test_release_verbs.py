@@ -275,9 +275,15 @@ def test_the_verdict_over_http(late, tmp_path):
 
 def effects(found, clock, said, receivers=()):
     return ReleaseEffects(
-        found.state, registry=found.registry, journal=found.journal(), traffic=found.traffic(),
-        receivers=receivers, clock=clock, actor=Actor("service:c"), report=said.append,
-    )  # fmt: skip
+        found.state,
+        registry=found.registry,
+        journal=found.journal(),
+        traffic=found.traffic(),
+        receivers=receivers,
+        clock=clock,
+        actor=Actor("service:c"),
+        report=said.append,
+    )
 
 
 def test_a_promotion_in_the_book_is_made_once(late, clock):

@@ -40,13 +40,18 @@ FULL = {
     "latency": {"median_ms": 30, "sigma": 0.4, "ar1": 0.9, "ratio": 1.2},
     "cold_start": {"seconds": 60, "latency_ratio": 3, "errors": 0.01},
     "quality": {
-        "loss": 0.2, "loss_sd": 0.1, "rare_loss": {"share": 0.004, "size": 1.25}, "day_sd": 0.01, "difference": 0.005,
-        "label_delay": "7d", "labelled": "positives",
+        "loss": 0.2,
+        "loss_sd": 0.1,
+        "rare_loss": {"share": 0.004, "size": 1.25},
+        "day_sd": 0.01,
+        "difference": 0.005,
+        "label_delay": "7d",
+        "labelled": "positives",
     },
     "scores": {"disagreement": 0.02, "shift": 0.01},
     "split": {"lost_share": 0.5, "from_stage": "canary"},
     "policy": {"alpha": "1%", "stages": {"shadow": None, "canary": {"soak": "5m"}}},
-}  # fmt: skip
+}
 
 
 def test_every_field_is_read_and_fits_the_schema():
@@ -121,8 +126,10 @@ def test_a_stage_that_the_policy_lacks_is_refused_with_those_it_has(field):
 def test_a_stage_is_its_first_step():
     every = policy_with().steps
     assert [every[first_step(every, name)].label for name in ("ab", "canary", "canary 50%")] == [
-        "ab 10%", "canary 10%", "canary 50%",
-    ]  # fmt: skip
+        "ab 10%",
+        "canary 10%",
+        "canary 50%",
+    ]
 
 
 def test_the_policy_replaces_keys_of_the_project_and_leaves_the_others():

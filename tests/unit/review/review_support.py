@@ -30,18 +30,38 @@ class Clock:
 
 def case(number=1, **more):
     told = {
-        "id": case_id("w", number, 0), "model": "m", "version": "1", "request": f"r{number}", "row": 0, "worker": "w",
-        "sequence": number, "time": NOW - timedelta(hours=1), "reasons": ("unsure",), "useful": 0.5, "chance": 1.0,
-        "draw": 1, "order": number / 100, "queued": NOW, "deadline": NOW + timedelta(days=3),
-    }  # fmt: skip
+        "id": case_id("w", number, 0),
+        "model": "m",
+        "version": "1",
+        "request": f"r{number}",
+        "row": 0,
+        "worker": "w",
+        "sequence": number,
+        "time": NOW - timedelta(hours=1),
+        "reasons": ("unsure",),
+        "useful": 0.5,
+        "chance": 1.0,
+        "draw": 1,
+        "order": number / 100,
+        "queued": NOW,
+        "deadline": NOW + timedelta(days=3),
+    }
     return Case(**{**told, **more})
 
 
 def draw(number=1, **more):
     told = {
-        "number": number, "model": "m", "at": NOW, "since": NOW - timedelta(days=1), "until": NOW, "rows": 100, "labelled": 0,
-        "ranked": 8, "sample": 2, "reasons": {},
-    }  # fmt: skip
+        "number": number,
+        "model": "m",
+        "at": NOW,
+        "since": NOW - timedelta(days=1),
+        "until": NOW,
+        "rows": 100,
+        "labelled": 0,
+        "ranked": 8,
+        "sample": 2,
+        "reasons": {},
+    }
     return Draw(**{**told, **more})
 
 

@@ -23,9 +23,18 @@ BATCHES = st.lists(st.lists(st.integers(0, 4), max_size=12), max_size=5)
 def candidate(sequence, useful, key=b"key"):
     reasons = ("unsure",) if useful else ()
     return Candidate(
-        request=f"r{sequence}", row=0, worker="w", sequence=sequence, time=0, model="m", version="1", ref=None, reasons=reasons,
-        useful=useful, luck=luck(key, "w", sequence, 0),
-    )  # fmt: skip
+        request=f"r{sequence}",
+        row=0,
+        worker="w",
+        sequence=sequence,
+        time=0,
+        model="m",
+        version="1",
+        ref=None,
+        reasons=reasons,
+        useful=useful,
+        luck=luck(key, "w", sequence, 0),
+    )
 
 
 def draw(batches, ranked, sample, key=b"key"):
@@ -94,8 +103,10 @@ def test_several_reasons_come_before_the_strongest_of_them_alone():
 
 def test_rates_are_a_number_and_a_period():
     for text, number, length in [
-        ("50/day", 50, timedelta(days=1)), ("3 / hour", 3, timedelta(hours=1)), ("2/month", 2, timedelta(days=30)),
-    ]:  # fmt: skip
+        ("50/day", 50, timedelta(days=1)),
+        ("3 / hour", 3, timedelta(hours=1)),
+        ("2/month", 2, timedelta(days=30)),
+    ]:
         found = review_budget(text)
         assert (int(found.number), found.length) == (number, length)
     with pytest.raises(UsageError, match="less than one case"):

@@ -12,18 +12,47 @@ from cumulant.review import label_studio
 #: an export as Label Studio writes it, shortened to the fields of its documentation that matter here
 EXPORT = [
     {
-        "id": 1, "data": {"case": "aa11", "amount": 3}, "project": 1,
+        "id": 1,
+        "data": {"case": "aa11", "amount": 3},
+        "project": 1,
         "annotations": [
-            {"id": 7, "completed_by": {"id": 1, "email": "ada@example.com"}, "was_cancelled": False, "lead_time": 2.5,
-             "result": [{"id": "x", "from_name": "decision", "to_name": "case", "type": "choices", "value": {"choices": ["true"]}},
-                        {"id": "y", "from_name": "note", "to_name": "case", "type": "textarea", "value": {"text": ["looks worn"]}}]},
+            {
+                "id": 7,
+                "completed_by": {"id": 1, "email": "ada@example.com"},
+                "was_cancelled": False,
+                "lead_time": 2.5,
+                "result": [
+                    {
+                        "id": "x",
+                        "from_name": "decision",
+                        "to_name": "case",
+                        "type": "choices",
+                        "value": {"choices": ["true"]},
+                    },
+                    {
+                        "id": "y",
+                        "from_name": "note",
+                        "to_name": "case",
+                        "type": "textarea",
+                        "value": {"text": ["looks worn"]},
+                    },
+                ],
+            },
             {"id": 8, "completed_by": 2, "was_cancelled": True, "result": []},
         ],
     },
     {"id": 2, "data": {"case": "bb22"}, "annotations": [{"completed_by": 2, "result": []}]},
-    {"id": 3, "data": {"amount": 1}, "annotations": [{"result": [{"from_name": "decision", "value": {"choices": ["true"]}}]}]},
-    {"id": 4, "data": {"case": "cc33"}, "annotations": [{"result": [{"from_name": "decision", "value": {"choices": ["perhaps"]}}]}]},
-]  # fmt: skip
+    {
+        "id": 3,
+        "data": {"amount": 1},
+        "annotations": [{"result": [{"from_name": "decision", "value": {"choices": ["true"]}}]}],
+    },
+    {
+        "id": 4,
+        "data": {"case": "cc33"},
+        "annotations": [{"result": [{"from_name": "decision", "value": {"choices": ["perhaps"]}}]}],
+    },
+]
 
 
 def test_annotations_become_decisions_skips_and_problems():
@@ -32,8 +61,10 @@ def test_annotations_become_decisions_skips_and_problems():
     assert (first.case, first.reviewer, first.label, first.note) == ("aa11", "ada@example.com", True, "looks worn")
     assert (cancelled.skipped, cancelled.reviewer) == (True, "2")
     assert [one.problem for one in wrong] == [
-        'no answer in the control "decision"', "a task has no data.case", '"perhaps" is none of false, true'
-    ]  # fmt: skip
+        'no answer in the control "decision"',
+        "a task has no data.case",
+        '"perhaps" is none of false, true',
+    ]
 
 
 def test_the_reduced_form_and_numbers_are_read_too():
@@ -89,7 +120,8 @@ def test_fields_go_under_keys_that_its_server_can_read():
     values = {"a b": None, "a_b": {"x": [1]}, "a.b": [1, None], "é": True, "": 2.5, "id": "t"}
     data = label_studio.task("aa", values, classes=(), meta={}, fields=keys)["data"]
     assert data == {
-        "case": "aa", **dict(zip(keys.values(), ["", '{"x":[1]}', "[1,null]", True, 2.5, "t", "", ""], strict=True))
-    }  # fmt: skip
+        "case": "aa",
+        **dict(zip(keys.values(), ["", '{"x":[1]}', "[1,null]", True, 2.5, "t", "", ""], strict=True)),
+    }
     shown = [one.get("value") for one in ET.fromstring(label_studio.interface(keys, ())).iter("Text")]
     assert [re.findall(r"\$(\w*)", text) for text in shown] == [["case"], *([key] for key in keys.values())]

@@ -17,11 +17,13 @@ SCHEMA = {"id": pl.String(), "row": pl.Int32(), "outputs": pl.String(), "score":
 def rows(chance, count):
     found = [
         {
-            "id": f"r{chance.randrange(40)}", "row": chance.randrange(3), "score": chance.choice([None, chance.random()]),
+            "id": f"r{chance.randrange(40)}",
+            "row": chance.randrange(3),
+            "score": chance.choice([None, chance.random()]),
             "outputs": chance.choice(['{"prediction": "a"}', '{"prediction": "b"}', "{}", "broken"]),
         }
         for _ in range(count)
-    ]  # fmt: skip
+    ]
     return pl.DataFrame(found, schema=SCHEMA)
 
 

@@ -22,21 +22,26 @@ KINDS = [("hat", "coat")[place] for place in GENERATOR.integers(0, 2, 400)]
 SCALE = Scale.of({"amount": AMOUNTS}, {"kind": KINDS})
 CHANCE = GENERATOR.beta(0.5, 2, 600)
 REFERENCE = Reference(
-    task="binary", classes=(False, True), calibration=np.stack([1 - CHANCE, CHANCE], axis=1),
-    target=(GENERATOR.random(600) < CHANCE).astype(np.int64), scale=SCALE,
+    task="binary",
+    classes=(False, True),
+    calibration=np.stack([1 - CHANCE, CHANCE], axis=1),
+    target=(GENERATOR.random(600) < CHANCE).astype(np.int64),
+    scale=SCALE,
     known=Known(SCALE.coordinates({"amount": AMOUNTS}, {"kind": KINDS})),
-)  # fmt: skip
+)
 
 
 def frame(*rows):
     return pl.DataFrame(
         {
-            "id": [f"r{place}" for place in range(len(rows))], "row": [0] * len(rows),
-            "request": [json.dumps(asked) for asked, _ in rows], "outputs": [json.dumps(answer) for _, answer in rows],
+            "id": [f"r{place}" for place in range(len(rows))],
+            "row": [0] * len(rows),
+            "request": [json.dumps(asked) for asked, _ in rows],
+            "outputs": [json.dumps(answer) for _, answer in rows],
             "score": [answer.get("probability") for _, answer in rows],
         },
         schema_overrides={"score": pl.Float64},
-    )  # fmt: skip
+    )
 
 
 def binary(chance):
@@ -116,9 +121,12 @@ def test_figures_are_corrected_for_the_draw_and_tell_of_agreement():
     second = Answer(reviewer="user:bob", kind="decided", label="true", at=NOW)
     other = Answer(reviewer="user:bob", kind="decided", label="false", at=NOW)
     closed = [
-        done(1, more=(second,)), done(2, more=(other,)), done(3, label="false", more=(other,)),
-        *(done(number, chance=0.1, why=("sample",)) for number in range(4, 14)), case(20, status="expired", closed=NOW),
-    ]  # fmt: skip
+        done(1, more=(second,)),
+        done(2, more=(other,)),
+        done(3, label="false", more=(other,)),
+        *(done(number, chance=0.1, why=("sample",)) for number in range(4, 14)),
+        case(20, status="expired", closed=NOW),
+    ]
     wrong = {one.id: one.id in {closed[0].id, closed[1].id} for one in closed if one.status == "done"}
     found = figures("m", [case(30)], closed, [draw(rows=103)], wrong)
     assert (found.queued, found.done, found.expired, found.waiting) == (15, 13, 1, 1)

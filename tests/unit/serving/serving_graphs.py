@@ -11,11 +11,20 @@ from cumulant.servable.engine import Engine
 from cumulant.servable.folder import new_folder, write_sealed
 
 KINDS = {
-    "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16, "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64, "INT8": TensorProto.INT8, "INT16": TensorProto.INT16, "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64, "FP16": TensorProto.FLOAT16, "FP32": TensorProto.FLOAT, "FP64": TensorProto.DOUBLE,
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
     "BYTES": TensorProto.STRING,
-}  # fmt: skip
+}
 
 
 def write(folder, graph, *, name="graph", version="", exact=True, columns=(), required=()):
@@ -26,9 +35,14 @@ def write(folder, graph, *, name="graph", version="", exact=True, columns=(), re
         (draft / "model.onnx").write_bytes(model.SerializeToString())
         engine = Engine(draft / "model.onnx")
         servable = GraphServable(
-            name=name, version=version, inputs=engine.inputs, outputs=engine.outputs, batching=Batching(exact=exact),
-            columns=columns, required=required,
-        )  # fmt: skip
+            name=name,
+            version=version,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            batching=Batching(exact=exact),
+            columns=columns,
+            required=required,
+        )
         write_sealed(draft, servable)
     return folder
 
@@ -54,9 +68,12 @@ def scale(folder, factor=2.0, width=3, **settings):
         helper.make_node("ReduceSum", ["scaled", "axes"], ["total"], keepdims=0),
     ]
     graph = helper.make_graph(
-        nodes, "scale", [tensor("x", "FP32", ["n", width])],
-        [tensor("scaled", "FP32", ["n", width]), tensor("total", "FP32", ["n"])], initializer=[constant, axes],
-    )  # fmt: skip
+        nodes,
+        "scale",
+        [tensor("x", "FP32", ["n", width])],
+        [tensor("scaled", "FP32", ["n", width]), tensor("total", "FP32", ["n"])],
+        initializer=[constant, axes],
+    )
     return write(folder, graph, **settings)
 
 

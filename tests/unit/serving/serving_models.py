@@ -101,9 +101,16 @@ WINDOWED_INPUTS = (Input("hour", "number"), Input("late_1d", "number"))
 
 def windowed_model() -> FittedModel:
     weights = LinearWeights(
-        columns=(0, 1), fill=(0.0, -1.0), mean=(0.0, 0.0), scale=(24.0, 1.0), weight=((1.0,), (2.0,)),
-        missing=((0.0,), (0.0,)), tables={}, bias=(-1.0,), link="sigmoid",
-    )  # fmt: skip
+        columns=(0, 1),
+        fill=(0.0, -1.0),
+        mean=(0.0, 0.0),
+        scale=(24.0, 1.0),
+        weight=((1.0,), (2.0,)),
+        missing=((0.0,), (0.0,)),
+        tables={},
+        bias=(-1.0,),
+        link="sigmoid",
+    )
     card = ModelCard(kind="linear", trainer="linear", task="binary", classes=("false", "true"), inputs=WINDOWED_INPUTS)
     return FittedModel(card, weights)
 
@@ -124,8 +131,14 @@ def flights(count: int):
         }
         for k in range(count)
     ]
-    kinds = {"distance": pl.Float64, "sched_dep": pl.Datetime("us", "UTC"), "carrier": pl.String, "tail": pl.String,
-             "late": pl.Boolean, "landed": pl.Datetime("us", "UTC")}  # fmt: skip
+    kinds = {
+        "distance": pl.Float64,
+        "sched_dep": pl.Datetime("us", "UTC"),
+        "carrier": pl.String,
+        "tail": pl.String,
+        "late": pl.Boolean,
+        "landed": pl.Datetime("us", "UTC"),
+    }
     return pl.DataFrame(rows, schema=kinds)
 
 

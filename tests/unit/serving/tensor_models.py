@@ -9,11 +9,20 @@ from cumulant.core.servable import Batching, GraphServable, StateTensor, TensorS
 from cumulant.servable.folder import new_folder, write_sealed
 
 ELEMENTS = {
-    "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16, "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64, "INT8": TensorProto.INT8, "INT16": TensorProto.INT16, "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64, "FP16": TensorProto.FLOAT16, "FP32": TensorProto.FLOAT, "FP64": TensorProto.DOUBLE,
+    "BOOL": TensorProto.BOOL,
+    "UINT8": TensorProto.UINT8,
+    "UINT16": TensorProto.UINT16,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+    "INT8": TensorProto.INT8,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "FP16": TensorProto.FLOAT16,
+    "FP32": TensorProto.FLOAT,
+    "FP64": TensorProto.DOUBLE,
     "BYTES": TensorProto.STRING,
-}  # fmt: skip
+}
 
 
 def write(out, name, inputs, outputs, nodes, *, version="1", exact=False, **described):
@@ -95,8 +104,10 @@ def write_history(out, name="history", version="1"):
 
 def write_scores(out, name="scores", version="1", labels=("cat", "dog", "eel")):
     """Gives back `x` FP32 [n, 3] as `scores`, `whole` INT8 [4] as `ranks`, and `words` BYTES [any]."""
-    nodes = [helper.make_node("Identity", [one], [two])
-             for one, two in (("x", "scores"), ("whole", "ranks"), ("words", "words_out"))]  # fmt: skip
+    nodes = [
+        helper.make_node("Identity", [one], [two])
+        for one, two in (("x", "scores"), ("whole", "ranks"), ("words", "words_out"))
+    ]
     inputs = [("x", "FP32", (-1, 3)), ("whole", "INT8", (4,)), ("words", "BYTES", (-1,))]
     outputs = [("scores", "FP32", (-1, 3)), ("ranks", "INT8", (4,)), ("words_out", "BYTES", (-1,))]
     return write(out, name, inputs, outputs, nodes, version=version, classes=labels)

@@ -20,10 +20,14 @@ REFERENCE = {"distance": 800.0, "hour": 9.0, "carrier": "AA", "charter": False}
 CODED = Reasons(count=2, reference=REFERENCE, codes={"distance": "It is a long way"})
 TASKS = ("binary", "multiclass", "regression")
 ROWS = [
-    {"distance": 100.0 + 7 * k, "sched_dep": f"2013-04-01T{k % 24:02}:00:00", "carrier": ("AA", "UA", None)[k % 3],
-     "charter": (True, False, None)[k % 3]}
+    {
+        "distance": 100.0 + 7 * k,
+        "sched_dep": f"2013-04-01T{k % 24:02}:00:00",
+        "carrier": ("AA", "UA", None)[k % 3],
+        "charter": (True, False, None)[k % 3],
+    }
     for k in range(40)
-] + [{"distance": 800.0, "sched_dep": "2013-04-01T09:00:00", "carrier": "AA", "charter": False}]  # fmt: skip
+] + [{"distance": 800.0, "sched_dep": "2013-04-01T09:00:00", "carrier": "AA", "charter": False}]
 
 
 @pytest.fixture(scope="module")

@@ -144,15 +144,22 @@ def test_what_is_large():
     texts = message("ModelInferRequest", model_name="graph", raw_input_contents=[b"\0" * 400_000])
     texts.inputs.add(name="x", datatype="BYTES", shape=[100_000])
     assert [large(asked(MANY)), large(asked(MANY, typed=False)), large(texts), large(asked(5))] == [
-        True, False, True, False,
-    ]  # fmt: skip
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("count", [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 5])
 @pytest.mark.parametrize("datatype", ["FP32", "INT64", "BOOL", "BYTES"])
 def test_values_that_are_gone_through_piece_by_piece_are_all_there(tmp_path, count, datatype):
-    values = {"FP32": [k / 2 for k in range(count)], "INT64": list(range(count)), "BOOL": [k % 3 == 0 for k in range(count)],
-              "BYTES": [f"é{k}" for k in range(count)]}[datatype]  # fmt: skip
+    values = {
+        "FP32": [k / 2 for k in range(count)],
+        "INT64": list(range(count)),
+        "BOOL": [k % 3 == 0 for k in range(count)],
+        "BYTES": [f"é{k}" for k in range(count)],
+    }[datatype]
     fields = {"FP32": "fp32_contents", "INT64": "int64_contents", "BOOL": "bool_contents", "BYTES": "bytes_contents"}
     assert to_array(InputTensor("x", datatype, [count], values)).tolist() == values
     app = ServingApplication(ModelSet([open_model(echo(tmp_path / "echo", (datatype,)))]))

@@ -65,10 +65,18 @@ def test_a_damaged_graph_is_refused_in_words(tmp_path, seed):
 @pytest.mark.parametrize(
     "text",
     [
-        b"", b"{", b"[]", b"\xff\xfe", b'"' + b"x" * 5_000_000, b"[" * 200_000, b'{"a":' * 100_000,
-        b'{"format": {}}', b'{"format": "\\ud800"}', b'{"format": 1e999}',
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'"' + b"x" * 5_000_000,
+        b"[" * 200_000,
+        b'{"a":' * 100_000,
+        b'{"format": {}}',
+        b'{"format": "\\ud800"}',
+        b'{"format": 1e999}',
     ],
-)  # fmt: skip
+)
 def test_descriptions_of_any_form(tmp_path, text):
     folder = scale(tmp_path / "graph")
     (folder / "servable.json").write_bytes(text)
@@ -79,10 +87,19 @@ def test_descriptions_of_any_form(tmp_path, text):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"name": 5}, {"name": None}, {"version": 5}, {"inputs": {}}, {"model": "../graph/model.onnx"}, {"model": ""},
-        {"model": "/etc/passwd"}, {"model": "nosuch.onnx"}, {"files": []}, {"files": {"../x": "0"}}, {"inputs": [1]},
+        {"name": 5},
+        {"name": None},
+        {"version": 5},
+        {"inputs": {}},
+        {"model": "../graph/model.onnx"},
+        {"model": ""},
+        {"model": "/etc/passwd"},
+        {"model": "nosuch.onnx"},
+        {"files": []},
+        {"files": {"../x": "0"}},
+        {"inputs": [1]},
     ],
-)  # fmt: skip
+)
 def test_descriptions_with_wrong_values(tmp_path, changes):
     folder = scale(tmp_path / "graph")
     path = folder / "servable.json"
@@ -103,10 +120,11 @@ def test_names_of_any_letters_do_no_harm(tmp_path, name):
 
 def test_sizes_that_nobody_has_memory_for_are_not_made_up(tmp_path):
     graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])], "wide",
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "wide",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 10**12])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 10**12])],
-    )  # fmt: skip
+    )
     folder = scale(tmp_path / "graph")
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     (folder / "model.onnx").write_bytes(model.SerializeToString())

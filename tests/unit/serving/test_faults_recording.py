@@ -56,9 +56,7 @@ def test_a_row_that_is_answered_after_its_model_was_taken_away_is_not_lost(tmp_p
     folder = servable(tmp_path / "servable", plan=WINDOWED, model=windowed_model(), sample=sample)
     store = SqliteOnline(url)
     materialize(WINDOWED, {"flights": flights(30).lazy()}, store, table="flight-late-state")
-    row = {
-        "distance": 500.0, "sched_dep": datetime(2013, 4, 3, tzinfo=UTC), "carrier": "UA", "tail": "N9"
-    }  # fmt: skip
+    row = {"distance": 500.0, "sched_dep": datetime(2013, 4, 3, tzinfo=UTC), "carrier": "UA", "tail": "N9"}
     old, *new = [RowModel(folder, store=store) for _ in range(1 + after)]
     recorder = StateRecorder()
     try:

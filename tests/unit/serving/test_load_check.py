@@ -28,8 +28,10 @@ def endless(folder):
     count = helper.make_tensor_value_info("i", TensorProto.INT64, [])
     body = helper.make_graph(
         [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Identity", ["a"], ["b"])],
-        "body", [count, flag("go"), tensor("a", "FP32", ["n", 3])], [flag("on"), tensor("b", "FP32", ["n", 3])],
-    )  # fmt: skip
+        "body",
+        [count, flag("go"), tensor("a", "FP32", ["n", 3])],
+        [flag("on"), tensor("b", "FP32", ["n", 3])],
+    )
     true = helper.make_tensor("true", TensorProto.BOOL, [], [True])
     nodes = [helper.make_node("Loop", ["", "true", "x"], ["y"], body=body)]
     graph = helper.make_graph(
@@ -147,9 +149,11 @@ def test_an_example_of_unknown_shape_is_not_tried(tmp_path):
     described(tmp_path / "echo", example={"in_FP32": [1.0, 2.0]})
     open_model(tmp_path / "echo").try_run()
     graph = helper.make_graph(
-        [helper.make_node("Identity", ["x"], ["y"])], "deep",
-        [tensor("x", "FP32", ["n", "a", "b"])], [tensor("y", "FP32", ["n", "a", "b"])],
-    )  # fmt: skip
+        [helper.make_node("Identity", ["x"], ["y"])],
+        "deep",
+        [tensor("x", "FP32", ["n", "a", "b"])],
+        [tensor("y", "FP32", ["n", "a", "b"])],
+    )
     for name, folder in (("wide", write(tmp_path / "wide", graph)), ("five", fixed(tmp_path / "five"))):
         open_model(described(folder, name=name, example={"x": [1.0, 2.0, 3.0]})).try_run()
 
@@ -159,8 +163,10 @@ def test_a_row_model_whose_graph_gives_other_answers_is_refused(tmp_path):
     trial(tmp_path).check_all()
     wide = helper.make_graph(
         [helper.make_node("Concat", ["x", "x"], ["y"], axis=1), helper.make_node("Cast", ["y"], ["z"], to=11)],
-        "wide", [tensor("x", "FP32", ["n", "k"])], [tensor("z", "FP64", ["n", "m"])],
-    )  # fmt: skip
+        "wide",
+        [tensor("x", "FP32", ["n", "k"])],
+        [tensor("z", "FP64", ["n", "m"])],
+    )
     opset = [helper.make_opsetid("", 21)]
     content = helper.make_model(wide, opset_imports=opset, ir_version=10).SerializeToString()
     model.write_bytes(content)

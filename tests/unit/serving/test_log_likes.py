@@ -75,10 +75,13 @@ NAMES = st.sampled_from([(), ("a", "b"), ("a", "a"), ('say "so"', "\\\n"), ("é"
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(
-        st.tuples(st.sampled_from(sorted(KINDS)), st.integers(1, 3), VALUES, NAMES, st.sampled_from([(), (1,), (2,), (2, 2)])),
-        min_size=1, max_size=4,
+        st.tuples(
+            st.sampled_from(sorted(KINDS)), st.integers(1, 3), VALUES, NAMES, st.sampled_from([(), (1,), (2,), (2, 2)])
+        ),
+        min_size=1,
+        max_size=4,
     )
-)  # fmt: skip
+)
 @pytest.mark.filterwarnings("ignore:invalid value|overflow:RuntimeWarning")
 def test_what_follows_a_pattern_reads_as_if_written_out(tmp_path_factory, made):
     for datatype, rows, drawn, names, inner in made:
@@ -86,9 +89,13 @@ def test_what_follows_a_pattern_reads_as_if_written_out(tmp_path_factory, made):
         values = drawn if datatype.startswith("FP") else whole
         with np.errstate(all="ignore"):
             one = entry(
-                "r", rows=b"", now=NOW, columns=list(names), tensors=[tensor("x", datatype, rows, inner, values)],
+                "r",
+                rows=b"",
+                now=NOW,
+                columns=list(names),
+                tensors=[tensor("x", datatype, rows, inner, values)],
                 outputs=[tensor("y", "FP64", rows, (1,), values)],
-            )  # fmt: skip
+            )
         plain, likes = both(tmp_path_factory.mktemp("log"), [one])
         assert plain == likes
 
@@ -97,12 +104,15 @@ def test_different_patterns_in_turn_and_many_rows(tmp_path):
     columns = [f"c{n}" for n in range(3)]
     entries = [
         entry(
-            f"r{number}", rows=b"", now=NOW + number, columns=columns if number % 2 else [],
+            f"r{number}",
+            rows=b"",
+            now=NOW + number,
+            columns=columns if number % 2 else [],
             tensors=[tensor("x", "FP32", 1 + number % 3 * 50, (3,), [number, 0.5])],
             outputs=[tensor("y", "FP64", 1 + number % 3 * 50, (1,), [number / 7])],
         )
         for number in range(60)
-    ]  # fmt: skip
+    ]
     plain, likes = both(tmp_path, entries)
     assert len(plain) == sum(one.tensors[0][2][0] for one in entries)
     assert plain == likes
@@ -111,9 +121,12 @@ def test_different_patterns_in_turn_and_many_rows(tmp_path):
 @pytest.mark.parametrize(("rows", "width"), [(2000, 3), (2, LARGE // 8), (1, LARGE)])
 def test_more_rows_than_a_batch_and_large_ones(tmp_path, rows, width):
     one = entry(
-        "r", rows=b"", now=NOW, tensors=[tensor("x", "FP64", rows, (width,), [1 / 3, 2.5])],
+        "r",
+        rows=b"",
+        now=NOW,
+        tensors=[tensor("x", "FP64", rows, (width,), [1 / 3, 2.5])],
         outputs=[tensor("y", "FP64", rows, (), [1.0])],
-    )  # fmt: skip
+    )
     plain, likes = both(tmp_path, [one])
     assert len(plain) == rows
     assert plain == likes
@@ -124,9 +137,13 @@ def test_more_rows_than_a_batch_and_large_ones(tmp_path, rows, width):
 )
 def test_personal_values_are_hidden_here_too(tmp_path, hiding):
     one = entry(
-        "r", rows=b"", now=NOW, columns=["a", "b"], tensors=[tensor("x", "FP64", 2, (2,), [1234.5, 2.0])],
+        "r",
+        rows=b"",
+        now=NOW,
+        columns=["a", "b"],
+        tensors=[tensor("x", "FP64", 2, (2,), [1234.5, 2.0])],
         outputs=[tensor("y", "FP64", 2, (1,), [1.0])],
-    )  # fmt: skip
+    )
     plain, likes = both(tmp_path, [one], hiding)
     assert plain == likes
     assert "1234.5" not in likes[0]["request"]

@@ -22,9 +22,19 @@ from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 KEY = b"pepper"
 PLAIN = PersonalValueMask(KEY, {"m": []})
 KINDS = {
-    "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
-    "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
-}  # fmt: skip
+    "BOOL": "?",
+    "UINT8": "u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+}
 
 
 def entry(**more):
@@ -54,10 +64,13 @@ def test_json_rows_are_kept_as_they_were_sent():
 
 @given(
     st.lists(
-        st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), max_size=4),
-        min_size=1, max_size=5,
+        st.dictionaries(
+            st.text(max_size=5), st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), max_size=4
+        ),
+        min_size=1,
+        max_size=5,
     )
-)  # fmt: skip
+)
 def test_any_json_rows_come_back(asked):
     data = msgspec.json.encode(asked)
     assert rows(entry(rows=data, answers=data)) == [(row, row) for row in asked]
@@ -108,8 +121,9 @@ def test_several_tensors_make_one_row_of_each_place():
         ("who", "BYTES", [2, 1], packed([b"ada", b"eve"])),
     ]
     assert [asked for asked, _ in rows(entry(tensors=tensors))] == [
-        {"x": [1, 2], "who": "ada"}, {"x": [3, 4], "who": "eve"}
-    ]  # fmt: skip
+        {"x": [1, 2], "who": "ada"},
+        {"x": [3, 4], "who": "eve"},
+    ]
 
 
 def test_tensors_without_a_common_dimension_are_one_row():
@@ -217,9 +231,13 @@ def test_hashes_are_those_of_a_source_so_that_labels_join(dtype, sent, zone):
     import polars as pl
 
     held = {
-        "str": "ada", "int": 36, "float": 36.0, "bool": True, "date": dt.date(1984, 5, 1),
+        "str": "ada",
+        "int": 36,
+        "float": 36.0,
+        "bool": True,
+        "date": dt.date(1984, 5, 1),
         "time": dt.datetime(1984, 5, 1, 6, tzinfo=dt.UTC),
-    }  # fmt: skip
+    }
     joined = mask_frame(pl.DataFrame({"who": [held[dtype]]}), ["who"], KEY)["who"][0]
     hiding = PersonalValueMask(KEY, {"m": [Field("who", dtype, personal=True, zone=zone)]})
     assert rows(entry(rows=msgspec.json.encode([{"who": sent}])), hiding)[0][0] == {"who": joined}

@@ -25,9 +25,14 @@ def test_little_is_read_ahead_of_a_slow_reader(tmp_path):
     folder = tmp_path / "date=2026-03-01"
     folder.mkdir()
     rows = pa.Table.from_arrays(
-        [pa.array([value(field, row) for row in range(ROWS)], pa.int64() if pa.types.is_timestamp(field.type) else None)
-         .cast(field.type) for field in SCHEMA], schema=SCHEMA,
-    )  # fmt: skip
+        [
+            pa.array(
+                [value(field, row) for row in range(ROWS)], pa.int64() if pa.types.is_timestamp(field.type) else None
+            ).cast(field.type)
+            for field in SCHEMA
+        ],
+        schema=SCHEMA,
+    )
     with pq.ParquetWriter(folder / "a-000001-000001.parquet", SCHEMA, **OPTIONS) as writer:
         for _ in range(GROUPS):
             writer.write_table(rows)

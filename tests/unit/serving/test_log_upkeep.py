@@ -244,9 +244,13 @@ def test_servers_that_keep_rows_for_different_times_each_have_their_list(log, mo
         monkeypatch.setattr(Clock, "ahead", Clock.ahead + dt.timedelta(hours=1))
         for days in (30, 90):
             upkeep(
-                log.folder, keep=dt.timedelta(days=days), file_size=1 << 26, file_age=0.0, steady=3600.0,
+                log.folder,
+                keep=dt.timedelta(days=days),
+                file_size=1 << 26,
+                file_age=0.0,
+                steady=3600.0,
                 say=lambda _: None,
-            )  # fmt: skip
+            )
     assert sequences(log.folder) == [4, 5, 6]
 
 

@@ -305,7 +305,10 @@ def one_input(**change):
     ("body", "words"),
     [
         (b"", ["the body is empty", "inputs"]),
-        (b'{"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1], "data": [1e400]}]}', ['the number of "distance" is beyond']),
+        (
+            b'{"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1], "data": [1e400]}]}',
+            ['the number of "distance" is beyond'],
+        ),
         ({}, ["inputs"]),
         ({"inputs": []}, ["no inputs"]),
         ({"inputs": [one_input(name="distanc")]}, ['did you mean "distance"?']),
@@ -323,15 +326,21 @@ def one_input(**change):
         ({"inputs": [one_input(data="1.0")]}, ["data"]),
         ({"inputs": [one_input(data=["far"])]}, ["finite number"]),
         ({"inputs": [one_input(datatype="INT64", data=[1.5])]}, ["no INT64"]),
-        ({"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}]}, ["binary"]),
+        (
+            {"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1], "parameters": {"binary_data_size": 8}}]},
+            ["binary"],
+        ),
         ({"inputs": [{"name": "distance", "datatype": "FP64", "shape": [1]}]}, ["no data"]),
         ({"inputs": [one_input()], "outputs": [{"name": "probabilty"}]}, ['did you mean "probability"?']),
         ({"inputs": [one_input()], "id": 7}, ["id"]),
         ({"inputs": [one_input()], "id": "i" * 1000}, ["id"]),
         ({"inputs": [one_input()]}, ["sched_dep", "is required"]),
-        ({"inputs": [one_input(), one_input(name="seats", datatype="INT64", shape=[2], data=[1, 2])]}, ["different numbers"]),
+        (
+            {"inputs": [one_input(), one_input(name="seats", datatype="INT64", shape=[2], data=[1, 2])]},
+            ["different numbers"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_tensors_that_do_not_fit(app, body, words):
     refused(call(app, "POST", INFER, body), 400, *words)
 
@@ -392,13 +401,20 @@ anything = st.recursive(
 )
 row_like = st.dictionaries(st.sampled_from([*ROW, "seats", "charter", "day", "x"]), anything, max_size=6)
 tensor_like = st.fixed_dictionaries(
-    {"inputs": st.lists(st.fixed_dictionaries({
-        "name": st.sampled_from([*ROW, "x"]),
-        "datatype": st.sampled_from(["FP64", "INT64", "BYTES", "BOOL", "FP16", ""]),
-        "shape": st.lists(st.integers(-1, 3), max_size=3),
-        "data": st.lists(anything, max_size=3),
-    }), max_size=3)}
-)  # fmt: skip
+    {
+        "inputs": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "name": st.sampled_from([*ROW, "x"]),
+                    "datatype": st.sampled_from(["FP64", "INT64", "BYTES", "BOOL", "FP16", ""]),
+                    "shape": st.lists(st.integers(-1, 3), max_size=3),
+                    "data": st.lists(anything, max_size=3),
+                }
+            ),
+            max_size=3,
+        )
+    }
+)
 
 
 @settings(

@@ -80,8 +80,10 @@ def test_texts_have_no_scores(app):
 def test_probabilities_of_a_project_s_model_carry_their_classes(tmp_path):
     app = ServingApplication(ModelSet([open_model(servable(tmp_path / "one", task="multiclass"))]))
     name = app.models.names()[0]
-    inputs = [{"name": "distance", "datatype": "FP64", "shape": [1], "data": [ROW["distance"]]},
-              {"name": "sched_dep", "datatype": "BYTES", "shape": [1], "data": [ROW["sched_dep"]]}]  # fmt: skip
+    inputs = [
+        {"name": "distance", "datatype": "FP64", "shape": [1], "data": [ROW["distance"]]},
+        {"name": "sched_dep", "datatype": "BYTES", "shape": [1], "data": [ROW["sched_dep"]]},
+    ]
     plain = call(app, "POST", f"/v2/models/{name}/infer", {"inputs": inputs}).json()["outputs"]
     shares = next(one["data"] for one in plain if one["name"] == "probabilities")
     body = {"inputs": inputs, "outputs": [top("probabilities", 1)]}
@@ -93,8 +95,10 @@ def test_probabilities_of_a_project_s_model_carry_their_classes(tmp_path):
 def grpc_request(k, field="int64_param"):
     found = message("ModelInferRequest", model_name="scores")
     for name, datatype, shape, values in (
-        ("x", "FP32", [2, 3], X), ("whole", "INT8", [4], [1, 2, 3, 4]), ("words", "BYTES", [1], ["a"]),
-    ):  # fmt: skip
+        ("x", "FP32", [2, 3], X),
+        ("whole", "INT8", [4], [1, 2, 3, 4]),
+        ("words", "BYTES", [1], ["a"]),
+    ):
         found.inputs.add(name=name, datatype=datatype, shape=shape)
         found.raw_input_contents.append(packed(datatype, values))
     setattr(found.outputs.add(name="scores").parameters["classification"], field, k)
@@ -114,7 +118,14 @@ def test_grpc_answers_the_same(app):
     over(app, talk)
 
 
-KINDS = {"FP32": np.float32, "FP64": np.float64, "FP16": np.float16, "INT8": np.int8, "UINT64": np.uint64, "INT64": np.int64}  # fmt: skip
+KINDS = {
+    "FP32": np.float32,
+    "FP64": np.float64,
+    "FP16": np.float16,
+    "INT8": np.int8,
+    "UINT64": np.uint64,
+    "INT64": np.int64,
+}
 
 
 @given(st.data(), st.sampled_from(sorted(KINDS)), st.integers(1, 6))

@@ -60,8 +60,14 @@ def binary_request(arrays, *, binary_output=True, **document):
     for name, datatype, array in arrays:
         raw = raw_bytes(OutputTensor(name, datatype, array.shape, array))
         parts.append(raw)
-        inputs.append({"name": name, "datatype": datatype, "shape": list(array.shape),
-                       "parameters": {"binary_data_size": len(raw)}})  # fmt: skip
+        inputs.append(
+            {
+                "name": name,
+                "datatype": datatype,
+                "shape": list(array.shape),
+                "parameters": {"binary_data_size": len(raw)},
+            }
+        )
     head = json.dumps({"inputs": inputs, "parameters": {"binary_data_output": binary_output}, **document}).encode()
     return head + b"".join(parts), {"Inference-Header-Content-Length": str(len(head))}
 
@@ -119,8 +125,9 @@ def test_raw_and_json_may_be_mixed_and_outputs_chosen_one_by_one(echoing):
     rest = body[int(headers["Inference-Header-Content-Length"]) :]
     head["inputs"] += [as_json(*one) for one in ALL[6:]]
     document = json.dumps(head).encode()
-    answer = call(echoing, "POST", INFER, document + rest,
-                  headers={"Inference-Header-Content-Length": str(len(document))})  # fmt: skip
+    answer = call(
+        echoing, "POST", INFER, document + rest, headers={"Inference-Header-Content-Length": str(len(document))}
+    )
     found = read_binary(answer)
     assert list(found) == ["out_FP32", "out_INT8", "out_BYTES"]
     assert found["out_FP32"].tolist() == some("FP32").tolist()
@@ -148,8 +155,11 @@ def test_nested_data_are_taken_in_row_major_order(scaling):
     body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2, 3], "data": [[1, 2.5, 3], [4, 5, 6]]}]}
     answer = call(scaling, "POST", INFER, body).json()
     assert answer["outputs"][0] == {
-        "name": "scaled", "datatype": "FP32", "shape": [2, 3], "data": [2.0, 5.0, 6.0, 8.0, 10.0, 12.0]
-    }  # fmt: skip
+        "name": "scaled",
+        "datatype": "FP32",
+        "shape": [2, 3],
+        "data": [2.0, 5.0, 6.0, 8.0, 10.0, 12.0],
+    }
     assert answer["outputs"][1]["data"] == [13.0, 30.0]
 
 
@@ -222,7 +232,7 @@ def test_tensors_that_do_not_fit(scaling, inputs, words):
         (lambda body, length: (body.replace(b'_size": 12', b'_size": 11'), length), ["belong to no input"]),
         (lambda body, length: (body.replace(b'_size": 12', b'_size": -1'), length), ["no size"]),
     ],
-)  # fmt: skip
+)
 def test_raw_tensors_that_do_not_fit(scaling, change, words):
     body, headers = binary_request([("x", "FP32", np.ones((1, 3), np.float32))])
     body, length = change(body, int(headers["Inference-Header-Content-Length"]))
@@ -244,8 +254,13 @@ def test_broken_texts_are_refused(echoing, raw):
         {"name": "in_BYTES", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": len(raw)}}
     )
     document = json.dumps(head).encode()
-    answer = call(echoing, "POST", INFER, document + body[length:] + raw,
-                  headers={"Inference-Header-Content-Length": str(len(document))})  # fmt: skip
+    answer = call(
+        echoing,
+        "POST",
+        INFER,
+        document + body[length:] + raw,
+        headers={"Inference-Header-Content-Length": str(len(document))},
+    )
     assert answer.status_code == 400
     assert "in_BYTES" in answer.json()["error"]
 
@@ -325,9 +340,11 @@ def test_a_row_without_any_field_is_refused_where_all_may_be_missing(scaling):
 def weighted(tmp_path):
     """A matrix [n, 2] times a single value."""
     graph = helper.make_graph(
-        [helper.make_node("Mul", ["x", "factor"], ["y"])], "weighted",
-        [tensor("x", "FP32", ["n", 2]), tensor("factor", "FP32", [])], [tensor("y", "FP32", ["n", 2])],
-    )  # fmt: skip
+        [helper.make_node("Mul", ["x", "factor"], ["y"])],
+        "weighted",
+        [tensor("x", "FP32", ["n", 2]), tensor("factor", "FP32", [])],
+        [tensor("y", "FP32", ["n", 2])],
+    )
     return ServingApplication(ModelSet([open_model(write(tmp_path / "weighted", graph, exact=False))]))
 
 

@@ -62,8 +62,19 @@ def test_a_batch_counts_once_whatever_is_in_it(app, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"{", b"[]", {"labels": []}, {"labels": [1]}, {"labels": {}}, {"lables": []}, b"[" * 9999, b'{"labels":[{"a":"\xff"}]}']
-)  # fmt: skip
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        {"labels": []},
+        {"labels": [1]},
+        {"labels": {}},
+        {"lables": []},
+        b"[" * 9999,
+        b'{"labels":[{"a":"\xff"}]}',
+    ],
+)
 def test_what_is_no_label_is_refused_in_words(app, tmp_path, body):
     status, answer = post(app, body)
     assert status == 400

@@ -80,9 +80,7 @@ def test_values_that_do_not_lie_side_by_side(book, feed):
     assert found.tensors[0][3] == feed.tobytes()
 
 
-@pytest.mark.parametrize(
-    ("feed", "raw"), [((2, 3), (3, 1)), ((2, 0), (2, 1)), ((2, 3), (2, 0)), ((2, 3), ())]
-)  # fmt: skip
+@pytest.mark.parametrize(("feed", "raw"), [((2, 3), (3, 1)), ((2, 0), (2, 1)), ((2, 3), (2, 0)), ((2, 3), ())])
 def test_shapes_of_no_common_rows_are_whole_entries(book, feed, raw):
     found = put(book, np.ones(feed, np.float32), np.ones(raw, np.float32))
     assert book[0].client.likes == 0

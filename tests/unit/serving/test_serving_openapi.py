@@ -136,10 +136,25 @@ def test_rows_of_tensors_are_checked(app):
 def test_schemathesis_finds_no_fault(models):
     with serving(models, "--model-control", "explicit") as (_, ready):
         command = [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{ready['url']}/openapi.json", "--no-color", "-n", "4",
-            "--phases", "examples,coverage,fuzzing", "--generation-deterministic", "--max-time", "25",
-            "--exclude-checks", UNSAYABLE, "--exclude-path-regex", "load$", "--continue-on-failure",
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "run",
+            f"{ready['url']}/openapi.json",
+            "--no-color",
+            "-n",
+            "4",
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--generation-deterministic",
+            "--max-time",
+            "25",
+            "--exclude-checks",
+            UNSAYABLE,
+            "--exclude-path-regex",
+            "load$",
+            "--continue-on-failure",
+        ]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         generated = re.search(r"(\d+) generated", done.stdout)

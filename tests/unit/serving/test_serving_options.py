@@ -15,14 +15,22 @@ from cumulant.serving.spec import FallbackSpec, LogSpec, ServingSpec
 TIMES, SIZES = st.sampled_from(["40ms", "1h30m", "7d"]), st.sampled_from(["1kB", "64MiB"])
 SECTIONS = st.builds(
     ServingSpec,
-    queue=TIMES, drain=TIMES, cache_budget=TIMES, body_limit=SIZES, labels_size=SIZES,
-    workers=st.integers(1, 9), cache=st.sampled_from(["auto", "on", "off"]),
-    shared_cache=st.sampled_from([None, "valkey://127.0.0.1:1/0"]), clock_skew=st.none() | TIMES,
-    scored=st.sampled_from(["durable", "background", "off"]), invalid=st.sampled_from(["warn", "refuse"]),
-    hosts=st.lists(st.sampled_from(["a.example", "*"]), max_size=2), access_log=st.booleans(),
+    queue=TIMES,
+    drain=TIMES,
+    cache_budget=TIMES,
+    body_limit=SIZES,
+    labels_size=SIZES,
+    workers=st.integers(1, 9),
+    cache=st.sampled_from(["auto", "on", "off"]),
+    shared_cache=st.sampled_from([None, "valkey://127.0.0.1:1/0"]),
+    clock_skew=st.none() | TIMES,
+    scored=st.sampled_from(["durable", "background", "off"]),
+    invalid=st.sampled_from(["warn", "refuse"]),
+    hosts=st.lists(st.sampled_from(["a.example", "*"]), max_size=2),
+    access_log=st.booleans(),
     log=st.builds(LogSpec, keep=TIMES, write=st.sampled_from(["durable", "background"])),
     fallback=st.builds(FallbackSpec, cached=st.booleans(), constant=st.none() | st.just({"prediction": False})),
-)  # fmt: skip
+)
 
 
 def settings(line):

@@ -17,9 +17,12 @@ from cumulant.serving.protocol.request_schema import RequestSchema
 from cumulant.testing.online import MemoryOnline
 
 FIELDS = (
-    Field("id", "int"), Field("card", "str", personal=True), Field("at", "time"), Field("amount", "float"),
+    Field("id", "int"),
+    Field("card", "str", personal=True),
+    Field("at", "time"),
+    Field("amount", "float"),
     Field("label", "bool"),
-)  # fmt: skip
+)
 TX = Source("tx", ("id",), "at", FIELDS, {"label": KnownAt(delay_us=3_600_000_000)})
 RATES = Source("rates", (), "at", (Field("card", "str"), Field("at", "time"), Field("rate", "float")))
 SOURCES = {"tx": TX, "rates": RATES}
@@ -61,7 +64,9 @@ def test_what_does_not_fit_is_refused(source, rows, says):
         EventSchema([COUNT, LABELS]).check(source, rows)
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b'{"source": "tx"}', b'{"source": 5, "rows": []}', b'{"source": "tx", "rows": [], "x": 1}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b'{"source": "tx"}', b'{"source": 5, "rows": []}', b'{"source": "tx", "rows": [], "x": 1}']
+)
 def test_a_body_of_another_form_is_refused(body):
     with pytest.raises(RequestError, match="cannot be read"):
         EventSchema([COUNT]).read(body)

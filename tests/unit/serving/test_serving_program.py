@@ -21,9 +21,26 @@ from cumulant.core.errors import UsageError
 from cumulant.serving.workers.server import bind, split_address
 
 BLOCKED = {
-    "fastapi", "httpx", "lightgbm", "matplotlib", "mlflow", "onnx", "optuna", "pandas", "polars", "pyarrow",
-    "pydantic", "rich", "ruamel", "scipy", "skl2onnx", "sklearn", "starlette", "typer", "yaml",
-}  # fmt: skip
+    "fastapi",
+    "httpx",
+    "lightgbm",
+    "matplotlib",
+    "mlflow",
+    "onnx",
+    "optuna",
+    "pandas",
+    "polars",
+    "pyarrow",
+    "pydantic",
+    "rich",
+    "ruamel",
+    "scipy",
+    "skl2onnx",
+    "sklearn",
+    "starlette",
+    "typer",
+    "yaml",
+}
 WALLED = f"""
     import runpy, sys
 

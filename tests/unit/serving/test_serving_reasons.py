@@ -174,10 +174,14 @@ def test_features_at_their_reference_cost_nothing_and_are_no_reason():
 
 def test_the_usual_number_texts_and_the_order_of_rows(folders, app):
     rows = [ROW | {"distance": 100.0 * k} for k in range(1, 6)]
-    body = {"inputs": [tensor("distance", "FP64", *(row["distance"] for row in rows)),
-                       tensor("sched_dep", "BYTES", *(row["sched_dep"] for row in rows)),
-                       tensor("carrier", "BYTES", *(row["carrier"] for row in rows))],
-            "outputs": [{"name": "reasons"}, {"name": "probability"}]}  # fmt: skip
+    body = {
+        "inputs": [
+            tensor("distance", "FP64", *(row["distance"] for row in rows)),
+            tensor("sched_dep", "BYTES", *(row["sched_dep"] for row in rows)),
+            tensor("carrier", "BYTES", *(row["carrier"] for row in rows)),
+        ],
+        "outputs": [{"name": "reasons"}, {"name": "probability"}],
+    }
     answer = call(app, "POST", INFER, body).json()
     assert [one["name"] for one in answer["outputs"]] == ["reasons", "probability"]
     texts = answer["outputs"][0]

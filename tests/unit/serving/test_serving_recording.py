@@ -145,9 +145,17 @@ def test_what_was_acknowledged_outlives_everything_and_counts_once(place):
         process.kill()
         process.wait()
     row = ROW | {"sched_dep": (whole["landed"].max() + timedelta(hours=2)).isoformat()}
-    last = pl.DataFrame({"distance": [500.0], "sched_dep": [whole["landed"].max() + timedelta(hours=2)],
-                         "carrier": ["UA"], "tail": ["N1"], "late": [None], "landed": [None]},
-                        schema=whole.schema)  # fmt: skip
+    last = pl.DataFrame(
+        {
+            "distance": [500.0],
+            "sched_dep": [whole["landed"].max() + timedelta(hours=2)],
+            "carrier": ["UA"],
+            "tail": ["N1"],
+            "late": [None],
+            "landed": [None],
+        },
+        schema=whole.schema,
+    )
     history = pl.concat([whole, last])
     expected = windowed_model().predict_frame(compute(WINDOWED, {"flights": history.lazy()}))[-1]
     with serving(*place, "--workers", 2) as (_, url):

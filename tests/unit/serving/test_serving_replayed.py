@@ -43,10 +43,17 @@ def send(url, state, until=None):
     """Send the period, up to `until` answers; the number of posted labels."""
     seen = []
     sender = Sender(
-        Period(), load_or_begin(state, ASKED, again=False), url=url, speed=1.0, concurrency=4, timeout=30.0,
-        ended=lambda: until is not None and len(seen) >= until, seen=seen.append, note=lambda one: write_state(state, one),
+        Period(),
+        load_or_begin(state, ASKED, again=False),
+        url=url,
+        speed=1.0,
+        concurrency=4,
+        timeout=30.0,
+        ended=lambda: until is not None and len(seen) >= until,
+        seen=seen.append,
+        note=lambda one: write_state(state, one),
         moving=lambda _: None,
-    )  # fmt: skip
+    )
     asyncio.run(sender.run(ASKED.until))
     assert sender.label_trouble == ""
     return sender.counts.labels

@@ -109,8 +109,10 @@ def test_the_rows_of_a_sequence_stay_as_many(app):
 def test_state_may_grow(tmp_path, shelf):
     app = ServingApplication(ModelSet([open_model(write_history(tmp_path / "h"), sequences=shelf)]))
     for number, size in enumerate((3, 1, 4)):
-        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [size], "data": [1] * size}],
-                "parameters": {"sequence_id": 5, "sequence_start": number == 0}}  # fmt: skip
+        body = {
+            "inputs": [{"name": "x", "datatype": "FP32", "shape": [size], "data": [1] * size}],
+            "parameters": {"sequence_id": 5, "sequence_start": number == 0},
+        }
         found = call(app, "POST", "/v2/models/history/infer", body).json()["outputs"]
         assert [one["name"] for one in found] == ["count"]
     assert found[0]["data"] == [8]
@@ -152,14 +154,24 @@ def test_hostile_flags_are_refused(app, wrong):
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=20),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2), max_leaves=4,
-)  # fmt: skip
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
 
 
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(("sequence_id", "sequence_start", "sequence_end", "sequence_step", "timeout"), JSON)), min_size=1, max_size=5))  # fmt: skip
+@given(
+    st.lists(
+        st.fixed_dictionaries(
+            {},
+            optional=dict.fromkeys(("sequence_id", "sequence_start", "sequence_end", "sequence_step", "timeout"), JSON),
+        ),
+        min_size=1,
+        max_size=5,
+    )
+)
 def test_no_parameters_make_a_fault_of_the_server(app, several):
     for parameters in several:
         status = call(app, "POST", INFER, asked([1, 2], **parameters)).status_code
@@ -169,8 +181,10 @@ def test_no_parameters_make_a_fault_of_the_server(app, several):
 
 def test_a_model_without_state_does_not_read_them(tmp_path):
     app = ServingApplication(ModelSet([open_model(write_double(tmp_path / "d"))]))
-    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}],
-            "parameters": {"sequence_id": 4}}  # fmt: skip
+    body = {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 3], "data": [1, 2, 3]}],
+        "parameters": {"sequence_id": 4},
+    }
     assert call(app, "POST", "/v2/models/double/infer", body).json()["outputs"][0]["data"] == [2, 4, 6]
 
 
@@ -179,9 +193,9 @@ def test_overlapping_requests_of_one_sequence_are_answered_in_order(tmp_path, sh
 
     async def run():
         works = [model.from_tensors([tensor(n)]) for n in range(40)]
-        return await asyncio.gather(*(
-            model.runner.later(work.feeds, work.rows, demand(start=number == 0)) for number, work in enumerate(works)
-        ))  # fmt: skip
+        return await asyncio.gather(
+            *(model.runner.later(work.feeds, work.rows, demand(start=number == 0)) for number, work in enumerate(works))
+        )
 
     found = asyncio.run(run())
     assert [one[0][0, 0] for one in found] == np.cumsum(range(40)).tolist()
@@ -364,9 +378,15 @@ def test_a_model_with_state_needs_a_place_for_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "state", [StateTensor("no", "left", "FP32", (-1, 2)), StateTensor("kept", "total", "FP64", (-1, 2)),
-              StateTensor("kept", "left", "FP32", (-1, 3)), StateTensor("kept", "left", "FP32", (2,))], ids=repr
-)  # fmt: skip
+    "state",
+    [
+        StateTensor("no", "left", "FP32", (-1, 2)),
+        StateTensor("kept", "total", "FP64", (-1, 2)),
+        StateTensor("kept", "left", "FP32", (-1, 3)),
+        StateTensor("kept", "left", "FP32", (2,)),
+    ],
+    ids=repr,
+)
 def test_a_description_that_lies_is_refused(tmp_path, shelf, state):
     nodes = [helper.make_node("Add", ["x", "kept"], ["left"]), helper.make_node("Identity", ["left"], ["total"])]
     specs = [("x", "FP32", (-1, 2)), ("kept", "FP32", (-1, 2))], [("total", "FP32", (-1, 2)), ("left", "FP32", (-1, 2))]
@@ -400,8 +420,9 @@ def test_grpc_unary_and_streams_share_the_sequence(app):
         found = await client.infer(grpc_step(1, sequence_id="s", sequence_start=True))
         assert [one.name for one in found.outputs] == ["total"]
         asked = [grpc_step(n, sequence_id="s", sequence_end=n == 4) for n in (2, 3, 4)]
-        answers = await client.stream("/inference.GRPCInferenceService/ModelStreamInfer",
-                                      [one.SerializeToString() for one in asked])  # fmt: skip
+        answers = await client.stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer", [one.SerializeToString() for one in asked]
+        )
         totals = [message("ModelStreamInferResponse").FromString(one).infer_response for one in answers]
         assert [unpacked("FP32", one.raw_output_contents[0])[0] for one in totals] == [3, 6, 10]
         await client.refused(code.NOT_FOUND, "sequence", "ModelInfer", grpc_step(1, sequence_id="s"))
@@ -428,8 +449,12 @@ def test_shared_memory_is_refused_in_words(app):
     assert {"sequence", "classification"} <= set(extensions)
     assert not [one for one in extensions if "shared" in one]
     body = asked([1, 2], sequence_id=1)
-    body["inputs"][0] = {"name": "x", "datatype": "FP32", "shape": [1, 2],
-                         "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 8}}  # fmt: skip
+    body["inputs"][0] = {
+        "name": "x",
+        "datatype": "FP32",
+        "shape": [1, 2],
+        "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 8},
+    }
     assert "shared_memory_region" in call(app, "POST", INFER, body).json()["error"]
     body = asked([1, 2], sequence_id=1)
     body["outputs"] = [{"name": "total", "parameters": {"shared_memory_region": "r"}}]

@@ -81,10 +81,17 @@ def test_a_span_says_what_was_done_and_holds_nothing_of_the_payload(folder):
     said = dict(span.attributes)
     assert said.pop("cumulant.queue_seconds") == 0.0
     assert said == {
-        "client.address": "127.0.0.1", "network.protocol.name": "http", "http.request.method": "POST",
-        "http.route": "/v1/models/{model}/predict", "url.scheme": "http", "http.response.status_code": 200,
-        "cumulant.model": "flight-late", "cumulant.version": "1", "cumulant.rows": 2, "cumulant.cached": False,
-    }  # fmt: skip
+        "client.address": "127.0.0.1",
+        "network.protocol.name": "http",
+        "http.request.method": "POST",
+        "http.route": "/v1/models/{model}/predict",
+        "url.scheme": "http",
+        "http.response.status_code": 200,
+        "cumulant.model": "flight-late",
+        "cumulant.version": "1",
+        "cumulant.rows": 2,
+        "cumulant.cached": False,
+    }
     assert 0 < span.end_time - span.start_time < 5e9
     assert span.resource.attributes["service.name"] == "shop"
     whole = span.to_json()
@@ -189,9 +196,17 @@ def test_access_lines(folder):
     assert good.pop("ms") >= 0
     assert good.pop("time").endswith("+00:00")
     assert good == {
-        "level": "info", "protocol": "http", "method": "POST", "path": "/v1/models/{model}/predict", "status": 200,
-        "client": "127.0.0.1", "request_id": "mine", "model": "flight-late", "version": "1", "rows": 2,
-    }  # fmt: skip
+        "level": "info",
+        "protocol": "http",
+        "method": "POST",
+        "path": "/v1/models/{model}/predict",
+        "status": 200,
+        "client": "127.0.0.1",
+        "request_id": "mine",
+        "model": "flight-late",
+        "version": "1",
+        "rows": 2,
+    }
     assert (refused["status"], refused["rows"], "request_id" in refused) == (400, 0, False)
     assert (missing["status"], missing["path"], "model" in missing) == (404, "/v1/models/{model}", False)
 
@@ -318,9 +333,11 @@ def test_calls_over_grpc(tmp_path):
     assert good.name == "inference.GRPCInferenceService/ModelInfer"
     assert (f"{good.context.trace_id:032x}", f"{good.parent.span_id:016x}") == (TRACE, PARENT)
     assert {k: good.attributes[k] for k in ("rpc.system", "rpc.service", "rpc.method", "rpc.grpc.status_code")} == {
-        "rpc.system": "grpc", "rpc.service": "inference.GRPCInferenceService", "rpc.method": "ModelInfer",
+        "rpc.system": "grpc",
+        "rpc.service": "inference.GRPCInferenceService",
+        "rpc.method": "ModelInfer",
         "rpc.grpc.status_code": 0,
-    }  # fmt: skip
+    }
     assert (good.attributes["cumulant.model"], good.attributes["cumulant.rows"]) == ("graph", 1)
     assert (refused.attributes["rpc.grpc.status_code"], "hush" in refused.to_json()) == (5, False)
     assert several.attributes["cumulant.rows"] == 2

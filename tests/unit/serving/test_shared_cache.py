@@ -228,8 +228,11 @@ def test_who_gives_up_does_not_take_the_look_from_the_others():
 def test_it_is_asked_only_where_that_pays():
     async def act():
         for seconds, round_trip, mode, asked in (
-            (0.01, 0.001, "auto", True), (0.0005, 0.001, "auto", False), (0.0005, 0.001, "on", True), (0.01, None, "auto", False),
-        ):  # fmt: skip
+            (0.01, 0.001, "auto", True),
+            (0.0005, 0.001, "auto", False),
+            (0.0005, 0.001, "on", True),
+            (0.01, None, "auto", False),
+        ):
             made, tier = joined(MemoryCache(), Doubling(), seconds=seconds, round_trip=round_trip, mode=mode)
             assert await score(made, feeds(1)) == [[2.0]]
             assert bool(made.shared.counts.looks) == asked, (seconds, round_trip, mode)

@@ -43,14 +43,20 @@ WRONG = {
     "input unknown": (lambda a: setattr(a.inputs[0], "name", "z"), "z"),
     "input twice": (lambda a: (a.inputs.append(a.inputs[0]), a.raw_input_contents.append(b"\0" * 12)), "x"),
     "output unknown": (lambda a: a.outputs.add(name="z"), "z"),
-    "classification": (lambda a: a.outputs.add(name="y").parameters["classification"].__setattr__("int64_param", 0), "classification"),
-    "shared memory": (lambda a: a.inputs[0].parameters["shared_memory_region"].__setattr__("string_param", "r"), "shared_memory"),
+    "classification": (
+        lambda a: a.outputs.add(name="y").parameters["classification"].__setattr__("int64_param", 0),
+        "classification",
+    ),
+    "shared memory": (
+        lambda a: a.inputs[0].parameters["shared_memory_region"].__setattr__("string_param", "r"),
+        "shared_memory",
+    ),
     "timeout negative": (lambda a: a.parameters["timeout"].__setattr__("int64_param", -1), "timeout"),
     "timeout a text": (lambda a: a.parameters["timeout"].__setattr__("string_param", "1"), "timeout"),
     "priority a fraction": (lambda a: a.parameters["priority"].__setattr__("double_param", 0.5), "priority"),
     "timeout nothing": (lambda a: a.parameters["timeout"].Clear(), "timeout"),
     "id too long": (lambda a: setattr(a, "id", "x" * 257), "256"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", WRONG)
@@ -74,7 +80,7 @@ def test_wrong_input_is_an_invalid_argument(app, case):
         (_typed("bytes_contents", [b"\0\0"], "FP16"), "raw_input_contents only"),
         (_typed("bytes_contents", [b"\xff", b"", b""], "BYTES"), "UTF-8"),
     ],
-)  # fmt: skip
+)
 def test_wrong_typed_values_are_an_invalid_argument(app, asked, words):
     over(app, lambda client: client.refused(Code.INVALID_ARGUMENT, words, "ModelInfer", asked))
 

@@ -236,7 +236,25 @@ def test_effects_of_blocks_have_wider_intervals():
 
 def test_false_discoveries_as_published():
     """Benjamini and Hochberg (1995), section 3.1: fifteen p-values, four rejected at 5%."""
-    p = np.array([.0001, .0004, .0019, .0095, .0201, .0278, .0298, .0344, .0459, .3240, .4262, .5719, .6528, .7590, 1.0])  # fmt: skip
+    p = np.array(
+        [
+            0.0001,
+            0.0004,
+            0.0019,
+            0.0095,
+            0.0201,
+            0.0278,
+            0.0298,
+            0.0344,
+            0.0459,
+            0.3240,
+            0.4262,
+            0.5719,
+            0.6528,
+            0.7590,
+            1.0,
+        ]
+    )
     rejected, bound = drift.benjamini_hochberg(p, 0.05)
     assert rejected.tolist() == [True] * 4 + [False] * 11
     assert bound == pytest.approx(4 * 0.05 / 15)

@@ -213,11 +213,15 @@ def test_a_search_that_the_clock_cut_is_repeated_exactly(name, table, rows_of, t
 @pytest.mark.parametrize(
     ("params", "said"),
     [
-        ({"xgboost": {"max_dept": 3}}, "max_dept"), ({"xgboost": {"max_depth": "deep"}}, "max_depth"),
-        ({"catboost": {"depht": 3}}, "depht"), ({"catboost": {"depth": 99}}, "16"),
-        ({"mlp": {"widht": 3}}, "widht"), ({"mlp": {"layers": 3}}, "layers"), ({"mlp": {"alpha": -1}}, "alpha"),
+        ({"xgboost": {"max_dept": 3}}, "max_dept"),
+        ({"xgboost": {"max_depth": "deep"}}, "max_depth"),
+        ({"catboost": {"depht": 3}}, "depht"),
+        ({"catboost": {"depth": 99}}, "16"),
+        ({"mlp": {"widht": 3}}, "widht"),
+        ({"mlp": {"layers": 3}}, "layers"),
+        ({"mlp": {"alpha": -1}}, "alpha"),
     ],
-)  # fmt: skip
+)
 def test_parameters_that_an_engine_does_not_take_are_refused_before_data_are_read(params, said):
     settings = spec("y", *params, parameters=params)
     with pytest.raises(DefinitionError, match=said):

@@ -166,9 +166,13 @@ def test_curves_are_short_and_right():
 def test_alerts_are_counted_by_the_days_that_rows_fill(times, days):
     target = np.arange(1000) % 10 == 0
     rows = TrainingSet(
-        features=pl.DataFrame({"x": np.zeros(1000)}), target=target.astype(float), task="binary",
-        classes=("0", "1"), at=times.astype(np.int64), rows=np.arange(1000),
-    )  # fmt: skip
+        features=pl.DataFrame({"x": np.zeros(1000)}),
+        target=target.astype(float),
+        task="binary",
+        classes=("0", "1"),
+        at=times.astype(np.int64),
+        rows=np.arange(1000),
+    )
     for scores, alerts in ((np.where(target, 0.8, 0.2), 100), (np.where(target, 0.2, 0.8), 900), (np.zeros(1000), 0)):
         found = evaluate(rows, scores, threshold=0.5, resamples=20)
         assert found.alerts == alerts

@@ -21,8 +21,13 @@ from cumulant.training.splits import split
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
 #: many rounds draw rows and features that allow no split, and the rounds after them others
-HARD_TO_SPLIT = {"learning_rate": 0.1, "feature_fraction": 0.3, "bagging_fraction": 0.5, "min_data_in_leaf": 120,
-                 "extra_trees": True}  # fmt: skip
+HARD_TO_SPLIT = {
+    "learning_rate": 0.1,
+    "feature_fraction": 0.3,
+    "bagging_fraction": 0.5,
+    "min_data_in_leaf": 120,
+    "extra_trees": True,
+}
 
 
 def files(model, folder):
@@ -99,10 +104,14 @@ def trial(trainer, number, **options):
 
 def test_a_time_that_is_too_short_is_one_warning_with_what_to_do():
     hurried = [
-        trial("naive", 0), trial("linear", 1, state="cut"), trial("lightgbm", 2, shortened=True),
-        trial("xgboost", 32), trial("xgboost", 33, state="pruned"), trial("xgboost", 34, state="cut"),
+        trial("naive", 0),
+        trial("linear", 1, state="cut"),
+        trial("lightgbm", 2, shortened=True),
+        trial("xgboost", 32),
+        trial("xgboost", 33, state="pruned"),
+        trial("xgboost", 34, state="cut"),
         *(trial("mlp", 62 + number) for number in range(3)),
-    ]  # fmt: skip
+    ]
     searched = ["lightgbm", "xgboost", "mlp"]
     (warning,) = clock_warnings("5s", hurried, searched=searched, trials=30)
     assert warning == (

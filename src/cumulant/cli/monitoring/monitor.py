@@ -121,11 +121,21 @@ def run(
         raise UsageError("--window and --windows are given at once", hint="leave out one of them")
     first, last = (None if text is None else moment(text).date() for text in (since, until))
     request = MonitorRequest(
-        predictions=predictions or Path(), reference=reference, labels=labels, label=label, key=_list(key), time=time,
+        predictions=predictions or Path(),
+        reference=reference,
+        labels=labels,
+        label=label,
+        key=_list(key),
+        time=time,
         windows=windows,
-        columns=_list(columns), answers=_list(answers), since=first, until=last, joint=joint,
-        estimate=True, out=out,
-    )  # fmt: skip
+        columns=_list(columns),
+        answers=_list(answers),
+        since=first,
+        until=last,
+        joint=joint,
+        estimate=True,
+        out=out,
+    )
     monitored = _found(call, request, own=predictions is None, window=window, ignore=_list(ignore))
 
     def text(console: Console) -> None:
@@ -166,15 +176,18 @@ def _found(
         policy = told(project.spec.monitoring.drift)
         if not own:
             return monitor(
-                replace(request, targets=target_columns(project)), policy,
-                performance=project.policies.monitoring.performance, scratch=project.state / SPILL,
-            )  # fmt: skip
+                replace(request, targets=target_columns(project)),
+                policy,
+                performance=project.policies.monitoring.performance,
+                scratch=project.state / SPILL,
+            )
         folder = log_folder(project, principal=principal)
         if not folder.is_dir():
             raise UsageError(
-                "the project has no prediction log yet", subject=str(folder),
+                "the project has no prediction log yet",
+                subject=str(folder),
                 hint="serve the model, or name the rows with --predictions",
-            )  # fmt: skip
+            )
         with call.progress("monitor run") as progress:
             return monitor_project(project, request, folder, policy, principal=principal, progress=progress)
 
@@ -211,8 +224,9 @@ def _print(console: Console, monitored: MonitorResult, *, every: bool, page: Pat
     console.print(
         f"{monitored.rows:,} rows in {several if len(drift.windows) > 1 else 'one window'} against "
         f"{drift.reference_rows:,} rows of the reference, {len(drift.columns)} columns",
-        highlight=False, markup=False,
-    )  # fmt: skip
+        highlight=False,
+        markup=False,
+    )
     _print_alarms(console, monitored)
     if every:
         shown = [

@@ -162,11 +162,14 @@ def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None,
     if round_.findings:
         listed = [
             (
-                finding.feature, finding.kind if finding.active else f"{finding.kind}, over",
-                "–" if finding.effect is None else f"{finding.effect:.3f}", _day(finding.since), clean(finding.says),
+                finding.feature,
+                finding.kind if finding.active else f"{finding.kind}, over",
+                "–" if finding.effect is None else f"{finding.effect:.3f}",
+                _day(finding.since),
+                clean(finding.says),
             )
             for finding in round_.findings
-        ]  # fmt: skip
+        ]
         console.print("")
         console.print(table(["what", "kind", "effect", "since", "says"], listed, right=["effect"]))
     for note in (*judged.notes, *filter(None, [judged.late.sentence])):

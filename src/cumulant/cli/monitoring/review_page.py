@@ -87,11 +87,17 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
     columns = ["case", "answered", "version", "reasons", "status", "with", "deadline", "label"]
     rows = [
         [
-            case.id, f"{case.time:%Y-%m-%d %H:%M}Z", case.version, _why(case), case.status,
-            case.holder or case.assigned or _DASH, f"{case.deadline:%Y-%m-%d %H:%M}Z", _shown(case.label),
+            case.id,
+            f"{case.time:%Y-%m-%d %H:%M}Z",
+            case.version,
+            _why(case),
+            case.status,
+            case.holder or case.assigned or _DASH,
+            f"{case.deadline:%Y-%m-%d %H:%M}Z",
+            _shown(case.label),
         ]
         for case in listed
-    ]  # fmt: skip
+    ]
     # A column that says the same of every case is said once, or not at all.
     blind = all(case.hidden for case in listed)
     needless = {"reasons": blind, "status": status != "all", "label": status == "waiting"}

@@ -223,8 +223,13 @@ def _print(console: Console, event: Event) -> None:
     from cumulant.flows.reports.wording import instant as moment
 
     head: Iterable[tuple[str, str] | str] = (
-        (f"{event.seq:>6} ", "dim"), moment(event.time), "  ", (clean(event.kind), "bold"), "  ",
-        summary(event.data), ("  " + clean(event.actor), "dim"),
+        (f"{event.seq:>6} ", "dim"),
+        moment(event.time),
+        "  ",
+        (clean(event.kind), "bold"),
+        "  ",
+        summary(event.data),
+        ("  " + clean(event.actor), "dim"),
         (f": {clean(event.reason)}" if event.reason else "", "dim"),
-    )  # fmt: skip
+    )
     console.print(Text.assemble(*head), soft_wrap=True)

@@ -32,9 +32,25 @@ app = application("serve", "Answer requests over HTTP.")
 
 #: options of a server that its caller has a use for
 _OPTIONS = (
-    "insecure", "workers", "grpc", "model_control", "token_file", "salt_file", "access_log", "traces", "cache",
-    "cache_budget", "log", "log_keep", "log_write", "fallback", "queue", "drain", "sequences", "allow_host",
-)  # fmt: skip
+    "insecure",
+    "workers",
+    "grpc",
+    "model_control",
+    "token_file",
+    "salt_file",
+    "access_log",
+    "traces",
+    "cache",
+    "cache_budget",
+    "log",
+    "log_keep",
+    "log_write",
+    "fallback",
+    "queue",
+    "drain",
+    "sequences",
+    "allow_host",
+)
 
 _LOOK_SECONDS = 0.2
 _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: PortInUseError}

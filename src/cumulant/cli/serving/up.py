@@ -74,9 +74,15 @@ def up(
         who, state = project.principal(), project.state
         with call.progress("up") as progress:
             started = lifecycle.up(
-                project, model, principal=who, http=http, insecure=insecure, detached=detach, repair=repair,
+                project,
+                model,
+                principal=who,
+                http=http,
+                insecure=insecure,
+                detached=detach,
+                repair=repair,
                 progress=progress,
-            )  # fmt: skip
+            )
     try:
         notes = {"notes": started.notes} if started.notes else {}
         call.answer(document(started.status) | notes, lambda console: _show(console, started, detach))

@@ -97,9 +97,12 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
         limit, head = _TimeLimit(self.total_seconds), None
         try:
             request = httpx.Request(
-                method, url, headers=_DEFAULTS | dict(headers or {}), content=content,
+                method,
+                url,
+                headers=_DEFAULTS | dict(headers or {}),
+                content=content,
                 extensions={"timeout": httpx.Timeout(self.seconds).as_dict(), "trace": limit.trace},
-            )  # fmt: skip
+            )
             with limit, self._transport(url) as transport:
                 received = transport.handle_request(request)
                 head = HttpResponse(received.status_code, dict(received.headers), b"")

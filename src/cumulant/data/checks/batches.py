@@ -129,10 +129,12 @@ def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], conte
     if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not is_as_wide(read, earlier):
         return False
     return all(
-        conform(context.rows(read), [column]).head(rows).collect()
+        conform(context.rows(read), [column])
+        .head(rows)
+        .collect()
         .equals(conform(context.rows(earlier), [column]).collect())
         for column in fields
-    )  # fmt: skip
+    )
 
 
 def is_as_wide(read: PartFacts, earlier: PartFacts) -> bool:

@@ -82,9 +82,18 @@ def _workbook_errors(url: str) -> Iterator[None]:
     except DataError:
         raise
     except (
-        zipfile.BadZipFile, zlib.error, EOFError, KeyError, IndexError, ValueError, TypeError, AttributeError,
-        SyntaxError, NotImplementedError, RuntimeError,
-    ) as error:  # fmt: skip
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        KeyError,
+        IndexError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        SyntaxError,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         raise DataError(
             f"{url} is not a whole Excel workbook: damaged or cut off", subject=url, hint="copy or save it again"
         ) from error

@@ -29,8 +29,13 @@ _LOGICAL: dict[DType, str] = {
     "bytes": "string",
 }
 _TYPES: dict[str, DType] = {
-    "boolean": "bool", "integer": "int", "number": "float", "string": "str", "timestamp": "time", "date": "date",
-}  # fmt: skip
+    "boolean": "bool",
+    "integer": "int",
+    "number": "float",
+    "string": "str",
+    "timestamp": "time",
+    "date": "date",
+}
 _SEVERITY = "cumulant.severity"
 _PERSONAL = ("personal", "pii", "restricted-personal")
 

@@ -54,10 +54,20 @@ def read(text: pl.Expr, form: DateFormat) -> pl.Expr:
     afternoon = half.str.to_lowercase() == "pm"
     hours = pl.when(half.is_null()).then(whole(hour)).otherwise(_hour_of_half(whole(hour), afternoon))
     parts = [
-        full.cast(pl.String).str.pad_start(4, "0"), pl.lit("-"), month, pl.lit("-"), day, pl.lit(" "),
-        hours.fill_null(pl.when(hour.is_null()).then(0)).cast(pl.String), pl.lit(":"), minute.fill_null("00"),
-        pl.lit(":"), second.fill_null("00"), pl.lit("."), fraction.fill_null("0"),
-    ]  # fmt: skip
+        full.cast(pl.String).str.pad_start(4, "0"),
+        pl.lit("-"),
+        month,
+        pl.lit("-"),
+        day,
+        pl.lit(" "),
+        hours.fill_null(pl.when(hour.is_null()).then(0)).cast(pl.String),
+        pl.lit(":"),
+        minute.fill_null("00"),
+        pl.lit(":"),
+        second.fill_null("00"),
+        pl.lit("."),
+        fraction.fill_null("0"),
+    ]
     return pl.concat_str(parts).str.to_datetime("%Y-%m-%d %H:%M:%S%.f", time_unit="us", strict=False)
 
 

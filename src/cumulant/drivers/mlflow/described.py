@@ -11,10 +11,20 @@ from cumulant.core.servable import GRAPH_FORMAT, GraphServable, Servable, Tensor
 
 #: numpy's names of what MLflow's tensors can hold
 _DTYPES = {
-    "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
-    "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
+    "BOOL": "bool",
+    "UINT8": "uint8",
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
     "BYTES": "object",
-}  # fmt: skip
+}
 
 
 class _Format(msgspec.Struct):

@@ -43,9 +43,14 @@ class ServableModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc,name-define
         description = self._described
         if isinstance(graph_input, pd.DataFrame):
             columns = list(description.columns) or list(graph_input.columns)
-            graph_input = graph_input[columns].to_numpy() if len(description.inputs) == 1 else {
-                spec.name: graph_input[spec.name].to_numpy().reshape(-1, *spec.shape[1:]) for spec in description.inputs
-            }  # fmt: skip
+            graph_input = (
+                graph_input[columns].to_numpy()
+                if len(description.inputs) == 1
+                else {
+                    spec.name: graph_input[spec.name].to_numpy().reshape(-1, *spec.shape[1:])
+                    for spec in description.inputs
+                }
+            )
         if not isinstance(graph_input, dict):
             graph_input = {description.inputs[0].name: graph_input}
         feeds = {

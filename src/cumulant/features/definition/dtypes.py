@@ -22,8 +22,16 @@ Options = Mapping[str, bool | int | float | str | list[bool | int | float | str]
 NUMBERS: frozenset[Kind] = frozenset({"bool", "int", "float", "null"})
 TIMES: frozenset[Kind] = frozenset({"time", "date", "null"})
 CASTS = ("bool", "int", "float", "str")
-_SHOWN = {"str": "text", "bool": "true/false", "int": "a whole number", "float": "a number", "time": "a time",
-          "date": "a date", "bytes": "bytes", "null": "null"}  # fmt: skip
+_SHOWN = {
+    "str": "text",
+    "bool": "true/false",
+    "int": "a whole number",
+    "float": "a number",
+    "time": "a time",
+    "date": "a date",
+    "bytes": "bytes",
+    "null": "null",
+}
 
 
 def describe_kind(kind: Kind) -> str:
@@ -209,9 +217,16 @@ _RULES: dict[str, Rule] = {
     **dict.fromkeys(("contains", "starts_with", "ends_with"), _text("bool")),
     **dict.fromkeys(("hour", "minute", "weekday", "day", "month", "year", "day_of_year", "week"), _calendar),
     **dict.fromkeys(("min", "max"), _extreme),
-    "round": _round, "clip": _clip, "is_in": _is_in, "is_null": _is_null, "when": _when, "length": _text("int"),
-    "seconds_between": _seconds, "shift": _shift, "cast": _cast,
-}  # fmt: skip
+    "round": _round,
+    "clip": _clip,
+    "is_in": _is_in,
+    "is_null": _is_null,
+    "when": _when,
+    "length": _text("int"),
+    "seconds_between": _seconds,
+    "shift": _shift,
+    "cast": _cast,
+}
 
 
 def is_zone(name: str) -> bool:

@@ -22,18 +22,52 @@ from cumulant.core.units import duration, micros
 from cumulant.features.definition.expressions import Option
 
 _BINARY: dict[type[ast.operator], str] = {
-    ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.FloorDiv: "floordiv", ast.Mod: "mod",
-    ast.Pow: "pow", ast.BitAnd: "and", ast.BitOr: "or",
-}  # fmt: skip
+    ast.Add: "add",
+    ast.Sub: "sub",
+    ast.Mult: "mul",
+    ast.Div: "div",
+    ast.FloorDiv: "floordiv",
+    ast.Mod: "mod",
+    ast.Pow: "pow",
+    ast.BitAnd: "and",
+    ast.BitOr: "or",
+}
 _COMPARE: dict[type[ast.cmpop], str] = {
-    ast.Eq: "eq", ast.NotEq: "ne", ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge",
-}  # fmt: skip
+    ast.Eq: "eq",
+    ast.NotEq: "ne",
+    ast.Lt: "lt",
+    ast.LtE: "le",
+    ast.Gt: "gt",
+    ast.GtE: "ge",
+}
 _CONSTANTS: dict[str, bool | None] = {"true": True, "false": False, "null": None}
 #: names that read better than the operator's own
 _ALIASES = {"len": "length", "least": "min", "greatest": "max"}
 _CASTS = ("bool", "int", "float", "str")
-_INFIX = frozenset({"add", "sub", "mul", "div", "floordiv", "mod", "pow", "neg", "eq", "ne", "lt", "le", "gt", "ge",
-                    "and", "or", "not", "is_in", "cast", "shift"})  # fmt: skip
+_INFIX = frozenset(
+    {
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "floordiv",
+        "mod",
+        "pow",
+        "neg",
+        "eq",
+        "ne",
+        "lt",
+        "le",
+        "gt",
+        "ge",
+        "and",
+        "or",
+        "not",
+        "is_in",
+        "cast",
+        "shift",
+    }
+)
 FUNCTIONS = tuple(sorted({*OPERATORS} - _INFIX | {*_ALIASES, *_CASTS, "col"}))
 _LONGEST = 10_000
 _PREDICT_AT = re.compile(r"\s*(?P<column>.+?)\s*(?:(?P<sign>[+-])\s*(?P<span>\d[\d.a-z\s]*))?")

@@ -154,9 +154,7 @@ class _Run:
         entering = events.select(*keys, entry_time(source, group.entry).alias(_ENTRY)).drop_nulls().collect()
         if not entering.height:
             return pl.DataFrame(schema={ROW: pl.Int64})
-        bounds = entering.lazy().group_by(_names(keys)).agg(
-            pl.min(_ENTRY).alias(_FIRST), pl.max(_ENTRY).alias(_LAST)
-        )  # fmt: skip
+        bounds = entering.lazy().group_by(_names(keys)).agg(pl.min(_ENTRY).alias(_FIRST), pl.max(_ENTRY).alias(_LAST))
         rows = scan_fields(self._plan.entity, self._entity.fields, self._sources[self._plan.entity].every)
         moment = pl.col(predict_at.column).cast(pl.Int64) + predict_at.offset_us
         queries = rows.select(*keys, moment.alias(_MOMENT), ROW).drop_nulls()

@@ -21,9 +21,15 @@ from cumulant.features.online.scalars import BLANKS
 TIME = pl.Datetime("us", "UTC")
 #: the Polars type that each column type has inside
 TYPES: dict[Kind, pl.DataType | type[pl.DataType]] = {
-    "bool": pl.Boolean, "int": pl.Int64, "float": pl.Float64, "str": pl.String, "time": TIME, "date": pl.Date,
-    "bytes": pl.Binary, "null": pl.Null,
-}  # fmt: skip
+    "bool": pl.Boolean,
+    "int": pl.Int64,
+    "float": pl.Float64,
+    "str": pl.String,
+    "time": TIME,
+    "date": pl.Date,
+    "bytes": pl.Binary,
+    "null": pl.Null,
+}
 INT_TEXT = r"^[+-]?[0-9]+$"
 FLOAT_TEXT = r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 
@@ -35,8 +41,11 @@ def kind_of(dtype: pl.DataType) -> DType:
     if dtype.is_float() or dtype.is_decimal():
         return "float"
     named: list[tuple[type[pl.DataType], DType]] = [
-        (pl.Boolean, "bool"), (pl.Datetime, "time"), (pl.Date, "date"), (pl.Binary, "bytes"),
-    ]  # fmt: skip
+        (pl.Boolean, "bool"),
+        (pl.Datetime, "time"),
+        (pl.Date, "date"),
+        (pl.Binary, "bytes"),
+    ]
     return next((kind for base, kind in named if dtype == base or isinstance(dtype, base)), "str")
 
 

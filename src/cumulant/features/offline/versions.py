@@ -61,9 +61,9 @@ class Epochs:
 
     def __init__(self, frame: pl.DataFrame, codes: Ints, top: int) -> None:
         self._from, self._until = frame[FROM], frame[UNTIL]
-        ends = pl.concat([
-            pl.DataFrame({"code": codes, "moment": moments}).drop_nulls() for moments in (self._from, self._until)
-        ]).unique()  # fmt: skip
+        ends = pl.concat(
+            [pl.DataFrame({"code": codes, "moment": moments}).drop_nulls() for moments in (self._from, self._until)]
+        ).unique()
         #: the ends of epochs by key, as one number for key and rank among all ends
         self._moments: Ints = np.unique(ends["moment"].to_numpy())
         self._ends = np.sort(self._packed(ends["code"].to_numpy(), ends["moment"].to_numpy()))

@@ -309,10 +309,17 @@ def _cast(args: list[Evaluate], kinds: list[Kind], options: Options, _kind: Kind
     if kind in {to, "null"}:
         return args[0]
     functions: dict[tuple[Kind, Kind], Callable[[Value], Value]] = {
-        ("str", "int"): int_of, ("str", "float"): float_of, ("float", "int"): truncate, ("bool", "int"): int,
-        ("int", "float"): float, ("bool", "float"): float, ("int", "bool"): bool, ("float", "bool"): bool,
-        ("int", "str"): str, ("bool", "str"): lambda value: "true" if value else "false",
-    }  # fmt: skip
+        ("str", "int"): int_of,
+        ("str", "float"): float_of,
+        ("float", "int"): truncate,
+        ("bool", "int"): int,
+        ("int", "float"): float,
+        ("bool", "float"): float,
+        ("int", "bool"): bool,
+        ("float", "bool"): bool,
+        ("int", "str"): str,
+        ("bool", "str"): lambda value: "true" if value else "false",
+    }
     return _apply1(functions[kind, to], args[0])
 
 

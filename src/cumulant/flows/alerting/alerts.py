@@ -291,10 +291,17 @@ def _try(project: Project, receiver: Receiver, now: datetime, results: dict[str,
 
 def _sample(project: Project, now: datetime) -> Message:
     return Message(
-        key=f"test/{now.isoformat()}", kind="test", status="test", level="info", model=project.name, rule="test",
-        subject="notify", title=f"info: a test message of {project.name}",
-        text="Nothing is wrong: `cumulant alerts test` sent this to see that alerts arrive.", at=now,
-    )  # fmt: skip
+        key=f"test/{now.isoformat()}",
+        kind="test",
+        status="test",
+        level="info",
+        model=project.name,
+        rule="test",
+        subject="notify",
+        title=f"info: a test message of {project.name}",
+        text="Nothing is wrong: `cumulant alerts test` sent this to see that alerts arrive.",
+        at=now,
+    )
 
 
 def _find_alert(state: AlertsState, name: str) -> Alert:

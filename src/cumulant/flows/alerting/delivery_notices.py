@@ -39,6 +39,14 @@ def refused_notice(project: str, refused: Message, fault: str, now: datetime) ->
 
 def _notice(key: str, *, project: str, rule: str, title: str, text: str, now: datetime) -> Message:
     return Message(
-        key=key, kind="notice", status="notice", level="warning", model=project, rule=rule, subject="messages",
-        title=title, text=text, at=now,
-    )  # fmt: skip
+        key=key,
+        kind="notice",
+        status="notice",
+        level="warning",
+        model=project,
+        rule=rule,
+        subject="messages",
+        title=title,
+        text=text,
+        at=now,
+    )

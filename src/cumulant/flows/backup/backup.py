@@ -89,10 +89,15 @@ def back_up(
                 copy = _Copy(project, writer, folder / "database.db", progress, until)
                 copy.all(selection)
                 manifest = BackupManifest(
-                    version=__version__, project=project.name, environment=project.environment_name,
-                    created=context.begun, head_seq=head.seq, head_hash=head.hash,
-                    files=tuple(writer.stored.values()), left_out=(*selection.left_out, *copy.links),
-                )  # fmt: skip
+                    version=__version__,
+                    project=project.name,
+                    environment=project.environment_name,
+                    created=context.begun,
+                    head_seq=head.seq,
+                    head_hash=head.hash,
+                    files=tuple(writer.stored.values()),
+                    left_out=(*selection.left_out, *copy.links),
+                )
                 writer.finish(msgspec.json.encode(manifest))
             put_in_place(folder / "archive", archive)
         written = BackupResult(archive=archive, bytes=archive.stat().st_size, manifest=manifest)
@@ -132,10 +137,13 @@ def _report(context: Context, written: BackupResult) -> None:
     manifest = written.manifest
     context.emit(
         BackupWritten(
-            archive=written.archive.name, files=len(manifest.files), bytes=written.bytes,
-            head_seq=manifest.head_seq, head_hash=manifest.head_hash,
+            archive=written.archive.name,
+            files=len(manifest.files),
+            bytes=written.bytes,
+            head_seq=manifest.head_seq,
+            head_hash=manifest.head_hash,
         )
-    )  # fmt: skip
+    )
 
 
 class _Copy:

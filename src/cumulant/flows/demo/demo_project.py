@@ -94,9 +94,10 @@ def make_folder(folder: Path) -> None:
         path.write_text(_declared(path.read_text(encoding="utf-8")), encoding="utf-8")
     elif _SECTIONS.splitlines()[1] not in path.read_text(encoding="utf-8"):
         raise UsageError(
-            f"{folder} holds a project that is not this demo's", subject=str(path),
+            f"{folder} holds a project that is not this demo's",
+            subject=str(path),
             hint="name another folder with --dir; a demo of an earlier version cannot be gone on with",
-        )  # fmt: skip
+        )
 
 
 def _declared(text: str) -> str:

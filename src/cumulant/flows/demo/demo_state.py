@@ -43,6 +43,7 @@ def stored_year(state: Path, versions: Sequence[str], make: Callable[[], Year]) 
     elif stored.versions != tuple(versions):
         raise UsageError(
             f"the demo's year was told with {', '.join(stored.versions)}, and now there are {', '.join(versions)}",
-            subject=str(path), hint="name another folder with --dir, or remove this one",
-        )  # fmt: skip
+            subject=str(path),
+            hint="name another folder with --dir, or remove this one",
+        )
     return stored.year

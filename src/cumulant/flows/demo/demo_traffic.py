@@ -58,9 +58,16 @@ class DemoCallers:
 
             with load(self._root, environment=self._environment) as project:
                 self.replayed = replay(
-                    project, principal=project.principal(), since=self._since, until=self._until, speed=self._speed,
-                    again=True, release_clock=False, ended=self._ended.is_set, seen=self._seen,
-                )  # fmt: skip
+                    project,
+                    principal=project.principal(),
+                    since=self._since,
+                    until=self._until,
+                    speed=self._speed,
+                    again=True,
+                    release_clock=False,
+                    ended=self._ended.is_set,
+                    seen=self._seen,
+                )
         except CumulantError as error:
             self.error = error
 

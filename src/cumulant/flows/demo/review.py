@@ -42,7 +42,7 @@ def review_cases(project: Project, at: datetime, progress: Progress) -> tuple[in
     late = _ends(project)
     answered = answer_open(
         project, lambda case: _said(case, late), most=filled.added, principal=who, clock=_FixedClock(at)
-    )  # fmt: skip
+    )
     return filled.added, answered
 
 

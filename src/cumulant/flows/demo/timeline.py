@@ -68,7 +68,7 @@ class _Year:
                 findings=tuple(self._findings), alerts=tuple(alerts), trained=tuple(self._trained)
             ),
             review=ReviewReport(queued=queued, answered=answered, used_for_training=used),
-        )  # fmt: skip
+        )
 
     def _fault(self, served: str, since: datetime) -> None:
         """The rest of July's flights are answered; then a day of weather comes without values, which trains nothing.

@@ -148,10 +148,12 @@ class _Inputs:
         fields = tuple(
             field
             for field in model.request
-            if field.dtype in _READ and not field.personal and field.name not in model.source.key
+            if field.dtype in _READ
+            and not field.personal
+            and field.name not in model.source.key
             and not {field.name, asked_name(field.name)} & left_out
             and test[asked_name(field.name)].null_count() < test.height
-        )  # fmt: skip
+        )
         return cls(project, fields, derive_inputs(_with_field_names(test, fields)))
 
     def read(self, test: pl.DataFrame) -> Floats:

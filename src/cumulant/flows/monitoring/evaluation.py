@@ -88,10 +88,18 @@ def evaluate_served(
     served = served_reference(project, principal=principal, progress=progress)
     schema = schema_of(project, servable_folder(project, served.version))
     join_labels(project, principal=principal, schema=schema)
-    with open_run(
-        project, "monitor", action="monitor.run", principal=principal, progress=progress, clock=clock or SystemClock(),
-        quiet=True,
-    ) as context, spill_in(project.state / SPILL) as spill:  # fmt: skip
+    with (
+        open_run(
+            project,
+            "monitor",
+            action="monitor.run",
+            principal=principal,
+            progress=progress,
+            clock=clock or SystemClock(),
+            quiet=True,
+        ) as context,
+        spill_in(project.state / SPILL) as spill,
+    ):
         return _Evaluation(context, served, schema, at or context.now(), drifted, tell, spill).judged()
 
 
@@ -144,9 +152,14 @@ class _Evaluation:
     def _rows(self) -> ScoredRows:
         """Of all versions, as far back as a change of outcomes is looked for."""
         return scored(
-            self._project, self.schema, self._model, since=self._since, at=self.at, window=self._window,
+            self._project,
+            self.schema,
+            self._model,
+            since=self._since,
+            at=self.at,
+            window=self._window,
             spill=self.spill,
-        )  # fmt: skip
+        )
 
     def _own(
         self, group: Iterable[tuple[PredictionWindow, pl.DataFrame]]
@@ -185,10 +198,15 @@ class _Evaluation:
         ripe = tuple(record for record in passed if record.end <= until)
         last = harms[-1] if harms else standing.shown
         after = MonitoringState(
-            version=standing.version, since=standing.since, until=until, retrain=standing.retrain,
-            harm=None if watch is None else watch.to_json(), last_harm=plain(last), windows=ripe[-_KEPT:],
+            version=standing.version,
+            since=standing.since,
+            until=until,
+            retrain=standing.retrain,
+            harm=None if watch is None else watch.to_json(),
+            last_harm=plain(last),
+            windows=ripe[-_KEPT:],
             labels=standing.labels + labels,
-        )  # fmt: skip
+        )
         audit = audit_of(passed, self._reference_loss)
         newest = self._estimate(estimates, last, audit, notes)
         estimate = newest.figure
@@ -197,12 +215,24 @@ class _Evaluation:
             self._project, after, evidence, fresh=bool(harms), waited=standing.looked.get("action") == "wait"
         )
         result = EvaluationResult(
-            model=self._project.name, version=standing.version, at=self.at, until=until, fresh=fresh,
-            windows=tuple(passed), harm=last, estimate=estimate,
-            reference_loss=self._reference_loss, audit=audit,
-            outcomes=self._outcomes(until), fault=fault, action=action, notes=tuple(dict.fromkeys(notes)),
-            late=self._late(standing), estimates=dict(newest.figures), estimate_refused=newest.refused,
-        )  # fmt: skip
+            model=self._project.name,
+            version=standing.version,
+            at=self.at,
+            until=until,
+            fresh=fresh,
+            windows=tuple(passed),
+            harm=last,
+            estimate=estimate,
+            reference_loss=self._reference_loss,
+            audit=audit,
+            outcomes=self._outcomes(until),
+            fault=fault,
+            action=action,
+            notes=tuple(dict.fromkeys(notes)),
+            late=self._late(standing),
+            estimates=dict(newest.figures),
+            estimate_refused=newest.refused,
+        )
         after = msgspec.structs.replace(after, retrain=state)
         write_evaluation(self.context, stored, after, result, expect=expect, tell=self.tell)
         return result
@@ -226,9 +256,11 @@ class _Evaluation:
         record = find_record(self._project, self.served.version)
         trained = self.at if record is None else record.as_of or record.created
         return MonitoringState(
-            version=self.served.version.version, since=start, until=start,
+            version=self.served.version.version,
+            since=start,
+            until=start,
             retrain=RetrainState(trained=trained, trainings=trainings),
-        )  # fmt: skip
+        )
 
     def _without_scores(self) -> list[str]:
         """A note of answers that cannot be held against anything, where there are some."""
@@ -259,9 +291,13 @@ class _Evaluation:
         policy = self._policy
         horizon = max(1, policy.look_back // self._window)
         terms = harm_terms(
-            policy, loss=self._loss, horizon=horizon, recent=min(horizon, max(5, horizon // 4)),
-            refit=policy.refit is not None, calibration=not self._model.several,
-        )  # fmt: skip
+            policy,
+            loss=self._loss,
+            horizon=horizon,
+            recent=min(horizon, max(5, horizon // 4)),
+            refit=policy.refit is not None,
+            calibration=not self._model.several,
+        )
         try:
             return begin(baseline(self._reference, task=self._model.task, terms=terms, every=self._window), terms)
         except DataError as error:
@@ -381,9 +417,12 @@ class _Evaluation:
         lost = any(finding.kind == "data_fault" and finding.what != "unseen" for finding in active)
         words = {} if last is None else {finding.question: finding.word for finding in last.findings}
         return RetrainEvidence(
-            now=self.at, new_labels=standing.labels, fault=fault,
+            now=self.at,
+            new_labels=standing.labels,
+            fault=fault,
             drift=any(finding.kind != "data_fault" for finding in active),
             kind="data_fault" if lost else None if last is None else last.kind,
-            measured=None if last is None else last.word, refit=words.get("refit"),
+            measured=None if last is None else last.word,
+            refit=words.get("refit"),
             estimated=None if estimate is None else estimate.word,
-        )  # fmt: skip
+        )

@@ -158,9 +158,14 @@ class MonitorResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def monitor(
-    request: MonitorRequest, policy: DriftPolicy, *, served: ServedReference | None = None, keep: Path | None = None,
-    performance: PerformancePolicy | None = None, scratch: Path | None = None,
-) -> MonitorResult:  # fmt: skip
+    request: MonitorRequest,
+    policy: DriftPolicy,
+    *,
+    served: ServedReference | None = None,
+    keep: Path | None = None,
+    performance: PerformancePolicy | None = None,
+    scratch: Path | None = None,
+) -> MonitorResult:
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
     `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again. `performance`:
@@ -250,9 +255,16 @@ def _compare(
     )
     if request.out is not None:
         look = DriftPageSource(
-            now.name, before.name, drift, result.joint, reference, current, notes(result), result.volume,
+            now.name,
+            before.name,
+            drift,
+            result.joint,
+            reference,
+            current,
+            notes(result),
+            result.volume,
             result.estimates,
-        )  # fmt: skip
+        )
         write_page(request.out, look, policy, now=datetime.now(UTC))
     return result
 
@@ -271,16 +283,18 @@ def notes(result: MonitorResult) -> tuple[str, ...]:
         "no such column, though the settings name it": result.unknown,
     }
     facts = {
-        "rows are taken as independent: the reference has no times from which dependence could be learned":
-            drift.assumed_independent,
-        f"{result.labelled:,} rows have a label ({result.label}), found by {', '.join(result.label_key)}":
-            bool(result.label_key),
+        "rows are taken as independent: the reference has no times from which dependence could be learned": (
+            drift.assumed_independent
+        ),
+        f"{result.labelled:,} rows have a label ({result.label}), found by {', '.join(result.label_key)}": bool(
+            result.label_key
+        ),
         f"{drift.left_out:,} rows have no readable time and were left out": drift.left_out > 0,
         **{f"{count:,} {what}": True for what, count in result.label_faults.items()},
         f"{result.others:,} rows that other versions answered were left out": result.others > 0,
-        f"{result.coming:,} rows are dated after this look and count when their time has come: a clock may be wrong":
-            result.coming > 0,
-    }  # fmt: skip
+        f"{result.coming:,} rows are dated later than now and count from then on; a clock may be wrong": result.coming
+        > 0,
+    }
     return (
         *(text for text, holds in facts.items() if holds),
         *(f"{text}: {', '.join(names)}" for text, names in lists.items() if names),
@@ -322,13 +336,20 @@ def monitor_project(
     personal = {name for source in project.spec.data.values() for name in source.personal}
     served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
     request = replace(
-        request, predictions=folder, hashed=tuple(sorted(personal)), targets=target_columns(project),
+        request,
+        predictions=folder,
+        hashed=tuple(sorted(personal)),
+        targets=target_columns(project),
         skew=project.policies.clock_skew,
-    )  # fmt: skip
+    )
     result = monitor(
-        request, policy, served=served, keep=project.state / "monitoring" / "profiles",
-        performance=project.policies.monitoring.performance, scratch=project.state / SPILL,
-    )  # fmt: skip
+        request,
+        policy,
+        served=served,
+        keep=project.state / "monitoring" / "profiles",
+        performance=project.policies.monitoring.performance,
+        scratch=project.state / SPILL,
+    )
     _report(project, _fact(project.name, result), principal, quiet=quiet)
     if not request.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in _NEXT]
@@ -389,10 +410,13 @@ def _fact(model: str, result: MonitorResult) -> DriftLooked:
         until=day(drift.windows[-1]),
         alarms=tuple(
             DriftAlarm(
-                feature=finding.feature, change=finding.kind, what=finding.what, effect=finding.effect,
+                feature=finding.feature,
+                change=finding.kind,
+                what=finding.what,
+                effect=finding.effect,
                 since=day(finding.since),
                 active=finding.active,
             )
             for finding in result.findings
         ),
-    )  # fmt: skip
+    )

@@ -83,8 +83,9 @@ def served_reference(project: Project, *, principal: Principal, progress: Progre
     if record is None:
         raise UsageError(
             f"{version.uri} was not trained by this project: what it was trained on is not known",
-            subject=version.uri, hint=_HINT,
-        )  # fmt: skip
+            subject=version.uri,
+            hint=_HINT,
+        )
     key, objects = _key(project, record), project.objects()
     if objects.find(key) is None:
         with open_run(
@@ -119,8 +120,9 @@ def _make(context: Context, version: ModelVersion, record: ModelRecord, describe
         except NotFoundError as error:
             raise NotFoundError(
                 f"what {version.uri} was trained on is no longer stored: {error.message}",
-                subject=version.uri, hint=_HINT,
-            ) from error  # fmt: skip
+                subject=version.uri,
+                hint=_HINT,
+            ) from error
         with tempfile.TemporaryDirectory() as scratch:
             folder = Path(scratch) / "reference"
             folder.mkdir()

@@ -89,9 +89,12 @@ def audit_of(windows: Sequence[WindowRecord], before: float | None) -> Audit | N
     pairs = [
         ((window.low, window.estimated, window.high), window.loss)
         for window in windows
-        if window.loss is not None and window.labelled >= LEAST_SHARE * window.rows
-        and window.low is not None and window.estimated is not None and window.high is not None
-    ]  # fmt: skip
+        if window.loss is not None
+        and window.labelled >= LEAST_SHARE * window.rows
+        and window.low is not None
+        and window.estimated is not None
+        and window.high is not None
+    ]
     if before is None or not pairs:
         return None
     return audit([interval for interval, _ in pairs], [truth for _, truth in pairs], before=before)

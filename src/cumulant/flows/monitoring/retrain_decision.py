@@ -84,10 +84,15 @@ def write_evaluation(
 def _fact(after: MonitoringState, result: EvaluationResult) -> PerformanceLooked:
     last, action = result.harm, result.action
     return PerformanceLooked(
-        model=result.model, version=after.version, until=after.until.isoformat(), windows=result.fresh,
-        word="cannot_tell" if last is None else last.word, change=None if last is None else last.kind,
-        action=action.do, reason=action.sentence,
-    )  # fmt: skip
+        model=result.model,
+        version=after.version,
+        until=after.until.isoformat(),
+        windows=result.fresh,
+        word="cannot_tell" if last is None else last.word,
+        change=None if last is None else last.kind,
+        action=action.do,
+        reason=action.sentence,
+    )
 
 
 def _request_training(transaction: Transaction, result: EvaluationResult, *, expect: int) -> None:

@@ -66,10 +66,15 @@ def continue_retraining(
 
 
 def _train_stage(
-    project: Project, wanted: RetrainRequest, version: int, principal: Principal, *, as_of: datetime | None,
+    project: Project,
+    wanted: RetrainRequest,
+    version: int,
+    principal: Principal,
+    *,
+    as_of: datetime | None,
     time: str | None,
     progress: Progress,
-) -> tuple[RetrainRequest, int]:  # fmt: skip
+) -> tuple[RetrainRequest, int]:
     try:
         result = _train(project, wanted, principal, as_of=as_of, time=time, progress=progress)
     except CumulantError as error:
@@ -94,9 +99,14 @@ def _train_stage(
 
 
 def _train(
-    project: Project, wanted: RetrainRequest, principal: Principal, *, as_of: datetime | None, time: str | None,
+    project: Project,
+    wanted: RetrainRequest,
+    principal: Principal,
+    *,
+    as_of: datetime | None,
+    time: str | None,
     progress: Progress,
-) -> TrainResult:  # fmt: skip
+) -> TrainResult:
     """The training; if the gate refuses its model, or it is the champion again, and it is known since when the champion
     loses, once more with the rows since then alone: what holds now may contradict what held before, and the declared
     test may lie after all rows of the change, so that none of them would be learned from.
@@ -104,9 +114,15 @@ def _train(
 
     def trained(change: datetime | None) -> TrainResult:
         return train(
-            project, principal=principal, as_of=as_of, time=time, promote=not _needs_approval(project),
-            history=project.policies.monitoring.history, change=change, progress=progress,
-        )  # fmt: skip
+            project,
+            principal=principal,
+            as_of=as_of,
+            time=time,
+            promote=not _needs_approval(project),
+            history=project.policies.monitoring.history,
+            change=change,
+            progress=progress,
+        )
 
     result = trained(None)
     if (result.verdict.passed and result.same_as is None) or wanted.since is None:

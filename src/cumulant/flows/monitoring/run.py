@@ -95,7 +95,7 @@ def run_monitoring(
             "the project has no prediction log yet, or its days were older than `serving.log.keep`",
             subject=str(folder),
             hint="`cumulant up` serves the model; `cumulant labels import-predictions` takes in other logs",
-        )  # fmt: skip
+        )
     progress("rows")
     drifted = monitor_project(
         project,
@@ -115,9 +115,14 @@ def run_monitoring(
 
     judged = evaluate_served(project, drifted, principal=principal, tell=tell, at=at, progress=progress, clock=clock)
     return MonitorRun(
-        at=judged.at, model=judged.model, version=judged.version, findings=tuple(_findings(drifted, judged)),
-        judged=judged, drift=drifted, action=judged.action,
-    )  # fmt: skip
+        at=judged.at,
+        model=judged.model,
+        version=judged.version,
+        findings=tuple(_findings(drifted, judged)),
+        judged=judged,
+        drift=drifted,
+        action=judged.action,
+    )
 
 
 def _findings(drifted: MonitorResult, judged: EvaluationResult) -> Iterator[MonitorFinding]:
@@ -127,48 +132,84 @@ def _findings(drifted: MonitorResult, judged: EvaluationResult) -> Iterator[Moni
     if harm is not None and harm.word == "worse":
         worst = [finding for finding in harm.findings if finding.word == "worse"]
         yield _with_losses(
-            judged, feature="loss", kind=harm.kind or "quality", says=harm.sentence, retrained=trained,
+            judged,
+            feature="loss",
+            kind=harm.kind or "quality",
+            says=harm.sentence,
+            retrained=trained,
             since=min(finding.since for finding in worst if finding.since is not None),
             effect=max((finding.excess for finding in worst if finding.excess is not None), default=None),
-        )  # fmt: skip
+        )
     if judged.estimate is not None and judged.estimate.word == "worse":
         yield _with_losses(
-            judged, feature="estimated_loss", kind="quality", since=span_of(judged), says=_of_estimate(judged),
-            effect=judged.estimate.value - (judged.reference_loss or 0.0), retrained=trained,
-        )  # fmt: skip
+            judged,
+            feature="estimated_loss",
+            kind="quality",
+            since=span_of(judged),
+            says=_of_estimate(judged),
+            effect=judged.estimate.value - (judged.reference_loss or 0.0),
+            retrained=trained,
+        )
     for finding in (*drifted.findings, *judged.outcomes):
         yield _with_losses(
-            judged, feature=finding.feature, kind=finding.kind, effect=finding.effect, active=finding.active,
+            judged,
+            feature=finding.feature,
+            kind=finding.kind,
+            effect=finding.effect,
+            active=finding.active,
             since=from_micros(finding.since.start) if finding.since.timed else judged.at,
             says=sentence(finding, examples=False),
             retrained=trained and finding.active and finding.kind not in ("data_fault", "volume"),
-        )  # fmt: skip
+        )
 
 
 def _with_losses(
-    judged: EvaluationResult, *, feature: str, kind: str, since: datetime, says: str, effect: float | None = None,
-    active: bool = True, retrained: bool = False,
-) -> MonitorFinding:  # fmt: skip
+    judged: EvaluationResult,
+    *,
+    feature: str,
+    kind: str,
+    since: datetime,
+    says: str,
+    effect: float | None = None,
+    active: bool = True,
+    retrained: bool = False,
+) -> MonitorFinding:
     estimated, measured = judged.losses_since(since)
     return MonitorFinding(
-        feature=feature, kind=kind, effect=effect, since=since, active=active, says=says, retrained=retrained,
-        loss_estimated=estimated, loss_measured=measured,
-    )  # fmt: skip
+        feature=feature,
+        kind=kind,
+        effect=effect,
+        since=since,
+        active=active,
+        says=says,
+        retrained=retrained,
+        loss_estimated=estimated,
+        loss_measured=measured,
+    )
 
 
 def _alerting(model: str, judged: EvaluationResult) -> Iterator[Finding]:
     if judged.fault is not None:
         yield Finding(
-            model=model, rule="feed", subject="sources", kind="data_fault", moved=judged.fault, since=judged.at,
+            model=model,
+            rule="feed",
+            subject="sources",
+            kind="data_fault",
+            moved=judged.fault,
+            since=judged.at,
             next="mend what delivers it: nothing is learned until then; `cumulant data quarantine SOURCE` has the rows",
-        )  # fmt: skip
+        )
     yield from _of_harm(model, judged)
     if judged.estimate is not None and judged.estimate.word == "worse":
         yield Finding(
-            model=model, rule="estimated_loss", subject="loss", kind="quality", since=judged.at,
+            model=model,
+            rule="estimated_loss",
+            subject="loss",
+            kind="quality",
+            since=judged.at,
             moved=_of_estimate(judged),
             next="wait for labels, which decide; or have some rows reviewed",
-        )  # fmt: skip
+        )
     for finding in judged.outcomes:
         if finding.active:
             yield _of_outcome(model, judged, finding)
@@ -191,21 +232,28 @@ def _of_harm(model: str, judged: EvaluationResult) -> Iterator[Finding]:
     if harm.word == "worse":
         worst = [finding for finding in harm.findings if finding.word == "worse"]
         yield Finding(
-            model=model, rule="loss", subject="loss", kind=harm.kind or "quality", moved=harm.sentence,
+            model=model,
+            rule="loss",
+            subject="loss",
+            kind=harm.kind or "quality",
+            moved=harm.sentence,
             since=min(finding.since for finding in worst if finding.since is not None),
             cost="; ".join(
                 f"{finding.excess:.3g} a prediction above {finding.question}" for finding in worst if finding.excess
             ),
             next=judged.action.sentence,
-        )  # fmt: skip
+        )
 
 
 def _of_outcome(model: str, judged: EvaluationResult, finding: DriftFinding) -> Finding:
     harm = judged.harm
     addition = "" if harm is None or harm.word == "worse" else " No loss above what a recent refit would have is shown."
     return Finding(
-        model=model, rule="outcome", subject=finding.feature, kind=finding.kind,
+        model=model,
+        rule="outcome",
+        subject=finding.feature,
+        kind=finding.kind,
         moved=f"what becomes of predictions has changed: {sentence(finding, examples=False)}",
         since=from_micros(finding.since.start),
         next=f"see whether the change stays; {judged.action.sentence}{addition}",
-    )  # fmt: skip
+    )

@@ -47,9 +47,7 @@ _EPOCH = np.datetime64(0, "us")
 REF = "key_ref"
 _PLACE = "place"
 #: what a field of a request is read as
-_HELD: dict[str, pl.DataType] = {
-    "int": pl.Float64(), "float": pl.Float64(), "bool": pl.Boolean(), "str": pl.String()
-}  # fmt: skip
+_HELD: dict[str, pl.DataType] = {"int": pl.Float64(), "float": pl.Float64(), "bool": pl.Boolean(), "str": pl.String()}
 _KNOWN = ["version", MOMENT, "time", "score", "decision", "value", "weight", *IDENTITY]
 
 
@@ -248,11 +246,14 @@ def test_predictions(rows: pl.DataFrame, truth: str, model: ServedModel, window:
         score, known = rows[f"{ANSWER}prediction"], rows[truth]
     answered = predictions(
         rows.select(
-            pl.col(MOMENT), score.alias("score"), decision.alias("decision"), known.cast(pl.Float64).alias("value"),
+            pl.col(MOMENT),
+            score.alias("score"),
+            decision.alias("decision"),
+            known.cast(pl.Float64).alias("value"),
             pl.lit(None, pl.Float64).alias("weight"),
         ),
         window,
-    )  # fmt: skip
+    )
     return replace(answered, cluster=None) if (answered.time == _EPOCH).all() else answered
 
 

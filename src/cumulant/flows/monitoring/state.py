@@ -120,9 +120,10 @@ def write(
     except LeaseHeldError as error:
         doing = "looked at" if kind == WATCH else "carried on the training of"
         raise LeaseHeldError(
-            f"another process has {doing} {model} meanwhile", subject=model,
+            f"another process has {doing} {model} meanwhile",
+            subject=model,
             hint="nothing was written here: the next look goes on from what the other one wrote",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def event_values(fact: PerformanceLooked) -> dict[str, object]:

@@ -22,13 +22,21 @@ def of_training(model: str, wanted: RetrainRequest | None, champion: str | None 
         return
     if wanted.stage in ("refused", "failed"):
         yield Finding(
-            model=model, rule=RULE, subject="training", kind="quality", since=wanted.requested,
+            model=model,
+            rule=RULE,
+            subject="training",
+            kind="quality",
+            since=wanted.requested,
             moved=f"the training asked for ({wanted.sentence}) came to nothing: {wanted.message}",
             next="read `cumulant runs list`; train by hand once the cause is fixed",
-        )  # fmt: skip
+        )
     if wanted.stage == "offered" and champion in (None, wanted.champion):
         yield Finding(
-            model=model, rule=RULE, subject="training", kind="quality", since=wanted.requested,
+            model=model,
+            rule=RULE,
+            subject="training",
+            kind="quality",
+            since=wanted.requested,
             moved=f"a version was trained ({wanted.sentence}) and waits for approval: {wanted.message}",
             next="compare it with `cumulant models compare`, then move the alias or leave it",
-        )  # fmt: skip
+        )

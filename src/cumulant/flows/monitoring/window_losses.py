@@ -61,9 +61,10 @@ def evaluate_window(
     answered = predictions(known, length)
     lost = loss_of(loss, answered.truth, answered.score)
     record = msgspec.structs.replace(
-        record, loss=float(np.average(lost, weights=answered.weight)),
+        record,
+        loss=float(np.average(lost, weights=answered.weight)),
         positive=None if answered.several else float(np.average(answered.truth, weights=answered.weight)),
-    )  # fmt: skip
+    )
     if watch is None or not enough(part):
         return watch, None, record
     scores = refit(window, known)

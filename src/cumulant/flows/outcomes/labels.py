@@ -220,16 +220,22 @@ def show_labels(
     labels, _ = newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
     if not rows and not labels:
         raise NotFoundError(
-            f'no prediction and no label has the id "{request}"', subject=request,
+            f'no prediction and no label has the id "{request}"',
+            subject=request,
             hint="`cumulant predictions list` and `cumulant labels list` show the newest ones",
-        )  # fmt: skip
+        )
     return rows, labels
 
 
 def import_predictions(
-    project: Project, path: Path, names: Mapping[str, str], *, principal: Principal, model: str | None = None,
+    project: Project,
+    path: Path,
+    names: Mapping[str, str],
+    *,
+    principal: Principal,
+    model: str | None = None,
     version: str = "imported",
-) -> ImportReport:  # fmt: skip
+) -> ImportReport:
     """Bring predictions that were logged elsewhere into the project's log, once.
 
     Raises:
@@ -241,9 +247,16 @@ def import_predictions(
     defaults = Defaults(model=model or project.name, version=version)
     fields, key = _request(project)
     imported = import_predictions(
-        folder_of(project), project.state / PREDICTIONS, path, names, defaults,
-        fields=fields, salt=project.salt(), key=key, until=datetime.now(UTC) + _skew(project),
-    )  # fmt: skip
+        folder_of(project),
+        project.state / PREDICTIONS,
+        path,
+        names,
+        defaults,
+        fields=fields,
+        salt=project.salt(),
+        key=key,
+        until=datetime.now(UTC) + _skew(project),
+    )
     if not imported.again:
         from cumulant.outcomes.events import PredictionsImported
 

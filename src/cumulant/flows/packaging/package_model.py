@@ -92,9 +92,17 @@ def package(
 
             path = fetch(source, Path(scratch), project)
         packaged = _package(
-            path, source, out, name, sample, tolerance=tolerance, trust_pickle=trust_pickle, shrink=shrink,
-            state=state, idle=idle,
-        )  # fmt: skip
+            path,
+            source,
+            out,
+            name,
+            sample,
+            tolerance=tolerance,
+            trust_pickle=trust_pickle,
+            shrink=shrink,
+            state=state,
+            idle=idle,
+        )
         return packaged if project is None or path == Path(source) else _with_environment_salt(packaged, project)
 
 
@@ -136,9 +144,18 @@ def check_place(out: Path) -> None:
 
 
 def _package(
-    path: Path, source: str, out: Path, name: str | None, sample: Path | None, *, tolerance: float | None,
-    trust_pickle: bool, shrink: Shrink | None, state: Mapping[str, str] | None, idle: float,
-) -> PackagedModel:  # fmt: skip
+    path: Path,
+    source: str,
+    out: Path,
+    name: str | None,
+    sample: Path | None,
+    *,
+    tolerance: float | None,
+    trust_pickle: bool,
+    shrink: Shrink | None,
+    state: Mapping[str, str] | None,
+    idle: float,
+) -> PackagedModel:
     kind = identify(path)
     if kind == "mlflow":
         from cumulant.packaging.convert.flavours import find_mlflow_model
@@ -156,7 +173,7 @@ def _package(
     name = name or derive_name(source)
     return write_servable(
         foreign, source, out, name, rows, lineage=lineage, tolerance=tolerance, shrink=shrink, state=state, idle=idle
-    )  # fmt: skip
+    )
 
 
 def copy_existing(path: Path, source: str, out: Path, name: str | None) -> PackagedModel:
@@ -169,15 +186,31 @@ def copy_existing(path: Path, source: str, out: Path, name: str | None) -> Packa
 
 
 def write_servable(
-    foreign: ForeignModel, source: str, out: Path, name: str, rows: Rows | None, *, lineage: Mapping[str, str],
-    tolerance: float | None, shrink: Shrink | None = None, state: Mapping[str, str] | None = None, idle: float = 600.0,
-) -> PackagedModel:  # fmt: skip
+    foreign: ForeignModel,
+    source: str,
+    out: Path,
+    name: str,
+    rows: Rows | None,
+    *,
+    lineage: Mapping[str, str],
+    tolerance: float | None,
+    shrink: Shrink | None = None,
+    state: Mapping[str, str] | None = None,
+    idle: float = 600.0,
+) -> PackagedModel:
     """The servable of a model that was read, built at `out`."""
     origin = {**lineage, "kind": foreign.kind, "converter": foreign.converter, "package.cumulant": __version__}
     servable = build_graph(
-        foreign, name=check_name(name), out=out, sample=rows, lineage=origin, tolerance=tolerance, shrink=shrink,
-        state=state, idle=idle,
-    )  # fmt: skip
+        foreign,
+        name=check_name(name),
+        out=out,
+        sample=rows,
+        lineage=origin,
+        tolerance=tolerance,
+        shrink=shrink,
+        state=state,
+        idle=idle,
+    )
     notes = foreign.notes
     if rows is None:
         notes += ("without a sample the batching was tried on made-up rows, and the answers were not compared",)

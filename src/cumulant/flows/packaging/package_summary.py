@@ -44,8 +44,9 @@ def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
 
 def tensor(spec: TensorSpec) -> str:
     """A tensor in words: its name, datatype and shape."""
-    sizes = ", ".join(("n" if index == 0 else "any") if size == -1 else str(size)
-                      for index, size in enumerate(spec.shape))  # fmt: skip
+    sizes = ", ".join(
+        ("n" if index == 0 else "any") if size == -1 else str(size) for index, size in enumerate(spec.shape)
+    )
     return f"{spec.name}  {spec.datatype} [{sizes}]"
 
 

@@ -35,9 +35,15 @@ class ModelRegistered(Fact, frozen=True, kw_only=True):
 
 
 def package_object(
-    model: Any, out: Path, *, name: str, sample: object = None, tolerance: float | None = None,
-    trust_pickle: bool = False, project: Project | None = None,
-) -> PackagedModel:  # fmt: skip
+    model: Any,
+    out: Path,
+    *,
+    name: str,
+    sample: object = None,
+    tolerance: float | None = None,
+    trust_pickle: bool = False,
+    project: Project | None = None,
+) -> PackagedModel:
     """Write the servable of `model`, an object in memory or a path or URI, to the folder `out`.
 
     `sample` is a table (Polars, pandas, PyArrow), an array, a dict of arrays by input name, or a file's path.
@@ -47,9 +53,14 @@ def package_object(
     """
     if isinstance(model, str | Path) and (sample is None or isinstance(sample, str | Path)):
         return package(
-            str(model), out, name=name, sample=None if sample is None else Path(sample), tolerance=tolerance,
-            trust_pickle=trust_pickle, project=project,
-        )  # fmt: skip
+            str(model),
+            out,
+            name=name,
+            sample=None if sample is None else Path(sample),
+            tolerance=tolerance,
+            trust_pickle=trust_pickle,
+            project=project,
+        )
     check_place(out)
     if isinstance(model, str | Path):
         from cumulant.packaging.convert.model_files import read_model
@@ -62,9 +73,15 @@ def package_object(
 
 
 def register(
-    project: Project, model: Any, *, name: str, principal: Principal, sample: object = None,
-    tolerance: float | None = None, trust_pickle: bool = False,
-) -> tuple[PackagedModel, ModelVersion]:  # fmt: skip
+    project: Project,
+    model: Any,
+    *,
+    name: str,
+    principal: Principal,
+    sample: object = None,
+    tolerance: float | None = None,
+    trust_pickle: bool = False,
+) -> tuple[PackagedModel, ModelVersion]:
     """Package `model` and register it as a version of `name`; the same servable again gives the version that exists.
 
     Raises:

@@ -89,9 +89,10 @@ def roll_back(
     if book.model != model:  # a model of servers that are not ours: the book is not about it
         if routes is None and book.model:
             raise NotFoundError(
-                f'no model "{model}" is served here', subject=model,
+                f'no model "{model}" is served here',
+                subject=model,
                 hint=did_you_mean(model, [book.model]) or f"served here: {book.model}",
-            )  # fmt: skip
+            )
         book = Book(model=model)
     arm = choose_arm(model, book, routes, to)
     given_up = _versions_with_requests(routes, arm.version)

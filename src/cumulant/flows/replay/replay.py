@@ -94,9 +94,17 @@ def replay(
     moments = _ReplayedTime(period, request, progress)
 
     sender = Sender(
-        period, reached, url=door, speed=speed, concurrency=concurrency, timeout=timeout, ended=ended, seen=seen,
-        note=lambda state: write_state(project.state, state), moving=moments,
-    )  # fmt: skip
+        period,
+        reached,
+        url=door,
+        speed=speed,
+        concurrency=concurrency,
+        timeout=timeout,
+        ended=ended,
+        seen=seen,
+        note=lambda state: write_state(project.state, state),
+        moving=moments,
+    )
     progress("requests")
     with scale_time(project.state / FOLDER, speed) if release_clock else contextlib.nullcontext():
         asyncio.run(sender.run(request.until))

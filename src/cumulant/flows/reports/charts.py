@@ -52,11 +52,14 @@ def calibration(points: Sequence[Point]) -> Drawing:
     most = max((point.weight for point in points), default=1.0) or 1.0
     dots = [
         frame.dot(
-            point.x, point.y, 2.5 + 4 * math.sqrt(point.weight / most), "dot",
+            point.x,
+            point.y,
+            2.5 + 4 * math.sqrt(point.weight / most),
+            "dot",
             f"predicted {number(point.x)}, happened {number(point.y)}, {count(round(point.weight))} rows",
         )
         for point in points
-    ]  # fmt: skip
+    ]
     worst = max((abs(point.x - point.y) for point in points), default=0.0)
     return draw(
         f"Calibration: predicted probability against observed share; the largest gap is {number(worst)}",

@@ -11,18 +11,42 @@ from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
 from cumulant.core.units import from_micros, show_duration
 
 _INFIX = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "floordiv": "//", "mod": "%", "pow": "**",
-    "eq": "=", "ne": "≠", "lt": "<", "le": "≤", "gt": ">", "ge": "≥", "and": "and", "or": "or",
-}  # fmt: skip
+    "add": "+",
+    "sub": "-",
+    "mul": "*",
+    "div": "/",
+    "floordiv": "//",
+    "mod": "%",
+    "pow": "**",
+    "eq": "=",
+    "ne": "≠",
+    "lt": "<",
+    "le": "≤",
+    "gt": ">",
+    "ge": "≥",
+    "and": "and",
+    "or": "or",
+}
 _SENTENCES = {
-    "not": "not ({0})", "is_null": "{0} is missing", "fill_null": "{0}, or {1} where missing",
-    "coalesce": "the first of {all} that is not missing", "when": "{1} where {0}, else {2}",
-    "is_in": "{0} is one of {members}", "seconds_between": "seconds from {0} to {1}", "neg": "-{0}",
-}  # fmt: skip
+    "not": "not ({0})",
+    "is_null": "{0} is missing",
+    "fill_null": "{0}, or {1} where missing",
+    "coalesce": "the first of {all} that is not missing",
+    "when": "{1} where {0}, else {2}",
+    "is_in": "{0} is one of {members}",
+    "seconds_between": "seconds from {0} to {1}",
+    "neg": "-{0}",
+}
 _AGGREGATIONS = {
-    "count": "number", "sum": "sum", "mean": "mean", "min": "least", "max": "greatest",
-    "std": "standard deviation", "distinct": "number of different values", "last": "last known value",
-}  # fmt: skip
+    "count": "number",
+    "sum": "sum",
+    "mean": "mean",
+    "min": "least",
+    "max": "greatest",
+    "std": "standard deviation",
+    "distinct": "number of different values",
+    "last": "last known value",
+}
 
 
 def kind(feature: FeatureSpec) -> str:

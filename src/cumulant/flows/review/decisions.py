@@ -52,9 +52,15 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
             case, label, note = _decision(row, name)
             name = case
             decide(
-                project, desk.named(case).id, label, principal=principal, note=note, clock=clock, reader=reader,
+                project,
+                desk.named(case).id,
+                label,
+                principal=principal,
+                note=note,
+                clock=clock,
+                reader=reader,
                 labels="later",
-            )  # fmt: skip
+            )
             decided += 1
         except CumulantError as error:
             problems[name] = error.full_text

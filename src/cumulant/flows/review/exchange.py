@@ -46,8 +46,13 @@ class AnswerImport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def export_cases(
-    project: Project, path: Path, *, principal: Principal, format: Format = "label-studio", status: str = "waiting"  # noqa: A002 - the option's name
-) -> ExportResult:  # fmt: skip
+    project: Project,
+    path: Path,
+    *,
+    principal: Principal,
+    format: Format = "label-studio",  # noqa: A002 - the option's name
+    status: str = "waiting",
+) -> ExportResult:
     """Write cases with what was asked; personal values stay keyed hashes, and a blind queue's answers are left out.
 
     Raises:
@@ -57,9 +62,10 @@ def export_cases(
     check(project.access(), principal, "review.show", project.name)
     if format == "label-studio" and path.suffix.lower() == ".xml":
         raise UsageError(
-            f"{path} is where the labelling interface goes", subject=str(path),
+            f"{path} is where the labelling interface goes",
+            subject=str(path),
             hint=f"name the file of the tasks {path.with_suffix('.json').name}",
-        )  # fmt: skip
+        )
     desk = desk_of(project)
     cases = (
         desk.open() if status == "waiting" else [entry for entry in desk.closed() if status in ("all", entry.status)]
@@ -153,10 +159,17 @@ def _task(case: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
 def _line(shown: CaseView, case: Case, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
     """A case and, where it is done, its label with provenance and weight."""
     line: dict[str, Any] = {
-        "case": shown.id, "id": shown.request_id, "row": shown.row, "model": shown.model, "version": shown.version,
-        "time": shown.time, "status": shown.status, "reasons": shown.reasons, "request": shown.request,
+        "case": shown.id,
+        "id": shown.request_id,
+        "row": shown.row,
+        "model": shown.model,
+        "version": shown.version,
+        "time": shown.time,
+        "status": shown.status,
+        "reasons": shown.reasons,
+        "request": shown.request,
         "answer": shown.answer,
-    }  # fmt: skip
+    }
     if case.status != "done":
         return line
     from cumulant.review.labels import reviewed
@@ -165,9 +178,14 @@ def _line(shown: CaseView, case: Case, policy: ReviewPolicy, salt: bytes) -> dic
     from cumulant.review.labels import SOURCE
 
     return {
-        **line, "label": label.label, "known_time": label.known_time, "source": SOURCE,
-        "reviewers": label.reviewers, "chance": label.chance, "weight": label.weight,
-    }  # fmt: skip
+        **line,
+        "label": label.label,
+        "known_time": label.known_time,
+        "source": SOURCE,
+        "reviewers": label.reviewers,
+        "chance": label.chance,
+        "weight": label.weight,
+    }
 
 
 def _write(path: Path, content: bytes) -> None:

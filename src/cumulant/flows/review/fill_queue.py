@@ -107,9 +107,13 @@ def fill(
             after = review_after(queue, allowed, until=until, taken=len(cases))
             added = desk.add(cases, draw, after, expect=version, actor=Actor(principal.name))
         return FillResult(
-            draw=draw, added=added, remaining=allowed.left - len(cases), waiting=len(desk.open()), overdue=overdue,
+            draw=draw,
+            added=added,
+            remaining=allowed.left - len(cases),
+            waiting=len(desk.open()),
+            overdue=overdue,
             sentence=_draw_text(draw, added, first=queue.until is None, late=not at_once),
-        )  # fmt: skip
+        )
 
 
 def _too_early(allowed: Allowance, policy: ReviewPolicy) -> str:
@@ -251,10 +255,18 @@ class _LogScan:
 
 def _candidate(row: dict[str, Any], ref: str | None, why: tuple[str, ...], useful: float, luck: bytes) -> Candidate:
     return Candidate(
-        request=row["id"], row=row["row"], worker=row["worker"], sequence=row["sequence"],
-        time=to_micros(row["time"]), model=row["model"], version=row["version"], ref=ref,
-        reasons=why, useful=useful, luck=luck,
-    )  # fmt: skip
+        request=row["id"],
+        row=row["row"],
+        worker=row["worker"],
+        sequence=row["sequence"],
+        time=to_micros(row["time"]),
+        model=row["model"],
+        version=row["version"],
+        ref=ref,
+        reasons=why,
+        useful=useful,
+        luck=luck,
+    )
 
 
 def _cases(
@@ -263,10 +275,17 @@ def _cases(
     chosen, number = looked.chosen, queue.draws + 1
     ordered = chosen.ordered()
     cases = [
-        _case(candidate, policy, now, drawn=drawn, chance=chosen.chance if drawn else 1.0, draw=number,
-              order=(place + 0.5) / len(ordered))
+        _case(
+            candidate,
+            policy,
+            now,
+            drawn=drawn,
+            chance=chosen.chance if drawn else 1.0,
+            draw=number,
+            order=(place + 0.5) / len(ordered),
+        )
         for place, (candidate, drawn) in enumerate(ordered)
-    ]  # fmt: skip
+    ]
     draw = Draw(
         number=number,
         model=queue.model,

@@ -88,9 +88,13 @@ def first_cases(
 
 
 def next_case(
-    project: Project, *, principal: Principal, passed: Sequence[str] = (), clock: Clock | None = None,
+    project: Project,
+    *,
+    principal: Principal,
+    passed: Sequence[str] = (),
+    clock: Clock | None = None,
     reader: CaseReader | None = None,
-) -> CaseView | None:  # fmt: skip
+) -> CaseView | None:
     """The most useful case that waits, kept for this reviewer for a while; None where none is left.
 
     Raises:
@@ -124,9 +128,17 @@ def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
 
 
 def decide(
-    project: Project, case: str, label: object, *, principal: Principal, note: str = "", seen: str | None = None,
-    clock: Clock | None = None, reader: CaseReader | None = None, labels: Literal["now", "later"] = "now",
-) -> AnsweredCase:  # fmt: skip
+    project: Project,
+    case: str,
+    label: object,
+    *,
+    principal: Principal,
+    note: str = "",
+    seen: str | None = None,
+    clock: Clock | None = None,
+    reader: CaseReader | None = None,
+    labels: Literal["now", "later"] = "now",
+) -> AnsweredCase:
     """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
     takes labels in just now; or, with `labels` later, when `tell` is called next.
 
@@ -160,9 +172,14 @@ def skip(
 
 
 def escalate(
-    project: Project, case: str, *, principal: Principal, note: str = "", seen: str | None = None,
+    project: Project,
+    case: str,
+    *,
+    principal: Principal,
+    note: str = "",
+    seen: str | None = None,
     clock: Clock | None = None,
-) -> AnsweredCase:  # fmt: skip
+) -> AnsweredCase:
     """Give a case to those of `escalate_to`, with a note for them. Raises as `decide`."""
 
     def move(state: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:

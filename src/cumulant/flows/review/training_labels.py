@@ -128,9 +128,14 @@ def _request_refs(salt: bytes) -> Name:
 
 
 def refs_of(
-    wanted: pl.Series, raw: pl.DataFrame, fields: Sequence[Field], at: pl.Series | None, salt: bytes,
-    *, name: Name = key_refs,
-) -> pl.Series:  # fmt: skip
+    wanted: pl.Series,
+    raw: pl.DataFrame,
+    fields: Sequence[Field],
+    at: pl.Series | None,
+    salt: bytes,
+    *,
+    name: Name = key_refs,
+) -> pl.Series:
     """What each entity row and a prediction have in common: what `name` makes of `fields` and the moment, where that is
     the moment of one that is `wanted`.
     """

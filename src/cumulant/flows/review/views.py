@@ -33,9 +33,10 @@ def policy_of(project: Project) -> ReviewPolicy:
     policy = project.policies.monitoring.review
     if policy is None:
         raise UsageError(
-            "the project declares no review queue", subject=str(project.file),
+            "the project declares no review queue",
+            subject=str(project.file),
             hint="add `monitoring: {review: {budget: 50/day}}` to cumulant.yaml",
-        )  # fmt: skip
+        )
     return policy
 
 

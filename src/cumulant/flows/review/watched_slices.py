@@ -29,6 +29,7 @@ def check_slices(policy: ReviewPolicy | None, plan: FeaturePlan) -> None:
             near = difflib.get_close_matches(name, fields, n=1, cutoff=_ALIKE)
             if near:
                 raise DefinitionError(
-                    f'monitoring.review.slices: "{text}": no request has a field {name}', subject=name,
+                    f'monitoring.review.slices: "{text}": no request has a field {name}',
+                    subject=name,
                     hint=f'did you mean "{near[0]}"?',
-                )  # fmt: skip
+                )

@@ -156,9 +156,13 @@ class Child:
             return
         self.identity = process_of(self.process.pid)
         self._withheld = ProcessStarted(
-            name=wanted.name, process=wanted.kind, version=wanted.version, pid=self.process.pid,
-            attempt=self.starts, cause=cause,
-        )  # fmt: skip
+            name=wanted.name,
+            process=wanted.kind,
+            version=wanted.version,
+            pid=self.process.pid,
+            attempt=self.starts,
+            cause=cause,
+        )
         if self._is_reported():
             self._report_start()
 
@@ -237,11 +241,14 @@ class Child:
             count = f"; end {self._short + 1} of a crash loop" if self._short and not self.stopping else ""
             self._report(
                 ProcessEnded(
-                    name=self.wanted.name, process=self.wanted.kind, version=self.wanted.version,
-                    pid=None if self.process is None else self.process.pid, cause=self._cause + count,
+                    name=self.wanted.name,
+                    process=self.wanted.kind,
+                    version=self.wanted.version,
+                    pid=None if self.process is None else self.process.pid,
+                    cause=self._cause + count,
                     seconds=round(now - self._began, 1),
                 )
-            )  # fmt: skip
+            )
         self._short += not self.stopping
         self._withheld = None
         self.process = self.identity = None

@@ -83,9 +83,11 @@ def report_killed(project: Project, status: Status | None) -> None:
     if status is None or status.running:
         return
     fact = ProcessEnded(
-        name="supervisor", process="supervisor", pid=status.supervisor.pid,
+        name="supervisor",
+        process="supervisor",
+        pid=status.supervisor.pid,
         cause=f"it was killed after {status.at:%Y-%m-%d %H:%M:%SZ}, and its processes with it",
         seconds=round((status.at - status.since).total_seconds(), 1),
-    )  # fmt: skip
+    )
     with suppress(CumulantError, OSError, sqlite3.Error):  # what comes next matters more
         emit(project, fact)

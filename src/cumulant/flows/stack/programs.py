@@ -114,9 +114,7 @@ def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
 
 def controller_command(project: Project) -> tuple[str, ...]:
     """The command of the process that carries out releases."""
-    return (
-        sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment_name
-    )  # fmt: skip
+    return (sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment_name)
 
 
 def _salt(project: Project) -> bytes | None:

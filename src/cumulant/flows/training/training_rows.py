@@ -76,9 +76,17 @@ def labelled_rows(
             hint="give --as-of a time after the first rows",
         )
     return _labelled(
-        project, task, snapshot, (raw, computed), spec=spec, evaluation=evaluation, reviewed=reviewed, by_hash=by_hash,
-        leakage=leakage, chosen=chosen,
-    )  # fmt: skip
+        project,
+        task,
+        snapshot,
+        (raw, computed),
+        spec=spec,
+        evaluation=evaluation,
+        reviewed=reviewed,
+        by_hash=by_hash,
+        leakage=leakage,
+        chosen=chosen,
+    )
 
 
 def rows_without_features(

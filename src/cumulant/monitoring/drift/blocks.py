@@ -21,9 +21,12 @@ MOST = 5_000
 _PART = 1_000_000
 #: how times are written, and whether with an offset
 _FORMS = (
-    ("%Y-%m-%d %H:%M:%S%.f", False), ("%Y-%m-%d %H:%M:%S%.f%:z", True), ("%Y-%m-%d", False), ("%Y-%m-%d %H:%M", False),
+    ("%Y-%m-%d %H:%M:%S%.f", False),
+    ("%Y-%m-%d %H:%M:%S%.f%:z", True),
+    ("%Y-%m-%d", False),
+    ("%Y-%m-%d %H:%M", False),
     ("%Y-%m-%d %H:%M%:z", True),
-)  # fmt: skip
+)
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,9 @@ def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> RowBloc
     if len(starts) > MOST:
         raise DataError(
             f"the rows fall into {len(starts):,} windows of {show_duration(every)}",
-            subject=name, hint="choose a longer window, and look whether the times are right",
-        )  # fmt: skip
+            subject=name,
+            hint="choose a longer window, and look whether the times are right",
+        )
     codes = np.concatenate(
         [np.append(np.searchsorted(starts, own), len(starts)).astype(np.int16)[places] for own, places in parts]
     )
@@ -141,10 +145,11 @@ def read_moments(times: pl.Series) -> pl.Series:
 def no_times(name: str) -> DataError:
     """That no value of a column is a time."""
     return DataError(
-        f"column {name} holds no times", subject=name,
+        f"column {name} holds no times",
+        subject=name,
         hint="times are read as 2026-01-21 or 2026-01-21T10:00:00 (ISO 8601): name such a column with --time, or "
         "leave it out to go by the order of rows",
-    )  # fmt: skip
+    )
 
 
 def hold_times(texts: pl.Series) -> bool:

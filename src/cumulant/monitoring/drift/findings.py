@@ -12,9 +12,19 @@ from cumulant.monitoring.drift.profiles import ProfileBlock, Role, Skipped
 Kind = Literal["data_fault", "covariate", "prior", "concept", "volume"]
 #: what is compared of a column; `few`, `many` and `gap` are of the number of rows, `future` of their times
 What = Literal[
-    "absent", "missing", "unreadable", "unseen", "impossible", "constant", "shift", "tails", "few", "many", "gap",
+    "absent",
+    "missing",
+    "unreadable",
+    "unseen",
+    "impossible",
+    "constant",
+    "shift",
+    "tails",
+    "few",
+    "many",
+    "gap",
     "future",
-]  # fmt: skip
+]
 
 
 class ShareChange(msgspec.Struct, frozen=True):

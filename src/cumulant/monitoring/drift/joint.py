@@ -43,9 +43,13 @@ class Joint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def jointly(
-    before: pl.DataFrame, now: pl.DataFrame, reference: DriftProfile, *, blocks: tuple[Codes, Codes] | None = None,
+    before: pl.DataFrame,
+    now: pl.DataFrame,
+    reference: DriftProfile,
+    *,
+    blocks: tuple[Codes, Codes] | None = None,
     seed: int = 0,
-) -> Joint | None:  # fmt: skip
+) -> Joint | None:
     """Tell `now` from `before` by the features of `reference` that both have; None where there are too few rows.
 
     `blocks`: the block of each row of both frames; without them each row is its own. At most MOST rows of each side are

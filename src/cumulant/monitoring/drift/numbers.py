@@ -31,9 +31,13 @@ class CellCounts(NamedTuple):
 
 
 def number_counts(
-    parts: Callable[[], Iterator[tuple[pl.Series, Blocks]]], every: Callable[[int], pl.Series], *, rows: int,
-    blocks: int, within: tuple[float, float] | None = None,
-) -> CellCounts | str:  # fmt: skip
+    parts: Callable[[], Iterator[tuple[pl.Series, Blocks]]],
+    every: Callable[[int], pl.Series],
+    *,
+    rows: int,
+    blocks: int,
+    within: tuple[float, float] | None = None,
+) -> CellCounts | str:
     """Cells from these values, and their counts; or why the column is not watched. `within`: the possible values."""
     if rows <= _ENOUGH:
         series_parts = list(parts())

@@ -27,9 +27,13 @@ Kind = Literal["number", "category"]
 
 
 def profile(
-    table: pl.DataFrame | pl.LazyFrame, columns: Mapping[str, Role], *, cut: RowBlocks | None = None,
-    like: DriftProfile | None = None, workers: int | None = None,
-) -> DriftProfile:  # fmt: skip
+    table: pl.DataFrame | pl.LazyFrame,
+    columns: Mapping[str, Role],
+    *,
+    cut: RowBlocks | None = None,
+    like: DriftProfile | None = None,
+    workers: int | None = None,
+) -> DriftProfile:
     """Count the rows of `table` in the blocks of `cut` (default: one for all).
 
     `columns` says what is watched, and as what. With `like`, a reference, they are counted in its cells, and
@@ -134,9 +138,12 @@ def _first(read: _Reader, schema: pl.Schema, name: str, role: Role) -> ColumnCou
     kind = _kind(schema[name])
     if kind == "number":
         result = numbers.number_counts(
-            lambda: read(name, role), lambda most: read.every(name, most, role), rows=read.rows, blocks=read.blocks,
+            lambda: read(name, role),
+            lambda most: read.every(name, most, role),
+            rows=read.rows,
+            blocks=read.blocks,
             within=(0.0, 1.0) if _is_probability(name, role) else None,
-        )  # fmt: skip
+        )
     elif kind == "category":
         result = categories.category_counts(lambda: read(name), blocks=read.blocks)
     else:

@@ -39,8 +39,13 @@ def segments(
         if len(values) < 2:
             continue
         split = [_counted(frame, column, name, values) for frame in (before, now)]
-        rows = np.array([int(counts.counts[place].sum() + counts.missing[place] + counts.unreadable[place])
-                         for counts in split for place in range(len(values))]).reshape(2, -1)  # fmt: skip
+        rows = np.array(
+            [
+                int(counts.counts[place].sum() + counts.missing[place] + counts.unreadable[place])
+                for counts in split
+                for place in range(len(values))
+            ]
+        ).reshape(2, -1)
         parts = _shifts(column.cells, *split) if what in ("shift", "constant") else _faults(what, rows, *split)
         parts = np.where(rows.min(axis=0) >= _FEWEST, np.maximum(parts, 0.0), 0.0)
         if parts.sum() <= 0:

@@ -201,10 +201,24 @@ def _finding(what: What, own: Sequence[Deviation], windows: _Windows, needed: tu
     last = own[-1]
     starts = [windows.origin + deviation.place * windows.step for deviation in own]
     return DriftFinding(
-        feature="rows", role="feature", kind="volume", what=what, effect=last.effect, low=None, high=None,
-        least=needed[0], p=last.p, needed=needed[1] / 2, before=last.expected, now=float(last.rows),
-        since=ProfileBlock(starts[0], own[0].rows, timed=True), until=ProfileBlock(starts[-1], last.rows, timed=True),
-        windows=len(own), span=1, weight=1.0, design=1.0,
+        feature="rows",
+        role="feature",
+        kind="volume",
+        what=what,
+        effect=last.effect,
+        low=None,
+        high=None,
+        least=needed[0],
+        p=last.p,
+        needed=needed[1] / 2,
+        before=last.expected,
+        now=float(last.rows),
+        since=ProfileBlock(starts[0], own[0].rows, timed=True),
+        until=ProfileBlock(starts[-1], last.rows, timed=True),
+        windows=len(own),
+        span=1,
+        weight=1.0,
+        design=1.0,
         active=windows.newest is not None and last.place >= windows.newest,
         alarmed=tuple(windows.index[start] for start in starts if start in windows.index),
-    )  # fmt: skip
+    )

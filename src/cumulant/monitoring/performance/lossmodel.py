@@ -27,9 +27,16 @@ _FOLDS = 5
 _SURELY = 1.645
 _TREES = 120
 _SETTINGS: dict[str, object] = {
-    "objective": "regression", "num_leaves": 15, "learning_rate": 0.06, "min_data_in_leaf": 40,
-    "num_threads": 1, "deterministic": True, "force_row_wise": True, "seed": 0, "verbose": -1,
-}  # fmt: skip
+    "objective": "regression",
+    "num_leaves": 15,
+    "learning_rate": 0.06,
+    "min_data_in_leaf": 40,
+    "num_threads": 1,
+    "deterministic": True,
+    "force_row_wise": True,
+    "seed": 0,
+    "verbose": -1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +101,9 @@ def learn_loss(inputs: Floats, predictions: PredictionRows, *, names: Sequence[s
     if cluster is not None and not cluster.any():
         raise DataError(
             "all rows with labels are of one cluster (a day): how far an estimate may be off cannot be told",
-            subject="reference", hint="give rows of several",
-        )  # fmt: skip
+            subject="reference",
+            hint="give rows of several",
+        )
     return LossModel(
         measure=measure,
         booster=_fit(seen, loss),

@@ -84,10 +84,13 @@ def learn_estimators(
     )
     known = reference.where(reference.labelled)
     estimators = ClassEstimators(
-        names=tuple(names), each=each, first=learn_estimator(_first(reference), every=every, seed=seed),
-        off=tuple(_off(_against(known, place), seed) for place in range(len(names))), log_loss=(0.0, 0.0, 0.0),
+        names=tuple(names),
+        each=each,
+        first=learn_estimator(_first(reference), every=every, seed=seed),
+        off=tuple(_off(_against(known, place), seed) for place in range(len(names))),
+        log_loss=(0.0, 0.0, 0.0),
         refused=next(refusals, None),
-    )  # fmt: skip
+    )
     return estimators if estimators.refused else replace(estimators, log_loss=_log_loss(estimators, known, seed))
 
 
@@ -142,9 +145,15 @@ def estimated_classes(
         for window, part in zip(zip(*by_class, strict=True), parts, strict=True)
     ]
     first = estimated(
-        estimators.first, _first(predictions), every=every, kind=kind, margin=margin, horizon=horizon, alpha=alpha,
+        estimators.first,
+        _first(predictions),
+        every=every,
+        kind=kind,
+        margin=margin,
+        horizon=horizon,
+        alpha=alpha,
         seed=seed,
-    )  # fmt: skip
+    )
     return tuple(_with_accuracy(score, estimate) for score, estimate in zip(scores, first, strict=True))
 
 
@@ -209,9 +218,7 @@ def _together(
         return EstimatedWindow(window=first.window, rows=first.rows, figures={}, refused=refused)
     now = _sum([(part.low, part.value, part.high) for part in figures])
     before = _sum([part.before[_FIGURE] for part in estimators.each])
-    figure = EstimatedFigure(
-        low=now[0], value=now[1], high=now[2], word=worded(_FIGURE, now, before, margin, wider)
-    )  # fmt: skip
+    figure = EstimatedFigure(low=now[0], value=now[1], high=now[2], word=worded(_FIGURE, now, before, margin, wider))
     return EstimatedWindow(window=first.window, rows=first.rows, figures={_FIGURE: figure}, refused=None)
 
 

@@ -68,9 +68,14 @@ class Outcomes(LabelledLog):
     """As `LabelledLog`, with the joined rows: predictions with their labels, mirrored requests in pairs."""
 
     def __init__(
-        self, folder: Path, predictions: Path, *, key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
-        loss: Loss | None = None, clock: Clock | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        folder: Path,
+        predictions: Path,
+        *,
+        key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
+        loss: Loss | None = None,
+        clock: Clock | None = None,
+    ) -> None:
         super().__init__(folder, predictions, key=key, clock=clock)
         self._loss = loss
         self._joined = NumberedTable(folder / "joined", _JOINED, IDENTITY)

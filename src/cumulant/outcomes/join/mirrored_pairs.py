@@ -108,9 +108,17 @@ def pair_rows(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
     ]
     scores = [of(arm, "score").alias(arm) for arm in ("champion", "candidate")]
     pairs = both.select(
-        "id", "row", "time", "model", *named, *scores, "worker", "sequence",
-        pl.col("worker_answered").alias("answered_worker"), pl.col("sequence_answered").alias("answered_sequence"),
-    )  # fmt: skip
+        "id",
+        "row",
+        "time",
+        "model",
+        *named,
+        *scores,
+        "worker",
+        "sequence",
+        pl.col("worker_answered").alias("answered_worker"),
+        pl.col("sequence_answered").alias("answered_sequence"),
+    )
     texts = zip(pairs["champion_outputs"], pairs["candidate_outputs"], strict=True)
     differs = [decision(read_outputs(champion)) != decision(read_outputs(other)) for champion, other in texts]
     return pairs.with_columns(pl.Series("differs", differs, dtype=pl.Boolean))

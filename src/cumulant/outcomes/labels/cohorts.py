@@ -78,12 +78,16 @@ def _duplicates(good: pl.DataFrame) -> int:
 
 def _count_days(joined: pl.DataFrame) -> pl.DataFrame:
     start = pl.col("time").dt.date().alias("from")
-    return joined.filter(~pl.col("shadow")).group_by(start, *_COHORT[1:]).agg(
-        pl.len().alias("predictions"),
-        pl.col("label").is_not_null().sum().alias("labelled"),
-        (pl.col("label").is_not_null() & (pl.col("label_known_time") < pl.col("time"))).sum().alias("early"),
-        *((pl.col("provenance") == state).sum().alias(state) for state in ("corrected", "contradicted")),
-    )  # fmt: skip
+    return (
+        joined.filter(~pl.col("shadow"))
+        .group_by(start, *_COHORT[1:])
+        .agg(
+            pl.len().alias("predictions"),
+            pl.col("label").is_not_null().sum().alias("labelled"),
+            (pl.col("label").is_not_null() & (pl.col("label_known_time") < pl.col("time"))).sum().alias("early"),
+            *((pl.col("provenance") == state).sum().alias(state) for state in ("corrected", "contradicted")),
+        )
+    )
 
 
 def _cohorts(counted: list[pl.DataFrame]) -> tuple[Cohort, ...]:

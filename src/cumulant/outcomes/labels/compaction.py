@@ -64,11 +64,15 @@ def _merge(folder: Path, ingested: Sequence[IngestedFile], level: int) -> None:
     ]
     covers = (*files, *map(_without_parts, ingested))
     merged = IngestedFile(
-        name="several", content=name, received=max(each.received for each in ingested),
+        name="several",
+        content=name,
+        received=max(each.received for each in ingested),
         rows=sum(each.rows for each in ingested),
-        problems=dict(problems), level=level, covers=covers,
+        problems=dict(problems),
+        level=level,
+        covers=covers,
         made_of=tuple(each.content for each in ingested),
-    )  # fmt: skip
+    )
     with BatchWriter(folder, name) as batch:
         for table in _tables(folder, ingested):
             batch.add_table(table)

@@ -78,7 +78,7 @@ def report_of(counts: LabelCounts, *, by: Period, since: date | None, until: dat
         cohort
         for cohort in counts.days
         if (since is None or cohort.start >= since) and (until is None or cohort.start <= until)
-    ]  # fmt: skip
+    ]
     cohorts = tuple(days) if by == "day" else tuple(_weeks(days))
     return Report(
         rows=counts.rows,

@@ -22,8 +22,15 @@ ROWS = 20_000
 #: bytes of one line, and of a file that is one JSON array and so is read at once
 _LINE, _ARRAY = 1 << 20, 1 << 28
 _BUFFER = 1 << 20
-_KINDS = {".csv": "csv", ".tsv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "json", ".parquet": "parquet",
-          ".pq": "parquet"}  # fmt: skip
+_KINDS = {
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
 
 
 def kind_of(path: Path) -> str | None:
@@ -68,9 +75,10 @@ def read_numbered_batches(path: Path) -> Iterator[NumberedRows]:
     kind = kind_of(path)
     if kind is None:
         raise DataError(
-            f"{path}: cannot tell its format from its name", subject=str(path),
+            f"{path}: cannot tell its format from its name",
+            subject=str(path),
             hint="labels are read from .csv, .json, .jsonl and .parquet, the first three also as .gz",
-        )  # fmt: skip
+        )
     with _reading_errors(path):
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty (0 bytes)", subject=str(path), hint="write it again, or remove it")
@@ -198,6 +206,7 @@ def _reading_errors(path: Path) -> Iterator[None]:
                 f"{path} is damaged or cut off", subject=str(path), hint="copy or write it again"
             ) from error
         raise DataError(
-            f"{path}: {error.strerror or 'it cannot be read'}", subject=str(path),
+            f"{path}: {error.strerror or 'it cannot be read'}",
+            subject=str(path),
             hint="check the path and its permissions",
-        ) from error  # fmt: skip
+        ) from error

@@ -82,9 +82,10 @@ class LabelReader:
         for part in names:
             if part not in _ROLES:
                 raise UsageError(
-                    f'"{part}" is no part of a label', subject=part,
+                    f'"{part}" is no part of a label',
+                    subject=part,
                     hint=did_you_mean(part, _ROLES) or f"parts: {', '.join(_ROLES)}",
-                )  # fmt: skip
+                )
         self._schema, self._names, self._salt, self.received = schema, names, salt, received
         self._values = _lookup(schema)
 
@@ -98,22 +99,25 @@ class LabelReader:
         missing = [column for column in self._names.values() if column not in known]
         if missing:
             raise DataError(
-                f"{subject} has no column {missing[0]}", subject=subject,
+                f"{subject} has no column {missing[0]}",
+                subject=subject,
                 hint=did_you_mean(missing[0], known) or f"columns: {', '.join(sorted(known)[:12])}",
-            )  # fmt: skip
+            )
         keyed = self._key_columns()
         if not any(name in known for name in self._id_columns()) and not (keyed and set(keyed) <= known):
             raise DataError(
-                f"{subject} does not say which predictions its labels are for", subject=subject,
+                f"{subject} does not say which predictions its labels are for",
+                subject=subject,
                 hint=self._reference_hint(keyed),
-            )  # fmt: skip
+            )
         target = self._schema.target
         if not self._label_column(known) and not (target is not None and set(columns(target)) <= known):
             wanted = "" if target is None else f", or {', '.join(sorted(columns(target)))}"
             raise DataError(
-                f"{subject} has no column with the label", subject=subject,
+                f"{subject} has no column with the label",
+                subject=subject,
                 hint=f"it needs a column label{wanted}; `--map label=COLUMN` names it",
-            )  # fmt: skip
+            )
 
     def read(self, rows: Sequence[object]) -> list[LabelRow]:
         """The label of each row, in the same order; `problem` is why a row cannot be used."""
@@ -144,9 +148,18 @@ class LabelReader:
         if weight is None or weight < 0:
             problem = problem or "wrong weight"
         return LabelRow(
-            ref, _text(row.get(self._names.get("model", "model"))) or "", known_time or self.received, label, value,
-            1.0 if weight is None else weight, request, place, key, when, problem,
-        )  # fmt: skip
+            ref,
+            _text(row.get(self._names.get("model", "model"))) or "",
+            known_time or self.received,
+            label,
+            value,
+            1.0 if weight is None else weight,
+            request,
+            place,
+            key,
+            when,
+            problem,
+        )
 
     def _reference(self, row: Mapping[str, Any]) -> tuple[str | None, int | None, str | None, datetime | None]:
         request = next((text for name in self._id_columns() if (text := _text(row.get(name)))), None)

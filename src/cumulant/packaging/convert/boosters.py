@@ -160,8 +160,11 @@ def _check_tree(tree: dict[str, str], most: int, subject: str) -> None:
 
 
 def _check_categories(tree: dict[str, str], columns: dict[str, list[str]], wrong: DataError) -> None:
-    chosen = [float(threshold) for threshold, kind in zip(columns["threshold"], columns["decision_type"], strict=True)
-              if int(kind) & _CATEGORICAL]  # fmt: skip
+    chosen = [
+        float(threshold)
+        for threshold, kind in zip(columns["threshold"], columns["decision_type"], strict=True)
+        if int(kind) & _CATEGORICAL
+    ]
     sets = int(tree.get("num_cat", "0"))
     bounds = [int(bound) for bound in tree.get("cat_boundaries", "").split()]
     words = tree.get("cat_threshold", "").split()

@@ -34,8 +34,17 @@ def unpickle(path: Path) -> Any:
     except ImportError as error:
         hint = "run this where the model's own code can be imported"
         raise DataError(f"{path} cannot be read: {error}", subject=str(path), hint=hint) from None
-    except (pickle.UnpicklingError, EOFError, AttributeError, ValueError, TypeError, LookupError, OSError,
-            zlib.error, MemoryError) as error:  # fmt: skip
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        AttributeError,
+        ValueError,
+        TypeError,
+        LookupError,
+        OSError,
+        zlib.error,
+        MemoryError,
+    ) as error:
         hint = "run this with the packages that the model was saved with"
         raise DataError(f"{path} cannot be unpickled: {error!r}", subject=str(path), hint=hint) from None
 

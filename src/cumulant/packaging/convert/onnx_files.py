@@ -210,8 +210,11 @@ def _unzip(model: ModelProto) -> dict[str, tuple[str, ...]]:
         node = makers.get(output.name)
         if node is None:
             continue
-        labels = [str(label, "utf-8") if isinstance(label, bytes) else str(label) for a in node.attribute
-                  for label in (*a.strings, *a.ints)]  # fmt: skip
+        labels = [
+            str(label, "utf-8") if isinstance(label, bytes) else str(label)
+            for a in node.attribute
+            for label in (*a.strings, *a.ints)
+        ]
         labels_of[output.name] = tuple(labels)
         graph.node.remove(node)
         graph.node.append(onnx.helper.make_node("Identity", [node.input[0]], [output.name]))
@@ -266,8 +269,13 @@ def _session(original: ModelProto | Path) -> Any:
 
 def _numpy(kind: str) -> type[Any]:
     element = kind.removeprefix("tensor(").removesuffix(")")
-    dtype: type[Any] = {"float": np.float32, "double": np.float64, "string": np.object_, "bool": np.bool_,
-                        "float16": np.float16}.get(element) or np.dtype(element).type  # fmt: skip
+    dtype: type[Any] = {
+        "float": np.float32,
+        "double": np.float64,
+        "string": np.object_,
+        "bool": np.bool_,
+        "float16": np.float16,
+    }.get(element) or np.dtype(element).type
     return dtype
 
 

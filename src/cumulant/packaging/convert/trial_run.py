@@ -52,8 +52,10 @@ def try_reading(package: str, path: Path) -> None:
     try:
         done = subprocess.run(
             [sys.executable, "-c", _ALONE + _CODES[package], str(path.resolve())],
-            capture_output=True, timeout=SECONDS, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            timeout=SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         hint = "save the model again; a graph may call its functions too often"
         raise DataError(

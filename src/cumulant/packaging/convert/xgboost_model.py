@@ -281,8 +281,13 @@ def _predict(booster: Any, matrix: Array, trees: XgboostTrees) -> Array:
     import xgboost
 
     # Columns are by position here, so that names and kinds of columns play no part.
-    data = xgboost.DMatrix(matrix, nthread=1, feature_names=booster.feature_names, feature_types=booster.feature_types,
-                           enable_categorical=True)  # fmt: skip
+    data = xgboost.DMatrix(
+        matrix,
+        nthread=1,
+        feature_names=booster.feature_names,
+        feature_types=booster.feature_types,
+        enable_categorical=True,
+    )
     last = (0, trees.rounds) if trees.rounds else (0, 0)
     if trees.objective != "multi:softmax":
         return np.asarray(booster.predict(data, iteration_range=last))

@@ -115,9 +115,16 @@ def _replace(graph: Any, layer: WeightedLayer, constants: list[Any], onnx: Any) 
     bias = list(node.input[2:3])
     inputs, output = [layer.source, *(entry.name for entry in constants)], node.output[0] + ("/product" if bias else "")
     product = onnx.helper.make_node(
-        "MatMulNBits", inputs, [output],
-        domain=_MICROSOFT, K=layer.rows.shape[1], N=outputs, bits=4, block_size=_BLOCK, accuracy_level=4,
-    )  # fmt: skip
+        "MatMulNBits",
+        inputs,
+        [output],
+        domain=_MICROSOFT,
+        K=layer.rows.shape[1],
+        N=outputs,
+        bits=4,
+        block_size=_BLOCK,
+        accuracy_level=4,
+    )
     graph.initializer.extend(constants)
     graph.node.remove(node)
     graph.node.insert(place, product)

@@ -221,9 +221,16 @@ def _whole(text: str) -> int | None:
 
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _PLAIN_TAGS = {
-    None, "!", _TEXT_TAG, "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq",
-    "tag:yaml.org,2002:int", "tag:yaml.org,2002:float", "tag:yaml.org,2002:bool", "tag:yaml.org,2002:null",
-}  # fmt: skip
+    None,
+    "!",
+    _TEXT_TAG,
+    "tag:yaml.org,2002:map",
+    "tag:yaml.org,2002:seq",
+    "tag:yaml.org,2002:int",
+    "tag:yaml.org,2002:float",
+    "tag:yaml.org,2002:bool",
+    "tag:yaml.org,2002:null",
+}
 
 
 class _Composer:
@@ -317,9 +324,11 @@ class _Composer:
                 continue
             if key in own:
                 raise _Fault(
-                    line, f'the key "{key}" is set twice; the first time in line {lines[key]}',
-                    column=inner.start_mark.column + 1, hint="keep one of them, with all that both hold",
-                )  # fmt: skip
+                    line,
+                    f'the key "{key}" is set twice; the first time in line {lines[key]}',
+                    column=inner.start_mark.column + 1,
+                    hint="keep one of them, with all that both hold",
+                )
             lines[key] = line
             own[key] = replace(value, place=self._place(inner))  # a person looks for the line of the key
         return YamlEntry({**merged, **own}, self._place(event))

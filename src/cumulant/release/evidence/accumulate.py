@@ -243,11 +243,15 @@ def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]
         quantile = _quantile(took, named["latency"].quantile)
         slow = None if quantile is None else quantile * 1000
     memory = Memory(
-        champion=old.champion, slow=slow, early=old.early, answering=old.answering,
+        champion=old.champion,
+        slow=slow,
+        early=old.early,
+        answering=old.answering,
         bursts=old.bursts,
-        warm_up_seconds=old.warm_up_seconds, warm_up_requests=old.warm_up_requests,
+        warm_up_seconds=old.warm_up_seconds,
+        warm_up_requests=old.warm_up_requests,
         selection=old.selection,
-    )  # fmt: skip
+    )
     following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
     memory = _fixed(memory, following)
     boards = {name: in_next_step(board, named[name]) for name, board in release.boards.items()}

@@ -54,9 +54,7 @@ async def start(
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_CALLS, interceptors=interceptors)
     ending = Ending()
     reflections = [Reflection(app, ending, package).handlers() for package in REFLECTION]
-    server.add_generic_rpc_handlers(
-        [Service(app, ending).handlers(), Health(app, ending).handlers(), *reflections]
-    )  # fmt: skip
+    server.add_generic_rpc_handlers([Service(app, ending).handlers(), Health(app, ending).handlers(), *reflections])
     address = address_of(host, port)
     try:
         port = server.add_insecure_port(address)

@@ -53,8 +53,11 @@ def refuse_duplicates(pins: Iterable[Pin]) -> None:
         version = load_description(pinned.place, verify=False).version or UNREGISTERED
         other = seen.setdefault((pinned.name, version), pinned.folder)
         if other != pinned.folder:
-            raise UsageError(f"model {pinned.name} version {version} is given twice: in {other} and in {pinned.folder}",
-                             subject=pinned.name, hint="remove one, or package it under another --name")  # fmt: skip
+            raise UsageError(
+                f"model {pinned.name} version {version} is given twice: in {other} and in {pinned.folder}",
+                subject=pinned.name,
+                hint="remove one, or package it under another --name",
+            )
 
 
 def check(pinned: Pin, hint: str = "load the model again to serve what the folder holds now") -> None:
@@ -64,8 +67,9 @@ def check(pinned: Pin, hint: str = "load the model again to serve what the folde
     except OSError:
         same = False
     if not same:
-        raise IntegrityError(f"{pinned.folder} no longer holds the content that is served",
-                             subject=pinned.folder, hint=hint)  # fmt: skip
+        raise IntegrityError(
+            f"{pinned.folder} no longer holds the content that is served", subject=pinned.folder, hint=hint
+        )
 
 
 def copy_content(pinned: Pin, place: Path) -> Pin:

@@ -74,8 +74,9 @@ def _check_outputs(model: Model, given: Mapping[str, object], what: str) -> None
     missing = [name for name in model.outputs if name not in given]
     if missing:
         expected = ", ".join(model.outputs)
-        raise UsageError(f"{what} lacks the output {missing[0]} of {model.name}", subject=missing[0],
-                         hint=f"it must give {expected}")  # fmt: skip
+        raise UsageError(
+            f"{what} lacks the output {missing[0]} of {model.name}", subject=missing[0], hint=f"it must give {expected}"
+        )
 
 
 def _constant(model: Model, given: Mapping[str, Any]) -> Answer | Sequence[Array]:
@@ -94,6 +95,7 @@ def _constant(model: Model, given: Mapping[str, Any]) -> Answer | Sequence[Array
             value = np.array(given[name], dtype=DTYPES[datatype])  # type: ignore[index]
             arrays.append(np.broadcast_to(value, wanted))
         except (ValueError, TypeError, OverflowError):
-            raise UsageError(f"the constant of the fallback has no {datatype} of shape {list(shape)} for {name}",
-                             subject=name) from None  # fmt: skip
+            raise UsageError(
+                f"the constant of the fallback has no {datatype} of shape {list(shape)} for {name}", subject=name
+            ) from None
     return arrays

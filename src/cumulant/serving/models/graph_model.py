@@ -303,8 +303,9 @@ def _metadata(spec: TensorSpec) -> dict[str, Any]:
 
 
 def _synthetic_input(spec: TensorSpec, rows: int) -> Array:
-    shape = tuple(rows if place == 0 and size == -1 else _SOME if size == -1 else size
-                  for place, size in enumerate(spec.shape))  # fmt: skip
+    shape = tuple(
+        rows if place == 0 and size == -1 else _SOME if size == -1 else size for place, size in enumerate(spec.shape)
+    )
     dtype = DTYPES[spec.datatype]
     if spec.datatype == "BYTES":
         texts = np.empty(shape, dtype=np.object_)

@@ -108,5 +108,9 @@ def _time(value: object, field: Field) -> datetime:
 
 
 _CONVERT: dict[str, Callable[[object, Field], object]] = {
-    "bool": _bool, "int": _int, "float": _float, "date": _date, "time": _time
-}  # fmt: skip
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "date": _date,
+    "time": _time,
+}

@@ -313,9 +313,13 @@ class LogProcess:
             recover(settings.folder, age=_JOURNAL_SECONDS, say=self.losses.say)
         with contextlib.suppress(OSError):
             upkeep(
-                settings.folder, keep=settings.keep, file_size=settings.file_size, file_age=settings.file_age,
-                steady=self._tidied - before, say=self.losses.say,
-            )  # fmt: skip
+                settings.folder,
+                keep=settings.keep,
+                file_size=settings.file_size,
+                file_age=settings.file_age,
+                steady=self._tidied - before,
+                say=self.losses.say,
+            )
 
     def _finish(self, listener: socket.socket) -> None:
         """Process pending frames, write all rows, and end."""

@@ -26,8 +26,13 @@ FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
 #: what to send instead of an empty body
 _EXPECTED = 'send {"dataframe_split": {"columns": [...], "data": [[...]]}}, or another of its formats'
 _CHARSETS: Mapping[str, str] = {
-    "": "utf-8", "utf-8": "utf-8", "utf8": "utf-8", "us-ascii": "ascii", "ascii": "ascii", "iso-8859-1": "latin-1"
-}  # fmt: skip
+    "": "utf-8",
+    "utf-8": "utf-8",
+    "utf8": "utf-8",
+    "us-ascii": "ascii",
+    "ascii": "ascii",
+    "iso-8859-1": "latin-1",
+}
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
@@ -213,8 +218,11 @@ def _tensors(values: Mapping[str, Any], model: GraphModel) -> RequestWork:
 
 
 _READERS: Mapping[str, Callable[[object, Model], RequestWork]] = {
-    "dataframe_split": _split, "dataframe_records": _records, "instances": _instances, "inputs": _inputs
-}  # fmt: skip
+    "dataframe_split": _split,
+    "dataframe_records": _records,
+    "instances": _instances,
+    "inputs": _inputs,
+}
 
 
 def _predictions(answers: Sequence[Any], form: str, model: Model) -> Any:

@@ -22,18 +22,29 @@ if TYPE_CHECKING:
     from cumulant.serving.models.model import Model
 
 _ANSWERS: Mapping[str, type[msgspec.Struct]] = {
-    "/": responses.ServerResponse, "/v2": responses.MetadataResponse, "/v2/health/live": responses.LiveResponse,
-    "/v2/health/ready": responses.ReadyResponse, "/v1/models": responses.CardsResponse,
-    "/v2/models/stats": responses.StatisticsResponse, "/v1/events": responses.EventsResponse,
-    "/v1/labels": responses.LabelsResponse, "/openapi.json": responses.DocumentResponse,
-    "v2:": responses.ModelResponse, "v2:ready": responses.ModelReadyResponse,
-    "v2:config": responses.ConfigurationResponse, "v2:stats": responses.StatisticsResponse,
+    "/": responses.ServerResponse,
+    "/v2": responses.MetadataResponse,
+    "/v2/health/live": responses.LiveResponse,
+    "/v2/health/ready": responses.ReadyResponse,
+    "/v1/models": responses.CardsResponse,
+    "/v2/models/stats": responses.StatisticsResponse,
+    "/v1/events": responses.EventsResponse,
+    "/v1/labels": responses.LabelsResponse,
+    "/openapi.json": responses.DocumentResponse,
+    "v2:": responses.ModelResponse,
+    "v2:ready": responses.ModelReadyResponse,
+    "v2:config": responses.ConfigurationResponse,
+    "v2:stats": responses.StatisticsResponse,
     "v1:": responses.CardResponse,
-}  # fmt: skip
+}
 _OTHERS = (
-    responses.ErrorResponse, responses.EmptyResponse, responses.IndexResponse, InferResponse, PostedEvents,
+    responses.ErrorResponse,
+    responses.EmptyResponse,
+    responses.IndexResponse,
+    InferResponse,
+    PostedEvents,
     PostedLabels,
-)  # fmt: skip
+)
 _TEXT = {"/ping", "/health", "/version", "/metrics"}
 #: asked by probes, which carry no token
 _OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}

@@ -45,10 +45,12 @@ _NUMBERS: Mapping[str, Schema] = {
     "BOOL": _FLAG,
     "BYTES": _TEXT,
     **{f"FP{bits}": {"type": "number"} for bits in (16, 32, 64)},
-    **{f"INT{bits}": {"type": "integer", "minimum": -(2 ** (bits - 1)), "maximum": 2 ** (bits - 1) - 1}
-       for bits in (8, 16, 32, 64)},
+    **{
+        f"INT{bits}": {"type": "integer", "minimum": -(2 ** (bits - 1)), "maximum": 2 ** (bits - 1) - 1}
+        for bits in (8, 16, 32, 64)
+    },
     **{f"UINT{bits}": {"type": "integer", "minimum": 0, "maximum": 2**bits - 1} for bits in (8, 16, 32, 64)},
-}  # fmt: skip
+}
 
 
 def reference(kind: type[msgspec.Struct]) -> Schema:

@@ -24,9 +24,7 @@ NAME = "reasons"
 #: the output that comes only where reasons are asked for: JSON, a list a row
 OUTPUT: Mapping[str, tuple[str, list[int]]] = {NAME: ("BYTES", [-1])}
 #: the same as the model's metadata show it
-DESCRIBED: Mapping[str, object] = {
-    "name": NAME, "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}
-}  # fmt: skip
+DESCRIBED: Mapping[str, object] = {"name": NAME, "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}}
 #: warning where an overloaded model answers without reasons
 LEFT_OUT = "reasons are left out: the model has more to do than it can do in time"
 

@@ -185,8 +185,13 @@ def _check(field: Field) -> Check:
     if field.dtype == "time":
         return _time(_zone(field))
     checks: Mapping[str, Check] = {
-        "bool": _bool, "int": _int, "float": _float, "str": _str, "date": _date, "bytes": _bytes
-    }  # fmt: skip
+        "bool": _bool,
+        "int": _int,
+        "float": _float,
+        "str": _str,
+        "date": _date,
+        "bytes": _bytes,
+    }
     return checks[field.dtype]
 
 

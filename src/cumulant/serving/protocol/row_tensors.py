@@ -15,8 +15,14 @@ from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, show_sh
 
 #: how the type of a field is announced; times and dates travel as text
 DATATYPES: Mapping[DType, str] = {
-    "bool": "BOOL", "int": "INT64", "float": "FP64", "str": "BYTES", "time": "BYTES", "date": "BYTES", "bytes": "BYTES"
-}  # fmt: skip
+    "bool": "BOOL",
+    "int": "INT64",
+    "float": "FP64",
+    "str": "BYTES",
+    "time": "BYTES",
+    "date": "BYTES",
+    "bytes": "BYTES",
+}
 _WHOLE = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
 _NUMBERS = _WHOLE | {"FP16", "FP32", "FP64"}
 _ACCEPTED: Mapping[DType, frozenset[str]] = {

@@ -21,9 +21,19 @@ _MAX_RANK = 8
 _MAX_SIZE, _MAX_COUNT = 2**62, 2**60
 #: as `struct` writes them
 _LETTERS: Mapping[str, str] = {
-    "BOOL": "?", "UINT8": "B", "UINT16": "H", "UINT32": "I", "UINT64": "Q", "INT8": "b", "INT16": "h", "INT32": "i",
-    "INT64": "q", "FP16": "e", "FP32": "f", "FP64": "d",
-}  # fmt: skip
+    "BOOL": "?",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _DTYPES: Mapping[str, np.dtype[Any]] = {str(name): dtype for name, dtype in DTYPES.items()}
 _LENGTH = struct.Struct("<I")

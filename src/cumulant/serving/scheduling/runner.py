@@ -320,9 +320,7 @@ class Runner:
         rows, most = 0, self._most_rows()
 
         def fits(job: ScoringJob) -> bool:
-            return not batch or (
-                self.pays and job.signature == batch[0].signature and rows + job.rows <= most
-            )  # fmt: skip
+            return not batch or (self.pays and job.signature == batch[0].signature and rows + job.rows <= most)
 
         while (job := self.queue.take(fits)) is not None:
             if job.future.done():

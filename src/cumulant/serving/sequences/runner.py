@@ -149,6 +149,7 @@ class SequenceRunner(Runner):
 def _check_step(turn: SequencePosition, done: int) -> None:
     if turn.step is not None and turn.step != done + 1:
         raise HttpError(
-            409, f"the sequence has processed {done} requests, so that step {turn.step} is not the next",
+            409,
+            f"the sequence has processed {done} requests, so that step {turn.step} is not the next",
             hint="leave sequence_step out, or start the sequence again",
-        )  # fmt: skip
+        )

@@ -62,9 +62,7 @@ class Tracing:
             carrier = {"traceparent": note.parent, "tracestate": note.state}
             parent = self._extract(carrier, self._none)
         name = note.path.lstrip("/") if note.protocol == "grpc" else f"{note.method} {note.path}"
-        span = self._tracer.start_span(
-            name, parent, self._server, start_attributes(note), start_time=note.began
-        )  # fmt: skip
+        span = self._tracer.start_span(name, parent, self._server, start_attributes(note), start_time=note.began)
         note.trace_id = f"{span.get_span_context().trace_id:032x}"
         if span.is_recording():
             self._open[id(note)] = span

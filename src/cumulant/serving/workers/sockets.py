@@ -22,8 +22,9 @@ def bind(host: str, port: int, *, insecure: bool = False, option: str = "--http"
     """
     if not insecure and not is_loopback(host):
         hint = "listen on 127.0.0.1, set CUMULANT_TOKEN, or pass --insecure where the network is trusted"
-        raise UsageError(f"{host} can be reached from other machines, and requests are not authenticated",
-                         subject=host, hint=hint)  # fmt: skip
+        raise UsageError(
+            f"{host} can be reached from other machines, and requests are not authenticated", subject=host, hint=hint
+        )
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (socket.gaierror, OverflowError) as error:

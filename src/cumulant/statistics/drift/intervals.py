@@ -28,9 +28,14 @@ class Effect:
 
 
 def effect(
-    reference: Floats, current: Floats, *, design: float = 1.0, resamples: int = RESAMPLES, seed: int = 0,
+    reference: Floats,
+    current: Floats,
+    *,
+    design: float = 1.0,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
     level: float = LEVEL,
-) -> Effect:  # fmt: skip
+) -> Effect:
     """Jensen-Shannon distance, base 2, of counts [blocks, cells] each, corrected for chance as `excess` does.
 
     Both samples are drawn again: whole blocks where there are enough, else rows. A resample strays from the estimate

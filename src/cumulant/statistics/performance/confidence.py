@@ -20,8 +20,16 @@ from cumulant.statistics.rows import Codes, Flags, Floats
 from cumulant.statistics.sums import CLIP
 
 FIGURES = (
-    "accuracy", "precision", "recall", "f1", "specificity", "roc_auc", "average_precision", "log_loss", "brier",
-)  # fmt: skip
+    "accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "specificity",
+    "roc_auc",
+    "average_precision",
+    "log_loss",
+    "brier",
+)
 #: an interval is drawn from at most this many groups of neighbouring scores
 _GROUPS = 400
 

@@ -125,9 +125,15 @@ class EvidenceAllowance:
 
 
 def allowance(
-    dependence: Dependence, *, horizon: int, recent: int, alpha: float, effect: float = 0.5, falling: bool = False,
+    dependence: Dependence,
+    *,
+    horizon: int,
+    recent: int,
+    alpha: float,
+    effect: float = 0.5,
+    falling: bool = False,
     seed: int = 0,
-) -> EvidenceAllowance:  # fmt: skip
+) -> EvidenceAllowance:
     """How much more log evidence than independent normal values, and than log(1 / alpha), values like these show with a
     chance of `alpha` within `horizon` looks although their mean is 0. `falling`: of the values with the other sign.
 

@@ -78,8 +78,22 @@ class RateDesign:
     independent: float = 0.8
     alike: float = 0.15
     ratios: tuple[float, ...] = (
-        1.2, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 7.0, 10.0, 20.0, 50.0, 200.0, 1000.0, 10_000.0,
-    )  # fmt: skip
+        1.2,
+        1.5,
+        2.0,
+        2.5,
+        3.0,
+        3.5,
+        4.0,
+        5.0,
+        7.0,
+        10.0,
+        20.0,
+        50.0,
+        200.0,
+        1000.0,
+        10_000.0,
+    )
 
     def __post_init__(self) -> None:
         if not (0 < self.lowest < self.highest <= 1 and 0 < self.step <= 0.5):

@@ -20,11 +20,18 @@ Behaviour = Literal["take", "refuse", "later", "hang", "trickle", "hang up", "go
 
 AT = datetime(2026, 11, 24, 6, tzinfo=UTC)
 SAMPLE = Message(
-    key="a1b2/told/critical", kind="alert", status="firing", level="critical", model="flight-late", rule="data_fault",
-    subject="wind_speed", title="critical: data_fault in wind_speed of flight-late",
+    key="a1b2/told/critical",
+    kind="alert",
+    status="firing",
+    level="critical",
+    model="flight-late",
+    rule="data_fault",
+    subject="wind_speed",
+    title="critical: data_fault in wind_speed of flight-late",
     text="missing values rose from 0.1% to 38%, since Tuesday. Next: look at the weather feed.",
-    at=AT, since=AT - timedelta(hours=3),
-)  # fmt: skip
+    at=AT,
+    since=AT - timedelta(hours=3),
+)
 
 
 class World(Protocol):

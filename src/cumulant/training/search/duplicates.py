@@ -51,8 +51,10 @@ def across(folds: CrossValidation, inputs: Sequence[Input], *, timed: bool) -> t
     """
     from scipy.stats import binom, binomtest
 
-    folds_checked = [_copies(*folds.sample(place), inputs, classes=folds.problem.task != "regression", seed=place)
-             for place in range(folds.count)]  # fmt: skip
+    folds_checked = [
+        _copies(*folds.sample(place), inputs, classes=folds.problem.task != "regression", seed=place)
+        for place in range(folds.count)
+    ]
     looked, copies = sum(fold.looked for fold in folds_checked), sum(fold.copies for fold in folds_checked)
     nearer, farther = sum(fold.nearer for fold in folds_checked), sum(fold.farther for fold in folds_checked)
     if copies < _FEWEST or binom.sf(copies - 1, looked, _PART) > _LEVEL:

@@ -200,10 +200,14 @@ def _replay(
 
     def replay(policies: Mapping[str, RetrainTerms], history: Learned, label: str) -> tuple[Replay, ...]:
         return backtest(
-            windowed.history, fits.plain, policies, _terms(windowed, history, first, request),
-            weighted=fits.weighted, drifts=drifts,
+            windowed.history,
+            fits.plain,
+            policies,
+            _terms(windowed, history, first, request),
+            weighted=fits.weighted,
+            drifts=drifts,
             progress=lambda text, share=None: context.progress(f"{label}{text}", share),
-        )  # fmt: skip
+        )
 
     policies = _policies(policy.retrain, windowed, first)
     rules = _policy_results(replay(policies, own, ""), windowed)

@@ -80,18 +80,24 @@ def shares(cells: ColumnCells, before: Floats, now: Floats) -> tuple[Bar, ...]:
     return tuple(bars)
 
 
-def course(values: Sequence[float | None], blocks: Sequence[ProfileBlock], alarming: frozenset[int], limit: float,
-           name: str) -> Drawing:  # fmt: skip
+def course(
+    values: Sequence[float | None], blocks: Sequence[ProfileBlock], alarming: frozenset[int], limit: float, name: str
+) -> Drawing:
     """A distance of each window by itself, with the least that matters; alarming windows are filled."""
     known = [value for value in values if value is not None]
     top = 1.12 * max([limit, *known])
     frame = Frame((-0.5, len(values) - 0.5), (min([0.0, *known]), top), height=_HEIGHT)
     points = [(place, value) for place, value in enumerate(values) if value is not None]
     dots = [
-        frame.dot(place, value, 3.5, "dot alarm" if place in alarming else "dot calm",
-                  f"{day(blocks[place])}: {number(value)}, {count(blocks[place].rows)} rows")
+        frame.dot(
+            place,
+            value,
+            3.5,
+            "dot alarm" if place in alarming else "dot calm",
+            f"{day(blocks[place])}: {number(value)}, {count(blocks[place].rows)} rows",
+        )
         for place, value in points
-    ]  # fmt: skip
+    ]
     return draw(
         f"{name} by window; {len(alarming)} of {len(values)} are alarming",
         _axes(frame, blocks, name),

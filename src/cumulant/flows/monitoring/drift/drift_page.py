@@ -37,14 +37,21 @@ _FINDINGS, _COLUMNS = 30, 60
 #: metrics that are estimated of classes, as the page names them
 _ESTIMATED: Mapping[str, str] = {"accuracy": "accuracy", "log_loss": "log loss", "brier": "Brier score"}
 _KINDS: Mapping[str, str] = {
-    "data_fault": "a fault of the data", "covariate": "a feature moved", "prior": "answers or labels moved",
-    "concept": "features and labels belong together in another way", "volume": "the number of rows changed",
-}  # fmt: skip
+    "data_fault": "a fault of the data",
+    "covariate": "a feature moved",
+    "prior": "answers or labels moved",
+    "concept": "features and labels belong together in another way",
+    "volume": "the number of rows changed",
+}
 _CHANGES: Mapping[str, str] = {
-    "shift": "distance", "missing": "growth of the missing", "unseen": "growth of unseen values",
-    "unreadable": "growth of the unreadable", "impossible": "growth of values far outside", "absent": "absence",
+    "shift": "distance",
+    "missing": "growth of the missing",
+    "unseen": "growth of unseen values",
+    "unreadable": "growth of the unreadable",
+    "impossible": "growth of values far outside",
+    "absent": "absence",
     "tails": "growth of the tails",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)

@@ -139,8 +139,9 @@ class LogWindows:
             return none_is_past(self.folder, self.of, misdated=misdated, coming=coming)
         return DataError(
             f"no prediction {_by(self.of)}in {self.name} is of before {self._end:%Y-%m-%d %H:%M}",
-            subject=str(self.folder), hint="give a later moment: a look is at the version that serves now",
-        )  # fmt: skip
+            subject=str(self.folder),
+            hint="give a later moment: a look is at the version that serves now",
+        )
 
     @cached_property
     def _end(self) -> datetime:
@@ -194,18 +195,24 @@ class LogWindows:
 
         profile = drift_profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
         return _Day(
-            of=of, traffic=traffic, columns=table.columns, others=table.others, misdated=misdated, coming=coming,
+            of=of,
+            traffic=traffic,
+            columns=table.columns,
+            others=table.others,
+            misdated=misdated,
+            coming=coming,
             profile=profile,
-        )  # fmt: skip
+        )
 
     @cached_property
     def _merged(self) -> DriftProfile:
         merged = merge([counts.profile for counts in self._days.values() if counts.profile is not None])
         if len(merged.blocks) > MOST:
             raise DataError(
-                f"the rows fall into {len(merged.blocks):,} windows", subject=self.name,
+                f"the rows fall into {len(merged.blocks):,} windows",
+                subject=self.name,
                 hint="choose a longer window, and look whether the times are right",
-            )  # fmt: skip
+            )
         return merged
 
     @cached_property

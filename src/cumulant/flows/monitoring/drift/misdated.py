@@ -25,11 +25,27 @@ def misdated_rows(now: Windows, rows: int) -> tuple[DriftFinding, ...]:
     first, last = (ProfileBlock(_midnight(day), days[day], timed=True) for day in (min(days), max(days)))
     return (
         DriftFinding(
-            feature="event time", role="feature", kind="data_fault", what="future", effect=effect, low=None, high=None,
-            least=effect, p=0.0, needed=1.0, before=None, now=float(total), since=first, until=last, windows=len(days),
-            active=max(days) == max(now.misdated), span=1, weight=1.0, design=1.0,
+            feature="event time",
+            role="feature",
+            kind="data_fault",
+            what="future",
+            effect=effect,
+            low=None,
+            high=None,
+            least=effect,
+            p=0.0,
+            needed=1.0,
+            before=None,
+            now=float(total),
+            since=first,
+            until=last,
+            windows=len(days),
+            active=max(days) == max(now.misdated),
+            span=1,
+            weight=1.0,
+            design=1.0,
         ),
-    )  # fmt: skip
+    )
 
 
 def _midnight(day: date) -> int:

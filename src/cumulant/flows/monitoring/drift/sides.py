@@ -227,9 +227,10 @@ def shared_columns(roles: Mapping[str, Role], absent: Mapping[str, Role], before
     shared: dict[str, Role] = {name: role for name, role in roles.items() if name in before.columns}
     if not shared:
         raise DataError(
-            "predictions and reference have no column in common", subject=before.name,
+            "predictions and reference have no column in common",
+            subject=before.name,
             hint=f"predictions have {', '.join(list(roles)[:8])}; the reference has {', '.join(before.columns[:8])}",
-        )  # fmt: skip
+        )
     return {**shared, **absent}
 
 
@@ -238,9 +239,10 @@ def check_compared(reference: DriftProfile, shared: Collection[str], name: str) 
     if not any(column.name in shared for column in reference.columns):
         why = "; ".join(f"{skipped.name}: {skipped.reason}" for skipped in reference.skipped[:5])
         raise DataError(
-            f"{name} and the rows have no column in common that can be compared", subject=name,
+            f"{name} and the rows have no column in common that can be compared",
+            subject=name,
             hint=f"not watched: {why}" if why else "look at the names of the columns",
-        )  # fmt: skip
+        )
 
 
 def is_key(now: Windows, name: str, labels: Labels | None) -> bool:

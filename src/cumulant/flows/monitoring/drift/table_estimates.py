@@ -187,14 +187,19 @@ def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[ProfileBl
     return TableEstimates(
         windows=tuple(
             ClassWindow(
-                start=day(blocks[code]), rows=window_result.rows, figures=window_result.figures,
+                start=day(blocks[code]),
+                rows=window_result.rows,
+                figures=window_result.figures,
                 refused=window_result.refused,
             )
             for code, window_result in each.items()
         ),
-        rows=last.rows, figures={} if refused else last.figures, reference=estimators.before, audit=checked,
+        rows=last.rows,
+        figures={} if refused else last.figures,
+        reference=estimators.before,
+        audit=checked,
         refused=refused,
-    )  # fmt: skip
+    )
 
 
 def _estimated(

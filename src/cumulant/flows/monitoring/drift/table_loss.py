@@ -78,8 +78,11 @@ def table_loss(
     frame = now.all([label, *answers])
     how = _scored(frame, label, answers)
     if how is None:
-        return TableLoss(measure=None, refused=f"no answer can be held against {label}: a probability of two classes, "
-                         "a number, or the class itself")  # fmt: skip
+        return TableLoss(
+            measure=None,
+            refused=f"no answer can be held against {label}: a probability of two classes, "
+            "a number, or the class itself",
+        )
     rows = _predictions(frame, label, how, now)
     del frame
     windows = _windows(rows, how, now)
@@ -180,12 +183,13 @@ def _flags(parts: Sequence[pl.Series]) -> Floats:
 def _windows(rows: PredictionRows, how: _Scored, side: TableWindows) -> tuple[LossWindow, ...]:
     return tuple(
         LossWindow(
-            start=day(side.cut.blocks[_place(window.start)]), labelled=len(part),
+            start=day(side.cut.blocks[_place(window.start)]),
+            labelled=len(part),
             loss=float(loss_of(how.measure, part.truth, part.score).mean()),
         )
         for window, part in windows(rows, _DAY)
         if len(part) >= _LEAST
-    )  # fmt: skip
+    )
 
 
 def _place(start: datetime) -> int:
@@ -219,12 +223,16 @@ def _harm(
     since = day(side.cut.blocks[_place(min(starts))]) if starts else None
     older = " or before" if starts and min(starts) == watch.starts[0] else ""
     return msgspec.structs.replace(
-        result, reference=reference_level.loss, word=last.word, kind=last.kind, since=since,
+        result,
+        reference=reference_level.loss,
+        word=last.word,
+        kind=last.kind,
+        since=since,
         sentence=" ".join(
             _sentence(finding.question, finding.excess or 0.0, reference_level.loss, f"{since}{older}")
             for finding in worst
         ),
-    )  # fmt: skip
+    )
 
 
 def _sentence(question: Question, excess: float, reference: float, since: str) -> str:

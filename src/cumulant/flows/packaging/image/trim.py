@@ -66,20 +66,54 @@ UNUSED = (
 )
 #: of Python's own library
 _NO_LIBRARY = shutil.ignore_patterns(
-    "__pycache__", "site-packages", "dist-packages", "config-*", "*.a", "ensurepip", "idlelib", "lib2to3", "pydoc_data",
-    "test", "tests", "tkinter", "turtle*", "venv", "distutils", "_curses*", "_dbm*", "_gdbm*", "_test*", "_tkinter*",
-    "nis.*", "readline.*", "xxlimited*",
-)  # fmt: skip
+    "__pycache__",
+    "site-packages",
+    "dist-packages",
+    "config-*",
+    "*.a",
+    "ensurepip",
+    "idlelib",
+    "lib2to3",
+    "pydoc_data",
+    "test",
+    "tests",
+    "tkinter",
+    "turtle*",
+    "venv",
+    "distutils",
+    "_curses*",
+    "_dbm*",
+    "_gdbm*",
+    "_test*",
+    "_tkinter*",
+    "nis.*",
+    "readline.*",
+    "xxlimited*",
+)
 _SYSTEM = (
-    "/etc/group", "/etc/ld.so.cache", "/etc/localtime", "/etc/nsswitch.conf", "/etc/os-release", "/etc/passwd",
-    "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/openssl.cnf", "/usr/lib/locale/C.utf8", "/usr/lib/ssl/cert.pem",
-    "/usr/lib/ssl/openssl.cnf", "/usr/share/zoneinfo",
-)  # fmt: skip
+    "/etc/group",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/os-release",
+    "/etc/passwd",
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/ssl/openssl.cnf",
+    "/usr/lib/locale/C.utf8",
+    "/usr/lib/ssl/cert.pem",
+    "/usr/lib/ssl/openssl.cnf",
+    "/usr/share/zoneinfo",
+)
 _SERVES = (
-    "cumulant.serving.workers.server", "cumulant.serving.workers.worker", "cumulant.serving.grpc.server",
-    "cumulant.cli.serving.predictions", "cumulant.serving.prediction_log.process",
-    "cumulant.serving.prediction_log.storage.log_reader", "onnxruntime", "uvloop",
-)  # fmt: skip
+    "cumulant.serving.workers.server",
+    "cumulant.serving.workers.worker",
+    "cumulant.serving.grpc.server",
+    "cumulant.cli.serving.predictions",
+    "cumulant.serving.prediction_log.process",
+    "cumulant.serving.prediction_log.storage.log_reader",
+    "onnxruntime",
+    "uvloop",
+)
 #: the oldest moment that a zip file can tell, as in the wheel
 WHEN = 315532800
 

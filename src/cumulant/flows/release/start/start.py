@@ -395,9 +395,11 @@ def start_waiting_release(
         return None
     try:
         return begin(
-            project, str(row.value["uri"]), principal=msgspec.convert(row.value["principal"], Principal),
+            project,
+            str(row.value["uri"]),
+            principal=msgspec.convert(row.value["principal"], Principal),
             approval=bool(row.value.get("approval")),
-        )  # fmt: skip
+        )
     except RetryableError:
         raise
     except CumulantError:

@@ -79,8 +79,11 @@ class ReviewApplication:
     async def _apart(self, call: Call) -> Response:
         """The verb reads and writes files: on a thread of its own."""
         if self._at_work >= THREADS + WAITING:
-            return Response(429, msgspec.json.encode({"error": "too many requests at once; try again"}),
-                            headers=((b"retry-after", b"1"),))  # fmt: skip
+            return Response(
+                429,
+                msgspec.json.encode({"error": "too many requests at once; try again"}),
+                headers=((b"retry-after", b"1"),),
+            )
         self._at_work += 1
         try:
             return _answer(await asyncio.get_running_loop().run_in_executor(self._threads, call))

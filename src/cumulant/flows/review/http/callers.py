@@ -71,9 +71,10 @@ def _check_token(token: str, place: str) -> str:
     if len(token) < LEAST or not all(33 <= ord(letter) <= 126 for letter in token):
         # The token itself is not repeated: messages are logged.
         raise UsageError(
-            f"{place}: a token is one word of at least {LEAST} ASCII letters, digits and signs", subject=place,
+            f"{place}: a token is one word of at least {LEAST} ASCII letters, digits and signs",
+            subject=place,
             hint="python -c 'import secrets; print(secrets.token_urlsafe())'",
-        )  # fmt: skip
+        )
     return token
 
 
@@ -118,9 +119,10 @@ class CallerTokens:
             return named_principal
         if named_principal is not None and (named_principal.name != caller.principal.name or named_principal.groups):
             raise RefusedError(
-                f"this token is that of {caller.principal.name}", subject=named_principal.name,
+                f"this token is that of {caller.principal.name}",
+                subject=named_principal.name,
                 hint="leave the headers x-cumulant-user and x-cumulant-groups out",
-            )  # fmt: skip
+            )
         return caller.principal
 
     def _found(self, headers: Mapping[bytes, bytes]) -> TokenHolder | None:

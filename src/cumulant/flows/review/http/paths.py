@@ -64,12 +64,24 @@ ROUTES: tuple[Route, ...] = (
     Route("/v1/review/cases/{case}/assign", "POST", "Give a case to one reviewer, or to all again."),
 )
 BODIES: dict[str, type[msgspec.Struct]] = {
-    "next": Next, "decide": DecisionBody, "skip": Nothing, "escalate": Escalation, "note": Noted, "assign": Assignment,
-}  # fmt: skip
+    "next": Next,
+    "decide": DecisionBody,
+    "skip": Nothing,
+    "escalate": Escalation,
+    "note": Noted,
+    "assign": Assignment,
+}
 _ANSWERS: dict[str, Any] = {
-    "cases": list[CaseView], "next": CaseView | None, "report": Figures, "{case}": CaseView, "decide": AnsweredCase,
-    "skip": AnsweredCase, "escalate": AnsweredCase, "note": CaseView, "assign": CaseView,
-}  # fmt: skip
+    "cases": list[CaseView],
+    "next": CaseView | None,
+    "report": Figures,
+    "{case}": CaseView,
+    "decide": AnsweredCase,
+    "skip": AnsweredCase,
+    "escalate": AnsweredCase,
+    "note": CaseView,
+    "assign": CaseView,
+}
 _TEXT = {"/ping", "/health", "/version"}
 _ERROR = {
     "type": "object",

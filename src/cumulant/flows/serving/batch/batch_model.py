@@ -210,8 +210,11 @@ def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons:
         read_reasons(None, reasons)
     if described.state:
         hint = f"serve it, and send its rows in order: cumulant serve {folder}"
-        raise UsageError(f"{described.name} keeps state between requests, and the rows of a file are none",
-                         subject=described.name, hint=hint)  # fmt: skip
+        raise UsageError(
+            f"{described.name} keeps state between requests, and the rows of a file are none",
+            subject=described.name,
+            hint=hint,
+        )
     engine = Engine(folder / described.model)
     return BatchModel(
         work=GraphWork(engine, described, keep),

@@ -252,12 +252,28 @@ class LogParts:
         times, ages, invalid = entry.event_times or (), entry.ages or (), entry.invalid
         for number, (request, outputs) in enumerate(pairs):
             yield (
-                entry.id, number, entry.time_us, times[number] if number < len(times) else None,
-                entry.model, entry.version, entry.arm, entry.served_arm, entry.shadow, entry.fingerprint,
-                ages[number] if number < len(ages) else None, request, outputs, entry.latency_us, entry.fallback,
-                worker, entry.sequence, entry.tenant, region, entry.caller_id,
+                entry.id,
+                number,
+                entry.time_us,
+                times[number] if number < len(times) else None,
+                entry.model,
+                entry.version,
+                entry.arm,
+                entry.served_arm,
+                entry.shadow,
+                entry.fingerprint,
+                ages[number] if number < len(ages) else None,
+                request,
+                outputs,
+                entry.latency_us,
+                entry.fallback,
+                worker,
+                entry.sequence,
+                entry.tenant,
+                region,
+                entry.caller_id,
                 invalid[number] if number < len(invalid) else "",
-            )  # fmt: skip
+            )
 
     def add_like(self, like: PatternEntry, stream: PatternStream) -> None:
         """Take the rows of an entry that follows a pattern, as `add`."""
