@@ -20,6 +20,7 @@ from cumulant.data.checks.batch_checks import check_shares
 from cumulant.data.checks.batch_rows import Sizes
 from cumulant.data.checks.batches import Batch, BatchCounts
 from cumulant.data.checks.distribution import LEVEL, mean_p_value
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.snapshot import BatchSize
 from cumulant.data.spec import SourceSpec
 
@@ -44,7 +45,7 @@ def shares(runs: int, rng: np.random.Generator) -> None:
         batches = [
             Batch(str(n), "file", BatchCounts(rows - int(k), Counter({"km:min": int(k)}))) for n, k in enumerate(bad)
         ]
-        return bool(check_shares(batches, SourceSpec(), {}, earlier or {}))
+        return bool(check_shares(batches, SourcePolicy(SourceSpec()), {}, earlier or {}))
 
     for rows in (10, 100, 1000, 100_000):
         for share in (0.002, LIMIT):

@@ -11,10 +11,10 @@ import msgspec
 
 from cumulant.core.errors import DataError
 from cumulant.core.ids import digest
-from cumulant.core.plan import Field, KnownAt
+from cumulant.core.plan import Field
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import memory_limit
-from cumulant.core.units import duration, from_micros, micros
+from cumulant.core.units import from_micros
 from cumulant.data.checks.batch_checks import check_shares
 from cumulant.data.checks.batch_freshness import check_freshness, count_past_events
 from cumulant.data.checks.batch_rows import Sizes, add_sizes, check_row_counts
@@ -22,7 +22,6 @@ from cumulant.data.checks.batches import NewFile, batches_by_file, batches_to_ch
 from cumulant.data.checks.breach import AbsentColumnError, SourceBreachError, as_contract_breach
 from cumulant.data.checks.distribution import check_distributions
 from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
-from cumulant.data.checks.limits import refuse_unusable
 from cumulant.data.checks.quarantine import example_of, write_quarantine
 from cumulant.data.checks.row_checks import RuleCompiler, refuse_unknown_columns
 from cumulant.data.checks.severity import select_failing
@@ -46,33 +45,25 @@ from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.parts.packs import blocks_of, load_part, profiles_of
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.parts.part_store import compact_parts, load_parts, read_as_text
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
-from cumulant.data.proposal.contract import merge_contract, read_contract
 from cumulant.data.schema import fields_of, find_changes, text_columns
 from cumulant.data.shift import ShiftMeasure, measure_shifts
 from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile, UnreadableFile, pack_name
-from cumulant.data.spec import VERDICT_KEYS, SourceSpec, is_delay
+from cumulant.data.spec import VERDICT_KEYS, SourceSpec
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
 
 #: attributes of a declaration that do not change which rows a snapshot holds
-_NOT_IDENTITY = (
-    "path",
-    "quarantine",
-    "severity",
-    "batch",
-    "table",
-    "on_schema_change",
-    "keep",
-    "contract",
-    "missing_files",
+_NOT_IDENTITY = frozenset(
+    ["path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files"]
 )
 
 
 def ingest(
     name: str,
-    spec: SourceSpec,
+    policy: SourcePolicy,
     *,
     root: Path,
     files: Files,
@@ -104,16 +95,13 @@ def ingest(
         ContractBreachError: a declared column is gone that the previous snapshot had.
         DataError: a source that cannot be read as declared.
         DefinitionError: a rule or `prepare` that cannot be used.
-        UsageError: a limit that cannot be evaluated.
         UserCodeError: `prepare` raised.
     """
     root = root.absolute()
-    contract = read_contract(spec, source=name, root=root)
-    spec = spec if contract is None else merge_contract(spec, contract)
-    refuse_unusable(spec)
+    spec = policy.spec
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
     budget = MemoryBudget(memory_limit(None)) if budget is None else budget
-    context = PartContext(name, spec, tables, prepare, rule_compiler, budget)
+    context = PartContext(name, policy, tables, prepare, rule_compiler, budget)
     declaration = _declaration(spec, prepare.digest if prepare else None)
     if frame is not None:
         listing = None
@@ -132,9 +120,9 @@ def ingest(
     parts = as_read = compact_parts(parts, context)
     if not any(part.rows_in for part in parts):
         raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
-    fields = fields_of(parts, spec, previous)
+    fields = fields_of(parts, policy, previous)
     parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], context, progress)
-    fields = fields_of(parts, spec, previous)
+    fields = fields_of(parts, policy, previous)
     try:
         refuse_unknown_columns(spec, [field.name for field in fields], source=name)
         refuse_undecidable(spec, fields, name)
@@ -145,7 +133,6 @@ def ingest(
     arrived = find_arrivals(inputs, accepted, fields, context, previous=previous, now=now)
     accepted, arrived, repeats = refuse_repeats(accepted, arrived, fields, context)
     versions = versions_of(accepted, arrived, fields, context)
-    unchecked = () if contract is None else contract.notes
     warnings = [] if listing is None else skipped_warnings(listing, root)
     gone = (
         None
@@ -153,8 +140,7 @@ def ingest(
         else find_gone_files(previous, inputs, parts, spec, root=root, unreadable=unreadable)
     )
     run = _IngestRun(
-        name,
-        spec,
+        context,
         declaration,
         inputs,
         as_read,
@@ -167,12 +153,11 @@ def ingest(
         previous,
         others or {},
         now,
-        unchecked,
         warnings,
         gone,
         unreadable,
     )
-    snapshot = _build_snapshot(run, context, used, measure)
+    snapshot = _build_snapshot(run, used, measure)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
         hint = hint_for(snapshot, lambda check: example_of(check, snapshot, context))
@@ -183,9 +168,7 @@ def ingest(
 
 def _declaration(spec: SourceSpec, prepare: str | None) -> str:
     """Digest of everything declared that decides which rows pass, and how they are read."""
-    declared = spec.plain()
-    for attribute in _NOT_IDENTITY:
-        declared.pop(attribute, None)
+    declared = {key: value for key, value in spec.plain().items() if key not in _NOT_IDENTITY}
     for column, rule in spec.rules.items():
         for key in VERDICT_KEYS:
             declared["rules"][column].pop(key, None)
@@ -198,8 +181,7 @@ def _declaration(spec: SourceSpec, prepare: str | None) -> str:
 class _IngestRun:
     """The inputs and intermediate results of an ingestion, from which the snapshot is built."""
 
-    name: str
-    spec: SourceSpec
+    context: PartContext
     declaration: str
     inputs: Sequence[SourceInput]
     as_read: Sequence[PartFacts]
@@ -212,17 +194,17 @@ class _IngestRun:
     previous: Snapshot | None
     others: Mapping[str, Snapshot]
     now: datetime
-    unchecked: tuple[str, ...]
     warnings: Sequence[str]
     gone: GoneFiles | None
     unreadable: tuple[UnreadableFile, ...]
 
     @property
     def identity(self) -> str:
-        named = {rule.references.partition(".")[0] for rule in self.spec.rules.values() if rule.references}
+        named = {rule.references.partition(".")[0] for rule in self.context.spec.rules.values() if rule.references}
         references = {source: self.others[source].id for source in named}
         types = [(field.name, field.dtype) for field in self.fields]
-        content = [READING, self.name, [item.content for item in self.inputs], self.declaration, references, types]
+        contents = [item.content for item in self.inputs]
+        content = [READING, self.context.source, contents, self.declaration, references, types]
         content += [["unreadable", file.url, file.content] for file in self.unreadable]
         return digest([*content, *self._decided_by_arrival])
 
@@ -243,16 +225,15 @@ class _IngestRun:
         parts = {item.url: part for item, part in zip(self.inputs, self.as_read, strict=True)}
         return [(url, parts[url]) for url, _ in self.fresh]
 
-    def new_files(self, context: PartContext) -> list[NewFile]:
+    def new_files(self) -> list[NewFile]:
         """New or changed files, each with the part that was accepted of it before."""
         before = {file.url: file for file in self._known}
         result = []
         for item, read, accepted in self._fresh():
             file = before.get(item.url)
-            stored = (
-                [] if file is None else [part for name in file.parts if (part := load_part(name, context)) is not None]
-            )
-            grown = bool(stored) and is_grown(read, stored[0], self.fields, context)
+            loaded = [load_part(name, self.context) for name in (() if file is None else file.parts)]
+            stored = [part for part in loaded if part is not None]
+            grown = bool(stored) and is_grown(read, stored[0], self.fields, self.context)
             result.append(NewFile(item.url, read, accepted, stored[-1] if stored else None, grown))
         return result
 
@@ -277,9 +258,8 @@ class _IngestRun:
         ]
 
 
-def _build_snapshot(
-    run: _IngestRun, context: PartContext, used: Collection[str] | None, measure: ShiftMeasure
-) -> Snapshot:
+def _build_snapshot(run: _IngestRun, used: Collection[str] | None, measure: ShiftMeasure) -> Snapshot:
+    context = run.context
     profile = merge(profiles_of(run.accepted, context), run.fields)
     ranges = tuple(block.range for block in blocks_of(run.accepted))
     refused, dropped = sum(part.rows_refused for part in run.accepted), sum(part.rows_dropped for part in run.accepted)
@@ -287,38 +267,38 @@ def _build_snapshot(
     identity, versions = run.identity, run.versions
     rows = profile.rows - versions.superseded - versions.repeated - versions.deletions
     quarantine, by_rule = write_quarantine(run.inputs, run.accepted, context, identity)
-    checks = evaluate_row_rules(run.accepted, run.spec) + evaluate_table_rules(
-        run.spec, profile, run.now, rows=rows, newest=_newest_event(run, context, profile)
+    checks = evaluate_row_rules(run.accepted, context.policy) + evaluate_table_rules(
+        context.policy, profile, run.now, rows=rows, newest=_newest_event(run, profile)
     )
-    checks += () if run.gone is None else (run.gone.check(run.spec),)
+    checks += () if run.gone is None else (run.gone.check(context.policy.missing_files),)
     if run.unreadable:
-        checks += (unreadable_check(run.unreadable, len(run.inputs) + len(run.unreadable), run.spec),)
-    changed, moved = _compare_with_previous(run, context, used, measure)
+        checks += (unreadable_check(run.unreadable, len(run.inputs) + len(run.unreadable), context.policy),)
+    changed, moved = _compare_with_previous(run, used, measure)
     columns = {check.rule: check.column for check in checks}
-    new = run.new_files(context)
+    new = run.new_files()
     delivered = batches_by_file(new, context)
     batches = batches_to_check(new, delivered, context, checked=rows_in - dropped)
     before = run.previous.batches if run.previous is not None else {}
-    broken = check_shares(batches, run.spec, columns, before)
-    broken += check_row_counts(delivered, run.spec, run.earlier_batches)
+    broken = check_shares(batches, context.policy, columns, before)
+    broken += check_row_counts(delivered, context.policy, run.earlier_batches)
     broken += check_freshness(new, context, run.now) if run.previous is not None else ()
     broken += check_distributions(new, batches, run.fields, context, run.previous)
-    failed = select_failing(by_rule, columns, run.spec).total()
+    failed = select_failing(by_rule, columns, context.policy).total()
     verdict = find_breaches(
-        run.spec, checks, changed, broken, checked=rows_in - dropped, refused=refused, failing=failed
+        context.policy, checks, changed, broken, checked=rows_in - dropped, refused=refused, failing=failed
     )
     stopped = tuple(text for severity, text in verdict if severity == "fail")
     same = run.previous is not None and run.previous.id == identity and not stopped
-    files = _files(run, context)
+    files = _files(run)
     return Snapshot(
         id=identity,
-        source=run.name,
+        source=context.source,
         declaration=run.declaration,
         parts=ranges,
         fields=run.fields,
-        key=run.spec.keys,
-        event_time=run.spec.time.column if run.spec.time else None,
-        known=known_at(run.spec),
+        key=context.spec.keys,
+        event_time=context.spec.time.column if context.spec.time else None,
+        known=dict(context.policy.known),
         files=files,
         rows_in=rows_in,
         rows_passed=profile.rows,
@@ -334,7 +314,7 @@ def _build_snapshot(
         batch_checks=run.previous.batch_checks if same and run.previous else broken,
         changes=run.previous.changes if same and run.previous else changed,
         shifts=run.previous.shifts if same and run.previous else moved,
-        unchecked=run.unchecked,
+        unchecked=context.policy.notes,
         unreadable=run.unreadable,
         warnings=_warnings(run),
         profile=profile,
@@ -348,13 +328,13 @@ def _build_snapshot(
     )
 
 
-def _newest_event(run: _IngestRun, context: PartContext, profile: Profile) -> datetime | None:
+def _newest_event(run: _IngestRun, profile: Profile) -> datetime | None:
     """The newest event up to now, where `fresh` is declared.
 
     Rows after now are left out: a wrong year would make a source fresh that gets no rows any more.
     """
-    event = run.spec.time
-    if event is None or run.spec.table.fresh is None or event.column not in profile:
+    context, event = run.context, run.context.spec.time
+    if event is None or context.policy.fresh is None or event.column not in profile:
         return None
     newest = profile[event.column].max
     if newest is not None and newest <= run.now.timestamp() * 1_000_000:
@@ -367,26 +347,26 @@ def _warnings(run: _IngestRun) -> tuple[str, ...]:
     if run.previous is None:  # later ones are compared with it
         gone += difference_warnings([item.url for item in run.inputs], run.as_read)
     gone += copy_warnings(run.inputs, run.parts)
-    gone += empty_path_warnings(run.spec, run.parts)
+    gone += empty_path_warnings(run.context.spec, run.parts)
     gone += [f"{item.url}: {note}" for item, part in zip(run.inputs, run.parts, strict=True) for note in part.notes]
     return (*run.warnings, *gone, *padding_warnings([item.url for item in run.inputs], run.parts))
 
 
 def _compare_with_previous(
-    run: _IngestRun, context: PartContext, used: Collection[str] | None, measure: ShiftMeasure
+    run: _IngestRun, used: Collection[str] | None, measure: ShiftMeasure
 ) -> tuple[tuple[SchemaChange, ...], tuple[Shift, ...]]:
     """Changes of new files, in columns and values. One that the declaration itself made is never refused."""
     previous, fresh = run.previous, run.fresh
     if previous is None or not fresh:
         return (), ()
-    schema_changes = find_changes(previous, run.fresh_as_read, run.spec, used)
+    schema_changes = find_changes(previous, run.fresh_as_read, run.context.spec, used)
     if previous.declaration != run.declaration:
         schema_changes = tuple(msgspec.structs.replace(change, refused=False) for change in schema_changes)
-    new = merge(profiles_of([part for _, part in fresh], context), run.fields)
+    new = merge(profiles_of([part for _, part in fresh], run.context), run.fields)
     return schema_changes, measure(previous.profile, new)
 
 
-def _files(run: _IngestRun, context: PartContext) -> tuple[SourceFile, ...]:
+def _files(run: _IngestRun) -> tuple[SourceFile, ...]:
     return tuple(
         SourceFile(
             url=item.url,
@@ -397,7 +377,7 @@ def _files(run: _IngestRun, context: PartContext) -> tuple[SourceFile, ...]:
             parts=tuple(dict.fromkeys((part.digest, accepted.digest))),
             partition=item.partition,
             arrived=arrival.accepted,
-            arrivals=arrival.store(accepted, context),
+            arrivals=arrival.store(accepted, run.context),
         )
         for item, part, accepted, arrival in zip(run.inputs, run.parts, run.accepted, run.arrived, strict=True)
     )
@@ -407,15 +387,3 @@ def _part_names(run: _IngestRun, files: Sequence[SourceFile]) -> tuple[str, ...]
     """The folders that the snapshot's parts are in, and the moments at which their rows arrived."""
     parts = {pack_name(part.digest) for part in (*run.parts, *run.accepted)}
     return tuple(sorted(parts | {file.arrivals.key.split("/")[-2] for file in files if file.arrivals is not None}))
-
-
-def known_at(spec: SourceSpec) -> dict[str, KnownAt]:
-    """Column to when it becomes known. A column of known times is itself known at that time."""
-    known_times = {}
-    for column, when in spec.known_columns.items():
-        if is_delay(when):
-            known_times[column] = KnownAt(delay_us=micros(duration(when)))
-        else:
-            known_times[column] = KnownAt(column=when)
-            known_times.setdefault(when, KnownAt(column=when))
-    return known_times

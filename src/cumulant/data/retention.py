@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cumulant.core.refs import TableRef
-from cumulant.core.units import duration
 from cumulant.data.snapshot import RowRange, Snapshot, pack_name
 
 if TYPE_CHECKING:
     from cumulant.ports.tables import TableStore
 
 
-def expired_snapshots(snapshots: Iterable[Snapshot], keep: str | None, now: datetime) -> list[Snapshot]:
-    """Snapshots of one source that are older than `keep` (such as `400d`), oldest first.
+def expired_snapshots(snapshots: Iterable[Snapshot], keep: timedelta | None, now: datetime) -> list[Snapshot]:
+    """Snapshots of one source that are older than `keep`, oldest first.
 
     The newest accepted one never expires; without `keep` none does.
     """
     ranked = sorted(snapshots, key=lambda snapshot: (not snapshot.breaches, snapshot.accepted))
     if keep is None or not ranked:
         return []
-    oldest = now - duration(keep)
+    oldest = now - keep
     return sorted((item for item in ranked[:-1] if item.accepted < oldest), key=lambda item: item.accepted)
 
 

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from cumulant.core.plan import DType, Field
 from cumulant.data.parts.part import PartFacts, PartField
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.shift import distance
 from cumulant.data.snapshot import WIDER, ChangeKind, SchemaChange, Snapshot
 from cumulant.data.spec import SourceSpec
@@ -27,14 +28,15 @@ def common_type(types: Sequence[DType]) -> DType:
     return widest
 
 
-def fields_of(parts: Sequence[PartFacts], spec: SourceSpec, previous: Snapshot | None) -> tuple[Field, ...]:
+def fields_of(parts: Sequence[PartFacts], policy: SourcePolicy, previous: Snapshot | None) -> tuple[Field, ...]:
     """The snapshot's fields: of all parts, in order of first appearance.
 
     Types guessed from text stay as wide as they were in the last snapshot; a column without any value keeps
     the type it had.
     """
     known = {field.name: field.dtype for field in previous.fields} if previous else {}
-    never = _never_null(spec)
+    spec = policy.spec
+    never = {*spec.keys, *policy.required} | ({spec.time.column} if spec.time else set())
     columns: dict[str, list[PartField]] = {}
     for part in parts:
         for field in part.fields:
@@ -54,13 +56,6 @@ def fields_of(parts: Sequence[PartFacts], spec: SourceSpec, previous: Snapshot |
             )
         )
     return tuple(result)
-
-
-def _never_null(spec: SourceSpec) -> set[str]:
-    from cumulant.data.checks.row_checks import is_row_rule
-
-    limited = {name for name, rule in spec.rules.items() if is_row_rule(rule.nulls)}
-    return {*spec.keys, *limited} | ({spec.time.column} if spec.time else set())
 
 
 def text_columns(part: PartFacts, fields: Sequence[Field]) -> tuple[str, ...]:

@@ -7,12 +7,12 @@ from msgspec import Meta
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
+from cumulant.core.units import size
+from cumulant.data.checks.verdict_spec import BatchPolicy, Severities, Severity
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
 
 ChangePolicy = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
-Severity = Literal["warn", "fail"]
-Period = Literal["hour", "day", "week", "month"]
 Format = Literal["auto", "parquet", "orc", "csv", "jsonl", "excel"]
 Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
@@ -157,53 +157,6 @@ class SchemaPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     removed: Annotated[ChangePolicy, Meta(description="A used column is gone.")] = "refuse"
     narrowed: Annotated[ChangePolicy, Meta(description="A type that does not hold every old value.")] = "refuse"
     renamed: Annotated[ChangePolicy, Meta(description="A used column is gone and a like one is new.")] = "refuse"
-
-
-class Severities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a broken rule of the source does: `fail` refuses the snapshot, `warn` accepts it with a warning."""
-
-    quarantine: Annotated[Severity, Meta(description="More rows refused than `quarantine` allows.")] = "fail"
-    columns: Annotated[Severity, Meta(description="Rules of columns that set no `severity` of their own.")] = "fail"
-    where: Annotated[Severity, Meta(description="Rows refused by `table.where`.")] = "fail"
-    min_rows: Annotated[Severity, Meta(description="Fewer rows than `table.min_rows` or `batch.min_rows`.")] = "fail"
-    max_rows: Annotated[Severity, Meta(description="More rows than `table.max_rows` or `batch.max_rows`.")] = "fail"
-    fresh: Annotated[Severity, Meta(description="No event as new as `table.fresh` requires.")] = "fail"
-    unreadable_files: Annotated[
-        Severity,
-        Meta(
-            description="Files that cannot be read: damaged, empty or in another format; `warn` goes on without them."
-        ),
-    ] = "fail"
-
-
-class BatchPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How the rows that a run reads for the first time are evaluated, beside the source as a whole."""
-
-    period: Annotated[
-        Period | None,
-        Meta(
-            description="Evaluate the new rows by this period of `event_time` too, in its zone (default UTC). Without "
-            "it they are evaluated by file: each new file, the rows added to a file, and all of them together."
-        ),
-    ] = None
-    min_rows: Annotated[
-        Annotated[int, Meta(ge=0)] | str | None,
-        Meta(
-            description="The fewest rows of a new file, or of the rows added to one: a number, or a share (`50%`) of "
-            "the median of the last 30 such batches, once there are 3. A share is broken only beyond chance (Poisson)."
-        ),
-    ] = None
-    max_rows: Annotated[
-        Annotated[int, Meta(ge=0)] | str | None,
-        Meta(description="The most rows of a new file, or of the rows added to one: a number, or a share (`200%`)."),
-    ] = None
-    severity: Annotated[
-        Severity,
-        Meta(
-            description="What a rule does that only a new batch breaks: `fail` refuses the snapshot, `warn` accepts it "
-            "with a warning."
-        ),
-    ] = "fail"
 
 
 class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -355,6 +308,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     def known_times(self) -> tuple[str, ...]:
         """The columns of times at which others become known."""
         return tuple(when for when in self.known_time if not is_delay(when))
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """The most memory that one file may take, in bytes."""
+        return None if self.memory is None else size(self.memory)
 
     @property
     def time(self) -> EventTime | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cumulant.core.units import duration
+from cumulant.core.errors import not_found
+from cumulant.core.units import duration, size
 
 if TYPE_CHECKING:
+    from cumulant.data.policy import SourcePolicy
     from cumulant.monitoring.policy import MonitoringPolicy
     from cumulant.project.file.spec import ProjectSpec
     from cumulant.release.policy import ReleasePolicy
@@ -17,8 +20,47 @@ if TYPE_CHECKING:
 class Policies:
     """What flows go by. A file whose values mean nothing is refused when it is loaded, so none of these fails."""
 
-    def __init__(self, spec: ProjectSpec) -> None:
-        self._spec = spec
+    def __init__(self, spec: ProjectSpec, root: Path) -> None:
+        self._spec, self._root = spec, root
+
+    @cached_property
+    def sources(self) -> dict[str, SourcePolicy]:
+        """How each source is read, checked and kept, as the project file declares it, without contract files."""
+        from cumulant.project.data_section import source_policy
+
+        return {name: source_policy(spec) for name, spec in self._spec.data.items()}
+
+    def source(self, name: str) -> SourcePolicy:
+        """How a source is read, checked and kept, with the rules of its contract file, read anew.
+
+        Raises:
+            DataError: the contract file is missing or is none.
+            NotFoundError: there is no such source; the hint is the nearest name.
+            UsageError: a limit that cannot be evaluated.
+        """
+        from cumulant.project.data_section import declared_source
+
+        if name not in self._spec.data:
+            raise not_found("source", name, self._spec.data)
+        return declared_source(self._spec.data[name], source=name, root=self._root)
+
+    @cached_property
+    def known_delays(self) -> list[dict[str, timedelta | None]]:
+        """Of each source, column of a declared known time to its delay; None where another column says the time."""
+        from cumulant.project.data_section import known_delays
+
+        return [known_delays(spec) for spec in self._spec.data.values()]
+
+    @property
+    def features(self) -> Path:
+        """The Python file that defines the features."""
+        return self._root / self._spec.features
+
+    @cached_property
+    def memory(self) -> int | None:
+        """The most bytes of memory that checking data and computing features takes; None: half of the machine's."""
+        declared = self._spec.resources.memory
+        return None if declared is None else size(declared)
 
     @cached_property
     def release(self) -> ReleasePolicy:

@@ -76,7 +76,7 @@ class Project:
         self.endpoints: Endpoints = endpoints(
             environment, drivers=drivers, root=root, environment=environment_name, project=spec.model.name
         )
-        self.policies = Policies(spec)
+        self.policies = Policies(spec, root)
         self.vault = Vault(self.secrets)
         self._layers = layers
         self._drivers = drivers

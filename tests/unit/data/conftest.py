@@ -16,6 +16,7 @@ from cumulant.data.spec import SourceSpec
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
 from cumulant.ports.files import FileInfo
+from cumulant.project.data_section import declared_source
 
 NOW = datetime(2024, 1, 10, tzinfo=UTC)
 
@@ -57,8 +58,9 @@ class Place:
             if key in more
         }
         spec = msgspec.convert({"path": "trips.csv"} | more, SourceSpec)
+        policy = declared_source(spec, source=name, root=self.root)
         found = ingest(
-            name, spec, root=self.root, files=self.files, tables=self.tables, previous=previous, now=now, **own
+            name, policy, root=self.root, files=self.files, tables=self.tables, previous=previous, now=now, **own
         )
         assert found.rows_in == found.rows_passed + found.rows_quarantined + found.rows_dropped
         return found

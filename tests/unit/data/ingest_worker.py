@@ -16,6 +16,7 @@ from cumulant.data.snapshot import Snapshot
 from cumulant.data.spec import SourceSpec
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
+from cumulant.project.data_section import source_policy
 
 
 def main(root: str, tables: str, previous: str, left: int) -> None:
@@ -31,7 +32,7 @@ def main(root: str, tables: str, previous: str, left: int) -> None:
     os.fsync = counted
     ingest(
         "trips",
-        SourceSpec(path="in", key="id"),
+        source_policy(SourceSpec(path="in", key="id")),
         root=Path(root),
         files=LocalFiles(f"file://{root}"),
         tables=FileTables(f"file://{tables}"),

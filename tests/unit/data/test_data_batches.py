@@ -105,6 +105,7 @@ def test_sound_batches_at_the_limit_are_seldom_refused(place):
     """Whatever the number of files in a run: 300 runs of 20 files each, whose rows are refused at the declared 1%."""
     from cumulant.data.checks.batch_checks import check_shares
     from cumulant.data.checks.batches import Batch, BatchCounts
+    from cumulant.data.policy import SourcePolicy
     from cumulant.data.spec import SourceSpec
 
     random = np.random.default_rng(0)
@@ -114,7 +115,7 @@ def test_sound_batches_at_the_limit_are_seldom_refused(place):
         result = [
             Batch(str(n), "file", BatchCounts(500 - n, type(BatchCounts().refused)({"km:min": int(n)}))) for n in bad
         ]
-        refused += bool(check_shares(result, SourceSpec(), {}, {}))
+        refused += bool(check_shares(result, SourcePolicy(SourceSpec()), {}, {}))
     assert refused <= 3, "0.1% of runs are expected"
 
 

@@ -10,6 +10,7 @@ from cumulant.core.errors import DataError
 from cumulant.data.proposal.contract import merge_contract
 from cumulant.data.proposal.odcs import from_odcs, to_odcs
 from cumulant.data.spec import SourceSpec
+from cumulant.project.data_section import source_policy
 
 ORDERS = """
 apiVersion: v3.1.0
@@ -94,7 +95,7 @@ DECLARED = {
 def test_a_declaration_goes_out_and_comes_back(place):
     place.write("trips.csv", "id,at,km,city,label\n1,2024-01-09T00:00:00,5,A,1\n2,2024-01-09T00:00:00,7,B,2\n")
     found = place.ingest(**DECLARED)
-    text = to_odcs(spec(**DECLARED), found)
+    text = to_odcs(source_policy(spec(**DECLARED)), found)
     document = YAML(typ="safe").load(text)
     assert {"apiVersion", "kind", "id", "version", "status", "schema"} <= document.keys()
     back = merge_contract(spec(), from_odcs(text, table="trips"))

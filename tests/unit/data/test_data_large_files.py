@@ -374,9 +374,10 @@ from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.spec import SourceSpec
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables
+from cumulant.project.data_section import source_policy
 root = Path(sys.argv[1])
 spec = SourceSpec(path=sys.argv[2], key="id", rules={})
-found = ingest("t", spec, root=root, files=LocalFiles(root.as_uri()), tables=FileTables((root / "tables").as_uri()),
+found = ingest("t", source_policy(spec), root=root, files=LocalFiles(root.as_uri()), tables=FileTables((root / "tables").as_uri()),
     previous=None, now=datetime(2024, 1, 1, tzinfo=UTC), budget=MemoryBudget(256 << 20, root / "spill"))
 print(found.rows_passed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

@@ -204,7 +204,7 @@ def test_one_long_text_among_many_short_ones_is_measured_not_guessed(tmp_path):
     """Every text as long as the longest would exceed the limit; the texts as they are do not."""
     texts = pa.DictionaryArray.from_arrays(pa.array([1, *[0] * 50_000], pa.int32()), pa.array(["a", "x" * 100_000]))
     path = write(tmp_path / "fine.parquet", pa.table({"t": texts}))
-    refuse_large(path, "fine.parquet", "64MiB")
+    refuse_large(path, "fine.parquet", 64 << 20)
 
 
 def tags(rows, last=None):
@@ -219,22 +219,22 @@ def test_lists_of_texts_with_prefixes_are_measured(tmp_path, codec, version):
     encoding = {"tags.list.element": "DELTA_BYTE_ARRAY"}
     options = {"use_dictionary": False, "column_encoding": encoding, "data_page_version": version}
     pq.write_table(tags(20_000), tmp_path / "fine.parquet", compression=codec, **options)
-    refuse_large(tmp_path / "fine.parquet", "fine.parquet", "8MiB")
+    refuse_large(tmp_path / "fine.parquet", "fine.parquet", 8 << 20)
 
 
 def test_a_list_with_one_long_text_is_measured(tmp_path):
     """Every text as long as the longest would take 20 GB."""
     pq.write_table(tags(20_000, last="x" * 200_000), tmp_path / "fine.parquet")
-    refuse_large(tmp_path / "fine.parquet", "fine.parquet", "8MiB")
+    refuse_large(tmp_path / "fine.parquet", "fine.parquet", 8 << 20)
 
 
 def test_numbers_are_counted_once(tmp_path):
     """Besides the values, only the pages of one row group are in memory at a time."""
     numbers = random.default_rng(0).normal(size=1_000_000)
     pq.write_table(pa.table({"n": numbers}), tmp_path / "fine.parquet", use_dictionary=False, row_group_size=100_000)
-    refuse_large(tmp_path / "fine.parquet", "fine.parquet", "10MiB")
+    refuse_large(tmp_path / "fine.parquet", "fine.parquet", 10 << 20)
     with pytest.raises(DataError, match="takes more than"):
-        refuse_large(tmp_path / "fine.parquet", "fine.parquet", "8MiB")
+        refuse_large(tmp_path / "fine.parquet", "fine.parquet", 8 << 20)
 
 
 @pytest.mark.parametrize("version", ["1.0", "2.0"])

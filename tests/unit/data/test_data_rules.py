@@ -16,6 +16,7 @@ from cumulant.data.parts.part_making import build_part
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_text import FileTable
 from cumulant.drivers.local.tables import FileTables
+from cumulant.project.data_section import source_policy
 
 
 def test_each_rule_refuses_the_rows_that_break_it_and_names_itself(place):
@@ -283,7 +284,7 @@ def test_rules_agree_with_a_row_by_row_reading(tmp_path_factory, rows):
     )
     schema = {"id": pl.Int64, "n": pl.Int64, "t": pl.String}
     table = FileTable(pl.DataFrame(rows, schema=schema, orient="row"))
-    facts = build_part(PartContext("s", spec, tables), "p", table, url="f", guessed=False)
+    facts = build_part(PartContext("s", source_policy(spec), tables), "p", table, url="f", guessed=False)
     passed, refused = by_hand(rows)
     assert tables.scan(facts.rows).collect().rows() == passed
     stored = [row for ref in facts.refused for row in tables.scan(ref).select("__rule", "__row").collect().rows()]

@@ -231,8 +231,8 @@ def test_retention_keeps_the_newest_and_whatever_it_needs(place):
         )
     end = NOW + timedelta(days=30)
     assert expired_snapshots(taken, None, end) == []
-    assert expired_snapshots(taken, "15d", end) == taken[:2]
-    assert expired_snapshots(taken, "1d", end) == taken[:2], "the newest never expires"
+    assert expired_snapshots(taken, timedelta(days=15), end) == taken[:2]
+    assert expired_snapshots(taken, timedelta(days=1), end) == taken[:2], "the newest never expires"
     assert removable_keys("trips", taken, place.tables) == []
     gone = removable_keys("trips", taken[2:], place.tables)
     assert gone == sorted(snapshot.quarantine.key for snapshot in taken[:2])

@@ -14,6 +14,7 @@ from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
 from cumulant.data.checks.request_rules import request_rules, to_python_pattern, unchecked_rules
 from cumulant.data.spec import RuleSpec, SourceSpec
+from cumulant.project.data_section import source_policy
 
 PORTABLE = [r"^N\d+$", r"[A-Z]{2}", r"^[^@]+@x$", r"a\$b", r"[$]a$", r"^\w+-\d+$", r"^(AA|UA)$", r"a?b?c?", r"^.$"]
 PORTABLE += [r"^\s$", r"^\S+$", r"\bN", r"^[\w.]+$", r"^[^\d]$", r"^\x41$", r"^\u0041?$", r"\AN", r"^[+-]?\d{2,3}?$"]
@@ -88,7 +89,7 @@ def test_what_can_be_decided_on_one_value():
         Field("other", "int"),
         Field("price", "float"),
     ]
-    assert request_rules(spec, fields, source="rows") == {
+    assert request_rules(source_policy(spec), fields, source="rows") == {
         "amount": FieldRule(required=True, min=0, max=9.5),
         "kind": FieldRule(members=("a", "1"), pattern=r"^[a-z1]\Z", declared_pattern="^[a-z1]$"),
         "at": FieldRule(min="2024-01-01T00:00:00+00:00"),
@@ -97,11 +98,11 @@ def test_what_can_be_decided_on_one_value():
         "card": FieldRule(pattern=r"(?a)^\d\Z", declared_pattern=r"^\d$"),
         "price": FieldRule(number_format="1.234,5"),
     }
-    assert unchecked_rules(spec, fields) == {"card": ("in",)}
+    assert unchecked_rules(source_policy(spec), fields) == {"card": ("in",)}
     odd = SourceSpec(
         rules={"kind": RuleSpec(pattern=r"^\p{L}$"), "amount": RuleSpec(pattern="^1"), "other": RuleSpec()}
     )
-    assert unchecked_rules(odd, fields) == {"amount": ("pattern",), "kind": ("pattern",)}
+    assert unchecked_rules(source_policy(odd), fields) == {"amount": ("pattern",), "kind": ("pattern",)}
 
 
 @pytest.mark.parametrize(
@@ -116,7 +117,7 @@ def test_what_can_be_decided_on_one_value():
 )
 def test_a_rule_that_no_longer_fits_the_columns_type_is_named_with_it(rule, dtype):
     with pytest.raises(DataError, match=r'source rows: .* column "seats", which is of type') as caught:
-        request_rules(SourceSpec(rules={"seats": rule}), [Field("seats", dtype)], source="rows")
+        request_rules(source_policy(SourceSpec(rules={"seats": rule})), [Field("seats", dtype)], source="rows")
     assert caught.value.subject == "seats"
 
 

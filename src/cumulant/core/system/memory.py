@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cumulant.core.units import size
-
 if sys.platform != "win32":
     import resource
 
@@ -35,9 +33,9 @@ def machine_memory() -> int:
     return min(limits)
 
 
-def memory_limit(limit: str | None) -> int:
-    """The bytes of a declared limit such as `8GiB`; half of the machine's memory without one."""
-    return machine_memory() // 2 if limit is None else size(limit)
+def memory_limit(limit: int | None) -> int:
+    """The bytes of a declared limit; half of the machine's memory without one."""
+    return machine_memory() // 2 if limit is None else limit
 
 
 def raise_limit(needed: float) -> str:

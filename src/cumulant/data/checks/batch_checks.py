@@ -11,14 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cumulant.core.units import share
 from cumulant.data.checks.batch_rows import FEWEST, Sizes
 from cumulant.data.checks.batches import Batch
-from cumulant.data.checks.row_checks import is_row_rule
 from cumulant.data.checks.severity import batch_severity, select_failing, severity_of
 from cumulant.data.checks.verdict import describe_worst_rules
+from cumulant.data.checks.verdict_spec import Severity
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.snapshot import BatchCheck, BatchSize
-from cumulant.data.spec import Severity, SourceSpec
 from cumulant.statistics.exact import binomial_at_least, overdispersion
 
 #: the chance that a run refuses any of its batches, though each limit is kept by whatever makes the rows
@@ -46,14 +45,14 @@ class _Share:
 
 
 def check_shares(
-    batches: Sequence[Batch], spec: SourceSpec, columns: Mapping[str, str | None], earlier: Sizes
+    batches: Sequence[Batch], policy: SourcePolicy, columns: Mapping[str, str | None], earlier: Sizes
 ) -> tuple[BatchCheck, ...]:
     """The shares of refused rows, and of nulls, that a batch has too many of.
 
     `columns`: the column of each rule; `earlier`: the batches that were accepted before.
     """
     shares = [
-        item for batch in batches for item in (*_refused_shares(batch, spec, columns), *_null_shares(batch, spec))
+        item for batch in batches for item in (*_refused_shares(batch, policy, columns), *_null_shares(batch, policy))
     ]
     level = LEVEL / max(len(shares), 1)
     compared = _sample_shares(shares)
@@ -108,35 +107,34 @@ def _other_share_counts(item: _Share, shares: Sequence[_Share]) -> list[list[tup
     return list(counts_by_kind.values())
 
 
-def _refused_shares(batch: Batch, spec: SourceSpec, columns: Mapping[str, str | None]) -> list[_Share]:
+def _refused_shares(batch: Batch, policy: SourcePolicy, columns: Mapping[str, str | None]) -> list[_Share]:
     """All refused rows; where some of them only warn, those that do not as well."""
-    refused, failed = batch.counts.refused, select_failing(batch.counts.refused, columns, spec)
-    result = [_quarantine_share(batch, spec, "fail", failed)] if failed else []
-    return result if failed == refused else [*result, _quarantine_share(batch, spec, "warn", refused)]
+    refused, failed = batch.counts.refused, select_failing(batch.counts.refused, columns, policy)
+    result = [_quarantine_share(batch, policy, "fail", failed)] if failed else []
+    return result if failed == refused else [*result, _quarantine_share(batch, policy, "warn", refused)]
 
 
-def _quarantine_share(batch: Batch, spec: SourceSpec, severity: Severity, refused: Counter[str]) -> _Share:
+def _quarantine_share(batch: Batch, policy: SourcePolicy, severity: Severity, refused: Counter[str]) -> _Share:
     return _Share(
         batch,
         rule="quarantine",
         column=None,
-        severity=batch_severity(spec, severity),
+        severity=batch_severity(policy, severity),
         count=refused.total(),
         rows=batch.counts.checked,
-        limit=share(spec.quarantine),
+        limit=policy.quarantine,
         what="rows are refused",
         key=f"`quarantine` allows; by {describe_worst_rules(refused)}",
     )
 
 
-def _null_shares(batch: Batch, spec: SourceSpec) -> list[_Share]:
+def _null_shares(batch: Batch, policy: SourcePolicy) -> list[_Share]:
     result = []
-    for column, rule in spec.rules.items():
-        if rule.nulls is not None and not is_row_rule(rule.nulls):
-            named, key, what = f"{column}:nulls", "its `nulls` allows", f"values of {column} are null"
-            severity = batch_severity(spec, severity_of(spec, named, column))
-            nulls, limit = batch.counts.nulls[column], share(rule.nulls)
-            result.append(_Share(batch, named, column, severity, nulls, batch.counts.passed, limit, what, key))
+    for column, limit in policy.nulls.items():
+        rule, key, what = f"{column}:nulls", "its `nulls` allows", f"values of {column} are null"
+        severity = batch_severity(policy, severity_of(policy, rule, column))
+        nulls = batch.counts.nulls[column]
+        result.append(_Share(batch, rule, column, severity, nulls, batch.counts.passed, limit, what, key))
     return result
 
 

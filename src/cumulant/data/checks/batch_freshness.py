@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.core.units import duration, from_micros, show_duration
+from cumulant.core.units import from_micros, show_duration
 from cumulant.data.checks.batches import NewFile, name_combined, scan_new_rows
 from cumulant.data.parts.part import PartContext
 from cumulant.data.snapshot import BatchCheck
@@ -21,8 +21,8 @@ def check_freshness(new: Sequence[NewFile], context: PartContext, now: datetime)
 
     It never refuses them: rows of the past may be delivered late, or again.
     """
-    time, declared = context.spec.time, context.spec.table.fresh
-    if time is None or declared is None or not new:
+    time, limit = context.spec.time, context.policy.fresh
+    if time is None or limit is None or not new:
         return ()
     rows, newest = count_past_events([scan_new_rows(file, context) for file in new], time.column, now)
     if not rows:
@@ -30,8 +30,9 @@ def check_freshness(new: Sequence[NewFile], context: PartContext, now: datetime)
     name = new[0].url if len(new) == 1 else name_combined(len(new))
     if newest is None:
         text = f"{name}: each {time.column} of the new rows is after now, so that their age is not known"
-    elif now - newest > duration(declared):
+    elif now - newest > limit:
         shown = show_duration(timedelta(seconds=round((now - newest).total_seconds())))
+        declared = context.spec.table.fresh
         text = f"{name}: the newest {time.column} of the new rows is {shown} old, more than the {declared} of `fresh`"
     else:
         return ()

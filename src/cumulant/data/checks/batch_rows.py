@@ -6,11 +6,10 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cumulant.core.errors import UsageError
 from cumulant.data.checks.batches import Batch
 from cumulant.data.checks.severity import batch_severity, severity_of
+from cumulant.data.policy import RowShare, SourcePolicy
 from cumulant.data.snapshot import BatchCheck, BatchSize
-from cumulant.data.spec import SourceSpec
 from cumulant.statistics.exact import poisson_at_least, poisson_at_most
 
 #: fewest batches from which anything of others is learned, and how many of the latest are kept
@@ -39,7 +38,7 @@ def add_sizes(earlier: Sizes, delivered: Sequence[Batch]) -> dict[str, tuple[Bat
     return sizes
 
 
-def check_row_counts(delivered: Sequence[Batch], spec: SourceSpec, earlier: Sizes) -> tuple[BatchCheck, ...]:
+def check_row_counts(delivered: Sequence[Batch], policy: SourcePolicy, earlier: Sizes) -> tuple[BatchCheck, ...]:
     """Batches with fewer or more rows than `batch.min_rows` and `batch.max_rows` allow.
 
     A limit that is a share of earlier batches is itself uncertain for small ones, so it is broken only where chance
@@ -49,49 +48,34 @@ def check_row_counts(delivered: Sequence[Batch], spec: SourceSpec, earlier: Size
     level = _LEVEL / max(2 * len(delivered), 1)
     for batch in delivered:
         rows, sizes = batch.counts.checked, [size.rows for size in earlier.get(batch.kind, ())]
-        low, high = (_limit(declared, sizes) for declared in (spec.batch.min_rows, spec.batch.max_rows))
+        low, high = (_limit(declared, sizes) for declared in (policy.min_rows, policy.max_rows))
         if low is not None and rows < low.rows and (low.share is None or poisson_at_most(rows, low.rows) < level):
-            result.append(_check(batch, "min_rows", low, f"{rows:,} rows, fewer than {low.text}", spec))
+            result.append(_check(batch, "min_rows", low, f"{rows:,} rows, fewer than {low.text}", policy))
         if high is not None and rows > high.rows and (high.share is None or poisson_at_least(rows, high.rows) < level):
-            result.append(_check(batch, "max_rows", high, f"{rows:,} rows, more than {high.text}", spec))
+            result.append(_check(batch, "max_rows", high, f"{rows:,} rows, more than {high.text}", policy))
     return tuple(result)
 
 
-def _limit(declared: int | str | None, sizes: Sequence[int]) -> _Limit | None:
+def _limit(declared: int | RowShare | None, sizes: Sequence[int]) -> _Limit | None:
     """None where nothing is declared, or too few earlier batches are there."""
     if declared is None:
         return None
     if isinstance(declared, int):
         return _Limit(declared, f"the {declared:,} that `batch` allows")
-    share = parse_row_share(declared)
     if len(sizes) < FEWEST:
         return None
     median = statistics.median(sizes)
-    text = f"{declared} of {median:,.6g}, the median of the {len(sizes)} batches before it"
-    return _Limit(share * median, text, share)
+    text = f"{declared.text} of {median:,.6g}, the median of the {len(sizes)} batches before it"
+    return _Limit(declared.share * median, text, declared.share)
 
 
-def parse_row_share(text: str) -> float:
-    """`250%` as 2.5. Raises UsageError for other text."""
-    try:
-        value = float(text.removesuffix("%")) / 100
-    except ValueError:
-        value = -1.0
-    if value < 0 or not text.endswith("%"):
-        raise UsageError(
-            f'"{text}" is no limit on the rows of a batch',
-            hint="write a number of rows, or a share of earlier batches such as 50%",
-        )
-    return value
-
-
-def _check(batch: Batch, name: str, limit: _Limit, text: str, spec: SourceSpec) -> BatchCheck:
+def _check(batch: Batch, name: str, limit: _Limit, text: str, policy: SourcePolicy) -> BatchCheck:
     rows = batch.counts.checked
     return BatchCheck(
         batch=batch.name,
         rule=f"batch:{name}",
         column=None,
-        severity=batch_severity(spec, severity_of(spec, f"table:{name}", None)),
+        severity=batch_severity(policy, severity_of(policy, f"table:{name}", None)),
         failed=0,
         rows=rows,
         limit=limit.rows,

@@ -15,15 +15,15 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
-from cumulant.core.units import share
 from cumulant.data.checks.batches import Batch, NewFile, name_combined
 from cumulant.data.checks.distribution_distance import BLOCK, VALUE, ReferenceCounts, collect_values, measure_distance
 from cumulant.data.checks.severity import batch_severity, severity_of
 from cumulant.data.parts.packs import blocks_of
 from cumulant.data.parts.part import PartContext
+from cumulant.data.policy import DistributionRule
 from cumulant.data.profile import power_of_two
 from cumulant.data.snapshot import BatchCheck, Snapshot
-from cumulant.data.spec import Range, RuleSpec
+from cumulant.data.spec import Range
 from cumulant.statistics.exact import binomial_at_least, binomial_at_most
 from cumulant.statistics.rows import Floats
 
@@ -62,8 +62,8 @@ def check_distributions(
     """
     tested: list[tuple[Field, _Tested]] = []
     for field in fields:
-        rule = context.spec.rules.get(field.name)
-        if rule is None or not (rule.mean or rule.quantiles or rule.shares or rule.drift is not None):
+        rule = context.policy.distributions.get(field.name)
+        if rule is None:
             continue
         _refuse_other_types(field, rule, context.source)
         values = _values(field, new, batches, context)
@@ -81,7 +81,7 @@ def check_distributions(
     return tuple(_check(test, field, context) for field, test in tested if test.p < level)
 
 
-def _refuse_other_types(field: Field, rule: RuleSpec, source: str) -> None:
+def _refuse_other_types(field: Field, rule: DistributionRule, source: str) -> None:
     if (rule.mean or rule.quantiles) and field.dtype not in _NUMBERS:
         raise DataError(
             f'source {source}: the rule `{"mean" if rule.mean else "quantiles"}` needs numbers; column "{field.name}" '
@@ -126,12 +126,12 @@ def _spread(field: Field, previous: Snapshot | None) -> float:
     return previous.profile[field.name].std or 0.0
 
 
-def _tests(name: str, rows: pl.DataFrame, field: Field, rule: RuleSpec, spread: float) -> Iterator[_Tested]:
+def _tests(name: str, rows: pl.DataFrame, field: Field, rule: DistributionRule, spread: float) -> Iterator[_Tested]:
     values = rows[VALUE].drop_nulls()
     if rule.mean is not None:
         yield from _mean(name, values, field, rule.mean, spread)
-    for quantile, bounds in rule.quantiles.items():
-        at, count = share(quantile), values.len()
+    count = values.len()
+    for at, quantile, bounds in rule.quantiles:
         if bounds.max is not None:
             above = int((values > bounds.max).sum())
             text = f"the {quantile} quantile of {field.name} is above {bounds.max:g}: {above:,} of {count:,} values are"
@@ -180,11 +180,11 @@ def _mean(name: str, values: pl.Series, field: Field, bounds: Range, spread: flo
             yield _Tested(name, f"{field.name}:mean", p, len(numbers), limit, text)
 
 
-def _shares(name: str, values: pl.Series, field: Field, rule: RuleSpec) -> Iterator[_Tested]:
+def _shares(name: str, values: pl.Series, field: Field, rule: DistributionRule) -> Iterator[_Tested]:
     texts, count = values.cast(pl.String), values.len()
     for value, bounds in rule.shares.items():
         hits = int((texts == value).sum())
-        low, high = (None if bound is None else share(bound) for bound in (bounds.min, bounds.max))
+        low, high = bounds.min, bounds.max
         counted = f"{hits:,} of {count:,} values of {field.name} are {'of a single kind' if field.personal else value}"
         if low is not None:
             text = f"{counted}, fewer than the {low:.4g} that `shares` allows"
@@ -212,7 +212,7 @@ def _check(test: _Tested, field: Field, context: PartContext) -> BatchCheck:
         batch=test.batch,
         rule=test.rule,
         column=field.name,
-        severity=batch_severity(context.spec, severity_of(context.spec, test.rule, field.name)),
+        severity=batch_severity(context.policy, severity_of(context.policy, test.rule, field.name)),
         failed=test.failed,
         rows=test.rows,
         limit=test.limit,

@@ -9,8 +9,9 @@ from datetime import date
 
 from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.data.checks.row_checks import is_row_rule, parse_bound, parse_member
-from cumulant.data.spec import Bound, RuleSpec, SourceSpec
+from cumulant.data.checks.row_checks import parse_bound, parse_member
+from cumulant.data.policy import SourcePolicy
+from cumulant.data.spec import Bound, RuleSpec
 
 #: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes
 #: the time to fail longer by a factor of the text's length
@@ -29,19 +30,24 @@ _ESCAPED_OR_SET = re.compile(rf"{_SET}|\\.", re.DOTALL)
 _MANY = re.compile(r"[*+]|\{[0-9]+,[0-9]*\}")
 
 
-def request_rules(spec: SourceSpec, fields: Iterable[Field], *, source: str) -> dict[str, FieldRule]:
-    """Request field to the rules of each of its values; `spec` with the rules of its contract file.
+def request_rules(policy: SourcePolicy, fields: Iterable[Field], *, source: str) -> dict[str, FieldRule]:
+    """Request field to the rules of each of its values; from the declaration of its source.
 
     Left out is what `unchecked_rules` names.
 
     Raises:
         DataError: a rule names a value that its column cannot hold.
     """
-    rules = {field.name: _rule(spec.rules[field.name], field, source) for field in fields if field.name in spec.rules}
+    declared = policy.spec.rules
+    rules = {
+        field.name: _rule(declared[field.name], field, source, required=field.name in policy.required)
+        for field in fields
+        if field.name in declared
+    }
     return {name: rule for name, rule in rules.items() if rule != FieldRule()}
 
 
-def unchecked_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, tuple[str, ...]]:
+def unchecked_rules(policy: SourcePolicy, fields: Iterable[Field]) -> dict[str, tuple[str, ...]]:
     """Request field to those rules of one value that requests are not checked for.
 
     Allowed values of personal fields, which are personal values themselves; patterns that have no Python
@@ -49,7 +55,7 @@ def unchecked_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, tupl
     """
     names: dict[str, tuple[str, ...]] = {}
     for field in fields:
-        rule = spec.rules.get(field.name, RuleSpec())
+        rule = policy.spec.rules.get(field.name, RuleSpec())
         members = ("in",) if rule.in_ is not None and field.personal else ()
         pattern = ("pattern",) if rule.pattern is not None and _pattern(rule, field) is None else ()
         if members or pattern:
@@ -57,11 +63,11 @@ def unchecked_rules(spec: SourceSpec, fields: Iterable[Field]) -> dict[str, tupl
     return names
 
 
-def _rule(rule: RuleSpec, field: Field, source: str) -> FieldRule:
+def _rule(rule: RuleSpec, field: Field, source: str, *, required: bool) -> FieldRule:
     members = None if rule.in_ is None or field.personal else rule.in_
     pattern = _pattern(rule, field)
     return FieldRule(
-        required=is_row_rule(rule.nulls),
+        required=required,
         min=_bound(rule.min, field, source),
         max=_bound(rule.max, field, source),
         members=None if members is None else tuple(parse_member(m, field.dtype, field.name, source) for m in members),

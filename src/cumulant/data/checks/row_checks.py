@@ -13,9 +13,10 @@ import polars as pl
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.core.plan import DType
-from cumulant.core.units import moment, share
+from cumulant.core.units import moment
 from cumulant.data.checks.breach import absent_column_error
 from cumulant.data.checks.conditions import compile_condition
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 from cumulant.data.text.casts import POLARS, Cast
 
@@ -34,7 +35,7 @@ class RowCheck:
 
 
 def compile_rules(
-    spec: SourceSpec, casts: list[Cast], *, source: str, rule_compiler: RuleCompiler | None = None
+    policy: SourcePolicy, casts: list[Cast], *, source: str, rule_compiler: RuleCompiler | None = None
 ) -> list[RowCheck]:
     """The row checks of a source. Their expressions read cast columns.
 
@@ -42,8 +43,8 @@ def compile_rules(
         DataError: a rule names a value that its column cannot hold.
         DefinitionError: a pattern or condition that cannot be understood.
     """
-    types = {cast.name: cast.dtype for cast in casts}
-    checks = [_presence_check(column, types[column]) for column in _required_columns(spec) if column in types]
+    spec, types = policy.spec, {cast.name: cast.dtype for cast in casts}
+    checks = [_presence_check(column, types[column]) for column in _required_columns(policy) if column in types]
     for column, rule in spec.rules.items():
         if column in types:
             checks += _column_checks(column, rule, types[column], source=source, personal=column in spec.personal)
@@ -74,11 +75,6 @@ def reading_checks(casts: list[Cast]) -> list[RowCheck]:
     return checks
 
 
-def is_row_rule(nulls: str | float | None) -> bool:
-    """Whether a limit on nulls refuses single rows (a limit of none) and not the source."""
-    return nulls is not None and share(nulls) == 0
-
-
 def _presence_check(column: str, dtype: DType) -> RowCheck:
     """A value that is known: text of blanks and infinite numbers are none."""
     value = pl.col(column)
@@ -91,10 +87,11 @@ def _presence_check(column: str, dtype: DType) -> RowCheck:
     return RowCheck(f"{column}:nulls", column, f"{column} is not null", value.is_null())
 
 
-def _required_columns(spec: SourceSpec) -> list[str]:
+def _required_columns(policy: SourcePolicy) -> list[str]:
     """Columns that may never be null: the key, the event time, and those limited to no nulls."""
+    spec = policy.spec
     time = [spec.time.column] if spec.time else []
-    limited = [column for column, rule in spec.rules.items() if is_row_rule(rule.nulls)]
+    limited = [column for column in spec.rules if column in policy.required]
     return list(dict.fromkeys([*spec.keys, *time, *limited]))
 
 
@@ -207,7 +204,7 @@ def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, 
             )
     needed = [("key", name) for name in spec.keys]
     needed += [("event_time", spec.time.column)] if spec.time else []
-    needed += [("known_time", when) for when in spec.known_time if not when[:1].isdigit()]
+    needed += [("known_time", when) for when in spec.known_times]
     for role, name in needed:
         if name not in known:
             raise absent_column_error(

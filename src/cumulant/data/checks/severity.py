@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from cumulant.data.spec import Severity, SourceSpec
+from cumulant.data.checks.verdict_spec import Severity
+from cumulant.data.policy import SourcePolicy
 
 #: the rule that a row breaks whose key an accepted row has
 KEY_REPEAT = "key:repeat"
 _WHERE = "where:"
 
 
-def severity_of(spec: SourceSpec, rule: str, column: str | None) -> Severity:
+def severity_of(policy: SourcePolicy, rule: str, column: str | None) -> Severity:
     """The severity of a rule as checks name it: `amount:min`, `table:fresh`, `where:a < b`.
 
     A column's own severity goes before that of the source.
     """
-    declared = spec.severities
+    declared = policy.spec.severities
     if column is not None:
-        return _own(spec, column) or declared.columns
+        return _own(policy, column) or declared.columns
     if rule.startswith(_WHERE):
         return declared.where
     by_name: Mapping[str, Severity] = {
@@ -31,27 +32,28 @@ def severity_of(spec: SourceSpec, rule: str, column: str | None) -> Severity:
     return by_name.get(rule, "fail")
 
 
-def batch_severity(spec: SourceSpec, severity: Severity) -> Severity:
+def batch_severity(policy: SourcePolicy, severity: Severity) -> Severity:
     """A rule that only warns of the source does so of a batch too."""
-    return "warn" if spec.batch.severity == "warn" else severity
+    return "warn" if policy.spec.batch.severity == "warn" else severity
 
 
-def select_failing(refused: Counter[str], columns: Mapping[str, str | None], spec: SourceSpec) -> Counter[str]:
+def select_failing(refused: Counter[str], columns: Mapping[str, str | None], policy: SourcePolicy) -> Counter[str]:
     """Of the refused rows, by the rule that refused each, those that may refuse the snapshot by exceeding the limit.
 
     `columns`: the column of each rule.
     """
-    return Counter({rule: rows for rule, rows in refused.items() if _may_fail(rule, columns.get(rule), spec)})
+    return Counter({rule: rows for rule, rows in refused.items() if _may_fail(rule, columns.get(rule), policy)})
 
 
-def _may_fail(rule: str, column: str | None, spec: SourceSpec) -> bool:
-    if rule == KEY_REPEAT and spec.on_repeat == "first":
+def _may_fail(rule: str, column: str | None, policy: SourcePolicy) -> bool:
+    if rule == KEY_REPEAT and policy.spec.on_repeat == "first":
         return False
-    own = None if column is None else _own(spec, column)
+    own = None if column is None else _own(policy, column)
     if own is not None:
         return own == "fail"
-    return spec.severities.quarantine == "fail" and severity_of(spec, rule, column) == "fail"
+    return policy.spec.severities.quarantine == "fail" and severity_of(policy, rule, column) == "fail"
 
 
-def _own(spec: SourceSpec, column: str) -> Severity | None:
-    return spec.rules[column].severity if column in spec.rules else None
+def _own(policy: SourcePolicy, column: str) -> Severity | None:
+    rule = policy.spec.rules.get(column)
+    return None if rule is None else rule.severity

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from cumulant.core.units import duration, share, show_duration
+from cumulant.core.units import show_duration
 from cumulant.data.checks.severity import severity_of
+from cumulant.data.checks.verdict_spec import Severity
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.profile import Profile
 from cumulant.data.snapshot import WIDER, BatchCheck, CheckResult, SchemaChange, Snapshot
-from cumulant.data.spec import Severity, SourceSpec
 
 if TYPE_CHECKING:
     from cumulant.data.parts.part import PartFacts
@@ -25,7 +26,7 @@ _SHOWN = 40
 _LISTED, _WORST = 10, 3
 
 
-def evaluate_row_rules(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[CheckResult, ...]:
+def evaluate_row_rules(parts: Sequence[PartFacts], policy: SourcePolicy) -> tuple[CheckResult, ...]:
     """Every row rule with its failures over all parts. None of them decides by itself: the share does."""
     results: dict[str, CheckResult] = {}
     checked = sum(part.rows_in - part.rows_dropped for part in parts)
@@ -40,31 +41,28 @@ def evaluate_row_rules(parts: Sequence[PartFacts], spec: SourceSpec) -> tuple[Ch
                 share=failed / checked if checked else 0.0,
                 text=check.text,
                 passed=failed == 0,
-                severity=severity_of(spec, check.rule, check.column),
+                severity=severity_of(policy, check.rule, check.column),
             )
     return tuple(results.values())
 
 
 def evaluate_table_rules(
-    spec: SourceSpec, profile: Profile, now: datetime, *, rows: int, newest: datetime | None = None
+    policy: SourcePolicy, profile: Profile, now: datetime, *, rows: int, newest: datetime | None = None
 ) -> tuple[CheckResult, ...]:
     """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
 
     `rows` of them are in force; `newest` is the last event that is not after `now`, None where there is none.
     """
-    from cumulant.data.checks.row_checks import is_row_rule
-
-    results = []
-    for column, rule in spec.rules.items():
-        if rule.nulls is not None and not is_row_rule(rule.nulls) and column in profile:
-            results.append(_null_share(column, spec, share(rule.nulls), profile))
-    results += _row_count(spec, rows)
-    if spec.table.fresh is not None and spec.time is not None:
-        results.append(_freshness(spec.time.column, spec, duration(spec.table.fresh), newest, now))
+    results = [
+        _null_share(column, policy, limit, profile) for column, limit in policy.nulls.items() if column in profile
+    ]
+    results += _row_count(policy, rows)
+    if policy.fresh is not None and policy.spec.time is not None:
+        results.append(_freshness(policy.spec.time.column, policy, policy.fresh, newest, now))
     return tuple(results)
 
 
-def _null_share(column: str, spec: SourceSpec, limit: float, profile: Profile) -> CheckResult:
+def _null_share(column: str, policy: SourcePolicy, limit: float, profile: Profile) -> CheckResult:
     nulls = profile[column].null_share
     return CheckResult(
         rule=f"{column}:nulls",
@@ -74,33 +72,35 @@ def _null_share(column: str, spec: SourceSpec, limit: float, profile: Profile) -
         share=nulls,
         text=f"at most {limit:.4g} of {column} is null ({nulls:.4g} is)",
         passed=nulls <= limit,
-        severity=severity_of(spec, f"{column}:nulls", column),
+        severity=severity_of(policy, f"{column}:nulls", column),
     )
 
 
-def _row_count(spec: SourceSpec, rows: int) -> list[CheckResult]:
-    low, high = spec.table.min_rows, spec.table.max_rows
+def _row_count(policy: SourcePolicy, rows: int) -> list[CheckResult]:
+    low, high = policy.spec.table.min_rows, policy.spec.table.max_rows
     results = []
     if low is not None:
         text = f"at least {low:,} rows ({rows:,} are)"
-        results.append(_table_check("table:min_rows", spec, text, passed=rows >= low, failed=max(low - rows, 0)))
+        results.append(_table_check("table:min_rows", policy, text, passed=rows >= low, failed=max(low - rows, 0)))
     if high is not None:
         text = f"at most {high:,} rows ({rows:,} are)"
-        results.append(_table_check("table:max_rows", spec, text, passed=rows <= high, failed=max(rows - high, 0)))
+        results.append(_table_check("table:max_rows", policy, text, passed=rows <= high, failed=max(rows - high, 0)))
     return results
 
 
-def _freshness(column: str, spec: SourceSpec, limit: timedelta, newest: datetime | None, now: datetime) -> CheckResult:
+def _freshness(
+    column: str, policy: SourcePolicy, limit: timedelta, newest: datetime | None, now: datetime
+) -> CheckResult:
     if newest is None:
         text = f"a {column} is in the past, so that its age is known"
-        return _table_check("table:fresh", spec, text, passed=False, failed=0)
+        return _table_check("table:fresh", policy, text, passed=False, failed=0)
     age = now - newest
     shown = show_duration(timedelta(seconds=round(age.total_seconds())))
     text = f"the newest {column} up to now is at most {show_duration(limit)} old (it is {shown} old)"
-    return _table_check("table:fresh", spec, text, passed=age <= limit, failed=0)
+    return _table_check("table:fresh", policy, text, passed=age <= limit, failed=0)
 
 
-def _table_check(rule: str, spec: SourceSpec, text: str, *, passed: bool, failed: int) -> CheckResult:
+def _table_check(rule: str, policy: SourcePolicy, text: str, *, passed: bool, failed: int) -> CheckResult:
     return CheckResult(
         rule=rule,
         column=None,
@@ -109,12 +109,12 @@ def _table_check(rule: str, spec: SourceSpec, text: str, *, passed: bool, failed
         share=0.0,
         text=text,
         passed=passed,
-        severity=severity_of(spec, rule, None),
+        severity=severity_of(policy, rule, None),
     )
 
 
 def find_breaches(
-    spec: SourceSpec,
+    policy: SourcePolicy,
     checks: Sequence[CheckResult],
     changes: Sequence[SchemaChange],
     batches: Sequence[BatchCheck],
@@ -128,7 +128,7 @@ def find_breaches(
     `failing`: how many of the refused rows count towards the limit.
     """
     breaches: list[tuple[Severity, str]] = []
-    limit = share(spec.quarantine)
+    limit = policy.quarantine
     if checked and refused / checked > limit:
         most = describe_worst_rules(
             {check.rule: check.failed for check in checks if check.kind == "row" and check.failed}

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from cumulant.core.units import share
 from cumulant.data.checks.verdict import MISSING_FILES
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import FileListing, display_path, join_names, names_of, pattern_of
@@ -59,9 +58,9 @@ class GoneFiles:
             texts.append(f"{files} fewer rows than in the last snapshot: {named}")
         return "; ".join(texts)
 
-    def check(self, spec: SourceSpec) -> CheckResult:
-        """The rule on the share of rows that may be lost so."""
-        limit, lost = share(spec.missing_files), self.lost / self.before if self.before else 0.0
+    def check(self, limit: float) -> CheckResult:
+        """The rule on the share of rows that may be lost so: `limit`, a fraction."""
+        lost = self.lost / self.before if self.before else 0.0
         return CheckResult(
             rule=MISSING_FILES,
             column=None,

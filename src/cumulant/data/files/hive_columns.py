@@ -12,7 +12,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.data.files.listing import pattern_of
-from cumulant.data.spec import SourceSpec, is_delay
+from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_text import FileTable
 from cumulant.data.text.identifier_text import PADDED
 
@@ -75,7 +75,7 @@ def with_partition(
 
 def _columns_with_declared_format(spec: SourceSpec) -> set[str]:
     """Columns whose declaration sets how their text is read."""
-    times = {when for when in spec.known_time if not is_delay(when)} | ({spec.time.column} if spec.time else set())
+    times = {*spec.known_times, *([spec.time.column] if spec.time else [])}
     return times | {name for name, rule in spec.rules.items() if rule.type or rule.number_format or rule.date_format}
 
 

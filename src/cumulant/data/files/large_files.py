@@ -13,6 +13,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.progress import Progress, silent
+from cumulant.data.column_paths import paths_of
 from cumulant.data.files.blocks import FINDING_TYPES, READING, open_unpacked, read_blocks, report_progress
 from cumulant.data.files.file_pieces import Pieces
 from cumulant.data.files.large_json_lines import json_line_pieces
@@ -20,7 +21,6 @@ from cumulant.data.files.listing import TEXTS, file_kind, suffix
 from cumulant.data.files.reading import EXPANSION, reading_errors, refuse_expansion, separator_of, with_nested_columns
 from cumulant.data.files.streaming import ParquetFile
 from cumulant.data.formats.arrow_errors import arrow_errors
-from cumulant.data.formats.nested_paths import paths_of
 from cumulant.data.formats.orc_file import OrcFile, frame_of
 from cumulant.data.formats.parquet_footer import utf8_errors
 from cumulant.data.formats.parquet_memory import allowed_memory, refuse_above, refuse_large
@@ -64,7 +64,7 @@ def _parquet(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Piec
     with reading_errors(url):
         with arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
             # What is read in pieces may be larger than the memory, but not out of all proportion to its bytes.
-            refuse_large(path, url, spec.memory, least=EXPANSION * path.stat().st_size)
+            refuse_large(path, url, spec.memory_bytes, least=EXPANSION * path.stat().st_size)
         file = ParquetFile(path, url)
         if file.rows < LARGE_ROWS:
             return None
@@ -94,7 +94,7 @@ def _orc(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Pieces |
         if file.rows < LARGE_ROWS or "" in file.schema.names:  # as of Parquet
             return None
         schema = frame_of(file.schema.empty_table()).schema
-        most = allowed_memory(spec.memory, EXPANSION * path.stat().st_size)
+        most = allowed_memory(spec.memory_bytes, EXPANSION * path.stat().st_size)
 
     def tables() -> Iterator[FileTable]:
         needed = done = 0

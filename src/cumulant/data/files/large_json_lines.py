@@ -15,13 +15,14 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress
+from cumulant.data.column_paths import paths_of
 from cumulant.data.files.blocks import FINDING_TYPES, READING, read_blocks, report_progress
 from cumulant.data.files.file_pieces import PieceError, Pieces
 from cumulant.data.files.reading import reading_errors, refuse_expansion
 from cumulant.data.formats.json_faults import NOT_JSON, RemainingLines, set_aside
 from cumulant.data.formats.json_limits import UNORDERED, Fields, deep_lines, lines_of
 from cumulant.data.formats.json_lines import build_table, is_array, is_cut, objects_of, read_lines, split_paths
-from cumulant.data.formats.nested_paths import kinds_of, paths_of, replace_roots, type_of
+from cumulant.data.formats.nested_paths import kinds_of, replace_roots, type_of
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_text import FileTable
 
@@ -75,7 +76,7 @@ class _Lines:
 
     def __init__(self, url: str, spec: SourceSpec, paths: Mapping[str, tuple[str, ...]]) -> None:
         self._url, self._paths = url, paths
-        self._fields = Fields(url, spec.memory)
+        self._fields = Fields(url, spec.memory_bytes)
         #: of fields that no path leads through
         self._types = pl.Schema()
         self._kinds: dict[str, set[str]] = defaultdict(set)

@@ -112,17 +112,17 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
             raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")
         if kind == "parquet":
             with arrow_errors(f"{url} is not a whole Parquet file: damaged or cut off", url):
-                refuse_large(path, url, spec.memory)
+                refuse_large(path, url, spec.memory_bytes)
             with utf8_errors(url):
                 table = FileTable(pl.read_parquet(path, glob=False))
         elif kind == "orc":
-            table = FileTable(read_orc(path, url, spec.memory))
+            table = FileTable(read_orc(path, url, spec.memory_bytes))
         elif kind == "excel":
             table = read_excel(path, url, spec)
         elif kind == "csv":
             table = _csv_table(_content(path, url), url, spec, texts)
         elif kind == "jsonl":
-            table = read_jsonl(_content(path, url), url, spec.columns, spec.memory)
+            table = read_jsonl(_content(path, url), url, spec.columns, spec.memory_bytes)
         else:
             raise DataError(
                 f"{url}: cannot tell its format from its name",
@@ -162,7 +162,7 @@ def text_table(content: bytes, url: str, spec: SourceSpec) -> pl.DataFrame:
     """The rows of a CSV or JSON lines text, as `read` gives those of a file. Raises DataError as `read`."""
     with reading_errors(url):
         if file_kind(url, spec) == "jsonl":
-            table = read_jsonl(content, url, spec.columns, spec.memory)
+            table = read_jsonl(content, url, spec.columns, spec.memory_bytes)
         else:
             table = with_nested_columns(_csv_table(content, url, spec, ()), spec, url)
     refuse_malformed(table, url)

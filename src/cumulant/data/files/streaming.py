@@ -10,13 +10,13 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, missing_part
+from cumulant.data.column_paths import paths_of
 from cumulant.data.files.blocks import read_blocks
 from cumulant.data.files.hive_columns import Partition, with_folders, with_partition
 from cumulant.data.files.listing import file_kind
 from cumulant.data.files.reading import reading_errors, refuse_malformed, text_table, with_nested_columns
 from cumulant.data.formats.arrow_errors import arrow_errors
 from cumulant.data.formats.excel import read_excel
-from cumulant.data.formats.nested_paths import paths_of
 from cumulant.data.formats.orc_file import OrcFile, frame_of
 from cumulant.data.formats.parquet_footer import refuse_encrypted, utf8_errors
 from cumulant.data.formats.parquet_memory import MOST_BYTES, fitting_rows

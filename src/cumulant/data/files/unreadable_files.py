@@ -9,8 +9,8 @@ from typing import TypeVar
 from cumulant.core.errors import DataError
 from cumulant.data.checks.severity import severity_of
 from cumulant.data.checks.verdict import UNREADABLE_FILES, shorten_list
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.snapshot import CheckResult, UnreadableFile
-from cumulant.data.spec import SourceSpec
 
 File = TypeVar("File")
 Read = TypeVar("Read")
@@ -78,7 +78,7 @@ def join_errors(errors: Sequence[DataError], files: int) -> DataError:
     )
 
 
-def unreadable_check(unreadable: Sequence[UnreadableFile], files: int, spec: SourceSpec) -> CheckResult:
+def unreadable_check(unreadable: Sequence[UnreadableFile], files: int, policy: SourcePolicy) -> CheckResult:
     """The rule that each file can be read; `files` are those of the source."""
     count = "1 cannot" if len(unreadable) == 1 else f"{len(unreadable):,} cannot"
     named = "; ".join(shorten_list([file.reason for file in unreadable]))
@@ -90,5 +90,5 @@ def unreadable_check(unreadable: Sequence[UnreadableFile], files: int, spec: Sou
         share=len(unreadable) / files,
         text=f"each of the {files:,} files can be read; {count}: {named}",
         passed=False,
-        severity=severity_of(spec, UNREADABLE_FILES, None),
+        severity=severity_of(policy, UNREADABLE_FILES, None),
     )

@@ -67,7 +67,7 @@ def read_excel(path: Path, url: str, spec: SourceSpec) -> FileTable:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True, keep_links=False)
         try:
             sheet = _sheet(book, url, spec.sheet)
-            cells = _cells(book, sheet, url, memory_limit(spec.memory))
+            cells = _cells(book, sheet, url, memory_limit(spec.memory_bytes))
         finally:
             book.close()
     table = _table(cells.rows, cells.merged, url, frozenset(spec.missing))

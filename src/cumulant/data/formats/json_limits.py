@@ -51,10 +51,10 @@ def is_deep(text: str) -> bool:
 class Fields:
     """The fields of a file's lines, those of objects too, and what a missing value of each takes.
 
-    `memory`: as of `SourceSpec`. `names` are those of the lines' own fields, in the order in which they come.
+    `memory`: the most bytes of the file. `names` are those of the lines' own fields, in the order in which they come.
     """
 
-    def __init__(self, url: str, memory: str | None) -> None:
+    def __init__(self, url: str, memory: int | None) -> None:
         self._url, self._most = url, allowed_memory(memory, 0)
         self._bytes: dict[tuple[str, ...], int] = {}
         self._last: pl.Schema | None = None

@@ -11,6 +11,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError
+from cumulant.data.column_paths import paths_of
 from cumulant.data.formats.json_faults import (
     BLANK,
     NOT_JSON,
@@ -21,7 +22,7 @@ from cumulant.data.formats.json_faults import (
     types_of,
 )
 from cumulant.data.formats.json_limits import MOST_LEVELS, UNORDERED, Fields, deep_lines, lines_of
-from cumulant.data.formats.nested_paths import Leaves, leaves_of, paths_of, replace_roots
+from cumulant.data.formats.nested_paths import Leaves, leaves_of, replace_roots
 from cumulant.data.text.csv_records import POSITION
 from cumulant.data.text.csv_text import FileTable
 
@@ -38,7 +39,7 @@ _SAMPLES: dict[pl.DataType, Any] = {
 }
 
 
-def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: str | None = None) -> FileTable:
+def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: int | None = None) -> FileTable:
     """The rows of a JSON lines text, those apart that are no JSON objects or nested too deep. `columns` and `memory`:
     as of `SourceSpec`.
 
@@ -66,7 +67,7 @@ def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: str
 
 
 def _with_paths(
-    content: bytes, faults: Mapping[int, str], url: str, columns: Mapping[str, str], memory: str | None
+    content: bytes, faults: Mapping[int, str], url: str, columns: Mapping[str, str], memory: int | None
 ) -> FileTable:
     """The table of the lines without `faults`, with the declared columns."""
     paths = paths_of(columns)
@@ -164,7 +165,7 @@ def read_lines(content: bytes, schema: pl.Schema) -> pl.DataFrame:
     return pl.read_ndjson(io.BytesIO(content), schema=schema)
 
 
-def _frame(content: bytes, url: str, memory: str | None) -> tuple[pl.DataFrame, dict[int, str]]:
+def _frame(content: bytes, url: str, memory: int | None) -> tuple[pl.DataFrame, dict[int, str]]:
     """The rows of the lines that are JSON objects, and the numbers of the others."""
     fields, schema, faults = _fields(content, url, memory)
     remaining = set_aside(content, faults).content
@@ -204,7 +205,7 @@ def is_cut(content: bytes, faults: Mapping[int, str]) -> bool:
     return content[last : last + 1] == b"{" and faults.get(content.count(b"\n")) == NOT_JSON
 
 
-def _fields(content: bytes, url: str, memory: str | None) -> tuple[Fields, pl.Schema | None, dict[int, str]]:
+def _fields(content: bytes, url: str, memory: int | None) -> tuple[Fields, pl.Schema | None, dict[int, str]]:
     """The fields of lines and their types together, None where these need all lines at once; and the lines that
     are no JSON objects.
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import msgspec
 import polars as pl
 
-from cumulant.core.errors import DataError, UsageError
+from cumulant.core.errors import DataError
+from cumulant.data.column_paths import paths_of
 from cumulant.data.formats.json_limits import is_deep
 from cumulant.data.text.csv_records import POSITION, RULE
 
@@ -29,19 +30,6 @@ class Leaves(NamedTuple):
     def of(self, names: Iterable[str]) -> Leaves:
         """The values of these columns; all of the others are null, for which no row is refused."""
         return Leaves({name: self.values[name] for name in names}, self.refused)
-
-
-def paths_of(columns: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
-    """Column to the names on its path. Raises UsageError for a path that names no field of a column."""
-    paths = {name: tuple(path.split(".")) for name, path in columns.items()}
-    for name, path in paths.items():
-        if len(path) < 2 or not all(path):
-            raise UsageError(
-                f'columns: the path of {name}, "{columns[name]}", names no field of a column',
-                subject=name,
-                hint="write the column and its fields with points between: address.city",
-            )
-    return paths
 
 
 def with_nested(rows: pl.DataFrame, columns: Mapping[str, str], url: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:

@@ -87,7 +87,7 @@ class OrcFile:
         if count:
             yield pa.Table.from_batches(batches)
 
-    def refuse_large(self, limit: str | None) -> None:
+    def refuse_large(self, limit: int | None) -> None:
         """Refuse a file that takes more than `limit` (None: half of the machine's memory) when it is read whole.
 
         Raises:
@@ -103,8 +103,8 @@ class OrcFile:
                     refuse_above(needed, most, self.url)
 
 
-def read_orc(path: Path, url: str, limit: str | None) -> pl.DataFrame:
-    """The rows of an ORC file, which may take at most `limit` of memory.
+def read_orc(path: Path, url: str, limit: int | None) -> pl.DataFrame:
+    """The rows of an ORC file, which may take at most `limit` bytes of memory.
 
     Raises:
         DataError: it is damaged or cut off, takes more, or holds times that 64 bits of nanoseconds cannot.

@@ -58,8 +58,8 @@ class _Contents(NamedTuple):
         return self.references * self.dictionary + sum(page.values for page in self.prefixed) * self.stored
 
 
-def refuse_large(path: Path, url: str, limit: str | None, *, least: int = 0) -> None:
-    """Refuse a file that takes more than `limit` (such as `8GiB`; None: half of the machine's memory) when it is read.
+def refuse_large(path: Path, url: str, limit: int | None, *, least: int = 0) -> None:
+    """Refuse a file that takes more than `limit` bytes (None: half of the machine's memory) when it is read.
     Without a limit of its own it may take `least` bytes.
 
     Raises:
@@ -252,8 +252,8 @@ def _dictionary(array: Any) -> Any:
     return next((part for part in arrays if part is not None), None)
 
 
-def allowed_memory(limit: str | None, least: int) -> int:
-    """The bytes that a file may take: `limit` (such as `8GiB`), or without one half of the machine's memory, and at
+def allowed_memory(limit: int | None, least: int) -> int:
+    """The bytes that a file may take: `limit`, or without one half of the machine's memory, and at
     least `least`.
     """
     return memory_limit(limit) if limit is not None else max(memory_limit(None), least)

@@ -100,7 +100,7 @@ def _recount(
     context: PartContext,
 ) -> list[PackedFile]:
     """The files with the rows and values that are left."""
-    fields = fields_of(block.parts, context.spec, None)
+    fields = fields_of(block.parts, context.policy, None)
     owners = passed[OWNER]
     values = values_of(conform(passed.lazy(), fields).collect(), owners, fields, len(files))
     places = {field.name: place for place, field in enumerate(fields)}

@@ -300,7 +300,7 @@ def store_pack(name: str, content: PackContent, context: PartContext) -> Pack:
         profile=Profile(rows.height),
         csv_bytes=0,
     )
-    fields: tuple[Field, ...] = fields_of(Pack.of(facts).parts, context.spec, None)
+    fields: tuple[Field, ...] = fields_of(Pack.of(facts).parts, context.policy, None)
     typed = conform(rows.lazy(), fields).collect()
     facts = msgspec.structs.replace(facts, profile=profile(typed, fields), csv_bytes=csv_size(typed))
     context.record(facts)

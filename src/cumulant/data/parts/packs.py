@@ -258,7 +258,7 @@ def profile_of(block: PartBlock, context: PartContext) -> Profile:
     """The profile of a block's rows."""
     from cumulant.data.schema import fields_of
 
-    fields = fields_of(block.parts, context.spec, None)
+    fields = fields_of(block.parts, context.policy, None)
     return profile(conform(block.scan(context), fields).collect(), fields)
 
 

@@ -17,9 +17,10 @@ from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
 from cumulant.data.checks.row_checks import RuleCompiler
 from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import Profile
-from cumulant.data.spec import SourceSpec, is_delay
+from cumulant.data.spec import SourceSpec
 from cumulant.ports.tables import TableStore
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class PartContext:
     """The source whose files become parts: its declaration, stored tables, and the facts read so far."""
 
     source: str
-    spec: SourceSpec
+    policy: SourcePolicy
     tables: TableStore
     prepare: Prepare | None = None
     rule_compiler: RuleCompiler | None = None
@@ -93,6 +94,10 @@ class PartContext:
     #: facts of parts that were read, and packs that were read or made
     facts: dict[str, PartFacts] = field(default_factory=dict)
     packs: dict[str, Pack] = field(default_factory=dict)
+
+    @property
+    def spec(self) -> SourceSpec:
+        return self.policy.spec
 
     def key(self, digest: str, what: str) -> str:
         return f"data/{self.source}/{digest}/{what}"
@@ -130,4 +135,4 @@ def declared_types(spec: SourceSpec) -> set[str]:
     """Columns whose type is declared."""
     declared = {name for name, rule in spec.rules.items() if rule.type is not None}
     declared |= {spec.time.column} if spec.time else set()
-    return declared | {when for when in spec.known_time if not is_delay(when)}
+    return declared.union(spec.known_times)

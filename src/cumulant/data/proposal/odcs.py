@@ -14,9 +14,10 @@ import msgspec
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
-from cumulant.core.units import share
+from cumulant.data.checks.verdict_spec import Severity
+from cumulant.data.policy import SourcePolicy
 from cumulant.data.snapshot import Snapshot
-from cumulant.data.spec import EventTime, RuleSpec, Severity, SourceSpec, TableRule
+from cumulant.data.spec import EventTime, RuleSpec, SourceSpec, TableRule
 
 API_VERSION = "v3.1.0"
 _LOGICAL: dict[DType, str] = {
@@ -54,9 +55,10 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-def to_odcs(spec: SourceSpec, snapshot: Snapshot) -> str:
+def to_odcs(policy: SourcePolicy, snapshot: Snapshot) -> str:
     """The declaration of a source and the columns of its snapshot as an ODCS file."""
-    properties = [_property(field, spec) for field in snapshot.fields]
+    spec = policy.spec
+    properties = [_property(field, policy) for field in snapshot.fields]
     table: dict[str, Any] = {
         "name": snapshot.source,
         "logicalType": "object",
@@ -76,14 +78,16 @@ def to_odcs(spec: SourceSpec, snapshot: Snapshot) -> str:
         "status": "active",
         "schema": [table],
     }
-    if spec.table.fresh is not None:
-        amount, unit = _in_days(spec.table.fresh)
+    if policy.fresh is not None:
+        days = policy.fresh.total_seconds() / 86400
+        amount = int(days) if days.is_integer() else days
         element = f"{snapshot.source}.{spec.time.column}" if spec.time else snapshot.source
-        document["slaProperties"] = [{"property": "latency", "value": amount, "unit": unit, "element": element}]
+        document["slaProperties"] = [{"property": "latency", "value": amount, "unit": "d", "element": element}]
     return _dump(document)
 
 
-def _property(field: Field, spec: SourceSpec) -> dict[str, Any]:
+def _property(field: Field, policy: SourcePolicy) -> dict[str, Any]:
+    spec = policy.spec
     rule = spec.rules.get(field.name, RuleSpec())
     keyed = field.name in spec.keys
     options = {"minimum": rule.min, "maximum": rule.max, "pattern": rule.pattern}
@@ -98,20 +102,19 @@ def _property(field: Field, spec: SourceSpec) -> dict[str, Any]:
         "unique": rule.unique or None,
         "classification": "personal" if field.personal else None,
         "logicalTypeOptions": {name: value for name, value in options.items() if value is not None} or None,
-        "quality": _property_quality(rule) or None,
+        "quality": _property_quality(rule, policy.nulls.get(field.name)) or None,
         "relationships": [{"type": "foreignKey", "to": rule.references}] if rule.references else None,
         "customProperties": [{"property": _SEVERITY, "value": rule.severity}] if rule.severity else None,
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _property_quality(rule: RuleSpec) -> list[dict[str, Any]]:
+def _property_quality(rule: RuleSpec, nulls: float | None) -> list[dict[str, Any]]:
     quality: list[dict[str, Any]] = []
     if rule.in_ is not None:
         quality.append({"metric": "invalidValues", "arguments": {"validValues": list(rule.in_)}, "mustBe": 0})
-    if rule.nulls is not None and share(rule.nulls) > 0:
-        percent = round(share(rule.nulls) * 100, 9)
-        quality.append({"metric": "nullValues", "mustBeLessOrEqualTo": percent, "unit": "percent"})
+    if nulls is not None:
+        quality.append({"metric": "nullValues", "mustBeLessOrEqualTo": round(nulls * 100, 9), "unit": "percent"})
     return quality
 
 
@@ -136,13 +139,6 @@ def _custom(spec: SourceSpec) -> list[dict[str, Any]]:
     if spec.table.where:
         values["cumulant.where"] = list(spec.table.where)
     return [{"property": name, "value": value} for name, value in values.items()]
-
-
-def _in_days(span: str) -> tuple[float, str]:
-    from cumulant.core.units import duration
-
-    days = duration(span).total_seconds() / 86400
-    return (int(days) if days.is_integer() else days), "d"
 
 
 def _dump(document: dict[str, Any]) -> str:

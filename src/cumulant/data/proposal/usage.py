@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cumulant.data.spec import SourceSpec, is_delay
+from cumulant.data.spec import SourceSpec
 
 
 def declared_uses(name: str, spec: SourceSpec) -> dict[str, str]:
@@ -14,10 +14,8 @@ def declared_uses(name: str, spec: SourceSpec) -> dict[str, str]:
         uses.setdefault(column, "the key")
     if spec.time is not None:
         uses.setdefault(spec.time.column, "the event time")
-    for column, when in spec.known_columns.items():
+    for column in (*spec.known_columns, *spec.known_times):
         uses.setdefault(column, "known_time")
-        if not is_delay(when):
-            uses.setdefault(when, "known_time")
     for column in spec.rules:
         uses.setdefault(column, f"the rules of {name}")
     for condition in spec.table.where:

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
-from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
+from cumulant.data.spec import RuleSpec, SourceSpec
 from cumulant.data.text import date_text, iso_text, number_text
 from cumulant.data.text.identifier_text import mark_merging
 from cumulant.data.text.zones import UTC_MICROS, to_utc
@@ -192,8 +192,7 @@ def _times(spec: SourceSpec, source: str) -> dict[str, str | None]:
             hint=did_you_mean(zone, zoneinfo.available_timezones()) or "use an IANA name such as Europe/Paris",
         )
     names = [event.column] if event else []
-    names += [when for when in spec.known_time if not is_delay(when)]
-    return dict.fromkeys(names, zone)
+    return dict.fromkeys([*names, *spec.known_times], zone)
 
 
 def _shortened(dtype: pl.DataType) -> str:

@@ -28,11 +28,10 @@ def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
     run to know.
     """
     try:
-        from cumulant.data.proposal.contract import with_contract
         from cumulant.features.definition.loading import load
 
         definitions = load(project.features_path).features
-        specs = {name: with_contract(spec, source=name, root=project.root) for name, spec in project.spec.data.items()}
+        specs = {name: project.policies.source(name).spec for name in project.policies.sources}
     except CumulantError:
         return None  # whoever needs the features or the contract tells what is wrong with it
     if not definitions:

@@ -18,4 +18,4 @@ def room_of(project: Project) -> MemoryBudget:
     """What `resources.memory` allows, and the project's folder for rows that do not fit."""
     from cumulant.data.parts.memory_budget import MemoryBudget
 
-    return MemoryBudget(memory_limit(project.spec.resources.memory), project.state / SPILL)
+    return MemoryBudget(memory_limit(project.policies.memory), project.state / SPILL)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.servable import FieldRule
-    from cumulant.data.spec import SourceSpec
+    from cumulant.data.policy import SourcePolicy
     from cumulant.project.project import Project
 
 #: rule to why requests are not checked for it
@@ -25,26 +25,24 @@ def request_rules(project: Project, plan: FeaturePlan) -> dict[str, FieldRule]:
     """
     from cumulant.data.checks.request_rules import request_rules
 
-    spec = _contract(project, plan)
-    return {} if spec is None else request_rules(spec, plan.request, source=plan.entity)
+    policy = _policy(project, plan)
+    return {} if policy is None else request_rules(policy, plan.request, source=plan.entity)
 
 
 def unchecked_notes(project: Project, plan: FeaturePlan) -> tuple[str, ...]:
     """One note a rule that no request is checked for although `serving.invalid: refuse` is set."""
-    spec = _contract(project, plan)
-    if spec is None or project.spec.serving.invalid != "refuse":
+    policy = _policy(project, plan)
+    if policy is None or project.spec.serving.invalid != "refuse":
         return ()
     from cumulant.data.checks.request_rules import unchecked_rules
 
     return tuple(
         f"requests are not checked for the rule {name}:{rule}, which only refuses rows of the source: {_REASONS[rule]}"
-        for name, rules in unchecked_rules(spec, plan.request).items()
+        for name, rules in unchecked_rules(policy, plan.request).items()
         for rule in rules
     )
 
 
-def _contract(project: Project, plan: FeaturePlan) -> SourceSpec | None:
-    from cumulant.data.proposal.contract import with_contract
-
-    declared = project.spec.data.get(plan.entity)
-    return None if declared is None else with_contract(declared, source=plan.entity, root=project.root)
+def _policy(project: Project, plan: FeaturePlan) -> SourcePolicy | None:
+    policies = project.policies
+    return policies.source(plan.entity) if plan.entity in policies.sources else None

@@ -153,10 +153,12 @@ def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
     with tempfile.TemporaryDirectory() as folder:
         from cumulant.data.ingestion import ingest
         from cumulant.data.proposal.odcs import to_odcs
+        from cumulant.project.data_section import source_policy
 
+        policy = source_policy(spec)
         snapshot = ingest(
             name,
-            spec,
+            policy,
             root=Path.cwd(),
             files=_files(),
             tables=Drivers.installed().client(Path(folder).as_uri(), "tables"),
@@ -164,7 +166,7 @@ def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
             now=datetime.now(UTC),
             progress=progress,
         )
-        return to_odcs(spec, snapshot)
+        return to_odcs(policy, snapshot)
 
 
 def _spec(file: Path | str) -> SourceSpec:

@@ -16,6 +16,7 @@ from cumulant.flows.ledger.run_context import Context, open_run
 
 if TYPE_CHECKING:
     from cumulant.data.files.listing import FileListing
+    from cumulant.data.policy import SourcePolicy
     from cumulant.data.snapshot import Snapshot
     from cumulant.data.spec import SourceSpec
     from cumulant.ports.access import Principal
@@ -80,11 +81,11 @@ def snapshots_of(
 def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, force: bool) -> tuple[Snapshot, bool]:
     from cumulant.data.code_hash import prepare_digest
     from cumulant.data.files.listing import display_path, list_files
-    from cumulant.data.proposal.contract import with_contract
     from cumulant.data.snapshot import READING
 
     project = context.project
-    spec = with_contract(project.spec.data[name], source=name, root=project.root)
+    policy = project.policies.source(name)
+    spec = policy.spec
     listing = list_files(spec, source=name, root=project.root, files=project.files())
     inputs = {
         "reading": READING,
@@ -99,7 +100,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         "others": {other: others[other].id for other in sorted(references(spec) - {name})},
         "forced": context.run if force else None,
         # A rule on freshness has another answer every hour.
-        "hour": f"{context.now():%Y-%m-%dT%H}" if spec.table.fresh else None,
+        "hour": f"{context.now():%Y-%m-%dT%H}" if policy.fresh is not None else None,
     }
 
     snapshots: list[Snapshot] = []
@@ -108,7 +109,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     def ingest() -> dict[str, object]:
         from cumulant.data.files.file_lists import store_file_lists
 
-        snapshots.append(_ingest(context, name, others, listing, force=force))
+        snapshots.append(_ingest(context, name, policy, others, listing, force=force))
         records.append(store_file_lists(snapshots[-1], project.tables()))
         return {"snapshot": snapshots[-1].id}
 
@@ -133,7 +134,13 @@ def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:
 
 
 def _ingest(
-    context: Context, name: str, others: Mapping[str, Snapshot], listing: FileListing, *, force: bool
+    context: Context,
+    name: str,
+    policy: SourcePolicy,
+    others: Mapping[str, Snapshot],
+    listing: FileListing,
+    *,
+    force: bool,
 ) -> Snapshot:
     from cumulant.data.checks.breach import SourceBreachError
 
@@ -146,7 +153,7 @@ def _ingest(
 
         return ingest(
             name,
-            project.spec.data[name],
+            policy,
             root=project.root,
             files=project.files(),
             tables=project.tables(),

@@ -138,9 +138,9 @@ def _data_tables(project: Project) -> Iterator[Removed]:
     trained_on = {identity for record in _records(project) for identity in record.snapshots.values()}
     trained_on |= {tags[name] for tags in _tags(project) for name in tags if name.startswith("cumulant.snapshot.")}
     snapshots = [msgspec.convert(row.value, Snapshot) for row in journal.rows(SNAPSHOT)]
-    for source, spec in project.spec.data.items():
+    for source, declared in project.policies.sources.items():
         own = [snapshot for snapshot in snapshots if snapshot.source == source]
-        gone = {snapshot.id for snapshot in expired_snapshots(own, spec.keep, now)} - trained_on
+        gone = {snapshot.id for snapshot in expired_snapshots(own, declared.keep, now)} - trained_on
         needed: list[Snapshot] = [snapshot for snapshot in own if snapshot.id not in gone]
         for kind in (NEWEST, REFUSED):
             row = journal.get(kind, source)

@@ -9,8 +9,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError
-from cumulant.core.system.memory import machine_memory, memory_limit, release_free_memory, resident_memory
-from cumulant.core.units import count, show_count
+from cumulant.core.system.memory import machine_memory, release_free_memory, resident_memory
+from cumulant.core.units import count, show_count, size
 from cumulant.flows.training.chosen_rows import eligible_count
 from cumulant.flows.training.training_rows import columns_read
 from cumulant.training.memory_need import TrainingNeed, TrainingRows, total_need, training_need
@@ -42,7 +42,7 @@ def refuse_too_many_rows(
     from cumulant.training.splits import declared_share  # loads Polars
 
     declared = project.spec.resources.memory
-    memory = machine_memory() if declared is None else memory_limit(declared)
+    memory = machine_memory() if declared is None else size(declared)
     release_free_memory()
     resident = resident_memory()
     kinds = [feature.dtype for feature in task.plan.features if feature.name in task.plan.names]

@@ -6,8 +6,9 @@ import difflib
 from collections.abc import Iterator
 
 from cumulant.alerting.policy import BUILT_IN as BUILT_IN_RULES
-from cumulant.core.errors import did_you_mean
+from cumulant.core.errors import CumulantError, did_you_mean
 from cumulant.core.units import duration, rate
+from cumulant.project.data_section import source_policy
 from cumulant.project.file.document import Place, Problem, YamlEntry
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.file.text_values import secrets_in
@@ -39,12 +40,24 @@ def _broken(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]
         known = f"sources: {', '.join(spec.data) or 'none'}"
         place = _place(project, "training", "source") or project.place
         yield place, f'training.source names "{source}", which is not under data; {near or known}'
+    yield from _sources(spec, project)
     yield from _formats(spec, project)
     yield from _trainers(spec, project)
     yield from _release(spec, project)
     yield from _alerts(spec, project)
     yield from _spans(spec, project)
     yield from _monitoring(spec, project)
+
+
+def _sources(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
+    """Limits that cannot be evaluated, or never hold."""
+    for name, declared in spec.data.items():
+        try:
+            source_policy(declared)
+        except CumulantError as error:
+            path, column = ("data", name), error.subject or ""
+            place = _place(project, *path, "rules", column) or _place(project, *path) or project.place
+            yield place, f"data.{name}: {error.full_text}"
 
 
 def _formats(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:

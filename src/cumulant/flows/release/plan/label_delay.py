@@ -9,7 +9,6 @@ import msgspec
 
 from cumulant.core import expr
 from cumulant.core.errors import CumulantError
-from cumulant.core.units import duration
 from cumulant.flows.registry.models import CHAMPION, MODEL
 from cumulant.flows.training.task import target_of
 
@@ -33,13 +32,12 @@ def _of_source(project: Project) -> timedelta | None:
     training = project.spec.training
     if training is None:
         return None
-    every = [source.known_columns for source in project.spec.data.values()]
-    named = {when for known in every for when in _of_target(training, known)}
-    return max((duration(when) for when in named if when[:1].isdigit()), default=None)
+    delays = [delay for known in project.policies.known_delays for delay in _of_target(training, known)]
+    return max((delay for delay in delays if delay is not None), default=None)
 
 
-def _of_target(training: TrainingSpec, known: dict[str, str]) -> list[str]:
-    """When the target's columns are known, of those that a source says it of."""
+def _of_target(training: TrainingSpec, known: dict[str, timedelta | None]) -> list[timedelta | None]:
+    """The delays of the target's columns, of those that a source says it of."""
     return [known[column] for column in expr.columns(target_of(training, known)) if column in known]
 
 

@@ -1,0 +1,56 @@
+"""What a source declares of broken rules: which refuse a snapshot, and which of its new rows alone."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Severity = Literal["warn", "fail"]
+Period = Literal["hour", "day", "week", "month"]
+
+
+class Severities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a broken rule of the source does: `fail` refuses the snapshot, `warn` accepts it with a warning."""
+
+    quarantine: Annotated[Severity, Meta(description="More rows refused than `quarantine` allows.")] = "fail"
+    columns: Annotated[Severity, Meta(description="Rules of columns that set no `severity` of their own.")] = "fail"
+    where: Annotated[Severity, Meta(description="Rows refused by `table.where`.")] = "fail"
+    min_rows: Annotated[Severity, Meta(description="Fewer rows than `table.min_rows` or `batch.min_rows`.")] = "fail"
+    max_rows: Annotated[Severity, Meta(description="More rows than `table.max_rows` or `batch.max_rows`.")] = "fail"
+    fresh: Annotated[Severity, Meta(description="No event as new as `table.fresh` requires.")] = "fail"
+    unreadable_files: Annotated[
+        Severity,
+        Meta(
+            description="Files that cannot be read: damaged, empty or in another format; `warn` goes on without them."
+        ),
+    ] = "fail"
+
+
+class BatchPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the rows that a run reads for the first time are evaluated, beside the source as a whole."""
+
+    period: Annotated[
+        Period | None,
+        Meta(
+            description="Evaluate the new rows by this period of `event_time` too, in its zone (default UTC). Without "
+            "it they are evaluated by file: each new file, the rows added to a file, and all of them together."
+        ),
+    ] = None
+    min_rows: Annotated[
+        Annotated[int, Meta(ge=0)] | str | None,
+        Meta(
+            description="The fewest rows of a new file, or of the rows added to one: a number, or a share (`50%`) of "
+            "the median of the last 30 such batches, once there are 3. A share is broken only beyond chance (Poisson)."
+        ),
+    ] = None
+    max_rows: Annotated[
+        Annotated[int, Meta(ge=0)] | str | None,
+        Meta(description="The most rows of a new file, or of the rows added to one: a number, or a share (`200%`)."),
+    ] = None
+    severity: Annotated[
+        Severity,
+        Meta(
+            description="What a rule does that only a new batch breaks: `fail` refuses the snapshot, `warn` accepts it "
+            "with a warning."
+        ),
+    ] = "fail"

@@ -1,0 +1,68 @@
+"""How a source is read, checked and kept: its declaration, with shares, spans and moments as numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from cumulant.core.plan import KnownAt
+    from cumulant.data.spec import Range, SourceSpec
+
+
+class RowShare(NamedTuple):
+    """A limit on the rows of a batch: a share of the median of earlier batches, and how it was written."""
+
+    share: float
+    text: str
+
+
+class QuantileRule(NamedTuple):
+    """What a quantile of a batch may be, and how the quantile was written."""
+
+    share: float
+    text: str
+    bounds: Range
+
+
+@dataclass(frozen=True)
+class DistributionRule:
+    """What the values of a column may be in each new batch. `shares` are of its values, `drift` is a distance."""
+
+    mean: Range | None = None
+    quantiles: tuple[QuantileRule, ...] = ()
+    shares: Mapping[str, Range] = field(default_factory=dict)
+    drift: float | None = None
+
+
+@dataclass(frozen=True)
+class SourcePolicy:
+    """A source's declaration with the rules of its contract file. Shares are fractions from 0 to 1.
+
+    Attributes:
+        spec: formats, columns and rules on single values; its shares and spans are the fields below.
+        notes: requirements of the contract file that are not checked.
+        quarantine, missing_files: the largest shares of rows that may be refused, and lost with files.
+        required: columns whose rules allow no null; a row with one is refused.
+        nulls: column to the largest share of nulls, where some are allowed.
+        fresh: how old the newest event may be.
+        keep: how long old snapshots are kept.
+        min_rows, max_rows: limits on the rows of a new batch.
+        distributions: column to its rules on distributions.
+        known: column to when it becomes known.
+    """
+
+    spec: SourceSpec
+    notes: tuple[str, ...] = ()
+    quarantine: float = 0.01
+    missing_files: float = 0.01
+    required: frozenset[str] = frozenset()
+    nulls: Mapping[str, float] = field(default_factory=dict)
+    fresh: timedelta | None = None
+    keep: timedelta | None = None
+    min_rows: int | RowShare | None = None
+    max_rows: int | RowShare | None = None
+    distributions: Mapping[str, DistributionRule] = field(default_factory=dict)
+    known: Mapping[str, KnownAt] = field(default_factory=dict)

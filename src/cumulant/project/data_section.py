@@ -1,0 +1,124 @@
+"""The section `data` as policies: how each source is read, checked and kept, with its contract file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from cumulant.core.errors import UsageError
+from cumulant.core.plan import KnownAt
+from cumulant.core.units import duration, micros, share
+from cumulant.data.column_paths import paths_of
+from cumulant.data.policy import DistributionRule, QuantileRule, RowShare, SourcePolicy
+from cumulant.data.spec import Range, RuleSpec, ShareRange, SourceSpec, is_delay
+
+
+def declared_source(spec: SourceSpec, *, source: str, root: Path) -> SourcePolicy:
+    """The policy of a source with the rules of its contract file.
+
+    Raises:
+        DataError: the contract file is missing or is none.
+        UsageError: as `source_policy`.
+    """
+    from cumulant.data.proposal.contract import merge_contract, read_contract
+
+    contract = read_contract(spec, source=source, root=root)
+    if contract is None:
+        return source_policy(spec)
+    return source_policy(merge_contract(spec, contract), notes=contract.notes)
+
+
+def source_policy(spec: SourceSpec, *, notes: tuple[str, ...] = ()) -> SourcePolicy:
+    """The policy of a source whose contract is merged in, or that has none.
+
+    Raises:
+        DataError: a column is named under `known_time` twice.
+        UsageError: a limit that is no share, or a `min` above its `max`.
+    """
+    paths_of(spec.columns)
+    nulls = {column: share(rule.nulls) for column, rule in spec.rules.items() if rule.nulls is not None}
+    return SourcePolicy(
+        spec=spec,
+        notes=notes,
+        quarantine=share(spec.quarantine),
+        missing_files=share(spec.missing_files),
+        required=frozenset(column for column, limit in nulls.items() if limit == 0),
+        nulls={column: limit for column, limit in nulls.items() if limit > 0},
+        fresh=None if spec.table.fresh is None else duration(spec.table.fresh),
+        keep=None if spec.keep is None else duration(spec.keep),
+        min_rows=_row_limit(spec.batch.min_rows),
+        max_rows=_row_limit(spec.batch.max_rows),
+        distributions=dict(_distributions(spec)),
+        known=_known(spec),
+    )
+
+
+def known_delays(spec: SourceSpec) -> dict[str, timedelta | None]:
+    """Column of a declared known time to its delay after the event; None where a column says the time."""
+    return {column: duration(when) if is_delay(when) else None for column, when in spec.known_columns.items()}
+
+
+def _known(spec: SourceSpec) -> dict[str, KnownAt]:
+    """Column to when it becomes known. A column of known times is itself known at that time."""
+    known: dict[str, KnownAt] = {}
+    for column, when in spec.known_columns.items():
+        if is_delay(when):
+            known[column] = KnownAt(delay_us=micros(duration(when)))
+        else:
+            known[column] = KnownAt(column=when)
+            known.setdefault(when, KnownAt(column=when))
+    return known
+
+
+def _row_limit(declared: int | str | None) -> int | RowShare | None:
+    """`250%` as 2.5 times earlier batches."""
+    if not isinstance(declared, str):
+        return declared
+    try:
+        value = float(declared.removesuffix("%")) / 100
+    except ValueError:
+        value = -1.0
+    if value < 0 or not declared.endswith("%"):
+        raise UsageError(
+            f'"{declared}" is no limit on the rows of a batch',
+            hint="write a number of rows, or a share of earlier batches such as 50%",
+        )
+    return RowShare(value, declared)
+
+
+def _distributions(spec: SourceSpec) -> Iterator[tuple[str, DistributionRule]]:
+    for column, rule in spec.rules.items():
+        if rule.mean or rule.quantiles or rule.shares or rule.drift is not None:
+            yield column, _distribution(column, rule)
+
+
+def _distribution(column: str, rule: RuleSpec) -> DistributionRule:
+    quantiles = tuple(
+        QuantileRule(_share(text, f"`quantiles` of {column}"), text, bounds) for text, bounds in rule.quantiles.items()
+    )
+    declared = [("mean", rule.mean)] if rule.mean is not None else []
+    declared += [("quantiles", bounds) for bounds in rule.quantiles.values()]
+    shares = {value: _share_range(bounds, column) for value, bounds in rule.shares.items()}
+    declared += [("shares", bounds) for bounds in shares.values()]
+    for name, bounds in declared:
+        if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:
+            raise UsageError(
+                f"the rule `{name}` of {column} has a min above its max: {bounds.min:g} and {bounds.max:g}",
+                subject=column,
+                hint="swap them, or leave one out",
+            )
+    return DistributionRule(rule.mean, quantiles, shares, rule.drift)
+
+
+def _share_range(bounds: ShareRange, column: str) -> Range:
+    declared = (bounds.min, bounds.max)
+    low, high = (None if bound is None else _share(bound, f"`shares` of {column}") for bound in declared)
+    return Range(min=low, max=high)
+
+
+def _share(value: str | float, where: str) -> float:
+    try:
+        return share(value)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}", hint=error.hint) from None
