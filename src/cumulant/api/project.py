@@ -43,15 +43,15 @@ class Project:
 
     def __repr__(self) -> str:
         name, where = self.loaded.name, self.loaded.root
-        lines = [f"Project {name} in {where}, environment {self.loaded.environment_name}"]
+        lines = [f"Project {name} in {where}, environment {self.loaded.environment}"]
         return "\n".join([*lines, *[f"  {line}" for line in self.assumptions]])
 
     def _repr_html_(self) -> str:
         rows: list[tuple[str, object]] = [
             ("folder", str(self.loaded.root)),
-            ("environment", self.loaded.environment_name),
-            ("owner", self.loaded.spec.model.owner),
-            ("purpose", self.loaded.spec.model.purpose),
+            ("environment", self.loaded.environment),
+            ("owner", self.loaded.policies.model.owner),
+            ("purpose", self.loaded.policies.model.purpose),
             *[("assumed" if index == 0 else "", line) for index, line in enumerate(self.assumptions)],
         ]
         return ResultPage(title=f"Project {self.loaded.name}", facts=drop_empty(rows)).render()
@@ -106,7 +106,7 @@ class Project:
         from cumulant.data.views import read_quarantine
         from cumulant.flows.data import validate
 
-        self.loaded.source(source)
+        self.loaded.file.source(source)
         snapshot = validate.refused_snapshot(self.loaded, source) or validate.newest_snapshot(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
@@ -118,7 +118,7 @@ class Project:
         from cumulant.data.views import preview as data_preview
         from cumulant.flows.data import validate
 
-        self.loaded.source(source)
+        self.loaded.file.source(source)
         snapshot = validate.newest_snapshot(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from cumulant.core.masking import HIDDEN, mask
+from cumulant.core.masking import mask
 
 if TYPE_CHECKING:
     import polars as pl
-
-__all__ = ["HIDDEN", "mask", "mask_frame"]
 
 
 def mask_frame(frame: pl.DataFrame, personal: Collection[str], salt: bytes) -> pl.DataFrame:

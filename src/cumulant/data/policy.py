@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from cumulant.core.plan import KnownAt
-    from cumulant.data.spec import Range, SourceSpec
+    from cumulant.data.checks.verdict_spec import Range
+    from cumulant.data.spec import SourceSpec
 
 
 class RowShare(NamedTuple):

@@ -227,12 +227,6 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         """The passed rows that are in force now."""
         return self.rows_passed - self.rows_superseded - self.rows_repeated - self.rows_deletions
 
-    @property
-    def refused_share(self) -> float:
-        """Share of the checked rows that are in quarantine."""
-        checked = self.rows_passed + self.rows_quarantined
-        return self.rows_quarantined / checked if checked else 0.0
-
 
 def source_of(snapshot: Snapshot, spec: SourceSpec | None = None) -> Source:
     """What a feature plan must know of the snapshot's source; with `spec`, also how later rows correct earlier ones.

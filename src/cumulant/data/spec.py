@@ -8,7 +8,7 @@ from msgspec import Meta
 from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
 from cumulant.core.units import size
-from cumulant.data.checks.verdict_spec import BatchPolicy, Severities, Severity
+from cumulant.data.checks.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
 
 ChangePolicy = Literal["accept", "refuse"]
@@ -29,20 +29,6 @@ class EventTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     zone: Annotated[
         str | None, Meta(description="The IANA zone in which times without an offset are read, such as `UTC`.")
     ] = None
-
-
-class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a figure of a batch may be."""
-
-    min: Annotated[float | None, Meta(description="The least.")] = None
-    max: Annotated[float | None, Meta(description="The greatest.")] = None
-
-
-class ShareRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a share of a batch's rows may be."""
-
-    min: Annotated[str | float | None, Meta(description="The least share, such as `30%`.")] = None
-    max: Annotated[str | float | None, Meta(description="The greatest share, such as `60%`.")] = None
 
 
 class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

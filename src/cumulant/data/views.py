@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from cumulant.data.masking import mask_frame
-from cumulant.data.row_columns import ROW
+from cumulant.data.row_columns import FILE, ROW, RULE
 from cumulant.data.snapshot import Snapshot, scan
 
 if TYPE_CHECKING:
@@ -39,17 +39,15 @@ def read_quarantine(
 
     from cumulant.data.formats.json_faults import NOT_JSON
     from cumulant.data.formats.json_limits import DEPTH
-    from cumulant.data.parts.part import MALFORMED, RULE
+    from cumulant.data.parts.part import MALFORMED
     from cumulant.data.text.csv_records import TEXT
 
     if snapshot.quarantine is None:
         names = [field.name for field in snapshot.fields]
-        return pl.DataFrame(
-            schema={"__rule": pl.String, "__file": pl.String, ROW: pl.Int64} | dict.fromkeys(names, pl.String)
-        )
+        return pl.DataFrame(schema={RULE: pl.String, FILE: pl.String, ROW: pl.Int64} | dict.fromkeys(names, pl.String))
     rows = tables.scan(snapshot.quarantine)
     if files is not None:
-        rows = rows.filter(pl.col("__file").is_in(list(files)))
+        rows = rows.filter(pl.col(FILE).is_in(list(files)))
     refused = (rows if limit is None else rows.head(limit)).collect()
     personal = personal_columns(snapshot)
     broken = refused[RULE].is_in([MALFORMED, DEPTH, NOT_JSON]) | refused[RULE].str.ends_with(":path")

@@ -9,9 +9,10 @@ from pathlib import Path
 from cumulant.core.errors import UsageError
 from cumulant.core.plan import KnownAt
 from cumulant.core.units import duration, micros, share
+from cumulant.data.checks.verdict_spec import Range, ShareRange
 from cumulant.data.column_paths import paths_of
 from cumulant.data.policy import DistributionRule, QuantileRule, RowShare, SourcePolicy
-from cumulant.data.spec import Range, RuleSpec, ShareRange, SourceSpec, is_delay
+from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
 
 
 def declared_source(spec: SourceSpec, *, source: str, root: Path) -> SourcePolicy:

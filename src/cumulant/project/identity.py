@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import os
 import platform
-import secrets
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import StorageError
 from cumulant.core.ids import digest
 from cumulant.ports.access import Principal
 
-_SALT_BYTES = 32
 _GIT_SECONDS = 10.0
 
 
@@ -68,6 +65,7 @@ def _git(root: Path, *arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
+@cache
 def python_environment() -> PythonEnvironment:
     """Versions of Python, of Cumulant and of each package that it declares, where installed."""
     return PythonEnvironment(
@@ -107,46 +105,3 @@ def principal(variables: Mapping[str, str]) -> Principal:
         return Principal(f"user:{getpass.getuser()}", groups)
     except (OSError, KeyError, ImportError):  # a container's user without a name
         return Principal(f"user:{os.getuid() if hasattr(os, 'getuid') else 'unknown'}", groups)
-
-
-def salt_file(folder: Path) -> bytes:
-    """The project's random secret for keyed hashes, made on first use and readable by its owner only.
-
-    Processes that make it at the same time get the same bytes: the first one to name its file wins.
-
-    Raises:
-        StorageError: the folder cannot be written, or the file is damaged.
-    """
-    path = folder / "salt"
-    try:
-        if not path.exists():
-            _make_salt(path)
-        salt = path.read_bytes()
-    except OSError as error:
-        raise StorageError(
-            f"the project's salt cannot be read or made: {error.strerror}",
-            subject=str(path),
-            hint="check the folder and its permissions",
-        ) from error
-    if len(salt) < _SALT_BYTES:
-        raise StorageError(
-            "the project's salt is damaged",
-            subject=str(path),
-            hint="restore it from a copy; with a new one, hashes of personal values no longer match older ones",
-        )
-    return salt
-
-
-def _make_salt(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"salt.{secrets.token_hex(8)}")
-    try:
-        handle = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(secrets.token_bytes(_SALT_BYTES))
-            stream.flush()
-            os.fsync(stream.fileno())
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, path)  # unlike a rename, this never replaces another process's salt
-    finally:
-        aside.unlink(missing_ok=True)

@@ -13,8 +13,9 @@ from cumulant.core.units import duration, size
 if TYPE_CHECKING:
     from cumulant.data.policy import SourcePolicy
     from cumulant.monitoring.policy import MonitoringPolicy
-    from cumulant.project.file.spec import ProjectSpec
+    from cumulant.project.file.spec import ModelSpec, ProjectSpec
     from cumulant.release.policy import ReleasePolicy
+    from cumulant.serving.spec import ServingSpec
 
 
 class Policies:
@@ -45,6 +46,11 @@ class Policies:
         return declared_source(self._spec.data[name], source=name, root=self._root)
 
     @cached_property
+    def personal(self) -> frozenset[str]:
+        """Names of the columns with personal data, of all sources."""
+        return frozenset(name for spec in self._spec.data.values() for name in spec.personal)
+
+    @cached_property
     def known_delays(self) -> list[dict[str, timedelta | None]]:
         """Of each source, column of a declared known time to its delay; None where another column says the time."""
         from cumulant.project.data_section import known_delays
@@ -61,6 +67,16 @@ class Policies:
         """The most bytes of memory that checking data and computing features takes; None: half of the machine's."""
         declared = self._spec.resources.memory
         return None if declared is None else size(declared)
+
+    @property
+    def model(self) -> ModelSpec:
+        """What the model is, for whom, and how much harm it can do."""
+        return self._spec.model
+
+    @property
+    def serving(self) -> ServingSpec:
+        """How the model answers requests."""
+        return self._spec.serving
 
     @cached_property
     def release(self) -> ReleasePolicy:

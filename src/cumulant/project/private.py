@@ -8,6 +8,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulant.project.endpoints import STATE
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
 
 _OTHERS = 0o077
 #: of users that are not in the group either
@@ -29,16 +35,18 @@ def make_private(folder: Path) -> None:
         return
 
 
-def open_to_others(folder: Path, files: tuple[Path, ...] = ()) -> list[Path]:
-    """Of a state folder and database files that lie elsewhere, those that other users may read or write.
-
-    A file that lies elsewhere may be shared within its group.
+def open_to_others(project: Project) -> list[Path]:
+    """What of a project's state other users of this machine may read or write: the state folder, and databases that lie
+    elsewhere, which may be shared within their group.
     """
     if sys.platform == "win32":
         return []
+    state = project.root / STATE
+    paths = (project.drivers.path(url) for url in (project.endpoints.journal, project.endpoints.online))
+    elsewhere = [path for path in paths if path and not path.is_relative_to(state)]
     return [
-        *([folder] if _exposed(folder, _OTHERS) else []),
-        *(path for path in files if _exposed(path, _ANYBODY)),
+        *([state] if _exposed(state, _OTHERS) else []),
+        *(path for path in elsewhere if _exposed(path, _ANYBODY)),
     ]
 
 

@@ -131,4 +131,4 @@ def test_what_is_packaged_tells_the_salt_of_its_environment(
     monkeypatch.setenv("SHOP_SALT", "another")
     assert packaged("elsewhere")[0] == fingerprint(b"another")
     with load(personal) as project:
-        assert project.salt_fingerprint() == fingerprint(b"another")
+        assert project.salt_source.fingerprint() == fingerprint(b"another")

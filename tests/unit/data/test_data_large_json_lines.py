@@ -20,8 +20,8 @@ from cumulant.data.files.file_pieces import PieceError
 from cumulant.data.files.large_files import pieces_of
 from cumulant.data.files.reading import read_table
 from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.row_columns import ROW
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_records import POSITION
 from cumulant.data.text.csv_text import FileTable
 
 VALUES = {
@@ -141,8 +141,8 @@ def test_pieces_of_hostile_lines_have_the_declared_columns_of_the_whole_file(
         lines = [table.refused for table in tables if table.refused is not None]
         assert (whole.refused is None) == (not lines), seed
         if whole.refused is not None:
-            place = pl.concat(lines, how="diagonal_relaxed").sort(POSITION)
-            assert_frame_equal(place, whole.refused.sort(POSITION), check_column_order=False)
+            place = pl.concat(lines, how="diagonal_relaxed").sort(ROW)
+            assert_frame_equal(place, whole.refused.sort(ROW), check_column_order=False)
             assert set(place["__rule"]) == set(whole.refused["__rule"])
             set_aside += 1
         same += len(frames) > 1

@@ -221,7 +221,7 @@ def test_a_new_project_declares_them(tmp_path):
         "price": RuleSpec(type="float", number_format=EN),
         "y": RuleSpec(type="int", in_=[0, 1]),
     }
-    assert '"price"' in project.features_path.read_text()
+    assert '"price"' in project.policies.features.read_text()
 
 
 def test_a_source_without_a_format_keeps_the_identity_that_it_had():

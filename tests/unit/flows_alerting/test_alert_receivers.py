@@ -12,6 +12,7 @@ from notify_servers import Web
 from cumulant.core.errors import NotFoundError, ProjectFileError
 from cumulant.flows.alerting.alerts import deliver, silence, try_receivers
 from cumulant.flows.alerting.views import overview
+from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.loading import load
 from cumulant.testing.clock import ManualClock
 
@@ -21,7 +22,7 @@ def test_a_url_that_is_a_secret_is_shown_nowhere(tmp_path, web, monkeypatch):
     monkeypatch.setenv("CHAT", f"http://127.0.0.1:{web.port}/services/{token}")
     literal = f"webhook+http://ada:{token}@127.0.0.1:{web.port}/hook/{token}?a={token}"
     with made(tmp_path / "late", "slack+${secret:CHAT}", literal) as late:
-        late.check_drivers()
+        check_drivers(late)
         web.how = "refuse"
         see(late, finding())
         said = deliver(late, clock=ManualClock(START))
@@ -48,7 +49,7 @@ def test_a_secret_that_is_gone_loses_nothing(tmp_path, web, monkeypatch, clock):
 @pytest.mark.parametrize(("written", "secret"), [("alertmanager+${secret:AM}", ""), ("${secret:AM}", "alertmanager+")])
 def test_what_keeps_alerts_is_known_behind_a_secret(tmp_path, web, monkeypatch, clock, written, secret):
     with made(tmp_path / "late", written) as late:
-        late.check_drivers()
+        check_drivers(late)
         [before] = late.receivers()
         assert before.keeps_state is (not secret), "while the secret is not to be had"
         monkeypatch.setenv("AM", f"{secret}http://127.0.0.1:{web.port}/prefix")
@@ -99,7 +100,7 @@ def write_secret(late, value):
 )
 def test_addresses_that_no_driver_has_are_refused_by_the_plan(tmp_path, url, said):
     with made(tmp_path / "late", "https://h/x", url) as late, pytest.raises(ProjectFileError) as caught:
-        late.check_drivers()
+        check_drivers(late)
     [(file, line, problem)] = caught.value.problems
     assert (file, line) == ("cumulant.yaml", 4)
     assert said in problem

@@ -95,7 +95,7 @@ def test_a_made_project_has_them_of_its_event_time(tmp_path):
     rows = rows.with_columns(y=pl.col("at").dt.hour() + pl.col("size"))
     made = create_from_frame(rows, "y", name="m", directory=tmp_path)
     project = load(made.path)
-    names = [one.name for one in load_features(project.features_path).features]
+    names = [one.name for one in load_features(project.policies.features).features]
     assert names == ["size", *(f"at_{part}" for part in ALL)]
     assert "at (the time of the event)" in "\n".join(made.assumptions)
 
@@ -103,7 +103,7 @@ def test_a_made_project_has_them_of_its_event_time(tmp_path):
 def test_no_part_of_a_time_that_the_target_is_made_of(tmp_path):
     rows = times(30).with_columns(size=pl.int_range(pl.len()) % 5)
     made = create_from_frame(rows, "hour(at) > 12", name="m", directory=tmp_path, time="at")
-    assert [one.name for one in load_features(load(made.path).features_path).features] == ["size"]
+    assert [one.name for one in load_features(load(made.path).policies.features).features] == ["size"]
 
 
 def test_no_part_of_a_personal_time(tmp_path):
@@ -111,10 +111,10 @@ def test_no_part_of_a_personal_time(tmp_path):
     rows = rows.with_columns(size=pl.int_range(pl.len()) % 5, kind=pl.int_range(pl.len()) % 7)
     project = load(create_from_frame(rows, "size > 2", name="m", directory=tmp_path, time="birth_date").path)
     assert project.spec.data["rows"].personal == ["birth_date"]
-    assert [one.name for one in load_features(project.features_path).features] == ["kind"]
+    assert [one.name for one in load_features(project.policies.features).features] == ["kind"]
 
 
 def test_a_time_can_be_all_that_there_is_to_learn_from(tmp_path):
     rows = times(30).with_columns(y=pl.col("at").dt.hour() > 12)
     project = load(create_from_frame(rows, "y", name="m", directory=tmp_path).path)
-    assert [one.name for one in load_features(project.features_path).features] == ["at_hour", "at_weekday"]
+    assert [one.name for one in load_features(project.policies.features).features] == ["at_hour", "at_weekday"]

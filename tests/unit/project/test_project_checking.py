@@ -174,7 +174,7 @@ def test_an_environment_cannot_take_the_approval_away(tmp_path):
     text = "version: 1\nmodel: {risk: high}\nrelease: {approval: {by: [board]}}\nenvironments:\n  dev:\n    release:\n      approval: none\n"
     [problem] = problems(tmp_path, text, environment="dev")
     assert problem[1] == 7
-    assert load(tmp_path).environment_name == "local"
+    assert load(tmp_path).environment == "local"
 
 
 def test_empty_sections_are_defaults(tmp_path):
@@ -196,7 +196,7 @@ def test_the_smallest_project(tmp_path):
     (folder / "cumulant.yaml").write_text("version: 1\n")
     project = load(folder)
     assert project.name == "my-nice-model-2"
-    assert str(project.origin("model.name")) == "default (the folder's name)"
+    assert str(project.file.origin("model.name")) == "default (the folder's name)"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_a_folder_without_a_project(tmp_path):
 def test_the_file_itself_may_be_named(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\n")
     assert load(tmp_path / "cumulant.yaml").root == tmp_path
-    assert load(str(tmp_path)).file == tmp_path / "cumulant.yaml"
+    assert load(str(tmp_path)).file.path == tmp_path / "cumulant.yaml"
 
 
 def test_an_unknown_environment(tmp_path):

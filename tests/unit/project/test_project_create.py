@@ -58,7 +58,7 @@ def made(frame: pl.DataFrame, folder: Path, target: str = "bought", **options):
     frame.write_parquet(folder / "orders.parquet")
     created = create_from(folder / "orders.parquet", target, name="shop", directory=folder, **options)
     project = load(created.path)
-    names = [definition.name for definition in load_features(project.features_path).features]
+    names = [definition.name for definition in load_features(project.policies.features).features]
     return project, names, "\n".join(created.assumptions)
 
 
@@ -143,7 +143,7 @@ def test_every_format(table, tmp_path, form):
     created = create_from(path, "bought", name="shop", directory=tmp_path)
     project = load(created.path)
     source = project.spec.data["rows"]
-    assert [one.name for one in load_features(project.features_path).features] == [
+    assert [one.name for one in load_features(project.policies.features).features] == [
         "score",
         "country",
         "ordered_at_hour",
@@ -172,7 +172,7 @@ def test_a_frame_is_written_into_the_project(table, tmp_path):
     assert pl.read_parquet(created.path / "data/shop.parquet").equals(table)
     pandas = create_from_frame(table.drop("empty").to_pandas(), "bought", name="pandas", directory=tmp_path)
     arrow = create_from_frame(table.to_arrow(), "bought", name="arrow", directory=tmp_path)
-    columns = [load_features(load(one.path).features_path).features for one in (created, pandas, arrow)]
+    columns = [load_features(load(one.path).policies.features).features for one in (created, pandas, arrow)]
     assert [[one.name for one in found] for found in columns] == [
         ["score", "country", "vip", "rarely", "ordered_at_hour"]
     ] * 3
@@ -362,7 +362,7 @@ def test_real_tables(tmp_path, file, target, columns, key):
         pytest.skip("the public tables are not on this machine")
     created = create_from(TABULAR / file, target, name="m", directory=tmp_path)
     project = load(created.path)
-    assert len(load_features(project.features_path).features) == columns
+    assert len(load_features(project.policies.features).features) == columns
     assert project.spec.data["rows"].keys == key
     assert project.spec.data["rows"].time is None
 

@@ -16,6 +16,7 @@ from cumulant.drivers.local import driver as local
 from cumulant.ports.driver import Driver
 from cumulant.ports.files import FileInfo
 from cumulant.ports.plugins import Drivers, scheme_of
+from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.loading import load
 
 
@@ -89,7 +90,7 @@ def test_a_local_project_needs_nothing(tmp_path):
     (tmp_path / "a.csv").write_text("x\n1\n")
     [info] = found.files().list("*.csv")
     assert found.files().fetch(info).read_text() == "x\n1\n"
-    found.check_drivers()
+    check_drivers(found)
     found.close()
 
 
@@ -154,7 +155,7 @@ def test_urls_that_no_driver_serves(tmp_path, keys, port, said, hint):
     assert said in caught.value.message
     assert hint in caught.value.hint
     with pytest.raises(ProjectFileError) as caught:
-        found.check_drivers()
+        check_drivers(found)
     assert all((file, line) == ("cumulant.yaml", 4) for file, line, _ in caught.value.problems)
     assert said in caught.value.problems[0][2]
 
@@ -165,7 +166,7 @@ def test_every_driver_problem_comes_at_once_with_its_line(tmp_path):
         environment(journal="a://x", online="b://x") + "data:\n  far:\n    path: gs://acme/x\n  near: {path: x.csv}\n",
     )
     with pytest.raises(ProjectFileError) as caught:
-        found.check_drivers()
+        check_drivers(found)
     assert [(line, text.split(" is ")[0]) for _, line, text in caught.value.problems] == [
         (4, 'no driver for "a://"'),
         (8, 'no driver for "gs://"'),
@@ -175,7 +176,7 @@ def test_every_driver_problem_comes_at_once_with_its_line(tmp_path):
 
 def test_an_engine_that_is_not_installed_names_its_install_line(tmp_path):
     found = project(tmp_path, environment(online="redis://x"))
-    found.check_drivers()  # the light record is enough for a plan
+    check_drivers(found)  # the light record is enough for a plan
     with pytest.raises(MissingPartError) as caught:
         found.online()
     assert caught.value.subject == "cumulant_no_such_engine"
@@ -198,16 +199,16 @@ def test_an_entry_point_that_is_no_driver(tmp_path):
 
 def test_what_a_driver_cannot_do_is_refused_when_planned(tmp_path):
     found = project(tmp_path, environment(store="s3://bucket/x"))
-    assert found.capabilities("tables") == {"partition_by"}
-    assert found.scheme("tables") == "s3"
-    found.check_drivers({"tables": {"partition_by": "writing by day"}})
+    assert found.drivers.capabilities(found.endpoints.tables, "tables") == {"partition_by"}
+    assert scheme_of(found.endpoints.tables) == "s3"
+    check_drivers(found, {"tables": {"partition_by": "writing by day"}})
     with pytest.raises(ProjectFileError) as caught:
-        found.check_drivers({"tables": {"partition_by": "writing by day", "encryption": "keeping data in the EU"}})
+        check_drivers(found, {"tables": {"partition_by": "writing by day", "encryption": "keeping data in the EU"}})
     [(file, line, text)] = caught.value.problems
     assert (file, line) == ("cumulant.yaml", 4)
     assert "cannot do what tables is needed for: keeping data in the EU" in text
     with pytest.raises(ProjectFileError) as caught:
-        found.check_drivers({"journal": {"cluster": "many machines"}})
+        check_drivers(found, {"journal": {"cluster": "many machines"}})
     assert caught.value.problems[0][:2] == ("cumulant.yaml", None)
 
 
@@ -246,7 +247,7 @@ def test_loading_a_project_imports_no_engine(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\ndata: {a: {path: x.csv}}\ntraining: {target: y}\n")
     code = (
         "import sys; from cumulant.project.file.loading import load; from cumulant.project.file.schema import json_schema;"
-        "project = load(sys.argv[1]); project.check_drivers(); project.resolved(); json_schema();"
+        "from cumulant.project.driver_checks import check_drivers; project = load(sys.argv[1]); check_drivers(project); project.file.resolved(project.endpoints); json_schema();"
         "print([m for m in ('polars', 'pandas', 'numpy', 'mlflow', 'sklearn', 'lightgbm', 'onnx', 'pyarrow', 'optuna') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)

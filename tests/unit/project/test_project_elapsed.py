@@ -32,7 +32,7 @@ def table() -> pl.DataFrame:
 
 
 def names_of(folder) -> list[str]:
-    return [one.name for one in load_features(load(folder).features_path).features]
+    return [one.name for one in load_features(load(folder).policies.features).features]
 
 
 @pytest.mark.parametrize("missing", ["", "NA"])

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from cumulant.core.errors import StorageError
-from cumulant.project.identity import code_of, principal, python_environment, salt_file
+from cumulant.project.identity import code_of, principal, python_environment
+from cumulant.project.salt import salt_file
 
 
 def git(folder: Path, *arguments: str) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cumulant.core.errors import ProjectFileError, UsageError
 from cumulant.project.file.loading import load
+from cumulant.project.file.spec import SECTIONS
+
+#: what changes the results: all sections but those of the machine
+DECIDING = tuple(section for section in SECTIONS if section != "resources")
 
 
 def write(folder, **files: str) -> None:
@@ -16,7 +22,7 @@ def write(folder, **files: str) -> None:
 
 
 def origins(project) -> dict[str, tuple[object, str]]:
-    return {row.path: (row.value, str(row.origin)) for row in project.resolved()}
+    return {row.path: (row.value, str(row.origin)) for row in project.file.resolved(project.endpoints)}
 
 
 @pytest.fixture
@@ -121,7 +127,8 @@ def test_overrides_win_over_everything(platform):
 
 
 def test_every_default_says_so_and_every_row_is_there(platform):
-    rows = load(platform).resolved()
+    project = load(platform)
+    rows = project.file.resolved(project.endpoints)
     assert len({row.path for row in rows}) == len(rows)
     tops = [row.path.partition(".")[0] for row in rows]
     assert list(dict.fromkeys(tops)) == [
@@ -299,15 +306,17 @@ def test_relative_local_urls_start_at_the_project(tmp_path):
     assert absolute.objects == "file:///srv/store/objects"
 
 
-def test_the_digest_follows_what_the_file_says_and_not_where_it_runs(platform):
-    local, prod = load(platform), load(platform, environment="prod")
-    assert local.digest == load(platform).digest
-    assert local.digest != prod.digest  # prod tries more
-    same = load(platform, environment="prod", overrides={"environment.store": "s3://elsewhere"})
-    assert same.digest == prod.digest
-    assert load(platform, overrides={"training.seed": 1}).digest != local.digest
-    assert load(platform, overrides={"training.seed": 1}).identity("data", "features") == local.identity(
-        "data", "features"
-    )
+def test_the_settings_follow_what_the_file_says_and_not_where_it_runs(platform):
+    def settings(*sections: str, **more: Any) -> dict[str, Any]:
+        return load(platform, **more).file.settings(*(sections or DECIDING))
+
+    local, prod = settings(), settings(environment="prod")
+    assert local == settings()
+    assert local != prod  # prod tries more
+    same = settings(environment="prod", overrides={"environment.store": "s3://elsewhere"})
+    assert same == prod
+    changed = {"training.seed": 1}
+    assert settings(overrides=changed) != local
+    assert settings("data", "features", overrides=changed) == settings("data", "features")
     (platform / "cumulant.yaml").write_text("# a comment\n" + (platform / "cumulant.yaml").read_text())
-    assert load(platform).digest == local.digest
+    assert settings() == local

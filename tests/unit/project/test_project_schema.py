@@ -195,7 +195,7 @@ def test_the_reference_has_every_key_with_its_default():
 
 def test_the_whole_resolved_project_is_json(tmp_path):
     made = load(write(tmp_path, {"version": 1, "training": {"target": "y"}}))
-    assert msgspec.json.decode(msgspec.json.encode(made.resolved()))
+    assert msgspec.json.decode(msgspec.json.encode(made.file.resolved(made.endpoints)))
 
 
 def test_annotations_of_the_project_file_are_evaluated_once():

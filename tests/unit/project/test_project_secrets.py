@@ -61,18 +61,17 @@ def project(folder, text: str, **options):
 
 def everything_shown(found) -> str:
     """All that a project prints, stores or hashes."""
-    rows = [(row.path, row.value, str(row.origin), repr(row)) for row in found.resolved()]
+    rows = [(row.path, row.value, str(row.origin), repr(row)) for row in found.file.resolved(found.endpoints)]
     return "\n".join(
         [
             repr(found),
             str(found),
             repr(found.spec),
-            repr(found.environment),
+            repr(found.file.environment),
             repr(found.endpoints),
             repr(found.vault),
             json.dumps(rows, default=str),
-            canonical(found.settings("data", "monitoring")).decode(),
-            found.digest,
+            canonical(found.file.settings("data", "monitoring")).decode(),
         ]
     )
 
@@ -128,7 +127,7 @@ def test_passwords_written_into_a_url_are_masked(tmp_path):
     found = project(
         tmp_path, f"version: 1\nenvironments: {{local: {{journal: 'db://me:{VALUE}@host/x', salt: {VALUE}}}}}\n"
     )
-    shown = {row.path: row.value for row in found.resolved()}
+    shown = {row.path: row.value for row in found.file.resolved(found.endpoints)}
     assert shown["environment.journal"] == f"db://me:***@host/x?project={found.name}"
     assert shown["environment.salt"] == "***"
     assert masked("s3://key:${secret:K}@bucket") == "s3://key:${secret:K}@bucket"
@@ -139,7 +138,9 @@ def test_the_salt_may_be_a_secret(tmp_path):
     found = project(tmp_path, "version: 1\nenvironments: {local: {salt: '${secret:PASSWORD}'}}\n")
     assert found.salt() == VALUE.encode()
     assert not (tmp_path / ".cumulant").exists()
-    assert {row.path: row.value for row in found.resolved()}["environment.salt"] == "${secret:PASSWORD}"
+    assert {row.path: row.value for row in found.file.resolved(found.endpoints)}[
+        "environment.salt"
+    ] == "${secret:PASSWORD}"
 
 
 REFERENCE = "${secret:PASSWORD}"

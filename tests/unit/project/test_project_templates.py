@@ -18,6 +18,7 @@ from cumulant import datasets
 from cumulant.core.errors import NotFoundError, StorageError, UsageError
 from cumulant.datasets import pack, payments
 from cumulant.features.definition.loading import load as load_features
+from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.document import read_document
 from cumulant.project.file.loading import load
 from cumulant.project.file.schema import json_schema
@@ -38,12 +39,12 @@ def test_a_template_is_a_project_that_loads(tmp_path, template):
     assert created.path == tmp_path / "mine"
     assert created.assumptions
     project = load(created.path)
-    project.check_drivers()
-    load_features(project.features_path)
-    jsonschema.validate(read_document(project.file, "x").plain(), json_schema())
+    check_drivers(project)
+    load_features(project.policies.features)
+    jsonschema.validate(read_document(project.file.path, "x").plain(), json_schema())
     assert {".gitignore", "cumulant.schema.json", "cumulant.yaml", "features.py"} <= set(listing(created.path))
     assert not [name for name in listing(created.path) if name.endswith(".tmpl")]
-    first = project.file.read_text().splitlines()[0]
+    first = project.file.path.read_text().splitlines()[0]
     assert first == "# yaml-language-server: $schema=cumulant.schema.json"
     for source in project.spec.data.values():
         assert project.files().list(str(project.root / source.path)), source.path

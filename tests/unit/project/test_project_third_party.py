@@ -9,7 +9,9 @@ import pytest
 
 from cumulant.core.events import Actor
 from cumulant.ports.plugins import Drivers
+from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.loading import load
+from cumulant.project.private import open_to_others
 
 MODULES = {
     "driver": """
@@ -91,7 +93,7 @@ def test_its_relative_and_missing_paths_are_the_project_s(make):
         assert project.endpoints.journal == f"acme://{root}/data/journal.base?project=shop"
         assert project.endpoints.online == f"acme://{state}/acme/online.base"
         assert project.endpoints.tables == f"acme-shelf://{root}/shelf/tables"
-        project.check_drivers()
+        check_drivers(project)
         with project.journal().transaction(actor=Actor("user:ada")) as transaction:
             transaction.put("kind", "key", {"a": 1}, expect=0)
         assert (root / "data" / "journal.base").is_file()
@@ -118,7 +120,7 @@ def test_its_files_outside_of_the_state_are_looked_at_by_doctor(make):
         file = project.root / "data" / "journal.base"
         file.chmod(0o644)
         file.parent.chmod(0o755)
-        assert file in project.open_to_others()
+        assert file in open_to_others(project)
 
 
 def test_a_client_is_given_the_embedded_client_that_its_driver_names(make, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from cumulant.core.errors import ProjectFileError, UsageError
 from cumulant.ports.driver import Driver
 from cumulant.ports.plugins import Drivers
+from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.loading import load
 from cumulant.testing.traffic import MemoryTraffic
 
@@ -38,7 +39,7 @@ def test_the_folder_of_the_gateway(tmp_path, declared, url):
     found = project(tmp_path, text, "prod")
     expected = url.format(root=tmp_path, state=found.state)
     assert found.endpoints.traffic == expected
-    (row,) = [row for row in found.resolved() if row.path == "environment.traffic"]
+    (row,) = [row for row in found.file.resolved(found.endpoints) if row.path == "environment.traffic"]
     assert row.value == expected
 
 
@@ -56,7 +57,7 @@ def test_the_client_is_made_once_from_its_driver(tmp_path):
 def test_a_gateway_that_no_driver_serves_is_refused_with_its_line(tmp_path):
     found = project(tmp_path, HEAD + "environments:\n  prod:\n    traffic: ftp://x\n", "prod", in_memory())
     with pytest.raises(ProjectFileError, match=r'cumulant\.yaml:5: no driver for "ftp://" is installed'):
-        found.check_drivers()
+        check_drivers(found)
 
 
 @pytest.mark.parametrize("url", ["local://", "local://doors/one"])
@@ -64,6 +65,6 @@ def test_the_gateway_of_earlier_versions_is_refused_with_what_to_write(tmp_path,
     found = project(tmp_path, HEAD + f"environments:\n  prod:\n    traffic: {url}\n", "prod")
     told = r"cumulant\.yaml:5: the embedded gateway `local://` was removed; write `traffic: envoy://`, or leave it out"
     with pytest.raises(ProjectFileError, match=told):
-        found.check_drivers()
+        check_drivers(found)
     with pytest.raises(UsageError, match="the embedded gateway `local://` was removed"):
         found.traffic()

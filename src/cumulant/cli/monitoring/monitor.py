@@ -173,7 +173,7 @@ def _found(
         return monitor(request, told(DriftSpec()))
     with call.project() as project:
         principal = project.principal()
-        policy = told(project.spec.monitoring.drift)
+        policy = told(project.file.spec.monitoring.drift)
         if not own:
             return monitor(
                 replace(request, targets=target_columns(project)),

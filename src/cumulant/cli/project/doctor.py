@@ -169,7 +169,7 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
         yield _fault("project file", error)
         return
     with loaded:
-        yield DoctorFinding("project file", "ok", f"{loaded.name}, environment {loaded.environment_name}")
+        yield DoctorFinding("project file", "ok", f"{loaded.name}, environment {loaded.environment}")
         yield features_file(loaded)
         yield drivers(loaded)
         yield gateway(loaded)
@@ -178,15 +178,17 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
 
 
 def features_file(loaded: Project) -> DoctorFinding:
-    path = loaded.features_path
+    path = loaded.policies.features
     if path.is_file():
-        return DoctorFinding("features", "ok", loaded.spec.features)
+        return DoctorFinding("features", "ok", loaded.file.spec.features)
     return DoctorFinding("features", "fail", f"{path} is not there", "write it, or name another file as features")
 
 
 def drivers(loaded: Project) -> DoctorFinding:
+    from cumulant.project.driver_checks import check_drivers
+
     try:
-        loaded.check_drivers()
+        check_drivers(loaded)
     except CumulantError as error:
         return _fault("drivers", error)
     return DoctorFinding("drivers", "ok", "every one that the environment names is installed")
@@ -195,12 +197,13 @@ def drivers(loaded: Project) -> DoctorFinding:
 def gateway(loaded: Project) -> DoctorFinding:
     """Whether the gateway's program is installed. Only `up` and releases need one."""
     from cumulant.flows.stack.programs import check_gateway
+    from cumulant.ports.plugins import scheme_of
 
     try:
         check_gateway(loaded)
     except CumulantError as error:
         return msgspec.structs.replace(_fault("gateway", error), state="warn")
-    return DoctorFinding("gateway", "ok", f"{loaded.scheme('traffic')}:// is installed")
+    return DoctorFinding("gateway", "ok", f"{scheme_of(loaded.endpoints.traffic)}:// is installed")
 
 
 def journal(loaded: Project) -> DoctorFinding:
@@ -214,7 +217,9 @@ def journal(loaded: Project) -> DoctorFinding:
 
 def private(loaded: Project) -> DoctorFinding:
     """Whether other users can read the state: databases, snapshots, logs. What is the owner's own is closed before."""
-    paths = loaded.open_to_others() if loaded.state.exists() else []
+    from cumulant.project.private import open_to_others
+
+    paths = open_to_others(loaded) if loaded.state.exists() else []
     if not paths:
         return DoctorFinding("state access", "ok", "its owner only")
     commands = [f"chmod {'go' if path.is_dir() else 'o'}-rwx {path}" for path in paths]

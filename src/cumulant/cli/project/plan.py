@@ -36,7 +36,7 @@ def plan(
     """
     with call.project() as project:
         if resolved:
-            rows = project.resolved()
+            rows = project.file.resolved(project.endpoints)
             call.answer([_row(row) for row in rows], lambda console: _resolved(console, rows))
             return
         from cumulant.flows.project.planning import plan as flow

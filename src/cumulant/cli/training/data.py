@@ -228,7 +228,7 @@ def files_named(file: str, snapshot: Snapshot) -> list[str]:
 
 def only_source(project: Project) -> str:
     """The project's one source. Raises UsageError where there are several, or none."""
-    names = list(project.spec.data)
+    names = list(project.policies.sources)
     if len(names) != 1:
         known = ", ".join(names) or "none"
         raise UsageError("which source is not said", hint=f"name one of the project's sources: {known}")
@@ -239,7 +239,7 @@ def accepted(project: Project, source: str) -> Snapshot:
     """The newest accepted snapshot. Raises NotFoundError."""
     from cumulant.flows.data.validate import newest_snapshot
 
-    project.source(source)
+    project.file.source(source)
     snapshot = newest_snapshot(project, source)
     if snapshot is None:
         raise NotFoundError(
@@ -252,7 +252,7 @@ def refused(project: Project, source: str) -> Snapshot | None:
     """The snapshot that was refused since the last accepted one."""
     from cumulant.flows.data.validate import refused_snapshot as flow
 
-    project.source(source)
+    project.file.source(source)
     return flow(project, source)
 
 

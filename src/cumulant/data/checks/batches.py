@@ -16,7 +16,8 @@ import polars as pl
 from cumulant.core.plan import Field
 from cumulant.data.checks.verdict_spec import Period
 from cumulant.data.parts.packs import OWNER, blocks_of, refused_rows
-from cumulant.data.parts.part import RULE, PartContext, PartFacts
+from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.row_columns import RULE
 from cumulant.data.snapshot import WIDER
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import column_casts, conform, stored_columns

@@ -21,9 +21,10 @@ from cumulant.data.corrections.arrivals import Arrival, without_rows
 from cumulant.data.files.reading import frame_digest
 from cumulant.data.parts.pack_changes import pack_without
 from cumulant.data.parts.packs import OWNER, PartBlock, blocks_of
-from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartContext, PartFacts
+from cumulant.data.parts.part import PartCheck, PartContext, PartFacts
 from cumulant.data.parts.part_making import csv_size, plain_fields
 from cumulant.data.profile import profile
+from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.snapshot import Snapshot, scan
 
 
@@ -76,7 +77,7 @@ def _dangling_refusals(
             lost = values.filter(pl.col(column).is_not_null()).join(
                 referenced, left_on=column, right_on="referenced", how="anti"
             )
-            rows = lost.select(OWNER, POSITION).sort(OWNER, POSITION).collect()
+            rows = lost.select(OWNER, ROW).sort(OWNER, ROW).collect()
         except pl.exceptions.PolarsError as error:
             raise DefinitionError(
                 f'source {context.source}: "{column}" and {rule.references} are of different types',
@@ -118,7 +119,7 @@ def _drop_rows(parts: Sequence[PartFacts], refusals: Sequence[_Refusal], context
         failed = dict(refusal.rows.group_by(OWNER).len().iter_rows())
         counted = [_add_failures(part, refusal, failed.get(place, 0)) for place, part in enumerate(counted)]
     gone = pl.concat(refusal.rows.with_columns(pl.lit(refusal.rule).alias(RULE)) for refusal in refusals)
-    gone = gone.unique([OWNER, POSITION], keep="first", maintain_order=True).sort(OWNER, POSITION)
+    gone = gone.unique([OWNER, ROW], keep="first", maintain_order=True).sort(OWNER, ROW)
     result = []
     for block in blocks_of(parts):
         here = gone.filter(pl.col(OWNER).is_between(block.begin, block.begin + len(block.parts) - 1))
@@ -134,15 +135,15 @@ def _without_rows(block: PartBlock, gone: pl.DataFrame, context: PartContext) ->
     """The parts of a block without some rows, stored or new."""
     if block.pack is not None:
         return pack_without(block, gone.with_columns(pl.col(OWNER) - block.begin), context).parts
-    part, gone = block.parts[0], gone.select(POSITION, RULE)
+    part, gone = block.parts[0], gone.select(ROW, RULE)
     name = digest([part.digest, frame_digest(gone)])
     stored = context.find_part(name)
     if stored is not None:
         return [stored]
-    rows = context.rows(part).with_row_index(POSITION).with_columns(pl.col(POSITION).cast(pl.Int64)).collect()
-    passed = rows.join(gone, on=POSITION, how="anti", maintain_order="left").drop(POSITION)
-    refused = gone.join(rows, on=POSITION, how="left", maintain_order="left")
-    refused = refused.select(RULE, POSITION, pl.exclude(RULE, POSITION))
+    rows = context.rows(part).with_row_index(ROW).with_columns(pl.col(ROW).cast(pl.Int64)).collect()
+    passed = rows.join(gone, on=ROW, how="anti", maintain_order="left").drop(ROW)
+    refused = gone.join(rows, on=ROW, how="left", maintain_order="left")
+    refused = refused.select(RULE, ROW, pl.exclude(RULE, ROW))
     facts = msgspec.structs.replace(
         part,
         digest=name,

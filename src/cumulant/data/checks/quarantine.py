@@ -11,9 +11,8 @@ from cumulant.core.refs import TableRef
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.parts.packs import OWNER, refused_rows
 from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.row_columns import FILE, ROW, RULE
 from cumulant.data.snapshot import CheckResult, Snapshot
-
-FILE = "__file"
 
 
 def write_quarantine(
@@ -26,8 +25,8 @@ def write_quarantine(
     urls = pl.Series([item.url for item in inputs])
     rows = pl.concat(unify_types(frames), how="diagonal_relaxed").sort(OWNER, maintain_order=True)
     rows = rows.with_columns(urls.gather(rows[OWNER]).alias(FILE)).drop(OWNER)
-    rows = rows.select("__rule", FILE, "__row", pl.exclude("__rule", FILE, "__row"))
-    return context.tables.write(context.key("quarantine", identity), rows), Counter(rows["__rule"].to_list())
+    rows = rows.select(RULE, FILE, ROW, pl.exclude(RULE, FILE, ROW))
+    return context.tables.write(context.key("quarantine", identity), rows), Counter(rows[RULE].to_list())
 
 
 def example_of(check: CheckResult, snapshot: Snapshot, context: PartContext) -> object:
@@ -36,7 +35,7 @@ def example_of(check: CheckResult, snapshot: Snapshot, context: PartContext) -> 
         return None
     if check.rule.endswith(":path") and context.spec.personal:  # the whole of an object may stand there
         return None
-    refused = context.tables.scan(snapshot.quarantine).filter(pl.col("__rule") == check.rule)
+    refused = context.tables.scan(snapshot.quarantine).filter(pl.col(RULE) == check.rule)
     values = refused.select(pl.col(check.column).drop_nulls().head(1)).collect().to_series()
     return values[0] if values.len() else None
 

@@ -14,7 +14,8 @@ from cumulant.data.checks.unique import ordering_times
 from cumulant.data.corrections.arrivals import ARRIVED, Arrival, is_in_order
 from cumulant.data.parts.group_repeats import find_repeats
 from cumulant.data.parts.packs import OWNER, blocks_of, exact_types
-from cumulant.data.parts.part import POSITION, PartContext, PartFacts
+from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.row_columns import ROW
 from cumulant.data.spec import SourceSpec
 
 KNOWN = "__known"
@@ -34,13 +35,13 @@ def find_later_repeats(
     repeats = find_repeats(
         lambda: located_frames(parts, arrived, chosen, context),
         columns,
-        [ARRIVED, *known, OWNER, POSITION],
+        [ARRIVED, *known, OWNER, ROW],
         context.spec,
         rows=sum(part.rows.rows for part in parts),
         budget=context.budget,
         in_order=not known and is_in_order(arrived),
     )
-    return repeats.select(OWNER, POSITION)
+    return repeats.select(OWNER, ROW)
 
 
 def located_frames(

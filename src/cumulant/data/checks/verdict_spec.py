@@ -1,4 +1,4 @@
-"""What a source declares of broken rules: which refuse a snapshot, and which of its new rows alone."""
+"""What a source declares of its batches of rows and of broken rules: ranges of figures, and which refuse a snapshot."""
 
 from typing import Annotated, Literal
 
@@ -7,6 +7,20 @@ from msgspec import Meta
 
 Severity = Literal["warn", "fail"]
 Period = Literal["hour", "day", "week", "month"]
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a figure of a batch may be."""
+
+    min: Annotated[float | None, Meta(description="The least.")] = None
+    max: Annotated[float | None, Meta(description="The greatest.")] = None
+
+
+class ShareRange(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a share of a batch's rows may be."""
+
+    min: Annotated[str | float | None, Meta(description="The least share, such as `30%`.")] = None
+    max: Annotated[str | float | None, Meta(description="The greatest share, such as `60%`.")] = None
 
 
 class Severities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -20,7 +20,8 @@ from cumulant.data.checks.batches import is_as_wide, is_grown
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.reading import frame_digest
 from cumulant.data.parts.packs import OWNER, load_part
-from cumulant.data.parts.part import POSITION, PartContext, PartFacts
+from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.row_columns import ROW
 from cumulant.data.snapshot import Snapshot, SourceFile
 from cumulant.data.text.casts import conform
 
@@ -91,7 +92,7 @@ def is_in_order(arrived: Sequence[Arrival]) -> bool:
 
 def without_rows(arrived: Sequence[Arrival], gone: pl.DataFrame) -> list[Arrival]:
     """The arrivals of the parts without some rows, by the place of the part and the position in it."""
-    lost = {int(str(place)): rows[POSITION] for (place,), rows in gone.group_by(OWNER)}
+    lost = {int(str(place)): rows[ROW] for (place,), rows in gone.group_by(OWNER)}
     result = []
     for place, arrival in enumerate(arrived):
         if arrival.rows is None or place not in lost:

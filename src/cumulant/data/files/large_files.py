@@ -24,8 +24,9 @@ from cumulant.data.formats.arrow_errors import arrow_errors
 from cumulant.data.formats.orc_file import OrcFile, frame_of
 from cumulant.data.formats.parquet_footer import utf8_errors
 from cumulant.data.formats.parquet_memory import allowed_memory, refuse_above, refuse_large
+from cumulant.data.row_columns import ROW
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_records import LINE, POSITION
+from cumulant.data.text.csv_records import LINE
 from cumulant.data.text.csv_text import FileTable, read_csv
 
 #: rows, and bytes of text, that a file has at least; smaller ones are read whole
@@ -184,9 +185,7 @@ def _blocks(
             height = table.rows.height
             if table.malformed is not None:
                 height += table.malformed.height
-                table = table._replace(
-                    malformed=table.malformed.with_columns(pl.col(POSITION) + rows, pl.col(LINE) + lines)
-                )
+                table = table._replace(malformed=table.malformed.with_columns(pl.col(ROW) + rows, pl.col(LINE) + lines))
             yield table
             rows += height
             lines += block.content.count(b"\n", block.header)

@@ -28,8 +28,9 @@ from cumulant.data.formats.nested_paths import with_nested
 from cumulant.data.formats.orc_file import read_orc
 from cumulant.data.formats.parquet_footer import utf8_errors
 from cumulant.data.formats.parquet_memory import refuse_large
+from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_records import LINE, POSITION, RULE
+from cumulant.data.text.csv_records import LINE
 from cumulant.data.text.csv_text import DialectError, FileTable, read_csv
 
 _COMPRESSIONS = {"zst": "Zstandard", "bz2": "bzip2"}
@@ -97,7 +98,7 @@ def describe_refused(table: FileTable) -> str:
     column = str(first[RULE]).rpartition(":")[0]
     rows = "1 row has" if count == 1 else f"{count:,} rows have"
     what = "an error or a formula without a value" if str(first[RULE]).endswith(":cell") else "a list or an object"
-    return f"{rows} {what} in place of a value ({column} in row {first[POSITION] + 1:,})"
+    return f"{rows} {what} in place of a value ({column} in row {first[ROW] + 1:,})"
 
 
 def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> FileTable:

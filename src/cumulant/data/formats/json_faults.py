@@ -10,7 +10,8 @@ from typing import NamedTuple
 import msgspec
 import polars as pl
 
-from cumulant.data.text.csv_records import LINE, POSITION, RULE, TEXT
+from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.text.csv_records import LINE, TEXT
 
 #: the rule that a line breaks which is not one JSON object
 NOT_JSON = "row:json"
@@ -51,7 +52,7 @@ def set_aside(content: bytes, faults: Mapping[int, str], *, first_row: int = 0, 
         else:
             continue
         row += 1
-    schema = {RULE: pl.String, POSITION: pl.Int64, LINE: pl.Int64, TEXT: pl.String}
+    schema = {RULE: pl.String, ROW: pl.Int64, LINE: pl.Int64, TEXT: pl.String}
     frame = pl.DataFrame(refused, schema=schema, orient="row")
     return RemainingLines(b"\n".join(lines), frame, pl.Series(rows, dtype=pl.Int64))
 

@@ -23,7 +23,7 @@ from cumulant.data.formats.json_faults import (
 )
 from cumulant.data.formats.json_limits import MOST_LEVELS, UNORDERED, Fields, deep_lines, lines_of
 from cumulant.data.formats.nested_paths import Leaves, leaves_of, replace_roots
-from cumulant.data.text.csv_records import POSITION
+from cumulant.data.row_columns import ROW
 from cumulant.data.text.csv_text import FileTable
 
 _KINDS: dict[type, str] = {list: "a list", dict: "an object"}
@@ -91,8 +91,8 @@ def build_table(
 ) -> FileTable:
     """The table of the `remaining` lines, which begin in this row of their file: `refused` beside those set aside."""
     if refused is not None:
-        place = pl.col(POSITION) + first_row if remaining.rows is None else remaining.rows.gather(refused[POSITION])
-        refused = refused.with_columns(place.alias(POSITION))
+        place = pl.col(ROW) + first_row if remaining.rows is None else remaining.rows.gather(refused[ROW])
+        refused = refused.with_columns(place.alias(ROW))
     frames = [frame for frame in (remaining.refused, refused) if frame is not None]
     return FileTable(rows, refused=pl.concat(frames, how="diagonal_relaxed") if frames else None)
 

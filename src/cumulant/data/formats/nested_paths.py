@@ -16,7 +16,7 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.data.column_paths import paths_of
 from cumulant.data.formats.json_limits import is_deep
-from cumulant.data.text.csv_records import POSITION, RULE
+from cumulant.data.row_columns import ROW, RULE
 
 _LOW, _HIGH = -(2**63), 2**63 - 1
 
@@ -111,7 +111,7 @@ def replace_roots(
             subject=url,
             hint="declare paths that end at plain values",
         )
-    whole = rows.with_row_index(POSITION).filter(~pl.col(POSITION).is_in(list(leaves.refused))).drop(POSITION)
+    whole = rows.with_row_index(ROW).filter(~pl.col(ROW).is_in(list(leaves.refused))).drop(ROW)
     return whole, refused_rows(rows, leaves.refused, "path")
 
 
@@ -237,4 +237,4 @@ def refused_rows(rows: pl.DataFrame, refused: Mapping[int, tuple[str, Any]], rul
         column = texts[name] if name in texts.columns else pl.Series(name, [None] * len(there), pl.String())
         texts = texts.with_columns(pl.coalesce(pl.Series(name, there, pl.String()), column).alias(name))
     rules = pl.Series(RULE, [f"{name}:{rule}" for name, _ in refused.values()])
-    return texts.select(rules, pl.Series(POSITION, list(refused), pl.Int64()), pl.all())
+    return texts.select(rules, pl.Series(ROW, list(refused), pl.Int64()), pl.all())

@@ -20,7 +20,7 @@ from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.checks.unique import UniqueSet, ordering_times, unique_sets
 from cumulant.data.files.file_pieces import PieceError, Pieces
 from cumulant.data.parts.group_repeats import find_repeats
-from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartContext, PartFacts
+from cumulant.data.parts.part import PartCheck, PartContext, PartFacts
 from cumulant.data.parts.part_making import (
     csv_size,
     misshapen_rows,
@@ -40,6 +40,7 @@ from cumulant.data.parts.row_sorting import (
 )
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.data.profile import TOP, ColumnProfile, Profile, merge, profile
+from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.text.casts import column_casts, numeric_texts, texts_with_limits, with_numbers
 from cumulant.data.text.csv_text import FileTable
 from cumulant.data.text.identifier_text import padded_width
@@ -208,11 +209,11 @@ class _Part:
         self.unread_so_far |= unread_columns(self.plan, failed)
         refused = refused_frame(rows, checked.typed, checked.rule, self.unread)
         if refused.height:
-            self._refuse(refused.with_columns(pl.col(POSITION) + self.position))
+            self._refuse(refused.with_columns(pl.col(ROW) + self.position))
         for frame in misshapen.values():
             self._refuse(frame)
         position = pl.int_range(self.position, self.position + rows.height, dtype=pl.Int64, eager=True)
-        passed = checked.typed.with_columns(position.alias(POSITION)).filter(checked.rule.is_null())
+        passed = checked.typed.with_columns(position.alias(ROW)).filter(checked.rule.is_null())
         self.position += rows.height
         self._pass(passed)
 
@@ -260,19 +261,19 @@ class _Part:
         )
 
     def _frames(self) -> Iterator[pl.DataFrame]:
-        frames = (self.spill.read(name).drop(POSITION) for name in self.passed)
+        frames = (self.spill.read(name).drop(ROW) for name in self.passed)
         empty = True
         for frame in frames:
             if frame.height:
                 empty = False
                 yield frame
         if empty:
-            yield self.spill.read(self.passed[0]).drop(POSITION)
+            yield self.spill.read(self.passed[0]).drop(ROW)
 
     def _profile(self) -> Profile:
         """The profile of the rows that pass; distinct values are counted in all pieces together."""
         for file in self.passed:
-            passed = self.spill.read(file).drop(POSITION)
+            passed = self.spill.read(file).drop(ROW)
             self.profiles.append(profile(passed, self.fields))
             self.csv_bytes += csv_size(passed)
             for name in self.plan.names:
@@ -306,18 +307,18 @@ class _Part:
 
         def frames() -> Iterator[pl.DataFrame]:
             for name in self.passed:
-                yield self.spill.scan(name).select(*unique.columns, *first, POSITION).collect()
+                yield self.spill.scan(name).select(*unique.columns, *first, ROW).collect()
 
         repeats = find_repeats(
             frames,
             unique.columns,
-            [*([_KNOWN] if known else []), POSITION],
+            [*([_KNOWN] if known else []), ROW],
             self.context.spec,
             rows=self.position,
             budget=self.context.budget,
             in_order=not known,
         )
-        return repeats[POSITION].sort()
+        return repeats[ROW].sort()
 
     def _take_out(self, positions: pl.Series, rule: str) -> None:
         """Move the rows at these positions, which are in order, to the refused ones."""
@@ -325,10 +326,10 @@ class _Part:
         self.passed = []
         for name in names:
             rows = self.spill.read(name)
-            refused = rows.join(gone, on=POSITION, how="semi", maintain_order="left")
+            refused = rows.join(gone, on=ROW, how="semi", maintain_order="left")
             if not refused.height:
                 self.passed.append(name)
                 continue
             self.spill.delete([name])
-            self._refuse(refused.select(pl.lit(rule).alias(RULE), POSITION, pl.exclude(POSITION)))
-            self._pass(rows.join(gone, on=POSITION, how="anti", maintain_order="left"))
+            self._refuse(refused.select(pl.lit(rule).alias(RULE), ROW, pl.exclude(ROW)))
+            self._pass(rows.join(gone, on=ROW, how="anti", maintain_order="left"))

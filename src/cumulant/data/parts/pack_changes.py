@@ -22,7 +22,8 @@ from cumulant.data.parts.packs import (
     refused_rows,
     unstack_frame,
 )
-from cumulant.data.parts.part import POSITION, RULE, PartContext, PartFacts
+from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.schema import fields_of
 from cumulant.data.text.casts import conform
 
@@ -77,14 +78,14 @@ def _packed_file(part: PartFacts, refused: dict[str, int], content: PackContent)
 
 def pack_without(block: PartBlock, gone: pl.DataFrame, context: PartContext) -> Pack:
     """The pack of a block's files without the rows `gone` (`__part`, counted from 0, `__row` and `__rule`)."""
-    name = digest(["without", [part.digest for part in block.parts], frame_digest(gone.select(OWNER, POSITION, RULE))])
+    name = digest(["without", [part.digest for part in block.parts], frame_digest(gone.select(OWNER, ROW, RULE))])
     pack = load_pack(name, context)
     if pack is not None:
         return pack
     rows = replace(block, begin=0).with_places(block.scan(context).collect())
-    passed = rows.join(gone, on=[OWNER, POSITION], how="anti", maintain_order="left").drop(POSITION)
-    refused = gone.join(rows, on=[OWNER, POSITION], how="left", maintain_order="left")
-    refused = refused.select(RULE, POSITION, pl.exclude(RULE, POSITION))
+    passed = rows.join(gone, on=[OWNER, ROW], how="anti", maintain_order="left").drop(ROW)
+    refused = gone.join(rows, on=[OWNER, ROW], how="left", maintain_order="left")
+    refused = refused.select(RULE, ROW, pl.exclude(RULE, ROW))
     content = PackContent(passed=[passed], refused=[*refused_rows(block.parts, context), *unstack_frame(refused)])
     rules = _by_rule(block.parts, content.refused)
     files = [_packed_file(part, by_rule, content) for part, by_rule in zip(block.parts, rules, strict=True)]

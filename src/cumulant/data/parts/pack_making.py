@@ -22,10 +22,11 @@ from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.unreadable_files import UnreadableFileError
 from cumulant.data.parts.cuts import cut
 from cumulant.data.parts.packs import OWNER, Pack, PackedFile, PackFacts, PackGroup, load_pack, stack_frames
-from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartContext, PartFacts, PartField, declared_types
+from cumulant.data.parts.part import PartCheck, PartContext, PartFacts, PartField, declared_types
 from cumulant.data.parts.part_making import csv_size, misshapen_rows, part_fields, plain_fields, shape_checks
 from cumulant.data.parts.row_sorting import SortedRows, sort_rows
 from cumulant.data.profile import Profile, profile
+from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.schema import fields_of
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform, texts_with_limits
@@ -171,7 +172,7 @@ def _add_files(content: PackContent, places: Sequence[int], group: Sequence[_Rea
     if refused.len():
         content.refused.append(
             sorted_out.refused.with_columns(
-                (pl.col(POSITION) - begins.gather(refused)).alias(POSITION), where.gather(refused).alias(OWNER)
+                (pl.col(ROW) - begins.gather(refused)).alias(ROW), where.gather(refused).alias(OWNER)
             )
         )
     for place, read in zip(places, group, strict=True):

@@ -18,8 +18,9 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.parts.part import POSITION, PartCheck, PartContext, PartFacts, PartField
+from cumulant.data.parts.part import PartCheck, PartContext, PartFacts, PartField
 from cumulant.data.profile import ColumnProfile, Profile, profile
+from cumulant.data.row_columns import ROW
 from cumulant.data.snapshot import PACKED, RowRange, pack_name
 from cumulant.data.text.casts import conform, stored_columns, type_prefix
 
@@ -192,7 +193,7 @@ class PartBlock:
         rows = conform(self.scan(context), fields, exact)
         for first in range(0, self.range.rows, _FRAME_ROWS):
             frame = rows.slice(first, _FRAME_ROWS).collect()
-            position = pl.int_range(first, first + frame.height, eager=True).alias(POSITION)
+            position = pl.int_range(first, first + frame.height, eager=True).alias(ROW)
             yield frame.with_columns(pl.lit(self.begin, pl.Int64).alias(OWNER), position)
 
     def with_places(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -200,7 +201,7 @@ class PartBlock:
         starts = pl.Series([start for start, _ in self.slices()], dtype=pl.Int64)
         owners = self.owners()
         positions = pl.int_range(owners.len(), eager=True) - starts.gather(owners - self.begin)
-        return rows.with_columns(owners, positions.alias(POSITION))
+        return rows.with_columns(owners, positions.alias(ROW))
 
     def slices(self) -> list[tuple[int, int]]:
         """Of each part where its rows begin among the block's, and how many there are."""

@@ -26,7 +26,6 @@ from cumulant.ports.tables import TableStore
 if TYPE_CHECKING:
     from cumulant.data.parts.packs import Pack, PackFacts
 
-RULE, POSITION = "__rule", "__row"
 #: the rule that a CSV row with another number of fields than the header breaks
 MALFORMED = "row:fields"
 _CSV_SAMPLE = 5000

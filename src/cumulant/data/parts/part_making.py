@@ -14,8 +14,6 @@ from cumulant.data.formats.json_faults import NOT_JSON
 from cumulant.data.formats.json_limits import DEPTH, MOST_LEVELS
 from cumulant.data.parts.part import (
     MALFORMED,
-    POSITION,
-    RULE,
     PartCheck,
     PartContext,
     PartFacts,
@@ -24,6 +22,7 @@ from cumulant.data.parts.part import (
 )
 from cumulant.data.parts.row_sorting import RowPlan, sort_rows
 from cumulant.data.profile import Profile, profile
+from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import Cast
 from cumulant.data.text.csv_text import FileTable
@@ -101,7 +100,7 @@ def misshapen_rows(table: FileTable) -> dict[str, pl.DataFrame]:
     """The rows that were refused before they were read: by their fields, and by declared paths."""
     frames = {}
     if table.malformed is not None:  # their values have no clear column
-        frames["malformed"] = table.malformed.select(pl.lit(MALFORMED).alias(RULE), POSITION, pl.exclude(POSITION))
+        frames["malformed"] = table.malformed.select(pl.lit(MALFORMED).alias(RULE), ROW, pl.exclude(ROW))
     if table.refused is not None:
         frames["paths"] = table.refused
     return frames

@@ -13,7 +13,8 @@ from cumulant.data.checks.prepare_check import SAMPLE
 from cumulant.data.checks.row_checks import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
 from cumulant.data.checks.unique import UniqueSet, mark_repeats, ordering_times, unique_sets
 from cumulant.data.corrections.deletions import without_deletions
-from cumulant.data.parts.part import POSITION, RULE, PartCheck, PartContext
+from cumulant.data.parts.part import PartCheck, PartContext
+from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import Cast, column_casts, declare_numbers, refuse_zoneless
 from cumulant.data.text.identifier_text import padded_width
@@ -221,5 +222,5 @@ def refused_frame(rows: pl.DataFrame, typed: pl.DataFrame, rule: pl.Series, unre
     texts = [pl.col(name).cast(pl.String, strict=False) for name in typed.columns if name in unread]
     positions = pl.int_range(rule.len(), eager=True).filter(bad)
     return refused.with_columns(rows.filter(bad).select(texts).get_columns() if texts else []).select(
-        rule.filter(bad).alias(RULE), positions.cast(pl.Int64).alias(POSITION), *typed.columns
+        rule.filter(bad).alias(RULE), positions.cast(pl.Int64).alias(ROW), *typed.columns
     )

@@ -14,16 +14,6 @@ from cumulant.data.spec import RuleSpec, SourceSpec, TableRule
 Rules = TypeVar("Rules", RuleSpec, TableRule)
 
 
-def with_contract(spec: SourceSpec, *, source: str, root: Path) -> SourceSpec:
-    """`spec` with the rules of its contract file added; what `spec` itself declares has priority.
-
-    Raises:
-        DataError: the contract file is missing or is none.
-    """
-    contract = read_contract(spec, source=source, root=root)
-    return spec if contract is None else merge_contract(spec, contract)
-
-
 def read_contract(spec: SourceSpec, *, source: str, root: Path) -> Contract | None:
     """The contract file of a source as read, or None where it declares none.
 

@@ -11,7 +11,6 @@ import polars as pl
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.data.files.user_frames import to_polars
-from cumulant.data.proposal import row_times
 from cumulant.data.proposal.personal_columns import is_personal_name, personal_columns, words_of
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec
 from cumulant.data.text import date_text
@@ -27,6 +26,12 @@ _SET_LIMIT = 20
 _SURE = 100
 #: a column is taken for one that starts at 0 where its smallest value is at most this share of its largest
 _NEAR_ZERO = 0.05
+#: share of rows in which a time may not be after another, to count as the earlier of the two
+_NEARLY_ALL = 0.95
+#: two columns are times of the same rows where the median time between them is at most this share of their span,
+_NEAR = 0.25
+#: or at most the whole span where the second has at least this share of the first one's distinct values
+_ALIKE = 0.5
 
 
 class Proposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,7 +116,7 @@ class _Inference:
             return None
         column = named or self._earliest(candidates)
         if named in candidates or (named is None and len(candidates) > 1):
-            self._later = tuple(row_times.later_columns(self._as_times(candidates), column))
+            self._later = tuple(later_columns(self._as_times(candidates), column))
         if named is None and len(candidates) > 1:
             rest = ", ".join([name for name in candidates if name != column][:3])
             self._notes.append(f"{WARNING}the event's time is {column} (not {rest}); `--time` sets another")
@@ -133,7 +138,7 @@ class _Inference:
         likely = [
             name for name in candidates if (not self._raw[name].null_count()) == full and not is_personal_name(name)
         ]
-        return row_times.earliest_column(self._as_times(likely)) if likely else candidates[0]
+        return earliest_column(self._as_times(likely)) if likely else candidates[0]
 
     def _times(self) -> list[str]:
         """Columns that hold times, the likeliest first: named like one, few nulls, many values."""
@@ -317,3 +322,48 @@ class _Inference:
         if values.dtype.is_float() and 0 < high <= 1:
             rule["max"] = 1
         self._notes.append(f"{name} is never negative" + (" and at most 1" if "max" in rule else ""))
+
+
+def earliest_column(times: pl.DataFrame) -> str:
+    """The column that is first in nearly all rows; the first column where none is.
+
+    Columns of other things than the row, such as the day on which its customer signed up, are not compared.
+    """
+    names = [name for name in times.columns if are_of_same_rows(times, times.columns[0], name)]
+    return next((name for name in names if all(is_before(times, name, other) for other in names)), times.columns[0])
+
+
+def later_columns(times: pl.DataFrame, event: str) -> Sequence[str]:
+    """The columns that are after `event` in all rows that have both, the latest first."""
+    after = [
+        name
+        for name in times.columns
+        if name != event
+        and is_before(times, event, name, share=1.0)
+        and not is_before(times, name, event, share=_NEARLY_ALL)
+    ]
+    return sorted(after, key=lambda name: -sum(is_before(times, other, name) for other in after))
+
+
+def is_before(times: pl.DataFrame, first: str, second: str, *, share: float = _NEARLY_ALL) -> bool:
+    """Whether `first` is at or before `second` in that share of the rows; by day where one of them holds days."""
+    pair = times.select(first, second) if first != second else times.select(first)
+    if any(_holds_days(pair[name]) for name in pair.columns):
+        pair = pair.select(pl.all().dt.truncate("1d"))
+    in_order = (pair[first] <= pair[second]).drop_nulls()
+    return in_order.len() > 0 and int(in_order.sum()) >= share * in_order.len()
+
+
+def are_of_same_rows(times: pl.DataFrame, first: str, second: str) -> bool:
+    """Whether two columns can be times of the same event rather than of a row's customer or batch."""
+    apart = times.select((pl.col(first) - pl.col(second)).abs().median().dt.total_seconds()).item()
+    span = times.select((pl.col(first).max() - pl.col(first).min()).dt.total_seconds()).item()
+    if apart is None or span is None:
+        return first == second
+    alike = times[second].n_unique() >= _ALIKE * times[first].n_unique()
+    return bool(apart <= (span if alike else _NEAR * span))
+
+
+def _holds_days(times: pl.Series) -> bool:
+    known = times.drop_nulls()
+    return bool((known == known.dt.truncate("1d")).all())

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from cumulant.data.row_columns import ROW
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-#: the position of a malformed record among the records of its file (from 0), and the line in which it begins (from 1)
-POSITION, LINE = "__row", "__line"
-#: of a refused row: the rule that refused it, and the text of a line that has no columns
-RULE, TEXT = "__rule", "__text"
+#: of a malformed record: the line in which it begins (from 1), and the text of a line that has no columns
+LINE, TEXT = "__line", "__text"
 _QUOTE, _LINE_END, _RETURN = ord('"'), ord("\n"), ord("\r")
 
 
@@ -128,5 +128,5 @@ def _texts(
         text = io.StringIO(line.decode("utf-8", errors="replace"), newline="")
         fields = [field or None for field in next(csv.reader(text, delimiter=separator), [])][: len(names)]
         rows.append([place, first, *fields, *[None] * (len(names) - len(fields))])
-    schema = {POSITION: pl.Int64(), LINE: pl.Int64(), **dict.fromkeys(names, pl.String())}
+    schema = {ROW: pl.Int64(), LINE: pl.Int64(), **dict.fromkeys(names, pl.String())}
     return pl.DataFrame(rows, schema=schema, orient="row")

@@ -10,7 +10,6 @@ number of the change that wrote it, so that readers see cheaply what they need n
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,8 +114,3 @@ def typecode(dtype: DType) -> str | None:
     if dtype in {"str", "bytes"}:
         return None
     return "d" if dtype == "float" else "q"
-
-
-def pack_numbers(values: Sequence[float], code: str) -> bytes:
-    """Numbers as little-endian bytes of 8 each."""
-    return array(code, values).tobytes()

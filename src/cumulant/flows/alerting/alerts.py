@@ -257,7 +257,7 @@ def try_receivers(
     if not receivers:
         raise UsageError(
             "monitoring.notify names no receiver, so nobody is told of alerts",
-            subject=str(project.file),
+            subject=str(project.file.path),
             hint='add one: monitoring: {notify: ["slack+${secret:SLACK_URL}"]}',
         )
     chosen = [target for target in receivers if receiver in ("", target.name)]

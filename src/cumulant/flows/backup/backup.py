@@ -91,7 +91,7 @@ def back_up(
                 manifest = BackupManifest(
                     version=__version__,
                     project=project.name,
-                    environment=project.environment_name,
+                    environment=project.environment,
                     created=context.begun,
                     head_seq=head.seq,
                     head_hash=head.hash,

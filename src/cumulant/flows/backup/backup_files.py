@@ -66,9 +66,9 @@ def select_files(project: Project, *, sources: bool = True) -> BackupSelection:
     others = [path for path in (_local(url) for url in _database_urls(project)) if path is not None]
     databases = [*heads[:1], *others, *sorted(state.glob(f"*{_DATABASE}"))]
     folders = dict.fromkeys([*_stores(project), *_state_folders(state)])
-    salt = project.salt_path()
+    salt = project.salt_source.path()
     area = _Area(project)
-    source_files = {name: _files_of(project, name) for name in project.spec.data} if sources else {}
+    source_files = {name: _files_of(project, name) for name in project.file.spec.data} if sources else {}
     broken = [link for link in _links(state) if not link.exists()]
     skipped = dict.fromkeys(
         _skipped(project, link, "a link that leads nowhere: is the disk mounted?") for link in broken
@@ -174,7 +174,7 @@ def _stores(project: Project) -> list[Path]:
     registry = _local(project.endpoints.registry)
     folders = [Path(parts.path) for parts in urls if parts.scheme == "file"]
     folders += [] if registry is None else [registry.parent / "mlartifacts"]
-    servable = project.spec.serving.fallback.servable
+    servable = project.policies.serving.fallback.servable
     return folders if servable is None else [*folders, project.root / servable]
 
 
@@ -188,9 +188,9 @@ def _code(project: Project, area: _Area, skip: Callable[[Path, str], object]) ->
             _unless_gone(error)
 
     root = project.root
-    yield from (path for path in project.files_read if path.is_relative_to(root))
+    yield from (path for path in project.file.paths if path.is_relative_to(root))
     yield from (root / name for name in _PLAIN)
-    yield from (root / spec.contract for spec in project.spec.data.values() if spec.contract)
+    yield from (root / spec.contract for spec in project.file.spec.data.values() if spec.contract)
     for current, folders, names in os.walk(root, onerror=unreadable):
         folders[:] = [name for name in folders if not _is_foreign(Path(current, name))]
         modules = [name for name in sorted(names) if name.endswith(".py")]
@@ -207,7 +207,7 @@ def _is_foreign(folder: Path) -> bool:
 
 def _files_of(project: Project, name: str) -> list[Path]:
     """Files of a source on this machine; none where it has no path or its files are gone."""
-    spec = project.spec.data[name]
+    spec = project.file.spec.data[name]
     try:
         from cumulant.data.files.listing import find_files
 
@@ -224,16 +224,16 @@ def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Pat
         path = Path(urlsplit(url).path)
         if urlsplit(url).scheme not in ("file", "sqlite", "mlflow+sqlite") or not area.holds(path):
             yield f"{port} at {urlsplit(url).scheme}://: back it up with its own tools"
-    for path in project.files_read:
+    for path in project.file.paths:
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"
-    for name, spec in project.spec.data.items():
+    for name, spec in project.file.spec.data.items():
         files = dict.fromkeys(source_files.get(name, ()))
         stored = len(area.files(files))
         if spec.path and not stored:
             yield f"files of source {name}; their snapshots are in it"
         elif stored < len(files):
             yield f"{len(files) - stored} files of source {name} outside of the folder; their snapshots are in it"
-    servable = project.spec.serving.fallback.servable
+    servable = project.policies.serving.fallback.servable
     if servable is not None and not area.holds(root / servable):
         yield f"the fallback's servable {servable}"

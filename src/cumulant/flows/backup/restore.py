@@ -142,7 +142,7 @@ def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None
     """Say which paths lead to no file from the new folder; `plan` and `train` need them."""
     from cumulant.data.files.listing import find_files  # loads Polars
 
-    for name, spec in project.spec.data.items():
+    for name, spec in project.file.spec.data.items():
         if not spec.path or "://" in spec.path:
             continue
         try:

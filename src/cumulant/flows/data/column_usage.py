@@ -30,7 +30,7 @@ def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
     try:
         from cumulant.features.definition.loading import load
 
-        definitions = load(project.features_path).features
+        definitions = load(project.policies.features).features
         specs = {name: project.policies.source(name).spec for name in project.policies.sources}
     except CumulantError:
         return None  # whoever needs the features or the contract tells what is wrong with it

@@ -32,7 +32,7 @@ def request_rules(project: Project, plan: FeaturePlan) -> dict[str, FieldRule]:
 def unchecked_notes(project: Project, plan: FeaturePlan) -> tuple[str, ...]:
     """One note a rule that no request is checked for although `serving.invalid: refuse` is set."""
     policy = _policy(project, plan)
-    if policy is None or project.spec.serving.invalid != "refuse":
+    if policy is None or project.policies.serving.invalid != "refuse":
         return ()
     from cumulant.data.checks.request_rules import unchecked_rules
 

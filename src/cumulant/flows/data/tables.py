@@ -100,6 +100,7 @@ def propose(
     """
     from cumulant.data.formats.nested_paths import columns_of, with_nested
     from cumulant.data.proposal.proposal import infer
+    from cumulant.data.proposal.written_spec import to_declaration
 
     progress(f"looking at {file}")
     broken: list[str] = []
@@ -126,26 +127,7 @@ def propose(
             out.write_text(_contract(name, spec, progress), encoding="utf-8")
         except OSError as error:
             raise StorageError(f"the contract could not be written: {error.strerror}", subject=contract) from None
-    return Proposed(name=name, source=differing(spec), notes=(*broken, *proposal.notes), contract=contract)
-
-
-def differing(spec: msgspec.Struct) -> dict[str, Any]:
-    """What differs from the defaults of a section, as the project file would say it."""
-    changed = {}
-    for field in msgspec.structs.fields(spec):
-        value = getattr(spec, field.name)
-        default = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
-        if value != default:
-            changed[field.encode_name] = _shortened(value)
-    return changed
-
-
-def _shortened(value: object) -> Any:
-    if isinstance(value, msgspec.Struct):
-        return differing(value)
-    if isinstance(value, dict):
-        return {key: _shortened(inner) for key, inner in value.items()}
-    return msgspec.to_builtins(value)
+    return Proposed(name=name, source=to_declaration(spec), notes=(*broken, *proposal.notes), contract=contract)
 
 
 def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cumulant.data.files.listing import FileListing
     from cumulant.data.policy import SourcePolicy
     from cumulant.data.snapshot import Snapshot
-    from cumulant.data.spec import SourceSpec
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.ports.journal import Row, Transaction
@@ -61,7 +60,7 @@ def snapshots_of(
     context: Context, names: Iterable[str] = (), *, force: bool = False
 ) -> tuple[dict[str, Snapshot], tuple[str, ...]]:
     """The snapshots of the sources (default: all), and the names of those that were up to date."""
-    declared = context.project.spec.data
+    declared = context.project.policies.sources
     if not declared:
         raise UsageError("the project declares no source", hint="name one under `data:` in cumulant.yaml")
     for name in names:
@@ -97,7 +96,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         "skipped": [display_path(file.url, project.root) for file in listing.skipped],
         # Files as they were once are no news, but the loss of what came after is.
         "gone": _gone(project, name, listing.files),
-        "others": {other: others[other].id for other in sorted(references(spec) - {name})},
+        "others": {other: others[other].id for other in sorted(references(policy) - {name})},
         "forced": context.run if force else None,
         # A rule on freshness has another answer every hour.
         "hour": f"{context.now():%Y-%m-%dT%H}" if policy.fresh is not None else None,
@@ -146,7 +145,7 @@ def _ingest(
 
     project = context.project
     previous = newest_snapshot(project, name)
-    project.keep_salt()  # what is stored now may be looked at later on a read-only disk
+    project.salt_source.ensure()  # what is stored now may be looked at later on a read-only disk
     used = None if previous is None else used_columns(project)  # there is nothing to lose the first time
     try:
         from cumulant.data.ingestion import ingest
@@ -241,16 +240,16 @@ def _read(project: Project, row: Row) -> Snapshot:
     return load_file_lists(msgspec.convert(row.value, Snapshot), project.tables())
 
 
-def references(spec: SourceSpec) -> set[str]:
+def references(policy: SourcePolicy) -> set[str]:
     """Names of the other sources that a source's rules refer to."""
-    return {rule.references.split(".", 1)[0] for rule in spec.rules.values() if rule.references}
+    return {rule.references.split(".", 1)[0] for rule in policy.spec.rules.values() if rule.references}
 
 
-def needed_by(declared: Mapping[str, SourceSpec], name: str, wanted: set[str]) -> bool:
+def needed_by(declared: Mapping[str, SourcePolicy], name: str, wanted: set[str]) -> bool:
     return any(name in references(declared[other]) for other in wanted)
 
 
-def in_order(declared: Mapping[str, SourceSpec]) -> list[str]:
+def in_order(declared: Mapping[str, SourcePolicy]) -> list[str]:
     """Source names such that each comes after the sources its rules refer to.
 
     Raises:

@@ -43,7 +43,7 @@ def leaked(project: Project, as_of: datetime, progress: Progress) -> TrainResult
     (root / LEAKY).write_text(text.replace('"distance")', '"distance", "dep_delay")', 1), encoding="utf-8")
     known = ["dep_time", "arr_time", "arr_delay", "air_time"]
     wrong = {"features": LEAKY, "data.flights.known_time": {"landed": known}}
-    with load(root, environment=project.environment_name, overrides=wrong) as other:
+    with load(root, environment=project.environment, overrides=wrong) as other:
         return train(other, principal=other.principal(), as_of=as_of, quick=True, progress=progress)
 
 

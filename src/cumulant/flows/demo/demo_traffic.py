@@ -21,7 +21,7 @@ class DemoCallers:
     """Requests of a period, one after the other. `failed` counts the failures since the last `taken`."""
 
     def __init__(self, project: Project, *, since: datetime, until: datetime, speed: float) -> None:
-        self._root, self._environment = project.root, project.environment_name
+        self._root, self._environment = project.root, project.environment
         self._since, self._until, self._speed = since, until, speed
         self._ended = threading.Event()
         self._lock = threading.Lock()

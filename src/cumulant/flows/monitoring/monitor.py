@@ -333,7 +333,7 @@ def monitor_project(
         UsageError, NotFoundError: as `served_reference`.
     """
     check(project.access(), principal, "monitor.run", project.name)
-    personal = {name for source in project.spec.data.values() for name in source.personal}
+    personal = project.policies.personal
     served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
     request = replace(
         request,

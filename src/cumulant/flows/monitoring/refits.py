@@ -129,9 +129,9 @@ def refits_of(
     """
     project, refit = context.project, context.project.policies.monitoring.performance.refit
     snapshots = {
-        name: snapshot for name in project.spec.data if (snapshot := newest_snapshot(project, name)) is not None
+        name: snapshot for name in project.policies.sources if (snapshot := newest_snapshot(project, name)) is not None
     }
-    if refit is None or project.spec.training is None or len(snapshots) < len(project.spec.data):
+    if refit is None or project.spec.training is None or len(snapshots) < len(project.policies.sources):
         return None
     task = resolve_task(project, snapshots)
     table = feature_set(context, task, snapshots, as_of=None)

@@ -66,7 +66,7 @@ def _known(declared: SourceSpec, target: Node | None, fields: Mapping[str, Field
 
 def _entity_source(project: Project, training: TrainingSpec | None, entity: str | None = None) -> SourceSpec:
     """The source that holds the target: `entity`, else the declared or the only one; an empty one where none does."""
-    sources = project.spec.data
+    sources = project.file.spec.data
     named = entity or (training.source if training is not None else None)
     if named is None and len(sources) == 1:
         named = next(iter(sources))

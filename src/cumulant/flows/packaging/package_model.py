@@ -111,7 +111,7 @@ def _with_environment_salt(packaged: PackagedModel, project: Project) -> Package
     servable = packaged.servable
     if not isinstance(servable, Servable) or not any(field.personal for field in servable.plan.request):
         return packaged
-    here = project.salt_fingerprint()
+    here = project.salt_source.fingerprint()
     if here is None:
         note = "the salt of this environment is not to be had here: a server takes that of the training"
         return msgspec.structs.replace(packaged, notes=(*packaged.notes, note))

@@ -20,6 +20,7 @@ from cumulant.flows.stack.programs import check_gateway
 from cumulant.flows.training.target_classes import class_counts
 from cumulant.flows.training.task import refuse_no_features
 from cumulant.flows.training.training_rows import check_training_columns, computed_names
+from cumulant.project.identity import python_environment
 from cumulant.training.spec import SEARCHED, WITHOUT_PART, Threshold
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def check_code(project: Project) -> None:
     """
     from cumulant.features.definition.loading import load
 
-    load(Path(project.root) / project.spec.features)
+    load(project.policies.features)
     for trainer in project.training().trainers:
         if trainer not in WITHOUT_PART:
             _check_trainer(project, trainer)
@@ -94,7 +95,7 @@ def check_packages(context: Context) -> None:
         return {name: str(getattr(imported(name), "__version__", "")) for name in packages}
 
     if packages:
-        context.step("check packages", {"packages": packages, "environment": project.python.identity}, load)
+        context.step("check packages", {"packages": packages, "environment": python_environment().identity}, load)
 
 
 def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
@@ -181,7 +182,7 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
         "plan": task.plan,
         "training": spec,
         "evaluation": project.spec.evaluation,
-        "reasons": project.spec.serving.reasons,
+        "reasons": project.policies.serving.reasons,
         "reviewed": None if reviewed is None else reviewed.key,
     }
     done = context.step(
@@ -190,7 +191,7 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
         lambda: msgspec.to_builtins(_read_facts(project, task, snapshot, reviewed)),
     )
     facts = msgspec.convert(done.result, RowFacts)
-    check_constant(project.spec.serving.fallback.constant, facts.task, facts.classes)
+    check_constant(project.policies.serving.fallback.constant, facts.task, facts.classes)
     # What packages and the project's functions take may change while rows and settings stay.
     if any(":" in name or spec.parameters.get(name) for name in spec.trainers):
         from cumulant.training.trainers.trainer_checks import check_trainers
@@ -210,7 +211,7 @@ def _read_facts(project: Project, task: Task, snapshot: Snapshot, reviewed: Tabl
     rows = rows_without_features(project, task, snapshot, spec=spec, evaluation=evaluation, reviewed=reviewed)
     searched_metric(spec, rows)
     check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
-    check_when(project.spec.serving.reasons, rows.task)
+    check_when(project.policies.serving.reasons, rows.task)
     if isinstance(spec.threshold, Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
         check_timed(spec.threshold.alerts, timed=rows.at is not None)
     if rows.at is not None or evaluation.clusters not in computed_names(task.plan):

@@ -15,6 +15,7 @@ from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.training.task import resolve_task
+from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.release_rules import check_release
 from cumulant.project.file.serving_rules import check_serving
@@ -74,7 +75,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     if checks:
         from cumulant.flows.project import plan_checks  # which imports what trains and releases
         from cumulant.flows.training.target_classes import class_warnings
-    project.check_drivers()
+    check_drivers(project)
     training = project.training()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
         if checks:
@@ -96,10 +97,10 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
                 *class_warnings(project, task, snapshots[task.entity], kind=rows.task, counts=rows.counts),
                 *plan_checks.gateway_warnings(project),
             )
-    settings = project.settings("training", "evaluation")
+    settings = project.file.settings("training", "evaluation")
     return TrainingPlan(
         project=project.name,
-        environment=project.environment_name,
+        environment=project.environment,
         sources=tuple(
             PlannedSource(
                 name=name,

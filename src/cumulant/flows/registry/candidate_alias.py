@@ -16,6 +16,7 @@ from cumulant.flows.registry.registry_metrics import registry_metrics
 from cumulant.flows.training.evaluation_record import Judgement
 from cumulant.flows.training.search_step import Fitted
 from cumulant.ports.registry import ModelVersion
+from cumulant.project.identity import python_environment
 from cumulant.training.spec import EvaluationSpec, Parameter, TrainingSpec
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class ModelCandidate:
 
         Digests are whole: what is cleaned goes by them.
         """
-        model, summary = context.project.spec.model, self.fitted.summary
+        model, summary = context.project.policies.model, self.fitted.summary
         tags = {
             **{f"cumulant.{name}": value for name, value in self.lineage.items()},
             "cumulant.servable": self.package.servable.key,
@@ -148,7 +149,7 @@ class ModelCandidate:
             transaction.put(MODEL, key, msgspec.to_builtins(self._record(context)))
 
     def _record(self, context: Context) -> ModelRecord:
-        python, work = context.project.python, self.work
+        python, work = python_environment(), self.work
         return ModelRecord(
             run=context.run,
             work=work.identity,

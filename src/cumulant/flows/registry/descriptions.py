@@ -59,11 +59,11 @@ def about(project: Project, candidate: ModelCandidate) -> About:
 def dataset_of(project: Project, candidate: ModelCandidate, source: str) -> Dataset:
     """A source's snapshot as the run's data; rows are those that passed its contract."""
     snapshot, work = candidate.work.snapshots[source], candidate.work
-    declared = project.spec.data.get(source)
+    declared = project.policies.sources.get(source)
     return Dataset(
         name=source,
         digest=snapshot.id,
-        source=project.vault.redact(declared.path if declared else "") or source,
+        source=project.vault.redact(declared.spec.path if declared else "") or source,
         rows=snapshot.rows_passed,
         fields={field.name: field.dtype for field in snapshot.fields},
         use="training" if source == work.task.entity else "lookup",
@@ -104,7 +104,7 @@ def _version_content(candidate: ModelCandidate) -> str:
 
 
 def _purpose(project: Project) -> str:
-    model = project.spec.model
+    model = project.policies.model
     owner = f"Owner: {model.owner}." if model.owner else ""
     purpose = model.purpose[:_PURPOSE].rstrip()
     purpose += "." if purpose and purpose[-1].isalnum() else ""

@@ -25,6 +25,7 @@ from cumulant.flows.training.search_step import all_rows, rows_of, sample_traini
 from cumulant.flows.training.task import Task, target_of
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.ports.registry import ModelVersion
+from cumulant.project.identity import python_environment
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -151,7 +152,7 @@ def reproduce(project: Project, uri: str, *, principal: Principal, progress: Pro
         with tempfile.TemporaryDirectory(dir=project.state) as scratch:
             folder, work = _repeat(context, record, before, snapshots, Path(scratch))
             files = {name: file_digest(folder / name) for name in before.files}
-            differences = (*_differences(before.files, files), *_causes(context, record, before, work))
+            differences = (*_differences(before.files, files), *_causes(record, before, work))
         return Reproduction(
             model=version,
             identical=files == before.files,
@@ -276,7 +277,7 @@ def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[s
     return tuple(f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in pairs.items() if a != b)
 
 
-def _causes(context: Context, record: ModelRecord, before: Servable, work: TrainingWork) -> tuple[str, ...]:
+def _causes(record: ModelRecord, before: Servable, work: TrainingWork) -> tuple[str, ...]:
     """What is otherwise than it was: code of the user's trainers, settings, environment."""
     causes = [
         f"the code of {name} is another now"
@@ -286,7 +287,7 @@ def _causes(context: Context, record: ModelRecord, before: Servable, work: Train
     recorded = before.lineage.get("settings", work.settings)
     if work.settings != recorded:
         causes.append(f"settings: {recorded[:12]} in the servable, {work.settings[:12]} in the journal's record")
-    now = context.project.python
+    now = python_environment()
     then, here = {"Python": record.python, **record.packages}, {"Python": now.python, **now.packages}
     changed = [
         f"{name} {then.get(name, 'absent')} then, {here.get(name, 'absent')} now"

@@ -40,7 +40,7 @@ _TOLD_ONLY = ("added", "widened")
 
 def base(project: Project, *, subject: str, run: str | None) -> ReportData:
     """What every report says of its project."""
-    model = project.spec.model
+    model = project.policies.model
     return ReportData(
         name=model.name,
         subject=subject,

@@ -152,7 +152,7 @@ def alerts_a_day(evaluation: Evaluation) -> float | None:
 
 def without_personal_values(report: ReportData, personal: Collection[str], salt: bytes) -> ReportData:
     """`report` with the values of slices by a personal column as keyed hashes."""
-    from cumulant.data.masking import mask
+    from cumulant.core.masking import mask
 
     hidden = [
         msgspec.structs.replace(part, value=mask(part.value, salt)) if part.column in personal else part

@@ -34,7 +34,7 @@ def policy_of(project: Project) -> ReviewPolicy:
     if policy is None:
         raise UsageError(
             "the project declares no review queue",
-            subject=str(project.file),
+            subject=str(project.file.path),
             hint="add `monitoring: {review: {budget: 50/day}}` to cumulant.yaml",
         )
     return policy
@@ -153,8 +153,8 @@ def mask_request(project: Project, described: Servable | GraphServable | None, r
     from cumulant.serving.prediction_log.personal_values import personal_fields
 
     given = request if isinstance(request, dict) else {"": request}
-    personal = set() if described is None else {field.name for field in personal_fields(described)}
-    personal |= {name for source in project.spec.data.values() for name in source.personal}
+    own = () if described is None else personal_fields(described)
+    personal = project.policies.personal.union(field.name for field in own)
     return {name: _hashed(value, project.salt()) if name in personal else value for name, value in given.items()}
 
 

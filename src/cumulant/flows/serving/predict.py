@@ -81,7 +81,7 @@ def predict(
         from cumulant.features.offline.offline import compute
 
         computed = compute(plan, scans(project, snapshots, used, as_of=as_of), rows=frame)
-        checks = ColumnChecks(scorer.servable, refuse=project.spec.serving.invalid == "refuse")
+        checks = ColumnChecks(scorer.servable, refuse=project.policies.serving.invalid == "refuse")
         faults = checks.faults(frame, computed)
         if warnings is not None:
             warnings += checks.warnings(faults, frame.height)
@@ -124,7 +124,8 @@ def _request_rows(
 
 
 def _declared(project: Project, servable: Servable) -> SourceSpec:
-    return project.spec.data.get(servable.plan.entity) or SourceSpec()
+    policy = project.policies.sources.get(servable.plan.entity)
+    return SourceSpec() if policy is None else policy.spec
 
 
 def _path(name: str, servable: Servable) -> str:

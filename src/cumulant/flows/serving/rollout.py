@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def uses_releases(project: Project) -> bool:
     """Whether the alias `champion` is for a release to move: the project file says so, or `up` served it."""
-    return project.declares("release") or was_served(project)
+    return project.file.declares("release") or was_served(project)
 
 
 def was_served(project: Project) -> bool:

@@ -129,9 +129,9 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         folder=str(folder),
         uses=str(project.state / USES),
         log=str(project.state / PREDICTIONS),
-        log_key=project.salt_path(),
+        log_key=project.salt_source.path(),
         labels=str(project.state / OUTCOMES / INBOX),
-        settings=project.spec.serving,
+        settings=project.policies.serving,
     )
 
 

@@ -118,7 +118,7 @@ def _check_own_gateway(project: Project, original: Path | None) -> None:
     raise UsageError(
         f"this state is a copy of {original}, and both name one gateway",
         subject=project.endpoints.traffic,
-        hint=f"give the copy its own environments.{project.environment_name}.traffic, or move the project instead of "
+        hint=f"give the copy its own environments.{project.environment}.traffic, or move the project instead of "
         "copying it",
     )
 

@@ -88,7 +88,7 @@ def up(
     try:
         for path in [*aside, *set_aside_damaged(project)] if repair else ():
             progress(f"set aside {path}")
-        address = http or project.spec.serving.http
+        address = http or project.policies.serving.http
         return _bring_up(project, model, principal, address, insecure=insecure, detached=detached, progress=progress)
     finally:
         # Also where nothing comes up: the status, which alone says it, is gone. Last: a busy journal must not keep
@@ -202,7 +202,7 @@ def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[by
     """The supervisor's process, in a group of its own: Ctrl-C is for whoever started it to pass on."""
     log = log_file(logs_folder(project.state), "supervisor")
     log.turn()
-    line = [sys.executable, "-m", "cumulant.flows.stack", str(project.root), "--env", project.environment_name]
+    line = [sys.executable, "-m", "cumulant.flows.stack", str(project.root), "--env", project.environment]
     line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
     with log.open() as stream:
         return subprocess.Popen(

@@ -81,16 +81,16 @@ def build_stack(project: Project, http: str) -> Stack:
         MissingPartError: the gateway's engine is not installed.
         UsageError: its driver is not.
     """
-    opening = Opening(http=http, key_file=project.salt_path(), gateway_key_file=str(key_path(project.state)))
+    opening = Opening(http=http, key_file=project.salt_source.path(), gateway_key_file=str(key_path(project.state)))
     return Stack(
         state=project.state,
         uses=project.state / USES,
         model=project.name,
-        environment=project.environment_name,
+        environment=project.environment,
         gateway=tuple(project.traffic().program(opening)),
         controller=controller_command(project),
         salt=_salt(project),
-        hosts=server_hosts(project.spec.serving.hosts, http),
+        hosts=server_hosts(project.policies.serving.hosts, http),
     )
 
 
@@ -114,12 +114,12 @@ def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
 
 def controller_command(project: Project) -> tuple[str, ...]:
     """The command of the process that carries out releases."""
-    return (sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment_name)
+    return (sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment)
 
 
 def _salt(project: Project) -> bytes | None:
     """Where it is a secret that cannot be had now, servers start without: personal values are then not logged."""
-    if project.environment.salt is None:
+    if project.salt_source.is_file:
         return None
     try:
         return project.salt()

@@ -52,7 +52,7 @@ def package(
     # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
     unread = _unread(work)
     rules = request_rules(context.project, work.task.plan)
-    explained = context.project.spec.serving.reasons
+    explained = context.project.policies.serving.reasons
     inputs = {
         "model": fitted.served.key,
         "plan": digest(work.task.plan),

@@ -149,7 +149,7 @@ def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Paramete
         costs = split.train.false_negative is not None
         check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
         check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
-        check_when(context.project.spec.serving.reasons, split.train.task)
+        check_when(context.project.policies.serving.reasons, split.train.task)
         folder = context.project.state / "search" / digest(inputs)
         context.progress("search", 0.0)
         rows = [sample_training_rows(split.train, work)]

@@ -63,7 +63,7 @@ def _members(project: Project, task: Task) -> set[str] | None:
     """The classes that the source's rule `in` names; None where there is none."""
     from cumulant.training.class_names import label
 
-    rules = project.source(task.entity).rules
+    rules = project.file.source(task.entity).rules
     rule = rules.get(task.target.name) if isinstance(task.target, Column) else None
     return None if rule is None or rule.in_ is None else {label(member) for member in rule.in_}
 

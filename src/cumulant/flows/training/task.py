@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core import expr
@@ -104,7 +103,7 @@ def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:
 def _definitions(project: Project) -> Definitions:
     from cumulant.features.definition.loading import load
 
-    return load(Path(project.root) / project.spec.features)
+    return load(project.policies.features)
 
 
 def _predict_at(training: TrainingSpec, sources: Mapping[str, Source], entity: str) -> PredictAt | None:

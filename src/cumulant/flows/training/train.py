@@ -39,6 +39,7 @@ from cumulant.monitoring.retrain_rule import learned_from
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.training_rules import check_training
+from cumulant.project.identity import python_environment
 from cumulant.training.records import Evaluation, TrainingSummary, TrialRecord, Verdict
 from cumulant.training.spec import quick as quick_spec
 
@@ -128,7 +129,7 @@ def train(
         snapshots, fresh = snapshots_of(context)
         task = resolve_task(project, snapshots)
         refuse_no_features(task.plan)
-        check_codes(project.spec.serving.reasons, task.plan)
+        check_codes(project.policies.serving.reasons, task.plan)
         if as_of is not None and snapshots[task.entity].event_time is None:
             raise UsageError(f"{task.entity} has no event time, so nothing is hidden by --as-of", subject=task.entity)
         table = feature_set(context, task, snapshots, as_of=as_of)
@@ -296,5 +297,5 @@ def lineage_of(project: Project, work: TrainingWork, table: FeatureSet) -> dict[
         "settings": work.settings,
         "as_of": work.as_of.isoformat() if work.as_of else "",
         "code": (code.commit or "") + ("+changes" if code.dirty else ""),
-        "environment": project.python.identity,
+        "environment": python_environment().identity,
     }

@@ -18,6 +18,7 @@ from cumulant.ports.plugins import Drivers
 from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Place, Problem, YamlEntry, refused
 from cumulant.project.file.layers import FILE, LOCAL, Layers, Overrides, read_layers
+from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.rules import environment_problems, section_problems
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.project import Project
@@ -48,10 +49,8 @@ def load(
     spec, own = typed(layers)
     return Project(
         root,
-        spec=spec,
-        environment=own,
-        environment_name=environment,
-        layers=layers,
+        file=ProjectFile(spec, own, layers),
+        environment=environment,
         drivers=drivers or Drivers.installed(),
         variables=os.environ if variables is None else variables,
     )

@@ -107,8 +107,6 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 DRIVERS = ("tracking_uri", "journal", "store", "online", "secrets", "access", "compute", "traffic")
 #: the keys of an environment that override sections
 SECTIONS = ("model", "data", "features", "training", "evaluation", "serving", "release", "monitoring", "resources")
-#: those of them that change what comes out
-DECIDING = tuple(section for section in SECTIONS if section != "resources")
 
 
 class ProjectSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

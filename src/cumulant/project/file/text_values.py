@@ -19,7 +19,6 @@ NAME_SAYS = "a name: a letter, then letters, digits, - or _, at most 63 in all"
 SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_]+):([^}]*)\}?")
 _PASSWORD = re.compile(r"(?<=://)([^/?#@:\s]*):([^@/\s]*)@")
-_MINUS = re.compile(r"^\s*-\s*")
 
 
 _FORMS: dict[str, Callable[[str], object]] = {

@@ -38,10 +38,10 @@ def refuse(project: Project, faults: Iterable[Fault]) -> None:
 def _problem(project: Project, path: tuple[str | int, ...], text: str) -> Problem:
     """A fault at the line of its key, or of the nearest section above that a file holds."""
     for length in range(len(path), 0, -1):
-        origin = project.origin(".".join(str(part) for part in path[:length]))
+        origin = project.file.origin(".".join(str(part) for part in path[:length]))
         if origin.file is not None:
             return origin.file, origin.line, text
-    return project.file.name, None, text
+    return project.file.path.name, None, text
 
 
 def training_faults(spec: ProjectSpec) -> Iterator[Fault]:

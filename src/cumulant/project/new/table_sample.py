@@ -102,7 +102,7 @@ def _tables(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[FileTab
 
 def _with_fields(files: Sequence[ListedFile], spec: SourceSpec) -> tuple[list[FileTable], SourceSpec, list[str]]:
     """The files with the fields of structs as columns, without those that would refuse too many rows: their paths."""
-    from cumulant.data.text.csv_records import RULE
+    from cumulant.data.row_columns import RULE
 
     every = spec.columns
     while True:
@@ -145,7 +145,7 @@ def _files_note(files: Sequence[ListedFile], chosen: Sequence[ListedFile]) -> li
 
 def _notes(tables: Sequence[FileTable], chosen: Sequence[ListedFile], spec: SourceSpec) -> list[str]:
     from cumulant.data.files.reading import describe_malformed
-    from cumulant.data.text.csv_records import RULE
+    from cumulant.data.row_columns import RULE
 
     notes = []
     if spec.separator != ",":

@@ -59,7 +59,7 @@ def simulate_releases(
     recorded = _read_log(project) if log else None
     return simulate(
         described,
-        project.spec.release,
+        project.file.spec.release,
         name=world or (f"{project.name}'s log" if log else DEFAULT),
         log=recorded,
         releases=releases,

@@ -158,7 +158,7 @@ def check_policy(project: Project) -> ReleasePolicy:
     from cumulant.training.trainers.user_trainer import load_function
 
     policy = project.policies.release
-    if project.spec.model.risk == "high" and policy.approval is None:
+    if project.policies.model.risk == "high" and policy.approval is None:
         raise RefusedError(
             f"{project.name} has risk high, so nothing of it is released without an approval",
             subject="release.approval",

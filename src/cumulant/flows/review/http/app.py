@@ -55,7 +55,7 @@ class ReviewApplication:
 
     def __init__(self, project: Project, callers: CallerTokens, *, local: bool) -> None:
         self._project, self._callers = project, callers
-        self._hosts = Hosts(project.spec.serving.hosts, local=local)
+        self._hosts = Hosts(project.policies.serving.hosts, local=local)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
         self._at_work = 0
         self.draining = False

@@ -62,7 +62,7 @@ def serve(
     """
     check(project.access(), principal, "review.serve", project.name)
     policy_of(project)
-    project.keep_salt()
+    project.salt_source.ensure()
     known = CallerTokens(callers, principal)
     host, port = split_address(http)
     with restore_signals(), bind(host, port, insecure=insecure or known.guarded) as listener:

@@ -121,8 +121,9 @@ def open_registered(
         else:
             from cumulant.data.spec import SourceSpec
 
-            declared = project.spec.data.get(described.plan.entity) or SourceSpec()
-            refuse = project.spec.serving.invalid == "refuse"
+            policy = project.policies.sources.get(described.plan.entity)
+            declared = SourceSpec() if policy is None else policy.spec
+            refuse = project.policies.serving.invalid == "refuse"
             history = _history(context, described.plan, as_of)
             yield _rows(folder, declared, keep, history, reasons, refuse_invalid=refuse)
 

@@ -1,0 +1,69 @@
+"""What a project needs of its drivers, checked before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import UsageError
+from cumulant.project.endpoints import KEYS
+from cumulant.project.file.document import Problem, YamlEntry, refused
+from cumulant.project.file.text_values import masked
+from cumulant.project.notifiers import seen_url
+from cumulant.project.sources import files_base
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+
+def check_drivers(project: Project, needed: Mapping[str, Mapping[str, str]] | None = None) -> None:
+    """Refuse drivers that are missing or cannot do what the project needs.
+
+    `needed` maps a port to the capabilities it must have, each with what it is for, in words. Nothing is opened or
+    imported beyond the drivers' light records.
+
+    Raises:
+        ProjectFileError: every problem found, with file and line where a file names the driver.
+    """
+    problems: list[Problem] = []
+    for port, key in KEYS.items():
+        wanted = (needed or {}).get(port, {})
+        for url, entry in _named(project, port, key):
+            try:
+                project.drivers.driver(url, port)
+                project.drivers.require(url, port, wanted)
+            except UsageError as error:
+                problems.append((*_place(project, entry), error.full_text))
+    problems += _notify_problems(project)
+    if problems:
+        raise refused(list(dict.fromkeys(problems)))
+
+
+def _notify_problems(project: Project) -> Iterator[Problem]:
+    for number, url in enumerate(project.file.spec.monitoring.notify):
+        seen = seen_url(url)
+        if seen is None:
+            continue  # its scheme is a secret too
+        try:
+            project.drivers.driver(seen, "notifier")
+        except UsageError as error:
+            text = masked(error.message)
+            text = f"monitoring.notify: {text}; {error.hint}" if error.hint else text
+            yield (*_place(project, project.file.layers.project.at(("monitoring", "notify", number))), text)
+
+
+def _place(project: Project, entry: YamlEntry | None) -> tuple[str, int | None]:
+    return (project.file.path.name, None) if entry is None else (entry.place.file, entry.place.line)
+
+
+def _named(project: Project, port: str, key: str) -> list[tuple[str, YamlEntry | None]]:
+    """The URLs of a port, each with what names it."""
+    layers, spec = project.file.layers, project.file.spec
+    if port == "traffic" and project.file.environment.traffic is None:
+        return []  # the default is built in
+    if port != "files":
+        return [(project.endpoints.of(port), layers.chosen.get(key))]
+    return [
+        (files_base(source.path, project.root), layers.project.at(("data", name, "path")))
+        for name, source in spec.data.items()
+    ]

@@ -1,0 +1,80 @@
+"""The files of a project in one environment: what they say, and where each value was set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from cumulant.core.errors import not_found
+from cumulant.project.endpoints import KEYS, Endpoints
+from cumulant.project.file.document import YamlEntry
+from cumulant.project.file.layers import Layers
+from cumulant.project.file.origins import ResolvedRow, ValueOrigin, origin_of, rows, shown
+from cumulant.project.file.spec import DRIVERS, EnvironmentSpec, ProjectSpec
+from cumulant.project.file.text_values import masked, secrets_in
+
+if TYPE_CHECKING:
+    from cumulant.data.spec import SourceSpec
+
+
+class ProjectFile:
+    """What the project file says, put together with the files that it extends, one environment and the command line.
+
+    Attributes:
+        spec: the whole file, typed and resolved; references to secrets stay references.
+        environment: the environment's own keys.
+        layers: the entries that the values come from.
+    """
+
+    def __init__(self, spec: ProjectSpec, environment: EnvironmentSpec, layers: Layers) -> None:
+        self.spec, self.environment, self.layers = spec, environment, layers
+
+    @property
+    def path(self) -> Path:
+        """The project's own file."""
+        return self.paths[0]
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file that took part, the project's own first."""
+        return tuple(document.path for document in self.layers.documents)
+
+    def source(self, name: str) -> SourceSpec:
+        """Raises NotFoundError, with the nearest name."""
+        if name not in self.spec.data:
+            raise not_found("source", name, self.spec.data)
+        return self.spec.data[name]
+
+    def settings(self, *sections: str) -> dict[str, Any]:
+        """Resolved sections as builtins, with their defaults and without passwords: what a step's identity holds."""
+        plain = msgspec.to_builtins(self.spec)
+        return {section: shown(plain[section]) for section in sections}
+
+    def declares(self, section: str) -> bool:
+        """Whether a section was written anywhere that counts: a file, the environment, the command line."""
+        entry = self.layers.project.get(section)
+        return entry is not None and entry.value is not None
+
+    def origin(self, path: str) -> ValueOrigin:
+        """Where the value under a dotted path was set: `data.flights.quarantine`."""
+        entry: YamlEntry | None = self.layers.project.at(tuple(path.split(".")))
+        return origin_of(None if entry is None else entry.place)
+
+    def resolved(self, endpoints: Endpoints) -> list[ResolvedRow]:
+        """Every value of the project with its origin, in the order of the file's sections. No secret is in it."""
+        plain = msgspec.to_builtins(self.spec)
+        sections = {key: value for key, value in plain.items() if key not in ("extends", "environments")}
+        resolved_rows = list(rows(sections, self.layers.project))
+        for port, key in KEYS.items():
+            if key in DRIVERS:
+                url = masked(endpoints.of(port))
+                resolved_rows.append(ResolvedRow(f"environment.{port}", url, self._driver_origin(key)))
+        salt = self.environment.salt
+        where = salt if salt is None or secrets_in(salt) else "***"
+        return [*resolved_rows, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
+
+    def _driver_origin(self, key: str) -> ValueOrigin:
+        entry = self.layers.chosen.get(key)
+        return origin_of(None if entry is None or entry.value is None else entry.place)
