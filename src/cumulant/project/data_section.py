@@ -96,7 +96,7 @@ def _distributions(spec: SourceSpec) -> Iterator[tuple[str, DistributionRule]]:
 
 def _distribution(column: str, rule: RuleSpec) -> DistributionRule:
     quantiles = tuple(
-        QuantileRule(_share(text, f"`quantiles` of {column}"), text, bounds) for text, bounds in rule.quantiles.items()
+        QuantileRule(_share(text, "quantiles", column), text, bounds) for text, bounds in rule.quantiles.items()
     )
     declared = [("mean", rule.mean)] if rule.mean is not None else []
     declared += [("quantiles", bounds) for bounds in rule.quantiles.values()]
@@ -114,12 +114,12 @@ def _distribution(column: str, rule: RuleSpec) -> DistributionRule:
 
 def _share_range(bounds: ShareRange, column: str) -> Range:
     declared = (bounds.min, bounds.max)
-    low, high = (None if bound is None else _share(bound, f"`shares` of {column}") for bound in declared)
+    low, high = (None if bound is None else _share(bound, "shares", column) for bound in declared)
     return Range(min=low, max=high)
 
 
-def _share(value: str | float, where: str) -> float:
+def _share(value: str | float, rule: str, column: str) -> float:
     try:
         return share(value)
     except UsageError as error:
-        raise UsageError(f"{where}: {error}", hint=error.hint) from None
+        raise UsageError(f"`{rule}` of {column}: {error}", subject=column, hint=error.hint) from None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from cumulant.core.errors import NotFoundError, ProjectFileError, UsageError
+from cumulant.core.plan import KnownAt
 from cumulant.project.file.loading import load
 
 
@@ -250,3 +253,43 @@ def test_numbers_for_floats_and_text_for_text(tmp_path):
     assert spec.data["tx"].rules["a"].in_ == [0, 1.5, "NO", True]
     assert spec.data["tx"].rules["a"].min == "2018-01-01"
     assert spec.data["tx"].quarantine == 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "text_of_problem"),
+    [
+        ("rules:\n      km:\n        mean: {min: 2, max: 1}", 6, "`mean` of km has a min above its max: 2 and 1"),
+        ("rules:\n      km:\n        quantiles: {half: {min: 2}}", 6, '`quantiles` of km: "half" is not a share'),
+        ("missing_files: 120%", 3, '"120%" is not a share'),
+        ("batch: {min_rows: half}", 3, '"half" is no limit on the rows of a batch'),
+        ("columns: {town: city}", 3, 'the path of town, "city", names no field'),
+        ("known_time: {7d: [a], seen: [a]}", 3, 'column "a" stands under known_time twice'),
+    ],
+)
+def test_a_limit_of_a_source_that_can_never_be_evaluated(tmp_path, text, line, text_of_problem):
+    [(file, at, problem)] = problems(tmp_path, f"version: 1\ndata:\n  a:\n    path: x.csv\n    {text}\n")
+    assert (file, text_of_problem in problem) == ("cumulant.yaml", True), problem
+    assert problem.startswith("data.a: ")
+    assert at == line, "of the column's rules, else of the source"
+
+
+def test_sources_are_read_as_numbers_once(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(
+        "version: 1\nresources: {memory: 2GiB}\ndata:\n  a:\n    path: x.csv\n    event_time: at\n    keep: 30d\n"
+        "    known_time: {7d: [y], seen: [z]}\n    quarantine: 5%\n    table: {fresh: 36h}\n"
+        "    batch: {min_rows: 50%, max_rows: 10}\n    rules: {k: {nulls: 0}, n: {nulls: 20%}}\n"
+    )
+    project = load(tmp_path)
+    policy = project.policies.source("a")
+    assert (policy.quarantine, policy.missing_files) == (0.05, 0.01)
+    assert (policy.fresh, policy.keep) == (timedelta(hours=36), timedelta(days=30))
+    assert (policy.min_rows, policy.max_rows) == ((0.5, "50%"), 10)
+    assert (policy.required, policy.nulls) == ({"k"}, {"n": 0.2})
+    assert policy.known == {
+        "y": KnownAt(delay_us=7 * 86_400_000_000),
+        "z": KnownAt(column="seen"),
+        "seen": KnownAt(column="seen"),
+    }
+    assert project.policies.known_delays == [{"y": timedelta(days=7), "z": None}]
+    assert project.policies.memory == 2 << 30
+    assert project.policies.features == tmp_path / "features.py"
