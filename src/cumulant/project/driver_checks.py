@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError
 from cumulant.project.endpoints import KEYS
-from cumulant.project.file.document import Problem, YamlEntry, refused
+from cumulant.project.file.document import Problem, YamlEntry, file_error
 from cumulant.project.file.text_values import masked
-from cumulant.project.notifiers import seen_url
+from cumulant.project.notifiers import driver_url
 from cumulant.project.sources import files_base
 
 if TYPE_CHECKING:
@@ -36,12 +36,12 @@ def check_drivers(project: Project, needed: Mapping[str, Mapping[str, str]] | No
                 problems.append((*_place(project, entry), error.full_text))
     problems += _notify_problems(project)
     if problems:
-        raise refused(list(dict.fromkeys(problems)))
+        raise file_error(list(dict.fromkeys(problems)))
 
 
 def _notify_problems(project: Project) -> Iterator[Problem]:
     for number, url in enumerate(project.file.spec.monitoring.notify):
-        seen = seen_url(url)
+        seen = driver_url(url)
         if seen is None:
             continue  # its scheme is a secret too
         try:

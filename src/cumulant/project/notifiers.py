@@ -19,9 +19,9 @@ _NAMED_BEFORE_A_SECRET = re.compile(r"([a-z]+)\+\$\{", re.IGNORECASE)
 
 
 class Receiver(msgspec.Struct, frozen=True, kw_only=True):
-    """One receiver. `url` holds references to secrets and perhaps a secret path; `shown` is for people and events.
+    """One receiver. `url` holds references to secrets and perhaps a secret path; `shown` is for messages and events.
 
-    `keeps_state`: it groups and silences alerts itself, and is told of all of them.
+    `keeps_state`: it groups and silences alerts itself, and gets all of them.
     """
 
     name: str
@@ -36,7 +36,7 @@ def receivers(urls: Sequence[str], drivers: Drivers, reveal: Callable[[str], str
     return list(by_url.values())
 
 
-def seen_url(url: str) -> str | None:
+def driver_url(url: str) -> str | None:
     """A URL of the same scheme that a driver can be found by; None where the scheme is in a secret.
 
     Of `slack+${secret:NAME}` the secret begins with `https://` or `http://`, and both are the same driver's.
@@ -53,7 +53,7 @@ def full_url(url: str) -> str:
 
 
 def _receiver(url: str, drivers: Drivers, reveal: Callable[[str], str]) -> Receiver:
-    shown = shown_url(url)
+    shown = masked_url(url)
     kind = re.match(r"[a-z]+", full_url(url).lower())
     return Receiver(
         name=f"{kind[0] if kind else 'receiver'}-{digest(url)[:6]}",
@@ -65,12 +65,12 @@ def _receiver(url: str, drivers: Drivers, reveal: Callable[[str], str]) -> Recei
 
 def _capabilities(url: str, drivers: Drivers, reveal: Callable[[str], str]) -> frozenset[str]:
     try:
-        return drivers.capabilities(seen_url(url) or full_url(reveal(url)), "notifier")
+        return drivers.capabilities(driver_url(url) or full_url(reveal(url)), "notifier")
     except CumulantError:  # its scheme is unknown, or a secret that is not to be had: delivery says so
         return frozenset()
 
 
-def shown_url(url: str) -> str:
+def masked_url(url: str) -> str:
     """A receiver's URL without what may be a secret: the password, and of a webhook the path."""
     if secrets_in(url):
         return masked(url)

@@ -64,7 +64,7 @@ def _tighten(folder: Path) -> None:
         # A link stays: the folder that it leads to may be shared on purpose, and holds more than this state.
         status = folder.lstat()
         if status.st_mode & _OTHERS and status.st_uid == os.geteuid() and stat.S_ISDIR(status.st_mode):
-            # First the folder: from here on nobody else reaches what is in it.
+            # First the folder: from here on no other user reaches what is in it.
             folder.chmod(stat.S_IMODE(status.st_mode) & ~_OTHERS)
             for path in _content(folder):
                 _close(path)

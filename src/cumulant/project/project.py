@@ -36,7 +36,7 @@ from cumulant.project.vault import Vault
 if TYPE_CHECKING:
     from cumulant.training.spec import TrainingSpec
 
-#: seconds after which a receiver's secret is read again, which somebody may have replaced
+#: seconds after which a receiver's secret is read again, since it may have been replaced
 _SECRET_SECONDS = 60.0
 
 
@@ -84,7 +84,7 @@ class Project:
 
     @property
     def state(self) -> Path:
-        """The folder of what this environment keeps on this machine; nobody but its owner can enter it."""
+        """The folder of what this environment keeps on this machine; only its owner can enter it."""
         make_private(self.root / STATE)
         return state_folder(self.root, self.environment)
 
@@ -157,7 +157,7 @@ class Project:
         return self._client("traffic", self.endpoints.traffic)  # type: ignore[no-any-return]
 
     def receivers(self) -> list[Receiver]:
-        """Who is told of alerts and releases: `monitoring.notify`, without what is secret."""
+        """The receivers of messages on alerts and releases: `monitoring.notify`, without what is secret."""
         return receivers(self.file.spec.monitoring.notify, self.drivers, self._reveal_anew)
 
     def notifier(self, receiver: Receiver) -> Notifier:

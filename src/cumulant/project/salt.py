@@ -41,8 +41,8 @@ class Salt:
         return salt_file(self._folder)
 
     def fingerprint(self) -> str | None:
-        """What tells the salt from another one (`masking.fingerprint`); None while nothing has made it, or where the
-        secret is not to be had here.
+        """What distinguishes the salt from another one (`masking.fingerprint`); None where there is none yet, or where
+        the secret is missing here.
         """
         if self.is_file and not (self._folder / "salt").exists():
             return None

@@ -69,7 +69,7 @@ def types_of(lines: bytes) -> pl.Schema:
 
 def has_other_values(lines: bytes) -> bool:
     """Whether a line begins with something else than an object. Where it is a number or null beside objects, the engine
-    takes it for one when it looks for types, and stops only when it reads.
+    takes it for one when it infers types, and stops only when it reads.
     """
     begun = lines.count(b"\n{") + lines.startswith(b"{")
     ended = lines.count(b"\n") + (not lines.endswith(b"\n"))

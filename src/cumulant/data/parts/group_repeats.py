@@ -39,7 +39,7 @@ def find_repeats(
 ) -> pl.DataFrame:
     """Of `rows` rows those whose values of `columns` came before in `order`: their values of `order`, in it.
 
-    `order` are columns that tell each row from all others; with `in_order` the rows come in it.
+    `order` are columns that distinguish each row from all others; with `in_order` the rows come in it.
 
     Raises:
         StorageError: the disk is full.

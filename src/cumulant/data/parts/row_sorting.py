@@ -81,7 +81,7 @@ def check_rows(rows: pl.DataFrame, plan: RowPlan, context: PartContext) -> Check
     """Type the rows and check each by itself: one pass over them.
 
     Raises:
-        DefinitionError: a condition fails, or looks at other rows.
+        DefinitionError: a condition fails, or reads other rows.
     """
     typing = rows.lazy().select([cast.expr for cast in plan.casts] + reading_marks(plan.casts))
     check_conditions(

@@ -66,11 +66,11 @@ class OnlineFeatures:
         self._plan, self._store, self._table = plan, store, table
         self._reader = RequestReader(plan.request)
         self._groups = [_GroupReader(plan, group) for group in groups_of(plan)]
-        self._shelf: EntityCache | None = None
+        self._cache: EntityCache | None = None
         self._writer: StateWriter | None = None
         if self._groups:
             kinds = [reader.group.kinds for reader in self._groups]
-            self._shelf = EntityCache(store, table, fingerprint(plan), kinds, cache_bytes)
+            self._cache = EntityCache(store, table, fingerprint(plan), kinds, cache_bytes)
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
         self._expressions: list[tuple[FeatureSpec, Evaluate]] = [
@@ -85,7 +85,7 @@ class OnlineFeatures:
             EngineUnavailableError: there is no state yet.
             IntegrityError: it was made for other windows and lookups than this plan's.
         """
-        return None if self._shelf is None else self._shelf.fetch([])[0]
+        return None if self._cache is None else self._cache.fetch([])[0]
 
     def vectors(self, rows: Sequence[Mapping[str, object]]) -> Vectors:
         """Features of raw request rows, each at its own prediction moment.
@@ -96,10 +96,10 @@ class OnlineFeatures:
             IntegrityError: the state was made for other windows and lookups than this plan's.
         """
         inside = [self._reader.read(row) for row in rows]
-        if self._shelf is None:
+        if self._cache is None:
             measured = [_RowMeasures({}, None, None) for _ in inside]
         else:
-            measured = self._measured(self._shelf, inside)
+            measured = self._measured(self._cache, inside)
         columns: dict[str, list[Any]] = {spec.name: [] for spec in self._outputs}
         for row, (features, _, _) in zip(inside, measured, strict=True):
             for spec, evaluate in self._expressions:
@@ -116,7 +116,7 @@ class OnlineFeatures:
         Raises:
             EngineUnavailableError: there is no store.
         """
-        if self._shelf is None:
+        if self._cache is None:
             return None
         if self._store is None:
             raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
@@ -151,13 +151,13 @@ class OnlineFeatures:
         writer = self.writer()
         return 0 if writer is None else catch_up(writer)
 
-    def _measured(self, shelf: EntityCache, rows: list[Inside]) -> list[_RowMeasures]:
+    def _measured(self, cache: EntityCache, rows: list[Inside]) -> list[_RowMeasures]:
         moments = [self._moment(row) for row in rows]
         keys = [
             [group.key(row) if at is not None else None for group in self._groups]
             for row, at in zip(rows, moments, strict=True)
         ]
-        state, histories = shelf.fetch({key for row_keys in keys for key in row_keys if key is not None})
+        state, histories = cache.fetch({key for row_keys in keys for key in row_keys if key is not None})
         results = []
         for row, at, row_keys in zip(rows, moments, keys, strict=True):
             if at is not None and state.since_us is not None and at < state.since_us:

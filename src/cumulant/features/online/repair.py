@@ -87,9 +87,10 @@ def forget_key(
     """Delete what was posted of the key, or what of it is dated `after` a moment, and make its entities again.
 
     The key has all columns of a window or lookup and no other: rows that share a part of it alone are other keys'.
-    Every entity that a deleted row entered is made again, from `frames` and from the rows that stay posted. Other
-    tables of the same log keep what they took in; those that are filled later do not find it. A row that was posted as
-    a correction gets the values of the history again. Posted deletions stay: what is deleted does not come back.
+    The state of every entity that a deleted row entered is computed again, from `frames` and from the rows that stay
+    posted. Other tables of the same log keep what they took in; those that are filled later do not read it. A row that
+    was posted as a correction gets the values of the history again. Posted deletions stay: deleted rows do not come
+    back.
 
     Raises:
         UsageError, RequestError: as `read_key`.

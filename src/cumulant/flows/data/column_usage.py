@@ -33,7 +33,7 @@ def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
         definitions = load(project.policies.features).features
         specs = {name: project.policies.source(name).spec for name in project.policies.sources}
     except CumulantError:
-        return None  # whoever needs the features or the contract tells what is wrong with it
+        return None  # whoever needs the features or the contract reports the fault
     if not definitions:
         return None
     uses = [*_of_features(definitions), *_of_training(project.spec.training, project.spec.evaluation)]
@@ -54,7 +54,7 @@ def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
 def _entities(
     training: TrainingSpec | None, definitions: Iterable[Definition], specs: Mapping[str, SourceSpec]
 ) -> list[str]:
-    """The source that is predicted for; all of them where only their columns could tell which it is."""
+    """The source that is predicted for; all of them where only their columns could show which it is."""
     if training is not None and training.source is not None:
         return [training.source]
     named = [definition.of for definition in definitions if definition.of is not None]

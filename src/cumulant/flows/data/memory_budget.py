@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 SPILL = "spill"
 
 
-def room_of(project: Project) -> MemoryBudget:
+def memory_budget(project: Project) -> MemoryBudget:
     """What `resources.memory` allows, and the project's folder for rows that do not fit."""
     from cumulant.data.parts.memory_budget import MemoryBudget
 

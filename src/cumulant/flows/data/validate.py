@@ -11,7 +11,7 @@ from cumulant.core.errors import UsageError, not_found
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.column_usage import used_columns
-from cumulant.flows.data.memory_budget import room_of
+from cumulant.flows.data.memory_budget import memory_budget
 from cumulant.flows.ledger.run_context import Context, open_run
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def _ingest(
             progress=context.progress,
             force=force,
             listing=listing,
-            budget=room_of(project),
+            budget=memory_budget(project),
         )
     except SourceBreachError as breach:
         from cumulant.data.files.file_lists import store_file_lists

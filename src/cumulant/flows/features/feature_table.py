@@ -16,7 +16,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
 from cumulant.data.row_columns import ROW
-from cumulant.flows.data.memory_budget import SPILL, room_of
+from cumulant.flows.data.memory_budget import SPILL, memory_budget
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.ledger.run_context import Context, open_run
@@ -94,7 +94,7 @@ def feature_set(
             extension = ExtendedTable(table, table.rows)
         return {"table": msgspec.to_builtins(extension.table), "computed": extension.computed}
 
-    def tell(transaction: Transaction, result: dict[str, object]) -> None:
+    def emit(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.features.events import FeaturesComputed
 
         table = _table(result)
@@ -113,7 +113,7 @@ def feature_set(
     def stands(result: dict[str, object]) -> bool:
         return tables.find(_table(result).key) is not None
 
-    outcome = context.step(FEATURES, recorded, compute, verify=stands, write=tell)
+    outcome = context.step(FEATURES, recorded, compute, verify=stands, write=emit)
     table = _table(outcome.result)
     return FeatureSet(
         run=context.run,
@@ -135,8 +135,8 @@ def store_features(
     """
     from cumulant.features.offline.partitions import compute_within
 
-    room = room_of(project)
-    computed = compute_within(plan, frames, memory=room.memory, scratch=project.state / SPILL, progress=progress)
+    budget = memory_budget(project)
+    computed = compute_within(plan, frames, memory=budget.memory, scratch=project.state / SPILL, progress=progress)
     if not isinstance(computed, Iterator) and computed.height:  # as files of which the next table can share some
         computed = computed.iter_slices(_FRAME_ROWS)
     return project.tables().write(key, computed)
@@ -218,7 +218,7 @@ def extend_table(
             continue
         as_of = None if inputs.as_of is None else datetime.fromisoformat(inputs.as_of)
         sources = {name: _grown_source(project, snapshots[name], kept_rows[name], as_of) for name in kept_rows}
-        changed = changed_features(plan, sources, memory=room_of(project).memory)
+        changed = changed_features(plan, sources, memory=memory_budget(project).memory)
         if changed is not None:
             return ExtendedTable(
                 _with_changes(project, key, earlier.table, kept_rows[plan.entity], changed), changed.height

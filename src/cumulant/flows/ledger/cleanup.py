@@ -75,11 +75,11 @@ def clean(
             removed.append(item)
         return {"things": len(removed), "bytes": sum(item.bytes for item in removed)}
 
-    def tell(transaction: Transaction, result: dict[str, object]) -> None:
+    def emit(transaction: Transaction, result: dict[str, object]) -> None:
         transaction.emit(msgspec.convert(result, StorageCleaned))
 
     with open_run(project, CLEAN, action="project.clean", principal=principal, progress=progress) as context:
-        context.ledger.step(CLEAN, {}, remove, verify=lambda _: False, write=tell, progress=progress)
+        context.ledger.step(CLEAN, {}, remove, verify=lambda _: False, write=emit, progress=progress)
     return removed
 
 

@@ -1,7 +1,7 @@
-"""Runs and `clean` keep out of each other's way.
+"""Runs and `clean` exclude each other.
 
-A run writes its row and then looks whether something is being removed; `clean` takes the lease of its step and then
-looks for runs. Each says what it does before it looks, so at least one of the two sees the other.
+A run writes its row and then reads whether something is being removed; `clean` takes the lease of its step and then
+reads which runs there are. Each records what it does before it reads, so at least one of the two sees the other.
 """
 
 from __future__ import annotations

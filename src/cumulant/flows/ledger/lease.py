@@ -1,4 +1,4 @@
-"""A lease on a journal row: held by raising the row's version again and again, lost when that stands still."""
+"""A lease on a journal row: kept by raising the row's version again and again, lost when that stops."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class LeaseRenewal:
 
 
 class LeaseWatch:
-    """Waits beside a step that another holds, and tells when it may be taken over or has failed."""
+    """Waits for a step that another process runs; reports when it may be taken over or has failed."""
 
     def __init__(self, step: str, *, clock: Clock, progress: Progress) -> None:
         self._step = step

@@ -103,11 +103,11 @@ class Ledger:
         self.journal = journal
         self.actor = actor
         self.run = run
-        #: what the model's gate said in this run, set by the flow that asked it
+        #: what the model's gate said in this run, set by the flow that evaluated it
         self.verdict: RunVerdict | None = None
         self._cause: str | None = None
-        #: of a quiet run that has told nothing yet: what it tells first
-        self._untold: list[Fact] = []
+        #: of a quiet run that has reported nothing yet: what it reports first
+        self._unreported: list[Fact] = []
         self._compute = compute
         self._clock = clock or SystemClock()
         self._lease = lease.total_seconds()
@@ -131,7 +131,7 @@ class Ledger:
         """A run of `flow`, with its row and its events; it ends with the block, as its exception says.
 
         `settings` is JSON without secrets: it is stored. A `quiet` run that finds every step done, and neither writes
-        nor fails, leaves neither: it has a row while it runs, for `clean` to see, and tells nothing.
+        nor fails, leaves neither: it has a row while it runs, for `clean` to see, and reports nothing.
         """
         clock = clock or SystemClock()
         started = clock.now()
@@ -147,10 +147,10 @@ class Ledger:
             started=started,
         )
         ledger = cls(journal, actor=actor, run=run, compute=compute, clock=clock, lease=lease)
-        ledger._untold = [RunStarted(flow=flow, command=command)]
+        ledger._unreported = [RunStarted(flow=flow, command=command)]
         begun, written = time.monotonic(), False
         try:
-            with ledger._written(tell=not quiet) as tx:
+            with ledger._transaction(report=not quiet) as tx:
                 tx.put(RUN, run, msgspec.to_builtins(record), expect=0)
             written = True
             yield ledger
@@ -158,7 +158,7 @@ class Ledger:
         except BaseException as error:
             if written or is_interrupt(error):
                 _release(error)
-                # A disk that is full for the step is full for this too; the step's error is the one to tell.
+                # A disk that is full for the step is full for this too; the step's error is the one to report.
                 with suppress(CumulantError):
                     ledger._end(begun, error)
             raise
@@ -183,7 +183,7 @@ class Ledger:
             code: the version of the code that does it.
             verify: says whether a found result still holds (its artefacts exist); if not, the step is done again.
             write: state rows and facts that become visible together with the result; not called for a found one.
-            progress: told while another process works on the step.
+            progress: reported while another process works on the step.
 
         Raises:
             CumulantError: the step's own, recorded first; another process's, where that failed while this waited.
@@ -209,20 +209,20 @@ class Ledger:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A write transaction of the journal in this run's name."""
-        with self._written(tell=True) as tx:
+        with self._transaction(report=True) as tx:
             yield tx
 
     @contextmanager
-    def _written(self, *, tell: bool) -> Iterator[Transaction]:
+    def _transaction(self, *, report: bool) -> Iterator[Transaction]:
         with self.journal.transaction(actor=self.actor, run=self.run) as tx:
-            if tell and self._untold:
-                first, *others = self._untold
+            if report and self._unreported:
+                first, *others = self._unreported
                 self._cause = tx.emit(first).id
                 for fact in others:
                     tx.emit(fact, cause=self._cause)
             yield tx
-            if tell:
-                self._untold = []
+            if report:
+                self._unreported = []
 
     def emit(self, fact: Fact) -> Event:
         """Report a fact by itself. What belongs to a state row goes into that row's transaction instead."""
@@ -292,11 +292,11 @@ class Ledger:
             tx.emit(fact, cause=cause)
 
     def _reuse(self, work: _Work, record: StepRecord, result: Json) -> StepResult:
-        with self._written(tell=False) as tx:
+        with self._transaction(report=False) as tx:
             if self._note(tx, StepUse(work.name, work.identity, reused=True)):
                 fact = StepReused(step=work.identity, name=work.name)
-                if self._untold:
-                    self._untold.append(fact)
+                if self._unreported:
+                    self._unreported.append(fact)
                 else:
                     tx.emit(fact, cause=self._cause)
         return StepResult(name=work.name, identity=work.identity, result=result, reused=True, seconds=record.seconds)
@@ -304,7 +304,7 @@ class Ledger:
     def _give_up(
         self, work: _Work, record: StepRecord, *, begun: float, error: BaseException, cause: str | None
     ) -> None:
-        """Record the failure and let go of the lease, if it is still held: if this attempt is running."""
+        """Record the failure and release the lease, if this attempt still has it."""
         _release(error)
         interrupted = is_interrupt(error)
         failed = msgspec.structs.replace(
@@ -347,8 +347,8 @@ class Ledger:
 
     def _end(self, begun: float, error: BaseException | None) -> None:
         seconds = _since(begun)
-        quiet = bool(self._untold) and error is None
-        with self._written(tell=not quiet) as tx:
+        quiet = bool(self._unreported) and error is None
+        with self._transaction(report=not quiet) as tx:
             if quiet:
                 tx.delete(RUN, self.run)
                 return

@@ -51,7 +51,7 @@ class StepUse(msgspec.Struct, frozen=True):
 class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A `run` row. `lost`: its process ended without a word; run again, it goes on after the last done step.
 
-    `verdict`: what the model's gate said in a run that got to its end (`done`); None where none was asked.
+    `verdict`: the gate's verdict in a run that ended (`done`); None where no gate was evaluated.
     """
 
     id: str
@@ -70,7 +70,7 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ended(self) -> str:
-        """The status in words for people, with the gate's refusal."""
+        """The status as text, with the gate's refusal."""
         if self.status == "lost":
             return "lost (its process is gone)"
         return "done (gate refused)" if self.status == "done" and self.verdict == "refused" else self.status

@@ -1,4 +1,4 @@
-"""Which process works on something, and whether it still lives: known at once on the same machine."""
+"""The process that works on something, and whether it still runs: known at once on the same machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _START_TIME = 19
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process: `host` is one boot of one machine (or container), `born` tells reused process ids apart."""
+    """A process: `host` is one boot of one machine (or container), `born` distinguishes reused process ids."""
 
     host: str
     pid: int
@@ -40,7 +40,7 @@ def is_here(process: Process) -> bool:
 
 
 def is_gone(process: Process) -> bool:
-    """True only where that is certain: the same machine, and no such process there. A lease tells the rest."""
+    """True only where that is certain: the same machine, and no such process there. A lease decides the rest."""
     if not is_here(process) or sys.platform == "win32":
         return False
     try:

@@ -101,7 +101,7 @@ def open_run(
     quiet: bool = False,
 ) -> Iterator[Context]:
     """A run of `flow`, from its first event to its last; an error ends it as failed and goes on. A `quiet` one that has
-    nothing new to do tells nothing (`Ledger.open`).
+    nothing new to do reports nothing (`Ledger.open`).
 
     On a read-only disk a run whose action writes nothing is done all the same, and leaves no trace.
 

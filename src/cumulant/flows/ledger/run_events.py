@@ -31,7 +31,7 @@ class RunStarted(Fact, frozen=True, kw_only=True):
 
 
 class RunFinished(Fact, frozen=True, kw_only=True):
-    """A flow got to its end; `verdict` is `passed` or `refused` where the model's gate was asked."""
+    """A flow ended; `verdict` is `passed` or `refused` where the model's gate was evaluated."""
 
     kind: ClassVar[str] = "run.finished"
     flow: str

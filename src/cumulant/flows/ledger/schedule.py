@@ -154,7 +154,7 @@ def _run_release(project: Project) -> str:
 
 
 def _run_monitoring(project: Project) -> str:
-    """A look at the served model, if anything was served."""
+    """An evaluation of the served model, if anything was served."""
     # NumPy, Polars and what trains are imported by those who look only.
     from cumulant.flows.monitoring.run import run_monitoring
     from cumulant.flows.serving.predictions import log_folder
@@ -165,7 +165,7 @@ def _run_monitoring(project: Project) -> str:
     try:
         run = run_monitoring(project, principal=who)
     except UsageError as error:
-        # Faults of the project file or the definitions, and what was lost, are told as failures.
+        # Faults of the project file or the definitions, and what was lost, are reported as failures.
         if type(error) not in (UsageError, DataError):
             raise
         return f"nothing to watch: {error.message}"
@@ -174,7 +174,7 @@ def _run_monitoring(project: Project) -> str:
 
 
 def _run_retraining(project: Project) -> str:
-    """The training that monitoring asked for, as far as it goes now."""
+    """The training that monitoring started, as far as it gets now."""
     from cumulant.flows.monitoring.state import read_request
 
     wanted, _ = read_request(project.journal(), project.name)
@@ -187,7 +187,7 @@ def _run_retraining(project: Project) -> str:
 
 
 def _run_review(project: Project) -> str:
-    """A draw for the review queue, where enough of its budget is due, and what deadlines ask for."""
+    """A draw for the review queue, where enough of its budget is due, and what deadlines require."""
     if project.policies.monitoring.review is None:
         return "there is no review queue"
     # Polars is imported by those who draw only.

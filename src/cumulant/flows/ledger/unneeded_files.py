@@ -1,4 +1,4 @@
-"""What no version in use or server needs: online tables, local copies of servables, what looks compare with, drafts."""
+"""What no version in use or server needs: online tables, local copies of servables, references, drafts."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
             check_serving(project)
             plan_checks.check_code(project)
             plan_checks.check_packages(context)
-            with suppress(NotFoundError):  # a training asks for the champion first, of a registry that answers
+            with suppress(NotFoundError):  # a training reads the champion first, and needs a registry that answers
                 project.registry().resolve(project.name)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)

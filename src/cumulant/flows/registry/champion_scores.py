@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cumulant.core import expr
 from cumulant.core.errors import DataError, IntegrityError, NotFoundError
 from cumulant.data.row_columns import ROW
-from cumulant.flows.data.memory_budget import SPILL, room_of
+from cumulant.flows.data.memory_budget import SPILL, memory_budget
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.training.chosen_rows import at_positions, read_rows
@@ -87,10 +87,10 @@ def _features(
     context.progress("features of the champion")
     used = used_sources(plan, work.snapshots)
     frames = scans(context.project, work.snapshots, used, as_of=work.as_of)
-    room = room_of(context.project)
+    budget = memory_budget(context.project)
     from cumulant.features.offline.partitions import compute_within
 
-    computed = compute_within(plan, frames, memory=room.memory, scratch=context.project.state / SPILL)
+    computed = compute_within(plan, frames, memory=budget.memory, scratch=context.project.state / SPILL)
     read = read_rows(context.project, work.snapshot, work.training, [], as_of=work.as_of)[ROW].to_numpy()
     wanted = read[test.rows]
     rows = at_positions([computed] if isinstance(computed, pl.DataFrame) else computed, np.sort(wanted))

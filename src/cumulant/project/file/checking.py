@@ -1,6 +1,6 @@
 """Does a tree of entries fit a spec? Every fault is found in one pass, each with its line and what would fit.
 
-The walk follows `msgspec.inspect`, so that the rooms' Structs are the only description of the project file.
+The walk follows `msgspec.inspect`, so that the Structs of the sections are the only description of the project file.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Checker:
         return entry.value
 
     def note(self, place: Place, text: str) -> None:
-        # The same value is met again where layers are put together; it is told once, as it was first met.
+        # The same value occurs again where layers are put together; it is reported once, where it occurred first.
         met = (place.file, place.line, place.column or text)
         if met not in self._noted:
             self._noted.add(met)
@@ -229,7 +229,7 @@ def _is_mapping(type_: inspect.Type) -> bool:
 
 
 def form_of(field: inspect.Field, owner: inspect.StructType) -> str | None:
-    """The form of a field's text (`duration`, `share`...): as its spec says it, or as listed for its room."""
+    """The form of a field's text (`duration`, `share`...): as its spec names it, or as `FORMS` lists it."""
     return shape(field.type).extra.get("text") or FORMS.get((owner.cls.__name__, field.encode_name))
 
 

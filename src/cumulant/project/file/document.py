@@ -95,13 +95,13 @@ def merge(below: YamlEntry, above: YamlEntry) -> YamlEntry:
     return YamlEntry(merged, below.place if above.place.line is None else above.place)
 
 
-def relabelled(entry: YamlEntry, layer: Layer, name: str | None) -> YamlEntry:
+def relabel(entry: YamlEntry, layer: Layer, name: str | None) -> YamlEntry:
     """`entry` with every place assigned to another layer."""
     place = replace(entry.place, layer=layer, name=name)
     if isinstance(entry.value, dict):
-        return YamlEntry({key: relabelled(inner, layer, name) for key, inner in entry.value.items()}, place)
+        return YamlEntry({key: relabel(inner, layer, name) for key, inner in entry.value.items()}, place)
     if isinstance(entry.value, list):
-        return YamlEntry([relabelled(inner, layer, name) for inner in entry.value], place)
+        return YamlEntry([relabel(inner, layer, name) for inner in entry.value], place)
     return YamlEntry(entry.value, place)
 
 
@@ -122,18 +122,20 @@ def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | 
         with path.open("rb") as stream:
             raw = stream.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise refused([(shown, None, "the file does not exist")]) from None
+        raise file_error([(shown, None, "the file does not exist")]) from None
     except IsADirectoryError:
-        raise refused([(shown, None, "this is a folder, not a file")]) from None
+        raise file_error([(shown, None, "this is a folder, not a file")]) from None
     except OSError as error:
-        raise refused([(shown, None, f"the file cannot be read: {error.strerror or error}")]) from None
+        raise file_error([(shown, None, f"the file cannot be read: {error.strerror or error}")]) from None
     if len(raw) > MAX_BYTES:
-        raise refused([(shown, None, f"the file is larger than {MAX_BYTES // 1000} kB, which no project file needs")])
+        raise file_error(
+            [(shown, None, f"the file is larger than {MAX_BYTES // 1000} kB, which no project file needs")]
+        )
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise refused([(shown, line, "the file is not UTF-8 text")]) from None
+        raise file_error([(shown, line, "the file is not UTF-8 text")]) from None
     return parse_document(text, shown, layer=layer, name=name)
 
 
@@ -151,21 +153,21 @@ def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | 
         return _Composer(YAML(typ="safe", pure=True).parse(text), Place(shown, 1, layer, name)).document()
     except _Fault as fault:
         fault_text = fault.text + excerpt(text, fault.line or 0, fault.column)
-        raise refused([(shown, fault.line, fault_text)], hint=fault.hint) from None
+        raise file_error([(shown, fault.line, fault_text)], hint=fault.hint) from None
     except MarkedYAMLError as error:
         wrong = yaml_fault(error)
         fault_text = f"not valid YAML in column {wrong.column}: {wrong.text}{excerpt(text, wrong.line, wrong.column)}"
-        raise refused([(shown, wrong.line, fault_text)], hint=wrong.hint) from None
+        raise file_error([(shown, wrong.line, fault_text)], hint=wrong.hint) from None
     except ReaderError as error:
         at = error.position if isinstance(error.position, int) else 0
         line = text.count("\n", 0, at) + 1
-        raise refused([(shown, line, "not valid YAML: a control character that YAML does not allow")]) from None
+        raise file_error([(shown, line, "not valid YAML: a control character that YAML does not allow")]) from None
     except (YAMLError, ValueError) as error:
         fault_text = next(iter(str(error).splitlines()), type(error).__name__)
-        raise refused([(shown, None, f"not valid YAML: {fault_text}")]) from None
+        raise file_error([(shown, None, f"not valid YAML: {fault_text}")]) from None
 
 
-def refused(problems: list[Problem], *, hint: str | None = None) -> ProjectFileError:
+def file_error(problems: list[Problem], *, hint: str | None = None) -> ProjectFileError:
     """The error for `problems`, whose message can be read on a terminal as it stands."""
     lines = []
     for file, line, text in problems:
@@ -330,7 +332,7 @@ class _Composer:
                     hint="keep one of them, with all that both hold",
                 )
             lines[key] = line
-            own[key] = replace(value, place=self._place(inner))  # a person looks for the line of the key
+            own[key] = replace(value, place=self._place(inner))  # readers look for the line of the key
         return YamlEntry({**merged, **own}, self._place(event))
 
     def _key(self, event: Event) -> str:

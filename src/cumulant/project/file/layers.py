@@ -17,11 +17,11 @@ from cumulant.project.file.document import (
     Place,
     YamlEntry,
     entry_of,
+    file_error,
     merge,
     parse_document,
     read_document,
-    refused,
-    relabelled,
+    relabel,
 )
 
 FILE = "cumulant.yaml"
@@ -72,9 +72,9 @@ class _Reader:
         entry = read_document(path, shown, layer=layer, name=name)
         hint = "" if environment else "; a project file starts with `version: 1`"
         if entry.value is None:
-            raise refused([(shown, None, f"the file is empty{hint}")])
+            raise file_error([(shown, None, f"the file is empty{hint}")])
         if not isinstance(entry.value, dict):
-            raise refused([(shown, entry.place.line, f"the file must hold keys and values{hint}")])
+            raise file_error([(shown, entry.place.line, f"the file must hold keys and values{hint}")])
         self.documents.append(Document(path, entry, environment))
         return entry
 
@@ -87,7 +87,7 @@ class _Reader:
             return entry
         base = _base_path(extends, path)
         if base in (*seen, path.resolve()):
-            raise refused(
+            raise file_error(
                 [(extends.place.file, extends.place.line, f'"{extends.value}" extends this file in turn: a circle')]
             )
         try:
@@ -96,7 +96,7 @@ class _Reader:
             if base.is_file():
                 raise
             missing = f'extends "{extends.value}": {error.problems[0][2]}'
-            raise refused([(extends.place.file, extends.place.line, missing)]) from None
+            raise file_error([(extends.place.file, extends.place.line, missing)]) from None
         below = self.with_bases(below, base, layer, name, seen=(*seen, path.resolve()))
         return merge(below, entry)
 
@@ -104,7 +104,9 @@ class _Reader:
 def _base_path(extends: YamlEntry, path: Path) -> Path:
     text = str(extends.value)
     if "://" in text:
-        raise refused([(extends.place.file, extends.place.line, f'extends takes a file on this machine, not "{text}"')])
+        raise file_error(
+            [(extends.place.file, extends.place.line, f'extends takes a file on this machine, not "{text}"')]
+        )
     return (path.parent / text).resolve()
 
 
@@ -145,7 +147,7 @@ def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> YamlE
     # `extends` is relative to the file that says it, which may be one that the project extends.
     extends = entry.get("extends")
     path = reader.path(extends.place if extends is not None else entry.place)
-    return reader.with_bases(relabelled(entry, "environment", name), path, "environment", name)
+    return reader.with_bases(relabel(entry, "environment", name), path, "environment", name)
 
 
 def _split(chosen: YamlEntry) -> tuple[YamlEntry, YamlEntry]:

@@ -16,7 +16,7 @@ from msgspec import inspect
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.ports.plugins import Drivers
 from cumulant.project.file.checking import Checker
-from cumulant.project.file.document import Place, Problem, YamlEntry, refused
+from cumulant.project.file.document import Place, Problem, YamlEntry, file_error
 from cumulant.project.file.layers import FILE, LOCAL, Layers, Overrides, read_layers
 from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.rules import environment_problems, section_problems
@@ -37,7 +37,7 @@ def load(
     """The project in `directory` (or the one whose `cumulant.yaml` this is), resolved for one environment.
 
     `overrides` are `section.key=value` texts, or a mapping of such paths to values. Nothing is opened beyond the
-    project's files: drivers are imported when a client is first asked for.
+    project's files: drivers are imported when a client is first used.
 
     Raises:
         ProjectFileError: every fault of the files at once, each with file and line.
@@ -46,7 +46,7 @@ def load(
     """
     root = project_folder(Path(directory))
     layers = read_layers(root, environment=environment, overrides=overrides)
-    spec, own = typed(layers)
+    spec, own = parse_layers(layers)
     return Project(
         root,
         file=ProjectFile(spec, own, layers),
@@ -87,7 +87,7 @@ def _elsewhere(folder: Path) -> str:
     return "start a project: cumulant new NAME --from FILE --target COLUMN"
 
 
-def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
+def parse_layers(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     """The checked specs of the project and of its environment.
 
     Raises:
@@ -102,11 +102,11 @@ def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     project = checker.check(layers.project, _type(ProjectSpec))
     own = checker.check(layers.chosen, _type(EnvironmentSpec), ("environment",))
     if checker.problems:
-        raise refused(_in_order(checker.problems, layers))
+        raise file_error(_in_order(checker.problems, layers))
     spec = _converted({**project, "environments": named}, ProjectSpec, layers.project)
     environment = _converted(own, EnvironmentSpec, layers.chosen)
     if broken := section_problems(spec, layers.project) + environment_problems(environment, layers.chosen):
-        raise refused(broken)
+        raise file_error(broken)
     return spec, environment
 
 
@@ -136,11 +136,11 @@ def _converted(plain: dict[str, Any], spec: type[_Spec], entry: YamlEntry) -> _S
     try:
         return msgspec.convert(plain, spec)
     except msgspec.ValidationError as error:
-        # A room's own check of a section, in words of its own.
+        # A section's own check, with its own message.
         match = _AT.match(str(error))
         text, path = (match[1], match[2]) if match else (str(error), "")
         place = _nearest(entry, re.findall(r"[^.\[\]]+", path))
-        raise refused([(place.file, place.line, f"{path}: {text}" if path else text)]) from None
+        raise file_error([(place.file, place.line, f"{path}: {text}" if path else text)]) from None
 
 
 def _nearest(entry: YamlEntry, path: list[str]) -> Place:

@@ -66,13 +66,13 @@ def rows(value: Any, entry: YamlEntry | None, path: tuple[str, ...] = ()) -> Ite
         for key, inner in value.items():
             yield from rows(inner, None if entry is None else entry.get(key), (*path, str(key)))
         return
-    yield ResolvedRow(".".join(path), shown(value), origin_of(None if entry is None else entry.place))
+    yield ResolvedRow(".".join(path), without_passwords(value), origin_of(None if entry is None else entry.place))
 
 
-def shown(value: Any) -> Any:
+def without_passwords(value: Any) -> Any:
     """`value` as it may be printed: passwords inside URLs are masked."""
     if isinstance(value, str):
         return masked(value)
     if isinstance(value, dict):
-        return {key: shown(inner) for key, inner in value.items()}
-    return [shown(inner) for inner in value] if isinstance(value, list) else value
+        return {key: without_passwords(inner) for key, inner in value.items()}
+    return [without_passwords(inner) for inner in value] if isinstance(value, list) else value

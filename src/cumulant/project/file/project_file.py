@@ -11,7 +11,7 @@ from cumulant.core.errors import not_found
 from cumulant.project.endpoints import KEYS, Endpoints
 from cumulant.project.file.document import YamlEntry
 from cumulant.project.file.layers import Layers
-from cumulant.project.file.origins import ResolvedRow, ValueOrigin, origin_of, rows, shown
+from cumulant.project.file.origins import ResolvedRow, ValueOrigin, origin_of, rows, without_passwords
 from cumulant.project.file.spec import DRIVERS, EnvironmentSpec, ProjectSpec
 from cumulant.project.file.text_values import masked, secrets_in
 
@@ -50,7 +50,7 @@ class ProjectFile:
     def settings(self, *sections: str) -> dict[str, Any]:
         """Resolved sections as builtins, with their defaults and without passwords: what a step's identity holds."""
         plain = msgspec.to_builtins(self.spec)
-        return {section: shown(plain[section]) for section in sections}
+        return {section: without_passwords(plain[section]) for section in sections}
 
     def declares(self, section: str) -> bool:
         """Whether a section was written anywhere that counts: a file, the environment, the command line."""

@@ -22,7 +22,7 @@ _REF = "#/$defs/"
 def json_schema() -> dict[str, Any]:
     """The schema as builtins. It refuses unknown keys and carries each key's description and default.
 
-    It asks for what a file alone must say: `extends` files and the folder's name may bring the rest.
+    It requires what a file alone must say: `extends` files and the folder's name may bring the rest.
     """
     (root,), definitions = msgspec.json.schema_components((ProjectSpec,), ref_template=_REF + "{name}")
     structs = structs_below(inspect.type_info(ProjectSpec))

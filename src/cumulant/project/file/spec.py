@@ -1,4 +1,4 @@
-"""The whole project file as one type. Each room owns its section; this module puts them together.
+"""The whole project file as one type. Each package owns its section; this module puts them together.
 
 The modules of sections do not postpone the evaluation of annotations: msgspec evaluates postponed ones twice, which
 takes 15 ms of every command that loads a project.

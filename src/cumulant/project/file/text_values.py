@@ -13,7 +13,7 @@ from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.network.hosts import host_name
 
 NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
-#: what a person is told where a name does not fit `NAME`
+#: the message where a name does not fit `NAME`
 NAME_SAYS = "a name: a letter, then letters, digits, - or _, at most 63 in all"
 
 SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_.-]*)\}")
@@ -77,7 +77,7 @@ _EXAMPLES = {
 }
 
 
-#: (spec, key) -> form, for fields of rooms whose specs read the text on use
+#: (spec, key) -> form, for fields whose specs do not name their form
 FORMS: dict[tuple[str, str], str] = {
     ("SourceSpec", "quarantine"): "share",
     ("SourceSpec", "keep"): "duration",

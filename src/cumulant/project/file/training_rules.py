@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.units import count, duration, rate, share
-from cumulant.project.file.document import Problem, refused
+from cumulant.project.file.document import Problem, file_error
 from cumulant.project.file.gate_rules import Fault, gate_faults, split_faults
 from cumulant.project.file.spec import ProjectSpec
 from cumulant.statistics.metric_names import SEARCHABLE, TASKS, tasks_of
@@ -32,7 +32,7 @@ def check_training(project: Project) -> None:
 def refuse(project: Project, faults: Iterable[Fault]) -> None:
     """Raises ProjectFileError with every fault, at its line."""
     if problems := [_problem(project, path, text) for path, text in faults]:
-        raise refused(problems)
+        raise file_error(problems)
 
 
 def _problem(project: Project, path: tuple[str | int, ...], text: str) -> Problem:

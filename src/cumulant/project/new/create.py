@@ -133,7 +133,7 @@ def create_from_frame(
 
 def _engines() -> None:
     try:
-        import_module("polars")  # the rooms below import it by themselves
+        import_module("polars")  # the packages below import it by themselves
     except ModuleNotFoundError as error:
         raise missing_part("polars", "local") from error
 

@@ -30,8 +30,8 @@ def elapsed_days(
     rows: pl.DataFrame, column: str | None, others: Sequence[str], label: pl.Series
 ) -> tuple[Elapsed, ...]:
     """Those of `others` that hold times, none of them after the event time `column` of its row: a later one, such as a
-    delivery, may not be known when the row is predicted. No feature tells the target `label` alone, as the day of a
-    cancellation does that only cancelled rows have, and no column is taken whose missing values predict it. A date of
+    delivery, may not be known when the row is predicted. No feature determines the target `label` alone, as the day of
+    a cancellation does that only cancelled rows have, and no column is taken whose missing values predict it. A date of
     the day of the event may be later than the event.
     """
     if column is None:

@@ -36,7 +36,7 @@ _LISTED = 8
 
 
 def leak_notes(rows: pl.DataFrame, features: Sequence[str], label: pl.Series, target: str) -> list[str]:
-    """A warning for each way in which `features` of `rows` tell `label` nearly always; `target` names it."""
+    """A warning for each way in which `features` of `rows` determine `label` nearly always; `target` names it."""
     import polars as pl
 
     both = rows.select(*features, label.alias("__label")).drop_nulls("__label")

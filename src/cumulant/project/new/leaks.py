@@ -1,4 +1,4 @@
-"""Columns that give the target away, told from a table alone.
+"""Columns that give the target away, found in a table alone.
 
 The rules are those by which training refuses a feature, so that a project as it is written first can train.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import polars as pl
 
-#: a target with more values than this is a number to be told, not a class
+#: a target with more values than this is a number to be predicted, not a class
 _CLASSES = 50
 #: in smaller tables, and of rarer classes, agreement may be chance: there only a column of the same classes counts
 _FEW_ROWS, _FEW_OF_A_CLASS = 50, 10
@@ -21,7 +21,7 @@ _MOST_AUC = 0.75
 
 
 def gives_away(values: pl.Series, target: pl.Series) -> bool:
-    """Whether a column alone tells the target in every row where the target is known.
+    """Whether a column alone determines the target in every row where the target is known.
 
     Classes: each value of the column (missing is one) holds one class only, and not because it names the rows: text
     has several rows a value, and numbers in order need one cut for each change of class. Numbers: the column's order
