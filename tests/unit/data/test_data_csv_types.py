@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError
 from cumulant.data.spec import RuleSpec, SourceSpec
-from cumulant.data.text import csv_text, csv_types
+from cumulant.data.text import csv_text
 from cumulant.data.text.csv_text import read_csv
 from cumulant.data.text.identifier_text import PADDED
 
@@ -120,7 +120,7 @@ def test_types_and_values_are_those_that_the_engine_infers_from_all_rows(content
     assert bits(known.rows) == bits(expected)
 
 
-MANY = 2 * csv_types._SAMPLE
+MANY = 2 * csv_text._SAMPLE
 
 
 @pytest.mark.parametrize(
