@@ -23,7 +23,7 @@ from cumulant.data.checks.breach import AbsentColumnError, SourceBreachError, as
 from cumulant.data.checks.distribution import check_distributions
 from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
 from cumulant.data.checks.quarantine import example_of, write_quarantine
-from cumulant.data.checks.row_checks import RuleCompiler, refuse_unknown_columns
+from cumulant.data.checks.row_checks import refuse_unknown_columns
 from cumulant.data.checks.severity import select_failing
 from cumulant.data.checks.verdict import evaluate_row_rules, evaluate_table_rules, find_breaches, hint_for, shorten_list
 from cumulant.data.corrections.arrivals import Arrival, find_arrivals, is_in_order
@@ -49,7 +49,7 @@ from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
 from cumulant.data.schema import fields_of, find_changes, text_columns
-from cumulant.data.shift import ShiftMeasure, measure_shifts
+from cumulant.data.shift import measure_shifts
 from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile, UnreadableFile, pack_name
 from cumulant.data.spec import VERDICT_KEYS, SourceSpec
 from cumulant.ports.files import Files
@@ -73,8 +73,6 @@ def ingest(
     others: Mapping[str, Snapshot] | None = None,
     frame: object | None = None,
     used: Collection[str] | None = None,
-    rule_compiler: RuleCompiler | None = None,
-    measure: ShiftMeasure = measure_shifts,
     progress: Progress = silent,
     force: bool = False,
     listing: FileListing | None = None,
@@ -83,11 +81,9 @@ def ingest(
     """The snapshot of source `name` as it is now. Only new or changed files are read; with `force` the content of each
     decides what is changed, not its size and time.
 
-    `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame`
-    replaces the files, and `listing` are the files (None: they are listed); `used` names the columns whose
-    loss matters, a mapping also what uses each (None: all matter). `rule_compiler` turns a condition of `table.where`
-    into an expression; without it conditions are SQL. `budget` is the memory that may be taken (None: half of the
-    machine's).
+    `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame` replaces
+    the files, and `listing` are the files (None: they are listed); `used` names the columns whose loss matters, a
+    mapping also what uses each (None: all matter). `budget` is the memory that may be taken (None: half of the machine's).
 
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
@@ -101,7 +97,7 @@ def ingest(
     spec = policy.spec
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
     budget = MemoryBudget(memory_limit(None)) if budget is None else budget
-    context = PartContext(name, policy, tables, prepare, rule_compiler, budget)
+    context = PartContext(name, policy, tables, prepare, budget)
     declaration = _declaration(spec, prepare.digest if prepare else None)
     if frame is not None:
         listing = None
@@ -157,7 +153,7 @@ def ingest(
         gone,
         unreadable,
     )
-    snapshot = _build_snapshot(run, used, measure)
+    snapshot = _build_snapshot(run, used)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
         hint = hint_for(snapshot, lambda check: example_of(check, snapshot, context))
@@ -258,7 +254,7 @@ class _IngestRun:
         ]
 
 
-def _build_snapshot(run: _IngestRun, used: Collection[str] | None, measure: ShiftMeasure) -> Snapshot:
+def _build_snapshot(run: _IngestRun, used: Collection[str] | None) -> Snapshot:
     context = run.context
     profile = merge(profiles_of(run.accepted, context), run.fields)
     ranges = tuple(block.range for block in blocks_of(run.accepted))
@@ -273,7 +269,7 @@ def _build_snapshot(run: _IngestRun, used: Collection[str] | None, measure: Shif
     checks += () if run.gone is None else (run.gone.check(context.policy.missing_files),)
     if run.unreadable:
         checks += (unreadable_check(run.unreadable, len(run.inputs) + len(run.unreadable), context.policy),)
-    changed, moved = _compare_with_previous(run, used, measure)
+    changed, moved = _compare_with_previous(run, used)
     columns = {check.rule: check.column for check in checks}
     new = run.new_files()
     delivered = batches_by_file(new, context)
@@ -353,7 +349,7 @@ def _warnings(run: _IngestRun) -> tuple[str, ...]:
 
 
 def _compare_with_previous(
-    run: _IngestRun, used: Collection[str] | None, measure: ShiftMeasure
+    run: _IngestRun, used: Collection[str] | None
 ) -> tuple[tuple[SchemaChange, ...], tuple[Shift, ...]]:
     """Changes of new files, in columns and values. One that the declaration itself made is never refused."""
     previous, fresh = run.previous, run.fresh
@@ -363,7 +359,7 @@ def _compare_with_previous(
     if previous.declaration != run.declaration:
         schema_changes = tuple(msgspec.structs.replace(change, refused=False) for change in schema_changes)
     new = merge(profiles_of([part for _, part in fresh], run.context), run.fields)
-    return schema_changes, measure(previous.profile, new)
+    return schema_changes, measure_shifts(previous.profile, new)
 
 
 def _files(run: _IngestRun) -> tuple[SourceFile, ...]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from cumulant.core.plan import KnownAt
@@ -13,14 +14,14 @@ if TYPE_CHECKING:
     from cumulant.data.spec import SourceSpec
 
 
-class RowShare(NamedTuple):
+class RowShare(msgspec.Struct, frozen=True):
     """A limit on the rows of a batch: a share of the median of earlier batches, and how it was written."""
 
     share: float
     text: str
 
 
-class QuantileRule(NamedTuple):
+class QuantileRule(msgspec.Struct, frozen=True):
     """What a quantile of a batch may be, and how the quantile was written."""
 
     share: float
@@ -28,18 +29,16 @@ class QuantileRule(NamedTuple):
     bounds: Range
 
 
-@dataclass(frozen=True)
-class DistributionRule:
+class DistributionRule(msgspec.Struct, frozen=True):
     """What the values of a column may be in each new batch. `shares` are of its values, `drift` is a distance."""
 
     mean: Range | None = None
     quantiles: tuple[QuantileRule, ...] = ()
-    shares: Mapping[str, Range] = field(default_factory=dict)
+    shares: Mapping[str, Range] = {}
     drift: float | None = None
 
 
-@dataclass(frozen=True)
-class SourcePolicy:
+class SourcePolicy(msgspec.Struct, frozen=True):
     """A source's declaration with the rules of its contract file. Shares are fractions from 0 to 1.
 
     Attributes:
@@ -60,10 +59,10 @@ class SourcePolicy:
     quarantine: float = 0.01
     missing_files: float = 0.01
     required: frozenset[str] = frozenset()
-    nulls: Mapping[str, float] = field(default_factory=dict)
+    nulls: Mapping[str, float] = {}
     fresh: timedelta | None = None
     keep: timedelta | None = None
     min_rows: int | RowShare | None = None
     max_rows: int | RowShare | None = None
-    distributions: Mapping[str, DistributionRule] = field(default_factory=dict)
-    known: Mapping[str, KnownAt] = field(default_factory=dict)
+    distributions: Mapping[str, DistributionRule] = {}
+    known: Mapping[str, KnownAt] = {}

@@ -6,7 +6,6 @@ import bisect
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Protocol
 
 from cumulant.data.profile import ColumnProfile, Profile
 from cumulant.data.snapshot import Shift
@@ -15,12 +14,6 @@ from cumulant.data.snapshot import Shift
 MOVED = 0.1
 _BINS = 10
 _FLOOR = 1e-4
-
-
-class ShiftMeasure(Protocol):
-    """A measure of distribution change, as `ingest(..., measure=...)` takes it."""
-
-    def __call__(self, previous: Profile, profile: Profile) -> tuple[Shift, ...]: ...
 
 
 def measure_shifts(previous: Profile, profile: Profile) -> tuple[Shift, ...]:

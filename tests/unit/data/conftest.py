@@ -52,11 +52,7 @@ class Place:
         return path
 
     def ingest(self, name: str = "trips", *, now: datetime = NOW, previous: Snapshot | None = None, **more) -> Snapshot:
-        own = {
-            key: more.pop(key)
-            for key in ("frame", "others", "used", "rule_compiler", "measure", "progress", "force", "budget")
-            if key in more
-        }
+        own = {key: more.pop(key) for key in ("frame", "others", "used", "progress", "force", "budget") if key in more}
         spec = msgspec.convert({"path": "trips.csv"} | more, SourceSpec)
         policy = declared_source(spec, source=name, root=self.root)
         found = ingest(

@@ -192,20 +192,6 @@ def test_shift_of_equal_profiles_is_nothing(place):
     assert all(shift.distance == 0 and shift.psi == 0 for shift in measure_shifts(found.profile, found.profile))
 
 
-def test_another_measure_of_change_can_be_given(place):
-    place.write("in/0.parquet", month(0))
-    first = place.ingest(path="in")
-    place.write("in/1.parquet", month(1))
-    seen = []
-
-    def measure(previous, profile):
-        seen.append((previous.rows, profile.rows))
-        return ()
-
-    assert place.ingest(path="in", previous=first, measure=measure).shifts == ()
-    assert seen == [(500, 500)]
-
-
 def test_a_refused_source_leaves_the_last_snapshot_in_force(place):
     place.write("in/0.parquet", month(0))
     first = place.ingest(path="in", key="id", rules={"km": {"min": 0}})

@@ -8,6 +8,7 @@ import pytest
 
 from cumulant.core.errors import NotFoundError, ProjectFileError, UsageError
 from cumulant.core.plan import KnownAt
+from cumulant.data.policy import RowShare
 from cumulant.project.file.loading import load
 
 
@@ -283,7 +284,7 @@ def test_sources_are_read_as_numbers_once(tmp_path):
     policy = project.policies.source("a")
     assert (policy.quarantine, policy.missing_files) == (0.05, 0.01)
     assert (policy.fresh, policy.keep) == (timedelta(hours=36), timedelta(days=30))
-    assert (policy.min_rows, policy.max_rows) == ((0.5, "50%"), 10)
+    assert (policy.min_rows, policy.max_rows) == (RowShare(0.5, "50%"), 10)
     assert (policy.required, policy.nulls) == ({"k"}, {"n": 0.2})
     assert policy.known == {
         "y": KnownAt(delay_us=7 * 86_400_000_000),

@@ -141,16 +141,17 @@ def _tests(name: str, rows: pl.DataFrame, field: Field, rule: DistributionRule, 
     if rule.mean is not None:
         yield from _mean(name, values, field, rule.mean, spread)
     count = values.len()
-    for at, quantile, bounds in rule.quantiles:
+    for quantile in rule.quantiles:
+        bounds, named = quantile.bounds, f"the {quantile.text} quantile of {field.name}"
         if bounds.max is not None:
             above = int((values > bounds.max).sum())
-            text = f"the {quantile} quantile of {field.name} is above {bounds.max:g}: {above:,} of {count:,} values are"
-            p = binomial_at_least(above, count, 1 - at)
+            text = f"{named} is above {bounds.max:g}: {above:,} of {count:,} values are"
+            p = binomial_at_least(above, count, 1 - quantile.share)
             yield _Tested(name, f"{field.name}:quantiles", p, count, bounds.max, text, above)
         if bounds.min is not None:
             below = int((values < bounds.min).sum())
-            text = f"the {quantile} quantile of {field.name} is below {bounds.min:g}: {below:,} of {count:,} values are"
-            p = binomial_at_least(below, count, at)
+            text = f"{named} is below {bounds.min:g}: {below:,} of {count:,} values are"
+            p = binomial_at_least(below, count, quantile.share)
             yield _Tested(name, f"{field.name}:quantiles", p, count, bounds.min, text, below)
     if rule.shares:
         yield from _shares(name, values, field, rule)

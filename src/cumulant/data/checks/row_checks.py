@@ -5,7 +5,7 @@ An expression marks the rows that fail. A null breaks no rule, except where null
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 
@@ -21,7 +21,6 @@ from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 from cumulant.data.text.casts import POLARS, Cast
 
 _PRESENT, _ZONELESS, _MERGING = "__present:", "__zoneless:", "__merging:"
-RuleCompiler = Callable[[str], pl.Expr]
 
 
 @dataclass(frozen=True)
@@ -34,9 +33,7 @@ class RowCheck:
     failing: pl.Expr
 
 
-def compile_rules(
-    policy: SourcePolicy, casts: list[Cast], *, source: str, rule_compiler: RuleCompiler | None = None
-) -> list[RowCheck]:
+def compile_rules(policy: SourcePolicy, casts: list[Cast], *, source: str) -> list[RowCheck]:
     """The row checks of a source. Their expressions read cast columns.
 
     Raises:
@@ -48,7 +45,7 @@ def compile_rules(
     for column, rule in spec.rules.items():
         if column in types:
             checks += _column_checks(column, rule, types[column], source=source, personal=column in spec.personal)
-    return checks + [_condition(text, rule_compiler, types) for text in spec.table.where]
+    return checks + [_condition(text, types) for text in spec.table.where]
 
 
 def reading_marks(casts: list[Cast]) -> list[pl.Expr]:
@@ -176,9 +173,9 @@ def _pattern(pattern: str, column: str) -> str:
     return pattern
 
 
-def _condition(text: str, compiler: RuleCompiler | None, types: Mapping[str, DType]) -> RowCheck:
+def _condition(text: str, types: Mapping[str, DType]) -> RowCheck:
     try:
-        breaks = compile_condition(text, types) if compiler is None else ~compiler(text)
+        breaks = compile_condition(text, types)
     except pl.exceptions.PolarsError as error:
         raise DefinitionError(
             f"the condition `{text}` cannot be understood",

@@ -5,7 +5,7 @@ The content of files decides where a list ends, so that a new file leaves the ot
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -32,8 +32,9 @@ def store_file_lists(snapshot: Snapshot, tables: TableStore) -> Snapshot:
     """
     if len(snapshot.files) <= _FEW:
         return msgspec.structs.replace(snapshot, file_lists=())
-    lists = tuple(_write_list(files, snapshot.source, tables) for files in _lists(snapshot.files))
-    return msgspec.structs.replace(snapshot, files=(), file_lists=lists)
+    lists = cut(snapshot.files, lambda file: file.sha256, least=_LEAST, one_in=_ONE_IN, most=_MOST)
+    stored = tuple(_write_list(files, snapshot.source, tables) for files in lists)
+    return msgspec.structs.replace(snapshot, files=(), file_lists=stored)
 
 
 def load_file_lists(snapshot: Snapshot, tables: TableStore) -> Snapshot:
@@ -45,10 +46,6 @@ def load_file_lists(snapshot: Snapshot, tables: TableStore) -> Snapshot:
         texts = tables.scan(ref).collect().to_series()
         files += [msgspec.json.decode(text, type=SourceFile) for text in texts]
     return msgspec.structs.replace(snapshot, files=tuple(files))
-
-
-def _lists(files: Sequence[SourceFile]) -> Iterator[list[SourceFile]]:
-    return cut(files, lambda file: file.sha256, least=_LEAST, one_in=_ONE_IN, most=_MOST)
 
 
 def _write_list(files: Sequence[SourceFile], source: str, tables: TableStore) -> TableRef:

@@ -15,7 +15,6 @@ import polars as pl
 from cumulant.core.plan import DType
 from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
-from cumulant.data.checks.row_checks import RuleCompiler
 from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import Prepare
@@ -88,7 +87,6 @@ class PartContext:
     policy: SourcePolicy
     tables: TableStore
     prepare: Prepare | None = None
-    rule_compiler: RuleCompiler | None = None
     budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(memory_limit(None)))
     #: facts of parts that were read, and packs that were read or made
     facts: dict[str, PartFacts] = field(default_factory=dict)

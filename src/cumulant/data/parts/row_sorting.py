@@ -41,7 +41,7 @@ def plan_rows(plan: Sequence[Cast], padded: Mapping[str, int | None], context: P
     # The look for numbers that merge is costly, and idle where no text has leading zeros.
     column_plan = [replace(cast, merging=None) if padded.get(cast.name) is None else cast for cast in plan]
     reading = reading_checks(column_plan)
-    checks = compile_rules(context.policy, column_plan, source=context.source, rule_compiler=context.rule_compiler)
+    checks = compile_rules(context.policy, column_plan, source=context.source)
     checks = without_deletions(checks, context.spec, {cast.name: cast.dtype for cast in column_plan}, context.source)
     return RowPlan(column_plan, reading, [*reading, *checks], padded)
 

@@ -86,16 +86,15 @@ def expression(
     features: Mapping[str, Kind] | None = None,
     *,
     column: Callable[[str], pl.Expr] = pl.col,
-    feature: Callable[[str], pl.Expr] = pl.col,
 ) -> pl.Expr:
     """`node` as a Polars expression over columns in their inside types (`canonical`).
 
-    `column` and `feature` say how names are referred to. `node` is taken as `resolve` leaves it.
+    `column` says how columns are referred to. `node` is taken as `resolve` leaves it.
 
     Raises:
         DefinitionError: a name or type does not fit.
     """
-    return _Compiler(columns, features or {}, column, feature).visit(node)[0]
+    return _Compiler(columns, features or {}, column).visit(node)[0]
 
 
 def evaluate(node: Node, frame: pl.DataFrame) -> pl.Series:
@@ -119,12 +118,10 @@ class _Compiler:
         columns: Mapping[str, Kind],
         features: Mapping[str, Kind],
         column: Callable[[str], pl.Expr],
-        feature: Callable[[str], pl.Expr],
     ) -> None:
         self._columns = columns
         self._features = features
         self._column = column
-        self._feature = feature
 
     def visit(self, node: Node) -> tuple[pl.Expr, Kind]:
         if isinstance(node, Call):
@@ -136,7 +133,7 @@ class _Compiler:
         if isinstance(node, Column):
             return self._column(node.name), kind
         if isinstance(node, Feature):
-            return self._feature(node.name), kind
+            return pl.col(node.name), kind
         if isinstance(node, Moment):
             return pl.lit(node.micros, dtype=pl.Int64).cast(TIME), kind
         return _literal(node, kind), kind

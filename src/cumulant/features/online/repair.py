@@ -288,7 +288,9 @@ def _rebuild(
     sequence = state.sequence + 1
     written = [(key, None if value.empty else value.blob(sequence)) for key, value in rebuilt.items()]
     restored = [value for versions in before.values() for value in versions.items()]
-    cells.put(writer.table, [*written, *restored, (STATE_KEY, encode(_next_state(state, sequence)))])
+    cells.put(
+        writer.table, [*written, *restored, (STATE_KEY, encode(msgspec.structs.replace(state, sequence=sequence)))]
+    )
 
 
 def _place_versions(
@@ -316,7 +318,3 @@ def _place_versions(
         for entity in touched:
             if version.begins is not None:
                 entity.changed_at(version.begins)
-
-
-def _next_state(state: TableState, sequence: int) -> TableState:
-    return msgspec.structs.replace(state, sequence=sequence)

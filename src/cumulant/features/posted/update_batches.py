@@ -14,6 +14,9 @@ from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
 from cumulant.features.posted.state_update import commit, sum_results
 
+#: rows of one transaction
+_MOST_ROWS = 512
+
 
 class _PendingPost(NamedTuple):
     post: Post
@@ -22,15 +25,15 @@ class _PendingPost(NamedTuple):
 
 
 class Advancer:
-    """Updates tables of one store together, one transaction for the posts since the last, up to `rows` of them.
+    """Updates tables of one store together, one transaction for the posts since the last, up to 512 of them.
 
     While nothing waits, a post is committed at once; while a commit runs, others gather behind it. Safe to use from
     several threads. `close`, or leaving it as a context, commits what waits. Rows dated more than
     `skew_us` after now are left out; None: only corrections and deletions are (`commit`).
     """
 
-    def __init__(self, writers: Sequence[StateWriter], *, rows: int = 512, skew_us: int | None = None) -> None:
-        self._writers, self._rows, self._skew_us = list(writers), rows, skew_us
+    def __init__(self, writers: Sequence[StateWriter], *, skew_us: int | None = None) -> None:
+        self._writers, self._skew_us = list(writers), skew_us
         self._reader = PostReader(self._writers, skew_us=skew_us)
         self._waiting: deque[_PendingPost] = deque()
         self._news = threading.Condition()
@@ -99,7 +102,7 @@ class Advancer:
             self._news.wait_for(lambda: self._waiting or self._closed)
             batch: list[_PendingPost] = []
             count = 0
-            while self._waiting and (not batch or count + len(self._waiting[0].post.rows) <= self._rows):
+            while self._waiting and (not batch or count + len(self._waiting[0].post.rows) <= _MOST_ROWS):
                 batch.append(self._waiting.popleft())
                 count += len(batch[-1].post.rows)
             return batch

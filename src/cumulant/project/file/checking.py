@@ -60,7 +60,7 @@ class Checker:
         """
         options = members(type_)
         admitted = [option for option in options if _admits(option.type, entry)]
-        mappings = [option for option in options if _is_mapping(option.type)]
+        mappings = [option for option in options if isinstance(option.type, _MAPPINGS)]
         if entry.value is None and not admitted and mappings:
             admitted, entry = mappings, YamlEntry({}, entry.place)  # `data:` with nothing below it is an empty section
         if not admitted:
@@ -222,10 +222,6 @@ def _admits(type_: inspect.Type, entry: YamlEntry) -> bool:
     if isinstance(type_, inspect.LiteralType):
         return any(type(choice) is kind for choice in type_.values)
     return isinstance(type_, types)
-
-
-def _is_mapping(type_: inspect.Type) -> bool:
-    return isinstance(type_, _MAPPINGS)
 
 
 def form_of(field: inspect.Field, owner: inspect.StructType) -> str | None:

@@ -204,12 +204,8 @@ def override_entries(overrides: Overrides) -> list[tuple[tuple[str, ...], YamlEn
             entry = parse_document(value, COMMAND_LINE, layer="override")
         except ProjectFileError as error:
             raise UsageError(f"the value of {key} cannot be read: {error.problems[0][2]}", subject=key) from None
-        entries.append((_path(key), _placed(entry)))
+        entries.append((_path(key), entry_of(entry.plain(), Place(COMMAND_LINE, None, "override"))))
     return entries
-
-
-def _placed(entry: YamlEntry) -> YamlEntry:
-    return entry_of(entry.plain(), Place(COMMAND_LINE, None, "override"))
 
 
 def _path(key: str) -> tuple[str, ...]:

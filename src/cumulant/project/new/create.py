@@ -28,8 +28,6 @@ from cumulant.training.spec import WITHOUT_PART
 if TYPE_CHECKING:
     from cumulant.data.spec import Member, RuleSpec, SourceSpec
 
-__all__ = ["Created", "create_from", "create_from_frame"]
-
 _SOURCE = "rows"
 #: trainers of a new project, where they are installed. The perceptron is last: its first fit, which may be slow, then
 #: takes no time from the searches of the others
@@ -48,7 +46,6 @@ def create_from(
     time: str | None = None,
     key: str | Sequence[str] = (),
     sheet: str | None = None,
-    drivers: Drivers | None = None,
 ) -> Created:
     """A new project `directory/name` that predicts `target` from the other columns of `file`.
 
@@ -66,7 +63,7 @@ def create_from(
     parent = Path(directory).absolute()
     root = target_folder(name, parent)
     path = _reference(str(file), root)
-    sample = read_sample(str(file), drivers or Drivers.installed(), sheet=sheet)
+    sample = read_sample(str(file), Drivers.installed(), sheet=sheet)
     raw = sample.rows
     inspection = inspect_table(
         raw,
