@@ -83,7 +83,8 @@ def ingest(
 
     `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame` replaces
     the files, and `listing` are the files (None: they are listed); `used` names the columns whose loss matters, a
-    mapping also what uses each (None: all matter). `budget` is the memory that may be taken (None: half of the machine's).
+    mapping also what uses each (None: all matter). `budget` is the memory that may be taken (None: half of the
+    machine's).
 
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.servable import FieldRule
     from cumulant.data.policy import SourcePolicy
-    from cumulant.project.project import Project
+    from cumulant.project.policies import Policies
 
 #: rule to why requests are not checked for it
 _REASONS = {
@@ -17,7 +17,7 @@ _REASONS = {
 }
 
 
-def request_rules(project: Project, plan: FeaturePlan) -> dict[str, FieldRule]:
+def request_rules(policies: Policies, plan: FeaturePlan) -> dict[str, FieldRule]:
     """Request field to the rules of each of its values, from the contract of the training source.
 
     Raises:
@@ -25,14 +25,14 @@ def request_rules(project: Project, plan: FeaturePlan) -> dict[str, FieldRule]:
     """
     from cumulant.data.checks.request_rules import request_rules
 
-    policy = _policy(project, plan)
+    policy = _policy(policies, plan)
     return {} if policy is None else request_rules(policy, plan.request, source=plan.entity)
 
 
-def unchecked_notes(project: Project, plan: FeaturePlan) -> tuple[str, ...]:
+def unchecked_notes(policies: Policies, plan: FeaturePlan) -> tuple[str, ...]:
     """One note a rule that no request is checked for although `serving.invalid: refuse` is set."""
-    policy = _policy(project, plan)
-    if policy is None or project.policies.serving.invalid != "refuse":
+    policy = _policy(policies, plan)
+    if policy is None or policies.serving.invalid != "refuse":
         return ()
     from cumulant.data.checks.request_rules import unchecked_rules
 
@@ -43,6 +43,5 @@ def unchecked_notes(project: Project, plan: FeaturePlan) -> tuple[str, ...]:
     )
 
 
-def _policy(project: Project, plan: FeaturePlan) -> SourcePolicy | None:
-    policies = project.policies
+def _policy(policies: Policies, plan: FeaturePlan) -> SourcePolicy | None:
     return policies.source(plan.entity) if plan.entity in policies.sources else None

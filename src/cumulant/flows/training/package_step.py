@@ -51,7 +51,7 @@ def package(
     examples: list[pd.DataFrame] = []
     # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
     unread = _unread(work)
-    rules = request_rules(context.project, work.task.plan)
+    rules = request_rules(context.project.policies, work.task.plan)
     explained = context.project.policies.serving.reasons
     inputs = {
         "model": fitted.served.key,

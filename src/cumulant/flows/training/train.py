@@ -215,7 +215,7 @@ def _result(
             *judgement.notes,
             *_quick_notes(context.project, candidate.work),
             *split_notes(context.project.spec),
-            *unchecked_notes(context.project, candidate.work.task.plan),
+            *unchecked_notes(context.project.policies, candidate.work.task.plan),
             *_place_notes(candidate, version),
         ),
         "reused": reused,
