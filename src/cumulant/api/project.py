@@ -115,14 +115,14 @@ class Project:
     def preview(self, source: str, *, rows: int = 10) -> pl.DataFrame:
         """The first accepted rows of a source; personal columns as keyed hashes."""
         from cumulant.core.errors import NotFoundError
-        from cumulant.data.views import preview as data_preview
+        from cumulant.data.views import preview_rows
         from cumulant.flows.data import validate
 
         self.loaded.file.source(source)
         snapshot = validate.newest_snapshot(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
-        return data_preview(snapshot, self.loaded.tables(), self.loaded.salt(), rows=rows)
+        return preview_rows(snapshot, self.loaded.tables(), self.loaded.salt(), rows=rows)
 
     def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
         """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""

@@ -59,7 +59,7 @@ def read_quarantine(
     return pl.concat(masked, how="vertical_relaxed")
 
 
-def preview(snapshot: Snapshot, tables: TableStore, salt: bytes, *, rows: int = 10) -> pl.DataFrame:
+def preview_rows(snapshot: Snapshot, tables: TableStore, salt: bytes, *, rows: int = 10) -> pl.DataFrame:
     """The first accepted rows."""
     first_rows = scan(snapshot, tables).drop(ROW).head(rows).collect()
     return mask_frame(first_rows, personal_columns(snapshot), salt)

@@ -8,7 +8,7 @@ import pytest
 from cumulant.core.errors import DataError
 from cumulant.data.events import facts_of
 from cumulant.data.masking import mask
-from cumulant.data.views import preview, read_quarantine
+from cumulant.data.views import preview_rows, read_quarantine
 
 PEOPLE = "id,name,card,km\n1,Ada Lovelace,4242424242424242,5\n2,Grace Hopper,4000056655665556,-1\n3,,,7\n"
 SALT = b"pepper"
@@ -35,10 +35,10 @@ def test_views_show_hashes_and_the_store_holds_the_rows(place):
     assert refused.select("__rule", "__file", "__row", "id", "name", "card").rows() == [
         ("km:min", "trips.csv", 1, 2, mask("Grace Hopper", SALT), mask(4000056655665556, SALT))
     ]
-    shown = preview(found, place.tables, SALT)
+    shown = preview_rows(found, place.tables, SALT)
     assert shown["name"].to_list() == [mask("Ada Lovelace", SALT), None]
     assert place.rows(found, "name")[0] == ("Ada Lovelace",)
-    assert preview(found, place.tables, SALT, rows=1).height == 1
+    assert preview_rows(found, place.tables, SALT, rows=1).height == 1
     assert read_quarantine(found, place.tables, SALT, limit=0).height == 0
 
 

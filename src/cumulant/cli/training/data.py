@@ -66,11 +66,11 @@ def show(
 
     Columns that the project file calls personal appear as keyed hashes.
     """
-    from cumulant.data.views import preview
+    from cumulant.data.views import preview_rows
 
     with call.project() as project:
         snapshot = accepted(project, source or only_source(project))
-        frame = preview(snapshot, project.tables(), project.salt(), rows=rows)
+        frame = preview_rows(snapshot, project.tables(), project.salt(), rows=rows)
 
     def text(console: Console) -> None:
         from cumulant.cli.training.frame_output import show_frame
