@@ -41,7 +41,7 @@ from cumulant.project.vault import Vault
 
 if TYPE_CHECKING:
     from cumulant.data.spec import SourceSpec
-    from cumulant.training.spec import TrainingSpec
+    from cumulant.training.policy import TrainingPolicy
 
 #: seconds after which a receiver's secret is read again, which somebody may have replaced
 _SECRETS_KEPT = 60.0
@@ -125,19 +125,20 @@ class Project:
             raise not_found("source", name, self.spec.data)
         return self.spec.data[name]
 
-    def training(self) -> TrainingSpec:
-        """The training section.
+    def training(self) -> TrainingPolicy:
+        """The policy of the training section.
 
         Raises:
             UsageError: the project file has none.
         """
-        if self.spec.training is None:
+        policy = self.policies.training
+        if policy is None:
             raise UsageError(
                 "the project file has no training section, so there is nothing to train",
                 subject=str(self.file),
                 hint="add `training:` with a `target:`, for example `target: arr_delay > 15`",
             )
-        return self.spec.training
+        return policy
 
     # Identity -------------------------------------------------------------------------------------------------
 
