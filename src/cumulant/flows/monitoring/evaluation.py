@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.labels.label_rows import LabelSchema
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
-    from cumulant.statistics.performance import Audit
+    from cumulant.statistics.performance.audit import Audit
 
 #: windows whose figures are kept
 _KEPT = 400
