@@ -32,13 +32,13 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.comparisons import Rival
 from cumulant.training.evaluation.evaluation import scored
 from cumulant.training.evaluation.gate import gate
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.search.fixed_fit import fit_once
-from cumulant.training.spec import EvaluationSpec, TrainingSpec
 
 DAY = 86_400_000_000
 RULES = ("train", "all, served", "all, tested")
 _PARAMETERS = {"num_leaves": 7, "learning_rate": 0.15, "rounds": 50, "min_child_samples": 10}
-_SPEC = TrainingSpec(target="y", threads=1)
+_SPEC = TrainingPolicy(target="y", threads=1)
 _MARGIN, _LEAST = 0.01, 30
 
 
@@ -127,7 +127,7 @@ class Version:
 
 def passed(rule: str, data: Data, world: World, champion: Version, candidate: Version, seed: int) -> bool:
     test = rows_of(data, candidate.test, candidate.features)
-    spec = EvaluationSpec(clusters="auto" if world.timed else "row")
+    spec = EvaluationPolicy(clusters="auto" if world.timed else "row")
     known = data.day < champion.now
     against, learned = champion.tested, champion.learned
     lag, own = champion.now - data.day[champion.learned].max(), candidate.now - data.day[candidate.learned].max()

@@ -17,16 +17,18 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 from scipy.stats import beta
 
+from cumulant.core.units import Rate
 from cumulant.training.dataset import training_set
+from cumulant.training.policy import EvaluationPolicy, ThresholdPolicy, TrainingPolicy
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import search
-from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
 from cumulant.training.splits import split
 
 DAY, DAYS, FRESH, A_DAY = 86_400_000_000, 100, 30, 200
@@ -115,7 +117,7 @@ def threshold_run(world, rule, trainers, seed, timed=True):
     target = pl.Series(
         [bool(value) if known else None for value, known in zip(outcome, has, strict=True)], dtype=pl.Boolean
     )
-    spec = TrainingSpec(target="y", threshold=rule, trainers=trainers, time=None, trials=3, folds=4)
+    spec = TrainingPolicy(target="y", threshold=rule, trainers=trainers, time=None, trials=3, folds=4)
     late = 10 * DAY if world == "labels 10 days late" else 0
     rows = training_set(
         features,
@@ -125,7 +127,7 @@ def threshold_run(world, rule, trainers, seed, timed=True):
         known=times(at + late if timed else None),
         reviewed=None if asked is None else pl.Series(asked),
     )
-    train = split(rows, EvaluationSpec(test="10%")).train
+    train = split(rows, EvaluationPolicy(test=0.1)).train
     found = search(train.sample(0.1, counted=True) if world == "a sample of 10%" else train, spec)
     fresh, _, moments, _ = requests(rng, world, DAYS, FRESH)
     reached = (found.best.predict_frame(fresh) >= found.best.threshold).sum()
@@ -134,7 +136,7 @@ def threshold_run(world, rule, trainers, seed, timed=True):
 
 
 def thresholds(part, runs, out):
-    rule = Threshold(alerts=f"{ALERTS}/day") if part == "alerts" else Threshold(rate=RATE)
+    rule = ThresholdPolicy(alerts=Rate(ALERTS, "day")) if part == "alerts" else ThresholdPolicy(rate=RATE)
     cases = [(world, ["linear"], True) for world in WORLDS]
     cases += [(world, ["lightgbm"], True) for world in ("30% labelled", "only high scores labelled", "reviewed")]
     if part == "rate":
@@ -206,7 +208,7 @@ def leaks(runs, out):
             for seed in range(runs):
                 rng = np.random.default_rng(seed)
                 x, y = plain(rng, count, share)
-                spec = TrainingSpec(target="y")
+                spec = TrainingPolicy(target="y")
                 rows = training_set(frame(x, gift=make(rng, y)), pl.Series(y), spec=spec)
                 hits += any("alone tells" in text for text in (*getattr(rows, "warnings", ()), *rows.notes))
             show(out, "leaks", f"{name}; {count:,} rows, {share:.0%} positive", hits, runs)
@@ -243,11 +245,12 @@ def copies(runs, out):
             hits = 0
             for seed in range(runs):
                 x, y, groups = copied(np.random.default_rng(seed), world, 2000)
-                spec = TrainingSpec(target="y", trainers=["linear"], time=None, threshold=0.5)
+                spec = TrainingPolicy(target="y", trainers=["linear"], time=None, threshold=0.5)
                 at = times(np.arange(len(y)) * DAY // 24) if timed else None
                 rows = training_set(frame(x), pl.Series(y), spec=spec, at=at, known=at, groups=groups)
                 hits += any(
-                    "near copies" in text for text in search(split(rows, EvaluationSpec()).train, spec).summary.warnings
+                    "near copies" in text
+                    for text in search(split(rows, EvaluationPolicy()).train, spec).summary.warnings
                 )
             show(out, "copies", f"{world}; {'in time order' if timed else 'at random'}", hits, runs)
 
@@ -322,7 +325,7 @@ def clock(runs, out):
     some, told, same, trials = max(runs // 8, 3), 0, 0, []
     for seed in range(some):
         x, y = plain(np.random.default_rng(seed), 8000, 0.2)
-        spec = TrainingSpec(target="y", trainers=["lightgbm"], time="3s", trials=500, folds=3)
+        spec = TrainingPolicy(target="y", trainers=["lightgbm"], time=timedelta(seconds=3), trials=500, folds=3)
         rows = training_set(frame(x), pl.Series(y), spec=spec)
         found = search(rows, spec)
         trials.append(len(found.trials))

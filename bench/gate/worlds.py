@@ -28,9 +28,10 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.comparisons import Rival
 from cumulant.training.evaluation.evaluation import evaluate, scored
 from cumulant.training.evaluation.gate import gate
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.row_hash import row_hashes
 from cumulant.training.search.fixed_fit import fit_once
-from cumulant.training.spec import EvaluationSpec, GateRule, TrainingSpec
+from cumulant.training.spec import GateRule
 from cumulant.training.splits import split
 
 DAY = 86_400_000_000
@@ -229,7 +230,7 @@ def coverage(days, skewed=False):
             at=np.repeat(np.arange(days), size) * DAY + rng.integers(0, DAY, len(loss)),
             rows=np.arange(len(loss)),
         )
-        found = evaluate(rows, np.abs(loss), EvaluationSpec(), resamples=1000, seed=seed).metrics["mae"]
+        found = evaluate(rows, np.abs(loss), EvaluationPolicy(), resamples=1000, seed=seed).metrics["mae"]
         return found.low <= 1 <= found.high
 
     return run
@@ -260,8 +261,8 @@ def grown(by_hash):
 
     def run(seed):
         frame, truth = table(np.random.default_rng(seed))
-        spec = TrainingSpec(target="bought", seed=seed % 5)
-        parts = [split(rows_from(frame, truth, begin), EvaluationSpec(), seed=spec.seed) for begin in (200, 0)]
+        spec = TrainingPolicy(target="bought", seed=seed % 5)
+        parts = [split(rows_from(frame, truth, begin), EvaluationPolicy(), seed=spec.seed) for begin in (200, 0)]
         champion, candidate = (fit_once(one.train, spec, "lightgbm", parameters) for one in parts)
         test = parts[1].test
         naive = np.full(len(test), parts[1].train.rate)

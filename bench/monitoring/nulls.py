@@ -111,8 +111,7 @@ def _column(name, cells, counts, lacking):
 
 def _number(generator, place, rows, days):
     from cumulant.monitoring.drift.profiles import ColumnCells
-    from cumulant.statistics.drift import cells, grid
-    from cumulant.statistics.drift.bins import FINE
+    from cumulant.statistics.drift.bins import FINE, cells, grid
 
     lacking = generator.binomial(rows, missing(place), days + 1)
     given = rows - lacking

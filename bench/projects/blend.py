@@ -25,8 +25,8 @@ from cumulant.statistics import Estimate, Rows, difference, metric
 from cumulant.training.dataset import TrainingSet, training_set
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads.payload import Blend
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search.search import search
-from cumulant.training.spec import TrainingSpec
 
 TABLES = {
     "german-credit": ("german_credit.csv.gz", "credit"),
@@ -43,7 +43,7 @@ def rows_of(file: Path, target: str) -> TrainingSet:
     label = table[target]
     if label.n_unique() == 2:
         label = label == label.unique().sort()[1]
-    return training_set(table.drop(target, *same), label, spec=TrainingSpec(target=target))
+    return training_set(table.drop(target, *same), label, spec=TrainingPolicy(target=target))
 
 
 def averaged(first: FittedModel, second: FittedModel) -> FittedModel:
@@ -78,7 +78,7 @@ def compared(name: str, rows: TrainingSet, seed: int, trials: int) -> None:
     order = np.random.default_rng(seed).permutation(len(rows))
     cut = len(rows) * 3 // 4
     train, test = rows.take(np.sort(order[:cut])), rows.take(np.sort(order[cut:]))
-    spec = TrainingSpec(target="y", trials=trials, time=None, seed=seed)
+    spec = TrainingPolicy(target="y", trials=trials, time=None, seed=seed)
     with tempfile.TemporaryDirectory() as scratch:
         found = search(train, spec, scratch=Path(scratch))
         alone = search(train, msgspec.structs.replace(spec, blend="off"), scratch=Path(scratch)).best

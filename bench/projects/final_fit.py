@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 from zero_edit import command, gap, labels, options, ours, parts
 
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.training.search_step import load_model
 from cumulant.packaging.builder import build

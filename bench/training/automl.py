@@ -17,11 +17,12 @@ import time
 import numpy as np
 from data import handbook
 
+from cumulant.core.units import duration
 from cumulant.statistics import average_precision
 from cumulant.training.dataset import training_set
 from cumulant.training.evaluation.evaluation import evaluate
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search.search import search
-from cumulant.training.spec import TrainingSpec
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     chosen = parser.parse_args()
     features, target, at = handbook()
     cut = int(len(features) * 0.7)
-    spec = TrainingSpec(target="TX_FRAUD", time=chosen.time, seed=chosen.seed)
+    spec = TrainingPolicy(target="TX_FRAUD", time=duration(chosen.time), seed=chosen.seed)
     start = time.perf_counter()
     rows = training_set(features, target, spec=spec, at=at)
     train, test = rows.take(np.arange(cut)), rows.take(np.arange(cut, len(rows)))

@@ -19,18 +19,18 @@ from cumulant.statistics import METRICS, difference
 from cumulant.training.dataset import training_set
 from cumulant.training.evaluation.evaluation import evaluate, scored
 from cumulant.training.payloads.encoding import derive_inputs, encode
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.search.search import search
-from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
 
 
 def main(names: list[str]) -> None:
     for name in names:
         features, target = tabular(name)
-        spec = TrainingSpec(target=target.name)
+        spec = TrainingPolicy(target=target.name)
         start = time.perf_counter()
         rows = training_set(features, target, spec=spec)
-        parts = split(rows, EvaluationSpec(), seed=spec.seed)
+        parts = split(rows, EvaluationPolicy(), seed=spec.seed)
         found = search(parts.train, spec)
         seconds = time.perf_counter() - start
         measured = evaluate(parts.test, found.best)

@@ -15,8 +15,8 @@ from cumulant.core.progress import silent
 from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.ledger_records import runs
 from cumulant.flows.ledger.run_context import open_run
-from cumulant.flows.registry.candidate_alias import ModelCandidate, find_record
-from cumulant.flows.registry.models import MODEL
+from cumulant.flows.registry.candidate_alias import ModelCandidate
+from cumulant.flows.registry.model_record import MODEL, find_record
 from cumulant.flows.serving import serve
 from cumulant.flows.training.train import train
 

@@ -25,7 +25,7 @@ from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.run_events import verify
 from cumulant.flows.registry.lineage import lineage, record_of, reproduce
-from cumulant.flows.registry.models import MODEL
+from cumulant.flows.registry.model_record import MODEL
 from cumulant.flows.serving import serve
 from cumulant.flows.serving.predict import predict
 from cumulant.flows.training.evaluate import evaluate

@@ -61,13 +61,13 @@ def servable(tmp_path):
     import polars as pl
 
     from cumulant.training.dataset import training_set
+    from cumulant.training.policy import TrainingPolicy
     from cumulant.training.search.search import search
-    from cumulant.training.spec import TrainingSpec
 
     rng = np.random.default_rng(0)
     features = pl.DataFrame({"amount": rng.exponential(20, 400), "night": rng.random(400) < 0.3})
     target = pl.Series("target", (features["amount"].to_numpy() + 20 * features["night"].to_numpy()) > 30)
-    spec = TrainingSpec(target="late", trainers=["linear"], folds=2)
+    spec = TrainingPolicy(target="late", trainers=["linear"], folds=2)
     rows = training_set(features, target, spec=spec)
     model = search(rows, spec).best
     fields = (Field("amount", "float"), Field("night", "bool"))

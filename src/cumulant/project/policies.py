@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cumulant.project.file.spec import ModelSpec, ProjectSpec
     from cumulant.release.policy import ReleasePolicy
     from cumulant.serving.spec import ServingSpec
+    from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 
 
 class Policies:
@@ -77,6 +78,20 @@ class Policies:
     def serving(self) -> ServingSpec:
         """How the model answers requests."""
         return self._spec.serving
+
+    @cached_property
+    def training(self) -> TrainingPolicy | None:
+        """What is learned from which rows; None where the file has no such section."""
+        from cumulant.project.training_section import training_policy
+
+        return None if self._spec.training is None else training_policy(self._spec.training)
+
+    @cached_property
+    def evaluation(self) -> EvaluationPolicy:
+        """How a trained model is evaluated."""
+        from cumulant.project.training_section import evaluation_policy
+
+        return evaluation_policy(self._spec.evaluation)
 
     @cached_property
     def release(self) -> ReleasePolicy:

@@ -34,7 +34,7 @@ from cumulant.project.sources import RoutedFiles
 from cumulant.project.vault import Vault
 
 if TYPE_CHECKING:
-    from cumulant.training.spec import TrainingSpec
+    from cumulant.training.policy import TrainingPolicy
 
 #: seconds after which a receiver's secret is read again, since it may have been replaced
 _SECRET_SECONDS = 60.0
@@ -93,19 +93,20 @@ class Project:
         """The sections as they are written; `policies` has them parsed."""
         return self.file.spec
 
-    def training(self) -> TrainingSpec:
-        """The training section.
+    def training(self) -> TrainingPolicy:
+        """The policy of the training section.
 
         Raises:
             UsageError: the project file has none.
         """
-        if self.spec.training is None:
+        policy = self.policies.training
+        if policy is None:
             raise UsageError(
                 "the project file has no training section, so there is nothing to train",
                 subject=str(self.file.path),
                 hint="add `training:` with a `target:`, for example `target: arr_delay > 15`",
             )
-        return self.spec.training
+        return policy
 
     @cached_property
     def code(self) -> Code:

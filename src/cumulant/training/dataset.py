@@ -15,7 +15,8 @@ from cumulant.core.servable import Task
 from cumulant.training import tasks
 from cumulant.training.evaluation.leakage import check_leakage
 from cumulant.training.evaluation.traffic_rows import TrafficRows
-from cumulant.training.spec import DecisionCost, TrainingSpec
+from cumulant.training.policy import TrainingPolicy
+from cumulant.training.spec import DecisionCost
 
 Floats = NDArray[np.float64]
 Micros = NDArray[np.int64]
@@ -157,7 +158,7 @@ def training_set(
     features: pl.DataFrame,
     target: pl.Series,
     *,
-    spec: TrainingSpec,
+    spec: TrainingPolicy,
     at: pl.Series | None = None,
     known: pl.Series | None = None,
     groups: pl.Series | None = None,

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import msgspec
 
 from cumulant.core.plan import DType
-from cumulant.training.spec import SEARCHED, TrainingSpec
+from cumulant.training.policy import TrainingPolicy
+from cumulant.training.spec import SEARCHED
 
 #: bytes that a process holds after a search, beside any rows: libraries of a training and of its registration, and what
-#: its allocators have not given back
-LIBRARIES = 480 << 20
+#: its allocators have not given back, which beside few rows is as much again as the rows
+LIBRARIES = 520 << 20
 #: and while it reads and searches, before the registry's are loaded
 SEARCH_LIBRARIES = 270 << 20
 
@@ -43,6 +44,7 @@ _NODE = 4
 class _Fit(NamedTuple):
     """Bytes that one fit takes: of a number, of a text's code, of a row, and whatever there is.
 
+    retained: whether the engine's allocator never gives back what fits took: all later steps have it beside them.
     nodes: how many nodes of a tree have histograms of all numbers at a time, with the sets of parameters that are tried
     first and with most others. One draw of XGBoost's deepest trees with the most bins can take half as much again.
     """
@@ -51,6 +53,7 @@ class _Fit(NamedTuple):
     text: float
     row: float
     fixed: int = 0
+    retained: bool = False
     nodes: tuple[int, int] = (0, 0)
 
 
@@ -62,7 +65,7 @@ _FITS: Mapping[str, _Fit] = {
     "ridge": _LINEAR,
     "lightgbm": _Fit(4.7, 4.7, 30, nodes=(31, 127)),
     "xgboost": _Fit(9, 9, 30, nodes=(85, 680)),
-    "catboost": _Fit(10, 24, 140),
+    "catboost": _Fit(10, 24, 140, retained=True),
     "mlp": _Fit(8, 8, 90, fixed=16 << 20),
 }
 #: a trainer that is none of these reads a copy in 64 bits, and may make one more
@@ -100,7 +103,7 @@ class TrainingNeed(NamedTuple):
     later: int
 
 
-def training_need(rows: TrainingRows, spec: TrainingSpec, *, threads: int) -> TrainingNeed:
+def training_need(rows: TrainingRows, spec: TrainingPolicy, *, threads: int) -> TrainingNeed:
     """What a training with so many `threads` takes. Until a model is found, that is of reading its rows, or of the fits
     of one of its trainers, where the rows are encoded and the folds are made. Later steps read the rows again, to judge
     the model and to package it, or to fit it on all.
@@ -109,9 +112,12 @@ def training_need(rows: TrainingRows, spec: TrainingSpec, *, threads: int) -> Tr
     """
     every = spec.final_fit == "all"
     learned = round(rows.rows * rows.share * (1.0 if every else 1.0 - rows.tested))
-    fits = max(_fits(name, learned, rows, spec, threads) for name in ("naive", *spec.trainers))
-    search = round(_MARGIN * max(_read(rows), _held(learned, rows, spec) + fits))
-    return TrainingNeed(search, search if every else round(_LATER_MARGIN * _read(rows)))
+    fits = {name: _fits(name, learned, rows, spec, threads) for name in ("naive", *spec.trainers)}
+    retained = sum(size for name, size in fits.items() if _fit_of(name).retained)
+    others = max((size for name, size in fits.items() if not _fit_of(name).retained), default=0)
+    search = round(_MARGIN * max(_read(rows), _held(learned, rows, spec) + retained + others))
+    later = round(_LATER_MARGIN * _read(rows)) + retained
+    return TrainingNeed(search, max(search, later) if every else later)
 
 
 def total_need(need: TrainingNeed, resident: int) -> int:
@@ -126,7 +132,7 @@ def _read(rows: TrainingRows) -> int:
     return rows.rows * (features + rows.columns * _VALUE + _ROW + _CHECKED + copied)
 
 
-def _held(learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
+def _held(learned: int, rows: TrainingRows, spec: TrainingPolicy) -> int:
     """The encoded rows, and those of the folds. Texts with many values are encoded twice."""
     width = _ENCODED * len(rows.features)
     encoded = learned * (width * (2 if rows.texts else 1) + _ROW)
@@ -134,7 +140,7 @@ def _held(learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
     return encoded + spec.folds * fold * (width + _SAMPLE)
 
 
-def _fits(name: str, learned: int, rows: TrainingRows, spec: TrainingSpec, threads: int) -> int:
+def _fits(name: str, learned: int, rows: TrainingRows, spec: TrainingPolicy, threads: int) -> int:
     """The fits of one trainer at the same time: of the folds, or of the boosters that are averaged."""
     searched = name in SEARCHED
     folds = min(threads, spec.folds) * _fit(name, min(_FOLD, round(learned * _LEARNED)), learned, rows, spec)
@@ -142,13 +148,17 @@ def _fits(name: str, learned: int, rows: TrainingRows, spec: TrainingSpec, threa
     return max(folds, final)
 
 
-def _fit(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
-    need = _FITS.get(name, _OTHER)
+def _fit(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingPolicy) -> int:
+    need = _fit_of(name)
     size = fitted * (need.number * rows.numbers + need.text * rows.texts + need.row) + need.fixed
     return round(size) + (_histograms(name, fitted, learned, rows, spec) if any(need.nodes) else 0)
 
 
-def _histograms(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingSpec) -> int:
+def _fit_of(name: str) -> _Fit:
+    return _FITS.get(name, _OTHER)
+
+
+def _histograms(name: str, fitted: int, learned: int, rows: TrainingRows, spec: TrainingPolicy) -> int:
     """Of trees of `fitted` rows, whose bins and sizes are those for `learned` rows."""
     from cumulant.training.trainers.lightgbm_trainer import bins  # loads numpy
 

@@ -24,8 +24,8 @@ from cumulant.training.payloads.payload import (
     OnnxModel,
     Payload,
     Prior,
-    payload_from,
 )
+from cumulant.training.payloads.stored_payload import payload_from
 from cumulant.training.payloads.widened import Widened
 from cumulant.training.spec import Parameter
 from cumulant.training.trainers.target_means import Widening

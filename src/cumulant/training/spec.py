@@ -1,6 +1,5 @@
 """The `training` and `evaluation` sections of the project file."""
 
-import os
 from typing import Annotated, Literal
 
 import msgspec
@@ -22,8 +21,7 @@ QUICK_RESAMPLES = 200
 
 #: of `training.rows`: fewer save neither memory nor time
 LEAST_ROWS = 1000
-#: cores that a training uses by itself
-_MOST_THREADS = 8
+DEFAULT_TRAINERS = ("naive", "linear", "lightgbm")
 
 Parameter = bool | int | float | str | list[int | float | str]
 
@@ -107,7 +105,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
             " (`sklearn:RandomForestClassifier`), or a function of yours by import path: `trainers.py:forest` or"
             " `package.module:forest`."
         ),
-    ] = msgspec.field(default_factory=lambda: ["naive", "linear", "lightgbm"])
+    ] = msgspec.field(default_factory=lambda: list(DEFAULT_TRAINERS))
     parameters: Annotated[
         dict[str, dict[str, Parameter]],
         Meta(description="Trainer -> parameters fixed instead of searched, as in `{lightgbm: {num_leaves: 15}}`."),
@@ -224,11 +222,6 @@ def quick(spec: TrainingSpec) -> TrainingSpec:
     return msgspec.structs.replace(
         spec, trainers=trainers, trials=1, folds=2, ensemble=1, blend="off", final_fit="train"
     )
-
-
-def threads_of(spec: TrainingSpec) -> int:
-    """How many fits run beside each other in all."""
-    return spec.threads or min(os.cpu_count() or 1, _MOST_THREADS)
 
 
 def linear_name(task: Task) -> str:

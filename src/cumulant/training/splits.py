@@ -14,8 +14,8 @@ from cumulant.core import units
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.traffic_rows import DAY, TrafficRows
+from cumulant.training.policy import EvaluationPolicy
 from cumulant.training.row_hash import places
-from cumulant.training.spec import EvaluationSpec
 
 Index = NDArray[np.int64]
 
@@ -73,7 +73,7 @@ class Fold:
 
 def split(
     rows: TrainingSet,
-    spec: EvaluationSpec,
+    spec: EvaluationPolicy,
     *,
     seed: int = 0,
     horizon: int | None = None,
@@ -92,23 +92,23 @@ def split(
     without an identity at random, classes in their shares.
 
     Raises:
-        UsageError: `test` is no duration or share, or is a duration and rows have no time.
+        UsageError: `test` is a duration and rows have no time.
         DataError: nothing would be left to train or to judge.
     """
     if rows.at is None:
-        share = _share(spec.test)
+        share = _share_of(spec.test)
         return _random_split(rows, share, seed) if rows.identity is None else _hash_split(rows, share)
     ripe = ripened(rows, horizon)
     unripe, rows = int((~ripe).sum()), rows.take(ripe)
     assert rows.at is not None
     gap = label_delay(rows)
     declared = _cutoff(rows.at, spec.test)
-    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap, declared_share(spec.test))
+    cutoff = declared if change is None else _after_change(rows.at, declared, change, gap, spec.test)
     test = rows.at >= cutoff
     train = known_before(rows, cutoff, gap)
     left_out = int((~test & ~train).sum()) + unripe
     _check_sides(rows, train, test)
-    how = f"the last {_told(spec.test)} by time"
+    how = f"the last {_text_of(spec.test)} by time"
     if cutoff != declared:
         which = "at most half of those since the change"
         how = f"the rows since {units.from_micros(cutoff):%Y-%m-%d %H:%M}, {which}"
@@ -319,15 +319,15 @@ def _class_counts(target: NDArray[np.float64], classes: int) -> list[int]:
     return [int(count) for count in counts]
 
 
-def _cutoff(at: NDArray[np.int64], test: str | float) -> int:
+def _cutoff(at: NDArray[np.int64], test: timedelta | float) -> int:
     """The time of the first test row."""
-    if (share := declared_share(test)) is not None:
-        return int(np.sort(at)[min(len(at) - 1, int((1 - share) * len(at)))])
-    # the last day belongs to the test whole: a duration counts back from just after the last row
-    return int(at.max()) + 1 - units.micros(units.duration(str(test)))
+    if isinstance(test, timedelta):
+        # the last day belongs to the test whole: a duration counts back from just after the last row
+        return int(at.max()) + 1 - units.micros(test)
+    return int(np.sort(at)[min(len(at) - 1, int((1 - test) * len(at)))])
 
 
-def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int, share: float | None) -> int:
+def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int, test: timedelta | float) -> int:
     """The first test row, so late that half of the time since `change`, but for the gap, is trained on; as declared
     where so few rows would be left that they decide nothing. A test that is a share of rows has enough days for an
     interval, where that half has them.
@@ -337,39 +337,20 @@ def _after_change(at: NDArray[np.int64], declared: int, change: int, gap: int, s
     if not enough:
         return declared
     wide = int(at.max()) - _DAYS_AFTER_CHANGE * DAY
-    return max(middle, declared if share is None else min(declared, wide))
+    return max(middle, declared if isinstance(test, timedelta) else min(declared, wide))
 
 
-def declared_share(test: str | float) -> float | None:
-    """The share of the rows that `test` declares; None where it is a duration.
-
-    Raises:
-        UsageError: 0 or 100%.
-    """
-    if isinstance(test, str) and not test.endswith("%"):
-        try:
-            float(test)
-        except ValueError:
-            return None
-    share = units.share(test)
-    if not 0 < share < 1:
-        raise UsageError(f"a test of {test} leaves nothing to train or to judge", hint="write 20% or 60d")
-    return share
-
-
-def _share(test: str | float) -> float:
-    share = declared_share(test)
-    if share is None:
+def _share_of(test: timedelta | float) -> float:
+    if isinstance(test, timedelta):
         raise UsageError(
-            f"evaluation.test is {test}, but rows have no time",
+            f"evaluation.test is {units.show_duration(test)}, but rows have no time",
             hint="write a share as 20%, or declare event_time of the source",
         )
-    return min(share, 0.5)
+    return min(test, 0.5)
 
 
-def _told(test: str | float) -> str:
-    share = declared_share(test)
-    return str(test) if share is None else f"{share:.0%} of rows"
+def _text_of(test: timedelta | float) -> str:
+    return units.show_duration(test) if isinstance(test, timedelta) else f"{test:.0%} of rows"
 
 
 def _span(micros: int) -> str:

@@ -8,9 +8,9 @@ from datetime import timedelta
 import numpy as np
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.core.units import duration, micros
+from cumulant.core.units import micros, show_duration
 from cumulant.training.dataset import Floats, Micros, TrainingSet
-from cumulant.training.spec import TrainingSpec
+from cumulant.training.policy import TrainingPolicy
 
 #: half-lives beyond which rows weigh the same: trainers hold weights in 32 bits, where smaller ones are 0
 _MOST_AGES = 100.0
@@ -36,7 +36,7 @@ def aged(at: Micros, half_life: timedelta) -> Floats:
     return scaled
 
 
-def weighted(rows: TrainingSet, spec: TrainingSpec) -> TrainingSet:
+def weighted(rows: TrainingSet, spec: TrainingPolicy) -> TrainingSet:
     """`rows` as `training.half_life` weighs them, times the weights that they have; unchanged without one.
 
     Raises:
@@ -51,16 +51,16 @@ def weighted(rows: TrainingSet, spec: TrainingSpec) -> TrainingSet:
             subject="training.half_life",
             hint="declare event_time for the source, or leave half_life out",
         )
-    weight = aged(rows.at, duration(spec.half_life))
+    weight = aged(rows.at, spec.half_life)
     _check_enough(weight, spec.half_life)
     return replace(rows, weight=weight if rows.weight is None else weight * rows.weight)
 
 
-def _check_enough(weight: Floats, half_life: str) -> None:
+def _check_enough(weight: Floats, half_life: timedelta) -> None:
     worth = float(weight.sum() ** 2 / (weight**2).sum()) if len(weight) else 0.0
     if worth < _LEAST_ROWS:
         raise UsageError(
-            f"a half-life of {half_life} leaves {len(weight):,} training rows the weight of {worth:.0f}",
+            f"a half-life of {show_duration(half_life)} leaves {len(weight):,} training rows the weight of {worth:.0f}",
             subject="training.half_life",
             hint="write a longer one, such as 90d",
         )

@@ -20,7 +20,7 @@ from cumulant.flows.alerting.store import ALERTS
 from cumulant.flows.data.validate import NEWEST, SNAPSHOT
 from cumulant.flows.ledger.ledger import RUN, STEP
 from cumulant.flows.ledger.run_events import verify
-from cumulant.flows.registry.models import MODEL
+from cumulant.flows.registry.model_record import MODEL
 from cumulant.flows.release.store import PAST, RELEASE
 from cumulant.flows.training.evaluation_record import EVALUATION
 from cumulant.flows.training.window_uses import USE

@@ -18,12 +18,12 @@ from cumulant.flows.monitoring.backtest.policy_comparison import beats, best_of,
 from cumulant.flows.monitoring.backtest.replayed_training import Drifts, Fits, Learner
 from cumulant.monitoring.policy import DriftPolicy, HistoryPolicy
 from cumulant.training.dataset import training_set
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search.fixed_fit import fit_once
-from cumulant.training.spec import TrainingSpec
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-SPEC = TrainingSpec(target="y")
+SPEC = TrainingPolicy(target="y")
 
 
 def rows(hours, *, lag=None, x=None):

@@ -10,8 +10,8 @@ import polars as pl
 import pytest
 
 from cumulant.flows.monitoring.backtest.replayed_training import learner_of
-from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.lineage import reproduce
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.training.evaluation import champion_parameters
 from cumulant.flows.training.train import train

@@ -17,8 +17,8 @@ from cumulant.flows.monitoring.retraining import continue_retraining
 from cumulant.flows.monitoring.served_log import REF
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_request
 from cumulant.flows.monitoring.state import write as write_state
-from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.lineage import reproduce
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.review.training_labels import refs_of
 from cumulant.flows.training.train import train
 from cumulant.monitoring.performance.rows import PredictionWindow

@@ -11,13 +11,13 @@ import pytest
 from cumulant.core.events import Actor
 from cumulant.flows.monitoring.retraining import continue_retraining
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, write
-from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.lineage import reproduce
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.spec import EvaluationSpec
+from cumulant.training.policy import EvaluationPolicy
 from cumulant.training.splits import split
 
 WHO = Principal("user:ada")
@@ -83,15 +83,15 @@ def test_half_of_the_time_since_a_change_is_trained_on():
         known=np.arange(10_000) * DAY // 100 + 2 * DAY,
         rows=np.arange(10_000),
     )
-    declared = split(rows, EvaluationSpec(test="30d"))
-    changed = split(rows, EvaluationSpec(test="30d"), change=80 * DAY)
+    declared = split(rows, EvaluationPolicy(test=timedelta(days=30)))
+    changed = split(rows, EvaluationPolicy(test=timedelta(days=30)), change=80 * DAY)
     assert declared.cutoff // DAY == 69
     # Of 20 days, 2 pass until labels are known.
     assert (changed.cutoff // DAY, changed.train.at.max() // DAY) == (90, 88)
     assert "at most half of those since the change" in changed.how
     # What the project declares is shorter already, or too few rows would be left.
-    assert split(rows, EvaluationSpec(test="5d"), change=80 * DAY).cutoff // DAY == 94
-    assert split(rows, EvaluationSpec(test="30d"), change=99 * DAY).cutoff // DAY == 69
+    assert split(rows, EvaluationPolicy(test=timedelta(days=5)), change=80 * DAY).cutoff // DAY == 94
+    assert split(rows, EvaluationPolicy(test=timedelta(days=30)), change=99 * DAY).cutoff // DAY == 69
 
 
 def test_a_share_of_few_days_is_made_longer_for_an_interval():
@@ -103,7 +103,7 @@ def test_a_share_of_few_days_is_made_longer_for_an_interval():
         at=np.arange(4_000) * DAY // 100,
         rows=np.arange(4_000),
     )
-    assert split(rows, EvaluationSpec(test="10%")).cutoff // DAY == 36
-    assert split(rows, EvaluationSpec(test="10%"), change=5 * DAY).cutoff // DAY == 25
-    assert split(rows, EvaluationSpec(test="10%"), change=20 * DAY).cutoff // DAY == 29
-    assert split(rows, EvaluationSpec(test="4d"), change=5 * DAY).cutoff // DAY == 35
+    assert split(rows, EvaluationPolicy(test=0.1)).cutoff // DAY == 36
+    assert split(rows, EvaluationPolicy(test=0.1), change=5 * DAY).cutoff // DAY == 25
+    assert split(rows, EvaluationPolicy(test=0.1), change=20 * DAY).cutoff // DAY == 29
+    assert split(rows, EvaluationPolicy(test=timedelta(days=4)), change=5 * DAY).cutoff // DAY == 35

@@ -23,8 +23,8 @@ from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.flows.project.plan_checks import check_rows
 from cumulant.flows.registry import champion_scores
-from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.lineage import lineage, reproduce
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import show_model
 from cumulant.flows.reports.origins import lines
 from cumulant.flows.training import chosen_rows as chosen_module
@@ -323,4 +323,5 @@ def test_a_chosen_row_is_hashed_once_for_a_snapshot(tmp_path: Path, monkeypatch:
         other = msgspec.structs.replace(work.training, rows=1001)
         with pytest.raises(AssertionError, match="hashed again"):
             chosen_rows(project, work.snapshot, other, as_of=None)
-        assert replace(work, training=other).identity != work.identity
+        declared = msgspec.structs.replace(work.training_spec, rows=1001)
+        assert replace(work, training_spec=declared).identity != work.identity

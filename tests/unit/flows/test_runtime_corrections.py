@@ -68,7 +68,7 @@ def computed(project: Project, as_of: datetime | None) -> tuple[list[float], lis
     assert snapshot is not None
     task = resolve_task(project, {"tx": snapshot})
     rows = labelled_rows(
-        project, task, snapshot, table, spec=project.training(), evaluation=project.spec.evaluation, as_of=as_of
+        project, task, snapshot, table, spec=project.training(), evaluation=project.policies.evaluation, as_of=as_of
     )
     return rows.features["amount"].to_list(), rows.features["spent_36500d"].to_list(), list(rows.target.astype(bool))
 

@@ -16,8 +16,8 @@ from cumulant.core.progress import silent
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.flows.project.planning import plan
-from cumulant.flows.registry.candidate_alias import LEARNED_TO, find_record
 from cumulant.flows.registry.lineage import reproduce
+from cumulant.flows.registry.model_record import LEARNED_TO, find_record
 from cumulant.flows.registry.models import servable_folder, show_model
 from cumulant.flows.review.review_reference import reference_of
 from cumulant.flows.training.evaluate import evaluate

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import RefusedError
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.release.plan.release_plan import plan_release
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.stack.desired_state import change_book

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from test_runtime_final_fit import make, visits
 
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.release.start.paired_evaluation import evaluate_pair
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load

@@ -383,7 +383,7 @@ def test_a_split_by_a_feature_is_left_to_the_training(visits):
     assert planned(visits).target == "fraud"
     project = load(visits)
     table = featurize(project, principal=ME).table
-    snapshot, spec, evaluation = newest_snapshot(project, "rows"), project.training(), project.spec.evaluation
+    snapshot, spec, evaluation = newest_snapshot(project, "rows"), project.training(), project.policies.evaluation
     task = resolve_task(project, {"rows": snapshot})
     rows = labelled_rows(project, task, snapshot, table, spec=spec, evaluation=evaluation, as_of=None)
     assert len(split(rows, evaluation).test) == 20
@@ -395,7 +395,7 @@ def test_only_the_columns_that_are_checked_are_read(with_fault):
     project = load(folder)
     snapshot = newest_snapshot(project, "rows")
     task = resolve_task(project, {"rows": snapshot})
-    columns = columns_read(task, snapshot, project.training(), project.spec.evaluation)
+    columns = columns_read(task, snapshot, project.training(), project.policies.evaluation)
     assert columns == {"id", "at", "fraud", "amount"}
 
 

@@ -17,8 +17,8 @@ from cumulant.flows.review.views import _hashed
 from cumulant.flows.training.task import Task
 from cumulant.outcomes.join.prediction_refs import key_ref, request_ref
 from cumulant.training.dataset import training_set
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search import sampling
-from cumulant.training.spec import TrainingSpec
 
 SALT = b"pepper"
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -101,7 +101,7 @@ def test_a_row_is_found_by_all_that_was_asked_where_the_request_has_no_key():
 def test_weights_of_rows_reach_the_trainers(most):
     features = pl.DataFrame({"x": np.arange(40.0)})
     target, weight = pl.Series("y", [0, 1] * 20), pl.Series("w", np.arange(40.0) + 1)
-    spec = TrainingSpec(target="y")
+    spec = TrainingPolicy(target="y")
     rows = training_set(features, target, spec=spec, reviewed=pl.Series([True] + [False] * 39), weight=weight)
     assert (rows.reviewed.sum(), rows.take(np.array([0, 3])).weight.tolist()) == (1, [1, 4])
     matrix = features.to_numpy().astype(np.float32)

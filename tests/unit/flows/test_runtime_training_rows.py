@@ -86,7 +86,7 @@ def read(folder: Path) -> TrainingSet:
         snapshot,
         table.table,
         spec=found.training(),
-        evaluation=found.spec.evaluation,
+        evaluation=found.policies.evaluation,
         as_of=None,
     )
 

@@ -9,7 +9,13 @@ from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
 def inputs(spec, **more):
     known, task = SimpleNamespace(id="s", key="t"), SimpleNamespace(predict_at=None)
     return TrainingWork(
-        task=task, snapshot=known, table=known, training=spec, evaluation=EvaluationSpec(), trainers={}, **more
+        task=task,
+        snapshot=known,
+        table=known,
+        training_spec=spec,
+        evaluation_spec=EvaluationSpec(),
+        trainers={},
+        **more,
     ).inputs
 
 

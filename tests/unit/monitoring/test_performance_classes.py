@@ -16,7 +16,7 @@ from cumulant.monitoring.performance.rows import windows
 from cumulant.monitoring.performance.unlabelled import estimated, learn_estimator
 from cumulant.monitoring.performance.watch import LossMonitor, begin, harm
 from cumulant.outcomes.join.prediction_losses import loss
-from cumulant.statistics.performance import Calibrator
+from cumulant.statistics.performance.calibration import Calibrator
 from cumulant.statistics.performance.classes import expected_log_loss
 
 TERMS = HarmTerms(refit=False, calibration=False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cumulant.core.errors import DataError
 from cumulant.project.new.leaks import gives_away
 from cumulant.training.evaluation.leakage import check_leakage
-from cumulant.training.spec import TrainingSpec
+from cumulant.training.policy import TrainingPolicy
 
 HALF = [0, 1] * 40
 NUMBERS = [float(n) for n in range(120)]
@@ -85,7 +85,7 @@ def test_what_training_would_refuse(data):
         series = series.cast(pl.String)
     task = "binary" if classes == 2 else "multiclass"
     try:
-        check_leakage(pl.DataFrame([series]), np.array(target, dtype=np.float64), task, spec=TrainingSpec(target="y"))
+        check_leakage(pl.DataFrame([series]), np.array(target, dtype=np.float64), task, spec=TrainingPolicy(target="y"))
         refused = False
     except DataError:
         refused = True
@@ -113,7 +113,7 @@ def test_numbers_that_training_would_refuse(target, how):
         values[0], values[-1] = values[-1], values[0]
     series = pl.Series("f", values)
     try:
-        check_leakage(pl.DataFrame([series]), np.array(target), "regression", spec=TrainingSpec(target="y"))
+        check_leakage(pl.DataFrame([series]), np.array(target), "regression", spec=TrainingPolicy(target="y"))
         refused = False
     except DataError:
         refused = True

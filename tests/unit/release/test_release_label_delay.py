@@ -11,10 +11,9 @@ from release_servers import project
 from releases import MOMENT
 
 from cumulant.core.events import Actor
-from cumulant.flows.registry.candidate_alias import ModelRecord
-from cumulant.flows.registry.models import MODEL
+from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.release.plan.label_delay import find_label_delay
-from cumulant.flows.training.search_step import Fitted, SplitSummary
+from cumulant.flows.training.fitted import Fitted, SplitSummary
 from cumulant.testing.clock import ManualClock
 
 _SOURCE = "data: {tx: {path: x.csv, event_time: at, known_time: {%s: [fraud]}}}\ntraining: {target: fraud}\n"

@@ -18,7 +18,9 @@ from cumulant.outcomes.join.mirrored_pairs import GradedPair
 from cumulant.release.evidence.metric_state import new_board, with_differences
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.spec import MetricSpec
-from cumulant.statistics.sequential import LongRunVariance, Paired, PairedBlocks
+from cumulant.statistics.sequential.long_run_variance import LongRunVariance
+from cumulant.statistics.sequential.means import Paired
+from cumulant.statistics.sequential.symmetric import PairedBlocks
 
 
 def named(name, **spec):

@@ -13,25 +13,18 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import binom
 
 from cumulant.statistics import METRICS, Estimate, Rows, estimate
-from cumulant.statistics.performance import (
-    FIGURES,
+from cumulant.statistics.performance.assumptions import blind, calibration_refusal, reference_refusal, window_refusal
+from cumulant.statistics.performance.audit import audit
+from cumulant.statistics.performance.calibration import (
     Calibrator,
-    LossReference,
-    audit,
-    blind,
     calibration_error,
-    calibration_refusal,
     cross_fitted,
     decompose_loss,
-    expected,
-    expected_counts,
-    expected_intervals,
-    expected_loss,
     fit_recalibration,
-    reference_refusal,
-    weighted_estimate,
-    window_refusal,
 )
+from cumulant.statistics.performance.confidence import FIGURES, expected, expected_counts, expected_intervals
+from cumulant.statistics.performance.losses import LossReference, expected_loss
+from cumulant.statistics.performance.weighted import weighted_estimate
 
 KNOWN = json.loads((Path(__file__).parent / "data" / "nannyml_car_loan.json").read_text())
 SCORES = np.arange(101) / 100

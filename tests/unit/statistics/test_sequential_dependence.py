@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cumulant.statistics.sequential import Risen
 from cumulant.statistics.sequential.dependence import ASSUMED, Dependence, allowance, estimate_dependence
+from cumulant.statistics.sequential.student import Risen
 
 LOOKS, BAR = 30, math.log(60)
 

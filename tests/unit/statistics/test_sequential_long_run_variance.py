@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulant.statistics.sequential import LongRunVariance
-from cumulant.statistics.sequential.long_run_variance import FEWEST_BLOCKS
+from cumulant.statistics.sequential.long_run_variance import FEWEST_BLOCKS, LongRunVariance
 
 FLOATS = st.lists(st.floats(-5, 5), min_size=0, max_size=120)
 

@@ -13,22 +13,19 @@ from scipy.optimize import minimize_scalar
 from scipy.special import betaln, gammaln
 from scipy.stats import beta
 
-from cumulant.statistics.sequential import (
+from cumulant.statistics.sequential.means import (
     Bernstein,
     Betting,
     Paired,
-    Quantiles,
-    Shares,
     asymptotic_radius,
     best_rho,
     difference,
     hedged_capital,
     hedged_interval,
-    histogram,
-    howard_ramdas_ranks,
     normal_mixture_radius,
-    quantile_difference,
 )
+from cumulant.statistics.sequential.quantiles import Quantiles, histogram, howard_ramdas_ranks, quantile_difference
+from cumulant.statistics.sequential.share import Shares
 
 UNIT = st.floats(0, 1, allow_nan=False)
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from scipy.special import gammaln, logsumexp
 from scipy.stats import beta, binom, nbinom, poisson
 
-from cumulant.statistics.sequential import RateDesign, Rates, known_bursts
-from cumulant.statistics.sequential.rates import known_levels
+from cumulant.statistics.sequential.rates import RateDesign, Rates, known_bursts, known_levels
 
 SMALL = RateDesign(lowest=5e-4, highest=0.1, step=0.1, shapes=(0.5, 1.0, 4.0, math.inf))
 COARSE = RateDesign(lowest=2e-4, highest=0.3, step=0.2, shapes=(0.5, 1.0, 4.0, math.inf))

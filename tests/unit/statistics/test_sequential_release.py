@@ -10,12 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from cumulant.statistics.sequential import (
+from cumulant.statistics.sequential.alpha import MetricEvidence, decide, split, stages
+from cumulant.statistics.sequential.means import Paired
+from cumulant.statistics.sequential.power import (
     ArmTraffic,
-    MetricEvidence,
-    Paired,
-    Rates,
-    decide,
+    _steps_until,
     harm_is_seen,
     harm_power,
     harm_seconds,
@@ -24,10 +23,8 @@ from cumulant.statistics.sequential import (
     not_worse_seconds,
     paired_pairs,
     smallest_ratio,
-    split,
-    stages,
 )
-from cumulant.statistics.sequential.power import _steps_until
+from cumulant.statistics.sequential.rates import Rates
 from cumulant.statistics.sequential.simulated import (
     SimulatedCounts,
     choose_design,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import binom
 
-from cumulant.statistics.sequential import Risen, Student
+from cumulant.statistics.sequential.student import Risen, Student
 
 #: 0, or of a size whose square can be told from 0
 VALUE = st.floats(-5, 5).map(lambda value: round(value, 9))

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from cumulant.statistics.sequential import Paired, PairedBlocks, Symmetric, paired_blocks, paired_pairs
-from cumulant.statistics.sequential.symmetric import bet_sizes
+from cumulant.statistics.sequential.means import Paired
+from cumulant.statistics.sequential.power import paired_blocks, paired_pairs
+from cumulant.statistics.sequential.symmetric import PairedBlocks, Symmetric, bet_sizes
 
 BAR = math.log(20)
 #: zero, or a value whose square is no subnormal number, which the product written out would divide by

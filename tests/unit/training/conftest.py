@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from cumulant.training.dataset import training_set
-from cumulant.training.spec import TrainingSpec
+from cumulant.training.policy import TrainingPolicy
 
 START = 1_514_764_800_000_000  # 2018-01-01
 HOUR = 3_600_000_000
@@ -48,7 +48,7 @@ def make_rows(target: str, table: pl.DataFrame, *, timed: bool = True, **spec: o
     return training_set(
         table.select(FEATURES),
         table[target],
-        spec=TrainingSpec(target=target, **spec),
+        spec=TrainingPolicy(target=target, **spec),
         at=table["at"] if timed else None,
         known=table["known"] if timed else None,
         slices=table.select("shop"),

@@ -8,6 +8,7 @@ import pytest
 from cumulant.core.errors import DefinitionError, IntegrityError, UsageError
 from cumulant.training.dataset import training_set
 from cumulant.training.model import FittedModel
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import TrainingSummary
 from cumulant.training.search.blend import blend
 from cumulant.training.search.choices import ModelChoice
@@ -15,7 +16,6 @@ from cumulant.training.search.final_fit import fit_all
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import made_folds, search
 from cumulant.training.search.search_metric import searched_metric
-from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
 ROWS = 2000
@@ -34,12 +34,12 @@ def mixed(target, *, rows=ROWS, seed=0):
         "kind": np.select([noisy > 2.5, noisy > 0.5], ["high", "middle"], "low"),
         "amount": noisy,
     }
-    return training_set(frame, pl.Series(target, targets[target]), spec=TrainingSpec(target=target))
+    return training_set(frame, pl.Series(target, targets[target]), spec=TrainingPolicy(target=target))
 
 
 def spec_of(target, **options):
     fixed = {"learning_rate": 0.1, "num_leaves": 15}
-    return TrainingSpec(
+    return TrainingPolicy(
         target=target, **{"trials": 1, "ensemble": 1, "time": None, "parameters": {"lightgbm": fixed}} | options
     )
 
@@ -127,8 +127,8 @@ def noise_worlds(count, *, clusters, shared):
         group = np.repeat(np.arange(clusters), 600 // clusters)
         truth = generator.normal(size=600)
         frame = pl.DataFrame({"x": generator.normal(size=600)})
-        rows = training_set(frame, pl.Series("y", truth), spec=TrainingSpec(target="y"), groups=pl.Series(group))
-        spec = TrainingSpec(target="y")
+        rows = training_set(frame, pl.Series("y", truth), spec=TrainingPolicy(target="y"), groups=pl.Series(group))
+        spec = TrainingPolicy(target="y")
         folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
         own = generator.normal(size=600) * (1 - shared) + generator.normal(size=clusters)[group] * shared
         first = 0.5 * truth + 0.5 * own
@@ -164,8 +164,8 @@ def long_search_worlds(count, *, own, other):
         generator = np.random.default_rng(seed)
         truth = generator.normal(size=800)
         frame = pl.DataFrame({"x": generator.normal(size=800)})
-        rows = training_set(frame, pl.Series("y", truth), spec=TrainingSpec(target="y"))
-        spec = TrainingSpec(target="y")
+        rows = training_set(frame, pl.Series("y", truth), spec=TrainingPolicy(target="y"))
+        spec = TrainingPolicy(target="y")
         folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
         error = 0.5 * generator.normal(size=800)
         noises, scales = own * generator.normal(size=(100, 800)), 1 + 0.05 * generator.normal(size=100)

@@ -1,5 +1,6 @@
 """A blend of all trainers of boosted trees and a linear model: means of the target, its time, and its parameters."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -15,6 +16,7 @@ from cumulant.servable.scorer import Scorer
 from cumulant.training.dataset import training_set
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads.encoding import MOST_CATEGORIES
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import TrainingSummary
 from cumulant.training.search.budget import SearchBudget, longest
 from cumulant.training.search.choices import ModelChoice
@@ -23,7 +25,6 @@ from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.refit import combined, refit, trials_of
 from cumulant.training.search.search import _Study, made_folds, search
 from cumulant.training.search.search_metric import searched_metric
-from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
 TRAINERS = ["linear", "lightgbm", "xgboost", "catboost"]
@@ -39,7 +40,7 @@ def rows_of_towns(rows=3000):
     names = [f"t{code}" for code in town]
     frame = pl.DataFrame({**{f"x{place}": x[:, place] for place in range(6)}, "town": names})
     target = pl.Series("amount", value + 0.7 * generator.normal(size=rows))
-    return training_set(frame, target, spec=TrainingSpec(target="amount"))
+    return training_set(frame, target, spec=TrainingPolicy(target="amount"))
 
 
 def spec_of(**options):
@@ -49,7 +50,7 @@ def spec_of(**options):
         "catboost": {"learning_rate": 0.8, "depth": 6},
     }
     fixed = {"trainers": TRAINERS, "trials": 1, "ensemble": 2, "folds": 3, "time": None, "threads": 1}
-    return TrainingSpec(target="amount", parameters=parameters, **fixed | options)
+    return TrainingPolicy(target="amount", parameters=parameters, **fixed | options)
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +125,7 @@ def choice_of(part, trials):
 
 def test_time_is_kept_for_all_that_a_blend_may_hold(tmp_path):
     rows = rows_of_towns(800)
-    spec = spec_of(trainers=["linear", "lightgbm", "sklearn:Ridge"], time="1h", ensemble=1)
+    spec = spec_of(trainers=["linear", "lightgbm", "sklearn:Ridge"], time=timedelta(hours=1), ensemble=1)
     study = _Study(rows, spec, root=Path(), folder=tmp_path, champion=None, progress=silent, on_trial=None)
     with study.journal:
         study.run()

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from cumulant.core.errors import DataError, DefinitionError, NotFoundError
 from cumulant.training.dataset import training_set
 from cumulant.training.evaluation.leakage import check_leakage
-from cumulant.training.spec import DecisionCost, TrainingSpec
+from cumulant.training.policy import TrainingPolicy
+from cumulant.training.spec import DecisionCost
 
-SPEC = TrainingSpec(target="y")
+SPEC = TrainingPolicy(target="y")
 
 
 def test_rows_keep_their_order_times_and_costs(table, rows_of):
@@ -58,7 +59,7 @@ def test_columns_that_no_model_reads_are_named(table):
 
 def test_costs_must_be_there_and_be_costs(table):
     def gathered(cost, column):
-        spec = TrainingSpec(target="late", cost=cost)
+        spec = TrainingPolicy(target="late", cost=cost)
         return training_set(table.select("x"), table["late"], spec=spec, costs=column)
 
     with pytest.raises(NotFoundError, match="loss"):
@@ -81,7 +82,7 @@ def test_a_sample_keeps_the_shares_of_classes(table, rows_of):
 
 def leaking(name, values, target, **options):
     frame = pl.DataFrame({name: values, "noise": np.random.default_rng(0).normal(size=len(target))})
-    return training_set(frame, pl.Series("y", target), spec=TrainingSpec(target="y", **options))
+    return training_set(frame, pl.Series("y", target), spec=TrainingPolicy(target="y", **options))
 
 
 BOOL = (np.arange(400) % 7 < 2).tolist()

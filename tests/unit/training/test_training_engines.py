@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,10 @@ from cumulant.core.servable import Input
 from cumulant.packaging.builder import build
 from cumulant.servable.scorer import Scorer
 from cumulant.training.model import FittedModel
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.search.budget import SearchBudget
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import search
-from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
 from cumulant.training.trainers.trainer import Problem, TrainingSample
 from cumulant.training.trainers.trainer_checks import check_trainers
@@ -36,11 +37,11 @@ def skip_absent(name):
 
 def spec(target, name, **options):
     skip_absent(name)
-    return TrainingSpec(target=target, **{"trainers": [name], "time": None, "folds": 2, "trials": 2} | options)
+    return TrainingPolicy(target=target, **{"trainers": [name], "time": None, "folds": 2, "trials": 2} | options)
 
 
 def trained(target, name, table, rows_of, **options):
-    parts = split(rows_of(target, table), EvaluationSpec())
+    parts = split(rows_of(target, table), EvaluationPolicy())
     return search(parts.train, spec(target, name, **options)), parts.test
 
 
@@ -200,8 +201,8 @@ def test_what_the_final_fit_does_not_need_is_shared_by_all_searches():
 
 @pytest.mark.parametrize("name", ENGINES)
 def test_a_search_that_the_clock_cut_is_repeated_exactly(name, table, rows_of, tmp_path):
-    rows = split(rows_of("late", table), EvaluationSpec()).train
-    wanted = spec("late", name, time="1ms", trials=5)
+    rows = split(rows_of("late", table), EvaluationPolicy()).train
+    wanted = spec("late", name, time=timedelta(milliseconds=1), trials=5)
     found = search(rows, wanted)
     again = refit(rows, wanted, found.summary, found.trials)
     assert again.to_folder(tmp_path / "b").joinpath("model.json").read_bytes() == (

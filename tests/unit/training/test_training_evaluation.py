@@ -14,9 +14,10 @@ from cumulant.flows.reports.model_content import alerts_a_day
 from cumulant.flows.reports.registry_plots import save_plots
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.evaluation import evaluate, scored
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.records import Evaluation
 from cumulant.training.search.search import search
-from cumulant.training.spec import DecisionCost, EvaluationSpec, TrainingSpec
+from cumulant.training.spec import DecisionCost
 from cumulant.training.splits import split
 
 DAY = 86_400_000_000
@@ -71,18 +72,18 @@ def test_clusters_are_what_was_asked_for():
     alone = evaluate(single, chances)
     assert (alone.clusters, alone.metrics["log_loss"].low) == (1, None)
     assert "one day" in alone.notes[0]
-    assert evaluate(rows, chance, EvaluationSpec(clusters="row")).clusters == len(rows)
-    assert evaluate(rows, chance, EvaluationSpec(clusters="shop")).clusters == rows.slices["shop"].n_unique()
-    assert evaluate(rows, chance, EvaluationSpec(clusters="day")).clusters == 3
+    assert evaluate(rows, chance, EvaluationPolicy(clusters="row")).clusters == len(rows)
+    assert evaluate(rows, chance, EvaluationPolicy(clusters="shop")).clusters == rows.slices["shop"].n_unique()
+    assert evaluate(rows, chance, EvaluationPolicy(clusters="day")).clusters == 3
     with pytest.raises(UsageError, match="no column"):
-        evaluate(rows, chance, EvaluationSpec(clusters="shops"))
+        evaluate(rows, chance, EvaluationPolicy(clusters="shops"))
     from dataclasses import replace
 
     timeless = replace(rows, at=None)
     assert evaluate(timeless, chance).cluster == "row"
     assert evaluate(replace(timeless, groups=np.arange(len(rows)) // 10), chance).clusters == len(rows) // 10
     with pytest.raises(UsageError, match="rows have no time"):
-        evaluate(timeless, chance, EvaluationSpec(clusters="day"))
+        evaluate(timeless, chance, EvaluationPolicy(clusters="day"))
 
 
 @pytest.mark.parametrize("days", [3, 5, 7])
@@ -107,7 +108,7 @@ def test_intervals_over_few_days_hold_the_truth(days):
 
 def test_slices_hold_every_row_once():
     rows, chance = rows_of_days()
-    found = evaluate(rows, chance, EvaluationSpec(slices=["shop", "size"]))
+    found = evaluate(rows, chance, EvaluationPolicy(slices=["shop", "size"]))
     shops = [one for one in found.slices if one.column == "shop"]
     assert [one.value for one in shops] == ["a", "b", "c", "missing"]
     assert sum(one.rows for one in shops) == len(rows)
@@ -119,7 +120,7 @@ def test_slices_hold_every_row_once():
     expected = oracle.roc_auc_score(rows.target[mask], chance[mask])
     assert shops[1].metrics["roc_auc"].value == pytest.approx(expected)
     with pytest.raises(NotFoundError, match="shops"):
-        evaluate(rows, chance, EvaluationSpec(slices=["shops"]))
+        evaluate(rows, chance, EvaluationPolicy(slices=["shops"]))
 
 
 def test_many_values_of_a_slice_are_gathered():
@@ -127,7 +128,7 @@ def test_many_values_of_a_slice_are_gathered():
     from dataclasses import replace
 
     many = replace(rows, slices=pl.DataFrame({"place": [f"p{number % 30}" for number in range(len(rows))]}))
-    found = evaluate(many, chance, EvaluationSpec(slices=["place"]))
+    found = evaluate(many, chance, EvaluationPolicy(slices=["place"]))
     assert found.slices[-1].value == "18 others"
     assert sum(one.rows for one in found.slices) == len(rows)
 
@@ -182,9 +183,9 @@ def test_alerts_are_counted_by_the_days_that_rows_fill(times, days):
 
 @pytest.mark.parametrize("target", ["late", "kind", "amount"])
 def test_every_task_is_evaluated_and_drawn(target, table, rows_of, tmp_path):
-    parts = split(rows_of(target, table), EvaluationSpec(test="30%"))
-    model = search(parts.train, TrainingSpec(target=target, trials=1, time=None, folds=2)).best
-    found = evaluate(parts.test, model, EvaluationSpec(slices=["shop"]), resamples=200)
+    parts = split(rows_of(target, table), EvaluationPolicy(test=0.3))
+    model = search(parts.train, TrainingPolicy(target=target, trials=1, time=None, folds=2)).best
+    found = evaluate(parts.test, model, EvaluationPolicy(slices=["shop"]), resamples=200)
     assert all(one.value is not None for one in found.metrics.values())
     json.loads(msgspec.json.encode(found))
     files = save_plots(found, tmp_path / "plots", title="a model")

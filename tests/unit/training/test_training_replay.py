@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import IntegrityError
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import made_folds, search
 from cumulant.training.search.search_metric import searched_metric
-from cumulant.training.spec import SEARCHED, EvaluationSpec, TrainingSpec
+from cumulant.training.spec import SEARCHED
 from cumulant.training.splits import split
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
@@ -35,7 +37,7 @@ def files(model, folder):
 
 
 def train_rows(rows_of, table, target="late"):
-    return split(rows_of(target, table), EvaluationSpec()).train
+    return split(rows_of(target, table), EvaluationPolicy()).train
 
 
 def again(found, rows, spec):
@@ -48,7 +50,7 @@ def again(found, rows, spec):
 @pytest.mark.parametrize("time", ["3s", "1ms"])
 def test_a_search_that_the_clock_cut_is_repeated_exactly(target, time, table, rows_of, tmp_path):
     rows = train_rows(rows_of, table, target)
-    spec = TrainingSpec(target=target, time=time, trials=500, folds=2, trainers=["lightgbm"])
+    spec = TrainingPolicy(target=target, time=time, trials=500, folds=2, trainers=["lightgbm"])
     found = search(rows, spec)
     assert len(found.trials) < 500
     assert (found.summary.ended_by, found.summary.trials_wanted) == ("time", 500)
@@ -61,7 +63,7 @@ def test_a_search_that_the_clock_cut_is_repeated_exactly(target, time, table, ro
 @pytest.mark.parametrize("name", SEARCHED)
 def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, target, table, rows_of):
     rows = train_rows(rows_of, table, target)
-    spec = TrainingSpec(target=target, time=None, folds=2, trainers=[name])
+    spec = TrainingPolicy(target=target, time=None, folds=2, trainers=[name])
     folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
     trainer, (train, validate) = make_trainer(name, Path()), folds.sample(0)
     params = (
@@ -79,17 +81,19 @@ def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, ta
 def test_what_the_clock_decided_is_said_and_nothing_where_trials_ended_the_search(table, rows_of):
     rows = train_rows(rows_of, table)
     for time in (None, "1h"):
-        spec = TrainingSpec(target="late", time=time, trials=2, folds=2, trainers=["lightgbm"])
+        spec = TrainingPolicy(target="late", time=time, trials=2, folds=2, trainers=["lightgbm"])
         summary = search(rows, spec).summary
         assert (summary.ended_by, summary.trials_wanted) == ("trials", 2)
         assert not any("ended this search" in note for note in summary.notes)
-    linear = search(rows, TrainingSpec(target="late", time="1h", trials=2, folds=2, trainers=["linear"])).summary
+    linear = search(
+        rows, TrainingPolicy(target="late", time=timedelta(hours=1), trials=2, folds=2, trainers=["linear"])
+    ).summary
     assert (linear.ended_by, linear.trials_wanted) == ("trials", 0)
 
 
 def test_a_trial_that_had_to_finish_says_that_time_shortened_it(table, rows_of):
     rows = train_rows(rows_of, table)
-    spec = TrainingSpec(target="late", time="1ms", trials=1, folds=2, trainers=["lightgbm"])
+    spec = TrainingPolicy(target="late", time=timedelta(milliseconds=1), trials=1, folds=2, trainers=["lightgbm"])
     found = search(rows, spec)
     assert any(one.shortened for one in found.trials)
     assert found.summary.ended_by == "time"
@@ -113,30 +117,30 @@ def test_a_time_that_is_too_short_is_one_warning_with_what_to_do():
         *(trial("mlp", 62 + number) for number in range(3)),
     ]
     searched = ["lightgbm", "xgboost", "mlp"]
-    (warning,) = clock_warnings("5s", hurried, searched=searched, trials=30)
+    (warning,) = clock_warnings(timedelta(seconds=5), hurried, searched=searched, trials=30)
     assert warning == (
         "the time of 5s was too short: lightgbm finished 1 of 30 trials, 1 of them cut short;"
         " xgboost finished 2 of 30 trials; linear was not fitted."
         " Give more time (`train --time 2m`) or fewer trainers (`training.trainers`)"
     )
-    (note,) = clock_notes("5s", hurried, searched=searched, trials=30)
+    (note,) = clock_notes(timedelta(seconds=5), hurried, searched=searched, trials=30)
     assert "--trials" not in note, "2 trials are too few to advise"
-    (alone,) = clock_warnings("1h", hurried[2:3], searched=["lightgbm"], trials=1)
+    (alone,) = clock_warnings(timedelta(hours=1), hurried[2:3], searched=["lightgbm"], trials=1)
     assert alone.endswith("Give more time (`train --time 3h`)")
 
 
 def test_a_time_that_was_enough_for_a_search_is_no_warning():
     enough = [trial("naive", 0), *(trial("lightgbm", number) for number in range(1, 4))]
-    assert clock_warnings("5s", enough, searched=["lightgbm"], trials=30) == ()
-    (note,) = clock_notes("5s", enough, searched=["lightgbm"], trials=30)
+    assert clock_warnings(timedelta(seconds=5), enough, searched=["lightgbm"], trials=30) == ()
+    (note,) = clock_notes(timedelta(seconds=5), enough, searched=["lightgbm"], trials=30)
     assert note.endswith("`train --trials 3`")
-    assert clock_warnings("5s", enough[:2], searched=["lightgbm"], trials=1) == (), "one was asked for"
+    assert clock_warnings(timedelta(seconds=5), enough[:2], searched=["lightgbm"], trials=1) == (), "one was asked for"
     assert clock_warnings(None, enough[:1], searched=[], trials=30) == ()
 
 
 def test_boosters_that_the_clock_left_out_stay_out(table, rows_of, tmp_path, monkeypatch):
     rows = train_rows(rows_of, table)
-    spec = TrainingSpec(target="late", time="1h", trials=3, folds=2, trainers=["lightgbm"], threads=1)
+    spec = TrainingPolicy(target="late", time=timedelta(hours=1), trials=3, folds=2, trainers=["lightgbm"], threads=1)
     looks = iter(range(10_000))
     # The time ends between the boosters of the final fit: the search asks another clock.
     with monkeypatch.context() as patch:
@@ -151,14 +155,14 @@ def test_boosters_that_the_clock_left_out_stay_out(table, rows_of, tmp_path, mon
 def test_trials_beside_each_other_and_other_trainers_are_repeated_too(table, rows_of, tmp_path):
     rows = train_rows(rows_of, table)
     for name, options in (("jobs", {"trainers": ["lightgbm"], "jobs": 2}), ("linear", {"trainers": ["linear"]})):
-        spec = TrainingSpec(target="late", time=None, trials=5, folds=2, **options)
+        spec = TrainingPolicy(target="late", time=None, trials=5, folds=2, **options)
         found = search(rows, spec)
         assert files(again(found, rows, spec), tmp_path / name) == files(found.best, tmp_path / f"{name}-first")
 
 
 def test_a_record_without_its_trials_is_no_ground_to_repeat(table, rows_of):
     rows = train_rows(rows_of, table)
-    spec = TrainingSpec(target="late", time=None, trials=2, folds=2, trainers=["lightgbm"])
+    spec = TrainingPolicy(target="late", time=None, trials=2, folds=2, trainers=["lightgbm"])
     found = search(rows, spec)
     with pytest.raises(IntegrityError, match="lacks trial 1"):
         refit(rows, spec, found.summary, [one for one in found.trials if one.number != 1])
@@ -166,7 +170,7 @@ def test_a_record_without_its_trials_is_no_ground_to_repeat(table, rows_of):
 
 def test_summaries_of_before_still_load(table, rows_of):
     rows = train_rows(rows_of, table)
-    found = search(rows, TrainingSpec(target="late", time=None, trials=1, folds=2, trainers=["lightgbm"]))
+    found = search(rows, TrainingPolicy(target="late", time=None, trials=1, folds=2, trainers=["lightgbm"]))
     old = msgspec.to_builtins(found.summary)
     del old["chosen"], old["boosters"], old["ended_by"], old["trials_wanted"]
     read = msgspec.convert(old, TrainingSummary)

@@ -12,8 +12,8 @@ from cumulant.core.servable import Input
 from cumulant.packaging.builder import build
 from cumulant.servable.scorer import Scorer
 from cumulant.training.dataset import TrainingSet
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.search.search import search
-from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
 from cumulant.training.trainers.scikit_trainer import ScikitTrainer, estimator_class
 from cumulant.training.trainers.trainer import Problem, TrainingSample
@@ -22,7 +22,7 @@ FOREST = {"n_estimators": 20, "max_depth": 5}
 
 
 def spec(target, name, **options):
-    return TrainingSpec(target=target, trainers=[name], time=None, folds=2, **options)
+    return TrainingPolicy(target=target, trainers=[name], time=None, folds=2, **options)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def spec(target, name, **options):
     ],
 )
 def test_the_package_answers_as_the_trained_model(target, name, params, table, rows_of, tmp_path):
-    parts = split(rows_of(target, table), EvaluationSpec())
+    parts = split(rows_of(target, table), EvaluationPolicy())
     found = search(parts.train, spec(target, name, parameters={name: params}))
     assert found.summary.trainer == name
     features = [FeatureSpec(field, "float" if field != "shop" else "str") for field in parts.test.features.columns]
@@ -56,7 +56,7 @@ def test_the_package_answers_as_the_trained_model(target, name, params, table, r
 
 
 def test_seed_and_rows_make_the_model(table, rows_of):
-    train = split(rows_of("late", table), EvaluationSpec()).train
+    train = split(rows_of("late", table), EvaluationPolicy()).train
     name = "sklearn:RandomForestClassifier"
     first, second = (search(train, spec("late", name, parameters={name: FOREST})).best for _ in range(2))
     assert first.onnx() == second.onnx()
@@ -79,14 +79,14 @@ def test_seed_and_rows_make_the_model(table, rows_of):
     ],
 )
 def test_what_cannot_be_fitted_is_refused_with_what_to_write(target, name, options, said, hint, table, rows_of):
-    train = split(rows_of(target, table), EvaluationSpec()).train
+    train = split(rows_of(target, table), EvaluationPolicy()).train
     with pytest.raises((DefinitionError, UserCodeError), match=said) as caught:
         search(train, spec(target, name, parameters={name: options} if options else {}))
     assert hint in str(caught.value.hint)
 
 
 def test_a_wrong_value_is_named_under_its_key(table, rows_of):
-    train = split(rows_of("late", table), EvaluationSpec()).train
+    train = split(rows_of("late", table), EvaluationPolicy()).train
     name = "sklearn:RandomForestClassifier"
     with pytest.raises(DefinitionError) as caught:
         search(train, spec("late", name, parameters={name: {"n_estimators": -3}}))
@@ -110,7 +110,7 @@ def test_a_class_may_be_absent_in_an_early_fold(task, name):
         at=(np.arange(900) * 86_400_000_000 // 10).astype(np.int64),
         rows=np.arange(900),
     )
-    wanted = TrainingSpec(
+    wanted = TrainingPolicy(
         target="y", trainers=[name], time=None, folds=3, parameters={name: FOREST} if "Random" in name else {}
     )
     found = search(rows, wanted)
@@ -137,7 +137,7 @@ def test_absent_classes_get_no_probability():
 
 
 def test_weights_are_used_or_refused(table, rows_of):
-    train = split(rows_of("late", table), EvaluationSpec()).train
+    train = split(rows_of("late", table), EvaluationPolicy()).train
     heavy = np.where(train.target == 1, 50.0, 1.0)
     from dataclasses import replace
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -16,11 +17,11 @@ import pytest
 from cumulant.core.errors import DefinitionError, StorageError, UsageError, UserCodeError
 from cumulant.statistics import METRICS, Rows
 from cumulant.training.model import FittedModel
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search.cross_validation import CrossValidation
 from cumulant.training.search.proposals import hopeless, propose
 from cumulant.training.search.search import search
-from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
 
 HERE = Path(__file__).parent
@@ -29,11 +30,11 @@ HERE = Path(__file__).parent
 def small(target, **options):
     """Few, short trials without a clock, so that results repeat."""
     defaults = {"trials": 4, "time": None, "folds": 2, "parameters": {"lightgbm": {"learning_rate": 0.2}}}
-    return TrainingSpec(target=target, **defaults | options)
+    return TrainingPolicy(target=target, **defaults | options)
 
 
 def parts_of(rows_of, table, target, *, timed=True):
-    return split(rows_of(target, table, timed=timed), EvaluationSpec())
+    return split(rows_of(target, table, timed=timed), EvaluationPolicy())
 
 
 @pytest.mark.parametrize(("target", "metric"), [("late", "log_loss"), ("kind", "log_loss"), ("amount", "rmse")])
@@ -79,12 +80,12 @@ PROGRAM = """
 import os, signal, sys, threading
 from pathlib import Path
 import conftest
-from cumulant.training.spec import TrainingSpec
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search.search import search
 rows = conftest.make_rows("late", conftest.make_table())
 scratch, out, last, wait = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4])
 jobs = int(sys.argv[5])
-spec = TrainingSpec(target="late", trials=10, time=None, folds=2, trainers=["lightgbm"], jobs=jobs, threads=2)
+spec = TrainingPolicy(target="late", trials=10, time=None, folds=2, trainers=["lightgbm"], jobs=jobs, threads=2)
 def told(record):
     print(record.number, flush=True)
     if record.number == last:
@@ -202,11 +203,11 @@ def test_scratch_that_cannot_be_written_is_told(table, rows_of, tmp_path):
 def test_the_time_budget_ends_a_search(table, rows_of):
     train = parts_of(rows_of, table, "late").train
     start = time.monotonic()
-    found = search(train, TrainingSpec(target="late", time="2s", trials=500))
+    found = search(train, TrainingPolicy(target="late", time=timedelta(seconds=2), trials=500))
     assert len(found.trials) < 500
     assert time.monotonic() - start < 60  # ample: other work may hold the machine
     assert isinstance(found.best, FittedModel)
-    hurried = search(train, TrainingSpec(target="late", time="1ms"))
+    hurried = search(train, TrainingPolicy(target="late", time=timedelta(milliseconds=1)))
     assert hurried.best.kind == "lightgbm"
     assert any("time was over" in note for note in hurried.summary.notes)
 

@@ -1,5 +1,7 @@
 """Nothing is learned that could not be known, and every row is judged once."""
 
+from datetime import timedelta
+
 import numpy as np
 import polars as pl
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.spec import EvaluationSpec
+from cumulant.training.policy import EvaluationPolicy
 from cumulant.training.splits import folds, split
 
 DAY = 86_400_000_000
@@ -39,7 +41,7 @@ def test_what_trains_was_known_before_the_first_judged_row(made, test):
     known = at + generator.integers(0, delay + 1, count) * DAY
     rows = rows_with(at, generator.random(count) < 0.5, known)
     try:
-        parts = split(rows, EvaluationSpec(test=test))
+        parts = split(rows, EvaluationPolicy(test=test))
     except DataError:
         return
     begin = parts.test.at.min()
@@ -63,7 +65,7 @@ def test_the_gap_does_not_depend_on_the_outcome():
     at = np.sort(generator.integers(0, 100 * DAY, 4000))
     late = generator.random(4000) < 0.3
     rows = rows_with(at, late, at + np.where(late, 2 * DAY, DAY // 4))
-    parts = split(rows, EvaluationSpec(test="20d"))
+    parts = split(rows, EvaluationPolicy(test=timedelta(days=20)))
     assert parts.gap == 2 * DAY
     last_days = parts.train.at > parts.cutoff - 5 * DAY
     assert parts.train.target[last_days].mean() == pytest.approx(0.3, abs=0.06)
@@ -72,7 +74,7 @@ def test_the_gap_does_not_depend_on_the_outcome():
 
 def test_a_test_of_days_ends_with_the_last_row():
     at = np.arange(1000) * DAY // 10
-    parts = split(rows_with(at, np.arange(1000) % 2), EvaluationSpec(test="14d"))
+    parts = split(rows_with(at, np.arange(1000) % 2), EvaluationPolicy(test=timedelta(days=14)))
     assert len(parts.test) == 140
     assert len(parts.train) == 860
 
@@ -80,14 +82,14 @@ def test_a_test_of_days_ends_with_the_last_row():
 def test_random_splits_keep_classes_and_groups():
     generator = np.random.default_rng(1)
     target = generator.random(1000) < 0.1
-    parts = split(rows_with(None, target), EvaluationSpec(), seed=3)
+    parts = split(rows_with(None, target), EvaluationPolicy(), seed=3)
     assert len(parts.test) == pytest.approx(200, abs=2)
     assert parts.test.rate == pytest.approx(parts.train.rate, abs=0.01)
     assert "random" in parts.how
-    again = split(rows_with(None, target), EvaluationSpec(), seed=3)
+    again = split(rows_with(None, target), EvaluationPolicy(), seed=3)
     assert again.test.rows.tolist() == parts.test.rows.tolist()
     groups = generator.integers(0, 150, 1000)
-    whole = split(rows_with(None, target, groups=groups), EvaluationSpec())
+    whole = split(rows_with(None, target, groups=groups), EvaluationPolicy())
     assert not set(whole.test.groups) & set(whole.train.groups)
     assert len(whole.test) == pytest.approx(200, abs=15)
 
@@ -134,10 +136,10 @@ def test_folds_without_positives_are_left_out_and_said():
 def test_splits_that_cannot_be_made_are_refused(test, timed, kind, words):
     at = np.arange(100) * DAY if timed else None
     with pytest.raises(kind, match=words):
-        split(rows_with(at, np.arange(100) % 2), EvaluationSpec(test=test))
+        split(rows_with(at, np.arange(100) % 2), EvaluationPolicy(test=test))
 
 
 def test_a_test_of_one_class_is_refused():
     target = np.r_[np.arange(80) % 2, np.zeros(20)]
     with pytest.raises(DataError, match='all 20 test rows are of class "0"'):
-        split(rows_with(np.arange(100) * DAY, target), EvaluationSpec())
+        split(rows_with(np.arange(100) * DAY, target), EvaluationPolicy())

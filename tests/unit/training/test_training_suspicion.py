@@ -7,8 +7,8 @@ import pytest
 from cumulant.training.dataset import training_set
 from cumulant.training.evaluation.leakage import check_leakage
 from cumulant.training.evaluation.univariate import auc, strength
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.search.search import search
-from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import split
 
 ROWS = 1500
@@ -65,10 +65,10 @@ def test_a_leak_that_is_not_exact_is_named(name, share):
     for seed in range(5):
         generator, x, outcome = world(seed, share=share)
         features = frame(x, gift=LEAKS[name](generator, outcome))
-        (warning,) = training_set(features, pl.Series(outcome), spec=TrainingSpec(target="y")).warnings
+        (warning,) = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y")).warnings
         assert warning.startswith("gift alone tells the target")
         assert "allow: [gift]" in warning
-        allowed = training_set(features, pl.Series(outcome), spec=TrainingSpec(target="y", allow=["gift"]))
+        allowed = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y", allow=["gift"]))
         assert allowed.warnings == ()
 
 
@@ -76,30 +76,30 @@ def test_several_leaks_are_one_warning_with_one_line_that_allows_them():
     generator, x, outcome = world(0)
     leaks = {"gift": amount(generator, outcome), "code": LEAKS["a closing code"](generator, outcome)}
     features = frame(x, **leaks)
-    (warning,) = training_set(features, pl.Series(outcome), spec=TrainingSpec(target="y")).warnings
+    (warning,) = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y")).warnings
     assert "each of 2 features alone tells the target" in warning
     assert "one frequent value comes with one class" in warning
     assert "allow: [gift, code]" in warning
-    (rest,) = training_set(features, pl.Series(outcome), spec=TrainingSpec(target="y", allow=["gift"])).warnings
+    (rest,) = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y", allow=["gift"])).warnings
     assert rest.startswith("code alone tells")
     assert "allow: [code]" in rest
-    allowed = TrainingSpec(target="y", allow=["gift", "code"])
+    allowed = TrainingPolicy(target="y", allow=["gift", "code"])
     assert training_set(features, pl.Series(outcome), spec=allowed).warnings == ()
 
 
 def test_a_value_that_may_be_somebodys_is_not_shown():
     generator, _, outcome = world(0)
     code = pl.Series("code", LEAKS["a closing code"](generator, outcome))
-    said = check_leakage(pl.DataFrame(code), outcome.astype(float), "binary", spec=TrainingSpec(target="y"))
+    said = check_leakage(pl.DataFrame(code), outcome.astype(float), "binary", spec=TrainingPolicy(target="y"))
     assert "chargeback" not in said[0]
     assert "one frequent value comes with one class" in said[0]
 
 
 def test_the_warning_reaches_the_summary():
     generator, x, outcome = world(0)
-    spec = TrainingSpec(target="y", trainers=["linear"], time=None, threshold=0.5)
+    spec = TrainingPolicy(target="y", trainers=["linear"], time=None, threshold=0.5)
     rows = training_set(frame(x, gift=amount(generator, outcome)), pl.Series(outcome), spec=spec)
-    (warning,) = search(split(rows, EvaluationSpec()).train, spec).summary.warnings
+    (warning,) = search(split(rows, EvaluationPolicy()).train, spec).summary.warnings
     assert "gift" in warning
 
 
@@ -107,7 +107,7 @@ def test_numbers_without_end_are_taken_as_missing():
     generator, x, outcome = world(0)
     endless = np.where(generator.random(ROWS) < 0.1, np.inf, x[:, 0])
     assert (
-        check_leakage(frame(x, endless=endless), outcome.astype(float), "binary", spec=TrainingSpec(target="y")) == ()
+        check_leakage(frame(x, endless=endless), outcome.astype(float), "binary", spec=TrainingPolicy(target="y")) == ()
     )
 
 
@@ -116,8 +116,8 @@ def test_the_limit_is_declared():
     features = frame(x)
     area = auc(x[:, 0], outcome)
     truth = outcome.astype(float)
-    assert check_leakage(features, truth, "binary", spec=TrainingSpec(target="y", leak_auc=0.95)) == ()
-    (warning,) = check_leakage(features, truth, "binary", spec=TrainingSpec(target="y", leak_auc=area - 0.01))
+    assert check_leakage(features, truth, "binary", spec=TrainingPolicy(target="y", leak_auc=0.95)) == ()
+    (warning,) = check_leakage(features, truth, "binary", spec=TrainingPolicy(target="y", leak_auc=area - 0.01))
     assert warning.startswith("x0 alone")
 
 
@@ -133,7 +133,7 @@ def test_honest_features_are_not_named(share):
             partly=pl.Series(np.where(generator.random(ROWS) < 0.4, np.nan, x[:, 0])).fill_nan(None),
             often=np.where(outcome, generator.random(ROWS) < 0.5, generator.random(ROWS) < 0.1),
         )
-        assert check_leakage(honest, outcome.astype(float), "binary", spec=TrainingSpec(target="y")) == ()
+        assert check_leakage(honest, outcome.astype(float), "binary", spec=TrainingPolicy(target="y")) == ()
 
 
 def test_the_area_is_that_of_every_pair():
@@ -163,14 +163,14 @@ def copies(seed, *, labels, timed):
     own = 1.2 * seen[:, 0] + 0.8 * seen[:, 1] + generator.logistic(size=ROWS) > 0.5
     target = pl.Series(outcome[customer] if labels == "shared" else own)
     at = pl.Series(np.arange(ROWS) * 3_600_000_000).cast(pl.Datetime("us")) if timed else None
-    spec = TrainingSpec(target="y", trainers=["linear"], time=None, threshold=0.5)
+    spec = TrainingPolicy(target="y", trainers=["linear"], time=None, threshold=0.5)
     return frame(seen), target, at, pl.Series(customer), spec
 
 
 def warned(seed, *, labels, timed=False, grouped=False):
     features, target, at, customer, spec = copies(seed, labels=labels, timed=timed)
     rows = training_set(features, target, spec=spec, at=at, known=at, groups=customer if grouped else None)
-    return search(split(rows, EvaluationSpec()).train, spec).summary.warnings
+    return search(split(rows, EvaluationPolicy()).train, spec).summary.warnings
 
 
 @pytest.mark.parametrize("timed", [False, True])
@@ -193,6 +193,6 @@ def test_callers_who_come_back_with_labels_of_their_own_are_no_leak(timed):
 def test_independent_rows_have_no_copies():
     for seed in range(10):
         _, x, outcome = world(seed)
-        spec = TrainingSpec(target="y", trainers=["linear"], time=None, threshold=0.5)
+        spec = TrainingPolicy(target="y", trainers=["linear"], time=None, threshold=0.5)
         rows = training_set(frame(x), pl.Series(outcome), spec=spec)
-        assert search(split(rows, EvaluationSpec()).train, spec).summary.warnings == ()
+        assert search(split(rows, EvaluationPolicy()).train, spec).summary.warnings == ()

@@ -18,10 +18,10 @@ from cumulant.servable.scorer import Scorer
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads.encoding import MOST_CATEGORIES
+from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.search.final_fit import fit_all
 from cumulant.training.search.fixed_fit import fit_once
 from cumulant.training.search.search import search
-from cumulant.training.spec import EvaluationSpec, TrainingSpec
 from cumulant.training.splits import group_parts, split
 from cumulant.training.trainers.target_means import ABOVE, TargetMeans, inputs_of, with_means
 from cumulant.training.trainers.trainer import TrainingSample
@@ -166,7 +166,7 @@ def test_the_servable_looks_the_means_up(task, trainer, tmp_path):
     if trainer == "xgboost":
         pytest.importorskip(trainer)
     rows = towns(4000, values=400, task=task)
-    found = search(rows, TrainingSpec(target="y", trainers=[trainer], time=None, folds=2, trials=1, ensemble=1)).best
+    found = search(rows, TrainingPolicy(target="y", trainers=[trainer], time=None, folds=2, trials=1, ensemble=1)).best
     assert found.kind == "widened"
     assert set(found.importance) <= {"x", "town"}
     fields = [FeatureSpec("x", "float"), FeatureSpec("town", "str")]
@@ -184,11 +184,11 @@ def test_the_servable_looks_the_means_up(task, trainer, tmp_path):
 @pytest.mark.parametrize("trainer", ["lightgbm", "linear"])
 def test_means_tell_apart_values_beyond_those_told_apart_one_by_one(trainer):
     rows = towns(6000, values=2 * MOST_CATEGORIES)
-    parts = split(rows, EvaluationSpec(test=0.4))
+    parts = split(rows, EvaluationPolicy(test=0.4))
     params = {"rounds": 60, "learning_rate": 0.1} if trainer == "lightgbm" else {}
-    model = fit_once(parts.train, TrainingSpec(target="y"), trainer, params, root=Path())
+    model = fit_once(parts.train, TrainingPolicy(target="y"), trainer, params, root=Path())
     few = parts.train.features.with_columns(town=pl.lit(None, pl.String))
-    without = fit_once(replace(parts.train, features=few), TrainingSpec(target="y"), trainer, params, root=Path())
+    without = fit_once(replace(parts.train, features=few), TrainingPolicy(target="y"), trainer, params, root=Path())
     loss = [
         -np.log(np.where(parts.test.target == 1, p, 1 - p)).mean()
         for p in (model.predict_frame(parts.test.features), without.predict_frame(parts.test.features))
@@ -198,11 +198,11 @@ def test_means_tell_apart_values_beyond_those_told_apart_one_by_one(trainer):
 
 def test_a_text_with_few_values_is_left_as_it_is():
     rows = towns(1500, values=ABOVE - 10)
-    assert fit_once(rows, TrainingSpec(target="y"), "linear", {}, root=Path()).kind == "linear"
+    assert fit_once(rows, TrainingPolicy(target="y"), "linear", {}, root=Path()).kind == "linear"
 
 
 def test_means_can_be_switched_off():
-    spec = TrainingSpec(target="y", trainers=["linear"], time=None, folds=2, target_means="off")
+    spec = TrainingPolicy(target="y", trainers=["linear"], time=None, folds=2, target_means="off")
     rows = towns(6000, values=2 * MOST_CATEGORIES)
     found = search(rows, spec).best
     assert found.kind == fit_once(rows, spec, "linear", {}, root=Path()).kind == "linear"
@@ -227,7 +227,7 @@ def sessions(first, count=800, rows_each=5, seed=0):
 
 
 def has_means(rows):
-    inputs, means = inputs_of(rows, TrainingSpec(target="y"))
+    inputs, means = inputs_of(rows, TrainingPolicy(target="y"))
     return len(means.inputs(inputs)) > len(inputs)
 
 
@@ -237,7 +237,7 @@ def test_of_a_text_that_names_the_group_no_means_are_made(trainer):
     rows = sessions(0)
     params = {"rounds": 20} if trainer == "lightgbm" else {}
     models = [
-        fit_once(rows, TrainingSpec(target="y", target_means=mode), trainer, params, root=Path())
+        fit_once(rows, TrainingPolicy(target="y", target_means=mode), trainer, params, root=Path())
         for mode in ("auto", "off")
     ]
     assert models[0].kind == trainer
@@ -301,8 +301,8 @@ def test_the_final_fit_keeps_which_texts_the_tested_model_has_means_of(tested_ha
         at=at,
         known=at,
     )
-    spec = TrainingSpec(target="y", trainers=["linear"], folds=2, ensemble=1, blend="off", final_fit="all")
-    training = split(rows, EvaluationSpec(test="20%")).train
+    spec = TrainingPolicy(target="y", trainers=["linear"], folds=2, ensemble=1, blend="off", final_fit="all")
+    training = split(rows, EvaluationPolicy(test=0.2)).train
     assert (has_means(training), has_means(rows)) == (tested_has_means, not tested_has_means)
     searched = search(training, spec)
     served = fit_all(searched.best, rows, spec, searched.summary, searched.trials)

@@ -12,12 +12,15 @@ from hypothesis import strategies as st
 from cumulant.core import units
 from cumulant.core.errors import UsageError
 from cumulant.core.servable import Calibration
+from cumulant.core.units import Rate
 from cumulant.project.file.document import parse_document
+from cumulant.project.training_section import threshold_policy
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.calibration import apply, choose, fit_sigmoid, logit
 from cumulant.training.evaluation.threshold import advice, cheapest, decide, highest
 from cumulant.training.evaluation.traffic_rows import ScoredTraffic
-from cumulant.training.spec import DecisionCost, Threshold, TrainingSpec
+from cumulant.training.policy import ThresholdPolicy, TrainingPolicy
+from cumulant.training.spec import DecisionCost, Threshold
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), min_size=1, max_size=25)
 DAY = 86_400_000_000
@@ -63,7 +66,7 @@ def rows_of(target, *, days=None, missed=None, alarm=None):
 
 
 def spec(**options):
-    return TrainingSpec(target="y", **options)
+    return TrainingPolicy(target="y", **options)
 
 
 def test_each_way_to_a_threshold():
@@ -75,13 +78,13 @@ def test_each_way_to_a_threshold():
     assert decide(spec(), rows, p)[0] == 0.5
     assert decide(spec(threshold=0.3), rows, p)[0] == 0.3
     assert decide(spec(cost=DecisionCost(false_negative=5, false_positive=1)), rows, p)[0] == pytest.approx(1 / 6)
-    limit, text = decide(spec(threshold=Threshold(alerts="7/day")), rows, p)
+    limit, text = decide(spec(threshold=ThresholdPolicy(alerts=Rate(7, "day"))), rows, p)
     assert (p >= limit).sum() == 70
     assert "10 days" in text
     half = ScoredTraffic(scores=p, sampling_weight=np.full(1000, 2.0), at=rows.at)
-    limit, _ = decide(spec(threshold=Threshold(alerts="7/day")), rows, p, traffic=half)
+    limit, _ = decide(spec(threshold=ThresholdPolicy(alerts=Rate(7, "day"))), rows, p, traffic=half)
     assert (p >= limit).sum() == 35
-    limit, _ = decide(spec(threshold=Threshold(rate="2%")), rows, p)
+    limit, _ = decide(spec(threshold=ThresholdPolicy(rate=0.02)), rows, p)
     assert (p >= limit).sum() == 20
     by_row = rows_of(target, missed=np.full(1000, 5.0), alarm=np.ones(1000))
     limit, _ = decide(spec(cost=DecisionCost(false_negative="loss", false_positive=1)), by_row, p)
@@ -91,10 +94,9 @@ def test_each_way_to_a_threshold():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"threshold": Threshold(alerts="many")}, "is no capacity"),
-        ({"threshold": Threshold(alerts="5/day")}, "needs rows with a time"),
-        ({"threshold": Threshold()}, "needs one of"),
-        ({"threshold": Threshold(alerts="5/day", rate=0.1)}, "needs one of"),
+        ({"threshold": ThresholdPolicy(alerts=Rate(5, "day"))}, "needs rows with a time"),
+        ({"threshold": ThresholdPolicy()}, "needs one of"),
+        ({"threshold": ThresholdPolicy(alerts=Rate(5, "day"), rate=0.1)}, "needs one of"),
         ({"threshold": 2.0}, "no probability"),
         ({"cost": DecisionCost(false_negative=0, false_positive=0)}, "both costs"),
     ],
@@ -102,6 +104,12 @@ def test_each_way_to_a_threshold():
 def test_thresholds_that_mean_nothing_are_refused(options, words):
     with pytest.raises(UsageError, match=words):
         decide(spec(**options), rows_of([0, 1]), np.array([0.1, 0.9]))
+
+
+@pytest.mark.parametrize("alerts", ["many", "5/month", "5"])
+def test_a_capacity_is_a_number_an_hour_a_day_or_a_week(alerts):
+    with pytest.raises(UsageError, match=f'"{alerts}" is no capacity'):
+        threshold_policy(Threshold(alerts=alerts))
 
 
 def test_a_sigmoid_is_found_and_kept_only_where_it_helps():
@@ -151,6 +159,6 @@ def test_the_advised_lines_can_stand_in_a_project_file(share):
     assert len(lines) == 3
     for line in lines:
         text = f"version: 1\ntraining:\n  target: y\n  {line}\n"
-        found = msgspec.convert(parse_document(text, "cumulant.yaml").plain()["training"], TrainingSpec)
-        if isinstance(found.threshold, Threshold) and found.threshold.rate is not None:
+        found = msgspec.convert(parse_document(text, "cumulant.yaml").plain()["training"], TrainingPolicy)
+        if isinstance(found.threshold, ThresholdPolicy) and found.threshold.rate is not None:
             assert units.share(found.threshold.rate) == pytest.approx(share, rel=0.05)

@@ -7,12 +7,15 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import UsageError
+from cumulant.core.units import Rate
+from cumulant.project.training_section import threshold_policy
 from cumulant.training.dataset import training_set
 from cumulant.training.evaluation.threshold import decide
 from cumulant.training.evaluation.traffic_rows import DAY, ScoredTraffic, TrafficRows
+from cumulant.training.policy import EvaluationPolicy, ThresholdPolicy, TrainingPolicy
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import search
-from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
+from cumulant.training.spec import Threshold
 from cumulant.training.splits import folds, split
 
 DAYS, FRESH, A_DAY = 80, 25, 150
@@ -58,7 +61,7 @@ def trained(world, rule, *, seed=0, growth=0.0, trainers=("linear",), timed=True
     features, outcome, at, score = requests(seed, DAYS, growth=growth)
     has, asked = labelled(world, score, outcome, seed + 1)
     target = pl.Series([bool(value) if known else None for value, known in zip(outcome, has, strict=True)])
-    spec = TrainingSpec(target="y", threshold=rule, trainers=list(trainers), time=None, trials=2, ensemble=2, folds=3)
+    spec = TrainingPolicy(target="y", threshold=rule, trainers=list(trainers), time=None, trials=2, ensemble=2, folds=3)
     rows = training_set(
         features,
         target,
@@ -67,7 +70,7 @@ def trained(world, rule, *, seed=0, growth=0.0, trainers=("linear",), timed=True
         known=times(at) if timed else None,
         reviewed=None if asked is None else pl.Series(asked),
     )
-    train = split(rows, EvaluationSpec(test="10%")).train
+    train = split(rows, EvaluationPolicy(test=0.1)).train
     if world.startswith("a sample"):
         train = train.sample(0.1, counted=world.endswith("counted"))
     return train, spec, search(train, spec)
@@ -84,7 +87,7 @@ WORLDS = ["all", "a part", "high scores", "low scores", "reviewed"]
 
 
 @pytest.mark.parametrize("world", WORLDS)
-@pytest.mark.parametrize("rule", [Threshold(alerts="15/day"), Threshold(alerts="105/week")])
+@pytest.mark.parametrize("rule", [ThresholdPolicy(alerts=Rate(15, "day")), ThresholdPolicy(alerts=Rate(105, "week"))])
 def test_a_capacity_counts_all_requests(world, rule):
     _, _, found = trained(world, rule)
     assert alerts(found)[0] == pytest.approx(15, rel=0.2)
@@ -92,30 +95,30 @@ def test_a_capacity_counts_all_requests(world, rule):
 
 @pytest.mark.parametrize("world", WORLDS)
 def test_a_rate_is_of_all_requests(world):
-    _, _, found = trained(world, Threshold(rate="5%"))
+    _, _, found = trained(world, ThresholdPolicy(rate=0.05))
     assert alerts(found)[1] == pytest.approx(0.05, rel=0.25)
 
 
 @pytest.mark.parametrize("world", ["a part", "reviewed"])
 def test_a_rate_is_of_all_requests_without_times_too(world):
-    _, _, found = trained(world, Threshold(rate="5%"), timed=False)
+    _, _, found = trained(world, ThresholdPolicy(rate=0.05), timed=False)
     assert alerts(found)[1] == pytest.approx(0.05, rel=0.25)
 
 
 def test_a_sample_of_the_rows_stands_for_all_of_them():
-    each = [alerts(trained("a sample", Threshold(alerts="15/day"), seed=seed)[2])[0] for seed in range(4)]
+    each = [alerts(trained("a sample", ThresholdPolicy(alerts=Rate(15, "day")), seed=seed)[2])[0] for seed in range(4)]
     assert np.mean(each) == pytest.approx(15, rel=0.25)
 
 
 def test_rows_that_a_sample_leaves_out_are_counted_where_wanted():
-    train, _, found = trained("a sample, counted", Threshold(rate="5%"))
+    train, _, found = trained("a sample, counted", ThresholdPolicy(rate=0.05))
     assert len(train.traffic) == pytest.approx(9 * len(train), rel=0.02)
     assert "only counted" in found.summary.threshold_text
     assert alerts(found)[1] == pytest.approx(0.05, rel=0.2)
 
 
 def test_boosted_trees_count_them_too_and_are_repeated_exactly(tmp_path):
-    train, spec, found = trained("reviewed", Threshold(alerts="15/day"), trainers=("lightgbm",))
+    train, spec, found = trained("reviewed", ThresholdPolicy(alerts=Rate(15, "day")), trainers=("lightgbm",))
     assert alerts(found)[0] == pytest.approx(15, rel=0.25)
     again = refit(train, spec, found.summary, found.trials)
     assert again.threshold == found.best.threshold
@@ -126,7 +129,7 @@ def test_boosted_trees_count_them_too_and_are_repeated_exactly(tmp_path):
 
 
 def test_a_search_killed_and_called_again_counts_the_same(tmp_path):
-    train, spec, found = trained("a part", Threshold(alerts="15/day"), trainers=("lightgbm",))
+    train, spec, found = trained("a part", ThresholdPolicy(alerts=Rate(15, "day")), trainers=("lightgbm",))
     first = search(train, spec, scratch=tmp_path / "search")
     second = search(train, spec, scratch=tmp_path / "search")
     assert first.best.threshold == second.best.threshold == found.best.threshold
@@ -134,7 +137,7 @@ def test_a_search_killed_and_called_again_counts_the_same(tmp_path):
 
 def test_growing_traffic_is_counted_as_it_is_now():
     now = requests(0, DAYS, growth=2.0)[0]
-    _, _, found = trained("all", Threshold(alerts="15/day"), growth=2.0)
+    _, _, found = trained("all", ThresholdPolicy(alerts=Rate(15, "day")), growth=2.0)
     assert "more rows than the mean" in found.summary.threshold_text
     assert len(now) > 0
     # it grows on: the later days have more rows still
@@ -142,7 +145,7 @@ def test_growing_traffic_is_counted_as_it_is_now():
 
 
 def test_folds_are_judged_without_reviewed_rows_and_learn_from_them():
-    train, *_ = trained("reviewed", Threshold(rate="5%"))
+    train, *_ = trained("reviewed", ThresholdPolicy(rate=0.05))
     made, _ = folds(train, 3)
     for fold in made:
         assert not train.reviewed[fold.validate].any()
@@ -153,10 +156,10 @@ def test_folds_are_judged_without_reviewed_rows_and_learn_from_them():
 
 def test_rows_whose_labels_are_not_known_yet_are_counted_up_to_the_test():
     features, outcome, at, _ = requests(3, DAYS)
-    spec = TrainingSpec(target="y", threshold=Threshold(alerts="15/day"))
+    spec = TrainingPolicy(target="y", threshold=ThresholdPolicy(alerts=Rate(15, "day")))
     late = 12 * DAY
     rows = training_set(features, pl.Series(outcome), spec=spec, at=times(at), known=times(at + late))
-    cut = split(rows, EvaluationSpec(test="10%"))
+    cut = split(rows, EvaluationPolicy(test=0.1))
     assert cut.train.at.max() < cut.cutoff - late
     made, _ = folds(cut.train, 3)
     begin, end = made[-1].span
@@ -170,7 +173,7 @@ def test_rows_whose_labels_are_not_known_yet_are_counted_up_to_the_test():
 
 
 def test_where_only_reviewers_labelled_they_judge_and_it_is_told():
-    train, _, _ = trained("reviewed", Threshold(rate="5%"))
+    train, _, _ = trained("reviewed", ThresholdPolicy(rate=0.05))
     only = replace(train, reviewed=np.ones(len(train), dtype=bool))
     made, notes = folds(only, 3)
     assert sum(len(fold.validate) for fold in made) > 0
@@ -178,7 +181,7 @@ def test_where_only_reviewers_labelled_they_judge_and_it_is_told():
 
 
 def test_a_capacity_over_reviewed_rows_alone_warns():
-    train, spec, _ = trained("reviewed", Threshold(alerts="15/day"))
+    train, spec, _ = trained("reviewed", ThresholdPolicy(alerts=Rate(15, "day")))
     found = search(replace(train, traffic=None), spec)
     assert any("source_share" in warning for warning in found.summary.warnings)
     assert not any("source_share" in warning for warning in search(train, spec).summary.warnings)
@@ -187,15 +190,14 @@ def test_a_capacity_over_reviewed_rows_alone_warns():
 def test_a_source_that_is_a_sample_says_so():
     scores = np.linspace(0, 1, 1001)[:1000]
     traffic = ScoredTraffic(scores=scores, sampling_weight=np.ones(1000), at=np.repeat(np.arange(10), 100) * DAY)
-    rows = trained("all", Threshold(rate="5%"))[0]
-    spec = TrainingSpec(target="y", threshold=Threshold(alerts="20/day", source_share="10%"))
+    rows = trained("all", ThresholdPolicy(rate=0.05))[0]
+    spec = TrainingPolicy(target="y", threshold=ThresholdPolicy(alerts=Rate(20, "day"), source_share=0.1))
     limit, text = decide(spec, rows, scores, traffic=traffic)
     assert (scores >= limit).sum() == 20
     assert "0.1 of the traffic" in text
     for wrong in ("0%", "120%"):
-        spec = TrainingSpec(target="y", threshold=Threshold(alerts="20/day", source_share=wrong))
         with pytest.raises(UsageError, match="share"):
-            decide(spec, rows, scores, traffic=traffic)
+            threshold_policy(Threshold(alerts="20/day", source_share=wrong))
 
 
 @pytest.mark.parametrize(

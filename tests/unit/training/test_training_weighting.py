@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.training.dataset import training_set
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search.fixed_fit import fit_once
-from cumulant.training.spec import TrainingSpec
 from cumulant.training.weighting import aged, weighted
 
 DAY = 86_400_000_000
-SPEC = TrainingSpec(target="y", half_life="10d")
+SPEC = TrainingPolicy(target="y", half_life=timedelta(days=10))
 
 
 def rows(n=2000, *, flip_at=1000, timed=True):
@@ -40,7 +40,7 @@ def test_a_row_older_by_the_half_life_weighs_half(days, half):
 
 def test_weights_multiply_those_that_rows_have():
     plain = rows()
-    assert weighted(plain, TrainingSpec(target="y")) is plain
+    assert weighted(plain, TrainingPolicy(target="y")) is plain
     own = replace(plain, weight=np.where(np.arange(len(plain)) % 2 == 0, 3.0, 1.0))
     assert plain.at is not None
     np.testing.assert_allclose(weighted(own, SPEC).weight, aged(plain.at, timedelta(days=10)) * own.weight)

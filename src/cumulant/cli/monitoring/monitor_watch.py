@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.result import EvaluationResult
     from cumulant.flows.monitoring.run import MonitorRun
     from cumulant.flows.monitoring.state import RetrainRequest
-    from cumulant.statistics.performance import Audit
+    from cumulant.statistics.performance.audit import Audit
 
 
 def declare(app: typer.Typer) -> None:

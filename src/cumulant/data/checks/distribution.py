@@ -25,8 +25,12 @@ from cumulant.data.policy import DistributionRule
 from cumulant.data.profile import power_of_two
 from cumulant.data.snapshot import BatchCheck, RowRange, Snapshot
 from cumulant.data.text.casts import conform
-from cumulant.statistics import drift
+from cumulant.statistics.drift.bins import Grid, groups
+from cumulant.statistics.drift.bins import cells as drift_cells
+from cumulant.statistics.drift.bins import grid as drift_grid
 from cumulant.statistics.drift.effects import sum_groups
+from cumulant.statistics.drift.evidence import two_samples
+from cumulant.statistics.drift.intervals import effect
 from cumulant.statistics.drift.stationary import steady_from
 from cumulant.statistics.exact import binomial_at_least, binomial_at_most
 from cumulant.statistics.rows import Codes, Floats
@@ -244,7 +248,7 @@ class ReferenceCounts:
     """Counts [blocks, cells] of earlier rows, nulls in the last cell; cells of numbers (`grid`), or of `values`."""
 
     counts: Floats
-    grid: drift.Grid | None
+    grid: Grid | None
     values: tuple[str, ...] = ()
 
     @staticmethod
@@ -261,7 +265,7 @@ class ReferenceCounts:
             finite = np.sort(numbers[np.isfinite(numbers)])
             if not len(finite):
                 return None
-            grid = drift.grid(finite)
+            grid = drift_grid(finite)
         else:
             texts = rows.select(pl.col(VALUE).cast(pl.String).drop_nulls()).to_series()
             values = tuple(texts.value_counts(sort=True)[VALUE].head(_ALONE).to_list())
@@ -275,7 +279,7 @@ class ReferenceCounts:
         count = int(blocks.max()) + 1
         null = rows[VALUE].is_null().to_numpy()
         if self.grid is not None:
-            result = drift.cells(_numbers(rows), self.grid, block=blocks[~null], blocks=count)
+            result = drift_cells(_numbers(rows), self.grid, block=blocks[~null], blocks=count)
         else:
             result = _of_values(rows.filter(~pl.Series(null)), self.values, blocks[~null], count)
         nulls = np.bincount(blocks[null], minlength=count)
@@ -289,14 +293,14 @@ def measure_distance(reference: ReferenceCounts, rows: pl.DataFrame, *, level: f
     earlier, current = reference.counts, reference.cells(rows)
     pooled = (earlier.sum(axis=0) + current.sum(axis=0))[:-1]
     smaller = min(float(earlier.sum()), float(current.sum()))
-    group = drift.groups(pooled, smaller, ordered=reference.grid is not None)
+    group = groups(pooled, smaller, ordered=reference.grid is not None)
     earlier_cells, current_cells = (
         np.column_stack([sum_groups(counts[:, :-1], group), counts[:, -1]]) for counts in (earlier, current)
     )
-    evidence = drift.two_samples(earlier_cells, current_cells)
+    evidence = two_samples(earlier_cells, current_cells)
     if evidence.p >= least:
         return None  # the interval takes most of the time
-    result = drift.effect(earlier_cells, current_cells, design=evidence.design, level=level)
+    result = effect(earlier_cells, current_cells, design=evidence.design, level=level)
     return Distance(result.value, result.low, evidence.p)
 
 

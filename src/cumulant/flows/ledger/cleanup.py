@@ -26,8 +26,7 @@ from cumulant.flows.ledger.unneeded_files import (
     unneeded_references,
     unneeded_states,
 )
-from cumulant.flows.registry.candidate_alias import ModelRecord
-from cumulant.flows.registry.models import MODEL
+from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.training.chosen_rows import CHOSEN
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from cumulant.core.plan import FeaturePlan
 from cumulant.core.system.temporary_folders import DAY
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
-from cumulant.flows.registry.candidate_alias import ModelRecord
-from cumulant.flows.registry.models import FETCHED, MODEL, copy_name
+from cumulant.flows.registry.model_record import MODEL, ModelRecord
+from cumulant.flows.registry.models import FETCHED, copy_name
 from cumulant.flows.review.reference_key import key_of
 from cumulant.flows.serving.serve import ONLINE_STATE, SERVING, USES, state_table
 from cumulant.flows.serving.services import list_uses

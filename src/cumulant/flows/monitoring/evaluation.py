@@ -40,7 +40,7 @@ from cumulant.flows.monitoring.state import MonitoringState, WindowRecord, plain
 from cumulant.flows.monitoring.window_losses import add_references, evaluate_window, no_scores
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import join_labels
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.monitoring.performance.baselines import baseline, harm_terms
 from cumulant.monitoring.performance.blocks import loss_of
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from cumulant.outcomes.labels.label_rows import LabelSchema
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
-    from cumulant.statistics.performance import Audit
+    from cumulant.statistics.performance.audit import Audit
 
 #: windows whose figures are kept
 _KEPT = 400

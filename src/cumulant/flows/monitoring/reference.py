@@ -18,8 +18,8 @@ from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.monitoring.column_weights import weights_of
-from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
 from cumulant.flows.registry.lineage import work_again
+from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import CHAMPION, servable_folder
 from cumulant.flows.serving.batch.answer_columns import decision_columns
 from cumulant.flows.training.chosen_rows import read_rows

@@ -16,7 +16,7 @@ from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Learner, learner_of
 from cumulant.flows.monitoring.served_log import REF
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.review.training_labels import refs_of
 from cumulant.flows.training.chosen_rows import chosen_rows, read_rows
 from cumulant.flows.training.task import resolve_task

@@ -16,7 +16,7 @@ from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure
 from cumulant.monitoring.performance.watch import Harm
 from cumulant.monitoring.retrain_rule import RetrainAction
-from cumulant.statistics.performance import Audit, audit
+from cumulant.statistics.performance.audit import Audit, audit
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift.findings import DriftFinding

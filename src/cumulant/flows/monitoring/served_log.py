@@ -21,7 +21,7 @@ from cumulant.core.version import __version__
 from cumulant.flows.monitoring.result_cache import remove_oldest
 from cumulant.flows.monitoring.scored_rows import ScoredRows
 from cumulant.flows.outcomes.labels import outcomes_of
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.predictions import FOLDER
 from cumulant.flows.training.task import target_of

@@ -21,7 +21,8 @@ from cumulant.flows.training.target_classes import class_counts
 from cumulant.flows.training.task import refuse_no_features
 from cumulant.flows.training.training_rows import check_training_columns, computed_names
 from cumulant.project.identity import python_environment
-from cumulant.training.spec import SEARCHED, WITHOUT_PART, Threshold
+from cumulant.training.policy import ThresholdPolicy
+from cumulant.training.spec import SEARCHED, WITHOUT_PART
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -113,7 +114,7 @@ def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
     refuse_no_features(plan)
     check_codes(spec.serving.reasons, plan)
     check_slices(project.policies.monitoring.review, plan)
-    check_training_columns(known, project.training(), spec.evaluation)
+    check_training_columns(known, project.training(), project.policies.evaluation)
     brought = [*(field.name for field in plan.request), *(name for name in columns if name not in labels)]
     _check_key(project.policies.release.key, list(dict.fromkeys(brought)))
 
@@ -176,11 +177,11 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
         DefinitionError: reasons that the task has not, or a trainer or its parameters do not fit it.
     """
     project = context.project
-    spec, reviewed = project.training(), reviewed_table(project, as_of=None)
+    policy, reviewed = project.training(), reviewed_table(project, as_of=None)
     inputs = {
         "snapshot": snapshot.id,
         "plan": task.plan,
-        "training": spec,
+        "training": project.spec.training,
         "evaluation": project.spec.evaluation,
         "reasons": project.policies.serving.reasons,
         "reviewed": None if reviewed is None else reviewed.key,
@@ -193,10 +194,10 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
     facts = msgspec.convert(done.result, RowFacts)
     check_constant(project.policies.serving.fallback.constant, facts.task, facts.classes)
     # What packages and the project's functions take may change while rows and settings stay.
-    if any(":" in name or spec.parameters.get(name) for name in spec.trainers):
+    if any(":" in name or policy.parameters.get(name) for name in policy.trainers):
         from cumulant.training.trainers.trainer_checks import check_trainers
 
-        check_trainers(spec, facts.task, facts.classes, root=Path(project.root))
+        check_trainers(policy, facts.task, facts.classes, root=Path(project.root))
     return facts
 
 
@@ -207,12 +208,12 @@ def _read_facts(project: Project, task: Task, snapshot: Snapshot, reviewed: Tabl
     from cumulant.training.evaluation.threshold import check_timed
     from cumulant.training.search.search_metric import searched_metric
 
-    spec, evaluation = project.training(), project.spec.evaluation
+    spec, evaluation = project.training(), project.policies.evaluation
     rows = rows_without_features(project, task, snapshot, spec=spec, evaluation=evaluation, reviewed=reviewed)
     searched_metric(spec, rows)
     check_gate(evaluation.gate, task=rows.task, costs=rows.false_negative is not None)
     check_when(project.policies.serving.reasons, rows.task)
-    if isinstance(spec.threshold, Threshold) and spec.threshold.alerts is not None and rows.task == "binary":
+    if isinstance(spec.threshold, ThresholdPolicy) and spec.threshold.alerts is not None and rows.task == "binary":
         check_timed(spec.threshold.alerts, timed=rows.at is not None)
     if rows.at is not None or evaluation.clusters not in computed_names(task.plan):
         # Without times rows are split by their clusters, which here are not computed.

@@ -1,23 +1,20 @@
-"""The candidate model of a training, and its record."""
+"""The candidate model of a training: what its version carries, and its record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.ids import canonical
-from cumulant.core.refs import ObjectRef
 from cumulant.flows.ledger.ledger_records import RunVerdict
-from cumulant.flows.registry.models import MODEL
+from cumulant.flows.registry.model_record import LEARNED_TO, MODEL, ModelRecord
 from cumulant.flows.registry.registry_metrics import registry_metrics
 from cumulant.flows.training.evaluation_record import Judgement
-from cumulant.flows.training.search_step import Fitted
+from cumulant.flows.training.fitted import Fitted
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.identity import python_environment
-from cumulant.training.spec import EvaluationSpec, Parameter, TrainingSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,45 +24,6 @@ if TYPE_CHECKING:
     from cumulant.flows.training.package_step import PackageResult
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.journal import Transaction
-    from cumulant.project.project import Project
-
-
-#: a version's tag: the moment of the last row that it learned from
-LEARNED_TO = "cumulant.learned_to"
-
-
-class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """What made a version, as the journal keeps it: enough to train it again from the recorded snapshots."""
-
-    run: str
-    work: str
-    servable: ObjectRef
-    fitted: Fitted
-    judgement: Judgement
-    training: TrainingSpec
-    evaluation: EvaluationSpec
-    snapshots: dict[str, str]
-    table: str
-    as_of: datetime | None
-    sample: float
-    #: since when the rows are of another kind, where the training answered a change
-    change: datetime | None = None
-    #: the user's own trainers, and the digest of each one's code
-    trainers: dict[str, str | None] = {}
-    #: the table of labels that came from the review queue
-    reviewed: str | None = None
-    #: the champion's parameters, which were tried first
-    warm_start: dict[str, Parameter] | None = None
-    lineage: dict[str, str]
-    packages: dict[str, str]
-    python: str
-    created: datetime
-
-
-def find_record(project: Project, version: ModelVersion) -> ModelRecord | None:
-    """What the journal knows of a version; None for one that was not made here."""
-    row = project.journal().get(MODEL, f"{version.name}/{version.version}")
-    return None if row is None else msgspec.convert(row.value, ModelRecord)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,8 +114,8 @@ class ModelCandidate:
             servable=self.package.servable,
             fitted=self.fitted,
             judgement=self.judgement,
-            training=work.training,
-            evaluation=work.evaluation,
+            training=work.training_spec,
+            evaluation=work.evaluation_spec,
             snapshots=self.table.sources,
             table=work.table.key,
             as_of=work.as_of,

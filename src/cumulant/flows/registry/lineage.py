@@ -18,7 +18,7 @@ from cumulant.flows.data.validate import load_snapshot
 from cumulant.flows.features.feature_table import scans, store_features
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
+from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import LearnedRows, learned_rows, servable_folder
 from cumulant.flows.training.final_fit import fit_on_all_rows
 from cumulant.flows.training.search_step import all_rows, rows_of, sample_training_rows
@@ -26,6 +26,7 @@ from cumulant.flows.training.task import Task, target_of
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.identity import python_environment
+from cumulant.project.training_section import training_policy
 
 if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
@@ -206,12 +207,12 @@ def recorded_work(
         task=Task(entity=plan.entity, target=target, predict_at=plan.predict_at, plan=plan),
         snapshot=snapshot,
         table=table,
-        training=record.training,
-        evaluation=record.evaluation,
+        training_spec=record.training,
+        evaluation_spec=record.evaluation,
         as_of=record.as_of,
         sample=record.sample,
         reviewed=None if record.reviewed is None else project.tables().find(record.reviewed),
-        trainers=trainer_code(project, record.training),
+        trainers=trainer_code(project, record.training.trainers),
         change=record.change,
         by_hash=record.fitted.split.rule is not None,
     )
@@ -240,13 +241,13 @@ def _refit(context: Context, record: ModelRecord, rows: TrainingSet, scratch: Pa
         from cumulant.training.search.refit import refit
 
         summary, trials = fitted.summary, fitted.trials
-        return refit(rows, record.training, summary, trials, root=root, progress=context.progress)
+        return refit(rows, training_policy(record.training), summary, trials, root=root, progress=context.progress)
     # A record of before the boosters were named: the search is done again with as many trials.
     from cumulant.training.search.search import search
 
     result = search(
         rows,
-        repeat_spec(record),
+        training_policy(repeat_spec(record)),
         root=root,
         scratch=scratch / "search",
         champion=record.warm_start,

@@ -14,18 +14,17 @@ from cumulant.core.events import Actor, Fact
 from cumulant.core.ids import digest, short
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.ledger.actions import check
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.registry_metrics import plain_metrics
 from cumulant.flows.reports.request_example import LOCAL_URL
 from cumulant.ports.registry import ModelVersion
 
 if TYPE_CHECKING:
-    from cumulant.flows.training.search_step import Fitted
+    from cumulant.flows.training.fitted import Fitted
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
 CANDIDATE, CHAMPION = "candidate", "champion"
-#: journal rows: what a registered version was made of, by `name/version`
-MODEL = "model"
 #: the folder of the project's state with servables of versions that were not made here
 FETCHED = "fetched"
 
@@ -95,8 +94,6 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
     from cumulant.servable.folder import load_description
 
     check(project.access(), principal, "model.show", uri)
-    from cumulant.flows.registry.candidate_alias import find_record
-
     version = project.registry().resolve(uri)
     metrics = project.registry().metrics(version.run_id) if version.run_id else {}
     record = find_record(project, version)
@@ -140,8 +137,6 @@ def learned_rows(fitted: Fitted) -> LearnedRows:
 
 def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | None:
     """The rows of the evaluation in the version's training; None where it was not trained here."""
-    from cumulant.flows.registry.candidate_alias import find_record
-
     record = find_record(project, version)
     if record is None:
         return None

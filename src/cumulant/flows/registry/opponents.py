@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import NotFoundError
-from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.champion_scores import ModelAnswers, model_answers
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.tested_model import comparable_tested
 from cumulant.flows.training.unseen_rows import LEAST_UNSEEN, unseen_rows
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.search_step import SplitSummary
+    from cumulant.flows.training.fitted import SplitSummary
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project

@@ -31,9 +31,9 @@ from cumulant.flows.training.window_uses import percent
 from cumulant.statistics.records import LEVEL
 
 if TYPE_CHECKING:
-    from cumulant.flows.registry.candidate_alias import ModelRecord
+    from cumulant.flows.registry.model_record import ModelRecord
     from cumulant.flows.training.evaluation_record import Judgement
-    from cumulant.flows.training.search_step import Fitted, SplitSummary
+    from cumulant.flows.training.fitted import Fitted, SplitSummary
     from cumulant.statistics import Estimate
     from cumulant.training.records import BlendSummary, Evaluation, FoldSummary, RuleVerdict
 

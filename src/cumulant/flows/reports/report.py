@@ -12,7 +12,7 @@ from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_fo
 from cumulant.flows.data.validate import load_snapshot
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.ledger_records import RUN, RunRecord, read_run, read_step, runs
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.reports import collect, feature_texts, model_content
 from cumulant.flows.training.evaluation_record import EVALUATION, EvaluateResult

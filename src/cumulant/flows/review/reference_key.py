@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.ids import digest
 
 if TYPE_CHECKING:
-    from cumulant.flows.registry.candidate_alias import ModelRecord
+    from cumulant.flows.registry.model_record import ModelRecord
 
 
 def inputs_of(record: ModelRecord) -> dict[str, object]:

@@ -15,7 +15,7 @@ from cumulant import statistics
 from cumulant.core.errors import CumulantError, DataError, MissingPartError
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
-from cumulant.flows.registry.candidate_alias import ModelRecord, find_record
+from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.review.reference_key import inputs_of, key_of
 from cumulant.flows.training.chosen_rows import read_rows

@@ -19,8 +19,7 @@ from cumulant.core.events import Actor
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import folder_of, join_intake
-from cumulant.flows.registry.candidate_alias import ModelRecord
-from cumulant.flows.registry.models import MODEL
+from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import error_of
 from cumulant.flows.review.views import CaseView, classes_of, policy_of, view, wrong_cases

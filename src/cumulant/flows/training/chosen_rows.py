@@ -12,10 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from cumulant.core.ids import digest
-from cumulant.core.units import count, moment
 from cumulant.data.row_columns import ROW
 
 if TYPE_CHECKING:
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 
     from cumulant.data.snapshot import Snapshot
     from cumulant.project.project import Project
-    from cumulant.training.spec import TrainingSpec
+    from cumulant.training.policy import TrainingPolicy
 
 #: of the stored tables: their keys, and the column of the hashes
 CHOSEN, _HASH = "chosen", "__hash"
@@ -47,54 +44,52 @@ class ChosenRows(NamedTuple):
         return len(self.positions) / self.of
 
 
-def eligible_rows(project: Project, snapshot: Snapshot, spec: TrainingSpec, *, as_of: datetime | None) -> pl.LazyFrame:
+def eligible_rows(
+    project: Project, snapshot: Snapshot, spec: TrainingPolicy, *, as_of: datetime | None
+) -> pl.LazyFrame:
     """The rows that `training.since` lets be trained on, in order, with `__row`, their position in the snapshot."""
     from cumulant.data.snapshot import scan
 
     rows = scan(snapshot, project.tables(), as_of=as_of)
-    return rows if (late_enough := since(spec, snapshot)) is None else rows.filter(late_enough)
+    return rows if (late_enough := since_expr(spec, snapshot)) is None else rows.filter(late_enough)
 
 
-def since(spec: TrainingSpec, snapshot: Snapshot) -> pl.Expr | None:
+def since_expr(spec: TrainingPolicy, snapshot: Snapshot) -> pl.Expr | None:
     """Which rows of the snapshot are trained on by `training.since`; None: all."""
     import polars as pl
 
     if spec.since is None or snapshot.event_time is None:
         return None
-    return pl.col(snapshot.event_time) >= moment(spec.since)
+    return pl.col(snapshot.event_time) >= spec.since
 
 
-def eligible_count(project: Project, snapshot: Snapshot, spec: TrainingSpec, *, as_of: datetime | None) -> int:
+def eligible_count(project: Project, snapshot: Snapshot, spec: TrainingPolicy, *, as_of: datetime | None) -> int:
     """How many rows there are to train and test on, whatever `training.rows` says."""
     import polars as pl
 
     return int(eligible_rows(project, snapshot, spec, as_of=as_of).select(pl.len()).collect().item())
 
 
-def with_bound(project: Project, snapshot: Snapshot, spec: TrainingSpec, *, as_of: datetime | None) -> TrainingSpec:
-    """`spec` with `training.rows` as a number, or without it where there are no more rows: that training is the same as
-    one without a bound.
-    """
-    if spec.rows is None:
-        return spec
-    most = count(spec.rows)
-    bounds = most < eligible_count(project, snapshot, spec, as_of=as_of)
-    return msgspec.structs.replace(spec, rows=most if bounds else None)
+def row_bound(project: Project, snapshot: Snapshot, spec: TrainingPolicy, *, as_of: datetime | None) -> int | None:
+    """`training.rows`, or None where there are no more rows: that training is the same as one without a bound."""
+    if spec.rows is None or spec.rows >= eligible_count(project, snapshot, spec, as_of=as_of):
+        return None
+    return spec.rows
 
 
 def chosen_rows(
-    project: Project, snapshot: Snapshot, spec: TrainingSpec, *, as_of: datetime | None
+    project: Project, snapshot: Snapshot, spec: TrainingPolicy, *, as_of: datetime | None
 ) -> ChosenRows | None:
     """The rows that `training.rows` leaves; None: all. They are chosen once for the same snapshot, moment and bound."""
     import polars as pl
 
     if spec.rows is None:
         return None
-    most, of = count(spec.rows), eligible_count(project, snapshot, spec, as_of=as_of)
+    most, of = spec.rows, eligible_count(project, snapshot, spec, as_of=as_of)
     if of <= most:
         return None
-    late = since(spec, snapshot) is not None
-    inputs = [snapshot.id, snapshot.key, as_of and as_of.isoformat(), spec.since if late else None, most]
+    since = spec.since if snapshot.event_time is not None else None
+    inputs = [snapshot.id, snapshot.key, as_of and as_of.isoformat(), since and since.isoformat(), most]
     tables, key = project.tables(), f"{CHOSEN}/{digest(inputs)}"
     if tables.find(key) is None:
         rows = eligible_rows(project, snapshot, spec, as_of=as_of)
@@ -122,7 +117,7 @@ def _smallest(rows: pl.LazyFrame, key: list[str], most: int) -> tuple[NDArray[np
 def read_rows(
     project: Project,
     snapshot: Snapshot,
-    spec: TrainingSpec,
+    spec: TrainingPolicy,
     columns: Sequence[str],
     *,
     as_of: datetime | None,

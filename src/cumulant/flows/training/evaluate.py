@@ -13,8 +13,8 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.registry.candidate_alias import find_record
 from cumulant.flows.registry.champion_scores import ModelAnswers, model_answers
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.opponents import margin_reference, opponents_of
 from cumulant.flows.training.evaluation import champion_version, compare_answers
 from cumulant.flows.training.evaluation_record import EVALUATION, EvaluateResult, Judgement

@@ -13,7 +13,8 @@ from cumulant.flows.registry.champion_scores import ModelAnswers
 from cumulant.flows.registry.models import CHAMPION
 from cumulant.flows.registry.opponents import Opponent, Opponents, margin_reference, opponents_of
 from cumulant.flows.training.evaluation_record import Judgement
-from cumulant.flows.training.search_step import Fitted, load_model, rows_of
+from cumulant.flows.training.fitted import Fitted
+from cumulant.flows.training.search_step import load_model, rows_of
 from cumulant.flows.training.tested_model import candidate_split
 from cumulant.flows.training.window_uses import Reuse, record_use, reuse_of
 from cumulant.ports.registry import ModelVersion
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Transaction
     from cumulant.statistics import Rows
     from cumulant.training.dataset import TrainingSet
-    from cumulant.training.spec import EvaluationSpec
+    from cumulant.training.policy import EvaluationPolicy
 
 #: journal rows: what a training is compared with, fixed when it begins
 REFERENCE = "reference"
@@ -76,7 +77,7 @@ def judge(context: Context, work: TrainingWork, fitted: Fitted, champion: ModelV
         "model": fitted.model.key,
         "naive": fitted.naive.key,
         "champion": champion and champion.version,
-        "judged": msgspec.to_builtins(work.evaluation),
+        "judged": msgspec.to_builtins(work.evaluation_spec),
         "metric": fitted.summary.metric,
         "before": before and before.version,
     }
@@ -128,7 +129,7 @@ def _judgement(
 def compare_answers(
     context: Context,
     test: TrainingSet,
-    spec: EvaluationSpec,
+    spec: EvaluationPolicy,
     *,
     candidate: ModelAnswers,
     naive: ModelAnswers,

@@ -9,18 +9,12 @@ import msgspec
 
 from cumulant.core.units import from_micros
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.training.search_step import (
-    FinalFit,
-    Fitted,
-    all_rows,
-    load_model,
-    sample_training_rows,
-    store_model,
-)
+from cumulant.flows.training.fitted import FinalFit, Fitted
+from cumulant.flows.training.search_step import all_rows, load_model, sample_training_rows, store_model
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.registry.candidate_alias import ModelRecord
+    from cumulant.flows.registry.model_record import ModelRecord
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project

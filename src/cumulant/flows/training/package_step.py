@@ -18,7 +18,8 @@ from cumulant.flows.data.pii import mask_personal, personal_features
 from cumulant.flows.data.request_rules import request_rules
 from cumulant.flows.serving.reason_codes import build_reasons
 from cumulant.flows.training.chosen_rows import blocks
-from cumulant.flows.training.search_step import Fitted, load_model, rows_of
+from cumulant.flows.training.fitted import Fitted
+from cumulant.flows.training.search_step import load_model, rows_of
 
 if TYPE_CHECKING:
     import pandas as pd

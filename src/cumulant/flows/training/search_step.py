@@ -18,12 +18,14 @@ from cumulant.core.system.memory import release_free_memory
 from cumulant.core.units import from_micros, to_micros
 from cumulant.flows.serving.reason_codes import check_when
 from cumulant.flows.training.chosen_rows import chosen_rows
+from cumulant.flows.training.fitted import ChosenCount, Fitted, SplitSummary
 from cumulant.flows.training.split_rule import SplitRule, rule_of
 from cumulant.flows.training.target_classes import class_counts, class_warnings
 from cumulant.flows.training.training_memory import refuse_too_many_rows
 from cumulant.flows.training.training_rows import labelled_rows
-from cumulant.training.records import TrainingSummary, TrialRecord
-from cumulant.training.spec import Parameter, Threshold
+from cumulant.training.policy import ThresholdPolicy
+from cumulant.training.records import TrialRecord
+from cumulant.training.spec import Parameter
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
@@ -38,85 +40,6 @@ if TYPE_CHECKING:
 
 
 _LEAST_QUICK_ROWS = 5000
-
-
-class ChosenCount(msgspec.Struct, frozen=True, kw_only=True):
-    """How many rows `training.rows` chose, with and without a label, and `of` how many."""
-
-    rows: int
-    of: int
-
-
-class SplitSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Which rows were learned from and which are the test; `unlabelled` rows have no label (yet)."""
-
-    how: str
-    train: int
-    test: int
-    unlabelled: int
-    left_out: int
-    #: of the rows learned from, those whose label came from the review queue
-    reviewed: int = 0
-    train_from: datetime | None = None
-    train_to: datetime | None = None
-    test_from: datetime | None = None
-    test_to: datetime | None = None
-    #: of rows without times: by what they were split
-    rule: SplitRule | None = None
-    #: the labelled rows of each class, in training and test together
-    classes: dict[str, int] = {}
-    #: None where all rows were trained and tested on
-    chosen: ChosenCount | None = None
-
-
-class FinalFit(msgspec.Struct, frozen=True, kw_only=True):
-    """The chosen configuration fitted on all `rows`, up to the moment `learned_to`; None where rows have no time."""
-
-    model: ObjectRef
-    rows: int
-    learned_to: datetime | None = None
-
-
-class Fitted(msgspec.Struct, frozen=True, kw_only=True):
-    """What the search left: the stored model and baseline, the summary and every trial."""
-
-    model: ObjectRef
-    naive: ObjectRef
-    summary: TrainingSummary
-    trials: tuple[TrialRecord, ...]
-    split: SplitSummary
-    #: the champion's parameters, which were tried first
-    warm_start: dict[str, Parameter] | None = None
-    #: the model that is served, where it is not `model`: that of `training.final_fit: all`
-    final: FinalFit | None = None
-    reused: bool = False
-
-    @property
-    def served(self) -> ObjectRef:
-        """The model that is packaged."""
-        return self.model if self.final is None else self.final.model
-
-    @property
-    def rows(self) -> int:
-        """How many rows the served model learned from."""
-        return self.summary.rows if self.final is None else self.final.rows
-
-    @property
-    def learned_to(self) -> datetime | None:
-        """The moment of the last row that the served model learned from."""
-        return self.split.train_to if self.final is None else self.final.learned_to
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What is to be said of the training."""
-        if self.final is None:
-            return self.summary.notes
-        chosen = "" if self.split.chosen is None else "chosen "
-        note = (
-            f"the model learned from all {self.final.rows:,} {chosen}rows, those of the test included: the test figures"
-            f" are of the same configuration fitted on the {self.split.train:,} training rows, not of this model"
-        )
-        return (*self.summary.notes, note)
 
 
 def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Parameter] | None) -> Fitted:
@@ -190,7 +113,7 @@ def sample_training_rows(rows: TrainingSet, work: TrainingWork) -> TrainingSet:
 
     rows = weighted(rows, work.training)
     share = max(work.sample, _LEAST_QUICK_ROWS / max(1, len(rows)))
-    counted = rows.task == "binary" and isinstance(work.training.threshold, Threshold)
+    counted = rows.task == "binary" and isinstance(work.training.threshold, ThresholdPolicy)
     return rows.sample(share, seed=work.training.seed, counted=counted) if share < 1 else rows
 
 

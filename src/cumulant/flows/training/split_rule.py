@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cumulant.flows.training.task import Task
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.project.project import Project
-    from cumulant.training.spec import EvaluationSpec
+    from cumulant.training.policy import EvaluationPolicy
     from cumulant.training.splits import TrainTestSplit
 
 #: learned rows by which a later look at the data tells whether they are the same rows
@@ -49,7 +49,7 @@ class SplitRule(msgspec.Struct, frozen=True, kw_only=True):
     largest: str = ""
 
 
-def identity_of(snapshot: Snapshot, task: Task, evaluation: EvaluationSpec) -> tuple[tuple[str, ...], bool]:
+def identity_of(snapshot: Snapshot, task: Task, evaluation: EvaluationPolicy) -> tuple[tuple[str, ...], bool]:
     """The columns that identify a row, and whether equal rows are to be numbered.
 
     What `evaluation.clusters` names, so that whole clusters stay together; else the key; else all columns.
@@ -62,7 +62,7 @@ def identity_of(snapshot: Snapshot, task: Task, evaluation: EvaluationSpec) -> t
 
 
 def hashes(
-    frame: pl.DataFrame, snapshot: Snapshot, task: Task, evaluation: EvaluationSpec
+    frame: pl.DataFrame, snapshot: Snapshot, task: Task, evaluation: EvaluationPolicy
 ) -> NDArray[np.uint64] | None:
     """[n] the hash of each row of `combined`; None where a column that identifies it is not there."""
     columns, copies = identity_of(snapshot, task, evaluation)

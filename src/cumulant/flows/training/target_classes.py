@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
-    from cumulant.training.spec import TrainingSpec
+    from cumulant.training.policy import TrainingPolicy
 
 _SHOWN = 5
 
@@ -105,7 +105,7 @@ def refused_classes(project: Project, task: Task, snapshot: Snapshot) -> tuple[s
     return (text,)
 
 
-def _classes_of(project: Project, version: ModelVersion, spec: TrainingSpec) -> tuple[Kind, tuple[str, ...]] | None:
+def _classes_of(project: Project, version: ModelVersion, spec: TrainingPolicy) -> tuple[Kind, tuple[str, ...]] | None:
     """The task and classes of a version that answers the same question, and whose files are there."""
     if version.tags.get("target", spec.target) != spec.target:
         return None

@@ -10,12 +10,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import IntegrityError, NotFoundError
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.search_step import load_model
 
 if TYPE_CHECKING:
-    from cumulant.flows.registry.candidate_alias import ModelRecord
-    from cumulant.flows.training.search_step import SplitSummary
+    from cumulant.flows.registry.model_record import ModelRecord
+    from cumulant.flows.training.fitted import SplitSummary
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project

@@ -15,7 +15,7 @@ from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity
-from cumulant.core.units import duration, moment, show_duration
+from cumulant.core.units import duration, show_duration
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import Validation, snapshots_of
 from cumulant.flows.features.feature_table import FeatureSet, feature_set
@@ -27,11 +27,12 @@ from cumulant.flows.registry.registration import register
 from cumulant.flows.review.training_labels import reviewed_table
 from cumulant.flows.serving.reason_codes import check_codes
 from cumulant.flows.serving.rollout import uses_releases, was_served
-from cumulant.flows.training.chosen_rows import with_bound
+from cumulant.flows.training.chosen_rows import row_bound
 from cumulant.flows.training.evaluation import champion_parameters, judge, reference
 from cumulant.flows.training.final_fit import final_fit
+from cumulant.flows.training.fitted import SplitSummary
 from cumulant.flows.training.package_step import package
-from cumulant.flows.training.search_step import SplitSummary, fit
+from cumulant.flows.training.search_step import fit
 from cumulant.flows.training.task import Task, refuse_no_features, resolve_task
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.flows.training.training_rows import newest_row
@@ -136,7 +137,7 @@ def train(
         work = work_of(project, task, snapshots, table, as_of=as_of, quick=quick, trials=trials, time=time)
         if history is not None:
             newest = newest_row(project, work.snapshot, as_of=as_of)
-            work = replace(work, training=learned_from(history, work.training, newest))
+            work = replace(work, training_spec=learned_from(history, work.training_spec, newest))
         if change is not None:
             work = _since_change(work, change)
         candidate = _candidate(context, work, table)
@@ -155,16 +156,16 @@ def train(
             **_result(context, candidate, version, tuple(name for name, again in reused_steps.items() if again)),
             validation=Validation(run=context.run, snapshots=snapshots, reused=fresh),
             quick=quick,
-            time=work.training.time,
+            time=work.training_spec.time,
             seconds=round(clock.monotonic() - begun, 1),
         )
 
 
 def _since_change(work: TrainingWork, change: datetime) -> TrainingWork:
-    spec = work.training
-    if spec.since is None or moment(spec.since) < change:
+    spec, since = work.training_spec, work.training.since
+    if since is None or since < change:
         spec = msgspec.structs.replace(spec, since=change.isoformat())
-    return replace(work, training=spec, change=change)
+    return replace(work, training_spec=spec, change=change)
 
 
 def _candidate(context: Context, work: TrainingWork, table: FeatureSet) -> ModelCandidate:
@@ -267,7 +268,10 @@ def work_of(
     time: str | None,
 ) -> TrainingWork:
     """The work of a training with its overrides applied."""
-    spec = with_bound(project, snapshots[task.entity], project.training(), as_of=as_of)
+    policy = project.training()
+    assert project.spec.training is not None
+    rows = row_bound(project, snapshots[task.entity], policy, as_of=as_of)
+    spec = msgspec.structs.replace(project.spec.training, rows=rows)
     if trials is not None:
         # A budget of trials alone: the same trials on any machine, however slow.
         spec = msgspec.structs.replace(spec, trials=trials, time=time)
@@ -277,12 +281,12 @@ def work_of(
         task=task,
         snapshot=snapshots[task.entity],
         table=table.table,
-        training=quick_spec(spec) if quick else spec,
-        evaluation=project.spec.evaluation,
+        training_spec=quick_spec(spec) if quick else spec,
+        evaluation_spec=project.spec.evaluation,
         as_of=as_of,
         sample=_QUICK_SHARE if quick else 1.0,
         reviewed=reviewed_table(project, as_of=as_of),
-        trainers=trainer_code(project, spec),
+        trainers=trainer_code(project, spec.trainers),
         snapshots=snapshots,
     )
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cumulant.core.ids import digest
+from cumulant.project.training_section import evaluation_policy, training_policy
 from cumulant.training.spec import Threshold, TrainingSpec
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
     from cumulant.flows.training.task import Task
     from cumulant.project.project import Project
+    from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
     from cumulant.training.spec import EvaluationSpec
 
 #: which rows a capacity or a rate counts, and which judge a fold
@@ -35,8 +38,9 @@ class TrainingWork:
     task: Task
     snapshot: Snapshot
     table: TableRef
-    training: TrainingSpec
-    evaluation: EvaluationSpec
+    #: the sections as they were written, which the record of a version and the identity hold
+    training_spec: TrainingSpec
+    evaluation_spec: EvaluationSpec
     as_of: datetime | None = None
     sample: float = 1.0
     #: labels of the review queue, as they were when this work began
@@ -49,12 +53,22 @@ class TrainingWork:
     #: of every source, for the champion's own features; no part of the identity
     snapshots: Mapping[str, Snapshot] = field(default_factory=dict)
 
+    @cached_property
+    def training(self) -> TrainingPolicy:
+        return training_policy(self.training_spec)
+
+    @cached_property
+    def evaluation(self) -> EvaluationPolicy:
+        return evaluation_policy(self.evaluation_spec)
+
     @property
     def inputs(self) -> dict[str, Any]:
         """As JSON: the inputs of the steps that train and judge."""
         judged = {"gate", "slices", "reuse"}
-        plain = _plain(self.training)
-        evaluation = {key: value for key, value in msgspec.to_builtins(self.evaluation).items() if key not in judged}
+        plain = _plain(self.training_spec)
+        evaluation = {
+            key: value for key, value in msgspec.to_builtins(self.evaluation_spec).items() if key not in judged
+        }
         return {
             "table": self.table.key,
             "snapshot": self.snapshot.id,
@@ -68,7 +82,7 @@ class TrainingWork:
             # A project without answers keeps the identity that it had.
             **({} if self.reviewed is None else {"reviewed": self.reviewed.key}),
             # So does one whose threshold does not depend on which rows are counted.
-            **({} if self.reviewed is None and not isinstance(self.training.threshold, Threshold) else _COUNTED),
+            **({} if self.reviewed is None and not isinstance(self.training_spec.threshold, Threshold) else _COUNTED),
         }
 
     @property
@@ -93,9 +107,9 @@ def _plain(spec: TrainingSpec) -> dict[str, Any]:
     return settings
 
 
-def trainer_code(project: Project, spec: TrainingSpec) -> dict[str, str | None]:
+def trainer_code(project: Project, trainers: Sequence[str]) -> dict[str, str | None]:
     """Trainer of the user to the digest of its code, where it is a file of the project."""
     from cumulant.data.code_hash import prepare_digest
 
-    own = [name for name in spec.trainers if name.rpartition(_OWN_CODE)[0].endswith(".py")]
+    own = [name for name in trainers if name.rpartition(_OWN_CODE)[0].endswith(".py")]
     return {name: prepare_digest(name, project.root, role="trainer") for name in own}

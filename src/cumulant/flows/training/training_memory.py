@@ -5,22 +5,22 @@ from __future__ import annotations
 import bisect
 import math
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError
 from cumulant.core.system.memory import machine_memory, release_free_memory, resident_memory
-from cumulant.core.units import count, show_count, size
+from cumulant.core.units import show_count, size
 from cumulant.flows.training.chosen_rows import eligible_count
 from cumulant.flows.training.training_rows import columns_read
 from cumulant.training.memory_need import TrainingNeed, TrainingRows, total_need, training_need
-from cumulant.training.spec import LEAST_ROWS, threads_of
+from cumulant.training.spec import LEAST_ROWS
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
     from cumulant.flows.training.task import Task
     from cumulant.project.project import Project
-    from cumulant.training.spec import TrainingSpec
+    from cumulant.training.policy import TrainingPolicy
 
 _GIB = 1 << 30
 #: whatever is held already, rows of so many bytes are read
@@ -31,7 +31,7 @@ def refuse_too_many_rows(
     project: Project,
     task: Task,
     snapshot: Snapshot,
-    spec: TrainingSpec,
+    spec: TrainingPolicy,
     *,
     as_of: datetime | None,
     share: float = 1.0,
@@ -39,30 +39,29 @@ def refuse_too_many_rows(
     """Raises UsageError where a training takes more than `resources.memory`, or without it more than the machine has.
     `share`: of the training rows, the part that is learned from.
     """
-    from cumulant.training.splits import declared_share  # loads Polars
-
     declared = project.spec.resources.memory
     memory = machine_memory() if declared is None else size(declared)
     release_free_memory()
     resident = resident_memory()
     kinds = [feature.dtype for feature in task.plan.features if feature.name in task.plan.names]
-    tested = declared_share(project.spec.evaluation.test) or 0.0
+    evaluation = project.policies.evaluation
+    tested = 0.0 if isinstance(evaluation.test, timedelta) else evaluation.test
 
     def need_of(rows: int) -> TrainingNeed:
         read = TrainingRows(
             rows=rows,
             features=kinds,
-            columns=len(columns_read(task, snapshot, spec, project.spec.evaluation)),
+            columns=len(columns_read(task, snapshot, spec, evaluation)),
             timed=task.predict_at is not None,
             share=share,
             tested=tested,
         )
-        return training_need(read, spec, threads=threads_of(spec))
+        return training_need(read, spec, threads=spec.cores)
 
     def fits(need: TrainingNeed) -> bool:
         return max(need) <= _LEAST or total_need(need, resident) <= memory
 
-    bound = math.inf if spec.rows is None else count(spec.rows)
+    bound = math.inf if spec.rows is None else spec.rows
     if fits(need_of(int(min(snapshot.rows_passed, bound)))):
         return
     rows = int(min(eligible_count(project, snapshot, spec, as_of=as_of), bound))

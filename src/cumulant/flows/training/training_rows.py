@@ -15,7 +15,7 @@ from cumulant.core.units import moment
 from cumulant.data.row_columns import ROW
 from cumulant.flows.data.pii import personal_features, personal_texts
 from cumulant.flows.review.training_labels import reviewed_labels
-from cumulant.flows.training.chosen_rows import chosen_rows, since, take_chosen
+from cumulant.flows.training.chosen_rows import chosen_rows, since_expr, take_chosen
 from cumulant.flows.training.split_rule import combine_columns, hashes, identity_of
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cumulant.flows.training.task import Task
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
-    from cumulant.training.spec import EvaluationSpec, TrainingSpec
+    from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 
 _CONSTANT = "constant"
 #: what `evaluation.clusters` says where it names no column
@@ -41,8 +41,8 @@ def labelled_rows(
     snapshot: Snapshot,
     table: TableRef,
     *,
-    spec: TrainingSpec,
-    evaluation: EvaluationSpec,
+    spec: TrainingPolicy,
+    evaluation: EvaluationPolicy,
     as_of: datetime | None,
     reviewed: TableRef | None = None,
     by_hash: bool = True,
@@ -94,8 +94,8 @@ def rows_without_features(
     task: Task,
     snapshot: Snapshot,
     *,
-    spec: TrainingSpec,
-    evaluation: EvaluationSpec,
+    spec: TrainingPolicy,
+    evaluation: EvaluationPolicy,
     reviewed: TableRef | None = None,
 ) -> TrainingSet:
     """The labelled rows with a constant in place of their features: all that a split and the settings are checked by.
@@ -139,7 +139,7 @@ def computed_names(plan: FeaturePlan) -> frozenset[str]:
     return frozenset(feature.name for feature in plan.features if feature.expr != expr.Column(feature.name))
 
 
-def columns_read(task: Task, snapshot: Snapshot, spec: TrainingSpec, evaluation: EvaluationSpec) -> set[str]:
+def columns_read(task: Task, snapshot: Snapshot, spec: TrainingPolicy, evaluation: EvaluationPolicy) -> set[str]:
     """The columns of the source that the labelled rows need beside their features, where there are no reviewed rows."""
     labels = expr.columns(task.target)
     moments = {known.column for name, known in snapshot.known.items() if name in labels}
@@ -158,8 +158,8 @@ def _labelled(
     snapshot: Snapshot,
     frames: tuple[pl.DataFrame, pl.DataFrame],
     *,
-    spec: TrainingSpec,
-    evaluation: EvaluationSpec,
+    spec: TrainingPolicy,
+    evaluation: EvaluationPolicy,
     reviewed: TableRef | None,
     by_hash: bool = True,
     leakage: bool = False,
@@ -174,12 +174,12 @@ def _labelled(
 
     raw, computed = frames
     # the chosen rows are of that time already, and a filter would copy them
-    if chosen is None and (late_enough := since(spec, snapshot)) is not None:
+    if chosen is None and (late_enough := since_expr(spec, snapshot)) is not None:
         keep = raw.select(late_enough).to_series()
         raw, computed = raw.filter(keep), computed.filter(keep)
         if not raw.height:
             raise DataError(
-                f"no row of {task.entity} is of {spec.since} or later, so nothing is trained on",
+                f"no row of {task.entity} is of {_date(spec.since)} or later, so nothing is trained on",
                 subject="training.since",
                 hint="write an earlier date",
             )
@@ -217,7 +217,12 @@ def _labelled(
     return rows if chosen is None else thinned(rows, len(chosen.positions), chosen.of)
 
 
-def cost_columns(spec: TrainingSpec) -> list[str]:
+def _date(when: datetime | None) -> str:
+    """The day of a midnight, as people write it; else the whole time."""
+    return "" if when is None else when.isoformat().removesuffix("T00:00:00+00:00")
+
+
+def cost_columns(spec: TrainingPolicy) -> list[str]:
     """The columns that hold the costs of wrong decisions."""
     cost = spec.cost
     return (
@@ -251,7 +256,7 @@ def newest_row(project: Project, snapshot: Snapshot, *, as_of: datetime | None) 
 
 
 def _slices(
-    project: Project, columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, task: Task
+    project: Project, columns: Mapping[str, pl.Series], evaluation: EvaluationPolicy, task: Task
 ) -> pl.DataFrame | None:
     """The columns by whose values metrics are told; personal ones as keyed hashes."""
     from cumulant.data.masking import mask_frame
@@ -285,7 +290,7 @@ def _moments(raw: pl.DataFrame, task: Task) -> pl.Series | None:
     return raw.select((pl.col(task.predict_at.column) + offset).alias("at"))["at"]
 
 
-def groups_of(columns: Mapping[str, pl.Series], evaluation: EvaluationSpec, key: Sequence[str]) -> pl.Series | None:
+def groups_of(columns: Mapping[str, pl.Series], evaluation: EvaluationPolicy, key: Sequence[str]) -> pl.Series | None:
     """What rows depend on each other by: the declared column; of rows without time whose `key` has several columns, as
     a customer and a visit, the first of them that repeats.
     """
@@ -309,7 +314,7 @@ def check_columns(names: Sequence[str], known: Collection[str], place: str) -> N
             )
 
 
-def check_training_columns(known: Collection[str], spec: TrainingSpec, evaluation: EvaluationSpec) -> None:
+def check_training_columns(known: Collection[str], spec: TrainingPolicy, evaluation: EvaluationPolicy) -> None:
     """As `check_columns`, for all that a training names."""
     check_columns(evaluation.slices, known, "evaluation.slices")
     check_columns(cost_columns(spec), known, "training.cost")

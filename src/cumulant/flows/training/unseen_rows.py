@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import moment, to_micros
-from cumulant.flows.registry.candidate_alias import LEARNED_TO, find_record
+from cumulant.flows.registry.model_record import LEARNED_TO, find_record
 from cumulant.flows.training.split_rule import unlearned_rows
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.registry.candidate_alias import ModelRecord
+    from cumulant.flows.registry.model_record import ModelRecord
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
     from cumulant.training.dataset import TrainingSet

@@ -10,8 +10,11 @@ import numpy as np
 
 from cumulant.monitoring.drift.findings import DriftDistances, ShareChange, What
 from cumulant.monitoring.drift.profiles import ColumnCounts
-from cumulant.statistics import drift
-from cumulant.statistics.drift.effects import sum_groups
+from cumulant.statistics.drift.bins import Grid, groups
+from cumulant.statistics.drift.effects import distances as drift_distances
+from cumulant.statistics.drift.effects import excess, sum_groups
+from cumulant.statistics.drift.evidence import DriftEvidence, increase, two_samples
+from cumulant.statistics.drift.intervals import effect as drift_effect
 from cumulant.statistics.drift.intervals import squared_distances
 from cumulant.statistics.drift.stationary import FEWEST as FEWEST_BLOCKS
 from cumulant.statistics.drift.stationary import LEVERAGE, has_slope, shift_to_trend_end, steady_from
@@ -76,7 +79,7 @@ class ColumnComparison:
         counts = self._before[:, self._inside]
         each = float(counts.sum()) / len(counts)
         ordered = self.reference.cells.kind == "number"
-        group = drift.groups(counts.sum(axis=0), max(each, 1.0), ordered=ordered)
+        group = groups(counts.sum(axis=0), max(each, 1.0), ordered=ordered)
         blocks = sum_groups(counts, group)
         steady = steady_from(blocks, self.least.shift)
         return steady, steady > 0 or has_slope(blocks)
@@ -111,7 +114,7 @@ class ColumnComparison:
         tested = ColumnTest(what="missing", effect=then - first, least=self.least.missing, before=first, now=then)
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
-        evidence = drift.two_samples(before, after)
+        evidence = two_samples(before, after)
         return _proven(tested, _p_of_few(before[:, 0], after[:, 0], before, after, evidence), evidence.design)
 
     def _share(
@@ -127,8 +130,8 @@ class ColumnComparison:
         if tested.effect < tested.least or all_now < FEWEST:
             return tested
         before_counts, now_counts, _ = self._inner(now)
-        design = max(design, drift.two_samples(before_counts, now_counts).design)
-        return _proven(tested, drift.increase(before, rows, after, all_now, design=design), design)
+        design = max(design, two_samples(before_counts, now_counts).design)
+        return _proven(tested, increase(before, rows, after, all_now, design=design), design)
 
     def _impossible(self, now: Floats) -> ColumnTest:
         far = [0, -1]
@@ -150,7 +153,7 @@ class ColumnComparison:
         tested = ColumnTest(what="tails", effect=then - first, least=self.least.tails, before=first, now=then)
         if tested.effect < tested.least or after.sum() < FEWEST:
             return tested
-        evidence = drift.two_samples(before, after, leverage=leverage)
+        evidence = two_samples(before, after, leverage=leverage)
         return _proven(tested, _p_of_few(before[:, 1], after[:, 1], before, after, evidence), evidence.design)
 
     def _most_cautious(self, compare: Callable[[Floats, float], ColumnTest], before: Floats) -> ColumnTest:
@@ -167,7 +170,7 @@ class ColumnComparison:
         after = np.column_stack([now[:, :-1].sum(axis=1), now[:, -1]])
         cells = self.reference.cells
         # That share errs by more than a count: values met twice say by how much (Robbins 1968).
-        design = drift.two_samples(before, after).design * (1 + cells.twice / max(cells.once, 1))
+        design = two_samples(before, after).design * (1 + cells.twice / max(cells.once, 1))
         return self._share("unseen", float(cells.once), float(now[:, -1].sum()), now, design=design)
 
     def _unreadable(self, windows: slice, now: Floats) -> ColumnTest:
@@ -179,7 +182,7 @@ class ColumnComparison:
         before, after = self._before[self.steady :, self._inside], now[:, self._inside]
         smaller = float(min(before.sum(), after.sum()))
         pooled = before.sum(axis=0) + after.sum(axis=0)
-        group = drift.groups(pooled, smaller, ordered=self.reference.cells.kind == "number")
+        group = groups(pooled, smaller, ordered=self.reference.cells.kind == "number")
         return sum_groups(before, group), sum_groups(after, group), group
 
     def _shift(self, now: Floats) -> ColumnTest:
@@ -195,7 +198,7 @@ class ColumnComparison:
         effect = _effect(apart, reference, current, 1.0)
         if effect < self.least.shift:
             return ColumnTest(what="shift", effect=effect, least=self.least.shift)
-        evidence = drift.two_samples(reference, current, leverage=leverage)
+        evidence = two_samples(reference, current, leverage=leverage)
         effect = _effect(apart, reference, current, evidence.design)
         tested = ColumnTest(what=what, effect=effect, least=self.least.shift)
         return _proven(tested, evidence.p, evidence.design) if effect >= self.least.shift else tested
@@ -208,7 +211,7 @@ class ColumnComparison:
     def interval(self, windows: slice, design: float) -> tuple[float, float]:
         """The 95% interval of a shift in these windows."""
         reference, current, _ = self._inner(self._now[windows])
-        estimate = drift.effect(reference, current, design=design)
+        estimate = drift_effect(reference, current, design=design)
         return estimate.low, estimate.high
 
     def distances(self, windows: slice) -> DriftDistances:
@@ -218,11 +221,11 @@ class ColumnComparison:
         cells, before = self.reference.cells, self._before[self.steady :].sum(axis=0)
         if cells.kind == "number":
             whole = np.concatenate(([group[0]], group, [group[-1]]))
-            grid = drift.Grid(np.array(cells.edges))
-            distances = drift.distances(before, now.sum(axis=0), whole, grid=grid, spread=cells.spread)
+            grid = Grid(np.array(cells.edges))
+            distances = drift_distances(before, now.sum(axis=0), whole, grid=grid, spread=cells.spread)
         else:
             whole = np.append(group, group.max() + 1)
-            distances = drift.distances(before, now.sum(axis=0), whole)
+            distances = drift_distances(before, now.sum(axis=0), whole)
         return DriftDistances(
             psi=distances.psi, kolmogorov_smirnov=distances.kolmogorov_smirnov, wasserstein=distances.wasserstein
         )
@@ -252,7 +255,7 @@ class ColumnComparison:
         return f"above {low:.6g}" if high == math.inf else f"{low:.6g} to {high:.6g}"
 
 
-def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence: drift.DriftEvidence) -> float:
+def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence: DriftEvidence) -> float:
     """The chance of counts `then` and `now` of `before` and `after`, where few may be expected: the exact one at least.
 
     The approximation of the test with blocks holds from about five expected rows on.
@@ -260,7 +263,7 @@ def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence
     if evidence.p > _SUSPECT:
         return evidence.p
     counts = (float(shares.sum()) for shares in (then, before, now, after))
-    return max(evidence.p, drift.increase(*counts, design=evidence.design))
+    return max(evidence.p, increase(*counts, design=evidence.design))
 
 
 def _beside(missing: tuple[int, ...], counts: Floats) -> Floats:
@@ -270,7 +273,7 @@ def _beside(missing: tuple[int, ...], counts: Floats) -> Floats:
 def _effect(apart: float, reference: Floats, current: Floats, design: float) -> float:
     n, m = float(reference.sum()), float(current.sum())
     kinds = int(((reference.sum(axis=0) + current.sum(axis=0)) > 0).sum())
-    return math.sqrt(drift.excess(apart, cells=kinds, rows=n * m / (n + m) / design))
+    return math.sqrt(excess(apart, cells=kinds, rows=n * m / (n + m) / design))
 
 
 def _proven(tested: ColumnTest, p: float, design: float) -> ColumnTest:

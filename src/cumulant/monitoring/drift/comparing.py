@@ -12,7 +12,7 @@ from cumulant.monitoring.drift.column import FEWEST, ColumnComparison, ColumnTes
 from cumulant.monitoring.drift.findings import ColumnStatus, DriftFinding, Findings, Kind, Unsteady, What
 from cumulant.monitoring.drift.profiles import DriftProfile
 from cumulant.monitoring.policy import DriftPolicy
-from cumulant.statistics import drift
+from cumulant.statistics.drift.multiple_tests import benjamini_hochberg, level_of_look
 
 _MONTH = timedelta(days=30)
 #: growth of the tails that matters, in terms of that of faults: values far out may be right
@@ -54,7 +54,7 @@ def compare(
     weight = [known.get(column.name, 1.0) for column in reference.columns]
     looks = looks or _looks(policy, current)
     spans = sorted({min(span, len(current.blocks)) for span in policy.spans})
-    level = drift.level_of_look(policy.false_alarms, looks=looks, spans=len(spans))
+    level = level_of_look(policy.false_alarms, looks=looks, spans=len(spans))
     alarms = [
         alarm
         for window in range(len(current.blocks))
@@ -118,7 +118,7 @@ def _look(
         for tested in watch.tests(slice(window + 1 - span, window + 1))
     ]
     p = np.array([tested.p for _, tested in tests])
-    rejected, needed = drift.benjamini_hochberg(p, level, weights=np.array([weight[column] for column, _ in tests]))
+    rejected, needed = benjamini_hochberg(p, level, weights=np.array([weight[column] for column, _ in tests]))
     return [
         _Alarm(window, span, column, tested, needed)
         for (column, tested), alarming in zip(tests, rejected, strict=True)

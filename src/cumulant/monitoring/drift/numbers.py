@@ -9,7 +9,9 @@ import numpy as np
 import polars as pl
 
 from cumulant.monitoring.drift.profiles import ColumnCells
-from cumulant.statistics import drift
+from cumulant.statistics.drift.bins import Grid
+from cumulant.statistics.drift.bins import cells as drift_cells
+from cumulant.statistics.drift.bins import grid as drift_grid
 from cumulant.statistics.rows import Codes, Flags, Floats
 
 #: the block of each row; None: all are of one
@@ -51,24 +53,24 @@ def number_counts(
     if sample.dtype.is_integer() and len(ordered) >= _FEW and bool((np.diff(ordered) > 0).all()):
         return "every row has its own value, as keys have"
     cells = ColumnCells(
-        kind="number", edges=tuple(drift.grid(ordered, within=within).edges.tolist()), spread=float(ordered.std())
+        kind="number", edges=tuple(drift_grid(ordered, within=within).edges.tolist()), spread=float(ordered.std())
     )
     if series_parts and series_parts[0][1] is None and len(ordered) == len(values):
         # Sorted values are counted faster, and here they are sorted already.
-        counts = drift.cells(ordered, drift.Grid(np.array(cells.edges)))
+        counts = drift_cells(ordered, Grid(np.array(cells.edges)))
         return CellCounts(cells, counts, np.array([len(sample) - len(values)]), np.zeros(1, dtype=np.int64))
     return counted(iter(series_parts) if series_parts else parts(), cells, blocks)
 
 
 def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, blocks: int) -> CellCounts:
     """Counts of values in the cells of a reference. Texts that are no number are unreadable."""
-    grid = drift.Grid(np.array(cells.edges))
+    grid = Grid(np.array(cells.edges))
     counts = np.zeros((blocks, cells.count), dtype=np.int64)
     missing, unreadable = np.zeros(blocks, dtype=np.int64), np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
         values, is_number = _values(series) if _may_be_numbers(series.dtype, cells) else _none(series)
         own = block if is_number is None or block is None else block[is_number]
-        counts += drift.cells(values, grid, block=own, blocks=blocks)
+        counts += drift_cells(values, grid, block=own, blocks=blocks)
         if is_number is not None:
             given = is_number if series.dtype.is_numeric() else series.is_not_null().to_numpy()
             unreadable += _by_block(given & ~is_number, block, blocks)

@@ -11,7 +11,8 @@ import polars as pl
 from cumulant.monitoring.drift import categories, numbers
 from cumulant.monitoring.drift.findings import Segment, What
 from cumulant.monitoring.drift.profiles import ColumnCells, ColumnCounts
-from cumulant.statistics import drift
+from cumulant.statistics.drift.bins import groups
+from cumulant.statistics.drift.effects import excess as drift_excess
 from cumulant.statistics.drift.effects import sum_groups
 from cumulant.statistics.drift.intervals import squared_distances
 from cumulant.statistics.rows import Codes, Floats
@@ -94,7 +95,7 @@ def _shifts(cells: ColumnCells, before: numbers.CellCounts, now: numbers.CellCou
     reference, current = before.counts[:, inner].astype(np.float64), now.counts[:, inner].astype(np.float64)
     pooled = reference.sum(axis=0) + current.sum(axis=0)
     smaller = float(min(reference.sum(), current.sum()))
-    group = drift.groups(pooled, smaller, ordered=cells.kind == "number")
+    group = groups(pooled, smaller, ordered=cells.kind == "number")
     reference, current = sum_groups(reference, group), sum_groups(current, group)
     apart = squared_distances(reference, current)
     parts = np.zeros(len(apart))
@@ -102,5 +103,5 @@ def _shifts(cells: ColumnCells, before: numbers.CellCounts, now: numbers.CellCou
         if min(ours, theirs) > 0:
             rows = float(ours * theirs / (ours + theirs))
             kinds = int(((reference[place] + current[place]) > 0).sum())
-            parts[place] = theirs * drift.excess(float(apart[place]), cells=kinds, rows=rows)
+            parts[place] = theirs * drift_excess(float(apart[place]), cells=kinds, rows=rows)
     return parts if math.isfinite(float(parts.sum())) else np.zeros(len(parts))

@@ -19,7 +19,7 @@ from cumulant.monitoring.performance.rows import (
 )
 from cumulant.statistics import Estimate, Metric, estimate, metric, metrics_for
 from cumulant.statistics.metric_names import Task
-from cumulant.statistics.performance import weighted_estimate
+from cumulant.statistics.performance.weighted import weighted_estimate
 
 #: a window in which less is labelled is not measured, unless it is known by what chance rows were
 LEAST_SHARE = 0.8

@@ -15,9 +15,8 @@ from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.rows import PredictionRows
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, wider_for, worded
 from cumulant.statistics import Estimate
-from cumulant.statistics.performance import LossReference, blind, expected_loss, mean_loss
-from cumulant.statistics.performance.assumptions import LEAST_ROWS, MOST_UNSEEN
-from cumulant.statistics.performance.losses import LEAST_REFERENCE
+from cumulant.statistics.performance.assumptions import LEAST_ROWS, MOST_UNSEEN, blind
+from cumulant.statistics.performance.losses import LEAST_REFERENCE, LossReference, expected_loss, mean_loss
 from cumulant.statistics.rows import Floats, cluster_codes
 
 Measure = Literal["mae", "mse", "rmse"]

@@ -27,7 +27,7 @@ from cumulant.monitoring.performance.unlabelled import (
     worded,
 )
 from cumulant.statistics import Estimate, Rows, cluster_codes
-from cumulant.statistics.performance import calibration_error
+from cumulant.statistics.performance.calibration import calibration_error
 from cumulant.statistics.performance.classes import carry_refusal, expected_log_loss, sum_refusal
 
 _FIGURE, _ACCURACY, _LOG_LOSS = "brier", "accuracy", "log_loss"

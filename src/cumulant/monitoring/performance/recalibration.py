@@ -12,8 +12,7 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from cumulant.statistics.performance import fit_recalibration
-from cumulant.statistics.performance.calibration import logit
+from cumulant.statistics.performance.calibration import fit_recalibration, logit
 from cumulant.statistics.rows import Floats
 
 Task = Literal["binary", "multiclass", "regression"]

@@ -17,20 +17,10 @@ from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.labelled import MeasuredWindow
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, need_one_score, windows
 from cumulant.statistics import Estimate, Rows, Word, cluster_codes, verdict
-from cumulant.statistics.performance import (
-    FIGURES,
-    Audit,
-    Calibrator,
-    audit,
-    blind,
-    calibration_error,
-    calibration_refusal,
-    cross_fitted,
-    expected,
-    expected_intervals,
-    reference_refusal,
-    window_refusal,
-)
+from cumulant.statistics.performance.assumptions import blind, calibration_refusal, reference_refusal, window_refusal
+from cumulant.statistics.performance.audit import Audit, audit
+from cumulant.statistics.performance.calibration import Calibrator, calibration_error, cross_fitted
+from cumulant.statistics.performance.confidence import FIGURES, expected, expected_intervals
 from cumulant.statistics.rows import Floats
 
 #: figures of which a smaller value is better

@@ -30,8 +30,8 @@ from cumulant.monitoring.performance.recalibration import Past, applied, learned
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, check_task
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
-from cumulant.statistics.sequential import Risen
 from cumulant.statistics.sequential.dependence import Dependence, EvidenceAllowance, allowance
+from cumulant.statistics.sequential.student import Risen
 
 SAID: dict[Question, str] = {
     "refit": "what a recent refit would lose",

@@ -37,8 +37,8 @@ from cumulant.release.paired.label_selection import HourlyScores
 from cumulant.release.paired.paired_evaluation import prior_evidence
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.state import Board, Release, counted
-from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats, pack
+from cumulant.statistics.sequential.rates import known_bursts
 
 #: champion's requests from which the bound of slow requests is taken
 _FIRST = 300
@@ -67,7 +67,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     champion: ChampionRecord = ChampionRecord()
     #: by metric that is counted, from the champion's record
     blocks: dict[str, BlockLength] = {}
-    #: by metric, what the champion's past says of its bursts (`sequential.known_bursts`), packed
+    #: by metric, what the champion's past says of its bursts (`known_bursts`), packed
     bursts: dict[str, str] = {}
     #: by metric, spacing of the grid of rates in this step
     grids: dict[str, float] = {}
@@ -135,7 +135,7 @@ def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
     requests, bad = (
         counts[newest].reshape(whole, looks).sum(1)[-_NEWEST:] for counts in (history.requests, history.bad[:, place])
     )
-    return pack(sequential.known_bursts(requests, np.minimum(bad, requests)))
+    return pack(known_bursts(requests, np.minimum(bad, requests)))
 
 
 def seen(release: Release, look: Look) -> tuple[Release, bool]:

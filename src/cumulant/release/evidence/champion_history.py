@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.release.evidence.look import COUNTED, Requests
-from cumulant.statistics.sequential import LongRunVariance
 from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.long_run_variance import LongRunVariance
 
 #: looks of the champion without which nothing is known of how its failures depend on each other
 FEWEST_LOOKS = 12

@@ -13,8 +13,12 @@ from cumulant.release.evidence.harm_sizes import TIMES, HarmSize, size_of
 from cumulant.release.evidence.look import ARMS, PerArm
 from cumulant.release.evidence.metrics import ReleaseMetric
 from cumulant.release.state import Board
-from cumulant.statistics import sequential
+from cumulant.statistics.sequential.alpha import stages
 from cumulant.statistics.sequential.arrays import Floats, unpack
+from cumulant.statistics.sequential.long_run_variance import LongRunVariance
+from cumulant.statistics.sequential.means import Paired
+from cumulant.statistics.sequential.rates import RateDesign, Rates
+from cumulant.statistics.sequential.symmetric import PairedBlocks
 
 #: what evidence raises that another version of the program stored
 UNREADABLE = (msgspec.MsgspecError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError)
@@ -108,11 +112,11 @@ def check_state(board: Board, metric: ReleaseMetric) -> None:
     if metric.kind in ("failures", "latency"):
         rated = msgspec.convert(board.state, _Rated)
         if rated.test:
-            sequential.Rates.from_json(rated.test)
+            Rates.from_json(rated.test)
         return
     paired = msgspec.convert(board.state, _Paired)
     if paired.test and metric.kind == "pairs":
-        sequential.PairedBlocks.from_json(paired.test)
+        PairedBlocks.from_json(paired.test)
 
 
 def in_next_step(board: Board, metric: ReleaseMetric) -> Board:
@@ -136,7 +140,7 @@ def with_block(
     if block is None or metric.margin is None:
         return board
     state = _in_step(msgspec.convert(board.state, _Rated) if board.state else _Rated(step=step), step)
-    test = sequential.Rates.from_json(state.test) if state.test else _new_test(tempering)
+    test = Rates.from_json(state.test) if state.test else _new_test(tempering)
     test = test.add(
         champion_requests=block.units.champion,
         champion_bad=block.bad.champion,
@@ -160,7 +164,7 @@ def with_block(
             arm: round(sum(block_counts[place * 2] for block_counts in state.counts)) for place, arm in enumerate(ARMS)
         },
     )
-    harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
+    harm = float(stages([side[0] for side in (*state.past, state.latest)]))
     board = _evident(board, harm, max(state.latest[1], state.fine_before))
     board = _sized(board, metric, state, weighed, tempering)
     # An arm of few events needs no finer grid, and a test that begins afresh would lose what it says.
@@ -205,10 +209,10 @@ def with_differences(board: Board, metric: ReleaseMetric, pairs: Floats, *, look
     return msgspec.structs.replace(board, confirmed=metric.kind != "own" or board.beyond)
 
 
-def _new_test(tempering: Tempering) -> sequential.Rates:
-    design = sequential.RateDesign(step=tempering.step)
+def _new_test(tempering: Tempering) -> Rates:
+    design = RateDesign(step=tempering.step)
     known = unpack(tempering.bursts).reshape(len(design.kinds), -1) if tempering.bursts else None
-    return sequential.Rates.start(design, known=known)
+    return Rates.start(design, known=known)
 
 
 def _with_fresh_test(state: _Rated) -> _Rated:
@@ -231,9 +235,7 @@ def _counted(state: _Rated, block: LookBlock) -> list[tuple[float, float, float,
     return [*state.counts[:-1], (first + more[0], second + more[1], third + more[2], fourth + more[3])]
 
 
-def _sized(
-    board: Board, metric: ReleaseMetric, state: _Rated, weighed: sequential.Rates, tempering: Tempering
-) -> Board:
+def _sized(board: Board, metric: ReleaseMetric, state: _Rated, weighed: Rates, tempering: Tempering) -> Board:
     """The board with whether a harm that is proven is surely large enough to act on."""
     if board.confirmed or not board.proven:
         return board
@@ -249,7 +251,7 @@ def _sized(
     return msgspec.structs.replace(board, confirmed=surely)
 
 
-def _log_beyond(weighed: sequential.Rates, size: HarmSize, metric: ReleaseMetric) -> float:
+def _log_beyond(weighed: Rates, size: HarmSize, metric: ReleaseMetric) -> float:
     """Evidence that the candidate's rate is beyond what is accepted, in this step."""
     margin = metric.margin or 0.0
     if size.accepted < margin:
@@ -289,13 +291,13 @@ def _beyond(metric: ReleaseMetric, state: _Paired) -> bool:
 def _tested(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float, float]:
     """The state with the open block closed, and the evidence of harm and of no harm."""
     mean = state.differences / state.pairs
-    history = sequential.LongRunVariance.from_json(state.dependence)
+    history = LongRunVariance.from_json(state.dependence)
     weight = _weight(history)
     closed = msgspec.structs.replace(state, dependence=history.add([mean]).to_json(), looks=0, pairs=0, differences=0.0)
     margin = cast("float", metric.margin)
     if metric.kind == "own":  # it is bounded and may be anything else
-        own = sequential.Paired.from_json(state.test) if state.test else None
-        own = own or sequential.Paired.start(margin=margin, scale=metric.scale)
+        own = Paired.from_json(state.test) if state.test else None
+        own = own or Paired.start(margin=margin, scale=metric.scale)
         own = own.add([min(max(mean, -metric.scale), metric.scale)])
         closed = msgspec.structs.replace(closed, test=own.to_json())
         return closed, float(own.log_harm()), float(own.log_not_worse())
@@ -314,7 +316,7 @@ def _tested(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float, floa
     return closed, float(np.logaddexp.reduce(list(signs.values()))) - math.log(len(signs)), fine
 
 
-def _weight(earlier: sequential.LongRunVariance) -> float:
+def _weight(earlier: LongRunVariance) -> float:
     """What a block counts for, by what the blocks before it show of how they depend on each other: known before it.
 
     While they are too few to show it, they may be a single day: then they count for half, and prove nothing alone.
@@ -322,11 +324,11 @@ def _weight(earlier: sequential.LongRunVariance) -> float:
     return 1 / earlier.design_effect() if earlier.visible() > 1 else _UNKNOWN_WEIGHT
 
 
-def _paired(stored: Mapping[str, object], margin: float) -> sequential.PairedBlocks:
+def _paired(stored: Mapping[str, object], margin: float) -> PairedBlocks:
     """The test of a metric of pairs. Harm is a mean difference beyond the margin: one within it is never acted on."""
     if stored:
-        return sequential.PairedBlocks.from_json(stored)
-    return sequential.PairedBlocks.start(margin=margin, edge=margin)
+        return PairedBlocks.from_json(stored)
+    return PairedBlocks.start(margin=margin, edge=margin)
 
 
 def with_interval(board: Board) -> Board:
@@ -337,7 +339,7 @@ def with_interval(board: Board) -> Board:
     if board.unit != "%" or "test" not in board.state or "step" not in board.state or not board.state["test"]:
         return board
     try:
-        test = sequential.Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
+        test = Rates.from_json(cast("Mapping[str, object]", board.state["test"]))
         low, high = (float(end) for end in test.difference_interval(math.exp(-board.fine_bar)))
     except UNREADABLE:
         return board

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import msgspec
 
 from cumulant.release.policy import KINDS, Kind, MetricPolicy, ReleasePolicy
-from cumulant.statistics import sequential
+from cumulant.statistics.sequential.alpha import split
+from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS
 
 
 class ReleaseMetric(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,7 +43,7 @@ _DEFAULTS = {
         unit="%",
         margin=None,
         required=False,
-        fewest=sequential.FEWEST_PAIRS,
+        fewest=FEWEST_PAIRS,
     ),
     "prediction": ReleaseMetric(
         name="prediction",
@@ -50,11 +51,11 @@ _DEFAULTS = {
         unit="",
         margin=None,
         required=False,
-        fewest=sequential.FEWEST_PAIRS,
+        fewest=FEWEST_PAIRS,
         two_sided=True,
     ),
     "distance": ReleaseMetric(
-        name="distance", kind=KINDS["distance"], unit="", margin=None, required=False, fewest=sequential.FEWEST_PAIRS
+        name="distance", kind=KINDS["distance"], unit="", margin=None, required=False, fewest=FEWEST_PAIRS
     ),
     "quality": ReleaseMetric(
         name="quality",
@@ -62,7 +63,7 @@ _DEFAULTS = {
         unit="",
         margin=QUALITY_MARGIN,
         required=False,
-        fewest=sequential.FEWEST_PAIRS,
+        fewest=FEWEST_PAIRS,
     ),
 }
 #: disagreements that a block at the margin would hold, at least: fewer are too skewed a number
@@ -87,7 +88,7 @@ def harm_bars(metrics: dict[str, ReleaseMetric], alpha: float) -> dict[str, floa
 def harm_alphas(metrics: Mapping[str, ReleaseMetric], alpha: float) -> dict[str, float]:
     """By metric that decides: its part of what `alpha` leaves beside the quick checks."""
     parts = {metric.name: metric.part for metric in metrics.values() if metric.margin is not None}
-    return sequential.split(parts, alpha * (1 - QUICK_PART))
+    return split(parts, alpha * (1 - QUICK_PART))
 
 
 def _changed(default: ReleaseMetric, declared: MetricPolicy | None) -> ReleaseMetric:

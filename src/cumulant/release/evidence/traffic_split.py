@@ -17,8 +17,8 @@ import numpy as np
 
 from cumulant.release.evidence.key_statistics import Units
 from cumulant.release.evidence.look import PerArm
-from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import pack, unpack
+from cumulant.statistics.sequential.share import Shares
 
 #: how often a sound split may be called broken, in each of the two ways
 _ALPHA = 0.0005
@@ -85,7 +85,7 @@ def broken(state: TrafficSplitState, *, weight: float, concentration: float) -> 
     bar = math.log(2 * (state.epochs + 1) * (state.epochs + 2) / _ALPHA)  # the epochs share one alpha
     for counts in (state.new, state.all_new):
         pair = [counts.champion, counts.candidate]
-        if sum(pair) and float(sequential.Shares.start(shares).add(pair).log_mismatch()) >= bar:
+        if sum(pair) and float(Shares.start(shares).add(pair).log_mismatch()) >= bar:
             return True
     total = state.requests.champion + state.requests.candidate
     if not total:

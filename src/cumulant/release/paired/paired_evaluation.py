@@ -18,8 +18,8 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.paired.paired_records import DayDifference, PairedEvaluation
-from cumulant.statistics import sequential
 from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS, PairedBlocks
 
 #: skewness of a block's mean up to which its evidence keeps its error rate
 _SKEWNESS = 0.3
@@ -42,7 +42,7 @@ _FEWEST_BLOCKS = 6
 
 def fewest_pairs(evaluation: PairedEvaluation) -> int:
     """Pairs in a block of `quality` so that its mean is hardly skewed: rare, large losses need many."""
-    return max(sequential.FEWEST_PAIRS, math.ceil((evaluation.skewness / _SKEWNESS) ** 2))
+    return max(FEWEST_PAIRS, math.ceil((evaluation.skewness / _SKEWNESS) ** 2))
 
 
 def block_days(evaluation: PairedEvaluation) -> int:
@@ -78,9 +78,9 @@ def block_seconds(evaluation: PairedEvaluation, *, margin: float) -> float | Non
     return length * _DAY
 
 
-def evidence(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) -> sequential.PairedBlocks:
+def evidence(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) -> PairedBlocks:
     """The paired test after the evaluation's blocks; blocks of too few rows are merged with their neighbours."""
-    test = sequential.PairedBlocks.start(margin=margin, edge=edge)
+    test = PairedBlocks.start(margin=margin, edge=edge)
     for difference, rows in _blocks(evaluation):
         test = test.add(difference, rows)
     return test
@@ -130,7 +130,7 @@ def prior_evidence(evaluation: PairedEvaluation, *, margin: float, bar: float) -
 
 def log_gain(evaluation: PairedEvaluation, *, edge: float) -> float:
     """Log e-value against "the candidate's mean loss is at least the champion's less `edge`"."""
-    test = sequential.PairedBlocks.start(margin=edge, edge=edge)
+    test = PairedBlocks.start(margin=edge, edge=edge)
     for difference, rows in _blocks(evaluation):
         test = test.add(-difference, rows)
     return float(test.log_harm())

@@ -16,8 +16,9 @@ from cumulant.training.evaluation.curves import curves
 from cumulant.training.evaluation.threshold import sampling_weight
 from cumulant.training.evaluation.traffic_rows import DAY, Micros, ScoredTraffic
 from cumulant.training.model import FittedModel
+from cumulant.training.policy import EvaluationPolicy
 from cumulant.training.records import Evaluation, SliceResult
-from cumulant.training.spec import RESAMPLES, EvaluationSpec
+from cumulant.training.spec import RESAMPLES
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +34,7 @@ LEAST_SLICE_ROWS = 30
 def scored(
     rows: TrainingSet,
     prediction: FittedModel | Floats,
-    spec: EvaluationSpec | None = None,
+    spec: EvaluationPolicy | None = None,
     *,
     threshold: float | None = None,
 ) -> Rows:
@@ -53,7 +54,7 @@ def scored(
     return Rows(
         truth=rows.target,
         prediction=np.asarray(prediction, dtype=np.float64),
-        cluster=_clusters(rows, spec or EvaluationSpec())[1],
+        cluster=_clusters(rows, spec or EvaluationPolicy())[1],
         decision=decision,
         cost_false_negative=rows.false_negative,
         cost_false_positive=rows.false_positive,
@@ -63,7 +64,7 @@ def scored(
 def evaluate(
     rows: TrainingSet,
     prediction: FittedModel | Floats,
-    spec: EvaluationSpec | None = None,
+    spec: EvaluationPolicy | None = None,
     *,
     threshold: float | None = None,
     resamples: int = RESAMPLES,
@@ -75,7 +76,7 @@ def evaluate(
         NotFoundError: a slice names a column that is not among the slice columns or features.
         UsageError: the clusters are a column that rows do not have.
     """
-    spec = spec or EvaluationSpec()
+    spec = spec or EvaluationPolicy()
     measured = scored(rows, prediction, spec, threshold=threshold)
     if isinstance(prediction, FittedModel):
         threshold = prediction.threshold
@@ -120,7 +121,7 @@ def _estimates(metrics: Sequence[Metric], rows: Rows, *, resamples: int, seed: i
     return {metric.name: estimate(metric, rows, resamples=resamples, seed=seed) for metric in metrics}
 
 
-def _clusters(rows: TrainingSet, spec: EvaluationSpec) -> tuple[str, NDArray[np.int64] | None, str]:
+def _clusters(rows: TrainingSet, spec: EvaluationPolicy) -> tuple[str, NDArray[np.int64] | None, str]:
     """The kind of cluster, its codes [n], and a note where it is not what one would expect."""
     wanted = spec.clusters
     if wanted == "row":

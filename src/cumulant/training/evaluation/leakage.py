@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cumulant.core.errors import DataError
 from cumulant.core.servable import Task
 from cumulant.training.evaluation import univariate
-from cumulant.training.spec import TrainingSpec
+from cumulant.training.policy import TrainingPolicy
 
 #: rows that determine the target exactly or not, and rows that show how nearly
 _SAMPLE, _FEW = 20_000, 6_000
@@ -23,7 +23,7 @@ _ROWS_PER_VALUE = 5
 
 
 def check_leakage(
-    features: pl.DataFrame, target: NDArray[np.float64], task: Task, *, spec: TrainingSpec
+    features: pl.DataFrame, target: NDArray[np.float64], task: Task, *, spec: TrainingPolicy
 ) -> tuple[str, ...]:
     """Refuse a feature that alone determines the target; name those that nearly do, all in one warning.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +11,7 @@ from cumulant.core import units
 from cumulant.core.errors import UsageError
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.traffic_rows import DAY, ScoredTraffic
-from cumulant.training.spec import Threshold, TrainingSpec
+from cumulant.training.policy import ThresholdPolicy, TrainingPolicy
 
 Floats = NDArray[np.float64]
 
@@ -22,12 +21,9 @@ RARE = 0.10
 #: fewer days tell nothing of a change of traffic
 _LEAST_DAYS = 5
 
-_ALERTS = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(hour|day|week)\s*")
-_PERIODS = {"hour": DAY // 24, "day": DAY, "week": 7 * DAY}
-
 
 def decide(
-    spec: TrainingSpec, rows: TrainingSet, p: Floats, *, traffic: ScoredTraffic | None = None
+    spec: TrainingPolicy, rows: TrainingSet, p: Floats, *, traffic: ScoredTraffic | None = None
 ) -> tuple[float, str]:
     """The threshold, and how it was found, from out-of-fold probabilities `p` [n] of `rows`.
 
@@ -37,10 +33,10 @@ def decide(
     rows that were scored, with a label or without; default: `rows` alone.
 
     Raises:
-        UsageError: a capacity is not written as `100/day`, or rows have no time for it.
+        UsageError: rows have no time for a capacity.
     """
     wanted = spec.threshold
-    if isinstance(wanted, Threshold):
+    if isinstance(wanted, ThresholdPolicy):
         return _of_rule(wanted, _traffic(rows, p) if traffic is None else traffic)
     if wanted is not None:
         if not 0 <= wanted <= 1:
@@ -82,11 +78,11 @@ def advice(share: float, *, timed: bool) -> str | None:
     )
 
 
-def uncounted(rule: Threshold | float, rows: TrainingSet) -> str | None:
+def uncounted(rule: ThresholdPolicy | float, rows: TrainingSet) -> str | None:
     """What to say where a capacity counts fewer rows than were scored: people were asked about rows without a label,
     and the source holds none of the others.
     """
-    if not isinstance(rule, Threshold) or rule.alerts is None or rule.source_share is not None:
+    if not isinstance(rule, ThresholdPolicy) or rule.alerts is None or rule.source_share is not None:
         return None
     if rows.traffic is not None or rows.reviewed is None or not rows.reviewed.any():
         return None
@@ -106,7 +102,7 @@ def sampling_weight(rows: TrainingSet) -> Floats:
     return np.ones(len(rows)) if rows.sampling_weight is None else rows.sampling_weight
 
 
-def _of_rule(rule: Threshold, traffic: ScoredTraffic) -> tuple[float, str]:
+def _of_rule(rule: ThresholdPolicy, traffic: ScoredTraffic) -> tuple[float, str]:
     if (rule.alerts is None) == (rule.rate is None):
         raise UsageError(
             "training.threshold needs one of `alerts` and `rate`", hint="write `threshold: {alerts: 100/day}`"
@@ -115,12 +111,11 @@ def _of_rule(rule: Threshold, traffic: ScoredTraffic) -> tuple[float, str]:
     if traffic.unlabelled:
         described += f", {traffic.unlabelled:,} of them only counted"
     if rule.rate is not None:
-        part = units.share(rule.rate)
-        threshold, drifted = _of_share(traffic, part)
-        return threshold, f"the highest {part:.2%} of scores of {described}{drifted}: {threshold:.4g}"
+        threshold, drifted = _of_share(traffic, rule.rate)
+        return threshold, f"the highest {rule.rate:.2%} of scores of {described}{drifted}: {threshold:.4g}"
     assert rule.alerts is not None
     count, spanned = _capacity(rule.alerts, traffic)
-    share = 1.0 if rule.source_share is None else _source_share(rule.source_share)
+    share = 1.0 if rule.source_share is None else rule.source_share
     growth = _growth(traffic)
     threshold, drifted = _of_share(traffic, count * share / max(traffic.rows * growth, 1.0))
     described += "" if share == 1 else f", which are {share:.3g} of the traffic"
@@ -130,22 +125,19 @@ def _of_rule(rule: Threshold, traffic: ScoredTraffic) -> tuple[float, str]:
     return threshold, f"{rule.alerts} on out-of-fold rows of {spanned} ({described}{drifted}): {threshold:.4g}"
 
 
-def _capacity(alerts: str, traffic: ScoredTraffic) -> tuple[float, str]:
+def _capacity(alerts: units.Rate, traffic: ScoredTraffic) -> tuple[float, str]:
     """How many of the rows a capacity lets through, and the time that they span, in words.
 
     Raises:
-        UsageError: it is not written as `100/day`, or rows have no time.
+        UsageError: rows have no time.
     """
-    match = _ALERTS.fullmatch(alerts)
-    if match is None:
-        raise UsageError(f'"{alerts}" is no capacity', hint="write a number and hour, day or week: 100/day")
     check_timed(alerts, timed=traffic.at is not None)
     assert traffic.at is not None
-    periods = traffic.periods(_PERIODS[match[2]])
-    return float(match[1]) * periods, f"{periods:.4g} {match[2]}s"
+    periods = traffic.periods(units.micros(alerts.length))
+    return alerts.number * periods, f"{periods:.4g} {alerts.period}s"
 
 
-def check_timed(alerts: str, *, timed: bool) -> None:
+def check_timed(alerts: units.Rate, *, timed: bool) -> None:
     """Raises UsageError where a capacity is declared and rows have no time to count it by."""
     if not timed:
         raise UsageError(
@@ -187,17 +179,6 @@ def _above(excess: Floats) -> bool:
     if days < _LEAST_DAYS:
         return False
     return bool(excess.mean() > t.ppf(0.95, days - 1) * excess.std(ddof=1) / math.sqrt(days))
-
-
-def _source_share(text: str | float) -> float:
-    share = units.share(text)
-    if not 0 < share <= 1:
-        raise UsageError(
-            f"a source_share of {text} is no part of the traffic",
-            subject="training.threshold.source_share",
-            hint="write 10% where the source holds every tenth request",
-        )
-    return share
 
 
 def highest(p: Floats, count: float, weight: Floats | None = None) -> float:

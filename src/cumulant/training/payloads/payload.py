@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, Self
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from cumulant.core.errors import IntegrityError
 from cumulant.training.payloads.encoding import Matrix
 
 Floats = NDArray[np.float64]
@@ -222,6 +220,23 @@ class Blend(msgspec.Struct, frozen=True, kw_only=True):
             files |= {f"{_prefix(number)}{name}": content for name, content in member.files().items()}
         return files
 
+    @classmethod
+    def of_files(cls, files: Mapping[str, bytes], read: Callable[[Kind, Mapping[str, bytes]], Payload]) -> Self:
+        """The payload that `files` wrote; `read` makes a member of its kind and files.
+
+        Raises:
+            ValueError: members and weights are not of one number.
+        """
+        parts = msgspec.json.decode(files["blend.json"], type=_Parts)
+        if not parts.kinds or len(parts.kinds) != len(parts.weights):
+            raise ValueError("blend.json needs one weight a member")
+        members = []
+        for number, kind in enumerate(parts.kinds):
+            prefix = _prefix(number)
+            own = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
+            members.append(read(kind, own))
+        return cls(members=tuple(members), weights=parts.weights)
+
 
 class _Parts(msgspec.Struct, frozen=True, kw_only=True):
     kinds: tuple[Kind, ...]
@@ -232,61 +247,9 @@ def _prefix(number: int) -> str:
     return f"member-{number}."
 
 
-def payload_from(kind: Kind, folder: Path) -> Payload:
-    """The payload whose `files` are in `folder`.
-
-    Raises:
-        IntegrityError: a file is missing or is not what it should be.
-    """
-    try:
-        return payload_of(kind, {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()})
-    except (FileNotFoundError, KeyError, msgspec.DecodeError, ValueError) as error:
-        lacking = f"there is no {error.args[0]}" if isinstance(error, KeyError) else error
-        raise IntegrityError(
-            f"the stored model in {folder.name} cannot be read: {lacking}", subject=folder.name
-        ) from None
-
-
-def payload_of(kind: Kind, files: Mapping[str, bytes]) -> Payload:
-    """The payload whose `files` are these.
-
-    Raises:
-        KeyError, FileNotFoundError: a file is missing.
-        ValueError: one is not what it should be.
-    """
-    from cumulant.training.payloads.perceptron import Perceptrons
-    from cumulant.training.payloads.widened import read_widened
-    from cumulant.training.trainers.engine_models import CatboostModels, XgboostModels
-
-    readers: dict[Kind, Callable[[Mapping[str, bytes]], Payload]] = {
-        "lightgbm": Boosters.of_files,
-        "xgboost": XgboostModels.of_files,
-        "catboost": CatboostModels.of_files,
-        "mlp": Perceptrons.of_files,
-        "linear": lambda files: msgspec.json.decode(files["linear.json"], type=LinearWeights),
-        "naive": lambda files: msgspec.json.decode(files["prior.json"], type=Prior),
-        "onnx": lambda files: OnnxModel(files["model.onnx"], int(files["outputs"])),
-        "blend": _blend,
-        "widened": read_widened,
-    }
-    return readers[kind](files)
-
-
 def _texts(files: Mapping[str, bytes], stem: str, suffix: str) -> tuple[str, ...]:
     names = [name for name in files if name.startswith(f"{stem}-") and name.endswith(suffix)]
     if not names:
         raise FileNotFoundError(f"there is no {stem}-0{suffix}")
     ordered = sorted(names, key=lambda name: int(name.removeprefix(f"{stem}-").removesuffix(suffix)))
     return tuple(files[name].decode() for name in ordered)
-
-
-def _blend(files: Mapping[str, bytes]) -> Payload:
-    parts = msgspec.json.decode(files["blend.json"], type=_Parts)
-    if not parts.kinds or len(parts.kinds) != len(parts.weights):
-        raise ValueError("blend.json needs one weight a member")
-    members = []
-    for number, kind in enumerate(parts.kinds):
-        prefix = _prefix(number)
-        own = {name.removeprefix(prefix): content for name, content in files.items() if name.startswith(prefix)}
-        members.append(payload_of(kind, own))
-    return Blend(members=tuple(members), weights=parts.weights)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Self
 
 import msgspec
 
 from cumulant.training.payloads.encoding import Matrix
-from cumulant.training.payloads.payload import Floats, Kind, Payload, Prior, payload_of
+from cumulant.training.payloads.payload import Floats, Kind, Payload, Prior
 from cumulant.training.trainers.target_means import Widening
 
 _FILE = "widening.json"
@@ -34,13 +35,13 @@ class Widened(msgspec.Struct, frozen=True):
     def files(self) -> dict[str, bytes]:
         return {_FILE: msgspec.json.encode(_Stored(self.widening, self.inner.kind))} | self.inner.files()
 
+    @classmethod
+    def of_files(cls, files: Mapping[str, bytes], read: Callable[[Kind, Mapping[str, bytes]], Payload]) -> Self:
+        """The payload that `files` wrote; `read` makes the inner one of its kind and files."""
+        stored = msgspec.json.decode(files[_FILE], type=_Stored)
+        return cls(stored.widening, read(stored.inner, files))
+
 
 def widened(payload: Payload, widening: Widening) -> Payload:
     """`payload` for a matrix that is not widened yet."""
     return Widened(widening, payload) if widening.tables and not isinstance(payload, Prior) else payload
-
-
-def read_widened(files: Mapping[str, bytes]) -> Widened:
-    """The payload that `Widened.files` wrote."""
-    stored = msgspec.json.decode(files[_FILE], type=_Stored)
-    return Widened(stored.widening, payload_of(stored.inner, files))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics as averages
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,10 @@ _BASELINE_SHARE = 0.25
 _FEWEST_TRIALS = 3
 #: what is advised where the time was too short: this many times as long, and no less than the least
 _LONGER, _LEAST_ADVISED = 3, timedelta(minutes=2)
+#: a trial that takes this many times as long as usual is cut when time is short
+_PATIENCE = 2.5
+#: seconds from which a time is written in minutes
+_MINUTES = 120
 
 
 class SearchBudget:
@@ -38,9 +43,9 @@ class SearchBudget:
         self.reserved = _FINAL_SHARE * self._total if self.limited else 0.0
 
     @classmethod
-    def of(cls, text: str | None) -> Self:
-        """`60s`; None is without end."""
-        return cls(float("inf") if text is None else units.duration(text).total_seconds())
+    def of(cls, limit: timedelta | None) -> Self:
+        """None is without end."""
+        return cls(float("inf") if limit is None else limit.total_seconds())
 
     def add_spent(self, seconds: float) -> None:
         """Count what an earlier, killed process already used."""
@@ -80,6 +85,14 @@ class SearchBudget:
         shared = remaining + self._clock() - self._turn
         return remaining - max(0.0, shared) * self._others / (self._others + 1)
 
+    def clock_of_trial(self, usual: Sequence[float], remaining: int) -> Callable[[], float]:
+        """A clock for one trial: some times the `usual` seconds, or more while there is plenty for the `remaining`."""
+        if not usual or not self.limited:
+            return self.left_for_search
+        allowed = max(_PATIENCE * averages.median(usual), 2 * self.left_for_search() / max(remaining, 1))
+        others = self.left_for_search() - allowed
+        return lambda: self.left_for_search() - max(others, 0.0)
+
     def share_with(self, others: int) -> None:
         """From now on a search gets an equal part of the time with `others` that follow."""
         self._turn, self._others = self._clock(), others
@@ -99,7 +112,7 @@ def longest(seconds: Mapping[str, float], blended: Collection[str]) -> float:
 
 
 def clock_notes(
-    time: str | None, records: Sequence[TrialRecord], *, searched: Collection[str], trials: int
+    time: timedelta | None, records: Sequence[TrialRecord], *, searched: Collection[str], trials: int
 ) -> tuple[str, ...]:
     """What to say where `time` decided how far a search came, and not the number of `trials` of each `searched`
     trainer: another run or machine may find another model.
@@ -110,8 +123,8 @@ def clock_notes(
     if time is None or (done >= wanted and not ended):
         return ()
     text = (
-        f"the time of {time} ended this search after {done} of {wanted} trials: another run, or another machine, may "
-        "come further and find another model"
+        f"the time of {_text_of(time)} ended this search after {done} of {wanted} trials: another run, or another "
+        "machine, may come further and find another model"
     )
     each = done // max(len(searched), 1)
     if each >= _FEWEST_TRIALS:
@@ -120,7 +133,7 @@ def clock_notes(
 
 
 def clock_warnings(
-    time: str | None, records: Sequence[TrialRecord], *, searched: Collection[str], trials: int
+    time: timedelta | None, records: Sequence[TrialRecord], *, searched: Collection[str], trials: int
 ) -> tuple[str, ...]:
     """That `time` left a trainer unfitted, or one of `searched` fewer whole trials than a search needs."""
     if time is None:
@@ -131,9 +144,15 @@ def clock_warnings(
     if not short and not unfitted:
         return ()
     reasons = "; ".join([*short, *(f"{name} was not fitted" for name in unfitted)])
-    longer = units.show_duration(max(_LEAST_ADVISED, _LONGER * units.duration(time)))
+    longer = units.show_duration(max(_LEAST_ADVISED, _LONGER * time))
     fewer = " or fewer trainers (`training.trainers`)" if len(searched) + len(unfitted) > 1 else ""
-    return (f"the time of {time} was too short: {reasons}. Give more time (`train --time {longer}`){fewer}",)
+    return (f"the time of {_text_of(time)} was too short: {reasons}. Give more time (`train --time {longer}`){fewer}",)
+
+
+def _text_of(time: timedelta) -> str:
+    """In seconds below two minutes: `60s`, `90s`, `10m`."""
+    seconds = time.total_seconds()
+    return f"{seconds:g}s" if 1 <= seconds < _MINUTES else units.show_duration(time)
 
 
 def _too_few(name: str, records: Sequence[TrialRecord], trials: int) -> str:

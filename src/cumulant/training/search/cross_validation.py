@@ -22,9 +22,9 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.traffic_rows import ScoredTraffic, TrafficRows
 from cumulant.training.payloads.encoding import Matrix, encode
 from cumulant.training.payloads.payload import Floats
+from cumulant.training.policy import ThresholdPolicy
 from cumulant.training.records import FoldSummary, State, TrialRecord
 from cumulant.training.search.sampling import SEARCH_ROWS, judged, learned, sampling_weight, unjudged
-from cumulant.training.spec import Threshold
 from cumulant.training.splits import Fold
 from cumulant.training.trainers.target_means import TargetMeans
 from cumulant.training.trainers.trainer import Params, Problem, Trainer, TrainingSample, ValidationResult
@@ -61,7 +61,7 @@ class CrossValidation:
         *,
         inputs: Sequence[Input],
         means: TargetMeans,
-        counted: Threshold | None = None,
+        counted: ThresholdPolicy | None = None,
     ) -> None:
         """`inputs`: the columns of `matrix`, of which `means` makes those of `problem`.
 

@@ -12,6 +12,7 @@ import numpy as np
 from cumulant.core.progress import Progress, silent
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
 from cumulant.training.search.budget import SearchBudget
 from cumulant.training.search.choices import ModelChoice
@@ -19,7 +20,6 @@ from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.refit import combined, trials_of
 from cumulant.training.search.search import made_folds
 from cumulant.training.search.search_metric import searched_metric
-from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.quiet import one_thread_a_product, quiet
 from cumulant.training.trainers.target_means import with_means
 from cumulant.training.trainers.trainer_lookup import make_trainer
@@ -28,7 +28,7 @@ from cumulant.training.trainers.trainer_lookup import make_trainer
 def fit_all(
     model: FittedModel,
     rows: TrainingSet,
-    spec: TrainingSpec,
+    spec: TrainingPolicy,
     summary: TrainingSummary,
     trials: Sequence[TrialRecord],
     *,

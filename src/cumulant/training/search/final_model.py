@@ -17,12 +17,12 @@ from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads.encoding import Matrix
 from cumulant.training.payloads.payload import Averaged, Blend, Payload
 from cumulant.training.payloads.widened import widened
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import FittedBooster, TrialRecord
 from cumulant.training.search import sampling
 from cumulant.training.search.budget import SearchBudget
 from cumulant.training.search.choices import BlendChoice, ModelChoice
 from cumulant.training.search.cross_validation import CrossValidation
-from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.lightgbm_trainer import expected_seconds, member_seed
 from cumulant.training.trainers.trainer import FitResult, Params, Searched, Trainer, TrainingSample
 
@@ -36,7 +36,7 @@ class Finisher:
         matrix: Matrix,
         folds: CrossValidation,
         *,
-        spec: TrainingSpec,
+        spec: TrainingPolicy,
         budget: SearchBudget,
         fits: Mapping[str, Sequence[tuple[int, int, float]]],
         refit: bool = False,

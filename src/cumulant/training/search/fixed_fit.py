@@ -9,9 +9,10 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads.encoding import encode
 from cumulant.training.payloads.widened import widened
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search.sampling import encoded
 from cumulant.training.search.search_metric import searched_metric
-from cumulant.training.spec import Parameter, TrainingSpec
+from cumulant.training.spec import Parameter
 from cumulant.training.trainers.baseline import Naive
 from cumulant.training.trainers.quiet import one_thread_a_product, quiet
 from cumulant.training.trainers.target_means import inputs_of
@@ -20,7 +21,7 @@ from cumulant.training.trainers.trainer_lookup import make_trainer
 
 
 def fit_once(
-    rows: TrainingSet, spec: TrainingSpec, trainer: str, params: Mapping[str, Parameter], *, root: Path | None = None
+    rows: TrainingSet, spec: TrainingPolicy, trainer: str, params: Mapping[str, Parameter], *, root: Path | None = None
 ) -> FittedModel:
     """`trainer` with `params` on all `rows`, by their weights.
 

@@ -20,6 +20,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads.payload import Floats, average
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.records import BlendMember, FittedBooster, TrainingSummary, TrialRecord
 from cumulant.training.search.budget import SearchBudget
 from cumulant.training.search.choices import BlendChoice, ModelChoice
@@ -27,7 +28,6 @@ from cumulant.training.search.cross_validation import CrossValidation
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.search import made_folds
 from cumulant.training.search.search_metric import searched_metric
-from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.quiet import one_thread_a_product, quiet
 from cumulant.training.trainers.trainer import Searched, Trainer
 from cumulant.training.trainers.trainer_lookup import make_trainer
@@ -35,7 +35,7 @@ from cumulant.training.trainers.trainer_lookup import make_trainer
 
 def refit(
     rows: TrainingSet,
-    spec: TrainingSpec,
+    spec: TrainingPolicy,
     summary: TrainingSummary,
     trials: Sequence[TrialRecord],
     *,

@@ -22,6 +22,7 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.model import FittedModel
 from cumulant.training.payloads.encoding import Matrix, encode
 from cumulant.training.payloads.widened import Widened
+from cumulant.training.policy import ThresholdPolicy, TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search import duplicates, proposals
 from cumulant.training.search.blend import blend, blendable
@@ -31,16 +32,13 @@ from cumulant.training.search.cross_validation import CrossValidation, Outcome
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.search.trial_journal import TrialJournal
-from cumulant.training.spec import BUILT_IN, Parameter, Threshold, TrainingSpec, threads_of
+from cumulant.training.spec import BUILT_IN, Parameter
 from cumulant.training.splits import folds as make_folds
 from cumulant.training.trainers import lightgbm_trainer
 from cumulant.training.trainers.quiet import one_thread_a_product, quiet
 from cumulant.training.trainers.target_means import inputs_of, means_notes
 from cumulant.training.trainers.trainer import Problem, Searched, Trainer
 from cumulant.training.trainers.trainer_lookup import make_trainer
-
-#: a trial that takes this many times as long as usual is cut when time is short
-_PATIENCE = 2.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +55,7 @@ class SearchResult:
 
 def search(
     rows: TrainingSet,
-    spec: TrainingSpec,
+    spec: TrainingPolicy,
     *,
     root: Path | None = None,
     scratch: Path | None = None,
@@ -90,7 +88,7 @@ def search(
 
 
 def made_folds(
-    rows: TrainingSet, spec: TrainingSpec, followed: Metric, *, means_of: frozenset[str] | None = None
+    rows: TrainingSet, spec: TrainingPolicy, followed: Metric, *, means_of: frozenset[str] | None = None
 ) -> tuple[CrossValidation, Matrix, tuple[str, ...]]:
     """The folds that every trial is judged on, all rows encoded, and what is said about the folds.
 
@@ -107,10 +105,10 @@ def made_folds(
         inputs=means.inputs(inputs),
         metric=followed.name,
         seed=spec.seed,
-        threads=max(1, threads_of(spec) // spec.jobs),
+        threads=max(1, spec.cores // spec.jobs),
     )
     folds, notes = make_folds(rows, spec.folds, seed=spec.seed)
-    counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, Threshold) else None
+    counted = spec.threshold if rows.task == "binary" and isinstance(spec.threshold, ThresholdPolicy) else None
     return (
         CrossValidation(rows, matrix, folds, problem, followed, inputs=inputs, means=means, counted=counted),
         matrix,
@@ -124,7 +122,7 @@ class _Study:
     def __init__(
         self,
         rows: TrainingSet,
-        spec: TrainingSpec,
+        spec: TrainingPolicy,
         *,
         root: Path,
         folder: Path,
@@ -234,19 +232,11 @@ class _Study:
             params | fixed,
             number=offset + number,
             give_up=give_up,
-            seconds_left=self._own_time(finished, self.spec.trials - number),
+            seconds_left=self.budget.clock_of_trial(
+                [record.seconds for record in finished if record.state == "complete"], self.spec.trials - number
+            ),
             must_finish=not any(record.state == "complete" for record in finished),
         )
-
-    def _own_time(self, finished: Sequence[TrialRecord], remaining: int) -> Callable[[], float]:
-        """A clock for one trial: some times the usual length, or more while there is plenty for those that remain."""
-        usual = [record.seconds for record in finished if record.state == "complete"]
-        seconds_left = self.budget.left_for_search
-        if not usual or not self.budget.limited:
-            return seconds_left
-        allowed = max(_PATIENCE * averages.median(usual), 2 * seconds_left() / max(remaining, 1))
-        others = seconds_left() - allowed
-        return lambda: seconds_left() - max(others, 0.0)
 
     def _finished(self, outcome: Outcome) -> None:
         record = outcome.record
@@ -294,7 +284,7 @@ class _Study:
 
     def _final_seconds(self, name: str) -> float:
         """How long one fit of a trainer on all rows takes; 0 before its first trial has ended."""
-        complete = [trial for trial in self.journal.records if trial.trainer == name and trial.state == "complete"]
+        complete = self._complete(name)
         if not complete:
             return 0.0
         rounds = round(averages.fmean(averages.fmean(record.rounds) for record in complete))
@@ -302,13 +292,13 @@ class _Study:
 
     def _fits(self, name: str) -> list[tuple[int, int, float]]:
         """(rows, rounds, seconds) of the fits of a trainer, those of an earlier process where this one has none."""
-        complete = [record for record in self.journal.records if record.trainer == name and record.state == "complete"]
-        return self.fits.get(name) or self._past_fits(complete)
-
-    def _past_fits(self, records: Sequence[TrialRecord]) -> list[tuple[int, int, float]]:
-        """Fits of an earlier process, from what its trials took."""
+        if self.fits.get(name):
+            return self.fits[name]
         rows = round(averages.fmean(summary.train for summary in self.folds.summaries))
-        return [(rows, sum(record.rounds), record.seconds) for record in records]
+        return [(rows, sum(record.rounds), record.seconds) for record in self._complete(name)]
+
+    def _complete(self, name: str) -> list[TrialRecord]:
+        return [record for record in self.journal.records if record.trainer == name and record.state == "complete"]
 
     def _first(self, trainer: Searched) -> list[Mapping[str, Parameter]]:
         rare = min(self.rows.rate, 1 - self.rows.rate) if self.rows.task == "binary" else None

@@ -7,10 +7,10 @@ from cumulant.statistics import METRICS, Metric, metric
 from cumulant.statistics.metric_names import SEARCHABLE
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.evaluation.threshold import RARE
-from cumulant.training.spec import TrainingSpec
+from cumulant.training.policy import TrainingPolicy
 
 
-def searched_metric(spec: TrainingSpec, rows: TrainingSet) -> Metric:
+def searched_metric(spec: TrainingPolicy, rows: TrainingSet) -> Metric:
     """The metric that the search improves.
 
     Raises:

@@ -20,8 +20,8 @@ from cumulant.core.servable import Input, Task
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.payloads.encoding import MOST_CATEGORIES, MOST_VALUES, Matrix, derive_inputs, encode
 from cumulant.training.payloads.payload import Floats
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search.sampling import encoded
-from cumulant.training.spec import TrainingSpec
 from cumulant.training.trainers.mean_parts import parts
 from cumulant.training.trainers.trainer import TrainingSample
 
@@ -144,7 +144,7 @@ def cut(input_: Input) -> Input:
 
 
 def inputs_of(
-    rows: TrainingSet, spec: TrainingSpec, *, means: frozenset[str] | None = None
+    rows: TrainingSet, spec: TrainingPolicy, *, means: frozenset[str] | None = None
 ) -> tuple[tuple[Input, ...], TargetMeans]:
     """How each feature enters the servable, and what is made of it for the model.
 
@@ -165,7 +165,7 @@ def with_means(inputs: Sequence[Input]) -> frozenset[str]:
     return frozenset(input_.feature for input_ in inputs if len(input_.categories) > ABOVE)
 
 
-def means_notes(rows: TrainingSet, inputs: Sequence[Input], spec: TrainingSpec) -> list[str]:
+def means_notes(rows: TrainingSet, inputs: Sequence[Input], spec: TrainingPolicy) -> list[str]:
     """Which texts with many values get no means by `auto`."""
     if spec.target_means == "off" or not _few_classes(rows):
         return []

@@ -10,7 +10,7 @@ import numpy as np
 
 from cumulant.core.errors import DefinitionError, did_you_mean
 from cumulant.core.servable import Input, Task
-from cumulant.training.spec import TrainingSpec
+from cumulant.training.policy import TrainingPolicy
 from cumulant.training.trainers import lightgbm_trainer, linear_trainer, mlp_trainer, scikit_trainer
 from cumulant.training.trainers.engine_models import catboost_part
 from cumulant.training.trainers.trainer import Params, Problem, TrainingSample
@@ -25,7 +25,7 @@ _TALKATIVE: Mapping[str, Params] = {"xgboost": {"verbosity": 1, "validate_parame
 _SHOWN = 40
 
 
-def check_trainers(spec: TrainingSpec, task: Task, classes: tuple[str, ...], *, root: Path) -> None:
+def check_trainers(spec: TrainingPolicy, task: Task, classes: tuple[str, ...], *, root: Path) -> None:
     """Refuse parameters that a trainer does not have or does not take, and trainers that do not fit the task.
 
     Functions of the project are not called: what they return for made-up rows says nothing.

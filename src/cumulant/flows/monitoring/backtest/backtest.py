@@ -25,7 +25,7 @@ from cumulant.flows.monitoring.backtest.policy_comparison import (
     write_conclusion,
 )
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Drifts, Fits, Learner, learner_of
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.evaluation import champion_version
 from cumulant.flows.training.task import refuse_no_features, resolve_task
 from cumulant.flows.training.train import work_of

@@ -18,13 +18,14 @@ from cumulant.flows.monitoring.backtest.labelled_windows import WindowedRows, Wi
 from cumulant.training.spec import SEARCHED
 
 if TYPE_CHECKING:
-    from cumulant.flows.registry.candidate_alias import ModelRecord
+    from cumulant.flows.registry.model_record import ModelRecord
     from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.performance.refits import Scorer
     from cumulant.monitoring.policy import DriftPolicy
     from cumulant.statistics.rows import Floats
     from cumulant.training.dataset import TrainingSet
-    from cumulant.training.spec import Parameter, TrainingSpec
+    from cumulant.training.policy import TrainingPolicy
+    from cumulant.training.spec import Parameter
 
 #: rows of one fit: a replay fits some hundred times
 MOST_ROWS = 50_000
@@ -39,7 +40,7 @@ class Learner(msgspec.Struct, frozen=True, kw_only=True):
     of: str | None = None
 
 
-def learner_of(spec: TrainingSpec, record: ModelRecord | None, uri: str | None) -> Learner:
+def learner_of(spec: TrainingPolicy, record: ModelRecord | None, uri: str | None) -> Learner:
     """The champion's trainer and parameters (of a blend those of its largest weight), else the project's first that is
     not naive, with its own.
     """
@@ -62,7 +63,7 @@ class Fits:
     """
 
     cut: WindowedRows
-    spec: TrainingSpec
+    spec: TrainingPolicy
     learner: Learner
     root: Path
     models: dict[tuple[object, ...], Scorer[WindowPlaces]] = field(default_factory=dict)

@@ -19,7 +19,7 @@ from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, are_probabilities, rounded, windows
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, EstimatedWindow
 from cumulant.monitoring.tables import ANSWER
-from cumulant.statistics.performance import Audit, audit
+from cumulant.statistics.performance.audit import Audit, audit
 from cumulant.statistics.sums import CLIP
 
 if TYPE_CHECKING:

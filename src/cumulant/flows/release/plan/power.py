@@ -8,7 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cumulant.release.evidence.harm_sizes import BEYOND_ERRORS, size_of
-from cumulant.statistics import sequential
+from cumulant.statistics.sequential.power import (
+    ArmTraffic,
+    harm_is_seen,
+    harm_seconds,
+    not_worse_looks,
+    not_worse_seconds,
+)
 
 if TYPE_CHECKING:
     from cumulant.release.evidence.metrics import ReleaseMetric
@@ -73,7 +79,7 @@ class StepPower:
 
         Found in the first looks, it is simulated again in finer ones.
         """
-        usual = sequential.not_worse_seconds(
+        usual = not_worse_seconds(
             self._traffic(self.step.at_most)[0],
             rate=self.bad,
             margin=self._margin,
@@ -91,7 +97,7 @@ class StepPower:
     def _shown(self, within: float) -> tuple[float, bool] | None:
         """When, and whether that is exact enough."""
         traffic, looks = self._simulated(within)
-        looks_needed = sequential.not_worse_looks(
+        looks_needed = not_worse_looks(
             traffic,
             rate=self.bad,
             margin=self._margin,
@@ -106,16 +112,16 @@ class StepPower:
         return looks_needed * traffic.seconds, looks_needed > _COARSE or traffic.seconds <= self._block
 
     def _seen(self, ratio: float, within: float, alpha: float) -> bool:
-        usual = sequential.harm_seconds(self._traffic(within)[0], rate=self.bad, ratio=ratio, alpha=alpha)
+        usual = harm_seconds(self._traffic(within)[0], rate=self.bad, ratio=ratio, alpha=alpha)
         for time in self._growing(usual, within):
             traffic, looks = self._simulated(time)
-            if sequential.harm_is_seen(
+            if harm_is_seen(
                 traffic, rate=self.bad, ratio=ratio, alpha=alpha, looks=looks, wanted=_POWER, releases=_RELEASES
             ):
                 return True
         return False
 
-    def _acted_on(self, traffic: sequential.ArmTraffic, looks: int, ratio: float) -> bool:
+    def _acted_on(self, traffic: ArmTraffic, looks: int, ratio: float) -> bool:
         """Whether a harm of that size is acted on when it is proven: surely beyond the margin, or twice the rate."""
         n, m = traffic.champion * looks, traffic.candidate * looks
         counts = [(n, self.bad * n, m, self.bad * ratio * m)]
@@ -132,16 +138,16 @@ class StepPower:
             time *= _LONGER
         yield within
 
-    def _traffic(self, within: float) -> tuple[sequential.ArmTraffic, int]:
+    def _traffic(self, within: float) -> tuple[ArmTraffic, int]:
         """Looks of equal length that fill the time, no shorter than the policy's blocks of evidence."""
         seconds = max(self._block, within / _LOOKS)
         share_of = self.step.weight / 100
-        traffic = sequential.ArmTraffic(
+        traffic = ArmTraffic(
             champion=self.rate * (1 - share_of) * seconds, candidate=self.rate * share_of * seconds, seconds=seconds
         )
         return traffic, max(1, int(within / seconds))
 
-    def _simulated(self, within: float) -> tuple[sequential.ArmTraffic, int]:
+    def _simulated(self, within: float) -> tuple[ArmTraffic, int]:
         """The same with no more bad events than prove about as much: their number costs time."""
         traffic, looks = self._traffic(within)
         most = _RESOLVED / looks if traffic.seconds > self._block else _EVENTS
@@ -149,7 +155,7 @@ class StepPower:
         if part >= 1:
             return traffic, looks
         arms = {"champion": traffic.champion * part, "candidate": traffic.candidate * part}
-        return sequential.ArmTraffic(**arms, seconds=traffic.seconds), looks
+        return ArmTraffic(**arms, seconds=traffic.seconds), looks
 
     @property
     def _margin(self) -> float:

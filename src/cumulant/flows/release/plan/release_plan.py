@@ -28,7 +28,7 @@ from cumulant.release.evidence.metrics import ReleaseMetric, harm_alphas, metric
 from cumulant.release.paired.admission import UNDECLARED_PART, with_margins
 from cumulant.release.steps import ReleaseStep
 from cumulant.release.wording import rounded
-from cumulant.statistics import sequential
+from cumulant.statistics.sequential.power import paired_blocks
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -324,7 +324,7 @@ def _quality(
         return None, None
     seconds = metric.block or policy.block
     pairs = max(rate * mirror * seconds, float(metric.fewest))
-    blocks = sequential.paired_blocks(margin=metric.margin, deviation=_DEVIATION, pairs=pairs)
+    blocks = paired_blocks(margin=metric.margin, deviation=_DEVIATION, pairs=pairs)
     if math.isinf(blocks):
         return blocks, None
     needed = math.ceil(blocks) * pairs

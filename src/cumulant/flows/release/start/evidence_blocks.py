@@ -17,7 +17,7 @@ import numpy as np
 from cumulant.core.units import show_duration, to_micros
 from cumulant.flows.outcomes.labels import folder_of, outcomes_of
 from cumulant.release.evidence.metrics import ReleaseMetric, metrics
-from cumulant.statistics import sequential
+from cumulant.statistics.sequential.long_run_variance import LongRunVariance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ def block_factor(history: Floats) -> int | None:
 
     The length is the one beyond which the long-run variance of the means no longer grows.
     """
-    series = sequential.LongRunVariance.start().add(history)
+    series = LongRunVariance.start().add(history)
     if series.visible() < 2:
         return None
     length, effect = series.block()

@@ -24,7 +24,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.ledger.ledger_records import RUN
-from cumulant.flows.registry.candidate_alias import find_record
+from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.custom_metrics import METRIC
 from cumulant.flows.release.controller.effects import queue_message, with_warm_version
