@@ -16,6 +16,7 @@ from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
 from cumulant.ports.access import Access, Principal
 from cumulant.ports.compute import Compute
+from cumulant.ports.driver import PartKind
 from cumulant.ports.files import Files
 from cumulant.ports.journal import Freezing, Journal
 from cumulant.ports.notifier import Notifier
@@ -241,6 +242,14 @@ class Project:
 
     # Clients --------------------------------------------------------------------------------------------------
 
+    def path(self, port: str) -> Path | None:
+        """The file or folder of this machine that the driver of `port` uses; None where it is elsewhere."""
+        return self._drivers.path(self.endpoints.of(port))
+
+    def stored(self, port: str) -> dict[Path, PartKind]:
+        """Files and folders of this machine that a backup of `port` copies, each with the way to copy it."""
+        return self._drivers.stored(self.endpoints.of(port), port)
+
     def journal(self) -> Journal:
         return self._client("journal", self.endpoints.journal)  # type: ignore[no-any-return]
 
@@ -321,22 +330,20 @@ class Project:
 
     def _client(self, port: str, url: str) -> Any:
         with self._lock:
-            client = self._clients.get((port, url))
-            if client is None:
-                client = self._clients[port, url] = self._made(port, url)
-        return client
-
-    def _made(self, port: str, url: str) -> Any:
-        if port != "secrets" and str(self.root / STATE) in url:
-            make_private(self.root / STATE)
-        # Secrets themselves are found without a secret; everything else may need one.
-        revealed = url if port == "secrets" else self.vault.reveal(url)
-        try:
-            return self._drivers.client(revealed, port, secrets=None if port == "secrets" else self.secrets)
-        except CumulantError as error:
-            if revealed == url:
-                raise
-            raise error.reworded(self.vault.redact) from None
+            if (port, url) in self._clients:
+                return self._clients[port, url]
+            if port != "secrets" and str(self.root / STATE) in url:
+                make_private(self.root / STATE)
+            # Secrets themselves are found without a secret; everything else may need one.
+            revealed = url if port == "secrets" else self.vault.reveal(url)
+            secrets = None if port == "secrets" else self.secrets
+            try:
+                client = self._clients[port, url] = self._drivers.client(revealed, port, secrets=secrets)
+            except CumulantError as error:
+                if revealed == url:
+                    raise
+                raise error.reworded(self.vault.redact) from None
+            return client
 
     # Plan -----------------------------------------------------------------------------------------------------
 
