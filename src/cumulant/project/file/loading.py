@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -18,11 +17,9 @@ from cumulant.ports.plugins import Drivers
 from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Place, Problem, YamlEntry, refused
 from cumulant.project.file.layers import FILE, LOCAL, Layers, Overrides, read_layers
-from cumulant.project.file.rules import environment_problems, section_problems
+from cumulant.project.file.rules import secrets_problems, section_problems
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.project import Project
-
-_Spec = TypeVar("_Spec", bound=msgspec.Struct)
 
 
 def load(
@@ -45,7 +42,7 @@ def load(
     """
     root = project_folder(Path(directory))
     layers = read_layers(root, environment=environment, overrides=overrides)
-    spec, own = typed(layers)
+    spec, own = check_layers(layers)
     return Project(
         root,
         spec=spec,
@@ -88,7 +85,7 @@ def _elsewhere(folder: Path) -> str:
     return "start a project: cumulant new NAME --from FILE --target COLUMN"
 
 
-def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
+def check_layers(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     """The checked specs of the project and of its environment.
 
     Raises:
@@ -98,15 +95,15 @@ def typed(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     for document in layers.documents:
         # Each file by itself first, so that a mistake is found even where another layer hides it.
         checker.check(document.root, _type(EnvironmentSpec if document.environment else ProjectSpec), partial=True)
-    environments = layers.environments or YamlEntry({}, layers.project.place)
-    named = checker.check(environments, sections()["environments"].type, ("environments",))
     project = checker.check(layers.project, _type(ProjectSpec))
     own = checker.check(layers.chosen, _type(EnvironmentSpec), ("environment",))
     if checker.problems:
         raise refused(_in_order(checker.problems, layers))
-    spec = _converted({**project, "environments": named}, ProjectSpec, layers.project)
-    environment = _converted(own, EnvironmentSpec, layers.chosen)
-    if broken := section_problems(spec, layers.project) + environment_problems(environment, layers.chosen):
+    try:
+        spec, environment = msgspec.convert(project, ProjectSpec), msgspec.convert(own, EnvironmentSpec)
+    except msgspec.ValidationError as error:
+        raise refused([_own_problem(error, layers.project)]) from None
+    if broken := section_problems(spec, layers.project) + secrets_problems(layers.chosen.get("secrets")):
         raise refused(broken)
     return spec, environment
 
@@ -133,15 +130,12 @@ def _in_order(problems: list[Problem], layers: Layers) -> list[Problem]:
 _AT = re.compile(r"(.*) - at `\$?\.?(.*)`$", re.DOTALL)
 
 
-def _converted(plain: dict[str, Any], spec: type[_Spec], entry: YamlEntry) -> _Spec:
-    try:
-        return msgspec.convert(plain, spec)
-    except msgspec.ValidationError as error:
-        # A room's own check of a section, in words of its own.
-        match = _AT.match(str(error))
-        text, path = (match[1], match[2]) if match else (str(error), "")
-        place = _nearest(entry, re.findall(r"[^.\[\]]+", path))
-        raise refused([(place.file, place.line, f"{path}: {text}" if path else text)]) from None
+def _own_problem(error: msgspec.ValidationError, project: YamlEntry) -> Problem:
+    """The fault that a section's own check found, at its line."""
+    match = _AT.match(str(error))
+    text, path = (match[1], match[2]) if match else (str(error), "")
+    place = _nearest(project, re.findall(r"[^.\[\]]+", path))
+    return place.file, place.line, f"{path}: {text}" if path else text
 
 
 def _nearest(entry: YamlEntry, path: list[str]) -> Place:
