@@ -21,7 +21,7 @@ def digest(value: object) -> str:
 
 
 def short(identity: str) -> str:
-    """The first 12 digits: enough to tell things apart on a screen."""
+    """The first 12 digits: enough to distinguish things on a screen."""
     return identity[:12]
 
 

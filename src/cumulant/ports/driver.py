@@ -24,7 +24,7 @@ class Driver(msgspec.Struct, frozen=True):
 
     `path` says that the URL's path is a file or a folder on this machine: a project takes a relative one from its own
     folder. `default_paths` maps a port's name to where a URL without a path (`envoy://`) leads, below the state of the
-    project's environment. `stored` maps a port's name to what a backup copies, by its place beside the URL's path,
+    project's environment. `stored` maps a port's name to what a backup copies, by its place relative to the URL's path,
     whose name is written `{name}`: `{"journal": {"{name}": "sqlite", "{name}.head": "file"}}`.
 
     `embeds` maps a port's name to the scheme of the embedded driver whose clients of the same port this one keeps its

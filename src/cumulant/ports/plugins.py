@@ -1,4 +1,4 @@
-"""Which driver serves which URL. The only place that looks drivers up, for projects, the server and other drivers.
+"""Which driver serves which URL. The only lookup of drivers, for projects, the server and other drivers.
 
 A driver enters by an entry point in the group `cumulant.drivers`, named by its URL scheme; the built-in ones too.
 The record is light; the client's module is imported when a client is made.
@@ -90,7 +90,7 @@ class Drivers:
         return self.driver(url, port).capabilities.get(port, frozenset())
 
     def require(self, url: str, port: str, needed: Mapping[str, str]) -> None:
-        """Refuse a driver that lacks a capability; `needed` says in words what each is for.
+        """Refuse a driver that lacks a capability; `needed` describes what each is for.
 
         Raises:
             UsageError: something is missing.

@@ -242,10 +242,6 @@ class Project:
 
     # Clients --------------------------------------------------------------------------------------------------
 
-    def path(self, port: str) -> Path | None:
-        """The file or folder of this machine that the driver of `port` uses; None where it is elsewhere."""
-        return self._drivers.path(self.endpoints.of(port))
-
     def stored(self, port: str) -> dict[Path, PartKind]:
         """Files and folders of this machine that a backup of `port` copies, each with the way to copy it."""
         return self._drivers.stored(self.endpoints.of(port), port)

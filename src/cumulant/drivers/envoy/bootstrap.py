@@ -19,7 +19,7 @@ from cumulant.core.traffic import (
 from cumulant.drivers.envoy.folder import Folder
 from cumulant.drivers.envoy.replies import local_replies
 from cumulant.drivers.envoy.routing import MIRROR_HEADER, STALL, TABLE
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
@@ -80,7 +80,7 @@ LOGGED = {
 }
 
 
-def build_bootstrap(folder: Folder, opening: Opening, socket: str) -> dict[str, Any]:
+def build_bootstrap(folder: Folder, opening: ListenOptions, socket: str) -> dict[str, Any]:
     """The configuration; `socket`: where Envoy's administration interface listens, for the driver alone."""
     return {
         "node": {"id": "gateway", "cluster": "cumulant"},
@@ -105,7 +105,7 @@ def _watched_file(path: Path) -> dict[str, Any]:
     return {"path_config_source": watched, "resource_api_version": "V3", "initial_fetch_timeout": "10s"}
 
 
-def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
+def _callers(folder: Folder, opening: ListenOptions) -> dict[str, Any]:
     manager = {
         "@type": _HTTP,
         "stat_prefix": "callers",

@@ -18,7 +18,7 @@ from cumulant.drivers.envoy.folder import Folder, GatewayState
 from cumulant.drivers.envoy.published import read_gateway_key, write_clusters, write_table
 from cumulant.drivers.envoy.routing import routes_in_table
 from cumulant.drivers.envoy.servers import count_active, list_health
-from cumulant.ports.traffic import Door, EndpointHealth, Opening
+from cumulant.ports.traffic import EndpointHealth, GatewayAddress, ListenOptions
 
 #: seconds within which a change must take effect
 _PATIENCE = 20.0
@@ -31,7 +31,7 @@ class EnvoyTraffic:
     def __init__(self, url: str) -> None:
         self._folder = Folder.at(url)
 
-    def program(self, opening: Opening) -> list[str]:
+    def program(self, opening: ListenOptions) -> list[str]:
         engine.find_program()
         command = [sys.executable, "-m", "cumulant.drivers.envoy", str(self._folder.path)]
         command += ["--http", opening.http, "--admin", opening.admin]
@@ -41,9 +41,9 @@ class EnvoyTraffic:
         command += ["--key-file", opening.key_file] if opening.key_file else []
         return [*command, "--gateway-key-file", opening.gateway_key_file] if opening.gateway_key_file else command
 
-    def door(self) -> Door | None:
+    def address(self) -> GatewayAddress | None:
         gateway = self._folder.gateway()
-        return gateway.door if gateway else None
+        return gateway.address if gateway else None
 
     def apply(self, routes: Routes) -> None:
         for arm in routes.arms:

@@ -19,7 +19,7 @@ from cumulant.drivers.local import row_hashes
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
 from cumulant.drivers.local.witness import HeadFile
-from cumulant.ports.journal import Head, Row, RowHashes
+from cumulant.ports.journal import ChainHead, Row, RowHashes
 
 _SCHEMA = f"""
 CREATE TABLE state (
@@ -95,11 +95,11 @@ class SqliteJournal:
             after = page[-1][0]
             remaining = None if remaining is None else remaining - len(page)
 
-    def head(self) -> Head:
+    def head(self) -> ChainHead:
         with self._database.read() as connection:
             return _head(connection)
 
-    def witness(self) -> Head | None:
+    def witness(self) -> ChainHead | None:
         return self._head_file.read()
 
     @contextmanager
@@ -178,9 +178,9 @@ class SqliteTransaction:
         self._written: dict[tuple[str, str], tuple[int, str]] = {}
 
     @property
-    def head(self) -> Head | None:
+    def head(self) -> ChainHead | None:
         """The end of the chain; None if this transaction has no event."""
-        return Head(self._last.seq, self._last.hash) if self._last else None
+        return ChainHead(self._last.seq, self._last.hash) if self._last else None
 
     def get(self, kind: str, key: str) -> Row | None:
         return _get(self._connection, kind, key)
@@ -319,6 +319,6 @@ def _read(seq: int, envelope: bytes) -> Event:
         ) from error
 
 
-def _head(connection: sqlite3.Connection) -> Head:
+def _head(connection: sqlite3.Connection) -> ChainHead:
     row = connection.execute("SELECT seq, hash FROM chain").fetchone()
-    return Head(*row) if row else Head(0, GENESIS)
+    return ChainHead(*row) if row else ChainHead(0, GENESIS)

@@ -15,7 +15,7 @@ from cumulant.core.refs import TableRef
 from cumulant.drivers.local.folders import FolderStore, link
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.manifest import TableManifest, TablePart
-from cumulant.ports.tables import Head
+from cumulant.ports.tables import TableHead
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,7 +39,7 @@ class FileTables:
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
-        head: Head | None = None,
+        head: TableHead | None = None,
     ) -> TableRef:
         if existing := self.find(key):
             return existing
@@ -94,7 +94,7 @@ class FileTables:
     def delete(self, key: str) -> None:
         self._folders.delete(key)
 
-    def _shared(self, head: Head, folder: Path) -> list[TablePart]:
+    def _shared(self, head: TableHead, folder: Path) -> list[TablePart]:
         """Link the files of the head that need not be written again into a folder.
 
         A small last file is written again with the rows after it, so that small files do not accumulate.

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from cumulant.ports.journal import Head
+from cumulant.ports.journal import ChainHead
 
 if sys.platform != "win32":
     import fcntl
@@ -27,7 +27,7 @@ class HeadFile:
     def __init__(self, database: Path) -> None:
         self.path = database.with_name(f"{database.name}.head")
 
-    def read(self) -> Head | None:
+    def read(self) -> ChainHead | None:
         """The last recorded head; None if there is no file or it has another format."""
         try:
             handle = os.open(self.path, os.O_RDONLY)
@@ -38,7 +38,7 @@ class HeadFile:
                 fcntl.flock(file, fcntl.LOCK_SH)
             return _parse_head(file.read())
 
-    def advance(self, head: Head, hash_at: Callable[[int], str | None]) -> None:
+    def advance(self, head: ChainHead, hash_at: Callable[[int], str | None]) -> None:
         """Record a committed head; `hash_at` gives the hash that the database has at a position of the chain.
 
         A failed write is not an error: the file lags behind.
@@ -56,6 +56,6 @@ class HeadFile:
                 os.close(handle)
 
 
-def _parse_head(content: bytes) -> Head | None:
+def _parse_head(content: bytes) -> ChainHead | None:
     match = _LINE.fullmatch(content)
-    return Head(int(match[1]), match[2].decode()) if match else None
+    return ChainHead(int(match[1]), match[2].decode()) if match else None

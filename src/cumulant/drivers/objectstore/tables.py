@@ -13,7 +13,7 @@ from cumulant.core.refs import TableRef
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
 from cumulant.drivers.objectstore.publishing import PublishedFolder, Publisher
 from cumulant.ports.secrets import Secrets
-from cumulant.ports.tables import Head, TableStore
+from cumulant.ports.tables import TableHead, TableStore
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +47,7 @@ class BucketTables:
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
-        head: Head | None = None,
+        head: TableHead | None = None,
     ) -> TableRef:
         if existing := self._publisher.find(key):
             return _reference(existing)
@@ -55,7 +55,7 @@ class BucketTables:
             store = self._embedded(folder)
             if head is not None:  # the published files of a table are its own, so that all rows are uploaded
                 store.write(_HEAD, self.scan(head.key).head(head.rows))
-                head = Head(_HEAD, head.rows)
+                head = TableHead(_HEAD, head.rows)
             written = store.write(_NAME, frames, partition_by=partition_by, head=head)
             store.delete(_HEAD)
             return _reference(self._publisher.publish(key, folder, msgspec.to_builtins(written)))

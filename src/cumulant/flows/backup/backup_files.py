@@ -213,8 +213,8 @@ def _files_of(project: Project, name: str) -> list[Path]:
 def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Path]]) -> Iterator[str]:
     root = project.root
     for port in ("journal", "tables", "objects", "online", "registry"):
-        path = project.path(port)
-        if path is None or not project.stored(port) or not area.holds(path):
+        parts = project.stored(port)
+        if not parts or not all(map(area.holds, parts)):
             yield f"{port} at {project.scheme(port)}://: back it up with its own tools"
     for path in project.files_read:
         if not path.is_relative_to(root):
