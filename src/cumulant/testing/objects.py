@@ -8,7 +8,7 @@ import weakref
 from pathlib import Path
 
 from cumulant.core.errors import UsageError, not_found
-from cumulant.core.ids import digest, file_digest
+from cumulant.core.ids import digest, tree_digest
 from cumulant.core.refs import ObjectRef
 
 
@@ -31,7 +31,7 @@ class MemoryObjects:
         copy = self._folder / digest(key) / source.name
         copy.parent.mkdir()
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
-        reference = ObjectRef(key, *_content(copy))
+        reference = ObjectRef(key, *tree_digest(copy))
         self._objects[key] = (reference, copy)
         return reference
 
@@ -51,11 +51,3 @@ class MemoryObjects:
         entry = self._objects.pop(key, None)
         if entry:
             shutil.rmtree(entry[1].parent)
-
-
-def _content(path: Path) -> tuple[str, int]:
-    if path.is_file():
-        return file_digest(path), path.stat().st_size
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    hashes = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
-    return digest(hashes), sum(file.stat().st_size for file in files)

@@ -23,6 +23,7 @@ from cumulant.drivers.local.compute import InlineCompute, SubprocessCompute
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.folders import FolderStore
 from cumulant.drivers.local.location import locate
+from cumulant.drivers.local.manifest import TableManifest
 from cumulant.drivers.local.objects import FileObjects
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.drivers.local.secrets import EnvSecrets
@@ -173,7 +174,7 @@ def test_a_killed_writer_leaves_only_what_the_next_one_removes(tmp_path):
 
 
 def test_a_fresh_folder_of_another_writer_is_left_alone(tmp_path):
-    shelf = FolderStore(tmp_path, suffix=".x", manifest="m", holds="thing")
+    shelf = FolderStore(tmp_path, suffix=".x", manifest="m", kind=TableManifest, holds="thing")
     fresh = tmp_path / ".writing" / "someone"
     fresh.mkdir(parents=True)
     with shelf.writing("a") as folder:
