@@ -20,7 +20,7 @@ from pathlib import Path
 
 from cumulant.core.traffic import Arm, Limits, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 
 BODY = json.dumps({"rows": [{"card": "c-17", "x": 1.0, "note": "a row of a usual size" * 4}]}).encode()
 REQUEST = (
@@ -110,9 +110,9 @@ def server() -> Iterator[int]:
 @contextmanager
 def gateway(folder: Path, upstream: int, key: str | None) -> Iterator[int]:
     traffic = EnvoyTraffic(f"envoy://{folder}")
-    process = subprocess.Popen(traffic.program(Opening(http="127.0.0.1:0")))
+    process = subprocess.Popen(traffic.program(ListenOptions(http="127.0.0.1:0")))
     try:
-        while (door := traffic.door()) is None:
+        while (address := traffic.address()) is None:
             assert process.poll() is None, "the gateway ended"
             time.sleep(0.05)
         url = f"http://127.0.0.1:{upstream}"
@@ -121,7 +121,7 @@ def gateway(folder: Path, upstream: int, key: str | None) -> Iterator[int]:
         traffic.apply(
             Routes(model="m", revision=1, champion=arms[0], candidate=arms[1], weight=10.0, key=key, limits=limits)
         )
-        yield int(door.url.rpartition(":")[2])
+        yield int(address.url.rpartition(":")[2])
     finally:
         process.terminate()
         process.wait()

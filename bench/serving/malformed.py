@@ -24,7 +24,7 @@ from hostile import Probe, Server, serving
 
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 from cumulant.testing.gateways import running
 
 _POST = b"POST /v1/models/flight-late/predict HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -111,15 +111,15 @@ def main() -> None:
     with serving() as server, tempfile.TemporaryDirectory() as folder:
         measure("server", server.url, server, given.requests, given.seed)
         traffic = EnvoyTraffic(f"envoy://{folder}")
-        with running(traffic, Opening(http="127.0.0.1:0"), sys.stderr.buffer):
+        with running(traffic, ListenOptions(http="127.0.0.1:0"), sys.stderr.buffer):
             arm = Arm(name="champion", version="1", endpoints=(server.url,))
             traffic.apply(Routes(model="flight-late", champion=arm, candidate=None, revision=1))
-            door = traffic.door()
-            assert door is not None
-            [envoy] = Path(f"/proc/{door.pid}/task/{door.pid}/children").read_text().split()
-            passed = Server(door.url, int(envoy))
-            measure("gateway", door.url, passed, given.requests, given.seed + 1)
-            measure("gateway's metrics", door.admin, passed, given.requests, given.seed + 2)
+            address = traffic.address()
+            assert address is not None
+            [envoy] = Path(f"/proc/{address.pid}/task/{address.pid}/children").read_text().split()
+            passed = Server(address.url, int(envoy))
+            measure("gateway", address.url, passed, given.requests, given.seed + 1)
+            measure("gateway's metrics", address.admin, passed, given.requests, given.seed + 2)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import msgspec
 from cumulant.core.network.gateway_token import read_key, token_for
 from cumulant.core.traffic import ARM_HEADER, CALLER_HEADER, REQUEST_HEADER, TOKEN_HEADER, Routes
 from cumulant.ports.driver import Driver
-from cumulant.ports.traffic import Door, Opening
+from cumulant.ports.traffic import GatewayAddress, ListenOptions
 
 DRIVER = Driver(clients={"traffic": "e2e_gateway:Standin"}, path="folder", default_paths={"traffic": "gateway"})
 
@@ -37,16 +37,16 @@ class Standin:
     def __init__(self, url: str) -> None:
         self.folder = Path(url.partition("://")[2])
 
-    def program(self, opening: Opening) -> list[str]:
+    def program(self, opening: ListenOptions) -> list[str]:
         return [sys.executable, __file__, str(self.folder), opening.http, opening.gateway_key_file or ""]
 
-    def door(self) -> Door | None:
+    def address(self) -> GatewayAddress | None:
         try:
-            door = msgspec.json.decode((self.folder / "door.json").read_bytes(), type=Door)
-            os.kill(door.pid, 0)
+            address = msgspec.json.decode((self.folder / "address.json").read_bytes(), type=GatewayAddress)
+            os.kill(address.pid, 0)
         except (FileNotFoundError, ProcessLookupError):
             return None
-        return door
+        return address
 
     def apply(self, routes: Routes) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -115,9 +115,9 @@ def main(folder: str, address: str, key_file: str) -> None:
         sys.exit(f"{address} cannot be listened at: {error.strerror}")
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     url = f"http://{host}:{server.server_address[1]}"
-    _write(place / "door.json", msgspec.json.encode(Door(url=url, admin=url, pid=os.getpid())))
+    _write(place / "address.json", msgspec.json.encode(GatewayAddress(url=url, admin=url, pid=os.getpid())))
     server.serve_forever(poll_interval=0.05)
-    (place / "door.json").unlink()
+    (place / "address.json").unlink()
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from cumulant.core.errors import EngineUnavailableError, MissingPartError, Usage
 from cumulant.core.traffic import KEY_HEADER, Certificates
 from cumulant.drivers.envoy import engine
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.routes import CALM, MODEL, routes_of
 from cumulant.testing.gateways import Caller, Reader, running, wait_for
@@ -48,7 +48,7 @@ def opening(tmp_path):
     (tmp_path / "log.key").write_bytes(b"k" * 32)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return Opening(http=f"127.0.0.1:{free.getsockname()[1]}", key_file=str(tmp_path / "log.key"))
+        return ListenOptions(http=f"127.0.0.1:{free.getsockname()[1]}", key_file=str(tmp_path / "log.key"))
 
 
 @pytest.fixture
@@ -338,27 +338,27 @@ def alive(pid):
 
 
 def test_envoy_never_outlives_its_supervisor(traffic, gateway):
-    [envoy] = children(traffic.door().pid)
+    [envoy] = children(traffic.address().pid)
     assert alive(envoy)
     gateway.kill()
     wait_for(lambda: not alive(envoy))
 
 
 def test_the_gateway_ends_where_envoy_does(traffic, gateway):
-    [envoy] = children(traffic.door().pid)
+    [envoy] = children(traffic.address().pid)
     os.kill(envoy, signal.SIGKILL)
     process = gateway._process
     assert process.wait(30) == 1
     gateway._process = None
-    assert traffic.door() is None
+    assert traffic.address() is None
 
 
 def test_starting_twice_says_so(traffic, gateway, opening):
-    door = traffic.door()
+    address = traffic.address()
     second = subprocess.run(traffic.program(opening), check=False, capture_output=True, text=True, timeout=60)
     assert second.returncode == 1
     assert "a gateway runs in this folder already" in second.stderr
-    assert traffic.door() == door
+    assert traffic.address() == address
 
 
 def test_an_address_that_is_taken(traffic, opening, tmp_path):
@@ -408,7 +408,7 @@ def test_tls(traffic, opening, arms, signed, tmp_path, mutual):
     tls = Certificates(certificate=leaf, private_key=key, authority=ca if mutual else None)
     traffic.apply(routes_of(arms[0].url))
     with (tmp_path / "out").open("wb") as output, running(traffic, msgspec.structs.replace(opening, tls=tls), output):
-        assert traffic.door().url == f"https://{opening.http}"
+        assert traffic.address().url == f"https://{opening.http}"
         trusted = ssl.create_default_context(cafile=ca)
         if mutual:
             with pytest.raises((ssl.SSLError, ConnectionError)):

@@ -1,1 +1,1 @@
-"""The shared language of every room: pure values, no input or output."""
+"""Values shared by all packages: pure, without input or output."""

@@ -8,9 +8,9 @@
     │   ├── DataError               a source that cannot be read as declared
     │   ├── NotFoundError           a name that does not exist; suggests the nearest
     │   ├── RequestError            a prediction request that does not fit the schema
-    │   ├── ConflictError           what is asked no longer fits what became of a thing
+    │   ├── ConflictError           the request does not fit the object's present state
     │   └── MissingPartError        an extra that is not installed; names the install line
-    ├── RefusedError                a gate said no
+    ├── RefusedError                a gate refused
     │   ├── ContractBreachError     a source breaks its contract: rows, a rule on the whole, or columns
     │   ├── GateRefusedError        a candidate is not good enough
     │   ├── ParityError             the packaged model does not answer as the trained one
@@ -54,7 +54,7 @@ class CumulantError(Exception):
         self.hint = hint
 
     def reworded(self, change: Callable[[str], str]) -> Self:
-        """This error itself, with `change` made to its words: how secret values are taken out of them."""
+        """This error itself, with `change` applied to its texts, such as to remove secret values."""
         self.message = change(self.message)
         self.args = (self.message, *self.args[1:])
         self.subject = None if self.subject is None else change(self.subject)
@@ -154,7 +154,7 @@ class EngineUnavailableError(RetryableError):
 
 
 class OverloadedError(RetryableError):
-    """`retry_after`: seconds after which there is likely to be room."""
+    """`retry_after`: seconds after which capacity is likely to be free."""
 
     code = "overloaded"
 

@@ -1,4 +1,4 @@
-"""The event envelope: one chain tells what happened, who did it and why.
+"""The event envelope: one chain of what happened, who did it and why.
 
 An event holds references and figures, never payloads of data. Each event carries the hash of the
 one before it, so that an edited, removed or inserted row breaks the chain (`verify_chain`).
@@ -18,7 +18,7 @@ GENESIS = "0" * 64
 
 
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
-    """What a room reports. Each room subclasses this in its `events.py`, with `kind` and `schema`."""
+    """What a package reports. Each package subclasses this in its `events.py`, with `kind` and `schema`."""
 
     kind: ClassVar[str]
     schema: ClassVar[int] = 1

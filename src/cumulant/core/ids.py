@@ -21,7 +21,7 @@ def digest(value: object) -> str:
 
 
 def short(identity: str) -> str:
-    """The first 12 digits: enough to tell things apart on a screen."""
+    """The first 12 digits: enough to distinguish things on a screen."""
     return identity[:12]
 
 
@@ -29,3 +29,12 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def tree_digest(path: Path) -> tuple[str, int]:
+    """The content hash and size in bytes of a file or folder."""
+    if path.is_file():
+        return file_digest(path), path.stat().st_size
+    files = sorted(member for member in path.rglob("*") if member.is_file())
+    hashes = {member.relative_to(path).as_posix(): file_digest(member) for member in files}
+    return digest(hashes), sum(member.stat().st_size for member in files)

@@ -1,4 +1,4 @@
-"""Keyed hashes: how personal values look wherever a person may see them."""
+"""Keyed hashes that stand for personal values wherever they can be read."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import msgspec
 
 from cumulant.core.expr import Node
 
-#: Column types that cross rooms. `time` is UTC microseconds.
+#: Column types that packages exchange. `time` is UTC microseconds.
 DType = Literal["bool", "int", "float", "str", "time", "date", "bytes"]
 Aggregation = Literal["count", "sum", "mean", "min", "max", "std", "distinct", "last"]
 
@@ -126,7 +126,7 @@ class FeaturePlan(msgspec.Struct, frozen=True):
 
     @property
     def needs_state(self) -> bool:
-        """Whether any feature looks beyond the row itself."""
+        """Whether any feature reads more than the row itself."""
         return any(feature.window is not None or feature.lookup is not None for feature in self.features)
 
     @property

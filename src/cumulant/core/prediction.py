@@ -1,4 +1,4 @@
-"""The prediction log's record: what was asked, what was answered, by which model, from which state."""
+"""The prediction log's record: request, response, model and state."""
 
 from __future__ import annotations
 

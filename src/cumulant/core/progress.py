@@ -7,9 +7,9 @@ from typing import Protocol
 
 class Progress(Protocol):
     def __call__(self, text: str, share: float | None = None) -> None:
-        """Say what goes on; `share` of the step done, from 0 to 1, where it is known."""
+        """Report what is being done; `share` of the step done, from 0 to 1, where it is known."""
         ...
 
 
 def silent(text: str, share: float | None = None) -> None:
-    """Progress that nobody watches."""
+    """Progress that is not reported."""

@@ -1,4 +1,4 @@
-"""References to stored things: rooms pass these, never paths."""
+"""References to stored things: packages pass these, never paths."""
 
 from __future__ import annotations
 

@@ -53,21 +53,21 @@ class Parity(msgspec.Struct, frozen=True):
 class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     """How a row's answer is explained: which of the model's features made it what it is."""
 
-    #: how contributions are found; a server that does not know the method refuses the servable
+    #: how contributions are computed; a server that does not know the method refuses the servable
     method: str = "occlusion"
-    #: reasons a row where the request does not say how many
+    #: reasons a row where the request gives no number
     count: int = 3
-    #: rows that get reasons where the request says nothing: `always` all, `asked` none, `decision` (binary models)
+    #: rows that get reasons by default: `always` all, `asked` none, `decision` (binary models)
     #: those that are predicted true
     when: Literal["always", "asked", "decision"] = "asked"
     #: feature to the value that a contribution is measured against; null or absent: a missing value
     reference: dict[str, str | int | float | bool | None] = {}
-    #: feature to the text that tells a person of it
+    #: feature to the text that describes it to a person
     codes: dict[str, str] = {}
 
 
 class FieldRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the data contract asks of one value of a request. Bounds of times and dates are ISO 8601 text."""
+    """What the data contract requires of one value of a request. Bounds of times and dates are ISO 8601 text."""
 
     #: a null breaks the rule; else it breaks none
     required: bool = False
@@ -100,7 +100,7 @@ class Servable(msgspec.Struct, frozen=True, kw_only=True):
     whole: bool = False
     #: columns of the training source that a request does not carry, and why; a row that has them is answered
     unread: dict[str, Unread] = {}
-    #: request fields to what the contract of the training source asks of each value
+    #: request fields to what the contract of the training source requires of each value
     rules: dict[str, FieldRule] = {}
     #: features whose categories hold all but few of the training rows: another one is worth a warning
     closed: tuple[str, ...] = ()
@@ -149,17 +149,17 @@ class Batching(msgspec.Struct, frozen=True):
     """Whether rows of different requests may be scored together: only where that changes no bit of an answer."""
 
     exact: bool
-    #: why not, or on how many rows it was seen
+    #: why not, or on how many rows it was measured
     reason: str = ""
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class GraphCandidate(msgspec.Struct, frozen=True, kw_only=True):
     """One form of the graph that was tried at packaging. Sizes in bytes, times in seconds a row."""
 
     kind: str
     size: int
     seconds: float
-    #: share of the sample on which it says the same, or 1 - relative error; 1.0 is the original
+    #: share of the sample on which it predicts the same, or 1 - relative error; 1.0 is the original
     agreement: float
     chosen: bool = False
     reason: str = ""
@@ -181,12 +181,12 @@ class GraphServable(msgspec.Struct, frozen=True, kw_only=True):
     #: labels of a classifier, in the order of its probabilities
     classes: tuple[str, ...] = ()
     batching: Batching = Batching(exact=False, reason="not tried")
-    #: pairs among `inputs` and `outputs` that callers neither send nor, unless they ask by name, get
+    #: pairs among `inputs` and `outputs` that callers neither send nor, unless they request them by name, get
     state: tuple[StateTensor, ...] = ()
-    #: seconds after which a sequence that was not asked is forgotten
+    #: seconds after which a sequence without requests is deleted
     state_idle: float = 600.0
     parity: Parity | None = None
-    candidates: tuple[Candidate, ...] = ()
+    candidates: tuple[GraphCandidate, ...] = ()
     #: what made it: source file and hash, converter, packages (names and hashes only)
     lineage: dict[str, str] = {}
     #: files of the folder and their SHA-256
@@ -205,7 +205,7 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     feature: str
     contribution: float
     direction: Literal["raises", "lowers"]
-    #: what tells a person of the feature, where the servable has such a text
+    #: the description of the feature for a person, where the servable has such a text
     code: str = ""
 
 
@@ -217,5 +217,5 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     probabilities: dict[str, float] | None = None
     #: seconds between the prediction's moment and the newest stored state used; null without state
     state_age: float | None = None
-    #: the largest contributions first, without those that are 0; null where none were asked for
+    #: the largest contributions first, without those that are 0; null where none were requested
     reasons: tuple[Reason, ...] | None = None

@@ -1,4 +1,4 @@
-"""How requests are shared between two versions of a model, and what a gateway tells of each request.
+"""How requests are shared between two versions of a model, and what a gateway records of each request.
 
 The assigned arm is what counts in a release: a request that the candidate could not answer and the champion
 rescued stays the candidate's.
@@ -11,15 +11,15 @@ from typing import Literal
 import msgspec
 
 CHAMPION, CANDIDATE = "champion", "candidate"
-#: asks for an arm, from testers to the gateway; such requests are not counted
+#: requests an arm, from testers to the gateway; such requests are not counted
 FORCE_HEADER = "cumulant-force-arm"
-#: says the assigned arm, from the gateway to the server and on the answer
+#: the assigned arm, from the gateway to the server and on the answer
 ARM_HEADER = "cumulant-arm"
-#: says the arm whose server answers, from the gateway to that server
+#: the arm whose server responds, from the gateway to that server
 SERVED_HEADER = "cumulant-served-arm"
 #: carries the key that keeps a caller on one version, where the body does not
 KEY_HEADER = "cumulant-key"
-#: names a request, from the gateway to the server and on the answer; the prediction log keeps the same
+#: the ID of a request, from the gateway to the server and on the answer; the prediction log keeps the same
 REQUEST_HEADER = "cumulant-request-id"
 #: the caller's own name of a request, which is passed on, returned, and never used to join anything
 CALLER_HEADER = "x-request-id"
@@ -114,7 +114,7 @@ def printable_id(value: bytes) -> str:
 
 
 def predicts(method: str, target: str) -> bool:
-    """Whether a request asks for a prediction."""
+    """Whether a request is for a prediction."""
     return method == "POST" and target.partition("?")[0].rstrip("/") not in _OTHER_POSTS
 
 
@@ -139,7 +139,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fault: str = ""
     #: the revision of the routes that assigned it
     revision: int = 0
-    #: it asks for a prediction; probes of health, figures and posted labels do not, and are evidence of no model
+    #: a request for a prediction; probes of health, figures and posted labels do not, and are evidence of no model
     predicts: bool = True
     #: the caller's name of the request; empty where it gave none
     caller_id: str = ""

@@ -1,4 +1,4 @@
-"""Durations, sizes, shares, counts, rates and moments as people write them: `30d`, `64MiB`, `5%`, `2M`, `20/month`."""
+"""Durations, sizes, shares, counts, rates and moments as text: `30d`, `64MiB`, `5%`, `2M`, `20/month`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SECONDS = {"ms": 0.001, "s": 1, "min": 60, "m": 60, "h": 3600, "d": 86400, "w":
 _BYTES = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3, "TiB": 1024**4}
 _DURATION = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|min|m|h|d|w)\s*")
 _RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*/\s*(hour|day|week|month)\s*")
-#: the length of a period, where a length is asked for, and the form of its name in the calendar
+#: the length of a period, where a length is needed, and the form of its name in the calendar
 _PERIODS = {
     "hour": (timedelta(hours=1), "%Y-%m-%dT%H"),
     "day": (timedelta(days=1), "%Y-%m-%d"),

@@ -1,1 +1,1 @@
-"""What the rooms need from the world: one small Protocol a file. Drivers implement them."""
+"""Interfaces of external systems: one small Protocol per file. Drivers implement them."""

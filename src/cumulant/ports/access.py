@@ -1,4 +1,4 @@
-"""Port `access`: may this principal do this to that? Every flow asks."""
+"""Port `access`: whether a principal may act on a resource; every flow checks."""
 
 from __future__ import annotations
 

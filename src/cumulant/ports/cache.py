@@ -1,4 +1,4 @@
-"""Port `cache`: answers that several servers share, for a while; losing any of them costs time only."""
+"""Port `cache`: responses that several servers share for a limited time; losing one costs time only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import Protocol
 
 
 class SharedCache(Protocol):
-    """Used from one event loop. Any call may be cancelled: whoever asks waits for a few milliseconds only.
+    """Used from one event loop. Any call may be cancelled: the caller waits for a few milliseconds only.
 
-    Every call raises EngineUnavailableError where the store cannot be reached or answers what is no answer, and
+    Every call raises EngineUnavailableError where the store cannot be reached or sends an invalid reply, and
     StorageError where it refuses, such as for want of memory.
     """
 
     async def open(self) -> None:
-        """See that the store answers, and reach it if it was not reached before: `get` need not wait for that then."""
+        """Connect to the store where that was not done before, so that `get` does not wait for it."""
         ...
 
     async def get(self, key: str) -> bytes | None:
@@ -21,7 +21,7 @@ class SharedCache(Protocol):
         ...
 
     async def put(self, key: str, value: bytes, ttl: float) -> None:
-        """Keep a value for `ttl` seconds, in place of its predecessor."""
+        """Store a value for `ttl` seconds, in place of its predecessor."""
         ...
 
     async def close(self) -> None: ...

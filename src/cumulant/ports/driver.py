@@ -1,4 +1,4 @@
-"""The door by which every driver enters: one light record an entry point in the group `cumulant.drivers`.
+"""The record of a driver: one for each entry point in the group `cumulant.drivers`.
 
 The record is importable without its engine; the client is imported on first use. Clients are made as
 `Client(url)`, with `secrets=...` where the client has such a parameter: it needs credentials then.
@@ -9,6 +9,9 @@ from __future__ import annotations
 from typing import Literal
 
 import msgspec
+
+#: how a backup copies a part of a store: as it is, whole with all files below it, or as SQLite copies its database
+PartKind = Literal["file", "folder", "sqlite"]
 
 
 class Driver(msgspec.Struct, frozen=True):
@@ -21,8 +24,12 @@ class Driver(msgspec.Struct, frozen=True):
 
     `path` says that the URL's path is a file or a folder on this machine: a project takes a relative one from its own
     folder. `default_paths` maps a port's name to where a URL without a path (`envoy://`) leads, below the state of the
-    project's environment. `embeds` maps a port's name to the scheme of the embedded driver whose clients of the same
-    port this one keeps its copies in: its own client is made with `embedded=`, which makes one in a folder.
+    project's environment. `stored` maps a port's name to what a backup copies, by its place relative to the URL's path,
+    whose name is written `{name}`: `{"journal": {"{name}": "sqlite", "{name}.head": "file"}}`.
+
+    `embeds` maps a port's name to the scheme of the embedded driver whose clients of the same port this one keeps its
+    copies in: its own client is made with `embedded=`, which makes one in a folder. `aliases` maps the beginning of a
+    URL, as other programs write it, to the driver's own: used where the driver of that scheme does not serve the port.
     """
 
     clients: dict[str, str]
@@ -30,4 +37,6 @@ class Driver(msgspec.Struct, frozen=True):
     extra: str | None = None
     path: Literal["file", "folder"] | None = None
     default_paths: dict[str, str] = {}
+    stored: dict[str, dict[str, PartKind]] = {}
     embeds: dict[str, str] = {}
+    aliases: dict[str, str] = {}

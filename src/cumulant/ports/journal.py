@@ -18,7 +18,7 @@ from cumulant.core.events import Actor, Event, Fact
 class Row(msgspec.Struct, frozen=True):
     """A state row; `version` counts its writes and serves as fencing token.
 
-    The count goes on when a row is deleted and written again, so that a version never comes back.
+    The count continues when a row is deleted and written again, so that no version is used twice.
     """
 
     kind: str
@@ -28,8 +28,8 @@ class Row(msgspec.Struct, frozen=True):
     updated: datetime
 
 
-class Head(msgspec.Struct, frozen=True):
-    """The newest event's `seq` and hash, kept apart from the events, so that a missing end is noticed too."""
+class ChainHead(msgspec.Struct, frozen=True):
+    """The newest event's `seq` and hash, stored apart from the events, so that a missing end is detected too."""
 
     seq: int
     hash: str
@@ -72,7 +72,7 @@ class Journal(Protocol):
         """Events with `seq` above `after`, in order."""
         ...
 
-    def head(self) -> Head:
+    def head(self) -> ChainHead:
         """The end of the chain; `Head(0, GENESIS)` where nothing happened yet."""
         ...
 
@@ -87,7 +87,7 @@ class Journal(Protocol):
 
 @runtime_checkable
 class Freezing(Protocol):
-    """What a journal may have besides: it can lie where nobody can write."""
+    """An optional part of a journal: it can be read where it cannot be written."""
 
     @property
     def frozen(self) -> bool:
@@ -101,10 +101,10 @@ class Freezing(Protocol):
 
 @runtime_checkable
 class Witnessed(Protocol):
-    """What a journal may have besides: more by which a change of what was written is found."""
+    """An optional part of a journal: further evidence that reveals later changes."""
 
-    def witness(self) -> Head | None:
-        """A head of the chain that is kept apart from the events and their counter; None where none is."""
+    def witness(self) -> ChainHead | None:
+        """A head of the chain that is stored apart from the events and their counter; None where none is."""
         ...
 
     def misfiled(self) -> Iterator[int]:

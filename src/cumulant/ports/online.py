@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol, TypeVar
 
-Found = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Cells(Protocol):
@@ -33,7 +33,7 @@ class OnlineStore(Protocol):
         """Replace the whole table atomically: readers see the old one or the new one."""
         ...
 
-    def update(self, change: Callable[[Cells], Found]) -> Found:
+    def update(self, change: Callable[[Cells], Result]) -> Result:
         """What `change` gives, once all that it wrote, in any number of tables, is there at once and durable.
 
         What it read is still so when its writes appear: of several updates, of threads or processes, each sees those

@@ -1,7 +1,7 @@
-"""Which driver serves which URL. The only place that looks drivers up, for projects, the server and other drivers.
+"""Which driver serves which URL. The only lookup of drivers, for projects, the server and other drivers.
 
-A driver enters by an entry point in the group `cumulant.drivers`, named by its URL scheme; the built-in ones use
-that same door. The record is light; the client's module is imported when a client is made.
+A driver enters by an entry point in the group `cumulant.drivers`, named by its URL scheme; the built-in ones too.
+The record is light; the client's module is imported when a client is made.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
-from cumulant.ports.driver import Driver
+from cumulant.ports.driver import Driver, PartKind
 from cumulant.ports.secrets import Secrets
 
 GROUP = "cumulant.drivers"
@@ -29,28 +29,27 @@ _REMOVED = {
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:|$)")
 
 
-class _Door(Protocol):
-    """An entry point, or anything that loads a record as one does."""
-
+class _EntryPoint(Protocol):
     def load(self) -> Any: ...
 
 
 class Drivers:
     """The drivers that are installed, by URL scheme. A record is loaded when its scheme is first used."""
 
-    def __init__(self, doors: Mapping[str, _Door | Driver]) -> None:
-        self._doors = dict(doors)
+    def __init__(self, entries: Mapping[str, _EntryPoint | Driver]) -> None:
+        self._entries = dict(entries)
+        self._records: dict[str, Driver] = {}
 
     @classmethod
     def installed(cls) -> Drivers:
         """Every driver that a package of this environment brings."""
         from importlib.metadata import entry_points
 
-        return cls({door.name: door for door in entry_points(group=GROUP)})
+        return cls({entry.name: entry for entry in entry_points(group=GROUP)})
 
     @property
     def schemes(self) -> tuple[str, ...]:
-        return tuple(sorted(self._doors))
+        return tuple(sorted(self._entries))
 
     def driver(self, url: str, port: str) -> Driver:
         """The record that serves `port` at `url`.
@@ -65,34 +64,33 @@ class Drivers:
                 subject=port,
                 hint=f"start it with a scheme: {', '.join(f'{name}://' for name in self._serving(port))}",
             )
-        door = self._doors.get(scheme)
-        if door is None and (scheme, port) in _REMOVED:
+        record = self._record(scheme)
+        if record is not None and port in record.clients:
+            return record
+        if record is None and (scheme, port) in _REMOVED:
             message, hint = _REMOVED[scheme, port]
             raise UsageError(message, subject=port, hint=hint)
-        if door is None:
-            serving = self._serving(port)
+        serving = self._serving(port)
+        listed = f"{port} can be {', '.join(f'{name}://' for name in serving)}"
+        if record is None:
             near = did_you_mean(scheme, serving)
-            listed = f"{port} can be {', '.join(f'{name}://' for name in serving)}"
             raise UsageError(
                 f'no driver for "{scheme}://" is installed, which {port} names',
                 subject=port,
                 hint=f"{near} {listed}" if near else f"{listed}; other packages can bring more",
             )
-        record = _record(scheme, door)
-        if port not in record.clients:
-            raise UsageError(
-                f'the driver of "{scheme}://" cannot serve as {port}; it serves {", ".join(sorted(record.clients))}',
-                subject=port,
-                hint=f"{port} can be {', '.join(f'{name}://' for name in self._serving(port))}",
-            )
-        return record
+        raise UsageError(
+            f'the driver of "{scheme}://" cannot serve as {port}; it serves {", ".join(sorted(record.clients))}',
+            subject=port,
+            hint=listed,
+        )
 
     def capabilities(self, url: str, port: str) -> frozenset[str]:
         """What the driver can do of the port's optional parts."""
         return self.driver(url, port).capabilities.get(port, frozenset())
 
     def require(self, url: str, port: str, needed: Mapping[str, str]) -> None:
-        """Refuse a driver that lacks a capability; `needed` says in words what each is for.
+        """Refuse a driver that lacks a capability; `needed` describes what each is for.
 
         Raises:
             UsageError: something is missing.
@@ -113,51 +111,72 @@ class Drivers:
             MissingPartError: the driver's engine is not installed.
         """
         driver = self.driver(url, port)
-        make = self.client_class(url, port)
-        options: dict[str, Any] = {}
-        if secrets is not None and "secrets" in inspect.signature(make).parameters:
-            options["secrets"] = secrets()
-        if port in driver.embeds:
-            options["embedded"] = partial(self._embedded, driver.embeds[port], port)
-        return _made(lambda: make(url, **options), driver)
+        with _missing_parts(driver):
+            make = _client_class(driver, port)
+            options: dict[str, Any] = {}
+            if secrets is not None and "secrets" in inspect.signature(make).parameters:
+                options["secrets"] = secrets()
+            if port in driver.embeds:
+                options["embedded"] = lambda folder: self.client(f"{driver.embeds[port]}://{folder}", port)
+            return make(url, **options)
 
     def client_class(self, url: str, port: str) -> Callable[..., Any]:
         """What makes the clients of `port` at `url`. Raises as `client`."""
         driver = self.driver(url, port)
-        module, _, name = driver.clients[port].partition(":")
-        return _made(lambda: getattr(importlib.import_module(module), name), driver)  # type: ignore[no-any-return]
+        with _missing_parts(driver):
+            return _client_class(driver, port)
 
     def path(self, url: str) -> Path | None:
         """The file or folder of this machine that a URL names; None where its driver is elsewhere, or there is none."""
-        driver, rest = self._of_path(url), url.partition("://")[2]
-        return None if driver is None else Path(rest.partition("?")[0]).expanduser()
+        scheme, separator, rest = url.partition("://")
+        record = self._record(scheme.lower()) if separator else None
+        return Path(rest.partition("?")[0]).expanduser() if record is not None and record.path is not None else None
+
+    def stored(self, url: str, port: str) -> dict[Path, PartKind]:
+        """Files and folders of this machine that a backup of `port` copies; none where its driver is elsewhere."""
+        path = self.path(url)
+        if path is None:
+            return {}
+        parts = self.driver(url, port).stored.get(port, {})
+        return {path.parent / place.format(name=path.name): kind for place, kind in parts.items()}
 
     def anchored(self, url: str, port: str, *, root: Path, state: Path) -> str:
         """`url` with a relative path taken from `root`; without a path, its driver's usual one below `state`.
 
-        URLs that name nothing on this machine, and those that no driver has, are returned as they are.
+        A URL as another program writes it becomes the driver's own. URLs that name nothing on this machine, and those
+        that no driver has, are returned as they are.
         """
-        driver = self._of_path(url)
-        if driver is None:
+        scheme, separator, rest = url.partition("://")
+        record = self._record(scheme.lower()) if separator else None
+        if record is not None and port not in record.clients:
+            for name in self._serving(port):
+                for prefix, own in self._records[name].aliases.items():
+                    if url.startswith(prefix):
+                        return self.anchored(own + url.removeprefix(prefix), port, root=root, state=state)
+        if record is None or record.path is None:
             return url
-        scheme, _, rest = url.partition("://")
-        if not rest:
-            return f"{url}{state / driver.default_paths[port]}" if port in driver.default_paths else url
-        return url if Path(rest).is_absolute() or rest.startswith("~") else f"{scheme}://{root / rest}"
+        path, mark, options = rest.partition("?")
+        if not path and port in record.default_paths:
+            return f"{scheme}://{state / record.default_paths[port]}{mark}{options}"
+        return url if not rest or Path(rest).is_absolute() or rest.startswith("~") else f"{scheme}://{root / rest}"
 
-    def _embedded(self, scheme: str, port: str, folder: Path) -> Any:
-        return self.client(f"{scheme}://{folder}", port)
-
-    def _of_path(self, url: str) -> Driver | None:
-        """The driver of a URL whose path is one of this machine."""
-        scheme = scheme_of(url)
-        if "://" not in url or scheme is None or scheme not in self._doors:
-            return None
-        record = _record(scheme, self._doors[scheme])
-        return record if record.path is not None else None
+    def _record(self, scheme: str) -> Driver | None:
+        """The record of a scheme, loaded once; None where no driver has it."""
+        if scheme not in self._records and scheme in self._entries:
+            entry = self._entries[scheme]
+            record = entry if isinstance(entry, Driver) else entry.load()
+            if not isinstance(record, Driver):
+                raise UsageError(
+                    f'the entry point "{scheme}" of the group {GROUP} is not a Driver but {type(record).__name__}',
+                    subject=scheme,
+                    hint="point it at a cumulant.ports.driver.Driver",
+                )
+            self._records[scheme] = record
+        return self._records.get(scheme)
 
     def _serving(self, port: str) -> list[str]:
-        return [name for name, door in sorted(self._doors.items()) if port in _record(name, door).clients]
+        """Schemes of the drivers that serve a port."""
+        return [name for name in self.schemes if (record := self._record(name)) and port in record.clients]
 
 
 def scheme_of(url: str) -> str | None:
@@ -166,20 +185,16 @@ def scheme_of(url: str) -> str | None:
     return match[1].lower() if match else None
 
 
-def _record(scheme: str, door: _Door | Driver) -> Driver:
-    record = door if isinstance(door, Driver) else door.load()
-    if not isinstance(record, Driver):
-        raise UsageError(
-            f'the entry point "{scheme}" of the group {GROUP} is not a Driver but {type(record).__name__}',
-            subject=scheme,
-            hint="point it at a cumulant.ports.driver.Driver",
-        )
-    return record
+def _client_class(driver: Driver, port: str) -> Callable[..., Any]:
+    module, _, name = driver.clients[port].partition(":")
+    return getattr(importlib.import_module(module), name)  # type: ignore[no-any-return]
 
 
-def _made(make: Callable[[], Any], driver: Driver) -> Any:
+@contextmanager
+def _missing_parts(driver: Driver) -> Iterator[None]:
+    """Name the extra that installs an engine that is missing."""
     try:
-        return make()
+        yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "cumulant" or driver.extra is None:
             raise

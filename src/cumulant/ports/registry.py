@@ -34,7 +34,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True):
-    """Data that went into a run. `fields` are its columns with their types; `use` says what for."""
+    """Data that went into a run. `fields` are its columns with their types; `use`: its purpose."""
 
     name: str
     digest: str
@@ -66,7 +66,7 @@ class RunLog(Protocol):
     def artifact(self, path: Path, folder: str | None = None) -> None: ...
 
     def dataset(self, data: Dataset) -> None:
-        """Say which data went in; said again, it stays one."""
+        """Record a data set that went into the run; recorded again, it stays one."""
         ...
 
     def describe(self, text: str) -> None:
@@ -76,7 +76,7 @@ class RunLog(Protocol):
     def child(
         self, name: str, *, begun: datetime | None = None, seconds: float | None = None
     ) -> AbstractContextManager[RunLog]:
-        """A run below this one. `begun` and `seconds` say when its work was done, where that was not now."""
+        """A run below this one. `begun` and `seconds`: when its work was done, where that was not now."""
         ...
 
 
@@ -89,9 +89,9 @@ class Registry(Protocol):
     def run(
         self, experiment: str, name: str, *, key: str, origin: Origin | None = None
     ) -> AbstractContextManager[RunLog]:
-        """Open a run. `key` is the identity of the work: opened again with it, the run goes on.
+        """Open a run. `key` is the identity of the work: opened again with it, the run is resumed.
 
-        A new run begins when `origin` says, else now.
+        A new run begins at the time of `origin`, else now.
         """
         ...
 

@@ -1,6 +1,6 @@
 """Port `tables`: immutable tables, written whole and scanned lazily.
 
-Rooms pass references and never paths, so that encryption, lifecycle tiers and residency have one door.
+Packages pass references and never paths, so that encryption, lifecycle tiers and residency have one place.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-class Head(NamedTuple):
+class TableHead(NamedTuple):
     """The first `rows` rows of the table `key`."""
 
     key: str
@@ -28,7 +28,7 @@ class TableStore(Protocol):
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
-        head: Head | None = None,
+        head: TableHead | None = None,
     ) -> TableRef:
         """Store a table under `key` (slashes allowed). It becomes visible whole or not at all.
 
@@ -51,7 +51,7 @@ class TableStore(Protocol):
 
         Raises:
             NotFoundError: there is no such table.
-            StorageError: it is not what was written, or nothing tells.
+            StorageError: it differs from what was written, or nothing shows that it does not.
         """
         ...
 

@@ -1,6 +1,6 @@
-"""Port `traffic`: one door for callers, behind which two versions of a model share the requests.
+"""Port `traffic`: one address for callers, behind which two versions of a model share the requests.
 
-A client of this port is one of possibly many: what is in force is kept by the gateway, not by the client, so that
+A client of this port is one of possibly many: the gateway stores what is in force, not the client, so that
 a controller can end and start again without a request noticing.
 """
 
@@ -14,7 +14,7 @@ import msgspec
 from cumulant.core.traffic import Certificates, Exchange, Routes
 
 
-class Opening(msgspec.Struct, frozen=True, kw_only=True):
+class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a gateway listens. Addresses are `HOST:PORT`; port 0 takes a free one."""
 
     http: str = "127.0.0.1:8080"
@@ -22,14 +22,14 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     admin: str = "127.0.0.1:0"
     #: towards callers; None: plain
     tls: Certificates | None = None
-    #: key of the hashes that stand for the callers' keys in the log, a file; None: keys are not told
+    #: key of the hashes that stand for the callers' keys in the log, a file; None: keys are not logged
     key_file: str | None = None
     #: file of the key that tokens for servers are made with, see `core.network.gateway_token`; None: none are sent
     gateway_key_file: str | None = None
 
 
-class Door(msgspec.Struct, frozen=True, kw_only=True):
-    """A gateway that answers: where callers and its administration reach it."""
+class GatewayAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """Where callers and administration reach a running gateway."""
 
     url: str
     admin: str
@@ -37,7 +37,7 @@ class Door(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gateway thinks of one server. `ejected`: it takes no requests for now."""
+    """The health of one server, as the gateway measures it. `ejected`: it takes no requests for now."""
 
     url: str
     arm: str
@@ -49,7 +49,7 @@ class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
 class Traffic(Protocol):
     """Made as `Client(url)`, whose path is the gateway's folder: such as `envoy:///…/gateway`."""
 
-    def program(self, opening: Opening) -> list[str]:
+    def program(self, opening: ListenOptions) -> list[str]:
         """The command that runs the gateway in the foreground until SIGTERM, which drains it.
 
         Whoever starts it supervises it. It writes its `Door` into its folder, and starts with what was in force.
@@ -59,7 +59,7 @@ class Traffic(Protocol):
         """
         ...
 
-    def door(self) -> Door | None:
+    def address(self) -> GatewayAddress | None:
         """Where it listens; None while it does not run."""
         ...
 
@@ -87,9 +87,9 @@ class Traffic(Protocol):
         ...
 
     def exchanges(self, after: str = "", *, limit: int = 100_000) -> tuple[list[Exchange], str]:
-        """What was answered since the cursor `after` (empty: all that is kept), and the next cursor.
+        """Exchanges since the cursor `after` (empty: all that are stored), and the next cursor.
 
-        Each is told once, in the order of writing, whether the gateway or the reader was killed between.
+        Each is returned once, in the order of writing, whether the gateway or the reader was killed between.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""The URL of every part of a project in one environment, with the built-in defaults under `.cumulant/`."""
+"""The URL of every port of a project in one environment."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 from cumulant.ports.plugins import Drivers
 from cumulant.project.file.layers import LOCAL
-from cumulant.project.file.spec import EnvironmentSpec
+from cumulant.project.file.spec import DRIVERS, EnvironmentSpec
 
 STATE = ".cumulant"
 
@@ -24,6 +24,21 @@ KEYS = {
     "access": "access",
     "compute": "compute",
     "traffic": "traffic",
+}
+
+
+#: the embedded drivers, which serve what an environment does not name; each knows its place in the state folder
+DEFAULTS = {
+    "journal": "sqlite://",
+    "tables": "file://",
+    "objects": "file://",
+    "files": "file://.",
+    "online": "sqlite://",
+    "registry": "mlflow+sqlite://",
+    "secrets": f"env://{STATE}/secrets",
+    "access": "open://",
+    "compute": "inline://",
+    "traffic": "envoy://",
 }
 
 
@@ -52,40 +67,18 @@ def state_folder(root: Path, environment: str) -> Path:
 
 
 def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, environment: str, project: str) -> Endpoints:
-    """The URLs that `spec` names, and SQLite and folders of the state folder for the rest.
+    """The URLs that `spec` names, and those of the embedded drivers for the rest.
 
     Which relative path is taken from the project's folder, the driver of its scheme says.
     """
     state = state_folder(root, environment)
-
-    def anchored(url: str | None, port: str, default: str) -> str:
-        return drivers.anchored(url, port, root=root, state=state) if url else default
-
-    store = anchored(spec.store, "tables", f"file://{state}").rstrip("/")
-    journal = anchored(spec.journal, "journal", f"sqlite://{state / 'journal.db'}")
-    return Endpoints(
-        journal=_with_option(journal, "project", project),
-        tables=f"{store}/tables",
-        objects=f"{store}/objects",
-        files=f"file://{root}",
-        online=anchored(spec.online, "online", f"sqlite://{state / 'online.db'}"),
-        registry=anchored(_registry(spec.tracking_uri), "registry", f"mlflow+sqlite://{state / 'mlflow.db'}"),
-        secrets=anchored(spec.secrets, "secrets", f"env://{root / STATE / 'secrets'}"),
-        access=spec.access or "open://",
-        compute=spec.compute or "inline://",
-        traffic=anchored(spec.traffic or "envoy://", "traffic", ""),
-    )
-
-
-def _registry(uri: str | None) -> str | None:
-    """The driver's URL of an MLflow tracking URI. `sqlite:///mlflow.db` is relative there, `sqlite:////` absolute."""
-    if uri is not None and uri.startswith("sqlite:///"):
-        return f"mlflow+sqlite://{uri.removeprefix('sqlite:///')}"
-    return uri
-
-
-def _with_option(url: str, name: str, value: str) -> str:
-    _, _, query = url.rpartition("?")
-    if any(part.startswith(f"{name}=") for part in query.split("&")):
-        return url
-    return f"{url}{'&' if '?' in url and '=' in query else '?'}{name}={value}"
+    urls = {}
+    for port, key in KEYS.items():
+        url = (getattr(spec, key) if key in DRIVERS else None) or DEFAULTS[port]
+        if key == "store" and url.partition("://")[2]:
+            url = f"{url.rstrip('/')}/{port}"  # tables and objects are both below it
+        urls[port] = drivers.anchored(url, port, root=root, state=state)
+    _, mark, options = urls["journal"].rpartition("?")
+    if not any(option.startswith("project=") for option in options.split("&")):
+        urls["journal"] += f"{'&' if mark and '=' in options else '?'}project={project}"
+    return Endpoints(**urls)

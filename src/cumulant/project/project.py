@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.ports.access import Access, Principal
 from cumulant.ports.compute import Compute
+from cumulant.ports.driver import PartKind
 from cumulant.ports.files import Files
 from cumulant.ports.journal import Freezing, Journal
 from cumulant.ports.notifier import Notifier
@@ -126,6 +127,10 @@ class Project:
         """
         return self.salt_source.read()
 
+    def stored(self, port: str) -> dict[Path, PartKind]:
+        """Files and folders of this machine that a backup of `port` copies, each with the way to copy it."""
+        return self.drivers.stored(self.endpoints.of(port), port)
+
     def journal(self) -> Journal:
         return self._client("journal", self.endpoints.journal)  # type: ignore[no-any-return]
 
@@ -206,19 +211,17 @@ class Project:
 
     def _client(self, port: str, url: str) -> Any:
         with self._lock:
-            client = self._clients.get((port, url))
-            if client is None:
-                client = self._clients[port, url] = self._new_client(port, url)
-        return client
-
-    def _new_client(self, port: str, url: str) -> Any:
-        if port != "secrets" and str(self.root / STATE) in url:
-            make_private(self.root / STATE)
-        # Secrets themselves are found without a secret; everything else may need one.
-        revealed = url if port == "secrets" else self.vault.reveal(url)
-        try:
-            return self.drivers.client(revealed, port, secrets=None if port == "secrets" else self.secrets)
-        except CumulantError as error:
-            if revealed == url:
-                raise
-            raise error.reworded(self.vault.redact) from None
+            if (port, url) in self._clients:
+                return self._clients[port, url]
+            if port != "secrets" and str(self.root / STATE) in url:
+                make_private(self.root / STATE)
+            # Secrets themselves are found without a secret; everything else may need one.
+            revealed = url if port == "secrets" else self.vault.reveal(url)
+            secrets = None if port == "secrets" else self.secrets
+            try:
+                client = self._clients[port, url] = self.drivers.client(revealed, port, secrets=secrets)
+            except CumulantError as error:
+                if revealed == url:
+                    raise
+                raise error.reworded(self.vault.redact) from None
+            return client

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import Registry
 
 VARIABLE = "MLFLOW_TRACKING_URI"
-_SQLITE = "sqlite:///"
 
 
 def registry_here() -> Registry:
@@ -27,10 +26,11 @@ def registry_here() -> Registry:
     if not address:
         hint = f"set {VARIABLE}, or run this in a project's folder, or name one with --project"
         raise UsageError(f"there is no project here and {VARIABLE} is not set: no registry to ask", hint=hint)
-    if address.startswith(_SQLITE):
-        file = Path(address.removeprefix(_SQLITE))
-        if not file.is_file():
-            raise NotFoundError(f"{VARIABLE} names {file}, which does not exist", subject=str(file))
-        address = f"mlflow+{address}"
-    registry: Registry = Drivers.installed().client(address, "registry")
+    drivers = Drivers.installed()
+    url = drivers.anchored(address, "registry", root=Path.cwd(), state=Path.cwd())
+    drivers.driver(url, "registry")
+    file = drivers.path(url)
+    if file is not None and not file.is_file():
+        raise NotFoundError(f"{VARIABLE} names {file}, which does not exist", subject=str(file))
+    registry: Registry = drivers.client(url, "registry")
     return registry

@@ -22,8 +22,8 @@ class Authority:
         folder.mkdir(parents=True)
         self._folder = folder
         self.file, self._key = str(folder / "ca.pem"), str(folder / "ca.key")
-        made = ["-keyout", self._key, "-out", self.file, "-subj", "/CN=test authority", "-days", "2"]
-        _openssl("req", "-x509", *_SHORT, *made)
+        arguments = ["-keyout", self._key, "-out", self.file, "-subj", "/CN=test authority", "-days", "2"]
+        _openssl("req", "-x509", *_SHORT, *arguments)
 
     def signed(self, name: str) -> Certificates:
         """A certificate for a server of that name, such as `IP:127.0.0.1` or `DNS:models.test`."""

@@ -1,4 +1,4 @@
-"""Steps called in this process, each call kept."""
+"""Steps called in this process, each call recorded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cumulant.ports.compute import StepCall
 
 
 class DirectCompute:
-    """Calls the step's function here; `calls` holds what was asked for."""
+    """Calls the step's function here; `calls` holds the steps."""
 
     def __init__(self) -> None:
         self.calls: list[StepCall] = []

@@ -56,7 +56,7 @@ ROW: dict[str, bool | int | float | str | None] = {
 }
 
 
-class Case(msgspec.Struct, frozen=True):
+class ExpressionCase(msgspec.Struct, frozen=True):
     """`node` over `ROW` is `value`, floats within a relative 1e-12."""
 
     node: Node
@@ -102,8 +102,8 @@ def text(value: str) -> Literal:
 
 _PARIS, _NEW_YORK, _KATHMANDU = "Europe/Paris", "America/New_York", "Asia/Kathmandu"
 
-CASES: tuple[Case, ...] = tuple(
-    Case(node, value)
+CASES: tuple[ExpressionCase, ...] = tuple(
+    ExpressionCase(node, value)
     for node, value in (
         # arithmetic: ints stay ints, a float makes floats, true counts as 1
         (call("add", "i", 1), 8),

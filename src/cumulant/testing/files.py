@@ -24,10 +24,10 @@ class MemoryFiles:
 
     def list(self, pattern: str) -> list[FileInfo]:
         below = pattern.rstrip("/") + "/"
-        found = [url for url in self.contents if url.startswith(below)]
+        urls = [url for url in self.contents if url.startswith(below)]
         literal = [url for url in self.contents if url == pattern]
-        found = found or literal or [url for url in self.contents if _covers(pattern.split("/"), url.split("/"))]
-        return [FileInfo(url, len(self.contents[url]), digest(self.contents[url].hex())) for url in sorted(found)]
+        urls = urls or literal or [url for url in self.contents if _covers(pattern.split("/"), url.split("/"))]
+        return [FileInfo(url, len(self.contents[url]), digest(self.contents[url].hex())) for url in sorted(urls)]
 
     def fetch(self, file: FileInfo) -> Path:
         if file.url not in self.contents:

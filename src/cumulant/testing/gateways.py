@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cumulant.core.traffic import ARM_HEADER, Exchange
-from cumulant.ports.traffic import Door, Opening, Traffic
+from cumulant.ports.traffic import GatewayAddress, ListenOptions, Traffic
 
 #: seconds; generous, because machines of tests are busy
 PATIENCE = 60.0
@@ -24,20 +24,20 @@ PATIENCE = 60.0
 T = TypeVar("T")
 
 
-def wait_for(found: Callable[[], T | None], *, within: float = PATIENCE) -> T:
-    """The first truthy value of `found`.
+def wait_for(condition: Callable[[], T | None], *, within: float = PATIENCE) -> T:
+    """The first truthy value of `condition`.
 
     Raises:
         AssertionError: there was none in `within` seconds.
     """
     deadline = time.monotonic() + within
-    while not (value := found()):
-        assert time.monotonic() < deadline, f"it did not happen within {within} s: {found}"
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"it did not happen within {within} s: {condition}"
         time.sleep(0.02)
     return value
 
 
-class Answer(msgspec.Struct, frozen=True):
+class GatewayAnswer(msgspec.Struct, frozen=True):
     """What a caller got. Header names are in lower case."""
 
     status: int
@@ -72,7 +72,7 @@ class Caller:
             self._connection.close()
             self._connection = None
 
-    def post(self, body: object = None, headers: Mapping[str, str] | None = None, *, path: str = "") -> Answer:
+    def post(self, body: object = None, headers: Mapping[str, str] | None = None, *, path: str = "") -> GatewayAnswer:
         """The answer to one request; anything but an HTTP answer raises."""
         connection = self._connection or http.client.HTTPConnection(
             self._where.hostname or "", self._where.port, timeout=PATIENCE
@@ -82,7 +82,7 @@ class Caller:
         try:
             connection.request("POST", path or self._path, document, dict(headers or {}))
             got = connection.getresponse()
-            answer = Answer(got.status, {n.lower(): v for n, v in got.getheaders()}, got.read())
+            answer = GatewayAnswer(got.status, {n.lower(): v for n, v in got.getheaders()}, got.read())
         except BaseException:
             connection.close()
             raise
@@ -96,7 +96,7 @@ class Caller:
 class Gateway:
     """The process of a driver's `program`, which the test may kill."""
 
-    def __init__(self, traffic: Traffic, opening: Opening, output: IO[bytes]) -> None:
+    def __init__(self, traffic: Traffic, opening: ListenOptions, output: IO[bytes]) -> None:
         self._traffic = traffic
         self._opening = opening
         self._output = output
@@ -106,16 +106,16 @@ class Gateway:
     def url(self) -> str:
         return f"http://{self._opening.http}"
 
-    def start(self) -> Door:
+    def start(self) -> GatewayAddress:
         command = self._traffic.program(self._opening)
         self._process = subprocess.Popen(command, stdout=self._output, stderr=subprocess.STDOUT)
         return wait_for(self._opened)
 
-    def _opened(self) -> Door | None:
+    def _opened(self) -> GatewayAddress | None:
         process = self._process
         assert process is not None
         assert process.poll() is None, f"the gateway ended with {process.returncode}: see its output"
-        return self._traffic.door()
+        return self._traffic.address()
 
     def kill(self) -> None:
         self.end(signal.SIGKILL)
@@ -140,29 +140,29 @@ class Reader:
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
         self.cursor = ""
-        self.told: list[Exchange] = []
+        self.exchanges: list[Exchange] = []
 
     def read(self, *, limit: int = 100_000) -> list[Exchange]:
-        found, self.cursor = self._traffic.exchanges(self.cursor, limit=limit)
-        self.told += found
-        return found
+        exchanges, self.cursor = self._traffic.exchanges(self.cursor, limit=limit)
+        self.exchanges += exchanges
+        return exchanges
 
     def until(self, count: int) -> list[Exchange]:
-        """All that was told, once it is `count`; more is an error."""
+        """All exchanges, once it is `count`; more is an error."""
 
         def enough() -> bool:
             self.read()
-            return len(self.told) >= count
+            return len(self.exchanges) >= count
 
         wait_for(enough)
         time.sleep(0.3)
         self.read()
-        assert len(self.told) == count, f"{len(self.told)} exchanges were told, not {count}"
-        return self.told
+        assert len(self.exchanges) == count, f"{len(self.exchanges)} exchanges were read, not {count}"
+        return self.exchanges
 
 
 @contextlib.contextmanager
-def running(traffic: Traffic, opening: Opening, output: IO[bytes]) -> Iterator[Gateway]:
+def running(traffic: Traffic, opening: ListenOptions, output: IO[bytes]) -> Iterator[Gateway]:
     """A gateway that is started, and ended with the block."""
     gateway = Gateway(traffic, opening, output)
     gateway.start()
@@ -172,9 +172,11 @@ def running(traffic: Traffic, opening: Opening, output: IO[bytes]) -> Iterator[G
         gateway.end(signal.SIGTERM)
 
 
-def load(address: str, model: str, change: Callable[[], object], *, callers: int = 4) -> tuple[list[Answer], list[str]]:
+def load(
+    address: str, model: str, change: Callable[[], object], *, callers: int = 4
+) -> tuple[list[GatewayAnswer], list[str]]:
     """What callers at `address` (`HOST:PORT`) got while `change` ran, and the connections that broke instead."""
-    answers: list[Answer] = []
+    answers: list[GatewayAnswer] = []
     faults: list[str] = []
     done = threading.Event()
 

@@ -12,7 +12,7 @@ import msgspec
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import GENESIS, Actor, Event, Fact
-from cumulant.ports.journal import Head, Row
+from cumulant.ports.journal import ChainHead, Row
 
 _Rows = dict[tuple[str, str], Row]
 _Versions = dict[tuple[str, str], int]
@@ -49,15 +49,15 @@ class MemoryJournal:
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
     ) -> Iterator[Event]:
-        found = [
+        events = [
             event
             for event in self._events[after:]
             if (not kinds or event.kind in kinds) and (run is None or event.run == run)
         ]
-        return iter(found if limit is None else found[:limit])
+        return iter(events if limit is None else events[:limit])
 
-    def head(self) -> Head:
-        return Head(self._events[-1].seq, self._events[-1].hash) if self._events else Head(0, GENESIS)
+    def head(self) -> ChainHead:
+        return ChainHead(self._events[-1].seq, self._events[-1].hash) if self._events else ChainHead(0, GENESIS)
 
     def cursor(self, subscriber: str) -> int:
         return self._cursors.get(subscriber, 0)

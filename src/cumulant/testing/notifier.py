@@ -7,7 +7,7 @@ from cumulant.ports.notifier import Message
 
 
 class MemoryNotifier:
-    """Port `notifier`: keeps what it took. While `fault` is set, `send` raises it."""
+    """Port `notifier`: stores what it took. While `fault` is set, `send` raises it."""
 
     def __init__(self) -> None:
         self.taken: list[Message] = []

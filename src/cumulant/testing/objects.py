@@ -8,7 +8,7 @@ import weakref
 from pathlib import Path
 
 from cumulant.core.errors import UsageError, not_found
-from cumulant.core.ids import digest, file_digest
+from cumulant.core.ids import digest, tree_digest
 from cumulant.core.refs import ObjectRef
 
 
@@ -31,7 +31,7 @@ class MemoryObjects:
         copy = self._folder / digest(key) / source.name
         copy.parent.mkdir()
         (shutil.copytree if source.is_dir() else shutil.copyfile)(source, copy)
-        reference = ObjectRef(key, *_content(copy))
+        reference = ObjectRef(key, *tree_digest(copy))
         self._objects[key] = (reference, copy)
         return reference
 
@@ -41,21 +41,13 @@ class MemoryObjects:
         return self._objects[key][1]
 
     def find(self, key: str) -> ObjectRef | None:
-        found = self._objects.get(key)
-        return found[0] if found else None
+        entry = self._objects.get(key)
+        return entry[0] if entry else None
 
     def keys(self, prefix: str = "") -> list[str]:
         return sorted(key for key in self._objects if key.startswith(prefix))
 
     def delete(self, key: str) -> None:
-        found = self._objects.pop(key, None)
-        if found:
-            shutil.rmtree(found[1].parent)
-
-
-def _content(path: Path) -> tuple[str, int]:
-    if path.is_file():
-        return file_digest(path), path.stat().st_size
-    files = sorted(found for found in path.rglob("*") if found.is_file())
-    hashes = {found.relative_to(path).as_posix(): file_digest(found) for found in files}
-    return digest(hashes), sum(found.stat().st_size for found in files)
+        entry = self._objects.pop(key, None)
+        if entry:
+            shutil.rmtree(entry[1].parent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Sequence
 
-from cumulant.ports.online import Cells, Found
+from cumulant.ports.online import Cells, Result
 
 
 class _MemoryCells:
@@ -45,16 +45,16 @@ class MemoryOnline:
         self._tables[table] = dict(rows)
         return len(self._tables[table])
 
-    def update(self, change: Callable[[Cells], Found]) -> Found:
+    def update(self, change: Callable[[Cells], Result]) -> Result:
         with self._updating:
             cells = _MemoryCells(self)
-            found = change(cells)
+            result = change(cells)
             tables = dict(self._tables)
             for table, rows in cells.written.items():
                 merged = tables.get(table, {}) | rows
                 tables[table] = {key: blob for key, blob in merged.items() if blob is not None}
             self._tables = tables
-            return found
+            return result
 
     def meta(self, table: str) -> dict[str, str]:
         return dict(self._meta.get(table, {}))

@@ -54,7 +54,7 @@ class MemoryRun:
         self.logged_tags |= values
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        files = [path] if path.is_file() else sorted(found for found in path.rglob("*") if found.is_file())
+        files = [path] if path.is_file() else sorted(below for below in path.rglob("*") if below.is_file())
         for file in files:
             name = file.relative_to(path.parent).as_posix()
             self.artifacts[f"{folder}/{name}" if folder else name] = file.read_bytes()
@@ -163,8 +163,8 @@ class MemoryRegistry:
         if version is not None:
             self._version(name, version)
         for standing in self.versions(name):
-            kept = tuple(other for other in standing.aliases if other != alias)
-            aliases = tuple(sorted({*kept, alias})) if standing.version == version else kept
+            others = tuple(other for other in standing.aliases if other != alias)
+            aliases = tuple(sorted({*others, alias})) if standing.version == version else others
             self._replace(msgspec.structs.replace(standing, aliases=aliases))
 
     def tag(self, name: str, version: str, tags: dict[str, str | None]) -> None:

@@ -8,7 +8,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError, not_found
 from cumulant.core.refs import TableRef
-from cumulant.ports.tables import Head
+from cumulant.ports.tables import TableHead
 
 
 class MemoryTables:
@@ -23,7 +23,7 @@ class MemoryTables:
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
-        head: Head | None = None,
+        head: TableHead | None = None,
     ) -> TableRef:
         if not all(key.split("/")):
             raise UsageError(f'"{key}" cannot name a table', subject=key)

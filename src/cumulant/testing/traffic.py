@@ -1,4 +1,4 @@
-"""A gateway in memory: it keeps what it is told, and tells the exchanges that a test puts in."""
+"""A gateway in memory: it stores the routes, and returns the exchanges that a test adds."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from collections.abc import Iterable, Sequence
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.traffic import Exchange, Routes
-from cumulant.ports.traffic import Door, EndpointHealth, Opening
+from cumulant.ports.traffic import EndpointHealth, GatewayAddress, ListenOptions
 
 
 class MemoryTraffic:
-    """Routes by model, and a list of exchanges. `busy` says how many requests of an arm are under way."""
+    """Routes by model, and a list of exchanges. `busy`: the requests in progress by arm."""
 
     def __init__(self) -> None:
         self._routes: dict[str, Routes] = {}
         self._exchanges: list[Exchange] = []
         self.busy: dict[tuple[str, str], int] = {}
 
-    def program(self, opening: Opening) -> list[str]:  # noqa: ARG002 - the port has it
+    def program(self, opening: ListenOptions) -> list[str]:  # noqa: ARG002 - the port has it
         return []  # there is no process to start
 
-    def door(self) -> Door | None:
+    def address(self) -> GatewayAddress | None:
         return None
 
     def apply(self, routes: Routes) -> None:
@@ -49,8 +49,8 @@ class MemoryTraffic:
 
     def exchanges(self, after: str = "", *, limit: int = 100_000) -> tuple[list[Exchange], str]:
         begin = int(after or 0)
-        found = self._exchanges[begin : begin + limit]
-        return found, str(begin + len(found))
+        exchanges = self._exchanges[begin : begin + limit]
+        return exchanges, str(begin + len(exchanges))
 
     def close(self) -> None:
         """Nothing to close."""

@@ -23,6 +23,7 @@ from cumulant.drivers.local.compute import InlineCompute, SubprocessCompute
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.folders import FolderStore
 from cumulant.drivers.local.location import locate
+from cumulant.drivers.local.manifest import TableManifest
 from cumulant.drivers.local.objects import FileObjects
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.drivers.local.secrets import EnvSecrets
@@ -30,21 +31,21 @@ from cumulant.drivers.local.tables import FileTables
 from cumulant.ports.compute import Resources, StepCall
 from cumulant.ports.driver import Driver
 
-# The door ------------------------------------------------------------------------------------------------------
+# Entry points --------------------------------------------------------------------------------------------------
 
-DOORS = sorted(entry_points(group="cumulant.drivers"), key=lambda door: door.name)
+ENTRIES = sorted(entry_points(group="cumulant.drivers"), key=lambda entry: entry.name)
 
 
-@pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
-def test_a_record_is_light_and_names_clients_that_exist(door):
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_a_record_is_light_and_names_clients_that_exist(entry):
     code = (
         "import sys; from importlib.metadata import entry_points;"
-        f"record = entry_points(group='cumulant.drivers')[{door.name!r}].load();"
+        f"record = entry_points(group='cumulant.drivers')[{entry.name!r}].load();"
         "heavy = {'polars', 'obstore', 'mlflow', 'sqlite3', 'pandas', 'numpy'} & set(sys.modules);"
         "sys.exit(str(heavy) if heavy else 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    record = door.load()
+    record = entry.load()
     assert isinstance(record, Driver)
     assert set(record.capabilities) <= set(record.clients)
     for client in record.clients.values():
@@ -52,7 +53,9 @@ def test_a_record_is_light_and_names_clients_that_exist(door):
 
 
 def test_the_embedded_schemes_are_there():
-    assert {"sqlite", "file", "env", "open", "inline", "subprocess", "s3", "gs", "az"} <= {door.name for door in DOORS}
+    assert {"sqlite", "file", "env", "open", "inline", "subprocess", "s3", "gs", "az"} <= {
+        entry.name for entry in ENTRIES
+    }
 
 
 @pytest.mark.parametrize(
@@ -171,7 +174,7 @@ def test_a_killed_writer_leaves_only_what_the_next_one_removes(tmp_path):
 
 
 def test_a_fresh_folder_of_another_writer_is_left_alone(tmp_path):
-    shelf = FolderStore(tmp_path, suffix=".x", manifest="m", holds="thing")
+    shelf = FolderStore(tmp_path, suffix=".x", manifest="m", kind=TableManifest, holds="thing")
     fresh = tmp_path / ".writing" / "someone"
     fresh.mkdir(parents=True)
     with shelf.writing("a") as folder:
@@ -342,7 +345,7 @@ def test_a_step_finds_nothing_on_standard_input():
 def test_what_a_step_prints_does_not_reach_standard_output():
     code = (
         "from cumulant.drivers.local.compute import SubprocessCompute; from cumulant.ports.compute import StepCall;"
-        "print(SubprocessCompute().run(StepCall('cumulant.testing.conformance.compute:add', {'left': 1, 'right': 2})))"
+        "print(SubprocessCompute().run(StepCall('cumulant.testing.conformance.compute:add', {'first': 1, 'second': 2})))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "{'sum': 3, 'pair': [1, 2]}\n"

@@ -12,7 +12,7 @@ import pytest
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.drivers.local import parquet
 from cumulant.drivers.local.tables import FileTables
-from cumulant.ports.tables import Head
+from cumulant.ports.tables import TableHead
 
 ROWS = pl.DataFrame({"n": range(1000)})
 
@@ -32,7 +32,7 @@ def files(tmp_path: Path, key: str) -> list[int]:
 def test_whole_files_of_the_head_are_shared(tables: FileTables, tmp_path: Path) -> None:
     new = pl.DataFrame({"n": [-1, -2]})
     expected = pl.concat([ROWS[:950], new])
-    tables.write("b", iter([new]), head=Head("a", 950))
+    tables.write("b", iter([new]), head=TableHead("a", 950))
     assert (len(files(tmp_path, "a")), len(files(tmp_path, "b"))) == (10, 10)
     assert files(tmp_path, "b")[:9] == files(tmp_path, "a")[:9]
     tables.delete("a")
@@ -41,7 +41,7 @@ def test_whole_files_of_the_head_are_shared(tables: FileTables, tmp_path: Path) 
     for number in range(6):
         key, before = f"c{number}", "b" if not number else f"c{number - 1}"
         expected = pl.concat([expected, new])
-        tables.write(key, iter([new]), head=Head(before, expected.height - 2))
+        tables.write(key, iter([new]), head=TableHead(before, expected.height - 2))
         assert tables.scan(key).collect().equals(expected)
         assert files(tmp_path, key)[:9] == files(tmp_path, "b")[:9]
         assert len(files(tmp_path, key)) == 10
@@ -54,7 +54,7 @@ def test_a_file_system_without_links_has_copies(
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", refused)
-    tables.write("b", ROWS.clear(), head=Head("a", 1000))
+    tables.write("b", ROWS.clear(), head=TableHead("a", 1000))
     assert not set(files(tmp_path, "a")) & set(files(tmp_path, "b"))
     assert tables.scan("b").collect().equals(ROWS)
 
@@ -62,7 +62,7 @@ def test_a_file_system_without_links_has_copies(
 def test_a_damaged_head_is_no_beginning(tables: FileTables, tmp_path: Path) -> None:
     (tmp_path / "a.parquet" / parquet.part_name(3)).write_bytes(b"")
     with pytest.raises(StorageError, match="table a is damaged"):
-        tables.write("b", ROWS, head=Head("a", 1000))
+        tables.write("b", ROWS, head=TableHead("a", 1000))
     with pytest.raises(UsageError, match="partitions"):
-        tables.write("b", ROWS, head=Head("a", 1000), partition_by=["n"])
+        tables.write("b", ROWS, head=TableHead("a", 1000), partition_by=["n"])
     assert tables.keys() == ["a"]

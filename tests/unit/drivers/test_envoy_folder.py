@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("fcntl")
 
 from cumulant.drivers.envoy.folder import PRIVATE, Folder, RunningGateway
-from cumulant.ports.traffic import Door
+from cumulant.ports.traffic import GatewayAddress
 
 
 def test_the_gateway_of_a_copy_leaves_the_socket_of_the_original_alone(tmp_path):
@@ -17,8 +17,8 @@ def test_the_gateway_of_a_copy_leaves_the_socket_of_the_original_alone(tmp_path)
     private.mkdir()
     original = Folder(tmp_path / "original")
     original.make()
-    door = Door(url="http://127.0.0.1:1", admin="http://127.0.0.1:2", pid=1)
-    original.write_gateway(RunningGateway(door, str(private / "admin")))
+    address = GatewayAddress(url="http://127.0.0.1:1", admin="http://127.0.0.1:2", pid=1)
+    original.write_gateway(RunningGateway(address, str(private / "admin")))
     copy = Folder(shutil.copytree(original.path, tmp_path / "copy"))
     with copy.lock_gateway():
         assert copy.gateway() is None

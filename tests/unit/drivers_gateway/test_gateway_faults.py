@@ -16,7 +16,7 @@ from servers import OK, says, served, status, talk
 
 from cumulant.core.traffic import ARM_HEADER, Arm, Exchange, Limits, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 from cumulant.testing.gateways import Gateway, Reader, running, wait_for
 
 LIMITS = Limits(deadline=20.0, health_every=0.2, eject_after=1000)
@@ -42,7 +42,7 @@ def traffic(folder: Path) -> EnvoyTraffic:
 @pytest.fixture(scope="module")
 def gateway(traffic: EnvoyTraffic, folder: Path) -> Iterator[Gateway]:
     pytest.importorskip("envoy")
-    with (folder / "out").open("wb") as output, running(traffic, Opening(http="127.0.0.1:0"), output) as gateway:
+    with (folder / "out").open("wb") as output, running(traffic, ListenOptions(http="127.0.0.1:0"), output) as gateway:
         yield gateway
     told = [line for line in (folder / "out").read_text().splitlines() if "caught ENVOY_SIGTERM" not in line]
     assert told == []
@@ -50,9 +50,9 @@ def gateway(traffic: EnvoyTraffic, folder: Path) -> Iterator[Gateway]:
 
 @pytest.fixture
 def address(gateway: Gateway, traffic: EnvoyTraffic) -> str:
-    door = traffic.door()
-    assert door is not None
-    return door.url.removeprefix("http://")
+    address = traffic.address()
+    assert address is not None
+    return address.url.removeprefix("http://")
 
 
 class Applied:
@@ -321,7 +321,7 @@ def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path)
     traffic = EnvoyTraffic(f"envoy://{tmp_path}")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        opening = Opening(http=f"127.0.0.1:{free.getsockname()[1]}")
+        opening = ListenOptions(http=f"127.0.0.1:{free.getsockname()[1]}")
     answered: set[str] = set()
     done = threading.Event()
 
@@ -342,7 +342,7 @@ def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path)
                 thread.start()
             reader = Reader(traffic)
             for revision in range(2, 5):
-                wait_for(lambda: reader.read() and reader.told[-1].revision == revision - 1)  # noqa: B023
+                wait_for(lambda: reader.read() and reader.exchanges[-1].revision == revision - 1)  # noqa: B023
                 time.sleep(0.7)
                 reader.read()
                 gateway.kill()
@@ -353,10 +353,10 @@ def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path)
             for thread in threads:
                 thread.join()
         reader.read()
-    told = [one.caller_id for one in reader.told]
+    told = [one.caller_id for one in reader.exchanges]
     assert len(told) == len(set(told))
     # Only the last answers before a kill may be missing: the next that is told is of the gateway after it.
-    revisions = {one.caller_id: one.revision for one in reader.told}
+    revisions = {one.caller_id: one.revision for one in reader.exchanges}
     for number in range(3):
         names = [f"c{number}-{count}" for count in range(1, 10_000)]
         lives = [revisions.get(name) for name in names if name in answered]
@@ -365,7 +365,7 @@ def test_killed_under_load_it_comes_back_and_tells_nothing_twice(tmp_path: Path)
         for life in range(1, 5):
             of_it = [place for place, one in enumerate(lives) if one == life]
             assert not of_it or None not in lives[of_it[0] : of_it[-1]]
-    assert {one.revision for one in reader.told} == {1, 2, 3, 4}
+    assert {one.revision for one in reader.exchanges} == {1, 2, 3, 4}
 
 
 def test_the_answer_to_a_body_that_is_still_coming(apply: Applied, address: str) -> None:
@@ -409,15 +409,17 @@ def test_metrics_count(apply: Applied, address: str, traffic: EnvoyTraffic) -> N
     with served() as server:
         apply(server.url)
         assert status(talk(address, post())) == 200
-        door = traffic.door()
-        assert door is not None
+        address = traffic.address()
+        assert address is not None
         text = talk(
-            door.admin.removeprefix("http://"), b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            address.admin.removeprefix("http://"),
+            b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
         )
         assert b'envoy_cluster_upstream_rq{envoy_response_code="200",envoy_cluster_name="m|champion' in text
         assert b"envoy_cluster_upstream_rq_time_bucket" in text
         health = talk(
-            door.admin.removeprefix("http://"), b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
+            address.admin.removeprefix("http://"),
+            b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
         )
         assert (status(health), b"LIVE" in health) == (200, True)
 

@@ -15,7 +15,7 @@ from servers import served, status, talk
 
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.ports.traffic import Door
+from cumulant.ports.traffic import GatewayAddress
 from cumulant.testing.gateways import Reader, wait_for
 
 #: the program of the driver, with bounds that a test can wait for
@@ -42,7 +42,7 @@ def traffic(folder: Path) -> EnvoyTraffic:
 
 
 @pytest.fixture(scope="module")
-def door(traffic: EnvoyTraffic, folder: Path) -> Iterator[Door]:
+def address(traffic: EnvoyTraffic, folder: Path) -> Iterator[GatewayAddress]:
     pytest.importorskip("envoy")
     line = [sys.executable, "-c", HASTY, str(folder), "--http", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
     with served() as server, (folder / "out").open("wb") as output:
@@ -50,7 +50,7 @@ def door(traffic: EnvoyTraffic, folder: Path) -> Iterator[Door]:
         traffic.apply(Routes(model="m", revision=1, champion=arm, key="card"))
         process = subprocess.Popen(line, stdout=output, stderr=output)
         try:
-            yield wait_for(traffic.door)
+            yield wait_for(traffic.address)
         finally:
             process.terminate()
             process.wait()
@@ -61,9 +61,9 @@ def connect(address: str) -> socket.socket:
     return socket.create_connection((host, int(port)))
 
 
-def drip(door: Door, head: bytes, part: bytes) -> bytes:
+def drip(address: GatewayAddress, head: bytes, part: bytes) -> bytes:
     """What comes back to bytes that are sent one after the other, until something does or the connection ends."""
-    with connect(door.url.removeprefix("http://")) as connection:
+    with connect(address.url.removeprefix("http://")) as connection:
         connection.settimeout(0.05)
         ends = time.monotonic() + 60
         connection.sendall(head)
@@ -86,40 +86,40 @@ def drip(door: Door, head: bytes, part: bytes) -> bytes:
     ],
     ids=["head", "body", "no body", "chunks", "a chunk's head"],
 )
-def test_what_comes_byte_by_byte_is_ended(door: Door, head: bytes, part: bytes) -> None:
-    assert status(drip(door, head, part)) == 408
+def test_what_comes_byte_by_byte_is_ended(address: GatewayAddress, head: bytes, part: bytes) -> None:
+    assert status(drip(address, head, part)) == 408
 
 
-def test_a_trailer_without_end_is_refused(door: Door) -> None:
-    assert status(drip(door, CHUNKED + b"0\r\nx: ", b"y" * 65536)) == 431
+def test_a_trailer_without_end_is_refused(address: GatewayAddress) -> None:
+    assert status(drip(address, CHUNKED + b"0\r\nx: ", b"y" * 65536)) == 431
 
 
-def test_a_slow_caller_is_no_fault_of_the_arm(door: Door, traffic: EnvoyTraffic) -> None:
-    assert status(drip(door, POST + b"content-length: 9\r\n\r\n", b"")) == 408
+def test_a_slow_caller_is_no_fault_of_the_arm(address: GatewayAddress, traffic: EnvoyTraffic) -> None:
+    assert status(drip(address, POST + b"content-length: 9\r\n\r\n", b"")) == 408
     told = wait_for(lambda: [one for one in Reader(traffic).read() if one.status == 408])
     assert {(one.fault, one.served) for one in told} == {("", "")}
 
 
-def test_idle_connections_are_ended(door: Door) -> None:
-    with connect(door.url.removeprefix("http://")) as connection:
+def test_idle_connections_are_ended(address: GatewayAddress) -> None:
+    with connect(address.url.removeprefix("http://")) as connection:
         connection.settimeout(60)
         assert connection.recv(1) == b""
 
 
-def test_connections_beyond_the_bound_are_closed_and_figures_are_there(door: Door) -> None:
+def test_connections_beyond_the_bound_are_closed_and_figures_are_there(address: GatewayAddress) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(40):
-            stack.enter_context(connect(door.url.removeprefix("http://"))).setblocking(False)
-        text = talk(door.admin.removeprefix("http://"), METRICS)
+            stack.enter_context(connect(address.url.removeprefix("http://"))).setblocking(False)
+        text = talk(address.admin.removeprefix("http://"), METRICS)
     assert status(text) == 200
     lines = [line for line in text.split(b"\n") if b"downstream_global_cx_overflow" in line and b"{" in line]
     assert sum(int(line.split()[-1]) for line in lines) > 0
 
 
-def test_it_holds_as_many_files_as_the_system_grants(door: Door) -> None:
+def test_it_holds_as_many_files_as_the_system_grants(address: GatewayAddress) -> None:
     if not Path("/proc").exists():
         pytest.skip("only Linux shows another process's limits")
-    [envoy] = Path(f"/proc/{door.pid}/task/{door.pid}/children").read_text().split()
+    [envoy] = Path(f"/proc/{address.pid}/task/{address.pid}/children").read_text().split()
     rows = Path(f"/proc/{envoy}/limits").read_text().splitlines()
     soft, hard = next(row.split()[3:5] for row in rows if row.startswith("Max open files"))
     assert soft == hard

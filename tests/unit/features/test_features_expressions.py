@@ -16,7 +16,7 @@ from cumulant.core.expr import OPERATORS, Call, Column, Literal, Moment, Node, w
 from cumulant.features.definition.dtypes import resolve, result_kind
 from cumulant.features.offline.polars_compiler import TYPES, evaluate, expression
 from cumulant.features.online.python_compiler import compile_node
-from cumulant.testing.expressions import CASES, KINDS, ROW, Case, show
+from cumulant.testing.expressions import CASES, KINDS, ROW, ExpressionCase, show
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -41,12 +41,12 @@ def row_value(node: Node, row: dict[str, Any]) -> Any:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_polars(case: Case) -> None:
+def test_polars(case: ExpressionCase) -> None:
     assert case.accepts(polars_value(case.node, [ROW])[0])
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_rows(case: Case) -> None:
+def test_rows(case: ExpressionCase) -> None:
     assert case.accepts(row_value(case.node, ROW))
 
 

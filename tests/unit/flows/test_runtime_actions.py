@@ -20,7 +20,7 @@ def test_a_declared_action_is_asked_for():
     check(access, ADA, "model.train", "flight-late")
     with pytest.raises(RefusedError, match=r"user:ada may not do model\.alias"):
         check(access, ADA, "model.alias", "flight-late")
-    assert access.asked == [("user:ada", "model.train", "flight-late"), ("user:ada", "model.alias", "flight-late")]
+    assert access.requests == [("user:ada", "model.train", "flight-late"), ("user:ada", "model.alias", "flight-late")]
 
 
 def test_an_action_that_is_not_declared():
@@ -28,7 +28,7 @@ def test_an_action_that_is_not_declared():
     with pytest.raises(TerminalError, match="not declared") as caught:
         check(access, ADA, "model.trian", "flight-late")
     assert caught.value.hint == 'did you mean "model.train"?'
-    assert access.asked == []
+    assert access.requests == []
     with pytest.raises(TerminalError):
         verb("model.trian")
 

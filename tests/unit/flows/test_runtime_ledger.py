@@ -335,7 +335,7 @@ def test_a_silent_holder_on_another_machine_is_waited_for_one_lease(ledger, jour
 def test_a_step_on_a_compute_driver(journal):
     compute = DirectCompute()
     ledger = Ledger(journal, actor=ADA, run="r", compute=compute)
-    call = StepCall("cumulant.testing.conformance.compute:add", {"left": 1, "right": 2})
+    call = StepCall("cumulant.testing.conformance.compute:add", {"first": 1, "second": 2})
     assert ledger.step("add", 1, call).result["sum"] == 3
     assert ledger.step("add", 1, call).reused
     assert compute.calls == [call]

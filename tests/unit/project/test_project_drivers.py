@@ -189,12 +189,12 @@ def test_a_driver_that_is_broken_is_not_called_missing(tmp_path):
 
 
 def test_an_entry_point_that_is_no_driver(tmp_path):
-    class Door:
+    class EntryPoint:
         def load(self) -> object:
             return print
 
     with pytest.raises(UsageError, match="is not a Driver"):
-        project(tmp_path, environment(journal="odd://"), drivers=Drivers({**BUILT_IN, "odd": Door()})).journal()
+        project(tmp_path, environment(journal="odd://"), drivers=Drivers({**BUILT_IN, "odd": EntryPoint()})).journal()
 
 
 def test_what_a_driver_cannot_do_is_refused_when_planned(tmp_path):

@@ -7,6 +7,7 @@ import textwrap
 import polars as pl
 import pytest
 
+from cumulant.core.errors import NotFoundError
 from cumulant.core.events import Actor
 from cumulant.ports.plugins import Drivers
 from cumulant.project.driver_checks import check_drivers
@@ -137,3 +138,24 @@ def test_a_bucket_keeps_its_copies_in_the_embedded_stores(tmp_path):
     for port, name in (("tables", "FileTables"), ("objects", "FileObjects")):
         client = Drivers.installed().client("s3://bucket/x", port)
         assert type(client._embedded(tmp_path)).__name__ == name
+
+
+def test_an_alias_of_another_program_leads_to_the_driver_that_declares_it(tmp_path, monkeypatch):
+    from cumulant.project.tracking import registry_here
+
+    drivers, root, state = Drivers.installed(), tmp_path, tmp_path / "state"
+    urls = {
+        "sqlite:///ml.db": f"mlflow+sqlite://{root}/ml.db",
+        "sqlite:////srv/ml.db": "mlflow+sqlite:///srv/ml.db",
+        "mlflow+sqlite://": f"mlflow+sqlite://{state}/mlflow.db",
+        "https://ml.example.com": "https://ml.example.com",
+    }
+    for url, expected in urls.items():
+        assert drivers.anchored(url, "registry", root=root, state=state) == expected
+    assert drivers.anchored("sqlite:///ml.db", "journal", root=root, state=state) == "sqlite:///ml.db"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///ml.db")
+    with pytest.raises(NotFoundError, match=str(tmp_path / "ml.db")):
+        registry_here()
+    (tmp_path / "ml.db").touch()
+    assert registry_here()._location.database == tmp_path / "ml.db"

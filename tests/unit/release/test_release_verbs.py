@@ -424,7 +424,7 @@ def test_rollback_to_a_candidate_that_never_answered_a_caller_is_refused(late, c
 
 def test_rollback_waits_for_a_server_and_moves_nothing_without_it(late, clock, monkeypatch):
     served(late, "2", v1="http://127.0.0.1:9", v2="http://127.0.0.1:2")
-    monkeypatch.setattr(late.traffic(), "door", lambda: "it runs")
+    monkeypatch.setattr(late.traffic(), "address", lambda: "it runs")
     with pytest.raises(EngineUnavailableError, match="requests stay where they are"):
         roll_back(late, "late", principal=ADA, reason="x", to="1", ready_within=0.0, clock=clock)
     assert late.traffic().in_force("late").champion.version == "2"

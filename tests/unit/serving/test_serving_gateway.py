@@ -22,7 +22,7 @@ from cumulant.core.traffic import TOKEN_HEADER, Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.online.materialization import materialize
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 from cumulant.serving.gateway_headers import NONE, Marks, Trust, marks_of
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.prediction_log.storage.log_reader import find_predictions, recent_predictions
@@ -196,7 +196,7 @@ def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file):
     pytest.importorskip("envoy")
     folder, log = servable(tmp_path / "servable"), tmp_path / "log"
     traffic = EnvoyTraffic(f"envoy://{tmp_path}/gateway")
-    opening = Opening(http="127.0.0.1:0", gateway_key_file=str(key_file))
+    opening = ListenOptions(http="127.0.0.1:0", gateway_key_file=str(key_file))
     with (
         behind(key_file, folder, "--log", log) as (process, url),
         (tmp_path / "out").open("wb") as output,
@@ -204,15 +204,15 @@ def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file):
     ):
         arm = Arm(name="champion", version="1", endpoints=(url,))
         traffic.apply(Routes(model="flight-late", revision=1, champion=arm))
-        door = traffic.door().url
-        wait_for(lambda: httpx.get(f"{door}/v2/models/flight-late").status_code == 200)
-        forged = SAID | {"x-request-id": "mine", TOKEN_HEADER: token_for(KEY, door)}
-        answers = [httpx.post(door + PREDICT, json=ROW, headers=forged) for _ in range(2)]
-        answers.append(httpx.post(door + PREDICT, json=ROW))
+        address = traffic.address().url
+        wait_for(lambda: httpx.get(f"{address}/v2/models/flight-late").status_code == 200)
+        forged = SAID | {"x-request-id": "mine", TOKEN_HEADER: token_for(KEY, address)}
+        answers = [httpx.post(address + PREDICT, json=ROW, headers=forged) for _ in range(2)]
+        answers.append(httpx.post(address + PREDICT, json=ROW))
         told = wait_for(lambda: len(found := [one for one in Reader(traffic).read() if one.predicts]) == 3 and found)
         shown = b"".join(
             Path(f"/proc/{pid}/{name}").read_bytes()
-            for pid in (process.pid, traffic.door().pid)
+            for pid in (process.pid, traffic.address().pid)
             for name in ("cmdline", "environ")
             if Path("/proc").exists()
         )

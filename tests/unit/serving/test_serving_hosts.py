@@ -13,7 +13,7 @@ from serving_models import ROW, servable
 
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 from cumulant.testing.gateways import running as gateway
 from cumulant.testing.gateways import wait_for
 
@@ -119,13 +119,13 @@ def test_a_gateway_passes_on_who_calls_and_shows_figures_to_nobody_else(url, tmp
     pytest.importorskip("envoy")
     traffic = EnvoyTraffic(f"envoy://{tmp_path}/gateway")
     arm = Arm(name="champion", version="1", endpoints=(url,))
-    with (tmp_path / "out").open("wb") as output, gateway(traffic, Opening(http="127.0.0.1:0"), output):
+    with (tmp_path / "out").open("wb") as output, gateway(traffic, ListenOptions(http="127.0.0.1:0"), output):
         traffic.apply(Routes(model="flight-late", revision=1, champion=arm))
-        door = traffic.door()
-        wait_for(lambda: httpx.post(door.url + PREDICT, json=ROW).status_code == 200)
-        for headers, status in (({}, 200), (EVIL, 403), (REBOUND, 403), ({"origin": door.url}, 200)):
-            assert httpx.post(door.url + PREDICT, json=ROW, headers=headers).status_code == status
+        address = traffic.address()
+        wait_for(lambda: httpx.post(address.url + PREDICT, json=ROW).status_code == 200)
+        for headers, status in (({}, 200), (EVIL, 403), (REBOUND, 403), ({"origin": address.url}, 200)):
+            assert httpx.post(address.url + PREDICT, json=ROW, headers=headers).status_code == status
         for headers, status in (({}, 200), ({"host": "localhost:1"}, 200), (EVIL, 403), (REBOUND, 403)):
             for path in ("/metrics", "/health"):
-                assert httpx.get(door.admin + path, headers=headers).status_code == status
-        assert httpx.get(door.admin + "/config_dump").status_code == 404
+                assert httpx.get(address.admin + path, headers=headers).status_code == status
+        assert httpx.get(address.admin + "/config_dump").status_code == 404

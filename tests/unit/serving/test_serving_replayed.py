@@ -16,7 +16,7 @@ from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.flows.replay.replay_progress import ReplayRequest, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import KnownLabel, ReplayCall
 from cumulant.flows.replay.sending import Sender
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.testing.gateways import running as gateway
 from cumulant.testing.gateways import wait_for
@@ -78,11 +78,11 @@ def test_posted_labels_match_the_prediction_log(tmp_path, kind):
             pytest.importorskip("envoy")
             traffic = EnvoyTraffic(f"envoy://{tmp_path}/gateway")
             output = stack.enter_context((tmp_path / "out").open("wb"))
-            opening = Opening(http="127.0.0.1:0", gateway_key_file=str(key))
+            opening = ListenOptions(http="127.0.0.1:0", gateway_key_file=str(key))
             stack.enter_context(gateway(traffic, opening, output))
             arm = Arm(name="champion", version="1", endpoints=(url,))
             traffic.apply(Routes(model="flight-late", revision=1, champion=arm))
-            url = traffic.door().url
+            url = traffic.address().url
             wait_for(lambda: httpx.get(f"{url}/v2/models/flight-late").status_code == 200)
         assert send(url, tmp_path, until=2) + send(url, tmp_path) == 5
         ids = posted(labels)

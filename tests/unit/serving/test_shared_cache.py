@@ -187,7 +187,7 @@ def test_what_one_runner_scored_another_knows():
         (one, first), (other, second) = (joined(store, engine) for engine in engines)
         first.start(), second.start()
         assert await score(one, feeds(3)) == [[6.0]]
-        await until(lambda: store.kept)
+        await until(lambda: store.entries)
         assert await asyncio.gather(*(score(other, feeds(3)) for _ in range(5))) == [[[6.0]]] * 5
         assert engines[1].runs == []
         assert other.shared.counts.looks == {"hit": 1}  # one look for all of them

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.events import Event
     from cumulant.flows.ledger.run_events import Verified
-    from cumulant.ports.journal import Head
+    from cumulant.ports.journal import ChainHead
 
 app = application(
     "events",
@@ -159,7 +159,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _verified(console: Console, head: Head, verified: Verified, unseen: Iterable[str]) -> None:
+def _verified(console: Console, head: ChainHead, verified: Verified, unseen: Iterable[str]) -> None:
     console.print(f"{head.seq:,} events, the chain holds; its end is {head.hash[:12]}")
     if verified.since is None:
         console.print("state rows: no event carries their hashes yet; the next one will", soft_wrap=True)

@@ -1,6 +1,6 @@
 """How a server knows the gateway in front of it: by a token that only a holder of the gateway's key can make.
 
-The token is made for one address, so that a server learns none that another server believes.
+The token is made for one address, so that a server gets none that another server accepts.
 """
 
 from __future__ import annotations

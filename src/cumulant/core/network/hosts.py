@@ -1,6 +1,6 @@
 """Which callers a server that needs no token believes: by `Host` and `Origin` of a request.
 
-A page of any site can have a browser on this machine send requests to servers on loopback. The browser says whose page
+A page of any site can have a browser on this machine send requests to servers on loopback. The browser sends whose page
 it is (`Origin`), and by which name it came (`Host`): a name of the page's own site that was made to lead here
 (DNS rebinding) is none of ours.
 """

@@ -44,7 +44,7 @@ class NoResponseError(Exception):
     """No whole response came.
 
     Attributes:
-        reason: why, as the system says it, without the URL.
+        reason: the cause, in the words of the system, without the URL.
         incomplete: nothing whole came in time: a time-out, or a connection that the server closed.
         certificate: why the server's certificate cannot be verified; empty where that is not the reason.
         head: the response without its body, where that much came.
@@ -116,7 +116,9 @@ class HttpClient(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(head, body=body)
 
     def _transport(self, url: str) -> httpx.HTTPTransport:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # trusts nobody; to load the system's authorities takes 17 ms
+        context = ssl.SSLContext(
+            ssl.PROTOCOL_TLS_CLIENT
+        )  # trusts no authority; loading the system's authorities takes 17 ms
         if urlsplit(url).scheme == "https":
             context = ssl.create_default_context(cafile=self.authority)
         proxy = _proxy(url) if self.use_proxies else None
@@ -202,7 +204,7 @@ def _body(received: httpx.Response) -> bytes:
 
 
 def _beginning(received: httpx.Response, longest: int) -> bytes:
-    """So much of the body, or all that came of one that is shorter than it was said to be."""
+    """So much of the body, or all of a body that is shorter than its declared length."""
     body, chunks = b"", received.iter_raw()
     try:
         while len(body) < longest and (chunk := next(chunks, b"")):

@@ -1,4 +1,4 @@
-"""What the system said of a disk, also where an engine repeats it as text."""
+"""Disk errors of the system, also where an engine repeats them as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 
 _SYSTEM_ERROR = re.compile(r"os error (\d+)")
-#: what Polars says where the end of a Parquet file cannot be written
+#: the message of Polars where the end of a Parquet file cannot be written
 _CUT_SHORT = "transport error"
 
 

@@ -48,13 +48,13 @@ def raise_limit(needed: float) -> str:
 
 
 def resident_memory() -> int:
-    """Bytes of memory that this process holds; 0 where the system does not say."""
+    """Bytes of memory that this process holds; 0 where the system does not report it."""
     return _addresses()[1] if sys.platform == "linux" else 0
 
 
 def release_free_memory() -> None:
     """Give back to the system what this process has freed, and from now on each large array as soon as it is freed, so
-    far as its allocator can be told: glibc keeps arrays of up to 32 MiB for later, and between two steps of a training
+    far as its allocator allows: glibc keeps arrays of up to 32 MiB for later, and between two steps of a training
     that is a third of what it holds.
     """
     if sys.platform == "linux":

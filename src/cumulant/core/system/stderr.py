@@ -1,6 +1,6 @@
-"""Standard error of a program that serves: where it cannot be written, a line is lost and the program goes on.
+"""Standard error of a program that serves: where it cannot be written, a line is lost and the program continues.
 
-It often is a file beside what the program writes. Where their disk is full, whoever says so must not end by that.
+It often is a file beside what the program writes. When their disk is full, reporting it must not end the program.
 """
 
 from __future__ import annotations

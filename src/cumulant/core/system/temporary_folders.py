@@ -13,7 +13,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-# Seconds. A folder is made a moment before it is locked; without locks, age alone tells an abandoned one.
+# Seconds. A folder is made a moment before it is locked; without locks, only age identifies an abandoned one.
 _TIME_TO_LOCK = 60.0
 DAY = 86_400.0
 

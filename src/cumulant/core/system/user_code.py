@@ -1,4 +1,4 @@
-"""What an exception of a user's code says to that user: its text, and the frames that are not of this package."""
+"""The report of an exception in a user's code: its text, and the frames that are not of this package."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _names_at(trace: TracebackType | None) -> list[str]:
 
 
 def next_step(error: BaseException) -> str | None:
-    """The nearest name, or the package to install; None where the error says nothing of the kind."""
+    """The nearest name, or the package to install; None where the error names neither."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"install {error.name.partition('.')[0]} where Cumulant is installed, or correct its name"
     return nearest_name(error)

@@ -1,4 +1,4 @@
-"""Files of the project as modules: always run from their text, and kept apart from those of other projects."""
+"""Files of the project as modules: always run from their text, and separate from those of other projects."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from types import CodeType, ModuleType
 
 
 class _FromText(SourceFileLoader):
-    """Python tells a compiled file from an edited text by whole seconds and by size only: it is compiled anew."""
+    """The module is compiled anew: Python compares a compiled file and its text by whole seconds and size only."""
 
     def get_code(self, fullname: str) -> CodeType:
         path = self.get_filename(fullname)

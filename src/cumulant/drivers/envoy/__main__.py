@@ -26,7 +26,7 @@ from cumulant.drivers.envoy.bootstrap import build_bootstrap
 from cumulant.drivers.envoy.exchanges import ExchangeWriter
 from cumulant.drivers.envoy.folder import PRIVATE, Folder, RunningGateway, write_file
 from cumulant.drivers.envoy.published import write_clusters, write_table
-from cumulant.ports.traffic import Door, Opening
+from cumulant.ports.traffic import GatewayAddress, ListenOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,11 +41,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, Opening]:
+def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOptions]:
     parser = argparse.ArgumentParser(prog="python -m cumulant.drivers.envoy", description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--http", default=Opening().http, help="HOST:PORT for callers")
-    parser.add_argument("--admin", default=Opening().admin, help="HOST:PORT for /metrics and /health")
+    parser.add_argument("--http", default=ListenOptions().http, help="HOST:PORT for callers")
+    parser.add_argument("--admin", default=ListenOptions().admin, help="HOST:PORT for /metrics and /health")
     parser.add_argument("--certificate", help="PEM file; with it callers speak TLS")
     parser.add_argument("--private-key", help="PEM file of the certificate's key")
     parser.add_argument("--authority", help="PEM file; callers must show a certificate that it signed")
@@ -55,7 +55,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, Opening]:
     if bool(options.certificate) != bool(options.private_key):
         parser.error("--certificate and --private-key go together")
     tls = Certificates(certificate=options.certificate, private_key=options.private_key, authority=options.authority)
-    opening = Opening(
+    opening = ListenOptions(
         http=options.http,
         admin=options.admin,
         tls=tls if options.certificate else None,
@@ -65,7 +65,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, Opening]:
     return Folder(options.folder.absolute()), opening
 
 
-def _run(folder: Folder, opening: Opening, socket: str) -> int:
+def _run(folder: Folder, opening: ListenOptions, socket: str) -> int:
     end_requested = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end_requested.set())
@@ -103,7 +103,7 @@ def _read_salt(path: str) -> bytes:
 
 def _watch(
     folder: Folder,
-    opening: Opening,
+    opening: ListenOptions,
     admin: Admin,
     envoy: subprocess.Popen[bytes],
     end_requested: threading.Event,
@@ -111,10 +111,10 @@ def _watch(
     process.await_ready(envoy, admin)
     addresses = admin.addresses()
     scheme = "https" if opening.tls else "http"
-    door = Door(
+    address = GatewayAddress(
         url=f"{scheme}://{addresses['callers']}", admin=f"http://{addresses['administration']}", pid=os.getpid()
     )
-    folder.write_gateway(RunningGateway(door, admin.path))
+    folder.write_gateway(RunningGateway(address, admin.path))
     while not end_requested.wait(0.1):
         if envoy.poll() is not None:
             sys.stderr.write(f"Envoy ended with {envoy.returncode}\n")

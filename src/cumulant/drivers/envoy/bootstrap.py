@@ -17,9 +17,8 @@ from cumulant.core.traffic import (
     Certificates,
 )
 from cumulant.drivers.envoy.folder import Folder
-from cumulant.drivers.envoy.replies import local_replies
 from cumulant.drivers.envoy.routing import MIRROR_HEADER, STALL, TABLE
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters"
 _HTTP = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
@@ -31,6 +30,17 @@ _NOBODY = "240.0.0.1"
 _HEAD, _WHOLE, _IDLE = 10, 300, 300
 #: connections of callers, beyond which new ones are closed
 _CONNECTIONS = 16_384
+#: by status: the error's code, its message, and whether a retry can help
+_REPLIES = {
+    404: ("not-found", "%LOCAL_REPLY_BODY%", False),
+    429: ("overloaded", "more requests a second than this gateway takes", True),
+    502: ("engine-unavailable", "no server of the model answers", True),
+    503: ("engine-unavailable", "no server of the model answers", True),
+    504: ("deadline", "no server of the model answered in time", True),
+}
+_RETRY_LATER = {429, 502, 503}
+#: an invalid response counts as a missing one: the server may have acted, and the caller gets the same error
+_REPLACED_STATUS = {502: 503}
 
 #: headers that only the gateway sets, and Envoy's own, by which a caller could change deadlines and retries
 UNTRUSTED = (
@@ -80,7 +90,7 @@ LOGGED = {
 }
 
 
-def build_bootstrap(folder: Folder, opening: Opening, socket: str) -> dict[str, Any]:
+def build_bootstrap(folder: Folder, opening: ListenOptions, socket: str) -> dict[str, Any]:
     """The configuration; `socket`: where Envoy's administration interface listens, for the driver alone."""
     return {
         "node": {"id": "gateway", "cluster": "cumulant"},
@@ -105,7 +115,7 @@ def _watched_file(path: Path) -> dict[str, Any]:
     return {"path_config_source": watched, "resource_api_version": "V3", "initial_fetch_timeout": "10s"}
 
 
-def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
+def _callers(folder: Folder, opening: ListenOptions) -> dict[str, Any]:
     manager = {
         "@type": _HTTP,
         "stat_prefix": "callers",
@@ -128,7 +138,7 @@ def _callers(folder: Folder, opening: Opening) -> dict[str, Any]:
         },
         **_caller_timeouts(),
         "http_protocol_options": {"accept_http_10": True},
-        "local_reply_config": local_replies(),
+        "local_reply_config": _local_replies(),
         "access_log": [_log()],
     }
     return _listener("callers", opening.http, manager, opening.tls)
@@ -258,3 +268,29 @@ def _envoy_itself(socket: str) -> dict[str, Any]:
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": "envoy", "endpoints": [{"lb_endpoints": [place]}]},
     }
+
+
+def _local_replies() -> dict[str, Any]:
+    """Error responses of the gateway in the servers' format; an error with another status is the caller's."""
+    return {
+        "mappers": [_reply_mapper(status) for status in _REPLIES],
+        "body_format": {"json_format": _reply_body("request", "%LOCAL_REPLY_BODY%", retryable=False)},
+    }
+
+
+def _reply_mapper(status: int) -> dict[str, Any]:
+    code, message, retryable = _REPLIES[status]
+    comparison = {"op": "EQ", "value": {"default_value": status, "runtime_key": f"cumulant.reply.{status}"}}
+    mapper: dict[str, Any] = {
+        "filter": {"status_code_filter": {"comparison": comparison}},
+        "body_format_override": {"json_format": _reply_body(code, message, retryable=retryable)},
+    }
+    if status in _REPLACED_STATUS:
+        mapper["status_code"] = _REPLACED_STATUS[status]
+    if status in _RETRY_LATER:
+        mapper["headers_to_add"] = [{"header": {"key": "retry-after", "value": "1"}}]
+    return mapper
+
+
+def _reply_body(code: str, message: str, *, retryable: bool) -> dict[str, Any]:
+    return {"code": code, "error": message, "retryable": retryable}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -13,16 +14,17 @@ from cumulant.core.network.authorities import check_authority
 from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
 from cumulant.drivers.envoy.admin import Admin
-from cumulant.drivers.envoy.clusters import parse_endpoint
+from cumulant.drivers.envoy.clusters import arm_of, cluster_name, parse_endpoint
 from cumulant.drivers.envoy.folder import Folder, GatewayState
 from cumulant.drivers.envoy.published import read_gateway_key, write_clusters, write_table
 from cumulant.drivers.envoy.routing import routes_in_table
-from cumulant.drivers.envoy.servers import count_active, list_health
-from cumulant.ports.traffic import Door, EndpointHealth, Opening
+from cumulant.ports.traffic import EndpointHealth, GatewayAddress, ListenOptions
 
 #: seconds within which a change must take effect
 _PATIENCE = 20.0
 _PAUSE = 0.01
+
+_Clusters = list[dict[str, Any]]
 
 
 class EnvoyTraffic:
@@ -31,7 +33,7 @@ class EnvoyTraffic:
     def __init__(self, url: str) -> None:
         self._folder = Folder.at(url)
 
-    def program(self, opening: Opening) -> list[str]:
+    def program(self, opening: ListenOptions) -> list[str]:
         engine.find_program()
         command = [sys.executable, "-m", "cumulant.drivers.envoy", str(self._folder.path)]
         command += ["--http", opening.http, "--admin", opening.admin]
@@ -41,9 +43,9 @@ class EnvoyTraffic:
         command += ["--key-file", opening.key_file] if opening.key_file else []
         return [*command, "--gateway-key-file", opening.gateway_key_file] if opening.gateway_key_file else command
 
-    def door(self) -> Door | None:
+    def address(self) -> GatewayAddress | None:
         gateway = self._folder.gateway()
-        return gateway.door if gateway else None
+        return gateway.address if gateway else None
 
     def apply(self, routes: Routes) -> None:
         for arm in routes.arms:
@@ -96,11 +98,11 @@ class EnvoyTraffic:
         routes = self.in_force(model)
         if admin is None or routes is None:
             return []
-        return list_health(routes, admin.hosts())
+        return _list_health(routes, admin.hosts())
 
     def active(self, model: str, arm: str) -> int:
         admin = self._admin()
-        return count_active(model, arm, admin.hosts()) if admin else 0
+        return _count_active(model, arm, admin.hosts()) if admin else 0
 
     def exchanges(self, after: str = "", *, limit: int = 100_000) -> tuple[list[Exchange], str]:
         return exchanges.read_exchanges(self._folder.exchanges, after, limit)
@@ -122,3 +124,46 @@ def _wait(is_done: Callable[[], bool], admin: Admin, refused: int, what: str) ->
         if time.monotonic() > deadline:
             raise EngineUnavailableError(f"the gateway did not take these {what} within {_PATIENCE:.0f} s", hint=hint)
         time.sleep(_PAUSE)
+
+
+def _list_health(routes: Routes, clusters: _Clusters) -> list[EndpointHealth]:
+    """Health of the servers of `routes`, from Envoy's list of clusters."""
+    hosts = {cluster["name"]: cluster.get("host_statuses", []) for cluster in clusters}
+    return [
+        _health(host, arm.name, arm.endpoints)
+        for arm in routes.arms
+        for host in hosts.get(cluster_name(routes.model, arm, routes.limits), ())
+    ]
+
+
+def _count_active(model: str, arm: str, clusters: _Clusters) -> int:
+    """Number of requests in progress at an arm's servers, those of previous routes included."""
+    of_arm = [cluster for cluster in clusters if arm_of(cluster["name"], model) == arm]
+    return sum(_active(host) for cluster in of_arm for host in cluster.get("host_statuses", ()))
+
+
+def _health(host: dict[str, Any], arm: str, endpoints: tuple[str, ...]) -> EndpointHealth:
+    status = host.get("health_status", {})
+    ejected = bool(status.get("failed_outlier_check"))
+    failed = status.get("failed_active_health_check") or status.get("pending_active_hc")
+    return EndpointHealth(
+        url=_url(host, endpoints),
+        arm=arm,
+        ready=not failed and not ejected,
+        ejected=ejected,
+        active=_active(host),
+    )
+
+
+def _url(host: dict[str, Any], endpoints: tuple[str, ...]) -> str:
+    address = host["address"]["socket_address"]
+    for url in endpoints:
+        parts = parse_endpoint(url)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        if port == address["port_value"] and parts.hostname in {address["address"], host.get("hostname")}:
+            return url
+    return f"http://{address['address']}:{address['port_value']}"
+
+
+def _active(host: dict[str, Any]) -> int:
+    return sum(int(stat.get("value", 0)) for stat in host.get("stats", ()) if stat["name"] == "rq_active")

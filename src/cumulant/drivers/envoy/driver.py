@@ -9,4 +9,5 @@ gateway = Driver(
     extra="release",
     path="folder",
     default_paths={"traffic": "gateway"},
+    stored={"traffic": {"{name}/state.json": "file", "{name}/exchanges": "folder"}},
 )

@@ -1,7 +1,7 @@
 """The gateway's folder: desired routes, the running process, and the files that Envoy watches.
 
 state.json          routes by model, the previous ones, and a generation that counts every change
-door.json           where the gateway listens; valid while `running.lock` is locked
+address.json           where the gateway listens; valid while `running.lock` is locked
 apply.lock          locked by the process that changes state.json
 xds/*/*.json        the files that Envoy watches, made from state.json
 exchanges/*.jsonl   the exchange log
@@ -22,7 +22,7 @@ import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.traffic import Routes
-from cumulant.ports.traffic import Door
+from cumulant.ports.traffic import GatewayAddress
 
 #: prefix of the name of the folder of a socket
 PRIVATE = "cumulant-gateway-"
@@ -48,7 +48,7 @@ class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class RunningGateway(msgspec.Struct, frozen=True):
     """A running gateway: its addresses, and the socket of Envoy's administration interface."""
 
-    door: Door
+    address: GatewayAddress
     socket: str
     #: the gateway's folder: in a copy of it, the socket is not the copy's
     folder: str = ""
@@ -64,7 +64,7 @@ class Folder:
         self.clusters = path / "xds" / "clusters" / "clusters.json"
         self.routes = path / "xds" / "routes" / "routes.json"
         self._state = path / "state.json"
-        self._gateway = path / "door.json"
+        self._gateway = path / "address.json"
         self._running = path / "running.lock"
 
     @classmethod

@@ -10,6 +10,8 @@ sqlite = Driver(
     clients={"journal": f"{_HERE}.journal:SqliteJournal", "online": f"{_HERE}.online:SqliteOnline"},
     capabilities={"journal": frozenset({"processes", "chain"}), "online": frozenset({"swap", "processes"})},
     path="file",
+    default_paths={"journal": "journal.db", "online": "online.db"},
+    stored={"journal": {"{name}.head": "file", "{name}": "sqlite"}, "online": {"{name}": "sqlite"}},
 )
 file = Driver(
     clients={
@@ -20,6 +22,8 @@ file = Driver(
     capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
     extra="local",
     path="folder",
+    default_paths={"tables": "tables", "objects": "objects"},
+    stored={"tables": {"{name}": "folder"}, "objects": {"{name}": "folder"}},
 )
 env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"}, path="folder")
 open = Driver(clients={"access": f"{_HERE}.access:OpenAccess"})  # noqa: A001 - the scheme's own name

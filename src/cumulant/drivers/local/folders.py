@@ -10,10 +10,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Generic, TypeVar
 from urllib.parse import quote, unquote
+
+import msgspec
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
+
+M = TypeVar("M", bound=msgspec.Struct)
 
 _ASIDE = ".writing"
 _SAFE = " =+,@()!~"
@@ -26,17 +31,18 @@ _REASONS = {
 }
 
 
-class FolderStore:
-    """Folders under one root, one per key, each with the name's ending `suffix`.
+class FolderStore(Generic[M]):
+    """Folders under one root, one per key, each with the name's ending `suffix` and a manifest of the type `kind`.
 
     A key's parts become folders, with what a file system may refuse percent-encoded. Temporary folders live
     in `.writing` under the root; the next writer removes those of killed processes.
     """
 
-    def __init__(self, root: Path, *, suffix: str, manifest: str, holds: str) -> None:
+    def __init__(self, root: Path, *, suffix: str, manifest: str, kind: type[M], holds: str) -> None:
         self.root = root
         self._suffix = suffix
         self._manifest = manifest
+        self._kind = kind
         self._holds = holds
 
     def folder(self, key: str) -> Path:
@@ -47,15 +53,21 @@ class FolderStore:
         names = [_encode(part, self._suffix) for part in parts]
         return self.root.joinpath(*names[:-1], names[-1] + self._suffix)
 
-    def manifest(self, key: str) -> bytes | None:
-        """The bytes of the folder's manifest; None if `key` does not exist."""
+    def manifest(self, key: str) -> M | None:
+        """The folder's manifest; None if `key` does not exist. Raises StorageError where it is damaged."""
         path = self.folder(key) / self._manifest
         try:
-            return path.read_bytes()
+            return msgspec.json.decode(path.read_bytes(), type=self._kind)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise storage_error(error, f"{self._holds} {key} cannot be read", path) from error
+        except msgspec.MsgspecError as error:
+            raise StorageError(
+                f"{self._holds} {key} is damaged: its {self._manifest} cannot be read",
+                subject=key,
+                hint="delete it and run again",
+            ) from error
 
     def keys(self, prefix: str = "") -> list[str]:
         keys = []
@@ -84,7 +96,7 @@ class FolderStore:
                 content.rename(final)
             except OSError as error:
                 # Another writer of the same content was first: its folder is as good as this one.
-                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or self.manifest(key) is None:
+                if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not (final / self._manifest).exists():
                     raise
             sync_folders(final.parent, self.root)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sqlite3
+import sys
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import msgspec
 
@@ -18,8 +22,10 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.drivers.local import row_hashes
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
-from cumulant.drivers.local.witness import HeadFile
-from cumulant.ports.journal import Head, Row, RowHashes
+from cumulant.ports.journal import ChainHead, Row, RowHashes
+
+if sys.platform != "win32":
+    import fcntl
 
 _SCHEMA = f"""
 CREATE TABLE state (
@@ -34,6 +40,7 @@ CREATE TABLE cursors (subscriber TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT
 {row_hashes.SCHEMA}
 """
 _PAGE = 500
+_HEAD_LINE = re.compile(rb"(\d{20}) ([0-9a-f]{64})\n")
 
 _encode = msgspec.json.Encoder().encode
 _decode_value = msgspec.json.Decoder(dict[str, object]).decode
@@ -61,7 +68,7 @@ class SqliteJournal:
         self._database = Database(
             location.path, schema=_SCHEMA, version=2, holds="journal", upgrades={1: row_hashes.upgrade}
         )
-        self._head_file = HeadFile(location.path)
+        self._head_file = _HeadFile(location.path)
 
     @contextmanager
     def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[SqliteTransaction]:
@@ -95,11 +102,11 @@ class SqliteJournal:
             after = page[-1][0]
             remaining = None if remaining is None else remaining - len(page)
 
-    def head(self) -> Head:
+    def head(self) -> ChainHead:
         with self._database.read() as connection:
             return _head(connection)
 
-    def witness(self) -> Head | None:
+    def witness(self) -> ChainHead | None:
         return self._head_file.read()
 
     @contextmanager
@@ -178,9 +185,9 @@ class SqliteTransaction:
         self._written: dict[tuple[str, str], tuple[int, str]] = {}
 
     @property
-    def head(self) -> Head | None:
+    def head(self) -> ChainHead | None:
         """The end of the chain; None if this transaction has no event."""
-        return Head(self._last.seq, self._last.hash) if self._last else None
+        return ChainHead(self._last.seq, self._last.hash) if self._last else None
 
     def get(self, kind: str, key: str) -> Row | None:
         return _get(self._connection, kind, key)
@@ -319,6 +326,51 @@ def _read(seq: int, envelope: bytes) -> Event:
         ) from error
 
 
-def _head(connection: sqlite3.Connection) -> Head:
+def _head(connection: sqlite3.Connection) -> ChainHead:
     row = connection.execute("SELECT seq, hash FROM chain").fetchone()
-    return Head(*row) if row else Head(0, GENESIS)
+    return ChainHead(*row) if row else ChainHead(0, GENESIS)
+
+
+class _HeadFile:
+    """The head of the chain in a file beside the database, so that a truncated or replaced database is detected.
+
+    One line, `SEQ HASH`, replaced after each commit. It may lag behind the database and is never ahead of it. It
+    advances only while the database still has the event that it names: a contradiction stays in the file, to be
+    reported. On Windows, which has no such lock, there is none.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self.path = database.with_name(f"{database.name}.head")
+
+    def read(self) -> ChainHead | None:
+        """The last recorded head; None if there is no file or it has another format."""
+        try:
+            handle = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        with os.fdopen(handle, "rb") as file:
+            if sys.platform != "win32":
+                fcntl.flock(file, fcntl.LOCK_SH)
+            return _parse_head(file.read())
+
+    def advance(self, head: ChainHead, hash_at: Callable[[int], str | None]) -> None:
+        """Record a committed head; `hash_at` gives the hash that the database has at a position of the chain.
+
+        A failed write is not an error: the file lags behind.
+        """
+        if sys.platform == "win32":
+            return
+        with suppress(OSError):
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                recorded = _parse_head(os.pread(handle, 128, 0))
+                if recorded is None or (recorded.seq < head.seq and hash_at(recorded.seq) == recorded.hash):
+                    os.pwrite(handle, f"{head.seq:020d} {head.hash}\n".encode(), 0)
+            finally:
+                os.close(handle)
+
+
+def _parse_head(content: bytes) -> ChainHead | None:
+    match = _HEAD_LINE.fullmatch(content)
+    return ChainHead(int(match[1]), match[2].decode()) if match else None

@@ -12,7 +12,7 @@ import msgspec
 from cumulant.core.errors import StorageError
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
-from cumulant.ports.online import Cells, Found
+from cumulant.ports.online import Cells, Result
 
 _SCHEMA = """
 CREATE TABLE tables (name TEXT PRIMARY KEY, generation INTEGER UNIQUE) WITHOUT ROWID;
@@ -84,7 +84,7 @@ class SqliteOnline:
             raise
         return count
 
-    def update(self, change: Callable[[Cells], Found]) -> Found:
+    def update(self, change: Callable[[Cells], Result]) -> Result:
         with self._durable.write() as connection:
             return change(_Cells(connection))
 

@@ -15,7 +15,7 @@ from cumulant.core.refs import TableRef
 from cumulant.drivers.local.folders import FolderStore, link
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.manifest import TableManifest, TablePart
-from cumulant.ports.tables import Head
+from cumulant.ports.tables import TableHead
 
 if TYPE_CHECKING:
     import polars as pl
@@ -31,7 +31,9 @@ class FileTables:
     """
 
     def __init__(self, url: str) -> None:
-        self._folders = FolderStore(locate(url).path, suffix=".parquet", manifest=_MANIFEST, holds="table")
+        self._folders = FolderStore(
+            locate(url).path, suffix=".parquet", manifest=_MANIFEST, kind=TableManifest, holds="table"
+        )
 
     def write(
         self,
@@ -39,7 +41,7 @@ class FileTables:
         frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame],
         *,
         partition_by: Sequence[str] = (),
-        head: Head | None = None,
+        head: TableHead | None = None,
     ) -> TableRef:
         if existing := self.find(key):
             return existing
@@ -74,7 +76,7 @@ class FileTables:
     def _files(self, ref: TableRef | str) -> tuple[TableManifest, list[Path]]:
         """A table's manifest and its files, checked to be present."""
         key = ref if isinstance(ref, str) else ref.key
-        manifest = self._manifest(key)
+        manifest = self._folders.manifest(key)
         if manifest is None:
             raise not_found("table", key, self.keys())
         folder = self._folders.folder(key)
@@ -85,7 +87,7 @@ class FileTables:
         return manifest, paths
 
     def find(self, key: str) -> TableRef | None:
-        manifest = self._manifest(key)
+        manifest = self._folders.manifest(key)
         return TableRef(key, manifest.rows, manifest.bytes) if manifest else None
 
     def keys(self, prefix: str = "") -> list[str]:
@@ -94,14 +96,14 @@ class FileTables:
     def delete(self, key: str) -> None:
         self._folders.delete(key)
 
-    def _shared(self, head: Head, folder: Path) -> list[TablePart]:
+    def _shared(self, head: TableHead, folder: Path) -> list[TablePart]:
         """Link the files of the head that need not be written again into a folder.
 
         A small last file is written again with the rows after it, so that small files do not accumulate.
         """
         from cumulant.drivers.local import parquet
 
-        manifest = self._manifest(head.key)
+        manifest = self._folders.manifest(head.key)
         if manifest is None or manifest.positioned:
             return []
         ends = accumulate(part.rows for part in manifest.parts)
@@ -114,15 +116,6 @@ class FileTables:
             link(self._folders.folder(head.key) / part.path, folder / name)
             renamed.append(msgspec.structs.replace(part, path=name))
         return renamed
-
-    def _manifest(self, key: str) -> TableManifest | None:
-        content = self._folders.manifest(key)
-        try:
-            return msgspec.json.decode(content, type=TableManifest) if content is not None else None
-        except msgspec.MsgspecError as error:
-            raise StorageError(
-                f"table {key} is damaged: its {_MANIFEST} cannot be read", subject=key, hint="delete it and run again"
-            ) from error
 
 
 def _damage_error(key: str, path: Path, how: str) -> StorageError:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
-from cumulant.drivers.mlflow.lock import exclusive_lock
+from cumulant.core.errors import EngineUnavailableError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 #: columns with absolute locations of artifacts
 _LOCATIONS = (
@@ -20,6 +28,8 @@ _LOCATIONS = (
     ("model_versions", "storage_location"),
 )
 _WAIT = 60.0
+#: seconds to wait for another process that makes the tables, and between two attempts
+_LOCK_WAIT, _LOCK_PAUSE = 240.0, 0.05
 
 
 def make_database(database: Path, artifacts: Path) -> None:
@@ -34,7 +44,7 @@ def make_database(database: Path, artifacts: Path) -> None:
     """
     if database.exists():
         return
-    with exclusive_lock(database.with_name(f"{database.name}.lock")):
+    with _exclusive_lock(database.with_name(f"{database.name}.lock")):
         if database.exists():
             return
         draft = database.with_name(f".{database.name}.new")
@@ -59,7 +69,7 @@ def follow_artifacts(database: Path, artifacts: Path) -> None:
     """
     if _artifacts_before(database, artifacts) is None:
         return
-    with exclusive_lock(database.with_name(f"{database.name}.lock")):
+    with _exclusive_lock(database.with_name(f"{database.name}.lock")):
         before = _artifacts_before(database, artifacts)
         if before is None:
             return
@@ -120,3 +130,35 @@ def _rows_below(opened: sqlite3.Connection, table: str, column: str, before: str
 
 def _folder(uri: str) -> Path:
     return Path(url2pathname(urlsplit(uri).path))
+
+
+@contextmanager
+def _exclusive_lock(path: Path) -> Iterator[None]:
+    """Lock the file `path`. The system releases the lock when a process ends, however it ends; the file remains.
+
+    Raises:
+        EngineUnavailableError: another process has held it for too long.
+        OSError: the file cannot be made.
+    """
+    handle = os.open(path, os.O_CREAT | os.O_RDWR)
+    try:
+        deadline = time.monotonic() + _LOCK_WAIT
+        while not _try_lock(handle):
+            if time.monotonic() > deadline:
+                hint = "look for a stopped process that holds it"
+                raise EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
+            time.sleep(_LOCK_PAUSE)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -12,6 +12,9 @@ embedded = Driver(
     capabilities={"registry": frozenset({"embedded", "datasets"})},
     extra="train",
     path="file",
+    default_paths={"registry": "mlflow.db"},
+    stored={"registry": {"{name}": "sqlite", "mlartifacts": "folder"}},
+    aliases={"sqlite:///": "mlflow+sqlite://"},  # MLflow's own way: relative, and absolute with a fourth slash
 )
 #: `http://`, `https://`, `databricks`, `databricks://PROFILE`: a tracking server, as MLflow itself takes it
 server = Driver(clients={"registry": _CLIENT}, capabilities={"registry": frozenset({"datasets"})}, extra="train")

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cumulant.core.servable import GraphServable, Servable
+import msgspec
+
+from cumulant.core.servable import GRAPH_FORMAT, GraphServable, Servable, TensorSpec
 from cumulant.core.version import __version__
-from cumulant.drivers.mlflow.described import describe, model_params, model_type, tensor_signature
 from cumulant.drivers.mlflow.engine import engine
 from cumulant.drivers.mlflow.runs import KEY_TAG
 
@@ -19,6 +20,26 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 _WRAPPER = Path(__file__).with_name("wrapper.py")
+#: numpy's names of what MLflow's tensors can hold
+_DTYPES = {
+    "BOOL": "bool",
+    "UINT8": "uint8",
+    "UINT16": "uint16",
+    "UINT32": "uint32",
+    "UINT64": "uint64",
+    "INT8": "int8",
+    "INT16": "int16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "FP16": "float16",
+    "FP32": "float32",
+    "FP64": "float64",
+    "BYTES": "object",
+}
+
+
+class _Format(msgspec.Struct):
+    format: str = ""
 
 
 def log_model(
@@ -32,14 +53,14 @@ def log_model(
     logged = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}' AND status = 'READY'")
     if logged:
         return str(logged[0].model_id)
-    description = describe(servable)
+    description = _describe(servable)
     model = client.create_logged_model(
         experiment_id,
         name=description.name,
         source_run_id=run_id,
         tags={**tags, KEY_TAG: key},
-        params=model_params(description),
-        model_type=model_type(description),
+        params=_model_params(description),
+        model_type=_model_type(description),
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / MODEL
@@ -93,7 +114,7 @@ def signature(mlflow: Any, servable: Servable | GraphServable) -> Any:
     refuses to read one as the other.
     """
     if isinstance(servable, GraphServable):
-        return tensor_signature(mlflow, servable)
+        return _tensor_signature(mlflow, servable)
     schema: Any = mlflow.types.schema
     kinds = {
         "number": schema.DataType.double,
@@ -140,3 +161,43 @@ def _link_to_run(client: Any, run_id: str, model_id: str) -> None:
         ]
         if points:
             client.log_batch(run_id, metrics=points)
+
+
+def _describe(folder: Path) -> Servable | GraphServable:
+    """The description of the servable in `folder`."""
+    text = (folder / "servable.json").read_bytes()
+    kind: type[Servable | GraphServable] = Servable
+    if msgspec.json.decode(text, type=_Format).format == GRAPH_FORMAT:
+        kind = GraphServable
+    return msgspec.json.decode(text, type=kind)
+
+
+def _model_params(servable: Servable | GraphServable) -> dict[str, str]:
+    """The parameters of a logged model."""
+    if isinstance(servable, Servable):
+        return {"task": servable.task, "features": str(len(servable.inputs))}
+    return {"task": _model_type(servable), "kind": servable.lineage.get("kind", "ONNX")}
+
+
+def _model_type(servable: Servable | GraphServable) -> str:
+    """The model's type in MLflow."""
+    return servable.task if isinstance(servable, Servable) else "graph"
+
+
+def _tensor_signature(mlflow: Any, servable: GraphServable) -> Any:
+    """The signature of a graph: tensors in and out; an input with named columns is a table of numbers."""
+    schema = mlflow.types.schema.Schema
+    inputs = schema([_tensor(mlflow, spec, named=len(servable.inputs) > 1) for spec in servable.inputs])
+    if servable.columns:
+        column = mlflow.types.schema.ColSpec
+        double = mlflow.types.schema.DataType.double
+        inputs = schema([column(double, name) for name in servable.columns])
+    outputs = schema([_tensor(mlflow, spec, named=True) for spec in servable.outputs])
+    return mlflow.models.ModelSignature(inputs=inputs, outputs=outputs)
+
+
+def _tensor(mlflow: Any, spec: TensorSpec, *, named: bool) -> Any:
+    import numpy as np
+
+    shape = tuple(spec.shape) or (-1,)
+    return mlflow.types.schema.TensorSpec(np.dtype(_DTYPES[spec.datatype]), shape, name=spec.name if named else None)

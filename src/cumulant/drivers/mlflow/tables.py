@@ -27,7 +27,7 @@ from cumulant.ports.registry import ModelVersion
 Result = TypeVar("Result")
 #: the stage of a version that was deleted
 _DELETED = "Deleted_Internal"
-#: the bits of an SQLite error code that say its kind
+#: the bits of an SQLite error code of its kind
 _PRIMARY = 0xFF
 
 

@@ -9,17 +9,23 @@ from __future__ import annotations
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import ClassVar, Generic, TypeVar, cast
 from urllib.parse import quote, unquote
 
 import msgspec
 
-from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.errors import StorageError, UsageError, not_found
 from cumulant.core.ids import digest
+from cumulant.core.refs import ObjectRef, TableRef
 from cumulant.core.system.temporary_folders import DAY, in_use, remove_abandoned
-from cumulant.drivers.objectstore.bucket import Bucket
+from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
+from cumulant.ports.secrets import Secrets
+
+Store = TypeVar("Store")
+Ref = TypeVar("Ref", TableRef, ObjectRef)
 
 _RECORD = "_published.json"
 _STAGING = ".writing-"
@@ -139,6 +145,50 @@ class Publisher:
             raise UsageError(f'"{key}" cannot name a stored thing', subject=key, hint="write parts between slashes")
         names = [_encode(part) for part in parts]
         return "/".join(names) + self._suffix
+
+
+class PublishedStore(Generic[Store, Ref]):
+    """Published folders that the clients of an embedded store read and write, once on this machine.
+
+    Raises, in every method:
+        StorageError: the credentials do not allow it, or no space on this machine.
+        EngineUnavailableError: the store does not answer.
+    """
+
+    noun: ClassVar[str]
+    reference: ClassVar[type[TableRef | ObjectRef]]
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        embedded: Callable[[Path], Store],
+        secrets: Secrets | None = None,
+        bucket: Bucket | None = None,
+        cache: Path | None = None,
+    ) -> None:
+        self._embedded = embedded
+        self._publisher = Publisher(bucket or open_bucket(url, secrets), suffix=f".{self.noun}", cache=cache)
+
+    def find(self, key: str) -> Ref | None:
+        published = self._publisher.find(key)
+        return self._reference(published) if published else None
+
+    def keys(self, prefix: str = "") -> list[str]:
+        return self._publisher.keys(prefix)
+
+    def delete(self, key: str) -> None:
+        self._publisher.delete(key)
+
+    def _fetch(self, key: str) -> Store:
+        """Fetch what `key` names; returns the store on this machine that has it, under the noun."""
+        published = self._publisher.find(key)
+        if published is None:
+            raise not_found(self.noun, key, self.keys())
+        return self._embedded(self._publisher.local(published))
+
+    def _reference(self, published: PublishedFolder) -> Ref:
+        return cast("Ref", msgspec.convert(published.about | {"key": published.key}, self.reference))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -120,10 +120,10 @@ class ValkeyCache:
         self._all[connection] = _transport(connection)
         return connection
 
-    async def _send(self, connection: Connection, *words: str | bytes | int) -> object:
+    async def _send(self, connection: Connection, *parts: str | bytes | int) -> object:
         """The reply to a command; a connection whose reply was incomplete is never used again."""
         try:
-            await connection.send_command(*words)
+            await connection.send_command(*parts)
             reply: object = await connection.read_response(disable_decoding=True)
         except ResponseError as error:
             raise StorageError(f"the cache refused: {_error_text(error)}") from None

@@ -24,7 +24,7 @@ _LONGEST = 200
 _LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 #: statuses that concern the document, not its sender or address
 _OF_THE_MESSAGE = frozenset({400, 413, 422})
-#: the longest pause that a receiver may ask for, in seconds
+#: the longest pause that a receiver may request, in seconds
 _PAUSE = 3600.0
 
 

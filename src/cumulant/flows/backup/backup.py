@@ -167,23 +167,26 @@ class _Copy:
             self._add(path)
         for folder in selection.folders:
             self._progress(f"copying {folder.name}")
-            self._add_folder(folder)
+            self._add_folder(folder, selection)
 
-    def _add_folder(self, folder: Path) -> None:
+    def _add_folder(self, folder: Path, selection: BackupSelection) -> None:
         """All files of a folder; where one is gone when it is read, the one that it was merged into is listed next."""
         if folder == self._project.state / PREDICTIONS:
             self._await_log()
         with self._guarded(folder):
             for _ in range(_LISTINGS):
                 complete = True
-                for path in files_below(folder, lambda path: self.links.setdefault(f"{self._name(path)}: {LINK}")):
-                    if self._name(path) not in self._writer.stored:
+                for path in files_below(folder, self._skip, content=folder in selection.contents):
+                    if self._name(path) not in self._writer.stored and path not in selection.beside:
                         complete = self._add(path) and complete
                 if complete:
                     return
         raise StorageError(
             f"files of {folder} are moved faster than they can be read", subject=str(folder), hint="run it again"
         )
+
+    def _skip(self, link: Path) -> None:
+        self.links[f"{self._name(link)}: {LINK}"] = None
 
     def _await_log(self) -> None:
         if (seconds := self._until - time.monotonic()) > 0:

@@ -1,7 +1,7 @@
 """The files of a project's backup, in the order in which they are read.
 
-What says what should be in force (book, routes) comes first, then the journal, then all that these name: a file that
-is written meanwhile is at most newer than what names it, as after a crash.
+The desired state (served versions, routes) comes first, then the journal, then all that these name: a file that is
+written meanwhile is at most newer than what names it, as after a crash. What a driver stores, its record says.
 
 Secrets are left out, except the salt: without it, hashes of personal values match none of those that are stored.
 """
@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -30,8 +29,10 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 _GATEWAY, _MONITORING = "gateway", "monitoring"
+#: ports whose content belongs to a backup, in the order in which it is read
+_STORES = ("journal", "registry", "online", "tables", "objects")
 #: of the state folder: read first
-_IN_FORCE = (f"{STACK}/book.json", f"{_GATEWAY}/state.json")
+_DESIRED_STATE = f"{STACK}/book.json"
 #: of processes, of searches that are made again, of other environments, or secret
 _NOT = frozenset({"environments", "secrets", "search", SPILL, USES, STACK, _GATEWAY})
 #: copied under the lock of whoever moves files in them, and at the end, when requests before the start are logged
@@ -40,7 +41,7 @@ GUARDED = (LABELS, REVIEW)
 _CONTENT = frozenset({"objects", "tables", "mlartifacts"})
 #: of the folder of monitoring: results that are made again from the log, the labels and the models
 _MADE_AGAIN = frozenset({"rows", "estimators"})
-_DATABASE, _BESIDE = ".db", (".db-wal", ".db-shm", ".db-journal")
+_DATABASE, _BESIDE = ".db", ("-wal", "-shm", "-journal")
 _PLAIN = ("cumulant.schema.json", ".gitignore", "README.md", "pyproject.toml", "requirements.txt")
 #: why a link is not in the archive
 LINK = "a link, which is not followed"
@@ -54,6 +55,10 @@ class BackupSelection(msgspec.Struct, frozen=True):
     databases: tuple[Path, ...]
     #: listed when they are read: they grow, and logs merge files
     folders: tuple[Path, ...]
+    #: those of them whose files may have any name
+    contents: frozenset[Path]
+    #: what SQLite keeps beside a database: it does not fit the copy
+    beside: frozenset[Path]
     project: tuple[Path, ...]
     left_out: tuple[str, ...]
 
@@ -61,11 +66,14 @@ class BackupSelection(msgspec.Struct, frozen=True):
 def select_files(project: Project, *, sources: bool = True) -> BackupSelection:
     """What to read; with `sources`, also the source files in the project's folder."""
     state = project.state
-    journal = _local(project.endpoints.journal)
-    heads = () if journal is None else (journal, journal.with_name(f"{journal.name}.head"))
-    others = [path for path in (_local(url) for url in _database_urls(project)) if path is not None]
-    databases = [*heads[:1], *others, *sorted(state.glob(f"*{_DATABASE}"))]
-    folders = dict.fromkeys([*_stores(project), *_state_folders(state)])
+    stored = [part for port in _STORES for part in project.stored(port).items()]
+    gateway = list(project.stored("traffic").items())
+    files = [path for path, kind in [*gateway, *stored] if kind == "file"]
+    databases = [path for path, kind in stored if kind == "sqlite"]
+    contents = [path for path, kind in stored if kind == "folder"]
+    if project.policies.serving.fallback.servable is not None:
+        contents.append(project.root / project.policies.serving.fallback.servable)
+    folders = _state_folders(state, [path for path, kind in gateway if kind == "folder"])
     salt = project.salt_source.path()
     area = _Area(project)
     source_files = {name: _files_of(project, name) for name in project.file.spec.data} if sources else {}
@@ -74,19 +82,23 @@ def select_files(project: Project, *, sources: bool = True) -> BackupSelection:
         _skipped(project, link, "a link that leads nowhere: is the disk mounted?") for link in broken
     )
     code = list(_code(project, area, lambda path, why: skipped.setdefault(_skipped(project, path, why))))
-    files = [*([] if salt is None else [Path(salt)]), *code, *chain.from_iterable(source_files.values())]
+    read_last = [*([] if salt is None else [Path(salt)]), *code, *chain.from_iterable(source_files.values())]
     return BackupSelection(
-        in_force=area.files([*(state / name for name in _IN_FORCE), *sorted(state.glob("*.json")), *heads[1:]]),
-        databases=area.files(databases),
-        folders=tuple(path for path in folders if path.is_dir() and area.holds(path)),
-        project=area.files(files),
+        in_force=area.files([state / _DESIRED_STATE, *files, *sorted(state.glob("*.json"))]),
+        databases=area.files([*databases, *sorted(state.glob(f"*{_DATABASE}"))]),
+        folders=tuple(path for path in dict.fromkeys([*contents, *folders]) if path.is_dir() and area.holds(path)),
+        contents=frozenset(contents),
+        beside=frozenset(path.with_name(path.name + suffix) for path in databases for suffix in _BESIDE),
+        project=area.files(read_last),
         left_out=(*_left_out(project, area, source_files), *skipped),
     )
 
 
-def files_below(folder: Path, link: Callable[[Path], object]) -> Iterator[Path]:
+def files_below(folder: Path, link: Callable[[Path], object], *, content: bool = False) -> Iterator[Path]:
     """Files of the state that are whole: no draft, no lock, no database, and no link, which is given to `link`; and
     journals of the prediction log, whose rows a log process recovers up to the last whole record.
+
+    `content`: the folder of a store, whose files may have any name.
 
     Raises:
         OSError: a folder cannot be read.
@@ -94,7 +106,7 @@ def files_below(folder: Path, link: Callable[[Path], object]) -> Iterator[Path]:
     for current, folders, names in os.walk(folder, onerror=_unless_gone):
         if Path(current) == folder and folder.name == _MONITORING:
             folders[:] = [name for name in folders if name not in _MADE_AGAIN]
-        inside = bool(_CONTENT & set(Path(current).relative_to(folder.parent).parts))
+        inside = content or bool(_CONTENT & set(Path(current).relative_to(folder.parent).parts))
         folders[:] = sorted(name for name in folders if name != ".writing" and (inside or not name.startswith(".")))
         links = [name for name in folders if Path(current, name).is_symlink()]
         for name in sorted([*names, *links]):
@@ -117,16 +129,17 @@ def _skipped(project: Project, path: Path, why: str) -> str:
 
 
 def _is_whole(name: str) -> bool:
-    return not name.startswith(".") and not name.endswith((".lock", ".sock", _DATABASE, *_BESIDE))
+    databases = (_DATABASE, *(_DATABASE + suffix for suffix in _BESIDE))
+    return not name.startswith(".") and not name.endswith((".lock", ".sock", *databases))
 
 
-def _state_folders(state: Path) -> list[Path]:
+def _state_folders(state: Path, gateway: list[Path]) -> list[Path]:
     """Logs and labels last: they are the newest then."""
     last = [PREDICTIONS, *GUARDED]
     folders = sorted(path for path in state.glob("[!.]*") if path.is_dir() and path.name not in _NOT)
     return [
         *(path for path in folders if path.name not in last),
-        state / _GATEWAY / "exchanges",
+        *gateway,
         *(state / name for name in dict.fromkeys(last)),
     ]
 
@@ -156,26 +169,6 @@ class _Area:
 
 def _links(state: Path) -> list[Path]:
     return [path for path in sorted(state.glob("[!.]*")) if path.is_symlink()]
-
-
-def _database_urls(project: Project) -> tuple[str, str]:
-    return project.endpoints.registry, project.endpoints.online
-
-
-def _local(url: str) -> Path | None:
-    """The file of a database on this machine."""
-    scheme, _, rest = url.partition("://")
-    return Path(rest.partition("?")[0]).expanduser() if scheme in ("sqlite", "mlflow+sqlite") else None
-
-
-def _stores(project: Project) -> list[Path]:
-    """Folders of the store, of the embedded registry's artifacts and of the fallback, which may lie anywhere."""
-    urls = [urlsplit(url) for url in (project.endpoints.tables, project.endpoints.objects)]
-    registry = _local(project.endpoints.registry)
-    folders = [Path(parts.path) for parts in urls if parts.scheme == "file"]
-    folders += [] if registry is None else [registry.parent / "mlartifacts"]
-    servable = project.policies.serving.fallback.servable
-    return folders if servable is None else [*folders, project.root / servable]
 
 
 def _code(project: Project, area: _Area, skip: Callable[[Path, str], object]) -> Iterator[Path]:
@@ -214,16 +207,15 @@ def _files_of(project: Project, name: str) -> list[Path]:
         files = find_files(spec, source=name, root=project.root, files=project.files())
     except DataError:
         return []
-    return [Path(file.url.removeprefix("file://")) for file in files if file.url.startswith(("/", "file:"))]
+    return [path for file in files if (path := Path(file.url)).is_absolute()]
 
 
 def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Path]]) -> Iterator[str]:
     root = project.root
     for port in ("journal", "tables", "objects", "online", "registry"):
-        url = project.endpoints.of(port)
-        path = Path(urlsplit(url).path)
-        if urlsplit(url).scheme not in ("file", "sqlite", "mlflow+sqlite") or not area.holds(path):
-            yield f"{port} at {urlsplit(url).scheme}://: back it up with its own tools"
+        parts = project.stored(port)
+        if not parts or not all(map(area.holds, parts)):
+            yield f"{port} at {project.scheme(port)}://: back it up with its own tools"
     for path in project.file.paths:
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"

@@ -66,7 +66,7 @@ def storage_error(error: OSError, folder: Path) -> StorageError:
     return StorageError(
         f"{error.filename or folder} cannot be written or read: {error.strerror or error}",
         subject=str(folder),
-        hint="make room or name another folder, and run it again: nothing half-made was left",
+        hint="free some space or name another folder, and run it again: nothing half-made was left",
     )
 
 

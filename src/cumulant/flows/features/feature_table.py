@@ -21,7 +21,7 @@ from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.training.task import Task, resolve_task
-from cumulant.ports.tables import Head
+from cumulant.ports.tables import TableHead
 
 if TYPE_CHECKING:
     import polars as pl
@@ -282,4 +282,4 @@ def _with_changes(project: Project, key: str, earlier: TableRef, kept_rows: Kept
     rows = tables.scan(earlier)
     before = rows.select((pl.col(ROW) < position).sum()).collect().item()
     blocks = with_changes(rows.slice(before), kept_rows, changed)
-    return tables.write(key, blocks, head=Head(earlier.key, before))
+    return tables.write(key, blocks, head=TableHead(earlier.key, before))

@@ -12,7 +12,7 @@ import msgspec
 from cumulant.core.events import GENESIS, Break, Event, Fact, verify_chain
 from cumulant.core.ids import digest
 from cumulant.flows.ledger.ledger_records import RunRecord
-from cumulant.ports.journal import HashedRows, Head, Journal, RowHashes, RowWrite, Witnessed
+from cumulant.ports.journal import ChainHead, HashedRows, Journal, RowHashes, RowWrite, Witnessed
 
 #: what no chain can show, since whoever may write the database may write this too
 UNSEEN = (
@@ -132,7 +132,9 @@ def verify(journal: Journal, *, known: str = "") -> Verified:
         return Verified(breaks, rows=check.count, since=since, waiting=check.waiting)
 
 
-def _chain_breaks(journal: Journal, passed: _ChainProgress, before: Head, witness: Head | None) -> Iterator[Break]:
+def _chain_breaks(
+    journal: Journal, passed: _ChainProgress, before: ChainHead, witness: ChainHead | None
+) -> Iterator[Break]:
     yield from verify_chain(passed.through(journal.events()))
     if passed.last < before.seq:
         yield Break(before.seq, "the newest events are missing")

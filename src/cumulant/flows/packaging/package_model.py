@@ -12,7 +12,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.ids import file_digest
-from cumulant.core.servable import Candidate, GraphServable, Servable
+from cumulant.core.servable import GraphCandidate, GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.packaging.convert.copies import copy_servable
 from cumulant.packaging.convert.foreign_build import Rows, build_graph
@@ -128,7 +128,7 @@ def build_shrink(aim: Aim, accuracy_loss: float, sample: Path | None, threshold:
         hint = "add --sample FILE with rows as the model meets them in use"
         raise UsageError(f"--quantize {aim} needs a sample: each form is held to its rows", hint=hint)
 
-    def shrink(model: Path, rows: Mapping[str, Array]) -> tuple[Candidate, ...]:
+    def shrink(model: Path, rows: Mapping[str, Array]) -> tuple[GraphCandidate, ...]:
         from cumulant.packaging.quantize.quantize import quantize
 
         return quantize(model, rows, aim=aim, accuracy_loss=accuracy_loss, out=model, threshold=threshold)

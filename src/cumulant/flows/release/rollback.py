@@ -105,7 +105,7 @@ def roll_back(
     keep = now + project.policies.release.keep_warm
     if arm.version in book.versions:
         change_book(project.state, model, lambda present: _with_started(present, arm.version, keep))
-    serving = project.traffic().door() is not None
+    serving = project.traffic().address() is not None
     if serving:  # else nobody asks, and the supervisor starts from the book
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)

@@ -87,7 +87,7 @@ def replay(
     check_period(since, until)
     progress("rows")
     period = Period(project, _version(project, model), since, until)
-    door = url or _door(project)
+    address = url or _gateway_url(project)
     request = ReplayRequest(model=period.model, since=to_micros(since), until=to_micros(until))
     reached = load_or_begin(project.state, request, again=again)
     resumed, begun = reached.sent, time.monotonic()
@@ -96,7 +96,7 @@ def replay(
     sender = Sender(
         period,
         reached,
-        url=door,
+        url=address,
         speed=speed,
         concurrency=concurrency,
         timeout=timeout,
@@ -154,12 +154,12 @@ def _version(project: Project, model: str) -> ModelVersion:
     return project.registry().resolve(f"{project.name}/{champion}" if champion else project.name)
 
 
-def _door(project: Project) -> str:
-    door = project.traffic().door()
-    if door is None:
+def _gateway_url(project: Project) -> str:
+    address = project.traffic().address()
+    if address is None:
         raise EngineUnavailableError(
             f"no gateway of {project.name} runs, so nothing takes the requests",
             subject=project.name,
             hint="`cumulant up` starts it; or name one with --url",
         )
-    return door.url
+    return address.url

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: above every revision that a release of the original may still have been about to set
 _BEYOND = 1000
 #: what processes of the original say of themselves, in the stack's and the gateway's folder
-_NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/door.json")
+_NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/address.json")
 
 
 def claim_folder(project: Project, report: Callable[[str], None] = silent) -> None:

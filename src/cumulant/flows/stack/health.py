@@ -53,8 +53,8 @@ def is_replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
 def find_gateway_url(traffic: Traffic) -> str | None:
     """Where callers reach the gateway; None while it does not run, or cannot tell."""
     with suppress(CumulantError):
-        door = traffic.door()
-        return None if door is None else door.url
+        address = traffic.address()
+        return None if address is None else address.url
     return None
 
 

@@ -16,7 +16,7 @@ from cumulant.flows.serving.serve import USES
 from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion
 from cumulant.flows.stack.gateway_key import key_path
 from cumulant.flows.stack.reconcile import WantedProcess
-from cumulant.ports.traffic import Opening
+from cumulant.ports.traffic import ListenOptions
 from cumulant.serving.workers.sockets import split_address
 
 if TYPE_CHECKING:
@@ -81,7 +81,9 @@ def build_stack(project: Project, http: str) -> Stack:
         MissingPartError: the gateway's engine is not installed.
         UsageError: its driver is not.
     """
-    opening = Opening(http=http, key_file=project.salt_source.path(), gateway_key_file=str(key_path(project.state)))
+    opening = ListenOptions(
+        http=http, key_file=project.salt_source.path(), gateway_key_file=str(key_path(project.state))
+    )
     return Stack(
         state=project.state,
         uses=project.state / USES,
@@ -101,7 +103,7 @@ def check_gateway(project: Project) -> None:
         MissingPartError: its engine is not installed.
         UsageError: its driver is not.
     """
-    project.traffic().program(Opening())
+    project.traffic().program(ListenOptions())
 
 
 def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:

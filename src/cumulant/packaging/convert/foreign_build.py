@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError, IntegrityError, RequestError
-from cumulant.core.servable import Batching, Candidate, GraphServable, Parity, StateTensor, TensorSpec
+from cumulant.core.servable import Batching, GraphCandidate, GraphServable, Parity, StateTensor, TensorSpec
 from cumulant.packaging.agreement import compare_answers, rows_to_compare
 from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.convert.foreign_model import ForeignModel
@@ -25,7 +25,7 @@ from cumulant.servable.state_tensors import initial_state, pair_state, try_state
 #: the rows of a sample for a graph's inputs and the names of its columns
 Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], ModelSample]
 #: the graph's file, which it may replace, and rows to measure on -> the forms that were tried
-Shrink = Callable[[Path, Mapping[str, Array]], tuple[Candidate, ...]]
+Shrink = Callable[[Path, Mapping[str, Array]], tuple[GraphCandidate, ...]]
 #: rows that the first step of a graph with state is compared on
 _FIRST = 256
 
@@ -75,7 +75,7 @@ def build_graph(
         feeds = rows.feeds(engine.inputs)
         if not rows.given:
             check_runs(engine, feeds, name)
-        candidates: tuple[Candidate, ...] = ()
+        candidates: tuple[GraphCandidate, ...] = ()
         if shrink is not None:
             candidates = shrink(folder / draft.model, feeds)
             engine = load_engine(folder / draft.model, name)

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from cumulant.core.errors import DataError
-from cumulant.core.servable import Candidate
+from cumulant.core.servable import GraphCandidate
 from cumulant.packaging.quantize.choice import ORIGINAL, Aim, choose_form
 from cumulant.packaging.quantize.measure import Array
 from cumulant.packaging.quantize.search import explain_no_forms, try_forms
@@ -28,7 +28,7 @@ def quantize(
     out: Path,
     threshold: float | None = None,
     budget: float = _BUDGET,
-) -> tuple[Candidate, ...]:
+) -> tuple[GraphCandidate, ...]:
     """Write the form of `model` that serves `aim` best to `out`; return all that were tried, and why.
 
     `sample` holds rows as the model meets them, by input name, the first axis being the rows. A quarter (at most

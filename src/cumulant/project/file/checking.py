@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +59,7 @@ class Checker:
         With `partial`, keys that another layer may bring can be missing.
         """
         options = members(type_)
-        admitted = [option for option in options if _admits(option.type, entry)]
+        admitted = [option for option in options if _admits(option.type, type(entry.value))]
         mappings = [option for option in options if isinstance(option.type, _MAPPINGS)]
         if entry.value is None and not admitted and mappings:
             admitted, entry = mappings, YamlEntry({}, entry.place)  # `data:` with nothing below it is an empty section
@@ -81,28 +81,23 @@ class Checker:
             self.problems.append((place.file, place.line, text))
 
     def _mapping(self, entry: YamlEntry, option: Shape, path: Path, *, partial: bool) -> Any:
-        if isinstance(option.type, inspect.StructType):
-            return self._struct(entry, option.type, path, partial=partial)
-        if "overrides" in option.extra:
-            return self.check(entry, self.sections[option.extra["overrides"]].type, path, partial=True)
-        if not isinstance(option.type, inspect.DictType):
+        type_, extra = option.type, option.extra
+        if "overrides" in extra and not isinstance(type_, inspect.StructType):
+            return self.check(entry, self.sections[extra["overrides"]].type, path, partial=True)
+        if not isinstance(type_, _MAPPINGS):
             return entry.plain()
-        values = {}
-        for key, inner in _items(entry):
-            self.check(YamlEntry(key, inner.place), option.type.key_type, (*path, "a key"))
-            values[key] = self.check(inner, option.type.value_type, (*path, key), partial=partial)
-        return values
-
-    def _struct(self, entry: YamlEntry, type_: inspect.StructType, path: Path, *, partial: bool) -> dict[str, Any]:
-        fields = {field.encode_name: field for field in type_.fields}
+        assert isinstance(entry.value, dict)
+        fields = {field.encode_name: field for field in getattr(type_, "fields", ())}
         values: dict[str, Any] = {}
-        for key, inner in _items(entry):
-            if key in fields:
-                wanted = _with_form(fields[key], type_)
-                values[key] = self.check(inner, wanted, (*path, key), partial=partial)
+        for key, inner in entry.value.items():
+            if isinstance(type_, inspect.DictType):
+                self.check(YamlEntry(key, inner.place), type_.key_type, (*path, "a key"))
+                values[key] = self.check(inner, type_.value_type, (*path, key), partial=partial)
+            elif key in fields:
+                values[key] = self.check(inner, _with_form(fields[key], type_), (*path, key), partial=partial)
             else:
                 self.note(inner.place, self._unknown(key, fields, path))
-        missing = [name for name, field in fields.items() if field.required and entry.get(name) is None]
+        missing = [name for name, field in fields.items() if field.required and name not in entry.value]
         if missing and not partial:
             where = f" in {'.'.join(path)}" if path else ""
             names = ", ".join(f'"{name}"' for name in missing)
@@ -202,26 +197,25 @@ def _bound_fault(value: float, type_: inspect.IntType | inspect.FloatType) -> st
 
 _LISTS = (inspect.ListType, inspect.VarTupleType, inspect.TupleType, inspect.SetType, inspect.FrozenSetType)
 _MAPPINGS = (inspect.StructType, inspect.DictType)
-#: what a written value can be. `bool` stands before `int`, whose subclass it is
-_ADMITTED: tuple[tuple[type, tuple[type[inspect.Type], ...]], ...] = (
-    (dict, _MAPPINGS),
-    (list, _LISTS),
-    (type(None), (inspect.NoneType,)),
-    (bool, (inspect.BoolType,)),
-    (int, (inspect.IntType, inspect.FloatType)),
-    (float, (inspect.FloatType,)),
-    (str, (inspect.StrType, inspect.EnumType)),
-)
+#: what a written value can be
+_ADMITTED: dict[type, tuple[type[inspect.Type], ...]] = {
+    dict: _MAPPINGS,
+    list: _LISTS,
+    type(None): (inspect.NoneType,),
+    bool: (inspect.BoolType,),
+    int: (inspect.IntType, inspect.FloatType),
+    float: (inspect.FloatType,),
+    str: (inspect.StrType, inspect.EnumType),
+}
 
 
-def _admits(type_: inspect.Type, entry: YamlEntry) -> bool:
-    """Whether a value of the entry's kind can be of the type at all."""
+def _admits(type_: inspect.Type, kind: type) -> bool:
+    """Whether a value of the kind can be of the type at all."""
     if isinstance(type_, inspect.AnyType):
         return True
-    kind, types = next(pair for pair in _ADMITTED if isinstance(entry.value, pair[0]))
     if isinstance(type_, inspect.LiteralType):
         return any(type(choice) is kind for choice in type_.values)
-    return isinstance(type_, types)
+    return isinstance(type_, _ADMITTED[kind])
 
 
 def form_of(field: inspect.Field, owner: inspect.StructType) -> str | None:
@@ -239,11 +233,6 @@ def _item_type(type_: inspect.Type, number: int) -> inspect.Type:
         return type_.item_types[min(number, len(type_.item_types) - 1)]
     item_type = getattr(type_, "item_type", None)
     return item_type if item_type is not None else inspect.AnyType()
-
-
-def _items(entry: YamlEntry) -> Iterator[tuple[str, YamlEntry]]:
-    assert isinstance(entry.value, dict)
-    yield from entry.value.items()
 
 
 def _homes(key: str, sections: Mapping[str, inspect.Field]) -> list[str]:

@@ -116,7 +116,7 @@ def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | 
     """The file at `path` as an entry tree; `shown` is how problems name the file.
 
     Raises:
-        ProjectFileError: unreadable, too large, not UTF-8, or not YAML; with line and column.
+        ProjectFileError: unreadable, too large, not UTF-8, not YAML, empty or no mapping; with line and column.
     """
     try:
         with path.open("rb") as stream:
@@ -136,7 +136,13 @@ def read_document(path: Path, shown: str, *, layer: Layer = "file", name: str | 
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         raise file_error([(shown, line, "the file is not UTF-8 text")]) from None
-    return parse_document(text, shown, layer=layer, name=name)
+    entry = parse_document(text, shown, layer=layer, name=name)
+    hint = "" if layer == "environment" else "; a project file starts with `version: 1`"
+    if entry.value is None:
+        raise file_error([(shown, None, f"the file is empty{hint}")])
+    if not isinstance(entry.value, dict):
+        raise file_error([(shown, entry.place.line, f"the file must hold keys and values{hint}")])
+    return entry
 
 
 def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | None = None) -> YamlEntry:
@@ -180,9 +186,7 @@ def file_error(problems: list[Problem], *, hint: str | None = None) -> ProjectFi
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
-_INT = re.compile(r"[-+]?[0-9]+")
-_OCTAL = re.compile(r"0o[0-7]+")
-_HEX = re.compile(r"0x[0-9a-fA-F]+")
+_INT = re.compile(r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 _INT64 = 2**63
@@ -198,8 +202,9 @@ def plain_scalar(text: str, line: int | None) -> Scalar:
         return False
     if _NOT_FINITE.fullmatch(text):
         raise _Fault(line, f"{text} is not a number that a setting can have; leave the key out, or quote the text")
-    whole = _whole(text)
-    if whole is not None:
+    if _INT.fullmatch(text):
+        base = 0 if text[1:2] in ("o", "x") else 10
+        whole = int(text, base) if base == 0 or len(text) < 25 else _INT64
         if not -_INT64 <= whole < _INT64:
             raise _Fault(line, "this whole number does not fit in 64 bits; quote it if it is text")
         return whole
@@ -209,16 +214,6 @@ def plain_scalar(text: str, line: int | None) -> Scalar:
             raise _Fault(line, "this number is too large for a float")
         return number
     return text
-
-
-def _whole(text: str) -> int | None:
-    if _INT.fullmatch(text):
-        return int(text) if len(text) < 25 else _INT64
-    if _OCTAL.fullmatch(text):
-        return int(text, 0)
-    if _HEX.fullmatch(text):
-        return int(text, 0)
-    return None
 
 
 _TEXT_TAG = "tag:yaml.org,2002:str"

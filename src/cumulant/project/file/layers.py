@@ -48,7 +48,6 @@ class Layers:
 
     project: YamlEntry
     chosen: YamlEntry
-    environments: YamlEntry | None
     documents: tuple[Document, ...]
 
 
@@ -67,17 +66,6 @@ class _Reader:
     def path(self, place: Place) -> Path:
         return self.root / place.file
 
-    def read(self, path: Path, layer: Layer, name: str | None, *, environment: bool = False) -> YamlEntry:
-        shown = self.shown(path)
-        entry = read_document(path, shown, layer=layer, name=name)
-        hint = "" if environment else "; a project file starts with `version: 1`"
-        if entry.value is None:
-            raise file_error([(shown, None, f"the file is empty{hint}")])
-        if not isinstance(entry.value, dict):
-            raise file_error([(shown, entry.place.line, f"the file must hold keys and values{hint}")])
-        self.documents.append(Document(path, entry, environment))
-        return entry
-
     def with_bases(
         self, entry: YamlEntry, path: Path, layer: Layer, name: str | None, *, seen: tuple[Path, ...] = ()
     ) -> YamlEntry:
@@ -91,12 +79,13 @@ class _Reader:
                 [(extends.place.file, extends.place.line, f'"{extends.value}" extends this file in turn: a circle')]
             )
         try:
-            below = self.read(base, layer, name, environment=layer == "environment")
+            below = read_document(base, self.shown(base), layer=layer, name=name)
         except ProjectFileError as error:
             if base.is_file():
                 raise
             missing = f'extends "{extends.value}": {error.problems[0][2]}'
             raise file_error([(extends.place.file, extends.place.line, missing)]) from None
+        self.documents.append(Document(base, below, layer == "environment"))
         below = self.with_bases(below, base, layer, name, seen=(*seen, path.resolve()))
         return merge(below, entry)
 
@@ -118,12 +107,11 @@ def read_layers(root: Path, *, environment: str = LOCAL, overrides: Overrides = 
         NotFoundError: no such environment.
         UsageError: an override that is not `section.key=value`.
     """
-    reader = _Reader(root)
     file = root / FILE
-    project = reader.with_bases(reader.read(file, "file", None), file, "extends", None)
-    environments = project.get("environments")
-    chosen = _chosen(reader, environments, environment)
-    sections, own = _split(chosen)
+    whole = read_document(file, FILE)
+    reader = _Reader(root, [Document(file, whole, environment=False)])
+    project = reader.with_bases(whole, file, "extends", None)
+    sections, own = _chosen(reader, project.get("environments"), environment)
     project = merge(_without(project, "environments"), sections)
     for path, entry in override_entries(overrides):
         target = path[1:] if path[0] == _ENVIRONMENT else path
@@ -132,28 +120,25 @@ def read_layers(root: Path, *, environment: str = LOCAL, overrides: Overrides = 
             own = merge(own, wrapped)
         else:
             project = merge(project, wrapped)
-    return Layers(_named(project, root), own, environments, tuple(reader.documents))
+    return Layers(_named(project, root), own, tuple(reader.documents))
 
 
-def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> YamlEntry:
+def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> tuple[YamlEntry, YamlEntry]:
+    """An environment's overrides of sections, and its own keys."""
+    from cumulant.project.file.spec import SECTIONS
+
     known = environments.value if environments is not None and isinstance(environments.value, dict) else {}
     entry = known.get(name)
     if entry is None:
         if name != LOCAL:
             raise not_found("environment", name, {*known, LOCAL})
-        return YamlEntry({}, Place(FILE, None, "environment", LOCAL))
+        entry = YamlEntry({}, Place(FILE, None, "environment", LOCAL))
     if not isinstance(entry.value, dict):
-        return YamlEntry({}, entry.place)  # a mistake that the check will name
+        entry = YamlEntry({}, entry.place)  # a mistake that the check will name
     # `extends` is relative to the file that says it, which may be one that the project extends.
     extends = entry.get("extends")
     path = reader.path(extends.place if extends is not None else entry.place)
-    return reader.with_bases(relabel(entry, "environment", name), path, "environment", name)
-
-
-def _split(chosen: YamlEntry) -> tuple[YamlEntry, YamlEntry]:
-    """An environment's overrides of sections, and its own keys."""
-    from cumulant.project.file.spec import SECTIONS
-
+    chosen = reader.with_bases(relabel(entry, "environment", name), path, "environment", name)
     assert isinstance(chosen.value, dict)
     sections = {key: entry for key, entry in chosen.value.items() if key in SECTIONS and entry.value is not None}
     own = {key: entry for key, entry in chosen.value.items() if key not in SECTIONS}

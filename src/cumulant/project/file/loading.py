@@ -8,7 +8,6 @@ import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
@@ -19,11 +18,9 @@ from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Place, Problem, YamlEntry, file_error
 from cumulant.project.file.layers import FILE, LOCAL, Layers, Overrides, read_layers
 from cumulant.project.file.project_file import ProjectFile
-from cumulant.project.file.rules import environment_problems, section_problems
+from cumulant.project.file.rules import secrets_problems, section_problems
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.project import Project
-
-_Spec = TypeVar("_Spec", bound=msgspec.Struct)
 
 
 def load(
@@ -46,7 +43,7 @@ def load(
     """
     root = project_folder(Path(directory))
     layers = read_layers(root, environment=environment, overrides=overrides)
-    spec, own = parse_layers(layers)
+    spec, own = check_layers(layers)
     return Project(
         root,
         file=ProjectFile(spec, own, layers),
@@ -87,7 +84,7 @@ def _elsewhere(folder: Path) -> str:
     return "start a project: cumulant new NAME --from FILE --target COLUMN"
 
 
-def parse_layers(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
+def check_layers(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     """The checked specs of the project and of its environment.
 
     Raises:
@@ -97,15 +94,15 @@ def parse_layers(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
     for document in layers.documents:
         # Each file by itself first, so that a mistake is found even where another layer hides it.
         checker.check(document.root, _type(EnvironmentSpec if document.environment else ProjectSpec), partial=True)
-    environments = layers.environments or YamlEntry({}, layers.project.place)
-    named = checker.check(environments, sections()["environments"].type, ("environments",))
     project = checker.check(layers.project, _type(ProjectSpec))
     own = checker.check(layers.chosen, _type(EnvironmentSpec), ("environment",))
     if checker.problems:
         raise file_error(_in_order(checker.problems, layers))
-    spec = _converted({**project, "environments": named}, ProjectSpec, layers.project)
-    environment = _converted(own, EnvironmentSpec, layers.chosen)
-    if broken := section_problems(spec, layers.project) + environment_problems(environment, layers.chosen):
+    try:
+        spec, environment = msgspec.convert(project, ProjectSpec), msgspec.convert(own, EnvironmentSpec)
+    except msgspec.ValidationError as error:
+        raise file_error([_own_problem(error, layers.project)]) from None
+    if broken := section_problems(spec, layers.project) + secrets_problems(layers.chosen.get("secrets")):
         raise file_error(broken)
     return spec, environment
 
@@ -132,15 +129,12 @@ def _in_order(problems: list[Problem], layers: Layers) -> list[Problem]:
 _AT = re.compile(r"(.*) - at `\$?\.?(.*)`$", re.DOTALL)
 
 
-def _converted(plain: dict[str, Any], spec: type[_Spec], entry: YamlEntry) -> _Spec:
-    try:
-        return msgspec.convert(plain, spec)
-    except msgspec.ValidationError as error:
-        # A section's own check, with its own message.
-        match = _AT.match(str(error))
-        text, path = (match[1], match[2]) if match else (str(error), "")
-        place = _nearest(entry, re.findall(r"[^.\[\]]+", path))
-        raise file_error([(place.file, place.line, f"{path}: {text}" if path else text)]) from None
+def _own_problem(error: msgspec.ValidationError, project: YamlEntry) -> Problem:
+    """The fault that a section's own check found, at its line."""
+    match = _AT.match(str(error))
+    text, path = (match[1], match[2]) if match else (str(error), "")
+    place = _nearest(project, re.findall(r"[^.\[\]]+", path))
+    return place.file, place.line, f"{path}: {text}" if path else text
 
 
 def _nearest(entry: YamlEntry, path: list[str]) -> Place:

@@ -10,7 +10,7 @@ from cumulant.core.errors import CumulantError, did_you_mean
 from cumulant.core.units import duration, rate
 from cumulant.project.data_section import source_policy
 from cumulant.project.file.document import Place, Problem, YamlEntry
-from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
+from cumulant.project.file.spec import ProjectSpec
 from cumulant.project.file.text_values import secrets_in
 from cumulant.project.release_section import release_policy_errors
 from cumulant.training.spec import BUILT_IN
@@ -21,11 +21,11 @@ def section_problems(spec: ProjectSpec, project: YamlEntry) -> list[Problem]:
     return [(place.file, place.line, text) for place, text in _broken(spec, project)]
 
 
-def environment_problems(spec: EnvironmentSpec, chosen: YamlEntry) -> list[Problem]:
-    """What an environment's own keys may not say."""
-    if spec.secrets is None or not secrets_in(spec.secrets):
+def secrets_problems(entry: YamlEntry | None) -> list[Problem]:
+    """What an environment may not write for its secrets."""
+    if entry is None or not isinstance(entry.value, str) or not secrets_in(entry.value):
         return []
-    place = _place(chosen, "secrets") or chosen.place
+    place = entry.place
     return [(place.file, place.line, "where secrets are found cannot itself be a secret; write the URL as it is")]
 
 

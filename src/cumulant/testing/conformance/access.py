@@ -28,6 +28,6 @@ class AccessConformance(Suite):
             return
         with pytest.raises(RefusedError) as caught:
             access.check(EVE, "model.train", "flight-late")
-        told = caught.value.message
-        assert "user:eve" in told
-        assert "model.train" in told
+        message = caught.value.message
+        assert "user:eve" in message
+        assert "model.train" in message

@@ -21,10 +21,10 @@ from cumulant.testing.conformance.gaps import Suite
 _HERE = __name__
 
 
-def add(left: float, right: float) -> dict[str, object]:
+def add(first: float, second: float) -> dict[str, object]:
     """A step that the suite runs."""
     print("a step may print")  # noqa: T201
-    return {"sum": left + right, "pair": (left, right)}
+    return {"sum": first + second, "pair": (first, second)}
 
 
 def echo(**arguments: object) -> dict[str, object]:
@@ -55,7 +55,7 @@ class ComputeConformance(Suite):
         raise NotImplementedError
 
     def test_a_step(self, compute: Compute) -> None:
-        result = compute.run(StepCall(f"{_HERE}:add", {"left": 1, "right": 0.5}))
+        result = compute.run(StepCall(f"{_HERE}:add", {"first": 1, "second": 0.5}))
         assert result == {"sum": 1.5, "pair": [1, 0.5]}
 
     def test_arguments_arrive_as_json(self, compute: Compute) -> None:

@@ -65,9 +65,9 @@ class FilesConformance(Suite):
         ],
     )
     def test_patterns(self, files: Files, base: str, pattern: str, names: list[str]) -> None:
-        found = files.list(f"{base}{pattern}")
-        assert [info.url.removeprefix(base) for info in found] == sorted(names)
-        assert [info.bytes for info in found] == [len(TREE[name]) for name in sorted(names)]
+        infos = files.list(f"{base}{pattern}")
+        assert [info.url.removeprefix(base) for info in infos] == sorted(names)
+        assert [info.bytes for info in infos] == [len(TREE[name]) for name in sorted(names)]
 
     def test_a_name_that_looks_like_a_pattern(self, files: Files, base: str, write: Write) -> None:
         write("data[1].csv", b"x")

@@ -12,7 +12,7 @@ from cumulant.core.traffic import (
     CANDIDATE,
     CHAMPION,
 )
-from cumulant.ports.traffic import Opening, Traffic
+from cumulant.ports.traffic import ListenOptions, Traffic
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.routes import MODEL, RoutesConformance
 from cumulant.testing.gateways import Caller, Gateway, running
@@ -30,7 +30,7 @@ class GatewaySuite(RoutesConformance):
         client.close()
 
     @pytest.fixture
-    def opening(self, tmp_path: Path) -> Opening:
+    def opening(self, tmp_path: Path) -> ListenOptions:
         key_file = tmp_path / "log.key"
         key_file.write_bytes(b"k" * 32)
         gateway_key_file = tmp_path / "gateway.key"
@@ -39,10 +39,10 @@ class GatewaySuite(RoutesConformance):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        return Opening(http=f"127.0.0.1:{port}", key_file=str(key_file), gateway_key_file=str(gateway_key_file))
+        return ListenOptions(http=f"127.0.0.1:{port}", key_file=str(key_file), gateway_key_file=str(gateway_key_file))
 
     @pytest.fixture
-    def gateway(self, traffic: Traffic, opening: Opening, tmp_path: Path) -> Iterator[Gateway]:
+    def gateway(self, traffic: Traffic, opening: ListenOptions, tmp_path: Path) -> Iterator[Gateway]:
         with (tmp_path / "gateway.out").open("wb") as output, running(traffic, opening, output) as gateway:
             yield gateway
 

@@ -19,7 +19,7 @@ from cumulant.core.traffic import (
     REQUEST_HEADER,
     SHADOW_HEADER,
 )
-from cumulant.ports.traffic import Opening, Traffic
+from cumulant.ports.traffic import ListenOptions, Traffic
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GatewaySuite
 from cumulant.testing.conformance.routes import CALM, MODEL, routes_of
@@ -32,7 +32,7 @@ _SLACK = 5.0
 class FaultRules(GatewaySuite):
     """Dead, slow and erring servers; callers that make things up."""
 
-    def test_mirrored_copies_are_marked_and_never_returned_nor_told(
+    def test_mirrored_copies_are_marked_and_neither_returned_nor_logged(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, mirror=100.0))
@@ -45,7 +45,7 @@ class FaultRules(GatewaySuite):
         assert copies == {sent.headers[REQUEST_HEADER]: sent.body for sent in champion.posts()}
         assert {exchange.served for exchange in Reader(traffic).until(50)} == {CHAMPION}
 
-    def test_a_mirror_that_hangs_or_is_dead_delays_nobody(
+    def test_a_mirror_that_hangs_or_is_dead_delays_no_request(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, mirror=100.0))
@@ -57,7 +57,7 @@ class FaultRules(GatewaySuite):
         assert time.monotonic() - began < 10.0
 
     @pytest.mark.parametrize("dead", [CHAMPION, CANDIDATE])
-    def test_a_killed_arm_loses_no_request_and_is_told_as_rescued(
+    def test_requests_of_a_killed_arm_are_rescued_and_logged_as_rescued(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer, dead: str
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=50.0))
@@ -66,18 +66,18 @@ class FaultRules(GatewaySuite):
         victim.stop()
         time.sleep(0.1)
         assert {(a.status, a.served_by) for a in (caller.post() for _ in range(100))} == {(200, other)}
-        told = Reader(traffic).until(150)[50:]
-        rescued = [exchange for exchange in told if exchange.rescued]
+        exchanges = Reader(traffic).until(150)[50:]
+        rescued = [exchange for exchange in exchanges if exchange.rescued]
         assert {exchange.assigned for exchange in rescued} == {dead}
         assert 20 < len(rescued) < 80
-        assert len(rescued) == sum(exchange.assigned == dead for exchange in told)
+        assert len(rescued) == sum(exchange.assigned == dead for exchange in exchanges)
         victim.start()
         wait_for(lambda: caller.post(headers={FORCE_HEADER: dead}).status == 200)
         wait_for(lambda: {caller.post().served_by for _ in range(20)} == {CHAMPION, CANDIDATE})
 
     @pytest.mark.usefixtures("gateway")
-    def test_a_killed_arm_loses_at_most_what_it_was_working_at(
-        self, traffic: Traffic, opening: Opening, champion: ArmServer, candidate: ArmServer
+    def test_a_killed_arm_loses_only_requests_in_progress(
+        self, traffic: Traffic, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=50.0))
 
@@ -88,11 +88,11 @@ class FaultRules(GatewaySuite):
 
         answers, faults = load(opening.http, MODEL, kill, callers=16)
         assert faults == []
-        told = Reader(traffic).until(len(answers))
-        failed = [exchange.fault for exchange in told if exchange.status != 200]
+        exchanges = Reader(traffic).until(len(answers))
+        failed = [exchange.fault for exchange in exchanges if exchange.status != 200]
         assert set(failed) <= {"reset"}
         assert len(failed) <= 16
-        assert sum(exchange.rescued for exchange in told) > 0
+        assert sum(exchange.rescued for exchange in exchanges) > 0
 
     def test_an_arm_that_hangs_is_a_timeout(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
@@ -104,20 +104,22 @@ class FaultRules(GatewaySuite):
         answer = caller.post()
         assert 0.4 < time.monotonic() - began < 0.5 + _SLACK
         assert (answer.status, answer.arm) == (504, CANDIDATE)
-        [told] = Reader(traffic).until(1)
-        assert (told.assigned, told.served, told.status, told.fault) == (CANDIDATE, "", 504, "timeout")
-        assert told.duration_us >= 400_000
+        [exchange] = Reader(traffic).until(1)
+        assert (exchange.assigned, exchange.served, exchange.status, exchange.fault) == (CANDIDATE, "", 504, "timeout")
+        assert exchange.duration_us >= 400_000
         assert (len(champion.posts()), len(candidate.posts())) == (0, 1)
 
-    def test_no_arm_alive_is_told(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
+    def test_a_request_without_a_live_arm_is_logged(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer
+    ) -> None:
         traffic.apply(routes_of(champion.url))
         champion.stop()
         time.sleep(0.1)
         answer = caller.post()
         assert (answer.status, answer.arm) == (503, CHAMPION)
-        [told] = Reader(traffic).until(1)
-        assert (told.assigned, told.served, told.status) == (CHAMPION, "", 503)
-        assert told.fault in {"connect", "reset"}
+        [exchange] = Reader(traffic).until(1)
+        assert (exchange.assigned, exchange.served, exchange.status) == (CHAMPION, "", 503)
+        assert exchange.fault in {"connect", "reset"}
 
     def test_errors_of_a_server_pass_and_are_not_tried_again(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
@@ -127,8 +129,8 @@ class FaultRules(GatewaySuite):
         for status in (500, 503, 422):
             candidate.status = status
             assert (caller.post().status, champion.posts()) == (status, [])
-        told = Reader(traffic).until(3)
-        assert [(exchange.status, exchange.served, exchange.fault) for exchange in told] == [
+        exchanges = Reader(traffic).until(3)
+        assert [(exchange.status, exchange.served, exchange.fault) for exchange in exchanges] == [
             (500, CANDIDATE, ""),
             (503, CANDIDATE, ""),
             (422, CANDIDATE, ""),
@@ -140,9 +142,9 @@ class FaultRules(GatewaySuite):
         refused = answers.count(429)
         assert refused > 0
         assert answers.count(200) == 60 - refused >= 5
-        told = Reader(traffic).until(60)
-        assert sum(exchange.fault == "rate" for exchange in told) == refused
-        assert {exchange.assigned for exchange in told if exchange.status == 200} == {CHAMPION}
+        exchanges = Reader(traffic).until(60)
+        assert sum(exchange.fault == "rate" for exchange in exchanges) == refused
+        assert {exchange.assigned for exchange in exchanges if exchange.status == 200} == {CHAMPION}
 
     def test_headers_of_callers_are_not_trusted(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
@@ -159,7 +161,7 @@ class FaultRules(GatewaySuite):
 
     @pytest.mark.usefixtures("gateway")
     def test_lines_within_headers_and_huge_headers_are_refused(
-        self, traffic: Traffic, opening: Opening, champion: ArmServer
+        self, traffic: Traffic, opening: ListenOptions, champion: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url))
         where = urlsplit(f"http://{opening.http}")

@@ -15,11 +15,11 @@ from cumulant.core.traffic import (
     CANDIDATE,
     CHAMPION,
 )
-from cumulant.ports.traffic import Opening, Traffic
+from cumulant.ports.traffic import ListenOptions, Traffic
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GatewaySuite
 from cumulant.testing.conformance.routes import MODEL, routes_of
-from cumulant.testing.gateways import Answer, Caller, Gateway, Reader, load, wait_for
+from cumulant.testing.gateways import Caller, Gateway, GatewayAnswer, Reader, load, wait_for
 
 
 class LifeRules(GatewaySuite):
@@ -27,15 +27,15 @@ class LifeRules(GatewaySuite):
 
     @pytest.mark.usefixtures("gateway")
     def test_changes_under_load_lose_nothing(
-        self, traffic: Traffic, opening: Opening, champion: ArmServer, candidate: ArmServer
+        self, traffic: Traffic, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=0.0, revision=1))
         answers, faults = load(opening.http, MODEL, lambda: self._change(traffic, champion, candidate))
         assert faults == []
         assert {answer.status for answer in answers} == {200}
         assert {answer.arm for answer in answers} == {CHAMPION, CANDIDATE}
-        told = Reader(traffic).until(len(answers))
-        assert {(exchange.status, exchange.fault, exchange.rescued) for exchange in told} == {(200, "", False)}
+        exchanges = Reader(traffic).until(len(answers))
+        assert {(exchange.status, exchange.fault, exchange.rescued) for exchange in exchanges} == {(200, "", False)}
 
     def _change(self, traffic: Traffic, champion: ArmServer, candidate: ArmServer) -> None:
         for revision in range(2, 12):
@@ -43,7 +43,7 @@ class LifeRules(GatewaySuite):
         traffic.apply(routes_of(candidate.url, revision=12))
         traffic.apply(routes_of(champion.url, candidate.url, weight=50.0, revision=13))
 
-    def test_what_is_in_force_is_read_back_also_after_a_restart(
+    def test_applied_routes_are_read_after_a_restart(
         self, traffic: Traffic, connect: Callable[[], Traffic], gateway: Gateway, champion: ArmServer, caller: Caller
     ) -> None:
         routes = routes_of(champion.url, champion.url, weight=33.0, revision=4, key="card")
@@ -52,7 +52,7 @@ class LifeRules(GatewaySuite):
         with pytest.raises(LeaseHeldError):
             traffic.apply(routes_of(champion.url, revision=3))
         gateway.kill()
-        assert traffic.door() is None
+        assert traffic.address() is None
         assert traffic.in_force(MODEL) == routes
         gateway.start()
         assert traffic.in_force(MODEL) == routes
@@ -70,12 +70,12 @@ class LifeRules(GatewaySuite):
         with pytest.raises(LeaseHeldError):
             traffic.apply(routes_of(champion.url, revision=1))
         gateway.start()
-        found = traffic.in_force(MODEL)
-        assert found is not None
-        assert found.revision == 2
+        routes = traffic.in_force(MODEL)
+        assert routes is not None
+        assert routes.revision == 2
         assert caller.post().served_by == CANDIDATE
 
-    def test_each_exchange_is_told_once(
+    def test_each_exchange_is_read_once(
         self, traffic: Traffic, connect: Callable[[], Traffic], gateway: Gateway, champion: ArmServer, caller: Caller
     ) -> None:
         traffic.apply(routes_of(champion.url))
@@ -94,16 +94,16 @@ class LifeRules(GatewaySuite):
         again = Reader(connect())
         while again.read(limit=50):
             pass
-        assert [exchange.caller_id for exchange in again.told] == names
+        assert [exchange.caller_id for exchange in again.exchanges] == names
         assert traffic.exchanges(reader.cursor)[0] == []
 
     @pytest.mark.usefixtures("gateway")
-    def test_active_goes_to_0(
-        self, traffic: Traffic, opening: Opening, champion: ArmServer, candidate: ArmServer
+    def test_active_falls_to_0(
+        self, traffic: Traffic, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=100.0, revision=1))
         candidate.delay = 2.0
-        answers: list[Answer] = []
+        answers: list[GatewayAnswer] = []
 
         def call() -> None:
             with Caller(f"http://{opening.http}", MODEL) as caller:
@@ -134,10 +134,12 @@ class LifeRules(GatewaySuite):
         candidate.start()
         wait_for(lambda: ready() == {CHAMPION: True, CANDIDATE: True})
 
-    def test_the_end_drains(self, traffic: Traffic, gateway: Gateway, opening: Opening, champion: ArmServer) -> None:
+    def test_the_end_drains(
+        self, traffic: Traffic, gateway: Gateway, opening: ListenOptions, champion: ArmServer
+    ) -> None:
         traffic.apply(routes_of(champion.url))
         champion.delay = 1.5
-        answers: list[Answer] = []
+        answers: list[GatewayAnswer] = []
 
         def call() -> None:
             with Caller(f"http://{opening.http}", MODEL) as caller:
@@ -149,15 +151,15 @@ class LifeRules(GatewaySuite):
         assert gateway.end() == 0
         thread.join()
         assert [answer.status for answer in answers] == [200]
-        assert traffic.door() is None
+        assert traffic.address() is None
         assert [exchange.status for exchange in Reader(traffic).until(1)] == [200]
 
     def test_metrics(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
         traffic.apply(routes_of(champion.url))
         assert caller.post().status == 200
-        door = traffic.door()
-        assert door is not None
-        admin = urlsplit(door.admin)
+        address = traffic.address()
+        assert address is not None
+        admin = urlsplit(address.admin)
         connection = http.client.HTTPConnection(admin.hostname or "", admin.port, timeout=30)
         connection.request("GET", "/metrics")
         got = connection.getresponse()

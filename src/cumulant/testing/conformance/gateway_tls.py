@@ -34,17 +34,17 @@ class TlsRules(GatewaySuite):
     @pytest.fixture
     def encrypted(self) -> Iterator[Callable[[str, Authority, str], ArmServer]]:
         """Starts a server of an arm with a certificate for a name."""
-        found: list[ArmServer] = []
+        servers: list[ArmServer] = []
 
         def start(name: str, authority: Authority, host: str) -> ArmServer:
-            found.append(ArmServer(name, tls=authority.signed(host)).start())
-            return found[-1]
+            servers.append(ArmServer(name, tls=authority.signed(host)).start())
+            return servers[-1]
 
         yield start
-        for arm in found:
+        for arm in servers:
             arm.stop()
 
-    def test_servers_are_asked_over_tls(
+    def test_requests_reach_servers_over_tls(
         self,
         traffic: Traffic,
         caller: Caller,
@@ -61,7 +61,7 @@ class TlsRules(GatewaySuite):
         assert {answer.status for answer in answers} == {200}
         assert {answer.served_by for answer in answers} == {CHAMPION, CANDIDATE}, "one over TLS, the other plain"
         assert all(answer.arm == answer.served_by for answer in answers)
-        wait_for(lambda: [one.ready for one in traffic.health(MODEL)] == [True, True])
+        wait_for(lambda: [server.ready for server in traffic.health(MODEL)] == [True, True])
 
     @pytest.fixture(params=["another authority", "another name"])
     def unverified(
@@ -76,16 +76,18 @@ class TlsRules(GatewaySuite):
             return encrypted(CANDIDATE, Authority(tmp_path / "stranger"), "IP:127.0.0.1")
         return encrypted(CANDIDATE, authority, "DNS:elsewhere.test")
 
-    def test_a_server_that_cannot_be_verified_is_asked_nothing(
+    def test_a_server_that_cannot_be_verified_gets_no_request(
         self, traffic: Traffic, caller: Caller, authority: Authority, unverified: ArmServer, champion: ArmServer
     ) -> None:
         traffic.apply(trusting(routes_of(champion.url, unverified.url, weight=100.0), authority.file))
         answers = [caller.post() for _ in range(20)]
         assert {(answer.status, answer.arm, answer.served_by) for answer in answers} == {(200, CANDIDATE, CHAMPION)}
         assert unverified.received == []
-        wait_for(lambda: {one.arm: one.ready for one in traffic.health(MODEL)} == {CHAMPION: True, CANDIDATE: False})
+        wait_for(
+            lambda: {server.arm: server.ready for server in traffic.health(MODEL)} == {CHAMPION: True, CANDIDATE: False}
+        )
 
-    def test_an_authority_that_comes_later_is_gone_by(
+    def test_an_authority_that_is_added_later_is_used(
         self,
         traffic: Traffic,
         caller: Caller,
@@ -101,7 +103,7 @@ class TlsRules(GatewaySuite):
 
     @pytest.mark.parametrize("holds", [None, "no certificate"])
     @pytest.mark.usefixtures("gateway")
-    def test_an_authority_that_is_none_is_refused(
+    def test_a_file_that_is_no_authority_is_refused(
         self, traffic: Traffic, champion: ArmServer, tmp_path: Path, holds: str | None
     ) -> None:
         path = tmp_path / "authority.pem"

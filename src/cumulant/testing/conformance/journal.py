@@ -9,7 +9,7 @@ import pytest
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import GENESIS, Actor, Fact, verify_chain
-from cumulant.ports.journal import Head, Journal
+from cumulant.ports.journal import ChainHead, Journal
 from cumulant.testing.conformance.gaps import Suite
 
 ADA = Actor("user:ada", reason="a test")
@@ -103,7 +103,7 @@ class JournalConformance(Suite):
         assert [row.key for row in journal.rows("step", "a%")] == ["a%"]
         assert journal.rows("step", "z") == []
 
-    def test_a_transaction_sees_its_own_writes_and_nobody_else_does(self, journal: Journal) -> None:
+    def test_only_the_transaction_sees_its_uncommitted_writes(self, journal: Journal) -> None:
         with journal.transaction(actor=ADA) as tx:
             tx.put("step", "a", {"n": 1})
             tx.emit(Happened())
@@ -126,7 +126,7 @@ class JournalConformance(Suite):
             interrupted()
         assert journal.get("step", "a") is None
         assert list(journal.events()) == []
-        assert journal.head() == Head(0, GENESIS)
+        assert journal.head() == ChainHead(0, GENESIS)
         with journal.transaction(actor=ADA) as tx:
             assert tx.emit(Happened()).seq == 1
 
@@ -149,7 +149,7 @@ class JournalConformance(Suite):
                 tx.emit(Followed())
         events = list(journal.events())
         assert list(verify_chain(events)) == []
-        assert journal.head() == Head(10, events[-1].hash)
+        assert journal.head() == ChainHead(10, events[-1].hash)
         assert [event.previous for event in events] == [GENESIS, *(event.hash for event in events[:-1])]
 
     def test_events_are_chosen_by_cursor_kind_and_run(self, journal: Journal) -> None:
@@ -177,7 +177,7 @@ class JournalConformance(Suite):
                     tx.emit(Followed())
         assert seen == list(range(1, 1101))
 
-    def test_a_cursor_only_goes_on(self, journal: Journal) -> None:
+    def test_a_cursor_never_moves_back(self, journal: Journal) -> None:
         assert journal.cursor("console") == 0
         journal.advance("console", 5)
         journal.advance("console", 3)

@@ -95,21 +95,21 @@ class NotifierConformance(Suite):
         assert "resolved: it" in world.received()[0]
 
     @pytest.mark.parametrize("how", ["later", "hang", "trickle", "hang up", "gone"])
-    def test_what_may_work_later_is_said_to(self, world: World, how: Behaviour) -> None:
+    def test_a_temporary_failure_is_retryable(self, world: World, how: Behaviour) -> None:
         world.behave(how)
         with pytest.raises(RetryableError) as caught:
             world.notifier().send(SAMPLE, seconds=0.5)
-        self.check_words(caught.value)
+        self.check_text(caught.value)
         if how == "gone":
             assert isinstance(caught.value, EngineUnavailableError)
 
-    def test_what_is_refused_is_told(self, world: World) -> None:
+    def test_a_refused_message_is_not_retried(self, world: World) -> None:
         world.behave("refuse")
         with pytest.raises(TerminalError) as caught:
             world.notifier().send(SAMPLE, seconds=10)
-        self.check_words(caught.value)
+        self.check_text(caught.value)
 
-    def test_it_goes_on_when_the_receiver_does(self, world: World) -> None:
+    def test_it_delivers_again_when_the_receiver_recovers(self, world: World) -> None:
         client = world.notifier()
         world.behave("later")
         with pytest.raises(RetryableError):
@@ -118,9 +118,9 @@ class NotifierConformance(Suite):
         client.send(SAMPLE, seconds=10)
         assert len(world.received()) == 1
 
-    def test_its_representation_tells_no_secret(self, world: World) -> None:
+    def test_no_secret_in_the_representation(self, world: World) -> None:
         assert SECRET not in repr(world.notifier())
 
-    def check_words(self, error: CumulantError) -> None:
+    def check_text(self, error: CumulantError) -> None:
         assert error.message
         assert SECRET not in str(error.as_dict())

@@ -20,7 +20,7 @@ def folder_of(path: Path, files: dict[str, bytes]) -> Path:
 
 
 def content_of(path: Path) -> dict[str, bytes]:
-    return {found.relative_to(path).as_posix(): found.read_bytes() for found in path.rglob("*") if found.is_file()}
+    return {file.relative_to(path).as_posix(): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 FILES = {"servable.json": b"{}", "model/a.onnx": b"\x00\x01" * 5000, "model/deep/ä b": b"", "_object.json": b"x"}
@@ -52,12 +52,12 @@ class ObjectsConformance(Suite):
         assert reference.bytes == sum(map(len, FILES.values()))
 
     def test_the_hash_is_of_the_content(self, objects: ObjectStore, tmp_path: Path) -> None:
-        one = objects.put("one", folder_of(tmp_path / "one", FILES))
+        first = objects.put("one", folder_of(tmp_path / "one", FILES))
         two = objects.put("two", folder_of(tmp_path / "two", FILES))
         other = objects.put("other", folder_of(tmp_path / "other", FILES | {"model/a.onnx": b"\x00\x02" * 5000}))
-        assert one.sha256 == two.sha256 != other.sha256
+        assert first.sha256 == two.sha256 != other.sha256
 
-    def test_the_source_may_go(self, objects: ObjectStore, tmp_path: Path) -> None:
+    def test_the_source_may_be_deleted(self, objects: ObjectStore, tmp_path: Path) -> None:
         source = tmp_path / "a.txt"
         source.write_text("one")
         objects.put("a", source)
@@ -66,7 +66,7 @@ class ObjectsConformance(Suite):
         source.unlink()
         assert objects.path("a").read_text() == "one"
 
-    def test_a_standing_object_is_kept(self, objects: ObjectStore, tmp_path: Path) -> None:
+    def test_an_existing_object_is_not_replaced(self, objects: ObjectStore, tmp_path: Path) -> None:
         source = tmp_path / "a.txt"
         source.write_text("one")
         first = objects.put("a", source)

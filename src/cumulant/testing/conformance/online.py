@@ -74,9 +74,9 @@ class OnlineConformance(Suite):
 
         def read() -> None:
             while not done.is_set():
-                found = set(online.get("cards", keys))
-                if len(found) != 1 or None in found:
-                    failures.append(found)
+                values = set(online.get("cards", keys))
+                if len(values) != 1 or None in values:
+                    failures.append(values)
 
         reader = threading.Thread(target=read)
         reader.start()
@@ -120,8 +120,8 @@ class OnlineConformance(Suite):
     def test_no_update_is_lost_between_others(self, online: OnlineStore) -> None:
         def add(cells: Cells) -> None:
             for table in ("one", "two"):
-                found = cells.get(table, [b"n"])[0]
-                cells.put(table, [(b"n", b"%d" % (int(found or b"0") + 1))])
+                count = cells.get(table, [b"n"])[0]
+                cells.put(table, [(b"n", b"%d" % (int(count or b"0") + 1))])
 
         threads = [threading.Thread(target=lambda: [online.update(add) for _ in range(25)]) for _ in range(4)]
         for thread in threads:
@@ -136,9 +136,9 @@ class OnlineConformance(Suite):
 
         def read() -> None:
             while not done.is_set():
-                found = set(online.get("cards", [b"a", b"b"]))
-                if len(found) != 1:
-                    failures.append(found)
+                values = set(online.get("cards", [b"a", b"b"]))
+                if len(values) != 1:
+                    failures.append(values)
 
         reader = threading.Thread(target=read)
         reader.start()
@@ -170,8 +170,8 @@ class OnlineConformance(Suite):
         for row, accepted, expected in steps:
             assert state.advance("tx", [row]).accepted == accepted
             for reader in (state, OnlineFeatures(plan, online, "t")):
-                asked = [{"id": 9, "card": card, "at": _moment(9)} for card in expected]
-                assert dict(zip(expected, reader.vectors(asked).columns["spent_1d"], strict=True)) == expected
+                requests = [{"id": 9, "card": card, "at": _moment(9)} for card in expected]
+                assert dict(zip(expected, reader.vectors(requests).columns["spent_1d"], strict=True)) == expected
 
     def test_meta(self, online: OnlineStore) -> None:
         online.put_meta("cards", {"as_of": "2013-01-01", "old": "x"})

@@ -36,7 +36,7 @@ class RegistryConformance(Suite):
     def first(self, registry: Registry, servable: Path, example: pd.DataFrame) -> ModelVersion:
         return register(registry, servable, example, key="one")
 
-    def test_a_run_goes_on_under_its_key(self, registry: Registry) -> None:
+    def test_a_run_is_resumed_under_its_key(self, registry: Registry) -> None:
         with registry.run("flights", "train", key="k") as run:
             run.params({"trials": 30})
             run.metrics({"average_precision": 0.5})
@@ -67,8 +67,8 @@ class RegistryConformance(Suite):
     ) -> None:
         about = About(version="passed", model="Tells late flights")
         with registry.run("flights", "train", key="one") as run:
-            made = registry.register(run, "flight-late", servable, example, tags={"a": "b"}, key="one", about=about)
-        assert (made.version, made.tags.get("a")) == ("1", "b")
+            version = registry.register(run, "flight-late", servable, example, tags={"a": "b"}, key="one", about=about)
+        assert (version.version, version.tags.get("a")) == ("1", "b")
         assert register(registry, servable, example, key="one").version == "1"
 
     def test_children_are_runs(self, registry: Registry) -> None:
@@ -96,9 +96,9 @@ class RegistryConformance(Suite):
         assert fetched == given
 
     def test_a_model_s_files(self, registry: Registry, first: ModelVersion, servable: Path, tmp_path: Path) -> None:
-        found = registry.download("models:/flight-late/1", tmp_path / "into")
-        assert found.is_relative_to(tmp_path / "into")
-        (described,) = found.rglob("servable.json")
+        folder = registry.download("models:/flight-late/1", tmp_path / "into")
+        assert folder.is_relative_to(tmp_path / "into")
+        (described,) = folder.rglob("servable.json")
         assert content_of(described.parent) == content_of(servable)
         assert first.version == "1"
         for uri in ("models:/nope/1", "runs:/0123456789abcdef0123456789abcdef/model"):

@@ -71,9 +71,9 @@ class RoutesConformance(Suite):
             other.apply(routes_of("http://127.0.0.1:2", revision=6))
         other.apply(routes_of("http://127.0.0.1:1", revision=7))
         other.apply(routes_of("http://127.0.0.1:3", revision=9))
-        found = traffic.in_force(MODEL)
-        assert found is not None
-        assert (found.revision, found.champion.endpoints) == (9, ("http://127.0.0.1:3",))
+        routes = traffic.in_force(MODEL)
+        assert routes is not None
+        assert (routes.revision, routes.champion.endpoints) == (9, ("http://127.0.0.1:3",))
 
     def test_one_revision_is_one_set_of_routes(self, connect: Callable[[], Traffic]) -> None:
         traffic, other = connect(), connect()
@@ -99,7 +99,7 @@ class RoutesConformance(Suite):
 
     def test_what_is_not_there(self, connect: Callable[[], Traffic]) -> None:
         traffic = connect()
-        assert traffic.door() is None
+        assert traffic.address() is None
         assert list(traffic.health(MODEL)) == []
         assert traffic.active(MODEL, CHAMPION) == 0
         assert traffic.exchanges()[0] == []

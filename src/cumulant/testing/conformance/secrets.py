@@ -25,10 +25,10 @@ class SecretsConformance(Suite):
     def test_a_missing_secret(self, secrets: Secrets) -> None:
         with pytest.raises(NotFoundError) as caught:
             secrets.get("NOT_THERE")
-        told = str(caught.value.as_dict())
-        assert "NOT_THERE" in told
-        assert "looked" in told
-        assert not any(value in told for value in VALUES.values() if len(value) > 1)
+        error = str(caught.value.as_dict())
+        assert "NOT_THERE" in error
+        assert "looked" in error
+        assert not any(value in error for value in VALUES.values() if len(value) > 1)
 
     def test_no_value_in_the_representation(self, secrets: Secrets) -> None:
         secrets.get("API_TOKEN")

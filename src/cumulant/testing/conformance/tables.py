@@ -10,7 +10,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from cumulant.core.errors import DataError, NotFoundError, UsageError
-from cumulant.ports.tables import Head, TableStore
+from cumulant.ports.tables import TableHead, TableStore
 from cumulant.testing.conformance.gaps import Suite
 
 
@@ -101,13 +101,13 @@ class TablesConformance(Suite):
         tables.write("head", (whole[start : start + 10] for start in range(0, 1000, 10)))
         expected = pl.concat([whole[:rows], after])
         for key, frames in (("frame", after), ("lazy", after.lazy()), ("parts", iter([after[:15], after[15:]]))):
-            reference = tables.write(key, frames, head=Head("head", rows))
+            reference = tables.write(key, frames, head=TableHead("head", rows))
             assert reference.rows == rows + 40
             assert_frame_equal(tables.scan(reference).collect(), expected)
-        tables.write("none", iter(()), head=Head("head", rows))
+        tables.write("none", iter(()), head=TableHead("head", rows))
         assert_frame_equal(tables.scan("none").collect(), whole[:rows])
         tables.delete("head")
-        tables.write("again", after, head=Head("frame", rows + 40))
+        tables.write("again", after, head=TableHead("frame", rows + 40))
         tables.delete("frame")
         assert_frame_equal(tables.scan("again").collect(), pl.concat([expected, after]))
         assert sorted(tables.keys()) == ["again", "lazy", "none", "parts"]
@@ -115,20 +115,20 @@ class TablesConformance(Suite):
     def test_a_head_that_does_not_fit(self, tables: TableStore) -> None:
         tables.write("head", shuffled(10))
         with pytest.raises(DataError):
-            tables.write("a", pl.DataFrame({"n": ["x"]}), head=Head("head", 10))
+            tables.write("a", pl.DataFrame({"n": ["x"]}), head=TableHead("head", 10))
         with pytest.raises(NotFoundError):
-            tables.write("a", shuffled(10), head=Head("nope", 10))
+            tables.write("a", shuffled(10), head=TableHead("nope", 10))
         assert tables.keys() == ["head"]
 
     def test_a_check(self, tables: TableStore) -> None:
         tables.write("head", shuffled(10))
-        tables.write("a", shuffled(10), head=Head("head", 10))
+        tables.write("a", shuffled(10), head=TableHead("head", 10))
         tables.check("head")
         tables.check("a")
         with pytest.raises(NotFoundError):
             tables.check("nope")
 
-    def test_a_standing_table_is_kept(self, tables: TableStore) -> None:
+    def test_an_existing_table_is_not_replaced(self, tables: TableStore) -> None:
         first = tables.write("a", shuffled(10))
         assert tables.write("a", shuffled(20)) == first
         assert_frame_equal(tables.scan("a").collect(), shuffled(10))

@@ -22,7 +22,7 @@ from cumulant.core.traffic import (
     SHADOW_HEADER,
     TOKEN_HEADER,
 )
-from cumulant.ports.traffic import Opening, Traffic
+from cumulant.ports.traffic import ListenOptions, Traffic
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GATEWAY_KEY
 from cumulant.testing.conformance.gateway_faults import FaultRules
@@ -35,29 +35,35 @@ from cumulant.testing.gateways import Caller, Reader, wait_for
 class TrafficConformance(FaultRules, LifeRules, TlsRules):
     """Give a fixture `connect`: makes a client, each time of the same gateway, which does not run."""
 
-    def test_the_door_and_one_request(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: Opening
+    def test_the_address_and_one_request(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: ListenOptions
     ) -> None:
         began = int(time.time() * 1e6)
         traffic.apply(routes_of(champion.url, revision=3))
-        door = traffic.door()
-        assert door is not None
-        assert door.url == f"http://{opening.http}"
+        address = traffic.address()
+        assert address is not None
+        assert address.url == f"http://{opening.http}"
         answer = caller.post(headers={CALLER_HEADER: "one"})
         assert (answer.status, answer.served_by, answer.arm) == (200, CHAMPION, CHAMPION)
         [sent] = champion.posts()
         assert (sent.headers[CALLER_HEADER], answer.headers[CALLER_HEADER]) == ("one", "one")
         assert (sent.headers[REQUEST_HEADER], sent.headers[ARM_HEADER]) == (answer.headers[REQUEST_HEADER], CHAMPION)
         assert sent.body == b'{"x": 1.0}'
-        [told] = Reader(traffic).until(1)
-        assert (told.request, told.caller_id) == (sent.headers[REQUEST_HEADER], "one")
-        assert (told.model, told.assigned, told.served) == (MODEL, CHAMPION, CHAMPION)
-        assert (told.status, told.fault, told.forced, told.revision, told.key) == (200, "", False, 3, "")
-        assert began <= told.time <= time.time() * 1e6 + 1e6
-        assert 0 < told.duration_us < 30e6
-        assert not told.rescued
+        [exchange] = Reader(traffic).until(1)
+        assert (exchange.request, exchange.caller_id) == (sent.headers[REQUEST_HEADER], "one")
+        assert (exchange.model, exchange.assigned, exchange.served) == (MODEL, CHAMPION, CHAMPION)
+        assert (exchange.status, exchange.fault, exchange.forced, exchange.revision, exchange.key) == (
+            200,
+            "",
+            False,
+            3,
+            "",
+        )
+        assert began <= exchange.time <= time.time() * 1e6 + 1e6
+        assert 0 < exchange.duration_us < 30e6
+        assert not exchange.rescued
 
-    def test_a_server_is_told_which_arm_it_is_and_no_caller_says_so(
+    def test_only_the_gateway_sends_a_server_its_arm(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         forged = {SERVED_HEADER: CHAMPION, ARM_HEADER: CHAMPION, SHADOW_HEADER: "1"}
@@ -74,7 +80,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         rescued = champion.posts()[-1].headers
         assert (rescued.get(SERVED_HEADER), rescued.get(ARM_HEADER)) == (CHAMPION, CANDIDATE)
 
-    def test_each_server_is_sent_its_own_token_and_no_caller_sends_one(
+    def test_only_the_gateway_sends_a_server_its_token(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         forged = {TOKEN_HEADER: "forged", REQUEST_HEADER: "forged", "connection": f"keep-alive, {TOKEN_HEADER}"}
@@ -86,27 +92,27 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         [first], [copy], [own] = champion.posts(), candidate.posts(shadow=True), candidate.posts()
         candidate.stop()
         answers.append(caller.post(headers=forged))
-        tokens = [token_for(GATEWAY_KEY, one.url) for one in (champion, candidate)]
+        tokens = [token_for(GATEWAY_KEY, server.url) for server in (champion, candidate)]
         assert tokens[0] != tokens[1]
         rescued = champion.posts()[-1]
-        sent = [one.headers[TOKEN_HEADER] for one in (first, copy, own, rescued)]
+        sent = [request.headers[TOKEN_HEADER] for request in (first, copy, own, rescued)]
         assert sent == [tokens[0], tokens[1], tokens[1], tokens[0]]
-        names = [one.headers[REQUEST_HEADER] for one in (first, own, rescued)]
+        names = [request.headers[REQUEST_HEADER] for request in (first, own, rescued)]
         assert [answer.headers[REQUEST_HEADER] for answer in answers] == names
         assert copy.headers[REQUEST_HEADER] == names[0]
         assert len({*names, "forged"}) == 4
-        assert [told.request for told in Reader(traffic).until(3)] == names
+        assert [exchange.request for exchange in Reader(traffic).until(3)] == names
         assert all(TOKEN_HEADER not in answer.headers for answer in answers)
 
-    def test_probes_and_labels_are_told_as_no_predictions(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: Opening
+    def test_probes_and_labels_are_logged_as_no_predictions(
+        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: ListenOptions
     ) -> None:
         traffic.apply(routes_of(champion.url))
         with urllib.request.urlopen(f"http://{opening.http}/v2/health/ready", timeout=30):
             pass
         caller.post(path="/v1/labels?x=1")
         caller.post()
-        assert [told.predicts for told in Reader(traffic).until(3)] == [False, False, True]
+        assert [exchange.predicts for exchange in Reader(traffic).until(3)] == [False, False, True]
 
     def test_a_request_without_a_name_gets_one(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
         traffic.apply(routes_of(champion.url))
@@ -114,7 +120,9 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         names = [sent.headers[REQUEST_HEADER] for sent in champion.posts()]
         assert len(set(names)) == 2
         assert [sent.headers[CALLER_HEADER] for sent in champion.posts()] == names
-        assert [(told.request, told.caller_id) for told in Reader(traffic).until(2)] == [(name, "") for name in names]
+        assert [(exchange.request, exchange.caller_id) for exchange in Reader(traffic).until(2)] == [
+            (name, "") for name in names
+        ]
 
     @pytest.mark.parametrize("given", ["", "a b", "x" * LONGEST_ID])
     def test_a_callers_name_is_passed_on_and_returned_and_an_empty_one_is_none(
@@ -126,24 +134,24 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         # An empty one counts as none; the gateway's own may stand there.
         names = {given} if given else {given, answer.headers[REQUEST_HEADER]}
         assert {sent.headers[CALLER_HEADER], answer.headers[CALLER_HEADER]} <= names
-        assert [told.caller_id for told in Reader(traffic).until(1)] == [given]
+        assert [exchange.caller_id for exchange in Reader(traffic).until(1)] == [given]
 
     def test_a_longer_name_of_a_caller_counts_as_none(
         self, traffic: Traffic, caller: Caller, champion: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url))
         assert caller.post(headers={CALLER_HEADER: "x" * (LONGEST_ID + 1)}).status == 200
-        assert [told.caller_id for told in Reader(traffic).until(1)] == [""]
+        assert [exchange.caller_id for exchange in Reader(traffic).until(1)] == [""]
 
     def test_weights(self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=20.0))
         answers = [caller.post() for _ in range(600)]
         assert {answer.status for answer in answers} == {200}
-        found = sum(answer.served_by == CANDIDATE for answer in answers)
-        assert abs(found - 120) < 4.5 * math.sqrt(600 * 0.2 * 0.8)
+        to_candidate = sum(answer.served_by == CANDIDATE for answer in answers)
+        assert abs(to_candidate - 120) < 4.5 * math.sqrt(600 * 0.2 * 0.8)
         assert all(answer.arm == answer.served_by for answer in answers)
-        told = Reader(traffic).until(600)
-        assert sum(exchange.assigned == CANDIDATE for exchange in told) == found
+        exchanges = Reader(traffic).until(600)
+        assert sum(exchange.assigned == CANDIDATE for exchange in exchanges) == to_candidate
 
     @pytest.mark.parametrize("weight", [0.0, 100.0])
     def test_all_or_nothing(
@@ -185,10 +193,10 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
                 caller.post({"inputs": [{**tensor, "data": [[key]]}, other]}, path=path),
             ]
             assert len({answer.arm for answer in answers}) == 1, key
-        told = Reader(traffic).until(200)
-        assert len({exchange.key for exchange in told}) == 40
-        assert {exchange.assigned for exchange in told} == {CHAMPION, CANDIDATE}
-        assert all(exchange.key and not exchange.key.startswith("c") for exchange in told)
+        exchanges = Reader(traffic).until(200)
+        assert len({exchange.key for exchange in exchanges}) == 40
+        assert {exchange.assigned for exchange in exchanges} == {CHAMPION, CANDIDATE}
+        assert all(exchange.key and not exchange.key.startswith("c") for exchange in exchanges)
 
     @pytest.mark.parametrize("body", [{}, [], {"card": None}, {"rows": []}, {"inputs": [{"name": "card"}]}, 7, "card"])
     def test_a_body_without_the_key_is_answered(
@@ -198,15 +206,15 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert caller.post(body).status == 200
         assert [exchange.key for exchange in Reader(traffic).until(1)] == [""]
 
-    def test_a_forced_arm_is_told_as_forced(
+    def test_a_forced_arm_is_logged_as_forced(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=0.0))
         assert caller.post(headers={FORCE_HEADER: CANDIDATE}).served_by == CANDIDATE
         assert caller.post(headers={FORCE_HEADER: CHAMPION}).served_by == CHAMPION
         assert caller.post(headers={FORCE_HEADER: "nobody"}).served_by == CHAMPION
-        told = [(exchange.assigned, exchange.forced) for exchange in Reader(traffic).until(3)]
-        assert told == [(CANDIDATE, True), (CHAMPION, True), (CHAMPION, False)]
+        exchanges = [(exchange.assigned, exchange.forced) for exchange in Reader(traffic).until(3)]
+        assert exchanges == [(CANDIDATE, True), (CHAMPION, True), (CHAMPION, False)]
 
     def test_only_the_champions_requests_are_mirrored_and_in_part(
         self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
