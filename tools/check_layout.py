@@ -26,7 +26,6 @@ SHARED_NAMES: Mapping[str, str] = {
     "Case": "of the review queue and of conformance: not renamed yet",
     "Head": "of the event chain and of a table's file, both in ports",
     "Project": "the loaded project, and the notebook's object around it",
-    "Server": "of the notebook and of gRPC",
 }
 #: modules that were longer when the check began, and how long they may be
 LONG: Mapping[str, int] = {
