@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from cumulant.core.system.child_processes import RestartDelay, kill_group
 from cumulant.flows.ledger.processes import Process, process_of
 from cumulant.flows.serving.spawning import spawn
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, describe_exit, unreported
 from cumulant.flows.stack.reconcile import PresentProcess, WantedProcess
 from cumulant.flows.stack.status import ChildStatus, State
 
-#: seconds before the next start after so many short lives in a row
-PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-#: a life that has answered for so many seconds is no crash loop, and begins the pauses anew
+#: a life that has answered for so many seconds is no crash loop: the next start has no delay
 LONG_LIFE = 5.0
+#: seconds, at most, between the starts of a crash loop
+LONGEST_DELAY = 10.0
 #: seconds for which a process that was ready may give no sign before it is ended and started again
 HANG = 30.0
 #: seconds between the polite request to end and the end
 PATIENCE = 40.0
 _MINUTE = 60.0
-_PARENT_DEATH = 1
 #: of a log file, from which it is set aside
 MOST_BYTES = 8 * 1024 * 1024
 _TAIL = 4096
@@ -99,7 +97,7 @@ class Child:
         self._answered: float | None = None
         self._since: datetime | None = None
         self._not_ready_since: datetime | None = None
-        self._short = 0
+        self._delay = RestartDelay(LONGEST_DELAY)
         #: the start of this life, where it is reported only when the life turns out to be long
         self._withheld: ProcessStarted | None = None
         #: it was ready once, in any life
@@ -147,8 +145,8 @@ class Child:
                     [*wanted.command, *_parent(wanted)],
                     stderr=stream,
                     salt=self._salt,
-                    start_new_session=True,
-                    before=_end_with_parent(os.getpid()),
+                    own_session=True,
+                    death_signal=signal.SIGTERM,
                 )
         except OSError as error:
             self._cause = f"it cannot be started: {error}"
@@ -176,7 +174,7 @@ class Child:
             self._answered = now if self._answered is None else self._answered
             self.has_answered = True
             if now - self._answered > LONG_LIFE:
-                self._short = 0
+                self._delay.reset()
                 self._report_start()
         elif self._not_ready_since is None:
             self._not_ready_since = at
@@ -193,7 +191,7 @@ class Child:
             self.kill()
         if (code := self.process.poll()) is not None:
             # Whatever it started goes with it.
-            _signal_group(self.process.pid, signal.SIGKILL)
+            kill_group(self.process.pid)
             self._cause = self._cause or describe_exit(code)
             self._end(now, at)
 
@@ -205,7 +203,7 @@ class Child:
 
     def kill(self) -> None:
         if self.process is not None:
-            _signal_group(self.process.pid, signal.SIGKILL)
+            kill_group(self.process.pid)
 
     def status(self, now: float) -> ChildStatus:
         self._restarts = [moment for moment in self._restarts if now - moment < _MINUTE]
@@ -235,10 +233,11 @@ class Child:
         return "not ready" if self._heard > self._began else "starting"
 
     def _end(self, now: float, at: datetime) -> None:
-        self._due = now if self.stopping else now + PAUSES[min(self._short, len(PAUSES) - 1)]
+        self._due = now
         if self.stopping or self._is_reported():
             self._report_start()
-            count = f"; end {self._short + 1} of a crash loop" if self._short and not self.stopping else ""
+            ends = self._delay.ends
+            count = f"; end {ends + 1} of a crash loop" if ends and not self.stopping else ""
             self._report(
                 ProcessEnded(
                     name=self.wanted.name,
@@ -249,7 +248,8 @@ class Child:
                     seconds=round(now - self._began, 1),
                 )
             )
-        self._short += not self.stopping
+        if not self.stopping:
+            self._due += self._delay.after_end()
         self._withheld = None
         self.process = self.identity = None
         self.ready, self._stopped = False, 0.0
@@ -257,7 +257,7 @@ class Child:
 
     def _is_reported(self) -> bool:
         """Of a crash loop, the lives 1, 2, 4, 8, ... are: thousands of events a day say no more."""
-        life = self._short + 1
+        life = self._delay.ends + 1
         return life & (life - 1) == 0
 
     def _report_start(self) -> None:
@@ -273,23 +273,3 @@ def log_file(folder: Path, name: str) -> LogFile:
 def _parent(wanted: WantedProcess) -> list[str]:
     """A server of several workers has descendants, and looks after its starter itself, on every system."""
     return ["--parent", str(os.getpid())] if wanted.kind == "server" else []
-
-
-def _end_with_parent(parent: int) -> Callable[[], None] | None:
-    """What a new process does first so that the system ends it with its starter. Linux only."""
-    if sys.platform != "linux":
-        return None
-    # Found here: between fork and exec nothing may be loaded.
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def ask() -> None:
-        prctl(_PARENT_DEATH, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return ask
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)

@@ -14,6 +14,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
+from cumulant.core.system import child_processes
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
 from cumulant.flows.stack.child_process import log_file
@@ -205,9 +206,7 @@ def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[by
     line = [sys.executable, "-m", "cumulant.flows.stack", str(project.root), "--env", project.environment_name]
     line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
     with log.open() as stream:
-        return subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
-        )
+        return child_processes.start(line, stderr=stream)
 
 
 def _check_address(address: str, *, insecure: bool) -> None:

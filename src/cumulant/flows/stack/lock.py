@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cumulant.core.errors import LeaseHeldError, StorageError
+from cumulant.core.system.child_processes import kill_group
 from cumulant.flows.ledger.processes import Process, is_gone, is_here
 from cumulant.flows.stack.child_process import PATIENCE
 from cumulant.flows.stack.desired_state import FOLDER
@@ -138,8 +139,7 @@ def _end(processes: list[Process], patience: float) -> None:
     while (rest := [process for process in processes if not is_gone(process)]) and time.monotonic() < deadline:
         time.sleep(_LOOK)
     for process in rest:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process.pid)
     while rest and not all(map(is_gone, rest)):
         time.sleep(_LOOK)
 
