@@ -9,7 +9,7 @@ import pytest
 from test_stack_programs import STACK, served
 
 from cumulant.core.errors import StorageError
-from cumulant.flows.stack.desired_state import Book, ServedVersion
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion
 from cumulant.flows.stack.gateway_key import keep_key, key_path, new_key, remove_key
 from cumulant.flows.stack.programs import wanted_processes
 
@@ -53,7 +53,7 @@ def test_where_it_cannot_be_written_that_is_said(tmp_path):
 def test_servers_behind_the_gateway_are_told_its_path_and_never_the_key():
     one = served("1")
     behind = ServedVersion(version="2", command=(*one.command, "--behind-gateway"), port=20_002)
-    both = Book(model="m", champion="1", candidate="2", versions={"1": one, "2": behind})
+    both = DesiredState(model="m", champion="1", candidate="2", versions={"1": one, "2": behind})
     found = wanted_processes(STACK, both, NOW)
     assert "--gateway-key-file" not in found["server-1"].command
     assert found["server-2"].command[-2:] == ("--gateway-key-file", str(key_path(STACK.state)))

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _GATEWAY, _MONITORING = "gateway", "monitoring"
 #: of the state folder: read first
-_IN_FORCE = (f"{STACK}/book.json", f"{_GATEWAY}/state.json")
+_IN_FORCE = (f"{STACK}/desired_state.json", f"{_GATEWAY}/state.json")
 #: of processes, of searches that are made again, of other environments, or secret
 _NOT = frozenset({"environments", "secrets", "search", SPILL, USES, STACK, _GATEWAY})
 #: copied under the lock of whoever moves files in them, and at the end, when requests before the start are logged

@@ -19,7 +19,7 @@ from cumulant.core.traffic import Arm
 from cumulant.flows.ledger.processes import Process
 
 FOLDER = "stack"
-_BOOK = "book.json"
+_FILE = "desired_state.json"
 
 
 class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +60,7 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     teller: Process | None = None
 
 
-class Book(msgspec.Struct, frozen=True, kw_only=True):
+class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
     """What should be served of one model. Versions beyond the two arms are kept to go back to."""
 
     model: str
@@ -68,7 +68,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str | None = None
     #: versions that were the champion before, the newest last
     former: tuple[str, ...] = ()
-    #: all that have been the champion, kept by `change_book`
+    #: all that have been the champion, kept by `change_desired_state`
     champions: tuple[str, ...] = ()
     versions: dict[str, ServedVersion] = {}
     #: rollbacks that are not told yet, the newest last
@@ -122,28 +122,28 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def read_book(state: Path, model: str) -> Book:
-    """The book in a project's state folder; an empty one where there is none.
+def read_desired_state(state: Path, model: str) -> DesiredState:
+    """The desired state in a project's state folder; an empty one where there is none.
 
     Raises:
         IntegrityError: the file is damaged.
     """
     path = _path(state)
     try:
-        book = msgspec.json.decode(path.read_bytes(), type=Book)
+        desired = msgspec.json.decode(path.read_bytes(), type=DesiredState)
     except FileNotFoundError:
-        return Book(model=model)
+        return DesiredState(model=model)
     except (msgspec.DecodeError, OSError) as error:
         raise IntegrityError(
             f"{path} cannot be read: {error}",
             subject=str(path),
             hint="`cumulant down`, then `cumulant up --repair` sets it aside and writes it again from the registry",
         ) from None
-    return book
+    return desired
 
 
-def change_book(state: Path, model: str, change: Callable[[Book], Book]) -> Book:
-    """Write what `change` makes of the book, which nobody else changes meanwhile; durable on return.
+def change_desired_state(state: Path, model: str, change: Callable[[DesiredState], DesiredState]) -> DesiredState:
+    """Write what `change` makes of the desired state, which nobody else changes meanwhile; durable on return.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -153,16 +153,16 @@ def change_book(state: Path, model: str, change: Callable[[Book], Book]) -> Book
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent):
-            book = change(read_book(state, model))
-            book = msgspec.structs.replace(book, edition=book.edition + 1, champions=book.served_before)
-            _write(path, msgspec.json.format(msgspec.json.encode(book)))
+            desired = change(read_desired_state(state, model))
+            desired = msgspec.structs.replace(desired, edition=desired.edition + 1, champions=desired.served_before)
+            _write(path, msgspec.json.format(msgspec.json.encode(desired)))
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
-    return book
+    return desired
 
 
 def _path(state: Path) -> Path:
-    return state / FOLDER / _BOOK
+    return state / FOLDER / _FILE
 
 
 @contextmanager

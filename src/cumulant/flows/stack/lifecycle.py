@@ -18,7 +18,7 @@ from cumulant.core.system import child_processes
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
 from cumulant.flows.stack.child_process import log_file
-from cumulant.flows.stack.desired_state import Book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, read_desired_state
 from cumulant.flows.stack.event_reporting import report_killed
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.gateway_check import is_reachable, routes_to
@@ -76,7 +76,7 @@ def up(
         PortInUseError: something else listens at the gateway's address.
         UsageError: another version than `model` serves, or the address or the token cannot be used.
         EngineUnavailableError: a process does not come to answer; everything has ended again.
-        IntegrityError: the book is damaged.
+        IntegrityError: the desired state is damaged.
     """
     check(project.access(), principal, "stack.up", project.name)
     running = find_supervisor(project.state)
@@ -112,11 +112,11 @@ def _bring_up(
     claim_folder(project, notes.append)
     _check_address(address, insecure=insecure)
     check_gateway(project)
-    known = read_book(project.state, project.name).champion is not None
+    known = read_desired_state(project.state, project.name).champion is not None
     first_champion(project, model, principal=principal, progress=progress)
-    book = refresh_commands(project, notes.append)
-    _check_model_serves(project, model, book)
-    apply_first(project, book)
+    desired = refresh_commands(project, notes.append)
+    _check_model_serves(project, model, desired)
+    apply_first(project, desired)
     process = start(project, address, detached=detached)
     try:
         status = _await(project, process, progress)
@@ -190,11 +190,11 @@ def traffic_shares(project: Project) -> dict[str, float]:
     return shares if routes.candidate is None else shares | {routes.candidate.version: candidate}
 
 
-def apply_first(project: Project, book: Book) -> None:
-    """Routes to the book's servers: of an earlier book, the gateway keeps addresses where nobody listens any more."""
+def apply_first(project: Project, desired: DesiredState) -> None:
+    """Apply routes to the desired servers: the gateway keeps those of an earlier run, where nothing listens."""
     traffic = project.traffic()
     present = traffic.in_force(project.name)
-    wanted = routes_to(book, present, key=project.policies.release.key)
+    wanted = routes_to(desired, present, key=project.policies.release.key)
     if wanted is not None and wanted != present:
         traffic.apply(wanted)
 
@@ -216,13 +216,13 @@ def _check_address(address: str, *, insecure: bool) -> None:
     bind(host, port, insecure=open_to_all, option="--http").close()
 
 
-def _check_model_serves(project: Project, model: str, book: Book) -> None:
+def _check_model_serves(project: Project, model: str, desired: DesiredState) -> None:
     if not model:
         return
     version = str(project.registry().resolve(model).version)
-    if version != book.champion:
+    if version != desired.champion:
         raise UsageError(
-            f"version {book.champion} of {project.name} serves, not {version}",
+            f"version {desired.champion} of {project.name} serves, not {version}",
             subject=model,
             hint="a release changes what serves: `cumulant release start`; `cumulant up` alone goes on as it was",
         )

@@ -95,7 +95,7 @@ def _living(status: Status) -> dict[str, Process]:
 def tidy(state: Path) -> None:
     """Remove what only a living supervisor needs."""
     remove_status(state)
-    for path in (state / FOLDER).glob(".book.json.*"):
+    for path in (state / FOLDER).glob(".desired_state.json.*"):
         path.unlink(missing_ok=True)
 
 

@@ -16,7 +16,7 @@ from cumulant.core.errors import CumulantError
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.serving.services import note_use
 from cumulant.flows.stack.child_process import Child, log_file
-from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, unreported
 from cumulant.flows.stack.gateway_key import keep_key, new_key, remove_key
 from cumulant.flows.stack.health import find_gateway_url, is_drained, is_replaced, listens, serves
@@ -74,11 +74,11 @@ class StackSupervisor:
         Raises:
             LeaseHeldError: another supervisor runs.
             StorageError: the state folder cannot be written.
-            IntegrityError: the book is damaged.
+            IntegrityError: the desired state is damaged.
         """
         with hold_lock(self._stack.state):
             end_left_behind(self._stack.state)
-            read_book(self._stack.state, self._stack.model)
+            read_desired_state(self._stack.state, self._stack.model)
             keep_key(self._stack.state, self._gateway_key)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
@@ -122,12 +122,12 @@ class StackSupervisor:
             self._tell(now, at)
 
     def _read(self, at: datetime) -> None:
-        """What the book asks for; as before where it cannot be read."""
+        """What the desired state asks for; as before where it cannot be read."""
         try:
-            self._wanted = wanted_processes(self._stack, read_book(self._stack.state, self._stack.model), at)
-            self._trouble.pop("book", None)
+            self._wanted = wanted_processes(self._stack, read_desired_state(self._stack.state, self._stack.model), at)
+            self._trouble.pop("desired state", None)
         except CumulantError as error:
-            self._trouble["book"] = error.message
+            self._trouble["desired state"] = error.message
 
     def _drain(self, now: float) -> None:
         for name, child in self._children.items():

@@ -18,7 +18,7 @@ from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import is_gone
 from cumulant.flows.registry.models import CHAMPION, ModelAliased
 from cumulant.flows.release.controller.background import BackgroundTask
-from cumulant.flows.stack.desired_state import Rollback, change_book, read_book
+from cumulant.flows.stack.desired_state import Rollback, change_desired_state, read_desired_state
 from cumulant.release.events import RolledBack
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def move_champion_alias(project: Project, model: str, rollback: Rollback) -> Non
     Raises:
         CumulantError: the registry cannot be reached, or does not know the version.
     """
-    if "://" in rollback.version or read_book(project.state, model).champion not in (None, rollback.version):
+    if "://" in rollback.version or read_desired_state(project.state, model).champion not in (None, rollback.version):
         return
     registry = project.registry()
     try:
@@ -83,9 +83,11 @@ def store_rollback(project: Project, model: str, rollback: Rollback) -> None:
     """Put a rollback into the book in place of what it said of it; one that owes nothing is no longer in it.
 
     Raises:
-        StorageError, IntegrityError: as `change_book`.
+        StorageError, IntegrityError: as `change_desired_state`.
     """
-    change_book(project.state, model, lambda book: msgspec.structs.replace(book, returns=_with(book.returns, rollback)))
+    change_desired_state(
+        project.state, model, lambda book: msgspec.structs.replace(book, returns=_with(book.returns, rollback))
+    )
 
 
 def _with(returns: tuple[Rollback, ...], rollback: Rollback) -> tuple[Rollback, ...]:
@@ -103,7 +105,7 @@ def undelivered_rollbacks(project: Project) -> tuple[Rollback, ...]:
     Raises:
         IntegrityError: the book is damaged.
     """
-    book = read_book(project.state, project.name)
+    book = read_desired_state(project.state, project.name)
     free = (rollback for rollback in book.returns if rollback.teller is None or is_gone(rollback.teller))
     return tuple(free) if book.model == project.name else ()
 
@@ -121,7 +123,7 @@ def list_rollbacks(project: Project, model: str) -> list[Rollback]:
         CumulantError: the journal cannot be reached, or the book is damaged.
     """
     rollbacks = recorded_rollbacks(project.journal(), model)
-    book = read_book(project.state, project.name)
+    book = read_desired_state(project.state, project.name)
     if model == project.name == book.model:
         rollbacks += [rollback for rollback in book.returns if EVENT in rollback.owed]
     return sorted(rollbacks, key=lambda rollback: rollback.at)
