@@ -110,7 +110,7 @@ def roll_back(
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
     rollback = Rollback(
-        at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, teller=this_process()
+        at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, sender=this_process()
     )
     own = arm.version in book.versions
     missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
@@ -196,7 +196,7 @@ def _with_rollback(book: DesiredState, rollback: Rollback, until: datetime) -> D
     back = with_champion(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
     # What was given up is not gone back to unless it is named: a second rollback goes further back.
     former = tuple(other for other in back.former if other != book.champion)
-    return msgspec.structs.replace(back, former=former, returns=(*back.returns, rollback))
+    return msgspec.structs.replace(back, former=former, rollbacks=(*back.rollbacks, rollback))
 
 
 def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
@@ -230,10 +230,10 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
 
 def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
     """As `_told`; the book says that it is the champion, and what is still owed."""
-    owing = msgspec.structs.replace(rollback, owed=tuple(DELIVERIES))
+    owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
     change_desired_state(project.state, model, lambda book: _with_rollback(book, owing, keep))
     missed = _deliver(project, model, owing)
-    store_rollback(project, model, msgspec.structs.replace(owing, owed=tuple(missed), teller=None))
+    store_rollback(project, model, msgspec.structs.replace(owing, pending=tuple(missed), sender=None))
     return missed
 
 

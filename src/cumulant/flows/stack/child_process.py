@@ -42,12 +42,12 @@ class LogFile:
         self._most = most
 
     def open(self) -> IO[bytes]:
-        """To hand to a process. Every write goes to the end, also after `turn`."""
+        """To hand to a process. Every write goes to the end, also after `rotate`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self.path.open("ab")
 
-    def turn(self) -> None:
-        """Set aside what a file of too many bytes holds, and empty it; whoever writes to it goes on."""
+    def rotate(self) -> None:
+        """Set aside what a file of too many bytes holds, and empty it; its writer continues."""
         with suppress(OSError):  # a full disk: the next time
             if self.path.stat().st_size > self._most:
                 shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
@@ -59,8 +59,8 @@ class LogFile:
             with suppress(OSError):
                 path.unlink()
 
-    def last_words(self) -> str:
-        """The last line; empty where nothing was said."""
+    def last_line(self) -> str:
+        """The last line; empty where there is none."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
@@ -85,7 +85,7 @@ class Child:
         self.wanted = wanted
         self.log = log
         self._report = report
-        #: why it ends or has ended, in words; empty in a life whose end nobody asked for
+        #: why it ends or has ended; empty in a life whose end was not requested
         self._cause = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.identity: Process | None = None
@@ -164,8 +164,8 @@ class Child:
         if self._is_reported():
             self._report_start()
 
-    def look(self, ready: bool, now: float, at: datetime) -> None:
-        """Take in whether it answers. One that has stopped answering for long is ended."""
+    def observe(self, ready: bool, now: float, at: datetime) -> None:
+        """Record whether it answers. One that has stopped answering for long is killed."""
         if not self.alive:
             return
         self.ready = ready
@@ -183,7 +183,7 @@ class Child:
             self.kill()
 
     def reap(self, now: float, at: datetime) -> None:
-        """Take notice of its end; and make an end where it was asked to and does not."""
+        """Record its end; kill it where it does not end in time after a request."""
         if self.process is None:
             return
         if self.stopping and now - self._stopped > PATIENCE:
@@ -196,7 +196,7 @@ class Child:
             self._end(now, at)
 
     def stop(self, now: float, cause: str) -> None:
-        """Ask it to end; it finishes what it has accepted."""
+        """Request its end; it finishes what it has accepted."""
         self._stopped, self._cause = now, cause
         if self.process is not None:
             self.process.terminate()
@@ -218,7 +218,7 @@ class Child:
             restarts=len(self._restarts),
             not_ready_since=self._not_ready_since,
             since=self._since if self.alive else None,
-            says="" if self.ready else self.log.last_words(),
+            message="" if self.ready else self.log.last_line(),
         )
 
     def _state(self) -> State:
@@ -256,7 +256,7 @@ class Child:
         self._not_ready_since = self._not_ready_since or at
 
     def _is_reported(self) -> bool:
-        """Of a crash loop, the lives 1, 2, 4, 8, ... are: thousands of events a day say no more."""
+        """Of a crash loop, the lives 1, 2, 4, 8, ... are: more would be thousands of events a day."""
         life = self._delay.ends + 1
         return life & (life - 1) == 0
 
@@ -271,5 +271,5 @@ def log_file(folder: Path, name: str) -> LogFile:
 
 
 def _parent(wanted: WantedProcess) -> list[str]:
-    """A server of several workers has descendants, and looks after its starter itself, on every system."""
+    """A server of several workers has descendants, and watches its parent itself, on every system."""
     return ["--parent", str(os.getpid())] if wanted.kind == "server" else []

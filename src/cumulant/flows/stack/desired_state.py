@@ -1,7 +1,7 @@
 """The desired state as a file: which versions are served; enough for a rollback without journal and registry.
 
-The file says what should run; the supervisor makes it so. It is written whole under a lock, so that a reader never
-sees half of it and two writers never lose each other's change. It needs neither journal nor registry.
+The supervisor reconciles the processes with the file. It is written whole under a lock, so that a reader never sees
+half of it and two writers never lose each other's change.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rollback(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollback of which journal or registry have not been told all yet."""
+    """Rollback of which the journal or the registry has not received everything yet."""
 
     at: datetime
     version: str
@@ -54,30 +54,30 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     #: the principal's name
     by: str
-    #: names of what is to be told
-    owed: tuple[str, ...] = ()
-    #: whoever is telling it now
-    teller: Process | None = None
+    #: names of the deliveries that remain
+    pending: tuple[str, ...] = ()
+    #: the process that delivers it now
+    sender: Process | None = None
 
 
 class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
-    """What should be served of one model. Versions beyond the two arms are kept to go back to."""
+    """What should be served of one model. Versions beyond the two arms stay for a rollback."""
 
     model: str
     champion: str | None = None
     candidate: str | None = None
     #: versions that were the champion before, the newest last
     former: tuple[str, ...] = ()
-    #: all that have been the champion, kept by `change_desired_state`
+    #: all that have been the champion, added by `change_desired_state`
     champions: tuple[str, ...] = ()
     versions: dict[str, ServedVersion] = {}
-    #: rollbacks that are not told yet, the newest last
-    returns: tuple[Rollback, ...] = ()
+    #: rollbacks that are not delivered yet, the newest last
+    rollbacks: tuple[Rollback, ...] = ()
     #: new servers of a rolling restart, which get no requests until they are ready
     starting: tuple[ServedVersion, ...] = ()
     #: servers that a rolling restart replaces, which run until their requests go to the new ones
     retiring: tuple[ServedVersion, ...] = ()
-    #: how often a rolling restart asked the controller to read the project file again
+    #: how often a rolling restart replaced the controller, which then reads the project file again
     controller: int = 0
     #: counts its writes
     edition: int = 0
@@ -94,7 +94,7 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
             raise NotFoundError(
                 f"version {version} of {self.model} has not been served here",
                 subject=f"{self.model}/{version}",
-                hint=f"versions that can come back: {known}",
+                hint=f"versions that can be served again: {known}",
             )
         return msgspec.convert({"name": name, "version": version, "endpoints": (served.endpoint,)}, Arm)
 
@@ -143,7 +143,7 @@ def read_desired_state(state: Path, model: str) -> DesiredState:
 
 
 def change_desired_state(state: Path, model: str, change: Callable[[DesiredState], DesiredState]) -> DesiredState:
-    """Write what `change` makes of the desired state, which nobody else changes meanwhile; durable on return.
+    """Write what `change` makes of the desired state, which no other process changes meanwhile; durable on return.
 
     Raises:
         StorageError: the folder cannot be written.

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 #: above every revision that a release of the original may still have been about to set
 _BEYOND = 1000
-#: what processes of the original say of themselves, in the stack's and the gateway's folder
+#: files of the original's running processes, in the stack's and the gateway's folder
 _NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/door.json")
 
 
@@ -77,7 +77,7 @@ def _roots_before(project: Project, before: Identity | None) -> tuple[Path, ...]
     if before is not None:
         real = _above(Path(before.home.folder), within)
         return (Path(before.root), *([real] if real is not None else []))
-    # State of an older version says it by its copies of servables: STATE/serving/NAME/COPY.
+    # State of an older version has it in the paths of its servables: STATE/serving/NAME/COPY.
     commands = [version.command for version in read_desired_state(project.state, project.name).versions.values()]
     for path in (Path(word) for command in commands for word in command):
         root = _above(path.parents[2], within) if len(path.parents) > len(within) + 2 else None

@@ -48,7 +48,7 @@ def is_reachable(url: str, model: str) -> bool:
     """Whether a request for `model` at the gateway's `url` gets the answer of a server.
 
     Only a server knows the model's description, and only a server refuses a token. A gateway that asks for certificates
-    is not asked: only its callers have one.
+    is not tried: only its callers have one.
     """
     if urlsplit(url).scheme != "http":
         return True

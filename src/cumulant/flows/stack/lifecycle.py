@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
-_READY_SECONDS, _LOOK = 90.0, 0.1
+_READY_SECONDS, _CHECK_SECONDS = 90.0, 0.1
 #: starts of one process that never answered, after which nothing is waited for
 _TRIES = 4
 _DOWN_SECONDS = 150.0
@@ -66,7 +66,7 @@ def up(
 
     `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
     `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
-    callers need the token of CUMULANT_TOKEN, or `insecure` says that anyone may call.
+    callers need the token of CUMULANT_TOKEN, or `insecure`: anyone may call.
 
     What served before gets the present settings and interpreter and, once it serves, stored features of the newest
     data: no caller waits for them, and it serves on where they cannot be had.
@@ -92,8 +92,8 @@ def up(
         address = http or project.spec.serving.http
         return _bring_up(project, model, principal, address, insecure=insecure, detached=detached, progress=progress)
     finally:
-        # Also where nothing comes up: the status, which alone says it, is gone. Last: a busy journal must not keep
-        # it down.
+        # Also where nothing comes up: the status, the only source of it, is gone. Last: a busy journal must not
+        # delay the start.
         report_killed(project, before)
 
 
@@ -163,12 +163,12 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
 
 
 def ps(project: Project, *, principal: Principal) -> Status | None:
-    """The processes as the supervisor wrote of them last; None where none runs and none has been left.
+    """The processes in the supervisor's last status; None where none runs and none has been left.
 
     Processes of the project that this one is a copy of are not listed.
 
     Raises:
-        IntegrityError: what it told is damaged.
+        IntegrityError: its status is damaged.
     """
     check(project.access(), principal, "stack.show", project.name)
     status = own_status(project.state)
@@ -177,7 +177,7 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
 
 def traffic_shares(project: Project) -> dict[str, float]:
     """Version to the share of the keys that it answers, from 0 to 1, by the routes in force; empty where there
-    are none, or the gateway does not tell them.
+    are none, or the gateway does not answer.
     """
     try:
         routes = project.traffic().in_force(project.name)
@@ -200,9 +200,9 @@ def apply_first(project: Project, desired: DesiredState) -> None:
 
 
 def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[bytes]:
-    """The supervisor's process, in a group of its own: Ctrl-C is for whoever started it to pass on."""
+    """The supervisor's process, in a group of its own: its parent passes Ctrl-C on."""
     log = log_file(logs_folder(project.state), "supervisor")
-    log.turn()
+    log.rotate()
     line = [sys.executable, "-m", "cumulant.flows.stack", str(project.root), "--env", project.environment_name]
     line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
     with log.open() as stream:
@@ -210,7 +210,7 @@ def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[by
 
 
 def _check_address(address: str, *, insecure: bool) -> None:
-    """Listen there once, so that what is in the way is told before anything starts."""
+    """Listen there once, so that an address that is taken is an error before anything starts."""
     host, port = split_address(address)
     open_to_all = insecure or read_token(None, os.environ) is not None
     bind(host, port, insecure=open_to_all, option="--http").close()
@@ -240,7 +240,7 @@ def _await(project: Project, process: subprocess.Popen[bytes], progress: Progres
             if not waiting_for:
                 return status
             _check_tries(project, status)
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)
     raise _not_ready_error(project, waiting_for, f"did not answer within {_READY_SECONDS:g} s")
 
 
@@ -260,9 +260,9 @@ def _check_tries(project: Project, status: Status) -> None:
 
 def _not_ready_error(project: Project, name: str, what: str) -> CumulantError:
     log = log_file(logs_folder(project.state), name)
-    last_line = log.last_words()
+    last_line = log.last_line()
     return EngineUnavailableError(
-        f"{name} {what}" + (f": {last_line}" if last_line else ""), subject=name, hint=f"all that it said: {log.path}"
+        f"{name} {what}" + (f": {last_line}" if last_line else ""), subject=name, hint=f"its log is {log.path}"
     )
 
 
@@ -281,4 +281,4 @@ def _await_end(supervisor: Process) -> None:
                 subject=str(pid),
                 hint=f"end it with `kill -9 {pid}`, then `cumulant down` tidies up",
             )
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)

@@ -29,7 +29,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     """What is supervised: a project's state folder, and the programs beside its servers."""
 
     state: Path
-    #: where processes say what they serve from, so that `clean` leaves that alone
+    #: where processes record what they serve from, so that `clean` does not delete it
     uses: Path
     model: str
     environment: str

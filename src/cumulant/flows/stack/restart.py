@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 LOCK = "restart.lock"
-_READY_SECONDS, _END_SECONDS, _LOOK = 90.0, 90.0, 0.1
+_READY_SECONDS, _END_SECONDS, _CHECK_SECONDS = 90.0, 90.0, 0.1
 #: starts of a server that never answered, after which nothing is waited for
 _TRIES = 4
-#: attempts to change routes that somebody else changes at the same time
+#: attempts to change routes that another process changes at the same time
 _ATTEMPTS = 5
 
 
@@ -302,7 +302,7 @@ def _await_ready(project: Project, served: ServedVersion) -> None:
 
 def _not_ready_error(project: Project, served: ServedVersion, what: str) -> CumulantError:
     log = log_file(logs_folder(project.state), served.name)
-    last = log.last_words()
+    last = log.last_line()
     return EngineUnavailableError(
         f"{served.name} {what}, and the server before serves on" + (f": {last}" if last else ""),
         subject=served.name,
@@ -351,5 +351,5 @@ def _await(condition: Callable[[], bool], seconds: float) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)
     return True

@@ -103,7 +103,7 @@ def catch_up(project: Project, served: ServedVersion) -> None:
 
 
 def known_version(project: Project, served: ServedVersion) -> ModelVersion:
-    """A version of the desired state as the registry has it, without asking there."""
+    """A version of the desired state as the registry has it, without a request to the registry."""
     uri = f"{project.name}/{served.version}"
     return ModelVersion(name=project.name, version=served.version, uri=uri, run_id=None, created=datetime.now(UTC))
 
@@ -164,7 +164,7 @@ def champion_uri(project: Project) -> str:
 
 
 def is_refused(version: ModelVersion) -> bool:
-    """Whether the gate said no to a version when it was trained."""
+    """Whether the gate refused a version when it was trained."""
     return version.tags.get("cumulant.verdict") == "refused"
 
 
@@ -194,7 +194,7 @@ def find_references(state: Path, model: str) -> tuple[set[str], set[str]]:
 
 
 def free_port(seed: str, taken: Collection[int]) -> int:
-    """A port on loopback that nobody listens at and that is not `taken`; the same for the same project, if free.
+    """A free port on loopback that is not `taken`; the same for the same project, if free.
 
     Raises:
         EngineUnavailableError: there is none.
@@ -208,7 +208,7 @@ def free_port(seed: str, taken: Collection[int]) -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens there."""
+    """Whether the port is free."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: where the options of a server's command begin: PYTHON -m PROGRAM FOLDER
 _OPTIONS = 4
-#: options that are called otherwise to people
+#: options that have another name in messages
 _SHOWN_NAMES = {"state-table": "stored features"}
 
 
@@ -58,7 +58,7 @@ def refresh_commands(project: Project, report: Callable[[str], None] = silent) -
 
 
 def describe_changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """What another command says otherwise, a line an option."""
+    """Differences between two commands, a line an option."""
     old, new = _options(before), _options(after)
     return [
         f"{_SHOWN_NAMES.get(name, name)}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"
