@@ -23,7 +23,6 @@ NOT_YET = frozenset({"api", "review", "serving"})
 SHARED_NAMES: Mapping[str, str] = {
     "Answer": "of a servable, whose name is in the OpenAPI document, and of a reviewer: not renamed yet",
     "Project": "the loaded project, and the notebook's object around it",
-    "Server": "of the notebook and of gRPC",
 }
 #: modules that were longer when the check began, and how long they may be
 LONG: Mapping[str, int] = {

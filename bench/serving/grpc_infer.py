@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 
 CLIENTS, CALLS, ROUNDS = 3, 12, 6
 METHOD = "/inference.GRPCInferenceService/ModelInfer"
@@ -29,7 +29,7 @@ HERE = Path(__file__)
 
 def request(row: np.ndarray) -> bytes:
     tensor = {"name": "input", "datatype": "FP32", "shape": list(row.shape)}
-    message = INFERENCE.message("ModelInferRequest")(model_name="bench", inputs=[tensor])
+    message = message_class("ModelInferRequest")(model_name="bench", inputs=[tensor])
     message.raw_input_contents.append(row.tobytes())
     return message.SerializeToString()
 
@@ -42,7 +42,7 @@ async def bare(path: str) -> None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    asked, answered = INFERENCE.message("ModelInferRequest"), INFERENCE.message("ModelInferResponse")
+    asked, answered = message_class("ModelInferRequest"), message_class("ModelInferResponse")
 
     async def infer(message: Any, context: Any) -> Any:
         tensor = message.inputs[0]

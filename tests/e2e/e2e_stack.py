@@ -28,7 +28,13 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange, Routes
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LEASE
 from cumulant.flows.release.time_scale import scale_time
-from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import (
+    FOLDER,
+    DesiredState,
+    ServedVersion,
+    change_desired_state,
+    read_desired_state,
+)
 from cumulant.flows.stack.status import ChildStatus, read_status
 from cumulant.project.project import Project
 from cumulant.project.release_section import release_policy
@@ -191,17 +197,17 @@ class Stack:
 
     def equal(self) -> str:
         """The version that is equal to the champion."""
-        return "1" if read_book(self.project.state, MODEL).champion == "2" else "2"
+        return "1" if read_desired_state(self.project.state, MODEL).champion == "2" else "2"
 
     # --- a release
 
     def begin(self, candidate: str, *, steps: Sequence[ReleaseStep] = STEPS, **spec: object) -> Release:
         """A pending release of a version; what `spec` says differs from the project's section."""
 
-        def name(book: Book) -> Book:
+        def name(book: DesiredState) -> DesiredState:
             return msgspec.structs.replace(book, candidate=candidate)
 
-        book = change_book(self.project.state, MODEL, name)
+        book = change_desired_state(self.project.state, MODEL, name)
         self.ready(f"server-{candidate}")
         found, routes = store.read(self.journal, MODEL), self.traffic.in_force(MODEL)
         assert routes is not None
@@ -392,7 +398,7 @@ def stack(place: Path) -> Iterator[Stack]:
             (folder / "cumulant.yaml").write_text(SPEC.format(port=gateway))
             served = {str(number): _served(folder, str(number), port) for number, port in enumerate(ports, 1)}
             with opened(folder) as project:
-                change_book(
+                change_desired_state(
                     project.state, MODEL, lambda book: msgspec.structs.replace(book, champion="1", versions=served)
                 )
                 run(folder, "up", "--detach")

@@ -12,7 +12,7 @@ from e2e_support import environment, opened
 from cumulant.core.errors import LeaseHeldError
 from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.run_context import open_run
-from cumulant.flows.stack.desired_state import change_book
+from cumulant.flows.stack.desired_state import change_desired_state
 from cumulant.flows.training.evaluate import evaluate
 from cumulant.flows.training.train import train
 
@@ -114,7 +114,7 @@ def test_where_releases_deliver_a_training_that_passes_is_the_candidate_alone(fi
     assert f"next: cumulant up --project {folder}, then {start}\n" in said
     path.write_text(released.replace("release: {}\n", ""))
     with opened(folder) as project:
-        change_book(project.state, project.name, lambda book: msgspec.structs.replace(book, champion="3"))
+        change_desired_state(project.state, project.name, lambda book: msgspec.structs.replace(book, champion="3"))
         found = train(project, principal=project.principal(), trials=3)
         assert found.verdict.passed
         assert (found.model.aliases, found.next) == (("candidate",), ("release start",))

@@ -18,7 +18,7 @@ from cumulant.flows.ledger.processes import is_gone
 from cumulant.flows.release import store
 from cumulant.flows.replay.replay import replay
 from cumulant.flows.replay.sending import failed_party
-from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.served_versions import table_of
 from cumulant.flows.stack.status import read_status
 from cumulant.flows.training.train import train
@@ -145,7 +145,7 @@ def test_over_a_whole_release_nothing_fails_and_each_key_moves_once(shop):
         prices.write_text(prices.read_text() + "hat,2024-02-29 00:00:00,7.0\n")
         begun = run(shop, "release", "start", "returns/2")
         assert "version 1 reads stored features of the newest data from now on" in begun["notes"]
-        book = read_book(shop / ".cumulant", "returns")
+        book = read_desired_state(shop / ".cumulant", "returns")
         first, second = (table_of(book.versions[version].command) for version in ("1", "2"))
         assert first == second, "the candidate would be compared with a champion that knows less"
         release = awaited(shop, load)
@@ -188,6 +188,8 @@ def test_nothing_is_left_when_it_is_taken_down(shop):
     run(shop, "down")
     try:
         assert all(is_gone(one) for one in before)
-        assert msgspec.json.decode((shop / ".cumulant" / "stack" / "book.json").read_bytes())["champion"] == "2"
+        assert (
+            msgspec.json.decode((shop / ".cumulant" / "stack" / "desired_state.json").read_bytes())["champion"] == "2"
+        )
     finally:
         run(shop, "up", "--detach")

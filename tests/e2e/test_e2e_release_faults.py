@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 #: no hard failure ends a release: each of its processes is killed again and again
 LENIENT = CeilingSpec(errors="100%", not_ready="1h", restarts=1000)
 #: where the controller is killed on the way to the next step: before a file is put in place
-DEATHS = ("state.json", "clusters.json", "routes.json", "state.json", "book.json")
+DEATHS = ("state.json", "clusters.json", "routes.json", "state.json", "desired_state.json")
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 from e2e_stack import MODEL, until
 from e2e_support import kill, run, start
 
-from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.desired_state import read_desired_state
 
 pytestmark = pytest.mark.slow
 
@@ -74,13 +74,13 @@ def test_new_settings_are_applied_under_load_without_a_lost_request(stack):
     assert after.url != before.url
     assert stack.child("server-1") is None
     assert stack.traffic.in_force(MODEL).champion.endpoints == (after.url,)
-    assert read_book(stack.project.state, MODEL).retiring == ()
+    assert read_desired_state(stack.project.state, MODEL).retiring == ()
     assert stack.ready("controller", other_than=controller.pid)
 
 
 def test_settings_that_cannot_be_used_leave_the_server_that_serves(stack):
     (before,) = commands(stack)
-    book = read_book(stack.project.state, MODEL)
+    book = read_desired_state(stack.project.state, MODEL)
     with stack.load(50) as load:
         until(lambda: load.answered() > 10)
         serving(stack, "fallback: {servable: nowhere}")
@@ -89,7 +89,7 @@ def test_settings_that_cannot_be_used_leave_the_server_that_serves(stack):
         answered = load.answered()
         until(lambda: load.answered() > answered + 10)
     assert [one for one in load.seen if one.failed] == []
-    after = read_book(stack.project.state, MODEL)
+    after = read_desired_state(stack.project.state, MODEL)
     assert (after.versions, after.starting, after.retiring) == (book.versions, (), ())
 
 
@@ -97,15 +97,15 @@ def test_a_restart_that_was_killed_is_finished_by_the_next(stack):
     with stack.load(50) as load:
         until(lambda: load.answered() > 10)
         process = start(stack.folder, "up", "--restart")
-        until(lambda: read_book(stack.project.state, MODEL).starting)
+        until(lambda: read_desired_state(stack.project.state, MODEL).starting)
         kill(process, signal.SIGKILL)
-        assert len(read_book(stack.project.state, MODEL).running(datetime.now(UTC))) == 2
+        assert len(read_desired_state(stack.project.state, MODEL).running(datetime.now(UTC))) == 2
         run(stack.folder, "up", "--restart")
         until(lambda: len(commands(stack)) == 1)
         answered = load.answered()
         until(lambda: load.answered() > answered + 10)
     assert [one for one in load.seen if one.failed] == []
-    book = read_book(stack.project.state, MODEL)
+    book = read_desired_state(stack.project.state, MODEL)
     assert (book.starting, book.retiring) == ((), ())
 
 

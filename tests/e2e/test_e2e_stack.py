@@ -23,7 +23,7 @@ from e2e_support import environment, opened, run, start
 
 from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.processes import is_gone
-from cumulant.flows.stack.desired_state import change_book, read_book
+from cumulant.flows.stack.desired_state import change_desired_state, read_desired_state
 from cumulant.flows.stack.served_versions import folder_of
 from cumulant.flows.stack.status import read_status
 from cumulant.flows.training.train import train
@@ -74,7 +74,7 @@ def everything_ends(shop):
     yield
     run(shop, "down")
     state = shop / ".cumulant"
-    for path in (state / "stack" / "book.json", state / "gateway" / "routes.json"):
+    for path in (state / "stack" / "desired_state.json", state / "gateway" / "routes.json"):
         path.unlink(missing_ok=True)
 
 
@@ -159,7 +159,7 @@ def test_up_serves_says_so_twice_and_down_leaves_nothing(shop):
     assert run(shop, "down")["ended"] >= 3
     assert all_gone(here)()
     left = {path.name for path in (state_of(shop) / "stack").iterdir()}
-    assert left == {"book.json", "logs"}
+    assert left == {"desired_state.json", "logs"}
     assert run(shop, "ps") == {"running": False, "processes": []}
     assert run(shop, "down") == {"ended": 0}
     (logged,) = run(shop, "predictions", "show", answer.json()["request_id"])
@@ -188,7 +188,7 @@ def test_each_process_that_is_killed_comes_back_and_the_port_stays(shop):
 def test_a_candidate_is_served_at_once_and_ended_when_nobody_asks_for_it(shop):
     with supervised(shop), opened(shop) as project:
         first = ready(shop, "server-1")
-        served = read_book(project.state, "returns").versions["1"]
+        served = read_desired_state(project.state, "returns").versions["1"]
         other = msgspec.structs.replace(served, version="2", port=served.port + 1)
 
         def put(**changes):
@@ -197,7 +197,7 @@ def test_a_candidate_is_served_at_once_and_ended_when_nobody_asks_for_it(shop):
                     book, versions={**book.versions, "2": changes.pop("served", other)}, **changes
                 )
 
-            return change_book(project.state, "returns", change)
+            return change_desired_state(project.state, "returns", change)
 
         begin = time.monotonic()
         put(candidate="2")
@@ -254,13 +254,13 @@ def test_a_taken_port_a_damaged_book_and_a_server_that_cannot_start_are_told_in_
     assert "can be reached from other machines" in words(shop, "up", "--http", "0.0.0.0:0", code=2)
     assert "is not HOST:PORT" in words(shop, "up", "--http", "nowhere", code=2)
     run(shop, "up", "--detach")
-    book = state_of(shop) / "stack" / "book.json"
+    book = state_of(shop) / "stack" / "desired_state.json"
     whole = book.read_bytes()
     book.write_bytes(whole[:40])
-    until(lambda: "book.json cannot be read" in (run(shop, "ps")["trouble"] or ""))
+    until(lambda: "desired_state.json cannot be read" in (run(shop, "ps")["trouble"] or ""))
     assert asked(read_status(state_of(shop)).url).status_code == 200
     run(shop, "down")
-    assert "book.json cannot be read" in words(shop, "up", code=1)
+    assert "desired_state.json cannot be read" in words(shop, "up", code=1)
     gone = json.loads(whole)
     gone["versions"]["1"]["command"][3] = str(shop / "nowhere")
     book.write_text(json.dumps(gone))
@@ -274,7 +274,7 @@ def test_a_taken_port_a_damaged_book_and_a_server_that_cannot_start_are_told_in_
 def test_a_book_that_is_gone_is_made_again_and_requests_reach_its_servers(shop):
     run(shop, "up", "--detach")
     run(shop, "down")
-    path = state_of(shop) / "stack" / "book.json"
+    path = state_of(shop) / "stack" / "desired_state.json"
     port = json.loads(path.read_bytes())["versions"]["1"]["port"]
     path.unlink()
     with socket.create_server(("127.0.0.1", port)):  # so that the server gets another one than the routes name
@@ -287,7 +287,7 @@ def test_a_book_that_is_gone_is_made_again_and_requests_reach_its_servers(shop):
 def test_a_damaged_book_is_set_aside_and_made_again(shop):
     run(shop, "up", "--detach")
     run(shop, "down")
-    path = state_of(shop) / "stack" / "book.json"
+    path = state_of(shop) / "stack" / "desired_state.json"
     path.write_bytes(b"\xff{")
     assert "cannot be read" in words(shop, "up", "--detach", code=1)
     told = run(shop, "up", "--detach", "--repair")
@@ -391,9 +391,9 @@ def test_an_order_that_both_versions_score_is_counted_once(shop):
     """A mirrored row moves the state once: the next order of the customer sees one order more, not two."""
     run(shop, "up", "--detach")
     with opened(shop) as project:
-        served = read_book(project.state, "returns").versions["1"]
+        served = read_desired_state(project.state, "returns").versions["1"]
         other = msgspec.structs.replace(served, version="2", port=served.port + 1)
-        change_book(
+        change_desired_state(
             project.state,
             "returns",
             lambda book: msgspec.structs.replace(book, candidate="2", versions={**book.versions, "2": other}),
@@ -446,7 +446,7 @@ def test_a_copy_of_a_running_project_ends_and_lists_nothing_of_the_original(shop
         assert "notes" not in told
         assert asked(other["url"]).status_code == 200
         assert {one.pid for one in processes(copy)}.isdisjoint(one.pid for one in here)
-        ports = [read_book(state_of(one), "returns").versions["1"].port for one in (shop, copy)]
+        ports = [read_desired_state(state_of(one), "returns").versions["1"].port for one in (shop, copy)]
         assert ports[0] != ports[1]
     finally:
         run(copy, "down")
@@ -464,14 +464,14 @@ def test_a_copy_writes_into_its_own_log_and_online_store(shop, tmp_path):
     try:
         assert asked(told["url"], "of the copy").status_code == 200
         rows = [ROW | {"order": 9100, "customer": "c-copy"}]
-        url = read_book(state_of(copy), "returns").versions["1"]
+        url = read_desired_state(state_of(copy), "returns").versions["1"]
         answer = httpx.post(f"{url.endpoint}/v1/events", json={"source": "orders", "rows": rows}, timeout=10)
         assert answer.json()["accepted"] == 1
     finally:
         run(copy, "down")
     assert logged(shop) == before
     assert set(logged(copy)[0]) > set(own[0])
-    assert str(shop) not in " ".join(read_book(state_of(copy), "returns").versions["1"].command)
+    assert str(shop) not in " ".join(read_desired_state(state_of(copy), "returns").versions["1"].command)
 
 
 @contextmanager

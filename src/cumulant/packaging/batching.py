@@ -10,19 +10,20 @@ from cumulant.core.errors import RequestError
 from cumulant.core.servable import Batching
 from cumulant.servable.engine import Array, Engine
 
-#: rows that are scored alone
+#: rows that are scored alone, at most
 _ROWS = 256
 _SIZES = (2, 3, 7, 16, 64, 256)
 _ORDERS = 3
 
 
-def measure_batching(engine: Engine, feeds: Mapping[str, Array]) -> Batching:
-    """Score rows one by one, and in batches of several sizes and orders; exact only where no bit differs."""
+def measure_batching(engine: Engine, feeds: Mapping[str, Array], most: int = _ROWS) -> Batching:
+    """Score up to `most` rows one by one, and in batches of several sizes and orders; exact if no bit differs."""
     if any(not spec.shape for spec in engine.inputs):
         return Batching(exact=False, reason="an input is a single value, which another request need not share")
-    if any(spec.shape[0] != -1 for spec in engine.inputs):
-        return Batching(exact=False, reason="the number of rows is fixed in the graph")
-    feeds = {name: array[:_ROWS] for name, array in feeds.items()}
+    fixed = next((spec.shape[0] for spec in engine.inputs if spec.shape[0] != -1), None)
+    if fixed is not None:
+        return Batching(exact=False, reason=f"the graph takes {fixed} rows a call, no other number")
+    feeds = {name: array[:most] for name, array in feeds.items()}
     count = len(next(iter(feeds.values())))
     if count < _SIZES[0]:
         return Batching(exact=False, reason="one row cannot be tried beside another")

@@ -16,7 +16,7 @@ DAY = 86_400
 DRAFTS = (
     "monitoring/profiles/abc/.2026-11-24.4711",
     "monitoring/rows/def/.reference.12",
-    "stack/.book.json.345",
+    "stack/.desired_state.json.345",
     "outcomes/joined/.00001-00020.parquet.99",
     "gateway/.state.json.345",
 )

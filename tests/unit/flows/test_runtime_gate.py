@@ -14,7 +14,7 @@ from cumulant.core.errors import RefusedError
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.release.plan.release_plan import plan_release
 from cumulant.flows.release.start.start import start_release
-from cumulant.flows.stack.desired_state import change_book
+from cumulant.flows.stack.desired_state import change_desired_state
 from cumulant.flows.training.evaluate import evaluate
 from cumulant.flows.training.train import train
 from cumulant.flows.training.window_uses import Reuse, WindowUse, level_of
@@ -150,14 +150,14 @@ def test_the_champion_made_again_stays_and_a_change_of_what_callers_get_replaces
         registry = loaded.registry()
         assert [registry.resolve(f"kept@{alias}").version for alias in ("champion", "candidate")] == ["1", "1"]
         # Served as the champion, it is not released against itself: neither by its number nor as its copy.
-        change_book(loaded.state, "kept", lambda book: msgspec.structs.replace(book, champion="1"))
+        change_desired_state(loaded.state, "kept", lambda book: msgspec.structs.replace(book, champion="1"))
         for uri, says in (("", "version 1 of kept is the champion"), ("kept/2", "version 2 of kept is the same model")):
             with pytest.raises(RefusedError, match=says) as caught:
                 start_release(loaded, uri, principal=loaded.principal())
             assert "cumulant train" in caught.value.hint
         planned = plan_release(loaded, principal=loaded.principal(), requests="20/s")
         assert "version 1 of kept is the champion" in planned.warnings[-1]
-        (loaded.state / "stack" / "book.json").unlink()
+        (loaded.state / "stack" / "desired_state.json").unlink()
     assert "version 2 is the same model as the champion, version 1, which stays" in again.notes
     file.write_text(project.replace("key: visit}", "key: visit, rules: {x: {min: -100}}}"))
     with load(folder) as loaded:

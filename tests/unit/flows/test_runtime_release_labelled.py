@@ -13,7 +13,7 @@ from cumulant.core.errors import LeaseHeldError
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.controller import label_evidence
 from cumulant.flows.release.controller.label_evidence import LabelEvidence
-from cumulant.flows.stack.desired_state import ServedVersion, change_book
+from cumulant.flows.stack.desired_state import ServedVersion, change_desired_state
 from cumulant.outcomes.join.mirrored_pairs import GradedPair
 
 BEGUN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -113,7 +113,7 @@ def test_what_labels_are_is_asked_of_the_champion_as_it_is_served(
     asked: list[Path | None] = []
     monkeypatch.setattr(label_evidence, "schema_of", lambda _, folder: asked.append(folder))
     served = ServedVersion(version="1", command=("python", "-m", "cumulant.serving", str(tmp_path / "model")), port=1)
-    change_book(tmp_path, "late", lambda book: msgspec.structs.replace(book, versions={"1": served}))
+    change_desired_state(tmp_path, "late", lambda book: msgspec.structs.replace(book, versions={"1": served}))
     labels = told([0.0], Project(tmp_path))
     labels.graded(Release(), "")  # its folder is gone: the registry has it
     (tmp_path / "model").mkdir()

@@ -17,7 +17,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.ledger.processes import is_gone, process_of
 from cumulant.flows.stack import lifecycle
-from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import claim_folder, rebase_path, rebase_versions
 from cumulant.flows.stack.identity import home_of, read_identity, write_identity
 from cumulant.flows.stack.lock import end_left_behind, end_leftovers, own_status
@@ -53,14 +53,14 @@ def original(tmp_path):
 
 
 def served(folder, traffic=""):
-    """A project that served: a book with champion and candidate, routes to both, and an identity."""
+    """A project that served: a desired state with champion and candidate, routes to both, and an identity."""
     folder.mkdir()
     environments = f"environments: {{local: {{traffic: '{traffic}'}}}}\n" if traffic else ""
     (folder / "cumulant.yaml").write_text(HEAD + environments)
     with load(folder) as project:
         (project.state / "stack").mkdir(parents=True)
-        change_book(project.state, "m", lambda _: book(folder))
-        arms = {name: read_book(project.state, "m").arm(version, name) for name, version in ARMS.items()}
+        change_desired_state(project.state, "m", lambda _: desired(folder))
+        arms = {name: read_desired_state(project.state, "m").arm(version, name) for name, version in ARMS.items()}
         project.traffic().apply(Routes(model="m", revision=7, weight=10.0, **arms))
         claim_folder(project)
     return folder
@@ -69,7 +69,7 @@ def served(folder, traffic=""):
 ARMS = {"champion": "1", "candidate": "2"}
 
 
-def book(root):
+def desired(root):
     def served(version, port):
         state = root / ".cumulant"
         line = (
@@ -86,7 +86,9 @@ def book(root):
         )
         return ServedVersion(version=version, command=line, port=port)
 
-    return Book(model="m", champion="1", candidate="2", versions={"1": served("1", free()), "2": served("2", free())})
+    return DesiredState(
+        model="m", champion="1", candidate="2", versions={"1": served("1", free()), "2": served("2", free())}
+    )
 
 
 def free():
@@ -95,19 +97,19 @@ def free():
 
 
 def claimed(folder):
-    """The book, the routes and what was reported, after the state in `folder` was claimed."""
+    """The desired state, the routes and what was reported, after the state in `folder` was claimed."""
     said = []
     with load(folder) as project:
         claim_folder(project, said.append)
-        return read_book(project.state, "m"), project.traffic().in_force("m"), said
+        return read_desired_state(project.state, "m"), project.traffic().in_force("m"), said
 
 
 def written(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def paths(book):
-    return " ".join(word for one in book.versions.values() for word in one.command)
+def paths(desired):
+    return " ".join(word for one in desired.versions.values() for word in one.command)
 
 
 def status(folder, *processes, supervisor=None):
@@ -140,7 +142,7 @@ def test_a_copy_gets_paths_ports_routes_and_an_identity_of_its_own(original, tmp
     before = written(original)
     copy = shutil.copytree(original, tmp_path / "copy")
     found, routes, said = claimed(copy)
-    here = read_book(original / ".cumulant", "m")
+    here = read_desired_state(original / ".cumulant", "m")
     assert str(original) not in paths(found)
     assert paths(found) == paths(here).replace(str(original), str(copy))
     assert {one.port for one in found.versions.values()}.isdisjoint(one.port for one in here.versions.values())
@@ -157,7 +159,7 @@ def test_a_copy_gets_paths_ports_routes_and_an_identity_of_its_own(original, tmp
 
 
 def test_a_moved_project_keeps_its_ports_and_its_release(original, tmp_path):
-    before = read_book(original / ".cumulant", "m")
+    before = read_desired_state(original / ".cumulant", "m")
     moved = shutil.move(original, tmp_path / "moved")
     found, routes, said = claimed(moved)
     assert str(original) not in paths(found)
@@ -167,7 +169,7 @@ def test_a_moved_project_keeps_its_ports_and_its_release(original, tmp_path):
 
 
 def test_a_moved_project_gets_another_port_where_its_own_is_taken(original, tmp_path):
-    port = read_book(original / ".cumulant", "m").versions["1"].port
+    port = read_desired_state(original / ".cumulant", "m").versions["1"].port
     moved = shutil.move(original, tmp_path / "moved")
     with closing(socket.create_server(("127.0.0.1", port))):
         found, routes, _ = claimed(moved)
@@ -176,7 +178,7 @@ def test_a_moved_project_gets_another_port_where_its_own_is_taken(original, tmp_
 
 
 def test_a_backup_that_is_restored_in_place_has_a_new_identity_and_its_paths(original, tmp_path):
-    before, identity = read_book(original / ".cumulant", "m"), read_identity(original / ".cumulant")
+    before, identity = read_desired_state(original / ".cumulant", "m"), read_identity(original / ".cumulant")
     backup = shutil.copytree(original, tmp_path / "backup")
     kept = original.rename(tmp_path / "kept")  # its inode stays in use
     shutil.copytree(backup, original)
@@ -227,7 +229,7 @@ def test_state_of_an_older_version_is_told_from_its_copy_by_the_book(original, t
 
 
 def test_another_path_to_the_same_folder_and_another_name_of_the_machine_change_nothing(original, tmp_path):
-    before = read_book(original / ".cumulant", "m")
+    before = read_desired_state(original / ".cumulant", "m")
     (tmp_path / "link").symlink_to(original)
     assert claimed(tmp_path / "link")[2] == []
     identity = read_identity(original / ".cumulant")
@@ -348,7 +350,7 @@ def test_paths_of_arguments(word, old, new, expected):
 
 
 def test_an_interpreter_that_was_not_copied_stays_where_it_is(original):
-    first = read_book(original / ".cumulant", "m")
+    first = read_desired_state(original / ".cumulant", "m")
     line = (f"{original}/.venv/bin/python", *first.versions["1"].command[1:])
     changed = msgspec.structs.replace(first, versions={"1": msgspec.structs.replace(first.versions["1"], command=line)})
     found = rebase_versions(changed, (str(original),), "/elsewhere", lambda one, _: one.port)
@@ -358,7 +360,7 @@ def test_an_interpreter_that_was_not_copied_stays_where_it_is(original):
 
 def test_routes_to_servers_that_are_not_ours_stay(original, tmp_path):
     with load(original) as project:
-        change_book(project.state, "m", lambda _: Book(model="m"))
+        change_desired_state(project.state, "m", lambda _: DesiredState(model="m"))
         arm = Arm(name="champion", version="http://10.0.0.1", endpoints=("http://10.0.0.1",))
         project.traffic().apply(Routes(model="m", revision=8, champion=arm))
     assert claimed(shutil.copytree(original, tmp_path / "copy"))[1].champion == arm

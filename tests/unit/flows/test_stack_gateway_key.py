@@ -9,8 +9,8 @@ import pytest
 from test_stack_programs import STACK, served
 
 from cumulant.core.errors import StorageError
-from cumulant.flows.stack.desired_state import Book, ServedVersion
-from cumulant.flows.stack.gateway_key import keep_key, key_path, new_key, remove_key
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion
+from cumulant.flows.stack.gateway_key import key_path, new_key, remove_key, write_key
 from cumulant.flows.stack.programs import wanted_processes
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -19,13 +19,13 @@ NOW = datetime(2026, 11, 24, tzinfo=UTC)
 def test_it_is_for_its_owner_alone_and_new_each_time(tmp_path):
     before = os.umask(0)
     try:
-        keep_key(tmp_path, new_key())
+        write_key(tmp_path, new_key())
     finally:
         os.umask(before)
     path = key_path(tmp_path)
     first = path.read_bytes()
     assert (len(first), path.stat().st_mode & 0o777) == (32, 0o600)
-    keep_key(tmp_path, new_key())
+    write_key(tmp_path, new_key())
     assert path.read_bytes() != first
     assert [one.name for one in path.parent.iterdir()] == ["gateway.key"]
 
@@ -35,9 +35,9 @@ def test_it_is_for_its_owner_alone_and_new_each_time(tmp_path):
 )
 def test_a_lost_or_open_file_is_written_again(tmp_path, damage):
     key = new_key()
-    keep_key(tmp_path, key)
+    write_key(tmp_path, key)
     damage(key_path(tmp_path))
-    keep_key(tmp_path, key)
+    write_key(tmp_path, key)
     assert (key_path(tmp_path).read_bytes(), key_path(tmp_path).stat().st_mode & 0o777) == (key, 0o600)
     remove_key(tmp_path)
     remove_key(tmp_path)
@@ -47,13 +47,13 @@ def test_a_lost_or_open_file_is_written_again(tmp_path, damage):
 def test_where_it_cannot_be_written_that_is_said(tmp_path):
     (tmp_path / "stack").write_text("a file")
     with pytest.raises(StorageError, match="cannot be written"):
-        keep_key(tmp_path, new_key())
+        write_key(tmp_path, new_key())
 
 
 def test_servers_behind_the_gateway_are_told_its_path_and_never_the_key():
     one = served("1")
     behind = ServedVersion(version="2", command=(*one.command, "--behind-gateway"), port=20_002)
-    both = Book(model="m", champion="1", candidate="2", versions={"1": one, "2": behind})
+    both = DesiredState(model="m", champion="1", candidate="2", versions={"1": one, "2": behind})
     found = wanted_processes(STACK, both, NOW)
     assert "--gateway-key-file" not in found["server-1"].command
     assert found["server-2"].command[-2:] == ("--gateway-key-file", str(key_path(STACK.state)))

@@ -119,13 +119,13 @@ def test_a_damaged_status_is_told_in_words(tmp_path):
 
 def test_a_log_is_turned_and_its_writer_goes_on(tmp_path):
     log = LogFile(tmp_path / "logs" / "a.log", most=10)
-    assert log.last_words() == ""
+    assert log.last_line() == ""
     with log.open() as stream:
         stream.write(b"first words\n")
         stream.flush()
-        log.turn()
+        log.rotate()
         stream.write(b"more\n\n")
-    assert log.last_words() == "more"
+    assert log.last_line() == "more"
     assert log.path.read_bytes() == b"more\n\n"
     assert (tmp_path / "logs" / "a.log.1").read_text() == "first words\n"
 
@@ -148,7 +148,7 @@ class TestChild:
             now = one.present().due
         assert pauses == pytest.approx([0.0, 0.2, 0.5, 1.0, 2.0, 5.0])
         told = one.status(now)
-        assert (told.state, told.restarts, told.ready, told.says) == ("waiting", 5, False, "no port for me")
+        assert (told.state, told.restarts, told.ready, told.message) == ("waiting", 5, False, "no port for me")
         assert told.not_ready_since == AT
         assert one.status(now + 61).restarts == 0
         started, ended = self.facts[::2], self.facts[1::2]
@@ -170,8 +170,8 @@ class TestChild:
             one.reap(now, AT)
         one.start(wanted, 2.0, AT)
         assert [fact.kind.rpartition("_")[2] for fact in self.facts] == ["started", "ended"] * 2
-        one.look(True, 3.0, AT)
-        one.look(True, 9.0, AT)
+        one.observe(True, 3.0, AT)
+        one.observe(True, 9.0, AT)
         assert (self.facts[-1].kind, self.facts[-1].attempt, len(self.facts)) == ("stack.process_started", 3, 5)
         one.stop(10.0, "the supervisor ends")
         one.process.wait()
@@ -185,7 +185,7 @@ class TestChild:
         for _ in range(3):
             one.start(wanted, now, AT)
             for later in (0.5, 5.0, 6.0):
-                one.look(answers, now + later, AT)
+                one.observe(answers, now + later, AT)
             one.process.kill()
             one.process.wait()
             one.reap(now + 6.0, AT)
@@ -222,13 +222,13 @@ class TestChild:
     def test_a_process_that_stops_answering_is_ended(self, tmp_path):
         one, wanted = self.child(tmp_path, "import time; time.sleep(60)")
         one.start(wanted, 0.0, AT)
-        one.look(False, 100.0, AT)  # it may take long to come up
+        one.observe(False, 100.0, AT)  # it may take long to come up
         assert one.status(100.0).state == "starting"
-        one.look(True, 101.0, AT)
+        one.observe(True, 101.0, AT)
         assert one.status(101.0).state == "ready"
-        one.look(False, 130.0, AT)
+        one.observe(False, 130.0, AT)
         assert one.status(130.0).state == "not ready"
-        one.look(False, 131.5, AT)
+        one.observe(False, 131.5, AT)
         assert one.process.wait(timeout=60) == -signal.SIGKILL
         one.reap(132.0, AT)
         assert self.facts[-1].cause == "it did not answer for 30 s"

@@ -1,4 +1,4 @@
-"""Which processes a book asks for, what its versions need, and where their ports come from."""
+"""Which processes a desired state asks for, what its versions need, and where their ports come from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.stack import served_versions
-from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
 from cumulant.flows.stack.health import is_drained, serves
 from cumulant.flows.stack.programs import Stack, server_hosts, wanted_processes
 from cumulant.testing.traffic import MemoryTraffic
@@ -36,12 +36,12 @@ def served(version, **more):
     return ServedVersion(version=version, command=LINE, port=20_000 + int(version), **more)
 
 
-def book(**more):
-    return Book(model="m", versions={one: served(one) for one in ("1", "2", "3")}, **more)
+def desired(**more):
+    return DesiredState(model="m", versions={one: served(one) for one in ("1", "2", "3")}, **more)
 
 
 def test_both_arms_and_what_is_warm():
-    warm = book(champion="2", candidate="3")
+    warm = desired(champion="2", candidate="3")
     warm.versions["1"] = served("1", warm_until=NOW + timedelta(hours=1))
     names = ["server-1", "server-2", "server-3", "gateway", "controller"]
     assert list(wanted_processes(STACK, warm, NOW)) == names
@@ -57,23 +57,23 @@ def test_both_arms_and_what_is_warm():
 )
 def test_servers_know_the_names_that_callers_of_the_gateway_use(http, names):
     stack = msgspec.structs.replace(STACK, hosts=server_hosts(("a",), http))
-    line = wanted_processes(stack, book(champion="2"), NOW)["server-2"].command
+    line = wanted_processes(stack, desired(champion="2"), NOW)["server-2"].command
     assert [after for option, after in itertools.pairwise(line) if option == "--allow-host"] == names
 
 
 def test_nothing_served_yet():
-    assert list(wanted_processes(STACK, Book(model="m"), NOW)) == ["gateway", "controller"]
+    assert list(wanted_processes(STACK, DesiredState(model="m"), NOW)) == ["gateway", "controller"]
 
 
 def test_what_every_version_of_the_book_needs_is_kept(tmp_path):
     assert served_versions.find_references(tmp_path, "m") == (set(), set())
-    change_book(tmp_path, "m", lambda _: book())
+    change_desired_state(tmp_path, "m", lambda _: desired())
     assert served_versions.find_references(tmp_path, "m") == ({"/models/1"}, {"state_1"})
-    assert [path.name for path in (tmp_path / "stack").iterdir()] == ["book.json"]
-    assert json.loads((tmp_path / "stack" / "book.json").read_text())["edition"] == 1
-    (tmp_path / "stack" / "book.json").write_text("{")
-    with pytest.raises(IntegrityError, match=r"book\.json cannot be read"):
-        read_book(tmp_path, "m")
+    assert [path.name for path in (tmp_path / "stack").iterdir()] == ["desired_state.json"]
+    assert json.loads((tmp_path / "stack" / "desired_state.json").read_text())["edition"] == 1
+    (tmp_path / "stack" / "desired_state.json").write_text("{")
+    with pytest.raises(IntegrityError, match=r"desired_state\.json cannot be read"):
+        read_desired_state(tmp_path, "m")
 
 
 def test_ports_are_lasting_free_and_not_given_twice(monkeypatch):

@@ -1,4 +1,4 @@
-"""The gateway's routes after the book, or the gateway's own files, were lost or damaged."""
+"""The gateway's routes after the desired state, or the gateway's own files, were lost or damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
-from cumulant.flows.stack.desired_state import Book, ServedVersion
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion
 from cumulant.flows.stack.gateway_check import is_reachable, routes_to
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
 from cumulant.flows.stack.served_versions import first_champion
@@ -27,7 +27,7 @@ def arm(name: str, version: str, port: int) -> Arm:
     return msgspec.convert({"name": name, "version": version, "endpoints": [f"http://127.0.0.1:{port}"]}, Arm)
 
 
-BOOK = Book(
+BOOK = DesiredState(
     model="m", champion="1", candidate="2", versions={one.version: one for one in (served("1", 1), served("2", 2))}
 )
 
@@ -36,7 +36,7 @@ def test_without_routes_all_requests_go_to_the_champion():
     assert routes_to(BOOK, None, key="card") == Routes(
         model="m", revision=1, champion=arm("champion", "1", 1), key="card"
     )
-    assert routes_to(Book(model="m"), None, key=None) is None
+    assert routes_to(DesiredState(model="m"), None, key=None) is None
 
 
 def test_routes_to_the_servers_of_the_book_stay_as_they_are():
@@ -109,7 +109,7 @@ def every(project) -> list:
     return [*set_aside_status(project), *set_aside_damaged(project)]
 
 
-@pytest.mark.parametrize("name", ["stack/book.json", "stack/status.json", "gateway/state.json"])
+@pytest.mark.parametrize("name", ["stack/desired_state.json", "stack/status.json", "gateway/state.json"])
 @pytest.mark.parametrize("damage", [b"", b'{"model": 7}', b"\xff{"])
 def test_a_damaged_file_is_set_aside(tmp_path, name, damage):
     project = project_in(tmp_path)
@@ -128,7 +128,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, name, damage):
 def test_a_project_of_another_name_than_what_was_served_is_refused(tmp_path):
     project = SimpleNamespace(state=tmp_path, name="copy")
     (tmp_path / "stack").mkdir()
-    (tmp_path / "stack" / "book.json").write_bytes(msgspec.json.encode(BOOK))
+    (tmp_path / "stack" / "desired_state.json").write_bytes(msgspec.json.encode(BOOK))
     with pytest.raises(UsageError, match="m was served here, and this project is called copy") as caught:
         first_champion(project, "", principal=None)
     assert "model: {name: m}" in str(caught.value.hint)

@@ -1,6 +1,6 @@
-"""A rolling restart beside other commands that change the book: real files, locks and routes.
+"""A rolling restart beside other commands that change the desired state: real files, locks and routes.
 
-The supervisor is a thread that starts what the book names; a server is an entry of its status.
+The supervisor is a thread that starts what the desired state names; a server is an entry of its status.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cumulant.core.traffic import Routes
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.rollback import choose_arm
 from cumulant.flows.stack import restart as restarting
-from cumulant.flows.stack.desired_state import ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import ServedVersion, change_desired_state, read_desired_state
 from cumulant.flows.stack.identity import home_of
 from cumulant.flows.stack.lock import hold_lock
 from cumulant.flows.stack.restart import hold_restart_lock, restart
@@ -40,21 +40,25 @@ def project(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\n")
     with load(tmp_path) as found:
         versions = {"1": served("1", 20_001, warm_until=LATER), "2": served("2", 20_002)}
-        change_book(
-            found.state, "m", lambda book: msgspec.structs.replace(book, champion="2", former=("1",), versions=versions)
+        change_desired_state(
+            found.state,
+            "m",
+            lambda desired: msgspec.structs.replace(desired, champion="2", former=("1",), versions=versions),
         )
-        found.traffic().apply(Routes(model="m", revision=1, champion=read_book(found.state, "m").arm("2", "champion")))
+        found.traffic().apply(
+            Routes(model="m", revision=1, champion=read_desired_state(found.state, "m").arm("2", "champion"))
+        )
         yield found
 
 
 @contextmanager
 def supervised(project, ready=lambda one: True):
-    """A supervisor that runs what the book names; `ready` says which servers answer."""
+    """A supervisor that runs what the desired state names; `ready` says which servers answer."""
     ended = threading.Event()
 
     def work():
         while not ended.is_set():
-            running = read_book(project.state, "m").running(datetime.now(UTC))
+            running = read_desired_state(project.state, "m").running(datetime.now(UTC))
             write_status(
                 project.state,
                 Status(
@@ -121,51 +125,54 @@ def in_background(project, failed):
 def test_every_server_is_replaced_once_and_routes_follow(project):
     with supervised(project):
         restart(project, principal=project.principal())
-    book = read_book(project.state, "m")
-    assert [one.name for one in book.running(AT)] == ["server-1.1", "server-2.1"]
-    assert project.traffic().in_force("m").champion.endpoints == (book.versions["2"].endpoint,)
+    desired = read_desired_state(project.state, "m")
+    assert [one.name for one in desired.running(AT)] == ["server-1.1", "server-2.1"]
+    assert project.traffic().in_force("m").champion.endpoints == (desired.versions["2"].endpoint,)
 
 
 def test_a_second_restart_is_refused_until_the_first_has_ended(project):
     answering, failed = threading.Event(), []
     with supervised(project, lambda one: not one.generation or answering.is_set()), in_background(project, failed):
-        until(lambda: any(one.generation for one in read_book(project.state, "m").running(AT)))
+        until(lambda: any(one.generation for one in read_desired_state(project.state, "m").running(AT)))
         with pytest.raises(LeaseHeldError) as caught:
             restart(project, principal=project.principal())
         assert "wait until that ends" in caught.value.hint
         answering.set()
     assert failed == []
-    assert [one.generation for one in read_book(project.state, "m").running(AT)] == [1, 1]
+    assert [one.generation for one in read_desired_state(project.state, "m").running(AT)] == [1, 1]
     with hold_restart_lock(project.state):
         pass  # free again
 
 
 def test_a_rollback_while_a_new_server_starts_uses_the_one_that_answers(project, monkeypatch):
     monkeypatch.setattr(restarting, "_READY_SECONDS", 0.5)
-    before = read_book(project.state, "m").versions
+    before = read_desired_state(project.state, "m").versions
     with supervised(project, lambda one: not one.generation):
         failed = []
         with in_background(project, failed):
-            until(lambda: len(read_book(project.state, "m").running(AT)) == 3)
-            arm = choose_arm("m", read_book(project.state, "m"), None, "1")
+            until(lambda: len(read_desired_state(project.state, "m").running(AT)) == 3)
+            arm = choose_arm("m", read_desired_state(project.state, "m"), None, "1")
             assert arm.endpoints == (before["1"].endpoint,)
     assert isinstance(failed[0], EngineUnavailableError)
-    after = read_book(project.state, "m")
+    after = read_desired_state(project.state, "m")
     assert (after.versions, after.starting, after.retiring) == (before, (), ())
 
 
 def test_routes_that_a_rollback_has_just_written_stay(project):
-    """It moves the routes before it changes the book, and knows the servers of before."""
+    """It moves the routes before it changes the desired state, and knows the servers of before."""
     answering, failed = threading.Event(), []
     with supervised(project, lambda one: not one.generation or answering.is_set()), in_background(project, failed):
-        until(lambda: len(read_book(project.state, "m").running(AT)) == 3)
-        arm = choose_arm("m", read_book(project.state, "m"), None, "1")
+        until(lambda: len(read_desired_state(project.state, "m").running(AT)) == 3)
+        arm = choose_arm("m", read_desired_state(project.state, "m"), None, "1")
         traffic = project.traffic()
         traffic.apply(traffic.in_force("m").all_to(arm, revision=2))
         answering.set()
     assert failed == []
     champion = traffic.in_force("m").champion
-    assert (champion.version, champion.endpoints) == ("1", (read_book(project.state, "m").versions["1"].endpoint,))
+    assert (champion.version, champion.endpoints) == (
+        "1",
+        (read_desired_state(project.state, "m").versions["1"].endpoint,),
+    )
 
 
 def test_what_a_rollback_writes_during_a_restart_stays(project):
@@ -173,19 +180,19 @@ def test_what_a_rollback_writes_during_a_restart_stays(project):
     answering, failed = threading.Event(), []
     until_then = datetime.now(UTC) + timedelta(days=1)
     with supervised(project, lambda one: not one.generation or answering.is_set()), in_background(project, failed):
-        until(lambda: len(read_book(project.state, "m").running(AT)) == 3)
+        until(lambda: len(read_desired_state(project.state, "m").running(AT)) == 3)
 
-        def back(book):
-            warm = msgspec.structs.replace(book.versions["2"], warm_until=until_then)
-            one = msgspec.structs.replace(book.versions["1"], warm_until=None)
-            return msgspec.structs.replace(book, champion="1", former=(), versions={"1": one, "2": warm})
+        def back(desired):
+            warm = msgspec.structs.replace(desired.versions["2"], warm_until=until_then)
+            one = msgspec.structs.replace(desired.versions["1"], warm_until=None)
+            return msgspec.structs.replace(desired, champion="1", former=(), versions={"1": one, "2": warm})
 
-        change_book(project.state, "m", back)
+        change_desired_state(project.state, "m", back)
         answering.set()
     assert failed == []
-    book = read_book(project.state, "m")
-    assert (book.versions["1"].warm_until, book.versions["2"].warm_until) == (None, until_then)
-    assert [one.generation for one in book.versions.values()] == [1, 1]
+    desired = read_desired_state(project.state, "m")
+    assert (desired.versions["1"].warm_until, desired.versions["2"].warm_until) == (None, until_then)
+    assert [one.generation for one in desired.versions.values()] == [1, 1]
 
 
 @pytest.mark.parametrize(("at", "generations"), [(3, [0, 0]), (4, [1, 0])])
@@ -201,6 +208,6 @@ def test_a_release_that_starts_meanwhile_ends_the_restart(project, monkeypatch, 
     monkeypatch.setattr(restarting, "_check_no_release", look)
     with supervised(project), pytest.raises(ConflictError):
         restart(project, principal=project.principal())
-    book = read_book(project.state, "m")
-    assert [one.generation for one in book.versions.values()] == generations
-    assert (book.starting, book.retiring) == ((), ())
+    desired = read_desired_state(project.state, "m")
+    assert [one.generation for one in desired.versions.values()] == generations
+    assert (desired.starting, desired.retiring) == ((), ())

@@ -1,4 +1,4 @@
-"""The servers' commands by the present settings, and what a book says while servers are replaced."""
+"""The servers' commands by the present settings, and what a desired state says while servers are replaced."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from cumulant.core.errors import ConflictError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.ledger.processes import this_process
-from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import rebase_versions
 from cumulant.flows.stack.health import is_replaced
 from cumulant.flows.stack.identity import home_of
@@ -49,11 +49,11 @@ def served(version="1", **more):
 def project(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\nserving: {queue: 70ms, drain: 3s}\n")
     with load(tmp_path) as found:
-        change_book(
+        change_desired_state(
             found.state,
             "m",
-            lambda book: msgspec.structs.replace(
-                book, champion="1", versions={"1": served(generation=2)}, retiring=(served(generation=1),)
+            lambda desired: msgspec.structs.replace(
+                desired, champion="1", versions={"1": served(generation=2)}, retiring=(served(generation=1),)
             ),
         )
         yield found
@@ -61,8 +61,8 @@ def project(tmp_path):
 
 def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     said = []
-    book = refresh_commands(project, said.append)
-    one = book.versions["1"]
+    desired = refresh_commands(project, said.append)
+    one = desired.versions["1"]
     line = " ".join(one.command)
     assert one.command[:4] == (sys.executable, "-m", "cumulant.serving", "/models/1")
     assert "--queue 70ms" in line
@@ -70,13 +70,13 @@ def test_every_version_gets_the_settings_and_the_interpreter_of_today(project):
     assert "--log-keep 90d" in line
     assert "--online sqlite:///elsewhere/o.db --state-table state_1" in line, "where the table was filled"
     assert "--http" not in one.command
-    assert (one.port, one.name, book.retiring) == (20_001, "server-1", ())
+    assert (one.port, one.name, desired.retiring) == (20_001, "server-1", ())
     assert "version 1: queue: 5ms -> 70ms" in said
     assert f"version 1: the interpreter: /old/bin/python -> {sys.executable}" in said
     again = []
-    assert refresh_commands(project, again.append).versions == book.versions
+    assert refresh_commands(project, again.append).versions == desired.versions
     assert again == []
-    assert read_book(project.state, "m").versions == book.versions
+    assert read_desired_state(project.state, "m").versions == desired.versions
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ def test_changes_in_words():
 
 
 def test_old_and_new_run_side_by_side_until_the_old_one_is_let_go():
-    book = Book(model="m", champion="1", versions={"1": served(generation=1)}, retiring=(served(),))
-    assert [one.name for one in book.running(NOW)] == ["server-1.1", "server-1"]
-    assert [one.name for one in book.current(NOW)] == ["server-1.1"]
-    moved = rebase_versions(book, ("/a",), "/b", lambda one, taken: one.port)
+    desired = DesiredState(model="m", champion="1", versions={"1": served(generation=1)}, retiring=(served(),))
+    assert [one.name for one in desired.running(NOW)] == ["server-1.1", "server-1"]
+    assert [one.name for one in desired.current(NOW)] == ["server-1.1"]
+    moved = rebase_versions(desired, ("/a",), "/b", lambda one, taken: one.port)
     assert moved.retiring == ()
 
 
@@ -123,7 +123,7 @@ def test_a_server_is_replaced_when_requests_of_its_version_go_elsewhere():
 
 
 def test_a_supervisor_of_an_older_version_is_not_asked_to_replace_servers(project):
-    before = read_book(project.state, "m")
+    before = read_desired_state(project.state, "m")
     old = Status(
         model="m",
         environment="local",
@@ -138,4 +138,4 @@ def test_a_supervisor_of_an_older_version_is_not_asked_to_replace_servers(projec
         with pytest.raises(ConflictError, match="older version") as caught:
             restart(project, principal=project.principal())
     assert caught.value.hint == "`cumulant down`, then `cumulant up`, once"
-    assert read_book(project.state, "m") == before
+    assert read_desired_state(project.state, "m") == before

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from cumulant.core.traffic import Arm, Routes
-from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state
 from cumulant.flows.stack.programs import Stack
 from cumulant.flows.stack.served_versions import free_port
 from cumulant.flows.stack.status import read_status
@@ -61,8 +61,10 @@ def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
         return next((one.state for one in status.children if one.name == name), None) if status else None
 
     def put(one, controller):
-        change_book(
-            stack.state, "m", lambda _: Book(model="m", champion="1", versions={"1": one}, controller=controller)
+        change_desired_state(
+            stack.state,
+            "m",
+            lambda _: DesiredState(model="m", champion="1", versions={"1": one}, controller=controller),
         )
 
     async def scenario():

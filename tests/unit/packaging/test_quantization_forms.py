@@ -10,11 +10,12 @@ import pytest
 from onnx import TensorProto, helper
 from quantization_graphs import KINDS, ids, network, run, save
 
+from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.quantize import search
 from cumulant.packaging.quantize.choice import ORIGINAL
 from cumulant.packaging.quantize.layers import find_layers
-from cumulant.packaging.quantize.measure import measure_batching_of
 from cumulant.packaging.quantize.search import try_forms
+from cumulant.servable.engine import Engine
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,7 @@ def test_a_quantizer_that_fails_is_recorded_and_the_others_go_on(tmp_path, monke
 
 def test_neighbours_matter_to_dynamic_activations_only(tmp_path, forms):
     _, found = forms
-    assert not measure_batching_of(found.paths["int8 dynamic"], ids(40)).exact
+    assert not measure_batching(Engine(found.paths["int8 dynamic"]), ids(40), 32).exact
     path = save(
         tmp_path,
         "relu",
@@ -112,7 +113,9 @@ def test_neighbours_matter_to_dynamic_activations_only(tmp_path, forms):
         [helper.make_tensor_value_info("answer", TensorProto.FLOAT, ["n", 3])],
         {},
     )
-    verdict = measure_batching_of(path, {"x": np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)})
+    verdict = measure_batching(
+        Engine(path), {"x": np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)}, 32
+    )
     assert verdict.exact
     assert "32 rows" in verdict.reason
     noted = next(one for one in found.trials if one.kind == "int8 dynamic")

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.traffic import Arm, Routes
-from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 from cumulant.testing.clock import ManualClock
@@ -88,16 +88,16 @@ def port(url: str) -> int:
     return int(url.rpartition(":")[2])
 
 
-def served(found: Project, champion: str, **versions: str) -> Book:
+def served(found: Project, champion: str, **versions: str) -> DesiredState:
     """Versions `v1=URL, v2=URL` in the book, each once the champion, and all requests on the present one."""
     known = {
         name[1:]: ServedVersion(version=name[1:], command=("serve",), port=port(url)) for name, url in versions.items()
     }
 
-    def change(book: Book) -> Book:
+    def change(book: DesiredState) -> DesiredState:
         return msgspec.structs.replace(book, champion=champion, versions=known, champions=tuple(known))
 
-    book = change_book(found.state, found.name, change)
+    book = change_desired_state(found.state, found.name, change)
     arm = Arm(name="champion", version=champion, endpoints=(known[champion].endpoint,))
     found.traffic().apply(Routes(model=found.name, revision=1, champion=arm))
     return book

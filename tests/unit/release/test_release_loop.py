@@ -28,7 +28,7 @@ from cumulant.flows.release.controller_process import (
     run_once,
 )
 from cumulant.flows.release.start.start import start_release, start_waiting_release
-from cumulant.flows.stack.desired_state import change_book, read_book
+from cumulant.flows.stack.desired_state import change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.release.decide import ended, start
@@ -236,13 +236,13 @@ def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_
 
     with project(tmp_path / "late", clock=clock) as late:
         served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
-        change_book(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
+        change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
         over = ended(start(release()), "promoted", "", at=MOMENT)
         with late.journal().transaction(actor=Actor("user:ada")) as transaction:
             store.write(transaction, None, over, expect=0)
         with pytest.raises(LeaseHeldError, match="registry does not say so yet"):
             start_release(late, "late/3", principal=ADA, clock=clock)
-        assert read_book(late.state, "late").candidate == "2"
+        assert read_desired_state(late.state, "late").candidate == "2"
 
 
 def superseded(tmp_path, clock, receiver, stack):

@@ -22,7 +22,7 @@ from cumulant.flows.release.controller.rollback_outbox import (
 from cumulant.flows.release.controller.status_server import respond
 from cumulant.flows.release.rollback import roll_back
 from cumulant.flows.release.views import sentence, view
-from cumulant.flows.stack.desired_state import Rollback, change_book, read_book
+from cumulant.flows.stack.desired_state import Rollback, change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
 from cumulant.release.decide import ended, start
 
@@ -73,7 +73,7 @@ def test_what_a_rollback_owes_is_told_when_journal_and_registry_answer_again(lat
     deliver_rollbacks(late, said.append)
     assert said == ["the rollback to version 1 is told now: alias champion"], "once"
     assert registry.resolve("late@champion").version == "1"
-    assert read_book(late.state, "late").returns == ()
+    assert read_desired_state(late.state, "late").rollbacks == ()
     told = [(event.kind, event.actor, event.reason) for event in late.journal().events()]
     assert told == [
         ("release.rolled_back", "user:ada", "complaints"),
@@ -83,9 +83,9 @@ def test_what_a_rollback_owes_is_told_when_journal_and_registry_answer_again(lat
 
 def test_a_rollback_whose_event_was_told_before_it_was_noted_is_told_once(late, clock):
     served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
-    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("event",))
+    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", pending=("event",))
     emit_rollback(late, "late", one)
-    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
+    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(one,)))
     deliver_rollbacks(late, lambda _: None)
     assert len(list(late.journal().events(kinds=("release.rolled_back",)))) == 1
 
@@ -96,39 +96,39 @@ def test_an_alias_that_came_late_does_not_undo_what_came_after_it(late, tmp_path
         register(registry, tmp_path / "servable", number)
     registry.alias("late", "champion", "3")
     served(late, "3", v1="http://127.0.0.1:1", v3="http://127.0.0.1:2")
-    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("alias champion",))
-    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
+    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", pending=("alias champion",))
+    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(one,)))
     deliver_rollbacks(late, lambda _: None)
     assert registry.resolve("late@champion").version == "3"
-    assert read_book(late.state, "late").returns == ()
+    assert read_desired_state(late.state, "late").rollbacks == ()
 
 
 def test_a_rollback_that_is_being_told_is_left_to_whoever_tells_it(late):
     served(late, "1", v1="http://127.0.0.1:1")
-    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", owed=("event",))
-    busy = msgspec.structs.replace(one, teller=this_process())
-    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(busy,)))
+    one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", pending=("event",))
+    busy = msgspec.structs.replace(one, sender=this_process())
+    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(busy,)))
     assert undelivered_rollbacks(late) == ()
-    gone = msgspec.structs.replace(one, teller=msgspec.structs.replace(this_process(), born="long ago"))
-    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(gone,)))
+    gone = msgspec.structs.replace(one, sender=msgspec.structs.replace(this_process(), born="long ago"))
+    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(gone,)))
     assert undelivered_rollbacks(late) == (gone,)
     now = [0.0]
     acting = RollbackOutbox(late, lambda _: None, steady=lambda: now[0])
     acting.tick().join()
     assert [event.kind for event in late.journal().events()] == ["release.rolled_back"]
-    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, returns=(one,)))
+    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(one,)))
     assert acting.tick() is None, "half a minute after the last try at the earliest"
     now[0] = 31.0
     acting.tick().join()
-    assert read_book(late.state, "late").returns == ()
+    assert read_desired_state(late.state, "late").rollbacks == ()
 
 
 def test_a_damaged_book_is_told_and_stops_no_round(late):
     served(late, "1", v1="http://127.0.0.1:1")
-    (late.state / "stack" / "book.json").write_text("{")
+    (late.state / "stack" / "desired_state.json").write_text("{")
     said = []
     RollbackOutbox(late, said.append).tick().join()
-    assert "book.json cannot be read" in said[0]
+    assert "desired_state.json cannot be read" in said[0]
 
 
 def test_why_tells_of_a_rollback_after_the_promotion(late, clock):

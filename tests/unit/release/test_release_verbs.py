@@ -30,7 +30,7 @@ from cumulant.flows.release.rollback import roll_back
 from cumulant.flows.release.start import start as starting
 from cumulant.flows.release.start.start import _with_approval, check_policy, start_release
 from cumulant.flows.release.views import sentence, view
-from cumulant.flows.stack.desired_state import Book, change_book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.notifiers import Receiver
@@ -62,7 +62,7 @@ def test_a_release_of_servers_that_are_not_ours(late, clock):
     assert [step.stage for step in begun.release.steps] == ["ab", "canary", "canary", "canary"]
     assert "shadow is left out" in begun.notes[0]
     assert store.read_required(late.journal(), "fraud")[0] == begun.release
-    assert read_book(late.state, "fraud") == Book(model="fraud"), "the book is of our own servers"
+    assert read_desired_state(late.state, "fraud") == DesiredState(model="fraud"), "the book is of our own servers"
 
 
 def test_a_newer_one_supersedes_and_its_routes_are_above(late, clock):
@@ -352,7 +352,7 @@ def test_rollback_needs_neither_journal_nor_registry(late, clock):
     assert (found.version, found.given_up, found.revision) == ("1", ("2",), 2)
     assert len(found.missed) == 2
     assert late.traffic().in_force("late").champion.version == "1"
-    after = read_book(late.state, "late")
+    after = read_desired_state(late.state, "late")
     assert (after.champion, after.former) == ("1", ())
     with pytest.raises(
         NotFoundError, match="no earlier version"
@@ -404,13 +404,13 @@ def test_a_release_of_a_version_that_the_gate_refused_says_so(clock, tmp_path):
 def test_rollback_to_a_candidate_that_never_answered_a_caller_is_refused(late, clock, over):
     """The shadow of version 3 has just begun, or its release was aborted; 2 is the champion, in place of 1."""
     served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
-    third = msgspec.structs.replace(read_book(late.state, "late").versions["1"], version="3", port=3)
+    third = msgspec.structs.replace(read_desired_state(late.state, "late").versions["1"], version="3", port=3)
 
     def released(book):
         book = msgspec.structs.replace(book, versions={**book.versions, "3": third})
         return msgspec.structs.replace(with_champion(book, "2", None), candidate=None if over else "3")
 
-    book, traffic = change_book(late.state, "late", released), late.traffic()
+    book, traffic = change_desired_state(late.state, "late", released), late.traffic()
     shadow = {} if over else {"candidate": book.arm("3", "candidate"), "mirror": 100.0}
     traffic.apply(
         msgspec.structs.replace(traffic.in_force("late"), champion=book.arm("2", "champion"), revision=5, **shadow)
@@ -428,7 +428,7 @@ def test_rollback_waits_for_a_server_and_moves_nothing_without_it(late, clock, m
     with pytest.raises(EngineUnavailableError, match="requests stay where they are"):
         roll_back(late, "late", principal=ADA, reason="x", to="1", ready_within=0.0, clock=clock)
     assert late.traffic().in_force("late").champion.version == "2"
-    warm = read_book(late.state, "late").versions["1"].warm_until
+    warm = read_desired_state(late.state, "late").versions["1"].warm_until
     assert warm is not None, "the supervisor starts it meanwhile"
 
 
@@ -445,7 +445,7 @@ def test_another_model_does_not_get_this_one_s_servers(late, clock):
 def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late, clock, monkeypatch):
     with serving() as one, serving() as two, serving() as three:
         served(late, "1", v1=one.url, v2=two.url, v3=three.url)
-        change_book(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
+        change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
         put(late, start(release()))
         monkeypatch.setattr(
             starting,
@@ -459,7 +459,9 @@ def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late
         monkeypatch.setattr(
             starting,
             "wait_until_ready",
-            lambda *words, **other: up.append(read_book(late.state, "late").running(MOMENT)) or real(*words, **other),
+            lambda *words, **other: (
+                up.append(read_desired_state(late.state, "late").running(MOMENT)) or real(*words, **other)
+            ),
         )
         start_release(late, "late/3", principal=ADA, clock=clock)
     assert [{one.version for one in found} for found in up] == [{"1", "2", "3"}] * 2
@@ -468,7 +470,7 @@ def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late
 def test_a_candidate_waits_where_the_champion_would_know_less(late, clock, monkeypatch):
     """While a release is under way, the champion's server is not replaced by one that reads the newest data."""
     served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2", v3="http://127.0.0.1:3")
-    change_book(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
+    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
     put(late, start(release()))
     version = ModelVersion(name="late", version="3", uri="models:/late/3", run_id=None, created=MOMENT)
     monkeypatch.setattr(starting, "candidate_version", lambda *_: version)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tensor_models import ELEMENTS
 
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.grpc.server import start
 
 SERVICE = "/inference.GRPCInferenceService/"
@@ -70,7 +70,7 @@ EDGES = {
 
 
 def message(name, /, **fields):
-    return INFERENCE.message(name)(**fields)
+    return message_class(name)(**fields)
 
 
 def packed(datatype, values):
@@ -120,7 +120,7 @@ class Client:
     async def ask(self, name, request=None, **options):
         request = message(f"{name}Request") if request is None else request
         body = await self.raw(SERVICE + name, request.SerializeToString(), **options)
-        return INFERENCE.message(f"{name}Response").FromString(body)
+        return message_class(f"{name}Response").FromString(body)
 
     async def infer(self, request, **options):
         return await self.ask("ModelInfer", request, **options)

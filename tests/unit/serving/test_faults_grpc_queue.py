@@ -16,14 +16,14 @@ from log_support import LONG
 from serving_graphs import scale
 from test_serving_fleet import children, serving
 
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 
 #: the state of a connection in /proc/net/tcp
 ESTABLISHED = "01"
 OK, UNAVAILABLE = grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE
 #: as a client's channel is told to wait for a server, rather than to fail with the first connection
 PATIENT = json.dumps({"methodConfig": [{"name": [{}], "waitForReady": True}]})
-ANSWER = INFERENCE.message("ModelInferResponse").FromString
+ANSWER = message_class("ModelInferResponse").FromString
 
 
 def body():

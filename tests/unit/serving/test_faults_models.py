@@ -18,7 +18,7 @@ from serving_graphs import scale
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, IntegrityError, UsageError
 from cumulant.core.ids import file_digest
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.grpc.service import _config
 from cumulant.serving.models.load_check import LoadCheck
 from cumulant.serving.models.model import ModelSet, open_model
@@ -303,7 +303,7 @@ def test_versions_of_many_digits_are_texts(tmp_path):
     app = loaded(tmp_path).app
     assert app.models.get("graph").version == "2"
     config = _config(app.models.get("graph", long))
-    assert ParseDict({"config": config}, INFERENCE.message("ModelConfigResponse")()).config.name == "graph"
+    assert ParseDict({"config": config}, message_class("ModelConfigResponse")()).config.name == "graph"
 
 
 def test_two_folders_with_the_same_version_are_both_named(tmp_path):

@@ -12,7 +12,7 @@ from kill_support import kill_all, kill_log, loaded, log_process, missing, start
 from log_support import wait_for
 from serving_models import ROW, servable
 
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 from cumulant.serving.prediction_log.storage.scanning import scan
 
@@ -71,7 +71,7 @@ TENSORS = [
 
 def over_grpc(address):
     """Status and words of an answer."""
-    asked = INFERENCE.message("ModelInferRequest")(model_name="flight-late")
+    asked = message_class("ModelInferRequest")(model_name="flight-late")
     for tensor in TENSORS:
         given = asked.inputs.add(name=tensor["name"], datatype=tensor["datatype"], shape=[1])
         if tensor["datatype"] == "FP64":

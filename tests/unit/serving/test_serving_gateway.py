@@ -24,7 +24,7 @@ from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.online.materialization import materialize
 from cumulant.ports.traffic import ListenOptions
 from cumulant.serving.gateway_headers import NONE, Marks, Trust, marks_of
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.prediction_log.storage.log_reader import find_predictions, recent_predictions
 from cumulant.testing.gateways import Reader, wait_for
 from cumulant.testing.gateways import running as gateway
@@ -157,7 +157,7 @@ def test_a_forged_request_is_answered_and_is_no_evidence(tmp_path, key_file, tok
 
 def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
     folder, log = servable(tmp_path / "servable"), tmp_path / "log"
-    request = INFERENCE.message("ModelInferRequest")(model_name="flight-late", id="mine")
+    request = message_class("ModelInferRequest")(model_name="flight-late", id="mine")
     for one in tensors([ROW]):
         tensor = request.inputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
         kind = {"BYTES": "bytes_contents", "FP64": "fp64_contents", "INT64": "int64_contents"}[one["datatype"]]
@@ -178,7 +178,7 @@ def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
                     answer = call(request.SerializeToString(), metadata=said)
                     body, trailing = await answer, dict(await answer.trailing_metadata())
                     names.append(trailing["cumulant-request-id"])
-                    assert INFERENCE.message("ModelInferResponse").FromString(body).id == "mine"
+                    assert message_class("ModelInferResponse").FromString(body).id == "mine"
 
         asyncio.run(talk())
     finally:

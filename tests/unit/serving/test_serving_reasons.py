@@ -20,7 +20,7 @@ from cumulant.servable.folder import load_servable, write_description
 from cumulant.servable.scorer import Scorer
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc.codec import read_call, write_answer
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.models.explaining import Occlusion
 from cumulant.serving.models.fallback import Fallback
 from cumulant.serving.models.fallback_config import FallbackConfig
@@ -353,7 +353,7 @@ def test_rows_that_are_asked_of_the_engine_count_against_its_time(folders):
 
 def test_grpc(folders):
     model = open_model(folders["binary"])
-    asked = INFERENCE.message("ModelInferRequest")(model_name="flight-late")
+    asked = message_class("ModelInferRequest")(model_name="flight-late")
     for one in TENSORS:
         added = asked.inputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
         field = {"FP64": "fp64_contents", "BYTES": "bytes_contents", "BOOL": "bool_contents"}[one["datatype"]]
@@ -370,7 +370,7 @@ def test_grpc(folders):
     async def scored():
         return await app.score(Sent(), lambda _m, _r: scoring, "grpc", model)
 
-    answer = INFERENCE.message("ModelInferResponse").FromString(asyncio.run(scored()))
+    answer = message_class("ModelInferResponse").FromString(asyncio.run(scored()))
     found = {one.name: one for one in answer.outputs}
     first = json.loads(found["reasons"].contents.bytes_contents[0])
     assert (found["reasons"].datatype, list(found["reasons"].shape)) == ("BYTES", [2])
@@ -378,9 +378,9 @@ def test_grpc(folders):
 
 
 def test_texts_among_the_parameters_of_a_grpc_answer():
-    asked = INFERENCE.message("ModelInferRequest")(model_name="m")
+    asked = message_class("ModelInferRequest")(model_name="m")
     call_ = read_call(asked, [], received=0.0, remaining=None, client="")
-    found = INFERENCE.message("ModelInferResponse").FromString(
+    found = message_class("ModelInferResponse").FromString(
         write_answer(call_, "m", "1", [], {"warnings": "a\nb", "state_age": 2.5})
     )
     assert found.parameters["warnings"].string_param == "a\nb"

@@ -19,7 +19,7 @@ from cumulant.core.servable import FieldRule
 from cumulant.flows.serving import server_client as http_client
 from cumulant.packaging.input_warnings import complete_fields, nonnegative_fields
 from cumulant.serving.app import ServingApplication
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.grpc.server import start
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.prediction_log.storage.log_reader import find_predictions
@@ -190,7 +190,7 @@ def test_every_protocol_over_http(warning, refusing):
 
 
 def test_over_grpc(warning, refusing):
-    request = INFERENCE.message("ModelInferRequest")(model_name="flight-late")
+    request = message_class("ModelInferRequest")(model_name="flight-late")
     for one in tensors([{"distance": -5.0, "sched_dep": ROW["sched_dep"], "seats": 1}]):
         tensor = request.inputs.add(name=one["name"], datatype=one["datatype"], shape=one["shape"])
         kind = {"BYTES": "bytes_contents", "FP64": "fp64_contents", "INT64": "int64_contents"}[one["datatype"]]
@@ -202,7 +202,7 @@ def test_over_grpc(warning, refusing):
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
                 infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-                return INFERENCE.message("ModelInferResponse").FromString(await infer(request.SerializeToString()))
+                return message_class("ModelInferResponse").FromString(await infer(request.SerializeToString()))
         finally:
             await server.stop(1)
 

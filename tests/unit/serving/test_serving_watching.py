@@ -19,7 +19,7 @@ from test_serving_fleet import BODY, INFER, serving
 
 from cumulant.core.errors import UsageError
 from cumulant.serving.app import ServingApplication
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.grpc.server import start
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.runner import Scheduling
@@ -303,10 +303,10 @@ def test_calls_over_grpc(tmp_path):
     tracing, log = Tracing(None, service="shop", exporter=exporter), AccessLog(stream)
     watch = RequestObservation((tracing, log))
     app.score.watch = watch
-    request = INFERENCE.message("ModelInferRequest")(model_name="graph")
+    request = message_class("ModelInferRequest")(model_name="graph")
     tensor = request.inputs.add(name="x", datatype="FP32", shape=[1, 3])
     tensor.contents.fp32_contents.extend([1, 2, 3])
-    wrong = INFERENCE.message("ModelInferRequest")(model_name="hush")
+    wrong = message_class("ModelInferRequest")(model_name="hush")
 
     async def talk():
         server = await start(app, "127.0.0.1", 0, watch=watch)

@@ -11,7 +11,7 @@ from serving_models import call as http
 from tensor_models import ELEMENTS
 
 from cumulant.serving.app import ServingApplication
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.models.model import ModelSet, open_model
 
 
@@ -121,7 +121,7 @@ def test_large_messages_whose_raw_tensors_do_not_come_last(app):
     async def talk(client):
         return await client.raw(SERVICE + "ModelInfer", head + asked.SerializeToString())
 
-    found = INFERENCE.message("ModelInferResponse").FromString(over(app, talk))
+    found = message_class("ModelInferResponse").FromString(over(app, talk))
     np.testing.assert_array_equal(np.frombuffer(found.raw_output_contents[0], np.float32), values * 2)
 
 
@@ -170,7 +170,7 @@ def test_a_stream_goes_on_after_a_request_that_is_refused(app):
     bodies = [one.SerializeToString() for one in asked]
     bodies.insert(2, b"\xff\xff")
     found = over(app, lambda client: client.stream(SERVICE + "ModelStreamInfer", bodies))
-    found = [INFERENCE.message("ModelStreamInferResponse").FromString(one) for one in found]
+    found = [message_class("ModelStreamInferResponse").FromString(one) for one in found]
     assert [bool(one.error_message) for one in found] == [False, True, True, False, False]
     assert [one.infer_response.id for one in found] == ["0", "1", "", "2", "3"]
     assert unpacked("FP32", found[3].infer_response.raw_output_contents[0]) == [4.0] * 3
@@ -178,10 +178,10 @@ def test_a_stream_goes_on_after_a_request_that_is_refused(app):
 
 
 def test_what_an_answer_says_besides_its_outputs_keeps_its_type():
-    from cumulant.serving.grpc.codec import Asked, write_answer
+    from cumulant.serving.grpc.codec import GrpcCall, write_answer
     from cumulant.serving.scheduling.job_queue import Demand
 
-    call = Asked("a", [], [], Demand(), {})
+    call = GrpcCall("a", [], [], Demand(), {})
     body = write_answer(call, "double", "3", [], {"state_age": 1.5, "degraded": "cached", "warnings": "one\ntwo"})
     found = message("ModelInferResponse").FromString(body).parameters
     assert (found["state_age"].double_param, found["degraded"].string_param) == (1.5, "cached")

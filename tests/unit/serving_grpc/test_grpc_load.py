@@ -8,7 +8,7 @@ import pytest
 from grpc_support import SERVICE, Code, doubled, over, unpacked
 
 from cumulant.core.errors import EngineUnavailableError, OverloadedError
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import message_class
 
 
 def test_a_timeout_that_cannot_be_met_is_a_deadline_exceeded(slow):
@@ -84,7 +84,7 @@ def test_cancelled_calls_do_not_harm_the_others(slow):
                 with pytest.raises(asyncio.CancelledError):
                     await call
                 return
-            found = INFERENCE.message("ModelInferResponse").FromString(await call)
+            found = message_class("ModelInferResponse").FromString(await call)
             assert unpacked("FP32", found.raw_output_contents[0]) == [2 * k] * 3
 
         await asyncio.gather(*map(one, range(40)))

@@ -7,15 +7,20 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf import descriptor_pool
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from grpc_support import SERVICE, Code, doubled, message, over
 
 from cumulant.core.errors import PortInUseError
 from cumulant.serving.app import ServingApplication
-from cumulant.serving.grpc.messages import HEALTH, REFLECTION
+from cumulant.serving.grpc import messages
+from cumulant.serving.grpc.reflection import REFLECTION
 from cumulant.serving.grpc.server import start
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.models.repository import Repository
@@ -85,10 +90,10 @@ def test_models_are_loaded_and_unloaded_where_control_is_on(folders):
 
 def test_health(app):
     check, watch = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
-    asked, answer = HEALTH.message("HealthCheckRequest"), HEALTH.message("HealthCheckResponse")
+    asked = HealthCheckRequest
 
     def status(body):
-        return answer.FromString(body).status
+        return HealthCheckResponse.FromString(body).status
 
     async def talk():
         server = await start(app, "127.0.0.1", 0)
@@ -123,11 +128,11 @@ def test_health(app):
     asyncio.run(talk())
 
 
-@pytest.mark.parametrize("package", REFLECTION, ids=lambda package: package.name)
-def test_reflection(app, package):
-    asked = package.message("ServerReflectionRequest")
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+def test_reflection(app, version):
+    asked, service = ServerReflectionRequest, f"grpc.reflection.{version}.ServerReflection"
     questions = [
-        asked(list_services=""),
+        asked(list_services="", host="here"),
         asked(file_containing_symbol="inference.GRPCInferenceService"),
         asked(file_containing_symbol="inference.GRPCInferenceService.ModelInfer"),
         asked(file_by_filename="grpc/health/v1/health.proto"),
@@ -136,18 +141,50 @@ def test_reflection(app, package):
         asked(file_containing_extension={"containing_type": "inference.ModelInferRequest", "extension_number": 1}),
         asked(),
     ]
-    method = f"/{package.services()[0]}/ServerReflectionInfo"
-    bodies = [one.SerializeToString() for one in questions]
-    said = over(app, lambda client: client.stream(method, bodies))
-    found = [package.message("ServerReflectionResponse").FromString(one) for one in said]
+    found = _reflect(app, service, questions)
     services = {one.name for one in found[0].list_services_response.service}
-    assert services >= {"inference.GRPCInferenceService", "grpc.health.v1.Health", package.services()[0]}
+    assert services >= {"inference.GRPCInferenceService", "grpc.health.v1.Health", service}
+    assert found[0].valid_host == "here"
     for answer, name in zip(found[1:4], ("inference", "inference", "grpc.health.v1"), strict=True):
         (described,) = answer.file_descriptor_response.file_descriptor_proto
         assert FileDescriptorProto.FromString(described).package == name
     assert found[4].all_extension_numbers_response.base_type_name == "inference.ModelInferRequest"
     assert [one.error_response.error_code for one in found[5:]] == [5, 5, 3]
     assert found[5].original_request.file_containing_symbol == "nope"
+    assert found[2].original_request == questions[2]
+
+
+def _reflect(app, service, questions):
+    bodies = [one.SerializeToString() for one in questions]
+    said = over(app, lambda client: client.stream(f"/{service}/ServerReflectionInfo", bodies))
+    return [ServerReflectionResponse.FromString(one) for one in said]
+
+
+def test_every_service_is_described_by_a_file_of_its_published_name(app):
+    """As `grpcurl describe` asks for."""
+    listing, *rest = _reflect(app, REFLECTION[0], [ServerReflectionRequest(list_services="")])
+    assert not rest
+    services = [one.name for one in listing.list_services_response.service]
+    found = _reflect(app, REFLECTION[1], [ServerReflectionRequest(file_containing_symbol=name) for name in services])
+    for service, answer in zip(services, found, strict=True):
+        (described,) = answer.file_descriptor_response.file_descriptor_proto
+        file, (package, _, name) = FileDescriptorProto.FromString(described), service.rpartition(".")
+        assert (file.package, name in [one.name for one in file.service]) == (package, True)
+        if package.startswith("grpc."):
+            assert file.name == f"{package.replace('.', '/')}/{package.split('.')[1]}.proto"
+
+
+def test_the_descriptors_are_those_of_the_proto_file(tmp_path):
+    protoc = pytest.importorskip("grpc_tools.protoc", reason="pip install grpcio-tools").main
+    folder = Path(messages.__file__).parent
+    made = tmp_path / "made.binpb"
+    assert protoc(["", f"-I{folder}", f"--descriptor_set_out={made}", "open_inference_grpc.proto"]) == 0
+    assert made.read_bytes() == (folder / "open_inference_grpc.binpb").read_bytes()
+
+
+def test_the_default_pool_is_left_to_other_clients_of_the_protocol():
+    with pytest.raises(KeyError):
+        descriptor_pool.Default().FindMessageTypeByName("inference.ModelInferRequest")
 
 
 def test_a_port_that_is_taken(app):

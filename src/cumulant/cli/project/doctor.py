@@ -31,7 +31,7 @@ LEAST_DISK = 2 * 1024**3
 #: below it a journal, a log or a model may not be written at all
 FULL_DISK = 64 * 1024**2
 EXTRAS = {
-    "serve": ("grpc", "httptools", "numpy", "onnxruntime", "pyarrow"),
+    "serve": ("grpc", "grpc_health", "grpc_reflection", "httptools", "numpy", "onnxruntime", "pyarrow"),
     "train": (
         "httpx",
         "jinja2",

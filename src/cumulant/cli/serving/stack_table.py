@@ -54,7 +54,7 @@ def table(status: Status) -> RenderableType:
             address(status, child),
             age,
             restarts,
-            Text(clean(child.says)),
+            Text(clean(child.message)),
         )
     parts: list[RenderableType] = [Text(clean(heading(status)), style="bold"), grid]
     if status.trouble:
@@ -101,5 +101,5 @@ def _row(child: ChildStatus) -> dict[str, Any]:
         "restarts": child.restarts,
         "not_ready_since": child.not_ready_since,
         "since": child.since,
-        "says": child.says,
+        "says": child.message,
     }

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.system import child_processes
 from cumulant.drivers.envoy.admin import Admin
 
 #: threads that answer requests; two serve some ten thousand a second
@@ -30,29 +28,7 @@ def start(program: Path, bootstrap: Path) -> subprocess.Popen[bytes]:
     threads = min(_THREADS, os.cpu_count() or 1)
     command = [str(program), "-c", str(bootstrap), "--concurrency", str(threads), "--log-level", "warning"]
     command += ["--disable-hot-restart", "--file-flush-interval-msec", str(_FLUSH)]
-    return subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        # Signals of a terminal go to the supervisor alone, which drains first.
-        start_new_session=True,
-        preexec_fn=_die_with_parent(os.getpid()),  # noqa: PLW1509 - there is one thread yet
-    )
-
-
-def _die_with_parent(parent: int) -> Callable[[], None] | None:
-    """A function that binds a child's life to its parent's. Linux only; elsewhere a signal must reach the parent."""
-    if sys.platform != "linux":
-        return None
-    control = ctypes.CDLL(None).prctl
-    set_death_signal = 1
-
-    def bind() -> None:
-        control(set_death_signal, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return bind
+    return child_processes.start(command, stdout=subprocess.PIPE, death_signal=signal.SIGKILL)
 
 
 def await_ready(envoy: subprocess.Popen[bytes], admin: Admin) -> None:
@@ -72,12 +48,7 @@ def await_ready(envoy: subprocess.Popen[bytes], admin: Admin) -> None:
 
 def end(envoy: subprocess.Popen[bytes]) -> None:
     """Terminate Envoy; kill it if it does not end in time."""
-    envoy.terminate()
-    try:
-        envoy.wait(_END)
-    except subprocess.TimeoutExpired:
-        envoy.kill()
-        envoy.wait()
+    child_processes.stop(envoy, _END)
 
 
 def drain(admin: Admin) -> None:

@@ -23,6 +23,7 @@ from cumulant.flows.review.service import FOLDER as REVIEW
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.flows.serving.serve import USES
 from cumulant.flows.stack.desired_state import FOLDER as STACK
+from cumulant.ports.plugins import scheme_of
 from cumulant.serving.prediction_log.storage.log_folder import is_journal
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ _GATEWAY, _MONITORING = "gateway", "monitoring"
 #: ports whose content belongs to a backup, in the order in which it is read
 _STORES = ("journal", "registry", "online", "tables", "objects")
 #: of the state folder: read first
-_DESIRED_STATE = f"{STACK}/book.json"
+_DESIRED_STATE = f"{STACK}/desired_state.json"
 #: of processes, of searches that are made again, of other environments, or secret
 _NOT = frozenset({"environments", "secrets", "search", SPILL, USES, STACK, _GATEWAY})
 #: copied under the lock of whoever moves files in them, and at the end, when requests before the start are logged
@@ -215,7 +216,7 @@ def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Pat
     for port in ("journal", "tables", "objects", "online", "registry"):
         parts = project.stored(port)
         if not parts or not all(map(area.holds, parts)):
-            yield f"{port} at {project.scheme(port)}://: back it up with its own tools"
+            yield f"{port} at {scheme_of(project.endpoints.of(port))}://: back it up with its own tools"
     for path in project.file.paths:
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"

@@ -24,7 +24,7 @@ from cumulant.flows.release import actions, store
 from cumulant.flows.release.controller.external_servers import ExternalServers
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.stack import lifecycle
-from cumulant.flows.stack.desired_state import FOLDER, read_book
+from cumulant.flows.stack.desired_state import FOLDER, read_desired_state
 from cumulant.flows.stack.gateway_key import key_path
 from cumulant.release.state import Release
 
@@ -126,7 +126,7 @@ class DemoReleases:
         return self._one(name, uri.rpartition("/")[2], lambda: self._start(uri))
 
     def _faulty(self, name: str, fault: Fault) -> ReleaseReport:
-        book = read_book(self._project.state, self._project.name)
+        book = read_desired_state(self._project.state, self._project.name)
         assert book.champion is not None
         sound = book.versions[book.champion].endpoint
         with faulty(sound, fault, gateway_key=key_path(self._project.state)) as url:

@@ -19,6 +19,7 @@ from cumulant.packaging.convert.foreign_build import Rows, build_graph
 from cumulant.packaging.convert.model_files import read_model
 from cumulant.packaging.samples import read_sample
 from cumulant.packaging.sources import identify
+from cumulant.project.tracking import registry_here
 from cumulant.servable.engine import Array
 from cumulant.servable.folder import with_salt
 
@@ -75,6 +76,7 @@ def package(
         UsageError: a source or sample that cannot be used, `quantize` without a sample or with `state`, `state` of a
             servable, or a pickle without `trust_pickle`.
         ParityError: the packaged model does not answer as the original.
+        NotFoundError, EngineUnavailableError: the registry has no such model or run, or does not answer.
         StorageError: the folder cannot be written.
     """
     check_place(out)
@@ -88,9 +90,8 @@ def package(
     with TemporaryDirectory() as scratch:
         path = Path(source)
         if _URI.match(source):
-            from cumulant.flows.packaging.package_uri import fetch
-
-            path = fetch(source, Path(scratch), project)
+            registry = registry_here() if project is None else project.registry()
+            path = registry.download(source, Path(scratch))
         packaged = _package(
             path,
             source,

@@ -26,7 +26,7 @@ from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release.controller.effects import with_champion, with_warm_version
 from cumulant.flows.release.controller.http_probe import wait_until_ready
 from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, store_rollback
-from cumulant.flows.stack.desired_state import Book, Rollback, change_book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, Rollback, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.served_versions import table_of
 
@@ -85,7 +85,7 @@ def roll_back(
     check(project.access(), principal, "release.rollback", model)
     now = (clock or SystemClock()).now()
     claim_folder(project, progress)
-    book, routes = read_book(project.state, model), project.traffic().in_force(model)
+    book, routes = read_desired_state(project.state, model), project.traffic().in_force(model)
     if book.model != model:  # a model of servers that are not ours: the book is not about it
         if routes is None and book.model:
             raise NotFoundError(
@@ -93,7 +93,7 @@ def roll_back(
                 subject=model,
                 hint=did_you_mean(model, [book.model]) or f"served here: {book.model}",
             )
-        book = Book(model=model)
+        book = DesiredState(model=model)
     arm = choose_arm(model, book, routes, to)
     given_up = _versions_with_requests(routes, arm.version)
     if routes is not None and not given_up:
@@ -104,13 +104,13 @@ def roll_back(
         )
     keep = now + project.policies.release.keep_warm
     if arm.version in book.versions:
-        change_book(project.state, model, lambda present: _with_started(present, arm.version, keep))
+        change_desired_state(project.state, model, lambda present: _with_started(present, arm.version, keep))
     serving = project.traffic().address() is not None
     if serving:  # else nobody asks, and the supervisor starts from the book
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
     rollback = Rollback(
-        at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, teller=this_process()
+        at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, sender=this_process()
     )
     own = arm.version in book.versions
     missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
@@ -127,7 +127,7 @@ def roll_back(
     )
 
 
-def choose_arm(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
+def choose_arm(model: str, book: DesiredState, routes: Routes | None, to: str) -> Arm:
     """The arm that is to get all requests.
 
     Raises:
@@ -151,7 +151,7 @@ def choose_arm(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
     return book.arm(former[-1], CHAMPION)
 
 
-def _named(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
+def _named(model: str, book: DesiredState, routes: Routes | None, to: str) -> Arm:
     """The arm of a version that was the champion: a candidate may never have answered a caller."""
     if routes is not None and routes.champion.version == to:
         return routes.champion
@@ -167,7 +167,7 @@ def _named(model: str, book: Book, routes: Routes | None, to: str) -> Arm:
     return book.arm(to, CHAMPION)
 
 
-def _served_before(book: Book) -> list[str]:
+def _served_before(book: DesiredState) -> list[str]:
     return sorted(version for version in book.served_before if version in book.versions)
 
 
@@ -181,14 +181,14 @@ def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, .
     return tuple(served for served in versions if served != version)
 
 
-def _with_started(book: Book, version: str, until: datetime) -> Book:
+def _with_started(book: DesiredState, version: str, until: datetime) -> DesiredState:
     """The version's server runs from now on, beside the present ones."""
     if version in (book.champion, book.candidate):
         return book
     return msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
 
 
-def _with_rollback(book: Book, rollback: Rollback, until: datetime) -> Book:
+def _with_rollback(book: DesiredState, rollback: Rollback, until: datetime) -> DesiredState:
     """It is the champion; what it took over from stays up for a while, to be looked into."""
     version = rollback.version
     replaced = book.candidate if book.candidate != version else None
@@ -196,7 +196,7 @@ def _with_rollback(book: Book, rollback: Rollback, until: datetime) -> Book:
     back = with_champion(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
     # What was given up is not gone back to unless it is named: a second rollback goes further back.
     former = tuple(other for other in back.former if other != book.champion)
-    return msgspec.structs.replace(back, former=former, returns=(*back.returns, rollback))
+    return msgspec.structs.replace(back, former=former, rollbacks=(*back.rollbacks, rollback))
 
 
 def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
@@ -230,10 +230,10 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
 
 def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
     """As `_told`; the book says that it is the champion, and what is still owed."""
-    owing = msgspec.structs.replace(rollback, owed=tuple(DELIVERIES))
-    change_book(project.state, model, lambda book: _with_rollback(book, owing, keep))
+    owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
+    change_desired_state(project.state, model, lambda book: _with_rollback(book, owing, keep))
     missed = _deliver(project, model, owing)
-    store_rollback(project, model, msgspec.structs.replace(owing, owed=tuple(missed), teller=None))
+    store_rollback(project, model, msgspec.structs.replace(owing, pending=tuple(missed), sender=None))
     return missed
 
 

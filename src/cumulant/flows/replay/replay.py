@@ -19,7 +19,7 @@ from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import Period, check_period
 from cumulant.flows.replay.sending import Sender, Sent
-from cumulant.flows.stack.desired_state import FOLDER, read_book
+from cumulant.flows.stack.desired_state import FOLDER, read_desired_state
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -150,7 +150,7 @@ class _ReplayedTime:
 def _version(project: Project, model: str) -> ModelVersion:
     if model:
         return project.registry().resolve(model)
-    champion = read_book(project.state, project.name).champion
+    champion = read_desired_state(project.state, project.name).champion
     return project.registry().resolve(f"{project.name}/{champion}" if champion else project.name)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import IntegrityError
-from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.desired_state import read_desired_state
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -19,7 +19,7 @@ def uses_releases(project: Project) -> bool:
 def was_served(project: Project) -> bool:
     """Whether a version of the model was ever served here by `up`. A book that is damaged says so too."""
     try:
-        book = read_book(project.state, project.name)
+        book = read_desired_state(project.state, project.name)
     except IntegrityError:
         return True
     return book.model == project.name and bool(book.champion or book.versions)

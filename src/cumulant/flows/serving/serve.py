@@ -20,6 +20,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, PortInUs
 from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
+from cumulant.core.system.child_processes import stop
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import deletions, scans, used_sources
 from cumulant.flows.ledger.run_context import Context, open_run
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
 SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcomes"
-_START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
+_START_SECONDS, _END_SECONDS, _LOOK_SECONDS = 60.0, 30.0, 0.02
 
 
 class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
@@ -261,7 +262,7 @@ def run_server(service: PreparedService, *, http: str = "127.0.0.1:0", keep: boo
                 server_command(service, http=http, given={"parent": None if keep else os.getpid()}, ready=ready),
                 stderr=stream,
                 salt=None if service.salt is None else service.salt(),
-                start_new_session=keep,
+                own_session=keep,
             )
         try:
             note(service, process.pid)
@@ -271,12 +272,7 @@ def run_server(service: PreparedService, *, http: str = "127.0.0.1:0", keep: boo
             raise
         finally:
             if not keep:
-                process.terminate()
-                try:
-                    process.wait(timeout=30)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    process.wait()
+                stop(process, _END_SECONDS)
 
 
 def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[], CumulantError]) -> RunningServer:

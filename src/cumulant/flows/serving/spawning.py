@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import IO
 
 from cumulant.core.errors import UsageError
+from cumulant.core.system.child_processes import start
 
 _LONGEST_SALT = 4096
 
@@ -18,25 +20,22 @@ def spawn(
     *,
     stderr: int | IO[bytes],
     salt: bytes | None = None,
-    start_new_session: bool = False,
-    before: Callable[[], None] | None = None,
+    own_session: bool = False,
+    death_signal: signal.Signals | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start the data plane. It reads `salt` from a pipe: no argument, variable or file holds it.
-
-    `before`: what the new process does before it becomes the program.
+    """Start the data plane as `start` does. It reads `salt` from a pipe: no argument, variable or file holds it.
 
     Raises:
         UsageError: the salt is longer than a pipe is sure to take at once.
     """
     with _piped(salt) as pipes:
-        return subprocess.Popen(
+        return start(
             [*line, *(word for pipe in pipes for word in ("--salt-file", f"/dev/fd/{pipe}"))],
-            stdout=subprocess.DEVNULL,
             stderr=stderr,
             env=None if salt is None else _without(salt),
-            start_new_session=start_new_session,
+            own_session=own_session,
             pass_fds=pipes,
-            preexec_fn=before,  # noqa: PLW1509 - it calls the system and nothing else
+            death_signal=death_signal,
         )
 
 

@@ -18,7 +18,7 @@ from cumulant.project.project import Project
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Exit code 0 after it was asked to end, 3 where another supervisor runs, 4 where it cannot work."""
+    """Exit code 0 after a request to end, 3 where another supervisor runs, 4 where it cannot work."""
     options = _parser().parse_args(words)
     try:
         with load(Path(options.project), environment=options.env) as project:

@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO
 
+from cumulant.core.system.child_processes import RestartDelay, kill_group
 from cumulant.flows.ledger.processes import Process, process_of
 from cumulant.flows.serving.spawning import spawn
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, describe_exit, unreported
 from cumulant.flows.stack.reconcile import PresentProcess, WantedProcess
 from cumulant.flows.stack.status import ChildStatus, State
 
-#: seconds before the next start after so many short lives in a row
-PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-#: a life that has answered for so many seconds is no crash loop, and begins the pauses anew
+#: a life that has answered for so many seconds is no crash loop: the next start has no delay
 LONG_LIFE = 5.0
+#: seconds, at most, between the starts of a crash loop
+LONGEST_DELAY = 10.0
 #: seconds for which a process that was ready may give no sign before it is ended and started again
 HANG = 30.0
 #: seconds between the polite request to end and the end
 PATIENCE = 40.0
 _MINUTE = 60.0
-_PARENT_DEATH = 1
 #: of a log file, from which it is set aside
 MOST_BYTES = 8 * 1024 * 1024
 _TAIL = 4096
@@ -44,12 +42,12 @@ class LogFile:
         self._most = most
 
     def open(self) -> IO[bytes]:
-        """To hand to a process. Every write goes to the end, also after `turn`."""
+        """To hand to a process. Every write goes to the end, also after `rotate`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self.path.open("ab")
 
-    def turn(self) -> None:
-        """Set aside what a file of too many bytes holds, and empty it; whoever writes to it goes on."""
+    def rotate(self) -> None:
+        """Set aside what a file of too many bytes holds, and empty it; its writer continues."""
         with suppress(OSError):  # a full disk: the next time
             if self.path.stat().st_size > self._most:
                 shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
@@ -61,8 +59,8 @@ class LogFile:
             with suppress(OSError):
                 path.unlink()
 
-    def last_words(self) -> str:
-        """The last line; empty where nothing was said."""
+    def last_line(self) -> str:
+        """The last line; empty where there is none."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
@@ -87,7 +85,7 @@ class Child:
         self.wanted = wanted
         self.log = log
         self._report = report
-        #: why it ends or has ended, in words; empty in a life whose end nobody asked for
+        #: why it ends or has ended; empty in a life whose end was not requested
         self._cause = ""
         self.process: subprocess.Popen[bytes] | None = None
         self.identity: Process | None = None
@@ -99,7 +97,7 @@ class Child:
         self._answered: float | None = None
         self._since: datetime | None = None
         self._not_ready_since: datetime | None = None
-        self._short = 0
+        self._delay = RestartDelay(LONGEST_DELAY)
         #: the start of this life, where it is reported only when the life turns out to be long
         self._withheld: ProcessStarted | None = None
         #: it was ready once, in any life
@@ -147,8 +145,8 @@ class Child:
                     [*wanted.command, *_parent(wanted)],
                     stderr=stream,
                     salt=self._salt,
-                    start_new_session=True,
-                    before=_end_with_parent(os.getpid()),
+                    own_session=True,
+                    death_signal=signal.SIGTERM,
                 )
         except OSError as error:
             self._cause = f"it cannot be started: {error}"
@@ -166,8 +164,8 @@ class Child:
         if self._is_reported():
             self._report_start()
 
-    def look(self, ready: bool, now: float, at: datetime) -> None:
-        """Take in whether it answers. One that has stopped answering for long is ended."""
+    def observe(self, ready: bool, now: float, at: datetime) -> None:
+        """Record whether it answers. One that has stopped answering for long is killed."""
         if not self.alive:
             return
         self.ready = ready
@@ -176,7 +174,7 @@ class Child:
             self._answered = now if self._answered is None else self._answered
             self.has_answered = True
             if now - self._answered > LONG_LIFE:
-                self._short = 0
+                self._delay.reset()
                 self._report_start()
         elif self._not_ready_since is None:
             self._not_ready_since = at
@@ -185,7 +183,7 @@ class Child:
             self.kill()
 
     def reap(self, now: float, at: datetime) -> None:
-        """Take notice of its end; and make an end where it was asked to and does not."""
+        """Record its end; kill it where it does not end in time after a request."""
         if self.process is None:
             return
         if self.stopping and now - self._stopped > PATIENCE:
@@ -193,19 +191,19 @@ class Child:
             self.kill()
         if (code := self.process.poll()) is not None:
             # Whatever it started goes with it.
-            _signal_group(self.process.pid, signal.SIGKILL)
+            kill_group(self.process.pid)
             self._cause = self._cause or describe_exit(code)
             self._end(now, at)
 
     def stop(self, now: float, cause: str) -> None:
-        """Ask it to end; it finishes what it has accepted."""
+        """Request its end; it finishes what it has accepted."""
         self._stopped, self._cause = now, cause
         if self.process is not None:
             self.process.terminate()
 
     def kill(self) -> None:
         if self.process is not None:
-            _signal_group(self.process.pid, signal.SIGKILL)
+            kill_group(self.process.pid)
 
     def status(self, now: float) -> ChildStatus:
         self._restarts = [moment for moment in self._restarts if now - moment < _MINUTE]
@@ -220,7 +218,7 @@ class Child:
             restarts=len(self._restarts),
             not_ready_since=self._not_ready_since,
             since=self._since if self.alive else None,
-            says="" if self.ready else self.log.last_words(),
+            message="" if self.ready else self.log.last_line(),
         )
 
     def _state(self) -> State:
@@ -235,10 +233,11 @@ class Child:
         return "not ready" if self._heard > self._began else "starting"
 
     def _end(self, now: float, at: datetime) -> None:
-        self._due = now if self.stopping else now + PAUSES[min(self._short, len(PAUSES) - 1)]
+        self._due = now
         if self.stopping or self._is_reported():
             self._report_start()
-            count = f"; end {self._short + 1} of a crash loop" if self._short and not self.stopping else ""
+            ends = self._delay.ends
+            count = f"; end {ends + 1} of a crash loop" if ends and not self.stopping else ""
             self._report(
                 ProcessEnded(
                     name=self.wanted.name,
@@ -249,15 +248,16 @@ class Child:
                     seconds=round(now - self._began, 1),
                 )
             )
-        self._short += not self.stopping
+        if not self.stopping:
+            self._due += self._delay.after_end()
         self._withheld = None
         self.process = self.identity = None
         self.ready, self._stopped = False, 0.0
         self._not_ready_since = self._not_ready_since or at
 
     def _is_reported(self) -> bool:
-        """Of a crash loop, the lives 1, 2, 4, 8, ... are: thousands of events a day say no more."""
-        life = self._short + 1
+        """Of a crash loop, the lives 1, 2, 4, 8, ... are: more would be thousands of events a day."""
+        life = self._delay.ends + 1
         return life & (life - 1) == 0
 
     def _report_start(self) -> None:
@@ -271,25 +271,5 @@ def log_file(folder: Path, name: str) -> LogFile:
 
 
 def _parent(wanted: WantedProcess) -> list[str]:
-    """A server of several workers has descendants, and looks after its starter itself, on every system."""
+    """A server of several workers has descendants, and watches its parent itself, on every system."""
     return ["--parent", str(os.getpid())] if wanted.kind == "server" else []
-
-
-def _end_with_parent(parent: int) -> Callable[[], None] | None:
-    """What a new process does first so that the system ends it with its starter. Linux only."""
-    if sys.platform != "linux":
-        return None
-    # Found here: between fork and exec nothing may be loaded.
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def ask() -> None:
-        prctl(_PARENT_DEATH, signal.SIGTERM)
-        if os.getppid() != parent:  # it died in between
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return ask
-
-
-def _signal_group(pid: int, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)

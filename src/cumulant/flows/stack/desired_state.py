@@ -1,7 +1,7 @@
 """The desired state as a file: which versions are served; enough for a rollback without journal and registry.
 
-The file says what should run; the supervisor makes it so. It is written whole under a lock, so that a reader never
-sees half of it and two writers never lose each other's change. It needs neither journal nor registry.
+The supervisor reconciles the processes with the file. It is written whole under a lock, so that a reader never sees
+half of it and two writers never lose each other's change.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cumulant.core.traffic import Arm
 from cumulant.flows.ledger.processes import Process
 
 FOLDER = "stack"
-_BOOK = "book.json"
+_FILE = "desired_state.json"
 
 
 class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +46,7 @@ class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rollback(msgspec.Struct, frozen=True, kw_only=True):
-    """A rollback of which journal or registry have not been told all yet."""
+    """Rollback of which the journal or the registry has not received everything yet."""
 
     at: datetime
     version: str
@@ -54,30 +54,30 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     #: the principal's name
     by: str
-    #: names of what is to be told
-    owed: tuple[str, ...] = ()
-    #: whoever is telling it now
-    teller: Process | None = None
+    #: names of the deliveries that remain
+    pending: tuple[str, ...] = ()
+    #: the process that delivers it now
+    sender: Process | None = None
 
 
-class Book(msgspec.Struct, frozen=True, kw_only=True):
-    """What should be served of one model. Versions beyond the two arms are kept to go back to."""
+class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
+    """What should be served of one model. Versions beyond the two arms stay for a rollback."""
 
     model: str
     champion: str | None = None
     candidate: str | None = None
     #: versions that were the champion before, the newest last
     former: tuple[str, ...] = ()
-    #: all that have been the champion, kept by `change_book`
+    #: all that have been the champion, added by `change_desired_state`
     champions: tuple[str, ...] = ()
     versions: dict[str, ServedVersion] = {}
-    #: rollbacks that are not told yet, the newest last
-    returns: tuple[Rollback, ...] = ()
+    #: rollbacks that are not delivered yet, the newest last
+    rollbacks: tuple[Rollback, ...] = ()
     #: new servers of a rolling restart, which get no requests until they are ready
     starting: tuple[ServedVersion, ...] = ()
     #: servers that a rolling restart replaces, which run until their requests go to the new ones
     retiring: tuple[ServedVersion, ...] = ()
-    #: how often a rolling restart asked the controller to read the project file again
+    #: how often a rolling restart replaced the controller, which then reads the project file again
     controller: int = 0
     #: counts its writes
     edition: int = 0
@@ -94,7 +94,7 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
             raise NotFoundError(
                 f"version {version} of {self.model} has not been served here",
                 subject=f"{self.model}/{version}",
-                hint=f"versions that can come back: {known}",
+                hint=f"versions that can be served again: {known}",
             )
         return msgspec.convert({"name": name, "version": version, "endpoints": (served.endpoint,)}, Arm)
 
@@ -122,28 +122,28 @@ class Book(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def read_book(state: Path, model: str) -> Book:
-    """The book in a project's state folder; an empty one where there is none.
+def read_desired_state(state: Path, model: str) -> DesiredState:
+    """The desired state in a project's state folder; an empty one where there is none.
 
     Raises:
         IntegrityError: the file is damaged.
     """
     path = _path(state)
     try:
-        book = msgspec.json.decode(path.read_bytes(), type=Book)
+        desired = msgspec.json.decode(path.read_bytes(), type=DesiredState)
     except FileNotFoundError:
-        return Book(model=model)
+        return DesiredState(model=model)
     except (msgspec.DecodeError, OSError) as error:
         raise IntegrityError(
             f"{path} cannot be read: {error}",
             subject=str(path),
             hint="`cumulant down`, then `cumulant up --repair` sets it aside and writes it again from the registry",
         ) from None
-    return book
+    return desired
 
 
-def change_book(state: Path, model: str, change: Callable[[Book], Book]) -> Book:
-    """Write what `change` makes of the book, which nobody else changes meanwhile; durable on return.
+def change_desired_state(state: Path, model: str, change: Callable[[DesiredState], DesiredState]) -> DesiredState:
+    """Write what `change` makes of the desired state, which no other process changes meanwhile; durable on return.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -153,16 +153,16 @@ def change_book(state: Path, model: str, change: Callable[[Book], Book]) -> Book
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent):
-            book = change(read_book(state, model))
-            book = msgspec.structs.replace(book, edition=book.edition + 1, champions=book.served_before)
-            _write(path, msgspec.json.format(msgspec.json.encode(book)))
+            desired = change(read_desired_state(state, model))
+            desired = msgspec.structs.replace(desired, edition=desired.edition + 1, champions=desired.served_before)
+            _write(path, msgspec.json.format(msgspec.json.encode(desired)))
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
-    return book
+    return desired
 
 
 def _path(state: Path) -> Path:
-    return state / FOLDER / _BOOK
+    return state / FOLDER / _FILE
 
 
 @contextmanager

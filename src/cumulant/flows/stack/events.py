@@ -36,7 +36,7 @@ class ProcessEnded(Fact, frozen=True, kw_only=True):
 
 
 def unreported(fact: ProcessStarted | ProcessEnded) -> None:
-    """Where nobody keeps what happens."""
+    """Report nothing."""
 
 
 def line_of(fact: ProcessStarted | ProcessEnded) -> str:

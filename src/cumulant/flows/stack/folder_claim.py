@@ -14,7 +14,13 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.core.traffic import CHAMPION
 from cumulant.flows.serving.serve import SERVING
-from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import (
+    FOLDER,
+    DesiredState,
+    ServedVersion,
+    change_desired_state,
+    read_desired_state,
+)
 from cumulant.flows.stack.identity import (
     Identity,
     find_original,
@@ -32,7 +38,7 @@ if TYPE_CHECKING:
 
 #: above every revision that a release of the original may still have been about to set
 _BEYOND = 1000
-#: what processes of the original say of themselves, in the stack's and the gateway's folder
+#: files of the original's running processes, in the stack's and the gateway's folder
 _NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/address.json")
 
 
@@ -45,7 +51,7 @@ def claim_folder(project: Project, report: Callable[[str], None] = silent) -> No
     already, or a supervisor runs in it.
 
     Raises:
-        IntegrityError: the book is damaged.
+        IntegrityError: the desired state is damaged.
         StorageError: the state folder cannot be written.
         UsageError: it is a copy that shares the original's gateway.
     """
@@ -66,13 +72,13 @@ def claim_folder(project: Project, report: Callable[[str], None] = silent) -> No
 
 
 def _roots_before(project: Project, before: Identity | None) -> tuple[Path, ...]:
-    """The project folder that the book's commands name, also with its links resolved; nothing where nothing says it."""
+    """The project folder that the commands of the desired state name, with its links resolved too; empty if unknown."""
     within = project.state.relative_to(project.root).parts
     if before is not None:
         real = _above(Path(before.home.folder), within)
         return (Path(before.root), *([real] if real is not None else []))
-    # State of an older version says it by its copies of servables: STATE/serving/NAME/COPY.
-    commands = [version.command for version in read_book(project.state, project.name).versions.values()]
+    # State of an older version has it in the paths of its servables: STATE/serving/NAME/COPY.
+    commands = [version.command for version in read_desired_state(project.state, project.name).versions.values()]
     for path in (Path(word) for command in commands for word in command):
         root = _above(path.parents[2], within) if len(path.parents) > len(within) + 2 else None
         if root is not None and path.parts[-3] == SERVING:
@@ -97,20 +103,20 @@ def _take_over(project: Project, before: Identity | None, old: tuple[Path, ...],
         keeps = original is None and is_free("127.0.0.1", served.port)
         return served.port if keeps else free_port(str(state), taken)
 
-    ports = {version.version: version.port for version in read_book(state, project.name).versions.values()}
+    ports = {version.version: version.port for version in read_desired_state(state, project.name).versions.values()}
     if ports:
-        book = change_book(
-            state, project.name, lambda book: rebase_versions(book, tuple(map(str, old)), str(root), port)
+        desired = change_desired_state(
+            state, project.name, lambda desired: rebase_versions(desired, tuple(map(str, old)), str(root), port)
         )
-        if any(ports.get(version.version) != version.port for version in book.versions.values()):
-            _all_to_champion(project, book)
+        if any(ports.get(version.version) != version.port for version in desired.versions.values()):
+            _all_to_champion(project, desired)
     source = f"a copy of {original}" if original is not None else f"moved or restored, last used in {old[0]}"
     report(f"this state is {source}: from now on it is {root}'s own, and nothing of the original is touched")
 
 
 def _check_own_gateway(project: Project, original: Path | None) -> None:
     """Nothing of a copy may change the routes of the original: its requests would go to the copy's ports."""
-    if original is None or not read_book(project.state, project.name).versions:
+    if original is None or not read_desired_state(project.state, project.name).versions:
         return
     url = urlsplit(project.endpoints.traffic)
     if not url.netloc and Path(url.path).resolve().is_relative_to(project.root.resolve()):
@@ -129,23 +135,23 @@ def _unmarked_original(project: Project, old: Path) -> Path | None:
 
 
 def rebase_versions(
-    book: Book, old: tuple[str, ...], new: str, port: Callable[[ServedVersion, Collection[int]], int]
-) -> Book:
-    """The book with paths below `new` where they were below `old`, and a port for each version.
+    desired: DesiredState, old: tuple[str, ...], new: str, port: Callable[[ServedVersion, Collection[int]], int]
+) -> DesiredState:
+    """The desired state with paths below `new` where they were below `old`, and a port for each version.
 
     Where a port changes, the candidate leaves: its release is the original's.
     """
     versions: dict[str, ServedVersion] = {}
-    taken = {version.port for version in book.versions.values()}
-    for name, version in book.versions.items():
+    taken = {version.port for version in desired.versions.values()}
+    for name, version in desired.versions.items():
         command = tuple(rebase_path(word, old, new) for word in version.command)
         if not Path(command[0]).exists():  # the interpreter may stay where it is
             command = (version.command[0], *command[1:])
         versions[name] = msgspec.structs.replace(version, command=command, port=port(version, taken))
         taken.add(versions[name].port)
-    ports_unchanged = all(versions[name].port == version.port for name, version in book.versions.items())
-    candidate = book.candidate if ports_unchanged else None
-    return msgspec.structs.replace(book, versions=versions, candidate=candidate, starting=(), retiring=())
+    ports_unchanged = all(versions[name].port == version.port for name, version in desired.versions.items())
+    candidate = desired.candidate if ports_unchanged else None
+    return msgspec.structs.replace(desired, versions=versions, candidate=candidate, starting=(), retiring=())
 
 
 def rebase_path(word: str, old: tuple[str, ...], new: str) -> str:
@@ -159,10 +165,10 @@ def rebase_path(word: str, old: tuple[str, ...], new: str) -> str:
     return word
 
 
-def _all_to_champion(project: Project, book: Book) -> None:
+def _all_to_champion(project: Project, desired: DesiredState) -> None:
     traffic = project.traffic()
     routes = traffic.in_force(project.name)
-    if routes is None or book.champion not in book.versions:
+    if routes is None or desired.champion not in desired.versions:
         return
-    arm = book.arm(str(book.champion), CHAMPION)
+    arm = desired.arm(str(desired.champion), CHAMPION)
     traffic.apply(routes.all_to(arm, revision=routes.revision + _BEYOND))

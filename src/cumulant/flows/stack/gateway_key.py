@@ -23,8 +23,8 @@ def new_key() -> bytes:
     return secrets.token_bytes(_BYTES)
 
 
-def keep_key(state: Path, key: bytes) -> None:
-    """Make the file hold the key, for its owner alone.
+def write_key(state: Path, key: bytes) -> None:
+    """Write the key to its file, for its owner alone.
 
     Raises:
         StorageError: it cannot be written.

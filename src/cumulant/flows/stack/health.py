@@ -15,7 +15,7 @@ _READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close
 
 
 async def serves(url: str) -> bool:
-    """Whether the server there says that it is ready."""
+    """Whether the server there is ready."""
     return (await _read_first_line(url, _READY)).startswith(b"HTTP/1.1 200 ")
 
 
@@ -28,7 +28,7 @@ def is_drained(traffic: Traffic, model: str, version: str) -> bool:
     """Whether no request is under way to a version, nor will be.
 
     Raises:
-        CumulantError: the gateway does not say.
+        CumulantError: the gateway does not answer.
     """
     routes = traffic.in_force(model)
     if routes is None:
@@ -43,7 +43,7 @@ def is_replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
     """Whether new requests of a version go to other servers of it than the one at `url`.
 
     Raises:
-        CumulantError: the gateway does not say.
+        CumulantError: the gateway does not answer.
     """
     routes = traffic.in_force(model)
     arms = [] if routes is None else [arm for arm in routes.arms if arm.version == version]
@@ -51,10 +51,10 @@ def is_replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
 
 
 def find_gateway_url(traffic: Traffic) -> str | None:
-    """Where callers reach the gateway; None while it does not run, or cannot tell."""
+    """Where callers reach the gateway; None while it does not run, or does not answer."""
     with suppress(CumulantError):
-        address = traffic.address()
-        return None if address is None else address.url
+        gateway = traffic.address()
+        return None if gateway is None else gateway.url
     return None
 
 

@@ -34,7 +34,7 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
-    """What a state folder says of itself; a copy of the folder says the same, and so is recognized."""
+    """Identity of a state folder; a copy of the folder has the same, and so is recognized."""
 
     id: str
     home: Home
@@ -58,7 +58,7 @@ def new_identity(state: Path, root: Path) -> Identity:
 
 
 def read_identity(state: Path) -> Identity | None:
-    """What the folder says of itself; None where it says nothing that can be read."""
+    """Identity of the folder; None where it has none that can be read."""
     try:
         return msgspec.json.decode((state / _FILE).read_bytes(), type=Identity)
     except (OSError, msgspec.DecodeError):

@@ -14,10 +14,11 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
+from cumulant.core.system import child_processes
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
 from cumulant.flows.stack.child_process import log_file
-from cumulant.flows.stack.desired_state import Book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, read_desired_state
 from cumulant.flows.stack.event_reporting import report_killed
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.gateway_check import is_reachable, routes_to
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
-_READY_SECONDS, _LOOK = 90.0, 0.1
+_READY_SECONDS, _CHECK_SECONDS = 90.0, 0.1
 #: starts of one process that never answered, after which nothing is waited for
 _TRIES = 4
 _DOWN_SECONDS = 150.0
@@ -65,7 +66,7 @@ def up(
 
     `model`: what serves first, where nothing has been served yet; default: the registry's champion, else the newest.
     `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
-    callers need the token of CUMULANT_TOKEN, or `insecure` says that anyone may call.
+    callers need the token of CUMULANT_TOKEN, or `insecure`: anyone may call.
 
     What served before gets the present settings and interpreter and, once it serves, stored features of the newest
     data: no caller waits for them, and it serves on where they cannot be had.
@@ -75,7 +76,7 @@ def up(
         PortInUseError: something else listens at the gateway's address.
         UsageError: another version than `model` serves, or the address or the token cannot be used.
         EngineUnavailableError: a process does not come to answer; everything has ended again.
-        IntegrityError: the book is damaged.
+        IntegrityError: the desired state is damaged.
     """
     check(project.access(), principal, "stack.up", project.name)
     running = find_supervisor(project.state)
@@ -91,8 +92,8 @@ def up(
         address = http or project.policies.serving.http
         return _bring_up(project, model, principal, address, insecure=insecure, detached=detached, progress=progress)
     finally:
-        # Also where nothing comes up: the status, which alone says it, is gone. Last: a busy journal must not keep
-        # it down.
+        # Also where nothing comes up: the status, the only source of it, is gone. Last: a busy journal must not
+        # delay the start.
         report_killed(project, before)
 
 
@@ -111,11 +112,11 @@ def _bring_up(
     claim_folder(project, notes.append)
     _check_address(address, insecure=insecure)
     check_gateway(project)
-    known = read_book(project.state, project.name).champion is not None
+    known = read_desired_state(project.state, project.name).champion is not None
     first_champion(project, model, principal=principal, progress=progress)
-    book = refresh_commands(project, notes.append)
-    _check_model_serves(project, model, book)
-    apply_first(project, book)
+    desired = refresh_commands(project, notes.append)
+    _check_model_serves(project, model, desired)
+    apply_first(project, desired)
     process = start(project, address, detached=detached)
     try:
         status = _await(project, process, progress)
@@ -162,12 +163,12 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
 
 
 def ps(project: Project, *, principal: Principal) -> Status | None:
-    """The processes as the supervisor wrote of them last; None where none runs and none has been left.
+    """The processes in the supervisor's last status; None where none runs and none has been left.
 
     Processes of the project that this one is a copy of are not listed.
 
     Raises:
-        IntegrityError: what it told is damaged.
+        IntegrityError: its status is damaged.
     """
     check(project.access(), principal, "stack.show", project.name)
     status = own_status(project.state)
@@ -176,7 +177,7 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
 
 def traffic_shares(project: Project) -> dict[str, float]:
     """Version to the share of the keys that it answers, from 0 to 1, by the routes in force; empty where there
-    are none, or the gateway does not tell them.
+    are none, or the gateway does not answer.
     """
     try:
         routes = project.traffic().in_force(project.name)
@@ -189,41 +190,39 @@ def traffic_shares(project: Project) -> dict[str, float]:
     return shares if routes.candidate is None else shares | {routes.candidate.version: candidate}
 
 
-def apply_first(project: Project, book: Book) -> None:
-    """Routes to the book's servers: of an earlier book, the gateway keeps addresses where nobody listens any more."""
+def apply_first(project: Project, desired: DesiredState) -> None:
+    """Apply routes to the desired servers: the gateway keeps those of an earlier run, where nothing listens."""
     traffic = project.traffic()
     present = traffic.in_force(project.name)
-    wanted = routes_to(book, present, key=project.policies.release.key)
+    wanted = routes_to(desired, present, key=project.policies.release.key)
     if wanted is not None and wanted != present:
         traffic.apply(wanted)
 
 
 def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[bytes]:
-    """The supervisor's process, in a group of its own: Ctrl-C is for whoever started it to pass on."""
+    """The supervisor's process, in a group of its own: its parent passes Ctrl-C on."""
     log = log_file(logs_folder(project.state), "supervisor")
-    log.turn()
+    log.rotate()
     line = [sys.executable, "-m", "cumulant.flows.stack", str(project.root), "--env", project.environment]
     line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
     with log.open() as stream:
-        return subprocess.Popen(
-            line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream, start_new_session=True
-        )
+        return child_processes.start(line, stderr=stream)
 
 
 def _check_address(address: str, *, insecure: bool) -> None:
-    """Listen there once, so that what is in the way is told before anything starts."""
+    """Listen there once, so that an address that is taken is an error before anything starts."""
     host, port = split_address(address)
     open_to_all = insecure or read_token(None, os.environ) is not None
     bind(host, port, insecure=open_to_all, option="--http").close()
 
 
-def _check_model_serves(project: Project, model: str, book: Book) -> None:
+def _check_model_serves(project: Project, model: str, desired: DesiredState) -> None:
     if not model:
         return
     version = str(project.registry().resolve(model).version)
-    if version != book.champion:
+    if version != desired.champion:
         raise UsageError(
-            f"version {book.champion} of {project.name} serves, not {version}",
+            f"version {desired.champion} of {project.name} serves, not {version}",
             subject=model,
             hint="a release changes what serves: `cumulant release start`; `cumulant up` alone goes on as it was",
         )
@@ -241,7 +240,7 @@ def _await(project: Project, process: subprocess.Popen[bytes], progress: Progres
             if not waiting_for:
                 return status
             _check_tries(project, status)
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)
     raise _not_ready_error(project, waiting_for, f"did not answer within {_READY_SECONDS:g} s")
 
 
@@ -261,9 +260,9 @@ def _check_tries(project: Project, status: Status) -> None:
 
 def _not_ready_error(project: Project, name: str, what: str) -> CumulantError:
     log = log_file(logs_folder(project.state), name)
-    last_line = log.last_words()
+    last_line = log.last_line()
     return EngineUnavailableError(
-        f"{name} {what}" + (f": {last_line}" if last_line else ""), subject=name, hint=f"all that it said: {log.path}"
+        f"{name} {what}" + (f": {last_line}" if last_line else ""), subject=name, hint=f"its log is {log.path}"
     )
 
 
@@ -282,4 +281,4 @@ def _await_end(supervisor: Process) -> None:
                 subject=str(pid),
                 hint=f"end it with `kill -9 {pid}`, then `cumulant down` tidies up",
             )
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cumulant.core.errors import LeaseHeldError, StorageError
+from cumulant.core.system.child_processes import kill_group
 from cumulant.flows.ledger.processes import Process, is_gone, is_here
 from cumulant.flows.stack.child_process import PATIENCE
 from cumulant.flows.stack.desired_state import FOLDER
@@ -18,7 +19,7 @@ from cumulant.flows.stack.reconcile import stop_order
 from cumulant.flows.stack.status import Status, read_status, remove_status, set_status_aside
 
 LOCK = "supervisor.lock"
-_LOOK, _GRACE = 0.05, 0.3
+_CHECK_SECONDS, _GRACE = 0.05, 0.3
 
 
 @contextmanager
@@ -42,7 +43,7 @@ def hold_lock(state: Path) -> Iterator[None]:
         os.write(descriptor, str(os.getpid()).encode())
         yield
     finally:
-        # While it is still held: whoever waits for it finds another file in its place and tries again.
+        # While it is still locked: a process that waits for it then sees another file in its place and tries again.
         path.unlink(missing_ok=True)
         os.close(descriptor)
 
@@ -94,7 +95,7 @@ def _living(status: Status) -> dict[str, Process]:
 def tidy(state: Path) -> None:
     """Remove what only a living supervisor needs."""
     remove_status(state)
-    for path in (state / FOLDER).glob(".book.json.*"):
+    for path in (state / FOLDER).glob(".desired_state.json.*"):
         path.unlink(missing_ok=True)
 
 
@@ -136,12 +137,11 @@ def _end(processes: list[Process], patience: float) -> None:
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while (rest := [process for process in processes if not is_gone(process)]) and time.monotonic() < deadline:
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)
     for process in rest:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
+        kill_group(process.pid)
     while rest and not all(map(is_gone, rest)):
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)
 
 
 def _signal(process: Process, number: int) -> None:
@@ -150,7 +150,7 @@ def _signal(process: Process, number: int) -> None:
 
 
 def _lock(path: Path) -> int | None:
-    """The descriptor of the locked file; None where another holds it for longer than a look at it takes."""
+    """The descriptor of the locked file; None where another process holds it for longer than a check of it takes."""
     deadline = time.monotonic() + _GRACE
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -162,11 +162,11 @@ def _lock(path: Path) -> int | None:
             os.close(descriptor)
             return None
         os.close(descriptor)
-        time.sleep(_LOOK / 5)
+        time.sleep(_CHECK_SECONDS / 5)
 
 
 def try_lock(descriptor: int) -> bool:
-    """Whether the lock of an open file was free and is now held, until the file is closed."""
+    """Lock an open file until it is closed; returns whether it was free."""
     import fcntl
 
     try:

@@ -1,4 +1,4 @@
-"""Programs of a project: one server a version of the book, the gateway and the controller."""
+"""Programs of a project: one server a version of the desired state, the gateway and the controller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import msgspec
 from cumulant.core.errors import NotFoundError
 from cumulant.core.network.hosts import ANY, is_loopback
 from cumulant.flows.serving.serve import USES
-from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion
+from cumulant.flows.stack.desired_state import FOLDER, DesiredState, ServedVersion
 from cumulant.flows.stack.gateway_key import key_path
 from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.ports.traffic import ListenOptions
@@ -29,7 +29,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     """What is supervised: a project's state folder, and the programs beside its servers."""
 
     state: Path
-    #: where processes say what they serve from, so that `clean` leaves that alone
+    #: where processes record what they serve from, so that `clean` does not delete it
     uses: Path
     model: str
     environment: str
@@ -49,12 +49,12 @@ def logs_folder(state: Path) -> Path:
     return state / FOLDER / LOGS
 
 
-def wanted_processes(stack: Stack, book: Book, now: datetime) -> dict[str, WantedProcess]:
+def wanted_processes(stack: Stack, desired: DesiredState, now: datetime) -> dict[str, WantedProcess]:
     """The processes that should run at `now`, by name."""
-    servers = [_server(served, stack) for served in book.running(now)]
+    servers = [_server(served, stack) for served in desired.running(now)]
     beside = [
         WantedProcess(name="gateway", kind="gateway", command=stack.gateway),
-        WantedProcess(name="controller", kind="controller", command=stack.controller, generation=book.controller),
+        WantedProcess(name="controller", kind="controller", command=stack.controller, generation=desired.controller),
     ]
     return {process.name: process for process in (*servers, *beside)}
 

@@ -19,7 +19,7 @@ class WantedProcess(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     kind: Kind
     command: tuple[str, ...]
-    #: another number asks for another process
+    #: another number means another process
     generation: int = 0
     #: of a server: where it answers, and the version that it serves
     url: str | None = None
@@ -32,7 +32,7 @@ class PresentProcess(msgspec.Struct, frozen=True, kw_only=True):
     command: tuple[str, ...]
     alive: bool
     generation: int = 0
-    #: it has been asked to end
+    #: it has received the request to end
     stopping: bool = False
     #: no request is under way to it, or its time for that is over
     drained: bool = True
@@ -53,7 +53,7 @@ def plan_actions(
 
 
 def stop_order(kinds: Mapping[str, Kind]) -> list[list[str]]:
-    """Names in the groups in which they end: whoever acts on others first, the servers last."""
+    """Names in the groups in which they end: processes that act on others first, the servers last."""
     groups = [[name for name, kind in kinds.items() if kind == wanted] for wanted in reversed(_ORDER)]
     return [group for group in groups if group]
 

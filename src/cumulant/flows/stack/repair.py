@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError, IntegrityError
-from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.status import read_status
 
 if TYPE_CHECKING:
@@ -24,15 +24,15 @@ def set_aside_status(project: Project) -> list[Path]:
 
 
 def set_aside_damaged(project: Project) -> list[Path]:
-    """Rename the book and the gateway's files that cannot be read; the new names. Nothing is deleted.
+    """Rename the desired state and the gateway's files that cannot be read; the new names. Nothing is deleted.
 
     No process of the project may run meanwhile: a gateway would answer from memory what its files do not hold.
 
     Raises:
         CumulantError: the gateway's files are not in the project's state.
     """
-    book = _unreadable(lambda: read_book(project.state, project.name))
-    return _rename_aside([*book, *_unreadable_routes(project)])
+    desired = _unreadable(lambda: read_desired_state(project.state, project.name))
+    return _rename_aside([*desired, *_unreadable_routes(project)])
 
 
 def _unreadable(read: Callable[[], object]) -> list[Path]:

@@ -1,8 +1,8 @@
-"""A rolling restart: each server is replaced by one with the present settings, and no request is lost.
+"""Rolling restart: each server is replaced by one with the present settings, and no request is lost.
 
-The new server starts beside the old one; once it is ready it takes its place in the book and in the gateway's routes,
-and the old one ends when what was sent to it is answered. The book names both meanwhile, so that whoever comes after a
-kill can go on, and a rollback uses the one that answers.
+The new server starts beside the old one; once it is ready it takes its place in the desired state and in the gateway's
+routes, and the old one ends when it has answered its requests. The desired state names both meanwhile, so that a later
+run resumes after a kill, and a rollback uses the one that answers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import is_here
 from cumulant.flows.release import store
 from cumulant.flows.stack.child_process import log_file
-from cumulant.flows.stack.desired_state import FOLDER, Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import (
+    FOLDER,
+    DesiredState,
+    ServedVersion,
+    change_desired_state,
+    read_desired_state,
+)
 from cumulant.flows.stack.lock import find_supervisor, own_status, try_lock
 from cumulant.flows.stack.programs import logs_folder
 from cumulant.flows.stack.served_versions import catch_up, free_port, table_of, with_newest_features
@@ -43,10 +49,10 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 LOCK = "restart.lock"
-_READY_SECONDS, _END_SECONDS, _LOOK = 90.0, 90.0, 0.1
+_READY_SECONDS, _END_SECONDS, _CHECK_SECONDS = 90.0, 90.0, 0.1
 #: starts of a server that never answered, after which nothing is waited for
 _TRIES = 4
-#: attempts to change routes that somebody else changes at the same time
+#: attempts to change routes that another process changes at the same time
 _ATTEMPTS = 5
 
 
@@ -152,9 +158,9 @@ def hold_restart_lock(state: Path) -> Iterator[None]:
 
 
 def _next_server(project: Project, done: set[str]) -> ServedVersion | None:
-    """A server in use that was not replaced yet, by the book of now: a rollback changes it meanwhile."""
-    book = read_book(project.state, project.name)
-    return next((server for server in book.current(datetime.now(UTC)) if server.version not in done), None)
+    """A server in use that was not replaced yet, by the present desired state: a rollback may change it."""
+    desired = read_desired_state(project.state, project.name)
+    return next((server for server in desired.current(datetime.now(UTC)) if server.version not in done), None)
 
 
 def _check_running(project: Project) -> Status:
@@ -192,24 +198,24 @@ def _check_no_release(project: Project) -> None:
 
 
 def _replacement(project: Project, served: ServedVersion) -> ServedVersion:
-    book = read_book(project.state, project.name)
+    desired = read_desired_state(project.state, project.name)
     return msgspec.structs.replace(
         served,
         command=present_command(project, served),
-        port=free_port(f"{project.state}", book.ports),
+        port=free_port(f"{project.state}", desired.ports),
         generation=served.generation + 1,
     )
 
 
 def _replace(project: Project, before: ServedVersion, after: ServedVersion) -> None:
-    _change(project, lambda book: msgspec.structs.replace(book, starting=(*book.starting, after)))
+    _change(project, lambda desired: msgspec.structs.replace(desired, starting=(*desired.starting, after)))
     renews = table_of(before.command) != table_of(after.command)
     try:
         _await_ready(project, after)
         _check_no_release(project)  # one may have begun meanwhile
         if renews:
             catch_up(project, after)
-        _change(project, lambda book: _with(book, after, retiring=(*book.retiring, before)))
+        _change(project, lambda desired: _with(desired, after, retiring=(*desired.retiring, before)))
         _move_routes(project, before, after)
     except BaseException:
         _put_back(project, before, after)
@@ -221,24 +227,24 @@ def _replace(project: Project, before: ServedVersion, after: ServedVersion) -> N
 
 def _recover(project: Project) -> None:
     """Go on where a restart was killed: with the new server where it answers, else with the one before."""
-    book = read_book(project.state, project.name)
-    for before in book.retiring:
-        after = book.versions.get(before.version, before)
+    desired = read_desired_state(project.state, project.name)
+    for before in desired.retiring:
+        after = desired.versions.get(before.version, before)
         server = _server_at(project, after.port)
         if server is not None and server.ready:
             _move_routes(project, before, after)
             _end(project, before, after)
         else:
             _put_back(project, before, after)
-    _change(project, lambda book: msgspec.structs.replace(book, starting=()))
+    _change(project, lambda desired: msgspec.structs.replace(desired, starting=()))
 
 
 def _end(project: Project, before: ServedVersion, after: ServedVersion) -> None:
     """Let the server before end when it has answered what it was sent."""
-    _change(project, lambda book: msgspec.structs.replace(book, retiring=_without(book.retiring, before)))
+    _change(project, lambda desired: msgspec.structs.replace(desired, retiring=_without(desired.retiring, before)))
 
     def ended() -> bool:
-        with suppress(CumulantError):  # a rollback that read the book earlier sends requests to the old server
+        with suppress(CumulantError):  # a rollback that read the desired state earlier sends requests to the old server
             _move_routes(project, before, after)
         return _server_at(project, before.port) is None
 
@@ -247,7 +253,7 @@ def _end(project: Project, before: ServedVersion, after: ServedVersion) -> None:
 
 def _put_back(project: Project, before: ServedVersion, after: ServedVersion) -> None:
     _move_routes(project, after, before)
-    _change(project, lambda book: _with(book, before, retiring=_without(book.retiring, before), without=after))
+    _change(project, lambda desired: _with(desired, before, retiring=_without(desired.retiring, before), without=after))
 
 
 def _without(servers: tuple[ServedVersion, ...], served: ServedVersion) -> tuple[ServedVersion, ...]:
@@ -255,21 +261,25 @@ def _without(servers: tuple[ServedVersion, ...], served: ServedVersion) -> tuple
 
 
 def _with(
-    book: Book, served: ServedVersion, *, retiring: tuple[ServedVersion, ...], without: ServedVersion | None = None
-) -> Book:
-    """The book with that server of its version, and all else as others have written it meanwhile."""
-    present = book.versions.get(served.version, served)
+    desired: DesiredState,
+    served: ServedVersion,
+    *,
+    retiring: tuple[ServedVersion, ...],
+    without: ServedVersion | None = None,
+) -> DesiredState:
+    """The desired state with that server of its version, and all else as others have written it meanwhile."""
+    present = desired.versions.get(served.version, served)
     now = msgspec.structs.replace(present, command=served.command, port=served.port, generation=served.generation)
     return msgspec.structs.replace(
-        book,
-        versions={**book.versions, served.version: now},
-        starting=_without(book.starting, without or served),
+        desired,
+        versions={**desired.versions, served.version: now},
+        starting=_without(desired.starting, without or served),
         retiring=retiring,
     )
 
 
-def _change(project: Project, change: Callable[[Book], Book]) -> None:
-    change_book(project.state, project.name, change)
+def _change(project: Project, change: Callable[[DesiredState], DesiredState]) -> None:
+    change_desired_state(project.state, project.name, change)
 
 
 def _server_at(project: Project, port: int) -> ChildStatus | None:
@@ -292,7 +302,7 @@ def _await_ready(project: Project, served: ServedVersion) -> None:
 
 def _not_ready_error(project: Project, served: ServedVersion, what: str) -> CumulantError:
     log = log_file(logs_folder(project.state), served.name)
-    last = log.last_words()
+    last = log.last_line()
     return EngineUnavailableError(
         f"{served.name} {what}, and the server before serves on" + (f": {last}" if last else ""),
         subject=served.name,
@@ -333,7 +343,7 @@ def _moved(routes: Routes, before: str, after: str) -> Routes:
 def _restart_controller(project: Project, progress: Progress) -> None:
     """The supervisor replaces it by one that reads the project file again."""
     progress("the controller reads the project file again")
-    _change(project, lambda book: msgspec.structs.replace(book, controller=book.controller + 1))
+    _change(project, lambda desired: msgspec.structs.replace(desired, controller=desired.controller + 1))
 
 
 def _await(condition: Callable[[], bool], seconds: float) -> bool:
@@ -341,5 +351,5 @@ def _await(condition: Callable[[], bool], seconds: float) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(_LOOK)
+        time.sleep(_CHECK_SECONDS)
     return True

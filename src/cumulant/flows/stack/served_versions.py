@@ -1,4 +1,4 @@
-"""Versions in the book: prepared once from the registry, then served from the book alone."""
+"""Versions in the desired state: prepared once from the registry, then served from the desired state alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFound
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.flows.serving.serve import PreparedService, prepare_service, renew_service, server_command
-from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
 from cumulant.ports.registry import ModelVersion
 
 if TYPE_CHECKING:
@@ -29,27 +29,27 @@ _FOLDER = 3
 
 
 def adopt(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> ServedVersion:
-    """Put a version of the registry into the book, ready to be named champion or candidate; found there, it stays.
+    """Add a version of the registry to the desired state, ready to be named champion or candidate, unless it is there.
 
     Its stored features are brought up to date; versions of one plan and one set of snapshots share a state.
 
     Raises:
         NotFoundError: no such model.
-        StorageError, IntegrityError: as `change_book`.
+        StorageError, IntegrityError: as `change_desired_state`.
     """
     service = prepare_service(project, uri, principal=principal, progress=progress)
     line = server_line(service)
     version = str(service.model.version)
 
-    def put(book: Book) -> Book:
-        before = book.versions.get(version)
+    def put(desired: DesiredState) -> DesiredState:
+        before = desired.versions.get(version)
         if before is not None:
             served = msgspec.structs.replace(before, command=line)
         else:
-            served = ServedVersion(version=version, command=line, port=free_port(f"{project.state}", book.ports))
-        return msgspec.structs.replace(book, versions={**book.versions, version: served})
+            served = ServedVersion(version=version, command=line, port=free_port(f"{project.state}", desired.ports))
+        return msgspec.structs.replace(desired, versions={**desired.versions, version: served})
 
-    return change_book(project.state, project.name, put).versions[version]
+    return change_desired_state(project.state, project.name, put).versions[version]
 
 
 def with_newest_features(
@@ -81,8 +81,8 @@ def with_newest_features(
 
 
 def reads_older_data(project: Project, version: str, *, principal: Principal, progress: Progress = silent) -> bool:
-    """Whether a version of the book is served with stored features of older data than there are."""
-    served = read_book(project.state, project.name).versions[version]
+    """Whether a version of the desired state is served with stored features of older data than there are."""
+    served = read_desired_state(project.state, project.name).versions[version]
     newer = with_newest_features(project, served, principal=principal, report=silent, progress=progress)
     return table_of(newer.command) != table_of(served.command)
 
@@ -103,7 +103,7 @@ def catch_up(project: Project, served: ServedVersion) -> None:
 
 
 def known_version(project: Project, served: ServedVersion) -> ModelVersion:
-    """A version of the book as the registry has it, without asking there."""
+    """A version of the desired state as the registry has it, without a request to the registry."""
     uri = f"{project.name}/{served.version}"
     return ModelVersion(name=project.name, version=served.version, uri=uri, run_id=None, created=datetime.now(UTC))
 
@@ -116,28 +116,28 @@ def server_line(service: PreparedService) -> tuple[str, ...]:
     return tuple(without_option(line, "--http"))
 
 
-def first_champion(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Book:
-    """The book with a champion: as it is where it has one, else the version `uri`, by default the registry's champion.
+def first_champion(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> DesiredState:
+    """The desired state with a champion: its own, else the version `uri`, by default the registry's champion.
 
     Raises:
         NotFoundError: the registry has no such version.
         UsageError: what was served here has another name than the project.
     """
-    book = read_book(project.state, project.name)
-    if book.model != project.name:
+    desired = read_desired_state(project.state, project.name)
+    if desired.model != project.name:
         raise UsageError(
-            f"{book.model} was served here, and this project is called {project.name}",
+            f"{desired.model} was served here, and this project is called {project.name}",
             subject=project.name,
-            hint=f"without a name in the project file it is the folder's: write model: {{name: {book.model}}} there",
+            hint=f"without a name in the project file it is the folder's: write model: {{name: {desired.model}}} there",
         )
-    if book.champion is not None:
-        return book
+    if desired.champion is not None:
+        return desired
     version = adopt(project, uri or champion_uri(project), principal=principal, progress=progress).version
 
-    def name(book: Book) -> Book:
-        return book if book.champion is not None else msgspec.structs.replace(book, champion=version)
+    def name(desired: DesiredState) -> DesiredState:
+        return desired if desired.champion is not None else msgspec.structs.replace(desired, champion=version)
 
-    return change_book(project.state, project.name, name)
+    return change_desired_state(project.state, project.name, name)
 
 
 def champion_uri(project: Project) -> str:
@@ -164,7 +164,7 @@ def champion_uri(project: Project) -> str:
 
 
 def is_refused(version: ModelVersion) -> bool:
-    """Whether the gate said no to a version when it was trained."""
+    """Whether the gate refused a version when it was trained."""
     return version.tags.get("cumulant.verdict") == "refused"
 
 
@@ -188,13 +188,13 @@ def _value(line: Sequence[str], option: str) -> str | None:
 
 
 def find_references(state: Path, model: str) -> tuple[set[str], set[str]]:
-    """Folders and online tables that versions of the book need, though no server may run now."""
-    lines = [version.command for version in read_book(state, model).versions.values()]
+    """Folders and online tables that versions of the desired state need, though no server may run now."""
+    lines = [version.command for version in read_desired_state(state, model).versions.values()]
     return {folder_of(line) for line in lines}, {table for line in lines if (table := table_of(line))}
 
 
 def free_port(seed: str, taken: Collection[int]) -> int:
-    """A port on loopback that nobody listens at and that is not `taken`; the same for the same project, if free.
+    """A free port on loopback that is not `taken`; the same for the same project, if free.
 
     Raises:
         EngineUnavailableError: there is none.
@@ -208,7 +208,7 @@ def free_port(seed: str, taken: Collection[int]) -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether nobody listens there."""
+    """Whether the port is free."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.progress import silent
 from cumulant.flows.serving.serve import service_of
-from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state
 from cumulant.flows.stack.served_versions import folder_of, known_version, online_of, server_line, table_of
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 #: where the options of a server's command begin: PYTHON -m PROGRAM FOLDER
 _OPTIONS = 4
-#: options that are called otherwise to people
+#: options that have another name in messages
 _SHOWN_NAMES = {"state-table": "stored features"}
 
 
 def present_command(project: Project, served: ServedVersion) -> tuple[str, ...]:
-    """The command that would serve a version of the book now: its servable and its stored features stay;
+    """The command that would serve a version of the desired state now: its servable and its stored features stay;
     `with_newest_features` gives it newer ones.
 
     It needs neither journal nor registry.
@@ -37,28 +37,28 @@ def present_command(project: Project, served: ServedVersion) -> tuple[str, ...]:
     return server_line(service)
 
 
-def refresh_commands(project: Project, report: Callable[[str], None] = silent) -> Book:
-    """Give every version of the book the present command; nothing may run. What changes is reported.
+def refresh_commands(project: Project, report: Callable[[str], None] = silent) -> DesiredState:
+    """Give every version of the desired state the present command; nothing may run. What changes is reported.
 
     Raises:
-        StorageError, IntegrityError: as `change_book`.
+        StorageError, IntegrityError: as `change_desired_state`.
     """
 
-    def change(book: Book) -> Book:
+    def change(desired: DesiredState) -> DesiredState:
         versions = {
             name: msgspec.structs.replace(version, command=present_command(project, version), generation=0)
-            for name, version in book.versions.items()
+            for name, version in desired.versions.items()
         }
         for name, version in versions.items():
-            for text in describe_changes(book.versions[name].command, version.command):
+            for text in describe_changes(desired.versions[name].command, version.command):
                 report(f"version {name}: {text}")
-        return msgspec.structs.replace(book, versions=versions, starting=(), retiring=())
+        return msgspec.structs.replace(desired, versions=versions, starting=(), retiring=())
 
-    return change_book(project.state, project.name, change)
+    return change_desired_state(project.state, project.name, change)
 
 
 def describe_changes(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """What another command says otherwise, a line an option."""
+    """Differences between two commands, a line an option."""
     old, new = _options(before), _options(after)
     return [
         f"{_SHOWN_NAMES.get(name, name)}: {old.get(name, 'not set')} -> {new.get(name, 'not set')}"

@@ -22,7 +22,7 @@ State = Literal["starting", "ready", "not ready", "waiting", "draining", "stoppi
 
 
 class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One process. `waiting`: it has ended and is started again after a pause; `ended`: nobody does."""
+    """One process. `waiting`: it has ended and is started again after a delay; `ended`: it is not."""
 
     name: str
     kind: Kind
@@ -39,7 +39,7 @@ class ChildStatus(msgspec.Struct, frozen=True, kw_only=True):
     #: when it was started
     since: datetime | None
     #: the last line of its log
-    says: str = ""
+    message: str = ""
 
     @property
     def pid(self) -> int | None:
@@ -57,7 +57,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     #: where callers reach the gateway; None while it does not answer
     url: str | None
     children: tuple[ChildStatus, ...] = ()
-    #: what keeps the supervisor from doing all that it should, in words
+    #: what keeps the supervisor from doing all that it should
     trouble: str = ""
     #: the state folder that the supervisor works in; a copy of it holds a status that is not its own
     home: Home | None = None
@@ -75,14 +75,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def without_ended_processes(status: Status, now: datetime | None = None) -> Status:
-    """What was told last, without the processes that have ended since: the supervisor was killed, or cannot write."""
+    """The status without the processes that have ended since: the supervisor was killed, or cannot write."""
     silent = ((now or datetime.now(UTC)) - status.at).total_seconds()
     if status.running and silent < STALE:
         return status
     if status.running:
         text = f"the supervisor could not write this for {silent:.0f} s: see `cumulant doctor`, the disk may be full"
         status = msgspec.structs.replace(status, trouble="; ".join(filter(None, (text, status.trouble))))
-    # A living supervisor starts again what ends, though it cannot say so.
+    # A living supervisor restarts what ends, though it cannot write so.
     state: State = "waiting" if status.running else "ended"
     children = [
         msgspec.structs.replace(child, state=state, process=None, since=None, ready=False)
@@ -94,7 +94,7 @@ def without_ended_processes(status: Status, now: datetime | None = None) -> Stat
 
 
 def read_status(state: Path) -> Status | None:
-    """What was told last in a project's state folder; None where no supervisor has told anything.
+    """The last status in a project's state folder; None where there is none.
 
     Raises:
         IntegrityError: the file is damaged.

@@ -16,9 +16,9 @@ from cumulant.core.errors import CumulantError
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.serving.services import note_use
 from cumulant.flows.stack.child_process import Child, log_file
-from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, unreported
-from cumulant.flows.stack.gateway_key import keep_key, new_key, remove_key
+from cumulant.flows.stack.gateway_key import new_key, remove_key, write_key
 from cumulant.flows.stack.health import find_gateway_url, is_drained, is_replaced, listens, serves
 from cumulant.flows.stack.identity import home_of
 from cumulant.flows.stack.lock import end_left_behind, hold_lock, tidy
@@ -29,11 +29,11 @@ from cumulant.flows.stack.status import Status, write_status
 from cumulant.ports.traffic import Traffic
 
 _NAME = "supervisor"
-_LOOK = 0.2
-_TELL = 1.0
-#: a process that cannot be asked counts as ready when it has lived for so long
+_CHECK_SECONDS = 0.2
+_STATUS_SECONDS = 1.0
+#: seconds after which a process without a health check counts as ready
 _SETTLED = 2.0
-#: seconds for which a version that nobody asks for waits until no request is under way to it
+#: seconds for which a version that is not wanted waits until no request is under way to it
 _DRAIN = 30.0
 #: seconds for which a server that was replaced waits for requests that the gateway assigned to it before
 _REPLACED = 2.0
@@ -62,24 +62,24 @@ class StackSupervisor:
         self._wanted: dict[str, WantedProcess] = {}
         self._trouble: dict[str, str] = {}
         self._url: str | None = None
-        #: new with each supervisor, before which nothing of the stack runs
+        #: new with each supervisor: nothing of the stack runs before it
         self._gateway_key = new_key()
         self._since = self._clock.now()
-        self._told = 0.0
+        self._written = 0.0
         self._ended = asyncio.Event()
 
     async def run(self) -> None:
-        """Supervise until asked to end; then end all in order: nothing is left.
+        """Supervise until the request to end; then end all processes in order.
 
         Raises:
             LeaseHeldError: another supervisor runs.
             StorageError: the state folder cannot be written.
-            IntegrityError: the book is damaged.
+            IntegrityError: the desired state is damaged.
         """
         with hold_lock(self._stack.state):
             end_left_behind(self._stack.state)
-            read_book(self._stack.state, self._stack.model)
-            keep_key(self._stack.state, self._gateway_key)
+            read_desired_state(self._stack.state, self._stack.model)
+            write_key(self._stack.state, self._gateway_key)
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
             probing = asyncio.create_task(self._probe())
@@ -102,7 +102,7 @@ class StackSupervisor:
         while not self._ended.is_set():
             self._round()
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._ended.wait(), _LOOK)
+                await asyncio.wait_for(self._ended.wait(), _CHECK_SECONDS)
             if self._parent is not None and os.getppid() != self._parent:
                 return "the process that started it has ended"
         return "it was asked to end"
@@ -110,7 +110,7 @@ class StackSupervisor:
     def _round(self) -> None:
         now, at = self._steady(), self._clock.now()
         self._read(at)
-        self._keep_key()
+        self._write_key()
         for child in self._children.values():
             child.reap(now, at)
         self._drain(now)
@@ -118,16 +118,16 @@ class StackSupervisor:
         due = plan_actions(self._wanted, present, now)
         for verb, name in due:
             self._act(verb, name, now, at)
-        if due or now - self._told >= _TELL:
-            self._tell(now, at)
+        if due or now - self._written >= _STATUS_SECONDS:
+            self._write_status(now, at)
 
     def _read(self, at: datetime) -> None:
-        """What the book asks for; as before where it cannot be read."""
+        """Read which processes the desired state wants; as before where it cannot be read."""
         try:
-            self._wanted = wanted_processes(self._stack, read_book(self._stack.state, self._stack.model), at)
-            self._trouble.pop("book", None)
+            self._wanted = wanted_processes(self._stack, read_desired_state(self._stack.state, self._stack.model), at)
+            self._trouble.pop("desired state", None)
         except CumulantError as error:
-            self._trouble["book"] = error.message
+            self._trouble["desired state"] = error.message
 
     def _drain(self, now: float) -> None:
         for name, child in self._children.items():
@@ -146,7 +146,7 @@ class StackSupervisor:
                 self._children[name].stop(now, "its settings changed" if name in self._wanted else "nobody asks for it")
             case "forget":
                 child = self._children.pop(name)
-                if child.wanted.generation and child.has_answered:  # else its last words say what is wrong
+                if child.wanted.generation and child.has_answered:  # else its log has the reason
                     child.log.remove()
 
     def _start(self, wanted: WantedProcess, now: float, at: datetime) -> None:
@@ -160,10 +160,10 @@ class StackSupervisor:
         if wanted.kind == "server" and child.identity is not None:
             self._note(wanted, child.identity.pid)
 
-    def _keep_key(self) -> None:
-        """Write the key again where its file was lost: a server that starts has to believe the gateway that runs."""
+    def _write_key(self) -> None:
+        """Write the key again where its file was lost: a server that starts must accept the running gateway."""
         try:
-            keep_key(self._stack.state, self._gateway_key)
+            write_key(self._stack.state, self._gateway_key)
             self._trouble.pop("key", None)
         except CumulantError as error:
             self._trouble["key"] = error.message
@@ -176,20 +176,20 @@ class StackSupervisor:
             self._trouble["disk"] = error.message
 
     async def _probe(self) -> None:
-        """Ask all of them again and again, beside the rounds: one that hangs holds up nobody."""
+        """Check the health of all repeatedly, beside the rounds: one that hangs does not delay the others."""
         while True:
             children = list(self._children.values())
             for child in children:
-                child.log.turn()
+                child.log.rotate()
             self._url = find_gateway_url(self._traffic)
             ready = await asyncio.gather(*map(self._is_ready, children))
             now, at = self._steady(), self._clock.now()
             for child, is_ready in zip(children, ready, strict=True):
-                child.look(is_ready, now, at)
+                child.observe(is_ready, now, at)
             for child in children:
                 if child.unwanted is not None and not child.drained:
                     child.drained = await self._is_drained(child)
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_CHECK_SECONDS)
 
     async def _is_ready(self, child: Child) -> bool:
         match child.wanted.kind:
@@ -211,10 +211,10 @@ class StackSupervisor:
             where = (self._stack.model, child.wanted.version, child.wanted.url or "")
             return await asyncio.to_thread(is_replaced, self._traffic, *where)
         except CumulantError:
-            return False  # the gateway does not say: it gets its time
+            return False  # the gateway does not answer: the version gets its time
 
-    def _tell(self, now: float, at: datetime) -> None:
-        self._told = now
+    def _write_status(self, now: float, at: datetime) -> None:
+        self._written = now
         status = Status(
             model=self._stack.model,
             environment=self._stack.environment,
@@ -229,7 +229,7 @@ class StackSupervisor:
         )
         try:
             write_status(self._stack.state, status)
-        except OSError as error:  # a full disk: serving goes on, and is told of when there is room again
+        except OSError as error:  # a full disk: serving goes on, and the status is written when there is room again
             sys.stderr.write(f"the status cannot be written: {error}\n")
 
     async def _end(self) -> None:
@@ -243,6 +243,6 @@ class StackSupervisor:
             now, at = self._steady(), self._clock.now()
             for child in self._children.values():
                 child.reap(now, at)
-            if now - self._told >= _TELL:
-                self._tell(now, at)
-            await asyncio.sleep(_LOOK / 4)
+            if now - self._written >= _STATUS_SECONDS:
+                self._write_status(now, at)
+            await asyncio.sleep(_CHECK_SECONDS / 4)

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from cumulant.core.errors import DataError, IntegrityError, RequestError
+from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
 from cumulant.core.servable import Batching, GraphCandidate, GraphServable, Parity, StateTensor, TensorSpec
 from cumulant.packaging.agreement import compare_answers, rows_to_compare
 from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.convert.foreign_model import ForeignModel
-from cumulant.packaging.convert.graph_run import check_runs
 from cumulant.packaging.convert.missing_values import needed_columns
 from cumulant.packaging.convert.onnx_files import unservable_graph
+from cumulant.packaging.parity import compare_answers, rows_to_compare
 from cumulant.packaging.samples import ModelSample, random_sample, row_count, take_rows
-from cumulant.servable.engine import Array, Engine
+from cumulant.servable.engine import DTYPES, Array, Engine
 from cumulant.servable.folder import new_folder, write_sealed
 from cumulant.servable.state_tensors import initial_state, pair_state, try_state
 
@@ -28,6 +28,10 @@ Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], ModelSample]
 Shrink = Callable[[Path, Mapping[str, Array]], tuple[GraphCandidate, ...]]
 #: rows that the first step of a graph with state is compared on
 _FIRST = 256
+#: sizes that stand for those that a request chooses, and texts that may be read as numbers
+_SIZES, _TEXTS = (1, 8), ("0", "")
+#: values of one made-up input; a graph may claim any size
+_MOST = 2**25
 
 
 def build_graph(
@@ -74,7 +78,7 @@ def build_graph(
         parity = _parity(foreign, engine, rows, name, tolerance) if rows.given else None
         feeds = rows.feeds(engine.inputs)
         if not rows.given:
-            check_runs(engine, feeds, name)
+            _check_runs(engine, feeds, name)
         candidates: tuple[GraphCandidate, ...] = ()
         if shrink is not None:
             candidates = shrink(folder / draft.model, feeds)
@@ -220,3 +224,46 @@ def _parity(foreign: ForeignModel, engine: Engine, rows: ModelSample, name: str,
     raw = _run_engine(engine, rows.take(chosen).feeds(engine.inputs), name)
     answers = {spec.name: np.atleast_1d(array) for spec, array in zip(engine.outputs, raw, strict=True)}
     return compare_answers(part, answers, tolerance=_tolerance(foreign, tolerance), name=name)
+
+
+def _check_runs(engine: Engine, feeds: Mapping[str, Array], name: str) -> None:
+    """Run made-up rows, then one row of zeros and one of ones in several sizes, until the graph takes some. Inputs that
+    are too large to make up are not asked for.
+
+    Raises:
+        DefinitionError: it takes none of them.
+    """
+    if any(np.prod([float(size) for size in _made_up_shape(spec, max(_SIZES))]) > _MOST for spec in engine.inputs):
+        return
+    first: RequestError | None = None
+    for trial_feeds in (feeds, *_made_up_rows(engine)):
+        try:
+            engine.run(trial_feeds)
+        except RequestError as error:
+            first = first or error
+        else:
+            return
+    if first is not None:
+        reason = first.message.partition(": ")[2] or first.message
+        hint = "fix the graph; if it refuses made-up values only, add --sample FILE with rows that it takes"
+        raise DefinitionError(
+            f"onnxruntime loads the graph of {name} and cannot run it: {reason}", subject=name, hint=hint
+        )
+
+
+def _made_up_rows(engine: Engine) -> Iterator[dict[str, Array]]:
+    for size in _SIZES:
+        for value in (0, 1):
+            yield {spec.name: _filled(spec, size, value) for spec in engine.inputs}
+
+
+def _made_up_shape(spec: TensorSpec, size: int) -> tuple[int, ...]:
+    return tuple(
+        (1 if place == 0 else size) if declared == -1 else declared for place, declared in enumerate(spec.shape)
+    )
+
+
+def _filled(spec: TensorSpec, size: int, value: int) -> Array:
+    return np.full(
+        _made_up_shape(spec, size), _TEXTS[value] if spec.datatype == "BYTES" else value, DTYPES[spec.datatype]
+    )

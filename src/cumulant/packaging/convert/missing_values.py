@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cumulant.core.errors import ParityError, RequestError
-from cumulant.packaging.agreement import compare_answers
 from cumulant.packaging.convert.foreign_model import ForeignModel
+from cumulant.packaging.parity import compare_answers
 from cumulant.packaging.samples import ModelSample
 from cumulant.servable.engine import Array, Engine
 

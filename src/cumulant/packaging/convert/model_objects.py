@@ -65,9 +65,9 @@ def from_object(model: Any, *, example: pl.DataFrame | None = None) -> ForeignMo
         case "xgboost":
             return _xgboost(model)
         case "sklearn" if hasattr(model, "steps") and _has_own_trees(model.steps[-1][1]):
-            from cumulant.packaging.convert.pipeline_chain import from_chain
+            from cumulant.packaging.convert.scikit_models import from_pipeline
 
-            return from_chain(model, from_object(model.steps[-1][1]), example=example)
+            return from_pipeline(model, from_object(model.steps[-1][1]), example=example)
         case "sklearn" if is_hist_boosting(model):
             return from_hist_boosting(model)
         case "sklearn":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from math import prod
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -57,8 +58,7 @@ def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[st
     _refuse_shapeless(model)
     _refuse_claims(model)
     original = model if path is None else path
-    changed = import_onnx().ModelProto()
-    changed.CopyFrom(model)
+    changed = deepcopy(model)
     labels = _unzip(changed)
     _free_rows(changed)
     notes = (f"the list of maps {', '.join(labels)} became a tensor",) if labels else ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,14 +16,16 @@ import numpy as np
 from cumulant.core.errors import DefinitionError, missing_part
 from cumulant.core.servable import Datatype
 from cumulant.packaging.convert.foreign_model import NETS, TREES, ForeignModel, installed_versions
-from cumulant.packaging.graphs.graph import INPUT, ML_OPSET, OPSET
+from cumulant.packaging.graphs.graph import INPUT, ML_OPSET, OPSET, import_onnx
 from cumulant.servable.engine import Array
 
 if TYPE_CHECKING:
     import polars as pl
     from onnx import ModelProto
 
-BRING = "leave these steps out of the model, replace them by steps that convert, or bring the model as ONNX"
+_KIND = "scikit-learn"
+_BETWEEN, _LAST = "between", "model_"
+_BRING = "leave these steps out of the model, replace them by steps that convert, or bring the model as ONNX"
 #: skl2onnx and its parsers raise these for what they cannot convert
 _FAILURES = (RuntimeError, NotImplementedError, ValueError, TypeError, AttributeError, LookupError)
 _NAMES = ("label", "probability", "probabilities", "prediction", "transformed")
@@ -44,7 +47,7 @@ def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> Foreig
     graph, kind, tried = convert(model, table)
     answers = _Answers(model)
     return ForeignModel(
-        kind="scikit-learn",
+        kind=_KIND,
         converter=f"skl2onnx, {kind}",
         model=answers.rename(graph),
         tolerance=TREES if kind == "FP64" else NETS,
@@ -56,11 +59,54 @@ def from_estimator(model: Any, *, example: pl.DataFrame | None = None) -> Foreig
     )
 
 
+def from_pipeline(pipeline: Any, last: ForeignModel, *, example: pl.DataFrame | None = None) -> ForeignModel:
+    """The graph of `pipeline`, whose last step is the model `last`.
+
+    Raises:
+        DefinitionError: a step before it has no ONNX form (named).
+    """
+    head = pipeline[:-1]
+    check_convertible(head)
+    columns = tuple(str(name) for name in getattr(pipeline, "feature_names_in_", ()))
+    table = EstimatorTable(pipeline, columns, example)
+    graph, kind, notes = convert(head, table)
+
+    def predict(values: Mapping[str, Array]) -> dict[str, Array]:
+        return last.predict({INPUT: to_dense(head.transform(table.original(values)))})
+
+    return replace(
+        last,
+        kind=last.kind if last.kind == _KIND else f"{_KIND} with {last.kind}",
+        converter=f"skl2onnx, {kind}; {last.converter}",
+        model=_join_graphs(graph, last.model),
+        tolerance=TREES if kind == "FP64" else NETS,
+        predict=predict,
+        columns=columns if table.matrix else (),
+        notes=(*notes, *last.notes),
+    )
+
+
+def _join_graphs(head: ModelProto, last: ModelProto) -> ModelProto:
+    onnx = import_onnx()
+    tail = onnx.compose.add_prefix(last, _LAST, rename_outputs=False)
+    taken = tail.graph.input[0].type.tensor_type
+    head.graph.node.append(onnx.helper.make_node("Cast", [head.graph.output[0].name], [_BETWEEN], to=taken.elem_type))
+    del head.graph.output[:]
+    width = taken.shape.dim[1].dim_value
+    head.graph.output.append(onnx.helper.make_tensor_value_info(_BETWEEN, taken.elem_type, ["n", width]))
+    # The operators of preprocessing are the same in the newer version that the trees need.
+    del head.opset_import[:]
+    head.opset_import.extend(tail.opset_import)
+    head.ir_version = tail.ir_version
+    merged: ModelProto = onnx.compose.merge_models(head, tail, io_map=[(_BETWEEN, f"{_LAST}{INPUT}")])
+    return merged
+
+
 def check_convertible(model: Any) -> None:
     """Raises DefinitionError for steps that have no ONNX form, naming them."""
     unknown = sorted(set(unconvertible(model)))
     if unknown:
-        raise DefinitionError(f"no ONNX form is known for {', '.join(unknown)}", subject=unknown[0], hint=BRING)
+        raise DefinitionError(f"no ONNX form is known for {', '.join(unknown)}", subject=unknown[0], hint=_BRING)
 
 
 def unconvertible(model: Any, path: str = "") -> Iterator[str]:
@@ -149,7 +195,7 @@ def convert(model: Any, table: EstimatorTable) -> tuple[ModelProto, str, tuple[s
             continue
         notes = ("it has no float64 form: float32 is used",) if failed else ()
         return graph, kind, notes
-    raise DefinitionError(f"skl2onnx cannot convert the {type(model).__name__}: {failed}", hint=BRING)
+    raise DefinitionError(f"skl2onnx cannot convert the {type(model).__name__}: {failed}", hint=_BRING)
 
 
 def _run_failures() -> tuple[type[Exception], ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from cumulant.core.errors import missing_part
 from cumulant.packaging.graphs.graph import import_onnx
-from cumulant.packaging.quantize.layers import Floats, WeightedLayer, node_attribute
+from cumulant.packaging.quantize.layers import Floats, WeightedLayer, find_node, node_attribute, replace_node
 from cumulant.packaging.quantize.packed import compact
 from cumulant.packaging.quantize.rounding import round_weights
 
@@ -62,23 +63,20 @@ def to_float16(model: ModelProto) -> ModelProto:
         from onnxruntime.transformers.float16 import convert_float_to_float16
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "onnxruntime", "train") from None
-    copy = import_onnx().ModelProto()
-    copy.CopyFrom(model)
     with _quiet():
-        converted: ModelProto = convert_float_to_float16(copy, keep_io_types=True)
+        converted: ModelProto = convert_float_to_float16(deepcopy(model), keep_io_types=True)
     return compact(converted)
 
 
 def to_four_bit_products(
     model: ModelProto, products: Mapping[str, WeightedLayer], moments: Mapping[str, Floats]
 ) -> ModelProto:
-    """The products of `found` by onnxruntime's MatMulNBits: weights stay 4 bits in memory too.
+    """`products` by onnxruntime's MatMulNBits: weights stay 4 bits in memory too.
 
     The nodes are written here: onnxruntime's own quantizer needs one more package and rounds without `moments`.
     """
     onnx = import_onnx()
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     graph = copy.graph
     for name, layer in products.items():
         _replace(graph, layer, _four_bits(layer, moments.get(name), onnx), onnx)
@@ -110,8 +108,7 @@ def _four_bits(layer: WeightedLayer, moments: Floats | None, onnx: Any) -> list[
 
 
 def _replace(graph: Any, layer: WeightedLayer, constants: list[Any], onnx: Any) -> None:
-    node = next(entry for entry in graph.node if layer.weight in entry.input)
-    place, outputs = list(graph.node).index(node), layer.rows.shape[0]
+    node = find_node(graph, layer)
     bias = list(node.input[2:3])
     inputs, output = [layer.source, *(entry.name for entry in constants)], node.output[0] + ("/product" if bias else "")
     product = onnx.helper.make_node(
@@ -120,14 +117,11 @@ def _replace(graph: Any, layer: WeightedLayer, constants: list[Any], onnx: Any) 
         [output],
         domain=_MICROSOFT,
         K=layer.rows.shape[1],
-        N=outputs,
+        N=layer.rows.shape[0],
         bits=4,
         block_size=_BLOCK,
         accuracy_level=4,
     )
     graph.initializer.extend(constants)
-    graph.node.remove(node)
-    graph.node.insert(place, product)
-    if bias:
-        add = onnx.helper.make_node("Add", [product.output[0], bias[0]], [layer.output])
-        graph.node.insert(place + 1, add)
+    add = [onnx.helper.make_node("Add", [output, *bias], [layer.output])] if bias else []
+    replace_node(graph, node, [product, *add])

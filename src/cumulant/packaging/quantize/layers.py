@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -14,7 +15,7 @@ from cumulant.packaging.graphs.graph import import_onnx
 from cumulant.servable.engine import Engine
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -74,13 +75,25 @@ def node_attribute(node: NodeProto, name: str, default: Any) -> Any:
     return default
 
 
+def find_node(graph: GraphProto, layer: WeightedLayer) -> NodeProto:
+    """The node of a layer in a graph whose nodes may have moved."""
+    return next(node for node in graph.node if layer.weight in node.input)
+
+
+def replace_node(graph: GraphProto, node: NodeProto, nodes: Sequence[NodeProto]) -> None:
+    """Put `nodes` in the place of a node of the graph."""
+    place = list(graph.node).index(node)
+    del graph.node[place]
+    for new in reversed(nodes):
+        graph.node.insert(place, new)
+
+
 def iterate_values(
     model: ModelProto, names: Sequence[str], sample: Mapping[str, Array], batch: int = 1
 ) -> Iterator[dict[str, Array]]:
     """The values of the inner tensors `names` on each `batch` rows of the sample."""
     onnx = import_onnx()
-    open_model = onnx.ModelProto()
-    open_model.CopyFrom(model)
+    open_model = deepcopy(model)
     given = {value_info.name for value_info in (*model.graph.output, *model.graph.input)}
     for name in names:
         if name not in given:

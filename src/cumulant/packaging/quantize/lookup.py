@@ -6,11 +6,13 @@ Converters write an embedding as Equal(ids, 0..n-1), Cast to float, MatMul with 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from cumulant.packaging.graphs.graph import import_onnx
+from cumulant.packaging.quantize.layers import replace_node
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -26,9 +28,7 @@ def replace_lookups(model: ModelProto) -> tuple[ModelProto, int]:
     An id outside the table gives a row of zeros in the product and an error in a lookup; ids are therefore
     clipped into a table with a row of zeros before and after.
     """
-    onnx = import_onnx()
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     makers = {output: node for node in copy.graph.node for output in node.output}
     constants = {constant.name: constant for constant in copy.graph.initializer}
     ranks = _input_ranks(copy)
@@ -36,10 +36,7 @@ def replace_lookups(model: ModelProto) -> tuple[ModelProto, int]:
     for node in list(copy.graph.node):
         ids = _ids(node, makers, constants, ranks) if node.op_type == "MatMul" else None
         if ids is not None:
-            place = list(copy.graph.node).index(node)
-            for new in reversed(_as_gather(copy, node, ids, count)):
-                copy.graph.node.insert(place, new)
-            copy.graph.node.remove(node)
+            replace_node(copy.graph, node, _as_gather(copy, node, ids, count))
             count += 1
     return copy, count
 

@@ -1,4 +1,4 @@
-"""Measurements of a form: agreement of its answers, time relative to the original, batch independence."""
+"""Measurements of a form: agreement of its answers, and time relative to the original."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
-from cumulant.core.servable import Batching
 from cumulant.packaging.quantize.decisions import decides, decisions_kept, exact_limit
 from cumulant.servable.engine import Engine
 
@@ -136,7 +135,7 @@ def is_share(answers: Sequence[Array], threshold: float | None = None) -> bool:
 
 
 def relative_error(expected: Array, answers: Array) -> float:
-    """|found - expected| / |expected| as Euclidean norms over the finite values; infinite for a lost number."""
+    """|answers - expected| / |expected| as Euclidean norms over the finite values; infinite for a lost number."""
     usable = np.isfinite(expected)
     if not np.isfinite(answers[usable]).all():
         return math.inf
@@ -190,33 +189,6 @@ def _timing(rows: int, place: int, rounds: Sequence[Sequence[float]]) -> FormTim
     return FormTiming(
         rows, median(times[place] for times in rounds), float(middle), float(middle - notch), float(middle + notch)
     )
-
-
-def measure_batching_of(path: Path, sample: Sample) -> Batching:
-    """Whether an answer of the graph at `path` changes, in any bit, with the rows it is scored beside.
-
-    Compares each row of up to 32 alone, and among different neighbours.
-    """
-    engine = Engine(path)
-    if fixed_rows(engine):
-        return Batching(exact=False, reason=f"the graph takes {fixed_rows(engine)} rows a call, no other number")
-    rows = min(count_rows(sample), 32)
-    part = {name: value[:rows] for name, value in sample.items()}
-    alone = [engine.run({name: value[k : k + 1] for name, value in part.items()}) for k in range(rows)]
-    for size in (rows, max(1, rows // 2), 3):
-        together = _in_batches(engine, part, size)
-        for k in range(rows):
-            if any(
-                lone.tobytes() != other[k : k + 1].tobytes() for lone, other in zip(alone[k], together, strict=True)
-            ):
-                return Batching(exact=False, reason=f"row {k} answers otherwise among {size} rows than alone")
-    return Batching(exact=True, reason=f"{rows} rows, alone and together, gave the same bits")
-
-
-def _in_batches(engine: Engine, sample: Sample, size: int) -> list[Array]:
-    starts = range(0, count_rows(sample), size)
-    parts = [engine.run({name: value[k : k + size] for name, value in sample.items()}) for k in starts]
-    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def run_model(model: Any, sample: Sample) -> list[Array]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING
-
-from cumulant.packaging.graphs.graph import import_onnx
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -21,8 +20,7 @@ def normalize_graph(model: ModelProto) -> ModelProto:
     Raises:
         RuntimeError: onnx cannot convert an operator to that set.
     """
-    copy: ModelProto = import_onnx().ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     _collect_constants(copy)
     return copy if opset_of(copy) >= OLDEST else _converted(copy)
 

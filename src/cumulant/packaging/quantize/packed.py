@@ -8,6 +8,7 @@ stored as planes of 4 and 2 bits, each packed into bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +32,7 @@ _READ_AT_LOAD = frozenset({"DequantizeLinear", "QuantizeLinear", "MatMulNBits"})
 def pack_weights(model: ModelProto, encoded: Mapping[str, tuple[WeightedLayer, WeightCodes]]) -> ModelProto:
     """A copy of `model` whose weights, by name, are stored as codes; other large constants as float16."""
     onnx = import_onnx()
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
+    copy = deepcopy(model)
     plain = [constant for constant in copy.graph.initializer if constant.name not in encoded]
     writer = _Writer(onnx)
     for name, (layer, codes) in encoded.items():

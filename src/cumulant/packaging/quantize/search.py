@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
+from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.graphs.graph import import_onnx
 from cumulant.packaging.quantize import decisions, forms, measure, packed, static
 from cumulant.packaging.quantize.choice import ORIGINAL, FormTrial
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 HELD_OUT, CALIBRATION = 2000, 400
 #: rows on which ranges and sensitivities are tried, many times over
 _TRIED = 96
+#: rows that are scored alone and beside each other
+_BESIDE = 32
 _FEWEST, _SOME = 20, 1000
 #: of the allowed loss, what a mixed plan may spend on the rows that it was fitted to
 _SPENT = (0.7, 0.35, 0.1)
@@ -188,7 +192,7 @@ def _try(kind: str, make: Make, path: Path, aim: _Requirement) -> tuple[FormTria
 
 
 def _note(path: Path, sample: Sample) -> str:
-    batching = measure.measure_batching_of(path, sample)
+    batching = measure_batching(Engine(path), sample, _BESIDE)
     return "" if batching.exact else f"not exact in batches: {batching.reason}"
 
 
@@ -200,7 +204,7 @@ def _forms(proto: ModelProto, engine: Engine, aim: _Requirement) -> Iterator[tup
         return
     weighted = find_layers(base)
     if replaced:
-        yield "lookup", lambda: packed.compact(_copy(base))
+        yield "lookup", lambda: packed.compact(deepcopy(base))
     if not weighted:
         return
     step = measure.fixed_rows(engine) or 1
@@ -232,12 +236,6 @@ def explain_no_forms(model: Path) -> str:
         )
     kinds = sorted({node.op_type for node in proto.graph.node})
     return f"no form was tried: no layer with large float32 weights among its operators ({', '.join(kinds[:8])})"
-
-
-def _copy(model: ModelProto) -> ModelProto:
-    copy: ModelProto = import_onnx().ModelProto()
-    copy.CopyFrom(model)
-    return copy
 
 
 def _rest(model: ModelProto) -> ModelProto:

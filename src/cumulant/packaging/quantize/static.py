@@ -7,13 +7,14 @@ would coarsen all others: how much of each tail is cut is tried out on the calib
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from cumulant.packaging.graphs.graph import import_onnx
 from cumulant.packaging.quantize.forms import plain_gemm
-from cumulant.packaging.quantize.layers import Array, WeightedLayer, iterate_values
+from cumulant.packaging.quantize.layers import Array, WeightedLayer, find_node, iterate_values, replace_node
 from cumulant.packaging.quantize.packed import compact
 from cumulant.packaging.quantize.rounding import round_weights
 
@@ -70,11 +71,9 @@ def _ends(values: Array) -> dict[float, tuple[float, float]]:
 
 
 def to_static_int8(model: ModelProto, chosen: Iterable[WeightedLayer], known: Ranges, cuts: TailCuts) -> ModelProto:
-    """A copy of `model` that computes the layers `found` in int8."""
-    onnx = import_onnx()
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    writer = _Writer(copy.graph, onnx)
+    """A copy of `model` that computes the layers `chosen` in int8."""
+    copy = deepcopy(model)
+    writer = _Writer(copy.graph, import_onnx())
     for layer in chosen:
         low, high = known[layer.source][cuts.input_low][0], known[layer.source][cuts.input_high][1]
         if layer.op == "Conv":
@@ -103,7 +102,7 @@ class _Writer:
         self._onnx = onnx
 
     def product(self, layer: WeightedLayer, ends: tuple[float, float]) -> None:
-        node, place = self._find(layer)
+        node = find_node(self._graph, layer)
         bias = list(node.input[2:3])
         given, before = self._rounded(layer.source, f"{layer.output}/in", ends)
         weight, nodes, _ = self._weight(layer, transposed=True)
@@ -111,10 +110,10 @@ class _Writer:
         new = [*before, *nodes, self._node("MatMul", [given, weight], result)]
         if bias:
             new.append(self._node("Add", [result, bias[0]], layer.output))
-        self._put(place, new)
+        replace_node(self._graph, node, new)
 
     def convolution(self, layer: WeightedLayer, ends: tuple[float, float], out: tuple[float, float]) -> None:
-        node, place = self._find(layer)
+        node = find_node(self._graph, layer)
         given, before = self._rounded(layer.source, f"{layer.output}/in", ends)
         weight, nodes, scales = self._weight(layer, transposed=False)
         if len(node.input) > 2 and node.input[2]:
@@ -122,17 +121,7 @@ class _Writer:
         node.input[0], node.input[1], node.output[0] = given, weight, f"{layer.output}/exact"
         _, after = self._rounded(node.output[0], f"{layer.output}/out", out)
         after[-1].output[0] = layer.output
-        convolution = self._onnx.NodeProto()
-        convolution.CopyFrom(node)
-        self._put(place, [*before, *nodes, convolution, *after])
-
-    def _find(self, layer: WeightedLayer) -> tuple[Any, int]:
-        return next((node, at) for at, node in enumerate(self._graph.node) if layer.weight in node.input)
-
-    def _put(self, place: int, nodes: Sequence[Any]) -> None:
-        del self._graph.node[place]
-        for node in reversed(nodes):
-            self._graph.node.insert(place, node)
+        replace_node(self._graph, node, [*before, *nodes, deepcopy(node), *after])
 
     def _rounded(self, name: str, new: str, ends: tuple[float, float]) -> tuple[str, list[Any]]:
         low, step = min(ends[0], 0.0), _step(ends)

@@ -1,4 +1,4 @@
-"""`ModelInfer` as it travels: a message to a `Call`, and outputs to a message."""
+"""Encoding of `ModelInfer`: a message to a `GrpcCall`, and outputs to a message."""
 
 from __future__ import annotations
 
@@ -10,26 +10,24 @@ from google.protobuf.message import DecodeError
 
 from cumulant.core.errors import RequestError
 from cumulant.servable.engine import Array
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import field_number, message_class
 from cumulant.serving.protocol.classification import check_class_count
 from cumulant.serving.protocol.inference import InferenceCall, read_demand, refuse_shared_memory
 from cumulant.serving.protocol.request_bodies import LARGE
 from cumulant.serving.protocol.tensors import PIECE, InputTensor, OutputTensor, check_id, raw_bytes
 from cumulant.serving.scheduling.job_queue import Demand
 
-_Request = INFERENCE.message("ModelInferRequest")
-_Response = INFERENCE.message("ModelInferResponse")
-_StreamResponse = INFERENCE.message("ModelStreamInferResponse")
+_Request = message_class("ModelInferRequest")
+_Response = message_class("ModelInferResponse")
+_StreamResponse = message_class("ModelStreamInferResponse")
 _parse: Callable[[bytes], Any] = _Request.FromString
-_RAW_INPUT = INFERENCE.number("ModelInferRequest", "raw_input_contents")
-_RAW_OUTPUT = INFERENCE.number("ModelInferResponse", "raw_output_contents")
+_RAW_INPUT = field_number("ModelInferRequest", "raw_input_contents")
+_RAW_OUTPUT = field_number("ModelInferResponse", "raw_output_contents")
 #: how the content of a field is written
 _VARINT, _LENGTH_DELIMITED = 0, 2
 _FIXED: Mapping[int, int] = {1: 8, 5: 4}
 _RAW_TENSOR = _RAW_INPUT << 3 | _LENGTH_DELIMITED
-_NESTED = frozenset(
-    INFERENCE.number("ModelInferRequest", name) << 3 | _LENGTH_DELIMITED for name in ("inputs", "outputs")
-)
+_NESTED = frozenset(field_number("ModelInferRequest", name) << 3 | _LENGTH_DELIMITED for name in ("inputs", "outputs"))
 #: an empty input has two bytes in a message, and takes a hundred and much time when values are made of it; so does a
 #: parameter of an input
 _MOST_FIELDS = 10_000
@@ -59,8 +57,8 @@ _FIELDS: Mapping[str, str] = {
 _PLAIN = Demand()
 
 
-class Asked(InferenceCall):
-    """A `Call` by gRPC. `typed`: its tensors came as typed values, and so does the answer."""
+class GrpcCall(InferenceCall):
+    """Inference request over gRPC. `typed`: its tensors came as typed values, and the answer has typed values too."""
 
     typed: bool = False
     #: the caller counts answers of a stream
@@ -104,36 +102,36 @@ def is_large(message: Any, raws: Sequence[memoryview], size: int) -> bool:
 
 def read_call(
     message: Any, raws: Sequence[memoryview], *, received: float, remaining: float | None, client: str
-) -> Asked:
+) -> GrpcCall:
     """The request as a call; `remaining`: seconds until the caller gives up, None where it waits for ever.
 
     Raises:
         RequestError: it is no such request.
     """
-    found = {name: _value(value) for name, value in message.parameters.items()} if message.parameters else {}
+    parameters = {name: _value(value) for name, value in message.parameters.items()} if message.parameters else {}
     wanted = [str(output.name) for output in message.outputs]
     classes: dict[str, int] = {}
     for output in message.outputs:
         if output.parameters:
             _read_output(output, classes)
     inputs = _inputs(message.inputs, raws)
-    return Asked(
+    return GrpcCall(
         check_id(message.id) or None,
         inputs,
         wanted,
-        _demand(found, received, remaining, client),
+        _demand(parameters, received, remaining, client),
         {},
         classes=classes,
-        reasons=found.get("reasons"),
+        reasons=parameters.get("reasons"),
         typed=bool(inputs) and not raws,
-        final=found.get("triton_enable_empty_final_response") is True,
+        final=parameters.get("triton_enable_empty_final_response") is True,
     )
 
 
 def write_answer(
-    call: Asked, name: str, version: str, outputs: Sequence[OutputTensor], parameters: Mapping[str, Any]
+    call: GrpcCall, name: str, version: str, outputs: Sequence[OutputTensor], parameters: Mapping[str, Any]
 ) -> bytes:
-    """The answer, in the form that the call asks for.
+    """Encoded response, typed or raw as the call's inputs.
 
     Raw tensors come last in a message, so they are put behind the rest of it rather than into it: one copy.
     """
@@ -159,34 +157,34 @@ def write_answer(
 
 
 def stream_answer(answer: bytes) -> bytes:
-    """An answer as one of a stream."""
+    """Encoded response as one of a stream."""
     return b"".join((_STREAM_TAG, _varint(len(answer)), answer))
 
 
 def stream_error(text: str, message: Any) -> bytes:
-    """What a stream says of one request, `message` (None where it could not be read), that gets no answer."""
-    found = _StreamResponse(error_message=text)
+    """Response of a stream to `message` (None: not readable), which is refused because of `text`."""
+    response = _StreamResponse(error_message=text)
     if message is not None:
-        found.infer_response.id, found.infer_response.model_name = message.id, message.model_name
-    return found.SerializeToString()  # type: ignore[no-any-return]
+        response.infer_response.id, response.infer_response.model_name = message.id, message.model_name
+    return response.SerializeToString()  # type: ignore[no-any-return]
 
 
 def _inputs(tensors: Any, raws: Sequence[memoryview]) -> list[InputTensor]:
-    """An input has its values with it, or is the next of the raw ones."""
-    found: list[InputTensor] = []
+    """Inputs: each has its values with it, or is the next of the raw ones."""
+    inputs: list[InputTensor] = []
     at, count = 0, len(raws)
     for tensor in tensors:
         if tensor.parameters:
             refuse_shared_memory(tensor.name, tensor.parameters)
         name, datatype, shape = tensor.name, tensor.datatype, list(tensor.shape)
         if at < count and not tensor.HasField("contents"):
-            found.append(InputTensor(name, datatype, shape, raws[at]))
+            inputs.append(InputTensor(name, datatype, shape, raws[at]))
             at += 1
         else:
-            found.append(InputTensor(name, datatype, shape, _values(tensor)))
+            inputs.append(InputTensor(name, datatype, shape, _values(tensor)))
     if at < count:
         raise RequestError(f"raw_input_contents has {count} parts where {at} inputs come without contents")
-    return found
+    return inputs
 
 
 def _values(tensor: Any) -> list[Any]:
@@ -228,18 +226,18 @@ def _read_output(output: Any, classes: dict[str, int]) -> None:
 
 
 def _value(parameter: Any) -> Any:
-    choice = parameter.WhichOneof("choice")
+    choice = parameter.WhichOneof("parameter_choice")
     return None if choice is None else getattr(parameter, choice)
 
 
 def _demand(parameters: Mapping[str, Any], received: float, remaining: float | None, client: str) -> Demand:
     """As over HTTP; what ends first counts, the parameter `timeout` or the call's deadline."""
-    asked = read_demand(parameters, received, client) if parameters or client else _PLAIN
+    demand = read_demand(parameters, received, client) if parameters or client else _PLAIN
     if remaining is None:
-        return asked
+        return demand
     deadline = time.perf_counter() + remaining
-    first = deadline if asked.deadline is None else min(deadline, asked.deadline)
-    return Demand(first, asked.priority, asked.client, asked.turn)
+    first = deadline if demand.deadline is None else min(deadline, demand.deadline)
+    return Demand(first, demand.priority, demand.client, demand.turn)
 
 
 def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
@@ -315,13 +313,13 @@ def _read_varint(body: bytes, at: int) -> tuple[int, int]:
 
 
 def _varint(value: int) -> bytes:
-    found = bytearray()
+    encoded = bytearray()
     while value >= 0x80:
-        found.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    found.append(value)
-    return bytes(found)
+    encoded.append(value)
+    return bytes(encoded)
 
 
 _RAW_TAG = bytes([_RAW_OUTPUT << 3 | _LENGTH_DELIMITED])
-_STREAM_TAG = bytes([INFERENCE.number("ModelStreamInferResponse", "infer_response") << 3 | _LENGTH_DELIMITED])
+_STREAM_TAG = bytes([field_number("ModelStreamInferResponse", "infer_response") << 3 | _LENGTH_DELIMITED])

@@ -1,4 +1,4 @@
-"""One note a call over gRPC, told when it ends."""
+"""Observation of calls over gRPC."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Handler = Any  # None where there is no such method, which the library's types l
 _OK, _CANCELLED = 0, 1
 
 
-class Watching(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its types only
-    """Tells `watch` of every call of a method that there is."""
+class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its types only
+    """Reports every call of a known method to `watch`, when it begins and ends."""
 
     def __init__(self, watch: RequestObservation) -> None:
         self._watch = watch
@@ -33,27 +33,27 @@ class Watching(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic
         return handler
 
     def _around(self, inner: Callable[[Any, Any], Any], details: grpc.HandlerCallDetails) -> Callable[[Any, Any], Any]:
-        async def watched(request: Any, context: Any) -> Any:
+        async def observed(request: Any, context: Any) -> Any:
             note = _note(details, context)
             self._watch.begin(note)
             status = _CANCELLED
             try:
-                found = await inner(request, context)
+                response = await inner(request, context)
                 status = _OK
-                return found
+                return response
             finally:
                 self._watch.end(note, _code(context) or status)
 
-        return watched
+        return observed
 
 
 def _awaitable(inner: object) -> bool:
-    """A stream that writes to its context; one that yields is left as it is."""
+    """Whether a stream writes to its context; one that yields is not observed."""
     return inspect.iscoroutinefunction(inner)
 
 
 def _note(details: grpc.HandlerCallDetails, context: Any) -> RequestNote:
-    told = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
+    metadata = {key: value for key, value in details.invocation_metadata or () if isinstance(value, str)}
     return RequestNote(
         "grpc",
         "POST",
@@ -61,12 +61,12 @@ def _note(details: grpc.HandlerCallDetails, context: Any) -> RequestNote:
         context.peer().rpartition(":")[0],
         time.time_ns(),
         time.perf_counter(),
-        parent=told.get("traceparent", ""),
-        state=told.get("tracestate", ""),
-        request_id=printable_id(told.get("x-request-id", "").encode("latin-1", "replace")),
+        parent=metadata.get("traceparent", ""),
+        state=metadata.get("tracestate", ""),
+        request_id=printable_id(metadata.get("x-request-id", "").encode("latin-1", "replace")),
     )
 
 
 def _code(context: Any) -> int:
-    found = context.code()
-    return int(found.value[0]) if isinstance(found, grpc.StatusCode) else int(found or 0)
+    code = context.code()
+    return int(code.value[0]) if isinstance(code, grpc.StatusCode) else int(code or 0)

@@ -6,10 +6,10 @@ import grpc
 
 from cumulant.core.errors import PortInUseError
 from cumulant.serving.app import ServingApplication
-from cumulant.serving.grpc.messages import REFLECTION
-from cumulant.serving.grpc.observed_calls import Watching
-from cumulant.serving.grpc.probes import Health, Reflection
-from cumulant.serving.grpc.service import Ending, Service
+from cumulant.serving.grpc.health import Health
+from cumulant.serving.grpc.observed_calls import ObservingInterceptor
+from cumulant.serving.grpc.reflection import Reflection
+from cumulant.serving.grpc.service import Service, Shutdown
 from cumulant.serving.telemetry.observation import RequestObservation
 from cumulant.serving.workers.sockets import address_of
 
@@ -18,22 +18,22 @@ _MOST_CALLS = 4096
 _PING_MS = 10_000
 
 
-class Server:
-    """Answers until it is stopped."""
+class GrpcServer:
+    """Running server."""
 
-    def __init__(self, server: grpc.aio.Server, port: int, ending: Ending) -> None:
-        self._server, self._ending = server, ending
+    def __init__(self, server: grpc.aio.Server, port: int, shutdown: Shutdown) -> None:
+        self._server, self._shutdown = server, shutdown
         self.port = port
 
     async def stop(self, patience: float) -> None:
         """Take no more calls, and end those that are not answered within `patience` seconds."""
-        self._ending.set()
+        self._shutdown.set()
         await self._server.stop(patience)
 
 
 async def start(
     app: ServingApplication, host: str, port: int, *, shared: bool = False, watch: RequestObservation | None = None
-) -> Server:
+) -> GrpcServer:
     """Answer for `app` at the address; port 0 takes a free one. `shared`: other processes listen there as well.
 
     Messages are bounded by `app.body_limit`, after decompression too.
@@ -50,11 +50,11 @@ async def start(
         ("grpc.http2.min_ping_interval_without_data_ms", _PING_MS),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", _PING_MS),
     ]
-    interceptors = None if watch is None else [Watching(watch)]
+    interceptors = None if watch is None else [ObservingInterceptor(watch)]
     server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MOST_CALLS, interceptors=interceptors)
-    ending = Ending()
-    reflections = [Reflection(app, ending, package).handlers() for package in REFLECTION]
-    server.add_generic_rpc_handlers([Service(app, ending).handlers(), Health(app, ending).handlers(), *reflections])
+    shutdown = Shutdown()
+    handlers = [part(app, shutdown).handlers() for part in (Service, Health)]
+    server.add_generic_rpc_handlers([*handlers, *Reflection(app, shutdown).handlers()])
     address = address_of(host, port)
     try:
         port = server.add_insecure_port(address)
@@ -62,4 +62,4 @@ async def start(
         hint = "stop what listens there, or take a free port with --grpc 127.0.0.1:0"
         raise PortInUseError(f"{address} cannot be listened on", subject=address, hint=hint) from None
     await server.start()
-    return Server(server, port, ending)
+    return GrpcServer(server, port, shutdown)

@@ -1,6 +1,6 @@
 """The Open Inference Protocol v2 over gRPC: what each method answers.
 
-Messages are read here rather than by gRPC, whose own refusal of a broken one would be an internal error.
+Messages are read here rather than by gRPC, which answers a broken one with UNKNOWN and writes a traceback.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from cumulant.serving.grpc.codec import (
     write_answer,
 )
 from cumulant.serving.grpc.errors import code_of, details_of, trailing_of
-from cumulant.serving.grpc.messages import INFERENCE
+from cumulant.serving.grpc.messages import SERVICE, message_class
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.scoring import Scoring, read_inference
 from cumulant.serving.telemetry.access_log import write_fault
 
 Context = grpc.aio.ServicerContext[Any, Any]
-Said = dict[str, Any]
+Document = dict[str, Any]
 
 _SHARED_MEMORY = tuple(
     f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")
@@ -52,8 +52,8 @@ _SHARED_MEMORY = tuple(
 _DIGITS = 18
 
 
-class Arrived(msgspec.Struct, gc=False):
-    """One `ModelInferRequest` on its way."""
+class ReceivedRequest(msgspec.Struct, gc=False):
+    """A `ModelInferRequest` with what the connection says of it."""
 
     message: Any
     raws: Any
@@ -65,8 +65,8 @@ class Arrived(msgspec.Struct, gc=False):
     name: str = ""
 
 
-class Ending:
-    """Tells those that wait without end, streams and watches, that the server ends."""
+class Shutdown:
+    """End of the server, for calls that wait without limit: streams and watches."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -102,32 +102,30 @@ class Ending:
 class Service:
     """Answers for an application's models; the same models, metrics, token and control as over HTTP."""
 
-    def __init__(self, app: ServingApplication, ending: Ending) -> None:
-        self._app = app
-        self._ending = ending
+    def __init__(self, app: ServingApplication, shutdown: Shutdown) -> None:
+        self._app, self._shutdown = app, shutdown
 
-    def handlers(self) -> grpc.GenericRpcHandler[Any, Any]:
+    def handlers(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         """For `grpc.aio.Server.add_generic_rpc_handlers`."""
-        said: Mapping[str, Callable[[Any], Said | Awaitable[Said]]] = {
+        unary: Mapping[str, Callable[[Any], Document | Awaitable[Document]]] = {
             "ServerLive": lambda _: {"live": True},
             "ServerReady": lambda _: {"ready": not self._app.draining},
             "ServerMetadata": lambda _: self._app.metadata(),
             "ModelReady": self._ready,
             "ModelMetadata": self._metadata,
-            "ModelConfig": lambda asked: {"config": _config(self._model(asked))},
+            "ModelConfig": lambda request: {"config": _config(self._model(request))},
             "ModelStatistics": self._statistics,
             "RepositoryIndex": self._index,
             "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
         methods = {
-            name: grpc.unary_unary_rpc_method_handler(_unary(self._app, name, answer)) for name, answer in said.items()
+            name: grpc.unary_unary_rpc_method_handler(_unary(self._app, name, answer)) for name, answer in unary.items()
         }
         methods.update((name, grpc.unary_unary_rpc_method_handler(no_shared_memory)) for name in _SHARED_MEMORY)
         methods["ModelInfer"] = grpc.unary_unary_rpc_method_handler(self.infer)
         methods["ModelStreamInfer"] = grpc.stream_stream_rpc_method_handler(self.stream)
-        (service,) = INFERENCE.services()
-        return grpc.method_handlers_generic_handler(service, methods)
+        return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     # --- inference
 
@@ -137,8 +135,8 @@ class Service:
         try:
             admit(self._app, context)
             name = self._name(context)
-            found = self._score(*read_message(body), len(body), received, context, name=name)
-            return found if isinstance(found, bytes) else await found
+            response = self._score(*read_message(body), len(body), received, context, name=name)
+            return response if isinstance(response, bytes) else await response
         except CumulantError as error:
             await refuse(context, error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
@@ -148,7 +146,7 @@ class Service:
         """`ModelStreamInfer`: one answer a request, in their order; a request that is refused ends nothing."""
         try:
             admit(self._app, context)
-            while (body := await self._ending.or_read(context)) is not None:
+            while (body := await self._shutdown.or_read(context)) is not None:
                 await context.write(await self._one_of_stream(body, context))
         except CumulantError as error:
             await refuse(context, error)
@@ -157,8 +155,8 @@ class Service:
         received, message = time.perf_counter(), None
         try:
             message, raws = read_message(body)
-            found = self._score(message, raws, len(body), received, context)
-            return stream_answer(found if isinstance(found, bytes) else await found)
+            response = self._score(message, raws, len(body), received, context)
+            return stream_answer(response if isinstance(response, bytes) else await response)
         except CumulantError as error:
             return stream_error(details_of(error), message)
         except Exception:  # noqa: BLE001 - the edge, as above
@@ -180,17 +178,17 @@ class Service:
         model = self._model_of(message)
         client, remaining = context.peer().rpartition(":")[0], context.time_remaining()
         deadline = None if remaining is None else time.perf_counter() + remaining
-        request = Arrived(message, raws, received, deadline, client, name)
+        request = ReceivedRequest(message, raws, received, deadline, client, name)
         if is_large(message, raws, size):
             return self._apart(request, size, model)
         return self._app.score(request, _read, "grpc", model)
 
-    async def _apart(self, request: Arrived, size: int, model: Model) -> bytes:
+    async def _apart(self, request: ReceivedRequest, size: int, model: Model) -> bytes:
         """A large request is read on another thread; again where the model was swapped meanwhile."""
-        async with self._app.reader(_read, model, request, size) as given:
-            if any(model is one for one in self._app.models):
-                found = self._app.score(request, given, "grpc", model)
-                return found if isinstance(found, bytes) else await found
+        async with self._app.reader(_read, model, request, size) as scoring:
+            if any(model is served for served in self._app.models):
+                response = self._app.score(request, scoring, "grpc", model)
+                return response if isinstance(response, bytes) else await response
         return await self._apart(request, size, self._model_of(request.message))
 
     def _model_of(self, message: Any) -> Model:
@@ -198,60 +196,61 @@ class Service:
 
     # --- models
 
-    def _model(self, asked: Any) -> Model:
-        return self._app.models.get(asked.name, asked.version or None)
+    def _model(self, request: Any) -> Model:
+        return self._app.models.get(request.name, request.version or None)
 
-    def _ready(self, asked: Any) -> Said:
-        """A model that is not there is not ready, which is what clients that wait for it want to hear."""
+    def _ready(self, request: Any) -> Document:
+        """A missing model is not ready, rather than an error: clients wait for it."""
         try:
-            self._model(asked)
+            self._model(request)
         except NotFoundError:
             return {"ready": False}
         return {"ready": not self._app.draining}
 
-    def _metadata(self, asked: Any) -> Said:
-        model = self._model(asked)
-        return model_metadata(model, [one.version for one in self._app.models.versions(model.name)])
+    def _metadata(self, request: Any) -> Document:
+        model = self._model(request)
+        return model_metadata(model, [served.version for served in self._app.models.versions(model.name)])
 
-    async def _statistics(self, asked: Any) -> Said:
-        models = self._app.models
-        named = models.versions(asked.name) if asked.name else list(models)
-        found = [self._model(asked)] if asked.version else named
+    async def _statistics(self, request: Any) -> Document:
+        if request.version:
+            models = [self._model(request)]
+        else:
+            models = self._app.models.versions(request.name) if request.name else list(self._app.models)
         series = await gather_series(self._app.fleet)
-        return {"model_stats": [model_statistics(model, series) for model in found]}
+        return {"model_stats": [model_statistics(model, series) for model in models]}
 
     # --- repository
 
-    async def _index(self, asked: Any) -> Said:
+    async def _index(self, request: Any) -> Document:
         if self._app.control is None:
             raise HttpError(503, "the server is starting")
-        return {"models": await self._app.control.index(ready_only=asked.ready)}
+        return {"models": await self._app.control.index(ready_only=request.ready)}
 
-    async def _load(self, asked: Any) -> Said:
+    async def _load(self, request: Any) -> Document:
         control = require_control(self._app.control if self._app.may_control else None)
-        if asked.parameters:
+        if request.parameters:
             raise no_parameters()
-        await control.load(asked.model_name)
+        await control.load(request.model_name)
         return {}
 
-    async def _unload(self, asked: Any) -> Said:
+    async def _unload(self, request: Any) -> Document:
         control = require_control(self._app.control if self._app.may_control else None)
-        await control.unload(asked.model_name)
+        await control.unload(request.model_name)
         return {}
 
 
 async def no_shared_memory(_: bytes, context: Context) -> NoReturn:
-    """The methods of an extension that there is not: refused in words rather than unknown."""
-    words = "this server has no shared memory with its callers; send tensors in raw_input_contents"
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, words)
+    """Methods of an extension that this server lacks: refused with a reason rather than as unknown."""
+    details = "this server has no shared memory with its callers; send tensors in raw_input_contents"
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, details)
 
 
 def admit(app: ServingApplication, context: Context) -> None:
     """Raises HttpError (401) where a token is needed and the call's metadata do not carry it."""
     if not app.guarded:
         return
-    given = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
-    app.admit(given if isinstance(given, bytes) else str(given).encode())
+    token = next((value for key, value in context.invocation_metadata() or () if key == "authorization"), "")
+    app.admit(token if isinstance(token, bytes) else str(token).encode())
 
 
 async def refuse(context: Context, error: CumulantError) -> NoReturn:
@@ -260,12 +259,12 @@ async def refuse(context: Context, error: CumulantError) -> NoReturn:
 
 
 def fault() -> CumulantError:
-    """What the caller hears of a fault of this server's own; the fault itself is written to standard error."""
+    """Error for the caller of an internal fault, which is written to standard error."""
     write_fault()
     return CumulantError("internal error")
 
 
-def _read(model: Model, request: Arrived) -> Scoring[bytes]:
+def _read(model: Model, request: ReceivedRequest) -> Scoring[bytes]:
     remaining = None if request.deadline is None else request.deadline - time.perf_counter()
     call = read_call(
         request.message, request.raws, received=request.received, remaining=remaining, client=request.client
@@ -274,18 +273,18 @@ def _read(model: Model, request: Arrived) -> Scoring[bytes]:
 
 
 def _unary(
-    app: ServingApplication, name: str, answer: Callable[[Any], Said | Awaitable[Said]]
+    app: ServingApplication, name: str, answer: Callable[[Any], Document | Awaitable[Document]]
 ) -> Callable[[bytes, Context], Awaitable[bytes]]:
-    """A method whose answer is said as a document."""
-    parse, response = INFERENCE.message(f"{name}Request").FromString, INFERENCE.message(f"{name}Response")
+    """Handler of a method that `answer` answers with a document."""
+    parse, response_class = message_class(f"{name}Request").FromString, message_class(f"{name}Response")
 
     async def handle(body: bytes, context: Context) -> bytes:
         try:
             if name not in {"ServerLive", "ServerReady"}:
                 admit(app, context)
-            found = answer(parsed(parse, body))
-            said = found if isinstance(found, dict) else await found
-            return ParseDict(said, response(), ignore_unknown_fields=True).SerializeToString()  # type: ignore[no-any-return]
+            answered = answer(parsed(parse, body))
+            document = answered if isinstance(answered, dict) else await answered
+            return ParseDict(document, response_class(), ignore_unknown_fields=True).SerializeToString()  # type: ignore[no-any-return]
         except CumulantError as error:
             await refuse(context, error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
@@ -294,8 +293,8 @@ def _unary(
     return handle
 
 
-def _config(model: Model) -> Said:
-    """The protocol's message has whole numbers only for the versions of its policy."""
-    found = model_configuration(model)
+def _config(model: Model) -> Document:
+    """Configuration of a model; the protocol's message has only whole numbers for the versions of its policy."""
+    configuration = model_configuration(model)
     whole = model.version.isdecimal() and len(model.version) <= _DIGITS
-    return found if whole else {**found, "version_policy": {}}
+    return configuration if whole else {**configuration, "version_policy": {}}

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 
 import msgspec
 
+from cumulant.core.system.child_processes import RestartDelay, start, stop
 from cumulant.core.units import show_duration
 from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.settings import Settings
 
-#: seconds between two looks at the process: what workers hand over meanwhile waits in their memory
-_LOOK, _PAUSE = 0.25, 1.0
-#: a process that ends within this many seconds of its start is started again after a pause
+#: seconds between two checks of the process, and before it is started again: workers keep records in memory meanwhile
+_CHECK, _LONGEST_DELAY = 0.25, 1.0
+#: a process that ends within this many seconds of its start is started again with a delay
 _SHORT_LIFE = 5.0
 #: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
 #: for more records than such a worker answers
@@ -56,21 +56,22 @@ async def run_log_process(settings: Settings, salt: bytes = b"") -> AsyncIterato
         yield
     finally:
         keeper.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError):
             await keeper
-        await asyncio.to_thread(_end, current[0])
+        await asyncio.to_thread(stop, current[0], _PATIENCE)
 
 
 async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[bytes]]) -> None:
-    started = time.monotonic()
+    started, delay = time.monotonic(), RestartDelay(_LONGEST_DELAY)
     while True:
         code = current[0].poll()
         if code is None:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_CHECK)
             continue
         sys.stderr.write(f"the log process ended with code {code}; another one takes its place\n")
-        if time.monotonic() - started < _SHORT_LIFE:
-            await asyncio.sleep(_PAUSE)
+        if time.monotonic() - started > _SHORT_LIFE:
+            delay.reset()
+        await asyncio.sleep(delay.after_end())
         started = time.monotonic()
         current[0] = _start(settings, salt)
 
@@ -86,18 +87,4 @@ def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
         nice=0 if settings.log_write == "durable" else _NICE,
         parent=os.getpid(),
     )
-    given = subprocess.PIPE if salt else None
-    process = subprocess.Popen(line, stdin=given, stdout=subprocess.DEVNULL, start_new_session=True)
-    if process.stdin is not None:
-        with contextlib.suppress(BrokenPipeError), process.stdin as stream:  # it has ended, and is started again
-            stream.write(salt)
-    return process
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=_PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    return start(line, content=salt or None)

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError
+from cumulant.core.system.child_processes import RestartDelay, start, wait_or_kill
 from cumulant.serving.models.content_pins import Pin, remove_unserved
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel, GoneError
@@ -22,9 +23,8 @@ from cumulant.serving.workers.child import Orders
 from cumulant.serving.workers.event_loops import end_on_signals
 from cumulant.serving.workers.sockets import open_shared
 
-#: a worker that ends within this many seconds of its start is started again with growing pauses
-_SHORT_LIFE = 5.0
-_PAUSES = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+#: a worker that ends within this many seconds of its start is started again with a growing delay
+_SHORT_LIFE, _LONGEST_DELAY = 5.0, 5.0
 _START_SECONDS = 60.0
 #: what all workers do at once, by verb; whoever does not answer meanwhile is left out
 _ASK_SECONDS = {"metrics": 2.0, "ready": 2.0}
@@ -120,7 +120,9 @@ class WorkerSupervisor:
         pins = tuple(pinned for pins in self._pins.values() for pinned in pins)
         orders = Orders(self._settings, theirs.fileno(), numbers, place, pins)
         with theirs:
-            process = _spawn(orders)
+            # The orders hold the token, and Ctrl-C must reach the supervisor only, which lets the workers finish.
+            line = [sys.executable, "-P", "-m", "cumulant.serving.workers.child"]
+            process = start(line, content=msgspec.json.encode(orders), pass_fds=[theirs.fileno(), *numbers])
         ours.setblocking(False)  # noqa: FBT003 - the socket's own name for it
         reader, writer = await asyncio.open_connection(sock=ours)
         ready: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -147,7 +149,7 @@ class WorkerSupervisor:
 
     async def _keep_running(self, place: int) -> None:
         """Start the worker at `place` again whenever it ends."""
-        failures = 0
+        delay = RestartDelay(_LONGEST_DELAY)
         while not self._ending:
             member = self._members[place]
             while not (await asyncio.wait([member.listening], timeout=_LOOK_SECONDS))[0]:
@@ -156,8 +158,9 @@ class WorkerSupervisor:
             code = await asyncio.to_thread(member.process.wait)
             sys.stderr.write(f"worker {member.process.pid} ended with code {code}; another one takes its place\n")
             # One that never answered has failed, however long its models took to load.
-            failures = failures + 1 if not member.answers or time.monotonic() - member.born < _SHORT_LIFE else 0
-            await asyncio.sleep(_PAUSES[min(failures, len(_PAUSES) - 1)])
+            if member.answers and time.monotonic() - member.born > _SHORT_LIFE:
+                delay.reset()
+            await asyncio.sleep(delay.after_end())
             await self._restart(place)
 
     async def _restart(self, place: int) -> None:
@@ -166,7 +169,7 @@ class WorkerSupervisor:
                 return await self._start(place)
             except OSError as error:  # no more processes or memory at the moment
                 sys.stderr.write(f"a worker cannot be started: {error.strerror or error}; it is tried again\n")
-                await asyncio.sleep(_PAUSES[-1])
+                await asyncio.sleep(_LONGEST_DELAY)
 
     async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         """Results of all ready workers; a worker that ends meanwhile is restarted with the current models."""
@@ -256,11 +259,7 @@ class WorkerSupervisor:
             await asyncio.wait_for(asyncio.gather(*farewells, return_exceptions=True), _FAREWELL_SECONDS)
         deadline = time.monotonic() + self._settings.drain + 5
         for member in self._members.values():
-            try:
-                await asyncio.to_thread(member.process.wait, max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                member.process.kill()
-                await asyncio.to_thread(member.process.wait)
+            await asyncio.to_thread(wait_or_kill, member.process, deadline - time.monotonic())
 
 
 def _pins_in(arguments: Mapping[str, Any]) -> tuple[Pin, ...]:
@@ -274,21 +273,3 @@ def _is_refusal(answer: object) -> bool:
 
 def _no_worker() -> EngineUnavailableError:
     return EngineUnavailableError("no worker answers at the moment")
-
-
-def _spawn(orders: Orders) -> subprocess.Popen[bytes]:
-    """In a session of its own: Ctrl-C reaches the supervisor only, which lets the workers finish.
-
-    The orders hold the token: they go where an argument would be shown to every user of the machine.
-    """
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cumulant.serving.workers.child"],
-        pass_fds=[orders.channel, *orders.listeners],
-        start_new_session=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-    )
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError), process.stdin as given:  # it may have ended already, and is missed then
-        given.write(msgspec.json.encode(orders))
-    return process

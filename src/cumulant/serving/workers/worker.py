@@ -41,7 +41,7 @@ from cumulant.serving.workers.own_urls import own_urls
 from cumulant.serving.workers.sockets import can_share_port
 
 if TYPE_CHECKING:
-    from cumulant.serving.grpc.server import Server
+    from cumulant.serving.grpc.server import GrpcServer
 
 #: seconds, at least, that the log process has to take what is held at the end: it may be starting still
 _LOG_PATIENCE = 2.0
@@ -174,7 +174,7 @@ class Worker:
     def _control(self, fleet: Fleet) -> Control:
         return Control(fleet, self._opening.repository, self._load_check.versions, self._settings.left_out)
 
-    async def _start_grpc(self) -> Server | None:
+    async def _start_grpc(self) -> GrpcServer | None:
         settings = self._settings
         if settings.grpc_port is None:
             return None

@@ -20,7 +20,7 @@ from cumulant.flows.registry.models import CANDIDATE as CANDIDATE_ALIAS
 from cumulant.flows.registry.models import CHAMPION as CHAMPION_ALIAS
 from cumulant.flows.registry.models import ModelAliased
 from cumulant.flows.release.views import ending_message
-from cumulant.flows.stack.desired_state import Book, ServedVersion, change_book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
 from cumulant.release.events import ReleaseTold
 
 if TYPE_CHECKING:
@@ -85,11 +85,13 @@ class ReleaseEffects:
             return False
 
     def _book(self, release: Release) -> bool:
-        change_book(self._state, release.model, lambda book: apply_ended_release(book, release, self._clock.now()))
+        change_desired_state(
+            self._state, release.model, lambda book: apply_ended_release(book, release, self._clock.now())
+        )
         return True
 
     def _alias(self, release: Release) -> bool:
-        registry, book = self._registry(), read_book(self._state, release.model)
+        registry, book = self._registry(), read_desired_state(self._state, release.model)
         candidate = release.candidate.version
         if release.status == "promoted" and book.champion in (None, candidate):
             self._moved(registry, release, CHAMPION_ALIAS, candidate)
@@ -145,7 +147,7 @@ def is_external(release: Release) -> bool:
     return "://" in release.candidate.version
 
 
-def apply_ended_release(book: Book, release: Release, now: datetime) -> Book:
+def apply_ended_release(book: DesiredState, release: Release, now: datetime) -> DesiredState:
     """The book after an ended release. The arm that left stays up for `keep_warm`: to go back to, or to look into."""
     candidate, until = release.candidate.version, now + release.policy.keep_warm
     if book.candidate != candidate:  # done before, or moved on by somebody
@@ -155,7 +157,7 @@ def apply_ended_release(book: Book, release: Release, now: datetime) -> Book:
     return with_champion(msgspec.structs.replace(book, candidate=None), candidate, until)
 
 
-def with_champion(book: Book, version: str, until: datetime | None) -> Book:
+def with_champion(book: DesiredState, version: str, until: datetime | None) -> DesiredState:
     """The book with another champion; the former one is kept to go back to, and its server up until then."""
     old = book.champion
     if old is None or old == version:
@@ -164,7 +166,7 @@ def with_champion(book: Book, version: str, until: datetime | None) -> Book:
     return msgspec.structs.replace(book, champion=version, former=former, versions=with_warm_version(book, old, until))
 
 
-def with_warm_version(book: Book, version: str, until: datetime | None) -> dict[str, ServedVersion]:
+def with_warm_version(book: DesiredState, version: str, until: datetime | None) -> dict[str, ServedVersion]:
     """The book's versions, one of them to stay up until a moment; unchanged where it is not in the book."""
     served = book.versions.get(version)
     if served is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.errors import LeaseHeldError
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import join_labels, outcomes_of
-from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.served_versions import folder_of
 from cumulant.release.evidence.look import LossPair
 
@@ -61,7 +61,7 @@ class LabelEvidence:
 
     def _served(self, release: Release) -> Path | None:
         """The champion's servable as it is served here. The registry may be slow to open, and harm is watched for."""
-        served = read_book(self._project.state, release.model).versions.get(release.champion.version)
+        served = read_desired_state(self._project.state, release.model).versions.get(release.champion.version)
         folder = None if served is None else Path(folder_of(served.command))
         return folder if folder is not None and folder.is_dir() else None
 

@@ -18,7 +18,7 @@ from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import is_gone
 from cumulant.flows.registry.models import CHAMPION, ModelAliased
 from cumulant.flows.release.controller.background import BackgroundTask
-from cumulant.flows.stack.desired_state import Rollback, change_book, read_book
+from cumulant.flows.stack.desired_state import Rollback, change_desired_state, read_desired_state
 from cumulant.release.events import RolledBack
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def move_champion_alias(project: Project, model: str, rollback: Rollback) -> Non
     Raises:
         CumulantError: the registry cannot be reached, or does not know the version.
     """
-    if "://" in rollback.version or read_book(project.state, model).champion not in (None, rollback.version):
+    if "://" in rollback.version or read_desired_state(project.state, model).champion not in (None, rollback.version):
         return
     registry = project.registry()
     try:
@@ -83,18 +83,20 @@ def store_rollback(project: Project, model: str, rollback: Rollback) -> None:
     """Put a rollback into the book in place of what it said of it; one that owes nothing is no longer in it.
 
     Raises:
-        StorageError, IntegrityError: as `change_book`.
+        StorageError, IntegrityError: as `change_desired_state`.
     """
-    change_book(project.state, model, lambda book: msgspec.structs.replace(book, returns=_with(book.returns, rollback)))
+    change_desired_state(
+        project.state, model, lambda book: msgspec.structs.replace(book, rollbacks=_with(book.rollbacks, rollback))
+    )
 
 
 def _with(returns: tuple[Rollback, ...], rollback: Rollback) -> tuple[Rollback, ...]:
     others = tuple(other for other in returns if (other.at, other.version) != (rollback.at, rollback.version))
-    return (*others, rollback) if rollback.owed else others
+    return (*others, rollback) if rollback.pending else others
 
 
 def _plain(rollback: Rollback) -> dict[str, object]:
-    return cast("dict[str, object]", msgspec.to_builtins(msgspec.structs.replace(rollback, owed=(), teller=None)))
+    return cast("dict[str, object]", msgspec.to_builtins(msgspec.structs.replace(rollback, pending=(), sender=None)))
 
 
 def undelivered_rollbacks(project: Project) -> tuple[Rollback, ...]:
@@ -103,8 +105,8 @@ def undelivered_rollbacks(project: Project) -> tuple[Rollback, ...]:
     Raises:
         IntegrityError: the book is damaged.
     """
-    book = read_book(project.state, project.name)
-    free = (rollback for rollback in book.returns if rollback.teller is None or is_gone(rollback.teller))
+    book = read_desired_state(project.state, project.name)
+    free = (rollback for rollback in book.rollbacks if rollback.sender is None or is_gone(rollback.sender))
     return tuple(free) if book.model == project.name else ()
 
 
@@ -121,9 +123,9 @@ def list_rollbacks(project: Project, model: str) -> list[Rollback]:
         CumulantError: the journal cannot be reached, or the book is damaged.
     """
     rollbacks = recorded_rollbacks(project.journal(), model)
-    book = read_book(project.state, project.name)
+    book = read_desired_state(project.state, project.name)
     if model == project.name == book.model:
-        rollbacks += [rollback for rollback in book.returns if EVENT in rollback.owed]
+        rollbacks += [rollback for rollback in book.rollbacks if EVENT in rollback.pending]
     return sorted(rollbacks, key=lambda rollback: rollback.at)
 
 
@@ -138,16 +140,16 @@ def deliver_rollbacks(project: Project, report: Callable[[str], None]) -> None:
 
 def _deliver_rollback(project: Project, rollback: Rollback) -> str:
     faults = {}
-    for name in rollback.owed:
+    for name in rollback.pending:
         try:
             DELIVERIES[name](project, project.name, rollback)
         except CumulantError as error:
             faults[name] = project.vault.redact(error.message)
-    store_rollback(project, project.name, msgspec.structs.replace(rollback, owed=tuple(faults), teller=None))
+    store_rollback(project, project.name, msgspec.structs.replace(rollback, pending=tuple(faults), sender=None))
     if faults:
         undelivered = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
         return f"the rollback to version {rollback.version} is not told yet: {undelivered}"
-    return f"the rollback to version {rollback.version} is told now: {', '.join(rollback.owed)}"
+    return f"the rollback to version {rollback.version} is told now: {', '.join(rollback.pending)}"
 
 
 class RollbackOutbox:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.errors import CumulantError, NotFoundError, RefusedError
 from cumulant.core.traffic import CANDIDATE
 from cumulant.flows.registry.equal_models import same_versions
-from cumulant.flows.stack.desired_state import read_book
+from cumulant.flows.stack.desired_state import read_desired_state
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
@@ -39,7 +39,7 @@ def check_distinct(project: Project, champion: str, candidate: ModelVersion) -> 
 def same_model_warning(project: Project) -> str | None:
     """Why a release without a name would be refused: the version with the alias `candidate` is the served champion."""
     try:
-        champion = read_book(project.state, project.name).champion
+        champion = read_desired_state(project.state, project.name).champion
         if champion is not None:
             check_distinct(project, champion, project.registry().resolve(f"{project.name}@{CANDIDATE}"))
     except RefusedError as refused:

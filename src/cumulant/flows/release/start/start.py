@@ -35,7 +35,7 @@ from cumulant.flows.release.start.admission import admit_candidate
 from cumulant.flows.release.start.distinct_models import check_distinct
 from cumulant.flows.release.start.key_counts import few_keys_warning
 from cumulant.flows.release.start.new_release import new_release
-from cumulant.flows.stack.desired_state import Book, change_book, read_book
+from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.programs import check_gateway
 from cumulant.flows.stack.restart import renew_servers
@@ -257,11 +257,13 @@ def _arms(
     progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
     until = at + project.policies.release.keep_warm
-    book = change_book(project.state, project.name, lambda book: _with_arms(book, champion, version.version, until))
+    book = change_desired_state(
+        project.state, project.name, lambda book: _with_arms(book, champion, version.version, until)
+    )
     return book.arm(champion, CHAMPION), book.arm(version.version, CANDIDATE)
 
 
-def _with_arms(book: Book, champion: str, candidate: str, until: datetime) -> Book:
+def _with_arms(book: DesiredState, champion: str, candidate: str, until: datetime) -> DesiredState:
     """The candidate before may have requests until this one's release begins: its server stays up."""
     versions = (
         book.versions if book.candidate in (None, candidate) else with_warm_version(book, str(book.candidate), until)
@@ -270,7 +272,7 @@ def _with_arms(book: Book, champion: str, candidate: str, until: datetime) -> Bo
 
 
 def _champion(project: Project) -> str:
-    book = read_book(project.state, project.name)
+    book = read_desired_state(project.state, project.name)
     if book.champion is None:
         raise NotFoundError(
             f"nothing of {project.name} is served here, so there is no champion to compare with",
@@ -286,7 +288,7 @@ def _remove_candidate(project: Project, version: str) -> None:
     if stored is not None and not stored[0].over and stored[0].candidate.version == version:
         return
     before = None if stored is None or stored[0].over else stored[0].candidate.version
-    change_book(
+    change_desired_state(
         project.state,
         project.name,
         lambda book: msgspec.structs.replace(book, candidate=before) if book.candidate == version else book,
@@ -342,14 +344,14 @@ def _keep_superseded(project: Project, old: Release, release: Release) -> None:
     """The superseded candidate's server stays up for a while, to be looked into."""
     version, until = old.candidate.version, release.begun + old.policy.keep_warm
 
-    def change(book: Book) -> Book:
+    def change(book: DesiredState) -> DesiredState:
         return (
             book
             if book.candidate == version
             else msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
         )
 
-    change_book(project.state, project.name, change)
+    change_desired_state(project.state, project.name, change)
 
 
 def _check_not_under_way(stored: tuple[Release, int] | None, version: str) -> None:
