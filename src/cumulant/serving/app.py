@@ -12,9 +12,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.network.hosts import Hosts
-from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
-from cumulant.servable.engine import Array
 from cumulant.serving.admin import (
     answer_metrics,
     answer_repository,
@@ -23,32 +21,25 @@ from cumulant.serving.admin import (
     model_metadata,
 )
 from cumulant.serving.errors import HttpError
-from cumulant.serving.gateway_headers import name_of
 from cumulant.serving.http.bodies import decompress
-from cumulant.serving.http.messages import Request, Response, encode, json_response
+from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.models.model import Model, ModelSet
-from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.scoring import Scoring, ScoringService, read_inference
 from cumulant.serving.posted.label_inbox import LabelInbox
-from cumulant.serving.protocol import invocations
+from cumulant.serving.protocol import invocations, plain_rows
 from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
-from cumulant.serving.protocol.json_body import decode_body
 from cumulant.serving.protocol.json_size import check_decoded, most_decoded
 from cumulant.serving.protocol.openapi import document
 from cumulant.serving.protocol.paths import allow_header, answer_options, split_path
 from cumulant.serving.protocol.probes import OPEN, answer_probe
-from cumulant.serving.protocol.reasons import read_reasons, read_reasons_query
 from cumulant.serving.protocol.replies import LARGE, compress_response, error_reply, fault_reply
+from cumulant.serving.protocol.request_bodies import LARGE as LARGE_BODY
 from cumulant.serving.protocol.request_bodies import (
     BodyReader,
-    decode_rows,
     decoded_memory,
     is_large,
-    request_id_of,
-    rows_of,
 )
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
-from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.telemetry.metrics import Metrics, Series, fallback_series, rule_series, runner_series
 from cumulant.serving.workers.control import Control
 from cumulant.serving.workers.fleet import Fleet, SingleWorker
@@ -70,22 +61,6 @@ _EXTENSIONS = (
 )
 
 Verb = Callable[[Model, Request], Scoring[Response]]
-
-
-class PredictionsResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Response to several plain JSON rows, in their order."""
-
-    model: str
-    version: str
-    request_id: str
-    predictions: list[Any]
-    #: columns that were ignored, and why
-    warnings: tuple[str, ...] = ()
-    #: the fallback that answered under overload: `cached`, `servable` or `constant`
-    degraded: str = ""
-
-
-_EXPECTED = 'send the fields of one row: {"FIELD": VALUE, ...}; GET /v1/models/NAME lists them'
 
 
 class ServingApplication:
@@ -125,7 +100,7 @@ class ServingApplication:
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {
             ("v2", _TENSORS): self._infer,
-            ("v1", "predict"): self._predict,
+            ("v1", "predict"): partial(plain_rows.read, self.score),
             ("v1", "invocations"): invocations.read,
         }
 
@@ -160,11 +135,20 @@ class ServingApplication:
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
-            if not request.target.startswith(OPEN):
-                self._admit(request.headers)
-            if b"content-encoding" in request.headers:
-                request.body = decompress(request.body, request.headers[b"content-encoding"], self.body_limit)
-            response = answer_options(request.target) if request.method == "OPTIONS" else self._route(request)
+            headers = request.headers
+            if request.target.startswith(OPEN):
+                pass
+            elif self._token is not None:
+                self.admit(headers.get(b"authorization", b""))
+            elif (fault := self._hosts.fault(headers.get(b"host"), headers.get(b"origin"))) is not None:
+                return error_reply(HttpError(403, fault, hint=_FOREIGN))
+            if b"content-encoding" in headers:
+                request.body = decompress(request.body, headers[b"content-encoding"], self.body_limit)
+            known = self._known.get(request.target)
+            if known is not None and request.method == "POST" and len(request.body) <= LARGE_BODY:
+                response = self.score(request, *known)
+            else:
+                response = self._route(request)
         except CumulantError as error:
             return error_reply(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
@@ -180,15 +164,6 @@ class ServingApplication:
             return error_reply(error)
         except Exception:  # noqa: BLE001 - the edge, as above
             return fault_reply()
-
-    def _admit(self, headers: Mapping[bytes, bytes]) -> None:
-        """Raises HttpError: 401 without the token; 403, where none is needed, for what a page of another site sends."""
-        if self._token is not None:
-            self.admit(headers.get(b"authorization", b""))
-            return
-        fault = self._hosts.fault(headers.get(b"host"), headers.get(b"origin"))
-        if fault is not None:
-            raise HttpError(403, fault, hint="call 127.0.0.1, name this server with --allow-host, or give it a token")
 
     def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request with this head is authorized. Health paths need no token."""
@@ -211,11 +186,9 @@ class ServingApplication:
     # --- paths
 
     def _route(self, request: Request) -> Response | Awaitable[Response]:
-        known = self._known.get(request.target)
-        if known is not None and request.method == "POST":
-            return self._score(request, *known)
-        path = _path(request)
-        method = request.method
+        path, method = _path(request), request.method
+        if method == "OPTIONS":
+            return answer_options(request.target)
         match split_path(request.target):
             case ["v1" | "v2" as api, "models", name, *rest]:
                 version, verb = _verb(path, rest)
@@ -344,30 +317,6 @@ class ServingApplication:
         )
         return read_inference(model, call, write_answer)
 
-    def _predict(self, model: Model, request: Request) -> Scoring[Response]:
-        decode = partial(decode_rows, wrapped="rows" not in model.inputs)
-        rows, single, reasons = rows_of(decode_body(decode, request.body, expected=_EXPECTED), model)
-        work = model.from_rows(rows)
-        work.reasons = read_reasons(model.reasons, read_reasons_query(request.target, reasons))
-        # Our name, where a gateway or the check of its token gave one.
-        request_id = request_id_of(request) if self.score.marks is None else name_of(request.headers)
-
-        def finish(raw: Sequence[Array]) -> Response:
-            answers = model.answers(work, raw)
-            if single:
-                return Response(200, encode(_single(answers[0], model, request_id, work)))
-            several = PredictionsResponse(
-                model=model.name,
-                version=model.version,
-                request_id=request_id,
-                predictions=answers,
-                warnings=work.warnings,
-                degraded=work.fallback,
-            )
-            return Response(200, encode(several))
-
-        return Scoring(work, Demand(client=request.client), finish, request_id)
-
 
 class _Self:
     """Duties of an application without a fleet: its own metrics."""
@@ -381,6 +330,7 @@ class _Self:
 
 #: what a GET of a model may name, by API and what follows its name
 _DESCRIBED = {("v2", ""), ("v2", "ready"), ("v2", "config"), ("v2", "stats"), ("v1", "")}
+_FOREIGN = "call 127.0.0.1, name this server with --allow-host, or give it a token"
 _BEARER = ((b"www-authenticate", b"Bearer"),)
 
 
@@ -412,11 +362,3 @@ def _allow(method: str, allowed: str) -> None:
 def _no_path(path: str) -> NotFoundError:
     hint = "see /v2 for the server and /v1/models for its models"
     return NotFoundError(f"there is nothing at {path[:200]}", subject=path[:200], hint=hint)
-
-
-def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, work: RequestWork) -> dict[str, Any]:
-    fields = answer if isinstance(answer, dict) else msgspec.to_builtins(answer)
-    document = {**fields, "model": model.name, "version": model.version, "request_id": request_id}
-    if work.fallback:
-        document["degraded"] = work.fallback
-    return document | {"warnings": work.warnings} if work.warnings else document

@@ -220,7 +220,7 @@ async def test_a_connection_that_ends_while_it_waits_is_passed_over():
     connection.connection_lost(None)
     await rest()
     assert [body for body, _ in loop.answered] == [b"0", b"1", b"2", b"4"]
-    assert len(loop.site.turns) == 0
+    assert len(loop.site.turns.line) == 0
 
 
 @on_loop

@@ -14,6 +14,7 @@ from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array
 from cumulant.serving.cache.sealed_arrays import fits, seal, unseal
 from cumulant.serving.cache.shared_cache import CacheWrite, SharedCacheTier
+from cumulant.serving.scheduling.answer_cache import key_of
 
 Raw = list[Array]
 
@@ -71,6 +72,10 @@ class SharedAnswers:
         """Whether a run of `seconds` is worth sharing: the store works, and a lookup is faster."""
         tier = self._tier
         return tier.ready and (self._always or seconds > (tier.round_trip or 0.0))
+
+    def key(self, feeds: Mapping[str, Array], seconds: float) -> bytes | None:
+        """Cache key of a request whose run would take `seconds`; None where sharing it is not worth it."""
+        return key_of(feeds) if self.reachable(seconds) else None
 
     def pays(self, seconds: float) -> bool:
         """Whether a lookup is likely to save time against a run of `seconds`."""

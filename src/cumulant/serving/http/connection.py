@@ -51,18 +51,11 @@ class HttpConnection(asyncio.Protocol):
         self._queued, self._crowded = False, False
         #: bytes that came since the last part of a body, or the end of a head; of the body, those that the site counts
         self._in_head, self._fed, self._counted_bytes = True, 0, 0
-        self._clear()
+        self.on_message_begin()
         #: when the present request began or the last one ended
-        self._since = time.perf_counter()
+        self._begun, self._since = False, time.perf_counter()
         #: bytes that the client has not taken yet, and since when that many
         self._owed, self._stuck = 0, self._since
-
-    def _clear(self) -> None:
-        self._target, self._headers, self._body = b"", cast("Headers", {}), b""
-        self._parts: list[bytes] | None = None
-        self._size = self._header_bytes = self._header_count = 0
-        self._refusal: Response | None = None
-        self._begun = self._answered = self._rejected = False
 
     # --- what asyncio calls
 
@@ -145,7 +138,11 @@ class HttpConnection(asyncio.Protocol):
     # --- what the parser calls
 
     def on_message_begin(self) -> None:
-        self._clear()
+        self._target, self._headers, self._body = b"", cast("Headers", {}), b""
+        self._parts: list[bytes] | None = None
+        self._size = self._header_bytes = self._header_count = 0
+        self._refusal: Response | None = None
+        self._answered = self._rejected = False
         self._in_head, self._begun, self._since = True, True, time.perf_counter()
 
     def on_url(self, url: bytes) -> None:
@@ -181,11 +178,15 @@ class HttpConnection(asyncio.Protocol):
             self._reject_head(int(length or 0))
         elif length is not None and int(length) > self._limits.body:
             self._too_large(int(length), close=awaits)
-        elif self._site.turns.full and not (self._task or self._waiting or self._site.urgent(self._target)):
+        elif self._site.turns.line and not (self._task or self._waiting) and self._is_late():
             self._site.refusals.add("busy", 429, self._client)
             self._refuse_with(_BUSY, close=awaits)
         elif awaits:
             self._transport.write(_CONTINUE)
+
+    def _is_late(self) -> bool:
+        """Whether the request would wait too long for its turn."""
+        return self._site.turns.full and not self._site.urgent(self._target)
 
     def on_body(self, body: bytes) -> None:
         self._fed = 0
@@ -216,7 +217,8 @@ class HttpConnection(asyncio.Protocol):
         body = self._body if self._parts is None else b"".join(self._parts)
         if self._counted_bytes:
             self._release_body()
-        request = self._request(body, now)
+        method = self._parser.get_method().decode("ascii")
+        request = Request(method, self._target, self._headers, body, client=self._client, received=now)
         if self._task is not None or self._waiting or not self._writable:
             self._wait(request, keep=keep)
             if self._waiting.crowded:
@@ -240,10 +242,6 @@ class HttpConnection(asyncio.Protocol):
             self._refuse("crowded", 429, _CROWDED)
             self._drop_or_queue(keep)
 
-    def _request(self, body: bytes, received: float) -> Request:
-        method = self._parser.get_method().decode("ascii")
-        return Request(method, self._target, self._headers, body, client=self._client, received=received)
-
     # --- refusals
 
     def _too_large(self, size: int, *, close: bool = False) -> None:
@@ -254,7 +252,8 @@ class HttpConnection(asyncio.Protocol):
         """Refuse a request by its head; its body is discarded."""
         self._rejected = True
         if self._task is None and not self._waiting and self._writable:
-            response = self._handle(self._request(b"", time.perf_counter()))
+            method, now = self._parser.get_method().decode("ascii"), time.perf_counter()
+            response = self._handle(Request(method, self._target, self._headers, b"", self._client, now))
             if isinstance(response, Response):
                 self._refuse_with(response, close=size > self._limits.body or b"expect" in self._headers)
         elif size > self._limits.body:
@@ -317,7 +316,7 @@ class HttpConnection(asyncio.Protocol):
         """Answer the next queued request; one behind it on this connection is queued again."""
         self._queued = False
         if self._ready():
-            request, keep = self._waiting.pop()
+            request, keep = self._waiting.take()
             self._answer(request, keep=keep and not self._site.draining)
         if self._waiting or self._ending or self._crowded:
             if self._ready():
@@ -329,7 +328,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         while not self._queued and self._ready():
-            request, keep = self._waiting.pop()
+            request, keep = self._waiting.take()
             self._answer(request, keep=keep)
         if self._writable and not self._waiting.crowded:
             self._crowded = False

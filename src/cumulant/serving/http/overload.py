@@ -50,6 +50,9 @@ class Turns:
         clock: the time.
         busy: the processor's time of this thread, by which requests are measured: beside other work on the same cores
             they take longer, and refusing them would make no room.
+
+    Attributes:
+        line: the queued requests, by their connection, each with its load.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Turns:
     ) -> None:
         self._turn, self._queue, self._each, self._clock, self._busy = turn, queue, each, clock, busy
         self._unknown = each
-        self._line: deque[tuple[WaitingConnection, float]] = deque()
+        self.line: deque[tuple[WaitingConnection, float]] = deque()
         #: how many requests with a small body take as long as those in line
         self._load = 0.0
         self._began = self._ended = float("-inf")
@@ -77,23 +80,18 @@ class Turns:
         #: requests that were answered at once since the last that was measured
         self._unmeasured = 0
 
-    def __len__(self) -> int:
-        return len(self._line)
-
     @property
     def full(self) -> bool:
         """Whether a request that came now would wait too long."""
-        if not self._line:
-            return False
         wait = self._load * self._each
         if wait > self._queue:
             return True
-        long = len(self._line) > _FEW and wait > self._queue * _SHORTER
+        long = len(self.line) > _FEW and wait > self._queue * _SHORTER
         return long and self._clock() - self._filled > _STANDING
 
     def at_once(self) -> bool:
         """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
-        if self._line:
+        if self.line:
             return False
         now = self._clock()
         gap = now - self._ended
@@ -116,29 +114,29 @@ class Turns:
 
     def join(self, connection: WaitingConnection, body: int) -> None:
         """Queue a request with a body of `body` bytes."""
-        if not self._line:
+        if not self.line:
             self._filled = self._clock()
             asyncio.get_running_loop().call_soon(self._next)
         load = _load(body)
-        self._line.append((connection, load))
+        self.line.append((connection, load))
         self._load += load
 
     def _next(self) -> None:
         began = now = self._clock()
         done, since = 0.0, self._busy() if self._turned is None else self._turned
         try:
-            while self._line and now - began < self._turn:
-                connection, load = self._line.popleft()
-                self._load = self._load - load if self._line else 0.0
+            while self.line and now - began < self._turn:
+                connection, load = self.line.popleft()
+                self._load = self._load - load if self.line else 0.0
                 done += load
                 connection.take_turn()
                 now = self._clock()
         finally:
             busy = self._busy()
             self._learn((busy - since) / max(done, 1.0))
-            self._turned = busy if self._line else None
+            self._turned = busy if self.line else None
             self._began = self._ended = now
-            if self._line:
+            if self.line:
                 asyncio.get_running_loop().call_soon(self._next)
 
     def _learn(self, seconds: float) -> None:

@@ -50,6 +50,8 @@ class StateRecorder:
         """
         self._skew_us = None if clock_skew is None else round(clock_skew * 1e6)
         self._mode = scored
+        #: rows that are dated too far ahead are excluded from the online state
+        self.skewed = clock_skew is not None and scored != "off"
         self._advancer: Advancer | None = None
         self._models: list[RowModel] = []
         #: of models that were taken away and still answer what they had accepted
@@ -111,11 +113,6 @@ class StateRecorder:
             return None
         done = self._posted(advancer, model.servable.plan.entity, whole, scored=True)
         return done if self._mode == "durable" else None
-
-    @property
-    def skewed(self) -> bool:
-        """Whether rows that are dated too far ahead are excluded from the online state."""
-        return self._skew_us is not None and self._mode != "off"
 
     def ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
         """Warning for rows dated so far ahead that `scored` skips them."""

@@ -13,7 +13,7 @@ from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, encode
 from cumulant.serving.models.graph_model import GraphModel
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.request_work import RequestWork, check_rows
+from cumulant.serving.models.request_work import RequestWork, check_count
 from cumulant.serving.models.scoring import Scoring
 from cumulant.serving.protocol.csv_rows import first_repeated, read_csv_rows
 from cumulant.serving.protocol.json_body import decode_body
@@ -128,7 +128,7 @@ def _split(value: object, model: Model) -> RequestWork:
     unknown = next((name for name in value if name not in {"columns", "data", "index"}), None)
     if unknown is not None:
         raise RequestError(f'"dataframe_split" has no part "{unknown[:100]}"', subject=unknown[:100])
-    check_rows(value["data"])
+    check_count(len(value["data"]))
     columns = _columns(value["columns"]) if "columns" in value else _own_columns(model)
     rows: list[object] = []
     for number, values in enumerate(value["data"], 1):
@@ -202,7 +202,7 @@ def _by_column(value: Mapping[str, object]) -> list[object]:
     if len({len(column) for column in columns.values()}) > 1:
         sizes = ", ".join(f"{name[:100]} {len(column)}" for name, column in list(columns.items())[:20])
         raise RequestError(f"the fields of inputs have different numbers of rows: {sizes}", subject="inputs")
-    check_rows(next(iter(columns.values())))
+    check_count(len(next(iter(columns.values()))))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 

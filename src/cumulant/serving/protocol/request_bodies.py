@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -11,8 +10,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, OverloadedError, RequestError
-from cumulant.core.traffic import printable_id
+from cumulant.core.errors import CumulantError, OverloadedError
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import MOST_ROWS, check_count
@@ -43,7 +41,7 @@ _BLANK = 64
 _Parts = list[msgspec.Raw] | dict[str, msgspec.Raw]
 _parts: Callable[[bytes | msgspec.Raw], _Parts] = msgspec.json.Decoder(_Parts).decode
 _elements: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
+decode_json: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
 
 
 def is_large(request: Request, *, tensors: bool = True) -> bool:
@@ -84,24 +82,24 @@ def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:
         msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no valid JSON.
     """
     if len(body) <= LARGE or body[:_BLANK].lstrip()[:1] not in (b"[", b"{"):
-        return _decode(body)
+        return decode_json(body)
     many = max(body.count(b"{"), body.count(b"[")) > MOST_ROWS + 1
     if not many and body.count(b",") > _MOST_PARTS:
-        return _decode(body)
+        return decode_json(body)
     parts = _parts(body)
     if isinstance(parts, list):
         check_count(len(parts))
-        return [_decode(element) for element in parts]
+        return [decode_json(element) for element in parts]
     return {name: _listed(bytes(element), rows=wrapped and name == "rows") for name, element in parts.items()}
 
 
 def _listed(text: bytes, *, rows: bool) -> Any:
     if text[:1] != b"[":
-        return _decode(text)
+        return decode_json(text)
     elements = _elements(text)
     if rows:
         check_count(len(elements))
-    return [_decode(element) for element in elements]
+    return [decode_json(element) for element in elements]
 
 
 class BodyReader:
@@ -195,22 +193,3 @@ def without_frames(error: E) -> E:
     """The error without its traceback, whose frames hold the body."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
-
-
-def request_id_of(request: Request) -> str:
-    """The caller's `X-Request-Id` where it is short printable ASCII; else a new one. Sent in bodies only."""
-    return printable_id(request.headers.get(b"x-request-id", b"")) or os.urandom(8).hex()
-
-
-_WRAPPED = {"rows", "reasons"}
-
-
-def rows_of(value: object, model: Model) -> tuple[list[object], bool, object]:
-    """Rows of a body, whether it was one bare row, and the requested number of reasons."""
-    if isinstance(value, list):
-        return value, False, None
-    if isinstance(value, dict) and "rows" in value and value.keys() <= _WRAPPED and "rows" not in model.inputs:
-        if not isinstance(value["rows"], list):
-            raise RequestError('"rows" must be a list of objects', subject="rows")
-        return value["rows"], False, value.get("reasons")
-    return [value], True, None

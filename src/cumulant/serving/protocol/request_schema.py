@@ -259,7 +259,12 @@ def _time(zone: ZoneInfo | None) -> Check:
         try:
             if isinstance(value, str):
                 when = datetime.fromisoformat(value)
-                return when.astimezone(UTC) if when.tzinfo else _local(when, zone)
+                if when.tzinfo:
+                    return when.astimezone(UTC)
+                # A repeated hour is read as its first occurrence; a skipped one is refused.
+                moment = when.replace(tzinfo=zone or UTC, fold=0).astimezone(UTC)
+                if zone is None or moment.astimezone(zone).replace(tzinfo=None, fold=0) == when.replace(fold=0):
+                    return moment
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 return EPOCH + timedelta(seconds=value)
         except (ValueError, OverflowError):
@@ -267,16 +272,6 @@ def _time(zone: ZoneInfo | None) -> Check:
         raise ValueError(f"a time such as 2013-04-01T06:00:00Z{_skipped(zone)}, or seconds since 1970")
 
     return check
-
-
-def _local(when: datetime, zone: ZoneInfo | None) -> datetime:
-    """A clock time of the zone in UTC: a repeated hour as its first occurrence. ValueError for a skipped one."""
-    if zone is None:
-        return when.replace(tzinfo=UTC)
-    moment = when.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    if moment.astimezone(zone).replace(tzinfo=None, fold=0) != when.replace(fold=0):
-        raise ValueError
-    return moment
 
 
 def _skipped(zone: ZoneInfo | None) -> str:

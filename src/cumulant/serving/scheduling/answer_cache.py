@@ -52,8 +52,14 @@ class AnswerCache:
 
     def key(self, feeds: Mapping[str, Array], seconds: float) -> bytes | None:
         """Cache key of a request whose run would take `seconds`; None while caching does not pay."""
-        if self._bounds.mode == "off" or (self._bounds.mode == "auto" and not self._worth(seconds)):
+        if self._bounds.mode == "off":
             return None
+        if self._bounds.mode == "auto":
+            if self._pause:
+                self._pause -= 1
+                return None
+            if self._trial_looks >= _TRIAL and not self._pays(seconds):
+                return None
         return key_of(feeds)
 
     def last(self, feeds: Mapping[str, Array]) -> Raw | None:
@@ -62,18 +68,13 @@ class AnswerCache:
         entry = None if key is None else self._entries.get(key)
         return None if entry is None else entry[2]
 
-    def _worth(self, seconds: float) -> bool:
-        """Whether caching pays: the time that hits saved against the time of all lookups."""
-        if self._pause:
-            self._pause -= 1
-            return False
-        if self._trial_looks >= _TRIAL:
-            saved = self._trial_hits * seconds
-            if saved < self._trial_looks * _LOOK:
-                self._pause = _PAUSE
-                self._entries.clear()
-                self._bytes = 0
-            self._trial_hits = self._trial_looks = 0
+    def _pays(self, seconds: float) -> bool:
+        """Whether hits of this trial saved more time than all lookups took; otherwise caching pauses."""
+        if self._trial_hits * seconds < self._trial_looks * _LOOK:
+            self._pause = _PAUSE
+            self._entries.clear()
+            self._bytes = 0
+        self._trial_hits = self._trial_looks = 0
         return not self._pause
 
     def get(self, key: bytes) -> Raw | None:

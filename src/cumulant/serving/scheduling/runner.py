@@ -16,7 +16,7 @@ import numpy as np
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array, Engine
-from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching, key_of
+from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching
 from cumulant.serving.scheduling.cost import RunCost
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
@@ -161,8 +161,10 @@ class Runner:
         Raises:
             RequestError: as `Engine.run`.
         """
-        expected = self.cost.of(rows)
-        key = self._key(feeds, expected)
+        expected = self.cost.fixed + rows * self.cost.each
+        key = self.cache.key(feeds, expected)
+        if key is None and self.shared is not None:
+            key = self.shared.key(feeds, expected)
         if key is not None and (known := self.cache.get(key)) is not None:
             if self.observer is not None:
                 self.observer.hit()
@@ -182,13 +184,6 @@ class Runner:
                 self.shared.keep(key, outputs, expected)
         return outputs
 
-    def _key(self, feeds: Feeds, seconds: float) -> bytes | None:
-        """Cache key of the request, where a cache pays for a run of `seconds`."""
-        key = self.cache.key(feeds, seconds)
-        if key is None and self.shared is not None and self.shared.reachable(seconds):
-            return key_of(feeds)
-        return key
-
     async def later(self, feeds: Feeds, rows: int, demand: Demand = _NO_DEMAND) -> list[Array]:
         """Outputs, after queueing.
 
@@ -198,7 +193,9 @@ class Runner:
             DeadlineError: it could not be answered by its deadline, or was not.
         """
         expected = self.cost.of(rows)
-        key = self._key(feeds, expected)
+        key = self.cache.key(feeds, expected)
+        if key is None and self.shared is not None:
+            key = self.shared.key(feeds, expected)
         if self.shared is not None and (known := await self._elsewhere(self.shared, key, expected, demand)) is not None:
             return known
         while key is not None and (flight := self.cache.flight(key)) is not None:

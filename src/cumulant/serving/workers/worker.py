@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -45,15 +46,10 @@ if TYPE_CHECKING:
 
 #: seconds, at least, that the log process has to take what is held at the end: it may be starting still
 _LOG_PATIENCE = 2.0
-#: paths that are answered whatever waits begin so: those of probes, and by which an overload is seen
-_URGENT = (*OPEN, b"/metrics")
-
-
-def is_urgent(target: bytes) -> bool:
-    """Whether a request is answered at once, such as a readiness probe of a model."""
-    if target.startswith(_URGENT):
-        return True
-    return target.startswith(b"/v2/models/") and target.partition(b"?")[0].endswith(b"/ready")
+#: whether a target is answered whatever waits: probes, also those of a model, and by what an overload is seen
+is_urgent: Callable[[bytes], object] = re.compile(
+    rb"(?:%b|/metrics)|/v2/models(?=/)[^?]*/ready(?:\?|\Z)" % b"|".join(OPEN)
+).match
 
 
 class Worker:
