@@ -51,6 +51,7 @@ class HttpConnection(asyncio.Protocol):
         self._queued, self._crowded = False, False
         #: bytes that came since the last part of a body, or the end of a head; of the body, those that the site counts
         self._in_head, self._fed, self._counted_bytes = True, 0, 0
+        self._parts: list[bytes] | None
         self.on_message_begin()
         #: when the present request began or the last one ended
         self._begun, self._since = False, time.perf_counter()
@@ -139,7 +140,7 @@ class HttpConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         self._target, self._headers, self._body = b"", cast("Headers", {}), b""
-        self._parts: list[bytes] | None = None
+        self._parts = None
         self._size = self._header_bytes = self._header_count = 0
         self._refusal: Response | None = None
         self._answered = self._rejected = False

@@ -147,7 +147,7 @@ class RowModel:
     def from_rows(self, rows: Sequence[object], datatypes: Mapping[str, str] | None = None) -> RequestWork:
         if not 0 < len(rows) <= MOST_ROWS:
             raise row_count_error(len(rows))
-        checked = self.schema.rows(rows)
+        checked = [self.schema.row(rows[0])] if len(rows) == 1 else self.schema.rows(rows)
         broken = {} if self.rules is None else self.rules.broken(checked, datatypes)
         vectors = self.features.vectors(checked)
         feeds: Feeds = {self._input: self.scorer.encoder.matrix(vectors.columns)}
