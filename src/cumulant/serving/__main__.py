@@ -18,8 +18,7 @@ from cumulant.serving.options import options as server_options
 
 if TYPE_CHECKING:
     from cumulant.serving.cache.shared_cache import SharedCacheConfig
-    from cumulant.serving.models.fallback_config import FallbackConfig
-    from cumulant.serving.settings import Settings
+    from cumulant.serving.settings import FallbackConfig, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -163,7 +162,7 @@ def _fallback(declared: Sequence[str]) -> FallbackConfig:
     """Fallback that `--fallback` declares."""
     import msgspec
 
-    from cumulant.serving.models.fallback_config import FallbackConfig
+    from cumulant.serving.settings import FallbackConfig
 
     fields: dict[str, object] = {}
     for option in declared:

@@ -16,8 +16,7 @@ from cumulant.serving.models.row_model import UNREGISTERED
 from cumulant.serving.protocol.json_body import decode_body
 from cumulant.serving.protocol.reasons import DESCRIBED
 from cumulant.serving.telemetry.metrics import Series, exposition, sum_series
-from cumulant.serving.workers.control import Control
-from cumulant.serving.workers.fleet import Fleet
+from cumulant.serving.workers.control import Control, Fleet
 
 _decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _NS = 1e9

@@ -41,8 +41,7 @@ from cumulant.serving.protocol.request_bodies import (
 )
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
 from cumulant.serving.telemetry.metrics import Metrics, Series, fallback_series, rule_series, runner_series
-from cumulant.serving.workers.control import Control
-from cumulant.serving.workers.fleet import Fleet, SingleWorker
+from cumulant.serving.workers.control import Control, Fleet, SingleWorker
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_KNOWN = 256

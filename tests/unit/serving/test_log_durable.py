@@ -29,9 +29,8 @@ from cumulant.serving.prediction_log.entry import (
 )
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.journal import claim_journal
-from cumulant.serving.prediction_log.storage.journal_records import read_records
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps
-from cumulant.serving.prediction_log.storage.recovery import recover
+from cumulant.serving.prediction_log.storage.recovery import read_records, recover
 from cumulant.serving.prediction_log.storage.scanning import scan
 
 

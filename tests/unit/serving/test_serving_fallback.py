@@ -14,10 +14,10 @@ from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.site import HttpSite
 from cumulant.serving.models.fallback import Fallback
-from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
+from cumulant.serving.settings import FallbackConfig
 
 INFER = "/v2/models/graph/infer"
 TIGHT = Scheduling(inline=0.0, queue=0.003, caching=Caching(mode="on"))

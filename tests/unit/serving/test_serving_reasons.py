@@ -23,11 +23,11 @@ from cumulant.serving.grpc.codec import read_call, write_answer
 from cumulant.serving.grpc.messages import INFERENCE
 from cumulant.serving.models.explaining import Occlusion
 from cumulant.serving.models.fallback import Fallback
-from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.models.scoring import read_inference
 from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
+from cumulant.serving.settings import FallbackConfig
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads.payload import Boosters
 

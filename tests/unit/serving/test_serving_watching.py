@@ -26,8 +26,7 @@ from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import Settings
 from cumulant.serving.telemetry.access_log import AccessLog, fault_line
 from cumulant.serving.telemetry.observation import RequestNote, RequestObservation
-from cumulant.serving.telemetry.observed_app import ObservedApp
-from cumulant.serving.telemetry.observers import RequestObservers
+from cumulant.serving.telemetry.observers import ObservedApp, RequestObservers
 from cumulant.serving.telemetry.tracing import Tracing, is_probe, traces_requested
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"

@@ -22,10 +22,8 @@ from cumulant.core.servable import TensorSpec
 from cumulant.drivers.valkey.cache import ValkeyCache
 from cumulant.drivers.valkey.location import parse_cache_url
 from cumulant.serving.__main__ import _cache
-from cumulant.serving.cache.circuit_breaker import CircuitBreaker
-from cumulant.serving.cache.sealed_arrays import seal, unseal
-from cumulant.serving.cache.shared_answers import SharedAnswers
-from cumulant.serving.cache.shared_cache import SharedCacheTier
+from cumulant.serving.cache.shared_answers import SharedAnswers, seal, unseal
+from cumulant.serving.cache.shared_cache import CircuitBreaker, SharedCacheTier
 from cumulant.serving.scheduling.answer_cache import Caching, key_of
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.scheduling.runner import Runner, Scheduling
@@ -70,7 +68,7 @@ def test_no_damaged_value_is_believed(place, change):
 @given(st.binary(max_size=200))
 @settings(max_examples=300, deadline=None)
 def test_no_noise_is_believed_though_its_hash_is_right(noise):
-    from cumulant.serving.cache.sealed_arrays import _MAGIC, _hash
+    from cumulant.serving.cache.shared_answers import _MAGIC, _hash
 
     for body in (noise, _MAGIC + noise, _MAGIC + b"\x02\x0a\x02" + noise):
         found = unseal("key", body + _hash("key", body), FORM)

@@ -11,10 +11,10 @@ import numpy as np
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.servable import Answer
 from cumulant.servable.engine import DTYPES, Array
-from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.row_model import RowModel
+from cumulant.serving.settings import FallbackConfig
 
 Kind = Literal["cached", "servable", "constant"]
 

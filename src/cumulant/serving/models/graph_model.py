@@ -19,10 +19,9 @@ from cumulant.servable.state_tensors import check_state, initial_state
 from cumulant.serving.models.request_work import MOST_ROWS, RequestWork, row_count_error
 from cumulant.serving.models.row_model import UNREGISTERED
 from cumulant.serving.models.sample_inputs import make_noise
-from cumulant.serving.protocol.nested_lists import input_of_lists
 from cumulant.serving.protocol.request_schema import missing_fields, quoted
 from cumulant.serving.protocol.row_tensors import unknown_input
-from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, TensorConverter
+from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, TensorConverter, input_of_lists
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.sequences.runner import SequenceRunner, no_state
 from cumulant.serving.sequences.sequence_store import SequenceStore

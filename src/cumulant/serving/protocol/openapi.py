@@ -94,7 +94,9 @@ def _written_out(route: Route, app: ServingApplication) -> list[tuple[str, Model
         return [(route.template, None)] if app.inbox is not None else []
     # Plain rows name no sequence, which a model with state needs.
     of_rows = _verb(route) in {"predict", "invocations"}
-    return [(path, model) for path, model in _of_models(route, app) if model is None or not (of_rows and model.stateful)]
+    return [
+        (path, model) for path, model in _of_models(route, app) if model is None or not (of_rows and model.stateful)
+    ]
 
 
 def _of_models(route: Route, app: ServingApplication) -> list[tuple[str, Model | None]]:

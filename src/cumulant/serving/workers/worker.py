@@ -34,12 +34,10 @@ from cumulant.serving.settings import Settings
 from cumulant.serving.telemetry.metrics import Series, connection_series
 from cumulant.serving.telemetry.observers import RequestObservers
 from cumulant.serving.telemetry.process_metrics import process_series
-from cumulant.serving.workers.control import Control, WorkerDuties, open_pinned
+from cumulant.serving.workers.control import Control, Fleet, SingleWorker, WorkerDuties, open_pinned
 from cumulant.serving.workers.event_loops import shorten_thread_turns
-from cumulant.serving.workers.fleet import Fleet, SingleWorker
 from cumulant.serving.workers.listeners import Listeners
-from cumulant.serving.workers.own_urls import own_urls
-from cumulant.serving.workers.sockets import can_share_port
+from cumulant.serving.workers.sockets import can_share_port, own_urls
 
 if TYPE_CHECKING:
     from cumulant.serving.grpc.server import Server
