@@ -100,8 +100,8 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     shared_cache: Annotated[
         str | None,
         Meta(
-            description="Cache that servers share: `valkey://HOST:PORT/DB`, `redis://` or `rediss://`; its password is in"
-            " `CUMULANT_CACHE_PASSWORD`. Default: none.",
+            description="Cache that servers share: `valkey://HOST:PORT/DB`, `redis://` or `rediss://`; its password is"
+            " in `CUMULANT_CACHE_PASSWORD`. Default: none.",
         ),
     ] = None
     cache_budget: Annotated[

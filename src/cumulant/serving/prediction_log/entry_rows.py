@@ -20,23 +20,6 @@ from cumulant.serving.prediction_log.entry import MAX_FRAME, LogEntry, Tensor
 LARGE = 64 * 1024
 #: rows that are turned to text at a time, so that a request of a million rows needs no more memory than one of these
 _SLICE = 1024
-FIXED: Mapping[str, np.dtype[Any]] = {
-    name: np.dtype(code)
-    for name, code in {
-        "BOOL": "?",
-        "UINT8": "u1",
-        "UINT16": "<u2",
-        "UINT32": "<u4",
-        "UINT64": "<u8",
-        "INT8": "i1",
-        "INT16": "<i2",
-        "INT32": "<i4",
-        "INT64": "<i8",
-        "FP16": "<f2",
-        "FP32": "<f4",
-        "FP64": "<f8",
-    }.items()
-}
 _CODES = {
     "BOOL": "?",
     "UINT8": "B",
@@ -51,6 +34,7 @@ _CODES = {
     "FP32": "f",
     "FP64": "d",
 }
+FIXED: Mapping[str, np.dtype[Any]] = {name: np.dtype(f"<{code}") for name, code in _CODES.items()}
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _LENGTH = Layout("<I")
 _OBJECTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
