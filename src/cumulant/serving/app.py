@@ -95,7 +95,7 @@ class ServingApplication:
         self.body_limit = body_limit
         #: reads large bodies beside the event loop
         self.reader = BodyReader(most_decoded(body_limit))
-        #: scoring paths that were asked for before, so that a path is taken apart once
+        #: known scoring paths: a path is parsed once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {
             ("v2", _TENSORS): self._infer,

@@ -265,7 +265,7 @@ def test_what_could_not_be_deleted_is_not_told_and_a_full_disk_hinders_nothing(l
     retention.write_days_due(
         log.folder, KEEP, retention.DaysDue(at=listed.at, days=dict.fromkeys(listed.days, 90_000.0))
     )
-    monkeypatch.setattr(retention, "write", full)
+    monkeypatch.setattr(retention, "write_days_due", full)
     with monkeypatch.context() as patch:
         patch.setattr("cumulant.serving.prediction_log.storage.retention.shutil.rmtree", lambda *_, **__: None)
         upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, say=said.append)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
 SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcomes"
-_START_SECONDS, _LOOK_SECONDS = 60.0, 0.02
+_START_SECONDS, _POLL_SECONDS = 60.0, 0.02
 
 
 class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
@@ -292,7 +292,7 @@ def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[
             return msgspec.json.decode(text, type=RunningServer)
         if process.poll() is not None:
             raise ended()
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     raise EngineUnavailableError("the server did not answer within a minute", hint="see `cumulant doctor`")
 
 

@@ -22,7 +22,7 @@ Raw = list[Array]
 
 #: of the key and of the sealed form; values of other formats are never looked at
 _FORMAT = "1"
-#: looks after which they are judged, and seconds without any where they cost more than they saved
+#: lookups until they are evaluated, and seconds of a pause where they cost more than they saved
 _TRIAL, _PAUSE = 200, 10.0
 #: bytes of the largest answer that is shared
 _LARGEST = 1024 * 1024
@@ -31,11 +31,11 @@ _LARGEST = 1024 * 1024
 class SharedCacheCounts(msgspec.Struct):
     """Lookups and writes by result."""
 
-    looks: dict[str, int] = {}
+    lookups: dict[str, int] = {}
     writes: dict[str, int] = {}
 
-    def look(self, result: str) -> None:
-        self.looks[result] = self.looks.get(result, 0) + 1
+    def lookup(self, result: str) -> None:
+        self.lookups[result] = self.lookups.get(result, 0) + 1
 
     def write(self, result: str) -> None:
         self.writes[result] = self.writes.get(result, 0) + 1
@@ -45,7 +45,7 @@ class SharedAnswers:
     """The engine's outputs by its inputs, of one version of one servable.
 
     `identity` is everything that makes its outputs what they are besides the inputs: two servers share answers where it
-    is equal. `specs` are the outputs. `always`: looks are not weighed against the engine's time.
+    is equal. `specs` are the outputs. `always`: lookups are not weighed against the engine's time.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class SharedAnswers:
         self._prefix = f"cumulant:{_FORMAT}:{digest(identity)[:32]}:"
         self._on_hit = on_hit
         self.counts = SharedCacheCounts()
-        self._looks: dict[bytes, asyncio.Task[Raw | None]] = {}
+        self._lookups: dict[bytes, asyncio.Task[Raw | None]] = {}
         self._count, self._saved, self._spent, self._until = 0, 0.0, 0.0, 0.0
 
     @property
@@ -83,16 +83,16 @@ class SharedAnswers:
         """Whether a lookup is likely to save time against a run of `seconds`."""
         return self.reachable(seconds) and time.monotonic() >= self._until and not self._tier.busy
 
-    def look(self, key: bytes, seconds: float) -> asyncio.Task[Raw | None] | None:
+    def lookup(self, key: bytes, seconds: float) -> asyncio.Task[Raw | None] | None:
         """Lookup of the outputs, shared by concurrent callers; None where it would not pay.
 
         Shield the task, as other callers may wait for it. It never raises, and ends within the budget.
         """
-        known = self._looks.get(key)
+        known = self._lookups.get(key)
         if known is not None or not self.pays(seconds):
             return known
-        task = self._looks[key] = asyncio.ensure_future(self._find(key, seconds))
-        task.add_done_callback(lambda _: self._looks.pop(key, None))
+        task = self._lookups[key] = asyncio.ensure_future(self._find(key, seconds))
+        task.add_done_callback(lambda _: self._lookups.pop(key, None))
         return task
 
     async def _find(self, key: bytes, seconds: float) -> Raw | None:
@@ -104,7 +104,7 @@ class SharedAnswers:
             self._tier.record_fault()
         elif result in {"hit", "miss"}:
             self._tier.record_success()
-        self.counts.look(result)
+        self.counts.lookup(result)
         self._weigh(seconds if raw is not None else 0.0, time.perf_counter() - began)
         if raw is not None:
             self._on_hit(key, raw)
@@ -133,7 +133,7 @@ class SharedAnswers:
             self._tier.put(CacheWrite(name, value, self._ttl, self.counts.write))
 
     def _name(self, key: bytes) -> str:
-        # Short keys are the inputs themselves, and what was asked must not stand readable in a store that others see.
+        # Short keys are the inputs themselves, and a request must not be readable in a store that others see.
         return self._prefix + blake2b(key, digest_size=20).hexdigest()
 
 

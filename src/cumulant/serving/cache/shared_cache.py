@@ -65,14 +65,14 @@ class CircuitBreaker:
 
 
 #: looks at once; a request beyond them goes on without one
-_MOST_LOOKS = 64
+_MOST_LOOKUPS = 64
 #: answers, and their bytes, that may wait to be written
 _MOST_WRITES, _MOST_BYTES = 1000, 8 * 1024 * 1024
 #: seconds that a write may take, and that reaching the store may
 _WRITING, _REACHING = 1.0, 3.0
 #: seconds between two measurements of the way
 _EVERY = 5.0
-#: weight of the newest look in the usual time of one
+#: weight of the newest lookup in the mean time of one
 _NEW = 0.1
 _PROBE = "cumulant:probe"
 
@@ -83,7 +83,7 @@ class SharedCacheConfig(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     #: from the environment; never in the URL
     password: str | None = None
-    #: the longest that a request may wait for a look
+    #: the longest that a request may wait for a lookup
     budget: float = 0.005
 
 
@@ -105,10 +105,10 @@ class SharedCacheTier:
     def __init__(self, store: SharedCache, budget: float, *, name: str = "the shared cache") -> None:
         self._store, self.budget, self._name = store, budget, name
         self.reads, self.writes = CircuitBreaker(), CircuitBreaker()
-        #: seconds that a look usually takes; None: not known yet
+        #: mean seconds of a lookup; None: not known yet
         self.round_trip: float | None = None
         self.seconds = Histogram(SECONDS)
-        self._looks = 0
+        self._lookups = 0
         self._queue: deque[CacheWrite] = deque()
         self._bytes = 0
         self._more, self._failed = asyncio.Event(), asyncio.Event()
@@ -138,11 +138,11 @@ class SharedCacheTier:
 
     @property
     def busy(self) -> bool:
-        return self._looks >= _MOST_LOOKS
+        return self._lookups >= _MOST_LOOKUPS
 
     async def get(self, key: str) -> tuple[bytes | None, str]:
         """Value and result of a lookup: `hit`, `miss`, `late` or `error`."""
-        self._looks += 1
+        self._lookups += 1
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self.budget):
@@ -154,7 +154,7 @@ class SharedCacheTier:
             self._record_failure(str(error))
             return None, "error"
         finally:
-            self._looks -= 1
+            self._lookups -= 1
             self._record_seconds(time.perf_counter() - began)
         return value, "miss" if value is None else "hit"
 

@@ -54,9 +54,9 @@ class HttpConnection(asyncio.Protocol):
         self._parts: list[bytes] | None
         self.on_message_begin()
         #: when the present request began or the last one ended
-        self._begun, self._since = False, time.perf_counter()
+        self._receiving, self._since = False, time.perf_counter()
         #: bytes that the client has not taken yet, and since when that many
-        self._owed, self._stuck = 0, self._since
+        self._unconfirmed, self._unconfirmed_since = 0, self._since
 
     # --- what asyncio calls
 
@@ -90,7 +90,7 @@ class HttpConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._fail("malformed", 400, "this is no valid HTTP request")
         else:
-            if self._begun and self._size != self._counted_bytes:
+            if self._receiving and self._size != self._counted_bytes:
                 self._count_body()
 
     def _count_body(self) -> None:
@@ -144,7 +144,7 @@ class HttpConnection(asyncio.Protocol):
         self._size = self._header_bytes = self._header_count = 0
         self._refusal: Response | None = None
         self._answered = self._rejected = False
-        self._in_head, self._begun, self._since = True, True, time.perf_counter()
+        self._in_head, self._receiving, self._since = True, True, time.perf_counter()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -210,7 +210,7 @@ class HttpConnection(asyncio.Protocol):
         if self._parser.should_upgrade():
             return  # it is read again: see `_decline`
         now = time.perf_counter()
-        self._begun, self._since, self._fed = False, now, 0
+        self._receiving, self._since, self._fed = False, now, 0
         keep = self._parser.should_keep_alive() and not self._site.draining
         if self._refusal is not None:
             self._drop_or_queue(keep)
@@ -350,7 +350,7 @@ class HttpConnection(asyncio.Protocol):
         closing on bytes that nobody read resets the connection, and the answer would be lost on its way.
         """
         known, self._ending, self._since = self._ending, True, time.perf_counter()
-        if known or not self._begun:
+        if known or not self._receiving:
             self._transport.close()
             return
         if self._transport.can_write_eof():
@@ -363,24 +363,24 @@ class HttpConnection(asyncio.Protocol):
 
         However slowly, a client that goes on to take its answer keeps its connection.
         """
-        owed = self._untaken()
-        if owed != self._owed or not owed:
-            self._owed, self._stuck = owed, now
-        if owed and now - self._stuck > self._limits.request:
+        unconfirmed = self._count_unconfirmed()
+        if unconfirmed != self._unconfirmed or not unconfirmed:
+            self._unconfirmed, self._unconfirmed_since = unconfirmed, now
+        if unconfirmed and now - self._unconfirmed_since > self._limits.request:
             self._site.refusals.add("unread", 0, self._client)
             self.abort()
-        elif self._task is not None or self._waiting or (owed and (self._ending or not self._begun)):
+        elif self._task is not None or self._waiting or (unconfirmed and (self._ending or not self._receiving)):
             return
         elif self._ending:
             if now - self._since > SWEEP:  # a client that has all of its answer is waited for but a moment
                 self.abort()
-        elif self._begun:
+        elif self._receiving:
             if now - self._since > self._limits.request:
                 self._fail("slow", 408, f"the request did not come whole in {self._limits.request:g} s")
         elif now - self._since > self._limits.idle:
             self._end()
 
-    def _untaken(self) -> int:
+    def _count_unconfirmed(self) -> int:
         """Bytes that were written and are not confirmed by the client."""
         size = self._transport.get_write_buffer_size()
         if not (size or self._ending):
@@ -389,7 +389,7 @@ class HttpConnection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close the connection once all received requests are answered."""
-        if self._task is None and not self._waiting and not self._begun:
+        if self._task is None and not self._waiting and not self._receiving:
             self._end()
 
     def abort(self) -> None:

@@ -69,8 +69,10 @@ class GraphModel:
             spec.name: (spec.datatype, list(spec.shape)) for spec in servable.outputs
         }
         self._places = {name: place for place, name in enumerate(self.outputs)}
-        #: outputs that are answered unless others are asked for
-        self._shown = [name for name in self.outputs if name not in {state.output for state in servable.state}]
+        #: outputs of a request that names none
+        self._default_outputs = [
+            name for name in self.outputs if name not in {state.output for state in servable.state}
+        ]
         self._columns = {name: place for place, name in enumerate(servable.columns)}
         engine = Engine(folder / servable.model, untried=untried)
         check_described(servable, engine)
@@ -239,7 +241,7 @@ class GraphModel:
     def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:  # noqa: ARG002 - as Model
         return [
             OutputTensor(name, self.outputs[name][0], array.shape, array)
-            for name in wanted or self._shown
+            for name in wanted or self._default_outputs
             for array in (raw[self._places[name]],)
         ]
 
@@ -251,7 +253,7 @@ class GraphModel:
     def _answered(self, work: RequestWork, raw: Sequence[Array]) -> list[dict[str, Any]]:
         columns = {
             name: array.tolist() if array.shape[:1] == (work.rows,) else [array.tolist()] * work.rows
-            for name in self._shown
+            for name in self._default_outputs
             for array in (raw[self._places[name]],)
         }
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -1,6 +1,6 @@
 """Posted labels, stored in files until the project ingests them.
 
-A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is judged when it is
+A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is checked when it is
 taken in, by the project; here it is made durable and nothing is dropped. Several workers and servers share the folder.
 """
 
@@ -27,8 +27,8 @@ from cumulant.serving.telemetry.metrics import Series
 
 #: a file takes whole blocks of a disk, however small it is
 _BLOCK = 4096
-#: seconds between two looks at the folder, and at least so many times as long as a look takes
-_LOOK, _SELDOM = 1.0, 20.0
+#: seconds between two scans of the folder, and at least so many times as long as a scan takes
+_SCAN, _SELDOM = 1.0, 20.0
 #: seconds until whoever empties it may have come by
 _RETRY = 30.0
 
@@ -46,16 +46,16 @@ class DiskQuota:
     def __init__(self, folder: Path, most: int, *, steady: Callable[[], float] = time.monotonic) -> None:
         self._folder, self._most, self._steady = folder, most, steady
         self._lock = threading.Lock()
-        #: in the folder as of the last look and what was added here since, and what is being written
+        #: in the folder as of the last scan and what was added here since, and what is being written
         self._used, self._coming = 0, 0
-        self._next = -_LOOK
+        self._next = -_SCAN
 
     def reserve(self, size: int) -> None:
         """Reserve space for a file of `size` bytes before it is written; `complete` must follow.
 
         Raises:
             UsageError: it does not fit into the empty folder.
-            OverloadedError: there is no room for it now.
+            OverloadedError: too many bytes wait.
             OSError: the folder cannot be read.
         """
         whole = _blocks(size)
@@ -91,8 +91,8 @@ class DiskQuota:
             return self._used
 
     def _measure(self) -> None:
-        begun = self._steady()
-        if begun < self._next:
+        started = self._steady()
+        if started < self._next:
             return
         try:
             with os.scandir(self._folder) as entries:
@@ -101,7 +101,7 @@ class DiskQuota:
         except FileNotFoundError:
             self._used = 0
         now = self._steady()
-        self._next = now + max(_LOOK, _SELDOM * (now - begun))
+        self._next = now + max(_SCAN, _SELDOM * (now - started))
 
 
 def _blocks(size: int) -> int:
@@ -136,7 +136,7 @@ class LabelInbox:
     """Stores posted labels in `folder`, one file per post, once by its batch or else its content.
 
     Args:
-        most: bytes that may wait there; what was accepted stays, and what has no room is refused.
+        most: bytes that may wait there; what was accepted stays, and what does not fit is refused.
     """
 
     def __init__(self, folder: Path, most: int) -> None:

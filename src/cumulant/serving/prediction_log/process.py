@@ -97,7 +97,7 @@ class LogProcess:
         self._workers = Workers()
         self._upkeep: threading.Thread | None = None
         self._publishing: threading.Thread | None = None
-        self._upkeep_at = self._tidied = time.monotonic()
+        self._upkeep_at = self._upkeep_started = time.monotonic()
         self.ending = False
 
     def run(self, listener: socket.socket, wake: socket.socket) -> None:
@@ -304,12 +304,12 @@ class LogProcess:
         }
         self._workers.expire(connected, now)
         # A thread: merging is a second of work of libraries that let this one go on.
-        self._upkeep = threading.Thread(target=self._tidy, daemon=True)
+        self._upkeep = threading.Thread(target=self._run_upkeep, daemon=True)
         self._upkeep.start()
 
-    def _tidy(self) -> None:
-        settings, before, self._tidied = self._settings, self._tidied, time.monotonic()
-        with contextlib.suppress(OSError):  # a full disk: it is told where rows are lost, and tried again
+    def _run_upkeep(self) -> None:
+        settings, before, self._upkeep_started = self._settings, self._upkeep_started, time.monotonic()
+        with contextlib.suppress(OSError):  # a full disk is reported where rows are lost; upkeep runs again
             recover(settings.folder, age=_JOURNAL_SECONDS, say=self.losses.say)
         with contextlib.suppress(OSError):
             upkeep(
@@ -317,7 +317,7 @@ class LogProcess:
                 keep=settings.keep,
                 file_size=settings.file_size,
                 file_age=settings.file_age,
-                steady=self._tidied - before,
+                steady=self._upkeep_started - before,
                 say=self.losses.say,
             )
 

@@ -36,7 +36,7 @@ class InferenceCall(msgspec.Struct):
 
     id: str | None
     inputs: list[InputTensor]
-    #: outputs asked for; empty: all
+    #: requested outputs; empty: all
     wanted: list[str]
     demand: Demand
     #: outputs to send as raw bytes: by name, and by default

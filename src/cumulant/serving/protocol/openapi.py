@@ -46,7 +46,7 @@ _OTHERS = (
     PostedLabels,
 )
 _TEXT = {"/ping", "/health", "/version", "/metrics"}
-#: asked by probes, which carry no token
+#: paths of probes, which carry no token
 _OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}
 
 

@@ -132,7 +132,7 @@ def _with_reasons(several: Schema, reasoning: Reasoning) -> Schema:
 
 
 def how_many(reasoning: Reasoning) -> Schema:
-    """The number of reasons that a request may ask for."""
+    """Schema of the requested number of reasons."""
     return {"type": "integer", "minimum": 0, "maximum": reasoning.most, "description": "Reasons a row."}
 
 

@@ -77,7 +77,7 @@ LARGE = 256 * 1024
 _MOST = 64 * 1024 * 1024
 #: bytes of memory that values may take for each byte of them that came over gRPC or as raw texts
 _TYPED = 16
-#: seconds without a large body after which free memory is given back
+#: seconds without a large body after which free memory is result_once back
 _IDLE = 0.5
 _CROWDED = "try again, or send raw tensors"
 _DIGITS = 12
@@ -160,8 +160,8 @@ class BodyReader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cumulant-read")
         self._waiting = 0
         self._most, self._decoded = most, SharedBudget(most)
-        #: when the last large body came, and whether a look at that is due
-        self._came, self._release_due = 0.0, False
+        #: when the last large body came, and whether a check of that is due
+        self._last_arrival, self._release_due = 0.0, False
 
     @asynccontextmanager
     async def __call__(
@@ -180,7 +180,7 @@ class BodyReader:
         loop = asyncio.get_running_loop()
         self._schedule_release(loop)
         if self._waiting and self._waiting + size > _MOST:
-            yield _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
+            yield _result_once(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
             return
         self._waiting += (waiting := size)
         try:
@@ -188,36 +188,38 @@ class BodyReader:
             if decoded is not None:
                 memory = await loop.run_in_executor(self._thread, decoded, request)
             if memory > self._most:
-                yield _given(too_much_memory(memory, self._most))
+                yield _result_once(too_much_memory(memory, self._most))
                 return
             async with self._decoded.part(memory):
-                given = _given(await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request)))
+                result_once = _result_once(
+                    await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request))
+                )
                 self._waiting -= waiting  # what is being scored waits no more: its memory alone counts
                 waiting = 0
-                yield given
+                yield result_once
         finally:
             self._waiting -= waiting
 
     def _schedule_release(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._came = loop.time()
+        self._last_arrival = loop.time()
         if not self._release_due:
             self._release_due = True
             loop.call_later(_IDLE, self._release_when_idle, loop)
 
     def _release_when_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         """Release the memory of large bodies once no others arrive."""
-        if self._waiting or self._decoded.used or loop.time() < self._came + _IDLE:
+        if self._waiting or self._decoded.used or loop.time() < self._last_arrival + _IDLE:
             loop.call_later(_IDLE, self._release_when_idle, loop)
             return
         self._release_due = False
         self._thread.submit(release_memory)
 
 
-def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
+def _result_once(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
     """Function that returns or raises the outcome once, where the request is counted."""
     outcomes = [outcome]
 
-    def given(*_: object) -> Scoring[R]:
+    def result_once(*_: object) -> Scoring[R]:
         result = outcomes.pop()
         try:
             if isinstance(result, CumulantError):
@@ -226,7 +228,7 @@ def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scorin
         finally:
             del result  # an error whose traceback leads to itself stays until the collector comes by, and its body too
 
-    return given
+    return result_once
 
 
 def _outcome(read: Callable[[Model, Q], Scoring[R]], model: Model, request: Q) -> Scoring[R] | CumulantError:

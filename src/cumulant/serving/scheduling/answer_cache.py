@@ -17,10 +17,10 @@ Raw = list[Array]
 
 #: longer inputs are kept by their hash
 _LONG = 128
-#: looks after which the share of hits is judged, and requests that go by before it is tried again
+#: lookups until the hits are evaluated, and requests of a pause
 _TRIAL, _PAUSE = 1000, 20_000
-#: seconds that a look and the keeping of an answer take, as measured on a 2-core machine; errs on the high side
-_LOOK = 4e-6
+#: seconds of a lookup and of storing an answer, as measured on a 2-core machine; errs on the high side
+_LOOKUP = 4e-6
 #: bytes of an entry besides its key and arrays
 _ENTRY = 300
 
@@ -47,7 +47,7 @@ class AnswerCache:
         self._bytes = 0
         self._flights: dict[bytes, asyncio.Future[Raw]] = {}
         self.hits = self.misses = 0
-        self._trial_hits = self._trial_looks = 0
+        self._trial_hits = self._trial_lookups = 0
         self._pause = 0
 
     def key(self, feeds: Mapping[str, Array], seconds: float) -> bytes | None:
@@ -58,7 +58,7 @@ class AnswerCache:
             if self._pause:
                 self._pause -= 1
                 return None
-            if self._trial_looks >= _TRIAL and not self._pays(seconds):
+            if self._trial_lookups >= _TRIAL and not self._pays(seconds):
                 return None
         return key_of(feeds)
 
@@ -70,16 +70,16 @@ class AnswerCache:
 
     def _pays(self, seconds: float) -> bool:
         """Whether hits of this trial saved more time than all lookups took; otherwise caching pauses."""
-        if self._trial_hits * seconds < self._trial_looks * _LOOK:
+        if self._trial_hits * seconds < self._trial_lookups * _LOOKUP:
             self._pause = _PAUSE
             self._entries.clear()
             self._bytes = 0
-        self._trial_hits = self._trial_looks = 0
+        self._trial_hits = self._trial_lookups = 0
         return not self._pause
 
     def get(self, key: bytes) -> Raw | None:
         """Cached outputs for `key`, unless expired."""
-        self._trial_looks += 1
+        self._trial_lookups += 1
         entry = self._entries.get(key)
         if entry is None:
             self.misses += 1

@@ -235,8 +235,8 @@ class Runner:
             return None
         if demand.deadline is not None and time.perf_counter() + shared.budget + seconds > demand.deadline:
             return None
-        look = shared.look(key, seconds)
-        known = None if look is None else await asyncio.shield(look)
+        lookup = shared.lookup(key, seconds)
+        known = None if lookup is None else await asyncio.shield(lookup)
         if known is not None and self.observer is not None:
             self.observer.hit()
         return known

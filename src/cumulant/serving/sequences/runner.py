@@ -37,7 +37,7 @@ class SequenceRunner(Runner):
     """As `Runner`, for requests of sequences. Nothing is gathered and no answer is kept: each has its own state.
 
     `owner` names model, version and file: state belongs to them alone. A sequence's requests of one worker take their
-    turns as they came. Those of several are told apart by the revision of what they read: one that was overtaken
+    turns as they came. Those of several differ by the revision of what they read: one that was overtaken
     finds out when it puts its step, and runs again on what is there by then.
     """
 

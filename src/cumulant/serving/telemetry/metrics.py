@@ -129,7 +129,7 @@ def runner_series(model: str, version: str, runner: Runner) -> list[Series]:
         series.append(Series("cumulant_cache_total", (*labels, "miss"), cache.misses))
     if runner.shared is not None:
         counts = runner.shared.counts
-        series += [Series("cumulant_shared_cache_total", (*labels, result), n) for result, n in counts.looks.items()]
+        series += [Series("cumulant_shared_cache_total", (*labels, result), n) for result, n in counts.lookups.items()]
         series += [
             Series("cumulant_shared_cache_writes_total", (*labels, result), n) for result, n in counts.writes.items()
         ]

@@ -29,7 +29,7 @@ class ObservedApp:
     def __init__(self, handle: Handler, watch: RequestObservation, *, behind_gateway: bool = False) -> None:
         """`behind_gateway`: requests carry ids of the server, see `gateway_headers.Trust`."""
         self._handle, self._watch, self._behind_gateway = handle, watch, behind_gateway
-        #: of paths that were asked for before; bounded, as callers choose them
+        #: path templates by target; bounded, as callers choose targets
         self._templates: dict[bytes, str] = {}
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:

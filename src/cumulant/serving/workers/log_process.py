@@ -21,7 +21,7 @@ from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.settings import Settings
 
 #: seconds between two looks at the process: what workers hand over meanwhile waits in their memory
-_LOOK, _PAUSE = 0.25, 1.0
+_CHECK_SECONDS, _PAUSE = 0.25, 1.0
 #: a process that ends within this many seconds of its start is started again after a pause
 _SHORT_LIFE = 5.0
 #: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
@@ -66,7 +66,7 @@ async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[
     while True:
         code = current[0].poll()
         if code is None:
-            await asyncio.sleep(_LOOK)
+            await asyncio.sleep(_CHECK_SECONDS)
             continue
         sys.stderr.write(f"the log process ended with code {code}; another one takes its place\n")
         if time.monotonic() - started < _SHORT_LIFE:

@@ -100,7 +100,7 @@ class AnswerParts:
             self.folder.rmdir()
 
     def manifest(self) -> AnswerManifest | None:
-        """What the parts that are there were made of; None where that cannot be told."""
+        """What the parts that are there were made of; None where that is unknown."""
         try:
             return msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=AnswerManifest)
         except (FileNotFoundError, msgspec.DecodeError):

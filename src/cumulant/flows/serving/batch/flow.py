@@ -265,7 +265,7 @@ def _resume_or_begin(
         changed = stored.change(infos, model.identity, request.part_rows)
         if changed is None:
             done = [parts.done(number) for number in range(len(inputs))]
-            for source in inputs:  # what is asked to be kept is found in the columns
+            for source in inputs:  # columns to keep are read too
                 model.work.columns(_stream(model, source, stored.part_rows).head)
             progress(f"going on after {sum(map(len, done)):,} parts with {sum(map(sum, done)):,} rows")
             return stored, done

@@ -59,7 +59,7 @@ class RowWork:
         self._scorer, self._declared, self._compute, self._keep = scorer, declared, compute, keep
         plan = scorer.servable.plan
         self._plan = plan
-        self._asked = {field.name for field in plan.request}
+        self._request_names = {field.name for field in plan.request}
         self._required = [plan.predict_at.column] if plan.predict_at else []
         self.passthrough: Sequence[str] = list(keep)
 
@@ -83,7 +83,7 @@ class RowWork:
         return remarks
 
     def _key(self, head: pl.DataFrame) -> list[str]:
-        """The key's columns, as far as the file has them; personal ones stay away unless they are asked for."""
+        """The key's columns, as far as the file has them; personal ones only where --keep names them."""
         source = self._plan.sources.get(self._plan.entity)
         if source is None:
             return []
@@ -99,7 +99,10 @@ class RowWork:
             missing=self._declared.missing,
             rules=self._declared.rules,
             required=self._required,
-            others=[*self._scorer.servable.unread, *(name for name in self.passthrough if name not in self._asked)],
+            others=[
+                *self._scorer.servable.unread,
+                *(name for name in self.passthrough if name not in self._request_names),
+            ],
             first=first,
             prepare=self._declared.prepare,
         )
