@@ -185,7 +185,8 @@ class ServingApplication:
     # --- paths
 
     def _route(self, request: Request) -> Response | Awaitable[Response]:
-        path, method = _path(request), request.method
+        path = unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
+        method = request.method
         if method == "OPTIONS":
             return answer_options(request.target)
         match split_path(request.target):
@@ -223,7 +224,7 @@ class ServingApplication:
         return self.models.get(names[0])
 
     def _get(self, path: str, parts: Sequence[str], method: str) -> Response | Awaitable[Response]:
-        response = self._server(parts)
+        response = self._of_server(parts)
         if response is None:
             raise _no_path(path)
         if not isinstance(response, Response) and method not in {"GET", "HEAD"}:
@@ -231,35 +232,28 @@ class ServingApplication:
         _allow(method, "GET")
         return response
 
-    def _server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
+    def _of_server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
+        content: object
         match parts:
             case []:
-                links = ["/v2", "/v1/models", "/metrics", "/openapi.json"]
-                return json_response(ServerResponse(self.name, __version__, links))
+                content = ServerResponse(self.name, __version__, ["/v2", "/v1/models", "/metrics", "/openapi.json"])
             case ["v2"]:
-                return json_response(self.metadata())
+                content = self.metadata()
             case ["v2", "health", "live"]:
-                return json_response(LiveResponse(live=True))
+                content = LiveResponse(live=True)
             case ["v2", "health", "ready"]:
                 return json_response(ReadyResponse(ready=not self.draining), 503 if self.draining else 200)
             case ["v1", "models"]:
-                return json_response({"models": [model.card() for model in self.models]})
-            case _:
-                return self._about(parts)
-
-    def _about(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
-        if parts == ["openapi.json"]:
-            return json_response(document(self))
-        return answer_probe(parts, ready=not self.draining) or self._from_all_workers(parts)
-
-    def _from_all_workers(self, parts: Sequence[str]) -> Coroutine[Any, Any, Response] | None:
-        match parts:
+                content = {"models": [model.card() for model in self.models]}
+            case ["openapi.json"]:
+                content = document(self)
             case ["v2", "models", "stats"]:
                 return answer_statistics(self.fleet, list(self.models))
             case ["metrics"]:
                 return answer_metrics(self.fleet)
             case _:
-                return None
+                return answer_probe(parts, ready=not self.draining)
+        return json_response(content)
 
     def _describe(self, api: str, verb: str, name: str, version: str | None) -> Response | Awaitable[Response]:
         model = self.models.get(name, version)
@@ -331,10 +325,6 @@ class _Self:
 _DESCRIBED = {("v2", ""), ("v2", "ready"), ("v2", "config"), ("v2", "stats"), ("v1", "")}
 _FOREIGN = "call 127.0.0.1, name this server with --allow-host, or give it a token"
 _BEARER = ((b"www-authenticate", b"Bearer"),)
-
-
-def _path(request: Request) -> str:
-    return unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
 
 
 def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:

@@ -300,7 +300,7 @@ def _reader(name: str, model: Model) -> Read:
     elif isinstance(model, GraphModel) and not model.servable.columns:
         datatype = str(model.inputs[name]["datatype"]) if name in model.inputs else ""
         kind = {"BYTES": "str", "BOOL": "bool"}.get(datatype, "number")
-    return _CELL_READERS.get(kind, _same)
+    return _CELL_READERS.get(kind, str)
 
 
 def _number(cell: str) -> object:
@@ -314,10 +314,6 @@ def _number(cell: str) -> object:
         return float(cell)
     except ValueError:
         return cell
-
-
-def _same(cell: str) -> object:
-    return cell
 
 
 _CELL_READERS: Mapping[str, Read] = {

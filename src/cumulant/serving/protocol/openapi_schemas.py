@@ -120,15 +120,12 @@ def _to_score(verb: str, model: Model) -> dict[str, Any]:
         case "predict":
             row = row_schema(model)
             several = _list(row)
-            wrapped = _only("rows", several) if model.reasons is None else _with_reasons(several, model.reasons)
+            optional = {} if model.reasons is None else {"reasons": how_many(model.reasons)}
+            wrapped = {**_struct({"rows": several}, optional), "additionalProperties": False}
             return _json({"anyOf": [row, several, wrapped]}, shown or None)
         case _:
             frame = {"dataframe_records": [shown]} if shown else None
             return {**_json(_invocations(model), frame), "text/csv": {}}
-
-
-def _with_reasons(several: Schema, reasoning: Reasoning) -> Schema:
-    return {**_struct({"rows": several}, {"reasons": how_many(reasoning)}), "additionalProperties": False}
 
 
 def how_many(reasoning: Reasoning) -> Schema:
@@ -159,7 +156,9 @@ def _request_row(model: RowModel) -> dict[str, Any]:
         "type": "object",
         "required": list(model.required),
         "properties": {
-            field.name: _FIELDS[field.dtype] if field.name in required else _or_null(_FIELDS[field.dtype])
+            field.name: _FIELDS[field.dtype]
+            if field.name in required
+            else {"anyOf": [_FIELDS[field.dtype], {"type": "null"}]}
             for field in model.schema.fields.values()
         }
         | {name: {"description": "Ignored, with a warning."} for name in model.schema.unread},
@@ -180,10 +179,6 @@ def _matrix_row(servable: GraphServable) -> dict[str, Any]:
         "additionalProperties": False,
         "minProperties": 1,
     }
-
-
-def _or_null(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
 
 
 def nested(datatype: str, shape: Sequence[int]) -> Schema:
@@ -250,9 +245,7 @@ def _invocations(model: Model) -> Schema:
         "instances": {"type": "array"},
         "inputs": {"type": ["object", "array"]},
     }
-    if model.reasons is None:
-        return {"oneOf": [_only(name, form) for name, form in forms.items()]}
-    more = {"params": _only("reasons", how_many(model.reasons))}
+    more = {} if model.reasons is None else {"params": _only("reasons", how_many(model.reasons))}
     return {"oneOf": [{**_struct({name: form}, more), "additionalProperties": False} for name, form in forms.items()]}
 
 

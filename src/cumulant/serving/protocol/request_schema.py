@@ -261,6 +261,8 @@ def _bytes(value: object) -> bytes:
 
 
 def _time(zone: ZoneInfo | None) -> Check:
+    clock_time = f" or a clock time that {zone.key} has" if zone else ""
+
     def check(value: object) -> datetime:
         try:
             if isinstance(value, str):
@@ -275,10 +277,6 @@ def _time(zone: ZoneInfo | None) -> Check:
                 return EPOCH + timedelta(seconds=value)
         except (ValueError, OverflowError):
             pass
-        raise ValueError(f"a time such as 2013-04-01T06:00:00Z{_skipped(zone)}, or seconds since 1970")
+        raise ValueError(f"a time such as 2013-04-01T06:00:00Z{clock_time}, or seconds since 1970")
 
     return check
-
-
-def _skipped(zone: ZoneInfo | None) -> str:
-    return f" or a clock time that {zone.key} has" if zone else ""

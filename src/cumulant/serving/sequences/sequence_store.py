@@ -82,7 +82,7 @@ class SequenceStore:
                 "SELECT revision, step, state FROM sequences WHERE model = ? AND id = ? AND expires > ?",
                 (model, key, self._clock()),
             ).fetchone()
-        return None if row is None else SequenceState(row[0], row[1], _unpacked(row[2]))
+        return None if row is None else SequenceState(row[0], row[1], _arrays(row[2]))
 
     def put(
         self, model: str, key: bytes, states: Sequence[Array] | None, *, after: SequenceState | None, idle: float
@@ -94,7 +94,9 @@ class SequenceStore:
         Raises:
             OverloadedError: there are as many sequences, or bytes of them, as there may be.
         """
-        blob = None if states is None else _packed(states)
+        blob = (
+            None if states is None else _encode([(state.dtype.str, state.shape, state.tobytes()) for state in states])
+        )
         with self._storage_errors(), self._transaction() as connection:
             now = self._clock()
             connection.execute("DELETE FROM sequences WHERE expires <= ?", (now,))
@@ -205,9 +207,5 @@ _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
-def _packed(states: Sequence[Array]) -> bytes:
-    return _encode([(array.dtype.str, array.shape, array.tobytes()) for array in states])
-
-
-def _unpacked(blob: bytes) -> list[Array]:
+def _arrays(blob: bytes) -> list[Array]:
     return [np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape) for kind, shape, data in _decode(blob)]

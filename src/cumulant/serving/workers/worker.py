@@ -142,7 +142,9 @@ class Worker:
     ) -> None:
         """Serve until `ended` is set, then drain."""
         self._observers.follow(self.app.models)
-        self.app.join(fleet := fleet or SingleWorker(self.staff), self._control(fleet), self._settings.control)
+        fleet = fleet or SingleWorker(self.staff)
+        control = Control(fleet, self._opening.repository, self._load_check.versions, self._settings.left_out)
+        self.app.join(fleet, control, self._settings.control)
         log = self._open_log()
         async with AsyncExitStack() as stack:
             stack.enter_context(shorten_thread_turns())
@@ -164,9 +166,6 @@ class Worker:
                 await log.close(max(_LOG_PATIENCE, began + patience - clock()))
                 if log.lost:
                     sys.stderr.write(f"the prediction log lost {log.lost} records that its process did not take\n")
-
-    def _control(self, fleet: Fleet) -> Control:
-        return Control(fleet, self._opening.repository, self._load_check.versions, self._settings.left_out)
 
     async def _start_grpc(self) -> Server | None:
         settings = self._settings

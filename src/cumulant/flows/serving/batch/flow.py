@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cumulant.data.files.listed_file import ListedFile
     from cumulant.data.files.streaming import FileStream, Piece
     from cumulant.ports.files import FileInfo
-    from cumulant.serving.protocol.request_rules import Fault
 
 #: rows of a row group, at least, where there are so many
 _GROUP = 1 << 17
@@ -316,10 +315,11 @@ class _Job(NamedTuple):
 
     def scored(self, parts: AnswerParts, lanes: Lanes) -> Iterator[tuple[int, float]]:
         """Score what is not done, and write the parts: the rows of each, and the share of all that is read."""
+        work = self.model.work
         with (
             prefetch(self._pieces()) as read,
-            prefetch(self._prepared(read)) as ready,
-            prefetch(self._answered(ready, lanes)) as answers,
+            prefetch((place, work.prepare(piece)) for place, piece in read) as ready,
+            prefetch((place, answer_piece(work, piece, lanes), piece.faults) for place, piece in ready) as answers,
         ):
             for place, frame, faults in answers:
                 parts.write(place.file, place.number, frame, faults)
@@ -332,14 +332,6 @@ class _Job(NamedTuple):
             for at, piece in enumerate(stream.pieces(columns, done=finished), len(finished)):
                 if piece.rows.height:
                     yield _Place(number, at, source.before + source.share * piece.share), piece
-
-    def _prepared(self, pieces: Iterator[tuple[_Place, Piece]]) -> Iterator[tuple[_Place, PreparedPiece]]:
-        return ((place, self.model.work.prepare(piece)) for place, piece in pieces)
-
-    def _answered(
-        self, pieces: Iterator[tuple[_Place, PreparedPiece]], lanes: Lanes
-    ) -> Iterator[tuple[_Place, pl.DataFrame, Mapping[Fault, int]]]:
-        return ((place, answer_piece(self.model.work, piece, lanes), piece.faults) for place, piece in pieces)
 
 
 def _empty_answer(model: BatchModel, source: _Input, lanes: Lanes) -> pl.DataFrame:

@@ -153,7 +153,11 @@ def _recover(
             say(f"the prediction log cannot read {len(rows)} rows of a journal ({error}): {notice}\n")
             return
         if records.damaged or len(rows) < len(records.rows):
-            say(_damage(records, rows, _set_aside(file.path)))
+            say(
+                f"the prediction log recovered {len(rows)} rows of a damaged journal; {records.damaged} places in it "
+                f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: "
+                f"{_set_aside(file.path)}\n"
+            )
         else:
             file.path.unlink(missing_ok=True)
         if rows and any(len(row) != len(SCHEMA) for row in records.rows):
@@ -161,13 +165,6 @@ def _recover(
                 f"the prediction log recovered {len(rows)} rows that another release wrote: columns that they lack are "
                 f"empty, columns that this release does not know are dropped: {file.path.name}\n"
             )
-
-
-def _damage(records: JournalRecords, rows: list[Row], notice: str) -> str:
-    return (
-        f"the prediction log recovered {len(rows)} rows of a damaged journal; {records.damaged} places in it "
-        f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: {notice}\n"
-    )
 
 
 def _content(path: Path) -> bytes:
