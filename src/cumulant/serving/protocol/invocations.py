@@ -7,8 +7,6 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import msgspec
-
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.servable.engine import Array
 from cumulant.serving.errors import HttpError
@@ -18,7 +16,7 @@ from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import RequestWork, check_count
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.models.scoring import Scoring
-from cumulant.serving.protocol.json_body import decode_body
+from cumulant.serving.protocol.json_body import decode_body, decode_json
 from cumulant.serving.protocol.json_size import check_lists
 from cumulant.serving.protocol.reasons import NAME, read_reasons, read_reasons_query
 from cumulant.serving.protocol.request_bodies import LARGE
@@ -35,7 +33,6 @@ _CHARSETS: Mapping[str, str] = {
     "ascii": "ascii",
     "iso-8859-1": "latin-1",
 }
-_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 
 
 def read(model: Model, request: Request) -> Scoring[Response]:
@@ -97,7 +94,7 @@ def _document(text: str, model: Model) -> tuple[str, RequestWork, object]:
     body = text.encode()
     if len(body) > LARGE and not isinstance(model, GraphModel):  # tensors have no bound but their size
         check_lists(body)
-    document = decode_body(_decode, body, expected=_EXPECTED)
+    document = decode_body(decode_json, body, expected=_EXPECTED)
     if not isinstance(document, dict):
         raise RequestError(f"expected a JSON object with one of {', '.join(FORMATS)}")
     reasons = _reasons_param(document.pop("params", None), model)

@@ -18,9 +18,9 @@ from cumulant.serving.http.messages import Request, Response, encode
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.scoring import Scoring, ScoringService
-from cumulant.serving.protocol.json_body import decode_body
+from cumulant.serving.protocol.json_body import decode_body, decode_json
 from cumulant.serving.protocol.reasons import read_reasons, read_reasons_query
-from cumulant.serving.protocol.request_bodies import LARGE, decode_json, decode_rows
+from cumulant.serving.protocol.request_bodies import LARGE, decode_rows
 from cumulant.serving.scheduling.job_queue import Demand
 
 _WRAPPED = {"rows", "reasons"}

@@ -17,6 +17,7 @@ from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import MOST_ROWS, check_count
 from cumulant.serving.models.scoring import Scoring
 from cumulant.serving.protocol.inference import HEADER_LENGTH
+from cumulant.serving.protocol.json_body import decode_json
 from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much_memory
 from cumulant.serving.workers.freed_memory import release_memory
 
@@ -88,7 +89,6 @@ _BLANK = 64
 _Parts = list[msgspec.Raw] | dict[str, msgspec.Raw]
 _parts: Callable[[bytes | msgspec.Raw], _Parts] = msgspec.json.Decoder(_Parts).decode
 _elements: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
-decode_json: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
 
 
 def is_large(request: Request, *, tensors: bool = True) -> bool:
