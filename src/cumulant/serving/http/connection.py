@@ -311,7 +311,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _join(self) -> None:
         self._queued = True
-        self._site.turns.join(self, self._waiting.next_body)
+        self._site.turns.join(self.take_turn, self._waiting.next_body)
 
     def take_turn(self) -> None:
         """Answer the next queued request; one behind it on this connection is queued again."""

@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 #: seconds between two requests by which the loop is known to have read its sockets in between
 _IDLE = 0.0005
@@ -32,14 +31,6 @@ _BODY, _LARGE, _OF_LARGE = 1500, 256 * 1024, 3.0
 _STANDING, _SHORTER, _FEW = 0.1, 0.5, 32
 
 
-class WaitingConnection(Protocol):
-    """Connection with a complete request."""
-
-    def take_turn(self) -> None:
-        """Answer one request."""
-        ...
-
-
 class Turns:
     """The queue of one event loop. Times are in seconds.
 
@@ -52,7 +43,7 @@ class Turns:
             they take longer, and refusing them would make no other faster.
 
     Attributes:
-        line: the queued requests, by their connection, each with its load.
+        line: for each queued request the function that answers it, and its load.
     """
 
     def __init__(
@@ -66,7 +57,7 @@ class Turns:
     ) -> None:
         self._turn, self._queue, self._each, self._clock, self._busy = turn, queue, each, clock, busy
         self._unknown = each
-        self.line: deque[tuple[WaitingConnection, float]] = deque()
+        self.line: deque[tuple[Callable[[], None], float]] = deque()
         #: how many requests with a small body take as long as those in line
         self._load = 0.0
         self._began = self._ended = float("-inf")
@@ -112,13 +103,13 @@ class Turns:
             self._unmeasured = 0
             self._learn((self._busy() - self._cpu_at_start) / _load(body))
 
-    def join(self, connection: WaitingConnection, body: int) -> None:
-        """Queue a request with a body of `body` bytes."""
+    def join(self, answer: Callable[[], None], body: int) -> None:
+        """Queue a request with a body of `body` bytes; `answer` answers it."""
         if not self.line:
             self._waiting_since = self._clock()
             asyncio.get_running_loop().call_soon(self._next)
         load = _load(body)
-        self.line.append((connection, load))
+        self.line.append((answer, load))
         self._load += load
 
     def _next(self) -> None:
@@ -126,10 +117,10 @@ class Turns:
         done, since = 0.0, self._busy() if self._cpu_at_turn_end is None else self._cpu_at_turn_end
         try:
             while self.line and now - began < self._turn:
-                connection, load = self.line.popleft()
+                answer, load = self.line.popleft()
                 self._load = self._load - load if self.line else 0.0
                 done += load
-                connection.take_turn()
+                answer()
                 now = self._clock()
         finally:
             busy = self._busy()

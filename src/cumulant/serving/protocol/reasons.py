@@ -15,7 +15,7 @@ from cumulant.servable.description import Floats, Matrix
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import TINY, Scorer, labels
 from cumulant.serving.errors import HttpError
-from cumulant.serving.models.explaining import RowsToScore, make_explainer
+from cumulant.serving.models.explaining import OccludedRows, make_explainer
 from cumulant.serving.models.request_work import MOST_ROWS, ReasonsRequest
 from cumulant.serving.scheduling.runner import Feeds
 
@@ -35,7 +35,7 @@ class Inquiry(msgspec.Struct, gc=False):
     feeds: Feeds
     rows: int
     answers: Sequence[Answer]
-    question: RowsToScore
+    question: OccludedRows
     #: [n] of the answers
     scores: Floats
     #: [n] the class that a row's score is of
