@@ -20,9 +20,9 @@ from cumulant.serving.admin import (
     model_configuration,
     model_metadata,
 )
-from cumulant.serving.errors import HttpError
-from cumulant.serving.http.bodies import decompress
-from cumulant.serving.http.messages import Request, Response, json_response
+from cumulant.serving.errors import HttpError, headers_of, status_of
+from cumulant.serving.http.bodies import LEAST_COMPRESSED, compress_response, decompress
+from cumulant.serving.http.messages import Request, Response, error_response, json_response
 from cumulant.serving.models.model import Model, ModelSet
 from cumulant.serving.models.scoring import Scoring, ScoringService, read_inference
 from cumulant.serving.posted.label_inbox import LabelInbox
@@ -32,7 +32,6 @@ from cumulant.serving.protocol.json_size import check_decoded, most_decoded
 from cumulant.serving.protocol.openapi import document
 from cumulant.serving.protocol.paths import allow_header, answer_options, split_path
 from cumulant.serving.protocol.probes import OPEN, answer_probe
-from cumulant.serving.protocol.replies import LARGE, compress_response, error_reply, fault_reply
 from cumulant.serving.protocol.request_bodies import LARGE as LARGE_BODY
 from cumulant.serving.protocol.request_bodies import (
     BodyReader,
@@ -40,6 +39,7 @@ from cumulant.serving.protocol.request_bodies import (
     is_large,
 )
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
+from cumulant.serving.telemetry.access_log import write_fault
 from cumulant.serving.telemetry.metrics import Metrics, Series, fallback_series, rule_series, runner_series
 from cumulant.serving.workers.control import Control, Fleet, SingleWorker
 
@@ -140,7 +140,7 @@ class ServingApplication:
             elif self._token is not None:
                 self.admit(headers.get(b"authorization", b""))
             elif (fault := self._hosts.fault(headers.get(b"host"), headers.get(b"origin"))) is not None:
-                return error_reply(HttpError(403, fault, hint=_FOREIGN))
+                return _error(HttpError(403, fault, hint=_FOREIGN))
             if b"content-encoding" in headers:
                 request.body = decompress(request.body, headers[b"content-encoding"], self.body_limit)
             known = self._known.get(request.target)
@@ -149,20 +149,20 @@ class ServingApplication:
             else:
                 response = self._route(request)
         except CumulantError as error:
-            return error_reply(error)
+            return _error(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
-            return fault_reply()
+            return _fault()
         if isinstance(response, Response):
-            return compress_response(response, request) if len(response.body) >= LARGE else response
+            return compress_response(response, request) if len(response.body) >= LEAST_COMPRESSED else response
         return self._later(response, request)
 
     async def _later(self, response: Awaitable[Response], request: Request) -> Response:
         try:
             return compress_response(await response, request)
         except CumulantError as error:
-            return error_reply(error)
+            return _error(error)
         except Exception:  # noqa: BLE001 - the edge, as above
-            return fault_reply()
+            return _fault()
 
     def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request with this head is authorized. Health paths need no token."""
@@ -340,6 +340,15 @@ def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
             return None, verb
         case _:
             raise _no_path(path)
+
+
+def _error(error: CumulantError) -> Response:
+    return error_response(status_of(error), error.full_text, headers_of(error))
+
+
+def _fault() -> Response:
+    write_fault()
+    return error_response(500, "internal error")
 
 
 def _allow(method: str, allowed: str) -> None:

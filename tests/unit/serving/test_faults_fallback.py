@@ -16,7 +16,7 @@ from test_faults_processes import within, workers
 from test_serving_fleet import children, serving
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError
-from cumulant.serving.models.fallback_pin import pin_fallback
+from cumulant.serving.models.artifact_cache import pin_fallback
 from cumulant.serving.models.opening import ModelOpener
 from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.settings import FallbackConfig, Settings

@@ -33,7 +33,6 @@ from cumulant.serving.prediction_log.entry import (
     LogEntry,
     PatternEntry,
 )
-from cumulant.serving.prediction_log.log_listener import open_listener
 from cumulant.serving.prediction_log.losses import LogLosses, reason_of
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.row_streams import PatternStream
@@ -42,7 +41,7 @@ from cumulant.serving.prediction_log.storage.log_folder import WorkerLife
 from cumulant.serving.prediction_log.storage.part_writer import LogPart, LogParts
 from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
 from cumulant.serving.prediction_log.storage.retention import upkeep
-from cumulant.serving.prediction_log.worker_connection import GarbageError, WorkerConnection
+from cumulant.serving.prediction_log.worker_connection import GarbageError, WorkerConnection, open_listener
 
 _CONNECTIONS = 256
 _UPKEEP_SECONDS = 15.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 
 from cumulant.core.errors import EngineUnavailableError, OverloadedError
 from cumulant.servable.engine import Array
+from cumulant.serving.settings import Settings
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sequences (
@@ -209,3 +211,21 @@ _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 def _arrays(blob: bytes) -> list[Array]:
     return [np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape) for kind, shape, data in _decode(blob)]
+
+
+@contextmanager
+def sequence_folder(settings: Settings) -> Iterator[Settings]:
+    """The settings with a folder for all workers; by default a temporary one for the life of the server.
+
+    A machine without any place to write keeps None: models with state are refused there, others are served.
+    """
+    if settings.sequences is not None:
+        yield settings
+        return
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="cumulant-sequences-", ignore_cleanup_errors=True)
+    except OSError:
+        yield settings
+        return
+    with scratch as folder:
+        yield msgspec.structs.replace(settings, sequences=folder)

@@ -31,9 +31,8 @@ from cumulant.serving.prediction_log.client import LogClient
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
 from cumulant.serving.protocol.probes import OPEN
 from cumulant.serving.settings import Settings
-from cumulant.serving.telemetry.metrics import Series, connection_series
+from cumulant.serving.telemetry.metrics import Series, connection_series, process_series
 from cumulant.serving.telemetry.observers import RequestObservers
-from cumulant.serving.telemetry.process_metrics import process_series
 from cumulant.serving.workers.control import Control, Fleet, SingleWorker, WorkerDuties, open_pinned
 from cumulant.serving.workers.event_loops import shorten_thread_turns
 from cumulant.serving.workers.listeners import Listeners
