@@ -87,7 +87,7 @@ def test_with_a_constant_every_request_is_answered_and_marked(folder):
 def test_a_cheaper_servable_answers_with_its_own_numbers(folder, tmp_path):
     cheap = slow(tmp_path / "cheap", depth=1, name="cheap")
     app, model = application(folder, FallbackConfig(servable=str(cheap)), cheap)
-    if model.fallback._cheap.runner.cost.of(1) > 0.0004:
+    if model.fallback._cheap.runner.cost.estimate(1) > 0.0004:
         model.fallback._cheap.runner.cost.fixed = model.fallback._cheap.runner.cost.each = 0.0
     answers = asyncio.run(storm(app, [body(float(k)) for k in range(150)]))
     kinds = {answer.json().get("parameters", {}).get("degraded") for answer in answers if answer.status_code == 200}

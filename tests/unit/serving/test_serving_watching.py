@@ -144,7 +144,7 @@ def test_the_wait_and_the_cache_are_seen(tmp_path):
     log = AccessLog(stream)
     site = Site(app, log)
     assert call(site, "POST", INFER, BODY).status_code == 200
-    app.models.get("graph").runner.observer.hit()  # outside of a request: nobody's
+    app.models.get("graph").runner.observer.record_hit()  # outside of a request: nobody's
     log.close()
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert line["queue_ms"] >= 0
@@ -155,9 +155,9 @@ def test_a_hit_is_the_requests_own():
     seen = []
 
     class Listener:
-        def began(self, note): ...
+        def on_begin(self, note): ...
 
-        def ended(self, note):
+        def on_end(self, note):
             seen.append((note.path, note.cached, note.rows, note.waited))
 
     watch = RequestObservation((Listener(),))
@@ -167,11 +167,11 @@ def test_a_hit_is_the_requests_own():
         watch.begin(note)
         await asyncio.sleep(0.01)
         if hit:
-            watch.hit()
-            watch.ran(0.5)
-            watch.ran(0.25)
-        watch.scored("m", "1", 2)
-        watch.scored("m", "1", 3)
+            watch.record_hit()
+            watch.record_run(0.5)
+            watch.record_run(0.25)
+        watch.record_rows("m", "1", 2)
+        watch.record_rows("m", "1", 3)
         watch.end(note, 200)
 
     async def both():
@@ -223,7 +223,7 @@ def test_a_reader_that_stands_still_holds_up_nobody():
     note = RequestNote("http", "GET", "/", "", time.time_ns(), time.perf_counter())
     started = time.perf_counter()
     for _ in range(9000):
-        log.ended(note)
+        log.on_end(note)
     assert time.perf_counter() - started < 15, "it waited for the stream"
     assert 0 < log.dropped < 9000
     lost = log.dropped
@@ -231,7 +231,7 @@ def test_a_reader_that_stands_still_holds_up_nobody():
     deadline = time.monotonic() + 60
     while stream.getvalue().count(b"\n") < 9000 - lost and time.monotonic() < deadline:
         time.sleep(0.01)
-    log.ended(note)
+    log.on_end(note)
     log.close()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 9001 - lost
@@ -252,7 +252,7 @@ def test_the_last_line_is_written_out_though_the_end_waits_behind_it():
 
     stream = Slow()
     log = AccessLog(stream)
-    log.ended(RequestNote("http", "GET", "/", "", time.time_ns(), time.perf_counter()))
+    log.on_end(RequestNote("http", "GET", "/", "", time.time_ns(), time.perf_counter()))
     assert stream.entered.wait(60)
     ending = threading.Thread(target=log.close, args=(20,))
     ending.start()

@@ -167,8 +167,8 @@ def joined(store, engine, *, budget=BUDGET, mode="auto", seconds=0.01, round_tri
 
 
 async def score(made, one, **more):
-    found = made.now(one, 1)
-    (array,) = found if found is not None else await made.later(one, 1, **more)
+    found = made.run_now(one, 1)
+    (array,) = found if found is not None else await made.run_later(one, 1, **more)
     return array.tolist()
 
 
@@ -191,7 +191,7 @@ def test_what_one_runner_scored_another_knows():
         assert other.shared.counts.lookups == {"hit": 1}  # one look for all of them
         assert one.shared.counts.lookups == {"miss": 1}
         assert one.shared.counts.writes == {"written": 1}
-        assert other.now(feeds(3), 1)[0].tolist() == [[6.0]]  # and it is in the own tier now
+        assert other.run_now(feeds(3), 1)[0].tolist() == [[6.0]]  # and it is in the own tier now
         await first.close(), await second.close()
 
     asyncio.run(act())
@@ -247,7 +247,7 @@ def test_looks_that_never_hit_are_given_up_and_writes_go_on():
             key = str(number).encode()
             if (look := made.shared.lookup(key, 1.0)) is not None:
                 assert await look is None
-            made.shared.keep(key, [np.ones((1, 1), np.float32)], 1.0)
+            made.shared.store(key, [np.ones((1, 1), np.float32)], 1.0)
         assert made.shared.counts.lookups == {"miss": 200}
         await until(lambda: made.shared.counts.writes.get("written") == 260)
         await tier.close()
@@ -269,8 +269,8 @@ def test_writes_that_nobody_takes_are_bounded():
     async def act():
         made, tier = joined(MemoryCache(), Doubling())  # never started: nobody writes
         for number in range(1300):
-            made.shared.keep(str(number).encode(), [np.ones((1, 1), np.float32)], 1.0)
-        made.shared.keep(b"large", [np.ones((2**20, 1), np.float32)], 1.0)
+            made.shared.store(str(number).encode(), [np.ones((1, 1), np.float32)], 1.0)
+        made.shared.store(b"large", [np.ones((2**20, 1), np.float32)], 1.0)
         assert made.shared.counts.writes == {"dropped": 301}
         await tier.close()
 

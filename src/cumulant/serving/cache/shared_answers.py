@@ -120,7 +120,7 @@ class SharedAnswers:
             self._until = time.monotonic() + _PAUSE
         self._count, self._saved, self._spent = 0, 0.0, 0.0
 
-    def keep(self, key: bytes, raw: Sequence[Array], seconds: float) -> None:
+    def store(self, key: bytes, raw: Sequence[Array], seconds: float) -> None:
         """Share the outputs of a run of `seconds`, in the background."""
         if not self.reachable(seconds) or not all(map(fits, raw, self._specs)):
             return

@@ -187,7 +187,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _is_late(self) -> bool:
         """Whether the request would wait too long for its turn."""
-        return self._site.turns.full and not self._site.urgent(self._target)
+        return self._site.turns.is_full and not self._site.urgent(self._target)
 
     def on_body(self, body: bytes) -> None:
         self._fed = 0
@@ -227,9 +227,9 @@ class HttpConnection(asyncio.Protocol):
                 self._transport.pause_reading()
         elif self._site.urgent(self._target):
             self._answer(request, keep=keep)
-        elif self._site.turns.at_once():
+        elif self._site.turns.try_start():
             self._answer(request, keep=keep)
-            self._site.turns.answered(len(body))
+            self._site.turns.finish(len(body))
         else:
             self._wait(request, keep=keep)
             if self._waiting:

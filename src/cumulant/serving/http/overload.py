@@ -72,7 +72,7 @@ class Turns:
         self._unmeasured = 0
 
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether a request that came now would wait too long."""
         wait = self._load * self._each
         if wait > self._queue:
@@ -80,8 +80,8 @@ class Turns:
         long = len(self.line) > _FEW and wait > self._queue * _SHORTER
         return long and self._clock() - self._waiting_since > _STANDING
 
-    def at_once(self) -> bool:
-        """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
+    def try_start(self) -> bool:
+        """Whether a request that is whole is answered now; otherwise it has to `join`. Call `finish` after it."""
         if self.line:
             return False
         now = self._clock()
@@ -96,7 +96,7 @@ class Turns:
         self._cpu_at_start = self._busy() if gap > _IDLE or self._unmeasured >= _MEASURED else None
         return True
 
-    def answered(self, body: int) -> None:
+    def finish(self, body: int) -> None:
         """Record a request with a body of `body` bytes that was answered at once."""
         self._ended = self._clock()
         if self._cpu_at_start is not None:

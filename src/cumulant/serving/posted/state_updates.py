@@ -98,7 +98,7 @@ class StateRecorder:
             for model in taken.models:
                 model.features.catch_up()
 
-    def scored(self, model: Model, rows: Sequence[Row]) -> Future[AdvanceResult] | None:
+    def record_scored(self, model: Model, rows: Sequence[Row]) -> Future[AdvanceResult] | None:
         """Take in rows that were answered; done once they are durable. None where nothing is to be waited for.
 
         Rows without a key are skipped, as duplicates of them could not be detected.
@@ -114,8 +114,8 @@ class StateRecorder:
         done = self._posted(advancer, model.servable.plan.entity, whole, scored=True)
         return done if self._mode == "durable" else None
 
-    def ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
-        """Warning for rows dated so far ahead that `scored` skips them."""
+    def warn_ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
+        """Warning for rows dated so far ahead that `record_scored` skips them."""
         if not isinstance(model, RowModel) or not model.looks_back or (advancer := self._advancer_of(model)) is None:
             return ()
         entity = model.servable.plan.entity

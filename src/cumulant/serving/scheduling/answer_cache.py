@@ -45,7 +45,7 @@ class AnswerCache:
         self._bounds = caching
         self._entries: OrderedDict[bytes, tuple[float, int, Raw]] = OrderedDict()
         self._bytes = 0
-        self._flights: dict[bytes, asyncio.Future[Raw]] = {}
+        self._pending_runs: dict[bytes, asyncio.Future[Raw]] = {}
         self.hits = self.misses = 0
         self._trial_hits = self._trial_lookups = 0
         self._pause = 0
@@ -62,7 +62,7 @@ class AnswerCache:
                 return None
         return key_of(feeds)
 
-    def last(self, feeds: Mapping[str, Array]) -> Raw | None:
+    def get_stale(self, feeds: Mapping[str, Array]) -> Raw | None:
         """Cached outputs for these inputs, however old."""
         key = key_of(feeds)
         entry = None if key is None else self._entries.get(key)
@@ -118,21 +118,21 @@ class AnswerCache:
         self._trial_hits += 1
         self.put(key, raw)
 
-    def flight(self, key: bytes) -> asyncio.Future[Raw] | None:
+    def pending_run(self, key: bytes) -> asyncio.Future[Raw] | None:
         """Pending run of the same inputs."""
-        return self._flights.get(key)
+        return self._pending_runs.get(key)
 
-    def fly(self, key: bytes, future: asyncio.Future[Raw]) -> None:
+    def add_pending_run(self, key: bytes, future: asyncio.Future[Raw]) -> None:
         """Register a pending run, so that equal requests wait for it."""
-        self._flights[key] = future
+        self._pending_runs[key] = future
 
-        def landed(done: asyncio.Future[Raw]) -> None:
-            if self._flights.get(key) is done:
-                del self._flights[key]
+        def finish(done: asyncio.Future[Raw]) -> None:
+            if self._pending_runs.get(key) is done:
+                del self._pending_runs[key]
             if not done.cancelled() and done.exception() is None:
                 self.put(key, done.result())
 
-        future.add_done_callback(landed)
+        future.add_done_callback(finish)
 
 
 def key_of(feeds: Mapping[str, Array]) -> bytes | None:

@@ -38,10 +38,10 @@ class AccessLog:
         self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._thread.start()
 
-    def began(self, note: RequestNote) -> None:
+    def on_begin(self, note: RequestNote) -> None:
         """Nothing is written before the answer."""
 
-    def ended(self, note: RequestNote) -> None:
+    def on_end(self, note: RequestNote) -> None:
         self._put(line_of(note))
 
     def refused(self, refusal: HttpRefusal) -> None:
