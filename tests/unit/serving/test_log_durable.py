@@ -328,5 +328,5 @@ def test_a_number_that_was_refused_is_refused_again_and_one_that_was_written_is_
     assert not known.waits
     assert [known.is_new(n) for n in (5, 6, 7)] == [False, False, True]
     assert [kind for kind, _ in told(known)] == [REFUSED, COMMITTED]
-    known.recovered(9)
+    known.record_recovered(9)
     assert (known.waits, known.is_new(9), known.is_new(10)) == (False, False, True)

@@ -81,7 +81,7 @@ class LogProcess:
             settings.folder,
             hiding := PersonalValueMask(settings.key, settings.personal),
             file_size=settings.file_size,
-            failed=self.losses.failed,
+            failed=self.losses.record_failure,
         )
         self._settings, self._hiding = settings, hiding
         self._selector = selectors.DefaultSelector()
@@ -219,7 +219,7 @@ class LogProcess:
         try:
             self.parts.commit()
         except OSError as error:
-            self.losses.refuse(error, sum(known.refuse(reason_of(error)) for known in waiting))
+            self.losses.record_refusal(error, sum(known.refuse(reason_of(error)) for known in waiting))
         frames = {known: known.frames() for known in waiting}
         for connection in list(self._connections.values()):
             known = connection.confirmations
@@ -236,7 +236,7 @@ class LogProcess:
         connection.hello = hello
         if hello.durable:
             newest = partial(newest_number, self._settings.folder)
-            connection.confirmations = self._workers.greet(hello.worker, newest)
+            connection.confirmations = self._workers.connect(hello.worker, newest)
         for model, fields in hello.personal.items():
             self._hiding.describe(model, fields)
         for number, entry in enumerate(hello.patterns):
@@ -267,7 +267,7 @@ class LogProcess:
     def _recover(self) -> None:
         """Recover rows from journals of a killed process; workers may send the last of them again."""
         with contextlib.suppress(OSError):  # as upkeep
-            recover(self._settings.folder, self._workers.recovered, say=self.losses.say)
+            recover(self._settings.folder, self._workers.record_recovered, say=self.losses.say)
 
     def _publish_rows(self) -> None:
         """Publish the rows so far, and then the ends of workers, on a thread of its own."""

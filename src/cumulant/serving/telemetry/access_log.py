@@ -44,7 +44,7 @@ class AccessLog:
     def on_end(self, note: RequestNote) -> None:
         self._put(line_of(note))
 
-    def refused(self, refusal: HttpRefusal) -> None:
+    def log_refusal(self, refusal: HttpRefusal) -> None:
         """Write refusals of incomplete requests, which have no `RequestNote`."""
         self._put(refusal_line(refusal))
 

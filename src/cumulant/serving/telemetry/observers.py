@@ -102,10 +102,10 @@ class RequestObservers:
         """`handle` with observation, where any is configured."""
         return handle if self.watch is None else ObservedApp(handle, self.watch, behind_gateway=self._behind_gateway)
 
-    def refused(self, refusal: HttpRefusal) -> None:
+    def log_refusal(self, refusal: HttpRefusal) -> None:
         """Log refusals of incomplete requests."""
         if self._log is not None:
-            self._log.refused(refusal)
+            self._log.log_refusal(refusal)
 
     def follow(self, models: ModelSet) -> None:
         """Observe the runs of `models`."""

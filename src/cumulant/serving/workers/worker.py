@@ -90,7 +90,7 @@ class Worker:
             self._trust = Trust(settings.gateway_key, own_urls(settings.host, settings.port, settings.hosts))
             handle = self._trust.wrap(handle)
         admitted = None if settings.token is None else self.app.admitted
-        refusals = Refusals(self._observers.refused)
+        refusals = Refusals(self._observers.log_refusal)
         # A declared fallback answers what would be refused, so that nothing is refused by its head.
         queue = math.inf if settings.fallback.is_declared else settings.scheduling.queue
         limits = HttpLimits.of_body(settings.body_limit, queue=queue)
