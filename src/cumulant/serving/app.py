@@ -40,7 +40,7 @@ from cumulant.serving.protocol.request_bodies import (
 )
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
 from cumulant.serving.telemetry.access_log import write_fault
-from cumulant.serving.telemetry.metrics import Metrics, Series, fallback_series, rule_series, runner_series
+from cumulant.serving.telemetry.metrics import Metrics, Series, model_series
 from cumulant.serving.workers.control import Control, Fleet, SingleWorker
 
 BODY_LIMIT = 8 * 1024 * 1024
@@ -125,11 +125,7 @@ class ServingApplication:
         """Metric series of this process."""
         series = self.metrics.series()
         for model in self._models:
-            series += runner_series(model.name, model.version, model.runner)
-            if model.rules is not None:
-                series += rule_series(model.name, model.version, model.rules.counts)
-            if model.fallback is not None:
-                series += fallback_series(model.name, model.version, model.fallback.counts)
+            series += model_series(model)
         return series
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:

@@ -107,7 +107,7 @@ def _prepare(context: Context, version: ModelVersion, folder: Path, as_of: datet
     project, described = context.project, load_description(folder)
     plan = described.plan if isinstance(described, Servable) else None
     service = service_of(project, version, folder)
-    if service.log_key is None and _personal(plan):
+    if service.log_key is None and plan is not None and any(field.personal for field in plan.request):
         service = msgspec.structs.replace(service, salt=project.salt)
     if plan is not None and plan.needs_state:
         snapshots, _ = snapshots_of(context, plan.sources)
@@ -133,10 +133,6 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         labels=str(project.state / OUTCOMES / INBOX),
         settings=project.spec.serving,
     )
-
-
-def _personal(plan: FeaturePlan | None) -> bool:
-    return plan is not None and any(field.personal for field in plan.request)
 
 
 def note(service: PreparedService, pid: int) -> None:

@@ -23,7 +23,7 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, Overload
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.prediction_log.storage.durable import sync
 from cumulant.serving.protocol.responses import LabelsResponse
-from cumulant.serving.telemetry.metrics import Series
+from cumulant.serving.telemetry.metrics import Series, counter_series
 
 #: a file takes whole blocks of a disk, however small it is
 _BLOCK = 4096
@@ -165,7 +165,7 @@ class LabelInbox:
 
     async def series(self) -> list[Series]:
         """Metric series of posts by result, and of waiting bytes, which are measured on a thread."""
-        series = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
+        series = counter_series("cumulant_label_posts_total", (), self._counts)
         with contextlib.suppress(OSError):
             series.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._quota.used)))
         return series

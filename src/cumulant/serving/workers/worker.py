@@ -31,7 +31,7 @@ from cumulant.serving.prediction_log.client import LogClient
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
 from cumulant.serving.protocol.probes import OPEN
 from cumulant.serving.settings import Settings
-from cumulant.serving.telemetry.metrics import Series, connection_series, process_series
+from cumulant.serving.telemetry.metrics import Series, counter_series, process_series
 from cumulant.serving.telemetry.observers import RequestObservers
 from cumulant.serving.workers.control import Control, Fleet, SingleWorker, WorkerDuties, open_pinned
 from cumulant.serving.workers.event_loops import shorten_thread_turns
@@ -117,17 +117,17 @@ class Worker:
         return client
 
     async def _series(self) -> list[Series]:
-        connections = connection_series(self._site.refusals.counts, len(self._site.connections))
-        series = [*self.app.series(), *process_series(), *connections]
+        series = [*self.app.series(), *process_series()]
+        series += counter_series("cumulant_http_refused_total", (), self._site.refusals.counts)
+        series.append(Series("cumulant_connections", (), len(self._site.connections)))
         if self.app.inbox is not None:
             series += await self.app.inbox.series()
         if self._shared_cache is not None:
             series += self._shared_cache.series()
         if self._prediction_logger is not None:
             client = self._prediction_logger.client
-            series.append(Series("cumulant_log_records_total", ("written",), client.written))
-            series.append(Series("cumulant_log_records_total", ("lost",), client.lost))
-            series.append(Series("cumulant_log_records_total", ("refused",), client.refused))
+            counts = {"written": client.written, "lost": client.lost, "refused": client.refused}
+            series += counter_series("cumulant_log_records_total", (), counts)
         if self._trust is not None:
             series.append(Series("cumulant_gateway_tokens_rejected_total", (), self._trust.rejected))
         return series
