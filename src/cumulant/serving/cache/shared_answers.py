@@ -1,4 +1,4 @@
-"""Answers of one model in the shared cache."""
+"""Answers of one model in the shared cache, and the form in which they are stored."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ _FORMAT = "1"
 _TRIAL, _PAUSE = 200, 10.0
 #: bytes of the largest answer that is shared
 _LARGEST = 1024 * 1024
+_MAGIC = b"CuA\x01"
+_HASH = 16
+_HEAD = struct.Struct("<4sB")
+_ARRAY = struct.Struct("<BB")
+#: in the order of their codes, which must not change within a version of the form
+_CODES = tuple(dtype for dtype in DTYPES.values() if not dtype.hasobject)
+_CODE_OF = {dtype: code for code, dtype in enumerate(_CODES)}
+_MOST = 255
 
 
 class SharedCacheCounts(msgspec.Struct):
@@ -135,16 +143,6 @@ class SharedAnswers:
     def _name(self, key: bytes) -> str:
         # Short keys are the inputs themselves, and a request must not be readable in a store that others see.
         return self._prefix + blake2b(key, digest_size=20).hexdigest()
-
-
-_MAGIC = b"CuA\x01"
-_HASH = 16
-_HEAD = struct.Struct("<4sB")
-_ARRAY = struct.Struct("<BB")
-#: in the order of their codes, which must not change within a version of the form
-_CODES = tuple(dtype for dtype in DTYPES.values() if not dtype.hasobject)
-_CODE_OF = {dtype: code for code, dtype in enumerate(_CODES)}
-_MOST = 255
 
 
 def seal(key: str, arrays: Sequence[Array]) -> bytes | None:

@@ -25,6 +25,17 @@ _MOST = 5
 _FIRST, _LONGEST = 0.1, 30.0
 #: after a rest of so many times the last delay, a failure counts as the first again
 _CALM = 10
+#: concurrent lookups; a request beyond them does without
+_MOST_LOOKUPS = 64
+#: answers, and their bytes, that may wait to be written
+_MOST_WRITES, _MOST_BYTES = 1000, 8 * 1024 * 1024
+#: seconds that a write may take, and that reaching the store may
+_WRITING, _REACHING = 1.0, 3.0
+#: seconds between two measurements of the way
+_EVERY = 5.0
+#: weight of the newest lookup in the mean time of one
+_NEW = 0.1
+_PROBE = "cumulant:probe"
 
 
 class CircuitBreaker:
@@ -62,19 +73,6 @@ class CircuitBreaker:
     def wait(self) -> float:
         """Seconds until the next try."""
         return 0.0 if self.closed else max(0.0, self._until - self._clock())
-
-
-#: looks at once; a request beyond them goes on without one
-_MOST_LOOKUPS = 64
-#: answers, and their bytes, that may wait to be written
-_MOST_WRITES, _MOST_BYTES = 1000, 8 * 1024 * 1024
-#: seconds that a write may take, and that reaching the store may
-_WRITING, _REACHING = 1.0, 3.0
-#: seconds between two measurements of the way
-_EVERY = 5.0
-#: weight of the newest lookup in the mean time of one
-_NEW = 0.1
-_PROBE = "cumulant:probe"
 
 
 class SharedCacheConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""Temporary folder with copies of the served content; abandoned folders of killed servers are removed."""
+"""Temporary folder with copies of the served content, also of the fallback's; abandoned folders are removed."""
 
 from __future__ import annotations
 

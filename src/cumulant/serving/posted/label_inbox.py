@@ -31,6 +31,8 @@ _BLOCK = 4096
 _SCAN, _SELDOM = 1.0, 20.0
 #: seconds until whoever empties it may have come by
 _RETRY = 30.0
+_MOST = 100_000
+_HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
 
 
 class DiskQuota:
@@ -113,10 +115,6 @@ def _size(entry: os.DirEntry[str]) -> int:
         return entry.stat(follow_symlinks=False).st_size
     except FileNotFoundError:  # taken in meanwhile
         return 0
-
-
-_MOST = 100_000
-_HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
 
 
 class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

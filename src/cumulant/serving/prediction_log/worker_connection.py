@@ -1,4 +1,4 @@
-"""Connection of a worker to the log process."""
+"""Sockets of the log process: the one that listens, and the connection of a worker."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from cumulant.serving.prediction_log.entry import COUNTER, HEAD, MAX_FRAME, Hell
 if TYPE_CHECKING:
     from cumulant.serving.prediction_log.confirmations import Confirmations
     from cumulant.serving.prediction_log.row_streams import PatternStream
+
+
+_RECEIVE = 256 * 1024
 
 
 @contextmanager
@@ -63,9 +66,6 @@ def _remove_stale(path: Path) -> None:
     raise PortInUseError(
         "another log process serves this socket", subject=str(path), hint="end it, or name another socket"
     )
-
-
-_RECEIVE = 256 * 1024
 
 
 class GarbageError(Exception):

@@ -28,6 +28,9 @@ from cumulant.serving.scheduling.job_queue import Demand, SequencePosition
 HEADER_LENGTH = b"inference-header-content-length"
 _OCTETS = b"application/octet-stream"
 _decode: Callable[[bytes | memoryview], InferRequest] = msgspec.json.Decoder(InferRequest).decode
+_UINT64 = 2**64
+_MAX_TEXT = 256
+_MAX_STEP = 2**62
 
 
 class InferenceCall(msgspec.Struct):
@@ -178,11 +181,6 @@ def _inputs(tensors: Sequence[RequestTensor], rest: memoryview) -> list[InputTen
     if at != len(rest):
         raise RequestError(f"{len(rest) - at} bytes of the binary part of the body belong to no input")
     return inputs
-
-
-_UINT64 = 2**64
-_MAX_TEXT = 256
-_MAX_STEP = 2**62
 
 
 def sequence_of(parameters: Mapping[str, Any]) -> SequencePosition | None:

@@ -1,4 +1,4 @@
-"""`/invocations`: requests and answers in the formats of MLflow's scoring server."""
+"""`/invocations`: requests and answers in the formats of MLflow's scoring server, JSON or CSV."""
 
 from __future__ import annotations
 
@@ -33,6 +33,8 @@ _CHARSETS: Mapping[str, str] = {
     "ascii": "ascii",
     "iso-8859-1": "latin-1",
 }
+Read = Callable[[str], object]
+_TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 def read(model: Model, request: Request) -> Scoring[Response]:
@@ -234,11 +236,6 @@ def _predictions(answers: Sequence[Any], form: str, model: Model) -> Any:
     if form == "inputs":
         return {name: [answer[name] for answer in answers] for name in model.outputs}
     return answers
-
-
-Read = Callable[[str], object]
-
-_TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 def read_csv_rows(text: str, model: Model) -> list[object]:

@@ -21,6 +21,27 @@ from cumulant.serving.protocol.json_body import decode_json
 from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much_memory
 from cumulant.serving.workers.freed_memory import release_memory
 
+Q = TypeVar("Q")
+R = TypeVar("R")
+E = TypeVar("E", bound=CumulantError)
+#: bytes of JSON that are read at once: some 5 ms, where handing over costs 0.2 ms
+LARGE = 256 * 1024
+#: bytes of bodies that may wait to be read
+_MOST = 64 * 1024 * 1024
+#: bytes of memory that values may take for each byte of them that came over gRPC or as raw texts
+_TYPED = 16
+#: seconds without a large body after which free memory is result_once back
+_IDLE = 0.5
+_CROWDED = "try again, or send raw tensors"
+_DIGITS = 12
+#: of one document, each of which takes some 60 bytes; one of more is decoded as a whole
+_MOST_PARTS = 500_000
+#: before a document begins
+_BLANK = 64
+_Parts = list[msgspec.Raw] | dict[str, msgspec.Raw]
+_parts: Callable[[bytes | msgspec.Raw], _Parts] = msgspec.json.Decoder(_Parts).decode
+_elements: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
 
 class SharedBudget:
     """Budget of `most` units on one event loop; a larger request waits until nothing else is taken."""
@@ -66,29 +87,6 @@ class SharedBudget:
             if not turn.done():
                 self.used += size
                 turn.set_result(None)
-
-
-Q = TypeVar("Q")
-R = TypeVar("R")
-E = TypeVar("E", bound=CumulantError)
-
-#: bytes of JSON that are read at once: some 5 ms, where handing over costs 0.2 ms
-LARGE = 256 * 1024
-#: bytes of bodies that may wait to be read
-_MOST = 64 * 1024 * 1024
-#: bytes of memory that values may take for each byte of them that came over gRPC or as raw texts
-_TYPED = 16
-#: seconds without a large body after which free memory is result_once back
-_IDLE = 0.5
-_CROWDED = "try again, or send raw tensors"
-_DIGITS = 12
-#: of one document, each of which takes some 60 bytes; one of more is decoded as a whole
-_MOST_PARTS = 500_000
-#: before a document begins
-_BLANK = 64
-_Parts = list[msgspec.Raw] | dict[str, msgspec.Raw]
-_parts: Callable[[bytes | msgspec.Raw], _Parts] = msgspec.json.Decoder(_Parts).decode
-_elements: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def is_large(request: Request, *, tensors: bool = True) -> bool:

@@ -41,6 +41,7 @@ _DECODERS: Mapping[str, Callable[[bytes], list[Any]]] = {
 _KINDS: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
 #: JSON text, raw little-endian bytes, or values in row-major order
 Content = msgspec.Raw | memoryview | list[Any]
+_MOST_RANK = 32
 
 
 class RequestTensor(msgspec.Struct):
@@ -316,9 +317,6 @@ def _text(value: bytes, name: str) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise RequestError(f'input "{name}" has bytes that are no UTF-8 text', subject=name) from None
-
-
-_MOST_RANK = 32
 
 
 def input_of_lists(name: str, value: object, datatype: str, shape: Sequence[int]) -> InputTensor:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of the server; those of several workers are summed."""
+"""Prometheus metrics of the server and of its processes; those of several workers are summed."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cumulant.serving.models.model import Model
 
 Labels = tuple[str, ...]
+_SELF = Path("/proc/self")
+#: place of the start, in ticks since the machine started, among what follows the command's name in `stat`
+_STARTED = 19
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -189,11 +192,6 @@ def _labels(names: Labels, values: Labels) -> str:
 
 def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-_SELF = Path("/proc/self")
-#: place of the start, in ticks since the machine started, among what follows the command's name in `stat`
-_STARTED = 19
 
 
 def process_series() -> list[Series]:

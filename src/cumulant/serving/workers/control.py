@@ -1,4 +1,4 @@
-"""Model control: loading, swapping and unloading models on all workers."""
+"""Model control: commands to all workers, for loading, swapping and unloading models."""
 
 from __future__ import annotations
 
@@ -16,6 +16,11 @@ from cumulant.serving.models.content_pins import Pin, check, pin, refuse_duplica
 from cumulant.serving.models.model import Model, ModelSet
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.models.row_model import UNREGISTERED
+
+Open = Callable[[Path], Model]
+Put = Callable[[ModelSet], Coroutine[Any, Any, None]]
+ReadSeries = Callable[[], Coroutine[Any, Any, list[Any]]]
+T = TypeVar("T")
 
 
 class Duties(Protocol):
@@ -46,12 +51,6 @@ class SingleWorker:
 
     async def everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         return [await self._duties.do(verb, arguments)]
-
-
-Open = Callable[[Path], Model]
-Put = Callable[[ModelSet], Coroutine[Any, Any, None]]
-ReadSeries = Callable[[], Coroutine[Any, Any, list[Any]]]
-T = TypeVar("T")
 
 
 class WorkerDuties:

@@ -1,4 +1,4 @@
-"""Addresses and listening sockets."""
+"""Addresses, URLs and listening sockets of a server."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from cumulant.core.network.hosts import ANY, is_loopback
 
 BACKLOG = 2048
 _FILES = 65_536
+#: addresses of documentation: a datagram socket towards them sends nothing, and names the address that would
+_ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 def bind(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
@@ -114,10 +116,6 @@ def address_of(host: str, port: int) -> str:
 def url_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
-
-
-#: addresses of documentation: a datagram socket towards them sends nothing, and names the address that would
-_ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 def own_urls(host: str, port: int, declared: Collection[str] = ()) -> tuple[str, ...]:

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from cumulant.serving.protocol.request_rules import Fault
 
 Compute = Callable[["pl.DataFrame"], "pl.DataFrame"]
+#: what packaging says where it could not try whether rows may be scored together
+_UNTRIED = ("not tried", "one row cannot be tried", "it could not be tried")
 
 
 class Explained(NamedTuple):
@@ -165,10 +167,6 @@ def _values(series: pl.Series) -> Values:
     if series.dtype.is_numeric():
         return series.cast(pl.Float64).to_numpy()
     return series.to_list()
-
-
-#: what packaging says where it could not try whether rows may be scored together
-_UNTRIED = ("not tried", "one row cannot be tried", "it could not be tried")
 
 
 class BatchModel(NamedTuple):

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 #: rows of a row group, at least, where there are so many
 _GROUP = 1 << 17
+#: rows that are looked at before the size of parts is chosen
+_SAMPLE = 4096
+#: a history is gone through once a part, so parts are as large as they may be
+_MOST_ROWS = 1 << 17
 
 
 def writer(output: Path) -> Callable[[Sequence[Path], IO[bytes]], None]:
@@ -105,12 +109,6 @@ _WRITERS: Mapping[str, Callable[[Sequence[Path], IO[bytes]], None]] = {
     ".csv": _csv,
     ".jsonl": _jsonl,
 }
-
-
-#: rows that are looked at before the size of parts is chosen
-_SAMPLE = 4096
-#: a history is gone through once a part, so parts are as large as they may be
-_MOST_ROWS = 1 << 17
 
 
 class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):

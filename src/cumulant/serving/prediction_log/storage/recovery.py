@@ -23,6 +23,13 @@ from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, LogPart,
 _decode = msgspec.msgpack.Decoder(list[tuple[object, ...]]).decode
 #: how the payload of a record begins: a list, of rows of 16 columns or more
 _BEGINNING = re.compile(rb"(?=(?:[\x91-\x9f]|\xdc..|\xdd.{4})\xdc\x00)", re.DOTALL)
+_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
+_WORKER, _SEQUENCE = SCHEMA.get_field_index("worker"), SCHEMA.get_field_index("sequence")
+#: columns of every release
+_LEAST = 1 + max(number for number, field in enumerate(SCHEMA) if not field.nullable)
+#: a worker sends an entry again for as long as its request waits: seconds
+_AGAIN_SECONDS = 300.0
+_LISTINGS = 10
 
 
 class JournalRecords(msgspec.Struct):
@@ -93,15 +100,6 @@ def _is_tail(data: bytes, position: int, end: int) -> bool:
     _, checksum = RECORD.unpack_from(data, position)
     sound = zlib.crc32(data[begin:end]) == checksum  # whole, and of another kind
     return not sound and not data[end:].strip(b"\0")
-
-
-_EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
-_WORKER, _SEQUENCE = SCHEMA.get_field_index("worker"), SCHEMA.get_field_index("sequence")
-#: columns of every release
-_LEAST = 1 + max(number for number, field in enumerate(SCHEMA) if not field.nullable)
-#: a worker sends an entry again for as long as its request waits: seconds
-_AGAIN_SECONDS = 300.0
-_LISTINGS = 10
 
 
 def recover(

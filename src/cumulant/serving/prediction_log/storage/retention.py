@@ -30,6 +30,9 @@ from cumulant.serving.prediction_log.storage.part_writer import (
 
 #: seconds of running time that a day waits on the list
 GRACE = 86_400.0
+_LEFT_SECONDS = 3600.0
+#: so many neighbours of at most so many bytes are merged at any age: a file costs each reader about a millisecond
+_MANY, _SMALL_BYTES = 30, 64 * 1024
 
 
 class DaysDue(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,11 +98,6 @@ def describe_days(days: Iterable[date]) -> str:
     """`2026-08-01`, or `3 days from 2026-08-01 to 2026-08-05`."""
     ordered = sorted(days)
     return str(ordered[0]) if len(ordered) == 1 else f"{len(ordered)} days from {ordered[0]} to {ordered[-1]}"
-
-
-_LEFT_SECONDS = 3600.0
-#: so many neighbours of at most so many bytes are merged at any age: a file costs each reader about a millisecond
-_MANY, _SMALL_BYTES = 30, 64 * 1024
 
 
 def upkeep(
