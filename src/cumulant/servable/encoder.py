@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,7 +27,9 @@ class Encoder:
 
     def __init__(self, inputs: Sequence[Input]) -> None:
         self.features = tuple(declared.feature for declared in inputs)
-        self._codes = tuple(_codes(declared) if declared.kind == "category" else _number for declared in inputs)
+        self._codes: tuple[Callable[[Any], float], ...] = tuple(
+            _codes(declared) if declared.kind == "category" else float for declared in inputs
+        )
         self._columns = tuple(
             _code_column(declared) if declared.kind == "category" else _number_column for declared in inputs
         )
@@ -62,7 +65,7 @@ class Encoder:
             if rows <= _FEW:
                 for place, (code, values) in enumerate(zip(self._codes, picked, strict=True)):
                     for row, value in enumerate(values):
-                        wide[row, place] = code(value)
+                        wide[row, place] = _NAN if value is None else code(value)
             else:
                 for place, (column, values) in enumerate(zip(self._columns, picked, strict=True)):
                     wide[:, place] = column(values)
@@ -74,10 +77,6 @@ class Encoder:
     def _absent(self, name: str, columns: Columns) -> RequestError:
         hint = did_you_mean(name, columns) or f"the model reads {', '.join(self.features[:12])}"
         return RequestError(f"feature {name} is missing", subject=name, hint=hint)
-
-
-def _number(value: object) -> float:
-    return _NAN if value is None else float(value)  # type: ignore[arg-type]
 
 
 def _number_column(values: Values) -> ArrayLike:

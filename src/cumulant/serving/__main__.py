@@ -18,8 +18,7 @@ from cumulant.serving.options import options as server_options
 
 if TYPE_CHECKING:
     from cumulant.serving.cache.shared_cache import SharedCacheConfig
-    from cumulant.serving.models.fallback_config import FallbackConfig
-    from cumulant.serving.settings import Settings
+    from cumulant.serving.settings import FallbackConfig, Settings
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -83,7 +82,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     mode, sharing = _cache(options.cache, numbers["cache_budget"])
     host, port = split_address(options.http)
     grpc_host, grpc_port = split_address(options.grpc) if options.grpc else ("127.0.0.1", None)
-    made = {
+    converted = {
         "folders": tuple(map(str, options.folders)),
         "host": host,
         "port": port,
@@ -100,8 +99,8 @@ def _settings(options: argparse.Namespace) -> Settings:
         "passed": passed_checks_folder(os.environ),
         "traces": _traces(options.traces),
     }
-    alike = {name: value for name, value in numbers.items() if name in Settings.__struct_fields__}
-    return Settings(**(alike | made))
+    unchanged = {name: value for name, value in numbers.items() if name in Settings.__struct_fields__}
+    return Settings(**(unchanged | converted))
 
 
 def _numbers(options: argparse.Namespace) -> dict[str, Any]:
@@ -163,7 +162,7 @@ def _fallback(declared: Sequence[str]) -> FallbackConfig:
     """Fallback that `--fallback` declares."""
     import msgspec
 
-    from cumulant.serving.models.fallback_config import FallbackConfig
+    from cumulant.serving.settings import FallbackConfig
 
     fields: dict[str, object] = {}
     for option in declared:

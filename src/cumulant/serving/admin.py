@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -13,13 +13,11 @@ from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.row_model import UNREGISTERED
-from cumulant.serving.protocol.json_body import decode_body
+from cumulant.serving.protocol.json_body import decode_body, decode_json
 from cumulant.serving.protocol.reasons import DESCRIBED
 from cumulant.serving.telemetry.metrics import Series, exposition, sum_series
-from cumulant.serving.workers.control import Control
-from cumulant.serving.workers.fleet import Fleet
+from cumulant.serving.workers.control import Control, Fleet
 
-_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _NS = 1e9
 #: bytes of a request body to the repository
 _MOST_BODY = 64 * 1024
@@ -81,7 +79,7 @@ def _body(request: Request) -> Mapping[str, Any]:
         return {}
     if len(request.body) > _MOST_BODY:
         raise HttpError(413, f"the body of a request to the repository is larger than {_MOST_BODY} bytes")
-    document = decode_body(_decode, request.body, expected="send {}")
+    document = decode_body(decode_json, request.body, expected="send {}")
     if not isinstance(document, dict):
         raise RequestError("the body must be a JSON object")
     return document

@@ -12,9 +12,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, RequestError
 from cumulant.core.network.hosts import Hosts
-from cumulant.core.servable import Answer
 from cumulant.core.version import __version__
-from cumulant.servable.engine import Array
 from cumulant.serving.admin import (
     answer_metrics,
     answer_repository,
@@ -22,36 +20,28 @@ from cumulant.serving.admin import (
     model_configuration,
     model_metadata,
 )
-from cumulant.serving.errors import HttpError
-from cumulant.serving.gateway_headers import name_of
-from cumulant.serving.http.bodies import decompress
-from cumulant.serving.http.messages import Request, Response, encode, json_response
+from cumulant.serving.errors import HttpError, headers_of, status_of
+from cumulant.serving.http.bodies import LEAST_COMPRESSED, compress_response, decompress
+from cumulant.serving.http.messages import Request, Response, error_response, json_response
 from cumulant.serving.models.model import Model, ModelSet
-from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.scoring import Scoring, ScoringService, read_inference
 from cumulant.serving.posted.label_inbox import LabelInbox
-from cumulant.serving.protocol import invocations
+from cumulant.serving.protocol import invocations, plain_rows
 from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
-from cumulant.serving.protocol.json_body import decode_body
 from cumulant.serving.protocol.json_size import check_decoded, most_decoded
 from cumulant.serving.protocol.openapi import document
 from cumulant.serving.protocol.paths import allow_header, answer_options, split_path
 from cumulant.serving.protocol.probes import OPEN, answer_probe
-from cumulant.serving.protocol.reasons import read_reasons, read_reasons_query
-from cumulant.serving.protocol.replies import LARGE, compress_response, error_reply, fault_reply
+from cumulant.serving.protocol.request_bodies import LARGE as LARGE_BODY
 from cumulant.serving.protocol.request_bodies import (
     BodyReader,
-    decode_rows,
     decoded_memory,
     is_large,
-    request_id_of,
-    rows_of,
 )
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
-from cumulant.serving.scheduling.job_queue import Demand
-from cumulant.serving.telemetry.metrics import Metrics, Series, fallback_series, rule_series, runner_series
-from cumulant.serving.workers.control import Control
-from cumulant.serving.workers.fleet import Fleet, SingleWorker
+from cumulant.serving.telemetry.access_log import write_fault
+from cumulant.serving.telemetry.metrics import Metrics, Series, model_series
+from cumulant.serving.workers.control import Control, Fleet, SingleWorker
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_KNOWN = 256
@@ -70,22 +60,6 @@ _EXTENSIONS = (
 )
 
 Verb = Callable[[Model, Request], Scoring[Response]]
-
-
-class PredictionsResponse(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Response to several plain JSON rows, in their order."""
-
-    model: str
-    version: str
-    request_id: str
-    predictions: list[Any]
-    #: columns that were ignored, and why
-    warnings: tuple[str, ...] = ()
-    #: the fallback that answered under overload: `cached`, `servable` or `constant`
-    degraded: str = ""
-
-
-_EXPECTED = 'send the fields of one row: {"FIELD": VALUE, ...}; GET /v1/models/NAME lists them'
 
 
 class ServingApplication:
@@ -121,11 +95,11 @@ class ServingApplication:
         self.body_limit = body_limit
         #: reads large bodies beside the event loop
         self.reader = BodyReader(most_decoded(body_limit))
-        #: scoring paths that were asked for before, so that a path is taken apart once
+        #: known scoring paths: a path is parsed once
         self._known: dict[bytes, tuple[Verb, str, Model]] = {}
         self._verbs: dict[tuple[str, str], Verb] = {
             ("v2", _TENSORS): self._infer,
-            ("v1", "predict"): self._predict,
+            ("v1", "predict"): partial(plain_rows.read, self.score),
             ("v1", "invocations"): invocations.read,
         }
 
@@ -151,44 +125,40 @@ class ServingApplication:
         """Metric series of this process."""
         series = self.metrics.series()
         for model in self._models:
-            series += runner_series(model.name, model.version, model.runner)
-            if model.rules is not None:
-                series += rule_series(model.name, model.version, model.rules.counts)
-            if model.fallback is not None:
-                series += fallback_series(model.name, model.version, model.fallback.counts)
+            series += model_series(model)
         return series
 
     def __call__(self, request: Request) -> Response | Awaitable[Response]:
         try:
-            if not request.target.startswith(OPEN):
-                self._admit(request.headers)
-            if b"content-encoding" in request.headers:
-                request.body = decompress(request.body, request.headers[b"content-encoding"], self.body_limit)
-            response = answer_options(request.target) if request.method == "OPTIONS" else self._route(request)
+            headers = request.headers
+            if request.target.startswith(OPEN):
+                pass
+            elif self._token is not None:
+                self.admit(headers.get(b"authorization", b""))
+            elif (fault := self._hosts.fault(headers.get(b"host"), headers.get(b"origin"))) is not None:
+                return _error(HttpError(403, fault, hint=_FOREIGN))
+            if b"content-encoding" in headers:
+                request.body = decompress(request.body, headers[b"content-encoding"], self.body_limit)
+            known = self._known.get(request.target)
+            if known is not None and request.method == "POST" and len(request.body) <= LARGE_BODY:
+                response = self.score(request, *known)
+            else:
+                response = self._route(request)
         except CumulantError as error:
-            return error_reply(error)
+            return _error(error)
         except Exception:  # noqa: BLE001 - the edge: one request's fault must not end the server
-            return fault_reply()
+            return _fault()
         if isinstance(response, Response):
-            return compress_response(response, request) if len(response.body) >= LARGE else response
+            return compress_response(response, request) if len(response.body) >= LEAST_COMPRESSED else response
         return self._later(response, request)
 
     async def _later(self, response: Awaitable[Response], request: Request) -> Response:
         try:
             return compress_response(await response, request)
         except CumulantError as error:
-            return error_reply(error)
+            return _error(error)
         except Exception:  # noqa: BLE001 - the edge, as above
-            return fault_reply()
-
-    def _admit(self, headers: Mapping[bytes, bytes]) -> None:
-        """Raises HttpError: 401 without the token; 403, where none is needed, for what a page of another site sends."""
-        if self._token is not None:
-            self.admit(headers.get(b"authorization", b""))
-            return
-        fault = self._hosts.fault(headers.get(b"host"), headers.get(b"origin"))
-        if fault is not None:
-            raise HttpError(403, fault, hint="call 127.0.0.1, name this server with --allow-host, or give it a token")
+            return _fault()
 
     def admitted(self, target: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request with this head is authorized. Health paths need no token."""
@@ -211,11 +181,10 @@ class ServingApplication:
     # --- paths
 
     def _route(self, request: Request) -> Response | Awaitable[Response]:
-        known = self._known.get(request.target)
-        if known is not None and request.method == "POST":
-            return self._score(request, *known)
-        path = _path(request)
+        path = unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
         method = request.method
+        if method == "OPTIONS":
+            return answer_options(request.target)
         match split_path(request.target):
             case ["v1" | "v2" as api, "models", name, *rest]:
                 version, verb = _verb(path, rest)
@@ -251,7 +220,7 @@ class ServingApplication:
         return self.models.get(names[0])
 
     def _get(self, path: str, parts: Sequence[str], method: str) -> Response | Awaitable[Response]:
-        response = self._server(parts)
+        response = self._of_server(parts)
         if response is None:
             raise _no_path(path)
         if not isinstance(response, Response) and method not in {"GET", "HEAD"}:
@@ -259,35 +228,28 @@ class ServingApplication:
         _allow(method, "GET")
         return response
 
-    def _server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
+    def _of_server(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
+        content: object
         match parts:
             case []:
-                links = ["/v2", "/v1/models", "/metrics", "/openapi.json"]
-                return json_response(ServerResponse(self.name, __version__, links))
+                content = ServerResponse(self.name, __version__, ["/v2", "/v1/models", "/metrics", "/openapi.json"])
             case ["v2"]:
-                return json_response(self.metadata())
+                content = self.metadata()
             case ["v2", "health", "live"]:
-                return json_response(LiveResponse(live=True))
+                content = LiveResponse(live=True)
             case ["v2", "health", "ready"]:
                 return json_response(ReadyResponse(ready=not self.draining), 503 if self.draining else 200)
             case ["v1", "models"]:
-                return json_response({"models": [model.card() for model in self.models]})
-            case _:
-                return self._about(parts)
-
-    def _about(self, parts: Sequence[str]) -> Response | Coroutine[Any, Any, Response] | None:
-        if parts == ["openapi.json"]:
-            return json_response(document(self))
-        return answer_probe(parts, ready=not self.draining) or self._from_all_workers(parts)
-
-    def _from_all_workers(self, parts: Sequence[str]) -> Coroutine[Any, Any, Response] | None:
-        match parts:
+                content = {"models": [model.card() for model in self.models]}
+            case ["openapi.json"]:
+                content = document(self)
             case ["v2", "models", "stats"]:
                 return answer_statistics(self.fleet, list(self.models))
             case ["metrics"]:
                 return answer_metrics(self.fleet)
             case _:
-                return None
+                return answer_probe(parts, ready=not self.draining)
+        return json_response(content)
 
     def _describe(self, api: str, verb: str, name: str, version: str | None) -> Response | Awaitable[Response]:
         model = self.models.get(name, version)
@@ -344,30 +306,6 @@ class ServingApplication:
         )
         return read_inference(model, call, write_answer)
 
-    def _predict(self, model: Model, request: Request) -> Scoring[Response]:
-        decode = partial(decode_rows, wrapped="rows" not in model.inputs)
-        rows, single, reasons = rows_of(decode_body(decode, request.body, expected=_EXPECTED), model)
-        work = model.from_rows(rows)
-        work.reasons = read_reasons(model.reasons, read_reasons_query(request.target, reasons))
-        # Our name, where a gateway or the check of its token gave one.
-        request_id = request_id_of(request) if self.score.marks is None else name_of(request.headers)
-
-        def finish(raw: Sequence[Array]) -> Response:
-            answers = model.answers(work, raw)
-            if single:
-                return Response(200, encode(_single(answers[0], model, request_id, work)))
-            several = PredictionsResponse(
-                model=model.name,
-                version=model.version,
-                request_id=request_id,
-                predictions=answers,
-                warnings=work.warnings,
-                degraded=work.fallback,
-            )
-            return Response(200, encode(several))
-
-        return Scoring(work, Demand(client=request.client), finish, request_id)
-
 
 class _Self:
     """Duties of an application without a fleet: its own metrics."""
@@ -381,11 +319,8 @@ class _Self:
 
 #: what a GET of a model may name, by API and what follows its name
 _DESCRIBED = {("v2", ""), ("v2", "ready"), ("v2", "config"), ("v2", "stats"), ("v1", "")}
+_FOREIGN = "call 127.0.0.1, name this server with --allow-host, or give it a token"
 _BEARER = ((b"www-authenticate", b"Bearer"),)
-
-
-def _path(request: Request) -> str:
-    return unquote(request.target.partition(b"?")[0].decode("latin-1"), errors="replace").rstrip("/")
 
 
 def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
@@ -403,6 +338,15 @@ def _verb(path: str, rest: Sequence[str]) -> tuple[str | None, str]:
             raise _no_path(path)
 
 
+def _error(error: CumulantError) -> Response:
+    return error_response(status_of(error), error.full_text, headers_of(error))
+
+
+def _fault() -> Response:
+    write_fault()
+    return error_response(500, "internal error")
+
+
 def _allow(method: str, allowed: str) -> None:
     if method != allowed and not (allowed == "GET" and method == "HEAD"):
         text = f"this path takes {allowed}, not {method[:20]}"
@@ -412,11 +356,3 @@ def _allow(method: str, allowed: str) -> None:
 def _no_path(path: str) -> NotFoundError:
     hint = "see /v2 for the server and /v1/models for its models"
     return NotFoundError(f"there is nothing at {path[:200]}", subject=path[:200], hint=hint)
-
-
-def _single(answer: Answer | dict[str, Any], model: Model, request_id: str, work: RequestWork) -> dict[str, Any]:
-    fields = answer if isinstance(answer, dict) else msgspec.to_builtins(answer)
-    document = {**fields, "model": model.name, "version": model.version, "request_id": request_id}
-    if work.fallback:
-        document["degraded"] = work.fallback
-    return document | {"warnings": work.warnings} if work.warnings else document

@@ -52,7 +52,7 @@ class PredictionLogger:
         self._ignored: dict[tuple[str, str], frozenset[str]] = {}
         #: numbers of patterns, by all that their entries have in common
         self._patterns: dict[tuple[object, ...], int | None] = {}
-        #: those that the client was told, so that a model that is loaded again needs no other one
+        #: those that the client has, so that a model that is loaded again needs no other one
         self._sent_patterns: dict[bytes, int] = {}
 
     def describe(self, models: ModelSet) -> None:

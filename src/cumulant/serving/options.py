@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
-from msgspec import Meta, inspect
+from msgspec import inspect
 
-from cumulant.serving.spec import FallbackSpec, ServingSpec, option
+from cumulant.serving.spec import FallbackSpec, ServingSpec, setting
 
 #: values by the names of options: `{"log_keep": "90d", "fallback": ("cached",), "insecure": True}`
 Values = Mapping[str, Any]
@@ -23,114 +23,86 @@ Values = Mapping[str, Any]
 class ServerOptions(ServingSpec, frozen=True, kw_only=True):
     """What a server is started with: the section `serving`, and what only its command line says."""
 
-    name: Annotated[str, Meta(description="What the server calls itself.", extra=option("name", "NAME"))] = "cumulant"
-    online: Annotated[
-        str | None,
-        Meta(description="The store of the features that plans look up.", extra=option("online", "URL")),
-    ] = None
+    name: Annotated[str, setting("name NAME", "What the server calls itself.")] = "cumulant"
+    online: Annotated[str | None, setting("online URL", "The store of the features that plans look up.")] = None
     table: Annotated[
-        str | None,
-        Meta(
-            description="The name of the stored features there. Default: as the servable says.",
-            extra=option("state-table", "NAME"),
-        ),
+        str | None, setting("state-table NAME", "The name of the stored features there. Default: as the servable says.")
     ] = None
     control: Annotated[
         Literal["none", "explicit"],
-        Meta(
-            description="`explicit`: load and unload models by request.", extra=option("model-control", "none|explicit")
-        ),
+        setting("model-control none|explicit", "`explicit`: load and unload models by request."),
     ] = "none"
     token_file: Annotated[
         str | None,
-        Meta(
-            description="Holds the token that callers must send; `CUMULANT_TOKEN` does the same.",
-            extra=option("token-file", "FILE"),
-        ),
+        setting("token-file FILE", "Holds the token that callers must send; `CUMULANT_TOKEN` does the same."),
     ] = None
     behind_gateway: Annotated[
         bool,
-        Meta(
-            description="A gateway is in front: with its token, the headers by which it names arm, copy and request are"
-            " logged.",
-            extra=option("behind-gateway", ""),
+        setting(
+            "behind-gateway",
+            "A gateway is in front: with its token, the headers by which it names arm, copy and request are logged.",
         ),
     ] = False
     gateway_key_file: Annotated[
         str | None,
-        Meta(
-            description="Holds the key that the gateway makes its token with; goes with `--behind-gateway`.",
-            extra=option("gateway-key-file", "FILE"),
+        setting(
+            "gateway-key-file FILE",
+            "Holds the key that the gateway makes its token with; goes with `--behind-gateway`.",
         ),
     ] = None
-    insecure: Annotated[
-        bool,
-        Meta(description="Allow an address that others can reach without a token.", extra=option("insecure", "")),
-    ] = False
+    insecure: Annotated[bool, setting("insecure", "Allow an address that others can reach without a token.")] = False
     caches: Annotated[
         list[str],
-        Meta(
-            description="Answers kept for equal requests: `auto`, `on` or `off`; `valkey://HOST:PORT/DB`, `redis://` or"
+        setting(
+            "cache auto|on|off|URL",
+            "Answers kept for equal requests: `auto`, `on` or `off`; `valkey://HOST:PORT/DB`, `redis://` or"
             " `rediss://` is shared with other servers, its password in `CUMULANT_CACHE_PASSWORD`. Default: `auto`.",
-            extra={**option("cache", "auto|on|off|URL"), "sections": "serving.cache and serving.shared_cache"},
+            sections="serving.cache and serving.shared_cache",
         ),
     ] = msgspec.field(default_factory=list)
     fallbacks: Annotated[
         list[str],
-        Meta(
-            description='When there is no time: `cached`, `servable=DIR`, `constant={"prediction": false}`.',
-            extra={**option("fallback", "KIND"), "sections": "serving.fallback"},
+        setting(
+            "fallback KIND",
+            'When there is no time: `cached`, `servable=DIR`, `constant={"prediction": false}`.',
+            sections="serving.fallback",
         ),
     ] = msgspec.field(default_factory=list)
     sequences: Annotated[
         str | None,
-        Meta(
-            description="Keep the state of sequences there, also when the server ends. Default: as long as it lives.",
-            extra=option("sequences", "DIR"),
+        setting(
+            "sequences DIR",
+            "Keep the state of sequences there, also when the server ends. Default: as long as it lives.",
         ),
     ] = None
-    sequence_count: Annotated[int, Meta(description="Most sequences.", extra=option("sequence-count", "N"))] = 10_000
-    sequence_bytes: Annotated[
-        str, Meta(description="Most bytes of their state.", extra=option("sequence-bytes", "SIZE", "size"))
-    ] = "256MiB"
+    sequence_count: Annotated[int, setting("sequence-count N", "Most sequences.")] = 10_000
+    sequence_bytes: Annotated[str, setting("sequence-bytes SIZE", "Most bytes of their state.")] = "256MiB"
     log_folder: Annotated[
-        str | None,
-        Meta(
-            description="Keep a prediction log there. Default: a project's own; none of folders.",
-            extra=option("log", "DIR"),
-        ),
+        str | None, setting("log DIR", "Keep a prediction log there. Default: a project's own; none of folders.")
     ] = None
     labels: Annotated[
-        str | None,
-        Meta(
-            description="Take posted labels, and keep them there until they are taken in.",
-            extra=option("labels", "DIR"),
-        ),
+        str | None, setting("labels DIR", "Take posted labels, and keep them there until they are taken in.")
     ] = None
     salt_file: Annotated[
         str | None,
-        Meta(
-            description="Holds the key of the hashes of personal values in the log; `CUMULANT_SALT` does the same."
+        setting(
+            "salt-file FILE",
+            "Holds the key of the hashes of personal values in the log; `CUMULANT_SALT` does the same."
             " Without one they are hidden; in a project the default is its own.",
-            extra=option("salt-file", "FILE"),
         ),
     ] = None
-    region: Annotated[str, Meta(description="As it stands in the log.", extra=option("region", "NAME"))] = ""
+    region: Annotated[str, setting("region NAME", "As it stands in the log.")] = ""
     traces: Annotated[
         str | None,
-        Meta(
-            description="Send OpenTelemetry spans there (OTLP over HTTP). Default: `OTEL_EXPORTER_OTLP_ENDPOINT`, else"
-            " none.",
-            extra=option("traces", "URL"),
+        setting(
+            "traces URL",
+            "Send OpenTelemetry spans there (OTLP over HTTP). Default: `OTEL_EXPORTER_OTLP_ENDPOINT`, else none.",
         ),
     ] = None
     parent: Annotated[
-        int | None,
-        Meta(description="End when that process is no longer the parent of this one.", extra=option("parent", "PID")),
+        int | None, setting("parent PID", "End when that process is no longer the parent of this one.")
     ] = None
-    ready_file: Annotated[
-        str | None, Meta(description="Write the ready line to this file too.", extra=option("ready-file", "FILE"))
-    ] = None
+    ready_file: Annotated[str | None, setting("ready-file FILE", "Write the ready line to this file too.")] = None
 
 
 class Option(NamedTuple):

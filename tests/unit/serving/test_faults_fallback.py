@@ -16,11 +16,10 @@ from test_faults_processes import within, workers
 from test_serving_fleet import children, serving
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError
-from cumulant.serving.models.fallback_config import FallbackConfig
-from cumulant.serving.models.fallback_pin import pin_fallback
+from cumulant.serving.models.artifact_cache import pin_fallback
 from cumulant.serving.models.opening import ModelOpener
 from cumulant.serving.models.request_work import RequestWork
-from cumulant.serving.settings import Settings
+from cumulant.serving.settings import FallbackConfig, Settings
 
 LOAD = "/v2/repository/models/graph/load"
 

@@ -25,8 +25,7 @@ from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel
-from cumulant.serving.workers.control import Control, WorkerDuties
-from cumulant.serving.workers.fleet import SingleWorker
+from cumulant.serving.workers.control import Control, SingleWorker, WorkerDuties
 from cumulant.serving.workers.worker import Worker
 
 

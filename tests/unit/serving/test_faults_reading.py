@@ -135,8 +135,8 @@ def test_a_client_that_goes_away_is_no_fault_of_the_server(tmp_path, monkeypatch
     app = ServingApplication(ModelSet([model]))
 
     async def act():
-        monkeypatch.setattr(model.runner, "now", lambda *_: None)
-        monkeypatch.setattr(model.runner, "later", lambda *_: asyncio.Event().wait())
+        monkeypatch.setattr(model.runner, "run_now", lambda *_: None)
+        monkeypatch.setattr(model.runner, "run_later", lambda *_: asyncio.Event().wait())
         request = Request("POST", INFER.encode(), {}, body(1), received=time.perf_counter())
         waiting = asyncio.ensure_future(app(request))
         await asyncio.sleep(0)

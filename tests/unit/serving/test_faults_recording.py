@@ -62,11 +62,11 @@ def test_a_row_that_is_answered_after_its_model_was_taken_away_is_not_lost(tmp_p
     try:
         recorder.put([old])
         recorder.put(new)
-        done = recorder.scored(old, [row])
+        done = recorder.record_scored(old, [row])
         assert done is not None, "it is answered without being stored"
         assert done.result(10).accepted == 1
         recorder.put([old])
-        again = recorder.scored(old, [row])
+        again = recorder.record_scored(old, [row])
         assert again is not None
         assert (again.result(10).accepted, again.result(10).duplicates) == (0, 1)
     finally:

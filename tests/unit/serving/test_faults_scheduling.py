@@ -23,11 +23,11 @@ def test_who_waits_for_anothers_run_does_not_get_its_deadline_or_its_place():
     async def act(refuse):
         engine = Doubling(held=True)
         made = runner(engine, caching=KEPT)
-        first = asyncio.ensure_future(made.later(feeds(1), 1))
+        first = asyncio.ensure_future(made.run_later(feeds(1), 1))
         deadline = time.perf_counter() + 1.0  # far enough off that it is not refused at once on a busy machine
-        owner = asyncio.ensure_future(made.later(feeds(2), 1, Demand(deadline, 5)))
+        owner = asyncio.ensure_future(made.run_later(feeds(2), 1, Demand(deadline, 5)))
         await until(lambda: made.queue.jobs == 1)
-        follower = asyncio.ensure_future(made.later(feeds(2), 1))
+        follower = asyncio.ensure_future(made.run_later(feeds(2), 1))
         await asyncio.sleep(0.1 if refuse else 1.1)
         if refuse:
             victim = made.queue.evict(Demand(None, 1), 1)
@@ -51,7 +51,7 @@ def test_requests_without_rows_wait_in_a_bounded_line_too(exact):
         made.cost.fixed, made.cost.each = 0.001, 0.0
         empty = {"x": np.empty((0, 1), dtype=np.float32)}
         made.pays = exact and made.pays
-        tasks = [asyncio.ensure_future(made.later(empty, 0)) for _ in range(500)]
+        tasks = [asyncio.ensure_future(made.run_later(empty, 0)) for _ in range(500)]
         await asyncio.sleep(0.05)
         waiting = made.queue.jobs
         engine.gate.set()
@@ -96,7 +96,7 @@ def test_every_request_gets_its_own_answer_or_its_own_refusal(actions, exact, ca
             match action:
                 case ("ask", values, seconds, priority, client):
                     deadline = None if seconds is None else time.perf_counter() + seconds
-                    work = made.later(feeds(*values), len(values), Demand(deadline, priority, client))
+                    work = made.run_later(feeds(*values), len(values), Demand(deadline, priority, client))
                     asked.append((asyncio.ensure_future(work), values, seconds))
                     await asyncio.sleep(0)
                 case ("cancel", place) if place < len(asked):
@@ -111,7 +111,7 @@ def test_every_request_gets_its_own_answer_or_its_own_refusal(actions, exact, ca
             assert not late, "a request is never answered"
         await until(lambda: not made._busy)
         assert (made.queue.jobs, made.queue.rows, len(made.queue), made.queue._waiting_rows) == (0, 0, 0, {})
-        assert not made.cache._flights
+        assert not made.cache._pending_runs
         for place, (task, values, seconds) in enumerate(asked):
             judge(task, values, seconds, queue, gone=place in cancelled)
         made.close()

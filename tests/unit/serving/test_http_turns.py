@@ -220,7 +220,7 @@ async def test_a_connection_that_ends_while_it_waits_is_passed_over():
     connection.connection_lost(None)
     await rest()
     assert [body for body, _ in loop.answered] == [b"0", b"1", b"2", b"4"]
-    assert len(loop.site.turns) == 0
+    assert len(loop.site.turns.line) == 0
 
 
 @on_loop
@@ -357,6 +357,6 @@ def test_of_requests_without_a_gap_one_in_four_is_measured():
     readings = []
     turns = Turns(TURN, QUEUE, clock=lambda: 0.0, busy=lambda: readings.append(0) or 0.0)
     for _ in range(9):
-        assert turns.at_once()
-        turns.answered(0)
+        assert turns.try_start()
+        turns.finish(0)
     assert len(readings) == 2 * 3  # the first, the fifth and the ninth

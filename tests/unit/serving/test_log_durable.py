@@ -29,9 +29,8 @@ from cumulant.serving.prediction_log.entry import (
 )
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.journal import claim_journal
-from cumulant.serving.prediction_log.storage.journal_records import read_records
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps
-from cumulant.serving.prediction_log.storage.recovery import recover
+from cumulant.serving.prediction_log.storage.recovery import read_records, recover
 from cumulant.serving.prediction_log.storage.scanning import scan
 
 
@@ -329,5 +328,5 @@ def test_a_number_that_was_refused_is_refused_again_and_one_that_was_written_is_
     assert not known.waits
     assert [known.is_new(n) for n in (5, 6, 7)] == [False, False, True]
     assert [kind for kind, _ in told(known)] == [REFUSED, COMMITTED]
-    known.recovered(9)
+    known.record_recovered(9)
     assert (known.waits, known.is_new(9), known.is_new(10)) == (False, False, True)

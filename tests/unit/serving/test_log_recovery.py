@@ -221,18 +221,18 @@ def test_the_newest_number_of_a_worker_is_read_while_its_file_is_merged(tmp_path
 
 def test_workers_without_a_connection_are_dropped_after_a_minute():
     workers = Workers()
-    workers.recovered("left", 5)
-    known = workers.greet("here", lambda worker: 3)
+    workers.record_recovered("left", 5)
+    known = workers.connect("here", lambda worker: 3)
     assert (known.last, known.is_new(3), known.is_new(4)) == (3, False, True)
-    gone = workers.greet("gone", lambda worker: 0)
+    gone = workers.connect("gone", lambda worker: 0)
     assert gone.is_new(1)
     for now in (0.0, 59.0):
         workers.expire({"here"}, now)
-        assert workers.greet("gone", lambda worker: 9) is gone
+        assert workers.connect("gone", lambda worker: 9) is gone
     workers.expire({"here"}, 60.0)
-    assert workers.greet("here", lambda worker: 9) is known
-    assert workers.greet("gone", lambda worker: 9).last == 9
-    assert workers.greet("left", lambda worker: 0).last == 0
+    assert workers.connect("here", lambda worker: 9) is known
+    assert workers.connect("gone", lambda worker: 9).last == 9
+    assert workers.connect("left", lambda worker: 0).last == 0
 
 
 # Parts that cannot be written

@@ -12,8 +12,7 @@ from log_support import entry, lost, sequences
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
-from cumulant.serving.prediction_log.storage import deletion_grace as retention
-from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.serving.prediction_log.storage import log_folder, retention
 from cumulant.serving.prediction_log.storage.log_reader import (
     find_gaps,
     find_predictions,
@@ -55,9 +54,9 @@ def tidy(folder, *, keep=KEEP, file_size=1 << 26, file_age=0.0):
 def waited(folder, *, keep=KEEP):
     """Upkeep after the days that are due have waited for long enough."""
     tidy(folder, keep=keep)
-    listed = retention.read(folder, keep)
+    listed = retention.read_days_due(folder, keep)
     days = dict.fromkeys(listed.days, retention.GRACE)
-    retention.write(folder, keep, retention.DaysDue(at=listed.at, days=days))
+    retention.write_days_due(folder, keep, retention.DaysDue(at=listed.at, days=days))
     tidy(folder, keep=keep)
 
 
@@ -214,7 +213,7 @@ def test_a_clock_that_is_wrong_for_hours_deletes_nothing(log, monkeypatch):
     assert [line.startswith("2 days from") and "if the clock is wrong" in line for line in said] == [True]
     monkeypatch.setattr(Clock, "ahead", dt.timedelta())
     turn(7200.0)
-    assert retention.read(log.folder, KEEP).days == {}
+    assert retention.read_days_due(log.folder, KEEP).days == {}
     assert sequences(log.folder) == [1, 2, 3, 4, 5, 6]
 
 
@@ -233,7 +232,7 @@ def test_a_day_goes_after_a_day_of_running_and_is_told(log, monkeypatch):
     assert sequences(log.folder) == [4, 5, 6]
     (line,) = said
     assert line.startswith("the prediction log deleted 20")
-    assert retention.read(log.folder, KEEP).days == {}
+    assert retention.read_days_due(log.folder, KEEP).days == {}
 
 
 def test_servers_that_keep_rows_for_different_times_each_have_their_list(log, monkeypatch):
@@ -262,9 +261,11 @@ def test_what_could_not_be_deleted_is_not_told_and_a_full_disk_hinders_nothing(l
 
     log(1, 3, now=NOW - 100 * DAY_US)
     tidy(log.folder)
-    listed = retention.read(log.folder, KEEP)
-    retention.write(log.folder, KEEP, retention.DaysDue(at=listed.at, days=dict.fromkeys(listed.days, 90_000.0)))
-    monkeypatch.setattr(retention, "write", full)
+    listed = retention.read_days_due(log.folder, KEEP)
+    retention.write_days_due(
+        log.folder, KEEP, retention.DaysDue(at=listed.at, days=dict.fromkeys(listed.days, 90_000.0))
+    )
+    monkeypatch.setattr(retention, "write_days_due", full)
     with monkeypatch.context() as patch:
         patch.setattr("cumulant.serving.prediction_log.storage.retention.shutil.rmtree", lambda *_, **__: None)
         upkeep(log.folder, keep=KEEP, file_size=1 << 26, file_age=0.0, say=said.append)
@@ -279,7 +280,7 @@ def test_a_list_that_cannot_be_read_waits_anew(log):
     (log.folder / f".retention-{90 * 86_400}.json").write_bytes(b"{")
     tidy(log.folder)
     assert sequences(log.folder) == [1, 2, 3]
-    assert list(retention.read(log.folder, KEEP).days.values()) == [0.0]
+    assert list(retention.read_days_due(log.folder, KEEP).days.values()) == [0.0]
 
 
 def test_gaps_in_front_between_and_at_the_end(log):

@@ -17,8 +17,7 @@ from test_serving_fleet import BODY, serving
 from cumulant.core.version import __version__
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.telemetry.metrics import FAMILIES, Series, exposition, sum_series
-from cumulant.serving.telemetry.process_metrics import process_series
+from cumulant.serving.telemetry.metrics import FAMILIES, Series, exposition, process_series, sum_series
 
 #: units and words that a name may end in
 _ENDS = ("_total", "_seconds", "_bytes", "_rows", "_info", "_workers", "_connections", "_fds", "_seconds_total")

@@ -14,10 +14,10 @@ from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.site import HttpSite
 from cumulant.serving.models.fallback import Fallback
-from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
+from cumulant.serving.settings import FallbackConfig
 
 INFER = "/v2/models/graph/infer"
 TIGHT = Scheduling(inline=0.0, queue=0.003, caching=Caching(mode="on"))
@@ -87,7 +87,7 @@ def test_with_a_constant_every_request_is_answered_and_marked(folder):
 def test_a_cheaper_servable_answers_with_its_own_numbers(folder, tmp_path):
     cheap = slow(tmp_path / "cheap", depth=1, name="cheap")
     app, model = application(folder, FallbackConfig(servable=str(cheap)), cheap)
-    if model.fallback._cheap.runner.cost.of(1) > 0.0004:
+    if model.fallback._cheap.runner.cost.estimate(1) > 0.0004:
         model.fallback._cheap.runner.cost.fixed = model.fallback._cheap.runner.cost.each = 0.0
     answers = asyncio.run(storm(app, [body(float(k)) for k in range(150)]))
     kinds = {answer.json().get("parameters", {}).get("degraded") for answer in answers if answer.status_code == 200}

@@ -12,8 +12,7 @@ from cumulant.core.errors import OverloadedError
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import ModelSet
-from cumulant.serving.posted.disk_quota import DiskQuota
-from cumulant.serving.posted.label_inbox import LabelInbox
+from cumulant.serving.posted.label_inbox import DiskQuota, LabelInbox
 
 GOOD = {"labels": [{"id": "a", "label": True}, {"id": "b", "label": 1, "known_time": "2026-01-01"}]}
 

@@ -23,11 +23,11 @@ from cumulant.serving.grpc.codec import read_call, write_answer
 from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.models.explaining import Occlusion
 from cumulant.serving.models.fallback import Fallback
-from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.models.scoring import read_inference
 from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
+from cumulant.serving.settings import FallbackConfig
 from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads.payload import Boosters
 
@@ -153,8 +153,8 @@ def servable_without(folder):
 def test_the_runs_of_a_request_that_does_not_ask_have_its_own_rows_only(folders):
     model = open_model(folders["binary"])
     app, seen = ServingApplication(ModelSet([model])), []
-    run = model.runner.now
-    model.runner.now = lambda feeds, rows: seen.append(rows) or run(feeds, rows)
+    run = model.runner.run_now
+    model.runner.run_now = lambda feeds, rows: seen.append(rows) or run(feeds, rows)
     call(app, "POST", PREDICT, [ROW] * 3)
     assert seen == [3]
     call(app, "POST", PREDICT, {"rows": [ROW] * 3, "reasons": 0})
@@ -309,13 +309,13 @@ def test_reasons_that_cannot_be_given_are_refused_when_the_servable_is_loaded(tm
 
 def test_a_refused_second_run_is_the_requests_refusal_but_not_where_a_fallback_is_declared(folders):
     model = open_model(folders["binary"])
-    app, run = ServingApplication(ModelSet([model])), model.runner.now
+    app, run = ServingApplication(ModelSet([model])), model.runner.run_now
 
     async def full(*_):
         raise OverloadedError("the model has more to do than it can do in time", retry_after=1.0)
 
-    model.runner.now = lambda feeds, rows: run(feeds, rows) if rows == 1 else None
-    model.runner.later = full
+    model.runner.run_now = lambda feeds, rows: run(feeds, rows) if rows == 1 else None
+    model.runner.run_later = full
     refused = call(app, "POST", PREDICT + "?reasons=2", ROW)
     assert (refused.status_code, "retry-after" in refused.headers) == (429, True)
     model.fallback = Fallback(model, FallbackConfig(constant={"prediction": False, "probability": 0.0}), None)
@@ -323,7 +323,7 @@ def test_a_refused_second_run_is_the_requests_refusal_but_not_where_a_fallback_i
     assert answer["probability"] == Scorer(folders["binary"]).score({k: [v] for k, v in CELL.items()})[0]
     assert "reasons" not in answer
     assert "left out" in answer["warnings"][0]
-    model.runner.now = lambda feeds, rows: None
+    model.runner.run_now = lambda feeds, rows: None
     degraded = call(app, "POST", PREDICT + "?reasons=2", ROW).json()
     assert (degraded["degraded"], degraded["probability"]) == ("constant", 0.0)
     assert "left out" in degraded["warnings"][0]
@@ -337,12 +337,12 @@ def test_rows_that_are_asked_of_the_engine_count_against_its_time(folders):
     rows.reasons = model.reasons.read(4)
 
     async def crowd():
-        raw = await model.runner.later(rows.feeds, rows.rows)
+        raw = await model.runner.run_later(rows.feeds, rows.rows)
         (matrix,) = rows.feeds.values()
         inquiry = model.reasons.plan(rows.reasons, matrix, model.answers(rows, raw), raw)
         assert inquiry.rows == 8000
         found = await asyncio.gather(
-            *(model.runner.later(inquiry.feeds, inquiry.rows) for _ in range(8)), return_exceptions=True
+            *(model.runner.run_later(inquiry.feeds, inquiry.rows) for _ in range(8)), return_exceptions=True
         )
         return [isinstance(one, OverloadedError) for one in found]
 

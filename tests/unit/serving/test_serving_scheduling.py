@@ -61,12 +61,12 @@ async def until(condition):
 def test_an_idle_and_cheap_engine_runs_at_once():
     engine = Doubling()
     made = runner(engine, scheduling=Scheduling(inline=0.01))
-    (found,) = made.now(feeds(1, 2), 2)
+    (found,) = made.run_now(feeds(1, 2), 2)
     assert found.tolist() == [[2.0], [4.0]]
     made.cost.learn(1, 100.0)
     for _ in range(20):
         made.cost.learn(1, 100.0)
-    assert made.now(feeds(1), 1) is None
+    assert made.run_now(feeds(1), 1) is None
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -74,7 +74,7 @@ def test_what_comes_while_the_engine_is_busy_is_gathered_where_that_changes_noth
     async def act():
         engine = Doubling(held=True)
         made = runner(engine, exact=exact)
-        tasks = [asyncio.ensure_future(made.later(feeds(k, k + 0.5), 2)) for k in range(5)]
+        tasks = [asyncio.ensure_future(made.run_later(feeds(k, k + 0.5), 2)) for k in range(5)]
         await until(lambda: made.queue.rows == 8)
         engine.gate.set()
         found = [(await task)[0].tolist() for task in tasks]
@@ -90,7 +90,7 @@ def test_rows_of_other_shapes_are_not_put_together():
         engine = Doubling(held=True)
         made = runner(engine)
         wide = {"x": np.ones((1, 3), np.float32)}
-        tasks = [asyncio.ensure_future(made.later(one, 1)) for one in (feeds(1), feeds(2), wide, feeds(3))]
+        tasks = [asyncio.ensure_future(made.run_later(one, 1)) for one in (feeds(1), feeds(2), wide, feeds(3))]
         await until(lambda: made.queue.rows == 3)
         engine.gate.set()
         assert [(await task)[0].shape for task in tasks] == [(1, 1), (1, 1), (1, 3), (1, 1)]
@@ -103,7 +103,7 @@ def test_a_refused_row_does_not_spoil_its_batch():
     async def act():
         engine = Doubling(held=True)
         made = runner(engine)
-        tasks = [asyncio.ensure_future(made.later(feeds(k), 1)) for k in (0, 1, float("nan"), 3)]
+        tasks = [asyncio.ensure_future(made.run_later(feeds(k), 1)) for k in (0, 1, float("nan"), 3)]
         await until(lambda: made.queue.rows == 3)
         engine.gate.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -125,8 +125,8 @@ def test_an_engine_that_fails_is_told_and_the_next_run_goes_on():
     async def act():
         made = runner(Broken())
         with pytest.raises(CumulantError, match="no room"):
-            await made.later(feeds(1), 1)
-        assert (await made.later(feeds(1), 1))[0].tolist() == [[2.0]]
+            await made.run_later(feeds(1), 1)
+        assert (await made.run_later(feeds(1), 1))[0].tolist() == [[2.0]]
         made.close()
 
     asyncio.run(act())
@@ -136,7 +136,7 @@ def test_a_cancelled_request_never_harms_its_batch():
     async def act():
         engine = Doubling(held=True)
         made = runner(engine)
-        tasks = [asyncio.ensure_future(made.later(feeds(k), 1)) for k in range(4)]
+        tasks = [asyncio.ensure_future(made.run_later(feeds(k), 1)) for k in range(4)]
         await until(lambda: made.queue.rows == 3)
         tasks[0].cancel()  # in the engine
         tasks[2].cancel()  # in the line
@@ -153,15 +153,15 @@ def test_too_much_in_waiting_is_refused_and_less_urgent_work_gives_way():
     async def act():
         engine = Doubling(held=True)
         made = runner(engine, scheduling=Scheduling(inline=0.0, queue=0.0035, batch=10.0))
-        tasks = [asyncio.ensure_future(made.later(feeds(k), 1, Demand(priority=5, client="a"))) for k in range(4)]
+        tasks = [asyncio.ensure_future(made.run_later(feeds(k), 1, Demand(priority=5, client="a"))) for k in range(4)]
         await until(lambda: made.queue.rows == 3)
         await asyncio.sleep(0.002)  # what runs is over its time by now
-        tasks += [asyncio.ensure_future(made.later(feeds(4), 1, Demand(priority=5, client="a")))]
+        tasks += [asyncio.ensure_future(made.run_later(feeds(4), 1, Demand(priority=5, client="a")))]
         await until(lambda: made.queue.rows == 4)
         with pytest.raises(OverloadedError) as refused:
-            await made.later(feeds(9), 1, Demand(priority=5, client="a"))
+            await made.run_later(feeds(9), 1, Demand(priority=5, client="a"))
         assert 0 < refused.value.retry_after < 1
-        urgent = asyncio.ensure_future(made.later(feeds(9), 1, Demand(priority=1, client="a")))
+        urgent = asyncio.ensure_future(made.run_later(feeds(9), 1, Demand(priority=1, client="a")))
         with pytest.raises(OverloadedError):
             await tasks[4]
         engine.gate.set()
@@ -176,11 +176,11 @@ def test_a_deadline_that_cannot_be_met_is_refused_at_once_and_one_that_passed_is
     async def act():
         engine = Doubling(held=True)
         made = runner(engine)
-        first = asyncio.ensure_future(made.later(feeds(0), 1))
+        first = asyncio.ensure_future(made.run_later(feeds(0), 1))
         await until(lambda: made._busy)
         with pytest.raises(DeadlineError, match="longer than"):
-            await made.later(feeds(1), 1, Demand(deadline=time.perf_counter() + 0.0005))
-        late = asyncio.ensure_future(made.later(feeds(2), 1, Demand(deadline=time.perf_counter() + 0.02)))
+            await made.run_later(feeds(1), 1, Demand(deadline=time.perf_counter() + 0.0005))
+        late = asyncio.ensure_future(made.run_later(feeds(2), 1, Demand(deadline=time.perf_counter() + 0.02)))
         await asyncio.sleep(0.05)
         engine.gate.set()
         await first
@@ -196,14 +196,14 @@ def test_closing_finishes_what_waits_and_ends_the_thread():
     async def act():
         engine = Doubling(held=True)
         made = runner(engine)
-        tasks = [asyncio.ensure_future(made.later(feeds(k), 1)) for k in range(3)]
+        tasks = [asyncio.ensure_future(made.run_later(feeds(k), 1)) for k in range(3)]
         await until(lambda: made.queue.rows == 2)
         thread = made._thread
         made.close()
         engine.gate.set()
         assert [(await task)[0].tolist() for task in tasks] == [[[0.0]], [[2.0]], [[4.0]]]
         await until(lambda: not thread.is_alive())
-        assert (await made.later(feeds(5), 1))[0].tolist() == [[10.0]]  # it had this model in hand already
+        assert (await made.run_later(feeds(5), 1))[0].tolist() == [[10.0]]  # it had this model in hand already
 
     asyncio.run(act())
 
@@ -220,7 +220,7 @@ def test_measuring_finds_out_that_neighbours_change_answers():
     made = Runner(Doubling(), ["y"], exact=True)
     made.measure(lambda rows: feeds(*range(rows)))
     assert made.exact
-    assert made.cost.of(1) > 0
+    assert made.cost.estimate(1) > 0
     refusing = Runner(Doubling(), ["y"], exact=True)
     refusing.measure(lambda rows: feeds(*[float("nan")] * rows))
     assert not refusing.exact
@@ -279,8 +279,10 @@ def test_the_cost_is_learned(fixed, each, sizes):
         for rows in (1, 64, *sizes):
             cost.learn(rows, fixed + rows * each)
     for rows in (1, 10, 100):
-        assert cost.of(rows) == pytest.approx(fixed + rows * each, rel=0.05, abs=1e-5)
-        assert cost.of(cost.rows_within(cost.of(rows))) == pytest.approx(cost.of(rows), rel=0.05, abs=1e-5)
+        assert cost.estimate(rows) == pytest.approx(fixed + rows * each, rel=0.05, abs=1e-5)
+        assert cost.estimate(cost.rows_within(cost.estimate(rows))) == pytest.approx(
+            cost.estimate(rows), rel=0.05, abs=1e-5
+        )
 
 
 def test_one_slow_run_says_little_and_a_change_is_followed():
@@ -288,10 +290,10 @@ def test_one_slow_run_says_little_and_a_change_is_followed():
     for _ in range(200):
         cost.learn(1, 1e-5)
     cost.learn(1, 1.0)
-    assert cost.of(1) < 2e-5
+    assert cost.estimate(1) < 2e-5
     for _ in range(600):
         cost.learn(1, 1e-3)
-    assert cost.of(1) == pytest.approx(1e-3, rel=0.2)
+    assert cost.estimate(1) == pytest.approx(1e-3, rel=0.2)
 
 
 def test_runs_of_nearly_one_size_on_a_busy_machine_never_make_rows_free():
@@ -352,11 +354,11 @@ def test_equal_requests_share_one_run_and_the_leader_may_leave():
     async def act():
         engine = Doubling(held=True)
         made = runner(engine, caching=Caching(mode="on"))
-        first = asyncio.ensure_future(made.later(feeds(7), 1))
+        first = asyncio.ensure_future(made.run_later(feeds(7), 1))
         await until(lambda: made._busy)
-        leader = asyncio.ensure_future(made.later(feeds(8), 1))
+        leader = asyncio.ensure_future(made.run_later(feeds(8), 1))
         await until(lambda: made.queue.rows == 1)
-        others = [asyncio.ensure_future(made.later(feeds(8), 1)) for _ in range(5)]
+        others = [asyncio.ensure_future(made.run_later(feeds(8), 1)) for _ in range(5)]
         await asyncio.sleep(0.01)
         assert made.queue.rows == 1
         leader.cancel()
@@ -366,7 +368,7 @@ def test_equal_requests_share_one_run_and_the_leader_may_leave():
             assert (await task)[0].tolist() == [[16.0]]
         await first
         assert engine.runs == [[7.0], [8.0]]
-        assert made.now(feeds(8), 1)[0].tolist() == [[16.0]]
+        assert made.run_now(feeds(8), 1)[0].tolist() == [[16.0]]
         made.close()
 
     asyncio.run(act())

@@ -30,7 +30,7 @@ class Logbook:
 
 
 class Recorder:
-    def scored(self, *_):
+    def record_scored(self, *_):
         raise EngineUnavailableError("too many rows wait for the disk", hint="try again")
 
 

@@ -194,7 +194,10 @@ def test_overlapping_requests_of_one_sequence_are_answered_in_order(tmp_path, sh
     async def run():
         works = [model.from_tensors([tensor(n)]) for n in range(40)]
         return await asyncio.gather(
-            *(model.runner.later(work.feeds, work.rows, demand(start=number == 0)) for number, work in enumerate(works))
+            *(
+                model.runner.run_later(work.feeds, work.rows, demand(start=number == 0))
+                for number, work in enumerate(works)
+            )
         )
 
     found = asyncio.run(run())
@@ -306,8 +309,8 @@ def test_too_many_waiting_requests_of_one_sequence_are_refused(tmp_path, shelf):
 
     async def run():
         work = model.from_tensors([tensor(1)])
-        await model.runner.later(work.feeds, 1, demand(start=True))
-        calls = [model.runner.later(work.feeds, 1, demand()) for _ in range(100)]
+        await model.runner.run_later(work.feeds, 1, demand(start=True))
+        calls = [model.runner.run_later(work.feeds, 1, demand()) for _ in range(100)]
         return await asyncio.gather(*calls, return_exceptions=True)
 
     found = asyncio.run(run())
@@ -321,11 +324,11 @@ def test_a_request_whose_time_passes_in_the_queue_takes_no_step(tmp_path, shelf)
     work = model.from_tensors([tensor(1)])
 
     async def run():
-        await model.runner.later(work.feeds, 1, demand(start=True))
+        await model.runner.run_later(work.feeds, 1, demand(start=True))
         late = msgspec.structs.replace(demand(), deadline=time.perf_counter() - 1)
         with pytest.raises(DeadlineError):
-            await model.runner.later(work.feeds, 1, late)
-        return await model.runner.later(work.feeds, 1, demand())
+            await model.runner.run_later(work.feeds, 1, late)
+        return await model.runner.run_later(work.feeds, 1, demand())
 
     assert asyncio.run(run())[0][0, 0] == 2
 

@@ -26,8 +26,7 @@ from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import Settings
 from cumulant.serving.telemetry.access_log import AccessLog, fault_line
 from cumulant.serving.telemetry.observation import RequestNote, RequestObservation
-from cumulant.serving.telemetry.observed_app import ObservedApp
-from cumulant.serving.telemetry.observers import RequestObservers
+from cumulant.serving.telemetry.observers import ObservedApp, RequestObservers
 from cumulant.serving.telemetry.tracing import Tracing, is_probe, traces_requested
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -145,7 +144,7 @@ def test_the_wait_and_the_cache_are_seen(tmp_path):
     log = AccessLog(stream)
     site = Site(app, log)
     assert call(site, "POST", INFER, BODY).status_code == 200
-    app.models.get("graph").runner.observer.hit()  # outside of a request: nobody's
+    app.models.get("graph").runner.observer.record_hit()  # outside of a request: nobody's
     log.close()
     (line,) = map(json.loads, stream.getvalue().splitlines())
     assert line["queue_ms"] >= 0
@@ -156,9 +155,9 @@ def test_a_hit_is_the_requests_own():
     seen = []
 
     class Listener:
-        def began(self, note): ...
+        def on_begin(self, note): ...
 
-        def ended(self, note):
+        def on_end(self, note):
             seen.append((note.path, note.cached, note.rows, note.waited))
 
     watch = RequestObservation((Listener(),))
@@ -168,11 +167,11 @@ def test_a_hit_is_the_requests_own():
         watch.begin(note)
         await asyncio.sleep(0.01)
         if hit:
-            watch.hit()
-            watch.ran(0.5)
-            watch.ran(0.25)
-        watch.scored("m", "1", 2)
-        watch.scored("m", "1", 3)
+            watch.record_hit()
+            watch.record_run(0.5)
+            watch.record_run(0.25)
+        watch.record_rows("m", "1", 2)
+        watch.record_rows("m", "1", 3)
         watch.end(note, 200)
 
     async def both():
@@ -224,7 +223,7 @@ def test_a_reader_that_stands_still_holds_up_nobody():
     note = RequestNote("http", "GET", "/", "", time.time_ns(), time.perf_counter())
     started = time.perf_counter()
     for _ in range(9000):
-        log.ended(note)
+        log.on_end(note)
     assert time.perf_counter() - started < 15, "it waited for the stream"
     assert 0 < log.dropped < 9000
     lost = log.dropped
@@ -232,7 +231,7 @@ def test_a_reader_that_stands_still_holds_up_nobody():
     deadline = time.monotonic() + 60
     while stream.getvalue().count(b"\n") < 9000 - lost and time.monotonic() < deadline:
         time.sleep(0.01)
-    log.ended(note)
+    log.on_end(note)
     log.close()
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
     assert len(lines) == 9001 - lost
@@ -253,7 +252,7 @@ def test_the_last_line_is_written_out_though_the_end_waits_behind_it():
 
     stream = Slow()
     log = AccessLog(stream)
-    log.ended(RequestNote("http", "GET", "/", "", time.time_ns(), time.perf_counter()))
+    log.on_end(RequestNote("http", "GET", "/", "", time.time_ns(), time.perf_counter()))
     assert stream.entered.wait(60)
     ending = threading.Thread(target=log.close, args=(20,))
     ending.start()

@@ -22,10 +22,8 @@ from cumulant.core.servable import TensorSpec
 from cumulant.drivers.valkey.cache import ValkeyCache
 from cumulant.drivers.valkey.location import parse_cache_url
 from cumulant.serving.__main__ import _cache
-from cumulant.serving.cache.circuit_breaker import CircuitBreaker
-from cumulant.serving.cache.sealed_arrays import seal, unseal
-from cumulant.serving.cache.shared_answers import SharedAnswers
-from cumulant.serving.cache.shared_cache import SharedCacheTier
+from cumulant.serving.cache.shared_answers import SharedAnswers, seal, unseal
+from cumulant.serving.cache.shared_cache import CircuitBreaker, SharedCacheTier
 from cumulant.serving.scheduling.answer_cache import Caching, key_of
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.scheduling.runner import Runner, Scheduling
@@ -70,7 +68,7 @@ def test_no_damaged_value_is_believed(place, change):
 @given(st.binary(max_size=200))
 @settings(max_examples=300, deadline=None)
 def test_no_noise_is_believed_though_its_hash_is_right(noise):
-    from cumulant.serving.cache.sealed_arrays import _MAGIC, _hash
+    from cumulant.serving.cache.shared_answers import _MAGIC, _hash
 
     for body in (noise, _MAGIC + noise, _MAGIC + b"\x02\x0a\x02" + noise):
         found = unseal("key", body + _hash("key", body), FORM)
@@ -169,8 +167,8 @@ def joined(store, engine, *, budget=BUDGET, mode="auto", seconds=0.01, round_tri
 
 
 async def score(made, one, **more):
-    found = made.now(one, 1)
-    (array,) = found if found is not None else await made.later(one, 1, **more)
+    found = made.run_now(one, 1)
+    (array,) = found if found is not None else await made.run_later(one, 1, **more)
     return array.tolist()
 
 
@@ -190,10 +188,10 @@ def test_what_one_runner_scored_another_knows():
         await until(lambda: store.entries)
         assert await asyncio.gather(*(score(other, feeds(3)) for _ in range(5))) == [[[6.0]]] * 5
         assert engines[1].runs == []
-        assert other.shared.counts.looks == {"hit": 1}  # one look for all of them
-        assert one.shared.counts.looks == {"miss": 1}
+        assert other.shared.counts.lookups == {"hit": 1}  # one look for all of them
+        assert one.shared.counts.lookups == {"miss": 1}
         assert one.shared.counts.writes == {"written": 1}
-        assert other.now(feeds(3), 1)[0].tolist() == [[6.0]]  # and it is in the own tier now
+        assert other.run_now(feeds(3), 1)[0].tolist() == [[6.0]]  # and it is in the own tier now
         await first.close(), await second.close()
 
     asyncio.run(act())
@@ -205,7 +203,7 @@ def test_many_who_ask_the_same_look_once_and_run_once():
         made, tier = joined(MemoryCache(), engine)
         tier.start()
         assert await asyncio.gather(*(score(made, feeds(3)) for _ in range(20))) == [[[6.0]]] * 20
-        assert made.shared.counts.looks == {"miss": 1}
+        assert made.shared.counts.lookups == {"miss": 1}
         assert engine.runs == [[3.0]]
         await tier.close()
 
@@ -235,7 +233,7 @@ def test_it_is_asked_only_where_that_pays():
         ):
             made, tier = joined(MemoryCache(), Doubling(), seconds=seconds, round_trip=round_trip, mode=mode)
             assert await score(made, feeds(1)) == [[2.0]]
-            assert bool(made.shared.counts.looks) == asked, (seconds, round_trip, mode)
+            assert bool(made.shared.counts.lookups) == asked, (seconds, round_trip, mode)
             await tier.close()
 
     asyncio.run(act())
@@ -247,10 +245,10 @@ def test_looks_that_never_hit_are_given_up_and_writes_go_on():
         tier.start()
         for number in range(260):
             key = str(number).encode()
-            if (look := made.shared.look(key, 1.0)) is not None:
+            if (look := made.shared.lookup(key, 1.0)) is not None:
                 assert await look is None
-            made.shared.keep(key, [np.ones((1, 1), np.float32)], 1.0)
-        assert made.shared.counts.looks == {"miss": 200}
+            made.shared.store(key, [np.ones((1, 1), np.float32)], 1.0)
+        assert made.shared.counts.lookups == {"miss": 200}
         await until(lambda: made.shared.counts.writes.get("written") == 260)
         await tier.close()
 
@@ -261,7 +259,7 @@ def test_a_request_without_the_time_for_a_look_goes_without():
     async def act():
         made, tier = joined(MemoryCache(), Doubling(), budget=1.0)
         assert await score(made, feeds(1), demand=Demand(deadline=time.perf_counter() + 0.5)) == [[2.0]]
-        assert made.shared.counts.looks == {}
+        assert made.shared.counts.lookups == {}
         await tier.close()
 
     asyncio.run(act())
@@ -271,8 +269,8 @@ def test_writes_that_nobody_takes_are_bounded():
     async def act():
         made, tier = joined(MemoryCache(), Doubling())  # never started: nobody writes
         for number in range(1300):
-            made.shared.keep(str(number).encode(), [np.ones((1, 1), np.float32)], 1.0)
-        made.shared.keep(b"large", [np.ones((2**20, 1), np.float32)], 1.0)
+            made.shared.store(str(number).encode(), [np.ones((1, 1), np.float32)], 1.0)
+        made.shared.store(b"large", [np.ones((2**20, 1), np.float32)], 1.0)
         assert made.shared.counts.writes == {"dropped": 301}
         await tier.close()
 
@@ -313,7 +311,7 @@ def test_a_hostile_peer_costs_no_request_more_than_the_budget(mood, greets, caps
             tier.start()
             await until(lambda: tier.ready)
             assert await score(made, feeds(-1)) == [[-2.0]]
-            assert made.shared.counts.looks == {"miss": 1}
+            assert made.shared.counts.lookups == {"miss": 1}
             peer.mood, peer.greets = GARBAGE.get(mood, mood), greets
             longest = 0.0
             for number in range(30):
@@ -323,16 +321,16 @@ def test_a_hostile_peer_costs_no_request_more_than_the_budget(mood, greets, caps
             assert longest < BUDGET + 60  # one that hangs would for ever; the rest is a busy machine's
             good = {"two answers", "a negative length"}
             assert mood in good or not tier.reads.closed or peer.greets
-            looks = dict(made.shared.counts.looks)
+            looks = dict(made.shared.counts.lookups)
             assert looks.get("hit", 0) == 0
             # It is well again, and so are we.
             peer.mood = "good"
             await until(lambda: tier.ready and tier.reads.closed, 30)
 
             async def works():
-                before = made.shared.counts.looks.get("miss", 0)
+                before = made.shared.counts.lookups.get("miss", 0)
                 await score(made, feeds(time.perf_counter()))
-                return made.shared.counts.looks.get("miss", 0) > before
+                return made.shared.counts.lookups.get("miss", 0) > before
 
             deadline = time.monotonic() + 60
             while not await works():
@@ -353,7 +351,7 @@ def test_a_store_that_hangs_is_left_alone_after_a_few_looks():
             peer.mood = "hangs"
             for number in range(50):
                 await score(made, feeds(number))
-            assert made.shared.counts.looks == {"late": 5}
+            assert made.shared.counts.lookups == {"late": 5}
             await tier.close()
 
     asyncio.run(act())
@@ -369,7 +367,7 @@ def test_a_store_without_memory_is_read_and_not_written_to():
         tier.start()
         for number in range(20):
             await score(made, feeds(number))
-        assert made.shared.counts.looks == {"miss": 20}
+        assert made.shared.counts.lookups == {"miss": 20}
         await until(lambda: sum(made.shared.counts.writes.values()) == 20)
         assert made.shared.counts.writes["failed"] <= 3
         assert tier.reads.closed

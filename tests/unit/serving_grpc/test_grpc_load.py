@@ -20,13 +20,13 @@ def test_a_timeout_that_cannot_be_met_is_a_deadline_exceeded(slow):
 def test_the_deadline_of_the_call_counts_as_well(slow, monkeypatch):
     (model,) = slow.models
     seen = []
-    later = model.runner.later
+    later = model.runner.run_later
 
     async def spy(feeds, rows, demand):
         seen.append(demand)
         return await later(feeds, rows, demand)
 
-    monkeypatch.setattr(model.runner, "later", spy)
+    monkeypatch.setattr(model.runner, "run_later", spy)
 
     async def talk(client):
         patient, asked = doubled([1, 1, 1]), doubled([2, 2, 2])  # distinct: answers are remembered
@@ -58,7 +58,7 @@ def test_refusals_say_when_to_try_again(slow, monkeypatch, error, code, after):
     async def later(*_):
         raise error
 
-    monkeypatch.setattr(model.runner, "later", later)
+    monkeypatch.setattr(model.runner, "run_later", later)
     trailing = over(slow, lambda client: client.refused(code, "too ", "ModelInfer", doubled()))
     assert trailing["retry-after"] == after
 
@@ -69,7 +69,7 @@ def test_a_fault_of_the_server_is_told_without_its_inside(slow, monkeypatch, cap
     def now(*_):
         raise ZeroDivisionError("secret")
 
-    monkeypatch.setattr(model.runner, "now", now)
+    monkeypatch.setattr(model.runner, "run_now", now)
     over(slow, lambda client: client.refused(Code.INTERNAL, "internal error", "ModelInfer", doubled()))
     assert "ZeroDivisionError" in capfd.readouterr().err
 

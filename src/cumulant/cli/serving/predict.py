@@ -89,7 +89,7 @@ def predict(
     from cumulant.flows.serving.batch.flow import BatchRequest
 
     check_out(out)
-    source, served = _told(what, input_, model)
+    source, served = _rows_and_model(what, input_, model)
     if out is None and url is None and served and Path(served).is_dir():
         raise UsageError("a servable's folder answers into a file", subject=served, hint="add --output FILE")
     if out is None or url is not None:
@@ -103,7 +103,7 @@ def predict(
     _to_file(call, request, served, as_of=as_of, keep=keep or [], reasons=reasons)
 
 
-def _told(what: str, source: str, model: str) -> tuple[str, str]:
+def _rows_and_model(what: str, source: str, model: str) -> tuple[str, str]:
     """The rows and the model that the words name."""
     if not source:
         if not what:

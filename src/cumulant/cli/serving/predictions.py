@@ -1,4 +1,4 @@
-"""`cumulant predictions`: what the servers of this project were asked, and what they answered."""
+"""`cumulant predictions`: requests to the servers of this project, and their answers."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _print(console: Console, prediction: PredictionView) -> None:
 def _brief(outputs: dict[str, object]) -> str:
     from cumulant.flows.reports.terminal import cell
 
-    def told(value: object) -> str:
+    def text_of(value: object) -> str:
         # Probabilities by class, and whatever else an answer holds by name.
         return (
             " ".join(f"{name} {cell(cell_value)}" for name, cell_value in value.items())
@@ -202,4 +202,4 @@ def _brief(outputs: dict[str, object]) -> str:
             else cell(value)
         )
 
-    return ", ".join(f"{name} {told(value)}" for name, value in list(outputs.items())[:2])[:60]
+    return ", ".join(f"{name} {text_of(value)}" for name, value in list(outputs.items())[:2])[:60]

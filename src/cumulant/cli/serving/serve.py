@@ -52,7 +52,7 @@ _OPTIONS = (
     "allow_host",
 )
 
-_LOOK_SECONDS = 0.2
+_POLL_SECONDS = 0.2
 _KINDS: dict[int, type[CumulantError]] = {1: RefusedError, 2: UsageError, 3: PortInUseError}
 
 
@@ -170,7 +170,7 @@ def _stay(
         try:
             # Polars has Ctrl-C restart a blocking wait; a sleep ends with it all the same.
             while (code := process.poll()) is None:
-                time.sleep(_LOOK_SECONDS)
+                time.sleep(_POLL_SECONDS)
         except KeyboardInterrupt:
             # A terminal has signalled the server too, other senders have not; either way it finishes what it accepted.
             process.terminate()
@@ -192,7 +192,7 @@ def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], RunningServ
         try:
             start.on_start(process.pid)
             running = await_ready(process, ready, lambda: _failed(process.returncode, echo))
-            echo.aloud()
+            echo.show()
             yield process, running
         finally:
             process.terminate()
@@ -202,7 +202,7 @@ def _child(start: _Start) -> Iterator[tuple[subprocess.Popen[bytes], RunningServ
 
 
 def _failed(code: int, echo: _Echo) -> CumulantError:
-    """Why the server did not start, as it said so itself; its options are called as ours are."""
+    """The server's own error; its options have the names of ours."""
     echo.join()
     kind = _KINDS.get(code, EngineUnavailableError)
     message = echo.text().removeprefix("error: ") or "the server ended before it answered"
@@ -216,7 +216,7 @@ class _Echo:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._lines: list[str] = []
-        self._loud = threading.Event()
+        self._shows = threading.Event()
         self._stream = process.stderr
         self._thread = threading.Thread(target=self._pump, daemon=True)
         self._thread.start()
@@ -224,8 +224,8 @@ class _Echo:
     def text(self) -> str:
         return "".join(self._lines).strip()
 
-    def aloud(self) -> None:
-        self._loud.set()
+    def show(self) -> None:
+        self._shows.set()
         sys.stderr.write("".join(self._lines))
 
     def join(self) -> None:
@@ -241,7 +241,7 @@ class _Echo:
         assert self._stream is not None
         for line in self._stream:
             text = line.decode(errors="replace")
-            if self._loud.is_set():
+            if self._shows.is_set():
                 sys.stderr.write(text)
             else:
                 self._lines.append(text)

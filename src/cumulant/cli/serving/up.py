@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = application("up", "Serve the champion behind a gateway.")
 
-_LOOK_SECONDS = 0.5
+_POLL_SECONDS = 0.5
 
 
 @command(
@@ -129,12 +129,12 @@ def _show(console: Console, started: StartedStack, detached: bool) -> None:
 
 
 def _stay(call: Invocation, process: subprocess.Popen[bytes], state: Path) -> None:
-    """Until the supervisor ends, by itself or because this process is asked to."""
+    """Wait until the supervisor ends, by itself or by a signal to this process."""
     try:
         if not call.json and call.output.console().is_terminal:
             _watch(call.output.console(), process, state)
         while process.poll() is None:
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         _end(process)
     if process.returncode != 0:
@@ -155,11 +155,11 @@ def _watch(console: Console, process: subprocess.Popen[bytes], state: Path) -> N
             status = read_status(state)
             if status is not None:
                 live.update(table(status), refresh=True)
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(_POLL_SECONDS)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ask it to end and wait, however often this process is asked meanwhile."""
+    """Terminate it and wait, whatever further signals come."""
     with suppress(ProcessLookupError):
         os.kill(process.pid, signal.SIGTERM)
     while process.poll() is None:

@@ -19,7 +19,7 @@ from cumulant.features.offline.groups import Measure, MeasureGroup, fingerprint,
 from cumulant.features.online.entity_cache import EntityCache
 from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, EntityHistory
 from cumulant.features.online.python_compiler import Evaluate, compile_node
-from cumulant.features.online.requests import RequestReader, to_python
+from cumulant.features.online.requests import RequestReader, python_converter
 from cumulant.features.online.scalars import finite
 from cumulant.features.online.state import NO_IDENTITY, TableState, entity_key, row_identity
 from cumulant.features.online.state_writer import StateWriter
@@ -76,7 +76,8 @@ class OnlineFeatures:
         self._expressions: list[tuple[FeatureSpec, Evaluate]] = [
             (spec, compile_node(spec.expr, columns, features)) for spec in plan.features if spec.expr is not None
         ]
-        self._outputs = [spec for spec in plan.features if spec.name in set(plan.names)]
+        names = set(plan.names)
+        self._outputs = [(spec.name, python_converter(spec.dtype)) for spec in plan.features if spec.name in names]
 
     def state(self) -> TableState | None:
         """What the stored state was made from; None for a plan without windows and lookups.
@@ -100,12 +101,13 @@ class OnlineFeatures:
             measured = [_RowMeasures({}, None, None) for _ in inside]
         else:
             measured = self._measured(self._cache, inside)
-        columns: dict[str, list[Any]] = {spec.name: [] for spec in self._outputs}
+        columns: dict[str, list[Any]] = {name: [] for name, _ in self._outputs}
         for row, (features, _, _) in zip(inside, measured, strict=True):
             for spec, evaluate in self._expressions:
                 features[spec.name] = evaluate(row, features)
-            for spec in self._outputs:
-                columns[spec.name].append(to_python(spec.dtype, features[spec.name]))
+            for name, convert in self._outputs:
+                value = features[name]
+                columns[name].append(value if value is None or convert is None else convert(value))
         return Vectors(
             columns, [row_measures.age for row_measures in measured], [row_measures.late for row_measures in measured]
         )

@@ -285,11 +285,12 @@ def _calendar(function: Callable[[datetime], int]) -> Compiled:
         zone = ZoneInfo("UTC" if is_date else cast("str", options.get("zone", "UTC")))
         value = _convert(args[0], kinds[0], "time")
 
-        def part(micros: int) -> int | None:
-            local = zone_time(micros, zone)
+        def part(columns: Row, features: Row) -> int | None:
+            micros = value(columns, features)
+            local = None if micros is None else zone_time(micros, zone)
             return None if local is None else function(local)
 
-        return _apply1(part, value)
+        return part
 
     return compiled
 

@@ -14,6 +14,8 @@ from cumulant.features.online.scalars import DAY
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+#: values of exactly these types are inside values already
+_UNCHANGED: Mapping[str, type] = {"bool": bool, "float": float, "str": str, "bytes": bytes}
 
 
 class RequestReader:
@@ -25,7 +27,7 @@ class RequestReader:
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
-        self._fields = [(field.name, _reader(field)) for field in fields]
+        self._fields = [(field.name, _reader(field), _UNCHANGED.get(field.dtype)) for field in fields]
 
     def read(self, row: Mapping[str, object]) -> dict[str, Any]:
         """Inside values by name: None, bool, int, float, str; times in microseconds, dates in days.
@@ -34,10 +36,13 @@ class RequestReader:
             RequestError: a value is not of the field's type; names the field.
         """
         values: dict[str, Any] = {}
-        for name, reader in self._fields:
+        for name, reader, unchanged in self._fields:
             value = row.get(name)
             if value is None or (isinstance(value, float) and not math.isfinite(value)):
                 values[name] = None
+                continue
+            if type(value) is unchanged:
+                values[name] = value
                 continue
             try:
                 values[name] = reader(value)
@@ -116,12 +121,14 @@ def _time_reader(zone: ZoneInfo) -> Callable[[object], int | None]:
     return reader
 
 
-def to_python(dtype: str, value: Any) -> Any:
-    """An inside value as a Python value: times as datetime in UTC, dates as date."""
-    if value is None:
-        return None
-    if dtype == "time":
-        return _EPOCH + timedelta(microseconds=value)
-    if dtype == "date":
-        return _EPOCH.date() + timedelta(microseconds=value * DAY)
-    return bool(value) if dtype == "bool" else value
+def python_converter(dtype: str) -> Callable[[Any], Any] | None:
+    """Conversion of inside values that are not None to Python values: times to datetime in UTC, dates to date."""
+    match dtype:
+        case "time":
+            return lambda micros: _EPOCH + timedelta(microseconds=micros)
+        case "date":
+            return lambda days: _EPOCH.date() + timedelta(microseconds=days * DAY)
+        case "bool":
+            return bool
+        case _:
+            return None

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
 SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcomes"
-_START_SECONDS, _END_SECONDS, _LOOK_SECONDS = 60.0, 30.0, 0.02
+_START_SECONDS, _END_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.02
 
 
 class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,7 +108,7 @@ def _prepare(context: Context, version: ModelVersion, folder: Path, as_of: datet
     project, described = context.project, load_description(folder)
     plan = described.plan if isinstance(described, Servable) else None
     service = service_of(project, version, folder)
-    if service.log_key is None and _personal(plan):
+    if service.log_key is None and plan is not None and any(field.personal for field in plan.request):
         service = msgspec.structs.replace(service, salt=project.salt)
     if plan is not None and plan.needs_state:
         snapshots, _ = snapshots_of(context, plan.sources)
@@ -134,10 +134,6 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         labels=str(project.state / OUTCOMES / INBOX),
         settings=project.policies.serving,
     )
-
-
-def _personal(plan: FeaturePlan | None) -> bool:
-    return plan is not None and any(field.personal for field in plan.request)
 
 
 def note(service: PreparedService, pid: int) -> None:
@@ -288,7 +284,7 @@ def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[
             return msgspec.json.decode(text, type=RunningServer)
         if process.poll() is not None:
             raise ended()
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
     raise EngineUnavailableError("the server did not answer within a minute", hint="see `cumulant doctor`")
 
 

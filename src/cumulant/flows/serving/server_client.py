@@ -40,7 +40,7 @@ class RemoteServer(NamedTuple):
 
         Raises:
             UsageError: that is no address of a server.
-            RequestError: the server refuses what is asked.
+            RequestError: the server refuses the request.
             EngineUnavailableError: no server answers.
         """
         return self._send("POST", path, msgspec.json.encode(document))
@@ -97,7 +97,7 @@ class _Listed(msgspec.Struct):
 
 
 def query_server(server: RemoteServer, model: str, file: Path, *, progress: Progress = silent) -> pl.DataFrame:
-    """One answer a row of a file, as the server gives it; what the model reads is asked of the server too.
+    """One answer a row of a file, as the server gives it; the server's model card says what the model reads.
 
     `model` is the name of one that it serves; empty: the only one.
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
 from cumulant.core.servable import Batching, GraphCandidate, GraphServable, Parity, StateTensor, TensorSpec
-from cumulant.packaging.agreement import compare_answers, rows_to_compare
 from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.convert.foreign_model import ForeignModel
 from cumulant.packaging.convert.missing_values import needed_columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import sys
 import time
 from collections import deque
@@ -13,23 +14,65 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, StorageError
-from cumulant.serving.cache.circuit_breaker import CircuitBreaker
 from cumulant.serving.scheduling.histogram import SECONDS, Histogram
 
 if TYPE_CHECKING:
     from cumulant.ports.cache import SharedCache
 
-#: looks at once; a request beyond them goes on without one
-_MOST_LOOKS = 64
+#: failures in a row that open it
+_MOST = 5
+#: seconds until the first and until the latest try
+_FIRST, _LONGEST = 0.1, 30.0
+#: after a rest of so many times the last delay, a failure counts as the first again
+_CALM = 10
+#: concurrent lookups; a request beyond them does without
+_MOST_LOOKUPS = 64
 #: answers, and their bytes, that may wait to be written
 _MOST_WRITES, _MOST_BYTES = 1000, 8 * 1024 * 1024
 #: seconds that a write may take, and that reaching the store may
 _WRITING, _REACHING = 1.0, 3.0
 #: seconds between two measurements of the way
 _EVERY = 5.0
-#: weight of the newest look in the usual time of one
+#: weight of the newest lookup in the mean time of one
 _NEW = 0.1
 _PROBE = "cumulant:probe"
+
+
+class CircuitBreaker:
+    """Closed: calls pass. Open: no calls until `wait` is over, then one; each failure doubles the wait."""
+
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, chance: Callable[[], float] = random.random
+    ) -> None:
+        self.closed = True
+        self._clock, self._chance = clock, chance
+        self._row = 0
+        self._delay = 0.0
+        self._closed_at = self._until = clock()
+
+    def succeed(self) -> None:
+        self._row = 0
+        if not self.closed:
+            self.closed, self._closed_at = True, self._clock()
+
+    def fail(self) -> None:
+        """Count a failure of a closed breaker, which may open it."""
+        self._row += 1
+        if self.closed and self._row >= _MOST:
+            self.trip()
+
+    def trip(self) -> None:
+        """Open, or stay open for longer."""
+        now = self._clock()
+        calm = self.closed and now - self._closed_at > _CALM * self._delay
+        self._delay = _FIRST if calm or not self._delay else min(2 * self._delay, _LONGEST)
+        # Servers that lost the same store must not all come back at the same moment.
+        self._until = now + self._delay * (0.5 + self._chance())
+        self.closed = False
+
+    def wait(self) -> float:
+        """Seconds until the next try."""
+        return 0.0 if self.closed else max(0.0, self._until - self._clock())
 
 
 class SharedCacheConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,7 +81,7 @@ class SharedCacheConfig(msgspec.Struct, frozen=True, kw_only=True):
     url: str
     #: from the environment; never in the URL
     password: str | None = None
-    #: the longest that a request may wait for a look
+    #: the longest that a request may wait for a lookup
     budget: float = 0.005
 
 
@@ -60,10 +103,10 @@ class SharedCacheTier:
     def __init__(self, store: SharedCache, budget: float, *, name: str = "the shared cache") -> None:
         self._store, self.budget, self._name = store, budget, name
         self.reads, self.writes = CircuitBreaker(), CircuitBreaker()
-        #: seconds that a look usually takes; None: not known yet
+        #: mean seconds of a lookup; None: not known yet
         self.round_trip: float | None = None
         self.seconds = Histogram(SECONDS)
-        self._looks = 0
+        self._lookups = 0
         self._queue: deque[CacheWrite] = deque()
         self._bytes = 0
         self._more, self._failed = asyncio.Event(), asyncio.Event()
@@ -93,11 +136,11 @@ class SharedCacheTier:
 
     @property
     def busy(self) -> bool:
-        return self._looks >= _MOST_LOOKS
+        return self._lookups >= _MOST_LOOKUPS
 
     async def get(self, key: str) -> tuple[bytes | None, str]:
         """Value and result of a lookup: `hit`, `miss`, `late` or `error`."""
-        self._looks += 1
+        self._lookups += 1
         began = time.perf_counter()
         try:
             async with asyncio.timeout(self.budget):
@@ -109,7 +152,7 @@ class SharedCacheTier:
             self._record_failure(str(error))
             return None, "error"
         finally:
-            self._looks -= 1
+            self._lookups -= 1
             self._record_seconds(time.perf_counter() - began)
         return value, "miss" if value is None else "hit"
 

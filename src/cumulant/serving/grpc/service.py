@@ -169,7 +169,7 @@ class Service:
         name = new_name()
         context.set_trailing_metadata(((REQUEST_HEADER, name),))
         if self._app.score.watch is not None:
-            self._app.score.watch.named(name)
+            self._app.score.watch.record_server_id(name)
         return name
 
     def _score(

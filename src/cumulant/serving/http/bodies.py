@@ -5,9 +5,10 @@ from __future__ import annotations
 import zlib
 
 from cumulant.serving.errors import HttpError
+from cumulant.serving.http.messages import Request, Response
 
-#: smaller answers cost more to compress than they save
-_WORTH = 4096
+#: bytes of a body below which compression costs more than it saves
+LEAST_COMPRESSED = 4096
 _GZIP, _ZLIB = 31, 15
 
 
@@ -39,7 +40,7 @@ def compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
 
     Short bodies stay as they are, under the empty name.
     """
-    if len(body) < _WORTH:
+    if len(body) < LEAST_COMPRESSED:
         return body, b""
     for part in accepted.lower().split(b","):
         kind, _, quality = part.strip().partition(b";")
@@ -47,3 +48,13 @@ def compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
             packer = zlib.compressobj(level=1, wbits=_GZIP if kind == b"gzip" else _ZLIB)
             return packer.compress(body) + packer.flush(), kind
     return body, b""
+
+
+def compress_response(response: Response, request: Request) -> Response:
+    """The response, compressed where the caller accepts it and it pays."""
+    accepted = request.headers.get(b"accept-encoding")
+    body, encoding = compress(response.body, accepted) if accepted else (b"", b"")
+    if not encoding:
+        return response
+    headers = (*response.headers, (b"content-encoding", encoding))
+    return Response(response.status, body, response.content_type, headers)

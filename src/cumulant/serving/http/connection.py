@@ -51,18 +51,12 @@ class HttpConnection(asyncio.Protocol):
         self._queued, self._crowded = False, False
         #: bytes that came since the last part of a body, or the end of a head; of the body, those that the site counts
         self._in_head, self._fed, self._counted_bytes = True, 0, 0
-        self._clear()
+        self._parts: list[bytes] | None
+        self.on_message_begin()
         #: when the present request began or the last one ended
-        self._since = time.perf_counter()
+        self._receiving, self._since = False, time.perf_counter()
         #: bytes that the client has not taken yet, and since when that many
-        self._owed, self._stuck = 0, self._since
-
-    def _clear(self) -> None:
-        self._target, self._headers, self._body = b"", cast("Headers", {}), b""
-        self._parts: list[bytes] | None = None
-        self._size = self._header_bytes = self._header_count = 0
-        self._refusal: Response | None = None
-        self._begun = self._answered = self._rejected = False
+        self._unconfirmed, self._unconfirmed_since = 0, self._since
 
     # --- what asyncio calls
 
@@ -96,7 +90,7 @@ class HttpConnection(asyncio.Protocol):
         except httptools.HttpParserError:
             self._fail("malformed", 400, "this is no valid HTTP request")
         else:
-            if self._begun and self._size != self._counted_bytes:
+            if self._receiving and self._size != self._counted_bytes:
                 self._count_body()
 
     def _count_body(self) -> None:
@@ -145,8 +139,12 @@ class HttpConnection(asyncio.Protocol):
     # --- what the parser calls
 
     def on_message_begin(self) -> None:
-        self._clear()
-        self._in_head, self._begun, self._since = True, True, time.perf_counter()
+        self._target, self._headers, self._body = b"", cast("Headers", {}), b""
+        self._parts = None
+        self._size = self._header_bytes = self._header_count = 0
+        self._refusal: Response | None = None
+        self._answered = self._rejected = False
+        self._in_head, self._receiving, self._since = True, True, time.perf_counter()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -181,11 +179,15 @@ class HttpConnection(asyncio.Protocol):
             self._reject_head(int(length or 0))
         elif length is not None and int(length) > self._limits.body:
             self._too_large(int(length), close=awaits)
-        elif self._site.turns.full and not (self._task or self._waiting or self._site.urgent(self._target)):
+        elif self._site.turns.line and not (self._task or self._waiting) and self._is_late():
             self._site.refusals.add("busy", 429, self._client)
             self._refuse_with(_BUSY, close=awaits)
         elif awaits:
             self._transport.write(_CONTINUE)
+
+    def _is_late(self) -> bool:
+        """Whether the request would wait too long for its turn."""
+        return self._site.turns.is_full and not self._site.urgent(self._target)
 
     def on_body(self, body: bytes) -> None:
         self._fed = 0
@@ -208,7 +210,7 @@ class HttpConnection(asyncio.Protocol):
         if self._parser.should_upgrade():
             return  # it is read again: see `_decline`
         now = time.perf_counter()
-        self._begun, self._since, self._fed = False, now, 0
+        self._receiving, self._since, self._fed = False, now, 0
         keep = self._parser.should_keep_alive() and not self._site.draining
         if self._refusal is not None:
             self._drop_or_queue(keep)
@@ -216,7 +218,8 @@ class HttpConnection(asyncio.Protocol):
         body = self._body if self._parts is None else b"".join(self._parts)
         if self._counted_bytes:
             self._release_body()
-        request = self._request(body, now)
+        method = self._parser.get_method().decode("ascii")
+        request = Request(method, self._target, self._headers, body, client=self._client, received=now)
         if self._task is not None or self._waiting or not self._writable:
             self._wait(request, keep=keep)
             if self._waiting.crowded:
@@ -224,9 +227,9 @@ class HttpConnection(asyncio.Protocol):
                 self._transport.pause_reading()
         elif self._site.urgent(self._target):
             self._answer(request, keep=keep)
-        elif self._site.turns.at_once():
+        elif self._site.turns.try_start():
             self._answer(request, keep=keep)
-            self._site.turns.answered(len(body))
+            self._site.turns.finish(len(body))
         else:
             self._wait(request, keep=keep)
             if self._waiting:
@@ -240,10 +243,6 @@ class HttpConnection(asyncio.Protocol):
             self._refuse("crowded", 429, _CROWDED)
             self._drop_or_queue(keep)
 
-    def _request(self, body: bytes, received: float) -> Request:
-        method = self._parser.get_method().decode("ascii")
-        return Request(method, self._target, self._headers, body, client=self._client, received=received)
-
     # --- refusals
 
     def _too_large(self, size: int, *, close: bool = False) -> None:
@@ -254,7 +253,8 @@ class HttpConnection(asyncio.Protocol):
         """Refuse a request by its head; its body is discarded."""
         self._rejected = True
         if self._task is None and not self._waiting and self._writable:
-            response = self._handle(self._request(b"", time.perf_counter()))
+            method, now = self._parser.get_method().decode("ascii"), time.perf_counter()
+            response = self._handle(Request(method, self._target, self._headers, b"", self._client, now))
             if isinstance(response, Response):
                 self._refuse_with(response, close=size > self._limits.body or b"expect" in self._headers)
         elif size > self._limits.body:
@@ -311,13 +311,13 @@ class HttpConnection(asyncio.Protocol):
 
     def _join(self) -> None:
         self._queued = True
-        self._site.turns.join(self, self._waiting.next_body)
+        self._site.turns.join(self.take_turn, self._waiting.next_body)
 
     def take_turn(self) -> None:
         """Answer the next queued request; one behind it on this connection is queued again."""
         self._queued = False
         if self._ready():
-            request, keep = self._waiting.pop()
+            request, keep = self._waiting.take()
             self._answer(request, keep=keep and not self._site.draining)
         if self._waiting or self._ending or self._crowded:
             if self._ready():
@@ -329,7 +329,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         while not self._queued and self._ready():
-            request, keep = self._waiting.pop()
+            request, keep = self._waiting.take()
             self._answer(request, keep=keep)
         if self._writable and not self._waiting.crowded:
             self._crowded = False
@@ -350,7 +350,7 @@ class HttpConnection(asyncio.Protocol):
         closing on bytes that nobody read resets the connection, and the answer would be lost on its way.
         """
         known, self._ending, self._since = self._ending, True, time.perf_counter()
-        if known or not self._begun:
+        if known or not self._receiving:
             self._transport.close()
             return
         if self._transport.can_write_eof():
@@ -363,24 +363,24 @@ class HttpConnection(asyncio.Protocol):
 
         However slowly, a client that goes on to take its answer keeps its connection.
         """
-        owed = self._untaken()
-        if owed != self._owed or not owed:
-            self._owed, self._stuck = owed, now
-        if owed and now - self._stuck > self._limits.request:
+        unconfirmed = self._count_unconfirmed()
+        if unconfirmed != self._unconfirmed or not unconfirmed:
+            self._unconfirmed, self._unconfirmed_since = unconfirmed, now
+        if unconfirmed and now - self._unconfirmed_since > self._limits.request:
             self._site.refusals.add("unread", 0, self._client)
             self.abort()
-        elif self._task is not None or self._waiting or (owed and (self._ending or not self._begun)):
+        elif self._task is not None or self._waiting or (unconfirmed and (self._ending or not self._receiving)):
             return
         elif self._ending:
             if now - self._since > SWEEP:  # a client that has all of its answer is waited for but a moment
                 self.abort()
-        elif self._begun:
+        elif self._receiving:
             if now - self._since > self._limits.request:
                 self._fail("slow", 408, f"the request did not come whole in {self._limits.request:g} s")
         elif now - self._since > self._limits.idle:
             self._end()
 
-    def _untaken(self) -> int:
+    def _count_unconfirmed(self) -> int:
         """Bytes that were written and are not confirmed by the client."""
         size = self._transport.get_write_buffer_size()
         if not (size or self._ending):
@@ -389,7 +389,7 @@ class HttpConnection(asyncio.Protocol):
 
     def finish(self) -> None:
         """Close the connection once all received requests are answered."""
-        if self._task is None and not self._waiting and not self._begun:
+        if self._task is None and not self._waiting and not self._receiving:
             self._end()
 
     def abort(self) -> None:

@@ -19,20 +19,17 @@ class QueuedRequest(NamedTuple):
     head: int
 
 
-class RequestQueue:
+class RequestQueue(deque[QueuedRequest]):
     """Requests of one connection in their order.
 
     The site counts their heads and bodies: a client that does not read earlier responses decides how long they wait.
     """
 
     def __init__(self, site: HttpSite) -> None:
+        super().__init__()
         self._site = site
-        self._requests: deque[QueuedRequest] = deque()
         #: of their bodies
         self._bytes = 0
-
-    def __len__(self) -> int:
-        return len(self._requests)
 
     def fits(self, body: bytes, head: int) -> bool:
         """Whether the site has memory for one more request."""
@@ -43,23 +40,23 @@ class RequestQueue:
     def crowded(self) -> bool:
         """Whether the queue is so long that reading pauses."""
         limits = self._site.limits
-        return len(self._requests) > limits.waiting or self._bytes > limits.body
+        return len(self) > limits.waiting or self._bytes > limits.body
 
     @property
     def next_body(self) -> int:
         """Bytes of the body of the oldest request."""
-        return len(self._requests[0].request.body)
+        return len(self[0].request.body)
 
     def add(self, request: Request, head: int, *, keep: bool) -> None:
         size = len(request.body)
         self._bytes += size
         self._site.body_bytes += size
         self._site.head_bytes += head
-        self._requests.append(QueuedRequest(request, keep, head))
+        self.append(QueuedRequest(request, keep, head))
 
-    def pop(self) -> tuple[Request, bool]:
+    def take(self) -> tuple[Request, bool]:
         """Remove and return the oldest request."""
-        request, keep, head = self._requests.popleft()
+        request, keep, head = self.popleft()
         size = len(request.body)
         self._bytes -= size
         self._site.body_bytes -= size
@@ -67,5 +64,5 @@ class RequestQueue:
         return request, keep
 
     def clear(self) -> None:
-        while self._requests:
-            self.pop()
+        while self:
+            self.take()

@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
 #: seconds between two requests by which the loop is known to have read its sockets in between
 _IDLE = 0.0005
@@ -28,16 +27,8 @@ _MEASURED = 4
 _BODY, _LARGE, _OF_LARGE = 1500, 256 * 1024, 3.0
 #: a line that has not been empty for so many seconds is no burst, but more than can be done; and the part of `queue`
 #: that it may hold: a queue that never empties answers no more requests, it makes each of them wait. A line of so few
-#: requests may be that of as many clients who wait for their answers: refusing one makes no room for the others
+#: requests may be that of as many clients who wait for their answers: refusing one makes none of the others faster
 _STANDING, _SHORTER, _FEW = 0.1, 0.5, 32
-
-
-class WaitingConnection(Protocol):
-    """Connection with a complete request."""
-
-    def take_turn(self) -> None:
-        """Answer one request."""
-        ...
 
 
 class Turns:
@@ -49,7 +40,10 @@ class Turns:
         each: what a request with a small body takes, until requests have shown it; at most, after a time without any.
         clock: the time.
         busy: the processor's time of this thread, by which requests are measured: beside other work on the same cores
-            they take longer, and refusing them would make no room.
+            they take longer, and refusing them would make no other faster.
+
+    Attributes:
+        line: for each queued request the function that answers it, and its load.
     """
 
     def __init__(
@@ -63,37 +57,32 @@ class Turns:
     ) -> None:
         self._turn, self._queue, self._each, self._clock, self._busy = turn, queue, each, clock, busy
         self._unknown = each
-        self._line: deque[tuple[WaitingConnection, float]] = deque()
+        self.line: deque[tuple[Callable[[], None], float]] = deque()
         #: how many requests with a small body take as long as those in line
         self._load = 0.0
         self._began = self._ended = float("-inf")
         #: when the first request joined the empty line
-        self._filled = float("-inf")
+        self._waiting_since = float("-inf")
         #: of `busy`, when the last turn ended, where the line has not been empty since: the line also waits for what is
         #: read and refused until the next turn
-        self._turned: float | None = None
+        self._cpu_at_turn_end: float | None = None
         #: of `busy`, when the request that is answered at once was begun; None: it is not measured
-        self._asked: float | None = None
+        self._cpu_at_start: float | None = None
         #: requests that were answered at once since the last that was measured
         self._unmeasured = 0
 
-    def __len__(self) -> int:
-        return len(self._line)
-
     @property
-    def full(self) -> bool:
+    def is_full(self) -> bool:
         """Whether a request that came now would wait too long."""
-        if not self._line:
-            return False
         wait = self._load * self._each
         if wait > self._queue:
             return True
-        long = len(self._line) > _FEW and wait > self._queue * _SHORTER
-        return long and self._clock() - self._filled > _STANDING
+        long = len(self.line) > _FEW and wait > self._queue * _SHORTER
+        return long and self._clock() - self._waiting_since > _STANDING
 
-    def at_once(self) -> bool:
-        """Whether a request that is whole is answered now; otherwise it has to `join`. Call `answered` after it."""
-        if self._line:
+    def try_start(self) -> bool:
+        """Whether a request that is whole is answered now; otherwise it has to `join`. Call `finish` after it."""
+        if self.line:
             return False
         now = self._clock()
         gap = now - self._ended
@@ -104,41 +93,41 @@ class Turns:
         if now - self._began >= self._turn:
             return False
         self._unmeasured += 1
-        self._asked = self._busy() if gap > _IDLE or self._unmeasured >= _MEASURED else None
+        self._cpu_at_start = self._busy() if gap > _IDLE or self._unmeasured >= _MEASURED else None
         return True
 
-    def answered(self, body: int) -> None:
+    def finish(self, body: int) -> None:
         """Record a request with a body of `body` bytes that was answered at once."""
         self._ended = self._clock()
-        if self._asked is not None:
+        if self._cpu_at_start is not None:
             self._unmeasured = 0
-            self._learn((self._busy() - self._asked) / _load(body))
+            self._learn((self._busy() - self._cpu_at_start) / _load(body))
 
-    def join(self, connection: WaitingConnection, body: int) -> None:
-        """Queue a request with a body of `body` bytes."""
-        if not self._line:
-            self._filled = self._clock()
+    def join(self, answer: Callable[[], None], body: int) -> None:
+        """Queue a request with a body of `body` bytes; `answer` answers it."""
+        if not self.line:
+            self._waiting_since = self._clock()
             asyncio.get_running_loop().call_soon(self._next)
         load = _load(body)
-        self._line.append((connection, load))
+        self.line.append((answer, load))
         self._load += load
 
     def _next(self) -> None:
         began = now = self._clock()
-        done, since = 0.0, self._busy() if self._turned is None else self._turned
+        done, since = 0.0, self._busy() if self._cpu_at_turn_end is None else self._cpu_at_turn_end
         try:
-            while self._line and now - began < self._turn:
-                connection, load = self._line.popleft()
-                self._load = self._load - load if self._line else 0.0
+            while self.line and now - began < self._turn:
+                answer, load = self.line.popleft()
+                self._load = self._load - load if self.line else 0.0
                 done += load
-                connection.take_turn()
+                answer()
                 now = self._clock()
         finally:
             busy = self._busy()
             self._learn((busy - since) / max(done, 1.0))
-            self._turned = busy if self._line else None
+            self._cpu_at_turn_end = busy if self.line else None
             self._began = self._ended = now
-            if self._line:
+            if self.line:
                 asyncio.get_running_loop().call_soon(self._next)
 
     def _learn(self, seconds: float) -> None:

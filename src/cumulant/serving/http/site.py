@@ -27,7 +27,7 @@ class HttpSite:
         admitted: Admitted | None = None,
         refusals: Refusals | None = None,
         *,
-        urgent: Callable[[bytes], bool] = lambda _: False,
+        urgent: Callable[[bytes], object] = lambda _: False,
         turns: Turns | None = None,
     ) -> None:
         self.handle = handle

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -13,33 +11,7 @@ from cumulant.servable.description import Floats, Matrix
 from cumulant.servable.scorer import Scorer
 
 
-class RowsToScore(Protocol):
-    """Rows whose scores a method needs to explain some others."""
-
-    @property
-    def rows(self) -> Matrix:
-        """Rows [m, k] of model inputs to score; m may be 0."""
-        ...
-
-    @property
-    def owner(self) -> NDArray[np.int64]:
-        """[m] Index of the explained row."""
-        ...
-
-    def contributions(self, scores: Floats, row_scores: Floats) -> Floats:
-        """[n, k] of each feature, from the scores [n] of the explained rows and those [m] of `rows`."""
-        ...
-
-
-class Explainer(Protocol):
-    """Explanation method. It works on numbers only, without engine, files or user code."""
-
-    def select_rows(self, matrix: Matrix) -> RowsToScore:
-        """Rows to score to explain these rows [n, k] of model inputs, missing values as NaN."""
-        ...
-
-
-def make_explainer(scorer: Scorer) -> Explainer:
+def make_explainer(scorer: Scorer) -> Occlusion:
     """Explanation method of the servable.
 
     Raises:
@@ -47,16 +19,11 @@ def make_explainer(scorer: Scorer) -> Explainer:
     """
     servable = scorer.servable
     method = "" if servable.reasons is None else servable.reasons.method
-    match method:
-        case "occlusion":
-            return Occlusion(_reference(scorer))
-        case _:
-            hint = "package the model again with this version of Cumulant"
-            raise IntegrityError(
-                f'{servable.name} explains its answers by "{method[:60]}", which this server does not know',
-                subject=servable.name,
-                hint=hint,
-            )
+    if method == "occlusion":
+        return Occlusion(_reference(scorer))
+    message = f'{servable.name} explains its answers by "{method[:60]}", which this server does not know'
+    hint = "package the model again with this version of Cumulant"
+    raise IntegrityError(message, subject=servable.name, hint=hint)
 
 
 def _reference(scorer: Scorer) -> Matrix:
@@ -71,15 +38,17 @@ def _reference(scorer: Scorer) -> Matrix:
 
 
 class OccludedRows(msgspec.Struct, frozen=True):
-    """Rows with one feature at its reference value each."""
+    """Rows [m, k] of model inputs to score, with one feature at its reference value each; m may be 0."""
 
     rows: Matrix
+    #: [m] index of the explained row
     owner: NDArray[np.int64]
     #: [m] the feature that was replaced
     place: NDArray[np.int64]
     shape: tuple[int, int]
 
     def contributions(self, scores: Floats, row_scores: Floats) -> Floats:
+        """[n, k] of each feature, from the scores [n] of the explained rows and those [m] of `rows`."""
         contributions = np.zeros(self.shape)
         contributions[self.owner, self.place] = scores[self.owner] - row_scores
         return contributions
@@ -90,10 +59,10 @@ class Occlusion:
 
     After Robnik-Sikonja and Kononenko, "Explaining classifications for individual instances" (IEEE Transactions on
     Knowledge and Data Engineering 20(5), 2008), with one reference value in place of their average over all values.
-    For a linear model it is w (x - reference), exactly; it is true to any model, since the model itself is asked.
+    For a linear model it is w (x - reference), exactly; it is true to any model, since the model itself scores.
 
     Limits: contributions do not add up to the score where features interact; of features that say the same each may
-    get nothing, since the others still say it; of correlated ones, rows are asked that do not occur.
+    get nothing, since the others still say it; of correlated ones, rows are scored that do not occur.
     """
 
     def __init__(self, reference: Matrix) -> None:
@@ -101,7 +70,9 @@ class Occlusion:
         self._reference = reference
 
     def select_rows(self, matrix: Matrix) -> OccludedRows:
-        """One row for each value that differs from its reference: the others contribute nothing."""
+        """Rows to score to explain these rows [n, k] of model inputs, missing values as NaN: one for each value that
+        differs from its reference, as the others contribute nothing.
+        """
         same = (matrix == self._reference) | (np.isnan(matrix) & np.isnan(self._reference))
         owner, place = np.nonzero(~same)
         rows = matrix[owner]

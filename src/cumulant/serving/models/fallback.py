@@ -11,10 +11,10 @@ import numpy as np
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.servable import Answer
 from cumulant.servable.engine import DTYPES, Array
-from cumulant.serving.models.fallback_config import FallbackConfig
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.row_model import RowModel
+from cumulant.serving.settings import FallbackConfig
 
 Kind = Literal["cached", "servable", "constant"]
 
@@ -37,7 +37,7 @@ class Fallback:
 
     def raw(self, work: RequestWork) -> list[Array] | None:
         """Outputs of the first fallback that can answer `work`, which records its kind; None where none can."""
-        if self._cached and (cached := self._model.runner.cache.last(work.feeds)) is not None:
+        if self._cached and (cached := self._model.runner.cache.get_stale(work.feeds)) is not None:
             return self._noted(work, "cached", cached)
         if self._cheap is not None and (cheaper := self._cheaper(self._cheap, work)) is not None:
             return self._noted(work, "servable", cheaper)
@@ -58,10 +58,10 @@ class Fallback:
         try:
             if isinstance(cheap, RowModel):
                 own = cheap.from_rows(work.raw or [])
-                raw = cheap.runner.now(own.feeds, own.rows)
+                raw = cheap.runner.run_now(own.feeds, own.rows)
                 work.answers = None if raw is None else cheap.answers(own, raw)
                 return None if raw is None else []
-            raw = cheap.runner.now({name: work.feeds[name] for name in cheap.inputs}, work.rows)
+            raw = cheap.runner.run_now({name: work.feeds[name] for name in cheap.inputs}, work.rows)
         except (CumulantError, KeyError):
             return None
         if raw is None:

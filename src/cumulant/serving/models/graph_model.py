@@ -16,13 +16,12 @@ from cumulant.core.servable import GraphServable, TensorSpec
 from cumulant.servable.engine import DTYPES, Array, Engine
 from cumulant.servable.graph_signature import check_described
 from cumulant.servable.state_tensors import check_state, initial_state
-from cumulant.serving.models.request_work import RequestWork, check_any, check_rows
+from cumulant.serving.models.request_work import MOST_ROWS, RequestWork, row_count_error
 from cumulant.serving.models.row_model import UNREGISTERED
 from cumulant.serving.models.sample_inputs import make_noise
-from cumulant.serving.protocol.nested_lists import input_of_lists
 from cumulant.serving.protocol.request_schema import missing_fields, quoted
 from cumulant.serving.protocol.row_tensors import unknown_input
-from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, TensorConverter
+from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, TensorConverter, input_of_lists
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.sequences.runner import SequenceRunner, no_state
 from cumulant.serving.sequences.sequence_store import SequenceStore
@@ -70,8 +69,10 @@ class GraphModel:
             spec.name: (spec.datatype, list(spec.shape)) for spec in servable.outputs
         }
         self._places = {name: place for place, name in enumerate(self.outputs)}
-        #: outputs that are answered unless others are asked for
-        self._shown = [name for name in self.outputs if name not in {state.output for state in servable.state}]
+        #: outputs of a request that names none
+        self._default_outputs = [
+            name for name in self.outputs if name not in {state.output for state in servable.state}
+        ]
         self._columns = {name: place for place, name in enumerate(servable.columns)}
         engine = Engine(folder / servable.model, untried=untried)
         check_described(servable, engine)
@@ -168,8 +169,8 @@ class GraphModel:
     def from_rows(self, rows: Sequence[object]) -> RequestWork:
         if self.stateful:
             raise no_state(self.name)
-        check_rows(rows)
-        check_any(rows)
+        if not 0 < len(rows) <= MOST_ROWS:
+            raise row_count_error(len(rows))
         objects: list[Mapping[str, Any]] = [row for row in rows if isinstance(row, dict)]
         if len(objects) < len(rows):
             hint = f"name its inputs: {', '.join(self._columns or self._specs)[:300]}"
@@ -178,10 +179,12 @@ class GraphModel:
         return RequestWork(feeds, len(rows), raw=rows)
 
     def _matrix(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
-        (spec,) = self.servable.inputs
+        (spec,), required = self.servable.inputs, self.servable.required
         matrix = np.full((len(rows), len(self._columns)), np.nan, dtype=np.float64)
         for number, row in enumerate(rows, 1):
-            self._complete(row, number)
+            missing = [name for name in required if row.get(name) is None]
+            if missing or not row:
+                raise self._incomplete(missing, row, number)
             for name, value in row.items():
                 place = self._columns.get(name)
                 if place is None:
@@ -201,17 +204,11 @@ class GraphModel:
             raise _too_large(self.servable.columns[place], number + 1)
         return {spec.name: narrow}
 
-    def _complete(self, row: Mapping[str, Any], number: int) -> None:
+    def _incomplete(self, missing: list[str], row: Mapping[str, Any], number: int) -> RequestError:
         if not row:
             hint = f"expected fields: {', '.join(self._columns)[:300]}"
-            raise RequestError(f"row {number}: the row has none of the model's fields", hint=hint)
-        for name in self.servable.required:
-            if row.get(name) is None:
-                raise missing_fields(
-                    [required for required in self.servable.required if row.get(required) is None],
-                    row,
-                    f"row {number}: ",
-                )
+            return RequestError(f"row {number}: the row has none of the model's fields", hint=hint)
+        return missing_fields(missing, row, f"row {number}: ")
 
     def _stacked(self, rows: Sequence[Mapping[str, Any]]) -> Feeds:
         unknown = next((name for row in rows for name in row if name not in self._specs), None)
@@ -244,7 +241,7 @@ class GraphModel:
     def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:  # noqa: ARG002 - as Model
         return [
             OutputTensor(name, self.outputs[name][0], array.shape, array)
-            for name in wanted or self._shown
+            for name in wanted or self._default_outputs
             for array in (raw[self._places[name]],)
         ]
 
@@ -256,7 +253,7 @@ class GraphModel:
     def _answered(self, work: RequestWork, raw: Sequence[Array]) -> list[dict[str, Any]]:
         columns = {
             name: array.tolist() if array.shape[:1] == (work.rows,) else [array.tolist()] * work.rows
-            for name in self._shown
+            for name in self._default_outputs
             for array in (raw[self._places[name]],)
         }
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

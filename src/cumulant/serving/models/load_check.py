@@ -58,7 +58,7 @@ class _CrashError(UsageError):
     """A model crashed the process of its load check."""
 
 
-#: faults of one folder, for which the others need not stand still; the rest is told of the server or its settings
+#: faults of one folder, for which the others need not stand still; the rest is a fault of the server or its settings
 _OF_A_FOLDER = (_CrashError, IntegrityError, NotFoundError, DataError)
 
 

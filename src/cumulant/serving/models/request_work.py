@@ -15,23 +15,18 @@ from cumulant.serving.scheduling.runner import Feeds
 MOST_ROWS = 10_000
 
 
-def check_rows(rows: Sequence[object]) -> None:
-    """Raises HttpError (413) for more rows than one request may bring."""
-    check_count(len(rows))
-
-
 def check_count(rows: int) -> None:
     """Raises HttpError (413) for more rows than one request may bring; called before they are made of what came."""
     if rows > MOST_ROWS:
-        raise HttpError(
-            413, f"{rows} rows in one request, where {MOST_ROWS} may be", hint="send them in several requests"
-        )
+        raise row_count_error(rows)
 
 
-def check_any(rows: Sequence[object]) -> None:
-    """Raises RequestError for a request without rows."""
-    if not rows:
-        raise RequestError("there are no rows to score", hint="send one row or more, as an object with its fields each")
+def row_count_error(rows: int) -> RequestError:
+    """Error for a request without rows, or with more than `MOST_ROWS`."""
+    if rows:
+        text = f"{rows} rows in one request, where {MOST_ROWS} may be"
+        return HttpError(413, text, hint="send them in several requests")
+    return RequestError("there are no rows to score", hint="send one row or more, as an object with its fields each")
 
 
 class ReasonsRequest(msgspec.Struct, frozen=True, gc=False):

@@ -14,7 +14,7 @@ from cumulant.core.units import from_micros
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import Scorer
-from cumulant.serving.models.request_work import RequestWork, check_any, check_rows
+from cumulant.serving.models.request_work import MOST_ROWS, RequestWork, row_count_error
 from cumulant.serving.models.sample_inputs import make_noise
 from cumulant.serving.protocol.reasons import NAME, OUTPUT, Reasoning
 from cumulant.serving.protocol.request_rules import RequestRules, invalid_rows
@@ -38,8 +38,6 @@ UNREGISTERED = "1"
 def late_warnings(since: Sequence[int | None]) -> tuple[str, ...]:
     """Warning for rows whose prediction time is before the stored history of their keys."""
     rows = [number for number, at in enumerate(since, 1) if at is not None]
-    if not rows:
-        return ()
     begin = from_micros(max(at for at in since if at is not None))
     named = ", ".join(str(number) for number in rows[:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
     text = (
@@ -94,6 +92,7 @@ class RowModel:
         self.key = plan.sources[plan.entity].key if plan.entity in plan.sources else ()
         self.looks_back = bool(self.key) and writer is not None and plan.entity in writer.sources
         engine = self.scorer.engine
+        self._input = engine.inputs[0].name
         self.fallback: Fallback | None = None
         self.stateful = False
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
@@ -146,25 +145,23 @@ class RowModel:
         return work
 
     def from_rows(self, rows: Sequence[object], datatypes: Mapping[str, str] | None = None) -> RequestWork:
-        check_rows(rows)
-        check_any(rows)
-        checked = self.schema.rows(rows)
+        if not 0 < len(rows) <= MOST_ROWS:
+            raise row_count_error(len(rows))
+        checked = [self.schema.row(rows[0])] if len(rows) == 1 else self.schema.rows(rows)
         broken = {} if self.rules is None else self.rules.broken(checked, datatypes)
         vectors = self.features.vectors(checked)
-        feeds = self.scorer.feeds(self.scorer.encoder.matrix(vectors.columns))
-        work = RequestWork(
-            feeds, len(rows), vectors.age, rows, checked, warnings=(*self._warnings(rows), *late_warnings(vectors.late))
-        )
+        feeds: Feeds = {self._input: self.scorer.encoder.matrix(vectors.columns)}
+        work = RequestWork(feeds, len(rows), vectors.age, rows, checked)
+        if self.schema.unread:
+            names = set[str]().union(*(row for row in rows if isinstance(row, dict)))
+            work.warnings = self.schema.warnings(names)
+        if any(since is not None for since in vectors.late):
+            work.warnings += late_warnings(vectors.late)
         faults = {} if self.rules is None else self.rules.unusual(checked, vectors.columns, broken)
         if self.rules is not None and faults:
             work.warnings += self.rules.warnings(faults, len(rows))
             work.invalid = invalid_rows(faults, len(rows))
         return work
-
-    def _warnings(self, rows: Sequence[object]) -> tuple[str, ...]:
-        if not self.schema.unread:
-            return ()
-        return self.schema.warnings(set[str]().union(*(row for row in rows if isinstance(row, dict))))
 
     def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:
         names = wanted or self._names

@@ -89,7 +89,7 @@ async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
     """Outputs of the engine, or of the fallback where the engine is overloaded."""
     work = scoring.work
     try:
-        return await model.runner.later(work.feeds, work.rows, scoring.demand)
+        return await model.runner.run_later(work.feeds, work.rows, scoring.demand)
     except (OverloadedError, DeadlineError):
         raw = None if model.fallback is None else model.fallback.raw(work)
         if raw is None:
@@ -128,8 +128,8 @@ async def _explain(model: Model, scoring: Scoring[Any], raw: Sequence[Array]) ->
 async def _run_inquiry(model: Model, inquiry: Inquiry, demand: Demand) -> Sequence[Array]:
     if not inquiry.rows:
         return []
-    outputs = model.runner.now(inquiry.feeds, inquiry.rows)
-    return await model.runner.later(inquiry.feeds, inquiry.rows, demand) if outputs is None else outputs
+    outputs = model.runner.run_now(inquiry.feeds, inquiry.rows)
+    return await model.runner.run_later(inquiry.feeds, inquiry.rows, demand) if outputs is None else outputs
 
 
 def _ignore(done: asyncio.Future[None]) -> None:
@@ -162,17 +162,17 @@ class ScoringService:
         """The answer, or one to wait for.
 
         Raises:
-            CumulantError: as `read`, and as `Runner.now` and `Runner.later`.
+            CumulantError: as `read`, and as `Runner.run_now` and `Runner.run_later`.
         """
         rows = 0
         try:
             scoring = read(model, request)
             rows = scoring.work.rows
             if self.recorder is not None and self.recorder.skewed:
-                scoring.work.warnings += self.recorder.ahead(model, scoring.work.checked)
+                scoring.work.warnings += self.recorder.warn_ahead(model, scoring.work.checked)
             if self.watch is not None:
-                self.watch.read(scoring.id)
-            raw = model.runner.now(scoring.work.feeds, rows)
+                self.watch.record_id(scoring.id)
+            raw = model.runner.run_now(scoring.work.feeds, rows)
             if raw is None or scoring.work.reasons is not None:
                 return self._later(request, scoring, endpoint, model, raw)
             response = scoring.finish(raw)
@@ -230,7 +230,7 @@ class ScoringService:
             marks = NONE if self.marks is None else self.marks(request)
             logged = self.prediction_logger.put(model, scoring, raw, request.received, marks)
         try:
-            scored = None if self.recorder is None else self.recorder.scored(model, scoring.work.checked)
+            scored = None if self.recorder is None else self.recorder.record_scored(model, scoring.work.checked)
         except CumulantError:
             if logged is not None:  # the request is refused, whatever the log answers
                 logged.add_done_callback(_ignore)
@@ -239,6 +239,6 @@ class ScoringService:
 
     def _observe(self, model: Model, endpoint: str, status: int, rows: int, request: TimedRequest) -> None:
         if self.watch is not None:
-            self.watch.scored(model.name, model.version, rows)
+            self.watch.record_rows(model.name, model.version, rows)
         seconds = time.perf_counter() - request.received
         self._metrics.observe(model.name, model.version, endpoint, status=status, rows=rows, seconds=seconds)

@@ -1,6 +1,6 @@
 """Posted labels, stored in files until the project ingests them.
 
-A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is judged when it is
+A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is checked when it is
 taken in, by the project; here it is made durable and nothing is dropped. Several workers and servers share the folder.
 """
 
@@ -12,20 +12,109 @@ import hashlib
 import os
 import secrets
 import threading
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, OverloadedError, RequestError, UsageError
 from cumulant.serving.http.messages import Request, Response, json_response
-from cumulant.serving.posted.disk_quota import DiskQuota
 from cumulant.serving.prediction_log.storage.durable import sync
 from cumulant.serving.protocol.responses import LabelsResponse
-from cumulant.serving.telemetry.metrics import Series
+from cumulant.serving.telemetry.metrics import Series, counter_series
 
+#: a file takes whole blocks of a disk, however small it is
+_BLOCK = 4096
+#: seconds between two scans of the folder, and at least so many times as long as a scan takes
+_SCAN, _SELDOM = 1.0, 20.0
+#: seconds until whoever empties it may have come by
+_RETRY = 30.0
 _MOST = 100_000
 _HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
+
+
+class DiskQuota:
+    """Tracks the size of the folder, in blocks: measured regularly, plus what this process writes in between.
+
+    Writes of other processes count from the next measurement on, so they may exceed the quota meanwhile; a file that
+    is written during a measurement counts twice until the next. Files are never deleted.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, folder: Path, most: int, *, steady: Callable[[], float] = time.monotonic) -> None:
+        self._folder, self._most, self._steady = folder, most, steady
+        self._lock = threading.Lock()
+        #: in the folder as of the last scan and what was added here since, and what is being written
+        self._used, self._coming = 0, 0
+        self._next = -_SCAN
+
+    def reserve(self, size: int) -> None:
+        """Reserve space for a file of `size` bytes before it is written; `complete` must follow.
+
+        Raises:
+            UsageError: it does not fit into the empty folder.
+            OverloadedError: too many bytes wait.
+            OSError: the folder cannot be read.
+        """
+        whole = _blocks(size)
+        if whole > self._most:
+            raise UsageError(
+                f"they take {whole:,} bytes, and all posted labels together may take {self._most:,}",
+                hint="post them in parts, or ingest a file",
+            )
+        with self._lock:
+            self._measure()
+            if self._used + self._coming + whole > self._most:
+                raise OverloadedError(
+                    f"posted labels wait for ingestion, and no more than {self._most:,} bytes of them may wait",
+                    hint="nothing of this post was stored: post it again after `cumulant labels ingest`",
+                    retry_after=_RETRY,
+                )
+            self._coming += whole
+
+    def complete(self, size: int, *, written: bool) -> None:
+        """Complete a reservation; unless the file was written, its space is released."""
+        with self._lock:
+            self._coming -= _blocks(size)
+            self._used += _blocks(size) if written else 0
+
+    def used(self) -> int:
+        """Bytes in the folder at the last measurement, plus what was written here since.
+
+        Raises:
+            OSError: the folder cannot be read.
+        """
+        with self._lock:
+            self._measure()
+            return self._used
+
+    def _measure(self) -> None:
+        started = self._steady()
+        if started < self._next:
+            return
+        try:
+            with os.scandir(self._folder) as entries:
+                whole = (entry for entry in entries if not entry.name.startswith("."))  # others are being written
+                self._used = sum(_blocks(_size(entry)) for entry in whole)
+        except FileNotFoundError:
+            self._used = 0
+        now = self._steady()
+        self._next = now + max(_SCAN, _SELDOM * (now - started))
+
+
+def _blocks(size: int) -> int:
+    return -(-size // _BLOCK) * _BLOCK
+
+
+def _size(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size
+    except FileNotFoundError:  # taken in meanwhile
+        return 0
 
 
 class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -45,7 +134,7 @@ class LabelInbox:
     """Stores posted labels in `folder`, one file per post, once by its batch or else its content.
 
     Args:
-        most: bytes that may wait there; what was accepted stays, and what has no room is refused.
+        most: bytes that may wait there; what was accepted stays, and what does not fit is refused.
     """
 
     def __init__(self, folder: Path, most: int) -> None:
@@ -74,7 +163,7 @@ class LabelInbox:
 
     async def series(self) -> list[Series]:
         """Metric series of posts by result, and of waiting bytes, which are measured on a thread."""
-        series = [Series("cumulant_label_posts_total", (result,), count) for result, count in self._counts.items()]
+        series = counter_series("cumulant_label_posts_total", (), self._counts)
         with contextlib.suppress(OSError):
             series.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._quota.used)))
         return series

@@ -13,7 +13,7 @@ import msgspec
 
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import FeaturePlan, Field
-from cumulant.serving.models.request_work import check_count, check_rows
+from cumulant.serving.models.request_work import check_count
 from cumulant.serving.protocol.request_schema import SourceSchema
 
 _SCALARS = bool | int | float | str
@@ -79,7 +79,7 @@ class EventSchema:
         Raises:
             RequestError: no served plan reads the source, it has no key, or a row does not fit: it names row and field.
         """
-        check_rows(rows)
+        check_count(len(rows))
         schema = self._schema(source)
         known: list[Any] = []
         others: list[dict[str, object]] = []

@@ -50,6 +50,8 @@ class StateRecorder:
         """
         self._skew_us = None if clock_skew is None else round(clock_skew * 1e6)
         self._mode = scored
+        #: rows that are dated too far ahead are excluded from the online state
+        self.skewed = clock_skew is not None and scored != "off"
         self._advancer: Advancer | None = None
         self._models: list[RowModel] = []
         #: of models that were taken away and still answer what they had accepted
@@ -96,7 +98,7 @@ class StateRecorder:
             for model in taken.models:
                 model.features.catch_up()
 
-    def scored(self, model: Model, rows: Sequence[Row]) -> Future[AdvanceResult] | None:
+    def record_scored(self, model: Model, rows: Sequence[Row]) -> Future[AdvanceResult] | None:
         """Take in rows that were answered; done once they are durable. None where nothing is to be waited for.
 
         Rows without a key are skipped, as duplicates of them could not be detected.
@@ -112,13 +114,8 @@ class StateRecorder:
         done = self._posted(advancer, model.servable.plan.entity, whole, scored=True)
         return done if self._mode == "durable" else None
 
-    @property
-    def skewed(self) -> bool:
-        """Whether rows that are dated too far ahead are excluded from the online state."""
-        return self._skew_us is not None and self._mode != "off"
-
-    def ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
-        """Warning for rows dated so far ahead that `scored` skips them."""
+    def warn_ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
+        """Warning for rows dated so far ahead that `record_scored` skips them."""
         if not isinstance(model, RowModel) or not model.looks_back or (advancer := self._advancer_of(model)) is None:
             return ()
         entity = model.servable.plan.entity

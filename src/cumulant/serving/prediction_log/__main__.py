@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _run(options)
     except CumulantError as error:
         sys.stderr.write(f"error: {error.full_text}\n")
-        return {UsageError: 2, RetryableError: 3}.get(_kind(error), 4)
+        return 2 if isinstance(error, UsageError) else 3 if isinstance(error, RetryableError) else 4
     return 0
 
 
@@ -105,10 +105,6 @@ def _read(path: Path, what: str) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{what} cannot be read: {error.strerror}", subject=str(path), hint="check the path") from None
-
-
-def _kind(error: CumulantError) -> type[CumulantError]:
-    return next((kind for kind in (UsageError, RetryableError) if isinstance(error, kind)), CumulantError)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ class Confirmations:
         self._again.append(sequence)
         return False
 
-    def recovered(self, sequence: int) -> None:
+    def record_recovered(self, sequence: int) -> None:
         """Register a number that an earlier log process made durable."""
         self.last = self._settled = max(self.last, sequence)
 
@@ -68,16 +68,16 @@ class Workers:
         #: since when a worker has no connection
         self._absent: dict[str, float] = {}
 
-    def recovered(self, worker: str, sequence: int) -> None:
+    def record_recovered(self, worker: str, sequence: int) -> None:
         """Register a number that an earlier log process made durable."""
         self._recovered[worker] = max(self._recovered.get(worker, 0), sequence)
 
-    def greet(self, worker: str, newest: Callable[[str], int]) -> Confirmations:
+    def connect(self, worker: str, newest: Callable[[str], int]) -> Confirmations:
         """Confirmations of a worker that connects; `newest` reads the durable number of an unknown one."""
         confirmations = self._confirmations.get(worker)
         if confirmations is None:
             confirmations = self._confirmations[worker] = Confirmations()
-            confirmations.recovered(max(self._recovered.pop(worker, 0), newest(worker)))
+            confirmations.record_recovered(max(self._recovered.pop(worker, 0), newest(worker)))
         return confirmations
 
     def waiting(self) -> list[Confirmations]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from struct import Struct as Layout
 from typing import Annotated
 
@@ -12,6 +13,21 @@ from cumulant.core.plan import Field
 #: name, datatype of the Open Inference Protocol, shape, and the values: row-major, little-endian; BYTES as in its
 #: binary form, each element behind its length in four bytes
 Tensor = tuple[str, str, list[int], bytes]
+#: of `struct`, by datatype
+STRUCT_CODES: Mapping[str, str] = {
+    "BOOL": "?",
+    "UINT8": "B",
+    "UINT16": "H",
+    "UINT32": "I",
+    "UINT64": "Q",
+    "INT8": "b",
+    "INT16": "h",
+    "INT32": "i",
+    "INT64": "q",
+    "FP16": "e",
+    "FP32": "f",
+    "FP64": "d",
+}
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Moment = Annotated[int, msgspec.Meta(ge=-(2**62), le=2**62)]
 #: until the year 9999

@@ -14,43 +14,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from cumulant.serving.prediction_log.entry import MAX_FRAME, LogEntry, Tensor
+from cumulant.serving.prediction_log.entry import MAX_FRAME, STRUCT_CODES, LogEntry, Tensor
 
 #: of a row's request or outputs, in bytes of JSON; a longer text is replaced by its shape and hash
 LARGE = 64 * 1024
 #: rows that are turned to text at a time, so that a request of a million rows needs no more memory than one of these
 _SLICE = 1024
-FIXED: Mapping[str, np.dtype[Any]] = {
-    name: np.dtype(code)
-    for name, code in {
-        "BOOL": "?",
-        "UINT8": "u1",
-        "UINT16": "<u2",
-        "UINT32": "<u4",
-        "UINT64": "<u8",
-        "INT8": "i1",
-        "INT16": "<i2",
-        "INT32": "<i4",
-        "INT64": "<i8",
-        "FP16": "<f2",
-        "FP32": "<f4",
-        "FP64": "<f8",
-    }.items()
-}
-_CODES = {
-    "BOOL": "?",
-    "UINT8": "B",
-    "UINT16": "H",
-    "UINT32": "I",
-    "UINT64": "Q",
-    "INT8": "b",
-    "INT16": "h",
-    "INT32": "i",
-    "INT64": "q",
-    "FP16": "e",
-    "FP32": "f",
-    "FP64": "d",
-}
+FIXED: Mapping[str, np.dtype[Any]] = {name: np.dtype(f"<{code}") for name, code in STRUCT_CODES.items()}
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _LENGTH = Layout("<I")
 _OBJECTS = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -118,7 +88,7 @@ def _large(size: int, digest: str, shape: dict[str, list[int]]) -> str:
 
 def _tensor_texts(tensors: Sequence[Tensor], columns: Sequence[str], hide: Hide | None) -> _Texts:
     """A row is one element of each tensor's first dimension; tensors without a common one are one row together."""
-    if all(datatype in _CODES and len(shape) in (1, 2) and shape[0] == 1 for _, datatype, shape, _ in tensors):
+    if all(datatype in STRUCT_CODES and len(shape) in (1, 2) and shape[0] == 1 for _, datatype, shape, _ in tensors):
         return 1, iter((_one_row(tensors, columns, hide),))
     sizes = {tensor[2][0] if tensor[2] else 0 for tensor in tensors}
     count = sizes.pop() if len(sizes) == 1 else 0
@@ -166,7 +136,7 @@ def _numbers(datatype: str, count: int, raw: bytes) -> Sequence[Any]:
 def _layout(datatype: str, count: int) -> Layout:
     if not 0 <= count <= MAX_FRAME:
         raise ValueError("a size that no tensor has")
-    return Layout(f"<{count}{_CODES[datatype]}")
+    return Layout(f"<{count}{STRUCT_CODES[datatype]}")
 
 
 def _row_texts(

@@ -24,13 +24,13 @@ class LogLosses:
         self._error = ""
         self._lock = threading.Lock()
 
-    def failed(self, error: OSError, rows: int) -> None:
+    def record_failure(self, error: OSError, rows: int) -> None:
         with self._lock:  # files are closed on another thread
             self.rows += rows
         self._error = reason_of(error)
         self.report()
 
-    def refuse(self, error: OSError, requests: int) -> None:
+    def record_refusal(self, error: OSError, requests: int) -> None:
         self.refused += requests
         self._error = reason_of(error)
         self.report()

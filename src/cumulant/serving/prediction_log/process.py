@@ -33,7 +33,6 @@ from cumulant.serving.prediction_log.entry import (
     LogEntry,
     PatternEntry,
 )
-from cumulant.serving.prediction_log.log_listener import open_listener
 from cumulant.serving.prediction_log.losses import LogLosses, reason_of
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.row_streams import PatternStream
@@ -42,7 +41,7 @@ from cumulant.serving.prediction_log.storage.log_folder import WorkerLife
 from cumulant.serving.prediction_log.storage.part_writer import LogPart, LogParts
 from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
 from cumulant.serving.prediction_log.storage.retention import upkeep
-from cumulant.serving.prediction_log.worker_connection import GarbageError, WorkerConnection
+from cumulant.serving.prediction_log.worker_connection import GarbageError, WorkerConnection, open_listener
 
 _CONNECTIONS = 256
 _UPKEEP_SECONDS = 15.0
@@ -82,7 +81,7 @@ class LogProcess:
             settings.folder,
             hiding := PersonalValueMask(settings.key, settings.personal),
             file_size=settings.file_size,
-            failed=self.losses.failed,
+            failed=self.losses.record_failure,
         )
         self._settings, self._hiding = settings, hiding
         self._selector = selectors.DefaultSelector()
@@ -97,7 +96,7 @@ class LogProcess:
         self._workers = Workers()
         self._upkeep: threading.Thread | None = None
         self._publishing: threading.Thread | None = None
-        self._upkeep_at = self._tidied = time.monotonic()
+        self._upkeep_at = self._upkeep_started = time.monotonic()
         self.ending = False
 
     def run(self, listener: socket.socket, wake: socket.socket) -> None:
@@ -220,7 +219,7 @@ class LogProcess:
         try:
             self.parts.commit()
         except OSError as error:
-            self.losses.refuse(error, sum(known.refuse(reason_of(error)) for known in waiting))
+            self.losses.record_refusal(error, sum(known.refuse(reason_of(error)) for known in waiting))
         frames = {known: known.frames() for known in waiting}
         for connection in list(self._connections.values()):
             known = connection.confirmations
@@ -237,7 +236,7 @@ class LogProcess:
         connection.hello = hello
         if hello.durable:
             newest = partial(newest_number, self._settings.folder)
-            connection.confirmations = self._workers.greet(hello.worker, newest)
+            connection.confirmations = self._workers.connect(hello.worker, newest)
         for model, fields in hello.personal.items():
             self._hiding.describe(model, fields)
         for number, entry in enumerate(hello.patterns):
@@ -268,7 +267,7 @@ class LogProcess:
     def _recover(self) -> None:
         """Recover rows from journals of a killed process; workers may send the last of them again."""
         with contextlib.suppress(OSError):  # as upkeep
-            recover(self._settings.folder, self._workers.recovered, say=self.losses.say)
+            recover(self._settings.folder, self._workers.record_recovered, say=self.losses.say)
 
     def _publish_rows(self) -> None:
         """Publish the rows so far, and then the ends of workers, on a thread of its own."""
@@ -304,12 +303,12 @@ class LogProcess:
         }
         self._workers.expire(connected, now)
         # A thread: merging is a second of work of libraries that let this one go on.
-        self._upkeep = threading.Thread(target=self._tidy, daemon=True)
+        self._upkeep = threading.Thread(target=self._run_upkeep, daemon=True)
         self._upkeep.start()
 
-    def _tidy(self) -> None:
-        settings, before, self._tidied = self._settings, self._tidied, time.monotonic()
-        with contextlib.suppress(OSError):  # a full disk: it is told where rows are lost, and tried again
+    def _run_upkeep(self) -> None:
+        settings, before, self._upkeep_started = self._settings, self._upkeep_started, time.monotonic()
+        with contextlib.suppress(OSError):  # a full disk is reported where rows are lost; upkeep runs again
             recover(settings.folder, age=_JOURNAL_SECONDS, say=self.losses.say)
         with contextlib.suppress(OSError):
             upkeep(
@@ -317,7 +316,7 @@ class LogProcess:
                 keep=settings.keep,
                 file_size=settings.file_size,
                 file_age=settings.file_age,
-                steady=self._tidied - before,
+                steady=self._upkeep_started - before,
                 say=self.losses.say,
             )
 

@@ -23,12 +23,14 @@ from cumulant.serving.protocol.tensors import (
     json_tensor,
     raw_bytes,
 )
-from cumulant.serving.scheduling.job_queue import Demand
-from cumulant.serving.sequences.parameters import sequence_of
+from cumulant.serving.scheduling.job_queue import Demand, SequencePosition
 
 HEADER_LENGTH = b"inference-header-content-length"
 _OCTETS = b"application/octet-stream"
 _decode: Callable[[bytes | memoryview], InferRequest] = msgspec.json.Decoder(InferRequest).decode
+_UINT64 = 2**64
+_MAX_TEXT = 256
+_MAX_STEP = 2**62
 
 
 class InferenceCall(msgspec.Struct):
@@ -36,7 +38,7 @@ class InferenceCall(msgspec.Struct):
 
     id: str | None
     inputs: list[InputTensor]
-    #: outputs asked for; empty: all
+    #: requested outputs; empty: all
     wanted: list[str]
     demand: Demand
     #: outputs to send as raw bytes: by name, and by default
@@ -179,3 +181,32 @@ def _inputs(tensors: Sequence[RequestTensor], rest: memoryview) -> list[InputTen
     if at != len(rest):
         raise RequestError(f"{len(rest) - at} bytes of the binary part of the body belong to no input")
     return inputs
+
+
+def sequence_of(parameters: Mapping[str, Any]) -> SequencePosition | None:
+    """The request's place in a sequence; None where it names none, as 0 and "" do not.
+
+    Raises:
+        RequestError: a parameter has a value that it cannot have.
+    """
+    given = parameters.get("sequence_id", 0)
+    starts, ends = (_flag(parameters, name) for name in ("sequence_start", "sequence_end"))
+    step = parameters.get("sequence_step")
+    if step is not None and (type(step) is not int or not 1 <= step <= _MAX_STEP):
+        raise _wrong("sequence_step", "a whole number of at least 1")
+    if type(given) is int and 0 <= given < _UINT64:
+        return SequencePosition(b"i%d" % given, starts, ends, step) if given else None
+    if isinstance(given, str) and len(given) <= _MAX_TEXT and given.isprintable():
+        return SequencePosition(b"s" + given.encode(), starts, ends, step) if given else None
+    raise _wrong("sequence_id", f"a whole number of 64 bits or a printable text of at most {_MAX_TEXT} characters")
+
+
+def _flag(parameters: Mapping[str, Any], name: str) -> bool:
+    value = parameters.get(name, False)
+    if not isinstance(value, bool):
+        raise _wrong(name, "true or false")
+    return value
+
+
+def _wrong(name: str, expected: str) -> RequestError:
+    return RequestError(f'the parameter "{name}" must be {expected}', subject=name)

@@ -1,11 +1,11 @@
-"""`/invocations`: requests and answers in the formats of MLflow's scoring server."""
+"""`/invocations`: requests and answers in the formats of MLflow's scoring server, JSON or CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import msgspec
 
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.servable.engine import Array
@@ -13,10 +13,10 @@ from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, encode
 from cumulant.serving.models.graph_model import GraphModel
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.request_work import RequestWork, check_rows
+from cumulant.serving.models.request_work import RequestWork, check_count
+from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.models.scoring import Scoring
-from cumulant.serving.protocol.csv_rows import first_repeated, read_csv_rows
-from cumulant.serving.protocol.json_body import decode_body
+from cumulant.serving.protocol.json_body import decode_body, decode_json
 from cumulant.serving.protocol.json_size import check_lists
 from cumulant.serving.protocol.reasons import NAME, read_reasons, read_reasons_query
 from cumulant.serving.protocol.request_bodies import LARGE
@@ -33,7 +33,8 @@ _CHARSETS: Mapping[str, str] = {
     "ascii": "ascii",
     "iso-8859-1": "latin-1",
 }
-_decode: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+Read = Callable[[str], object]
+_TRUTH = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 
 
 def read(model: Model, request: Request) -> Scoring[Response]:
@@ -95,7 +96,7 @@ def _document(text: str, model: Model) -> tuple[str, RequestWork, object]:
     body = text.encode()
     if len(body) > LARGE and not isinstance(model, GraphModel):  # tensors have no bound but their size
         check_lists(body)
-    document = decode_body(_decode, body, expected=_EXPECTED)
+    document = decode_body(decode_json, body, expected=_EXPECTED)
     if not isinstance(document, dict):
         raise RequestError(f"expected a JSON object with one of {', '.join(FORMATS)}")
     reasons = _reasons_param(document.pop("params", None), model)
@@ -128,7 +129,7 @@ def _split(value: object, model: Model) -> RequestWork:
     unknown = next((name for name in value if name not in {"columns", "data", "index"}), None)
     if unknown is not None:
         raise RequestError(f'"dataframe_split" has no part "{unknown[:100]}"', subject=unknown[:100])
-    check_rows(value["data"])
+    check_count(len(value["data"]))
     columns = _columns(value["columns"]) if "columns" in value else _own_columns(model)
     rows: list[object] = []
     for number, values in enumerate(value["data"], 1):
@@ -202,7 +203,7 @@ def _by_column(value: Mapping[str, object]) -> list[object]:
     if len({len(column) for column in columns.values()}) > 1:
         sizes = ", ".join(f"{name[:100]} {len(column)}" for name, column in list(columns.items())[:20])
         raise RequestError(f"the fields of inputs have different numbers of rows: {sizes}", subject="inputs")
-    check_rows(next(iter(columns.values())))
+    check_count(len(next(iter(columns.values()))))
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
@@ -235,3 +236,83 @@ def _predictions(answers: Sequence[Any], form: str, model: Model) -> Any:
     if form == "inputs":
         return {name: [answer[name] for answer in answers] for name in model.outputs}
     return answers
+
+
+def read_csv_rows(text: str, model: Model) -> list[object]:
+    """The rows in `text`, with cells in the types that the model's fields have.
+
+    A cell that cannot be read as its field's type stays text, which the model's own check then refuses by name.
+
+    Raises:
+        HttpError: 413 for more rows than one request may bring, before they are all read.
+        RequestError: no line of names, a name twice, a row of another length, or quotes that do not end.
+    """
+    lines = _lines(text)
+    if not lines:
+        raise RequestError("the CSV has no line of names", hint="the first line must name the columns")
+    names = lines[0]
+    if (twice := first_repeated(names)) is not None:
+        raise RequestError(f'the CSV names the column "{twice[:100]}" twice', subject=twice[:100])
+    readers = [_reader(name, model) for name in names]
+    return [_row(number, line, names, readers) for number, line in enumerate(lines[1:], 1)]
+
+
+def first_repeated(names: Sequence[str]) -> str | None:
+    """First name that occurs twice in `names`; None where there is none."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
+
+
+def _lines(text: str) -> list[list[str]]:
+    lines: list[list[str]] = []
+    try:
+        for line in csv.reader(io.StringIO(text, newline=""), strict=True):
+            if line:
+                check_count(len(lines))  # the line of names is no row
+                lines.append(line)
+    except csv.Error as error:
+        raise RequestError(f"the body is no valid CSV: {error}") from None
+    return lines
+
+
+def _row(number: int, line: Sequence[str], names: Sequence[str], readers: Sequence[Read]) -> dict[str, object]:
+    if len(line) != len(names):
+        raise RequestError(f"row {number} of the CSV has {len(line)} cells, the line of names {len(names)}")
+    cells = zip(names, line, readers, strict=True)
+    return {name: None if cell == "" else read(cell) for name, cell, read in cells}
+
+
+def _reader(name: str, model: Model) -> Read:
+    kind = "number"
+    if isinstance(model, RowModel):
+        field = model.schema.fields.get(name)
+        kind = field.dtype if field else "str"
+    elif isinstance(model, GraphModel) and not model.servable.columns:
+        datatype = str(model.inputs[name]["datatype"]) if name in model.inputs else ""
+        kind = {"BYTES": "str", "BOOL": "bool"}.get(datatype, "number")
+    return _CELL_READERS.get(kind, str)
+
+
+def _number(cell: str) -> object:
+    if "_" in cell:  # Python reads 1_000 as a number, nobody else does
+        return cell
+    try:
+        return int(cell)
+    except ValueError:
+        pass
+    try:
+        return float(cell)
+    except ValueError:
+        return cell
+
+
+_CELL_READERS: Mapping[str, Read] = {
+    "int": _number,
+    "float": _number,
+    "number": _number,
+    "bool": lambda cell: _TRUTH.get(cell, cell),
+}

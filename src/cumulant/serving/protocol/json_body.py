@@ -17,6 +17,8 @@ _OUT_OF_RANGE = "Number out of range"
 _LOOKED_AT = 65_536
 _NUMBER_OF = re.compile(rb'"([^"\\]{1,100})"[ \t\r\n]*:[ \t\r\n]*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)')
 
+decode_json: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
+
 
 def decode_body(decode: Callable[[Any], Any], body: bytes | memoryview, *, expected: str) -> Any:
     """Body decoded by `decode`; `expected` is the hint for an empty body.

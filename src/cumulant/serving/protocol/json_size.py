@@ -57,7 +57,7 @@ def too_much_memory(size: int, most: int) -> HttpError:
 
 def check_lists(text: bytes) -> None:
     """Raises HttpError (413) for a document in which a list, or one in an object, or in an object of that, has more
-    elements than there may be rows. Nothing is said of a text that is no JSON.
+    elements than there may be rows. A text that is no JSON passes.
     """
     try:
         _check(text, 2)

@@ -46,7 +46,7 @@ _OTHERS = (
     PostedLabels,
 )
 _TEXT = {"/ping", "/health", "/version", "/metrics"}
-#: asked by probes, which carry no token
+#: paths of probes, which carry no token
 _OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}
 
 
@@ -72,8 +72,8 @@ def document(app: ServingApplication) -> dict[str, Any]:
 def _components() -> Mapping[str, Any]:
     """Schemas of what is the same of every model, by the names of their types. They take milliseconds, once."""
     kinds = dict.fromkeys([*_ANSWERS.values(), *_OTHERS])
-    found = msgspec.json.schema_components(kinds, schema_hook=_anything, ref_template="#/components/schemas/{name}")
-    return found[1]
+    schemas = msgspec.json.schema_components(kinds, schema_hook=_anything, ref_template="#/components/schemas/{name}")
+    return schemas[1]
 
 
 def _anything(kind: type) -> dict[str, Any]:
@@ -94,7 +94,9 @@ def _written_out(route: Route, app: ServingApplication) -> list[tuple[str, Model
         return [(route.template, None)] if app.inbox is not None else []
     # Plain rows name no sequence, which a model with state needs.
     of_rows = _verb(route) in {"predict", "invocations"}
-    return [(path, one) for path, one in _of_models(route, app) if one is None or not (of_rows and one.stateful)]
+    return [
+        (path, model) for path, model in _of_models(route, app) if model is None or not (of_rows and model.stateful)
+    ]
 
 
 def _of_models(route: Route, app: ServingApplication) -> list[tuple[str, Model | None]]:
@@ -102,7 +104,7 @@ def _of_models(route: Route, app: ServingApplication) -> list[tuple[str, Model |
     if route.template == "/invocations":
         return [(route.template, app.models.get(names[0]))] if len(names) == 1 else []
     if "{version}" in route.template:
-        return [(_filled(route, model=one.name, version=one.version), one) for one in app.models]
+        return [(_filled(route, model=model.name, version=model.version), model) for model in app.models]
     if "{model}" in route.template:
         return [(_filled(route, model=name), app.models.get(name)) for name in names]
     return [(route.template, None)]
@@ -115,24 +117,24 @@ def _filled(route: Route, **values: str) -> str:
 
 def _operation(route: Route, path: str, model: Model | None, app: ServingApplication) -> dict[str, Any]:
     verb = _verb(route)
-    found: dict[str, Any] = {
+    operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()} {path}",
         "summary": route.summary,
         "responses": _responses(route, verb, model),
     }
     if model is not None:
-        found["tags"] = [model.name]
+        operation["tags"] = [model.name]
     content = bodies(route.template, verb, model)
     if content is not None:
-        found["requestBody"] = {
+        operation["requestBody"] = {
             "required": verb in {"infer", "predict", "invocations", "events", "labels"},
             "content": content,
         }
     if model is not None and model.reasons is not None and verb in {"predict", "invocations"}:
-        found["parameters"] = [{"name": "reasons", "in": "query", "schema": how_many(model.reasons)}]
+        operation["parameters"] = [{"name": "reasons", "in": "query", "schema": how_many(model.reasons)}]
     if app.guarded and route.template not in _OPEN:
-        found["security"] = [{"token": []}]
-    return found
+        operation["security"] = [{"token": []}]
+    return operation
 
 
 def _verb(route: Route) -> str:
@@ -142,14 +144,14 @@ def _verb(route: Route) -> str:
 
 def _responses(route: Route, verb: str, model: Model | None) -> dict[str, Any]:
     good = {"description": "The answer.", "content": _good(route, verb, model)}
-    found: dict[str, Any] = {"200": good, "4XX": ERROR, "503": ERROR}
+    answers: dict[str, Any] = {"200": good, "4XX": ERROR, "503": ERROR}
     if route.template in {"/ping", "/health"} or verb == "ready":
-        found["503"] = {**good, "description": "The server is draining."}
+        answers["503"] = {**good, "description": "The server is draining."}
     if verb in {"infer", "predict", "invocations"}:
-        found["429"] = {**ERROR, "description": "Overload.", "headers": _retry()}
+        answers["429"] = {**ERROR, "description": "Overload.", "headers": _retry()}
     if verb == "labels":
-        found["429"] = {**ERROR, "description": "As many labels wait as may.", "headers": _retry()}
-    return found
+        answers["429"] = {**ERROR, "description": "As many labels wait as may.", "headers": _retry()}
+    return answers
 
 
 def _retry() -> Mapping[str, Any]:
@@ -159,10 +161,10 @@ def _retry() -> Mapping[str, Any]:
 def _good(route: Route, verb: str, model: Model | None) -> dict[str, Any]:
     if route.template in _TEXT:
         return {"text/plain": {"schema": {"type": "string"}}}
-    found: dict[str, Any] = {"application/json": {"schema": _schema(route, verb, model)}}
+    content: dict[str, Any] = {"application/json": {"schema": _schema(route, verb, model)}}
     if verb == "infer":
-        found["application/octet-stream"] = {}
-    return found
+        content["application/octet-stream"] = {}
+    return content
 
 
 def _schema(route: Route, verb: str, model: Model | None) -> Mapping[str, Any]:

@@ -120,19 +120,16 @@ def _to_score(verb: str, model: Model) -> dict[str, Any]:
         case "predict":
             row = row_schema(model)
             several = _list(row)
-            wrapped = _only("rows", several) if model.reasons is None else _with_reasons(several, model.reasons)
+            optional = {} if model.reasons is None else {"reasons": how_many(model.reasons)}
+            wrapped = {**_struct({"rows": several}, optional), "additionalProperties": False}
             return _json({"anyOf": [row, several, wrapped]}, shown or None)
         case _:
             frame = {"dataframe_records": [shown]} if shown else None
             return {**_json(_invocations(model), frame), "text/csv": {}}
 
 
-def _with_reasons(several: Schema, reasoning: Reasoning) -> Schema:
-    return {**_struct({"rows": several}, {"reasons": how_many(reasoning)}), "additionalProperties": False}
-
-
 def how_many(reasoning: Reasoning) -> Schema:
-    """The number of reasons that a request may ask for."""
+    """Schema of the requested number of reasons."""
     return {"type": "integer", "minimum": 0, "maximum": reasoning.most, "description": "Reasons a row."}
 
 
@@ -143,14 +140,14 @@ def _json(schema: Schema, example: object = None) -> dict[str, Any]:
 def row_schema(model: Model) -> Schema:
     """One plain JSON row: types, required fields, an example."""
     if isinstance(model, RowModel):
-        found = _request_row(model)
+        schema = _request_row(model)
     elif isinstance(model, GraphModel) and model.servable.columns:
-        found = _matrix_row(model.servable)
+        schema = _matrix_row(model.servable)
     else:
-        parts = {name: nested(one["datatype"], one["shape"][1:]) for name, one in model.inputs.items()}
-        found = {**_struct(parts), "additionalProperties": False}
+        parts = {name: nested(spec["datatype"], spec["shape"][1:]) for name, spec in model.inputs.items()}
+        schema = {**_struct(parts), "additionalProperties": False}
     shown = example(model)
-    return {**found, "examples": [shown]} if shown else found
+    return {**schema, "examples": [shown]} if shown else schema
 
 
 def _request_row(model: RowModel) -> dict[str, Any]:
@@ -159,7 +156,9 @@ def _request_row(model: RowModel) -> dict[str, Any]:
         "type": "object",
         "required": list(model.required),
         "properties": {
-            field.name: _FIELDS[field.dtype] if field.name in required else _or_null(_FIELDS[field.dtype])
+            field.name: _FIELDS[field.dtype]
+            if field.name in required
+            else {"anyOf": [_FIELDS[field.dtype], {"type": "null"}]}
             for field in model.schema.fields.values()
         }
         | {name: {"description": "Ignored, with a warning."} for name in model.schema.unread},
@@ -182,16 +181,12 @@ def _matrix_row(servable: GraphServable) -> dict[str, Any]:
     }
 
 
-def _or_null(schema: Schema) -> Schema:
-    return {"anyOf": [schema, {"type": "null"}]}
-
-
 def nested(datatype: str, shape: Sequence[int]) -> Schema:
     """A value of `shape`, as lists within lists."""
-    found = _NUMBERS[datatype]
+    schema = _NUMBERS[datatype]
     for size in reversed(shape):
-        found = {"type": "array", "items": found, **({} if size == -1 else {"minItems": size, "maxItems": size})}
-    return found
+        schema = {"type": "array", "items": schema, **({} if size == -1 else {"minItems": size, "maxItems": size})}
+    return schema
 
 
 def example(model: Model) -> Any:
@@ -204,7 +199,7 @@ def _infer(model: Model) -> Schema:
         **_struct(
             {
                 "name": {"enum": list(model.inputs)},
-                "datatype": {"enum": sorted({str(one["datatype"]) for one in model.inputs.values()})},
+                "datatype": {"enum": sorted({str(spec["datatype"]) for spec in model.inputs.values()})},
                 "shape": _list({"type": "integer", "minimum": 0}),
             },
             {"data": {"type": "array"}, "parameters": _OBJECT},
@@ -250,10 +245,8 @@ def _invocations(model: Model) -> Schema:
         "instances": {"type": "array"},
         "inputs": {"type": ["object", "array"]},
     }
-    if model.reasons is None:
-        return {"oneOf": [_only(name, one) for name, one in forms.items()]}
-    more = {"params": _only("reasons", how_many(model.reasons))}
-    return {"oneOf": [{**_struct({name: one}, more), "additionalProperties": False} for name, one in forms.items()]}
+    more = {} if model.reasons is None else {"params": _only("reasons", how_many(model.reasons))}
+    return {"oneOf": [{**_struct({name: form}, more), "additionalProperties": False} for name, form in forms.items()]}
 
 
 # --- answers
@@ -268,10 +261,10 @@ def answer(verb: str, model: Model) -> Schema:
             return _struct({"predictions": {"type": ["array", "object"]}}, {"warnings": _TEXTS, "degraded": _TEXT})
         case _:
             more = {"model": {"const": model.name}, "version": {"const": model.version}, "request_id": _TEXT}
-            told = {"warnings": _TEXTS, "degraded": _TEXT}
-            one = _answer(model)
-            single = {"allOf": [one, _struct(more, told)]}
-            return {"anyOf": [single, _struct({**more, "predictions": _list(one)}, told)]}
+            optional = {"warnings": _TEXTS, "degraded": _TEXT}
+            prediction = _answer(model)
+            single = {"allOf": [prediction, _struct(more, optional)]}
+            return {"anyOf": [single, _struct({**more, "predictions": _list(prediction)}, optional)]}
 
 
 def _answer(model: Model) -> Schema:
@@ -280,5 +273,5 @@ def _answer(model: Model) -> Schema:
     prediction = {"BOOL": _FLAG, "INT64": {"type": "integer"}, "FP64": _NUMBER, "BYTES": _TEXT}
     kind = prediction[model.outputs["prediction"][0]]
     shares = {"type": "object", "additionalProperties": _NUMBER}
-    told = {"probability": _NUMBER, "probabilities": shares, "state_age": _NUMBER}
-    return _struct({"prediction": kind}, told if model.reasons is None else {**told, "reasons": _list(_REASON)})
+    optional = {"probability": _NUMBER, "probabilities": shares, "state_age": _NUMBER}
+    return _struct({"prediction": kind}, optional if model.reasons is None else {**optional, "reasons": _list(_REASON)})

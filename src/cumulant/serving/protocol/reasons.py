@@ -15,13 +15,13 @@ from cumulant.servable.description import Floats, Matrix
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import TINY, Scorer, labels
 from cumulant.serving.errors import HttpError
-from cumulant.serving.models.explaining import RowsToScore, make_explainer
+from cumulant.serving.models.explaining import OccludedRows, make_explainer
 from cumulant.serving.models.request_work import MOST_ROWS, ReasonsRequest
 from cumulant.serving.scheduling.runner import Feeds
 
 #: name of the output, of the parameter and of the field
 NAME = "reasons"
-#: the output that comes only where reasons are asked for: JSON, a list a row
+#: the output of requests with reasons: JSON, a list a row
 OUTPUT: Mapping[str, tuple[str, list[int]]] = {NAME: ("BYTES", [-1])}
 #: the same as the model's metadata show it
 DESCRIBED: Mapping[str, object] = {"name": NAME, "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}}
@@ -35,7 +35,7 @@ class Inquiry(msgspec.Struct, gc=False):
     feeds: Feeds
     rows: int
     answers: Sequence[Answer]
-    question: RowsToScore
+    question: OccludedRows
     #: [n] of the answers
     scores: Floats
     #: [n] the class that a row's score is of
@@ -175,7 +175,7 @@ def _chosen(outputs: Floats) -> NDArray[np.int64]:
 
 
 def read_reasons(reasoning: Reasoning | None, count: object) -> ReasonsRequest | None:
-    """As `Reasoning.read`; of a model without reasons, nothing may be asked.
+    """As `Reasoning.read`; a model without reasons refuses any number but 0.
 
     Raises:
         RequestError: as there, or the model gives no reasons.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -11,28 +11,26 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, OverloadedError, RequestError
-from cumulant.core.traffic import printable_id
+from cumulant.core.errors import CumulantError, OverloadedError
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import MOST_ROWS, check_count
 from cumulant.serving.models.scoring import Scoring
 from cumulant.serving.protocol.inference import HEADER_LENGTH
+from cumulant.serving.protocol.json_body import decode_json
 from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much_memory
-from cumulant.serving.protocol.shared_budget import SharedBudget
 from cumulant.serving.workers.freed_memory import release_memory
 
 Q = TypeVar("Q")
 R = TypeVar("R")
 E = TypeVar("E", bound=CumulantError)
-
 #: bytes of JSON that are read at once: some 5 ms, where handing over costs 0.2 ms
 LARGE = 256 * 1024
 #: bytes of bodies that may wait to be read
 _MOST = 64 * 1024 * 1024
 #: bytes of memory that values may take for each byte of them that came over gRPC or as raw texts
 _TYPED = 16
-#: seconds without a large body after which free memory is given back
+#: seconds without a large body after which free memory is result_once back
 _IDLE = 0.5
 _CROWDED = "try again, or send raw tensors"
 _DIGITS = 12
@@ -43,7 +41,52 @@ _BLANK = 64
 _Parts = list[msgspec.Raw] | dict[str, msgspec.Raw]
 _parts: Callable[[bytes | msgspec.Raw], _Parts] = msgspec.json.Decoder(_Parts).decode
 _elements: Callable[[bytes], list[msgspec.Raw]] = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_decode: Callable[[bytes | msgspec.Raw], Any] = msgspec.json.Decoder().decode
+
+
+class SharedBudget:
+    """Budget of `most` units on one event loop; a larger request waits until nothing else is taken."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self.used = most, 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def part(self, size: int) -> AsyncIterator[None]:
+        """Take `size` units, once they are available, behind earlier requests."""
+        await self._take(size)
+        try:
+            yield
+        finally:
+            self._give(size)
+
+    async def _take(self, size: int) -> None:
+        if not self._waiting and self._fits(size):
+            self.used += size
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give(size)
+            else:
+                self._next()
+            raise
+
+    def _give(self, size: int) -> None:
+        self.used -= size
+        self._next()
+
+    def _fits(self, size: int) -> bool:
+        return not self.used or self.used + size <= self._most
+
+    def _next(self) -> None:
+        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
+            size, turn = self._waiting.popleft()
+            if not turn.done():
+                self.used += size
+                turn.set_result(None)
 
 
 def is_large(request: Request, *, tensors: bool = True) -> bool:
@@ -84,24 +127,24 @@ def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:
         msgspec.DecodeError, UnicodeDecodeError, RecursionError: it is no valid JSON.
     """
     if len(body) <= LARGE or body[:_BLANK].lstrip()[:1] not in (b"[", b"{"):
-        return _decode(body)
+        return decode_json(body)
     many = max(body.count(b"{"), body.count(b"[")) > MOST_ROWS + 1
     if not many and body.count(b",") > _MOST_PARTS:
-        return _decode(body)
+        return decode_json(body)
     parts = _parts(body)
     if isinstance(parts, list):
         check_count(len(parts))
-        return [_decode(element) for element in parts]
+        return [decode_json(element) for element in parts]
     return {name: _listed(bytes(element), rows=wrapped and name == "rows") for name, element in parts.items()}
 
 
 def _listed(text: bytes, *, rows: bool) -> Any:
     if text[:1] != b"[":
-        return _decode(text)
+        return decode_json(text)
     elements = _elements(text)
     if rows:
         check_count(len(elements))
-    return [_decode(element) for element in elements]
+    return [decode_json(element) for element in elements]
 
 
 class BodyReader:
@@ -115,8 +158,8 @@ class BodyReader:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="cumulant-read")
         self._waiting = 0
         self._most, self._decoded = most, SharedBudget(most)
-        #: when the last large body came, and whether a look at that is due
-        self._came, self._release_due = 0.0, False
+        #: when the last large body came, and whether a check of that is due
+        self._last_arrival, self._release_due = 0.0, False
 
     @asynccontextmanager
     async def __call__(
@@ -135,7 +178,7 @@ class BodyReader:
         loop = asyncio.get_running_loop()
         self._schedule_release(loop)
         if self._waiting and self._waiting + size > _MOST:
-            yield _given(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
+            yield _result_once(OverloadedError("too many large requests wait to be read", hint=_CROWDED))
             return
         self._waiting += (waiting := size)
         try:
@@ -143,36 +186,38 @@ class BodyReader:
             if decoded is not None:
                 memory = await loop.run_in_executor(self._thread, decoded, request)
             if memory > self._most:
-                yield _given(too_much_memory(memory, self._most))
+                yield _result_once(too_much_memory(memory, self._most))
                 return
             async with self._decoded.part(memory):
-                given = _given(await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request)))
+                result_once = _result_once(
+                    await loop.run_in_executor(self._thread, lambda: _outcome(read, model, request))
+                )
                 self._waiting -= waiting  # what is being scored waits no more: its memory alone counts
                 waiting = 0
-                yield given
+                yield result_once
         finally:
             self._waiting -= waiting
 
     def _schedule_release(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._came = loop.time()
+        self._last_arrival = loop.time()
         if not self._release_due:
             self._release_due = True
             loop.call_later(_IDLE, self._release_when_idle, loop)
 
     def _release_when_idle(self, loop: asyncio.AbstractEventLoop) -> None:
         """Release the memory of large bodies once no others arrive."""
-        if self._waiting or self._decoded.used or loop.time() < self._came + _IDLE:
+        if self._waiting or self._decoded.used or loop.time() < self._last_arrival + _IDLE:
             loop.call_later(_IDLE, self._release_when_idle, loop)
             return
         self._release_due = False
         self._thread.submit(release_memory)
 
 
-def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
+def _result_once(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scoring[R]]:
     """Function that returns or raises the outcome once, where the request is counted."""
     outcomes = [outcome]
 
-    def given(*_: object) -> Scoring[R]:
+    def result_once(*_: object) -> Scoring[R]:
         result = outcomes.pop()
         try:
             if isinstance(result, CumulantError):
@@ -181,7 +226,7 @@ def _given(outcome: Scoring[R] | CumulantError) -> Callable[[Model, Any], Scorin
         finally:
             del result  # an error whose traceback leads to itself stays until the collector comes by, and its body too
 
-    return given
+    return result_once
 
 
 def _outcome(read: Callable[[Model, Q], Scoring[R]], model: Model, request: Q) -> Scoring[R] | CumulantError:
@@ -195,22 +240,3 @@ def without_frames(error: E) -> E:
     """The error without its traceback, whose frames hold the body."""
     error.__traceback__ = error.__cause__ = error.__context__ = None
     return error
-
-
-def request_id_of(request: Request) -> str:
-    """The caller's `X-Request-Id` where it is short printable ASCII; else a new one. Sent in bodies only."""
-    return printable_id(request.headers.get(b"x-request-id", b"")) or os.urandom(8).hex()
-
-
-_WRAPPED = {"rows", "reasons"}
-
-
-def rows_of(value: object, model: Model) -> tuple[list[object], bool, object]:
-    """Rows of a body, whether it was one bare row, and the requested number of reasons."""
-    if isinstance(value, list):
-        return value, False, None
-    if isinstance(value, dict) and "rows" in value and value.keys() <= _WRAPPED and "rows" not in model.inputs:
-        if not isinstance(value["rows"], list):
-            raise RequestError('"rows" must be a list of objects', subject="rows")
-        return value["rows"], False, value.get("reasons")
-    return [value], True, None

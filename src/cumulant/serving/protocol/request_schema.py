@@ -19,6 +19,8 @@ from cumulant.core.units import EPOCH
 
 Check = Callable[[object], object]
 _INT64 = 2**63
+#: values of exactly these types need no check
+_UNCHANGED: Mapping[str, type] = {"bool": bool, "str": str}
 #: names that one message lists
 NAMED = 10
 
@@ -51,7 +53,7 @@ class RequestSchema:
     def _checking(self, fields: Sequence[Field], required: Sequence[str]) -> None:
         self.fields: dict[str, Field] = {field.name: field for field in fields}
         self.required = tuple(required)
-        self._checks = {field.name: _check(field) for field in fields}
+        self._checks = {field.name: (_check(field), _UNCHANGED.get(field.dtype)) for field in fields}
         self._empty: dict[str, object] = dict.fromkeys(self.fields)
 
     def rows(self, raw: Sequence[object]) -> list[dict[str, object]]:
@@ -61,8 +63,8 @@ class RequestSchema:
             RequestError: the first fault found, naming row and field.
         """
         if len(raw) == 1:
-            return [self._row(raw[0], "")]
-        return [self._row(row, f"row {number}: ") for number, row in enumerate(raw, 1)]
+            return [self.row(raw[0])]
+        return [self.row(row, f"row {number}: ") for number, row in enumerate(raw, 1)]
 
     def warnings(self, names: Collection[str]) -> tuple[str, ...]:
         """Warnings for ignored columns, one sentence per column."""
@@ -70,27 +72,31 @@ class RequestSchema:
             f"{name} {_UNREAD[why]} and was ignored; leave it out" for name, why in self.unread.items() if name in names
         )
 
-    def _row(self, raw: object, where: str) -> dict[str, object]:
+    def row(self, raw: object, where: str = "") -> dict[str, object]:
+        """As `rows`, of one row; errors begin with `where`."""
         if not isinstance(raw, dict):
             raise RequestError(f"{where}expected an object with the fields of one row, got {_kind(raw)}")
         values = self._empty.copy()
         checks = self._checks
         ignored = 0
         for name, value in raw.items():
-            check = checks.get(name)
-            if check is None:
+            field = checks.get(name)
+            if field is None:
                 if name not in self.unread:
                     raise self._unknown(raw, where)
                 ignored += 1
                 continue
-            if value is not None:
+            check, unchanged = field
+            if type(value) is unchanged:
+                values[name] = value
+            elif value is not None:
                 try:
                     values[name] = check(value)
                 except ValueError as error:
                     raise self._invalid(name, value, str(error), where) from None
-        for name in self.required:
-            if values[name] is None:
-                raise missing_fields([required for required in self.required if values[required] is None], raw, where)
+        missing = [name for name in self.required if values[name] is None]
+        if missing:
+            raise missing_fields(missing, raw, where)
         if ignored == len(raw) and self.fields:
             hint = f"expected fields: {', '.join(self.fields)}"
             raise RequestError(f"{where}the row has none of the model's fields", hint=hint)
@@ -255,29 +261,22 @@ def _bytes(value: object) -> bytes:
 
 
 def _time(zone: ZoneInfo | None) -> Check:
+    clock_time = f" or a clock time that {zone.key} has" if zone else ""
+
     def check(value: object) -> datetime:
         try:
             if isinstance(value, str):
                 when = datetime.fromisoformat(value)
-                return when.astimezone(UTC) if when.tzinfo else _local(when, zone)
+                if when.tzinfo:
+                    return when.astimezone(UTC)
+                # A repeated hour is read as its first occurrence; a skipped one is refused.
+                moment = when.replace(tzinfo=zone or UTC, fold=0).astimezone(UTC)
+                if zone is None or moment.astimezone(zone).replace(tzinfo=None, fold=0) == when.replace(fold=0):
+                    return moment
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 return EPOCH + timedelta(seconds=value)
         except (ValueError, OverflowError):
             pass
-        raise ValueError(f"a time such as 2013-04-01T06:00:00Z{_skipped(zone)}, or seconds since 1970")
+        raise ValueError(f"a time such as 2013-04-01T06:00:00Z{clock_time}, or seconds since 1970")
 
     return check
-
-
-def _local(when: datetime, zone: ZoneInfo | None) -> datetime:
-    """A clock time of the zone in UTC: a repeated hour as its first occurrence. ValueError for a skipped one."""
-    if zone is None:
-        return when.replace(tzinfo=UTC)
-    moment = when.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    if moment.astimezone(zone).replace(tzinfo=None, fold=0) != when.replace(fold=0):
-        raise ValueError
-    return moment
-
-
-def _skipped(zone: ZoneInfo | None) -> str:
-    return f" or a clock time that {zone.key} has" if zone else ""

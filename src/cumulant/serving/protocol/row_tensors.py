@@ -10,7 +10,7 @@ from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Answer, Servable
 from cumulant.servable.scorer import labels
-from cumulant.serving.models.request_work import check_rows
+from cumulant.serving.models.request_work import check_count
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, show_shape, to_list
 
 #: how the type of a field is announced; times and dates travel as text
@@ -59,7 +59,7 @@ def to_rows(inputs: Sequence[InputTensor], fields: Mapping[str, Field], unread: 
         sizes = ", ".join(f"{name} {len(values)}" for name, values in columns.items())
         raise RequestError(f"the inputs have different numbers of rows: {sizes}")
     names = tuple(columns)
-    check_rows(columns[names[0]])
+    check_count(len(columns[names[0]]))
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
 

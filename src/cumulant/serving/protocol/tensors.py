@@ -14,26 +14,12 @@ from cumulant.core.errors import RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.core.traffic import LONGEST_ID
 from cumulant.servable.engine import DTYPES, Array
-from cumulant.serving.protocol.json_body import is_out_of_range, out_of_range
+from cumulant.serving.prediction_log.entry import STRUCT_CODES
+from cumulant.serving.protocol.json_body import decode_json, is_out_of_range, out_of_range
 
 _MAX_RANK = 8
 #: bounds of what can be a size, and a number of values: beyond, neither numpy nor a message can show them
 _MAX_SIZE, _MAX_COUNT = 2**62, 2**60
-#: as `struct` writes them
-_LETTERS: Mapping[str, str] = {
-    "BOOL": "?",
-    "UINT8": "B",
-    "UINT16": "H",
-    "UINT32": "I",
-    "UINT64": "Q",
-    "INT8": "b",
-    "INT16": "h",
-    "INT32": "i",
-    "INT64": "q",
-    "FP16": "e",
-    "FP32": "f",
-    "FP64": "d",
-}
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _DTYPES: Mapping[str, np.dtype[Any]] = {str(name): dtype for name, dtype in DTYPES.items()}
 _LENGTH = struct.Struct("<I")
@@ -43,7 +29,6 @@ PIECE = 16 * 1024
 _WIRE: Mapping[str, np.dtype[Any]] = {
     name: dtype.newbyteorder("<") for name, dtype in DTYPES.items() if dtype != np.dtype(np.object_)
 }
-_decode_any: Callable[[bytes], Any] = msgspec.json.Decoder().decode
 _decode_floats = msgspec.json.Decoder(list[float]).decode
 _DECODERS: Mapping[str, Callable[[bytes], list[Any]]] = {
     **dict.fromkeys(DTYPES, msgspec.json.Decoder(list[int]).decode),
@@ -52,8 +37,11 @@ _DECODERS: Mapping[str, Callable[[bytes], list[Any]]] = {
     "BYTES": msgspec.json.Decoder(list[str]).decode,
 }
 
+#: types of JSON values by datatype; numbers for the others
+_KINDS: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
 #: JSON text, raw little-endian bytes, or values in row-major order
 Content = msgspec.Raw | memoryview | list[Any]
+_MOST_RANK = 32
 
 
 class RequestTensor(msgspec.Struct):
@@ -245,8 +233,7 @@ def _json_values(raw: msgspec.Raw, datatype: str, name: str) -> list[Any]:
         flat = _flat(_decoded_list(raw, name), name)
     except RecursionError:
         raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name) from None
-    kinds: Mapping[str, tuple[type, ...]] = {"BOOL": (bool,), "BYTES": (str,)}
-    allowed = kinds.get(datatype, (int, float) if datatype in _FLOATS else (int,))
+    allowed = _KINDS.get(datatype, (int, float) if datatype in _FLOATS else (int,))
     for value in flat:
         if type(value) not in allowed:
             raise RequestError(f'input "{name}" has a value that is no {datatype}', subject=name)
@@ -255,7 +242,7 @@ def _json_values(raw: msgspec.Raw, datatype: str, name: str) -> list[Any]:
 
 def _decoded_list(raw: msgspec.Raw, name: str) -> list[Any]:
     try:
-        values = _decode_any(raw)
+        values = decode_json(raw)
     except RecursionError:
         raise RequestError(f'the data of input "{name}" are nested unevenly or too deeply', subject=name) from None
     except msgspec.DecodeError as error:
@@ -288,7 +275,7 @@ def _from_list(values: list[Any], datatype: str, name: str) -> Array:
         return array
     try:
         # Quicker than `np.array`, and unlike it refuses what the datatype cannot hold.
-        packed = struct.pack(f"<{len(values)}{_LETTERS[datatype]}", *values)
+        packed = struct.pack(f"<{len(values)}{STRUCT_CODES[datatype]}", *values)
     except (struct.error, OverflowError, TypeError):
         raise RequestError(f'input "{name}" has a value that is no {datatype}', subject=name) from None
     return np.frombuffer(packed, dtype=_WIRE[datatype])
@@ -330,3 +317,27 @@ def _text(value: bytes, name: str) -> str:
         return value.decode()
     except UnicodeDecodeError:
         raise RequestError(f'input "{name}" has bytes that are no UTF-8 text', subject=name) from None
+
+
+def input_of_lists(name: str, value: object, datatype: str, shape: Sequence[int]) -> InputTensor:
+    """A nested list as a tensor of `datatype`; its shape is that of its first elements, and must hold for all.
+
+    `shape` is what the model takes: it says the sizes within a list that is empty.
+
+    Raises:
+        RequestError: lists of different lengths, or a value of another type.
+    """
+    sizes: list[int] = [len(value)] if isinstance(value, list) else []
+    flat: list[Any] = value if isinstance(value, list) else [value]
+    while flat and isinstance(flat[0], list) and len(sizes) < _MOST_RANK:
+        size = len(flat[0])
+        if any(not isinstance(element, list) or len(element) != size for element in flat):
+            raise RequestError(f'the data of input "{name[:100]}" are nested unevenly', subject=name[:100])
+        sizes.append(size)
+        flat = [inner for element in flat for inner in element]
+    if not flat:
+        sizes += [max(size, 0) for size in shape[len(sizes) :]]
+    kinds = _KINDS.get(datatype, (int, float))
+    if any(type(element) not in kinds for element in flat):
+        raise RequestError(f'input "{name[:100]}" has a value that is no {datatype}', subject=name[:100])
+    return InputTensor(name, datatype, sizes, flat)

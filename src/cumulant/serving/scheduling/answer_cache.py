@@ -17,10 +17,10 @@ Raw = list[Array]
 
 #: longer inputs are kept by their hash
 _LONG = 128
-#: looks after which the share of hits is judged, and requests that go by before it is tried again
+#: lookups until the hits are evaluated, and requests of a pause
 _TRIAL, _PAUSE = 1000, 20_000
-#: seconds that a look and the keeping of an answer take, as measured on a 2-core machine; errs on the high side
-_LOOK = 4e-6
+#: seconds of a lookup and of storing an answer, as measured on a 2-core machine; errs on the high side
+_LOOKUP = 4e-6
 #: bytes of an entry besides its key and arrays
 _ENTRY = 300
 
@@ -45,40 +45,41 @@ class AnswerCache:
         self._bounds = caching
         self._entries: OrderedDict[bytes, tuple[float, int, Raw]] = OrderedDict()
         self._bytes = 0
-        self._flights: dict[bytes, asyncio.Future[Raw]] = {}
+        self._pending_runs: dict[bytes, asyncio.Future[Raw]] = {}
         self.hits = self.misses = 0
-        self._trial_hits = self._trial_looks = 0
+        self._trial_hits = self._trial_lookups = 0
         self._pause = 0
 
     def key(self, feeds: Mapping[str, Array], seconds: float) -> bytes | None:
         """Cache key of a request whose run would take `seconds`; None while caching does not pay."""
-        if self._bounds.mode == "off" or (self._bounds.mode == "auto" and not self._worth(seconds)):
+        if self._bounds.mode == "off":
             return None
+        if self._bounds.mode == "auto":
+            if self._pause:
+                self._pause -= 1
+                return None
+            if self._trial_lookups >= _TRIAL and not self._pays(seconds):
+                return None
         return key_of(feeds)
 
-    def last(self, feeds: Mapping[str, Array]) -> Raw | None:
+    def get_stale(self, feeds: Mapping[str, Array]) -> Raw | None:
         """Cached outputs for these inputs, however old."""
         key = key_of(feeds)
         entry = None if key is None else self._entries.get(key)
         return None if entry is None else entry[2]
 
-    def _worth(self, seconds: float) -> bool:
-        """Whether caching pays: the time that hits saved against the time of all lookups."""
-        if self._pause:
-            self._pause -= 1
-            return False
-        if self._trial_looks >= _TRIAL:
-            saved = self._trial_hits * seconds
-            if saved < self._trial_looks * _LOOK:
-                self._pause = _PAUSE
-                self._entries.clear()
-                self._bytes = 0
-            self._trial_hits = self._trial_looks = 0
+    def _pays(self, seconds: float) -> bool:
+        """Whether hits of this trial saved more time than all lookups took; otherwise caching pauses."""
+        if self._trial_hits * seconds < self._trial_lookups * _LOOKUP:
+            self._pause = _PAUSE
+            self._entries.clear()
+            self._bytes = 0
+        self._trial_hits = self._trial_lookups = 0
         return not self._pause
 
     def get(self, key: bytes) -> Raw | None:
         """Cached outputs for `key`, unless expired."""
-        self._trial_looks += 1
+        self._trial_lookups += 1
         entry = self._entries.get(key)
         if entry is None:
             self.misses += 1
@@ -117,21 +118,21 @@ class AnswerCache:
         self._trial_hits += 1
         self.put(key, raw)
 
-    def flight(self, key: bytes) -> asyncio.Future[Raw] | None:
+    def pending_run(self, key: bytes) -> asyncio.Future[Raw] | None:
         """Pending run of the same inputs."""
-        return self._flights.get(key)
+        return self._pending_runs.get(key)
 
-    def fly(self, key: bytes, future: asyncio.Future[Raw]) -> None:
+    def add_pending_run(self, key: bytes, future: asyncio.Future[Raw]) -> None:
         """Register a pending run, so that equal requests wait for it."""
-        self._flights[key] = future
+        self._pending_runs[key] = future
 
-        def landed(done: asyncio.Future[Raw]) -> None:
-            if self._flights.get(key) is done:
-                del self._flights[key]
+        def finish(done: asyncio.Future[Raw]) -> None:
+            if self._pending_runs.get(key) is done:
+                del self._pending_runs[key]
             if not done.cancelled() and done.exception() is None:
                 self.put(key, done.result())
 
-        future.add_done_callback(landed)
+        future.add_done_callback(finish)
 
 
 def key_of(feeds: Mapping[str, Array]) -> bytes | None:

@@ -43,14 +43,14 @@ class RunCost:
             self.fixed = mean_seconds - self.each * mean_rows
         else:
             # One size only: keep the fixed part's share as it was.
-            whole = self.of(round(mean_rows)) or 1.0
+            whole = self.estimate(round(mean_rows)) or 1.0
             scale = mean_seconds / whole
             if self.fixed or self.each:
                 self.fixed, self.each = self.fixed * scale, self.each * scale
             else:
                 self.each = mean_seconds / max(mean_rows, 1.0)
 
-    def of(self, rows: int) -> float:
+    def estimate(self, rows: int) -> float:
         """Seconds that a run of `rows` is likely to take."""
         return self.fixed + rows * self.each
 

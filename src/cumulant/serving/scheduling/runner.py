@@ -16,7 +16,7 @@ import numpy as np
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array, Engine
-from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching, key_of
+from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching
 from cumulant.serving.scheduling.cost import RunCost
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
@@ -49,9 +49,9 @@ class Scheduling(msgspec.Struct, frozen=True, kw_only=True):
 class RunObserver(Protocol):
     """Observer of the current request, called in its context."""
 
-    def ran(self, waited: float) -> None: ...
+    def record_run(self, waited: float) -> None: ...
 
-    def hit(self) -> None: ...
+    def record_hit(self) -> None: ...
 
 
 class Runner:
@@ -155,17 +155,19 @@ class Runner:
 
     # --- requests
 
-    def now(self, feeds: Feeds, rows: int) -> list[Array] | None:
-        """Outputs, where nothing waits and the run is short; else None, and `later` must be called.
+    def run_now(self, feeds: Feeds, rows: int) -> list[Array] | None:
+        """Outputs, where nothing waits and the run is short; else None, and `run_later` must be called.
 
         Raises:
             RequestError: as `Engine.run`.
         """
-        expected = self.cost.of(rows)
-        key = self._key(feeds, expected)
+        expected = self.cost.fixed + rows * self.cost.each
+        key = self.cache.key(feeds, expected)
+        if key is None and self.shared is not None:
+            key = self.shared.key(feeds, expected)
         if key is not None and (known := self.cache.get(key)) is not None:
             if self.observer is not None:
-                self.observer.hit()
+                self.observer.record_hit()
             return known
         if self._busy or expected > self._bounds.inline:
             return None
@@ -179,17 +181,10 @@ class Runner:
         if key is not None:
             self.cache.put(key, outputs)
             if self.shared is not None:
-                self.shared.keep(key, outputs, expected)
+                self.shared.store(key, outputs, expected)
         return outputs
 
-    def _key(self, feeds: Feeds, seconds: float) -> bytes | None:
-        """Cache key of the request, where a cache pays for a run of `seconds`."""
-        key = self.cache.key(feeds, seconds)
-        if key is None and self.shared is not None and self.shared.reachable(seconds):
-            return key_of(feeds)
-        return key
-
-    async def later(self, feeds: Feeds, rows: int, demand: Demand = _NO_DEMAND) -> list[Array]:
+    async def run_later(self, feeds: Feeds, rows: int, demand: Demand = _NO_DEMAND) -> list[Array]:
         """Outputs, after queueing.
 
         Raises:
@@ -197,15 +192,17 @@ class Runner:
             OverloadedError: it would wait for too long.
             DeadlineError: it could not be answered by its deadline, or was not.
         """
-        expected = self.cost.of(rows)
-        key = self._key(feeds, expected)
+        expected = self.cost.estimate(rows)
+        key = self.cache.key(feeds, expected)
+        if key is None and self.shared is not None:
+            key = self.shared.key(feeds, expected)
         if self.shared is not None and (known := await self._elsewhere(self.shared, key, expected, demand)) is not None:
             return known
-        while key is not None and (flight := self.cache.flight(key)) is not None:
+        while key is not None and (pending := self.cache.pending_run(key)) is not None:
             try:
-                return await asyncio.shield(flight)
+                return await asyncio.shield(pending)
             except asyncio.CancelledError:
-                if not flight.cancelled():
+                if not pending.cancelled():
                     raise  # this request was given up, not the one whose run it waits for
             except (DeadlineError, OverloadedError):
                 pass  # the other one was refused for its own deadline or place, which are not this one's
@@ -218,15 +215,15 @@ class Runner:
                 self._wake(late)
         _too_late(late)
         if key is not None:
-            self._fly(key, job, expected)
+            self._register_run(key, job, expected)
         outputs = await job.future
         if self.observer is not None:
-            self.observer.ran(job.waited)
+            self.observer.record_run(job.waited)
         return outputs
 
-    def _fly(self, key: bytes, job: ScoringJob, seconds: float) -> None:
+    def _register_run(self, key: bytes, job: ScoringJob, seconds: float) -> None:
         """Register a queued run with the caches."""
-        self.cache.fly(key, job.future)
+        self.cache.add_pending_run(key, job.future)
         if self.shared is not None:
             job.future.add_done_callback(_share_result(self.shared, key, seconds))
 
@@ -234,19 +231,19 @@ class Runner:
         self, shared: SharedAnswers, key: bytes | None, seconds: float, demand: Demand
     ) -> list[Array] | None:
         """Outputs from the shared cache, where a lookup pays and the deadline allows it."""
-        if key is None or self.cache.flight(key) is not None:
+        if key is None or self.cache.pending_run(key) is not None:
             return None
         if demand.deadline is not None and time.perf_counter() + shared.budget + seconds > demand.deadline:
             return None
-        look = shared.look(key, seconds)
-        known = None if look is None else await asyncio.shield(look)
+        lookup = shared.lookup(key, seconds)
+        known = None if lookup is None else await asyncio.shield(lookup)
         if known is not None and self.observer is not None:
-            self.observer.hit()
+            self.observer.record_hit()
         return known
 
     def _admit(self, rows: int, demand: Demand) -> None:
         wait = self.wait()
-        took = wait + self.cost.of(rows)
+        took = wait + self.cost.estimate(rows)
         if demand.deadline is not None and time.perf_counter() + took > demand.deadline:
             self.refused += 1
             raise DeadlineError(f"the answer would take {took * 1000:.0f} ms, longer than the request's timeout")
@@ -309,7 +306,7 @@ class Runner:
         for job in batch:
             job.waited = now - job.since
             self.waited.observe(job.waited)
-        self._busy_until = now + self.cost.of(sum(job.rows for job in batch))
+        self._busy_until = now + self.cost.estimate(sum(job.rows for job in batch))
         return batch
 
     def _gather(self, late: list[ScoringJob]) -> list[ScoringJob]:
@@ -325,7 +322,10 @@ class Runner:
         while (job := self.queue.take(fits)) is not None:
             if job.future.done():
                 continue
-            if job.demand.deadline is not None and time.perf_counter() + self.cost.of(job.rows) > job.demand.deadline:
+            if (
+                job.demand.deadline is not None
+                and time.perf_counter() + self.cost.estimate(job.rows) > job.demand.deadline
+            ):
                 late.append(job)
                 continue
             batch.append(job)
@@ -379,11 +379,11 @@ def _on_loop_of(job: ScoringJob, call: Callable[..., None], *arguments: object) 
 
 
 def _share_result(shared: SharedAnswers, key: bytes, seconds: float) -> Callable[[asyncio.Future[list[Array]]], None]:
-    def ran(future: asyncio.Future[list[Array]]) -> None:
+    def share(future: asyncio.Future[list[Array]]) -> None:
         if not future.cancelled() and future.exception() is None:
-            shared.keep(key, future.result(), seconds)
+            shared.store(key, future.result(), seconds)
 
-    return ran
+    return share
 
 
 def _too_late(jobs: Sequence[ScoringJob]) -> None:

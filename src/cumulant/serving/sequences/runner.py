@@ -37,7 +37,7 @@ class SequenceRunner(Runner):
     """As `Runner`, for requests of sequences. Nothing is gathered and no answer is kept: each has its own state.
 
     `owner` names model, version and file: state belongs to them alone. A sequence's requests of one worker take their
-    turns as they came. Those of several are told apart by the revision of what they read: one that was overtaken
+    turns as they came. Those of several differ by the revision of what they read: one that was overtaken
     finds out when it puts its step, and runs again on what is there by then.
     """
 
@@ -59,17 +59,17 @@ class SequenceRunner(Runner):
         self._results = [places[state.output] for state in states]
         self._turns: dict[bytes, tuple[asyncio.Lock, list[int]]] = {}
 
-    def now(self, feeds: Feeds, rows: int) -> list[Array] | None:  # noqa: ARG002 - as Runner
+    def run_now(self, feeds: Feeds, rows: int) -> list[Array] | None:  # noqa: ARG002 - as Runner
         """None: what a request runs on is read when its turn has come."""
         return None
 
-    async def later(self, feeds: Feeds, rows: int, demand: Demand | None = None) -> list[Array]:
-        """As `Runner.later`, once the sequence's earlier requests are answered.
+    async def run_later(self, feeds: Feeds, rows: int, demand: Demand | None = None) -> list[Array]:
+        """As `Runner.run_later`, once the sequence's earlier requests are answered.
 
         Raises:
             NotFoundError: there is no such sequence, and the request does not start one.
             HttpError: 409, the sequence is at another step than the request says.
-            DeadlineError: as `Runner.later`, or its turn came too late.
+            DeadlineError: as `Runner.run_later`, or its turn came too late.
             OverloadedError: too many requests of the sequence wait, or too much is kept.
             EngineUnavailableError: the kept state does not answer.
         """
@@ -127,8 +127,8 @@ class SequenceRunner(Runner):
         return {spec.input: array for spec, array in zip(self._states, previous.states, strict=True)}
 
     async def _run(self, feeds: Feeds, rows: int, demand: Demand) -> list[Array]:
-        outputs = super().now(feeds, rows)
-        return await super().later(feeds, rows, demand) if outputs is None else outputs
+        outputs = super().run_now(feeds, rows)
+        return await super().run_later(feeds, rows, demand) if outputs is None else outputs
 
     async def _put(self, turn: SequencePosition, previous: SequenceState | None, outputs: Sequence[Array]) -> bool:
         states = None if turn.ends else self._next_states(outputs)

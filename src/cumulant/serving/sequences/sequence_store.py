@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import numpy as np
 
 from cumulant.core.errors import EngineUnavailableError, OverloadedError
 from cumulant.servable.engine import Array
+from cumulant.serving.settings import Settings
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sequences (
@@ -82,7 +84,7 @@ class SequenceStore:
                 "SELECT revision, step, state FROM sequences WHERE model = ? AND id = ? AND expires > ?",
                 (model, key, self._clock()),
             ).fetchone()
-        return None if row is None else SequenceState(row[0], row[1], _unpacked(row[2]))
+        return None if row is None else SequenceState(row[0], row[1], _arrays(row[2]))
 
     def put(
         self, model: str, key: bytes, states: Sequence[Array] | None, *, after: SequenceState | None, idle: float
@@ -94,7 +96,9 @@ class SequenceStore:
         Raises:
             OverloadedError: there are as many sequences, or bytes of them, as there may be.
         """
-        blob = None if states is None else _packed(states)
+        blob = (
+            None if states is None else _encode([(state.dtype.str, state.shape, state.tobytes()) for state in states])
+        )
         with self._storage_errors(), self._transaction() as connection:
             now = self._clock()
             connection.execute("DELETE FROM sequences WHERE expires <= ?", (now,))
@@ -205,9 +209,23 @@ _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(_Packed).decode
 
 
-def _packed(states: Sequence[Array]) -> bytes:
-    return _encode([(array.dtype.str, array.shape, array.tobytes()) for array in states])
-
-
-def _unpacked(blob: bytes) -> list[Array]:
+def _arrays(blob: bytes) -> list[Array]:
     return [np.frombuffer(data, dtype=np.dtype(kind)).reshape(shape) for kind, shape, data in _decode(blob)]
+
+
+@contextmanager
+def sequence_folder(settings: Settings) -> Iterator[Settings]:
+    """The settings with a folder for all workers; by default a temporary one for the life of the server.
+
+    A machine without any place to write keeps None: models with state are refused there, others are served.
+    """
+    if settings.sequences is not None:
+        yield settings
+        return
+    try:
+        scratch = tempfile.TemporaryDirectory(prefix="cumulant-sequences-", ignore_cleanup_errors=True)
+    except OSError:
+        yield settings
+        return
+    with scratch as folder:
+        yield msgspec.structs.replace(settings, sequences=folder)

@@ -34,29 +34,29 @@ class AccessLog:
         self._stream = sys.stderr.buffer if stream is None else stream
         self._lines: Queue[bytes | None] = Queue(_MOST)
         self.dropped = 0
-        self._told = 0
+        self._reported = 0
         self._thread = threading.Thread(target=self._write, name="access-log", daemon=True)
         self._thread.start()
 
-    def began(self, note: RequestNote) -> None:
+    def on_begin(self, note: RequestNote) -> None:
         """Nothing is written before the answer."""
 
-    def ended(self, note: RequestNote) -> None:
+    def on_end(self, note: RequestNote) -> None:
         self._put(line_of(note))
 
-    def refused(self, refusal: HttpRefusal) -> None:
+    def log_refusal(self, refusal: HttpRefusal) -> None:
         """Write refusals of incomplete requests, which have no `RequestNote`."""
         self._put(refusal_line(refusal))
 
     def _put(self, line: dict[str, object]) -> None:
-        if (lost := self.dropped - self._told) > 0:
+        if (lost := self.dropped - self._reported) > 0:
             line["dropped"] = lost
         try:
             self._lines.put_nowait(_encode(line) + b"\n")
         except Full:
             self.dropped += 1
         else:
-            self._told += lost
+            self._reported += lost
 
     def _write(self) -> None:
         while (line := self._lines.get()) is not None:

@@ -1,18 +1,28 @@
-"""Prometheus metrics of the server; those of several workers are summed."""
+"""Prometheus metrics of the server and of its processes; those of several workers are summed."""
 
 from __future__ import annotations
 
+import os
+import platform
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cumulant.core.version import __version__
 from cumulant.serving.cache.shared_cache import SharedCacheTier
-from cumulant.serving.http.refusals import Reason
 from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
-from cumulant.serving.scheduling.runner import Runner
+
+if TYPE_CHECKING:
+    from cumulant.serving.models.model import Model
 
 Labels = tuple[str, ...]
+_SELF = Path("/proc/self")
+#: place of the start, in ticks since the machine started, among what follows the command's name in `stat`
+_STARTED = 19
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -99,25 +109,14 @@ class Metrics:
         return series
 
 
-def fallback_series(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
-    """Series of a model's fallback."""
-    return [Series("cumulant_fallback_total", (model, version, kind), count) for kind, count in counts.items()]
+def counter_series(family: str, labels: Labels, counts: Mapping[Any, int]) -> list[Series]:
+    """Series of one family by its last label."""
+    return [Series(family, (*labels, name), count) for name, count in counts.items()]
 
 
-def rule_series(model: str, version: str, counts: Mapping[str, int]) -> list[Series]:
-    """Series of rows by the broken rule of the data contract."""
-    return [Series("cumulant_invalid_rows_total", (model, version, rule), count) for rule, count in counts.items()]
-
-
-def connection_series(refused: Mapping[Reason, int], present: int) -> list[Series]:
-    """Series of refused requests and open connections."""
-    series = [Series("cumulant_http_refused_total", (reason,), count) for reason, count in refused.items()]
-    return [*series, Series("cumulant_connections", (), present)]
-
-
-def runner_series(model: str, version: str, runner: Runner) -> list[Series]:
-    """Series of a model's runner."""
-    labels, cache = (model, version), runner.cache
+def model_series(model: Model) -> list[Series]:
+    """Series of a model's runner, rules and fallback."""
+    labels, runner, cache = (model.name, model.version), model.runner, model.runner.cache
     series = [
         _histogram("cumulant_queue_seconds", labels, runner.waited),
         _histogram("cumulant_run_seconds", labels, runner.ran),
@@ -125,14 +124,14 @@ def runner_series(model: str, version: str, runner: Runner) -> list[Series]:
         Series("cumulant_refused_total", labels, runner.refused),
     ]
     if cache.hits or cache.misses:
-        series.append(Series("cumulant_cache_total", (*labels, "hit"), cache.hits))
-        series.append(Series("cumulant_cache_total", (*labels, "miss"), cache.misses))
+        series += counter_series("cumulant_cache_total", labels, {"hit": cache.hits, "miss": cache.misses})
     if runner.shared is not None:
-        counts = runner.shared.counts
-        series += [Series("cumulant_shared_cache_total", (*labels, result), n) for result, n in counts.looks.items()]
-        series += [
-            Series("cumulant_shared_cache_writes_total", (*labels, result), n) for result, n in counts.writes.items()
-        ]
+        series += counter_series("cumulant_shared_cache_total", labels, runner.shared.counts.lookups)
+        series += counter_series("cumulant_shared_cache_writes_total", labels, runner.shared.counts.writes)
+    if model.rules is not None:
+        series += counter_series("cumulant_invalid_rows_total", labels, model.rules.counts)
+    if model.fallback is not None:
+        series += counter_series("cumulant_fallback_total", labels, model.fallback.counts)
     return series
 
 
@@ -193,3 +192,38 @@ def _labels(names: Labels, values: Labels) -> str:
 
 def _escape(value: str) -> str:
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def process_series() -> list[Series]:
+    """Processor time everywhere; memory, descriptors and the start where the system has /proc."""
+    worker = (str(os.getpid()),)
+    series = [
+        Series("cumulant_build_info", (__version__, platform.python_version()), 1),
+        Series("process_cpu_seconds_total", worker, time.process_time()),
+    ]
+    if not _SELF.is_dir():
+        return series
+    values = {
+        "process_resident_memory_bytes": _resident(),
+        "process_open_fds": sum(1 for _ in (_SELF / "fd").iterdir()),
+        "process_max_fds": _most_files(),
+        "process_start_time_seconds": _started(),
+    }
+    return series + [Series(name, worker, value) for name, value in values.items()]
+
+
+def _resident() -> int:
+    pages = int((_SELF / "statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _most_files() -> int:
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def _started() -> float:
+    fields = (_SELF / "stat").read_text().rpartition(")")[2].split()
+    up = float(Path("/proc/uptime").read_text().split()[0])
+    return time.time() - up + int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")

@@ -44,9 +44,9 @@ class RequestNote(msgspec.Struct, gc=False):
 class RequestObserver(Protocol):
     """Observer of the begin and end of each request; neither call may block."""
 
-    def began(self, note: RequestNote) -> None: ...
+    def on_begin(self, note: RequestNote) -> None: ...
 
-    def ended(self, note: RequestNote) -> None: ...
+    def on_end(self, note: RequestNote) -> None: ...
 
 
 class RequestObservation:
@@ -60,17 +60,17 @@ class RequestObservation:
         """Start a request: `note` is the current one in this context."""
         self._present.set(note)
         for observer in self._observers:
-            observer.began(note)
+            observer.on_begin(note)
 
     def end(self, note: RequestNote, status: int) -> None:
         """End a request with its status."""
         note.status, note.seconds = status, time.perf_counter() - note.received
         for observer in self._observers:
-            observer.ended(note)
+            observer.on_end(note)
 
     # --- what scoring knows
 
-    def read(self, request_id: str) -> None:
+    def record_id(self, request_id: str) -> None:
         """Record the request id of a body or an answer."""
         if (note := self._present.get()) is None or request_id in {"", note.request_id}:
             return
@@ -79,22 +79,22 @@ class RequestObservation:
         else:
             note.request_id = request_id
 
-    def named(self, name: str) -> None:
+    def record_server_id(self, name: str) -> None:
         """Record the server's request id behind a gateway; the former one is the caller's."""
         if (note := self._present.get()) is not None:
             note.ours, note.request_id, note.caller_id = True, name, note.request_id
 
-    def scored(self, model: str, version: str, rows: int) -> None:
+    def record_rows(self, model: str, version: str, rows: int) -> None:
         """Record scored rows; those of a stream are summed."""
         if (note := self._present.get()) is not None:
             note.model, note.version, note.rows = model, version, note.rows + rows
 
-    def ran(self, waited: float) -> None:
+    def record_run(self, waited: float) -> None:
         """Record a run that began after `waited` seconds."""
         if (note := self._present.get()) is not None:
             note.waited = (note.waited or 0.0) + waited
 
-    def hit(self) -> None:
+    def record_hit(self) -> None:
         """Record a hit of the prediction cache."""
         if (note := self._present.get()) is not None:
             note.cached = True

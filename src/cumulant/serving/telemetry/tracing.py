@@ -54,7 +54,7 @@ class Tracing:
         self._none, self._server = Context(), SpanKind.SERVER
         self._open: dict[int, Any] = {}
 
-    def began(self, note: RequestNote) -> None:
+    def on_begin(self, note: RequestNote) -> None:
         if is_probe(note.path):
             return
         parent = self._none
@@ -67,7 +67,7 @@ class Tracing:
         if span.is_recording():
             self._open[id(note)] = span
 
-    def ended(self, note: RequestNote) -> None:
+    def on_end(self, note: RequestNote) -> None:
         span = self._open.pop(id(note), None)
         if span is None:
             return

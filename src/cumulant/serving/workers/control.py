@@ -1,4 +1,4 @@
-"""Model control: loading, swapping and unloading models on all workers."""
+"""Model control: commands to all workers, for loading, swapping and unloading models."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import functools
 import uuid
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -16,12 +16,41 @@ from cumulant.serving.models.content_pins import Pin, check, pin, refuse_duplica
 from cumulant.serving.models.model import Model, ModelSet
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.models.row_model import UNREGISTERED
-from cumulant.serving.workers.fleet import Fleet
 
 Open = Callable[[Path], Model]
 Put = Callable[[ModelSet], Coroutine[Any, Any, None]]
 ReadSeries = Callable[[], Coroutine[Any, Any, list[Any]]]
 T = TypeVar("T")
+
+
+class Duties(Protocol):
+    """Commands that every worker executes."""
+
+    async def do(self, verb: str, arguments: Mapping[str, Any]) -> Any:
+        """Raises CumulantError where it cannot."""
+        ...
+
+
+class Fleet(Protocol):
+    """All workers, this one among them."""
+
+    async def everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        """Result of the command on each worker.
+
+        Raises:
+            CumulantError: of the first that could not.
+        """
+        ...
+
+
+class SingleWorker:
+    """Fleet of one worker."""
+
+    def __init__(self, duties: Duties) -> None:
+        self._duties = duties
+
+    async def everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+        return [await self._duties.do(verb, arguments)]
 
 
 class WorkerDuties:

@@ -44,11 +44,8 @@ class Listeners:
         # A copy, as closing the server closes what it was given.
         listener = self._listeners[place].dup()
         self._servers[place] = await take_connections(protocol, listener, backlog=BACKLOG)
-        if self._ended():
+        if self._protocol is None:  # closed meanwhile
             self.close()
-
-    def _ended(self) -> bool:
-        return self._protocol is None
 
     def close(self) -> None:
         """Accept no more connections."""

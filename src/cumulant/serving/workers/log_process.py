@@ -21,7 +21,7 @@ from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.settings import Settings
 
 #: seconds between two checks of the process, and before it is started again: workers keep records in memory meanwhile
-_CHECK, _LONGEST_DELAY = 0.25, 1.0
+_CHECK_SECONDS, _LONGEST_DELAY = 0.25, 1.0
 #: a process that ends within this many seconds of its start is started again with a delay
 _SHORT_LIFE = 5.0
 #: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
@@ -66,7 +66,7 @@ async def _keep(settings: Settings, salt: bytes, current: list[subprocess.Popen[
     while True:
         code = current[0].poll()
         if code is None:
-            await asyncio.sleep(_CHECK)
+            await asyncio.sleep(_CHECK_SECONDS)
             continue
         sys.stderr.write(f"the log process ended with code {code}; another one takes its place\n")
         if time.monotonic() - started > _SHORT_LIFE:

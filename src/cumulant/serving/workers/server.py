@@ -16,14 +16,13 @@ from cumulant.core.errors import CumulantError, StorageError, UsageError
 from cumulant.core.masking import fingerprint
 from cumulant.core.network.hosts import is_loopback
 from cumulant.core.units import duration, size
-from cumulant.serving.models.artifact_cache import artifact_folder
+from cumulant.serving.models.artifact_cache import artifact_folder, pin_fallback
 from cumulant.serving.models.content_pins import Pin
-from cumulant.serving.models.fallback_pin import pin_fallback
 from cumulant.serving.models.load_check import LoadCheck
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.prediction_log.personal_values import personal_fields
 from cumulant.serving.prediction_log.salt import VARIABLE, choose_salt
-from cumulant.serving.sequences.state_folder import sequence_folder
+from cumulant.serving.sequences.sequence_store import sequence_folder
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.event_loops import end_on_signals, new_loop, restore_signals
 from cumulant.serving.workers.listeners import Listeners

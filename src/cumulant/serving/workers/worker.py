@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -30,30 +31,22 @@ from cumulant.serving.prediction_log.client import LogClient
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
 from cumulant.serving.protocol.probes import OPEN
 from cumulant.serving.settings import Settings
-from cumulant.serving.telemetry.metrics import Series, connection_series
+from cumulant.serving.telemetry.metrics import Series, counter_series, process_series
 from cumulant.serving.telemetry.observers import RequestObservers
-from cumulant.serving.telemetry.process_metrics import process_series
-from cumulant.serving.workers.control import Control, WorkerDuties, open_pinned
+from cumulant.serving.workers.control import Control, Fleet, SingleWorker, WorkerDuties, open_pinned
 from cumulant.serving.workers.event_loops import shorten_thread_turns
-from cumulant.serving.workers.fleet import Fleet, SingleWorker
 from cumulant.serving.workers.listeners import Listeners
-from cumulant.serving.workers.own_urls import own_urls
-from cumulant.serving.workers.sockets import can_share_port
+from cumulant.serving.workers.sockets import can_share_port, own_urls
 
 if TYPE_CHECKING:
     from cumulant.serving.grpc.server import GrpcServer
 
 #: seconds, at least, that the log process has to take what is held at the end: it may be starting still
 _LOG_PATIENCE = 2.0
-#: paths that are answered whatever waits begin so: those of probes, and by which an overload is seen
-_URGENT = (*OPEN, b"/metrics")
-
-
-def is_urgent(target: bytes) -> bool:
-    """Whether a request is answered at once, such as a readiness probe of a model."""
-    if target.startswith(_URGENT):
-        return True
-    return target.startswith(b"/v2/models/") and target.partition(b"?")[0].endswith(b"/ready")
+#: whether a target is answered whatever waits: probes, also those of a model, and by what an overload is seen
+is_urgent: Callable[[bytes], object] = re.compile(
+    rb"(?:%b|/metrics)|/v2/models(?=/)[^?]*/ready(?:\?|\Z)" % b"|".join(OPEN)
+).match
 
 
 class Worker:
@@ -97,7 +90,7 @@ class Worker:
             self._trust = Trust(settings.gateway_key, own_urls(settings.host, settings.port, settings.hosts))
             handle = self._trust.wrap(handle)
         admitted = None if settings.token is None else self.app.admitted
-        refusals = Refusals(self._observers.refused)
+        refusals = Refusals(self._observers.log_refusal)
         # A declared fallback answers what would be refused, so that nothing is refused by its head.
         queue = math.inf if settings.fallback.is_declared else settings.scheduling.queue
         limits = HttpLimits.of_body(settings.body_limit, queue=queue)
@@ -124,17 +117,17 @@ class Worker:
         return client
 
     async def _series(self) -> list[Series]:
-        connections = connection_series(self._site.refusals.counts, len(self._site.connections))
-        series = [*self.app.series(), *process_series(), *connections]
+        series = [*self.app.series(), *process_series()]
+        series += counter_series("cumulant_http_refused_total", (), self._site.refusals.counts)
+        series.append(Series("cumulant_connections", (), len(self._site.connections)))
         if self.app.inbox is not None:
             series += await self.app.inbox.series()
         if self._shared_cache is not None:
             series += self._shared_cache.series()
         if self._prediction_logger is not None:
             client = self._prediction_logger.client
-            series.append(Series("cumulant_log_records_total", ("written",), client.written))
-            series.append(Series("cumulant_log_records_total", ("lost",), client.lost))
-            series.append(Series("cumulant_log_records_total", ("refused",), client.refused))
+            counts = {"written": client.written, "lost": client.lost, "refused": client.refused}
+            series += counter_series("cumulant_log_records_total", (), counts)
         if self._trust is not None:
             series.append(Series("cumulant_gateway_tokens_rejected_total", (), self._trust.rejected))
         return series
@@ -148,7 +141,9 @@ class Worker:
     ) -> None:
         """Serve until `ended` is set, then drain."""
         self._observers.follow(self.app.models)
-        self.app.join(fleet := fleet or SingleWorker(self.staff), self._control(fleet), self._settings.control)
+        fleet = fleet or SingleWorker(self.staff)
+        control = Control(fleet, self._opening.repository, self._load_check.versions, self._settings.left_out)
+        self.app.join(fleet, control, self._settings.control)
         log = self._open_log()
         async with AsyncExitStack() as stack:
             stack.enter_context(shorten_thread_turns())
@@ -170,9 +165,6 @@ class Worker:
                 await log.close(max(_LOG_PATIENCE, began + patience - clock()))
                 if log.lost:
                     sys.stderr.write(f"the prediction log lost {log.lost} records that its process did not take\n")
-
-    def _control(self, fleet: Fleet) -> Control:
-        return Control(fleet, self._opening.repository, self._load_check.versions, self._settings.left_out)
 
     async def _start_grpc(self) -> GrpcServer | None:
         settings = self._settings

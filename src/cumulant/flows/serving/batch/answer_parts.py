@@ -65,7 +65,8 @@ class AnswerParts:
         self.folder = output.with_name(f"{output.name}.parts")
         with writing(self.folder):
             self.folder.mkdir(exist_ok=True)
-        strange = [path.name for path in self.folder.iterdir() if not _own(path)]
+        names = (MANIFEST, LOCK, f"{DRAFT}.tmp")
+        strange = [path.name for path in self.folder.iterdir() if not path.match(_PART) and path.name not in names]
         if strange:
             message = f"{self.folder} holds {strange[0]}, which is no part of an answer"
             raise UsageError(message, subject=str(self.folder), hint="move the folder away, or choose another output")
@@ -100,7 +101,7 @@ class AnswerParts:
             self.folder.rmdir()
 
     def manifest(self) -> AnswerManifest | None:
-        """What the parts that are there were made of; None where that cannot be told."""
+        """What the parts that are there were made of; None where that is unknown."""
         try:
             return msgspec.json.decode((self.folder / MANIFEST).read_bytes(), type=AnswerManifest)
         except (FileNotFoundError, msgspec.DecodeError):
@@ -181,10 +182,6 @@ class AnswerParts:
 
 def _name(file: int, number: int) -> str:
     return f"part-{file:06d}-{number:08d}.parquet"
-
-
-def _own(path: Path) -> bool:
-    return path.match(_PART) or path.name in (MANIFEST, LOCK, f"{DRAFT}.tmp")
 
 
 @contextmanager

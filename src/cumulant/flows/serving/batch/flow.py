@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import IO, TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -14,7 +14,6 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.serving.batch.answer_parts import AnswerManifest, AnswerParts
 from cumulant.flows.serving.batch.batch_model import BatchModel, all_files
-from cumulant.flows.serving.batch.output_file import writer
 from cumulant.flows.serving.batch.parallel_engine import Lanes, available_cores, find_best_size, part_rows
 from cumulant.flows.serving.batch.piece_scoring import PreparedPiece, answer_piece
 from cumulant.flows.serving.batch.prefetch import prefetch
@@ -25,12 +24,91 @@ if TYPE_CHECKING:
     from cumulant.data.files.listed_file import ListedFile
     from cumulant.data.files.streaming import FileStream, Piece
     from cumulant.ports.files import FileInfo
-    from cumulant.serving.protocol.request_rules import Fault
 
+#: rows of a row group, at least, where there are so many
+_GROUP = 1 << 17
 #: rows that are looked at before the size of parts is chosen
 _SAMPLE = 4096
 #: a history is gone through once a part, so parts are as large as they may be
 _MOST_ROWS = 1 << 17
+
+
+def writer(output: Path) -> Callable[[Sequence[Path], IO[bytes]], None]:
+    """What writes parts in the format that the output's name says: .parquet, .csv or .jsonl."""
+    return _WRITERS[output.suffix.lower()]
+
+
+def _tables(parts: Sequence[Path]) -> Iterator[pl.DataFrame]:
+    """The rows of the parts, under common types."""
+    import polars as pl
+
+    empty = [pl.DataFrame(schema=pl.read_parquet_schema(part)) for part in parts]
+    schema = pl.concat(empty, how="vertical_relaxed").schema
+    for part in parts:
+        yield pl.read_parquet(part, glob=False).cast(schema)
+
+
+def _parquet(parts: Sequence[Path], stream: IO[bytes]) -> None:
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    out: pq.ParquetWriter | None = None
+    try:
+        for rows in _join_small_tables(_tables(parts)):
+            table = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+            out = out or pq.ParquetWriter(stream, table.schema, compression="zstd")
+            out.write_table(table, row_group_size=max(1, table.num_rows))
+    finally:
+        if out is not None:
+            out.close()
+
+
+def _join_small_tables(tables: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Small tables together, so that row groups are not tiny."""
+    import polars as pl
+
+    waiting: list[pl.DataFrame] = []
+    for table in tables:
+        waiting.append(table)
+        if sum(part.height for part in waiting) >= _GROUP:
+            yield pl.concat(waiting)
+            waiting = []
+    if waiting:
+        yield pl.concat(waiting)
+
+
+def _csv(parts: Sequence[Path], stream: IO[bytes]) -> None:
+    for number, rows in enumerate(_tables(parts)):
+        _flat(rows).write_csv(stream, include_header=number == 0)
+
+
+def _flat(rows: pl.DataFrame) -> pl.DataFrame:
+    """Structs as a column for each field, lists as text, lists of structs as JSON."""
+    import polars as pl
+
+    for name, dtype in rows.schema.items():
+        if isinstance(dtype, pl.Struct):
+            rows = rows.with_columns(pl.col(name).name.prefix_fields(f"{name}.")).unnest(name)
+        elif isinstance(dtype, pl.List):
+            texts = (
+                pl.col(name).list.eval(pl.element().struct.json_encode())
+                if isinstance(dtype.inner, pl.Struct)
+                else pl.col(name).cast(pl.List(pl.String))
+            )
+            rows = rows.with_columns(pl.format("[{}]", texts.list.join(",")).alias(name))
+    return rows
+
+
+def _jsonl(parts: Sequence[Path], stream: IO[bytes]) -> None:
+    for rows in _tables(parts):
+        rows.write_ndjson(stream)
+
+
+_WRITERS: Mapping[str, Callable[[Sequence[Path], IO[bytes]], None]] = {
+    ".parquet": _parquet,
+    ".csv": _csv,
+    ".jsonl": _jsonl,
+}
 
 
 class BatchRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -184,7 +262,7 @@ def _resume_or_begin(
         changed = stored.change(infos, model.identity, request.part_rows)
         if changed is None:
             done = [parts.done(number) for number in range(len(inputs))]
-            for source in inputs:  # what is asked to be kept is found in the columns
+            for source in inputs:  # columns to keep are read too
                 model.work.columns(_stream(model, source, stored.part_rows).head)
             progress(f"going on after {sum(map(len, done)):,} parts with {sum(map(sum, done)):,} rows")
             return stored, done
@@ -235,10 +313,11 @@ class _Job(NamedTuple):
 
     def scored(self, parts: AnswerParts, lanes: Lanes) -> Iterator[tuple[int, float]]:
         """Score what is not done, and write the parts: the rows of each, and the share of all that is read."""
+        work = self.model.work
         with (
             prefetch(self._pieces()) as read,
-            prefetch(self._prepared(read)) as ready,
-            prefetch(self._answered(ready, lanes)) as answers,
+            prefetch((place, work.prepare(piece)) for place, piece in read) as ready,
+            prefetch((place, answer_piece(work, piece, lanes), piece.faults) for place, piece in ready) as answers,
         ):
             for place, frame, faults in answers:
                 parts.write(place.file, place.number, frame, faults)
@@ -251,14 +330,6 @@ class _Job(NamedTuple):
             for at, piece in enumerate(stream.pieces(columns, done=finished), len(finished)):
                 if piece.rows.height:
                     yield _Place(number, at, source.before + source.share * piece.share), piece
-
-    def _prepared(self, pieces: Iterator[tuple[_Place, Piece]]) -> Iterator[tuple[_Place, PreparedPiece]]:
-        return ((place, self.model.work.prepare(piece)) for place, piece in pieces)
-
-    def _answered(
-        self, pieces: Iterator[tuple[_Place, PreparedPiece]], lanes: Lanes
-    ) -> Iterator[tuple[_Place, pl.DataFrame, Mapping[Fault, int]]]:
-        return ((place, answer_piece(self.model.work, piece, lanes), piece.faults) for place, piece in pieces)
 
 
 def _empty_answer(model: BatchModel, source: _Input, lanes: Lanes) -> pl.DataFrame:

@@ -9,7 +9,7 @@ from queue import Empty, Full, Queue
 from typing import TypeVar
 
 Item = TypeVar("Item")
-_LOOK_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 _END = object()
 
 
@@ -50,7 +50,7 @@ def _fill(items: Iterable[object], queue: Queue[object], stop: threading.Event) 
 def _put(queue: Queue[object], item: object, stop: threading.Event) -> bool:
     while not stop.is_set():
         try:
-            queue.put(item, timeout=_LOOK_SECONDS)
+            queue.put(item, timeout=_POLL_SECONDS)
         except Full:
             continue
         return True

@@ -188,4 +188,4 @@ def _whole(wide: pl.Series, series: pl.Series, dtype: np.dtype[Any], first: int,
 
 def _row_error(wrong: pl.Series, name: str, fault: str, first: int, each: int) -> RequestError:
     row = first + int(wrong.arg_true()[0]) // each + 1
-    return RequestError(f'row {row:,}: "{name}" {fault}', subject=name, hint="mend the values")
+    return RequestError(f'row {row:,}: "{name}" {fault}', subject=name, hint="correct the values")

@@ -1,7 +1,7 @@
 """The write-ahead journal of a part: rows are safe on the disk before their file of columns is written.
 
 A record is the length of its payload, the CRC-32 of it, and the payload: a list of rows in MessagePack. The last record
-may be incomplete after a kill; nobody was told that it is there.
+may be incomplete after a kill; it was not confirmed.
 """
 
 from __future__ import annotations

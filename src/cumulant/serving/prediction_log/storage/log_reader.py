@@ -94,9 +94,9 @@ def _of_request(path: Path, *, request: str, by: Literal["id", "caller_id"]) -> 
     ids = _read(path, [by])
     if by not in ids.column_names or not _mentions(ids[by], request):  # a file of an older release has no such column
         return []
-    places = [place_ for place_, text in enumerate(ids[by].to_pylist()) if text == request]
+    places = [position for position, text in enumerate(ids[by].to_pylist()) if text == request]
     table = _read(path) if places else None
-    return [] if table is None else _records(table, (place_ for place_ in places if _is_answered(table, place_)))
+    return [] if table is None else _records(table, (position for position in places if _is_answered(table, position)))
 
 
 def _mentions(texts: pa.ChunkedArray, wanted: str) -> bool:
@@ -125,7 +125,7 @@ def _numbered(path: Path, *, wanted: Integers, workers: frozenset[str]) -> list[
     if not len(places):
         return []
     table = _read(path, ["worker", "sequence", "row", "request", "outputs"])
-    return [row for place_ in places for row in table.slice(int(place_), 1).to_pylist()]
+    return [row for position in places for row in table.slice(int(position), 1).to_pylist()]
 
 
 def _is_one_of(column: pa.ChunkedArray, texts: Collection[str]) -> Flags:
@@ -173,7 +173,7 @@ def _requests_by_second(path: Path, *, model: str, earliest: int, latest: int) -
 def recent_predictions(
     folder: Path, *, model: str | None = None, since: datetime | None = None, limit: int = 20
 ) -> list[Prediction]:
-    """The newest rows, newest first; those of one model, and answered since a moment, where asked.
+    """The newest rows, newest first; those of one model, and those answered since a moment, where given.
 
     Raises:
         StorageError: the folder or a file cannot be read.
@@ -214,7 +214,7 @@ def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) 
         order = order[times[order] >= earliest]
     if model is not None:
         order = order[np.array([name == model for name in table["model"].to_pylist()], dtype=bool)[order]]
-    return _records(table, islice((place_ for place_ in order.tolist() if _is_answered(table, place_)), limit))
+    return _records(table, islice((position for position in order.tolist() if _is_answered(table, position)), limit))
 
 
 def find_gaps(folder: Path) -> list[LogGap]:
@@ -253,17 +253,17 @@ def _records(table: pa.Table, places: Iterable[int]) -> list[Prediction]:
     return [Prediction(**{**row, **{name: row[name] or "" for name in _LATER}}) for row in rows]
 
 
-def _is_answered(table: pa.Table, place_: int) -> bool:
+def _is_answered(table: pa.Table, position: int) -> bool:
     """Whether a row's request or answer has a field: earlier versions logged requests without rows, too."""
-    return any('"' in table[name][place_].as_py() for name in ("request", "outputs"))
+    return any('"' in table[name][position].as_py() for name in ("request", "outputs"))
 
 
 def _holes(worker: str, numbers: Integers, before: int, last: int | None) -> Iterator[LogGap]:
     logged = numbers[numbers > before]
     ends = [] if last is None or last <= before else [last + 1]
     edges = np.concatenate([np.array([before]), logged, np.array(ends, dtype=np.int64)]).astype(np.int64)
-    for place_ in np.nonzero(np.diff(edges) > 1)[0]:
-        yield LogGap(worker=worker, first=int(edges[place_]) + 1, last=int(edges[place_ + 1]) - 1)
+    for position in np.nonzero(np.diff(edges) > 1)[0]:
+        yield LogGap(worker=worker, first=int(edges[position]) + 1, last=int(edges[position + 1]) - 1)
 
 
 def _numbers(path: Path) -> dict[str, Integers]:
@@ -272,8 +272,8 @@ def _numbers(path: Path) -> dict[str, Integers]:
     for batch in _read(path, ["worker", "sequence"], repeated=["worker"]).to_batches():
         workers, places = batch["worker"].dictionary.to_pylist(), np.from_dlpack(batch["worker"].indices)
         numbers = np.from_dlpack(batch["sequence"])
-        for place_, worker in enumerate(workers):
-            if len(own := numbers[places == place_]):
+        for position, worker in enumerate(workers):
+            if len(own := numbers[places == position]):
                 seen.setdefault(str(worker), []).append(own)
     return {worker: _distinct(np.concatenate(numbers)) for worker, numbers in seen.items()}
 
@@ -339,8 +339,8 @@ def _may_hold(path: Path, column: str, wanted: Integers) -> bool:
     """Whether a column may have one of these numbers, by the ranges in the file's footer."""
     with _damage(path):
         file = pq.read_metadata(path)
-    place_ = file.schema.names.index(column)
-    ranges = [file.row_group(number).column(place_).statistics for number in range(file.num_row_groups)]
+    position = file.schema.names.index(column)
+    ranges = [file.row_group(number).column(position).statistics for number in range(file.num_row_groups)]
     return any(
         statistics is None
         or not statistics.has_min_max

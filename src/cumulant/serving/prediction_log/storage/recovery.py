@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
+import zlib
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.durable import sync
-from cumulant.serving.prediction_log.storage.journal import Row, claim_journal
-from cumulant.serving.prediction_log.storage.journal_records import JournalRecords, read_records
+from cumulant.serving.prediction_log.storage.journal import RECORD, Row, claim_journal
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, LogPart, size_of
 
+_decode = msgspec.msgpack.Decoder(list[tuple[object, ...]]).decode
+#: how the payload of a record begins: a list, of rows of 16 columns or more
+_BEGINNING = re.compile(rb"(?=(?:[\x91-\x9f]|\xdc..|\xdd.{4})\xdc\x00)", re.DOTALL)
 _EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 _WORKER, _SEQUENCE = SCHEMA.get_field_index("worker"), SCHEMA.get_field_index("sequence")
 #: columns of every release
@@ -25,6 +30,76 @@ _LEAST = 1 + max(number for number, field in enumerate(SCHEMA) if not field.null
 #: a worker sends an entry again for as long as its request waits: seconds
 _AGAIN_SECONDS = 300.0
 _LISTINGS = 10
+
+
+class JournalRecords(msgspec.Struct):
+    """Records of a journal.
+
+    Attributes:
+        rows: those of the records that can be read.
+        damaged: places between or after them that hold something else. An incomplete last record, which was not
+            confirmed, and zeros at the end, which a file system leaves that lost power, are not counted.
+        damaged_bytes: how long these places are.
+    """
+
+    rows: list[Row] = []
+    damaged: int = 0
+    damaged_bytes: int = 0
+
+
+def read_records(data: bytes) -> JournalRecords:
+    """The records of a journal's content."""
+    records, position = JournalRecords(), 0
+    while position < len(data):
+        rows, end = _record(data, position)
+        if rows is not None:
+            records.rows += rows
+            position = end
+            continue
+        following = _following(data, position + 1)
+        if following is None and _is_tail(data, position, end):
+            break
+        following = len(data) if following is None else following
+        records.damaged += 1
+        records.damaged_bytes += following - position
+        position = following
+    return records
+
+
+def _record(data: bytes, position: int) -> tuple[list[Row] | None, int]:
+    """The rows of the record at this position, None where there is none, and where it ends by its length."""
+    begin = position + RECORD.size
+    if begin > len(data):
+        return None, begin
+    size, checksum = RECORD.unpack_from(data, position)
+    payload = data[begin : begin + size]
+    if size == 0 or len(payload) < size or zlib.crc32(payload) != checksum:
+        return None, begin + size
+    try:
+        return _decode(payload), begin + size
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None, begin + size
+
+
+def _following(data: bytes, position: int) -> int | None:
+    """Where the next record begins that can be read."""
+    for match in _BEGINNING.finditer(data, position + RECORD.size):
+        begin = match.start() - RECORD.size
+        if _record(data, begin)[0] is not None:
+            return begin
+    return None
+
+
+def _is_tail(data: bytes, position: int, end: int) -> bool:
+    """Whether what follows the last whole record is a record that was cut off by a kill, or zeros."""
+    begin = position + RECORD.size
+    if begin >= len(data) or not data[position:].strip(b"\0"):
+        return True
+    if end == begin or end > len(data):
+        return end > begin
+    _, checksum = RECORD.unpack_from(data, position)
+    sound = zlib.crc32(data[begin:end]) == checksum  # whole, and of another kind
+    return not sound and not data[end:].strip(b"\0")
 
 
 def recover(
@@ -76,7 +151,11 @@ def _recover(
             say(f"the prediction log cannot read {len(rows)} rows of a journal ({error}): {notice}\n")
             return
         if records.damaged or len(rows) < len(records.rows):
-            say(_damage(records, rows, _set_aside(file.path)))
+            say(
+                f"the prediction log recovered {len(rows)} rows of a damaged journal; {records.damaged} places in it "
+                f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: "
+                f"{_set_aside(file.path)}\n"
+            )
         else:
             file.path.unlink(missing_ok=True)
         if rows and any(len(row) != len(SCHEMA) for row in records.rows):
@@ -84,13 +163,6 @@ def _recover(
                 f"the prediction log recovered {len(rows)} rows that another release wrote: columns that they lack are "
                 f"empty, columns that this release does not know are dropped: {file.path.name}\n"
             )
-
-
-def _damage(records: JournalRecords, rows: list[Row], notice: str) -> str:
-    return (
-        f"the prediction log recovered {len(rows)} rows of a damaged journal; {records.damaged} places in it "
-        f"({records.damaged_bytes} bytes) and {len(records.rows) - len(rows)} rows cannot be read: {notice}\n"
-    )
 
 
 def _content(path: Path) -> bytes:

@@ -7,19 +7,19 @@ import fcntl
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cumulant.serving.prediction_log.storage import deletion_grace as retention
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.durable import sync
-from cumulant.serving.prediction_log.storage.log_folder import PredictionFile
+from cumulant.serving.prediction_log.storage.log_folder import PredictionFile, write_json
 from cumulant.serving.prediction_log.storage.part_writer import (
     GROUP_BYTES,
     GROUP_ROWS,
@@ -28,9 +28,76 @@ from cumulant.serving.prediction_log.storage.part_writer import (
     with_all_columns,
 )
 
+#: seconds of running time that a day waits on the list
+GRACE = 86_400.0
 _LEFT_SECONDS = 3600.0
 #: so many neighbours of at most so many bytes are merged at any age: a file costs each reader about a millisecond
 _MANY, _SMALL_BYTES = 30, 64 * 1024
+
+
+class DaysDue(msgspec.Struct, frozen=True, kw_only=True):
+    """Days due for deletion, each with the seconds of running time on the list; `at`: seconds since 1970."""
+
+    at: float = 0.0
+    days: dict[str, float] = {}
+
+    def advance(self, due: Iterable[date], *, now: datetime, steady: float) -> DaysDue:
+        """The list after `steady` seconds of one process, with the days that are `due` now.
+
+        Processes that share the folder take turns, so that what passed since the last turn is the least that any
+        clock says.
+        """
+        passed = max(0.0, min(steady, now.timestamp() - self.at))
+        names = [day.isoformat() for day in due]
+        return DaysDue(
+            at=now.timestamp(),
+            days={name: self.days[name] + passed if name in self.days else 0.0 for name in names},
+        )
+
+    def expired(self, grace: float = GRACE) -> list[date]:
+        """The days that have waited long enough."""
+        return [date.fromisoformat(name) for name, waited in self.days.items() if waited >= grace]
+
+
+def read_days_due(folder: Path, keep: timedelta) -> DaysDue:
+    """The list of a log's folder; an empty one where there is none, or none that can be read: days then wait anew.
+
+    Servers that keep rows for different times may share a folder; each of these times has a list.
+    """
+    try:
+        return msgspec.json.decode(_path(folder, keep).read_bytes(), type=DaysDue)
+    except (OSError, msgspec.MsgspecError):
+        return DaysDue()
+
+
+def write_days_due(folder: Path, keep: timedelta, waiting: DaysDue) -> None:
+    """Keep the list.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
+    write_json(_path(folder, keep), waiting)
+
+
+def _path(folder: Path, keep: timedelta) -> Path:
+    return folder / f".retention-{keep.total_seconds():.0f}.json"
+
+
+def describe_listing(before: DaysDue, after: DaysDue, keep: timedelta) -> str | None:
+    """Notice for several days that became due at once, as after a clock's jump; None for at most one."""
+    fresh = [date.fromisoformat(name) for name in after.days.keys() - before.days.keys()]
+    if len(fresh) < 2:
+        return None
+    return (
+        f"{describe_days(fresh)} of the prediction log are older than the {keep.days} days that are kept, and will be"
+        " deleted after a day of running; if the clock is wrong, set it"
+    )
+
+
+def describe_days(days: Iterable[date]) -> str:
+    """`2026-08-01`, or `3 days from 2026-08-01 to 2026-08-05`."""
+    ordered = sorted(days)
+    return str(ordered[0]) if len(ordered) == 1 else f"{len(ordered)} days from {ordered[0]} to {ordered[-1]}"
 
 
 def upkeep(
@@ -62,7 +129,7 @@ def upkeep(
                 _merge_day(folder, day, file_size, file_age)
                 _remove_abandoned(path)
         if gone:
-            say(f"the prediction log deleted {retention.describe_days(gone)}, which serving.log.keep is over for\n")
+            say(f"the prediction log deleted {describe_days(gone)}, which serving.log.keep is over for\n")
         if keep is not None:
             _forget_lives(folder, keep)
 
@@ -71,13 +138,13 @@ def _over(folder: Path, keep: timedelta, steady: float, say: Callable[[str], obj
     """The days to delete now; those that become due wait on a list first."""
     now = datetime.now(UTC)
     due = [day for day, _ in log_folder.list_days(folder) if day < now.date() - keep]
-    before = retention.read(folder, keep)
+    before = read_days_due(folder, keep)
     after = before.advance(due, now=now, steady=steady)
-    if text := retention.describe_listing(before, after, keep):
+    if text := describe_listing(before, after, keep):
         say(f"{text}\n")
     if after.days or before.days:
         with contextlib.suppress(OSError):  # a full disk is what deleting helps against
-            retention.write(folder, keep, after)
+            write_days_due(folder, keep, after)
     return set(after.expired())
 
 
