@@ -50,8 +50,8 @@ class LossEstimate(NamedTuple):
 
 class Estimates(NamedTuple):
     """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served_log`, as one window, and
-    where labels have shown a kind of change. `read`: reads at once what the log has of rows that will be asked about;
-    None: it is not asked for.
+    where labels have shown a kind of change. `read`: must have read from the log what `of` needs of its rows; None: it
+    needs nothing of the log.
     """
 
     refused: str | None
@@ -127,14 +127,14 @@ def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, w
         estimate = estimated_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
         return LossEstimate(estimate.figure, estimate.refused)
 
-    return Estimates(None, of, inputs.hold)
+    return Estimates(None, of, inputs.read_requests)
 
 
 @dataclass(eq=False)
 class _Inputs:
     """The fields of a request that the loss is learned from, as numbers: neither keys nor hashes of personal values,
-    and none that the model does not read or that nobody watches. `held`: rows that were read last from the log, and
-    what they have.
+    and none that the model does not read or that are not monitored. `cached`: the rows of the log that were read last,
+    and their values.
     """
 
     project: Project
@@ -160,22 +160,26 @@ class _Inputs:
         """[n, fields] of rows of the reference."""
         return encode(_with_field_names(test, self.fields), self.inputs).astype(np.float64)
 
-    def requested(self, part: pl.DataFrame) -> Floats:
-        """[n, fields] of some rows of the log. Raises StorageError."""
-        for _ in range(2):
-            if self.cached is not None:
-                rows, values = self.cached
-                place = part.select(IDENTITY).join(rows, on=IDENTITY, how="left", maintain_order="left")["place"]
-                if not place.null_count():
-                    inputs: Floats = values[place.to_numpy()]
-                    return inputs
-            self.hold(part)
-        raise AssertionError("rows that were just read are not there")
+    def read_requests(self, rows: pl.DataFrame) -> None:
+        """Read the fields of the requests of some rows of the log, if they are not cached. Raises StorageError."""
+        if self._places(rows) is None:
+            values = encode(request_values(self.project, self.fields, rows), self.inputs).astype(np.float64)
+            self.cached = rows.select(IDENTITY).with_row_index("place"), values
 
-    def hold(self, rows: pl.DataFrame) -> None:
-        """Read what these rows have. Raises StorageError."""
-        values = encode(request_values(self.project, self.fields, rows), self.inputs).astype(np.float64)
-        self.cached = rows.select(IDENTITY).with_row_index("place"), values
+    def requested(self, part: pl.DataFrame) -> Floats:
+        """[n, fields] of rows that were read last."""
+        places = self._places(part)
+        assert places is not None
+        assert self.cached is not None
+        inputs: Floats = self.cached[1][places.to_numpy()]
+        return inputs
+
+    def _places(self, rows: pl.DataFrame) -> pl.Series | None:
+        """[n] the places of rows among the cached ones; None where one is not there."""
+        if self.cached is None:
+            return None
+        places = rows.select(IDENTITY).join(self.cached[0], on=IDENTITY, how="left", maintain_order="left")["place"]
+        return None if places.null_count() else places
 
 
 def _with_field_names(test: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:

@@ -64,6 +64,17 @@ class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return min((finding.since for finding in self.harm.findings if finding.since is not None), default=None)
 
+    @property
+    def estimate_sentence(self) -> str:
+        """The estimated loss beside that of the test rows, in a sentence; empty without an estimate."""
+        if self.estimate is None:
+            return ""
+        return (
+            f"without labels, the model is estimated to lose {self.estimate.value:.3g} "
+            f"[{self.estimate.low:.3g}, {self.estimate.high:.3g}] a prediction, "
+            f"against {self.reference_loss or 0:.3g} on its test rows"
+        )
+
     def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
         """Mean loss of a row since then, as estimated and as measured."""
         windows = [window for window in self.windows if window.end > since]

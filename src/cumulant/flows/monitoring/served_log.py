@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cumulant.core.servable import Task
     from cumulant.data.parts.spill import Spill
     from cumulant.flows.monitoring.reference import ServedReference
+    from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.project.project import Project
 
 #: rows of a day depend on each other
@@ -71,6 +72,11 @@ class ServedModel:
     def several(self) -> bool:
         """Whether it tells more than two classes apart: its score is a probability of each."""
         return self.task == "multiclass"
+
+    @property
+    def loss(self) -> Loss:
+        """By which its answers are compared with labels."""
+        return "squared_error" if self.task == "regression" else "brier"
 
 
 def model_of(project: Project, served: ServedReference) -> ServedModel:
