@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from notify_servers import Mailbox, Web
 
 from cumulant.alerting.alert_state import Finding
+from cumulant.alerting.delivery import MOST
 from cumulant.core.errors import NotFoundError, RefusedError, UndeliverableError, UsageError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting import outbox
@@ -285,10 +286,10 @@ def test_of_many_that_wait_those_set_aside_go_first(late, web, clock):
         deliver(late, clock=clock)
         clock.move(timedelta(minutes=10))
     with late.journal().transaction(actor=Actor("x")) as transaction:
-        outbox.put(transaction, late.receivers(), [notice(number) for number in range(outbox.MOST)])
+        outbox.put(transaction, late.receivers(), [notice(number) for number in range(MOST)])
     assert refused(late) == []
     assert outbox.refusals(late.journal()) == {}
-    assert len(outbox.waiting(late.journal())) == outbox.MOST
+    assert len(outbox.waiting(late.journal())) == MOST
 
 
 def notice(number):

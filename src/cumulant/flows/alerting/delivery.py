@@ -1,72 +1,69 @@
-"""One turn of delivery to one receiver, by whoever has claimed it.
+"""One turn of delivery to one receiver, by the process that has claimed it.
 
-A message is sent, then noted in one transaction with its removal from the outbox. What the receiver refuses of one
-message is noted with that message, and the next one is sent; what it would say of any message ends the turn.
+A message is sent; what follows from the answer is decided by `decide_delivery`, and stored in one transaction with the
+message's removal from the outbox.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from dataclasses import replace
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.alerting.alert_events import MessageDelivered, MessageRefused, MessagesLeftOut, ReceiverFailed
-from cumulant.alerting.alert_state import AlertChange, AlertsState
-from cumulant.alerting.messages import message
+from cumulant.alerting.alert_events import MessagesLeftOut
+from cumulant.alerting.delivery import (
+    Actions,
+    Failed,
+    OutboxEntry,
+    ReceiverHealth,
+    Refused,
+    Taken,
+    Turn,
+    decide_delivery,
+    is_past,
+    left_out_notice,
+    repeated_messages,
+)
 from cumulant.core.errors import CumulantError, LeaseHeldError, TerminalError, UndeliverableError
 from cumulant.flows.alerting import outbox
-from cumulant.flows.alerting.delivery_notices import left_out_notice, refused_notice
-from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT, OUTBOX, TRIES, OutboxEntry
-from cumulant.flows.alerting.receiver_state import (
-    ReceiverState,
-    after_delivery,
-    after_failure,
-    read_receiver_state,
-    write,
-)
+from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT
+from cumulant.flows.alerting.receiver_state import ReceiverState, claimed, read_receiver_state, released, write
 from cumulant.flows.alerting.store import read
-from cumulant.ports.notifier import Message
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.ports.journal import Journal
-    from cumulant.ports.notifier import Notifier
+    from cumulant.ports.journal import Journal, Transaction
+    from cumulant.ports.notifier import Message, Notifier
     from cumulant.project.notifiers import Receiver
     from cumulant.project.project import Project
 
-#: one that keeps alerts may have forgotten them: it is told again of what fires
-_AGAIN = timedelta(minutes=5)
-#: messages refused one after the other, and none taken: it is the receiver that refuses, whatever it is sent
-_ALL = 3
 
-
-def messages_to_repeat(journal: Journal, receiver: Receiver, state_row: ReceiverState, now: datetime) -> list[Message]:
-    """What fires, for a receiver that keeps alerts and was not told for a while; not what it refuses anyway."""
-    if not receiver.keeps_state or (state_row.notified is not None and abs(now - state_row.notified) < _AGAIN):
+def messages_to_repeat(journal: Journal, receiver: Receiver, health: ReceiverHealth, now: datetime) -> list[Message]:
+    """What fires, as `repeated_messages`; nothing for a receiver that does not keep alerts."""
+    if not receiver.keeps_state:
         return []
     known = outbox.refusals(journal, receiver.name)
-    refused = {entry.message.key for entry in outbox.waiting(journal, receiver.name) if entry.key in known}
-    state, _ = read(journal)
-    messages = [message(AlertChange(what="fired", alerts=(alert,), at=now)) for alert in state.firing]
-    return [entry for entry in messages if entry.key not in refused]
+    refused = [entry.message for entry in outbox.waiting(journal, receiver.name) if entry.key in known]
+    return repeated_messages(health, read(journal)[0], refused, now)
 
 
 class Delivery:
     """All that is due for one receiver, until it fails or another process delivers to it.
 
     Args:
-        claimed: the receiver's standing as this process has claimed it, and its row's version, which is the fence.
+        row: the receiver's state as this process has claimed it, and its row's version, which is the fence.
         seconds: of one message.
-        delivered: keys of what was taken are added to it.
+        delivered: keys of messages that were taken are added to it.
     """
 
     def __init__(
         self,
         project: Project,
         receiver: Receiver,
-        claimed: tuple[ReceiverState, int],
+        row: tuple[ReceiverState, int],
         *,
         clock: Clock,
         seconds: float,
@@ -74,9 +71,11 @@ class Delivery:
     ) -> None:
         self._project, self._receiver, self._clock, self._seconds = project, receiver, clock, seconds
         self._journal, self._delivered = project.journal(), delivered
-        self._found, self._version = claimed
+        self._turn = Turn(
+            project=project.name, receiver=receiver.name, keeps_state=receiver.keeps_state, health=row[0].health
+        )
+        self._version = row[1]
         self._sending: Message | None = None
-        self._refused_in_a_row, self._took_any = 0, False
 
     def run(self) -> None:
         """Raises LeaseHeldError where another process took over, and CumulantError where the journal fails."""
@@ -85,25 +84,25 @@ class Delivery:
         except LeaseHeldError:
             raise
         except CumulantError as error:
-            self._failed(error)
+            self._record_failure(error)
             return
         except Exception as error:  # noqa: BLE001 - the edge: a driver of others stops no other receiver
-            self._failed(TerminalError(_driver_fault(error)))
+            self._record_failure(TerminalError(_driver_fault(error)))
             return
         with self._journal.transaction(actor=ACTOR) as transaction:
-            done = msgspec.structs.replace(self._found, holder=None, claimed=None)
-            write(transaction, self._receiver.name, done, self._version)
+            write(transaction, self._receiver.name, released(self._turn.health), self._version)
 
     def _send_all(self, client: Notifier) -> None:
-        for entry in self._queue():
+        for entry in self._entries():
             self._send(client, entry)
-        again = messages_to_repeat(self._journal, self._receiver, self._found, self._clock.now())
+        again = messages_to_repeat(self._journal, self._receiver, self._turn.health, self._clock.now())
         for repeated in again:
-            self._send(client, OutboxEntry(key="", message=repeated), again=True)
+            self._send(client, OutboxEntry(key="", message=repeated), repeated=True)
         if again:
-            self._found = msgspec.structs.replace(self._found, notified=self._clock.now())
+            health = msgspec.structs.replace(self._turn.health, notified=self._clock.now())
+            self._turn = replace(self._turn, health=health)
 
-    def _queue(self) -> Iterator[OutboxEntry]:
+    def _entries(self) -> Iterator[OutboxEntry]:
         """What is to be sent: that some were left out, then what is due, until nothing is."""
         name = self._receiver.name
         missed = outbox.left_out(self._journal, name)
@@ -118,11 +117,8 @@ class Delivery:
                     yield entry
 
     def _is_past(self, refused: Message) -> bool:
-        """Whether a message for what keeps alerts would, sent now, undo what was told since."""
-        if not self._receiver.keeps_state or refused.kind != "alert":
-            return False
-        state, _ = read(self._journal)
-        return is_past(refused, state)
+        """Whether a message for a receiver that keeps alerts would, sent now, undo a later one."""
+        return self._receiver.keeps_state and refused.kind == "alert" and is_past(refused, read(self._journal)[0])
 
     def _drop(self, entry: OutboxEntry) -> None:
         reason = "it was refused, and what it told is no longer so"
@@ -130,84 +126,72 @@ class Delivery:
             outbox.take_out(transaction, entry.key)
             transaction.emit(MessagesLeftOut(receiver=self._receiver.name, messages=1, reason=reason))
 
-    def _send(self, client: Notifier, entry: OutboxEntry, *, again: bool = False) -> None:
+    def _send(self, client: Notifier, entry: OutboxEntry, *, repeated: bool = False) -> None:
         self._sending = entry.message
         try:
             answer = client.send(entry.message, seconds=self._seconds)
         except UndeliverableError as error:
-            self._refused(entry, error.message)
+            self._record_refusal(entry, error.message)
         except CumulantError:
             raise
         except Exception as error:  # noqa: BLE001 - the edge: what a driver of others stumbles over may be this message
-            self._refused(entry, _driver_fault(error))
+            self._record_refusal(entry, _driver_fault(error))
         else:
-            self._refused_in_a_row, self._took_any = 0, True
-            if again:
-                self._found = after_delivery(self._found, self._clock.now())
-            else:
-                self._noted(entry, self._project.vault.redact(answer))
+            self._record_taken(Taken(entry=entry, note=self._project.vault.redact(answer), repeated=repeated))
 
-    def _noted(self, entry: OutboxEntry, answer: str) -> None:
-        """It was taken. After a time in which the receiver took nothing, what it refused then is tried at once."""
-        now, name, sent = self._clock.now(), self._receiver.name, entry.message
-        failures, known = self._found.failures, outbox.refusals(self._journal, name)
-        fact = MessageDelivered(receiver=name, message=sent.key, title=sent.title, failures=failures, note=answer)
-        with self._journal.transaction(actor=ACTOR) as transaction:
-            receiver_state = after_delivery(self._found, now)
-            version = write(transaction, name, receiver_state, self._version, fact)
-            row = transaction.get(OUTBOX, entry.key) if entry.key else None
-            if row is not None and msgspec.convert(row.value, Message).key == sent.key:
-                outbox.take_out(transaction, entry.key)
-            if not entry.key or self._receiver.keeps_state:
-                transaction.delete(LEFT_OUT, name)
-            if failures:
-                outbox.retry_now(transaction, [key for key, refusal in known.items() if not refusal.aside], now)
-        self._found, self._version = receiver_state, version
-        self._delivered.append(sent.key)
+    def _record_taken(self, taken: Taken) -> None:
+        now, entry = self._clock.now(), taken.entry
+        turn, actions = decide_delivery(self._turn, taken, now)
+        if not taken.repeated:
+            with self._journal.transaction(actor=ACTOR) as transaction:
+                version = write(transaction, turn.receiver, claimed(turn.health, now), self._version)
+                if outbox.waits(transaction, entry):
+                    outbox.take_out(transaction, entry.key)
+                self._apply(transaction, entry, actions, now)
+            self._version = version
+            self._delivered.append(entry.message.key)
+        self._turn = turn
 
-    def _refused(self, entry: OutboxEntry, fault: str) -> None:
-        """Note it with the message and go on.
+    def _record_refusal(self, entry: OutboxEntry, fault: str) -> None:
+        """Store it with the message and go on.
 
         Raises:
             TerminalError: the receiver refuses all that it is sent.
         """
         fault, name, now = self._project.vault.redact(fault), self._receiver.name, self._clock.now()
         with self._journal.transaction(actor=ACTOR) as transaction:
-            claimed = msgspec.structs.replace(self._found, claimed=now)
-            version = write(transaction, name, claimed, self._version)
-            if not entry.key and entry.message.kind == "alert":  # told again: from here on it is a message that waits
+            version = write(transaction, name, claimed(self._turn.health, now), self._version)
+            if not entry.key and entry.message.kind == "alert":  # a repeated one: from here on it waits in the outbox
                 outbox.put(transaction, [self._receiver], [entry.message])
                 entry = outbox.last(transaction, name)
-            after = outbox.refuse(transaction, entry, fault, now)
-            if after is not None and after.tries == TRIES:
-                title = entry.message.title
-                transaction.emit(MessageRefused(receiver=name, message=entry.message.key, title=title, fault=fault))
-                notice = refused_notice(self._project.name, entry.message, fault, now)
-                if notice is not None and not self._receiver.keeps_state:
-                    outbox.put(transaction, [self._receiver], [notice])
-        self._found, self._version = claimed, version
-        if after is None or after.tries <= TRIES:
-            self._refused_in_a_row += 1
-        if self._refused_in_a_row >= _ALL and not self._took_any:
+            waiting, earlier = outbox.waits(transaction, entry), outbox.refusal_of(transaction, entry.key)
+            refused = Refused(entry=entry, fault=fault, waiting=waiting, earlier=earlier)
+            turn, actions = decide_delivery(self._turn, refused, now)
+            self._apply(transaction, entry, actions, now)
+        self._turn, self._version = turn, version
+        if turn.refuses_all:
             raise TerminalError(fault)
 
-    def _failed(self, error: CumulantError) -> None:
-        """Noted; an event tells of the first failure of a row of them."""
+    def _record_failure(self, error: CumulantError) -> None:
         before, _ = read_receiver_state(self._journal, self._receiver.name)
-        fault = self._project.vault.redact(error.message)
-        after = after_failure(before, error, fault, self._clock.now())
-        key = self._sending.key if self._sending else ""
-        facts = [] if before.failures else [ReceiverFailed(receiver=self._receiver.name, message=key, fault=fault)]
+        failed = Failed(error=error, fault=self._project.vault.redact(error.message), message=self._sending)
+        turn, actions = decide_delivery(replace(self._turn, health=before.health), failed, self._clock.now())
         with self._journal.transaction(actor=ACTOR) as transaction:
-            write(transaction, self._receiver.name, after, self._version, *facts)
+            write(transaction, turn.receiver, released(turn.health), self._version, *actions.facts)
 
-
-def is_past(message: Message, state: AlertsState) -> bool:
-    """Whether what a message of an alert told is no longer so: it ended or rose since, or fires again."""
-    if message.status == "resolved":
-        named = (message.model, message.rule, message.subject)
-        return any((alert.finding.model, alert.finding.rule, alert.finding.subject) == named for alert in state.firing)
-    return not any(alert.id == message.detail.get("id") and alert.level == message.level for alert in state.firing)
+    def _apply(self, transaction: Transaction, entry: OutboxEntry, actions: Actions, now: datetime) -> None:
+        """Store what follows from an answer to a message."""
+        name = self._receiver.name
+        for fact in actions.facts:
+            transaction.emit(fact)
+        if actions.refusal is not None:
+            outbox.put_refusal(transaction, entry.key, actions.refusal)
+        outbox.put(transaction, [self._receiver], actions.notices)
+        if actions.clear_left_out:
+            transaction.delete(LEFT_OUT, name)
+        if actions.retry_refused:
+            known = outbox.refusals(transaction, name)
+            outbox.retry_now(transaction, [key for key, refusal in known.items() if not refusal.aside], now)
 
 
 def _driver_fault(error: Exception) -> str:

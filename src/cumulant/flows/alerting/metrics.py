@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.alerting.policy import LEVELS
 from cumulant.flows.alerting.outbox import refusals, waiting
-from cumulant.flows.alerting.receiver_state import STANDING, ReceiverState
+from cumulant.flows.alerting.receiver_state import RECEIVER, ReceiverState
 from cumulant.flows.alerting.store import read
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def exposition(journal: Journal) -> str:
     """The text format: alerts that fire by level; messages that wait or are refused, and failures, by receiver."""
     state, _ = read(journal)
     firing = Counter(alert.level for alert in state.firing)
-    standings = {row.key: msgspec.convert(row.value, ReceiverState) for row in journal.rows(STANDING)}
+    standings = {row.key: msgspec.convert(row.value, ReceiverState) for row in journal.rows(RECEIVER)}
     refused = Counter(key.rpartition("/")[0] for key in refusals(journal))
     queues = Counter(entry.key.rpartition("/")[0] for entry in waiting(journal))
     names = sorted({*standings, *queues})

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cumulant.alerting.alert_events import MessagesLeftOut
+from cumulant.alerting.delivery import OutboxEntry
 from cumulant.flows.alerting import outbox
-from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT, OutboxEntry
-from cumulant.flows.alerting.receiver_state import STANDING
+from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT
+from cumulant.flows.alerting.receiver_state import RECEIVER
 
 if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction
@@ -25,7 +26,7 @@ def remove_unnamed(journal: Journal, receivers: Sequence[Receiver]) -> None:
     waiting: dict[str, list[OutboxEntry]] = {}
     for entry in outbox.waiting(journal):
         waiting.setdefault(entry.key.rpartition("/")[0], []).append(entry)
-    known = {row.key for row in journal.rows(STANDING)}
+    known = {row.key for row in journal.rows(RECEIVER)}
     new = [receiver for receiver in receivers if receiver.name not in known]
     for gone in sorted({*waiting, *known} - names):
         heirs = [heir for heir in new if _scheme(heir.name) == _scheme(gone)]
@@ -38,7 +39,7 @@ def _forget(transaction: Transaction, gone: str, entries: Sequence[OutboxEntry],
     for entry in entries:
         outbox.take_out(transaction, entry.key)
     transaction.delete(LEFT_OUT, gone)
-    transaction.delete(STANDING, gone)
+    transaction.delete(RECEIVER, gone)
     if entries and not heirs:
         reason = "monitoring.notify no longer names it"
         transaction.emit(MessagesLeftOut(receiver=gone, messages=len(entries), reason=reason))
