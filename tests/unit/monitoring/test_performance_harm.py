@@ -203,7 +203,13 @@ def test_terms_and_references_that_mean_nothing_are_refused():
     with pytest.raises(DataError, match="margin of 0 or more"):
         HarmTerms(margin=-0.1)
     with pytest.raises(DataError, match="alpha between 0 and 1"):
-        HarmTerms(alpha=0.0)
+        begin(
+            baseline(
+                daily(np.full(400, 0.3), np.arange(400.0) % 2, rows=200), task="binary", terms=HarmTerms(), every=DAY
+            ),
+            HarmTerms(),
+            alpha=0.0,
+        )
     with pytest.raises(DataError, match="of the 31 most recent windows, but only 30 are kept"):
         HarmTerms(recent=31)
     assert HarmTerms(recent=30).recent == 30
@@ -314,3 +320,6 @@ def test_days_that_follow_each_other_need_more_evidence_unless_they_are_declared
     stored = json.loads(json.dumps(begin(learned, HarmTerms(loss="squared_error", refit=False)).to_json()))
     assert LossMonitor.from_json(stored).baseline == learned
     assert LossMonitor.from_json(stored).answers["skill"].worse.allowed > 3
+    bar = stored.pop("bar")
+    earlier = stored | {"terms": stored["terms"] | {"alpha": 0.05}}
+    assert LossMonitor.from_json(earlier).bar == bar

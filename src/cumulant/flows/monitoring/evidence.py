@@ -275,7 +275,8 @@ def _monitor(
         calibration=not model.several,
     )
     try:
-        return begin(baseline(reference, task=model.task, terms=terms, every=policy.window), terms)
+        before = baseline(reference, task=model.task, terms=terms, every=policy.window)
+        return begin(before, terms, alpha=policy.false_alarms)
     except DataError as error:
         notes.append(f"loss is not watched: {error.message}")
         return None

@@ -28,20 +28,17 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         loss: of one row. `brier` for probabilities, `squared_error` for numbers.
         margin: part of the reference's loss that may be lost without being called harm.
-        alpha: chance of any false alarm within `horizon` windows, over all questions together.
         horizon: windows that are looked back on; after them the count begins anew.
         recent: windows that speak for how it is now, at most `horizon`.
         block: rows of a block at least; whole clusters are put together until they have them.
         refit: whether a refit's scores will be there.
-        calibration: whether scores are calibrated anew, which is for two classes and for numbers. Alpha is shared over
-            the questions that are asked.
+        calibration: whether scores are calibrated anew, which is for two classes and for numbers.
         independent: windows are taken as independent and near normal, whatever the reference shows of it.
         reference_calibration: what scores lose by their calibration on the reference already is no harm.
     """
 
     loss: Loss = "brier"
     margin: float = 0.05
-    alpha: float = 0.05
     horizon: int = 30
     recent: int = 5
     block: int = 50
@@ -51,11 +48,8 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
     reference_calibration: bool = True
 
     def __post_init__(self) -> None:
-        if self.margin < 0 or not 0 < self.alpha < 1 or min(self.horizon, self.recent, self.block) < 1:
-            raise DataError(
-                "harm needs a margin of 0 or more, an alpha between 0 and 1, and whole numbers of windows and rows",
-                subject="harm",
-            )
+        if self.margin < 0 or min(self.horizon, self.recent, self.block) < 1:
+            raise DataError("harm needs a margin of 0 or more, and whole numbers of windows and rows", subject="harm")
         if self.recent > self.horizon:
             raise DataError(
                 f"harm is asked of the {self.recent} most recent windows, but only {self.horizon} are kept",
@@ -70,11 +64,6 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
         left_out |= {"calibration"} if not self.calibration else set()
         return tuple(question for question in QUESTIONS if question not in left_out)
 
-    @property
-    def bar(self) -> float:
-        """The evidence of one question, as a natural logarithm, from which it is answered."""
-        return math.log(len(self.questions) / self.alpha)
-
 
 def harm_terms(
     policy: PerformancePolicy, *, loss: Loss, horizon: int, recent: int, refit: bool, calibration: bool
@@ -83,7 +72,6 @@ def harm_terms(
     return HarmTerms(
         loss=loss,
         margin=policy.margin,
-        alpha=policy.false_alarms,
         horizon=horizon,
         recent=recent,
         refit=refit,

@@ -31,7 +31,7 @@ from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindo
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential import Risen
-from cumulant.statistics.sequential.dependence import Dependence, EvidenceAllowance, allowance
+from cumulant.statistics.sequential.dependence import Dependence, allowance
 
 SAID: dict[Question, str] = {
     "refit": "what a recent refit would lose",
@@ -88,10 +88,12 @@ class ExcessLossTest:
 class LossMonitor:
     """Everything that is kept between looks: sums only, no rows. `to_json` stores it.
 
+    bar: the evidence of one question, as a natural logarithm, from which it is answered.
     proven: the questions of which harm has been proven, and goes on: the recent windows lose more than the margin.
     """
 
     terms: HarmTerms
+    bar: float
     baseline: Baseline
     answers: Mapping[Question, ExcessLossTest]
     pasts: tuple[Past, ...]
@@ -105,6 +107,7 @@ class LossMonitor:
         plain = {"terms": self.terms, "baseline": self.baseline, "pasts": self.pasts, "starts": self.starts}
         return {
             "looks": self.looks,
+            "bar": self.bar,
             "proven": list(self.proven),
             "answers": sides,
             **cast("dict[str, object]", msgspec.to_builtins(plain)),
@@ -112,10 +115,14 @@ class LossMonitor:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> LossMonitor:
-        """What `to_json` wrote."""
+        """What `to_json` wrote; earlier versions stored alpha among the terms, and not the bar that follows from it."""
         sides = cast("Mapping[Question, list[Mapping[str, object]]]", stored["answers"])
+        terms, bar = msgspec.convert(stored["terms"], HarmTerms), stored.get("bar")
+        if bar is None:
+            bar = math.log(len(terms.questions) / cast("Mapping[str, float]", stored["terms"])["alpha"])
         return cls(
-            terms=msgspec.convert(stored["terms"], HarmTerms),
+            terms=terms,
+            bar=cast("float", bar),
             baseline=msgspec.convert(stored["baseline"], Baseline),
             answers={
                 name: ExcessLossTest(*(Risen.from_json(state) for state in three)) for name, three in sides.items()
@@ -127,27 +134,33 @@ class LossMonitor:
         )
 
 
-def begin(reference: Baseline, terms: HarmTerms) -> LossMonitor:
-    """A watch that has seen no window yet; begin again whenever another model is served."""
+def begin(reference: Baseline, terms: HarmTerms, *, alpha: float = 0.05) -> LossMonitor:
+    """A monitor that has seen no window yet; begin again whenever another model is served.
+
+    Args:
+        reference: in windows of the length of those to come.
+        terms: what counts as harm.
+        alpha: chance of any false alarm within `terms.horizon` windows, shared over the questions.
+
+    Raises:
+        DataError: alpha is not between 0 and 1.
+    """
+    if not 0 < alpha < 1:
+        raise DataError("harm needs an alpha between 0 and 1", subject="harm")
+    questions, recent = terms.questions, terms.recent
     begun: dict[Dependence, ExcessLossTest] = {}
     answers = {}
-    for question in terms.questions:
-        shape = reference.shapes.get(question, Dependence())
-        begun[shape] = begun[shape] if shape in begun else _begun(shape, terms)
+    for question in questions:
+        shape, each = reference.shapes.get(question, Dependence()), alpha / len(questions)
+        if shape not in begun:
+            # What of later evidence is chance where windows are like the reference's.
+            rise = allowance(shape, horizon=terms.horizon, recent=recent, alpha=each, falling=False).risen
+            fall = allowance(shape, horizon=terms.horizon, recent=recent, alpha=each, falling=True).recent
+            falling = Risen.start(horizon=terms.horizon, allowed=fall)
+            begun[shape] = ExcessLossTest(Risen.start(horizon=terms.horizon, allowed=rise), falling, falling)
         answers[question] = begun[shape]
-    return LossMonitor(terms=terms, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
-
-
-def _begun(shape: Dependence, terms: HarmTerms) -> ExcessLossTest:
-    """No evidence, and what of later evidence is chance where windows are like the reference's."""
-
-    def chance(*, falling: bool) -> EvidenceAllowance:
-        alpha = terms.alpha / len(terms.questions)
-        return allowance(shape, horizon=terms.horizon, recent=terms.recent, alpha=alpha, falling=falling)
-
-    rise, fall = chance(falling=False).risen, chance(falling=True).recent
-    worse, other = (Risen.start(horizon=terms.horizon, allowed=level) for level in (rise, fall))
-    return ExcessLossTest(worse, other, other)
+    bar = math.log(len(questions) / alpha)
+    return LossMonitor(terms=terms, bar=bar, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
 
 
 def harm(
@@ -245,7 +258,7 @@ def _excess(
 
 def _proven(watch: LossMonitor) -> tuple[Question, ...]:
     """A proof does not lapse when the next window is a little better; it ends when the recent ones are."""
-    recent, bar = watch.terms.recent, watch.terms.bar
+    recent, bar = watch.terms.recent, watch.bar
     return tuple(
         question
         for question, test in watch.answers.items()
@@ -289,7 +302,7 @@ def _overall(words: Mapping[Question, Word]) -> Word:
 
 def _finding(watch: LossMonitor, question: Question) -> LossFinding:
     test, terms = watch.answers[question], watch.terms
-    margin, bar = terms.margin * watch.baseline.loss, terms.bar
+    margin, bar = terms.margin * watch.baseline.loss, watch.bar
     first = max(0, test.worse.looks - terms.recent)
     word: Word = "cannot_tell"
     # Harm that goes on comes first: one good day among bad ones is sure to be good, and changes nothing yet.

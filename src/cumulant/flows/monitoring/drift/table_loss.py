@@ -213,7 +213,7 @@ def _harm(
         reference_level = baseline(reference, task=task, terms=terms, every=_DAY)
     except DataError as error:
         return msgspec.structs.replace(result, refused=error.message)
-    watch, last = begin(reference_level, terms), None
+    watch, last = begin(reference_level, terms, alpha=policy.false_alarms), None
     for window, part in windows(rows, _DAY):
         if len(part) >= _LEAST:
             watch, last = harm(watch, window, part)
