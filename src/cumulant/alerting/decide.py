@@ -13,8 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, elapsed, identity
-from cumulant.alerting.notification_budget import tell
+from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, alert_id, elapsed
+from cumulant.alerting.notification_budget import notify_due
 from cumulant.alerting.policy import Level, Policy, Rule, above, highest
 
 _replace = msgspec.structs.replace
@@ -55,7 +55,7 @@ def decide(
             serial += 1
             alerts[key] = look.first(finding, serial)
     between = _replace(state, alerts=alerts, over=tuple(over), serial=serial)
-    after_messages, messages = tell(between, look.now, policy)
+    after_messages, messages = notify_due(between, look.now, policy)
     return _replace(after_messages, over=_newest(after_messages.over), at=look.now), (*look.changes, *messages)
 
 
@@ -84,7 +84,7 @@ class _Look:
     def first(self, finding: Finding, serial: int) -> Alert:
         """The alert of a finding that is new."""
         level = highest(self.rule(finding).level, finding.level)
-        name = identity(finding, self.at, serial)
+        name = alert_id(finding, self.at, serial)
         return self._fired(Alert(id=name, level=level, finding=finding, began=self.at, seen=self.at))
 
     def again(self, alert: Alert, finding: Finding | None) -> Alert | None:

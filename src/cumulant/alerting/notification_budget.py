@@ -17,7 +17,7 @@ _DAY = 86400.0
 _PERIODS = 3
 
 
-def tell(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState, list[AlertChange]]:
+def notify_due(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState, list[AlertChange]]:
     """The state once people were told what is due, and what they are told.
 
     The most urgent come first, so that a budget that is nearly spent is spent on them.

@@ -192,9 +192,9 @@ def _labels(round_: MonitorRun) -> str:
 
 def _losses(round_: MonitorRun) -> str:
     """Of the newest windows, as estimated and as measured, against the test rows."""
-    from cumulant.flows.monitoring.result import span_of
+    from cumulant.flows.monitoring.result import newest_since
 
-    estimated, measured = round_.evaluation.losses_since(span_of(round_.evaluation))
+    estimated, measured = round_.evaluation.losses_since(newest_since(round_.evaluation))
     parts = [
         f"{value:.4f} {how}" for value, how in ((estimated, "estimated"), (measured, "measured")) if value is not None
     ]

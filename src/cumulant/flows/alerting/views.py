@@ -99,7 +99,9 @@ def overview(
     policy = project.policies.monitoring.alerts
     return AlertsView(
         alerts=[
-            view(alert, silent=is_silent(state, alert, now)) for alert in listed if model in ("", alert.finding.model)
+            alert_view(alert, silent=is_silent(state, alert, now))
+            for alert in listed
+            if model in ("", alert.finding.model)
         ],
         silences=[alert for alert in state.silences if alert.until > now],
         receivers=receiver_views(project),
@@ -111,7 +113,7 @@ def overview(
     )
 
 
-def matched(project: Project, silence: Silence, *, clock: Clock | None = None) -> tuple[int, int]:
+def count_matches(project: Project, silence: Silence, *, clock: Clock | None = None) -> tuple[int, int]:
     """How many of the alerts that fire or are pending a silence matches, and how many there are."""
     now, (state, _) = (clock or SystemClock()).now(), read(project.journal())
     alerts = list(state.alerts.values())
@@ -160,7 +162,7 @@ def refused_views(journal: Journal, receiver: str) -> list[RefusedView]:
     ]
 
 
-def view(alert: Alert, *, silent: bool = False) -> AlertView:
+def alert_view(alert: Alert, *, silent: bool = False) -> AlertView:
     finding = alert.finding
     return AlertView(
         id=alert.id,

@@ -16,10 +16,10 @@ from cumulant.core.version import __version__
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.flows.monitoring.served_log import predictions, request_values, test_predictions
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss
-from cumulant.monitoring.performance.multiclass import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.lossmodel import estimate_loss, learn_loss
+from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate_class_windows, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimated, learn_estimator
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimate_windows, learn_estimator
 from cumulant.monitoring.tables import asked_name
 from cumulant.outcomes.join.log_rows import IDENTITY
 from cumulant.training.payloads.encoding import derive_inputs, encode
@@ -100,7 +100,7 @@ def _by_scores(reference: PredictionRows, window: timedelta, cache: ResultCache)
     estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
 
     def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        (estimate,) = estimated(estimator, predictions(part, window), every=_ALL, kind=kind)
+        (estimate,) = estimate_windows(estimator, predictions(part, window), every=_ALL, kind=kind)
         return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
 
     return Estimates(estimator.refused, of)
@@ -110,7 +110,7 @@ def _by_classes(reference: PredictionRows, names: Sequence[str], window: timedel
     estimators = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
 
     def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        (estimate,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)
+        (estimate,) = estimate_class_windows(estimators, predictions(part, window), every=_ALL, kind=kind)
         return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
 
     return Estimates(estimators.refused, of)
@@ -124,7 +124,7 @@ def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, w
     model = learn_loss(seen, reference.where(few), names=names, measure="mse")
 
     def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        estimate = estimated_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
+        estimate = estimate_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
         return LossEstimate(estimate.figure, estimate.refused)
 
     return Estimates(None, of, inputs.read_requests)

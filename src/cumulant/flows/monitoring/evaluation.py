@@ -17,11 +17,11 @@ from cumulant.flows.monitoring.estimates import LossEstimate
 from cumulant.flows.monitoring.late_labels import LateRows, count_late, counted_from
 from cumulant.flows.monitoring.outcome_shift import BEFORE, RECENT, outcome_shift
 from cumulant.flows.monitoring.refits import REFIT
-from cumulant.flows.monitoring.result import SPAN, EvaluationResult, audit_of, distrust
+from cumulant.flows.monitoring.result import SPAN, EvaluationResult, audit_of, reason_for_distrust
 from cumulant.flows.monitoring.served_log import predictions
-from cumulant.flows.monitoring.state import MonitoringState, WindowRecord, plain
+from cumulant.flows.monitoring.state import MonitoringState, WindowRecord, harm_values
 from cumulant.monitoring.performance.blocks import loss_of
-from cumulant.monitoring.performance.watch import Harm, LossMonitor, harm
+from cumulant.monitoring.performance.loss_monitor import Harm, LossMonitor, add_window
 from cumulant.monitoring.retrain_rule import RetrainAction, RetrainEvidence, RetrainState, decide
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift.findings import DriftFinding
     from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
-    from cumulant.monitoring.policy import MonitoringPolicy, RetrainTerms
+    from cumulant.monitoring.policy import MonitoringPolicy, RetrainPolicy
     from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.statistics.performance import Audit
     from cumulant.statistics.rows import Floats
@@ -41,14 +41,14 @@ STORED_WINDOWS = 400
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class EvaluationOutcome:
     """The result of an evaluation, and the state that the next one continues."""
 
     result: EvaluationResult
     state: MonitoringState
 
 
-def evaluate(evidence: Evidence, policy: MonitoringPolicy) -> Evaluation:
+def evaluate(evidence: Evidence, policy: MonitoringPolicy) -> EvaluationOutcome:
     """Evaluate the windows that are due, and apply the retraining policy.
 
     Raises:
@@ -82,7 +82,7 @@ def evaluate(evidence: Evidence, policy: MonitoringPolicy) -> Evaluation:
         estimates=dict(newest.figures),
         estimate_refused=newest.refused,
     )
-    return Evaluation(result=result, state=msgspec.structs.replace(after, retrain=retrain))
+    return EvaluationOutcome(result=result, state=msgspec.structs.replace(after, retrain=retrain))
 
 
 def _evaluate_windows(
@@ -134,8 +134,8 @@ def _add_window(
     if refit is not None:
         there = np.asarray(np.isfinite(refit).reshape(len(refit), -1).all(axis=1))
         answered, refit = answered.where(there), refit[there]
-        record = msgspec.structs.replace(record, refit=_mean_loss(answered, refit, monitor.terms.loss))
-    monitor, window_harm = harm(monitor, window, answered, refit)
+        record = msgspec.structs.replace(record, refit=_mean_loss(answered, refit, monitor.policy.loss))
+    monitor, window_harm = add_window(monitor, window, answered, refit)
     return msgspec.structs.replace(record, word=window_harm.word), monitor, window_harm
 
 
@@ -155,7 +155,7 @@ def _state_after(
         until=until,
         retrain=before.retrain,
         harm=None if monitor is None else monitor.to_json(),
-        last_harm=plain(last),
+        last_harm=harm_values(last),
         windows=tuple(windows[-STORED_WINDOWS:]),
         labels=before.labels + sum(record.labelled for record in records),
     )
@@ -179,7 +179,7 @@ def _estimate_newest(
     newest = [part for _, part in evidence.own.windows(since)] if estimates.refused is None else []
     if not newest:
         return LossEstimate(None, estimates.refused), []
-    refused = distrust(evidence.model.several, last, audit)
+    refused = reason_for_distrust(evidence.model.several, last, audit)
     kind = None if last is None else last.kind
     estimate = estimates.of(pl.concat(newest), kind) if refused is None else LossEstimate(None, refused)
     if estimate.refused is None:
@@ -206,7 +206,7 @@ def _late_rows(evidence: Evidence, policy: MonitoringPolicy) -> LateRows:
 
 def _decide_retraining(
     evidence: Evidence,
-    policy: RetrainTerms,
+    policy: RetrainPolicy,
     state: MonitoringState,
     last: Harm | None,
     estimate: EstimatedFigure | None,

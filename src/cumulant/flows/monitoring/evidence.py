@@ -19,22 +19,22 @@ from cumulant.flows.monitoring.estimates import Estimates, LossEstimate, estimat
 from cumulant.flows.monitoring.late_labels import LabelledWindows
 from cumulant.flows.monitoring.outcome_shift import BEFORE, RECENT
 from cumulant.flows.monitoring.refits import REFIT, refit_scores
-from cumulant.flows.monitoring.result import SPAN, enough, window_record
+from cumulant.flows.monitoring.result import SPAN, has_enough_labels, window_record
 from cumulant.flows.monitoring.scored_rows import ScoredRows
 from cumulant.flows.monitoring.served_log import (
     ServedModel,
-    floored,
     label_delay,
     model_of,
-    scored,
+    read_scored_rows,
     test_predictions,
     tested_rows,
+    window_start,
 )
 from cumulant.flows.monitoring.state import MonitoringState, RetrainRequest, WindowRecord, read_request, read_state
 from cumulant.flows.registry.candidate_alias import find_record
-from cumulant.monitoring.performance.baselines import baseline, harm_terms
+from cumulant.monitoring.performance.baselines import harm_policy, learn_baseline
+from cumulant.monitoring.performance.loss_monitor import LossMonitor, begin_monitor
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, is_ripe
-from cumulant.monitoring.performance.watch import LossMonitor, begin
 from cumulant.monitoring.retrain_rule import RetrainState
 from cumulant.monitoring.tables import MOMENT
 
@@ -158,8 +158,10 @@ def load_evidence(
     stored = _stored(project, version)
     model, test = model_of(project, served), tested_rows(served)
     reference = test_predictions(test, served.truth, model, window)
-    since = floored(at - max(RECENT + BEFORE, policy.look_back), window)
-    own = ServedRows(scored(project, schema, model, since=since, at=at, window=window, spill=scratch), version)
+    since = window_start(at - max(RECENT + BEFORE, policy.look_back), window)
+    own = ServedRows(
+        read_scored_rows(project, schema, model, since=since, at=at, window=window, spill=scratch), version
+    )
     state = _continued(stored, version) or _first_state(project, served, stored, own, at)
     notes = _without_scores(own, model)
     monitor = _monitor(project, state, reference, model, notes)
@@ -170,7 +172,7 @@ def load_evidence(
     if estimates.read is not None and (parts := [part for _, part in own.windows(newest)]):
         estimates.read(pl.concat(parts))
     due, scores = windows_due(ended), None
-    if due and monitor is not None and monitor.terms.refit:
+    if due and monitor is not None and monitor.policy.refit:
         groups = _labelled_groups(own, due, state.until)
         scores = ScoredRows(scratch, REFIT, window, since=state.until, until=due[-1].record.end)
         for frame in refit_scores(context, served.version, model, state.since, groups):
@@ -237,7 +239,7 @@ def _first_state(
     version, last = served.version.version, stored.state[0]
     first = next((part[MOMENT].min() for _, part in own.windows()), at)
     assert isinstance(first, datetime)
-    start = floored(first, project.policies.monitoring.performance.window)
+    start = window_start(first, project.policies.monitoring.performance.window)
     record = find_record(project, served.version)
     trained = at if record is None else record.as_of or record.created
     trainings = () if last is None else last.retrain.trainings
@@ -266,7 +268,7 @@ def _monitor(
         return LossMonitor.from_json(state.harm)
     policy = project.policies.monitoring.performance
     horizon = max(1, policy.look_back // policy.window)
-    terms = harm_terms(
+    terms = harm_policy(
         policy,
         loss=model.loss,
         horizon=horizon,
@@ -275,8 +277,8 @@ def _monitor(
         calibration=not model.several,
     )
     try:
-        before = baseline(reference, task=model.task, terms=terms, every=policy.window)
-        return begin(before, terms, alpha=policy.false_alarms)
+        before = learn_baseline(reference, task=model.task, policy=terms, every=policy.window)
+        return begin_monitor(before, terms, alpha=policy.false_alarms)
     except DataError as error:
         notes.append(f"loss is not watched: {error.message}")
         return None
@@ -313,7 +315,7 @@ def _ended_windows(
             if ripe:
                 ripe_windows.add(part)
             record = window_record(window, part, estimate.figure)
-            ended.append(EndedWindow(record=record, labelled=enough(part), ripe=ripe))
+            ended.append(EndedWindow(record=record, labelled=has_enough_labels(part), ripe=ripe))
     notes += ripe_windows.notes()
     return tuple(ended)
 

@@ -23,14 +23,14 @@ from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.monitoring.evaluation import Evaluation
+    from cumulant.flows.monitoring.evaluation import EvaluationOutcome
     from cumulant.flows.monitoring.evidence import StoredEvaluation
     from cumulant.flows.monitoring.result import EvaluationResult
     from cumulant.ports.journal import Transaction
 
 
 def write_evaluation(
-    context: Context, before: StoredEvaluation, evaluation: Evaluation, *, at: datetime | None
+    context: Context, before: StoredEvaluation, evaluation: EvaluationOutcome, *, at: datetime | None
 ) -> None:
     """Store an evaluation, where it has anything new, and raise its alerts. `at`: as in `run_monitoring`.
 
@@ -55,7 +55,7 @@ def write_evaluation(
         _raise_alerts(context, result, at, transaction)
 
 
-def _fact(evaluation: Evaluation) -> PerformanceLooked:
+def _fact(evaluation: EvaluationOutcome) -> PerformanceLooked:
     result = evaluation.result
     last, action = result.harm, result.action
     return PerformanceLooked(

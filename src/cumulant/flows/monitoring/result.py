@@ -12,9 +12,9 @@ import polars as pl
 from cumulant.flows.monitoring.late_labels import LateRows
 from cumulant.flows.monitoring.state import WindowRecord
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
+from cumulant.monitoring.performance.loss_monitor import Harm
 from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure
-from cumulant.monitoring.performance.watch import Harm
 from cumulant.monitoring.retrain_rule import RetrainAction
 from cumulant.statistics.performance import Audit, audit
 
@@ -88,7 +88,7 @@ def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
     return None if not known else sum(value * rows for value, rows in known) / sum(rows for _, rows in known)
 
 
-def span_of(judged: EvaluationResult) -> datetime:
+def newest_since(judged: EvaluationResult) -> datetime:
     """Where the newest windows begin over which an estimate is told."""
     if len(judged.windows) < 2:
         return judged.windows[0].start if judged.windows else judged.at
@@ -111,7 +111,7 @@ def audit_of(windows: Sequence[WindowRecord], before: float | None) -> Audit | N
     return audit([interval for interval, _ in pairs], [truth for _, truth in pairs], before=before)
 
 
-def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | None:
+def reason_for_distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | None:
     """Why the newest windows are not estimated, though their scores would allow it; None where they are."""
     if several and last is not None and last.word == "worse":
         return "labels show harm, and of several classes it is not known whether scores see it"
@@ -121,7 +121,7 @@ def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | Non
     return None
 
 
-def enough(part: pl.DataFrame) -> bool:
+def has_enough_labels(part: pl.DataFrame) -> bool:
     """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances.
 
     Of a few rows the best constant answer loses next to nothing, so that any model would seem to lack skill.

@@ -24,7 +24,7 @@ from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult
 from cumulant.flows.monitoring.persistence import write_evaluation
 from cumulant.flows.monitoring.project_drift import monitor_project
 from cumulant.flows.monitoring.reference import served_reference
-from cumulant.flows.monitoring.result import EvaluationResult, span_of
+from cumulant.flows.monitoring.result import EvaluationResult, newest_since
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import join_labels
 from cumulant.flows.registry.models import servable_folder
@@ -182,7 +182,7 @@ def _findings(drift: MonitorResult, evaluation: EvaluationResult) -> Iterator[Mo
             evaluation,
             "estimated_loss",
             "quality",
-            span_of(evaluation),
+            newest_since(evaluation),
             evaluation.estimate_sentence,
             effect=estimate.value - (evaluation.reference_loss or 0.0),
             retrained=trained,

@@ -95,7 +95,7 @@ def model_of(project: Project, served: ServedReference) -> ServedModel:
     )
 
 
-def scored(
+def read_scored_rows(
     project: Project,
     schema: LabelSchema,
     model: ServedModel,
@@ -263,7 +263,7 @@ def test_predictions(rows: pl.DataFrame, truth: str, model: ServedModel, window:
     return replace(answered, cluster=None) if (answered.time == _EPOCH).all() else answered
 
 
-def floored(when: datetime, window: timedelta) -> datetime:
+def window_start(when: datetime, window: timedelta) -> datetime:
     """Where the window begins that holds `when`; windows are counted from 1970."""
     return from_micros(to_micros(when) // micros(window) * micros(window))
 

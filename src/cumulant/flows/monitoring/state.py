@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import msgspec
 
 from cumulant.core.errors import LeaseHeldError
-from cumulant.monitoring.performance.watch import Harm
+from cumulant.monitoring.performance.loss_monitor import Harm
 from cumulant.monitoring.retrain_rule import RetrainState, Trigger
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.stage in ("wanted", "trained")
 
 
-def plain(harm: Harm | None) -> dict[str, object] | None:
+def harm_values(harm: Harm | None) -> dict[str, object] | None:
     """As `MonitoringState.last_harm` holds it."""
     return None if harm is None else cast("dict[str, object]", msgspec.to_builtins(harm))
 

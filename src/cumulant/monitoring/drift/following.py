@@ -13,7 +13,7 @@ from cumulant.monitoring.drift.profiles import DriftProfile
 from cumulant.monitoring.policy import DriftPolicy
 
 
-class Course(msgspec.Struct, frozen=True, kw_only=True):
+class WindowEffects(msgspec.Struct, frozen=True, kw_only=True):
     """One column over the windows [n]; None where a window has too few rows.
 
     `effects`: by what is looked at, the distance of a shift or by how much a fault's share of the rows grew.
@@ -25,7 +25,9 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     worst: tuple[float | None, ...]
 
 
-def courses(reference: DriftProfile, current: DriftProfile, policy: DriftPolicy) -> tuple[Course, ...]:
+def measure_window_effects(
+    reference: DriftProfile, current: DriftProfile, policy: DriftPolicy
+) -> tuple[WindowEffects, ...]:
     """Every column in every window. `current` was profiled with `like=reference`."""
     courses = []
     for before, now in zip(reference.columns, current.columns, strict=True):
@@ -40,5 +42,5 @@ def courses(reference: DriftProfile, current: DriftProfile, policy: DriftPolicy)
                 what: What = "shift" if test.what == "constant" else test.what
                 effects.setdefault(what, [None] * len(current.blocks))[place] = test.effect
         by_window = {what: tuple(values) for what, values in effects.items()}
-        courses.append(Course(feature=before.name, effects=by_window, worst=tuple(worst)))
+        courses.append(WindowEffects(feature=before.name, effects=by_window, worst=tuple(worst)))
     return tuple(courses)

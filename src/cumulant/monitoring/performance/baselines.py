@@ -1,4 +1,4 @@
-"""What a watch begins with: what counts as harm, and the reference that windows are held against."""
+"""What a loss monitor begins with: what counts as harm, and the reference with which windows are compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import numpy as np
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Question
-from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
+from cumulant.monitoring.performance.recalibration import (
+    CalibrationSums,
+    Task,
+    apply_calibration,
+    combine_sums,
+    learn_calibration,
+    sum_window,
+)
 from cumulant.monitoring.performance.rows import PredictionRows, check_task, class_shares, windows
 from cumulant.monitoring.policy import PerformancePolicy
 from cumulant.outcomes.join.prediction_losses import Loss
@@ -22,7 +29,7 @@ from cumulant.statistics.sequential.dependence import estimate_dependence as dep
 QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
 
 
-class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
+class HarmPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What counts as harm.
 
     Args:
@@ -65,11 +72,11 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(question for question in QUESTIONS if question not in left_out)
 
 
-def harm_terms(
+def harm_policy(
     policy: PerformancePolicy, *, loss: Loss, horizon: int, recent: int, refit: bool, calibration: bool
-) -> HarmTerms:
-    """The terms that a project declares, for a model and windows of its kind."""
-    return HarmTerms(
+) -> HarmPolicy:
+    """The policy that a project declares, for a model and windows of its kind."""
+    return HarmPolicy(
         loss=loss,
         margin=policy.margin,
         horizon=horizon,
@@ -97,7 +104,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     ratio_error: float
     rate: float
     rows: int
-    past: Past
+    past: CalibrationSums
     miscalibration: float = 0.0
     shapes: dict[Question, Dependence] = {}
 
@@ -107,7 +114,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         return 1 - self.ratio
 
 
-def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
+def learn_baseline(reference: PredictionRows, *, task: Task, policy: HarmPolicy, every: timedelta) -> Baseline:
     """The reference in windows of the length that will be watched; rows without a label are left out.
 
     Raises:
@@ -115,7 +122,7 @@ def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: 
             task, or of several classes a question of calibration is asked.
     """
     check_task(reference, task)
-    if task == "multiclass" and terms.calibration:
+    if task == "multiclass" and policy.calibration:
         raise DataError(
             "whether scores of several classes are calibrated is not asked",
             subject="harm",
@@ -125,20 +132,20 @@ def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: 
     losses, bases, rates = [], [], []
     known = reference.where(reference.labelled)
     for _, part in windows(known, every):
-        means = means_by(block_codes(part, terms.block), part.weight)
-        losses.append(means(loss_of(terms.loss, part.truth, part.score)))
-        bases.append(means(base_loss(terms.loss, part.truth, part.weight, classes)))
+        means = means_by(block_codes(part, policy.block), part.weight)
+        losses.append(means(loss_of(policy.loss, part.truth, part.score)))
+        bases.append(means(base_loss(policy.loss, part.truth, part.weight, classes)))
         rates.append(means(part.truth))
     loss, base, rate = (np.concatenate(values) if values else np.zeros(0) for values in (losses, bases, rates))
     if len(loss) < 2 or not base.mean() > 0:
         raise DataError(
             f"a reference of {len(known)} labelled predictions has no skill to be held to",
             subject="reference",
-            hint=f"give at least {2 * terms.block} rows with labels of both kinds",
+            hint=f"give at least {2 * policy.block} rows with labels of both kinds",
         )
     ratio = float(loss.mean() / base.mean())
     rest = loss - ratio * base
-    here = past(task, known.truth, known.score, known.weight, rate)
+    here = sum_window(task, known.truth, known.score, known.weight, rate)
     return Baseline(
         task=task,
         loss=float(loss.mean()),
@@ -148,38 +155,38 @@ def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: 
         rate=float(class_shares(known).max() if known.several else np.average(known.truth, weights=known.weight)),
         rows=len(known),
         past=here,
-        miscalibration=_miscalibration(known, here, task, terms),
-        shapes={} if terms.independent else _shapes(known, every, task, terms, ratio),
+        miscalibration=_miscalibration(known, here, task, policy),
+        shapes={} if policy.independent else _shapes(known, every, task, policy, ratio),
     )
 
 
-def _miscalibration(known: PredictionRows, history: Past, task: Task, terms: HarmTerms) -> float:
+def _miscalibration(known: PredictionRows, history: CalibrationSums, task: Task, policy: HarmPolicy) -> float:
     """What of the loss a calibration of these very rows saves."""
-    if not terms.calibration:
+    if not policy.calibration:
         return 0.0
-    anew = applied(task, learned(task, history), known.score)
-    saved = loss_of(terms.loss, known.truth, known.score) - loss_of(terms.loss, known.truth, anew)
+    anew = apply_calibration(task, learn_calibration(task, history), known.score)
+    saved = loss_of(policy.loss, known.truth, known.score) - loss_of(policy.loss, known.truth, anew)
     return float(np.average(saved, weights=known.weight))
 
 
 def _shapes(
-    known: PredictionRows, every: timedelta, task: Task, terms: HarmTerms, ratio: float
+    known: PredictionRows, every: timedelta, task: Task, policy: HarmPolicy, ratio: float
 ) -> dict[Question, Dependence]:
     """From the reference's windows, watched as later ones will be. A refit follows the world as a calibration does."""
     classes = known.score.shape[1] if known.several else None
     skill: list[Floats] = []
     calibration: list[Floats] = []
-    pasts: list[Past] = []
+    pasts: list[CalibrationSums] = []
     for _, part in windows(known, every):
-        means = means_by(block_codes(part, terms.block), part.weight)
-        lost = means(loss_of(terms.loss, part.truth, part.score))
-        skill.append(lost - ratio * means(base_loss(terms.loss, part.truth, part.weight, classes)))
-        if terms.calibration:
-            if len(pasts) == terms.recent:
-                anew = applied(task, learned(task, together(pasts)), part.score)
-                calibration.append(lost - means(loss_of(terms.loss, part.truth, anew)))
-            pasts = [*pasts, past(task, part.truth, part.score, part.weight, means(part.truth))][-terms.recent :]
+        means = means_by(block_codes(part, policy.block), part.weight)
+        lost = means(loss_of(policy.loss, part.truth, part.score))
+        skill.append(lost - ratio * means(base_loss(policy.loss, part.truth, part.weight, classes)))
+        if policy.calibration:
+            if len(pasts) == policy.recent:
+                anew = apply_calibration(task, learn_calibration(task, combine_sums(pasts)), part.score)
+                calibration.append(lost - means(loss_of(policy.loss, part.truth, anew)))
+            pasts = [*pasts, sum_window(task, part.truth, part.score, part.weight, means(part.truth))][-policy.recent :]
     of_skill = dependence(skill)
     of_change = dependence(calibration) if len(calibration) >= FEWEST else of_skill
     shapes: dict[Question, Dependence] = {"skill": of_skill, "calibration": of_change, "refit": of_change}
-    return {question: shapes[question] for question in terms.questions}
+    return {question: shapes[question] for question in policy.questions}
