@@ -202,20 +202,16 @@ def test_a_regression_is_watched_by_squared_error():
 def test_terms_and_references_that_mean_nothing_are_refused():
     with pytest.raises(DataError, match="margin of 0 or more"):
         HarmPolicy(margin=-0.1)
+    rows = daily(np.full(400, 0.3), np.arange(400.0) % 2, rows=200)
+    learned = learn_baseline(rows, task="binary", policy=HarmPolicy(), every=DAY)
     with pytest.raises(DataError, match="alpha between 0 and 1"):
-        begin_monitor(
-            learn_baseline(
-                daily(np.full(400, 0.3), np.arange(400.0) % 2, rows=200), task="binary", terms=HarmPolicy(), every=DAY
-            ),
-            HarmPolicy(),
-            alpha=0.0,
-        )
+        begin_monitor(learned, HarmPolicy(), alpha=0.0)
     with pytest.raises(DataError, match="of the 31 most recent windows, but only 30 are kept"):
         HarmPolicy(recent=31)
     assert HarmPolicy(recent=30).recent == 30
     for truth in (np.zeros(400), np.full(400, np.nan)):
         with pytest.raises(DataError, match="no skill to be held to"):
-            learn_baseline(daily(np.full(400, 0.3), truth, rows=200), task="binary", terms=HarmPolicy(), every=DAY)
+            learn_baseline(daily(np.full(400, 0.3), truth, rows=200), task="binary", policy=HarmPolicy(), every=DAY)
 
 
 def test_log_loss_needs_probabilities():
