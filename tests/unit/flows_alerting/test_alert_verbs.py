@@ -10,9 +10,8 @@ from alerts_support import ADA, START, finding, kinds, see
 from cumulant.alerting.delivery import ReceiverHealth, after_failure
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, RefusedError, UsageError
 from cumulant.flows.alerting.alerts import acknowledge, advance, deliver, show, silence, try_receivers, unsilence
-from cumulant.flows.alerting.metrics import exposition
 from cumulant.flows.alerting.receiver_state import is_due, released
-from cumulant.flows.alerting.views import overview
+from cumulant.flows.alerting.views import exposition, overview
 
 
 def test_people_acknowledge_and_silence(late, clock):

@@ -21,9 +21,8 @@ from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import advance, deliver, observe
 from cumulant.flows.alerting.dispatcher import Dispatcher
 from cumulant.flows.alerting.manual_retry import drop, retry
-from cumulant.flows.alerting.metrics import exposition
 from cumulant.flows.alerting.receiver_state import read_receiver_state
-from cumulant.flows.alerting.views import overview
+from cumulant.flows.alerting.views import exposition, overview
 from cumulant.ports.notifier import Message
 from cumulant.project.file.loading import load
 from cumulant.testing.clock import ManualClock

@@ -12,7 +12,6 @@ import msgspec
 from cumulant.data.parts.spill import spill_in
 from cumulant.flows.monitoring.drift.drift_page import DriftPageSource, check_page, write_page
 from cumulant.flows.monitoring.drift.drift_segments import Sides, add_segments, compare_jointly
-from cumulant.flows.monitoring.drift.misdated import misdated_rows
 from cumulant.flows.monitoring.drift.sides import (
     check_compared,
     count_label_faults,
@@ -27,7 +26,7 @@ from cumulant.flows.monitoring.drift.sides import (
 )
 from cumulant.flows.monitoring.drift.table_estimates import TableEstimates, table_estimates
 from cumulant.flows.monitoring.drift.table_loss import TableLoss, table_loss
-from cumulant.flows.monitoring.drift.traffic_volume import row_findings
+from cumulant.flows.monitoring.drift.traffic_volume import misdated_rows, row_findings
 from cumulant.flows.monitoring.drift.window_counts import TableWindows
 from cumulant.monitoring.drift.profiles import Skipped
 from cumulant.monitoring.drift.timing import mixed_zones, oddities

@@ -24,8 +24,8 @@ from cumulant.monitoring.drift.words import day, sentence
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.table_estimates import TableEstimates
+    from cumulant.monitoring.drift.comparing import WindowEffects
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
-    from cumulant.monitoring.drift.following import WindowEffects
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
@@ -129,7 +129,7 @@ class DriftPage(PageLayout, frozen=True, kw_only=True):
 
 def page(look: DriftPageSource, policy: DriftPolicy, *, now: datetime) -> str:
     """The document, without a script and without anything that is loaded."""
-    from cumulant.monitoring.drift.following import measure_window_effects as drift_courses
+    from cumulant.monitoring.drift.comparing import measure_window_effects as drift_courses
 
     courses = {record.feature: record for record in drift_courses(look.reference, look.current, policy)}
     findings, strips = look.drift.findings, _strips(look, courses)
