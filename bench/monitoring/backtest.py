@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 from scipy.stats import ks_2samp
 
-from cumulant.monitoring.backtest import BacktestHistory, ReplayTerms, backtest
-from cumulant.monitoring.performance.baselines import HarmTerms
+from cumulant.monitoring.backtest import BacktestHistory, ReplayPolicy, backtest
+from cumulant.monitoring.performance.baselines import HarmPolicy
 from cumulant.monitoring.retrain_rule import RetrainTerms
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
@@ -74,7 +74,7 @@ def shown(name, inputs, truth, rows, every, **terms):
         "each window": RetrainTerms(on_harm=False, every=every, **free),
     }
     print(f"{name}: {count} windows of {rows} rows")
-    for one in backtest(history, trees, policies, ReplayTerms(start=START, every=every, **terms), drifts=drifted):
+    for one in backtest(history, trees, policies, ReplayPolicy(start=START, every=every, **terms), drifts=drifted):
         print(
             f"   {one.policy:<16} Brier {one.loss:.4f}, {len(one.trainings)} trainings, {one.alarms} alarms, {one.waits} waits of {one.looks} looks"
         )
@@ -157,7 +157,7 @@ def elec(data):
             first=8,
             memory=memory,
             refit_memory=8,
-            harm=HarmTerms(block=48),
+            harm=HarmPolicy(block=48),
         )
 
 
@@ -173,7 +173,7 @@ def sea(data):
             first=8,
             memory=memory,
             refit_memory=4,
-            harm=HarmTerms(),
+            harm=HarmPolicy(),
         )
 
 

@@ -46,10 +46,10 @@ def logistic(inputs, truths):
 
 def run(job):
     """The questions that were answered `worse` at any window of one run, with a refit and without."""
-    from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+    from cumulant.monitoring.performance.baselines import HarmPolicy, learn_baseline
+    from cumulant.monitoring.performance.loss_monitor import add_window, begin_monitor
     from cumulant.monitoring.performance.refits import recent_refits
     from cumulant.monitoring.performance.rows import PredictionRows, windows
-    from cumulant.monitoring.performance.watch import begin, harm
 
     seed, kind = job
     generator = np.random.default_rng(seed)
@@ -70,10 +70,10 @@ def run(job):
     reference, current = rows.where(day < BEFORE), rows.where(day >= BEFORE)
     told = {"kind": kind, "seed": seed}
     for name, scores in {"refit": refits, "alone": [None] * DAYS}.items():
-        terms = HarmTerms(refit=name == "refit")
-        watch, worse = begin(baseline(reference, task="binary", terms=terms, every=DAY), terms), set()
+        terms = HarmPolicy(refit=name == "refit")
+        watch, worse = begin_monitor(learn_baseline(reference, task="binary", policy=terms, every=DAY), terms), set()
         for (window, part), score in zip(windows(current, DAY), scores, strict=True):
-            watch, found = harm(watch, window, part, score)
+            watch, found = add_window(watch, window, part, score)
             worse |= {one.question for one in found.findings if one.word == "worse"}
         told[name] = sorted(worse)
     return told

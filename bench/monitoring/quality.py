@@ -18,12 +18,12 @@ import lightgbm
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+from cumulant.monitoring.performance.baselines import HarmPolicy, learn_baseline
 from cumulant.monitoring.performance.labelled import measured
+from cumulant.monitoring.performance.loss_monitor import add_window, begin_monitor
 from cumulant.monitoring.performance.refits import recent_refits
 from cumulant.monitoring.performance.rows import PredictionRows, windows
-from cumulant.monitoring.performance.unlabelled import audited, estimated, learn_estimator
-from cumulant.monitoring.performance.watch import begin, harm
+from cumulant.monitoring.performance.unlabelled import audited, estimate_windows, learn_estimator
 
 DAY = timedelta(days=1)
 NOW = datetime(2040, 1, 1, tzinfo=UTC)
@@ -66,10 +66,10 @@ def daily(score, truth, rows, **more):
 
 
 def followed(reference, current, *, every=DAY, refits=None, terms=None):
-    terms = HarmTerms(refit=refits is not None) if terms is None else terms
-    watch, told = begin(baseline(reference, task="binary", terms=terms, every=every), terms), []
+    terms = HarmPolicy(refit=refits is not None) if terms is None else terms
+    watch, told = begin_monitor(learn_baseline(reference, task="binary", policy=terms, every=every), terms), []
     for number, (window, part) in enumerate(windows(current, every)):
-        watch, found = harm(watch, window, part, None if refits is None else refits[number])
+        watch, found = add_window(watch, window, part, None if refits is None else refits[number])
         told.append(found)
     return told
 
@@ -111,7 +111,7 @@ def loan(data, python):
         took = time.perf_counter() - began
         began = time.perf_counter()
         estimator = learn_estimator(reference, every=DAY)
-        found = estimated(estimator, current, every=DAY)
+        found = estimate_windows(estimator, current, every=DAY)
         estimate = time.perf_counter() - began
         truths = measured(
             current,
@@ -144,7 +144,7 @@ def loan(data, python):
 def employment(data):
     reference, current = (daily(*part, 2300) for part in nannyml_table(data, "employment"))
     told = followed(reference, current)
-    found = estimated(learn_estimator(reference, every=DAY), current, every=DAY)
+    found = estimate_windows(learn_estimator(reference, every=DAY), current, every=DAY)
     print(
         f"employment 2016 against 2015: {len(alarms(told))} of {len(told)} windows with harm, {sum(f.word == 'worse' for one in found for f in one.figures.values())} estimated figures worse"
     )
@@ -170,7 +170,7 @@ def sea(data):
                 daily(score[:2000], labels[:2000], rows),
                 daily(score[2000:12_000], labels[2000:12_000], rows),
                 refits=refits[2000 // rows :],
-                terms=HarmTerms(),
+                terms=HarmPolicy(),
             )
             found = [number for number in alarms(told) if (number + 1) * rows > 2500]
             before += sum((number + 1) * rows <= 2500 for number in alarms(told))
@@ -224,11 +224,11 @@ def flights(data):
     parts = list(windows(rows, week, origin=origin))
     places = np.split(np.argsort(times, kind="stable"), np.cumsum([len(part) for _, part in parts])[:-1])
     refits = recent_refits([inputs[at] for at in places], [truth[at] for at in places], trees, memory=8)
-    terms = HarmTerms(horizon=12)
-    watch = begin(baseline(rows.where(month == 4), task="binary", terms=terms, every=week), terms)
+    terms = HarmPolicy(horizon=12)
+    watch = begin_monitor(learn_baseline(rows.where(month == 4), task="binary", policy=terms, every=week), terms)
     for number, (window, part) in enumerate(parts):
         if window.start >= origin:
-            watch, found = harm(watch, window, part, refits[number])
+            watch, found = add_window(watch, window, part, refits[number])
             if found.word == "worse" or window.start >= datetime(2013, 12, 4, tzinfo=UTC):
                 print(
                     f"flights, week of {window.start:%d %B}: {found.word}, kind {found.kind}, late {part.truth.mean():.1%}, "
@@ -247,7 +247,7 @@ def nulls(data, runs):
         told = followed(daily(score[first], truth[first], 500), daily(score[second], truth[second], 500))
         any_alarm += bool(alarms(told))
         if run < runs // 4:
-            found = estimated(
+            found = estimate_windows(
                 learn_estimator(daily(score[first], truth[first], 500), every=DAY),
                 daily(score[second], truth[second], 500),
                 every=DAY,

@@ -2,7 +2,7 @@
 
     worlds.py [WORLD ...] [--runs 40] [--first SEED]
 
-Tables go through `cumulant.flows.monitoring.monitor.monitor`, losses through `cumulant.monitoring.performance.watch.harm`, counts of
+Tables go through `cumulant.flows.monitoring.monitor.monitor`, losses through `cumulant.monitoring.performance.loss_monitor.add_window`, counts of
 columns through `profiling.profile` and `comparing.compare`; all with the default settings. A null world (`quiet`) should be
 alarming in at most 5% of its runs, any other one (`found`) in nearly all. Intervals are those of Clopper and Pearson.
 """
@@ -314,13 +314,13 @@ def daily(score, truth, rows, first=0, cluster=None):
 
 
 def watched(reference, current, terms, task, refits=None):
-    from cumulant.monitoring.performance.baselines import baseline
+    from cumulant.monitoring.performance.baselines import learn_baseline
+    from cumulant.monitoring.performance.loss_monitor import add_window, begin_monitor
     from cumulant.monitoring.performance.rows import windows
-    from cumulant.monitoring.performance.watch import begin, harm
 
-    watch = begin(baseline(reference, task=task, terms=terms, every=DAY), terms)
+    watch = begin_monitor(learn_baseline(reference, task=task, policy=terms, every=DAY), terms)
     for number, (window, part) in enumerate(windows(current, DAY)):
-        watch, found = harm(watch, window, part, None if refits is None else refits[number])
+        watch, found = add_window(watch, window, part, None if refits is None else refits[number])
         if found.word == "worse":
             return True
     return False
@@ -332,7 +332,7 @@ def sigmoid(x):
 
 def inflated(seed, shift):
     """Scores one logit too high, on the reference as well; then the truth moves by `shift`."""
-    from cumulant.monitoring.performance.baselines import HarmTerms
+    from cumulant.monitoring.performance.baselines import HarmPolicy
 
     generator, rows = np.random.default_rng(seed), 400
     x = generator.normal(0, 1.5, 60 * rows)
@@ -343,7 +343,7 @@ def inflated(seed, shift):
     return watched(
         daily(score[:cut], truth[:cut], rows),
         daily(score[cut:], truth[cut:], rows, first=30),
-        HarmTerms(),
+        HarmPolicy(),
         "binary",
         refits,
     )
@@ -361,18 +361,18 @@ def truth_that_moved_from_there(seed):
 
 def at_the_boundary(seed, kind, before=60, days=30, rows=40):
     """Each day loses `kind`; the mean of later days is exactly what may be lost without harm."""
-    from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+    from cumulant.monitoring.performance.baselines import HarmPolicy, learn_baseline
 
     generator, day = np.random.default_rng(seed), np.arange((before + days) * rows) // rows
     z = kind(generator, before + days)
     truth, sign = np.tile([1.0, -1.0], len(day) // 2), np.tile([1.0, 1.0, -1.0, -1.0], len(day) // 4)
-    terms = HarmTerms(loss="squared_error", refit=False, calibration=False)
+    terms = HarmPolicy(loss="squared_error", refit=False, calibration=False)
 
     def made(loss):
         return daily(truth + sign * np.sqrt(np.maximum(loss, 0.02)[day]), truth, rows, cluster=day)
 
     reference = made(0.4 + 0.04 * z).where(day < before)
-    held = baseline(reference, task="regression", terms=terms, every=DAY)
+    held = learn_baseline(reference, task="regression", policy=terms, every=DAY)
     due = (held.ratio + 2 * held.ratio_error) * rows / (rows - 1) + terms.margin * held.loss
     return watched(reference, made(due + 0.04 * z).where(day >= before), terms, "regression")
 
@@ -428,11 +428,11 @@ def _outside(seed, name, sharpness=1.0, sure=1.5):
     """Whether the truth of a window of 500 rows lies outside of its interval; None: nothing is estimated. 25 windows
     share a reference of 6,000 rows.
     """
-    from cumulant.monitoring.performance.multiclass import estimated_classes
+    from cumulant.monitoring.performance.multiclass import estimate_class_windows
 
     score, truth = softened([seed, 1], 500, sharpness, sure)
     part = daily(score, truth.astype(float), 500, first=40)
-    [window] = estimated_classes(class_estimators(seed // 25, sharpness), part, every=DAY)
+    [window] = estimate_class_windows(class_estimators(seed // 25, sharpness), part, every=DAY)
     if window.refused is not None:
         return None
     right = score.argmax(axis=1) == truth

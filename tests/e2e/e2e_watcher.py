@@ -18,7 +18,7 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError
 from cumulant.drivers.local.journal import SqliteJournal
-from cumulant.flows.monitoring import evaluation, retrain_decision, retraining, run, state
+from cumulant.flows.monitoring import evidence, persistence, retraining, run, state
 from cumulant.project.file.loading import load
 
 TRANSACTION = SqliteJournal.transaction
@@ -45,7 +45,7 @@ def deadly(how: str, number: int) -> None:
         if left[0] <= 0 and how == "after":
             die()
 
-    retrain_decision.write = retraining.write = write
+    persistence.write = retraining.write = write
     SqliteJournal.transaction = transaction
 
 
@@ -53,8 +53,8 @@ def behind(project, file: str) -> None:
     """From here on the rows are known as they are now, and others go first."""
     held = state.read_state(project.journal(), project.name)
     wanted = state.read_request(project.journal(), project.name)
-    evaluation.read_state = lambda *_: held
-    retrain_decision.read_request = retraining.read_request = lambda *_: wanted
+    evidence.read_state = lambda *_: held
+    evidence.read_request = retraining.read_request = lambda *_: wanted
     print("waits", flush=True)
     while not Path(file).exists():
         time.sleep(0.02)
@@ -74,7 +74,7 @@ def main(folder: str, what: str, at: str, where: str, file: str = "") -> None:
                 said = {"stage": wanted.stage, "said": wanted.message}
             else:
                 seen = run.run_monitoring(project, principal=who, at=datetime.fromisoformat(at))
-                said = {"fresh": seen.judged.fresh, "do": seen.action.do}
+                said = {"fresh": seen.evaluation.fresh, "do": seen.action.do}
         except CumulantError as error:
             said = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
     print(json.dumps(said))

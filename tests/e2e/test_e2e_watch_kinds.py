@@ -66,7 +66,7 @@ def test_several_classes_are_held_to_their_test_rows_and_to_recent_refits(tmp_pa
     if coded:
         frame, target = frame.with_columns(pl.col("grade").replace_strict(MARKS).alias("mark")).drop("grade"), "mark"
     at = served(tmp_path / "kind", frame, target, timed=timed, task="multiclass")
-    judged = look(tmp_path / "kind", at).judged
+    judged = look(tmp_path / "kind", at).evaluation
     assert 0 < judged.reference_loss < 2
     questions = [one.question for one in judged.harm.findings]
     assert questions == ["refit", "skill"]
@@ -81,7 +81,7 @@ def test_several_classes_are_held_to_their_test_rows_and_to_recent_refits(tmp_pa
 
 def test_numbers_without_times_are_held_to_their_test_rows_and_not_to_another_models(tmp_path):
     at = served(tmp_path / "kind", visits(), "score", timed=False)
-    judged = look(tmp_path / "kind", at).judged
+    judged = look(tmp_path / "kind", at).evaluation
     assert judged.reference_loss > 0
     assert judged.harm is not None
     assert judged.notes == (

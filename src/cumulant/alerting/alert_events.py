@@ -116,7 +116,7 @@ class MessagesLeftOut(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-def facts(changes: Iterable[AlertChange]) -> Iterator[Fact]:
+def alert_facts(changes: Iterable[AlertChange]) -> Iterator[Fact]:
     """What is to be told of changes; what is sent to people is told when it was delivered."""
     for change in changes:
         finding = change.alert.finding

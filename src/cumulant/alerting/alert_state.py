@@ -118,7 +118,7 @@ class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
         return self.what in ("told", "reminded", "cleared", "digest")
 
 
-def identity(finding: Finding, at: datetime, serial: int) -> str:
+def alert_id(finding: Finding, at: datetime, serial: int) -> str:
     """A short name of an alert, never given twice by one state."""
     return digest([finding.key, at.isoformat(), serial])[:10]
 

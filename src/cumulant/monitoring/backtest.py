@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import DataError
 from cumulant.core.progress import Progress, silent
-from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+from cumulant.monitoring.performance.baselines import HarmPolicy, learn_baseline
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.loss_monitor import Harm, LossMonitor, add_window, begin_monitor
 from cumulant.monitoring.performance.recalibration import Task
 from cumulant.monitoring.performance.refits import Fit, Scorer, recent_refits
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow
-from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
-from cumulant.monitoring.performance.watch import Harm, LossMonitor, begin, harm
-from cumulant.monitoring.policy import RetrainTerms
+from cumulant.monitoring.performance.unlabelled import Estimator, estimate_windows, learn_estimator
+from cumulant.monitoring.policy import RetrainPolicy
 from cumulant.monitoring.retrain_rule import RetrainEvidence, RetrainState, decide
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
@@ -38,7 +38,7 @@ WeightedFit = Callable[[Sequence[Inputs], Sequence[Floats], Sequence[Floats]], S
 _ALWAYS = timedelta(days=365_000)
 
 
-class ReplayTerms(msgspec.Struct, frozen=True, kw_only=True):
+class ReplayPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How history is replayed.
 
     Args:
@@ -64,7 +64,7 @@ class ReplayTerms(msgspec.Struct, frozen=True, kw_only=True):
     learn: int = 4
     refit_memory: int = 4
     delay: int = 0
-    harm: HarmTerms = HarmTerms()
+    harm: HarmPolicy = HarmPolicy()
     estimate: bool = False
 
 
@@ -97,8 +97,8 @@ class BacktestHistory(Generic[Inputs]):
 def backtest(
     history: BacktestHistory[Inputs],
     fit: Fit[Inputs],
-    policies: Mapping[str, RetrainTerms],
-    terms: ReplayTerms,
+    policies: Mapping[str, RetrainPolicy],
+    terms: ReplayPolicy,
     *,
     weighted: WeightedFit[Inputs] | None = None,
     drifts: Callable[[Sequence[Inputs], Inputs], bool] | None = None,
@@ -134,7 +134,7 @@ def _part(progress: Progress, name: str, place: int, count: int) -> Callable[[fl
     return lambda share: progress(f"rule: {name}", (place + share) / count)
 
 
-def _checked(history: BacktestHistory[Inputs], weighted: WeightedFit[Inputs] | None, terms: ReplayTerms) -> None:
+def _checked(history: BacktestHistory[Inputs], weighted: WeightedFit[Inputs] | None, terms: ReplayPolicy) -> None:
     begun = terms.first + terms.delay
     if len(history.inputs) <= begun or terms.first < 1:
         raise DataError(
@@ -175,10 +175,10 @@ class _Run(Generic[Inputs]):
     fit: Fit[Inputs]
     weighted: WeightedFit[Inputs] | None
     refits: Sequence[Floats | None]
-    terms: ReplayTerms
+    terms: ReplayPolicy
     drifts: Callable[[Sequence[Inputs], Inputs], bool] | None
 
-    def replay(self, name: str, policy: RetrainTerms, tell: Callable[[float], None]) -> Replay:
+    def replay(self, name: str, policy: RetrainPolicy, tell: Callable[[float], None]) -> Replay:
         """One rule over the history; `tell` is told the part of it that is done."""
         begun, count = self.terms.first + self.terms.delay, len(self.history.inputs)
         served, state = self._trained(0, self.terms.first), RetrainState(trained=self._window(begun).start)
@@ -239,7 +239,7 @@ class _Run(Generic[Inputs]):
             return None
         part = PredictionRows(time=self.history.times[number], score=score, truth=truth)
         if served.watch is not None:
-            served.watch, harm_now = harm(served.watch, self._window(number), part, self.refits[number])
+            served.watch, harm_now = add_window(served.watch, self._window(number), part, self.refits[number])
             return harm_now
         served.shown.append(part)
         if len(served.shown) >= self.terms.learn:
@@ -250,10 +250,10 @@ class _Run(Generic[Inputs]):
         """What was shown becomes the reference; where it has no skill yet (of one class alone), more is waited for."""
         terms, shown = self.terms.harm, _joined(served.shown)
         try:
-            reference = baseline(shown, task=self.terms.task, terms=terms, every=self.terms.every)
+            reference = learn_baseline(shown, task=self.terms.task, policy=terms, every=self.terms.every)
         except DataError:
             return
-        served.watch = begin(reference, terms)
+        served.watch = begin_monitor(reference, terms)
         if self.terms.estimate and self.terms.task == "binary":
             served.estimator = learn_estimator(shown, every=self.terms.every)
 
@@ -262,7 +262,7 @@ class _Run(Generic[Inputs]):
         if not len(score):
             return None
         blank = PredictionRows(time=self.history.times[number], score=score, truth=np.full(len(score), np.nan))
-        (window,) = estimated(estimator, blank, every=_ALWAYS, kind=kind, margin=self.terms.harm.margin)
+        (window,) = estimate_windows(estimator, blank, every=_ALWAYS, kind=kind, margin=self.terms.harm.margin)
         figure = window.figures.get(self.terms.harm.loss)
         return None if figure is None else figure.word
 

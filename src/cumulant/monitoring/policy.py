@@ -67,7 +67,7 @@ class RetrainBudget(msgspec.Struct, frozen=True):
     within: timedelta
 
 
-class RetrainTerms(msgspec.Struct, frozen=True, kw_only=True):
+class RetrainPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """The rule. A trigger that is left out does not fire.
 
     Args:
@@ -99,7 +99,7 @@ class MonitoringPolicy(msgspec.Struct, frozen=True, kw_only=True):
     alerts: Policy
     drift: DriftPolicy
     performance: PerformancePolicy
-    retrain: RetrainTerms
+    retrain: RetrainPolicy
     history: HistoryPolicy
     #: somebody must agree before a model that the rule trained takes over
     retrain_approval: bool

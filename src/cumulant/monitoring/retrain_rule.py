@@ -12,7 +12,7 @@ import msgspec
 
 from cumulant.core.units import moment, show_duration
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.policy import RetrainTerms
+from cumulant.monitoring.policy import RetrainPolicy
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Trigger = Literal["harm", "drift", "schedule", "labels"]
 
 
-def learned_from(history: HistoryPolicy, training: TrainingSpec, newest: datetime) -> TrainingSpec:
+def apply_history(history: HistoryPolicy, training: TrainingSpec, newest: datetime) -> TrainingSpec:
     """The section `training` of a training that the rule starts: with `monitoring.retrain.history` in it.
 
     A window holds from `newest`, the moment of the newest row; a later `training.since` of the project stays.
@@ -71,7 +71,7 @@ class RetrainAction(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
-def decide(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> tuple[RetrainState, RetrainAction]:
+def decide(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy) -> tuple[RetrainState, RetrainAction]:
     """What is done at this look, and what is remembered after it. The caller starts the training, or asks for approval.
 
     Measured loss speaks before an estimate: an estimate confirms only where drift has proposed and labels do not
@@ -79,13 +79,13 @@ def decide(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) 
     """
     confirmed = state.confirmed + 1 if _confirms(evidence) else 0
     counted_state = msgspec.structs.replace(state, confirmed=confirmed)
-    trigger, why = _trigger(counted_state, evidence, terms)
+    trigger, why = _trigger(counted_state, evidence, policy)
     if trigger is None:
         return counted_state, RetrainAction(do="nothing", trigger=None, sentence=why)
-    barred = _barred(counted_state, evidence, terms, trigger)
+    barred = _barred(counted_state, evidence, policy, trigger)
     if barred is not None:
         return counted_state, RetrainAction(do="wait", trigger=trigger, sentence=f"{why} {barred}")
-    after = RetrainState(trained=evidence.now, trainings=(*_counted(state, evidence.now, terms), evidence.now))
+    after = RetrainState(trained=evidence.now, trainings=(*_counted(state, evidence.now, policy), evidence.now))
     return after, RetrainAction(do="train", trigger=trigger, sentence=why)
 
 
@@ -96,56 +96,56 @@ def _confirms(evidence: RetrainEvidence) -> bool:
     return evidence.drift and evidence.estimated == "worse" and not contradicted
 
 
-def _trigger(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> tuple[Trigger | None, str]:
+def _trigger(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy) -> tuple[Trigger | None, str]:
     age = evidence.now - state.trained
     kind = f" ({evidence.kind})" if evidence.kind else ""
     source = "Measured" if evidence.measured == "worse" else "Estimated"
     fired: list[tuple[bool, Trigger, str]] = [
-        (terms.on_harm and state.confirmed >= terms.hold, "harm", f"{source} loss shows harm{kind}."),
-        (terms.on_drift and evidence.drift, "drift", "Drift alarms."),
-        (terms.every is not None and age >= terms.every, "schedule", f"The model is {age.days} days old."),
+        (policy.on_harm and state.confirmed >= policy.hold, "harm", f"{source} loss shows harm{kind}."),
+        (policy.on_drift and evidence.drift, "drift", "Drift alarms."),
+        (policy.every is not None and age >= policy.every, "schedule", f"The model is {age.days} days old."),
         (
-            terms.labels is not None and evidence.new_labels >= terms.labels,
+            policy.labels is not None and evidence.new_labels >= policy.labels,
             "labels",
             f"{evidence.new_labels} labels are new.",
         ),
     ]
     first = next(((trigger, why) for does, trigger, why in fired if does), None)
-    return (None, _quiet(state, evidence, terms)) if first is None else first
+    return (None, _quiet(state, evidence, policy)) if first is None else first
 
 
-def _quiet(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms) -> str:
+def _quiet(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy) -> str:
     """Why nothing asks for a training."""
     if evidence.measured == "worse" and not _confirms(evidence):
         return "There is harm, and a refit gains nothing: training again would not help."
-    if _confirms(evidence) and not terms.on_harm:
+    if _confirms(evidence) and not policy.on_harm:
         source = "Measured" if evidence.measured == "worse" else "Estimated"
         kind = f" ({evidence.kind})" if evidence.kind else ""
         why = "`retrain.when` says never, or no window is new"
         return f"{source} loss shows harm{kind}, and nothing trains for it: {why}."
-    if terms.on_harm and state.confirmed:
-        return f"Harm was seen in {state.confirmed} of {terms.hold} looks in a row."
+    if policy.on_harm and state.confirmed:
+        return f"Harm was seen in {state.confirmed} of {policy.hold} looks in a row."
     if evidence.drift:
         return "Drift proposes a training, and no loss confirms it."
     return "Nothing asks for a training."
 
 
-def _barred(state: RetrainState, evidence: RetrainEvidence, terms: RetrainTerms, trigger: Trigger) -> str | None:
+def _barred(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy, trigger: Trigger) -> str | None:
     if evidence.fault is not None or evidence.kind == "data_fault":
         return (
             f"The newest data did not pass validation, and nothing is learned from it: {evidence.fault or 'a fault'}."
         )
-    if evidence.new_labels < terms.least_labels:
-        return f"There are {evidence.new_labels} new labels to learn from, and {terms.least_labels} are needed."
-    if trigger != "schedule" and state.trainings and evidence.now - state.trainings[-1] < terms.cool_down:
-        return f"The last training was {state.trainings[-1]:%Y-%m-%d}, and the cool-down is {terms.cool_down}."
-    trainings = _counted(state, evidence.now, terms)
-    if terms.at_most is not None and len(trainings) >= terms.at_most.count:
-        return f"The budget of {terms.at_most.count} within {terms.at_most.within.days} days is used up."
+    if evidence.new_labels < policy.least_labels:
+        return f"There are {evidence.new_labels} new labels to learn from, and {policy.least_labels} are needed."
+    if trigger != "schedule" and state.trainings and evidence.now - state.trainings[-1] < policy.cool_down:
+        return f"The last training was {state.trainings[-1]:%Y-%m-%d}, and the cool-down is {policy.cool_down}."
+    trainings = _counted(state, evidence.now, policy)
+    if policy.at_most is not None and len(trainings) >= policy.at_most.count:
+        return f"The budget of {policy.at_most.count} within {policy.at_most.within.days} days is used up."
     return None
 
 
-def _counted(state: RetrainState, now: datetime, terms: RetrainTerms) -> tuple[datetime, ...]:
+def _counted(state: RetrainState, now: datetime, policy: RetrainPolicy) -> tuple[datetime, ...]:
     """Trainings that still count: those of the budget's span, and the last one for the cool-down."""
-    span = terms.at_most.within if terms.at_most is not None else terms.cool_down
+    span = policy.at_most.within if policy.at_most is not None else policy.cool_down
     return tuple(when for when in state.trainings if now - when < span)

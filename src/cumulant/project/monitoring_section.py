@@ -14,7 +14,7 @@ from cumulant.monitoring.policy import (
     MonitoringPolicy,
     PerformancePolicy,
     RetrainBudget,
-    RetrainTerms,
+    RetrainPolicy,
 )
 from cumulant.monitoring.spec import DriftSpec, HistorySpec, MonitoringSpec, PerformanceSpec, RetrainSpec
 from cumulant.review.policy import ReviewPolicy
@@ -69,9 +69,9 @@ def performance_policy(spec: PerformanceSpec) -> PerformancePolicy:
     )
 
 
-def retrain_terms(spec: RetrainSpec) -> RetrainTerms:
+def retrain_terms(spec: RetrainSpec) -> RetrainPolicy:
     """Raises UsageError where a duration, or the budget, is not written as one, or is 0."""
-    return RetrainTerms(
+    return RetrainPolicy(
         on_harm=spec.when == "loss_confirmed",
         every=_positive("every", spec.every),
         labels=spec.labels,

@@ -14,7 +14,6 @@ from cumulant.core.events import Actor
 from cumulant.flows.monitoring.backtest.backtest import BacktestRequest, backtest_project
 from cumulant.flows.monitoring.refits import refits_of
 from cumulant.flows.monitoring.retraining import continue_retraining
-from cumulant.flows.monitoring.served_log import REF
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_request
 from cumulant.flows.monitoring.state import write as write_state
 from cumulant.flows.registry.lineage import reproduce
@@ -90,14 +89,14 @@ def test_a_refit_is_asked_of_the_predictions_whose_rows_were_chosen(tmp_path: Pa
         assert [places[ref] for ref in refs if ref in places] == list(range(len(chosen)))
         window = PredictionWindow(START + timedelta(days=120), START + timedelta(days=160))
         within = source["at"].is_between(window.start, window.end, closed="left")
-        known = pl.DataFrame({REF: refs.filter(within)})
-        scores = refits.scores(window, known, places=places)
+        known = refs.filter(within)
+        scores = refits.scores(window, known, places)
         assert scores is not None
-        held = np.array([ref in places for ref in known[REF]])
+        held = np.array([ref in places for ref in known])
         assert np.array_equal(np.isfinite(scores), held)
         assert 0.2 < held.mean() < 0.6
         few = known.filter(pl.Series(~held))
-        assert refits.scores(window, few, places=places) is None
+        assert refits.scores(window, few, places) is None
 
 
 @pytest.mark.parametrize("rows", [BOUND, None])

@@ -53,7 +53,7 @@ def test_a_row_of_the_next_year_is_no_window_of_its_own_and_is_told(tmp_path, ke
     plain, wrong = (looked(tmp_path / name, keep=keep) for name in ("plain", "wrong"))
     assert profile(wrong) == profile(plain)
     assert (wrong.rows, wrong.coming, plain.coming) == (plain.rows, 40 * DAYS, 0)
-    told = "240 rows are dated after this look and count when their time has come: a clock may be wrong"
+    told = "240 rows are dated later than now and count from then on; a clock may be wrong"
     assert told in notes(wrong)
     assert "dated after" not in " ".join(notes(plain))
     assert looked(tmp_path / "wrong", keep=keep) == wrong

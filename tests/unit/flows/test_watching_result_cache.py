@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
-from cumulant.monitoring.performance.multiclass import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate_class_windows, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.monitoring.performance.unlabelled import Estimator, estimated, learn_estimator
+from cumulant.monitoring.performance.unlabelled import Estimator, estimate_windows, learn_estimator
 
 DAY = timedelta(days=1)
 
@@ -30,17 +30,17 @@ CASES = {
     "scores": (
         Estimator,
         lambda: learn_estimator(predictions(1), every=DAY),
-        lambda one: estimated(one, predictions(2), every=DAY),
+        lambda one: estimate_windows(one, predictions(2), every=DAY),
     ),
     "no rows": (
         Estimator,
         lambda: learn_estimator(predictions(1, rows=3), every=DAY),
-        lambda one: estimated(one, predictions(2), every=DAY),
+        lambda one: estimate_windows(one, predictions(2), every=DAY),
     ),
     "classes": (
         ClassEstimators,
         lambda: learn_estimators(predictions(1, classes=3), names=("a", "b", "c"), every=DAY),
-        lambda one: estimated_classes(one, predictions(2, classes=3), every=DAY),
+        lambda one: estimate_class_windows(one, predictions(2, classes=3), every=DAY),
     ),
 }
 

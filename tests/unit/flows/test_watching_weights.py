@@ -4,7 +4,7 @@ import pytest
 
 from cumulant.core.expr import Call, Column, Feature
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, Lookup, PredictAt, Source, Window
-from cumulant.flows.monitoring.column_weights import LEAST, weights_of
+from cumulant.flows.monitoring.reference import LEAST, weights_of
 
 FIELDS = tuple(
     Field(name, kind)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from notify_servers import Web
 
+from cumulant.alerting.delivery import MOST
 from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting import outbox
@@ -102,12 +103,12 @@ def test_a_claim_is_taken_over_when_it_is_not_renewed_and_its_holder_notes_nothi
 def test_of_a_receiver_that_is_dead_for_days_the_outbox_is_bounded(late, web, clock):
     web.how = "later"
     name = late.receivers()[0].name
-    messages = [notice(number, "critical" if number % 50 == 0 else "info") for number in range(outbox.MOST + 30)]
+    messages = [notice(number, "critical" if number % 50 == 0 else "info") for number in range(MOST + 30)]
     for part in (messages[:150], messages[150:215], messages[215:]):
         with late.journal().transaction(actor=Actor("x")) as transaction:
             outbox.put(transaction, late.receivers(), part)
     kept = [entry.message.key for entry in outbox.waiting(late.journal())]
-    assert len(kept) == outbox.MOST
+    assert len(kept) == MOST
     assert [key for key in kept if int(key) < 31] == ["0"], "the critical one stays"
     assert kept == sorted(kept, key=int), "in their order"
     assert kinds(late) == ["notify.left_out"], "told once"
@@ -117,7 +118,7 @@ def test_of_a_receiver_that_is_dead_for_days_the_outbox_is_bounded(late, web, cl
     clock.move(timedelta(hours=1))
     deliver(late, clock=clock)
     assert "30 messages since 2026-11-24 06:01 UTC were left out" in web.posts[0][2]["text"]
-    assert len(web.posts) == outbox.MOST + 1
+    assert len(web.posts) == MOST + 1
     assert outbox.left_out(late.journal(), name) is None
 
 

@@ -7,11 +7,11 @@ from datetime import timedelta
 import pytest
 from alerts_support import ADA, START, finding, kinds, see
 
+from cumulant.alerting.delivery import ReceiverHealth, after_failure
 from cumulant.core.errors import EngineUnavailableError, NotFoundError, RefusedError, UsageError
 from cumulant.flows.alerting.alerts import acknowledge, advance, deliver, show, silence, try_receivers, unsilence
-from cumulant.flows.alerting.metrics import exposition
-from cumulant.flows.alerting.receiver_state import ReceiverState, after_failure, is_due
-from cumulant.flows.alerting.views import overview
+from cumulant.flows.alerting.receiver_state import is_due, released
+from cumulant.flows.alerting.views import exposition, overview
 
 
 def test_people_acknowledge_and_silence(late, clock):
@@ -78,12 +78,12 @@ def test_time_alone_tells_reminders(late, web, clock):
 
 
 def test_how_long_a_failing_one_waits():
-    now, found = START, ReceiverState()
+    now, found = START, ReceiverHealth()
     for _ in range(40):
         found = after_failure(found, EngineUnavailableError("no"), "no", now)
     assert found.retry - now == timedelta(hours=1)
     assert found.failing_since == START
-    assert not is_due(found, now)
+    assert not is_due(released(found), now)
 
 
 def test_prometheus_is_told(late, web, clock):

@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from notify_servers import Mailbox, Web
 
 from cumulant.alerting.alert_state import Finding
+from cumulant.alerting.delivery import MOST
 from cumulant.core.errors import NotFoundError, RefusedError, UndeliverableError, UsageError
 from cumulant.core.events import Actor
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import advance, deliver, observe
 from cumulant.flows.alerting.dispatcher import Dispatcher
 from cumulant.flows.alerting.manual_retry import drop, retry
-from cumulant.flows.alerting.metrics import exposition
 from cumulant.flows.alerting.receiver_state import read_receiver_state
-from cumulant.flows.alerting.views import overview
+from cumulant.flows.alerting.views import exposition, overview
 from cumulant.ports.notifier import Message
 from cumulant.project.file.loading import load
 from cumulant.testing.clock import ManualClock
@@ -285,10 +285,10 @@ def test_of_many_that_wait_those_set_aside_go_first(late, web, clock):
         deliver(late, clock=clock)
         clock.move(timedelta(minutes=10))
     with late.journal().transaction(actor=Actor("x")) as transaction:
-        outbox.put(transaction, late.receivers(), [notice(number) for number in range(outbox.MOST)])
+        outbox.put(transaction, late.receivers(), [notice(number) for number in range(MOST)])
     assert refused(late) == []
     assert outbox.refusals(late.journal()) == {}
-    assert len(outbox.waiting(late.journal())) == outbox.MOST
+    assert len(outbox.waiting(late.journal())) == MOST
 
 
 def notice(number):

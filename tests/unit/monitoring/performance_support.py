@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+from cumulant.monitoring.performance.baselines import HarmPolicy, learn_baseline
+from cumulant.monitoring.performance.loss_monitor import add_window, begin_monitor
 from cumulant.monitoring.performance.rows import PredictionRows, windows
-from cumulant.monitoring.performance.watch import begin, harm
 
 DRIFT = Path(__file__).parents[4] / "shared" / "data" / "drift"
 needs_drift = pytest.mark.skipif(not DRIFT.exists(), reason="the shared data folder is absent")
@@ -33,11 +33,11 @@ def sigmoid(x):
 
 def followed(reference, current, *, every=DAY, refits=None, terms=None, task="binary"):
     """What `harm` says after each window of `current`, and the last watch."""
-    terms = HarmTerms(refit=refits is not None) if terms is None else terms
-    watch = begin(baseline(reference, task=task, terms=terms, every=every), terms)
+    terms = HarmPolicy(refit=refits is not None) if terms is None else terms
+    watch = begin_monitor(learn_baseline(reference, task=task, policy=terms, every=every), terms)
     told = []
     for number, (window, part) in enumerate(windows(current, every)):
-        watch, found = harm(watch, window, part, None if refits is None else refits[number])
+        watch, found = add_window(watch, window, part, None if refits is None else refits[number])
         told.append(found)
     return told, watch
 

@@ -10,7 +10,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulant.alerting.alert_events import facts
+from cumulant.alerting.alert_events import alert_facts
 from cumulant.alerting.alert_state import AlertChange, AlertsState, Finding
 from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
 from cumulant.alerting.decide import decide
@@ -196,7 +196,7 @@ def test_the_life_of_an_alert():
     state, changes = run([(hour, [finding("covariate")]) for hour in (0, 1, 2, 3)])
     assert whats(changes) == ["fired", "told"]
     assert state.firing[0].fired == START + 2 * HOUR
-    assert [fact.kind for fact in facts(changes)] == ["alert.fired"]
+    assert [fact.kind for fact in alert_facts(changes)] == ["alert.fired"]
     state, changes = run([(4, []), (5, [])], state=state)
     assert whats(changes) == ["resolved", "cleared"]
     assert state.over[0].resolved == START + 4 * HOUR

@@ -7,10 +7,10 @@ import pytest
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import moment
-from cumulant.monitoring.backtest import BacktestHistory, ReplayTerms, backtest
-from cumulant.monitoring.performance.baselines import HarmTerms
-from cumulant.monitoring.policy import HistoryPolicy, RetrainBudget, RetrainTerms
-from cumulant.monitoring.retrain_rule import RetrainEvidence, RetrainState, decide, learned_from
+from cumulant.monitoring.backtest import BacktestHistory, ReplayPolicy, backtest
+from cumulant.monitoring.performance.baselines import HarmPolicy
+from cumulant.monitoring.policy import HistoryPolicy, RetrainBudget, RetrainPolicy
+from cumulant.monitoring.retrain_rule import RetrainEvidence, RetrainState, apply_history, decide
 from cumulant.monitoring.spec import HistorySpec, RetrainSpec
 from cumulant.project.monitoring_section import history_policy, retrain_terms, training_budget
 from cumulant.training.spec import TrainingSpec
@@ -49,13 +49,13 @@ def seen(**known):
     ],
 )
 def test_what_is_known_decides(known, terms, do, words):
-    _, action = decide(STATE, seen(**known), RetrainTerms(**terms))
+    _, action = decide(STATE, seen(**known), RetrainPolicy(**terms))
     assert action.do == do
     assert words in action.sentence
 
 
 def test_harm_must_hold_and_then_cools_down_within_a_budget():
-    terms = RetrainTerms(hold=2, cool_down=5 * DAY, at_most=training_budget("2/month"))
+    terms = RetrainPolicy(hold=2, cool_down=5 * DAY, at_most=training_budget("2/month"))
     state, done = STATE, []
     for day in range(60):
         state, action = decide(state, seen(now=NOW + day * DAY, measured="worse"), terms)
@@ -70,7 +70,7 @@ def test_harm_must_hold_and_then_cools_down_within_a_budget():
 
 
 def test_one_good_look_breaks_what_had_to_hold():
-    terms = RetrainTerms(hold=3)
+    terms = RetrainPolicy(hold=3)
     state = STATE
     for word in ("worse", "worse", "not_worse", "worse", "worse"):
         state, action = decide(state, seen(measured=word), terms)
@@ -89,12 +89,12 @@ def test_a_budget_is_read():
 
 
 def test_the_project_file_says_the_rule():
-    assert retrain_terms(RetrainSpec()) == RetrainTerms(on_harm=False)
-    assert retrain_terms(RetrainSpec(when="loss_confirmed")) == RetrainTerms()
+    assert retrain_terms(RetrainSpec()) == RetrainPolicy(on_harm=False)
+    assert retrain_terms(RetrainSpec(when="loss_confirmed")) == RetrainPolicy()
     spec = RetrainSpec(
         when="loss_confirmed", every="90d", labels=10_000, hold=2, cool_down="36h", least_labels=0, at_most="1/week"
     )
-    assert retrain_terms(spec) == RetrainTerms(
+    assert retrain_terms(spec) == RetrainPolicy(
         every=90 * DAY, labels=10_000, hold=2, cool_down=1.5 * DAY, least_labels=0, at_most=RetrainBudget(1, 7 * DAY)
     )
     _, action = decide(STATE, seen(), retrain_terms(RetrainSpec(every="30d")))
@@ -124,7 +124,7 @@ def history():
     return BacktestHistory(inputs=inputs, truths=truths, times=times)
 
 
-TERMS = ReplayTerms(start=NOW, every=DAY, first=4, memory=3, learn=3, refit_memory=3, harm=HarmTerms())
+TERMS = ReplayPolicy(start=NOW, every=DAY, first=4, memory=3, learn=3, refit_memory=3, harm=HarmPolicy())
 
 
 def test_a_backtest_tells_what_each_rule_would_have_cost(history):
@@ -133,10 +133,10 @@ def test_a_backtest_tells_what_each_rule_would_have_cost(history):
         history,
         line,
         {
-            "default": RetrainTerms(cool_down=2 * DAY),
-            "never": RetrainTerms(on_harm=False),
-            "each week": RetrainTerms(on_harm=False, every=7 * DAY, **free),
-            "at every alarm": RetrainTerms(on_drift=True, **free),
+            "default": RetrainPolicy(cool_down=2 * DAY),
+            "never": RetrainPolicy(on_harm=False),
+            "each week": RetrainPolicy(on_harm=False, every=7 * DAY, **free),
+            "at every alarm": RetrainPolicy(on_drift=True, **free),
         },
         TERMS,
         drifts=lambda known, window: bool(len(known)) and abs(float(window.mean())) > 0.05,
@@ -156,9 +156,9 @@ def test_a_backtest_tells_what_each_rule_would_have_cost(history):
 
 
 def test_labels_that_come_late_delay_what_is_known(history):
-    late = ReplayTerms(start=NOW, every=DAY, first=4, memory=3, learn=3, refit_memory=3, delay=3, harm=HarmTerms())
+    late = ReplayPolicy(start=NOW, every=DAY, first=4, memory=3, learn=3, refit_memory=3, delay=3, harm=HarmPolicy())
     prompt, delayed = (
-        backtest(history, line, {"default": RetrainTerms(cool_down=2 * DAY)}, terms)[0] for terms in (TERMS, late)
+        backtest(history, line, {"default": RetrainPolicy(cool_down=2 * DAY)}, terms)[0] for terms in (TERMS, late)
     )
     assert delayed.trainings[0] >= prompt.trainings[0] + 3 * DAY
     assert delayed.looks == prompt.looks - 3
@@ -173,8 +173,8 @@ def test_a_fit_never_sees_what_comes_later(history):
         asked.append([place[id(one)] for one in inputs])
         return line(inputs, truths)
 
-    terms = ReplayTerms(start=NOW, every=DAY, first=4, memory=None, learn=3, refit_memory=3, delay=2)
-    policy = RetrainTerms(on_harm=False, every=5 * DAY, cool_down=timedelta(0), least_labels=0, at_most=None)
+    terms = ReplayPolicy(start=NOW, every=DAY, first=4, memory=None, learn=3, refit_memory=3, delay=2)
+    policy = RetrainPolicy(on_harm=False, every=5 * DAY, cool_down=timedelta(0), least_labels=0, at_most=None)
     (told,) = backtest(history, watched, {"schedule": policy}, terms)
     grown = [one for one in asked if one[0] == 0 and len(one) > 4]
     assert [one[-1] for one in grown] == [(when - NOW) // DAY - 1 - 2 for when in told.trainings]
@@ -183,7 +183,7 @@ def test_a_fit_never_sees_what_comes_later(history):
 def test_too_short_a_history_is_refused(history):
     short = BacktestHistory(inputs=history.inputs[:4], truths=history.truths[:4], times=history.times[:4])
     with pytest.raises(DataError, match="4 windows are too few"):
-        backtest(short, line, {"never": RetrainTerms(on_harm=False)}, TERMS)
+        backtest(short, line, {"never": RetrainPolicy(on_harm=False)}, TERMS)
 
 
 def test_a_window_without_rows_is_passed_over(history):
@@ -194,7 +194,7 @@ def test_a_window_without_rows_is_passed_over(history):
         truths=[empty[day] if day in gone else one for day, one in enumerate(history.truths)],
         times=[one[:0] if day in gone else one for day, one in enumerate(history.times)],
     )
-    (told,) = backtest(holed, line, {"default": RetrainTerms(cool_down=2 * DAY)}, TERMS)
+    (told,) = backtest(holed, line, {"default": RetrainPolicy(cool_down=2 * DAY)}, TERMS)
     assert [place + 4 for place, loss in enumerate(told.losses) if loss is None] == sorted(gone)
     assert NOW + 16 * DAY <= told.trainings[0] <= NOW + 19 * DAY
     rows = [loss for loss in told.losses if loss is not None]
@@ -203,7 +203,7 @@ def test_a_window_without_rows_is_passed_over(history):
         backtest(
             BacktestHistory(inputs=empty, truths=empty, times=[one[:0] for one in history.times]),
             line,
-            {"never": RetrainTerms(on_harm=False)},
+            {"never": RetrainPolicy(on_harm=False)},
             TERMS,
         )
 
@@ -215,8 +215,8 @@ def test_newer_rows_weigh_more_where_history_is_weighted(history):
         given.append((len(inputs), weights))
         return line(inputs, truths)
 
-    terms = ReplayTerms(start=NOW, every=DAY, first=4, memory=None, half_life=2 * DAY, learn=3, refit_memory=3)
-    policy = RetrainTerms(on_harm=False, every=10 * DAY, cool_down=timedelta(0), least_labels=0, at_most=None)
+    terms = ReplayPolicy(start=NOW, every=DAY, first=4, memory=None, half_life=2 * DAY, learn=3, refit_memory=3)
+    policy = RetrainPolicy(on_harm=False, every=10 * DAY, cool_down=timedelta(0), least_labels=0, at_most=None)
     (told,) = backtest(history, line, {"schedule": policy}, terms, weighted=weighted)
     assert [windows for windows, _ in given] == [4, *((when - NOW) // DAY for when in told.trainings)]
     for windows, weights in given:
@@ -246,10 +246,10 @@ def test_an_estimate_confirms_drift_before_labels_come():
         return abs(np.concatenate(known).mean() - window.mean()) > 0.2
 
     def trained(estimate):
-        terms = ReplayTerms(
+        terms = ReplayPolicy(
             start=NOW, every=DAY, first=4, memory=4, learn=3, refit_memory=3, delay=5, estimate=estimate
         )
-        return backtest(history, steady, {"default": RetrainTerms()}, terms, drifts=moved)[0].trainings
+        return backtest(history, steady, {"default": RetrainPolicy()}, terms, drifts=moved)[0].trainings
 
     assert trained(True)[0] == NOW + 19 * DAY
     assert all(when >= NOW + (19 + 5) * DAY for when in trained(False))
@@ -257,13 +257,13 @@ def test_an_estimate_confirms_drift_before_labels_come():
 
 def test_a_training_learns_from_what_the_project_says():
     training = TrainingSpec(target="y")
-    assert learned_from(HistoryPolicy(), training, NOW) is training
-    half = learned_from(HistoryPolicy(half_life=30 * DAY), training, NOW)
+    assert apply_history(HistoryPolicy(), training, NOW) is training
+    half = apply_history(HistoryPolicy(half_life=30 * DAY), training, NOW)
     assert (half.half_life, half.since) == ("30d", None)
-    window = learned_from(HistoryPolicy(window=90 * DAY), training, NOW)
+    window = apply_history(HistoryPolicy(window=90 * DAY), training, NOW)
     assert moment(window.since) == NOW - 90 * DAY
     later = TrainingSpec(target="y", since="2026-05-01")
-    assert learned_from(HistoryPolicy(window=90 * DAY), later, NOW) is later
-    assert moment(learned_from(HistoryPolicy(window=7 * DAY), later, NOW).since) == NOW - 7 * DAY
+    assert apply_history(HistoryPolicy(window=90 * DAY), later, NOW) is later
+    assert moment(apply_history(HistoryPolicy(window=7 * DAY), later, NOW).since) == NOW - 7 * DAY
     with pytest.raises(UsageError, match=r"history\.window may not be 0"):
         history_policy(HistorySpec(window="0d"))

@@ -8,18 +8,18 @@ from performance_support import DAY, LATER, daily, followed
 from sklearn.metrics import accuracy_score, f1_score, log_loss
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+from cumulant.monitoring.performance.baselines import HarmPolicy, learn_baseline
 from cumulant.monitoring.performance.blocks import base_loss, loss_of
 from cumulant.monitoring.performance.labelled import measured
-from cumulant.monitoring.performance.multiclass import estimated_classes, learn_estimators
+from cumulant.monitoring.performance.loss_monitor import LossMonitor, add_window, begin_monitor
+from cumulant.monitoring.performance.multiclass import estimate_class_windows, learn_estimators
 from cumulant.monitoring.performance.rows import windows
-from cumulant.monitoring.performance.unlabelled import estimated, learn_estimator
-from cumulant.monitoring.performance.watch import LossMonitor, begin, harm
+from cumulant.monitoring.performance.unlabelled import estimate_windows, learn_estimator
 from cumulant.outcomes.join.prediction_losses import loss
 from cumulant.statistics.performance.calibration import Calibrator
 from cumulant.statistics.performance.classes import expected_log_loss
 
-TERMS = HarmTerms(refit=False, calibration=False)
+TERMS = HarmPolicy(refit=False, calibration=False)
 NAMES = ("a", "b", "c")
 
 
@@ -110,7 +110,7 @@ def test_nothing_that_changed_is_no_harm_and_classes_mixed_up_are(rng):
     score, truth = drawn(rng, 5_000)
     mixed = daily(np.roll(score, 1, axis=1), truth, rows=500, first=40)
     for window, part in windows(mixed, DAY):
-        watch, said = harm(LossMonitor.from_json(watch.to_json()), window, part)
+        watch, said = add_window(LossMonitor.from_json(watch.to_json()), window, part)
     assert (said.word, said.kind) == ("worse", None)
     assert said.findings[0].since.isoformat().startswith("2020-02-10")
     assert "more than a model with its skill on the reference would lose" in said.sentence
@@ -121,7 +121,7 @@ def test_what_a_refit_gains_is_harm(rng):
     score, truth = drawn(rng, 10_000)
     blurred = 0.5 * score + 0.5 / 3
     current = daily(blurred, truth, rows=500, first=20)
-    terms = HarmTerms(calibration=False)
+    terms = HarmPolicy(calibration=False)
     told, _ = followed(reference, current, terms=terms, task="multiclass", refits=np.split(score, 20))
     words = {one.question: one.word for one in told[-1].findings}
     assert words["refit"] == "worse"
@@ -161,16 +161,16 @@ def test_their_brier_score_is_estimated_without_labels(rng):
     score, truth = drawn(rng, 10_000, sure=0.8)
     harder = daily(score, truth, rows=500, first=40)
     for part, words in ((alike, {"not_worse", "cannot_tell"}), (harder, {"worse"})):
-        told = estimated_classes(estimators, part, every=DAY)
+        told = estimate_class_windows(estimators, part, every=DAY)
         true = [loss_of("brier", one.truth, one.score).mean() for _, one in windows(part, DAY)]
         said = [one.figures["brier"] for one in told]
         assert sum(one.low <= lost <= one.high for one, lost in zip(said, true, strict=True)) >= 17
         assert np.mean([one.value for one in said]) == pytest.approx(np.mean(true), rel=0.02)
-        [whole] = estimated_classes(estimators, part, every=40_000 * DAY)
+        [whole] = estimate_class_windows(estimators, part, every=40_000 * DAY)
         assert whole.figures["brier"].word in words
     # Labels are not looked at.
     blank = daily(score, np.full(10_000, np.nan), rows=500, first=40)
-    assert estimated_classes(estimators, blank, every=DAY) == told
+    assert estimate_class_windows(estimators, blank, every=DAY) == told
 
 
 def test_their_accuracy_is_estimated_without_labels(rng):
@@ -180,7 +180,7 @@ def test_their_accuracy_is_estimated_without_labels(rng):
     for _ in range(3):
         part = made(rng, 5000)
         right = (part.score.argmax(axis=1) == part.truth).astype(float)
-        for one, known in zip(estimated_classes(estimators, part, every=DAY), np.split(right, 10), strict=True):
+        for one, known in zip(estimate_class_windows(estimators, part, every=DAY), np.split(right, 10), strict=True):
             figure = one.figures["accuracy"]
             inside.append(figure.low <= known.mean() <= figure.high)
     assert len(inside) == 30
@@ -203,7 +203,7 @@ def test_their_log_loss_is_estimated_and_refused_where_calibration_does_not_carr
     estimators = learn_estimators(made(rng, 6000), names=NAMES, every=DAY)
     part = made(rng, 10_000, sure=1.0)
     true = [loss_of("log_loss", one.truth, one.score).mean() for _, one in windows(part, DAY)]
-    figures = [one.figures["log_loss"] for one in estimated_classes(estimators, part, every=DAY)]
+    figures = [one.figures["log_loss"] for one in estimate_class_windows(estimators, part, every=DAY)]
     assert sum(one.low <= lost <= one.high for one, lost in zip(figures, true, strict=True)) >= 16  # of 20
 
     def softer(n, **how):
@@ -211,8 +211,8 @@ def test_their_log_loss_is_estimated_and_refused_where_calibration_does_not_carr
         return daily(np.sqrt(score) / np.sqrt(score).sum(axis=1, keepdims=True), truth, rows=500)
 
     estimators = learn_estimators(softer(6000), names=NAMES, every=DAY)
-    assert {one.refused for one in estimated_classes(estimators, softer(1500), every=DAY)} == {None}
-    for one in estimated_classes(estimators, softer(1500, sure=0.5), every=DAY):
+    assert {one.refused for one in estimate_class_windows(estimators, softer(1500), every=DAY)} == {None}
+    for one in estimate_class_windows(estimators, softer(1500, sure=0.5), every=DAY):
         assert "the calibration may not carry to them, so wait for labels" in one.refused
         assert one.figures == {}
 
@@ -220,9 +220,9 @@ def test_their_log_loss_is_estimated_and_refused_where_calibration_does_not_carr
 def test_where_an_estimate_of_several_classes_may_not_be_trusted(rng):
     reference = made(rng, 2000)
     estimators = learn_estimators(reference, names=NAMES, every=DAY)
-    [few] = estimated_classes(estimators, made(rng, 60), every=DAY)
+    [few] = estimate_class_windows(estimators, made(rng, 60), every=DAY)
     assert "60 rows are too few" in few.refused
-    [blind] = estimated_classes(estimators, made(rng, 500), every=DAY, kind="concept")
+    [blind] = estimate_class_windows(estimators, made(rng, 500), every=DAY, kind="concept")
     assert "cannot see" in blind.refused
     rare = made(rng, 2000, shares=(0.6, 0.395, 0.005), sure=0.3)
     assert 'of "c" against the rest' in learn_estimators(rare, names=NAMES, every=DAY).refused
@@ -230,7 +230,7 @@ def test_where_an_estimate_of_several_classes_may_not_be_trusted(rng):
         learn_estimators(reference, names=NAMES[:2], every=DAY)
     score = np.full((200, 2), 0.5)
     with pytest.raises(DataError, match="scores of 2 classes, and the reference has 3"):
-        estimated_classes(estimators, daily(score, np.zeros(200), rows=200), every=DAY)
+        estimate_class_windows(estimators, daily(score, np.zeros(200), rows=200), every=DAY)
     with pytest.raises(DataError, match="the task is multiclass"):
         learn_estimators(daily(score[:, 0], np.zeros(200), rows=200), names=NAMES, every=DAY)
 
@@ -240,24 +240,26 @@ def test_what_is_not_asked_of_several_classes_says_so(rng):
     binary = daily(several.score[:, 0], (several.truth == 0).astype(float), rows=500)
     refusals = {
         "without labels is for two classes or numbers": lambda: learn_estimator(several, every=DAY),
-        "these predictions are of 3 classes": lambda: estimated(learn_estimator(binary, every=DAY), several, every=DAY),
+        "these predictions are of 3 classes": lambda: estimate_windows(
+            learn_estimator(binary, every=DAY), several, every=DAY
+        ),
         "the task is binary, and a score for each class is there": lambda: measured(
             several, task="binary", every=DAY, now=LATER
         ),
         "the task is multiclass, and a score for each class is not there": lambda: measured(
             binary, task="multiclass", every=DAY, now=LATER
         ),
-        "calibrated is not asked": lambda: baseline(several, task="multiclass", terms=HarmTerms(), every=DAY),
-        "a squared error is of numbers": lambda: baseline(
-            several, task="multiclass", terms=HarmTerms(loss="squared_error", calibration=False), every=DAY
+        "calibrated is not asked": lambda: learn_baseline(several, task="multiclass", policy=HarmPolicy(), every=DAY),
+        "a squared error is of numbers": lambda: learn_baseline(
+            several, task="multiclass", policy=HarmPolicy(loss="squared_error", calibration=False), every=DAY
         ),
     }
     for said, asked in refusals.items():
         with pytest.raises(DataError, match=said):
             asked()
-    watch = begin(baseline(several, task="multiclass", terms=TERMS, every=DAY), TERMS)
+    watch = begin_monitor(learn_baseline(several, task="multiclass", policy=TERMS, every=DAY), TERMS)
     [(window, part), *_] = windows(several, timedelta(days=1))
     with pytest.raises(DataError, match="the task is multiclass"):
-        harm(watch, window, binary)
+        add_window(watch, window, binary)
     with pytest.raises(DataError, match="a refit gives a finite score"):
-        harm(watch, window, part, part.score[:, 0])
+        add_window(watch, window, part, part.score[:, 0])

@@ -7,11 +7,11 @@ import pytest
 from performance_support import DAY, START, daily, followed, sigmoid
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance.baselines import HarmTerms, baseline
+from cumulant.monitoring.performance.baselines import HarmPolicy, learn_baseline
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of
+from cumulant.monitoring.performance.loss_monitor import LossMonitor, add_window, begin_monitor
 from cumulant.monitoring.performance.refits import recent_refits
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow
-from cumulant.monitoring.performance.watch import LossMonitor, begin, harm
 
 ROWS = 600
 
@@ -124,7 +124,7 @@ def test_numbers_that_were_biased_before_are_no_new_harm():
     rows = daily(x + 0.7, truth, rows=ROWS)
     before, now = rows.where(np.arange(len(x)) < 30 * ROWS), rows.where(np.arange(len(x)) >= 30 * ROWS)
     told, _ = followed(
-        before, now, refits=np.split(x[30 * ROWS :], 20), terms=HarmTerms(loss="squared_error"), task="regression"
+        before, now, refits=np.split(x[30 * ROWS :], 20), terms=HarmPolicy(loss="squared_error"), task="regression"
     )
     assert "worse" not in {one.word for one in told}, told[-1].sentence
 
@@ -156,7 +156,7 @@ def test_a_watch_keeps_sums_only_and_goes_on_from_what_was_stored(reference):
     from cumulant.monitoring.performance.rows import windows
 
     for window, part in windows(rest, DAY):
-        watch, told = harm(watch, window, part)
+        watch, told = add_window(watch, window, part)
     assert told == whole[-1]
 
 
@@ -166,12 +166,12 @@ def test_a_window_is_judged_once_and_with_labels_only(reference):
     again = PredictionWindow(START + DAY, START + 2 * DAY)
     part = daily(score[:ROWS], truth[:ROWS], rows=ROWS)
     with pytest.raises(DataError, match="does not come after the last"):
-        harm(watch, again, part)
+        add_window(watch, again, part)
     later = PredictionWindow(START + 2 * DAY, START + 3 * DAY)
     with pytest.raises(DataError, match="none of 600 predictions has a label"):
-        harm(watch, later, daily(score[:ROWS], np.full(ROWS, np.nan), rows=ROWS))
+        add_window(watch, later, daily(score[:ROWS], np.full(ROWS, np.nan), rows=ROWS))
     with pytest.raises(DataError, match="finite score for each of 600 rows"):
-        harm(watch, later, part, np.full(5, 0.5))
+        add_window(watch, later, part, np.full(5, 0.5))
 
 
 def test_rows_without_a_label_do_not_count(reference):
@@ -187,7 +187,7 @@ def test_rows_without_a_label_do_not_count(reference):
 def test_a_regression_is_watched_by_squared_error():
     generator = np.random.default_rng(14)
     x = generator.normal(10, 3, 40 * ROWS)
-    terms = HarmTerms(loss="squared_error", refit=False)
+    terms = HarmPolicy(loss="squared_error", refit=False)
     noise = generator.normal(0, 1, len(x))
     late = np.arange(len(x)) >= 30 * ROWS
     truth = x + noise + np.where(late, 0.8, 0.0)
@@ -201,15 +201,17 @@ def test_a_regression_is_watched_by_squared_error():
 
 def test_terms_and_references_that_mean_nothing_are_refused():
     with pytest.raises(DataError, match="margin of 0 or more"):
-        HarmTerms(margin=-0.1)
+        HarmPolicy(margin=-0.1)
+    rows = daily(np.full(400, 0.3), np.arange(400.0) % 2, rows=200)
+    learned = learn_baseline(rows, task="binary", policy=HarmPolicy(), every=DAY)
     with pytest.raises(DataError, match="alpha between 0 and 1"):
-        HarmTerms(alpha=0.0)
+        begin_monitor(learned, HarmPolicy(), alpha=0.0)
     with pytest.raises(DataError, match="of the 31 most recent windows, but only 30 are kept"):
-        HarmTerms(recent=31)
-    assert HarmTerms(recent=30).recent == 30
+        HarmPolicy(recent=31)
+    assert HarmPolicy(recent=30).recent == 30
     for truth in (np.zeros(400), np.full(400, np.nan)):
         with pytest.raises(DataError, match="no skill to be held to"):
-            baseline(daily(np.full(400, 0.3), truth, rows=200), task="binary", terms=HarmTerms(), every=DAY)
+            learn_baseline(daily(np.full(400, 0.3), truth, rows=200), task="binary", policy=HarmPolicy(), every=DAY)
 
 
 def test_log_loss_needs_probabilities():
@@ -265,8 +267,8 @@ def test_refits_never_see_the_window_they_are_judged_on():
 
 
 def test_a_new_watch_says_nothing(reference):
-    terms = HarmTerms()
-    watch = begin(baseline(reference, task="binary", terms=terms, every=DAY), terms)
+    terms = HarmPolicy()
+    watch = begin_monitor(learn_baseline(reference, task="binary", policy=terms, every=DAY), terms)
     assert watch.looks == 0
     assert watch.baseline.skill == pytest.approx(1 - watch.baseline.loss / watch.baseline.base)
 
@@ -302,15 +304,18 @@ def test_days_that_follow_each_other_need_more_evidence_unless_they_are_declared
     truth = np.tile([1.0, -1.0], 30 * 60)
     noise = np.tile([1.0, 1.0, -1.0, -1.0], 15 * 60) * np.sqrt(0.4 + 0.04 * np.repeat(level, 60))
     rows = daily(truth + noise, truth, rows=60, cluster=np.repeat(np.arange(60), 60))
-    terms = HarmTerms(loss="squared_error", refit=False)
-    learned = baseline(rows, task="regression", terms=terms, every=DAY)
+    terms = HarmPolicy(loss="squared_error", refit=False)
+    learned = learn_baseline(rows, task="regression", policy=terms, every=DAY)
     assert learned.shapes["skill"].correlation > 0.5
-    assert begin(learned, terms).answers["skill"].worse.allowed > 3
-    terms = HarmTerms(loss="squared_error", refit=False, independent=True)
-    plain = baseline(rows, task="regression", terms=terms, every=DAY)
+    assert begin_monitor(learned, terms).answers["skill"].worse.allowed > 3
+    terms = HarmPolicy(loss="squared_error", refit=False, independent=True)
+    plain = learn_baseline(rows, task="regression", policy=terms, every=DAY)
     assert plain.shapes == {}
-    watch = begin(plain, terms)
+    watch = begin_monitor(plain, terms)
     assert watch.answers["skill"].worse.allowed == 0
-    stored = json.loads(json.dumps(begin(learned, HarmTerms(loss="squared_error", refit=False)).to_json()))
+    stored = json.loads(json.dumps(begin_monitor(learned, HarmPolicy(loss="squared_error", refit=False)).to_json()))
     assert LossMonitor.from_json(stored).baseline == learned
     assert LossMonitor.from_json(stored).answers["skill"].worse.allowed > 3
+    bar = stored.pop("bar")
+    earlier = stored | {"terms": stored["terms"] | {"alpha": 0.05}}
+    assert LossMonitor.from_json(earlier).bar == bar

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from performance_support import DAY, DRIFT, LATER, START, car_loan, daily, employment, followed, needs_drift
 
-from cumulant.monitoring.performance.baselines import HarmTerms
+from cumulant.monitoring.performance.baselines import HarmPolicy
 from cumulant.monitoring.performance.labelled import measured
 from cumulant.monitoring.performance.refits import recent_refits
-from cumulant.monitoring.performance.unlabelled import audited, estimated, learn_estimator
+from cumulant.monitoring.performance.unlabelled import audited, estimate_windows, learn_estimator
 
 pytestmark = needs_drift
 
@@ -28,7 +28,7 @@ def test_car_loan_alarms_in_the_sixth_tenth_and_not_before(loans):
 def test_car_loan_is_seen_without_labels_and_audited_with_them(loans):
     reference, analysis = loans
     estimator = learn_estimator(reference, every=DAY)
-    found = estimated(estimator, analysis, every=DAY)
+    found = estimate_windows(estimator, analysis, every=DAY)
     assert [one.figures["accuracy"].word == "worse" for one in found] == [False] * 5 + [True] * 5
     truths = measured(analysis, task="binary", every=DAY, now=LATER, metrics=("accuracy",), resamples=20)
     audit = audited(estimator, found, truths)["accuracy"]
@@ -40,7 +40,7 @@ def test_employment_is_the_control_and_does_not_alarm():
     reference, analysis = employment()
     told, _ = followed(reference, analysis)
     assert "worse" not in {one.word for one in told}
-    found = estimated(learn_estimator(reference, every=DAY), analysis, every=DAY)
+    found = estimate_windows(learn_estimator(reference, every=DAY), analysis, every=DAY)
     assert "worse" not in {figure.word for one in found for figure in one.figures.values()}
 
 
@@ -76,7 +76,7 @@ def test_sea_finds_each_break_soon_and_nothing_before(broken):
     windows = np.arange(len(truth)).reshape(-1, 500)
     refits = recent_refits([inputs[one] for one in windows], [truth[one] for one in windows], trees, memory=4)
     told, _ = followed(
-        reference, daily(score[current], truth[current], rows=500), refits=refits[14:], terms=HarmTerms()
+        reference, daily(score[current], truth[current], rows=500), refits=refits[14:], terms=HarmPolicy()
     )
     first = next(number for number, one in enumerate(told) if one.word == "worse")
     assert 5 <= first < 5 + 10  # the break is at the end of the fifth window; at most 5,000 rows later

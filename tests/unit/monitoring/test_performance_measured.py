@@ -8,9 +8,9 @@ from performance_support import DAY, LATER, START, daily, sigmoid
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.labelled import measured
-from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss, row_losses, tells_rows_apart
+from cumulant.monitoring.performance.lossmodel import estimate_loss, learn_loss, row_losses, tells_rows_apart
 from cumulant.monitoring.performance.rows import PredictionRows, windows
-from cumulant.monitoring.performance.unlabelled import audited, estimated, learn_estimator
+from cumulant.monitoring.performance.unlabelled import audited, estimate_windows, learn_estimator
 from cumulant.statistics import METRICS, Rows, estimate
 
 
@@ -135,7 +135,7 @@ def test_an_estimate_follows_the_truth_that_the_scores_know(scored):
     x = np.r_[generator.normal(0, 1.5, 4000), generator.normal(0, 0.6, 4000)]  # later rows are less sure
     current = daily(sigmoid(x), (generator.random(8000) < sigmoid(x)).astype(float), rows=1000)
     hidden = daily(sigmoid(x), np.full(8000, np.nan), rows=1000)
-    found = estimated(estimator, hidden, every=DAY)
+    found = estimate_windows(estimator, hidden, every=DAY)
     words = [one.figures["accuracy"].word for one in found]
     assert words[4:] == ["worse"] * 4
     assert "worse" not in words[:4]
@@ -153,11 +153,11 @@ def test_a_changed_truth_is_not_seen_by_an_estimate_and_shown_by_its_audit(score
     generator = np.random.default_rng(5)
     x = generator.normal(0, 1.5, 8000)
     current = daily(sigmoid(x), (generator.random(8000) < sigmoid(-0.5 * x)).astype(float), rows=1000)
-    found = estimated(estimator, current, every=DAY)
+    found = estimate_windows(estimator, current, every=DAY)
     assert {one.figures["accuracy"].word for one in found} <= {"cannot_tell", "not_worse"}
     truths = measured(current, task="binary", every=DAY, now=LATER, metrics=("accuracy",), resamples=20)
     assert not audited(estimator, found, truths)["accuracy"].holds
-    told = estimated(estimator, current, every=DAY, kind="concept")
+    told = estimate_windows(estimator, current, every=DAY, kind="concept")
     assert all("cannot see that" in one.refused and not one.figures for one in told)
 
 
@@ -165,7 +165,7 @@ def test_what_no_estimate_may_stand_on_is_refused(scored):
     score, truth = scored
     few = learn_estimator(daily(score[:200], truth[:200], rows=500), every=DAY)
     assert "too few" in few.refused
-    assert "too few" in estimated(few, daily(score, truth, rows=500), every=DAY)[0].refused
+    assert "too few" in estimate_windows(few, daily(score, truth, rows=500), every=DAY)[0].refused
     assert "no probabilities" in learn_estimator(daily(score * 9, truth, rows=500), every=DAY).refused
     boastful = sigmoid(2.5 * np.log(score / (1 - score)))
     assert "not calibrated" in learn_estimator(daily(boastful, truth, rows=500), every=DAY, calibrate=False).refused
@@ -189,7 +189,7 @@ def test_a_regressions_loss_is_estimated_from_its_inputs(measure):
     truth = x[:, 0] + generator.normal(0, 0.1 + x[:, 1])
     model = learn_loss(x[:2000], daily(x[:2000, 0], truth[:2000], rows=100), names=("a", "b"), measure=measure)
     later = np.flatnonzero(np.r_[np.zeros(2000, bool), x[2000:, 1] > 0.5])
-    found = estimated_loss(model, x[later], x[later, 0])
+    found = estimate_loss(model, x[later], x[later, 0])
     error = truth[later] - x[later, 0]
     lost = {"mae": np.abs, "mse": np.square, "rmse": np.square}[measure]
     root = np.sqrt if measure == "rmse" else float
@@ -200,19 +200,19 @@ def test_a_regressions_loss_is_estimated_from_its_inputs(measure):
     assert model.before[1] == pytest.approx(before)
     assert found.figure.word == "worse"
     alike = np.flatnonzero(np.r_[np.zeros(2000, bool), np.ones(1000, bool)])
-    assert estimated_loss(model, x[alike], x[alike, 0]).figure.word in ("cannot_tell", "not_worse")
+    assert estimate_loss(model, x[alike], x[alike, 0]).figure.word in ("cannot_tell", "not_worse")
     easy = np.flatnonzero(np.r_[np.zeros(2000, bool), x[2000:, 1] < 0.5])
-    assert estimated_loss(model, x[easy], x[easy, 0]).figure.word == "better"
+    assert estimate_loss(model, x[easy], x[easy, 0]).figure.word == "better"
     assert tells_rows_apart(model)
     each = row_losses(model, x[later], x[later, 0])
     assert np.corrcoef(each, x[later, 1])[0, 1] > 0.5
     level = x[:2000, 0] + generator.normal(0, 1, 2000)
     alike = learn_loss(x[:2000], daily(x[:2000, 0], level, rows=100), names=("a", "b"), measure=measure)
     assert not tells_rows_apart(alike)
-    assert "cannot see" in estimated_loss(model, x[later], x[later, 0], kind="concept").refused
-    assert "too few" in estimated_loss(model, x[:20], x[:20, 0]).refused
+    assert "cannot see" in estimate_loss(model, x[later], x[later, 0], kind="concept").refused
+    assert "too few" in estimate_loss(model, x[:20], x[:20, 0]).refused
     beyond = x[later] + [0, 1]
-    assert '"b" beyond every value' in estimated_loss(model, beyond, x[later, 0]).refused
+    assert '"b" beyond every value' in estimate_loss(model, beyond, x[later, 0]).refused
     with pytest.raises(DataError, match="all rows with labels are of one cluster"):
         learn_loss(
             x[:2000],

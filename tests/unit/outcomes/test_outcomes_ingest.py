@@ -381,10 +381,10 @@ def test_salted_keys_differ_by_salt(tmp_path):
 
 
 def test_many_small_batches_become_few_and_say_the_same(tmp_path, monkeypatch):
-    from cumulant.outcomes.labels import compaction
+    from cumulant.outcomes.labels import ingest as ingest_module
 
-    monkeypatch.setattr(compaction, "_MANY", 4)
-    monkeypatch.setattr(compaction, "_GRACE", 0.2)
+    monkeypatch.setattr(ingest_module, "_MANY", 4)
+    monkeypatch.setattr(ingest_module, "_GRACE", 0.2)
     folder = tmp_path / "o"
     inbox = folder / "inbox"
     inbox.mkdir(parents=True)
@@ -404,18 +404,18 @@ def test_many_small_batches_become_few_and_say_the_same(tmp_path, monkeypatch):
 def test_a_merge_that_is_cut_off_counts_no_row_twice(tmp_path, monkeypatch):
     import shutil
 
-    from cumulant.outcomes.labels import compaction
+    from cumulant.outcomes.labels import ingest as ingest_module
 
     for number in range(4):
         tell(tmp_path / "o", {"id": f"r{number}", "label": 1})
-    monkeypatch.setattr(compaction, "_MANY", 4)
-    monkeypatch.setattr(compaction, "_GRACE", 0.0)
+    monkeypatch.setattr(ingest_module, "_MANY", 4)
+    monkeypatch.setattr(ingest_module, "_GRACE", 0.0)
     shutil.copytree(tmp_path / "o" / "labels", tmp_path / "before")
-    assert compaction.compact(tmp_path / "o") == 4
+    assert ingest_module.compact(tmp_path / "o") == 4
     for path in (tmp_path / "before").iterdir():
         shutil.copytree(path, tmp_path / "o" / "labels" / path.name)
     assert len(newest_labels(tmp_path / "o", FAR)[0]) == 4
-    assert compaction.compact(tmp_path / "o") == 0
+    assert ingest_module.compact(tmp_path / "o") == 0
     assert len(list((tmp_path / "o" / "labels").iterdir())) == 1
 
 

@@ -14,7 +14,7 @@ from outcomes_support import NOW, micros, opened, put, tell
 
 from cumulant.outcomes.join.join_cache import JoinCache
 from cumulant.outcomes.labels import outcome_folder as place
-from cumulant.outcomes.labels.compaction import _merge
+from cumulant.outcomes.labels.ingest import _merge
 from cumulant.outcomes.labels.outcome_folder import find_ingested, list_batches
 from cumulant.serving.prediction_log.storage.log_reader import iterate_files as log_stored
 

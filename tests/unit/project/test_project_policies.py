@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cumulant.core.errors import ProjectFileError
-from cumulant.monitoring.policy import DriftPolicy, HistoryPolicy, PerformancePolicy, RetrainTerms
+from cumulant.monitoring.policy import DriftPolicy, HistoryPolicy, PerformancePolicy, RetrainPolicy
 from cumulant.monitoring.spec import MonitoringSpec
 from cumulant.project.file.loading import load
 from cumulant.project.monitoring_section import monitoring_policy
@@ -24,7 +24,7 @@ def project(folder: Path, text: str):
 def test_a_policy_without_a_section_is_that_of_an_empty_one() -> None:
     found = monitoring_policy(MonitoringSpec())
     assert (found.drift, found.performance, found.history) == (DriftPolicy(), PerformancePolicy(), HistoryPolicy())
-    assert found.retrain == RetrainTerms(on_harm=False)
+    assert found.retrain == RetrainPolicy(on_harm=False)
 
 
 def test_texts_are_numbers_from_the_project_on(tmp_path: Path) -> None:

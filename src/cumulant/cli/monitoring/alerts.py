@@ -49,10 +49,10 @@ def list_(
 def show(call: Invocation, name: Id) -> None:
     """Show one alert: what moved, since when, what it likely is, what to do next, and who knows."""
     from cumulant.flows.alerting.alerts import show as flow
-    from cumulant.flows.alerting.views import view
+    from cumulant.flows.alerting.views import alert_view
 
     with call.project() as project:
-        alert = view(flow(project, name, principal=project.principal()))
+        alert = alert_view(flow(project, name, principal=project.principal()))
         heard = bool(project.receivers())
     call.answer(alert, lambda console: _print_one(console, alert, heard=heard))
 
@@ -63,10 +63,10 @@ def show(call: Invocation, name: Id) -> None:
 def ack(call: Invocation, name: Id, reason: Reason = "") -> None:
     """Say that somebody knows: no reminders any more; that it is over, or became worse, is still told."""
     from cumulant.flows.alerting.alerts import acknowledge
-    from cumulant.flows.alerting.views import view
+    from cumulant.flows.alerting.views import alert_view
 
     with call.project() as project:
-        alert = view(acknowledge(project, name, principal=project.principal(), reason=reason))
+        alert = alert_view(acknowledge(project, name, principal=project.principal(), reason=reason))
     call.answer(alert, lambda console: console.print(f"{alert.id}: acknowledged by {alert.acknowledged}"))
 
 
@@ -97,7 +97,7 @@ def silence(
     Alertmanager is told of all alerts and has silences of its own.
     """
     from cumulant.flows.alerting import alerts as flow
-    from cumulant.flows.alerting.views import matched
+    from cumulant.flows.alerting.views import count_matches
 
     if (end is None) == (span is None):
         raise UsageError("a silence needs its length", hint="add --for 2h, or --end ID to end one")
@@ -110,7 +110,7 @@ def silence(
         added = flow.silence(
             project, principal=who, span=span or "", model=model, rule=rule, subject=subject, reason=reason
         )
-        some, alerts = matched(project, added)
+        some, alerts = count_matches(project, added)
     until = f"{added.until:%Y-%m-%d %H:%M} UTC"
     now = f"it matches {some} of the {alerts} alerts there are" if alerts else "there is no alert now"
     text = f"silence {added.id}: rule {rule}, subject {subject}, model {model}, until {until}; {now}"

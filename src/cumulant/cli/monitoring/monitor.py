@@ -160,7 +160,8 @@ def _found(
     import msgspec
 
     from cumulant.flows.data.memory_budget import SPILL
-    from cumulant.flows.monitoring.monitor import monitor, monitor_project, target_columns
+    from cumulant.flows.monitoring.monitor import monitor
+    from cumulant.flows.monitoring.project_drift import monitor_project, target_columns
     from cumulant.flows.serving.predictions import log_folder
     from cumulant.monitoring.spec import DriftSpec
     from cumulant.project.monitoring_section import drift_policy

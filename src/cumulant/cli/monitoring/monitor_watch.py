@@ -116,45 +116,45 @@ def _tell(call: Invocation, error: CumulantError, every: str) -> None:
 
 def document(round_: MonitorRun, done: RetrainRequest | None) -> dict[str, object]:
     """One round for machines."""
-    judged = round_.judged
+    evaluation = round_.evaluation
     return {
         "at": round_.at,
         "model": round_.model,
         "version": round_.version,
         "findings": round_.findings,
         "action": round_.action,
-        "fault": judged.fault,
-        "until": judged.until,
-        "fresh": judged.fresh,
-        "late": judged.late,
-        "harm": judged.harm,
-        "estimate": judged.estimate,
-        "estimates": judged.estimates,
-        "estimate_refused": judged.estimate_refused,
-        "audit": judged.audit,
-        "reference_loss": judged.reference_loss,
-        "windows": judged.windows,
+        "fault": evaluation.fault,
+        "until": evaluation.until,
+        "fresh": evaluation.fresh,
+        "late": evaluation.late,
+        "harm": evaluation.harm,
+        "estimate": evaluation.estimate,
+        "estimates": evaluation.estimates,
+        "estimate_refused": evaluation.estimate_refused,
+        "audit": evaluation.audit,
+        "reference_loss": evaluation.reference_loss,
+        "windows": evaluation.windows,
         "retraining": done,
-        "notes": judged.notes,
+        "notes": evaluation.notes,
     }
 
 
 def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None, project: str | None) -> None:
     from cumulant.flows.reports.terminal import clean, pairs, table
 
-    judged = round_.judged
+    evaluation = round_.evaluation
     rows: list[tuple[str, object]] = [
         ("model", f"{round_.model}/{round_.version}"),
         ("labels judged", _labels(round_)),
         ("loss", _losses(round_)),
-        ("harm", "no window was judged yet" if judged.harm is None else clean(judged.harm.sentence)),
+        ("harm", "no window was judged yet" if evaluation.harm is None else clean(evaluation.harm.sentence)),
     ]
-    if judged.estimates or judged.estimate_refused is not None:
-        rows.append(("without labels", clean(_estimates(judged))))
-    if judged.audit is not None:
-        rows.append(("estimates", _audit(judged.audit)))
-    if judged.fault is not None:
-        rows.append(("newest data", clean(judged.fault)))
+    if evaluation.estimates or evaluation.estimate_refused is not None:
+        rows.append(("without labels", clean(_estimates(evaluation))))
+    if evaluation.audit is not None:
+        rows.append(("estimates", _audit(evaluation.audit)))
+    if evaluation.fault is not None:
+        rows.append(("newest data", clean(evaluation.fault)))
     rows.append(("rule", clean(round_.action.sentence)))
     if done is not None:
         rows.append(("training", clean(f"{done.stage}: {done.message or done.sentence}")))
@@ -172,44 +172,44 @@ def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None,
         ]
         console.print("")
         console.print(table(["what", "kind", "effect", "since", "says"], listed, right=["effect"]))
-    for note in (*judged.notes, *filter(None, [judged.late.sentence])):
+    for note in (*evaluation.notes, *filter(None, [evaluation.late.sentence])):
         console.print(clean(note), style="dim", markup=False, highlight=False)
     if round_.alarming:
         console.print(f"next: {line('alerts list', project=project)}", style="dim", markup=False, soft_wrap=True)
 
 
 def _labels(round_: MonitorRun) -> str:
-    """How far the served version was judged, and what it waits for."""
-    judged = round_.judged
-    waiting = sum(window.end > judged.until for window in judged.windows)
-    new = f"{judged.fresh} new window{'' if judged.fresh == 1 else 's'}, up to {_day(judged.until)}"
+    """How far the served version was evaluation, and what it waits for."""
+    evaluation = round_.evaluation
+    waiting = sum(window.end > evaluation.until for window in evaluation.windows)
+    new = f"{evaluation.fresh} new window{'' if evaluation.fresh == 1 else 's'}, up to {_day(evaluation.until)}"
     if not waiting:
         return new
-    if not any(window.labelled for window in judged.windows):
+    if not any(window.labelled for window in evaluation.windows):
         return f"none: {waiting} windows wait for labels, which `cumulant labels ingest` takes in"
     return f"{new}; {waiting} wait for labels"
 
 
 def _losses(round_: MonitorRun) -> str:
     """Of the newest windows, as estimated and as measured, against the test rows."""
-    from cumulant.flows.monitoring.result import span_of
+    from cumulant.flows.monitoring.result import newest_since
 
-    estimated, measured = round_.judged.losses_since(span_of(round_.judged))
+    estimated, measured = round_.evaluation.losses_since(newest_since(round_.evaluation))
     parts = [
         f"{value:.4f} {how}" for value, how in ((estimated, "estimated"), (measured, "measured")) if value is not None
     ]
-    before = round_.judged.reference_loss
+    before = round_.evaluation.reference_loss
     losses = ", ".join(parts) or "not known yet"
     return losses if before is None else f"{losses}; {before:.4f} on the test rows of its training"
 
 
-def _estimates(judged: EvaluationResult) -> str:
+def _estimates(evaluation: EvaluationResult) -> str:
     """Metrics of classes of the newest windows, or why there are none."""
     from cumulant.cli.monitoring.estimated import figures
 
-    if judged.estimate_refused is not None:
-        return f"not estimated: {judged.estimate_refused}"
-    return f"{figures(judged.estimates)}, of the newest windows with 95%"
+    if evaluation.estimate_refused is not None:
+        return f"not estimated: {evaluation.estimate_refused}"
+    return f"{figures(evaluation.estimates)}, of the newest windows with 95%"
 
 
 def _audit(audit: Audit) -> str:

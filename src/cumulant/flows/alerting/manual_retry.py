@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.alerting.alert_events import MessagesLeftOut
+from cumulant.alerting.delivery import OutboxEntry
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import LeaseHeldError, UsageError, not_found
 from cumulant.core.events import Actor
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import deliver
-from cumulant.flows.alerting.outbox import OutboxEntry
 from cumulant.flows.alerting.receiver_state import read_receiver_state, write
 from cumulant.flows.alerting.views import ReceiverView, RefusedView, receiver_views, refused_views
 from cumulant.flows.ledger.actions import check

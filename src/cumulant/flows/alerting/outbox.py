@@ -8,12 +8,13 @@ bounded: what it refuses goes first, then the oldest, critical ones last, and ho
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from cumulant.alerting.alert_events import MessagesLeftOut
+from cumulant.alerting.delivery import MOST, LeftOut, MessageRefusal, OutboxEntry, entries_beyond, entries_due
 from cumulant.core.events import Actor
 from cumulant.ports.notifier import Message
 
@@ -23,42 +24,6 @@ if TYPE_CHECKING:
 
 OUTBOX, LEFT_OUT, REFUSED = "notify_outbox", "notify_left_out", "notify_refused"
 ACTOR = Actor("service:notifier")
-#: messages that wait for one receiver
-MOST = 200
-#: refusals after which a message is set aside, and how long it waits before and after that
-TRIES, _SOON, _ONCE_IN_A_WHILE = 3, timedelta(minutes=5), timedelta(days=1)
-
-
-class OutboxEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A message on its way to a receiver; `key` is its row's."""
-
-    key: str
-    message: Message
-
-
-class MessageRefusal(msgspec.Struct, frozen=True, kw_only=True):
-    """How often a receiver refused a message since when, what it said last, and when it is asked again."""
-
-    tries: int
-    since: datetime
-    retry: datetime
-    fault: str
-
-    @property
-    def aside(self) -> bool:
-        """Whether it was refused so often that trying again is hardly worth it."""
-        return self.tries >= TRIES
-
-    def is_due(self, now: datetime) -> bool:
-        """Whether it may be tried. A clock that was set back holds it up no longer than the longest pause."""
-        return now >= self.retry or self.retry - now > _ONCE_IN_A_WHILE
-
-
-class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
-    """How many messages a receiver will not get, and when the first of them was made."""
-
-    messages: int
-    since: datetime
 
 
 def put(transaction: Transaction, receivers: Iterable[Receiver], messages: Sequence[Message]) -> None:
@@ -85,15 +50,8 @@ def _put(transaction: Transaction, receiver: Receiver, messages: Sequence[Messag
 
 
 def _leave_out(transaction: Transaction, receiver: Receiver, waiting: list[OutboxEntry]) -> None:
-    """What a receiver can miss best goes first: one that keeps alerts is told again of what fires."""
-    aside = {key for key, refusal in _refusals(transaction.rows(REFUSED, f"{receiver.name}/")).items() if refusal.aside}
-
-    def dear(entry: OutboxEntry) -> tuple[bool, bool, str]:
-        ended = entry.message.status == "resolved"
-        last = ended if receiver.keeps_state else entry.message.level == "critical"
-        return entry.key not in aside, last, entry.key
-
-    gone = sorted(waiting, key=dear)[: len(waiting) - MOST]
+    known = _refusals(transaction.rows(REFUSED, f"{receiver.name}/"))
+    gone = entries_beyond(waiting, known, keeps_state=receiver.keeps_state)
     for entry in gone:
         take_out(transaction, entry.key)
     row = transaction.get(LEFT_OUT, receiver.name)
@@ -130,42 +88,38 @@ def left_out(journal: Journal, receiver: str) -> LeftOut | None:
     return None if row is None else msgspec.convert(row.value, LeftOut)
 
 
-def refusals(journal: Journal, receiver: str = "") -> dict[str, MessageRefusal]:
+def refusals(journal: Journal | Transaction, receiver: str = "") -> dict[str, MessageRefusal]:
     """What is known of refused messages, by the key of their rows."""
     return _refusals(journal.rows(REFUSED, f"{receiver}/" if receiver else ""))
 
 
 def due(journal: Journal, receiver: str, now: datetime) -> list[OutboxEntry]:
-    """What is to be sent now: the oldest first, and last what was set aside and is tried once more."""
-    known = refusals(journal, receiver)
-    entries = [entry for entry in waiting(journal, receiver) if entry.key not in known or known[entry.key].is_due(now)]
-    return sorted(entries, key=lambda entry: (entry.key in known and known[entry.key].aside, entry.key))
+    """What is sent to a receiver now, as `entries_due`."""
+    return entries_due(waiting(journal, receiver), refusals(journal, receiver), now)
 
 
-def refuse(transaction: Transaction, entry: OutboxEntry, fault: str, now: datetime) -> MessageRefusal | None:
-    """Note that a receiver refused a message; None where it waits no more."""
-    row, known = transaction.get(OUTBOX, entry.key), transaction.get(REFUSED, entry.key)
-    if row is None or _entry(row).message.key != entry.message.key:
-        return None
-    before = None if known is None else msgspec.convert(known.value, MessageRefusal)
-    tries = before.tries + 1 if before else 1
-    pause = _SOON * tries if tries < TRIES else _ONCE_IN_A_WHILE
-    after = MessageRefusal(tries=tries, since=before.since if before else now, retry=now + pause, fault=fault)
-    _put_refusal(transaction, entry.key, after)
-    return after
+def waits(transaction: Transaction, entry: OutboxEntry) -> bool:
+    """Whether a message is still in the outbox, and not another one under its key."""
+    row = transaction.get(OUTBOX, entry.key) if entry.key else None
+    return row is not None and _entry(row).message.key == entry.message.key
+
+
+def refusal_of(transaction: Transaction, key: str) -> MessageRefusal | None:
+    """The refusals of a message so far."""
+    row = transaction.get(REFUSED, key)
+    return None if row is None else msgspec.convert(row.value, MessageRefusal)
 
 
 def retry_now(transaction: Transaction, keys: Iterable[str], now: datetime) -> None:
     """Have refused messages tried now, whatever their pauses."""
     for key in keys:
-        row = transaction.get(REFUSED, key)
-        if row is not None:
-            _put_refusal(
-                transaction, key, msgspec.structs.replace(msgspec.convert(row.value, MessageRefusal), retry=now)
-            )
+        refusal = refusal_of(transaction, key)
+        if refusal is not None:
+            put_refusal(transaction, key, msgspec.structs.replace(refusal, retry=now))
 
 
-def _put_refusal(transaction: Transaction, key: str, refusal: MessageRefusal) -> None:
+def put_refusal(transaction: Transaction, key: str, refusal: MessageRefusal) -> None:
+    """Store that a receiver refused a message."""
     transaction.put(REFUSED, key, cast("dict[str, object]", msgspec.to_builtins(refusal)))
 
 

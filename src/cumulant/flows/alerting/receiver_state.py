@@ -1,4 +1,4 @@
-"""The state of each receiver: its holder, its failures, and its next try."""
+"""The row of each receiver: who delivers to it, its failures, and its next try."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, LeaseHeldError, OverloadedError, TerminalError
+from cumulant.alerting.delivery import LONGEST_PAUSE, ReceiverHealth
+from cumulant.core.errors import LeaseHeldError
 from cumulant.flows.alerting.outbox import ACTOR
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
 
@@ -15,28 +16,25 @@ if TYPE_CHECKING:
     from cumulant.core.events import Fact
     from cumulant.ports.journal import Journal, Transaction
 
-STANDING = "notify_receiver"
+RECEIVER = "notify_receiver"
 #: a claim that was not renewed for so long is given up, also of a process that lives
 _CLAIM = timedelta(minutes=2)
-_FIRST, _LONGEST, _REFUSED = timedelta(seconds=10), timedelta(hours=1), timedelta(minutes=5)
 
 
-class ReceiverState(msgspec.Struct, frozen=True, kw_only=True):
-    """A receiver's row. `failures` in a row; `notified`: when one that keeps alerts was last told all that fire."""
+class ReceiverState(ReceiverHealth, frozen=True, kw_only=True):
+    """A receiver's row; `holder`: the process that delivers to it, since or renewed at `claimed`."""
 
     holder: Process | None = None
     claimed: datetime | None = None
-    failures: int = 0
-    failing_since: datetime | None = None
-    retry: datetime | None = None
-    fault: str = ""
-    delivered: datetime | None = None
-    notified: datetime | None = None
+
+    @property
+    def health(self) -> ReceiverHealth:
+        return msgspec.convert(self, ReceiverHealth, from_attributes=True)
 
 
 def read_receiver_state(journal: Journal, receiver: str) -> tuple[ReceiverState, int]:
-    """A receiver's standing and its row's version; a new one at version 0."""
-    row = journal.get(STANDING, receiver)
+    """A receiver's state and its row's version; a new one at version 0."""
+    row = journal.get(RECEIVER, receiver)
     return (ReceiverState(), 0) if row is None else (msgspec.convert(row.value, ReceiverState), row.version)
 
 
@@ -46,15 +44,15 @@ def is_due(state: ReceiverState, now: datetime) -> bool:
         claimed = not is_gone(state.holder) and abs(now - state.claimed) <= _CLAIM
         if claimed:
             return False
-    return state.retry is None or now >= state.retry or state.retry - now > _LONGEST
+    return state.retry is None or now >= state.retry or state.retry - now > LONGEST_PAUSE
 
 
 def claim(journal: Journal, receiver: str, now: datetime) -> tuple[ReceiverState, int] | None:
-    """The standing, claimed for this process; None where another one delivers or it is not time yet."""
+    """The state, claimed for this process, and its row's version; None where another one delivers or it is not due."""
     state, version = read_receiver_state(journal, receiver)
     if not is_due(state, now):
         return None
-    mine = msgspec.structs.replace(state, holder=this_process(), claimed=now)
+    mine = claimed(state.health, now)
     try:
         with journal.transaction(actor=ACTOR) as transaction:
             return mine, write(transaction, receiver, mine, version)
@@ -62,37 +60,23 @@ def claim(journal: Journal, receiver: str, now: datetime) -> tuple[ReceiverState
         return None
 
 
+def claimed(health: ReceiverHealth, now: datetime) -> ReceiverState:
+    """The row of a receiver to which this process delivers."""
+    return ReceiverState(**msgspec.structs.asdict(health), holder=this_process(), claimed=now)
+
+
+def released(health: ReceiverHealth) -> ReceiverState:
+    """The row of a receiver to which no process delivers."""
+    return ReceiverState(**msgspec.structs.asdict(health))
+
+
 def write(transaction: Transaction, receiver: str, state: ReceiverState, expect: int, *facts: Fact) -> int:
-    """Store a standing and its facts; the row's new version, which is the fence of whoever delivers.
+    """Store a row and its facts; the row's new version, which is the fence of the process that delivers.
 
     Raises:
         LeaseHeldError: another process has taken the receiver over.
     """
-    row = transaction.put(STANDING, receiver, cast("dict[str, object]", msgspec.to_builtins(state)), expect=expect)
+    row = transaction.put(RECEIVER, receiver, cast("dict[str, object]", msgspec.to_builtins(state)), expect=expect)
     for fact in facts:
         transaction.emit(fact)
     return row.version
-
-
-def after_delivery(state: ReceiverState, now: datetime) -> ReceiverState:
-    """After a message was taken."""
-    return ReceiverState(holder=state.holder, claimed=now, delivered=now, notified=state.notified)
-
-
-def after_failure(state: ReceiverState, error: CumulantError, fault: str, now: datetime) -> ReceiverState:
-    """After a failure, given up until the next try: twice as long as before, at most an hour."""
-    failures = state.failures + 1
-    pause = min(_FIRST * 2 ** min(failures - 1, 20), _LONGEST)
-    if isinstance(error, OverloadedError):
-        pause = timedelta(seconds=error.retry_after)
-    elif isinstance(error, TerminalError):
-        pause = max(pause, _REFUSED)
-    return msgspec.structs.replace(
-        state,
-        holder=None,
-        claimed=None,
-        failures=failures,
-        failing_since=state.failing_since or now,
-        retry=now + pause,
-        fault=fault,
-    )

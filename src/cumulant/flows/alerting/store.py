@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from cumulant.alerting.alert_events import facts
+from cumulant.alerting.alert_events import alert_facts
 from cumulant.alerting.alert_state import AlertChange, AlertsState
 from cumulant.alerting.messages import message
 from cumulant.flows.alerting import outbox
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cumulant.project.notifiers import Receiver
 
 #: from the alerts before to those after, what changed, and what else is told
-How = Callable[[AlertsState], tuple[AlertsState, Sequence[AlertChange], Sequence["Fact"]]]
+AlertTransition = Callable[[AlertsState], tuple[AlertsState, Sequence[AlertChange], Sequence["Fact"]]]
 
 ALERTS, KEY = "alerts", "state"
 
@@ -33,7 +33,7 @@ def change(
     journal: Journal,
     actor: Actor,
     receivers: Sequence[Receiver],
-    how: How,
+    how: AlertTransition,
 ) -> tuple[AlertsState, Sequence[AlertChange]]:
     """Change the alerts: state, events and messages are written together or not at all."""
     with journal.transaction(actor=actor) as transaction:
@@ -41,7 +41,7 @@ def change(
 
 
 def change_within(
-    transaction: Transaction, receivers: Sequence[Receiver], how: How
+    transaction: Transaction, receivers: Sequence[Receiver], how: AlertTransition
 ) -> tuple[AlertsState, Sequence[AlertChange]]:
     """`change` in the caller's transaction, together with what it tells of."""
     row = transaction.get(ALERTS, KEY)
@@ -49,7 +49,7 @@ def change_within(
     after, changes, own_facts = how(before)
     if after != before:
         transaction.put(ALERTS, KEY, cast("dict[str, object]", msgspec.to_builtins(after)))
-    for fact in (*facts(changes), *own_facts):
+    for fact in (*alert_facts(changes), *own_facts):
         transaction.emit(fact)
     for keeps in (False, True):
         messages = [message(entry) for entry in changes if entry.to_people is not keeps]

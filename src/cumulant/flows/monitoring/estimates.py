@@ -16,10 +16,10 @@ from cumulant.core.version import __version__
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.flows.monitoring.served_log import predictions, request_values, test_predictions
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.performance.lossmodel import estimated_loss, learn_loss
-from cumulant.monitoring.performance.multiclass import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.lossmodel import estimate_loss, learn_loss
+from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate_class_windows, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimated, learn_estimator
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimate_windows, learn_estimator
 from cumulant.monitoring.tables import asked_name
 from cumulant.outcomes.join.log_rows import IDENTITY
 from cumulant.training.payloads.encoding import derive_inputs, encode
@@ -50,8 +50,8 @@ class LossEstimate(NamedTuple):
 
 class Estimates(NamedTuple):
     """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served_log`, as one window, and
-    where labels have shown a kind of change. `read`: reads at once what the log has of rows that will be asked about;
-    None: it is not asked for.
+    where labels have shown a kind of change. `read`: must have read from the log what `of` needs of its rows; None: it
+    needs nothing of the log.
     """
 
     refused: str | None
@@ -100,7 +100,7 @@ def _by_scores(reference: PredictionRows, window: timedelta, cache: ResultCache)
     estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
 
     def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        (estimate,) = estimated(estimator, predictions(part, window), every=_ALL, kind=kind)
+        (estimate,) = estimate_windows(estimator, predictions(part, window), every=_ALL, kind=kind)
         return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
 
     return Estimates(estimator.refused, of)
@@ -110,7 +110,7 @@ def _by_classes(reference: PredictionRows, names: Sequence[str], window: timedel
     estimators = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
 
     def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        (estimate,) = estimated_classes(estimators, predictions(part, window), every=_ALL, kind=kind)
+        (estimate,) = estimate_class_windows(estimators, predictions(part, window), every=_ALL, kind=kind)
         return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
 
     return Estimates(estimators.refused, of)
@@ -124,17 +124,17 @@ def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, w
     model = learn_loss(seen, reference.where(few), names=names, measure="mse")
 
     def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        estimate = estimated_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
+        estimate = estimate_loss(model, inputs.requested(part), predictions(part, window).score, kind=kind)
         return LossEstimate(estimate.figure, estimate.refused)
 
-    return Estimates(None, of, inputs.hold)
+    return Estimates(None, of, inputs.read_requests)
 
 
 @dataclass(eq=False)
 class _Inputs:
     """The fields of a request that the loss is learned from, as numbers: neither keys nor hashes of personal values,
-    and none that the model does not read or that nobody watches. `held`: rows that were read last from the log, and
-    what they have.
+    and none that the model does not read or that are not monitored. `cached`: the rows of the log that were read last,
+    and their values.
     """
 
     project: Project
@@ -160,22 +160,26 @@ class _Inputs:
         """[n, fields] of rows of the reference."""
         return encode(_with_field_names(test, self.fields), self.inputs).astype(np.float64)
 
-    def requested(self, part: pl.DataFrame) -> Floats:
-        """[n, fields] of some rows of the log. Raises StorageError."""
-        for _ in range(2):
-            if self.cached is not None:
-                rows, values = self.cached
-                place = part.select(IDENTITY).join(rows, on=IDENTITY, how="left", maintain_order="left")["place"]
-                if not place.null_count():
-                    inputs: Floats = values[place.to_numpy()]
-                    return inputs
-            self.hold(part)
-        raise AssertionError("rows that were just read are not there")
+    def read_requests(self, rows: pl.DataFrame) -> None:
+        """Read the fields of the requests of some rows of the log, if they are not cached. Raises StorageError."""
+        if self._places(rows) is None:
+            values = encode(request_values(self.project, self.fields, rows), self.inputs).astype(np.float64)
+            self.cached = rows.select(IDENTITY).with_row_index("place"), values
 
-    def hold(self, rows: pl.DataFrame) -> None:
-        """Read what these rows have. Raises StorageError."""
-        values = encode(request_values(self.project, self.fields, rows), self.inputs).astype(np.float64)
-        self.cached = rows.select(IDENTITY).with_row_index("place"), values
+    def requested(self, part: pl.DataFrame) -> Floats:
+        """[n, fields] of rows that were read last."""
+        places = self._places(part)
+        assert places is not None
+        assert self.cached is not None
+        inputs: Floats = self.cached[1][places.to_numpy()]
+        return inputs
+
+    def _places(self, rows: pl.DataFrame) -> pl.Series | None:
+        """[n] the places of rows among the cached ones; None where one is not there."""
+        if self.cached is None:
+            return None
+        places = rows.select(IDENTITY).join(self.cached[0], on=IDENTITY, how="left", maintain_order="left")["place"]
+        return None if places.null_count() else places
 
 
 def _with_field_names(test: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:

@@ -14,7 +14,7 @@ import msgspec
 import polars as pl
 
 from cumulant.core.units import micros, to_micros
-from cumulant.monitoring.performance.selection import LACKING, Ranks, are_selected, ranked
+from cumulant.monitoring.performance.selection import LACKING, Ranks, are_selected, rank_labelled
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class LabelledWindows:
         columns = scores.T if scores.ndim > 1 else scores[None]
         self._ranks = self._ranks or [[] for _ in columns]
         for column, ranks in zip(columns, self._ranks, strict=True):
-            ranks.append(ranked(column, known))
+            ranks.append(rank_labelled(column, known))
 
     def notes(self) -> list[str]:
         """What to say where rows without a label surely have other scores than those with one: as where those of one

@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.alerting.alert_state import Finding
-from cumulant.core import expr, units
-from cumulant.core.errors import CumulantError
-from cumulant.core.events import Actor
-from cumulant.core.progress import Progress, silent
 from cumulant.data.parts.spill import spill_in
-from cumulant.flows.alerting.alerts import observe
-from cumulant.flows.data.memory_budget import SPILL
-from cumulant.flows.ledger.actions import check
 from cumulant.flows.monitoring.drift.drift_page import DriftPageSource, check_page, write_page
 from cumulant.flows.monitoring.drift.drift_segments import Sides, add_segments, compare_jointly
-from cumulant.flows.monitoring.drift.misdated import misdated_rows
 from cumulant.flows.monitoring.drift.sides import (
     check_compared,
     count_label_faults,
@@ -37,13 +26,10 @@ from cumulant.flows.monitoring.drift.sides import (
 )
 from cumulant.flows.monitoring.drift.table_estimates import TableEstimates, table_estimates
 from cumulant.flows.monitoring.drift.table_loss import TableLoss, table_loss
-from cumulant.flows.monitoring.drift.traffic_volume import row_findings
+from cumulant.flows.monitoring.drift.traffic_volume import misdated_rows, row_findings
 from cumulant.flows.monitoring.drift.window_counts import TableWindows
-from cumulant.flows.monitoring.reference import served_reference
 from cumulant.monitoring.drift.profiles import Skipped
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
-from cumulant.monitoring.drift.words import day, sentence
-from cumulant.monitoring.events import DriftAlarm, DriftLooked
 from cumulant.monitoring.policy import DriftPolicy, PerformancePolicy
 
 if TYPE_CHECKING:
@@ -53,21 +39,10 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.volume import Volume
     from cumulant.monitoring.table_labels import Labels
-    from cumulant.ports.access import Principal
-    from cumulant.project.project import Project
 
 
-#: journal rows: what the last event of a look at the rows of a model said
-_LOOKED = "drift_looked"
 #: findings whose segments are looked for
 _EXPLAINED = 10
-#: kinds of change that a comparison without labels can show, and what to do about each
-_NEXT: Mapping[str, str] = {
-    "data_fault": "look at what delivers this column; the model is not at fault, and training on these rows would be",
-    "covariate": "see whether labels or estimates show a loss; the change alone is no reason to train again",
-    "prior": "compare with labels when they come: the share of positives moved, or what the model says of them",
-    "volume": "see whether rows are lost or sent twice on their way: callers, feeds, the log; training does not help",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -309,114 +284,3 @@ def _oddities(now: Windows, findings: Findings, length: timedelta, counted: Volu
         zones = mixed_zones(now.table.series(now.time))
     texts = (text for text in (zones, counted.note) if text is not None)
     return (*texts, *oddities(findings.windows, length, judged=counted.judged))
-
-
-def monitor_project(
-    project: Project,
-    request: MonitorRequest,
-    folder: Path,
-    policy: DriftPolicy,
-    *,
-    principal: Principal,
-    quiet: bool = False,
-    progress: Progress = silent,
-) -> MonitorResult:
-    """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
-
-    Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
-    at some of the columns, alters no alerts: what it does not see is not over. With `quiet` there is an event only
-    where it would say other than the last one.
-
-    Raises:
-        RefusedError: the principal may not.
-        DataError, UsageError, StorageError: as `monitor`.
-        UsageError, NotFoundError: as `served_reference`.
-    """
-    check(project.access(), principal, "monitor.run", project.name)
-    personal = project.policies.personal
-    served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
-    request = replace(
-        request,
-        predictions=folder,
-        hashed=tuple(sorted(personal)),
-        targets=target_columns(project),
-        skew=project.policies.clock_skew,
-    )
-    result = monitor(
-        request,
-        policy,
-        served=served,
-        keep=project.state / "monitoring" / "profiles",
-        performance=project.policies.monitoring.performance,
-        scratch=project.state / SPILL,
-    )
-    _report(project, _fact(project.name, result), principal, quiet=quiet)
-    if not request.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
-        scopes = [(project.name, rule) for rule in _NEXT]
-        observe(project, _alerting(project.name, result), principal=principal, looked=scopes, at=request.before)
-    return result
-
-
-def target_columns(project: Project) -> tuple[str, ...]:
-    """The columns that the project's target is made of: rows that were just scored do not have them."""
-    training = project.spec.training
-    if training is None:
-        return ()
-    with contextlib.suppress(CumulantError):  # a column whose name is no expression
-        from cumulant.features.definition.parsing import parse
-
-        return (training.target, *sorted(expr.columns(parse(training.target))))
-    return (training.target,)
-
-
-def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
-    values = msgspec.to_builtins(fact)
-    row = project.journal().get(_LOOKED, fact.model)
-    if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(values):
-        return
-    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-        transaction.put(_LOOKED, fact.model, values)
-        transaction.emit(fact)
-
-
-def _alerting(model: str, result: MonitorResult) -> Iterator[Finding]:
-    """What is alarming in the newest window, for whoever is told of alerts; the rule is named as the kind of change."""
-    together: dict[tuple[str, str], list[DriftFinding]] = {}
-    for finding in (*result.drift.active, *(finding for finding in result.volume if finding.active)):
-        together.setdefault((finding.kind, finding.feature), []).append(finding)
-    for (kind, feature), several in together.items():
-        yield Finding(
-            model=model,
-            rule=kind,
-            subject=feature,
-            kind=kind,
-            # What a client sent goes into no message.
-            moved=f"{feature}: {'; '.join(sentence(finding, examples=False) for finding in several)}",
-            since=min(
-                units.from_micros(finding.since.start) if finding.since.timed else datetime.now(UTC)
-                for finding in several
-            ),
-            next=_NEXT.get(kind, ""),
-        )
-
-
-def _fact(model: str, result: MonitorResult) -> DriftLooked:
-    drift = result.drift
-    return DriftLooked(
-        model=model,
-        rows=result.rows,
-        windows=len(drift.windows),
-        alarming=sum(result.alarming_windows),
-        until=day(drift.windows[-1]),
-        alarms=tuple(
-            DriftAlarm(
-                feature=finding.feature,
-                change=finding.kind,
-                what=finding.what,
-                effect=finding.effect,
-                since=day(finding.since),
-                active=finding.active,
-            )
-            for finding in result.findings
-        ),
-    )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cumulant.core import expr
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.masking import fingerprint
@@ -17,7 +19,6 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.monitoring.column_weights import weights_of
 from cumulant.flows.registry.lineage import work_again
 from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import CHAMPION, servable_folder
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from cumulant.core.plan import FeaturePlan, FeatureSpec
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
@@ -186,3 +188,52 @@ def _moment(frame: pl.DataFrame, work: TrainingWork) -> pl.Series | None:
 def _truth(target: str) -> str:
     """The truth's name: that of its column where it is one."""
     return target if target.isidentifier() else "label"
+
+
+#: what a column counts that the model hardly reads, where the mean is 1: a fault of its source shows all the same
+LEAST = 0.1
+
+
+def weights_of(plan: FeaturePlan, importance: Mapping[str, float]) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Weights of the columns of a request, with a mean of 1 before what is below LEAST is lifted to it, and those that
+    no feature with any importance reads.
+
+    A column's is the sum of the importances of the features that read it, themselves or through other features. Where
+    the model tells no importance there are no weights.
+    """
+    whole = sum(importance.values())
+    if whole <= 0 or not plan.request:
+        return {}, ()
+    read: dict[str, frozenset[str]] = {}
+    for spec in plan.features:  # in dependency order
+        read[spec.name] = _columns(spec, plan).union(*(read.get(name, frozenset()) for name in _others(spec)))
+    sums = dict.fromkeys((field.name for field in plan.request), 0.0)
+    used: set[str] = set()
+    for name, value in importance.items():
+        for column in read.get(name, frozenset()) & sums.keys():
+            sums[column] += value
+            used |= {column} if value > 0 else set()
+    mean = sum(sums.values()) / len(sums)
+    if mean <= 0:
+        return {}, ()
+    weights = {asked_name(name): max(value / mean, LEAST) for name, value in sums.items()}
+    return weights, tuple(asked_name(name) for name in sums if name not in used)
+
+
+def _others(spec: FeatureSpec) -> frozenset[str]:
+    return frozenset() if spec.expr is None else expr.features(spec.expr)
+
+
+def _columns(spec: FeatureSpec, plan: FeaturePlan) -> frozenset[str]:
+    """Columns of the row that a feature reads: in its expression, as a key, or as what later rows see of it."""
+    if spec.expr is not None:
+        return expr.columns(spec.expr)
+    measure = spec.window or spec.lookup
+    if measure is None:
+        return frozenset()
+    columns = frozenset(measure.by)
+    if measure.source != plan.entity:
+        return columns
+    if spec.lookup is not None:
+        return columns | {spec.lookup.column}
+    return columns | (expr.columns(spec.window.value) if spec.window is not None and spec.window.value else frozenset())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
@@ -15,18 +15,20 @@ from cumulant.core.units import to_micros
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Learner, learner_of
-from cumulant.flows.monitoring.served_log import REF
+from cumulant.flows.monitoring.served_log import row_references
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.review.training_labels import refs_of
 from cumulant.flows.training.chosen_rows import chosen_rows, read_rows
 from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
+from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.flows.ledger.run_context import Context
+    from cumulant.flows.monitoring.served_log import ServedModel
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.monitoring.performance.rows import PredictionWindow
     from cumulant.ports.registry import ModelVersion
@@ -38,8 +40,10 @@ if TYPE_CHECKING:
 _FOUND = 0.8
 #: a search that was cut short leaves few rounds; a bar that is lower than the served model's own is none
 _ROUNDS = 100
-#: fewer rows make no model that anything is held to
+#: fewer rows make no model to compare with
 _LEAST = 200
+#: the column of a refit's scores
+REFIT = "refit"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,12 +74,12 @@ class Refits:
         row_refs: Sequence[str | None] = refs_of(refs, self.raw, fields, at, self.context.project.salt()).to_list()
         return {ref: place for place, ref in enumerate(row_refs) if ref is not None}
 
-    def scores(self, window: PredictionWindow, known: pl.DataFrame, *, places: Mapping[str, int]) -> Floats | None:
-        """[n] scores of predictions by their references, in the column REF, and the `places` of these; or of several
-        classes [n, classes], all made within `window`; NaN where a place is not known. None where too few are, or too
-        little was known when the model would have been fitted.
+    def scores(self, window: PredictionWindow, refs: pl.Series, places: Mapping[str, int]) -> Floats | None:
+        """[n] scores of predictions by their references and the `places` of these; or of several classes
+        [n, classes], all made within `window`; NaN where a place is not known. None where too few are, or too little
+        was known when the model would have been fitted.
         """
-        each = np.array([-1 if ref is None else places.get(ref, -1) for ref in known[REF]], dtype=np.int64)
+        each = np.array([-1 if ref is None else places.get(ref, -1) for ref in refs], dtype=np.int64)
         known_rows = each >= 0
         if not len(known_rows) or known_rows.mean() < _FOUND * self.share:
             return None
@@ -119,6 +123,33 @@ class Refits:
         from cumulant.training.search.fixed_fit import fit_once
 
         return fit_once(training_rows, self.work.training, self.learner.trainer, self.learner.params, root=root)
+
+
+def refit_scores(
+    context: Context,
+    version: ModelVersion,
+    model: ServedModel,
+    origin: datetime,
+    groups: Iterable[Sequence[tuple[PredictionWindow, pl.DataFrame]]],
+) -> Iterator[pl.DataFrame]:
+    """MOMENT and REFIT of labelled rows, window by window: what a refit of `version` would have answered.
+
+    Windows of which no refit can be asked are left out. The log is read once a group. Raises StorageError.
+    """
+    refits: Refits | None = None
+    for group in groups:
+        refs = row_references(context.project, model, pl.concat([rows for _, rows in group])) if group else None
+        if refs is None or refs.null_count() == len(refs):
+            continue
+        refits = refits or refits_of(context, version, origin, classes=model.classes)
+        if refits is None:
+            return
+        places, begin = refits.places(refs.drop_nulls()), 0
+        for window, rows in group:
+            scores = refits.scores(window, refs.slice(begin, rows.height), places)
+            begin += rows.height
+            if scores is not None:
+                yield rows.select(MOMENT).with_columns(pl.Series(REFIT, scores))
 
 
 def refits_of(

@@ -12,9 +12,9 @@ import polars as pl
 from cumulant.flows.monitoring.late_labels import LateRows
 from cumulant.flows.monitoring.state import WindowRecord
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
+from cumulant.monitoring.performance.loss_monitor import Harm
 from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure
-from cumulant.monitoring.performance.watch import Harm
 from cumulant.monitoring.retrain_rule import RetrainAction
 from cumulant.statistics.performance.audit import Audit, audit
 
@@ -64,6 +64,17 @@ class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
             return None
         return min((finding.since for finding in self.harm.findings if finding.since is not None), default=None)
 
+    @property
+    def estimate_sentence(self) -> str:
+        """The estimated loss beside that of the test rows, in a sentence; empty without an estimate."""
+        if self.estimate is None:
+            return ""
+        return (
+            f"without labels, the model is estimated to lose {self.estimate.value:.3g} "
+            f"[{self.estimate.low:.3g}, {self.estimate.high:.3g}] a prediction, "
+            f"against {self.reference_loss or 0:.3g} on its test rows"
+        )
+
     def losses_since(self, since: datetime) -> tuple[float | None, float | None]:
         """Mean loss of a row since then, as estimated and as measured."""
         windows = [window for window in self.windows if window.end > since]
@@ -77,7 +88,7 @@ def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
     return None if not known else sum(value * rows for value, rows in known) / sum(rows for _, rows in known)
 
 
-def span_of(judged: EvaluationResult) -> datetime:
+def newest_since(judged: EvaluationResult) -> datetime:
     """Where the newest windows begin over which an estimate is told."""
     if len(judged.windows) < 2:
         return judged.windows[0].start if judged.windows else judged.at
@@ -100,7 +111,7 @@ def audit_of(windows: Sequence[WindowRecord], before: float | None) -> Audit | N
     return audit([interval for interval, _ in pairs], [truth for _, truth in pairs], before=before)
 
 
-def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | None:
+def reason_for_distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | None:
     """Why the newest windows are not estimated, though their scores would allow it; None where they are."""
     if several and last is not None and last.word == "worse":
         return "labels show harm, and of several classes it is not known whether scores see it"
@@ -110,7 +121,7 @@ def distrust(several: bool, last: Harm | None, audit: Audit | None) -> str | Non
     return None
 
 
-def enough(part: pl.DataFrame) -> bool:
+def has_enough_labels(part: pl.DataFrame) -> bool:
     """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances.
 
     Of a few rows the best constant answer loses next to nothing, so that any model would seem to lack skill.

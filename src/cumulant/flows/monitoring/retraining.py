@@ -16,8 +16,8 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.ledger.actions import check
+from cumulant.flows.monitoring.alerts import RETRAINING, training_alerts
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, Stage, read_request, write
-from cumulant.flows.monitoring.training_alerts import RULE, of_training
 from cumulant.flows.release import store
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.serving.rollout import uses_releases, was_served
@@ -213,7 +213,7 @@ def _move(
 
 def _write(project: Project, wanted: RetrainRequest, version: int, principal: Principal, *facts: Fact) -> int:
     """The row's new version. What is to be told of it is told with it, or neither is."""
-    findings, scope = of_training(project.name, wanted), (project.name, RULE)
+    findings, scope = training_alerts(project.name, wanted), (project.name, RETRAINING)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
         after = write(transaction, TRAINING, project.name, wanted, expect=version)
         for fact in facts:

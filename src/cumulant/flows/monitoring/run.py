@@ -1,4 +1,7 @@
-"""One monitoring run: drift and losses are evaluated, alerts raised, and the retraining decision stored."""
+"""One monitoring run: the rows are compared, the served model is evaluated, and alerts are raised.
+
+An evaluation reads its evidence, decides, and writes: `load_evidence`, `evaluate`, `write_evaluation`.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,36 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.alerting.alert_state import Finding
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros
-from cumulant.flows.alerting.alerts import observe
-from cumulant.flows.monitoring.evaluation import evaluate_served
-from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult, monitor_project
-from cumulant.flows.monitoring.result import EvaluationResult, span_of
-from cumulant.flows.monitoring.state import read_request
-from cumulant.flows.monitoring.training_alerts import RULE, of_training
+from cumulant.data.parts.spill import spill_in
+from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.monitoring.evaluation import evaluate
+from cumulant.flows.monitoring.evidence import load_evidence
+from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult
+from cumulant.flows.monitoring.persistence import write_evaluation
+from cumulant.flows.monitoring.project_drift import monitor_project
+from cumulant.flows.monitoring.reference import served_reference
+from cumulant.flows.monitoring.result import EvaluationResult, newest_since
+from cumulant.flows.outcomes.label_schema import schema_of
+from cumulant.flows.outcomes.labels import join_labels
+from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.predictions import log_folder
 from cumulant.monitoring.drift.words import sentence
 from cumulant.monitoring.retrain_rule import RetrainAction
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.monitoring.drift.findings import DriftFinding
     from cumulant.ports.access import Principal
-    from cumulant.ports.journal import Transaction
     from cumulant.project.project import Project
-
-#: rules of alerts that a round looks at, beside those of `monitor_project`
-_RULES = ("loss", "estimated_loss", "outcome", "feed", RULE)
 
 
 class MonitorFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing that a round found. `effect`: of a change of rows or labels the Jensen-Shannon distance or share, of a
-    loss what it is above the bar. Losses are means of a row since then; `retrained`: it led to a training.
+    """One finding of a run. `effect`: of a change of rows or labels the Jensen-Shannon distance or share, of a loss
+    what it is above the bar. Losses are means of a row since then; `retrained`: it led to a training.
     """
 
     feature: str
@@ -51,19 +55,19 @@ class MonitorFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MonitorRun(msgspec.Struct, frozen=True, kw_only=True):
-    """What one round found and what the rule said."""
+    """The findings of one run, and the retraining decision."""
 
     at: datetime
     model: str
     version: str
     findings: tuple[MonitorFinding, ...]
-    judged: EvaluationResult
-    drift: MonitorResult | None
+    evaluation: EvaluationResult
+    drift: MonitorResult
     action: RetrainAction
 
     @property
     def alarming(self) -> bool:
-        """Whether anything that goes on was found."""
+        """Whether any finding goes on."""
         return any(finding.active for finding in self.findings)
 
 
@@ -75,7 +79,7 @@ def run_monitoring(
     progress: Progress = silent,
     clock: Clock | None = None,
 ) -> MonitorRun:
-    """Look once. Alerts are on their way when it returns; a training that the rule wants is noted, not begun.
+    """Monitor once. Alerts are on their way when it returns; a training that the policy wants is requested, not begun.
 
     `at`: only the rows of before, the labels that were known and the windows that had ended by then.
 
@@ -84,10 +88,10 @@ def run_monitoring(
         ContractBreachError: all rows are dated after they were answered by more than `serving.clock_skew`.
         UsageError: nothing was served yet, the served version was not trained here, or `at` is to come.
         StorageError: the log or a label cannot be read.
-        LeaseHeldError: another process looks at the same time.
+        LeaseHeldError: another process evaluates at the same time.
     """
     if at is not None and at > (clock or SystemClock()).now():
-        # Windows would be judged that go on, or whose labels are still to come, and never again.
+        # Windows would be evaluated that go on, or whose labels are still to come, and never again.
         raise UsageError(f"{at.isoformat()} is to come", subject="--at", hint="give a moment that has passed")
     folder = log_folder(project, principal=principal)
     if not any(folder.glob("date=*")):
@@ -97,7 +101,7 @@ def run_monitoring(
             hint="`cumulant up` serves the model; `cumulant labels import-predictions` takes in other logs",
         )
     progress("rows")
-    drifted = monitor_project(
+    drift = monitor_project(
         project,
         MonitorRequest(predictions=folder, reference=None, before=at),
         folder,
@@ -106,154 +110,116 @@ def run_monitoring(
         quiet=True,
         progress=progress,
     )
-
-    def tell(judged: EvaluationResult, within: Transaction | None) -> None:
-        wanted, _ = read_request(within or project.journal(), project.name)
-        findings = (*_alerting(project.name, judged), *of_training(project.name, wanted, judged.version))
-        scopes = [(project.name, rule) for rule in _RULES]
-        observe(project, findings, principal=principal, looked=scopes, at=at, within=within, clock=clock)
-
-    judged = evaluate_served(project, drifted, principal=principal, tell=tell, at=at, progress=progress, clock=clock)
+    evaluation = evaluate_served(project, drift, principal=principal, at=at, progress=progress, clock=clock)
     return MonitorRun(
-        at=judged.at,
-        model=judged.model,
-        version=judged.version,
-        findings=tuple(_findings(drifted, judged)),
-        judged=judged,
-        drift=drifted,
-        action=judged.action,
+        at=evaluation.at,
+        model=evaluation.model,
+        version=evaluation.version,
+        findings=tuple(_findings(drift, evaluation)),
+        evaluation=evaluation,
+        drift=drift,
+        action=evaluation.action,
     )
 
 
-def _findings(drifted: MonitorResult, judged: EvaluationResult) -> Iterator[MonitorFinding]:
-    trained, harm = judged.action.do == "train", judged.harm
-    if judged.fault is not None:
-        yield _with_losses(judged, feature="sources", kind="data_fault", since=judged.at, says=judged.fault)
-    if harm is not None and harm.word == "worse":
-        worst = [finding for finding in harm.findings if finding.word == "worse"]
-        yield _with_losses(
-            judged,
-            feature="loss",
-            kind=harm.kind or "quality",
-            says=harm.sentence,
+def evaluate_served(
+    project: Project,
+    drift: MonitorResult,
+    *,
+    principal: Principal,
+    at: datetime | None = None,
+    progress: Progress = silent,
+    clock: Clock | None = None,
+) -> EvaluationResult:
+    """Ingest labels, evaluate the windows whose labels are due by `at` (now), and apply the retraining policy.
+
+    All is stored in one transaction; `retraining.continue_retraining` carries a training out. Where nothing is new
+    nothing is written. `drift`: of the newest rows.
+
+    Raises:
+        UsageError, NotFoundError: as `served_reference`.
+        LeaseHeldError: another process has evaluated the model meanwhile.
+        StorageError: the log or a label cannot be read.
+    """
+    served = served_reference(project, principal=principal, progress=progress)
+    schema = schema_of(project, servable_folder(project, served.version))
+    join_labels(project, principal=principal, schema=schema)
+    with (
+        open_run(
+            project,
+            "monitor",
+            action="monitor.run",
+            principal=principal,
+            progress=progress,
+            clock=clock,
+            quiet=True,
+        ) as context,
+        spill_in(project.state / SPILL) as scratch,
+    ):
+        evidence = load_evidence(context, served, schema, drift.drift.active, at=at or context.now(), scratch=scratch)
+        evaluation = evaluate(evidence, project.policies.monitoring)
+        write_evaluation(context, evidence.stored, evaluation, at=at)
+        return evaluation.result
+
+
+def _findings(drift: MonitorResult, evaluation: EvaluationResult) -> Iterator[MonitorFinding]:
+    trained, harm, estimate = evaluation.action.do == "train", evaluation.harm, evaluation.estimate
+    if evaluation.fault is not None:
+        yield _finding(evaluation, "sources", "data_fault", evaluation.at, evaluation.fault)
+    if harm is not None and evaluation.harm_since is not None:
+        excess = [finding.excess for finding in harm.findings if finding.word == "worse"]
+        yield _finding(
+            evaluation,
+            "loss",
+            harm.kind or "quality",
+            evaluation.harm_since,
+            harm.sentence,
+            effect=max((value for value in excess if value is not None), default=None),
             retrained=trained,
-            since=min(finding.since for finding in worst if finding.since is not None),
-            effect=max((finding.excess for finding in worst if finding.excess is not None), default=None),
         )
-    if judged.estimate is not None and judged.estimate.word == "worse":
-        yield _with_losses(
-            judged,
-            feature="estimated_loss",
-            kind="quality",
-            since=span_of(judged),
-            says=_of_estimate(judged),
-            effect=judged.estimate.value - (judged.reference_loss or 0.0),
+    if estimate is not None and estimate.word == "worse":
+        yield _finding(
+            evaluation,
+            "estimated_loss",
+            "quality",
+            newest_since(evaluation),
+            evaluation.estimate_sentence,
+            effect=estimate.value - (evaluation.reference_loss or 0.0),
             retrained=trained,
         )
-    for finding in (*drifted.findings, *judged.outcomes):
-        yield _with_losses(
-            judged,
-            feature=finding.feature,
-            kind=finding.kind,
+    for finding in (*drift.findings, *evaluation.outcomes):
+        yield _finding(
+            evaluation,
+            finding.feature,
+            finding.kind,
+            from_micros(finding.since.start) if finding.since.timed else evaluation.at,
+            sentence(finding, examples=False),
             effect=finding.effect,
             active=finding.active,
-            since=from_micros(finding.since.start) if finding.since.timed else judged.at,
-            says=sentence(finding, examples=False),
             retrained=trained and finding.active and finding.kind not in ("data_fault", "volume"),
         )
 
 
-def _with_losses(
-    judged: EvaluationResult,
-    *,
+def _finding(
+    evaluation: EvaluationResult,
     feature: str,
     kind: str,
     since: datetime,
-    says: str,
+    text: str,
+    *,
     effect: float | None = None,
     active: bool = True,
     retrained: bool = False,
 ) -> MonitorFinding:
-    estimated, measured = judged.losses_since(since)
+    estimated, measured = evaluation.losses_since(since)
     return MonitorFinding(
         feature=feature,
         kind=kind,
         effect=effect,
         since=since,
         active=active,
-        says=says,
+        says=text,
         retrained=retrained,
         loss_estimated=estimated,
         loss_measured=measured,
-    )
-
-
-def _alerting(model: str, judged: EvaluationResult) -> Iterator[Finding]:
-    if judged.fault is not None:
-        yield Finding(
-            model=model,
-            rule="feed",
-            subject="sources",
-            kind="data_fault",
-            moved=judged.fault,
-            since=judged.at,
-            next="mend what delivers it: nothing is learned until then; `cumulant data quarantine SOURCE` has the rows",
-        )
-    yield from _of_harm(model, judged)
-    if judged.estimate is not None and judged.estimate.word == "worse":
-        yield Finding(
-            model=model,
-            rule="estimated_loss",
-            subject="loss",
-            kind="quality",
-            since=judged.at,
-            moved=_of_estimate(judged),
-            next="wait for labels, which decide; or have some rows reviewed",
-        )
-    for finding in judged.outcomes:
-        if finding.active:
-            yield _of_outcome(model, judged, finding)
-
-
-def _of_estimate(judged: EvaluationResult) -> str:
-    estimate = judged.estimate
-    assert estimate is not None
-    return (
-        f"without labels, the model is estimated to lose {estimate.value:.3g} "
-        f"[{estimate.low:.3g}, {estimate.high:.3g}] a prediction, "
-        f"against {judged.reference_loss or 0:.3g} on its test rows"
-    )
-
-
-def _of_harm(model: str, judged: EvaluationResult) -> Iterator[Finding]:
-    harm = judged.harm
-    if harm is None:
-        return
-    if harm.word == "worse":
-        worst = [finding for finding in harm.findings if finding.word == "worse"]
-        yield Finding(
-            model=model,
-            rule="loss",
-            subject="loss",
-            kind=harm.kind or "quality",
-            moved=harm.sentence,
-            since=min(finding.since for finding in worst if finding.since is not None),
-            cost="; ".join(
-                f"{finding.excess:.3g} a prediction above {finding.question}" for finding in worst if finding.excess
-            ),
-            next=judged.action.sentence,
-        )
-
-
-def _of_outcome(model: str, judged: EvaluationResult, finding: DriftFinding) -> Finding:
-    harm = judged.harm
-    addition = "" if harm is None or harm.word == "worse" else " No loss above what a recent refit would have is shown."
-    return Finding(
-        model=model,
-        rule="outcome",
-        subject=finding.feature,
-        kind=finding.kind,
-        moved=f"what becomes of predictions has changed: {sentence(finding, examples=False)}",
-        since=from_micros(finding.since.start),
-        next=f"see whether the change stays; {judged.action.sentence}{addition}",
     )

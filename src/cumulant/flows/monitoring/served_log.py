@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from cumulant.core.servable import Task
     from cumulant.data.parts.spill import Spill
     from cumulant.flows.monitoring.reference import ServedReference
+    from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.project.project import Project
 
 #: rows of a day depend on each other
@@ -72,6 +73,11 @@ class ServedModel:
         """Whether it tells more than two classes apart: its score is a probability of each."""
         return self.task == "multiclass"
 
+    @property
+    def loss(self) -> Loss:
+        """By which its answers are compared with labels."""
+        return "squared_error" if self.task == "regression" else "brier"
+
 
 def model_of(project: Project, served: ServedReference) -> ServedModel:
     """What the version answers."""
@@ -89,7 +95,7 @@ def model_of(project: Project, served: ServedReference) -> ServedModel:
     )
 
 
-def scored(
+def read_scored_rows(
     project: Project,
     schema: LabelSchema,
     model: ServedModel,
@@ -257,7 +263,7 @@ def test_predictions(rows: pl.DataFrame, truth: str, model: ServedModel, window:
     return replace(answered, cluster=None) if (answered.time == _EPOCH).all() else answered
 
 
-def floored(when: datetime, window: timedelta) -> datetime:
+def window_start(when: datetime, window: timedelta) -> datetime:
     """Where the window begins that holds `when`; windows are counted from 1970."""
     return from_micros(to_micros(when) // micros(window) * micros(window))
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, cast
 import msgspec
 
 from cumulant.core.errors import LeaseHeldError
-from cumulant.monitoring.performance.watch import Harm
+from cumulant.monitoring.performance.loss_monitor import Harm
 from cumulant.monitoring.retrain_rule import RetrainState, Trigger
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     looked: dict[str, object] = {}
 
     @property
-    def shown(self) -> Harm | None:
-        """What the newest judged window has shown: it holds until another one is judged."""
+    def newest_harm(self) -> Harm | None:
+        """The harm after the newest evaluated window: it holds until another one is evaluated."""
         return None if self.last_harm is None else msgspec.convert(self.last_harm, Harm)
 
 
@@ -88,20 +88,14 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.stage in ("wanted", "trained")
 
 
-def plain(harm: Harm | None) -> dict[str, object] | None:
+def harm_values(harm: Harm | None) -> dict[str, object] | None:
     """As `MonitoringState.last_harm` holds it."""
     return None if harm is None else cast("dict[str, object]", msgspec.to_builtins(harm))
 
 
-def read_state(journal: Journal, model: str) -> tuple[MonitoringState | None, int]:
-    """The watch and the version of its row."""
-    row = journal.get(WATCH, model)
-    return (None, 0) if row is None else (msgspec.convert(row.value, MonitoringState), row.version)
-
-
-def read_replaced(journal: Journal | Transaction, model: str, version: str) -> tuple[MonitoringState | None, int]:
-    """The watch over a version as it was when another one began to serve, and the version of its row."""
-    row = journal.get(WATCH, f"{model}/{version}")
+def read_state(journal: Journal | Transaction, key: str) -> tuple[MonitoringState | None, int]:
+    """The state of a model, or of its version `MODEL/VERSION` as another one began to serve; and its row's version."""
+    row = journal.get(WATCH, key)
     return (None, 0) if row is None else (msgspec.convert(row.value, MonitoringState), row.version)
 
 

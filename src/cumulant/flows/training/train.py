@@ -36,7 +36,7 @@ from cumulant.flows.training.search_step import fit
 from cumulant.flows.training.task import Task, refuse_no_features, resolve_task
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.flows.training.training_rows import newest_row
-from cumulant.monitoring.retrain_rule import learned_from
+from cumulant.monitoring.retrain_rule import apply_history
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.training_rules import check_training
@@ -137,7 +137,7 @@ def train(
         work = work_of(project, task, snapshots, table, as_of=as_of, quick=quick, trials=trials, time=time)
         if history is not None:
             newest = newest_row(project, work.snapshot, as_of=as_of)
-            work = replace(work, training_spec=learned_from(history, work.training_spec, newest))
+            work = replace(work, training_spec=apply_history(history, work.training_spec, newest))
         if change is not None:
             work = _since_change(work, change)
         candidate = _candidate(context, work, table)

@@ -1,4 +1,4 @@
-"""What a watch begins with: what counts as harm, and the reference that windows are held against."""
+"""What a loss monitor begins with: what counts as harm, and the reference with which windows are compared."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import numpy as np
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Question
-from cumulant.monitoring.performance.recalibration import Past, Task, applied, learned, past, together
+from cumulant.monitoring.performance.recalibration import (
+    CalibrationSums,
+    Task,
+    apply_calibration,
+    combine_sums,
+    learn_calibration,
+    sum_window,
+)
 from cumulant.monitoring.performance.rows import PredictionRows, check_task, class_shares, windows
 from cumulant.monitoring.policy import PerformancePolicy
 from cumulant.outcomes.join.prediction_losses import Loss
@@ -22,26 +29,23 @@ from cumulant.statistics.sequential.dependence import estimate_dependence as dep
 QUESTIONS: tuple[Question, ...] = ("refit", "calibration", "skill")
 
 
-class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
+class HarmPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """What counts as harm.
 
     Args:
         loss: of one row. `brier` for probabilities, `squared_error` for numbers.
         margin: part of the reference's loss that may be lost without being called harm.
-        alpha: chance of any false alarm within `horizon` windows, over all questions together.
         horizon: windows that are looked back on; after them the count begins anew.
         recent: windows that speak for how it is now, at most `horizon`.
         block: rows of a block at least; whole clusters are put together until they have them.
         refit: whether a refit's scores will be there.
-        calibration: whether scores are calibrated anew, which is for two classes and for numbers. Alpha is shared over
-            the questions that are asked.
+        calibration: whether scores are calibrated anew, which is for two classes and for numbers.
         independent: windows are taken as independent and near normal, whatever the reference shows of it.
         reference_calibration: what scores lose by their calibration on the reference already is no harm.
     """
 
     loss: Loss = "brier"
     margin: float = 0.05
-    alpha: float = 0.05
     horizon: int = 30
     recent: int = 5
     block: int = 50
@@ -51,11 +55,8 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
     reference_calibration: bool = True
 
     def __post_init__(self) -> None:
-        if self.margin < 0 or not 0 < self.alpha < 1 or min(self.horizon, self.recent, self.block) < 1:
-            raise DataError(
-                "harm needs a margin of 0 or more, an alpha between 0 and 1, and whole numbers of windows and rows",
-                subject="harm",
-            )
+        if self.margin < 0 or min(self.horizon, self.recent, self.block) < 1:
+            raise DataError("harm needs a margin of 0 or more, and whole numbers of windows and rows", subject="harm")
         if self.recent > self.horizon:
             raise DataError(
                 f"harm is asked of the {self.recent} most recent windows, but only {self.horizon} are kept",
@@ -70,20 +71,14 @@ class HarmTerms(msgspec.Struct, frozen=True, kw_only=True):
         left_out |= {"calibration"} if not self.calibration else set()
         return tuple(question for question in QUESTIONS if question not in left_out)
 
-    @property
-    def bar(self) -> float:
-        """The evidence of one question, as a natural logarithm, from which it is answered."""
-        return math.log(len(self.questions) / self.alpha)
 
-
-def harm_terms(
+def harm_policy(
     policy: PerformancePolicy, *, loss: Loss, horizon: int, recent: int, refit: bool, calibration: bool
-) -> HarmTerms:
-    """The terms that a project declares, for a model and windows of its kind."""
-    return HarmTerms(
+) -> HarmPolicy:
+    """The policy that a project declares, for a model and windows of its kind."""
+    return HarmPolicy(
         loss=loss,
         margin=policy.margin,
-        alpha=policy.false_alarms,
         horizon=horizon,
         recent=recent,
         refit=refit,
@@ -109,7 +104,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     ratio_error: float
     rate: float
     rows: int
-    past: Past
+    past: CalibrationSums
     miscalibration: float = 0.0
     shapes: dict[Question, Dependence] = {}
 
@@ -119,7 +114,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
         return 1 - self.ratio
 
 
-def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: timedelta) -> Baseline:
+def learn_baseline(reference: PredictionRows, *, task: Task, policy: HarmPolicy, every: timedelta) -> Baseline:
     """The reference in windows of the length that will be watched; rows without a label are left out.
 
     Raises:
@@ -127,7 +122,7 @@ def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: 
             task, or of several classes a question of calibration is asked.
     """
     check_task(reference, task)
-    if task == "multiclass" and terms.calibration:
+    if task == "multiclass" and policy.calibration:
         raise DataError(
             "whether scores of several classes are calibrated is not asked",
             subject="harm",
@@ -137,20 +132,20 @@ def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: 
     losses, bases, rates = [], [], []
     known = reference.where(reference.labelled)
     for _, part in windows(known, every):
-        means = means_by(block_codes(part, terms.block), part.weight)
-        losses.append(means(loss_of(terms.loss, part.truth, part.score)))
-        bases.append(means(base_loss(terms.loss, part.truth, part.weight, classes)))
+        means = means_by(block_codes(part, policy.block), part.weight)
+        losses.append(means(loss_of(policy.loss, part.truth, part.score)))
+        bases.append(means(base_loss(policy.loss, part.truth, part.weight, classes)))
         rates.append(means(part.truth))
     loss, base, rate = (np.concatenate(values) if values else np.zeros(0) for values in (losses, bases, rates))
     if len(loss) < 2 or not base.mean() > 0:
         raise DataError(
             f"a reference of {len(known)} labelled predictions has no skill to be held to",
             subject="reference",
-            hint=f"give at least {2 * terms.block} rows with labels of both kinds",
+            hint=f"give at least {2 * policy.block} rows with labels of both kinds",
         )
     ratio = float(loss.mean() / base.mean())
     rest = loss - ratio * base
-    here = past(task, known.truth, known.score, known.weight, rate)
+    here = sum_window(task, known.truth, known.score, known.weight, rate)
     return Baseline(
         task=task,
         loss=float(loss.mean()),
@@ -160,38 +155,38 @@ def baseline(reference: PredictionRows, *, task: Task, terms: HarmTerms, every: 
         rate=float(class_shares(known).max() if known.several else np.average(known.truth, weights=known.weight)),
         rows=len(known),
         past=here,
-        miscalibration=_miscalibration(known, here, task, terms),
-        shapes={} if terms.independent else _shapes(known, every, task, terms, ratio),
+        miscalibration=_miscalibration(known, here, task, policy),
+        shapes={} if policy.independent else _shapes(known, every, task, policy, ratio),
     )
 
 
-def _miscalibration(known: PredictionRows, history: Past, task: Task, terms: HarmTerms) -> float:
+def _miscalibration(known: PredictionRows, history: CalibrationSums, task: Task, policy: HarmPolicy) -> float:
     """What of the loss a calibration of these very rows saves."""
-    if not terms.calibration:
+    if not policy.calibration:
         return 0.0
-    anew = applied(task, learned(task, history), known.score)
-    saved = loss_of(terms.loss, known.truth, known.score) - loss_of(terms.loss, known.truth, anew)
+    anew = apply_calibration(task, learn_calibration(task, history), known.score)
+    saved = loss_of(policy.loss, known.truth, known.score) - loss_of(policy.loss, known.truth, anew)
     return float(np.average(saved, weights=known.weight))
 
 
 def _shapes(
-    known: PredictionRows, every: timedelta, task: Task, terms: HarmTerms, ratio: float
+    known: PredictionRows, every: timedelta, task: Task, policy: HarmPolicy, ratio: float
 ) -> dict[Question, Dependence]:
     """From the reference's windows, watched as later ones will be. A refit follows the world as a calibration does."""
     classes = known.score.shape[1] if known.several else None
     skill: list[Floats] = []
     calibration: list[Floats] = []
-    pasts: list[Past] = []
+    pasts: list[CalibrationSums] = []
     for _, part in windows(known, every):
-        means = means_by(block_codes(part, terms.block), part.weight)
-        lost = means(loss_of(terms.loss, part.truth, part.score))
-        skill.append(lost - ratio * means(base_loss(terms.loss, part.truth, part.weight, classes)))
-        if terms.calibration:
-            if len(pasts) == terms.recent:
-                anew = applied(task, learned(task, together(pasts)), part.score)
-                calibration.append(lost - means(loss_of(terms.loss, part.truth, anew)))
-            pasts = [*pasts, past(task, part.truth, part.score, part.weight, means(part.truth))][-terms.recent :]
+        means = means_by(block_codes(part, policy.block), part.weight)
+        lost = means(loss_of(policy.loss, part.truth, part.score))
+        skill.append(lost - ratio * means(base_loss(policy.loss, part.truth, part.weight, classes)))
+        if policy.calibration:
+            if len(pasts) == policy.recent:
+                anew = apply_calibration(task, learn_calibration(task, combine_sums(pasts)), part.score)
+                calibration.append(lost - means(loss_of(policy.loss, part.truth, anew)))
+            pasts = [*pasts, sum_window(task, part.truth, part.score, part.weight, means(part.truth))][-policy.recent :]
     of_skill = dependence(skill)
     of_change = dependence(calibration) if len(calibration) >= FEWEST else of_skill
     shapes: dict[Question, Dependence] = {"skill": of_skill, "calibration": of_change, "refit": of_change}
-    return {question: shapes[question] for question in terms.questions}
+    return {question: shapes[question] for question in policy.questions}

@@ -9,7 +9,14 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from cumulant.monitoring.performance.recalibration import Past, Task, applied, bin_scores, class_counts, learned
+from cumulant.monitoring.performance.recalibration import (
+    CalibrationSums,
+    Task,
+    apply_calibration,
+    bin_scores,
+    class_counts,
+    learn_calibration,
+)
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
 
@@ -49,7 +56,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
         return self.base_moved and max(self.negatives, self.positives) <= _ALIKE and self.for_prior > 0
 
 
-def moved(task: Task, reference: Past, recent: Past, before: float) -> Moved | None:
+def moved(task: Task, reference: CalibrationSums, recent: CalibrationSums, before: float) -> Moved | None:
     """What has moved between the reference and the recent windows; None while there are too few blocks to tell, and
     for several classes.
     """
@@ -106,7 +113,9 @@ def _distance(before: Floats, now: Floats) -> float:
     return max(0.0, gap - 1.36 / math.sqrt(total))
 
 
-def _for_prior(then: tuple[Floats, Floats], here: tuple[Floats, Floats], reference: Past, recent: Past) -> float:
+def _for_prior(
+    then: tuple[Floats, Floats], here: tuple[Floats, Floats], reference: CalibrationSums, recent: CalibrationSums
+) -> float:
     """Two accounts of the scores and classes that are seen now, both made of the reference's distributions.
 
     The second changes the truth of a score by a slope and an offset, which are one number more than the first has.
@@ -117,7 +126,7 @@ def _for_prior(then: tuple[Floats, Floats], here: tuple[Floats, Floats], referen
     prior = here[1] @ np.log(positives / positives.sum()) + here[0] @ np.log(negatives / negatives.sum())
     prior += float(here[1].sum()) * math.log(max(rate, 1e-12)) + float(here[0].sum()) * math.log(max(1 - rate, 1e-12))
     middles = bin_scores(reference, recent)
-    calibrated = np.clip(applied("binary", learned("binary", recent), middles), 1e-9, 1 - 1e-9)
+    calibrated = np.clip(apply_calibration("binary", learn_calibration("binary", recent), middles), 1e-9, 1 - 1e-9)
     other = (here[0] + here[1]) @ np.log(shares) + here[1] @ np.log(calibrated) + here[0] @ np.log(1 - calibrated)
     return float(prior - other) + math.log(max(float(here[0].sum() + here[1].sum()), 1.0)) / 2
 

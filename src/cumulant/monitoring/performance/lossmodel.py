@@ -13,7 +13,7 @@ import numpy as np
 from cumulant.core.errors import DataError, missing_part
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.monitoring.performance.unlabelled import EstimatedFigure, wider_for, worded
+from cumulant.monitoring.performance.unlabelled import EstimatedFigure, bonferroni_factor, decide_word
 from cumulant.statistics import Estimate
 from cumulant.statistics.performance.assumptions import LEAST_ROWS, MOST_UNSEEN, blind
 from cumulant.statistics.performance.losses import LEAST_REFERENCE, LossReference, expected_loss, mean_loss
@@ -131,7 +131,7 @@ def tells_rows_apart(model: LossModel) -> bool:
     return float(gain.mean()) > _SURELY * error
 
 
-def estimated_loss(
+def estimate_loss(
     model: LossModel,
     inputs: Floats,
     score: Floats,
@@ -158,7 +158,7 @@ def estimated_loss(
     if refused is None:
         expected = np.asarray(model.booster.predict(rows, num_threads=1))
         low, value, high = now = _ends(model.measure, expected_loss(model.reference, expected))
-        word = worded(model.measure, now, model.before, margin, wider_for(horizon, alpha))
+        word = decide_word(model.measure, now, model.before, margin, bonferroni_factor(horizon, alpha))
         figure = EstimatedFigure(value=value, low=low, high=high, word=word)
     return EstimatedLoss(rows=len(rows), measure=model.measure, figure=figure, refused=refused)
 

@@ -21,10 +21,10 @@ from cumulant.monitoring.performance.unlabelled import (
     EstimatedFigure,
     EstimatedWindow,
     Estimator,
-    estimated,
+    bonferroni_factor,
+    decide_word,
+    estimate_windows,
     learn_estimator,
-    wider_for,
-    worded,
 )
 from cumulant.statistics import Estimate, Rows, cluster_codes
 from cumulant.statistics.performance.calibration import calibration_error
@@ -108,7 +108,7 @@ def _log_loss(estimators: ClassEstimators, part: PredictionRows, seed: int) -> _
     )
 
 
-def estimated_classes(
+def estimate_class_windows(
     estimators: ClassEstimators,
     predictions: PredictionRows,
     *,
@@ -135,16 +135,16 @@ def estimated_classes(
             subject="score",
         )
     by_class = [
-        estimated(estimate, _against(predictions, place), every=every, kind=kind, seed=seed)
+        estimate_windows(estimate, _against(predictions, place), every=every, kind=kind, seed=seed)
         for place, estimate in enumerate(estimators.each)
     ]
-    wider = wider_for(horizon, alpha)
+    wider = bonferroni_factor(horizon, alpha)
     parts = [part for _, part in windows(predictions, every)]
     scores = [
         _with_log_loss(estimators, _together(estimators, window, margin, wider), part, (margin, wider), seed)
         for window, part in zip(zip(*by_class, strict=True), parts, strict=True)
     ]
-    first = estimated(
+    first = estimate_windows(
         estimators.first,
         _first(predictions),
         every=every,
@@ -176,7 +176,7 @@ def _with_log_loss(
         return EstimatedWindow(window=score.window, rows=score.rows, figures={}, refused=refused)
     now = _log_loss(estimators, part, seed)
     figure = EstimatedFigure(
-        low=now[0], value=now[1], high=now[2], word=worded(_LOG_LOSS, now, estimators.log_loss, *terms)
+        low=now[0], value=now[1], high=now[2], word=decide_word(_LOG_LOSS, now, estimators.log_loss, *terms)
     )
     return EstimatedWindow(
         window=score.window, rows=score.rows, figures={**score.figures, _LOG_LOSS: figure}, refused=None
@@ -218,7 +218,9 @@ def _together(
         return EstimatedWindow(window=first.window, rows=first.rows, figures={}, refused=refused)
     now = _sum([(part.low, part.value, part.high) for part in figures])
     before = _sum([part.before[_FIGURE] for part in estimators.each])
-    figure = EstimatedFigure(low=now[0], value=now[1], high=now[2], word=worded(_FIGURE, now, before, margin, wider))
+    figure = EstimatedFigure(
+        low=now[0], value=now[1], high=now[2], word=decide_word(_FIGURE, now, before, margin, wider)
+    )
     return EstimatedWindow(window=first.window, rows=first.rows, figures={_FIGURE: figure}, refused=None)
 
 

@@ -24,7 +24,7 @@ _FAR = 12.0
 _STRENGTH = 10.0
 
 
-class Past(msgspec.Struct, frozen=True, kw_only=True):
+class CalibrationSums(msgspec.Struct, frozen=True, kw_only=True):
     """A window in sums.
 
     Binary: weight, weighted logit and positives in each bin of the logit. Several classes: nothing. Regression: the
@@ -38,7 +38,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     rate_squares: float
 
 
-def past(task: Task, truth: Floats, score: Floats, weight: Floats, rates: Floats) -> Past:
+def sum_window(task: Task, truth: Floats, score: Floats, weight: Floats, rates: Floats) -> CalibrationSums:
     """What rows [n] leave behind; `rates` [blocks] are the block means of the truth."""
     if task == "binary":
         margin = np.clip(logit(score), -_FAR, _FAR)
@@ -49,7 +49,7 @@ def past(task: Task, truth: Floats, score: Floats, weight: Floats, rates: Floats
         sums = []
     else:
         sums = [np.array([(weight * v).sum()]) for v in (np.ones_like(score), score, truth, score**2, score * truth)]
-    return Past(
+    return CalibrationSums(
         sums=tuple(tuple(float(v) for v in column) for column in sums),
         blocks=len(rates),
         rate=float(rates.sum()),
@@ -57,10 +57,10 @@ def past(task: Task, truth: Floats, score: Floats, weight: Floats, rates: Floats
     )
 
 
-def together(pasts: Sequence[Past]) -> Past:
+def combine_sums(pasts: Sequence[CalibrationSums]) -> CalibrationSums:
     """Several windows as one."""
     sums = np.sum([window.sums for window in pasts], axis=0)
-    return Past(
+    return CalibrationSums(
         sums=tuple(tuple(float(v) for v in column) for column in sums),
         blocks=sum(window.blocks for window in pasts),
         rate=sum(window.rate for window in pasts),
@@ -68,7 +68,7 @@ def together(pasts: Sequence[Past]) -> Past:
     )
 
 
-def learned(task: Task, history: Past) -> tuple[float, float]:
+def learn_calibration(task: Task, history: CalibrationSums) -> tuple[float, float]:
     """Slope and offset, on the logit or of the number itself, that fit the truth of these windows best."""
     sums = np.asarray(history.sums)
     if task == "binary":
@@ -83,7 +83,7 @@ def learned(task: Task, history: Past) -> tuple[float, float]:
     return slope, truth / rows - slope * score / rows
 
 
-def applied(task: Task, calibration: tuple[float, float], score: Floats) -> Floats:
+def apply_calibration(task: Task, calibration: tuple[float, float], score: Floats) -> Floats:
     """`score` [n] calibrated anew."""
     slope, offset = calibration
     if task == "regression":
@@ -92,13 +92,13 @@ def applied(task: Task, calibration: tuple[float, float], score: Floats) -> Floa
     return probability
 
 
-def class_counts(history: Past) -> tuple[Floats, Floats]:
+def class_counts(history: CalibrationSums) -> tuple[Floats, Floats]:
     """[bins] rows of the negative and of the positive class by their score; for binary."""
     weight, _, positives = np.asarray(history.sums)
     return np.maximum(weight - positives, 0.0), positives
 
 
-def bin_scores(*histories: Past) -> Floats:
+def bin_scores(*histories: CalibrationSums) -> Floats:
     """[bins] the mean score of each bin over these windows; of the middle of a bin where there is none."""
     sums = np.sum([history.sums for history in histories], axis=0)
     middle = (np.arange(_BINS) + 0.5) / _BINS * 2 * _FAR - _FAR

@@ -73,10 +73,10 @@ def selection(answer: Floats, labelled: Flags, window: Codes) -> LabelSelection:
 
 
 def _windows(answer: Floats, labelled: Flags, window: Codes) -> list[Ranks]:
-    return [ranked(answer[own], labelled[own]) for place in np.unique(window) for own in [window == place]]
+    return [rank_labelled(answer[own], labelled[own]) for place in np.unique(window) for own in [window == place]]
 
 
-def ranked(answer: Floats, labelled: Flags) -> Ranks:
+def rank_labelled(answer: Floats, labelled: Flags) -> Ranks:
     """Of the rows of a window [n]; those without a number are left out."""
     known = np.isfinite(answer)
     answer, labelled = answer[known], labelled[known]

@@ -114,7 +114,7 @@ def learn_estimator(reference: PredictionRows, *, every: timedelta, calibrate: b
     )
 
 
-def estimated(
+def estimate_windows(
     estimator: Estimator,
     predictions: PredictionRows,
     *,
@@ -141,7 +141,7 @@ def estimated(
         DataError: `every` is not positive, or there are several classes.
     """
     need_one_score(predictions, "an estimate without labels")
-    wider = wider_for(horizon, alpha)
+    wider = bonferroni_factor(horizon, alpha)
     windows_estimated = []
     for window, part in windows(predictions, every):
         refused = estimator.refused or blind(kind) or window_refusal(part.score, estimator.calibrator)
@@ -149,7 +149,7 @@ def estimated(
         if refused is None:
             for name, ends in _figures(estimator.calibrator, estimator.maps, part, estimator.spread, seed).items():
                 if math.isfinite(ends[0]) and math.isfinite(ends[1]):
-                    word = worded(name, ends, estimator.before[name], margin, wider)
+                    word = decide_word(name, ends, estimator.before[name], margin, wider)
                     figures[name] = EstimatedFigure(value=ends[1], low=ends[0], high=ends[2], word=word)
         windows_estimated.append(EstimatedWindow(window=window, rows=len(part), figures=figures, refused=refused))
     return tuple(windows_estimated)
@@ -176,14 +176,14 @@ def audited(
     }
 
 
-def wider_for(horizon: int, alpha: float) -> float:
+def bonferroni_factor(horizon: int, alpha: float) -> float:
     """How much wider than a 95% interval one is that holds over `horizon` looks at once (Bonferroni)."""
     from scipy.special import ndtri  # scipy.stats takes a second to import, and a look needs nothing else of it
 
     return float(ndtri(1 - alpha / (2 * horizon)) / ndtri((1 + _LEVEL) / 2))
 
 
-def worded(
+def decide_word(
     name: str, now: tuple[float, float, float], before: tuple[float, float, float], margin: float, wider: float
 ) -> Word:
     """The word for a figure that is `now` (low, value, high) where the reference showed `before`.

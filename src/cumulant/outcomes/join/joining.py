@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Generator, Iterator, Sequence
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,9 +14,9 @@ import polars as pl
 import pyarrow as pa
 
 from cumulant.core.clock import Clock
+from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
-from cumulant.outcomes.join.join_progress import JoinProgress, read_progress, write_progress
 from cumulant.outcomes.join.log_rows import IDENTITY, PREDICTION_COLUMNS, as_frame, is_referenced, split_refs
 from cumulant.outcomes.join.mirrored_pairs import (
     GRADED,
@@ -31,7 +32,9 @@ from cumulant.outcomes.join.pairing import Pairing
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels import outcome_folder, store
+from cumulant.outcomes.labels.atomic_files import write_bytes
 from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, same_frame, window_parts
+from cumulant.outcomes.labels.store import read_table, write_table, writing_to
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 if TYPE_CHECKING:
@@ -252,3 +255,63 @@ class Outcomes(LabelledLog):
             if known:
                 added += self._graded.append(grade_pairs(some, pl.concat(known), self._loss))
         return added
+
+
+_FILE, _HALVES = "progress.json", "halves.parquet"
+#: a mirrored row whose other half has not come for so long will not get one
+_PATIENCE = timedelta(days=1)
+
+
+class JoinProgress(msgspec.Struct, kw_only=True):
+    """`files`: by day and life of a log process, the numbers of its parts that were read, as intervals."""
+
+    batches: set[str] = set()
+    files: dict[str, list[tuple[int, int]]] = {}
+    #: when the first of the labels that lie in the future is known
+    next_due: datetime | None = None
+    #: up to which numbers labels and pairs were read for losses
+    graded_labels: int = 0
+    graded_pairs: int = 0
+    #: mirrored rows that stay without a pair
+    alone: int = 0
+
+    def is_read(self, day: date, life: str, first: int, last: int) -> bool:
+        return any(low <= first and last <= high for low, high in self.files.get(f"{day}/{life}", ()))
+
+    def mark_read(self, day: date, life: str, first: int, last: int) -> None:
+        spans = sorted([*self.files.get(f"{day}/{life}", ()), (first, last)])
+        joined: list[tuple[int, int]] = []
+        for low, high in spans:
+            if joined and low <= joined[-1][1] + 1:
+                joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
+            else:
+                joined.append((low, high))
+        self.files[f"{day}/{life}"] = joined
+
+    def halves(self, folder: Path) -> pl.DataFrame:
+        """Mirrored rows that wait for their other half; without columns where there are none."""
+        if (folder / _HALVES).exists():
+            with contextlib.suppress(StorageError):
+                rows = pl.from_arrow(read_table(folder / _HALVES))
+                if isinstance(rows, pl.DataFrame) and rows.height:
+                    return rows
+        return pl.DataFrame()
+
+    def keep_halves(self, folder: Path, halves: pl.DataFrame, now: datetime) -> None:
+        """Raises StorageError."""
+        recent = halves.filter(pl.col("time") > now - _PATIENCE)
+        self.alone += halves.height - recent.height
+        with writing_to(folder):
+            write_table(folder / _HALVES, recent.to_arrow())
+
+
+def read_progress(folder: Path) -> JoinProgress:
+    try:
+        return msgspec.json.decode((folder / _FILE).read_bytes(), type=JoinProgress)
+    except (OSError, msgspec.MsgspecError):
+        return JoinProgress()
+
+
+def write_progress(folder: Path, progress: JoinProgress) -> None:
+    """Raises OSError."""
+    write_bytes(folder / _FILE, msgspec.json.encode(progress))

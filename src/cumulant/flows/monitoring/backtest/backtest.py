@@ -30,9 +30,9 @@ from cumulant.flows.training.evaluation import champion_version
 from cumulant.flows.training.task import refuse_no_features, resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
-from cumulant.monitoring.backtest import Replay, ReplayTerms, backtest
-from cumulant.monitoring.performance.baselines import HarmTerms
-from cumulant.monitoring.policy import RetrainTerms
+from cumulant.monitoring.backtest import Replay, ReplayPolicy, backtest
+from cumulant.monitoring.performance.baselines import HarmPolicy
+from cumulant.monitoring.policy import RetrainPolicy
 
 if TYPE_CHECKING:
     from cumulant.outcomes.join.prediction_losses import Loss
@@ -198,7 +198,7 @@ def _replay(
     drifts = Drifts(rows=windowed.rows, policy=policy.drift, every=windowed.every)
     own = learned(policy.history) if request.memory is None else read(request.memory)
 
-    def replay(policies: Mapping[str, RetrainTerms], history: Learned, label: str) -> tuple[Replay, ...]:
+    def replay(policies: Mapping[str, RetrainPolicy], history: Learned, label: str) -> tuple[Replay, ...]:
         return backtest(
             windowed.history,
             fits.plain,
@@ -251,9 +251,9 @@ def _loss(windowed: WindowedRows) -> Loss:
     return "squared_error" if windowed.rows.task == "regression" else "brier"
 
 
-def _terms(windowed: WindowedRows, history: Learned, first: int, request: BacktestRequest) -> ReplayTerms:
+def _terms(windowed: WindowedRows, history: Learned, first: int, request: BacktestRequest) -> ReplayPolicy:
     memory = history.windows(windowed.every)
-    return ReplayTerms(
+    return ReplayPolicy(
         start=windowed.start,
         every=windowed.every,
         task="regression" if windowed.rows.task == "regression" else "binary",
@@ -263,33 +263,33 @@ def _terms(windowed: WindowedRows, history: Learned, first: int, request: Backte
         learn=_LEARN,
         refit_memory=first,
         delay=windowed.delay,
-        harm=HarmTerms(loss=_loss(windowed)),
+        harm=HarmPolicy(loss=_loss(windowed)),
         estimate=request.estimate,
     )
 
 
-def _policies(own: RetrainTerms, windowed: WindowedRows, first: int) -> dict[str, RetrainTerms]:
+def _policies(own: RetrainPolicy, windowed: WindowedRows, first: int) -> dict[str, RetrainPolicy]:
     """The project's rule, or the default one where it says nothing, and those to compare it with: schedules as far as
     they come due within what is judged.
     """
     judged = (len(windowed.history.inputs) - first - windowed.delay) * windowed.every
-    default = RetrainTerms()
+    default = RetrainPolicy()
     free = {"cool_down": timedelta(0), "least_labels": 0, "at_most": None}
     schedules = {
-        name: RetrainTerms(on_harm=False, every=span, **free)  # type: ignore[arg-type]
+        name: RetrainPolicy(on_harm=False, every=span, **free)  # type: ignore[arg-type]
         for name, span in _SCHEDULES.items()
         if windowed.every < span <= judged
     }
     return {
         **({OWN: own} if own != default and not _by_hand(own) else {}),
         DEFAULT: default,
-        "never": RetrainTerms(on_harm=False),
+        "never": RetrainPolicy(on_harm=False),
         **schedules,
-        "at every alarm": RetrainTerms(on_drift=True, **free),  # type: ignore[arg-type]
+        "at every alarm": RetrainPolicy(on_drift=True, **free),  # type: ignore[arg-type]
     }
 
 
-def _by_hand(terms: RetrainTerms) -> bool:
+def _by_hand(terms: RetrainPolicy) -> bool:
     return not terms.on_harm and terms.every is None and terms.labels is None
 
 
@@ -330,7 +330,7 @@ def _history_results(tried: Sequence[tuple[Learned, Replay]], windowed: Windowed
     )
 
 
-def _notes(windowed: WindowedRows, retrain: RetrainTerms) -> tuple[str, ...]:
+def _notes(windowed: WindowedRows, retrain: RetrainPolicy) -> tuple[str, ...]:
     """What a reader should know to trust the figures."""
     notes = []
     most = max(len(truth) for truth in windowed.history.truths)

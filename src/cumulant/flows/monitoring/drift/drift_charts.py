@@ -80,7 +80,7 @@ def shares(cells: ColumnCells, before: Floats, now: Floats) -> tuple[Bar, ...]:
     return tuple(bars)
 
 
-def course(
+def draw_window_effects(
     values: Sequence[float | None], blocks: Sequence[ProfileBlock], alarming: frozenset[int], limit: float, name: str
 ) -> Drawing:
     """A distance of each window by itself, with the least that matters; alarming windows are filled."""

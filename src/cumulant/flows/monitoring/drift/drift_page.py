@@ -24,8 +24,8 @@ from cumulant.monitoring.drift.words import day, sentence
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.table_estimates import TableEstimates
+    from cumulant.monitoring.drift.comparing import WindowEffects
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
-    from cumulant.monitoring.drift.following import Course
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
@@ -129,7 +129,7 @@ class DriftPage(PageLayout, frozen=True, kw_only=True):
 
 def page(look: DriftPageSource, policy: DriftPolicy, *, now: datetime) -> str:
     """The document, without a script and without anything that is loaded."""
-    from cumulant.monitoring.drift.following import courses as drift_courses
+    from cumulant.monitoring.drift.comparing import measure_window_effects as drift_courses
 
     courses = {record.feature: record for record in drift_courses(look.reference, look.current, policy)}
     findings, strips = look.drift.findings, _strips(look, courses)
@@ -201,7 +201,7 @@ def _tiles(look: DriftPageSource) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     yield "Alarming", count(sum(drift.alarming)), (f"of {plural(len(blocks), 'window')}", newest)
 
 
-def _strips(look: DriftPageSource, courses: Mapping[str, Course]) -> list[drift_charts.Strip]:
+def _strips(look: DriftPageSource, courses: Mapping[str, WindowEffects]) -> list[drift_charts.Strip]:
     """A strip for each column: those that alarmed first, then those that moved most."""
     alarms = _alarming(look.drift)
     rows = [drift_charts.Strip(name, course.worst, alarms.get(name, frozenset())) for name, course in courses.items()]
@@ -217,7 +217,7 @@ def _alarming(findings: Findings) -> dict[str, frozenset[int]]:
     return windows
 
 
-def _finding(finding: DriftFinding, look: DriftPageSource, course: Course) -> FindingView:
+def _finding(finding: DriftFinding, look: DriftPageSource, course: WindowEffects) -> FindingView:
     before = next(column for column in look.reference.columns if column.name == finding.feature)
     now = next(column for column in look.current.columns if column.name == finding.feature)
     last = look.drift.windows.index(finding.until)
@@ -251,12 +251,14 @@ def _facts(finding: DriftFinding) -> Iterator[tuple[str, str]]:
         yield "weight", number(finding.weight)
 
 
-def _course(finding: DriftFinding, look: DriftPageSource, course: Course) -> TitledDrawing | None:
+def _course(finding: DriftFinding, look: DriftPageSource, course: WindowEffects) -> TitledDrawing | None:
     what = "shift" if finding.what == "constant" else finding.what
     values = course.effects.get(what, ())
     if all(value is None for value in values):
         return None
-    drawing = drift_charts.course(values, look.drift.windows, frozenset(finding.alarmed), finding.least, _CHANGES[what])
+    drawing = drift_charts.draw_window_effects(
+        values, look.drift.windows, frozenset(finding.alarmed), finding.least, _CHANGES[what]
+    )
     return TitledDrawing("Over the windows", drawing)
 
 

@@ -11,11 +11,11 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from cumulant.flows.monitoring.result import SPAN, distrust
+from cumulant.flows.monitoring.result import SPAN, reason_for_distrust
 from cumulant.monitoring.drift.categories import text
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.performance.labelled import LEAST_LABELS, LEAST_SHARE
-from cumulant.monitoring.performance.multiclass import ClassEstimators, estimated_classes, learn_estimators
+from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate_class_windows, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, are_probabilities, rounded, windows
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, EstimatedWindow
 from cumulant.monitoring.tables import ANSWER
@@ -183,7 +183,7 @@ def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[ProfileBl
     each = {code: _estimated(estimators, part, [rows.lacking[code]]) for code, part in parts.items()}
     checked = _audit([(each[code].figures, part) for code, part in parts.items()], estimators)
     last = _estimated(estimators, _thinned(rows.predictions, _MOST), rows.lacking.values())
-    refused = distrust(several=True, last=None, audit=checked) or last.refused
+    refused = reason_for_distrust(several=True, last=None, audit=checked) or last.refused
     return TableEstimates(
         windows=tuple(
             ClassWindow(
@@ -210,7 +210,7 @@ def _estimated(
     if without > _LACKING * total or not len(part):
         share = f"{without / max(total, 1):.1%} of the rows do not tell the probability of each class"
         return EstimatedWindow(window=_NONE, rows=len(part), figures={}, refused=f"{share}; {_LACKING:.0%} may")
-    return estimated_classes(estimators, part, every=_ALL)[0]
+    return estimate_class_windows(estimators, part, every=_ALL)[0]
 
 
 def _audit(pairs: Sequence[tuple[Mapping[str, EstimatedFigure], PredictionRows]], of: ClassEstimators) -> Audit | None:

@@ -13,11 +13,11 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.drift.words import day
-from cumulant.monitoring.performance.baselines import baseline, harm_terms
+from cumulant.monitoring.performance.baselines import harm_policy, learn_baseline
 from cumulant.monitoring.performance.blocks import loss_of
 from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.loss_monitor import COMPARED_WITH, add_window, begin_monitor
 from cumulant.monitoring.performance.rows import PredictionRows, windows
-from cumulant.monitoring.performance.watch import SAID, begin, harm
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
@@ -205,18 +205,18 @@ def _harm(
     timed = side.cut.blocks[0].timed
     horizon = min(horizon, max(1, policy.look_back // policy.window)) if timed else horizon
     measure = result.measure or "brier"
-    terms = harm_terms(
+    terms = harm_policy(
         policy, loss=measure, horizon=horizon, recent=min(horizon, 5), refit=False, calibration=measure != "zero_one"
     )
     task: Task = "regression" if measure == "squared_error" else "binary"
     try:
-        reference_level = baseline(reference, task=task, terms=terms, every=_DAY)
+        reference_level = learn_baseline(reference, task=task, policy=terms, every=_DAY)
     except DataError as error:
         return msgspec.structs.replace(result, refused=error.message)
-    watch, last = begin(reference_level, terms), None
+    watch, last = begin_monitor(reference_level, terms, alpha=policy.false_alarms), None
     for window, part in windows(rows, _DAY):
         if len(part) >= _LEAST:
-            watch, last = harm(watch, window, part)
+            watch, last = add_window(watch, window, part)
     assert last is not None
     worst = [finding for finding in last.findings if finding.word == "worse"]
     starts = [finding.since for finding in worst if finding.since is not None]
@@ -237,4 +237,4 @@ def _harm(
 
 def _sentence(question: Question, excess: float, reference: float, since: str) -> str:
     size = f"{excess:.3g} ({excess / reference:.0%} of the reference's loss)"
-    return f"Since {since} the model loses {size} more than {SAID[question]}."
+    return f"Since {since} the model loses {size} more than {COMPARED_WITH[question]}."

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from cumulant.core import units
+from cumulant.core.units import to_micros
+from cumulant.monitoring.drift.findings import DriftFinding
+from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.volume import Volume, row_counts
 from cumulant.monitoring.tables import MOMENT, parts_of
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows
     from cumulant.flows.monitoring.monitor import MonitorRequest
     from cumulant.monitoring.drift.findings import Findings
-    from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
+    from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.policy import DriftPolicy
     from cumulant.monitoring.tables import PredictionTable
 
@@ -63,3 +66,42 @@ def row_findings(
     past = [block for block in traffic.blocks if block.start < moment]
     until = None if traffic.lag is None or request.until is not None else moment - traffic.lag
     return row_counts((), past, length, policy, looks=findings.looks, until=until, shown=findings.windows)
+
+
+def misdated_rows(now: Windows, rows: int) -> tuple[DriftFinding, ...]:
+    """One finding where rows are left out for their time; `rows` are not. It is active where the log's newest day has
+    some. No chance makes such a row, so one is enough.
+    """
+    days = {day: count for day, count in sorted(now.misdated.items()) if count}
+    if not days:
+        return ()
+    total = sum(days.values())
+    effect = total / (total + rows)
+    first, last = (ProfileBlock(_midnight(day), days[day], timed=True) for day in (min(days), max(days)))
+    return (
+        DriftFinding(
+            feature="event time",
+            role="feature",
+            kind="data_fault",
+            what="future",
+            effect=effect,
+            low=None,
+            high=None,
+            least=effect,
+            p=0.0,
+            needed=1.0,
+            before=None,
+            now=float(total),
+            since=first,
+            until=last,
+            windows=len(days),
+            active=max(days) == max(now.misdated),
+            span=1,
+            weight=1.0,
+            design=1.0,
+        ),
+    )
+
+
+def _midnight(day: date) -> int:
+    return to_micros(datetime.combine(day, time(), UTC))

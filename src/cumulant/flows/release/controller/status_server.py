@@ -19,7 +19,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.network.hosts import Hosts
-from cumulant.flows.alerting.metrics import exposition
+from cumulant.flows.alerting.views import exposition
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
 from cumulant.flows.release.views import sentence, view

@@ -1,14 +1,14 @@
-"""Harm: loss above what a recent refit would reach, lost skill or lost calibration. Looked at each window, for long.
+"""Harm: loss above what a recent refit would reach, lost skill or lost calibration. Tested at each window, for long.
 
 A fixed promise on the loss is no measure of harm: where the outcome itself becomes less sure, every model loses more.
-So three things are asked of each window, each against something that meets the same rows:
+So three questions are tested at each window, each against something that meets the same rows:
 
 - `refit`: does the served model lose more than a model fitted a short while ago would have?
 - `calibration`: does it lose more than its own scores, calibrated anew on the windows before?
 - `skill`: does it lose more than it should, given what the window's own base rate loses and the reference's skill?
 
-Each is a mean of blocks under continuous watching (`statistics.sequential.student`), and they share one alpha.
-Improvement is told and never harm. Of several classes `calibration` is not asked, and no kind of change is named.
+Each is a mean of blocks under a sequential test (`statistics.sequential.student`), and they share one alpha.
+Improvement is reported and is never harm. Of several classes `calibration` is left out, and no kind of change is named.
 """
 
 from __future__ import annotations
@@ -23,17 +23,23 @@ import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance.baselines import QUESTIONS, Baseline, HarmTerms
+from cumulant.monitoring.performance.baselines import QUESTIONS, Baseline, HarmPolicy
 from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Kind, Moved, Question, kind_of, moved
-from cumulant.monitoring.performance.recalibration import Past, applied, learned, past, together
+from cumulant.monitoring.performance.recalibration import (
+    CalibrationSums,
+    apply_calibration,
+    combine_sums,
+    learn_calibration,
+    sum_window,
+)
 from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow, check_task
 from cumulant.statistics import Word
 from cumulant.statistics.rows import Floats
-from cumulant.statistics.sequential.dependence import Dependence, EvidenceAllowance, allowance
+from cumulant.statistics.sequential.dependence import Dependence, allowance
 from cumulant.statistics.sequential.student import Risen
 
-SAID: dict[Question, str] = {
+COMPARED_WITH: dict[Question, str] = {
     "refit": "what a recent refit would lose",
     "calibration": "what its own scores would lose if they were calibrated anew",
     "skill": "a model with its skill on the reference would lose at this base rate",
@@ -88,13 +94,15 @@ class ExcessLossTest:
 class LossMonitor:
     """Everything that is kept between looks: sums only, no rows. `to_json` stores it.
 
+    bar: the evidence of one question, as a natural logarithm, from which it is answered.
     proven: the questions of which harm has been proven, and goes on: the recent windows lose more than the margin.
     """
 
-    terms: HarmTerms
+    policy: HarmPolicy
+    bar: float
     baseline: Baseline
     answers: Mapping[Question, ExcessLossTest]
-    pasts: tuple[Past, ...]
+    pasts: tuple[CalibrationSums, ...]
     starts: tuple[datetime, ...]
     looks: int
     proven: tuple[Question, ...] = ()
@@ -102,9 +110,10 @@ class LossMonitor:
     def to_json(self) -> dict[str, object]:
         """Plain numbers, texts and lists."""
         sides = {name: [r.to_json() for r in (a.worse, a.fine, a.better)] for name, a in self.answers.items()}
-        plain = {"terms": self.terms, "baseline": self.baseline, "pasts": self.pasts, "starts": self.starts}
+        plain = {"terms": self.policy, "baseline": self.baseline, "pasts": self.pasts, "starts": self.starts}
         return {
             "looks": self.looks,
+            "bar": self.bar,
             "proven": list(self.proven),
             "answers": sides,
             **cast("dict[str, object]", msgspec.to_builtins(plain)),
@@ -112,51 +121,61 @@ class LossMonitor:
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> LossMonitor:
-        """What `to_json` wrote."""
+        """What `to_json` wrote; earlier versions stored alpha, and not the bar that follows from it."""
         sides = cast("Mapping[Question, list[Mapping[str, object]]]", stored["answers"])
+        policy, bar = msgspec.convert(stored["terms"], HarmPolicy), stored.get("bar")
+        if bar is None:
+            bar = math.log(len(policy.questions) / cast("Mapping[str, float]", stored["terms"])["alpha"])
         return cls(
-            terms=msgspec.convert(stored["terms"], HarmTerms),
+            policy=policy,
+            bar=cast("float", bar),
             baseline=msgspec.convert(stored["baseline"], Baseline),
             answers={
                 name: ExcessLossTest(*(Risen.from_json(state) for state in three)) for name, three in sides.items()
             },
-            pasts=msgspec.convert(stored["pasts"], tuple[Past, ...]),
+            pasts=msgspec.convert(stored["pasts"], tuple[CalibrationSums, ...]),
             starts=msgspec.convert(stored["starts"], tuple[datetime, ...]),
             looks=cast("int", stored["looks"]),
             proven=msgspec.convert(stored["proven"], tuple[Question, ...]),
         )
 
 
-def begin(reference: Baseline, terms: HarmTerms) -> LossMonitor:
-    """A watch that has seen no window yet; begin again whenever another model is served."""
+def begin_monitor(reference: Baseline, policy: HarmPolicy, *, alpha: float = 0.05) -> LossMonitor:
+    """A monitor that has seen no window yet; begin again whenever another model is served.
+
+    Args:
+        reference: in windows of the length of those to come.
+        policy: what counts as harm.
+        alpha: chance of any false alarm within `policy.horizon` windows, shared over the questions.
+
+    Raises:
+        DataError: alpha is not between 0 and 1.
+    """
+    if not 0 < alpha < 1:
+        raise DataError("harm needs an alpha between 0 and 1", subject="harm")
+    questions, recent = policy.questions, policy.recent
     begun: dict[Dependence, ExcessLossTest] = {}
     answers = {}
-    for question in terms.questions:
-        shape = reference.shapes.get(question, Dependence())
-        begun[shape] = begun[shape] if shape in begun else _begun(shape, terms)
+    for question in questions:
+        shape, each = reference.shapes.get(question, Dependence()), alpha / len(questions)
+        if shape not in begun:
+            # What of later evidence is chance where windows are like the reference's.
+            rise = allowance(shape, horizon=policy.horizon, recent=recent, alpha=each, falling=False).risen
+            fall = allowance(shape, horizon=policy.horizon, recent=recent, alpha=each, falling=True).recent
+            falling = Risen.start(horizon=policy.horizon, allowed=fall)
+            begun[shape] = ExcessLossTest(Risen.start(horizon=policy.horizon, allowed=rise), falling, falling)
         answers[question] = begun[shape]
-    return LossMonitor(terms=terms, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
+    bar = math.log(len(questions) / alpha)
+    return LossMonitor(policy=policy, bar=bar, baseline=reference, answers=answers, pasts=(), starts=(), looks=0)
 
 
-def _begun(shape: Dependence, terms: HarmTerms) -> ExcessLossTest:
-    """No evidence, and what of later evidence is chance where windows are like the reference's."""
-
-    def chance(*, falling: bool) -> EvidenceAllowance:
-        alpha = terms.alpha / len(terms.questions)
-        return allowance(shape, horizon=terms.horizon, recent=terms.recent, alpha=alpha, falling=falling)
-
-    rise, fall = chance(falling=False).risen, chance(falling=True).recent
-    worse, other = (Risen.start(horizon=terms.horizon, allowed=level) for level in (rise, fall))
-    return ExcessLossTest(worse, other, other)
-
-
-def harm(
-    watch: LossMonitor, window: PredictionWindow, part: PredictionRows, refit: Floats | None = None
+def add_window(
+    monitor: LossMonitor, window: PredictionWindow, part: PredictionRows, refit: Floats | None = None
 ) -> tuple[LossMonitor, Harm]:
     """One more window, and what is known after it.
 
     Args:
-        watch: what the windows before have left.
+        monitor: what the windows before have left.
         window: when it was; each window once, in order.
         part: its predictions; those without a label are left out. Give ripe windows only.
         refit: [n] scores of the same rows by a model fitted on rows from before the window; None: there is none yet.
@@ -164,40 +183,40 @@ def harm(
     Raises:
         DataError: the window is not later than the last, no row has a label, or `refit` is not one score a row.
     """
-    _checked(watch, window, part, refit)
-    known, terms = part.where(part.labelled), watch.terms
-    excess, risen, here = _excess(watch, known, None if refit is None else refit[part.labelled])
-    margin, none = terms.margin * watch.baseline.loss, np.zeros(0)
+    _checked(monitor, window, part, refit)
+    known, policy = part.where(part.labelled), monitor.policy
+    excess, risen, here = _excess(monitor, known, None if refit is None else refit[part.labelled])
+    margin, none = policy.margin * monitor.baseline.loss, np.zeros(0)
     answers = {
         question: test.add(
-            _values(watch, question, excess.get(question, none)),
-            _values(watch, question, risen.get(question, none)),
+            _values(monitor, question, excess.get(question, none)),
+            _values(monitor, question, risen.get(question, none)),
             margin,
         )
-        for question, test in watch.answers.items()
+        for question, test in monitor.answers.items()
     }
     after = replace(
-        watch,
+        monitor,
         answers=answers,
-        pasts=(*watch.pasts, here)[-terms.recent :],
-        starts=(*watch.starts, window.start)[-terms.horizon :],
-        looks=watch.looks + 1,
+        pasts=(*monitor.pasts, here)[-policy.recent :],
+        starts=(*monitor.starts, window.start)[-policy.horizon :],
+        looks=monitor.looks + 1,
     )
     after = replace(after, proven=_proven(after))
-    return after, _told(after, window)
+    return after, _harm_after(after, window)
 
 
-def _values(watch: LossMonitor, question: Question, blocks: Floats) -> Floats:
+def _values(monitor: LossMonitor, question: Question, blocks: Floats) -> Floats:
     """The excess of a window's blocks; their mean where those of a window vary together."""
-    shape = watch.baseline.shapes.get(question, Dependence())
+    shape = monitor.baseline.shapes.get(question, Dependence())
     return np.array([blocks.mean()]) if shape.whole and len(blocks) else blocks
 
 
-def _checked(watch: LossMonitor, window: PredictionWindow, part: PredictionRows, refit: Floats | None) -> None:
-    if watch.starts and window.start <= watch.starts[-1]:
+def _checked(monitor: LossMonitor, window: PredictionWindow, part: PredictionRows, refit: Floats | None) -> None:
+    if monitor.starts and window.start <= monitor.starts[-1]:
         raise DataError(
             f"the window from {window.start:%Y-%m-%d %H:%M} does not come after the last, "
-            f"which began {watch.starts[-1]:%Y-%m-%d %H:%M}",
+            f"which began {monitor.starts[-1]:%Y-%m-%d %H:%M}",
             subject="window",
             hint="each window is judged once, in order; a window judged twice counts twice",
         )
@@ -205,77 +224,79 @@ def _checked(watch: LossMonitor, window: PredictionWindow, part: PredictionRows,
         raise DataError(
             f"none of {len(part)} predictions has a label", subject="truth", hint="wait for labels, or estimate"
         )
-    check_task(part, watch.baseline.task)
+    check_task(part, monitor.baseline.task)
     if refit is not None and (refit.shape != part.score.shape or not np.isfinite(refit[part.labelled]).all()):
         raise DataError(f"a refit gives a finite score for each of {len(part)} rows", subject="refit")
 
 
 def _excess(
-    watch: LossMonitor, known: PredictionRows, refit: Floats | None
-) -> tuple[dict[Question, Floats], dict[Question, Floats], Past]:
+    monitor: LossMonitor, known: PredictionRows, refit: Floats | None
+) -> tuple[dict[Question, Floats], dict[Question, Floats], CalibrationSums]:
     """Of each question the excess loss [blocks], what of it has risen since the reference, and what the window leaves.
 
     Scores that were miscalibrated on the reference already would lose to any refit, and to their own calibration. So
     harm is what the served scores lose above these both as they are and as the reference would calibrate them.
     """
-    terms, reference = watch.terms, watch.baseline
-    means = means_by(block_codes(known, terms.block), known.weight)
+    policy, reference = monitor.policy, monitor.baseline
+    means = means_by(block_codes(known, policy.block), known.weight)
 
     def lost(score: Floats) -> Floats:
-        return means(loss_of(terms.loss, known.truth, score))
+        return means(loss_of(policy.loss, known.truth, score))
 
     classes = known.score.shape[1] if known.several else None
-    served, base = lost(known.score), means(base_loss(terms.loss, known.truth, known.weight, classes))
+    served, base = lost(known.score), means(base_loss(policy.loss, known.truth, known.weight, classes))
     # The reference's skill is itself an estimate: two standard errors of it are allowed for.
     due = (reference.ratio + 2 * reference.ratio_error) * base
     bars, own = {"skill": due}, served
-    if terms.calibration:
-        of_old = learned(reference.task, reference.past)
-        if terms.reference_calibration:
-            own = np.minimum(served, lost(applied(reference.task, of_old, known.score)))
-        anew = learned(reference.task, together(watch.pasts)) if watch.pasts else of_old
-        bars["calibration"] = lost(applied(reference.task, anew, known.score))
+    if policy.calibration:
+        of_old = learn_calibration(reference.task, reference.past)
+        if policy.reference_calibration:
+            own = np.minimum(served, lost(apply_calibration(reference.task, of_old, known.score)))
+        anew = learn_calibration(reference.task, combine_sums(monitor.pasts)) if monitor.pasts else of_old
+        bars["calibration"] = lost(apply_calibration(reference.task, anew, known.score))
     if refit is not None:
         bars["refit"] = lost(refit)
     compared = [question for question in QUESTIONS if question in bars]
     excess = {question: served - bars[question] for question in compared}
     risen = {question: (served if question == "skill" else own) - bars[question] for question in compared}
-    return excess, risen, past(reference.task, known.truth, known.score, known.weight, means(known.truth))
+    return excess, risen, sum_window(reference.task, known.truth, known.score, known.weight, means(known.truth))
 
 
-def _proven(watch: LossMonitor) -> tuple[Question, ...]:
+def _proven(monitor: LossMonitor) -> tuple[Question, ...]:
     """A proof does not lapse when the next window is a little better; it ends when the recent ones are."""
-    recent, bar = watch.terms.recent, watch.terms.bar
+    recent, bar = monitor.policy.recent, monitor.bar
     return tuple(
         question
-        for question, test in watch.answers.items()
+        for question, test in monitor.answers.items()
         if test.worse.mean_since(max(0, test.worse.looks - recent)) > 0
-        and (question in watch.proven or test.worse.log_evidence() >= bar)
+        and (question in monitor.proven or test.worse.log_evidence() >= bar)
     )
 
 
-def _told(watch: LossMonitor, window: PredictionWindow) -> Harm:
-    findings = tuple(_finding(watch, question) for question in watch.terms.questions)
+def _harm_after(monitor: LossMonitor, window: PredictionWindow) -> Harm:
+    findings = tuple(_finding(monitor, question) for question in monitor.policy.questions)
     words: dict[Question, Word] = {finding.question: finding.word for finding in findings}
-    change = moved(watch.baseline.task, watch.baseline.past, _since_change(watch, findings), watch.baseline.rate)
+    change = moved(
+        monitor.baseline.task, monitor.baseline.past, _since_change(monitor, findings), monitor.baseline.rate
+    )
     word, excess = _overall(words), {finding.question: finding.excess for finding in findings}
     return Harm(
         window=window,
         word=word,
-        kind=None if watch.baseline.task == "multiclass" else kind_of(words, excess, change),
+        kind=None if monitor.baseline.task == "multiclass" else kind_of(words, excess, change),
         findings=findings,
         moved=change,
         sentence=" ".join(finding.sentence for finding in findings if finding.word == word) or "Nothing is known yet.",
     )
 
 
-def _since_change(watch: LossMonitor, findings: tuple[LossFinding, ...]) -> Past:
+def _since_change(monitor: LossMonitor, findings: tuple[LossFinding, ...]) -> CalibrationSums:
     """The recent windows, of these only those since the change, so that what was before does not blur it."""
     changed = [finding.since for finding in findings if finding.since is not None]
-    starts = watch.starts[-len(watch.pasts) :]
-    pairs = list(zip(starts, watch.pasts, strict=True))
+    starts = monitor.starts[-len(monitor.pasts) :]
+    pairs = list(zip(starts, monitor.pasts, strict=True))
     recent = [past for start, past in pairs if not changed or start >= min(changed)]
-    return together(recent or watch.pasts[-1:])
+    return combine_sums(recent or monitor.pasts[-1:])
 
 
 def _overall(words: Mapping[Question, Word]) -> Word:
@@ -287,24 +308,24 @@ def _overall(words: Mapping[Question, Word]) -> Word:
     return "better" if "better" in (words.get("refit"), words["skill"]) else "not_worse"
 
 
-def _finding(watch: LossMonitor, question: Question) -> LossFinding:
-    test, terms = watch.answers[question], watch.terms
-    margin, bar = terms.margin * watch.baseline.loss, terms.bar
-    first = max(0, test.worse.looks - terms.recent)
+def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
+    test, policy = monitor.answers[question], monitor.policy
+    margin, bar = policy.margin * monitor.baseline.loss, monitor.bar
+    first = max(0, test.worse.looks - policy.recent)
     word: Word = "cannot_tell"
     # Harm that goes on comes first: one good day among bad ones is sure to be good, and changes nothing yet.
-    if question in watch.proven:
+    if question in monitor.proven:
         word = "worse"
-    elif test.better.recent(terms.recent) >= bar:
+    elif test.better.recent(policy.recent) >= bar:
         word = "better"
-    elif test.fine.recent(terms.recent) >= bar:
+    elif test.fine.recent(policy.recent) >= bar:
         word = "not_worse"
     change = test.worse.since()
     look = first if word != "worse" or change is None else change
     risen = test.worse.mean_since(look) + margin
     excess = risen if word == "worse" else margin - test.fine.mean_since(look)
     radius = (test.worse if word == "worse" else test.fine).radius_since(look)
-    since = watch.starts[look - (test.worse.looks - len(watch.starts))] if watch.starts else None
+    since = monitor.starts[look - (test.worse.looks - len(monitor.starts))] if monitor.starts else None
     known = not math.isnan(excess)
     sure = known and not math.isnan(radius)
     return LossFinding(
@@ -316,15 +337,15 @@ def _finding(watch: LossMonitor, question: Question) -> LossFinding:
         evidence=test.worse.log_evidence(),
         bar=bar,
         since=since if word == "worse" else None,
-        sentence=_sentence(question, word, excess, _since(watch, look, since), watch.baseline),
+        sentence=_sentence(question, word, excess, _since(monitor, look, since), monitor.baseline),
     )
 
 
-def _since(watch: LossMonitor, look: int, since: datetime | None) -> str:
+def _since(monitor: LossMonitor, look: int, since: datetime | None) -> str:
     """When a change began; of one as old as the oldest window that is looked back on only that it is as old."""
     if since is None:
         return ""
-    oldest = watch.answers[watch.terms.questions[0]].worse.looks - len(watch.starts)
+    oldest = monitor.answers[monitor.policy.questions[0]].worse.looks - len(monitor.starts)
     return f"{'At least since' if look <= oldest else 'Since'} {since:%Y-%m-%d %H:%M}"
 
 
@@ -334,10 +355,10 @@ def _sentence(question: Question, word: Word, excess: float, since: str, referen
         if question != "skill" and excess > 0 and reference.miscalibration >= excess / 2:
             lost = f"{reference.miscalibration:.3g}"
             old = f"Calibrated anew the model would have lost {lost} less on the reference already: that is not new. "
-        return f"{old}Whether the model loses more than {SAID[question]} cannot be told yet."
+        return f"{old}Whether the model loses more than {COMPARED_WITH[question]} cannot be told yet."
     size = f"{abs(excess):.3g} ({abs(excess) / reference.loss:.0%} of the reference's loss)"
     if word == "worse":
-        return f"{since} the model loses {size} more than {SAID[question]}."
+        return f"{since} the model loses {size} more than {COMPARED_WITH[question]}."
     if word == "better":
-        return f"The model loses {size} less than {SAID[question]}."
-    return f"The model loses not more than {SAID[question]}, within the margin."
+        return f"The model loses {size} less than {COMPARED_WITH[question]}."
+    return f"The model loses not more than {COMPARED_WITH[question]}, within the margin."

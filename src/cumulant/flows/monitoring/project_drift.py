@@ -1,0 +1,121 @@
+"""The comparison of a project's prediction log with a reference, stored as an event and raised as alerts."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core import expr
+from cumulant.core.errors import CumulantError
+from cumulant.core.events import Actor
+from cumulant.core.progress import Progress, silent
+from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.monitoring.alerts import DRIFT_RULES, drift_alerts
+from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult, monitor
+from cumulant.flows.monitoring.reference import served_reference
+from cumulant.monitoring.drift.words import day
+from cumulant.monitoring.events import DriftAlarm, DriftLooked
+
+if TYPE_CHECKING:
+    from cumulant.monitoring.policy import DriftPolicy
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+#: journal rows: the last event of a comparison of a model's rows
+_LOOKED = "drift_looked"
+
+
+def monitor_project(
+    project: Project,
+    request: MonitorRequest,
+    folder: Path,
+    policy: DriftPolicy,
+    *,
+    principal: Principal,
+    quiet: bool = False,
+    progress: Progress = silent,
+) -> MonitorResult:
+    """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
+
+    Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
+    at some of the columns, alters no alerts: what it does not see is not over. With `quiet` there is an event only
+    where it would say other than the last one.
+
+    Raises:
+        RefusedError: the principal may not.
+        DataError, UsageError, StorageError: as `monitor`.
+        UsageError, NotFoundError: as `served_reference`.
+    """
+    check(project.access(), principal, "monitor.run", project.name)
+    personal = project.policies.personal
+    served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
+    request = replace(
+        request,
+        predictions=folder,
+        hashed=tuple(sorted(personal)),
+        targets=target_columns(project),
+        skew=project.policies.clock_skew,
+    )
+    result = monitor(
+        request,
+        policy,
+        served=served,
+        keep=project.state / "monitoring" / "profiles",
+        performance=project.policies.monitoring.performance,
+        scratch=project.state / SPILL,
+    )
+    _report(project, _fact(project.name, result), principal, quiet=quiet)
+    if not request.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
+        scopes = [(project.name, rule) for rule in DRIFT_RULES]
+        observe(project, drift_alerts(project.name, result), principal=principal, looked=scopes, at=request.before)
+    return result
+
+
+def target_columns(project: Project) -> tuple[str, ...]:
+    """The columns that the project's target is made of: rows that were just scored do not have them."""
+    training = project.spec.training
+    if training is None:
+        return ()
+    with contextlib.suppress(CumulantError):  # a column whose name is no expression
+        from cumulant.features.definition.parsing import parse
+
+        return (training.target, *sorted(expr.columns(parse(training.target))))
+    return (training.target,)
+
+
+def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
+    values = msgspec.to_builtins(fact)
+    row = project.journal().get(_LOOKED, fact.model)
+    if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(values):
+        return
+    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+        transaction.put(_LOOKED, fact.model, values)
+        transaction.emit(fact)
+
+
+def _fact(model: str, result: MonitorResult) -> DriftLooked:
+    drift = result.drift
+    return DriftLooked(
+        model=model,
+        rows=result.rows,
+        windows=len(drift.windows),
+        alarming=sum(result.alarming_windows),
+        until=day(drift.windows[-1]),
+        alarms=tuple(
+            DriftAlarm(
+                feature=finding.feature,
+                change=finding.kind,
+                what=finding.what,
+                effect=finding.effect,
+                since=day(finding.since),
+                active=finding.active,
+            )
+            for finding in result.findings
+        ),
+    )
