@@ -29,10 +29,10 @@ from scipy import stats
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.start.paired_evaluation import value_texts
 from cumulant.project.release_section import release_policy
-from cumulant.release.decide import decide, guard, start
-from cumulant.release.evidence.accumulate import seen, with_history
+from cumulant.release.decide import act_on_failure, decide, start
+from cumulant.release.evidence.accumulate import count_look, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
-from cumulant.release.evidence.health import ArmPulse, Pulse
+from cumulant.release.evidence.health import ArmHealth, RecentHealth
 from cumulant.release.evidence.look import Look, Requests, ScorePairs
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.admission import refusal, with_margins
@@ -280,13 +280,13 @@ def released(
         place += mirrored
         champion, candidate = answers.release[0][index], answers.release[1][index]
         whole = np.isfinite(candidate)
-        release = guard(release, Pulse(candidate=ArmPulse(misshapen=int((~whole).sum()))), at=at)
+        release = act_on_failure(release, RecentHealth(candidate=ArmHealth(misshapen=int((~whole).sum()))), at=at)
         pairs = ScorePairs(
             champion=champion[whole],
             candidate=candidate[whole],
             differs=((champion >= cuts[0]) != (candidate >= cuts[1]))[whole],
         )
-        release, skewed = seen(release, Look(seconds=LOOK, requests=one, pairs=pairs))
+        release, skewed = count_look(release, Look(seconds=LOOK, requests=one, pairs=pairs))
         release = decide(release, skewed=skewed, at=at)
     return release
 

@@ -29,7 +29,7 @@ from cumulant.flows.release.simulation.simulate import cores, simulate
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import policy_of, read_world
 from cumulant.project.release_section import release_policy
-from cumulant.release.evidence.metrics import harm_alphas, metrics
+from cumulant.release.evidence.metrics import metrics, split_alpha
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.steps import ReleaseStep
 
@@ -93,7 +93,7 @@ def plain_mixture(na, ka, nb, kb, *, alpha: float = ALPHA) -> int | None:
 
 
 #: of alpha, what ours gives to errors: the rest is for time-outs, latency, quality and the quick checks
-ERRORS_ALPHA = harm_alphas(metrics(release_policy(ReleaseSpec())), ALPHA)["errors"]
+ERRORS_ALPHA = split_alpha(metrics(release_policy(ReleaseSpec())), ALPHA)["errors"]
 RULES: dict[str, Callable[..., int | None]] = {
     "success rate >= 99% a minute": success_rate,
     "five failed checks in all": partial(success_rate, limit=4),

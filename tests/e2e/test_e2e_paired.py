@@ -13,7 +13,7 @@ from e2e_shop import START
 from e2e_support import opened
 
 from cumulant.core.errors import RefusedError
-from cumulant.flows.release.start.admission import admit_candidate
+from cumulant.flows.release.start.candidate import admit_candidate
 from cumulant.flows.release.start.paired_evaluation import evaluate_pair
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load

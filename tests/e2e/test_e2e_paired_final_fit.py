@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from e2e_support import opened
 
-from cumulant.flows.release.start.admission import admit_candidate
+from cumulant.flows.release.start.candidate import admit_candidate
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
 from cumulant.project.release_section import release_policy

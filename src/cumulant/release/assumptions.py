@@ -9,7 +9,7 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.core.units import show_duration
-from cumulant.release.evidence.accumulate import Memory, memory_of
+from cumulant.release.evidence.accumulate import Memory, read_memory
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS
 from cumulant.release.evidence.key_statistics import FEWEST_KEYS, KeyStatistics
 from cumulant.release.evidence.look import COUNTED
@@ -24,7 +24,7 @@ def assumption_notes(release: Release) -> list[str]:
     """Sentences about the present step; none before any request, and none where all is as assumed."""
     if not release.memory:
         return []
-    memory = memory_of(release)
+    memory = read_memory(release)
     return [
         *_warm_up(memory),
         *_history(memory, release.policy.look),

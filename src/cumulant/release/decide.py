@@ -6,78 +6,88 @@ follow it, so that a kill between the two only delays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.release.evidence.accumulate import for_next_step, has_history, keys_seen, memory_of
+from cumulant.release.evidence.accumulate import begin_next_step, count_keys, has_history, read_memory
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS
-from cumulant.release.evidence.health import RECENT, FailureReference, Pulse, Trouble, level_of, trouble
+from cumulant.release.evidence.health import RECENT, FailureReference, HardFailure
 from cumulant.release.evidence.metric_state import with_interval
-from cumulant.release.evidence.metrics import STAND_INS, metrics
-from cumulant.release.state import PassedStep, Release, Status
+from cumulant.release.evidence.metrics import QUICK_PART, STAND_INS, metrics
+from cumulant.release.state import MetricVerdict, PassedStep, Release, Status
 from cumulant.release.steps import ReleaseStep
 from cumulant.release.wording import describe_harm
 
+Verdicts = Mapping[str, MetricVerdict]
+ACTIVE: frozenset[Status] = frozenset({"running", "paused", "awaiting_approval"})
 
-def guard(release: Release, pulse: Pulse, *, at: datetime) -> Release:
-    """The release after the quick look: rolled back for a hard failure that the champion does not share."""
-    if release.status not in ("running", "paused", "awaiting_approval"):
+
+def act_on_failure(release: Release, failure: HardFailure | None, *, at: datetime) -> Release:
+    """The release after the quick check: rolled back for a hard failure that the champion does not share."""
+    if failure is None or release.status not in ACTIVE:
         return release
-    trouble = troubled(release, pulse)
-    if trouble is None:
-        return release
-    if trouble.shared:
-        return _said(release, f"{trouble.text}, and so has the champion: the candidate is not blamed and waits")
-    return ended(release, "rolled_back", trouble.text, at=at)
+    if failure.shared:
+        text = f"{failure.text}, and so has the champion: the candidate is not blamed and waits"
+        return msgspec.structs.replace(release, reason=text)
+    return end_release(release, "rolled_back", failure.text, at=at)
 
 
-def troubled(release: Release, pulse: Pulse) -> Trouble | None:
-    """The candidate's hard failure, by what is known of its champion; None where there is none."""
+def build_failure_reference(release: Release) -> FailureReference:
+    """What a candidate's failures are compared with: its champion's past, at the level of the present check.
+
+    All checks of a release share a part of alpha. The levels of looks, from 0, are 1 / ((n + 1)(n + 2)) of it, which
+    add up to the whole; a look holds a check a second.
+    """
     look = release.policy.look
-    active = release.seconds + sum(step.seconds for step in release.passed)
-    level = level_of(release.policy.alpha, look=int(active / look), checks=look)
-    known = memory_of(release).champion
-    # The variance of a shorter time's mean is at most so many times that of a look's.
-    shape = known.burst_shape("errors") * min(RECENT / look, 1.0)
-    reference = FailureReference(worst=known.worst, usual=known.rate("errors"), shape=shape, level=level)
-    return trouble(pulse, release.policy.ceilings, reference)
+    number = int((release.seconds + sum(step.seconds for step in release.passed)) / look)
+    known = read_memory(release).champion
+    return FailureReference(
+        worst=known.worst,
+        usual=known.rate("errors"),
+        # The variance of a shorter time's mean is at most so many times that of a look's.
+        shape=known.burst_shape("errors") * min(RECENT / look, 1.0),
+        level=QUICK_PART * release.policy.alpha / ((number + 1) * (number + 2) * max(look, 1.0)),
+    )
 
 
 def decide(release: Release, *, skewed: bool = False, failing: bool = False, at: datetime) -> Release:
-    """The release after a look that `accumulate.seen` counted into it.
+    """The release after a look that `accumulate.count_look` added to it.
 
     `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted. `failing`: both
     arms fail hard, so that it does not go on; two arms that answer nothing are equally good.
     """
-    if release.status not in ("running", "awaiting_approval", "paused"):
+    if release.status not in ACTIVE:
         return release
     if skewed:
         text = f"the arms did not get the requests that {release.step.label} should give them: the split is broken"
-        return ended(release, "inconclusive", text, at=at)
-    moot = _moot(release)
-    harmful = [with_interval(board) for name, board in release.boards.items() if board.harmful and name not in moot]
+        return end_release(release, "inconclusive", text, at=at)
+    verdicts = {name: board.verdict for name, board in release.boards.items()}
+    moot = _moot_metrics(release, verdicts)
+    harmful = {
+        name: with_interval(release.boards[name])
+        for name, verdict in verdicts.items()
+        if verdict.harmful and name not in moot
+    }
     if harmful:
-        release = msgspec.structs.replace(
-            release, boards=release.boards | {harmful_board.metric: harmful_board for harmful_board in harmful}
-        )
-        return ended(release, "rolled_back", " and ".join(describe_harm(board) for board in harmful), at=at)
-    if release.status == "awaiting_approval" and (missing := lacking(release)):
-        return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {missing[0]}")
+        release = msgspec.structs.replace(release, boards=release.boards | harmful)
+        return end_release(release, "rolled_back", " and ".join(map(describe_harm, harmful.values())), at=at)
+    unmet = _unmet_conditions(release, verdicts)
+    if release.status == "awaiting_approval" and unmet:
+        return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {unmet[0]}")
     if release.status != "running" or (failing and release.seconds < release.step.at_most):
         return release
-    return _onward(release, at)
+    return _continue(release, unmet, at)
 
 
-def _onward(release: Release, at: datetime) -> Release:
+def _continue(release: Release, unmet: Sequence[str], at: datetime) -> Release:
     step = release.step
-    missing = lacking(release)
-    if missing:
+    if unmet:
         if release.seconds >= step.at_most:
-            return ended(release, "inconclusive", f"{step.label} took its longest time and {missing[0]}", at=at)
-        return _said(release, f"in {step.label}, {missing[0]}")
+            return end_release(release, "inconclusive", f"{step.label} took its longest time and {unmet[0]}", at=at)
+        return msgspec.structs.replace(release, reason=f"in {step.label}, {unmet[0]}")
     waits = _approval(release)
     if waits and waits not in release.approved:
         text = f"{step.label} is done; {waits} waits for an approval"
@@ -85,23 +95,27 @@ def _onward(release: Release, at: datetime) -> Release:
     return _advanced(release, at)
 
 
-def lacking(release: Release) -> list[str]:
-    """What the step still needs before the next one, in words; empty where it is done."""
-    step, needs = release.step, list(_starved(release))
+def list_unmet_conditions(release: Release) -> list[str]:
+    """What the step still needs before the next one, as clauses; empty where it is done."""
+    return _unmet_conditions(release, {name: board.verdict for name, board in release.boards.items()})
+
+
+def _unmet_conditions(release: Release, verdicts: Verdicts) -> list[str]:
+    step, needs = release.step, list(_arms_without_keys(release))
     if release.seconds < step.at_least:
         needs.append(f"{step.at_least - release.seconds:.0f} s of its shortest time are left")
     for arm in (CANDIDATE, CHAMPION) if step.weight else (CANDIDATE,):
         short = step.samples - release.samples.get(arm, 0)
         if short > 0:
             needs.append(f"the {arm} lacks {short} of {step.samples} requests")
-    moot = _moot(release)
+    moot = _moot_metrics(release, verdicts)
     needs += [
         f"{board.metric} is beyond its margin so far"
         for name, board in release.boards.items()
         if board.beyond and board.margin is not None and name not in moot
     ]
-    needs += _unshown(release)
-    needs += _selective_labels(release)
+    needs += _unproven_metrics(release, verdicts, moot)
+    needs += _selective_labels(release, verdicts)
     if _closing(release):
         needs += [] if release.boards else ["nothing has been measured"]
         if not has_history(release):
@@ -118,7 +132,7 @@ def _closing(release: Release) -> bool:
     return not following or following[0].stage == "holdback"
 
 
-def _unshown(release: Release) -> Iterator[str]:
+def _unproven_metrics(release: Release, verdicts: Verdicts, moot: frozenset[str]) -> Iterator[str]:
     """Required metrics that the step has not shown to be within their margins.
 
     In shadow, pairs alone are there. Labels that take longer than the step may still come in later ones; where a
@@ -127,41 +141,40 @@ def _unshown(release: Release) -> Iterator[str]:
     step, closing, named = release.step, _closing(release), metrics(release.policy)
     waits = release.policy.holdback is not None
     shadow = step.stage == "shadow" and release.seconds < step.at_most
-    moot = _moot(release)
     for name, board in release.boards.items():
         if not board.required or name in moot or not (closing or (shadow and named[name].kind == "pairs")):
             continue
         if waits and name == "quality":
-            if step.stage == "holdback" and board.fine < board.fine_bar:
+            if step.stage == "holdback" and not verdicts[name].acceptable_alone:
                 yield "labels of the release have not yet shown that quality is within its margin"
-        elif not board.acceptable:
+        elif not verdicts[name].acceptable:
             yield f"{board.metric} is not yet shown to be within its margin"
 
 
-def _selective_labels(release: Release) -> list[str]:
+def _selective_labels(release: Release, verdicts: Verdicts) -> list[str]:
     """Labels of other rows than those that are scored show no quality; a project may declare to go on without."""
-    quality, declared = release.boards.get("quality"), release.policy.metrics.get("quality")
+    quality, declared = verdicts.get("quality"), release.policy.metrics.get("quality")
     if quality is None or quality.acceptable or (declared is not None and declared.required is not None):
         return []
-    if not _closing(release) or not memory_of(release).selection.selective:
+    if not _closing(release) or not read_memory(release).selection.selective:
         return []
     text = "labels come only for rows of another kind than those that are scored, which does not show quality"
     return [f"{text} (release.metrics.quality.required: false goes on without)"]
 
 
-def _moot(release: Release) -> frozenset[str]:
+def _moot_metrics(release: Release, verdicts: Verdicts) -> frozenset[str]:
     """Metrics that stand for quality while it is not known, where labels of the release show it within its margin.
 
     A candidate that replaces a failing champion has to decide otherwise. Rows of the past do not count here: what is
     wrong with serving alone, such as a stale feature, does not show in them.
     """
     quality = release.boards.get("quality")
-    if quality is None or quality.margin is None or quality.beyond or quality.fine < quality.fine_bar:
+    if quality is None or quality.margin is None or quality.beyond or not verdicts["quality"].acceptable_alone:
         return frozenset()
     return STAND_INS
 
 
-def _starved(release: Release) -> Iterator[str]:
+def _arms_without_keys(release: Release) -> Iterator[str]:
     """An arm that no key falls to, once the other has what the step needs of it, or the shortest time is over.
 
     Keys go to an arm by their hash: of few keys, a small share may get none, however long is waited.
@@ -171,7 +184,7 @@ def _starved(release: Release) -> Iterator[str]:
         long = counts.get(other, 0) >= step.samples or release.seconds >= step.at_least
         if not step.weight or not step.samples or counts.get(arm, 0) or not counts.get(other, 0) or not long:
             continue
-        if keys := keys_seen(release):
+        if keys := count_keys(release):
             yield (
                 f"none of the {keys:,} values of {release.policy.key or 'the key'} that were seen falls to the {arm},"
                 f" which should have {step.weight if arm == CANDIDATE else 100 - step.weight:g}% of them: there are"
@@ -194,9 +207,9 @@ def _approval(release: Release) -> str | None:
 def _advanced(release: Release, at: datetime) -> Release:
     closed = _closed(release)
     if release.at == len(release.steps) - 1:
-        return _ended(closed, "promoted", _shown(closed), at)
+        return _ended(closed, "promoted", _proven_metrics(closed), at)
     following = release.steps[release.at + 1]
-    memory, boards = for_next_step(release)
+    memory, boards = begin_next_step(release)
     return msgspec.structs.replace(
         closed,
         status="running",
@@ -210,8 +223,8 @@ def _advanced(release: Release, at: datetime) -> Release:
     )
 
 
-def _shown(release: Release) -> str:
-    """What a promotion by itself rests on: only metrics that had to be shown were."""
+def _proven_metrics(release: Release) -> str:
+    """What a promotion without an operator rests on: only metrics that had to be shown were."""
     required = [board.metric for board in release.boards.values() if board.required]
     if not required:
         return "no metric was required to be shown within its margin, and none was shown to be worse"
@@ -245,8 +258,8 @@ def approve(release: Release, *, at: datetime) -> Release:
     if release.status != "awaiting_approval" or waits is None:
         return release
     release = msgspec.structs.replace(release, approved=release.approved | {waits})
-    if missing := lacking(release):  # the approval holds; what was shown when it was asked for no longer is
-        return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {missing[0]}")
+    if unmet := list_unmet_conditions(release):  # the approval holds; what was shown before it no longer is
+        return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {unmet[0]}")
     return _advanced(release, at)
 
 
@@ -255,7 +268,7 @@ def promote(release: Release, reason: str, *, at: datetime) -> Release:
     return release if release.over else _ended(_closed(release), "promoted", reason, at)
 
 
-def ended(release: Release, status: Status, reason: str, *, at: datetime) -> Release:
+def end_release(release: Release, status: Status, reason: str, *, at: datetime) -> Release:
     """The release, over: all keys on the champion. Nothing changes where it is over already."""
     return release if release.over else _ended(_closed(release), status, reason, at)
 
@@ -276,7 +289,3 @@ def _closed(release: Release) -> Release:
         samples={arm: release.samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)},
     )
     return msgspec.structs.replace(release, passed=(*release.passed, over))
-
-
-def _said(release: Release, reason: str) -> Release:
-    return msgspec.structs.replace(release, reason=reason)

@@ -33,6 +33,17 @@ class PassedStep(msgspec.Struct, frozen=True, kw_only=True):
     samples: dict[str, int]
 
 
+class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the evidence of one metric shows. A candidate may be worse and acceptable: worse within the margin."""
+
+    #: the candidate is worse, however little; and by so much that the release ends
+    worse: bool
+    harmful: bool
+    #: not worse by more than the margin: with evidence of before the release, and by the release alone
+    acceptable: bool
+    acceptable_alone: bool
+
+
 class Board(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one metric at a look. `harm` and `fine` are logarithms of e-values.
 
@@ -67,16 +78,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     state: dict[str, object] = {}
 
     @property
-    def proven(self) -> bool:
-        """Whether the candidate is shown to be worse, however little."""
-        return self.harm_bar is not None and self.most_harm >= self.harm_bar
-
-    @property
-    def harmful(self) -> bool:
-        return self.proven and self.confirmed
-
-    @property
-    def shown(self) -> float:
+    def combined_fine(self) -> float:
         """Evidence of no harm, in logarithms: that of the release, and that of before it with equal weights."""
         if not self.prior:
             return self.fine
@@ -84,8 +86,15 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
         return high + math.log1p(math.exp(low - high)) - math.log(2)
 
     @property
-    def acceptable(self) -> bool:
-        return self.shown >= self.fine_bar
+    def verdict(self) -> MetricVerdict:
+        """The evidence against its bars; the only place that compares them."""
+        worse = self.harm_bar is not None and self.most_harm >= self.harm_bar
+        return MetricVerdict(
+            worse=worse,
+            harmful=worse and self.confirmed,
+            acceptable=self.combined_fine >= self.fine_bar,
+            acceptable_alone=self.fine >= self.fine_bar,
+        )
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,7 +167,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         return 0.0 if self.over or self.status == "pending" else self.step.mirror
 
 
-def wanted_routes(release: Release) -> Routes:
+def desired_routes(release: Release) -> Routes:
     """What the gateway should work by. After a promotion the candidate's servers are the champion's."""
     if release.status == "promoted":
         arm = msgspec.structs.replace(release.candidate, name=CHAMPION)
@@ -177,7 +186,7 @@ def wanted_routes(release: Release) -> Routes:
     )
 
 
-def counted(release: Release, samples: dict[str, int], seconds: float) -> Release:
+def add_samples(release: Release, samples: dict[str, int], seconds: float) -> Release:
     """The release after `seconds` more in its step, in which so many requests counted; a pause is no time of it."""
     total = {arm: release.samples.get(arm, 0) + samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)}
     active = 0.0 if release.status == "paused" else seconds

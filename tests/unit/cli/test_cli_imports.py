@@ -17,7 +17,7 @@ from cumulant.flows.release import store
 from cumulant.flows.review.service import list_cases
 from cumulant.project.file.loading import load as project_load
 from cumulant.project.release_section import release_policy
-from cumulant.release.decide import ended, start
+from cumulant.release.decide import end_release, start
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Board, Release
 
@@ -227,7 +227,7 @@ def aborted_release(model: str) -> Release:
         boards={"errors": board},
         begun=now,
     )
-    return ended(start(begun), "rolled_back", "ended by ada", at=now)
+    return end_release(start(begun), "rolled_back", "ended by ada", at=now)
 
 
 @pytest.mark.parametrize("words", LOGGED)

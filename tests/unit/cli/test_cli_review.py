@@ -12,6 +12,7 @@ from rich.console import Console
 from cumulant.cli.monitoring import review_session
 from cumulant.flows.outcomes.labels import FOLDER
 from cumulant.flows.review.service import ingest_decisions
+from cumulant.outcomes.labels.label_rows import LabelSchema
 from cumulant.outcomes.labels.store import lock_folder
 from cumulant.project.file.loading import load
 
@@ -251,6 +252,26 @@ def test_a_file_decides_many_cases_and_names_the_rows_that_do_not(review, queue,
     assert (again["decided"], again["labelled"], len(again["problems"])) == (0, 0, 4)
     assert review("decide", cases[3], "1", "--from", str(file)).code == 2
     assert review("decide", cases[3]).code == 2
+
+
+def test_a_file_that_decides_nothing_ends_with_a_code(review, tmp_path):
+    review("fill")
+    file = tmp_path / "decisions.csv"
+    file.write_text("case,label\nnowhere,1\n")
+    refused = review("decide", "--from", str(file))
+    assert (refused.code, refused.document["decided"], list(refused.document["problems"])) == (1, 0, ["nowhere"])
+
+
+def test_a_label_that_does_not_exist_is_refused_with_those_that_do(review, monkeypatch):
+    from cumulant.flows.review import service
+
+    review("fill")
+    case = review("list").document[0]["id"]
+    schema = LabelSchema(task="multiclass", classes=("on time", "late"))
+    monkeypatch.setattr(service, "schema_of", lambda _: schema)
+    for label, hint in (("yes", "labels: on time, late"), ("lat", 'did you mean "late"?; labels: on time, late')):
+        refused = review("decide", case, label)
+        assert (refused.code, hint in refused.out.replace("\\", "")) == (2, True), refused.out
 
 
 def test_a_running_number_in_a_file_decides_no_case(review, queue, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from cumulant.core.errors import NotFoundError, RefusedError
-from cumulant.flows.release.start.start import candidate_version
+from cumulant.flows.release.start.candidate import find_candidate
 from cumulant.flows.stack.served_versions import champion_uri
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.loading import load
@@ -52,9 +52,9 @@ def test_the_first_to_serve_is_the_newest_that_passed() -> None:
 
 def test_a_refused_candidate_must_be_named() -> None:
     with pytest.raises(RefusedError, match="the gate refused version 2"):
-        candidate_version(_project("passed", "refused"), "")
-    assert candidate_version(_project("passed", "refused"), "late/2").version == "2"
-    assert candidate_version(_project("refused", "passed"), "").version == "2"
+        find_candidate(_project("passed", "refused"), "")
+    assert find_candidate(_project("passed", "refused"), "late/2").version == "2"
+    assert find_candidate(_project("refused", "passed"), "").version == "2"
 
 
 def test_without_a_candidate_the_hint_names_a_version_that_exists_or_none() -> None:
@@ -65,12 +65,12 @@ def test_without_a_candidate_the_hint_names_a_version_that_exists_or_none() -> N
         (1, "1", train),
     ):
         with pytest.raises(NotFoundError, match="alias candidate") as caught:
-            candidate_version(_project(*["passed"] * versions, champion=champion, candidate=False), "")
+            find_candidate(_project(*["passed"] * versions, champion=champion, candidate=False), "")
         assert caught.value.hint == hint
 
 
 def test_without_any_version_the_hint_names_none(tmp_path: Path) -> None:
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
     with load(tmp_path) as project, pytest.raises(NotFoundError, match="alias candidate") as caught:
-        candidate_version(project, "")
+        find_candidate(project, "")
     assert caught.value.hint == "`cumulant train` gives it to the new version"

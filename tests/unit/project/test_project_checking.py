@@ -188,7 +188,7 @@ def test_empty_sections_are_defaults(tmp_path):
     project = load(tmp_path)
     assert project.spec.data == {}
     assert project.spec.evaluation.test == "20%"
-    assert project.spec.serving.log.keep == "90d"
+    assert project.policies.serving.log.keep == "90d"
     assert project.spec.training is None
     with pytest.raises(UsageError, match="no training section"):
         project.training()

@@ -10,10 +10,12 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.project.release_section import release_policy
-from cumulant.release.decide import decide, start
-from cumulant.release.evidence.accumulate import seen, with_history
+from cumulant.release.decide import act_on_failure, build_failure_reference, decide, start
+from cumulant.release.evidence.accumulate import count_look, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
+from cumulant.release.evidence.health import HardFailure, RecentHealth, find_hard_failure
 from cumulant.release.evidence.look import Look, LossPair, LossPairs, Requests, ScorePair, ScorePairs, counting
+from cumulant.release.evidence.metrics import ReleaseMetric
 from cumulant.release.policy import ReleasePolicy
 from cumulant.release.spec import AbSpec, CanarySpec, ReleaseSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Board, Release
@@ -143,6 +145,29 @@ def played(world: World, now: Release, *, most: int = 2000, until: str = "") -> 
     for _ in range(most):
         if now.step.label == until or now.over or now.status == "awaiting_approval":
             return now
-        counted, skewed = seen(now, world.look(now))
+        counted, skewed = count_look(now, world.look(now))
         now = decide(counted, skewed=skewed, at=MOMENT)
     return now
+
+
+def hard_failure(now: Release, health: RecentHealth) -> HardFailure | None:
+    """The candidate's hard failure in a release."""
+    return find_hard_failure(health, now.policy.ceilings, build_failure_reference(now))
+
+
+def checked(now: Release, health: RecentHealth) -> Release:
+    """The release after the check of each second."""
+    return act_on_failure(now, hard_failure(now, health), at=MOMENT)
+
+
+def new_board(metric: ReleaseMetric, *, harm_bar: float, fine_bar: float) -> Board:
+    """A metric of which nothing is known yet."""
+    required = metric.required and metric.margin is not None
+    return Board(
+        metric=metric.name,
+        unit=metric.unit,
+        margin=metric.margin,
+        required=required,
+        harm_bar=harm_bar,
+        fine_bar=fine_bar,
+    )

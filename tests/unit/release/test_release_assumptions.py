@@ -9,7 +9,7 @@ from releases import QUICK, World, policy_with, release, remembered
 
 from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import start
-from cumulant.release.evidence.accumulate import seen, with_history
+from cumulant.release.evidence.accumulate import count_look, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.key_statistics import KeyStatistics, units
 from cumulant.release.evidence.look import Look, Requests
@@ -30,7 +30,7 @@ def after(now: Release, *, keys: int, failing: int, looks: int = 20, seed: int =
         key = rng.integers(1, keys + 1, 2000)
         candidate = key % 5 == 0
         failed = (rng.uniform(size=2000) < 0.005) | (candidate & (key <= failing))
-        now, _ = seen(now, Look(seconds=10, requests=requests(key, candidate, failed)))
+        now, _ = count_look(now, Look(seconds=10, requests=requests(key, candidate, failed)))
     return now
 
 
@@ -56,7 +56,7 @@ def test_keys_that_fail_again_and_again_count_for_less_and_roll_nothing_back() -
     assert len(told) == 1
     assert told[0].startswith("failures of the candidate")
     assert now.boards["errors"].candidate > 2 * now.boards["errors"].champion, "as it looks, it is far worse"
-    assert not now.boards["errors"].harmful
+    assert not now.boards["errors"].verdict.harmful
 
 
 def test_failures_in_slow_bursts_count_for_less() -> None:
@@ -108,6 +108,6 @@ def test_many_more_keys_than_are_kept_lose_no_failing_one() -> None:
 def test_a_world_of_many_callers_and_its_stored_state_go_on_alike() -> None:
     now = start(remembered(release(CANARY)))
     look = World(seed=5).look(now)
-    here, _ = seen(now, look)
-    stored, _ = seen(msgspec.convert(msgspec.json.decode(msgspec.json.encode(now)), Release), look)
+    here, _ = count_look(now, look)
+    stored, _ = count_look(msgspec.convert(msgspec.json.decode(msgspec.json.encode(now)), Release), look)
     assert msgspec.json.encode(here) == msgspec.json.encode(stored)

@@ -14,7 +14,7 @@ from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import Controller
-from cumulant.release.evidence.health import ArmPulse, Pulse
+from cumulant.release.evidence.health import ArmHealth, RecentHealth
 from cumulant.release.evidence.look import Look
 from cumulant.release.state import Release
 from cumulant.testing.clock import ManualClock
@@ -29,10 +29,10 @@ class Seen:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.hard = Pulse()
+        self.hard = RecentHealth()
         self.looks = 0
 
-    def pulse(self, release: Release) -> Pulse:
+    def health(self, release: Release) -> RecentHealth:
         return self.hard
 
     def look(self, release: Release, seconds: float) -> tuple[Look, str]:
@@ -172,7 +172,7 @@ def test_hard_failures_bring_back_within_a_tick() -> None:
         stage.now += 1
         controller.tick()
     assert stage.release().weight == 10
-    stage.evidence.hard = Pulse(candidate=ArmPulse(not_ready=3.5))
+    stage.evidence.hard = RecentHealth(candidate=ArmHealth(not_ready=3.5))
     stage.now += 1
     controller.tick()
     routes = stage.traffic.in_force(MODEL)
@@ -277,14 +277,14 @@ def test_a_rollback_at_the_moment_of_a_step_is_not_undone(where: str, monkeypatc
 def test_while_both_arms_fail_hard_the_release_waits() -> None:
     stage = Stage(World(seed=12))
     controller = stage.controller()
-    down = ArmPulse(requests=100, failures=90)
-    stage.evidence.hard = Pulse(champion=down, candidate=down)
+    down = ArmHealth(requests=100, failures=90)
+    stage.evidence.hard = RecentHealth(champion=down, candidate=down)
     for _ in range(300):
         stage.now += 1
         controller.tick()
     assert (stage.release().status, stage.release().at) == ("running", 0)
     assert "waits" in stage.release().reason
-    stage.evidence.hard = Pulse()
+    stage.evidence.hard = RecentHealth()
     assert stage.played(controller).status == "promoted"
 
 

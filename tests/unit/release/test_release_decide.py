@@ -12,7 +12,9 @@ from releases import (
     QUICK,
     World,
     all_shown,
+    checked,
     counted_requests,
+    new_board,
     played,
     policy_with,
     release,
@@ -22,28 +24,37 @@ from releases import (
 from scipy import stats
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
-from cumulant.release.decide import approve, decide, ended, guard, lacking, pause, promote, resume, start
-from cumulant.release.evidence.accumulate import memory_of, seen
-from cumulant.release.evidence.health import ArmPulse, FailureReference, Pulse, level_of, trouble
+from cumulant.release.decide import (
+    approve,
+    build_failure_reference,
+    decide,
+    end_release,
+    list_unmet_conditions,
+    pause,
+    promote,
+    resume,
+    start,
+)
+from cumulant.release.evidence.accumulate import count_look, read_memory
+from cumulant.release.evidence.health import ArmHealth, FailureReference, RecentHealth, find_hard_failure
 from cumulant.release.evidence.look import Look, PerArm
 from cumulant.release.evidence.metric_state import (
     LookBlock,
     Tempering,
     in_next_step,
-    new_board,
     with_block,
     with_differences,
 )
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.spec import ApprovalSpec, MetricSpec, ShadowSpec, StagesSpec
-from cumulant.release.state import Board, Release, wanted_routes
+from cumulant.release.state import Board, Release, desired_routes
 
 
 def test_a_sound_candidate_goes_through_every_step_and_is_promoted() -> None:
     over = played(World(seed=1), remembered(release()))
     assert over.status == "promoted"
     assert [one.label for one in over.passed] == ["shadow", "ab 10%", "canary 10%", "canary 50%", "canary 95%"]
-    routes = wanted_routes(over)
+    routes = desired_routes(over)
     assert routes.champion.version == "2"
     assert routes.candidate is None
 
@@ -63,8 +74,8 @@ def test_a_worse_candidate_comes_back_with_the_reason(world: World, told: str) -
     over = played(world, remembered(release(spec)))
     assert over.status == "rolled_back"
     assert told in over.reason
-    assert wanted_routes(over).weight == 0
-    assert wanted_routes(over).champion.version == "1"
+    assert desired_routes(over).weight == 0
+    assert desired_routes(over).champion.version == "1"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +92,7 @@ def test_a_proven_worsening_is_acted_on_above_the_margin_or_as_a_multiple(
             bad=PerArm(champion=20_000 * rates[0], candidate=20_000 * rates[1]),
         )
         board = with_block(board, metric, block, step=0, tempering=Tempering(step=0.01))
-    assert board.proven
+    assert board.verdict.worse
     assert decide(release(status="running", boards={"errors": board}), at=MOMENT).status == status
 
 
@@ -112,10 +123,10 @@ def test_without_any_history_of_the_champion_nothing_is_promoted() -> None:
     spec = policy_with(stages=StagesSpec(shadow=None, ab=None, canary=canary), look="60s", warm_up="0s")
     now, world = start(release(spec)), World(seed=1, rate=20)
     for _ in range(8):  # eight looks of a minute are more than every step asks for
-        counted, skewed = seen(now, world.look(now, 60))
+        counted, skewed = count_look(now, world.look(now, 60))
         now = decide(counted, skewed=skewed, at=MOMENT)
     assert now.status == "running"
-    assert "fewer than 12 looks" in " ".join(lacking(now))
+    assert "fewer than 12 looks" in " ".join(list_unmet_conditions(now))
 
 
 def test_a_point_estimate_beyond_the_margin_holds_every_step() -> None:
@@ -129,7 +140,7 @@ def test_a_point_estimate_beyond_the_margin_holds_every_step() -> None:
 def test_a_proof_of_an_earlier_step_does_not_promote() -> None:
     over = played(World(seed=1), remembered(release()), until="canary 95%")
     assert over.boards["errors"].most_fine > over.boards["errors"].fine_bar
-    assert not over.boards["errors"].acceptable
+    assert not over.boards["errors"].verdict.acceptable
 
 
 def test_the_warm_up_of_a_new_process_counts_for_nothing_and_is_reported() -> None:
@@ -137,19 +148,19 @@ def test_the_warm_up_of_a_new_process_counts_for_nothing_and_is_reported() -> No
     now = start(remembered(release(policy_with(stages=stages, warm_up="30s"))))
     cold = World(seed=3, took={CANDIDATE: 50.0}, errors={CANDIDATE: 0.2})
     for _ in range(3):
-        now, _ = seen(now, cold.look(now))
+        now, _ = count_look(now, cold.look(now))
     assert now.boards["errors"].samples == {}
-    memory = memory_of(now)
+    memory = read_memory(now)
     assert memory.warm_up_seconds == 30
     assert memory.warm_up_requests == now.samples[CANDIDATE]
-    now, _ = seen(now, World(seed=4).look(now))
+    now, _ = count_look(now, World(seed=4).look(now))
     assert sum(now.boards["errors"].samples.values()) > 0
 
 
 def test_without_traffic_nothing_is_ever_promoted() -> None:
     now = start(release())
     for _ in range(1000):
-        counted, skewed = seen(now, Look(seconds=10))
+        counted, skewed = count_look(now, Look(seconds=10))
         now = decide(counted, skewed=skewed, at=MOMENT)
     assert now.status == "inconclusive"
     assert "lacks" in now.reason
@@ -163,7 +174,7 @@ def test_a_split_that_is_not_kept_ends_as_broken() -> None:
         look = world.look(
             msgspec.structs.replace(with_steps(now, msgspec.structs.replace(now.step, weight=30.0)), at=0)
         )
-        counted, skewed = seen(now, look)
+        counted, skewed = count_look(now, look)
         now = decide(counted, skewed=skewed, at=MOMENT)
         if now.over:
             break
@@ -178,7 +189,10 @@ def test_a_key_counts_once_a_look_however_often_it_asks_and_fails() -> None:
         msgspec.structs.replace(one, assigned=CANDIDATE, served=CANDIDATE, status=status, key="k1")
         for status in (500, 500, 200, 200)
     ]
-    before, after = memory_of(now), memory_of(seen(now, Look(seconds=10, requests=counted_requests(now, asked)))[0])
+    before, after = (
+        read_memory(now),
+        read_memory(count_look(now, Look(seconds=10, requests=counted_requests(now, asked)))[0]),
+    )
     units, failures = np.asarray(after.units)[1, :2] - np.asarray(before.units)[1, :2]
     assert (units, failures) == (1, 0.5)
 
@@ -205,7 +219,7 @@ def test_a_rescue_by_the_champion_is_the_candidates_failure() -> None:
             msgspec.structs.replace(one, served=CHAMPION) if one.assigned == CANDIDATE and number % 7 == 0 else one
             for number, one in enumerate(world.exchanges(now))
         ]
-        counted, skewed = seen(now, Look(seconds=10, requests=counted_requests(now, lost)))
+        counted, skewed = count_look(now, Look(seconds=10, requests=counted_requests(now, lost)))
         now = decide(counted, skewed=skewed, at=MOMENT)
         if now.over:
             break
@@ -214,53 +228,55 @@ def test_a_rescue_by_the_champion_is_the_candidates_failure() -> None:
 
 
 HARD = {
-    "shape": ArmPulse(misshapen=1),
-    "not ready": ArmPulse(not_ready=4.0),
-    "crash loop": ArmPulse(restarts=3),
-    "errors": ArmPulse(requests=40, failures=30),
+    "shape": ArmHealth(misshapen=1),
+    "not ready": ArmHealth(not_ready=4.0),
+    "crash loop": ArmHealth(restarts=3),
+    "errors": ArmHealth(requests=40, failures=30),
 }
-BUSY = ArmPulse(requests=400, failures=2)
+BUSY = ArmHealth(requests=400, failures=2)
 
 
 @pytest.mark.parametrize("status", ["running", "paused", "awaiting_approval"])
 @pytest.mark.parametrize("kind", HARD)
 def test_hard_failures_need_no_statistics(status: str, kind: str) -> None:
-    now = guard(release(status=status), Pulse(candidate=HARD[kind], champion=BUSY), at=MOMENT)
+    now = checked(release(status=status), RecentHealth(candidate=HARD[kind], champion=BUSY))
     assert now.status == "rolled_back"
     assert now.reason.startswith("the candidate")
 
 
 @pytest.mark.parametrize("kind", ["not ready", "crash loop", "errors"])
 def test_a_failure_that_the_champion_shares_is_not_blamed_on_the_candidate(kind: str) -> None:
-    now = guard(release(status="running"), Pulse(candidate=HARD[kind], champion=HARD[kind]), at=MOMENT)
+    now = checked(release(status="running"), RecentHealth(candidate=HARD[kind], champion=HARD[kind]))
     assert now.status == "running"
     assert "not blamed" in now.reason
 
 
 def test_a_share_of_failures_is_compared_with_the_champion_by_an_exact_test() -> None:
     """Fisher's test by counting all tables; and the level falls, so that a long release errs no oftener."""
-    failing, calm = ArmPulse(requests=25, failures=8), ArmPulse(requests=60, failures=6)
+    failing, calm = ArmHealth(requests=25, failures=8), ArmHealth(requests=60, failures=6)
     chance = stats.hypergeom.sf(7, 85, 14, 25)
     for level, expected in ((chance * 1.001, True), (chance * 0.999, False)):
         reference = FailureReference(level=level)
-        found = trouble(Pulse(candidate=failing, champion=calm), policy_with().ceilings, reference)
+        found = find_hard_failure(RecentHealth(candidate=failing, champion=calm), policy_with().ceilings, reference)
         assert (found is not None) is expected
-    levels = [level_of(0.05, look=look, checks=10) * 10 for look in range(100_000)]
+    now = release(policy_with(alpha=0.05, look="10s"))
+    looks = (msgspec.structs.replace(now, seconds=10.0 * look) for look in range(100_000))
+    levels = [build_failure_reference(now).level * 10 for now in looks]
     assert sum(levels) == pytest.approx(0.005, rel=1e-4)
 
 
 def test_a_share_of_failures_that_the_champion_has_had_rolls_nothing_back() -> None:
-    pulse = Pulse(candidate=ArmPulse(requests=40, failures=20), champion=ArmPulse(requests=400, failures=2))
+    health = RecentHealth(candidate=ArmHealth(requests=40, failures=20), champion=ArmHealth(requests=400, failures=2))
     calm, stormy = remembered(release(status="running")), remembered(release(status="running"), errors=0.45)
-    assert guard(calm, pulse, at=MOMENT).status == "rolled_back"
-    assert guard(stormy, pulse, at=MOMENT).status == "running"
+    assert checked(calm, health).status == "rolled_back"
+    assert checked(stormy, health).status == "running"
 
 
 def test_an_approval_before_the_promotion_waits_with_the_holdback() -> None:
     spec = policy_with(stages=QUICK, approval=ApprovalSpec(before="promote", by=["risk"]))
     waiting = played(World(seed=11), remembered(release(spec)))
     assert waiting.status == "awaiting_approval"
-    assert wanted_routes(waiting).weight == 95
+    assert desired_routes(waiting).weight == 95
     assert approve(waiting, at=MOMENT).status == "promoted"
 
 
@@ -287,7 +303,7 @@ def test_other_decisions_are_no_harm_where_labels_show_that_quality_is_kept() ->
     known = msgspec.structs.replace(now, boards={"disagreement": other, "quality": quality})
     assert decide(known, at=MOMENT).step.label == "ab 10%"
     past = msgspec.structs.replace(quality, fine=0.0, prior=9.0)
-    assert past.acceptable
+    assert past.verdict.acceptable
     assert (
         decide(msgspec.structs.replace(known, boards=known.boards | {"quality": past}), at=MOMENT).status
         == "rolled_back"
@@ -323,7 +339,7 @@ def blocks_of(
             units=PerArm(champion=units[0], candidate=units[1]), bad=PerArm(champion=bad[0], candidate=bad[1])
         )
         board = with_block(board, metric, block, step=step, tempering=Tempering(step=0.05, usual=rates[0]))
-        if board.harmful:
+        if board.verdict.harmful:
             break
     return board
 
@@ -341,7 +357,7 @@ def blocks_of(
 )
 def test_a_champion_that_never_fails_hides_no_harm(rates: tuple[float, float], units: tuple[int, int]) -> None:
     board = new_board(metrics(policy_with())["errors"], harm_bar=4.4, fine_bar=3.0)
-    assert blocks_of(rates, units, 150, board=board).harmful
+    assert blocks_of(rates, units, 150, board=board).verdict.harmful
 
 
 def test_a_harm_within_the_margin_is_not_acted_on_at_the_first_failures_of_a_step() -> None:
@@ -351,7 +367,7 @@ def test_a_harm_within_the_margin_is_not_acted_on_at_the_first_failures_of_a_ste
         board = new_board(metrics(policy_with())["errors"], harm_bar=4.4, fine_bar=3.0)
         board = blocks_of((0.001, 0.0017), (10_000, 10_000), 60, board=board, seed=seed)
         board = blocks_of((0.001, 0.0017), (500, 500), 20, board=board, step=1, seed=100 + seed)
-        acted += board.harmful
+        acted += board.verdict.harmful
     assert acted <= 3  # 5% of 20, and what chance adds
 
 
@@ -364,12 +380,12 @@ def test_harm_of_pairs_that_begins_late_holds_the_step_and_rolls_back() -> None:
 
     for _ in range(100):
         board = with_differences(board, metric, look(0.01, 1000), looks=1)
-    assert board.acceptable
+    assert board.verdict.acceptable
     board = in_next_step(board, metric)
     for _ in range(40):
         board = with_differences(board, metric, look(0.5, 60), looks=1)
     assert board.beyond
-    assert board.harmful
+    assert board.verdict.harmful
 
 
 def test_an_approval_before_the_canary_waits_in_the_stage_before() -> None:
@@ -394,7 +410,7 @@ def test_weights_never_jump_and_an_end_is_an_end(verbs: list[str], seed: int) ->
     for verb in verbs:
         after = _done(verb, now, world)
         assert after.revision >= now.revision
-        before, routes = wanted_routes(now), wanted_routes(after)
+        before, routes = desired_routes(now), desired_routes(after)
         if routes != before:
             assert after.revision > now.revision
         if now.over:
@@ -406,18 +422,18 @@ def test_weights_never_jump_and_an_end_is_an_end(verbs: list[str], seed: int) ->
 
 def _done(verb: str, now: Release, world: World) -> Release:
     if verb == "look":
-        counted, skewed = seen(now, world.look(now))
+        counted, skewed = count_look(now, world.look(now))
         return decide(counted, skewed=skewed, at=MOMENT) if not now.over else now
-    pulses = {
-        "hard": Pulse(candidate=HARD["errors"], champion=BUSY),
-        "both": Pulse(candidate=HARD["errors"], champion=HARD["errors"]),
+    checks = {
+        "hard": RecentHealth(candidate=HARD["errors"], champion=BUSY),
+        "both": RecentHealth(candidate=HARD["errors"], champion=HARD["errors"]),
     }
-    if verb in pulses:
-        return guard(now, pulses[verb], at=MOMENT)
+    if verb in checks:
+        return checked(now, checks[verb])
     if verb == "promote":
         return promote(now, "asked", at=MOMENT)
     if verb == "back":
-        return ended(now, "rolled_back", "asked", at=MOMENT)
+        return end_release(now, "rolled_back", "asked", at=MOMENT)
     if verb == "approve":
         return approve(now, at=MOMENT)
     return {"start": start, "resume": resume}.get(verb, lambda one: pause(one, "asked"))(now)
@@ -437,9 +453,9 @@ def test_a_release_that_was_stored_and_read_goes_on_the_same(verbs: list[str], s
 def test_a_pause_uses_up_no_time_of_its_step() -> None:
     now = pause(start(release()), "over the weekend")
     for _ in range(1000):
-        counted, skewed = seen(now, Look(seconds=10))
+        counted, skewed = count_look(now, Look(seconds=10))
         now = decide(counted, skewed=skewed, at=MOMENT)
-    now = decide(seen(resume(now), Look(seconds=10))[0], at=MOMENT)
+    now = decide(count_look(resume(now), Look(seconds=10))[0], at=MOMENT)
     assert (now.status, now.seconds) == ("running", 10)
 
 
@@ -459,12 +475,12 @@ def test_probes_of_health_are_no_data() -> None:
 def test_servers_that_were_slow_at_first_do_not_keep_a_release_from_its_evidence() -> None:
     world = World(seed=8, took={CHAMPION: 80.0, CANDIDATE: 80.0})
     now = start(release())
-    first, _ = seen(now, world.look(now))
+    first, _ = count_look(now, world.look(now))
     assert first.memory["slow"] == pytest.approx(80_000 * 1.93, rel=0.1)
     world.took = {CHAMPION: 5.0, CANDIDATE: 5.0}
     over = first
     while not over.over:
-        counted, skewed = seen(over, world.look(over))
+        counted, skewed = count_look(over, world.look(over))
         over = decide(counted, skewed=skewed, at=MOMENT)
     assert over.status == "promoted", over.reason
     assert over.memory["slow"] == pytest.approx(5_000 * 1.93, rel=0.2)

@@ -1,4 +1,4 @@
-"""What the controller sees: pulses from what is told, pairs counted once, metrics of a user's own."""
+"""What the controller sees: health from what is reported, pairs counted once, metrics of a user's own."""
 
 from __future__ import annotations
 
@@ -96,19 +96,19 @@ def test_failures_of_the_last_seconds_are_counted_by_the_assigned_arm(scene):
     scene.traffic.put([exchange(status=500), exchange(), exchange(CHAMPION), exchange(forced=True, status=500)])
     scene.traffic.put([exchange(revision=1, status=500)])
     watching = scene.watching()
-    pulse = watching.pulse(scene.release)
-    assert (pulse.candidate.requests, pulse.candidate.failures) == (2, 1)
-    assert (pulse.champion.requests, pulse.champion.failures) == (1, 0)
+    health = watching.health(scene.release)
+    assert (health.candidate.requests, health.candidate.failures) == (2, 1)
+    assert (health.champion.requests, health.champion.failures) == (1, 0)
     scene.now += 6
-    assert watching.pulse(scene.release).candidate.requests == 0
+    assert watching.health(scene.release).candidate.requests == 0
 
 
-def test_a_long_log_of_before_holds_up_no_pulse_and_fills_no_memory(scene, monkeypatch):
+def test_a_long_log_of_before_holds_up_no_check_and_fills_no_memory(scene, monkeypatch):
     monkeypatch.setattr(evidence, "_PAGE", 100)
     scene.traffic.put([exchange(revision=1)] * 1000)
     scene.traffic.put([exchange(status=500)] * 50)
     watching = scene.watching()
-    assert watching.pulse(scene.release).candidate.failures == 50
+    assert watching.health(scene.release).candidate.failures == 50
     look, cursor = watching.look(scene.release, 10)
     assert len(look.requests) == 50
     assert Cursor.of(cursor).gateway == "1050"
@@ -116,43 +116,43 @@ def test_a_long_log_of_before_holds_up_no_pulse_and_fills_no_memory(scene, monke
 
 def test_what_waited_in_the_log_is_not_of_the_last_seconds(scene):
     scene.traffic.put([exchange(status=500, seconds=-60), exchange(seconds=0)])
-    assert scene.watching().pulse(scene.release).candidate.failures == 0
+    assert scene.watching().health(scene.release).candidate.failures == 0
 
 
 def test_time_without_a_ready_server_is_of_a_steady_clock_and_begins_after_the_first_start(scene):
     watching = scene.watching()
     scene.traffic.healthy[CANDIDATE] = False
-    watching.pulse(scene.release)
+    watching.health(scene.release)
     scene.now = 30
-    assert watching.pulse(scene.release).candidate.not_ready == 0, "it is starting"
+    assert watching.health(scene.release).candidate.not_ready == 0, "it is starting"
     scene.traffic.healthy[CANDIDATE] = True
-    watching.pulse(scene.release)
+    watching.health(scene.release)
     scene.traffic.healthy[CANDIDATE] = False
-    watching.pulse(scene.release)
+    watching.health(scene.release)
     scene.clock.move(timedelta(hours=1))
     scene.now = 34
-    assert watching.pulse(scene.release).candidate.not_ready == 4
+    assert watching.health(scene.release).candidate.not_ready == 4
 
 
 def test_one_that_never_becomes_ready_is_noticed(scene):
     watching = scene.watching()
     scene.traffic.healthy[CANDIDATE] = False
-    watching.pulse(scene.release)
+    watching.health(scene.release)
     scene.now = 70
-    assert watching.pulse(scene.release).candidate.not_ready == 10
+    assert watching.health(scene.release).candidate.not_ready == 10
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"7", b'{"children": 3}', b'[{"url": 4}]', b'[null, "x"]'])
 def test_a_strange_status_file_is_held_against_nobody(scene, content):
     scene.status(content)
-    assert scene.watching().pulse(scene.release).candidate.restarts == 0
+    assert scene.watching().health(scene.release).candidate.restarts == 0
 
 
 def test_restarts_are_read_from_the_supervisor(scene):
     children = [{"name": "server-2", "url": "http://127.0.0.1:2/", "ready": False, "restarts": 4}]
     scene.status(msgspec.json.encode({"children": children}))
-    pulse = scene.watching().pulse(scene.release)
-    assert (pulse.candidate.restarts, pulse.champion.restarts) == (4, 0)
+    health = scene.watching().health(scene.release)
+    assert (health.candidate.restarts, health.champion.restarts) == (4, 0)
 
 
 def test_a_candidate_with_other_outputs_is_seen_and_one_that_does_not_tell_is_not_blamed(scene):
@@ -163,11 +163,11 @@ def test_a_candidate_with_other_outputs_is_seen_and_one_that_does_not_tell_is_no
         }
         now = msgspec.structs.replace(scene.release, champion=arms[CHAMPION], candidate=arms[CANDIDATE])
         watching = scene.watching()
-        assert watching.pulse(now).candidate.misshapen == 0
+        assert watching.health(now).candidate.misshapen == 0
         other.outputs = [{"name": "prediction", "datatype": "BYTES"}]
-        assert watching.pulse(now).candidate.misshapen == 1
+        assert watching.health(now).candidate.misshapen == 1
         other.outputs = "strange"
-        assert watching.pulse(now).candidate.misshapen == 0
+        assert watching.health(now).candidate.misshapen == 0
 
 
 def test_each_mirrored_pair_is_counted_once_also_by_another_controller(scene):

@@ -12,7 +12,7 @@ from cumulant.core.traffic import CHAMPION, Arm, Exchange, Routes
 from cumulant.flows.release.controller.external_servers import without_shadow
 from cumulant.flows.release.start.champion_history import champion_history
 from cumulant.release.decide import start
-from cumulant.release.evidence.accumulate import has_history, readable, seen, with_history
+from cumulant.release.evidence.accumulate import count_look, has_history, is_readable, with_history
 from cumulant.release.spec import CanarySpec, StagesSpec
 from cumulant.testing.traffic import MemoryTraffic
 
@@ -77,7 +77,7 @@ def test_a_short_log_is_no_history_and_no_error(count: int) -> None:
     history, _ = champion_history(traffic, "late", "1", seconds=10, quantile=0.95)
     now = start(with_history(release(), history))
     assert not has_history(now)
-    after, skewed = seen(now, World(seed=1).look(now))
+    after, skewed = count_look(now, World(seed=1).look(now))
     assert (after.seconds, skewed) == (10, False)
 
 
@@ -86,17 +86,17 @@ def test_large_steps_without_a_log_get_a_history_in_the_release() -> None:
     now = start(release(policy_with(stages=StagesSpec(shadow=None, ab=None, canary=canary), warm_up="0s")))
     world = World(seed=2)
     for _ in range(13):
-        now, _ = seen(now, world.look(now))
+        now, _ = count_look(now, world.look(now))
     assert has_history(now)
 
 
 def test_a_row_that_another_version_of_the_program_wrote_is_seen_to_be_unreadable() -> None:
     now = start(remembered(release()))
-    now, _ = seen(now, World(seed=3).look(now))
-    assert readable(now)
-    assert not readable(msgspec.structs.replace(now, memory={"keys": ["k1"], "failing": {"errors": ["k1"]}}))
+    now, _ = count_look(now, World(seed=3).look(now))
+    assert is_readable(now)
+    assert not is_readable(msgspec.structs.replace(now, memory={"keys": ["k1"], "failing": {"errors": ["k1"]}}))
     board = msgspec.structs.replace(next(iter(now.boards.values())), state={"step": 1, "test": {"champion": [[0.0]]}})
-    assert not readable(msgspec.structs.replace(now, boards={board.metric: board}))
+    assert not is_readable(msgspec.structs.replace(now, boards={board.metric: board}))
 
 
 def test_external_servers_wait_for_no_labels() -> None:

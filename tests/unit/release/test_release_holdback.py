@@ -11,8 +11,8 @@ import pytest
 from releases import QUICK, World, policy_with, release, remembered
 
 from cumulant.core.errors import UsageError
-from cumulant.release.decide import decide, lacking, start
-from cumulant.release.evidence.accumulate import seen
+from cumulant.release.decide import decide, list_unmet_conditions, start
+from cumulant.release.evidence.accumulate import count_look
 from cumulant.release.evidence.look import Look, LossPairs
 from cumulant.release.paired.admission import with_margins
 from cumulant.release.spec import HoldbackSpec, MetricSpec, ReleaseSpec
@@ -31,7 +31,7 @@ SPEC = with_margins(
 
 def _looked(world: World, now: Release, losses: LossPairs | None) -> Release:
     look = _with_losses(world.look(now), losses or LossPairs())
-    counted, skewed = seen(now, look)
+    counted, skewed = count_look(now, look)
     return decide(counted, skewed=skewed, at=MOMENT)
 
 
@@ -82,7 +82,7 @@ def test_without_labels_it_waits_and_ends_without_a_promotion(held: tuple[World,
     for _ in range(30):
         now = _looked(world, now, None)
     assert now.status == "running"
-    assert any("labels of the release have not yet shown" in text for text in lacking(now))
+    assert any("labels of the release have not yet shown" in text for text in list_unmet_conditions(now))
     now = msgspec.structs.replace(now, seconds=30 * 86_400.0)
     now = _looked(world, now, None)
     assert now.status == "inconclusive"
@@ -96,7 +96,7 @@ def test_labels_that_come_later_decide(held: tuple[World, Release], difference: 
         now = _looked(world, now, _losses(rng, difference))
         if now.over:
             break
-    assert now.status == end, (now.reason, lacking(now))
+    assert now.status == end, (now.reason, list_unmet_conditions(now))
 
 
 def test_what_rows_of_the_past_showed_is_no_label_of_the_release(held: tuple[World, Release]) -> None:

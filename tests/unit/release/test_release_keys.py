@@ -17,8 +17,8 @@ from cumulant.flows.release.start.key_counts import count_known_keys, few_keys_w
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.serving.serve import PREDICTIONS
 from cumulant.ports.access import Principal
-from cumulant.release.decide import decide, lacking
-from cumulant.release.evidence.accumulate import seen
+from cumulant.release.decide import decide, list_unmet_conditions
+from cumulant.release.evidence.accumulate import count_look
 from cumulant.release.evidence.look import Look
 from cumulant.release.spec import CanarySpec, StagesSpec
 from cumulant.serving.prediction_log.entry import LogEntry
@@ -93,7 +93,7 @@ def holdback(keys):
     spec = policy_with(key="customer", stages=StagesSpec(shadow=None, ab=None, canary=canary))
     now = release(spec, status="running")
     found = [exchange(keys[number % len(keys)], CANDIDATE) for number in range(30)]
-    return seen(now, Look(seconds=5, requests=counted_requests(now, found)))[0]
+    return count_look(now, Look(seconds=5, requests=counted_requests(now, found)))[0]
 
 
 def test_a_step_says_that_no_key_falls_to_an_arm():
@@ -102,16 +102,18 @@ def test_a_step_says_that_no_key_falls_to_an_arm():
         "none of the 3 values of customer that were seen falls to the champion, which should have 5% of them: there"
         " are too few for so small a share"
     )
-    assert lacking(now)[0] == said
+    assert list_unmet_conditions(now)[0] == said
     assert decide(now, at=MOMENT).reason == f"in canary 95%, {said}"
     late = msgspec.structs.replace(now, seconds=60.0)
     over = decide(late, at=MOMENT)
     assert (over.status, over.reason) == ("inconclusive", f"canary 95% took its longest time and {said}")
     early = msgspec.structs.replace(now, samples={CANDIDATE: 10, CHAMPION: 0})
-    assert not any("none of" in one for one in lacking(early)), "it may still come"
+    assert not any("none of" in one for one in list_unmet_conditions(early)), "it may still come"
     both = msgspec.structs.replace(now, samples={CANDIDATE: 30, CHAMPION: 1})
-    assert not any("none of" in one for one in lacking(both))
-    assert not any("none of" in one for one in lacking(holdback([""]))), "requests without keys wait for requests"
+    assert not any("none of" in one for one in list_unmet_conditions(both))
+    assert not any("none of" in one for one in list_unmet_conditions(holdback([""]))), (
+        "requests without keys wait for requests"
+    )
 
 
 def test_the_prediction_log_tells_where_the_gateway_goes_by_another_key(late):

@@ -31,7 +31,7 @@ from cumulant.flows.release.start.start import start_release, start_waiting_rele
 from cumulant.flows.stack.desired_state import change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
-from cumulant.release.decide import ended, start
+from cumulant.release.decide import end_release, start
 from cumulant.testing.clock import ManualClock
 
 ADA = Principal("user:ada")
@@ -183,7 +183,7 @@ def test_for_a_scheduler_nothing_is_done_where_another_controller_acts(world):
 def test_tick_looks_at_a_release_in_a_process_of_its_own(tmp_path):
     (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: late}\n")
     with load(tmp_path) as late, late.journal().transaction(actor=Actor("user:ada")) as transaction:
-        store.write(transaction, None, ended(start(release()), "rolled_back", "it was slow", at=MOMENT), expect=0)
+        store.write(transaction, None, end_release(start(release()), "rolled_back", "it was slow", at=MOMENT), expect=0)
     with load(tmp_path) as late:
         found, error = tick(late, principal=ADA)
     assert error is None
@@ -215,7 +215,7 @@ def test_a_candidate_that_waits_begins_when_the_other_is_over(tmp_path, clock):
         assert start_waiting_release(late, begin=lambda *words, **other: asked.append(words[1])) is None
         assert asked == []
         with late.journal().transaction(actor=Actor("user:ada")) as transaction:
-            store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=1)
+            store.write(transaction, now, end_release(now, "rolled_back", "x", at=MOMENT), expect=1)
         start_waiting_release(late, begin=lambda *words, **other: asked.append((words[1], other["principal"])))
         assert asked == [("late/3", ADA)]
 
@@ -224,7 +224,7 @@ def test_a_candidate_that_waits_for_a_release_keeps_the_approval_that_was_asked_
     asked = []
     with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
         now, version = store.read_required(world.late.journal(), "late")
-        store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
+        store.write(transaction, now, end_release(now, "rolled_back", "x", at=MOMENT), expect=version)
         note = {"uri": "late/7", "principal": msgspec.to_builtins(ADA), "approval": True}
         transaction.put(store.WAITING, "late", note)
     start_waiting_release(world.late, begin=lambda *_, **how: asked.append(how["approval"]))
@@ -237,7 +237,7 @@ def test_a_promotion_that_the_registry_does_not_know_yet_is_not_overwritten(tmp_
     with project(tmp_path / "late", clock=clock) as late:
         served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
         change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
-        over = ended(start(release()), "promoted", "", at=MOMENT)
+        over = end_release(start(release()), "promoted", "", at=MOMENT)
         with late.journal().transaction(actor=Actor("user:ada")) as transaction:
             store.write(transaction, None, over, expect=0)
         with pytest.raises(LeaseHeldError, match="registry does not say so yet"):
@@ -283,7 +283,7 @@ def test_a_candidate_that_cannot_begin_is_told_once_and_holds_up_no_round(world)
     said, pauses = [], []
     with world.late.journal().transaction(actor=Actor("user:ada")) as transaction:
         now, version = store.read_required(world.late.journal(), "late")
-        store.write(transaction, now, ended(now, "rolled_back", "x", at=MOMENT), expect=version)
+        store.write(transaction, now, end_release(now, "rolled_back", "x", at=MOMENT), expect=version)
         transaction.put(store.WAITING, "late", {"uri": "late/77", "principal": msgspec.to_builtins(ADA)})
 
     def asked(seconds):

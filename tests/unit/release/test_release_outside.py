@@ -15,7 +15,7 @@ from cumulant.flows.release.controller.external_servers import ExternalServers, 
 from cumulant.flows.release.controller.http_probe import fetch_json, find_certificate_fault
 from cumulant.flows.release.start.start import start_release
 from cumulant.ports.access import Principal
-from cumulant.release.state import wanted_routes
+from cumulant.release.state import desired_routes
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.certificates import Authority
 from cumulant.testing.clock import ManualClock
@@ -43,7 +43,7 @@ def test_the_authority_is_kept_with_the_arms_up_to_the_promotion(tmp_path, made)
     authority, _, one, other = made
     with project(tmp_path / "late", clock=ManualClock(MOMENT)) as late:
         release = begin(late, one, other, authority.file)
-    routes = wanted_routes(release)
+    routes = desired_routes(release)
     assert [arm.authority for arm in routes.arms] == [authority.file] * 2
     assert fetch_output_shape(release.candidate, "late") is None, "it says nothing of outputs, and is asked"
     assert fetch_json(f"{one.url}/v2", seconds=5, authority=authority.file) == {"ready": True}

@@ -24,7 +24,7 @@ from cumulant.flows.release.rollback import roll_back
 from cumulant.flows.release.views import sentence, view
 from cumulant.flows.stack.desired_state import Rollback, change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
-from cumulant.release.decide import ended, start
+from cumulant.release.decide import end_release, start
 
 ADA = Principal("user:ada", ("risk",))
 
@@ -133,7 +133,7 @@ def test_a_damaged_book_is_told_and_stops_no_round(late):
 
 def test_why_tells_of_a_rollback_after_the_promotion(late, clock):
     served(late, "2", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
-    over = ended(start(release()), "promoted", "shown", at=MOMENT)
+    over = end_release(start(release()), "promoted", "shown", at=MOMENT)
     with late.journal().transaction(actor=Actor("user:ada")) as transaction:
         store.write(transaction, None, over, expect=0)
     down = refused_until(late, "journal", StorageError("the disk is gone", subject="journal"))

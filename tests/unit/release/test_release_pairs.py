@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from releases import MOMENT, policy_with
+from releases import MOMENT, new_board, policy_with
 
 from cumulant.core.errors import UsageError
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.outcomes.join.mirrored_pairs import GradedPair
-from cumulant.release.evidence.metric_state import new_board, with_differences
+from cumulant.release.evidence.metric_state import with_differences
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.spec import MetricSpec
 from cumulant.statistics.sequential.long_run_variance import LongRunVariance
@@ -60,7 +60,7 @@ def test_one_batch_of_labels_is_one_value_however_large():
     metric = named("quality")
     board = with_differences(board_of(metric), metric, np.array([(0.1, 0.4)] * 100_000), looks=1)
     assert board.most_harm <= math.log(2)
-    assert not board.harmful
+    assert not board.verdict.harmful
 
 
 def test_a_large_loss_is_not_cut_to_a_scale():
@@ -68,7 +68,7 @@ def test_a_large_loss_is_not_cut_to_a_scale():
     board = board_of(metric)
     for _ in range(26):
         board = with_differences(board, metric, np.array([(30.0, 60.0)] * 50), looks=1)
-    assert board.harmful
+    assert board.verdict.harmful
     assert board.candidate == 60.0
 
 
@@ -81,7 +81,7 @@ def test_disagreement_is_harm_beyond_its_margin_and_not_before():
             differing = round(400 * share)
             pairs = np.array([(0.0, 1.0)] * differing + [(0.0, 0.0)] * (400 - differing))
             board = with_differences(board, metric, pairs, looks=1)
-        assert (board.harmful, board.acceptable) == (harmful, fine)
+        assert (board.verdict.harmful, board.verdict.acceptable) == (harmful, fine)
 
 
 def test_a_metric_of_your_own_is_averaged_over_its_block_and_needs_no_symmetry():
@@ -98,7 +98,7 @@ def test_a_change_of_the_mean_score_in_either_direction_is_harm():
         board = board_of(metric)
         for _ in range(26):
             board = with_differences(board, metric, np.array([(0.5, 0.5 + shift)] * 60), looks=1)
-        assert (board.harmful, board.acceptable, board.beyond) == (harmful, fine, harmful)
+        assert (board.verdict.harmful, board.verdict.acceptable, board.beyond) == (harmful, fine, harmful)
 
 
 def test_days_that_depend_on_each_other_prove_less_than_their_number():
@@ -109,7 +109,7 @@ def test_days_that_depend_on_each_other_prove_less_than_their_number():
         board = board_of(metric)
         for mean in 0.005 + 0.01 * np.repeat(rng.normal(size=8), 12):
             board = with_differences(board, metric, np.array([(0.1, 0.1 + mean)] * 50), looks=1)
-        harmful += board.harmful
+        harmful += board.verdict.harmful
     assert harmful <= 18  # all blocks taken as independent: three quarters of 36 and more; the first dozen are believed
 
 

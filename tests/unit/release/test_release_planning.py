@@ -10,10 +10,11 @@ from releases import policy_with
 
 from cumulant.core.errors import UsageError
 from cumulant.flows.release.plan.measured_traffic import parse_rate
-from cumulant.flows.release.plan.release_plan import build_plan
+from cumulant.flows.release.plan.release_plan import build_plan, plan_release
 from cumulant.flows.release.simulation.simulate import simulate
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import policy_of
+from cumulant.ports.access import Principal
 from cumulant.release.spec import AbSpec, CanarySpec, MetricSpec, ReleaseSpec, StagesSpec
 
 
@@ -183,3 +184,13 @@ def test_the_planned_time_is_within_a_factor_of_three_of_simulated_releases():
         plan = build_plan(policy_of(world, ReleaseSpec()), rate=rate, errors=0.005)
         median = simulate(world, ReleaseSpec(), releases=3, seed=1, processes=1).seconds.median
         assert median / 3 < plan.seconds < median * 3
+
+
+def test_a_candidate_that_the_gate_refused_is_reported_before_the_release(late, tmp_path):
+    registry, folder = late.registry(), tmp_path / "servable"
+    folder.mkdir()
+    with registry.run("late", "1", key="1") as run:
+        registry.register(run, "late", folder, [1], tags={"cumulant.verdict": "refused"}, key="1")
+    registry.alias("late", "candidate", "1")
+    plan = plan_release(late, principal=Principal("user:ada"), requests="200/s")
+    assert "the gate refused version 1 of late" in " ".join(plan.warnings)

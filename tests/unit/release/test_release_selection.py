@@ -8,8 +8,8 @@ import pytest
 from releases import QUICK, policy_with, release, remembered, with_steps
 
 from cumulant.release.assumptions import assumption_notes
-from cumulant.release.decide import lacking, start
-from cumulant.release.evidence.accumulate import memory_of, seen
+from cumulant.release.decide import list_unmet_conditions, start
+from cumulant.release.evidence.accumulate import count_look, read_memory
 from cumulant.release.evidence.look import Look, LossPairs, ScorePairs
 from cumulant.release.paired.label_selection import HourlyScores, ScoreSums
 from cumulant.release.spec import MetricSpec
@@ -40,30 +40,30 @@ def released(labelled: tuple[float, float], *, gain: float, **metrics: MetricSpe
     now = remembered(release(spec))
     now = start(with_steps(now, now.steps[-1]))
     for _ in range(60):
-        now, _ = seen(now, look(rng, labelled, gain=gain))
+        now, _ = count_look(now, look(rng, labelled, gain=gain))
     return now
 
 
 def words(now) -> str:
-    return " ".join([*lacking(now), *assumption_notes(now)])
+    return " ".join([*list_unmet_conditions(now), *assumption_notes(now)])
 
 
 def test_labels_of_all_rows_show_quality():
     now = released(ALL, gain=0.02)
-    assert now.boards["quality"].acceptable
+    assert now.boards["quality"].verdict.acceptable
     assert "another kind" not in words(now)
 
 
 def test_labels_of_positives_alone_show_no_quality():
     now = released(POSITIVE, gain=0.02)
-    assert not now.boards["quality"].acceptable
+    assert not now.boards["quality"].verdict.acceptable
     assert "labels come only for rows of another kind than those that are scored" in words(now)
     assert "18,000 rows that have a label" in words(now)
 
 
 def test_labels_of_positives_alone_are_no_harm():
-    assert released(ALL, gain=-0.02).boards["quality"].harmful
-    assert not released(POSITIVE, gain=-0.02).boards["quality"].harmful
+    assert released(ALL, gain=-0.02).boards["quality"].verdict.harmful
+    assert not released(POSITIVE, gain=-0.02).boards["quality"].verdict.harmful
 
 
 @pytest.mark.parametrize("required", [True, False])
@@ -100,7 +100,7 @@ def test_rows_drawn_at_random_are_no_selection(seed):
         scores = rng.beta(*ALL, 2000)
         wrong += HourlyScores().with_look(hourly(0, scores, [(0, rng.choice(scores, 60))])).selective
     assert wrong <= 1
-    assert memory_of(release(policy_with())).selection == HourlyScores()
+    assert read_memory(release(policy_with())).selection == HourlyScores()
 
 
 @pytest.mark.parametrize("delay", [0, 1, 7, 12])
@@ -135,7 +135,7 @@ def after_all_labels(now, seed: int = 5):
             hour=np.zeros(len(shown), dtype=np.int64),
         )
         pairs = ScorePairs(champion=scores, candidate=scores, differs=np.zeros(600, dtype=bool))
-        now, _ = seen(now, Look(seconds=10, pairs=pairs, losses=losses))
+        now, _ = count_look(now, Look(seconds=10, pairs=pairs, losses=losses))
         yield now
 
 
@@ -145,10 +145,10 @@ def test_what_positives_alone_showed_is_forgotten_once_all_labels_come():
     begun = remembered(release(spec))
     flagged = []
     for now in after_all_labels(start(with_steps(begun, begun.steps[-1]))):
-        flagged.append(memory_of(now).selection.selective)
+        flagged.append(read_memory(now).selection.selective)
         board = now.boards["quality"]
-        assert not board.harmful
+        assert not board.verdict.harmful
         assert not (flagged[-1] and board.beyond)
     assert flagged[5]
     assert not flagged[-1]
-    assert now.boards["quality"].acceptable
+    assert now.boards["quality"].verdict.acceptable

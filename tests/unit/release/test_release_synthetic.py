@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from releases import policy_with
 
-from cumulant.flows.release.simulation.health import Pulses
+from cumulant.flows.release.simulation.health import HealthWindow
 from cumulant.flows.release.simulation.labelled_past import simulate_evaluation
 from cumulant.flows.release.simulation.quality import Mirror, labelled_losses
 from cumulant.flows.release.simulation.random_series import Days, Factors, Levels
 from cumulant.flows.release.simulation.requests import ArrivedRequests, SimulatedCallers, SimulatedKeys
 from cumulant.flows.release.simulation.schedule import LookInterval, WorldSchedule
 from cumulant.flows.release.simulation.world import Quality, ReleaseWorld, WorldKeys
-from cumulant.release.evidence.health import ArmPulse, Pulse
+from cumulant.release.evidence.health import ArmHealth, RecentHealth
 from cumulant.release.evidence.look import Requests
 from cumulant.release.spec import CeilingSpec
 
@@ -333,12 +333,12 @@ class TestPast:
         assert self.past(quality=quality)[0] is None
 
 
-class TestPulses:
+class TestHealthWindow:
     @pytest.mark.parametrize("keys", [40, 1])
     @pytest.mark.parametrize("seconds", [10.0, 2.5])
     def test_they_are_those_of_a_slow_count(self, keys, seconds):
         rng = np.random.default_rng(3)
-        pulses, kept = Pulses(policy_with(ceilings=CeilingSpec(requests=10)).ceilings), []
+        window, kept = HealthWindow(policy_with(ceilings=CeilingSpec(requests=10)).ceilings), []
         for look in range(6):
             count = 150
             requests = Requests(
@@ -349,7 +349,7 @@ class TestPulses:
                 key=rng.integers(0, keys, count).astype(np.uint64),
             )
             arrived = ArrivedRequests(requests, rng.random(count) * seconds)
-            found = dict(pulses.of(arrived, seconds))
+            found = dict(window.of(arrived, seconds))
             kept += list(
                 zip(
                     (arrived.seconds + seconds * look).tolist(),
@@ -360,16 +360,16 @@ class TestPulses:
                 )
             )
             for second in range(1, int(seconds) + 1):
-                slow, failures = slow_pulse(kept, seconds * look + second)
+                slow, failures = slow_health(kept, seconds * look + second)
                 assert (second in found) == (failures > 2)
                 assert second not in found or found[second] == slow
 
 
-def slow_pulse(requests, now):
-    """The pulse of all requests of the last five seconds, a key by its last one; and the candidate's failed requests."""
+def slow_health(requests, now):
+    """The health of all requests of the last five seconds, a key by its last one; and the candidate's failed requests."""
     recent = sorted(one for one in requests if now - 5 < one[0] <= now)
     arms = {}
     for arm in (False, True):
         last = {(key or ("none", time)): failed for time, candidate, failed, key in recent if candidate == arm}
-        arms[arm] = ArmPulse(requests=len(last), failures=sum(last.values()))
-    return Pulse(champion=arms[False], candidate=arms[True]), sum(c and f for _, c, f, _ in recent)
+        arms[arm] = ArmHealth(requests=len(last), failures=sum(last.values()))
+    return RecentHealth(champion=arms[False], candidate=arms[True]), sum(c and f for _, c, f, _ in recent)

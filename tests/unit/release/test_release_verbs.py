@@ -34,8 +34,8 @@ from cumulant.flows.stack.desired_state import DesiredState, change_desired_stat
 from cumulant.ports.access import Principal
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.notifiers import Receiver
-from cumulant.release.decide import ended, start
-from cumulant.release.evidence.accumulate import seen
+from cumulant.release.decide import end_release, start
+from cumulant.release.evidence.accumulate import count_look
 from cumulant.release.spec import ApprovalSpec
 from cumulant.release.state import Board
 
@@ -125,13 +125,13 @@ def test_nothing_is_served_and_nothing_is_registered(late):
 def test_a_high_risk_needs_an_approval(tmp_path, clock):
     text = "model: {name: late, risk: high}\n"
     with pytest.raises(CumulantError, match="risk is high"), project(tmp_path, text, clock=clock) as found:
-        check_policy(found)
+        check_policy(found, found.policies.release)
 
 
 def test_a_metric_s_function_must_be_there_before_the_release_begins(tmp_path, clock):
     text = "release: {metrics: {cost: {call: 'costs.py:mean', bounds: [0, 1]}}}\n"
     with project(tmp_path, text, clock=clock) as found, pytest.raises(UsageError, match=r"no file costs\.py"):
-        check_policy(found)
+        check_policy(found, found.policies.release)
 
 
 def test_pause_resume_and_what_cannot_be_done(late):
@@ -206,7 +206,7 @@ def test_a_word_finds_its_place_between_two_writes_of_the_controller(late, monke
 
 
 def test_why_begins_with_a_sentence_also_for_one_of_the_past(late):
-    over = ended(start(release()), "rolled_back", "errors became worse", at=MOMENT)
+    over = end_release(start(release()), "rolled_back", "errors became worse", at=MOMENT)
     put(late, over)
     put(late, start(release(id="r2", begun=MOMENT + timedelta(hours=1))), before=over)
     assert sentence(release_queries.find_release(late, "r1", principal=ADA)) == (
@@ -222,8 +222,8 @@ def test_why_begins_with_a_sentence_also_for_one_of_the_past(late):
 @pytest.mark.parametrize("status", ["promoted", "rolled_back"])
 def test_an_ended_release_is_kept_with_its_intervals_and_shown_as_at_its_end(late, status):
     canary = played(World(seed=5), remembered(release()), until="canary 5%")
-    canary, _ = seen(canary, World(seed=6).look(canary))
-    over = ended(canary, status, "as somebody wished", at=MOMENT)
+    canary, _ = count_look(canary, World(seed=6).look(canary))
+    over = end_release(canary, status, "as somebody wished", at=MOMENT)
     shown = view(over)
     assert any(one.low is not None for one in shown.metrics)
     put(late, over)
@@ -257,7 +257,7 @@ def test_the_verdict_over_http(late, tmp_path):
     put(late, start(release()))
     found = respond(late.journal(), "/v1/releases/r1/verdict")[1]
     assert (found["status"], found["value"], found["over"]) == ("running", 0, False)
-    put(late, ended(start(release()), "promoted", "fine", at=MOMENT))
+    put(late, end_release(start(release()), "promoted", "fine", at=MOMENT))
     assert respond(late.journal(), "/v1/releases/latest/verdict")[1]["value"] == 1
     assert respond(late.journal(), "/v1/releases")[1][0].id == "r1"
     for path in ("/", "/v1/releases/r9", "/v1/releases/r1/other", "/v1/releases/r1/verdict/x", "/%2e%2e"):
@@ -289,18 +289,18 @@ def effects(found, clock, said, receivers=()):
 def test_a_promotion_in_the_book_is_made_once(late, clock):
     book = served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
     book = msgspec.structs.replace(book, candidate="2")
-    over = ended(start(release()), "promoted", "", at=MOMENT)
+    over = end_release(start(release()), "promoted", "", at=MOMENT)
     after = apply_ended_release(book, over, MOMENT)
     assert (after.champion, after.candidate, after.former) == ("2", None, ("1",))
     assert after.versions["1"].warm_until == MOMENT + timedelta(hours=24)
     assert apply_ended_release(after, over, MOMENT + timedelta(hours=9)) == after
-    back = apply_ended_release(book, ended(start(release()), "rolled_back", "", at=MOMENT), MOMENT)
+    back = apply_ended_release(book, end_release(start(release()), "rolled_back", "", at=MOMENT), MOMENT)
     assert (back.champion, back.candidate, back.former) == ("1", None, ())
     assert back.versions["2"].warm_until is not None, "kept to be looked into"
 
 
 def test_people_are_told_through_the_outbox_once(late, clock):
-    over = ended(start(release()), "rolled_back", "errors became worse", at=MOMENT)
+    over = end_release(start(release()), "rolled_back", "errors became worse", at=MOMENT)
     hook, keeper = (
         Receiver(name=name, url="https://127.0.0.1/secret", shown="", keeps_state=keeps)
         for name, keeps in (("hook", False), ("keeper", True))
@@ -319,14 +319,14 @@ def test_people_are_told_through_the_outbox_once(late, clock):
 
 
 def test_where_nobody_is_named_nobody_is_told(late, clock):
-    over = ended(start(release()), "promoted", "", at=MOMENT)
+    over = end_release(start(release()), "promoted", "", at=MOMENT)
     assert effects(late, clock, []).settle(over, "told")
     assert list(late.journal().events(kinds=("release.told",))) == []
 
 
 def test_what_is_pending_and_what_others_servers_need_not(late, clock):
     acting = effects(late, clock, [])
-    over = ended(start(release()), "promoted", "", at=MOMENT)
+    over = end_release(start(release()), "promoted", "", at=MOMENT)
     assert acting.pending(start(release())) == ()
     assert acting.pending(over) == ("book", "told", "alias", "tags", "drained")
     assert acting.pending(msgspec.structs.replace(over, settled=frozenset({"book", "told"}))) == (
@@ -449,7 +449,7 @@ def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late
         put(late, start(release()))
         monkeypatch.setattr(
             starting,
-            "candidate_version",
+            "find_candidate",
             lambda *_: ModelVersion(name="late", version="3", uri="models:/late/3", run_id=None, created=MOMENT),
         )
         monkeypatch.setattr(starting, "adopt", lambda *_, **__: None)
@@ -473,7 +473,7 @@ def test_a_candidate_waits_where_the_champion_would_know_less(late, clock, monke
     change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, candidate="2"))
     put(late, start(release()))
     version = ModelVersion(name="late", version="3", uri="models:/late/3", run_id=None, created=MOMENT)
-    monkeypatch.setattr(starting, "candidate_version", lambda *_: version)
+    monkeypatch.setattr(starting, "find_candidate", lambda *_: version)
     asked = []
     monkeypatch.setattr(starting, "reads_older_data", lambda _, champion, **__: asked.append(champion) or True)
     begun = start_release(late, "late/3", principal=ADA, clock=clock)

@@ -350,6 +350,8 @@ def _decide_file(call: Invocation, file: Path) -> None:
             console.print(f"{case}: {problem}", style="yellow", markup=False)
 
     call.answer(decided, text)
+    if decided.problems and not decided.decided:
+        raise typer.Exit(1)
 
 
 def _id(project: Project, beginning: str) -> str:

@@ -172,6 +172,7 @@ def promote(
     """Send everything to the candidate now, whatever the evidence. A declared approval is needed all the same."""
     from cumulant.flows.release import actions
 
+    _check_reason(reason)
     with call.project() as project:
         release = actions.promote(project, principal=project.principal(), reason=reason, model=name)
     _said(call, release)
@@ -187,6 +188,7 @@ def abort(
     """Send everything back to the champion and end the release."""
     from cumulant.flows.release import actions
 
+    _check_reason(reason)
     with call.project() as project:
         release = actions.abort(project, principal=project.principal(), reason=reason, model=name)
     _said(call, release)
@@ -285,6 +287,11 @@ def plan(
 
 
 declare_simulate(app)
+
+
+def _check_reason(reason: str) -> None:
+    if not reason.strip():
+        raise UsageError("the reason is empty", subject="--reason", hint="say why; it is kept in the event")
 
 
 def _outside(

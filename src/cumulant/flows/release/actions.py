@@ -91,7 +91,7 @@ def abort(
         project,
         principal,
         model,
-        lambda release: decide.ended(release, "rolled_back", text, at=at),
+        lambda release: decide.end_release(release, "rolled_back", text, at=at),
         action="release.steer",
         reason=reason,
         word="aborted",

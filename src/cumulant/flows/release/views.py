@@ -125,16 +125,16 @@ def _evidence(release: Release) -> tuple[list[Board], list[str], list[str]]:
     if release.over and not any(board.state for board in boards):
         return boards, [], []
     from cumulant.release.assumptions import assumption_notes
-    from cumulant.release.decide import lacking
-    from cumulant.release.evidence.accumulate import readable
+    from cumulant.release.decide import list_unmet_conditions
+    from cumulant.release.evidence.accumulate import is_readable
     from cumulant.release.evidence.metric_state import with_interval
 
-    if not release.over and not readable(release):
+    if not release.over and not is_readable(release):
         return boards, [], []
     boards = [with_interval(board) for board in boards]
     if release.over:
         return boards, [], []
-    return boards, [] if release.status == "pending" else lacking(release), assumption_notes(release)
+    return boards, [] if release.status == "pending" else list_unmet_conditions(release), assumption_notes(release)
 
 
 def sentence(release: Release, returns: Sequence[Rollback] = ()) -> str:
@@ -209,7 +209,7 @@ def metric_view(board: Board) -> MetricView:
         required=board.required,
         verdict=_verdict(board),
         harm=None if board.harm_bar is None else _part(board.most_harm, board.harm_bar),
-        fine=_part(board.shown, board.fine_bar),
+        fine=_part(board.combined_fine, board.fine_bar),
         samples=board.samples,
         evidence=board_figure(board),
     )
@@ -218,9 +218,10 @@ def metric_view(board: Board) -> MetricView:
 def _verdict(board: Board) -> str:
     if board.margin is None:
         return "reported only"
-    if board.harmful:
+    verdict = board.verdict
+    if verdict.harmful:
         return "worse"
-    if board.acceptable:
+    if verdict.acceptable:
         return "within its margin"
     return "no data yet" if not sum(board.samples.values()) else "not yet shown"
 

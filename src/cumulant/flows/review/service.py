@@ -299,8 +299,11 @@ def label_text(project: Project, case: Case, label: object, reader: CaseReader) 
     (row,) = read.read([{"id": case.request, "label": _class_value(label, classes)}])
     if not row.problem:
         return row.label
-    names = [str(name).lower() if isinstance(name, bool) else str(name) for name in classes]
-    hint = did_you_mean(str(label), names) or (f"labels: {', '.join(names)}" if names else "write a number")
+    # The case's own version may be gone, or may have come from a file.
+    names = [str(name).lower() if isinstance(name, bool) else str(name) for name in classes or plain.classes]
+    hint = f"labels: {', '.join(names)}" if names else "write a number"
+    if suggestion := did_you_mean(str(label), names):
+        hint = f"{suggestion}; {hint}"
     raise UsageError(f'"{label}" is no label of {case.model}', subject=case.id, hint=hint)
 
 

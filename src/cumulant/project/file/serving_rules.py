@@ -28,7 +28,7 @@ def check_serving(project: Project) -> None:
     Raises:
         ProjectFileError: every fault found, with file and line.
     """
-    refuse(project, serving_faults(project.spec.serving))
+    refuse(project, serving_faults(project.policies.serving))
 
 
 def serving_faults(serving: ServingSpec) -> Iterator[Fault]:

@@ -8,8 +8,7 @@ remembered is plain data in the release's row.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import cast
 
 import msgspec
@@ -25,18 +24,16 @@ from cumulant.release.evidence.metric_state import (
     Tempering,
     check_state,
     in_next_step,
-    new_board,
     with_block,
     with_differences,
     with_interval,
     with_rates,
 )
-from cumulant.release.evidence.metrics import ReleaseMetric, harm_bars, metrics
+from cumulant.release.evidence.metrics import ReleaseMetric, metrics, split_alpha
 from cumulant.release.evidence.traffic_split import TrafficSplitState, broken, next_epoch, with_units
 from cumulant.release.paired.label_selection import HourlyScores
 from cumulant.release.paired.paired_evaluation import prior_evidence
-from cumulant.release.paired.paired_records import PairedEvaluation
-from cumulant.release.state import Board, Release, counted
+from cumulant.release.state import Board, Release, add_samples
 from cumulant.statistics.sequential.arrays import Floats, pack
 from cumulant.statistics.sequential.rates import known_bursts
 
@@ -93,15 +90,15 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     selection: HourlyScores = HourlyScores()
 
 
-def memory_of(release: Release) -> Memory:
+def read_memory(release: Release) -> Memory:
     """What the figures keep of a release."""
     return msgspec.convert(release.memory, Memory) if release.memory else Memory()
 
 
-def readable(release: Release) -> bool:
+def is_readable(release: Release) -> bool:
     """Whether this program can go on from the release's evidence; another version of it may store another form."""
     try:
-        memory_of(release)
+        read_memory(release)
         for name, board in release.boards.items():
             check_state(board, metrics(release.policy)[name])
     except UNREADABLE:
@@ -117,7 +114,7 @@ def without_states(release: Release) -> Release:
 
 def with_history(release: Release, history: ChampionHistory) -> Release:
     """A release that has not begun, with its champion's requests before it, which fix the length of blocks."""
-    memory = memory_of(release)
+    memory = read_memory(release)
     memory = msgspec.structs.replace(
         memory, champion=memory.champion.with_looks(history.requests, history.bad), slow=history.slow_us
     )
@@ -138,15 +135,47 @@ def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
     return pack(known_bursts(requests, np.minimum(bad, requests)))
 
 
-def seen(release: Release, look: Look) -> tuple[Release, bool]:
-    """The release with the look counted and its boards brought forward, and whether the split is broken."""
-    requests = look.requests
-    per_arm = {arm: int(requests.arm(arm).sum()) for arm in ARMS}
+def count_look(release: Release, look: Look) -> tuple[Release, bool]:
+    """The release with the evidence of the look added, and whether the traffic split is broken."""
+    per_arm = {arm: int(look.requests.arm(arm).sum()) for arm in ARMS}
     samples = per_arm if release.step.weight else {CHAMPION: 0, CANDIDATE: len(look.pairs)}
-    release = counted(release, samples, look.seconds)
-    named = metrics(release.policy)
-    memory = _answering(memory_of(release), release, look, per_arm[CANDIDATE])
-    of_look = _units(memory, requests, named["latency"])
+    release = add_samples(release, samples, look.seconds)
+    named, alpha = _with_fewest(release, metrics(release.policy)), release.policy.alpha
+    memory, blocks, tempering, skewed = _add_to_memory(release, look, named["latency"])
+    alphas = split_alpha(named, alpha)
+    boards = {}
+    for name, metric in named.items():
+        unlike = name == "quality" and memory.selection.selective  # what these rows show need not hold of the others
+        board = None if unlike else release.boards.get(name)
+        if board is None:
+            board = Board(
+                metric=name,
+                unit=metric.unit,
+                margin=metric.margin,
+                required=metric.required and metric.margin is not None,
+                harm_bar=-math.log(alphas[name]) if name in alphas else None,
+                fine_bar=-math.log(alpha),
+            )
+            if name == "quality" and metric.margin is not None and release.evaluation is not None:
+                # Labels of the release's own requests may come late: labelled rows of the past count too.
+                prior = prior_evidence(release.evaluation, margin=metric.margin, bar=board.fine_bar)
+                board = msgspec.structs.replace(board, prior=prior)
+        if name in COUNTED:
+            board = with_block(board, metric, blocks.get(name), step=release.at, tempering=tempering[name])
+            board = _with_measured(board, metric, memory)
+        elif not unlike:
+            board = with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
+        boards[name] = board
+    return msgspec.structs.replace(_remembering(release, memory), boards=boards), skewed
+
+
+def _add_to_memory(
+    release: Release, look: Look, latency: ReleaseMetric
+) -> tuple[Memory, dict[str, LookBlock], dict[str, Tempering], bool]:
+    """The memory with a look; by metric full blocks and their tempering; and whether the traffic split is broken."""
+    requests = look.requests
+    memory = _answering(read_memory(release), release, look, int(requests.candidate.sum()))
+    of_look = _units(memory, requests, latency)
     sums, keys = of_look.sums(), KeyStatistics.from_json(memory.keys)
     blocks: dict[str, LookBlock] = {}
     warming = _warming(memory, release)
@@ -154,18 +183,15 @@ def seen(release: Release, look: Look) -> tuple[Release, bool]:
         keys = keys.add(of_look)
         memory, blocks = _blocks(release, memory, of_look, sums)
     memory = memory if warming else msgspec.structs.replace(memory, took=_timed(memory.took, requests))
-    memory = _learned(memory, release, requests, sums[0], quantile=named["latency"].quantile)
+    memory = _learned(memory, release, requests, sums[0], quantile=latency.quantile)
     memory, skewed = _split(release, memory, of_look, keys)
     tempering = _tempering(memory, keys)
     memory = msgspec.structs.replace(memory, keys=keys.to_json(), selection=memory.selection.with_look(look))
-    bars = harm_bars(named, release.policy.alpha)
-    board = partial(_board, release, memory, look=look, blocks=blocks, tempering=tempering, bars=bars)
-    boards = {name: board(metric) for name, metric in _with_fewest(release, named).items()}
-    return msgspec.structs.replace(_remembering(release, memory), boards=boards), skewed
+    return memory, blocks, tempering, skewed
 
 
 def _with_fewest(release: Release, named: dict[str, ReleaseMetric]) -> dict[str, ReleaseMetric]:
-    """The metrics, each with the fewest pairs of a block that the paired evaluation asks for."""
+    """The metrics, each with the fewest pairs of a block that the paired evaluation needs."""
     fewest = release.fewest_by_metric
     return {
         name: msgspec.structs.replace(metric, fewest=max(metric.fewest, fewest.get(name, 1)))
@@ -173,38 +199,16 @@ def _with_fewest(release: Release, named: dict[str, ReleaseMetric]) -> dict[str,
     }
 
 
-def _board(
-    release: Release,
-    memory: Memory,
-    metric: ReleaseMetric,
-    *,
-    look: Look,
-    blocks: Mapping[str, LookBlock],
-    tempering: Mapping[str, Tempering],
-    bars: Mapping[str, float],
-) -> Board:
-    name, fine_bar = metric.name, -math.log(release.policy.alpha)
-    unlike = name == "quality" and memory.selection.selective  # what these rows show need not hold of the others
-    board = (None if unlike else release.boards.get(name)) or _with_prior(
-        new_board(metric, harm_bar=bars.get(name), fine_bar=fine_bar), release.evaluation
-    )
-    if unlike:
+def _with_measured(board: Board, metric: ReleaseMetric, memory: Memory) -> Board:
+    """The board with each arm's rate in this step or, of latency, its quantile in milliseconds."""
+    if memory.units:
+        place = 1 + COUNTED.index(metric.name)
+        champion, candidate = ((arm[0], arm[place]) for arm in memory.units)
+        board = with_rates(board, metric, champion, candidate)
+    if metric.kind != "latency":
         return board
-    if metric.kind in ("failures", "latency"):
-        board = with_block(board, metric, blocks.get(name), step=release.at, tempering=tempering[name])
-        if memory.units:
-            place = 1 + COUNTED.index(name)
-            champion, candidate = ((arm[0], arm[place]) for arm in memory.units)
-            board = with_rates(board, metric, champion, candidate)
-        return _took_told(board, metric, memory) if metric.kind == "latency" else board
-    return with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
-
-
-def _with_prior(board: Board, evaluation: PairedEvaluation | None) -> Board:
-    """A new board with what labelled rows of the past showed: labels of the release's requests may come late."""
-    if evaluation is None or board.metric != "quality" or board.margin is None:
-        return board
-    return msgspec.structs.replace(board, prior=prior_evidence(evaluation, margin=board.margin, bar=board.fine_bar))
+    quantiles = {arm: _quantile(memory.took.get(arm, []), metric.quantile) for arm in ARMS}
+    return msgspec.structs.replace(board, champion=quantiles[CHAMPION], candidate=quantiles[CANDIDATE])
 
 
 def _differences(metric: ReleaseMetric, look: Look) -> Floats:
@@ -221,23 +225,23 @@ def _differences(metric: ReleaseMetric, look: Look) -> Floats:
     return np.stack([np.zeros(len(values)), values], axis=1)
 
 
-def keys_seen(release: Release) -> int:
+def count_keys(release: Release) -> int:
     """How many keys the present step has seen, of those that are sampled; 0 where requests have none."""
-    return memory_of(release).split.distinct
+    return read_memory(release).split.distinct
 
 
 def has_history(release: Release) -> bool:
     """Whether enough of the champion is known to say how its failures depend on each other."""
-    return memory_of(release).champion.looks >= FEWEST_LOOKS
+    return read_memory(release).champion.looks >= FEWEST_LOOKS
 
 
-def for_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]]:
+def begin_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]]:
     """The memory and the boards with which the next step begins: nothing of keys, open blocks or the split.
 
     What the champion showed up to now fixes the length of its blocks. The bound of slow requests is the champion's
     latest: one of the first moments, when servers have just started, would say little for the whole release.
     """
-    old, named = memory_of(release), metrics(release.policy)
+    old, named = read_memory(release), metrics(release.policy)
     took, slow = old.took.get(CHAMPION, []), old.slow
     if sum(took) >= _FIRST:
         quantile = _quantile(took, named["latency"].quantile)
@@ -362,12 +366,6 @@ def _timed(took: dict[str, list[int]], requests: Requests) -> dict[str, list[int
         now = np.histogram(requests.micros[requests.arm(arm)], bins=EDGES)[0]
         counts[arm] = (now + np.asarray(took.get(arm, 0))).tolist()
     return counts
-
-
-def _took_told(board: Board, metric: ReleaseMetric, memory: Memory) -> Board:
-    """The board with each arm's quantile of this step, in milliseconds."""
-    quantiles = {arm: _quantile(memory.took.get(arm, []), metric.quantile) for arm in ARMS}
-    return msgspec.structs.replace(board, champion=quantiles[CHAMPION], candidate=quantiles[CANDIDATE])
 
 
 def _quantile(counts: Sequence[int], quantile: float) -> float | None:

@@ -15,7 +15,6 @@ import numpy as np
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.evidence.look import Requests
-from cumulant.release.evidence.metrics import QUICK_PART
 from cumulant.release.policy import CeilingPolicy
 from cumulant.statistics.sequential.arrays import Floats
 
@@ -24,11 +23,11 @@ _TIMES = 1.25
 #: a larger share of failures is taken for no burst: one outage or uneven traffic in the champion's past would else make
 #: bursts so heavy that no failure were proof
 _LARGEST_BURST = 0.5
-#: seconds that a pulse looks back
+#: seconds that are counted
 RECENT = 5
 
 
-class ArmPulse(msgspec.Struct, frozen=True, kw_only=True):
+class ArmHealth(msgspec.Struct, frozen=True, kw_only=True):
     """One arm in the last seconds."""
 
     #: seconds for which no server of the arm has been ready; 0 while one is
@@ -42,15 +41,15 @@ class ArmPulse(msgspec.Struct, frozen=True, kw_only=True):
     misshapen: int = 0
 
 
-class Pulse(msgspec.Struct, frozen=True, kw_only=True):
-    champion: ArmPulse = ArmPulse()
-    candidate: ArmPulse = ArmPulse()
+class RecentHealth(msgspec.Struct, frozen=True, kw_only=True):
+    champion: ArmHealth = ArmHealth()
+    candidate: ArmHealth = ArmHealth()
 
-    def of(self, arm: str) -> ArmPulse:
+    def of(self, arm: str) -> ArmHealth:
         return self.candidate if arm == CANDIDATE else self.champion
 
 
-class Trouble(msgspec.Struct, frozen=True, kw_only=True):
+class HardFailure(msgspec.Struct, frozen=True, kw_only=True):
     """A hard failure. `shared`: the champion has it too, so it is not the candidate's."""
 
     text: str
@@ -60,8 +59,8 @@ class Trouble(msgspec.Struct, frozen=True, kw_only=True):
 class FailureReference(msgspec.Struct, frozen=True, kw_only=True):
     """What the champion's past says of its failures, and the level of one check.
 
-    `worst` is its worst share in one look, `usual` its rate, `shape` that of the gamma bursts (mean 1) which one pulse
-    sees of it; infinity where its failures are independent.
+    `worst` is its worst share in one look, `usual` its rate, `shape` that of the gamma bursts (mean 1) of those
+    seconds; infinity where its failures are independent.
     """
 
     worst: float = 0.0
@@ -70,8 +69,8 @@ class FailureReference(msgspec.Struct, frozen=True, kw_only=True):
     level: float = 0.005
 
 
-def requests_and_failures(requests: Requests, arm: str) -> tuple[int, int]:
-    """What an arm's pulse counts of the last seconds: a key once, by its last request, however often it asks."""
+def count_failures(requests: Requests, arm: str) -> tuple[int, int]:
+    """An arm's requests and failures: a key counts once, by its last request."""
     mine = requests.arm(arm)
     keys, failed = requests.key[mine][::-1], requests.failed[mine][::-1]
     known = keys != 0
@@ -80,31 +79,24 @@ def requests_and_failures(requests: Requests, arm: str) -> tuple[int, int]:
     return len(last) + int(alone.sum()), int(failed[known][last].sum() + failed[alone].sum())
 
 
-def level_of(alpha: float, *, look: int, checks: float) -> float:
-    """The level of one check in the look of that number, from 0: all checks of a release share a part of alpha.
-
-    The levels of looks are 1 / ((n + 1)(n + 2)) of it, which add up to the whole; a look holds so many checks.
-    """
-    return QUICK_PART * alpha / ((look + 1) * (look + 2) * max(checks, 1.0))
-
-
-def trouble(pulse: Pulse, ceilings: CeilingPolicy, reference: FailureReference) -> Trouble | None:
-    """The candidate's hard failure, told in words; None where there is none."""
-    if pulse.candidate.misshapen:
-        answers = "an answer" if pulse.candidate.misshapen == 1 else f"{pulse.candidate.misshapen} answers"
-        return Trouble(text=f"the candidate gave {answers} of another shape than the champion's", shared=False)
-    text = _down(pulse.candidate, ceilings)
+def find_hard_failure(health: RecentHealth, ceilings: CeilingPolicy, reference: FailureReference) -> HardFailure | None:
+    """The candidate's hard failure; None where there is none."""
+    if health.candidate.misshapen:
+        answers = "an answer" if health.candidate.misshapen == 1 else f"{health.candidate.misshapen} answers"
+        return HardFailure(text=f"the candidate gave {answers} of another shape than the champion's", shared=False)
+    text = _down(health.candidate, ceilings)
     if text is not None:
-        return Trouble(text=f"the candidate {text}", shared=_down(pulse.of(CHAMPION), ceilings) is not None)
-    if not _failing(pulse.candidate, ceilings):
+        return HardFailure(text=f"the candidate {text}", shared=_down(health.of(CHAMPION), ceilings) is not None)
+    if not _failing(health.candidate, ceilings):
         return None
-    text = f"the candidate failed {pulse.candidate.failures} of its last {pulse.candidate.requests} requests"
-    if _failing(pulse.champion, ceilings):
-        return Trouble(text=text, shared=True)
-    return Trouble(text=text, shared=False) if _surely_worse(pulse, reference) else None
+    text = f"the candidate failed {health.candidate.failures} of its last {health.candidate.requests} requests"
+    if _failing(health.champion, ceilings):
+        return HardFailure(text=text, shared=True)
+    worse = _chance_of_failures(health, reference) <= reference.level
+    return HardFailure(text=text, shared=False) if worse else None
 
 
-def _down(arm: ArmPulse, ceilings: CeilingPolicy) -> str | None:
+def _down(arm: ArmHealth, ceilings: CeilingPolicy) -> str | None:
     if arm.restarts >= ceilings.restarts:
         return f"was started again {arm.restarts} times within a minute"
     if arm.not_ready > ceilings.not_ready:
@@ -112,24 +104,26 @@ def _down(arm: ArmPulse, ceilings: CeilingPolicy) -> str | None:
     return None
 
 
-def _failing(arm: ArmPulse, ceilings: CeilingPolicy) -> bool:
+def _failing(arm: ArmHealth, ceilings: CeilingPolicy) -> bool:
     return arm.requests >= ceilings.requests and arm.failures > ceilings.errors * arm.requests
 
 
-def _surely_worse(pulse: Pulse, reference: FailureReference) -> bool:
-    """Whether the candidate fails more than the champion: in its worst moment, in bursts like its, and now."""
-    mine, theirs = pulse.candidate, pulse.champion
+def _chance_of_failures(health: RecentHealth, reference: FailureReference) -> float:
+    """The chance of so many failures if the candidate were like the champion; 1 where that has failed as much.
+
+    The larger of two: in bursts like the champion's past ones, and beside its present failures.
+    """
+    mine, theirs = health.candidate, health.champion
     failing = mine.failures / mine.requests
     if failing <= min(_TIMES * reference.worst, 1 - 1e-9):
-        return False
-    if failing <= _LARGEST_BURST and _in_a_burst(mine, reference) > reference.level:
-        return False
+        return 1.0
     bad = mine.failures + theirs.failures
     good = mine.requests + theirs.requests - bad
-    return _at_least(mine.failures, of=mine.requests, bad=bad, good=good) <= reference.level
+    now = _at_least(mine.failures, of=mine.requests, bad=bad, good=good)
+    return max(now, _in_a_burst(mine, reference)) if failing <= _LARGEST_BURST else now
 
 
-def _in_a_burst(arm: ArmPulse, reference: FailureReference) -> float:
+def _in_a_burst(arm: ArmHealth, reference: FailureReference) -> float:
     """The chance that an arm with the champion's rate and bursts fails so often: negative binomial."""
     from scipy.special import betainc
 

@@ -9,11 +9,10 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from cumulant.release.evidence.harm_sizes import TIMES, HarmSize, size_of
+from cumulant.release.evidence.harm_sizes import TIMES, size_of
 from cumulant.release.evidence.look import ARMS, PerArm
 from cumulant.release.evidence.metrics import ReleaseMetric
 from cumulant.release.state import Board
-from cumulant.statistics.sequential.alpha import stages
 from cumulant.statistics.sequential.arrays import Floats, unpack
 from cumulant.statistics.sequential.long_run_variance import LongRunVariance
 from cumulant.statistics.sequential.means import Paired
@@ -89,18 +88,6 @@ class _Paired(msgspec.Struct, frozen=True, kw_only=True):
     differences: float = 0.0
 
 
-def new_board(metric: ReleaseMetric, *, harm_bar: float | None, fine_bar: float) -> Board:
-    """Nothing known yet."""
-    return Board(
-        metric=metric.name,
-        unit=metric.unit,
-        margin=metric.margin,
-        required=metric.required and metric.margin is not None,
-        harm_bar=harm_bar,
-        fine_bar=fine_bar,
-    )
-
-
 def check_state(board: Board, metric: ReleaseMetric) -> None:
     """Read what a board's tests have stored.
 
@@ -130,7 +117,7 @@ def in_next_step(board: Board, metric: ReleaseMetric) -> Board:
         return board
     state = msgspec.convert(board.state, _Paired)
     state = msgspec.structs.replace(state, step_test={}, step_reverse={}, step_count=0, step_differences=0.0)
-    return _kept(board, state)
+    return _with_state(board, state)
 
 
 def with_block(
@@ -139,8 +126,29 @@ def with_block(
     """The board after a full block of requests in the step of that index; None: the block is not full yet."""
     if block is None or metric.margin is None:
         return board
-    state = _in_step(msgspec.convert(board.state, _Rated) if board.state else _Rated(step=step), step)
-    test = Rates.from_json(state.test) if state.test else _new_test(tempering)
+    state = msgspec.convert(board.state, _Rated) if board.state else _Rated(step=step)
+    state, weighed = _test_block(_in_step(state, step), metric, block, tempering)
+    board = msgspec.structs.replace(
+        board,
+        samples={
+            arm: round(sum(block_counts[place * 2] for block_counts in state.counts)) for place, arm in enumerate(ARMS)
+        },
+    )
+    harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
+    board = _with_evidence(board, harm, max(state.latest[1], state.fine_before))
+    if board.verdict.worse and not board.confirmed:
+        beyond = _log_beyond_accepted(metric, state, weighed, tempering)
+        board = msgspec.structs.replace(board, confirmed=beyond >= (board.harm_bar or math.inf))
+    # An arm of few events needs no finer grid, and a test that begins afresh would lose what it says.
+    resolved = min(state.events.champion, state.events.candidate) >= tempering.step**-2
+    return _with_state(board, _with_fresh_test(state) if resolved else state)
+
+
+def _test_block(
+    state: _Rated, metric: ReleaseMetric, block: LookBlock, tempering: Tempering
+) -> tuple[_Rated, sequential.Rates]:
+    """The state with the block added to its test, and the test with each arm's evidence tempered."""
+    test = sequential.Rates.from_json(state.test) if state.test else _new_test(tempering)
     test = test.add(
         champion_requests=block.units.champion,
         champion_bad=block.bad.champion,
@@ -148,8 +156,8 @@ def with_block(
         candidate_bad=block.bad.candidate,
     )
     weighed = test.tempered(tempering.champion, tempering.candidate)
-    # The margin of latency is in its bound already: there both sides are asked at equal rates.
-    allowed = 0.0 if metric.kind == "latency" else metric.margin
+    # The margin of latency is in its bound already: there both sides are tested at equal rates.
+    allowed = 0.0 if metric.kind == "latency" else metric.margin or 0.0
     state = msgspec.structs.replace(
         state,
         latest=(float(weighed.log_harm()), float(weighed.log_not_worse(difference=allowed))),
@@ -158,18 +166,7 @@ def with_block(
         counts=_counted(state, block),
         in_step=True,
     )
-    board = msgspec.structs.replace(
-        board,
-        samples={
-            arm: round(sum(block_counts[place * 2] for block_counts in state.counts)) for place, arm in enumerate(ARMS)
-        },
-    )
-    harm = float(stages([side[0] for side in (*state.past, state.latest)]))
-    board = _evident(board, harm, max(state.latest[1], state.fine_before))
-    board = _sized(board, metric, state, weighed, tempering)
-    # An arm of few events needs no finer grid, and a test that begins afresh would lose what it says.
-    resolved = min(state.events.champion, state.events.candidate) >= tempering.step**-2
-    return _kept(board, _with_fresh_test(state) if resolved else state)
+    return state, weighed
 
 
 def with_rates(
@@ -203,9 +200,9 @@ def with_differences(board: Board, metric: ReleaseMetric, pairs: Floats, *, look
         board = msgspec.structs.replace(board, beyond=_beyond(metric, state))
     state = msgspec.structs.replace(state, looks=state.looks + 1)
     if metric.margin is None or state.looks < looks or state.pairs < metric.fewest:
-        return _kept(board, state)
+        return _with_state(board, state)
     closed, harm, fine = _tested(state, metric)
-    board = _evident(_kept(board, closed), harm, fine)
+    board = _with_evidence(_with_state(board, closed), harm, fine)
     return msgspec.structs.replace(board, confirmed=metric.kind != "own" or board.beyond)
 
 
@@ -235,10 +232,12 @@ def _counted(state: _Rated, block: LookBlock) -> list[tuple[float, float, float,
     return [*state.counts[:-1], (first + more[0], second + more[1], third + more[2], fourth + more[3])]
 
 
-def _sized(board: Board, metric: ReleaseMetric, state: _Rated, weighed: Rates, tempering: Tempering) -> Board:
-    """The board with whether a harm that is proven is surely large enough to act on."""
-    if board.confirmed or not board.proven:
-        return board
+def _log_beyond_accepted(
+    metric: ReleaseMetric, state: _Rated, weighed: sequential.Rates, tempering: Tempering
+) -> float:
+    """Log evidence that a harm is larger than what is accepted; infinite where its size surely is."""
+    if metric.kind == "latency":
+        return math.inf
     # Harm that begins late shows in the newest steps alone.
     whole = state.counts
     usual = max(tempering.usual, (sum(size[1] for size in whole) + 1) / max(sum(size[0] for size in whole), 1.0))
@@ -246,15 +245,10 @@ def _sized(board: Board, metric: ReleaseMetric, state: _Rated, weighed: Rates, t
         size_of(whole[first:], metric, usual=usual, weighed=min(tempering.champion, tempering.candidate))
         for first in range(len(whole))
     ]
-    surely = metric.kind == "latency" or any(size.surely_beyond(late=first > 0) for first, size in enumerate(sizes))
-    surely = surely or _log_beyond(weighed, sizes[-1], metric) >= (board.harm_bar or math.inf)
-    return msgspec.structs.replace(board, confirmed=surely)
-
-
-def _log_beyond(weighed: Rates, size: HarmSize, metric: ReleaseMetric) -> float:
-    """Evidence that the candidate's rate is beyond what is accepted, in this step."""
+    if any(size.surely_beyond(late=first > 0) for first, size in enumerate(sizes)):
+        return math.inf
     margin = metric.margin or 0.0
-    if size.accepted < margin:
+    if sizes[-1].accepted < margin:
         return float(weighed.log_harm(ratio=TIMES))
     return float(weighed.log_harm(difference=margin))
 
@@ -357,11 +351,11 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) and abs(value) < 1 else None
 
 
-def _kept(board: Board, state: _Rated | _Paired) -> Board:
+def _with_state(board: Board, state: _Rated | _Paired) -> Board:
     return msgspec.structs.replace(board, state=cast("dict[str, object]", msgspec.to_builtins(state)))
 
 
-def _evident(board: Board, harm: float, fine: float) -> Board:
+def _with_evidence(board: Board, harm: float, fine: float) -> Board:
     return msgspec.structs.replace(
         board,
         harm=harm,

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import msgspec
 
 from cumulant.release.policy import KINDS, Kind, MetricPolicy, ReleasePolicy
-from cumulant.statistics.sequential.alpha import split
 from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS
 
 
@@ -80,15 +79,14 @@ def metrics(policy: ReleasePolicy) -> dict[str, ReleaseMetric]:
     return defaults | {name: _own(name, declared) for name, declared in policy.metrics.items() if name not in _DEFAULTS}
 
 
-def harm_bars(metrics: dict[str, ReleaseMetric], alpha: float) -> dict[str, float]:
-    """By metric that decides: the log evidence from which it rolls the candidate back."""
-    return {name: -math.log(part) for name, part in harm_alphas(metrics, alpha).items()}
+def split_alpha(metrics: Mapping[str, ReleaseMetric], alpha: float) -> dict[str, float]:
+    """By metric that decides: its part of what `alpha` leaves beside the quick checks.
 
-
-def harm_alphas(metrics: Mapping[str, ReleaseMetric], alpha: float) -> dict[str, float]:
-    """By metric that decides: its part of what `alpha` leaves beside the quick checks."""
+    "No metric is worse" is then rejected wrongly with this probability at most, whichever test errs (union bound).
+    """
     parts = {metric.name: metric.part for metric in metrics.values() if metric.margin is not None}
-    return split(parts, alpha * (1 - QUICK_PART))
+    whole = math.fsum(parts.values())
+    return {name: alpha * (1 - QUICK_PART) * part / whole for name, part in parts.items()}
 
 
 def _changed(default: ReleaseMetric, declared: MetricPolicy | None) -> ReleaseMetric:

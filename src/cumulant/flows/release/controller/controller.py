@@ -18,16 +18,17 @@ from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
 from cumulant.flows.release import store
-from cumulant.release.decide import decide, ended, guard, start, troubled
-from cumulant.release.evidence.accumulate import readable, seen
-from cumulant.release.state import Release, wanted_routes
+from cumulant.release.decide import act_on_failure, build_failure_reference, decide, end_release, start
+from cumulant.release.evidence.accumulate import count_look, is_readable
+from cumulant.release.evidence.health import find_hard_failure
+from cumulant.release.state import Release, desired_routes
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.core.traffic import Routes
     from cumulant.ports.journal import Journal, Row
     from cumulant.ports.traffic import Traffic
-    from cumulant.release.evidence.health import Pulse
+    from cumulant.release.evidence.health import RecentHealth
     from cumulant.release.evidence.look import Look
 
 LEASE = "release_controller"
@@ -41,7 +42,7 @@ _ACTOR = Actor("service:release-controller")
 class EvidenceSource(Protocol):
     """The evidence of a running release."""
 
-    def pulse(self, release: Release) -> Pulse:
+    def health(self, release: Release) -> RecentHealth:
         """The last seconds, for failures that need no statistics."""
         ...
 
@@ -89,7 +90,7 @@ class Controller:
         self._me = msgspec.to_builtins(this_process()) | {"life": uuid.uuid4().hex}
         self._lease: int | None = None
         self._other: tuple[int, float] | None = None
-        self._looked: tuple[str, float] | None = None
+        self._last_look: tuple[str, float] | None = None
         #: the release whose evidence was read
         self._readable = ""
 
@@ -99,79 +100,77 @@ class Controller:
         Raises:
             CumulantError: the journal or the gateway cannot be reached. Serving goes on as it is; call again.
         """
-        if not self._holds():
-            return None
-        stored = store.read(self._journal, self._model)
+        stored = store.read(self._journal, self._model) if self._holds_lease() else None
         if stored is None:
             return None
-        release, version = stored
-        after = self._brought_forward(release)
-        if after != release:
-            after = self._written(release, after, version)
-        self._follow(after)
-        return after
+        before, version = stored
+        release = self._without_look(before)
+        if release is None:
+            at, ceilings = self._clock.now(), before.policy.ceilings
+            health = self._evidence.health(before)
+            failure = find_hard_failure(health, ceilings, build_failure_reference(before))
+            release = act_on_failure(before, failure, at=at)
+            seconds = self._seconds_since_look(release)
+            if not release.over and seconds >= release.policy.look:
+                look, cursor = self._evidence.look(release, seconds)
+                look = replace(look, seconds=seconds * self._pace())
+                release, skewed = count_look(msgspec.structs.replace(release, cursor=cursor), look)
+                self._last_look = (release.id, self._steady())
+                failure = find_hard_failure(health, ceilings, build_failure_reference(release))
+                release = decide(release, skewed=skewed, failing=failure is not None, at=at)
+        if release != before:
+            with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
+                store.write(transaction, before, release, expect=version)
+        self._apply(release)
+        return release
 
-    def _brought_forward(self, release: Release) -> Release:
+    def _without_look(self, release: Release) -> Release | None:
+        """The release after a round that needs no evidence; None where a look decides."""
         if release.over:
             return release
-        at = self._clock.now()
-        moved = self._moved_outside(release)
-        if moved is not None:
-            return moved
+        ended = self._ended_elsewhere(release)
+        if ended is not None:
+            return ended
         if not self._can_read(release):
             text = "another version of Cumulant began it, and its evidence cannot be read; start the release again"
-            return ended(release, "inconclusive", text, at=at)
+            return end_release(release, "inconclusive", text, at=self._clock.now())
         if release.status == "pending":
             return start(release)
-        pulse = self._evidence.pulse(release)
-        release = guard(release, pulse, at=at)
-        seconds = self._since_look(release)
-        if release.over or seconds < release.policy.look:
-            return release
-        look, cursor = self._evidence.look(release, seconds)
-        look = replace(look, seconds=seconds * self._pace())
-        counted, skewed = seen(msgspec.structs.replace(release, cursor=cursor), look)
-        self._looked = (release.id, self._steady())
-        return decide(counted, skewed=skewed, failing=troubled(counted, pulse) is not None, at=at)
+        return None
 
     def _can_read(self, release: Release) -> bool:
         """Whether the release's evidence is of this program's form; asked once of a release."""
-        if self._readable != release.id and readable(release):
+        if self._readable != release.id and is_readable(release):
             self._readable = release.id
         return self._readable == release.id
 
-    def _moved_outside(self, release: Release) -> Release | None:
-        """The release, ended, where somebody set the gateway past it: `cumulant rollback` needs no journal."""
+    def _ended_elsewhere(self, release: Release) -> Release | None:
+        """The release, ended, where the gateway has newer routes: `cumulant rollback` needs no journal."""
         present = self._traffic.in_force(self._model)
         if present is None or not _is_past(present, release):
             return None
         text = f"all requests were sent to version {present.champion.version} beside the release"
-        over = ended(release, "rolled_back", text, at=self._clock.now())
-        return msgspec.structs.replace(over, revision=present.revision)
+        ended = end_release(release, "rolled_back", text, at=self._clock.now())
+        return msgspec.structs.replace(ended, revision=present.revision)
 
-    def _since_look(self, release: Release) -> float:
+    def _seconds_since_look(self, release: Release) -> float:
         now = self._steady()
-        if self._looked is None or self._looked[0] != release.id:
-            self._looked = (release.id, now)
+        if self._last_look is None or self._last_look[0] != release.id:
+            self._last_look = (release.id, now)
             return 0.0
-        return min(now - self._looked[1], _LONGEST * release.policy.look)
+        return min(now - self._last_look[1], _LONGEST * release.policy.look)
 
-    def _written(self, before: Release, after: Release, version: int) -> Release:
-        with self._journal.transaction(actor=_ACTOR, run=after.id) as transaction:
-            store.write(transaction, before, after, expect=version)
-        return after
-
-    def _follow(self, release: Release) -> None:
-        present, wanted = self._traffic.in_force(self._model), wanted_routes(release)
+    def _apply(self, release: Release) -> None:
+        present, wanted = self._traffic.in_force(self._model), desired_routes(release)
         if present is None or present.revision < wanted.revision:
             self._traffic.apply(wanted)
         for effect in self._effects.pending(release):
             if not self._effects.settle(release, effect):
                 return
-            self._settled(release, effect)
+            self._record_settled(release, effect)
 
-    def _settled(self, release: Release, effect: str) -> None:
-        """Note in the row that it is done, unless the row has moved on meanwhile: then it is done once more."""
+    def _record_settled(self, release: Release, effect: str) -> None:
+        """Record in the row that it is done, unless the row has changed meanwhile: then it is done once more."""
         stored = store.read(self._journal, self._model)
         if stored is None or stored[0].id != release.id:
             return
@@ -180,7 +179,7 @@ class Controller:
         with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
             store.write(transaction, present, after, expect=version)
 
-    def _holds(self) -> bool:
+    def _holds_lease(self) -> bool:
         """Whether this controller is the one that acts; takes over from one that has stopped."""
         row = self._journal.get(LEASE, self._model)
         if row is not None and row.value != self._me and not self._lapsed(row):
@@ -204,5 +203,5 @@ class Controller:
 def _is_past(present: Routes, release: Release) -> bool:
     """Whether somebody else set these routes since the release set its own. One that is about to begin has none yet."""
     if present.revision == release.revision and release.status != "pending":
-        return present != wanted_routes(release)
+        return present != desired_routes(release)
     return present.revision > release.revision

@@ -26,7 +26,7 @@ from cumulant.flows.release.controller.server_status import (
     count_restarts,
     read_server_status,
 )
-from cumulant.release.evidence.health import RECENT, ArmPulse, Pulse, requests_and_failures
+from cumulant.release.evidence.health import RECENT, ArmHealth, RecentHealth, count_failures
 from cumulant.release.evidence.look import Look, LossPair, LossPairs, Requests, ScorePairs, counting
 
 if TYPE_CHECKING:
@@ -117,17 +117,17 @@ class LiveEvidence:
         self._shape: OutputShape | None = None
         self._misshapen = 0
 
-    def pulse(self, release: Release) -> Pulse:
-        """The last seconds of both arms. What cannot be known is held against nobody."""
+    def health(self, release: Release) -> RecentHealth:
+        """The last seconds of both arms. Neither arm is blamed for what cannot be read."""
         self._turn_to(release)
-        servers, health = read_server_status(self._stack), self._ready(release)
+        servers, ready = read_server_status(self._stack), self._ready(release)
         recent = Requests.of(self._recent.exchanges(release))
-        arms = {arm: self._arm_pulse(release, arm, servers, health.get(arm.name), recent) for arm in _arms(release)}
-        by_name: dict[str, ArmPulse] = {arm.name: pulse for arm, pulse in arms.items()}
+        arms = {arm: self._arm_health(release, arm, servers, ready.get(arm.name), recent) for arm in _arms(release)}
+        by_name: dict[str, ArmHealth] = {arm.name: health for arm, health in arms.items()}
         candidate = by_name[CANDIDATE]
         if candidate.not_ready == 0:
             candidate = msgspec.structs.replace(candidate, misshapen=self._misshapen + self._other_shape(release))
-        return Pulse(champion=by_name[CHAMPION], candidate=candidate)
+        return RecentHealth(champion=by_name[CHAMPION], candidate=candidate)
 
     def look(self, release: Release, seconds: float) -> tuple[Look, str]:
         """Everything since the release's cursor, and the next one."""
@@ -164,19 +164,19 @@ class LiveEvidence:
             for arm in {server.arm for server in health}
         }
 
-    def _arm_pulse(
+    def _arm_health(
         self,
         release: Release,
         arm: Arm,
         servers: dict[str, ServerStatus],
         ready: bool | None,
         recent: Requests,
-    ) -> ArmPulse:
+    ) -> ArmHealth:
         if ready is None:  # what the supervisor says, where the gateway does not
             reports = [servers[url].ready for url in arm.endpoints if url in servers and servers[url].ready is not None]
             ready = any(reports) if reports else None
-        requests, failures = requests_and_failures(recent, arm.name)
-        return ArmPulse(
+        requests, failures = count_failures(recent, arm.name)
+        return ArmHealth(
             not_ready=self._lives.not_ready(f"{release.id} {arm.name}", ready=ready),
             restarts=count_restarts(arm, servers),
             requests=requests,

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import show_duration
-from cumulant.flows.release.start.distinct_models import same_model_warning
+from cumulant.flows.release.start.candidate import candidate_warning
 from cumulant.flows.release.start.key_counts import few_keys_warning
 from cumulant.release.wording import span
 
@@ -26,7 +26,7 @@ def warning_texts(project: Project, traffic: MeasuredTraffic, plan: ReleasePlan)
     texts = (
         few_keys_warning(project, project.name, project.policies.release),
         traffic.warning(plan.seconds, at_most),
-        same_model_warning(project),
+        candidate_warning(project),
     )
     return [text for text in texts if text]
 

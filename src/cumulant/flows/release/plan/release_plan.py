@@ -24,7 +24,7 @@ from cumulant.flows.release.plan.plan_texts import (
 )
 from cumulant.flows.release.plan.power import StepPower
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
-from cumulant.release.evidence.metrics import ReleaseMetric, harm_alphas, metrics
+from cumulant.release.evidence.metrics import ReleaseMetric, metrics, split_alpha
 from cumulant.release.paired.admission import UNDECLARED_PART, with_margins
 from cumulant.release.steps import ReleaseStep
 from cumulant.release.wording import rounded
@@ -149,7 +149,7 @@ def build_plan(
     """The plan at `rate` requests a second, of which the share `errors` fails today, up to the holdback if any."""
     traffic = rate if isinstance(rate, MeasuredTraffic) else MeasuredTraffic.steady(rate)
     named, stages = metrics(policy), list[StagePlan]()
-    parts = harm_alphas(_deciding_metrics(policy), policy.alpha)
+    parts = split_alpha(_deciding_metrics(policy), policy.alpha)
     every = tuple(step for step in policy.steps if step.stage != "holdback")
     for step in every:
         alike = next((stage for stage in stages if (stage.weight, stage.at_most) == (step.weight, step.at_most)), None)

@@ -1,7 +1,7 @@
 """One simulated release, driven by the code that decides real ones.
 
-The controller's order is kept: `start`, then each second the pulse of the last five seconds to `guard`, and each
-look to `accumulate.seen` and `decide`. Nothing here decides anything.
+The controller's order is kept: `start`, each second the health of the last five seconds to `act_on_failure`,
+and each look to `accumulate.count_look` and `decide`. Nothing here decides anything.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from cumulant.core.traffic import Arm
-from cumulant.flows.release.simulation.health import Pulses
+from cumulant.flows.release.simulation.health import HealthWindow
 from cumulant.flows.release.simulation.labelled_past import simulate_evaluation
 from cumulant.flows.release.simulation.log_replay import LoggedCallers, LoggedRequests
 from cumulant.flows.release.simulation.quality import Mirror, hour_of
@@ -22,10 +22,10 @@ from cumulant.flows.release.simulation.schedule import DAY, LookInterval, WorldS
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.new_release import with_evaluation
-from cumulant.release.decide import approve, decide, ended, guard, start, troubled
-from cumulant.release.evidence.accumulate import seen, with_history
+from cumulant.release.decide import act_on_failure, approve, build_failure_reference, decide, end_release, start
+from cumulant.release.evidence.accumulate import count_look, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
-from cumulant.release.evidence.health import Pulse
+from cumulant.release.evidence.health import HardFailure, RecentHealth, find_hard_failure
 from cumulant.release.evidence.look import Look, LossPairs, ScorePairs
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.admission import refusal, with_margins
@@ -62,7 +62,7 @@ def simulate_release(
     """How one release of the world ends under the `policy`; with a log its requests are drawn from that."""
     # A seed counts what was spawned of it: a copy gives the same release each time.
     own = np.random.SeedSequence(seed.entropy, spawn_key=seed.spawn_key)
-    return _Run(world, policy, np.random.default_rng(own), log).ended()
+    return _Run(world, policy, np.random.default_rng(own), log).simulate()
 
 
 class _Run:
@@ -82,12 +82,12 @@ class _Run:
         )
         self._mirror = Mirror(world, self._scene, streams[2])
         self._rng = streams[3]
-        self._pulses = Pulses(self._policy.ceilings)
+        self._health = HealthWindow(self._policy.ceilings)
         self._time = self._entered = 0.0
         self._answering: float | None = None
         self._requests = 0
 
-    def ended(self) -> SimulatedRelease:
+    def simulate(self) -> SimulatedRelease:
         past = (
             simulate_evaluation(self._world, self._mirror, rng=self._rng)
             if self._policy.evaluation is not None
@@ -101,12 +101,12 @@ class _Run:
         split_is_broken = False
         while not release.over:
             before = release
-            release, split_is_broken = self._brought_forward(release)
+            release, split_is_broken = self._after_look(release)
             if release.at != before.at:
-                self._entered, self._pulses = self._time, Pulses(self._policy.ceilings)
+                self._entered, self._health = self._time, HealthWindow(self._policy.ceilings)
             if not release.over and self._time >= last:
                 text = f"cut off, as it was not over after {self._time / 3600:g} hours"
-                release = ended(release, "inconclusive", text, at=self._now())
+                release = end_release(release, "inconclusive", text, at=self._now())
         end: End = "broken_split" if split_is_broken else _end(release)
         return SimulatedRelease(
             end=end,
@@ -132,25 +132,28 @@ class _Run:
         history = self._source.history(look=self._look, quantile=latency.quantile)
         return start(with_history(with_evaluation(release, past), history))
 
-    def _brought_forward(self, release: Release) -> tuple[Release, bool]:
+    def _after_look(self, release: Release) -> tuple[Release, bool]:
         """The release after one look, and whether it ended because of a broken split."""
         moment = self._moment(release.step, release.at)
         arrived = self._source.look(moment)
         self._requests += len(arrived.requests)
-        pulse = Pulse()
-        for seconds, recent in self._pulses.of(arrived, self._look):
-            release = guard(release, recent, at=self._now(seconds))
+        health = RecentHealth()
+        for seconds, recent in self._health.of(arrived, self._look):
+            release = act_on_failure(release, self._failure(release, recent), at=self._now(seconds))
             if release.over:
                 self._time += seconds
                 return release, False
-            pulse = recent if seconds >= self._look else Pulse()
+            health = recent if seconds >= self._look else RecentHealth()
         self._time += self._look
-        release, skewed = seen(release, self._looked(moment, arrived))
-        failing = troubled(release, pulse) is not None
+        release, skewed = count_look(release, self._looked(moment, arrived))
+        failing = self._failure(release, health) is not None
         release = decide(release, skewed=skewed, failing=failing, at=self._now())
         if release.status == "awaiting_approval":  # whoever is asked agrees at once
             release = approve(release, at=self._now())
         return release, skewed and release.over
+
+    def _failure(self, release: Release, health: RecentHealth) -> HardFailure | None:
+        return find_hard_failure(health, release.policy.ceilings, build_failure_reference(release))
 
     def _moment(self, step: ReleaseStep, place: int) -> LookInterval:
         if step.weight and self._answering is None:

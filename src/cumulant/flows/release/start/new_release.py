@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.events import Actor
 from cumulant.flows.release import store
+from cumulant.flows.release.controller.effects import queue_message, with_warm_version
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.champion_history import champion_history
+from cumulant.flows.stack.desired_state import DesiredState, change_desired_state
+from cumulant.release.decide import end_release
 from cumulant.release.evidence.accumulate import with_history
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.paired_evaluation import block_seconds, fewest_pairs
@@ -19,12 +23,13 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from cumulant.core.traffic import Arm
+    from cumulant.ports.access import Principal
     from cumulant.project.project import Project
     from cumulant.release.paired.paired_records import PairedEvaluation
     from cumulant.release.policy import ReleasePolicy
 
 
-def new_release(
+def begin_release(
     project: Project,
     model: str,
     *,
@@ -33,30 +38,57 @@ def new_release(
     author: str,
     evaluation: PairedEvaluation | None,
     at: datetime,
+    principal: Principal,
 ) -> Release:
-    """A pending release, champion and candidate being `arms`; the gateway's log is read from the next request on.
+    """Write the row of a pending release, champion and candidate being `arms`; one that is under way is superseded.
+
+    The gateway's log is read from the next request on.
 
     Raises:
-        CumulantError: the gateway's log or earlier pairs cannot be read.
+        CumulantError: the gateway's log or earlier pairs cannot be read. LeaseHeldError: another process wrote the row.
     """
     present, last = project.traffic().in_force(model), store.read(project.journal(), model)
-    revision = max(present.revision if present else 0, last[0].revision if last else 0)
-    release = msgspec.convert(
-        {
-            "id": f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
-            "model": model,
-            "champion": arms[0],
-            "candidate": arms[1],
-            "policy": policy,
-            "looks_a_block": evidence_blocks.looks_a_block(policy),
-            "looks_by_metric": evidence_blocks.looks_by_metric(project, policy, arms[0].version),
-            "author": author,
-            "begun": at,
-            "revision": revision,
-        },
-        Release,
+    release = Release(
+        id=f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
+        model=model,
+        champion=arms[0],
+        candidate=arms[1],
+        policy=policy,
+        looks_a_block=evidence_blocks.looks_a_block(policy),
+        looks_by_metric=evidence_blocks.looks_by_metric(project, policy, arms[0].version),
+        author=author,
+        begun=at,
+        revision=max(present.revision if present else 0, last[0].revision if last else 0),
     )
-    return _with_history(project, with_evaluation(release, evaluation))
+    release = _with_history(project, with_evaluation(release, evaluation))
+    with project.journal().transaction(actor=Actor(principal.name), run=release.id) as transaction:
+        row = transaction.get(store.RELEASE, model)
+        version = 0 if row is None else row.version
+        before = None if row is None else msgspec.convert(row.value, Release)
+        if before is not None:
+            ended = end_release(before, "superseded", f"version {arms[1].version} came", at=at)
+            if not before.over:
+                version = store.write(transaction, before, ended, expect=version)
+                release = msgspec.structs.replace(release, revision=max(release.revision, ended.revision))
+            if "told" not in ended.settled:  # its own controller would do it, and the row is another's now
+                queue_message(transaction, project.receivers(), ended, at)
+        store.write(transaction, None, release, expect=version)
+        transaction.delete(store.WAITING, model)
+    if before is not None and not before.over:
+        _keep_superseded_server(project, before, until=at + before.policy.keep_warm)
+    return release
+
+
+def _keep_superseded_server(project: Project, superseded: Release, *, until: datetime) -> None:
+    """Keep the superseded candidate's server for a while, so that operators can examine it."""
+    version = superseded.candidate.version
+
+    def change(book: DesiredState) -> DesiredState:
+        if book.candidate == version:
+            return book
+        return msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
+
+    change_desired_state(project.state, project.name, change)
 
 
 def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Release:

@@ -17,30 +17,25 @@ from cumulant.core.errors import (
     NotFoundError,
     RefusedError,
     RetryableError,
-    UsageError,
 )
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.flows.ledger.actions import check, verb
-from cumulant.flows.ledger.ledger_records import RUN
-from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.custom_metrics import METRIC
-from cumulant.flows.release.controller.effects import queue_message, with_warm_version
+from cumulant.flows.release.controller.effects import with_warm_version
 from cumulant.flows.release.controller.external_servers import ExternalServers, external_arms, without_shadow
 from cumulant.flows.release.controller.http_probe import find_certificate_fault, wait_until_ready
 from cumulant.flows.release.start import evidence_blocks
-from cumulant.flows.release.start.admission import admit_candidate
-from cumulant.flows.release.start.distinct_models import check_distinct
+from cumulant.flows.release.start.candidate import admit_candidate, check_distinct, find_author, find_candidate
 from cumulant.flows.release.start.key_counts import few_keys_warning
-from cumulant.flows.release.start.new_release import new_release
+from cumulant.flows.release.start.new_release import begin_release
 from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.programs import check_gateway
 from cumulant.flows.stack.restart import renew_servers
 from cumulant.flows.stack.served_versions import adopt, is_refused, reads_older_data
-from cumulant.release.decide import ended
 from cumulant.release.events import ReleaseWaits
 from cumulant.release.paired.admission import with_margins
 from cumulant.release.policy import ANYBODY, ApprovalPolicy
@@ -49,7 +44,7 @@ from cumulant.release.state import Release
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
-    from cumulant.ports.journal import Row, Transaction
+    from cumulant.ports.journal import Row
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.release.policy import ReleasePolicy
@@ -101,7 +96,9 @@ def start_release(
     check_gateway(project)
     name = model or project.name if outside else project.name
     notes: list[str] = []
-    policy = _with_approval(check_policy(project)) if approval else check_policy(project)
+    policy = project.policies.release
+    check_policy(project, policy)
+    policy = _with_approval(policy) if approval else policy
     stored = store.read(project.journal(), name)
     if stored is not None:
         _check_wound_up(stored[0])
@@ -112,7 +109,7 @@ def start_release(
         author, evaluation = "", None
         policy = with_margins(policy, None)
     else:
-        version = candidate_version(project, uri)
+        version = find_candidate(project, uri)
         _check_not_under_way(stored, version.version)
         if is_refused(version):  # it was named
             notes.append(f"the gate refused version {version.version} of {version.name} when it was trained")
@@ -138,9 +135,16 @@ def start_release(
         _await_ready(arms, ready_within, progress, up=outside is None)
         if few := few_keys_warning(project, name, policy):
             notes.append(few)
-        at = (clock or SystemClock()).now()
-        release = new_release(project, name, policy=policy, arms=arms, author=author, evaluation=evaluation, at=at)
-        release = _begin(project, release, principal)
+        release = begin_release(
+            project,
+            name,
+            policy=policy,
+            arms=arms,
+            author=author,
+            evaluation=evaluation,
+            at=(clock or SystemClock()).now(),
+            principal=principal,
+        )
         notes += evidence_blocks.longer_block_notes(release.looks_by_metric, policy)
     except BaseException:
         if outside is None:
@@ -149,15 +153,14 @@ def start_release(
     return ReleaseStart(release=release, notes=tuple(notes))
 
 
-def check_policy(project: Project) -> ReleasePolicy:
-    """The policy of releases, with everything in it that can be wrong looked at.
+def check_policy(project: Project, policy: ReleasePolicy) -> None:
+    """Check what only the project's model and code can show to be wrong with the policy.
 
     Raises:
-        RefusedError, UsageError, DefinitionError, UserCodeError: something is.
+        RefusedError, UsageError, DefinitionError, UserCodeError: a release cannot go by it.
     """
     from cumulant.training.trainers.user_trainer import load_function
 
-    policy = project.policies.release
     if project.policies.model.risk == "high" and policy.approval is None:
         raise RefusedError(
             f"{project.name} has risk high, so nothing of it is released without an approval",
@@ -167,7 +170,6 @@ def check_policy(project: Project) -> ReleasePolicy:
     for metric in policy.metrics.values():
         if metric.call is not None:
             load_function(metric.call, project.root, METRIC)
-    return policy
 
 
 def _with_approval(policy: ReleasePolicy) -> ReleasePolicy:
@@ -175,55 +177,6 @@ def _with_approval(policy: ReleasePolicy) -> ReleasePolicy:
     if policy.approval is not None:
         return policy
     return msgspec.structs.replace(policy, approval=ApprovalPolicy(by=(ANYBODY,), excluded="nobody"))
-
-
-def candidate_version(project: Project, uri: str) -> ModelVersion:
-    """The version to be released. One that the gate refused must be named.
-
-    Raises:
-        NotFoundError: there is none.
-        RefusedError: the gate refused the one that would be taken by itself.
-    """
-    try:
-        version = project.registry().resolve(uri or f"{project.name}@{CANDIDATE}")
-    except NotFoundError:
-        if uri:
-            raise
-        raise NotFoundError(
-            f"no version of {project.name} has the alias candidate",
-            subject=project.name,
-            hint="`cumulant train` gives it to the new version" + _newest_version_hint(project),
-        ) from None
-    if version.name != project.name:
-        raise UsageError(
-            f"{version.name} is not the model of this project, {project.name}",
-            subject=version.name,
-            hint="release it from its own project, or with --champion-url and --candidate-url",
-        )
-    if not uri and is_refused(version):
-        raise RefusedError(
-            f"the gate refused version {version.version} of {version.name}, which has the alias candidate",
-            subject=f"{version.name}/{version.version}",
-            hint=f"train another, or name it to release it all the same: {version.name}/{version.version}",
-        )
-    return version
-
-
-def _newest_version_hint(project: Project) -> str:
-    """The newest version that is not the champion, in words; empty where there is none."""
-    try:
-        versions = project.registry().versions(project.name)
-    except NotFoundError:  # the model has no version yet
-        return ""
-    newest = next((version for version in versions if CHAMPION not in version.aliases), None)
-    return "" if newest is None else f"; or name one: {newest.name}/{newest.version}"
-
-
-def find_author(project: Project, version: ModelVersion) -> str:
-    """Whoever started the training of a version; empty where that is not known."""
-    record = find_record(project, version)
-    row = None if record is None else project.journal().get(RUN, record.run)
-    return "" if row is None else str(row.value.get("principal", ""))
 
 
 def _queue_candidate(
@@ -319,41 +272,6 @@ def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, u
         )
 
 
-def _begin(project: Project, release: Release, principal: Principal) -> Release:
-    """Write the row; a release that is under way is superseded in the same transaction."""
-    with project.journal().transaction(actor=Actor(principal.name), run=release.id) as transaction:
-        row = transaction.get(store.RELEASE, release.model)
-        old = None if row is None else msgspec.convert(row.value, Release)
-        version = 0 if row is None else row.version
-        if old is not None:
-            over = old
-            if not old.over:
-                over = ended(old, "superseded", f"version {release.candidate.version} came", at=release.begun)
-                version = store.write(transaction, old, over, expect=version)
-                release = msgspec.structs.replace(release, revision=max(release.revision, over.revision))
-            if "told" not in over.settled:  # nobody looks after it once the row is another's
-                queue_message(transaction, project.receivers(), over, release.begun)
-        store.write(transaction, None, release, expect=version)
-        _forget_waiting(transaction, release.model)
-    if old is not None and not old.over:
-        _keep_superseded(project, old, release)
-    return release
-
-
-def _keep_superseded(project: Project, old: Release, release: Release) -> None:
-    """The superseded candidate's server stays up for a while, to be looked into."""
-    version, until = old.candidate.version, release.begun + old.policy.keep_warm
-
-    def change(book: DesiredState) -> DesiredState:
-        return (
-            book
-            if book.candidate == version
-            else msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
-        )
-
-    change_desired_state(project.state, project.name, change)
-
-
 def _check_not_under_way(stored: tuple[Release, int] | None, version: str) -> None:
     """Begun again, a release would lose all that it has shown, and its requests would go back to the champion."""
     if stored is None or stored[0].over or stored[0].candidate.version != version:
@@ -373,10 +291,6 @@ def _check_wound_up(old: Release) -> None:
             subject=old.id,
             hint="the controller does it as soon as the registry answers: `cumulant ps` shows whether it runs",
         )
-
-
-def _forget_waiting(transaction: Transaction, model: str) -> None:
-    transaction.delete(store.WAITING, model)
 
 
 def start_waiting_release(

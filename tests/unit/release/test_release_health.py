@@ -5,24 +5,24 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
-from releases import MOMENT, policy_with, release
+from releases import checked, hard_failure, policy_with, release
 from scipy import stats
 
-from cumulant.release.decide import guard, troubled
-from cumulant.release.evidence.accumulate import memory_of, with_history
+from cumulant.release.decide import build_failure_reference
+from cumulant.release.evidence.accumulate import read_memory, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
-from cumulant.release.evidence.health import ArmPulse, FailureReference, Pulse, level_of, trouble
+from cumulant.release.evidence.health import ArmHealth, FailureReference, RecentHealth, find_hard_failure
 from cumulant.release.state import Release
 from cumulant.statistics.sequential.arrays import Floats
 
 RATE, LOOKS, REQUESTS = 0.005, 8640, 2000
-CHAMPION = ArmPulse(requests=900, failures=4)
+CHAMPION = ArmHealth(requests=900, failures=4)
 
 CEILINGS = policy_with().ceilings
 
 
-def pulse(failures: int) -> Pulse:
-    return Pulse(candidate=ArmPulse(requests=100, failures=failures), champion=CHAMPION)
+def health(failures: int) -> RecentHealth:
+    return RecentHealth(candidate=ArmHealth(requests=100, failures=failures), champion=CHAMPION)
 
 
 def with_failures(bad: Floats, requests: Floats) -> Release:
@@ -44,40 +44,42 @@ def with_bursts(now: Release, cv: float, looks: int = LOOKS) -> Release:
 
 @pytest.mark.parametrize("cv", [1.0, 2.0, 3.0, 4.0])
 def test_the_shape_of_bursts_is_read_from_the_champions_past(cv: float) -> None:
-    known = memory_of(with_bursts(release(), cv)).champion
+    known = read_memory(with_bursts(release(), cv)).champion
     assert known.burst_shape("errors") == pytest.approx(cv**-2, rel=0.3)
 
 
 def test_chance_and_a_short_past_are_no_bursts() -> None:
-    assert memory_of(with_bursts(release(), 0)).champion.burst_shape("errors") > 100
-    assert memory_of(with_bursts(release(), 3, looks=11)).champion.burst_shape("errors") == np.inf
-    assert memory_of(release()).champion.burst_shape("errors") == np.inf
+    assert read_memory(with_bursts(release(), 0)).champion.burst_shape("errors") > 100
+    assert read_memory(with_bursts(release(), 3, looks=11)).champion.burst_shape("errors") == np.inf
+    assert read_memory(release()).champion.burst_shape("errors") == np.inf
 
 
 def test_bursts_like_the_champions_roll_back_no_oftener_than_the_level_says() -> None:
-    draw, level, pulses = np.random.default_rng(2), 1e-4, 200_000
-    failures = draw.binomial(100, np.minimum(RATE * draw.gamma(1 / 9, 9, pulses), 1))
-    shape = memory_of(with_bursts(release(), 3)).champion.burst_shape("errors")
+    draw, level, checks = np.random.default_rng(2), 1e-4, 200_000
+    failures = draw.binomial(100, np.minimum(RATE * draw.gamma(1 / 9, 9, checks), 1))
+    shape = read_memory(with_bursts(release(), 3)).champion.burst_shape("errors")
 
     def rolled_back(reference: FailureReference) -> int:
-        return sum(trouble(pulse(int(one)), CEILINGS, reference) is not None for one in failures[failures > 20])
+        return sum(
+            find_hard_failure(health(int(one)), CEILINGS, reference) is not None for one in failures[failures > 20]
+        )
 
-    assert rolled_back(FailureReference(usual=RATE, shape=shape, level=level)) <= stats.binom.isf(0.001, pulses, level)
-    assert rolled_back(FailureReference(usual=RATE, level=level)) > 3 * pulses * level, "by Fisher's test alone"
+    assert rolled_back(FailureReference(usual=RATE, shape=shape, level=level)) <= stats.binom.isf(0.001, checks, level)
+    assert rolled_back(FailureReference(usual=RATE, level=level)) > 3 * checks * level, "by Fisher's test alone"
 
 
 def test_a_candidate_that_fails_all_requests_is_rolled_back_at_once_all_the_same() -> None:
     bursty, calm = (with_bursts(release(status="running"), cv) for cv in (3, 0))
-    found = {one: [guard(now, pulse(one), at=MOMENT).status for now in (bursty, calm)] for one in (30, 100)}
+    found = {one: [checked(now, health(one)).status for now in (bursty, calm)] for one in (30, 100)}
     assert found == {30: ["running", "rolled_back"], 100: ["rolled_back", "rolled_back"]}
 
 
-def test_a_pulse_within_a_long_look_may_hold_a_stronger_burst_than_the_look() -> None:
+def test_a_check_within_a_long_look_may_hold_a_stronger_burst_than_the_look() -> None:
     spec = policy_with(look="10s")
     short = with_bursts(release(spec, status="running"), 2)
     long = msgspec.structs.replace(short, policy=policy_with(look="60s"))
-    assert level_of(0.05, look=0, checks=60) < level_of(0.05, look=0, checks=10)
-    assert [troubled(now, pulse(45)) is not None for now in (short, long)] == [True, False]
+    assert build_failure_reference(long).level < build_failure_reference(short).level
+    assert [hard_failure(now, health(45)) is not None for now in (short, long)] == [True, False]
 
 
 @pytest.mark.parametrize("looks", [360, 8640])
@@ -87,12 +89,12 @@ def test_one_outage_of_the_champion_hides_no_candidate_that_fails_everything(
 ) -> None:
     bad = np.random.default_rng(3).binomial(500, 0.002, looks).astype(np.float64)
     bad[looks // 2 : looks // 2 + long] = 500 * share
-    assert guard(with_failures(bad, np.full(looks, 500.0)), pulse(100), at=MOMENT).status == "rolled_back"
+    assert checked(with_failures(bad, np.full(looks, 500.0)), health(100)).status == "rolled_back"
 
 
 def test_uneven_traffic_hides_no_candidate_that_fails_everything() -> None:
     requests = np.where(np.arange(8640) % 2, 1.0, 3.0)
     bad = np.random.default_rng(4).binomial(requests.astype(int), 0.01).astype(np.float64)
     now = with_failures(bad, requests)
-    few = Pulse(candidate=ArmPulse(requests=25, failures=25), champion=ArmPulse(requests=225, failures=2))
-    assert guard(now, few, at=MOMENT).status == "rolled_back"
+    few = RecentHealth(candidate=ArmHealth(requests=25, failures=25), champion=ArmHealth(requests=225, failures=2))
+    assert checked(now, few).status == "rolled_back"
