@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -11,17 +12,25 @@ from typing import TYPE_CHECKING, Any, Self
 
 from cumulant.api import views
 from cumulant.api.errors import RowWarning, short_methods
+from cumulant.api.monitoring import ProjectMonitoring, ProjectReviews
+from cumulant.api.outcomes import ProjectOutcomes
 from cumulant.api.progress import following
 from cumulant.api.shown import Listing, ResultPage, Shown, drop_empty
-from cumulant.core.errors import MissingPartError
+from cumulant.api.stack import ProjectReleases, ProjectStack
+from cumulant.core.errors import MissingPartError, NotFoundError
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.api.server import Server
+    from cumulant.api.views import Trained
     from cumulant.core.events import Event
+    from cumulant.core.progress import Progress
+    from cumulant.data.snapshot import Snapshot
     from cumulant.flows.ledger.ledger_records import RunRecord
     from cumulant.flows.ledger.unneeded_files import Removed
+    from cumulant.flows.reports.content import ReportData
+    from cumulant.flows.training.train import TrainResult
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project as Loaded
 
@@ -33,13 +42,23 @@ _CALLER = 3
 class Project:
     """A project in one environment.
 
-    Every method first brings up to date what it needs, asks for permission, and is recorded as a run, exactly as the
-    command of the same name. `.loaded` is the project as flows take it.
+    Every method first brings up to date what it needs, checks permission, and is recorded as a run, exactly as the
+    command of the same name. `stack`, `releases`, `outcomes`, `monitoring` and `reviews` hold the methods of a project
+    in production. `.loaded` is the project as flows take it.
     """
 
-    def __init__(self, loaded: Loaded, *, assumptions: Sequence[str] = ()) -> None:
+    def __init__(self, loaded: Loaded, *, assumptions: Sequence[str] = (), progress: Progress | None = None) -> None:
         self.loaded = loaded
         self.assumptions = tuple(assumptions)
+        self._progress = progress
+        self.stack = ProjectStack(loaded, self._follow)
+        self.releases = ProjectReleases(loaded, self._follow)
+        self.outcomes = ProjectOutcomes(loaded, self._follow)
+        self.monitoring = ProjectMonitoring(loaded, self._follow)
+        self.reviews = ProjectReviews(loaded, self._follow)
+
+    def _follow(self, title: str) -> AbstractContextManager[Progress]:
+        return following(title) if self._progress is None else nullcontext(self._progress)
 
     def __repr__(self) -> str:
         name, where = self.loaded.name, self.loaded.root
@@ -70,17 +89,24 @@ class Project:
 
     @property
     def name(self) -> str:
+        """The name of the project and of its model."""
         return self.loaded.name
 
     @property
     def root(self) -> Path:
+        """The folder of the project file."""
         return self.loaded.root
+
+    @property
+    def tracking_uri(self) -> str:
+        """Where the registry keeps runs and versions, as MLflow takes it."""
+        return self.loaded.registry().tracking_uri
 
     def plan(self) -> Shown[Any]:
         """What would run, checked. Raises NotKnownYetError and the other errors of `cumulant plan`."""
         from cumulant.flows.project.planning import plan
 
-        with following("plan") as progress:
+        with self._follow("plan") as progress:
             return views.plan(plan(self.loaded, principal=self.loaded.principal(), progress=progress))
 
     def validate(self, *sources: str, force: bool = False) -> Shown[Any]:
@@ -94,42 +120,55 @@ class Project:
         """
         from cumulant.flows.data.validate import validate
 
-        with following("validate") as progress:
-            found = validate(
+        with self._follow("validate") as progress:
+            validation = validate(
                 self.loaded, principal=self.loaded.principal(), sources=sources, force=force, progress=progress
             )
-        return views.validation(found)
+        return views.validation(validation)
 
     def quarantine(self, source: str, *, limit: int | None = None) -> pl.DataFrame:
         """Refused rows with the rule that refused each; personal columns as keyed hashes."""
-        from cumulant.core.errors import NotFoundError
         from cumulant.data.views import read_quarantine
-        from cumulant.flows.data import validate
 
-        self.loaded.source(source)
-        snapshot = validate.refused_snapshot(self.loaded, source) or validate.newest_snapshot(self.loaded, source)
-        if snapshot is None:
-            raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
+        snapshot = self._snapshot(source, refused=True)
         return read_quarantine(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
 
     def preview(self, source: str, *, rows: int = 10) -> pl.DataFrame:
         """The first accepted rows of a source; personal columns as keyed hashes."""
-        from cumulant.core.errors import NotFoundError
-        from cumulant.data.views import preview as data_preview
-        from cumulant.flows.data import validate
+        from cumulant.data.views import preview
 
+        return preview(self._snapshot(source), self.loaded.tables(), self.loaded.salt(), rows=rows)
+
+    def rows(self, source: str) -> pl.LazyFrame:
+        """All accepted rows of a source, read when the frame is collected; personal columns as they are.
+
+        Raises:
+            NotFoundError: the source was not read yet.
+        """
+        from cumulant.data.snapshot import scan
+
+        return scan(self._snapshot(source), self.loaded.tables())
+
+    def _snapshot(self, source: str, *, refused: bool = False) -> Snapshot:
+        """The newest accepted snapshot; where `refused`, one that was refused since then comes first."""
+        from cumulant.flows.data.validate import newest_snapshot, refused_snapshot
+        from cumulant.flows.ledger.actions import check
+
+        action = "data.quarantine" if refused else "data.show"
+        check(self.loaded.access(), self.loaded.principal(), action, self.name)
         self.loaded.source(source)
-        snapshot = validate.newest_snapshot(self.loaded, source)
+        snapshot = refused_snapshot(self.loaded, source) if refused else None
+        snapshot = snapshot or newest_snapshot(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
-        return data_preview(snapshot, self.loaded.tables(), self.loaded.salt(), rows=rows)
+        return snapshot
 
     def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
         """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""
         from cumulant.flows.ledger.cleanup import clean
 
-        found = clean(self.loaded, principal=self.loaded.principal(), dry_run=dry_run)
-        return Listing(found, ("what", "kind", "bytes"), lambda one: (one.key, one.kind, one.bytes))
+        removed = clean(self.loaded, principal=self.loaded.principal(), dry_run=dry_run)
+        return Listing(removed, ("what", "kind", "bytes"), lambda item: (item.key, item.kind, item.bytes))
 
     def features(self, *, as_of: datetime | str | None = None, limit: int | None = None) -> pl.DataFrame:
         """The feature table, one row an entity row, in order; with `as_of`, as it would have been then.
@@ -138,9 +177,9 @@ class Project:
         """
         from cumulant.flows.features.feature_table import featurize
 
-        with following("features") as progress:
-            found = featurize(self.loaded, principal=self.loaded.principal(), as_of=_moment(as_of), progress=progress)
-        rows = self.loaded.tables().scan(found.table)
+        with self._follow("features") as progress:
+            built = featurize(self.loaded, principal=self.loaded.principal(), as_of=_moment(as_of), progress=progress)
+        rows = self.loaded.tables().scan(built.table)
         return (rows if limit is None else rows.head(limit)).drop("__row", strict=False).collect()
 
     def train(
@@ -150,36 +189,39 @@ class Project:
         as_of: datetime | str | None = None,
         trials: int | None = None,
         time: str | None = None,
-    ) -> Shown[Any]:
+        promote: bool = True,
+    ) -> Trained[TrainResult]:
         """From the sources to a registered version. `.page` of the result is everything its report says.
 
-        A gate that says no raises nothing: see `.verdict`.
+        A gate that refuses raises nothing: see `.verdict`. Without `promote` the version stays a candidate, whatever
+        the gate says.
         """
         from cumulant.flows.reports.report import content
         from cumulant.flows.training.train import train
 
-        who = self.loaded.principal()
-        with following("train") as progress:
-            found = train(
+        principal = self.loaded.principal()
+        with self._follow("train") as progress:
+            result = train(
                 self.loaded,
-                principal=who,
+                principal=principal,
                 quick=quick,
                 as_of=_moment(as_of),
                 trials=trials,
                 time=time,
+                promote=promote,
                 progress=progress,
             )
-        return views.training(found, content(self.loaded, found.run, principal=who))
+        return views.training(result, content(self.loaded, result.run, principal=principal))
 
-    def evaluate(self, model: str | None = None, **options: Any) -> Shown[Any]:
-        """Score a registered version on later rows and ask the gate; default: the newest version."""
+    def evaluate(self, model: str | None = None, **options: Any) -> Trained[Any]:
+        """Score a registered version on later rows and apply the gate; default: the newest version."""
         from cumulant.flows.reports.report import content
         from cumulant.flows.training.evaluate import evaluate
 
-        who = self.loaded.principal()
-        with following("evaluate") as progress:
-            found = evaluate(self.loaded, model or self.name, principal=who, progress=progress, **options)
-        return views.evaluation(found, content(self.loaded, found.run, principal=who))
+        principal = self.loaded.principal()
+        with self._follow("evaluate") as progress:
+            result = evaluate(self.loaded, model or self.name, principal=principal, progress=progress, **options)
+        return views.training(result, content(self.loaded, result.run, principal=principal))
 
     def predict(
         self, rows: object, *, model: str | None = None, url: str | None = None, as_of: datetime | str | None = None
@@ -192,7 +234,7 @@ class Project:
         from cumulant.flows.serving.predict import predict
 
         failed: list[str] = []
-        with following("predict") as progress:
+        with self._follow("predict") as progress:
             answers = predict(
                 self.loaded,
                 model or self.name,
@@ -211,9 +253,9 @@ class Project:
         """Every registered version, newest first."""
         from cumulant.flows.registry.models import list_models
 
-        found = list_models(self.loaded, principal=self.loaded.principal(), name=name)
+        versions = list_models(self.loaded, principal=self.loaded.principal(), name=name)
         columns = ("model", "version", "aliases", "registered", "uri")
-        return Listing(found, columns, lambda one: (one.name, one.version, one.aliases, one.created, one.uri))
+        return Listing(versions, columns, lambda item: (item.name, item.version, item.aliases, item.created, item.uri))
 
     def model(self, uri: str | None = None) -> Shown[Any]:
         """One version with its figures and the request that it expects."""
@@ -237,16 +279,21 @@ class Project:
         """Train a version again from its recorded snapshots; `.identical`, or `.differences`."""
         from cumulant.flows.registry.lineage import reproduce
 
-        with following("reproduce") as progress:
-            found = reproduce(self.loaded, model or self.name, principal=self.loaded.principal(), progress=progress)
-        return views.reproduction(found)
+        with self._follow("reproduce") as progress:
+            result = reproduce(self.loaded, model or self.name, principal=self.loaded.principal(), progress=progress)
+        return views.reproduction(result)
 
-    def serve(self, model: str | None = None, *, port: int = 0, as_of: datetime | str | None = None) -> Server:
-        """Start a local server for a model and return when it answers; end it with `.stop()` or `with`."""
+    def serve(
+        self, model: str | None = None, *, port: int = 0, as_of: datetime | str | None = None, keep: bool = False
+    ) -> Server:
+        """Start a local server for a model and return when it answers; end it with `.stop()` or `with`.
+
+        With `keep` its process goes on after that; `.pid` is its id.
+        """
         from cumulant.api.server import Server
         from cumulant.flows.serving.serve import prepare_service
 
-        with following("serve") as progress:
+        with self._follow("serve") as progress:
             service = prepare_service(
                 self.loaded,
                 model or self.name,
@@ -254,16 +301,16 @@ class Project:
                 as_of=_moment(as_of),
                 progress=progress,
             )
-        return Server(service, port=port)
+        return Server(service, port=port, keep=keep)
 
-    def report(self, target: str = "latest", *, out: Path | str | None = None) -> Shown[Any]:
+    def report(self, target: str = "latest", *, out: Path | str | None = None) -> Shown[ReportData]:
         """The report of a run or model, shown here; with `out`, also written (.html, .md, .json)."""
         from cumulant.flows.reports import report
 
-        who = self.loaded.principal()
+        principal = self.loaded.principal()
         if out is not None:
-            report.report(self.loaded, target, out=Path(out), principal=who)
-        return views.report(report.content(self.loaded, target, principal=who))
+            report.report(self.loaded, target, out=Path(out), principal=principal)
+        return views.report(report.content(self.loaded, target, principal=principal))
 
     def lineage(self, model: str | None = None) -> Shown[Any]:
         """Where a version comes from: snapshots, source files, features, code, settings, environment."""
@@ -277,10 +324,10 @@ class Project:
         from cumulant.flows.ledger.ledger_records import runs
 
         check(self.loaded.access(), self.loaded.principal(), "runs.show", self.name)
-        found = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
+        selected = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
         columns = ("run", "flow", "status", "started", "seconds", "steps", "who")
         return Listing(
-            found,
+            selected,
             columns,
             lambda run: (run.id, run.flow, run.ended, run.started, run.seconds, len(run.steps), run.principal),
         )
@@ -290,9 +337,9 @@ class Project:
         from cumulant.flows.ledger.actions import check
 
         check(self.loaded.access(), self.loaded.principal(), "events.show", self.name)
-        found = list(self.loaded.journal().events(run=run, kinds=kinds))
+        events = list(self.loaded.journal().events(run=run, kinds=kinds))
         columns = ("seq", "time", "who", "what", "run")
-        return Listing(found, columns, lambda one: (one.seq, one.time, one.actor, one.kind, one.run))
+        return Listing(events, columns, lambda event: (event.seq, event.time, event.actor, event.kind, event.run))
 
 
 def _moment(value: datetime | str | None) -> datetime | None:

@@ -59,10 +59,10 @@ def register(
     from cumulant.flows.packaging import register as flow
 
     if out is not None:
-        found = flow.package_object(
+        packaged = flow.package_object(
             model, Path(out), name=name, sample=sample, tolerance=tolerance, trust_pickle=trust_pickle
         )
-        return views.registered(Registered(packaged=found))
+        return views.registered(Registered(packaged=packaged))
     loaded = _loaded(project)
     packaged, version = flow.register(
         loaded,

@@ -16,17 +16,19 @@ if TYPE_CHECKING:
 class Server:
     """A server that answers at `.url` until `.stop()`, the end of a `with` block, or the end of this process.
 
+    With `keep` its process goes on after all of them.
+
     Raises:
         PortInUseError: the address is taken.
         EngineUnavailableError: it did not begin to answer.
     """
 
-    def __init__(self, service: PreparedService, *, port: int = 0) -> None:
+    def __init__(self, service: PreparedService, *, port: int = 0, keep: bool = False) -> None:
         from cumulant.flows.serving import serve
 
         self.service = service
         self._stack = ExitStack()
-        running = self._stack.enter_context(serve.run_server(service, http=f"127.0.0.1:{port}"))
+        running = self._stack.enter_context(serve.run_server(service, http=f"127.0.0.1:{port}", keep=keep))
         self.url = running.url
         self.pid = running.pid
 

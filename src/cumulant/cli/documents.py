@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.flows.demo.report import MonitoringReport, ReleaseReport, ReviewReport
+from cumulant.demo.report import MonitoringReport, ReleaseReport, ReviewReport
 from cumulant.flows.reports.content import GateReport, Interval, ReportData, StepReport
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ from cumulant.cli.program import line, program
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.demo.demo import DemoResult
-    from cumulant.flows.demo.report import ReleaseReport, Year
-    from cumulant.flows.reports.content import ReportData
+    from cumulant.demo.demo import DemoResult
+    from cumulant.demo.report import ReleaseReport, Year
 
 app = application("demo", "The flights demo.")
 
@@ -48,23 +47,18 @@ def demo(
     values. In December more flights are late, which no training would mend: that is told, and nothing is trained.
     Run again, it finds what was done and takes seconds.
     """
-    from cumulant.flows.demo.demo import demo as flow
-    from cumulant.flows.reports.report import content
+    from cumulant.demo.demo import demo as flow
 
     with call.progress("demo: flights of 2013") as progress:
-        result = flow(folder, keep=keep, http=f"127.0.0.1:{port}", released=released, progress=progress)
-    from cumulant.project.file.loading import load
-
-    with load(result.folder) as project:
-        page = content(project, result.train.run, principal=project.principal())
-    call.answer(document(result, page), lambda console: _show(console, result, page))
+        result = flow(folder, keep=keep, port=port, released=released, progress=progress)
+    call.answer(document(result), lambda console: _show(console, result))
 
 
-def document(result: DemoResult, page: ReportData) -> dict[str, object]:
+def document(result: DemoResult) -> dict[str, object]:
     """The demo's document: that of `train`, and what was served and asked."""
     from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
 
-    trained = train_document(page, result.train.features, reused=result.train.reused, seconds=result.seconds)
+    trained = train_document(result.page, result.train.features, reused=result.train.reused, seconds=result.seconds)
     request = result.request
     whole = DemoDocument(
         **{name: getattr(trained, name) for name in trained.__struct_fields__},
@@ -87,14 +81,14 @@ def document(result: DemoResult, page: ReportData) -> dict[str, object]:
     return dict(msgspec.to_builtins(whole))
 
 
-def _show(console: Console, result: DemoResult, page: ReportData) -> None:
+def _show(console: Console, result: DemoResult) -> None:
     from rich.text import Text
 
     from cumulant.flows.reports.summary import show_training
     from cumulant.flows.reports.terminal import clean, pairs
     from cumulant.flows.reports.wording import duration
 
-    show_training(console, page)
+    show_training(console, result.page)
     request = result.request
     row = ", ".join(f"{key} {value}" for key, value in request.row.items())
     answer = _answer(request.answer)

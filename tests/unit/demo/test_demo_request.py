@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from cumulant.core.errors import StepFailedError
-from cumulant.flows.demo import demo
+from cumulant.demo import demo
 
 
 def test_a_server_that_does_not_answer_is_reported(monkeypatch):
