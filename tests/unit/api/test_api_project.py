@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -14,6 +15,7 @@ import cumulant
 from cumulant.api import RowWarning
 from cumulant.api.shown import Listing, ResultPage, Shown
 from cumulant.core.errors import DataError, NotFoundError, PortInUseError, ProjectFileError, RequestError
+from cumulant.flows.reports.request_example import example
 
 
 def test_importing_cumulant_costs_nothing() -> None:
@@ -114,6 +116,16 @@ def test_models_are_listed_and_shown(project: cumulant.Project, trained: Any) ->
     assert "champion" in project.models()[0].aliases
     assert project.tag("shop/1", reviewed="yes").tags["reviewed"] == "yes"
     assert "what" in repr(project.clean())
+
+
+def test_the_example_of_a_text_is_a_known_category_and_never_a_personal_value(
+    project: cumulant.Project, trained: Any
+) -> None:
+    servable = project.model(trained.model.uri).servable
+    servable = msgspec.structs.replace(servable, example={})
+    (channel,) = (field for field in servable.plan.request if field.name == "channel")
+    assert example(channel, servable) in {"mail", "search", "shop"}
+    assert example(msgspec.structs.replace(channel, personal=True), servable) == "..."
 
 
 @pytest.mark.usefixtures("trained")

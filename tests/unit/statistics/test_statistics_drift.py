@@ -191,7 +191,7 @@ def test_distances_equal_those_of_the_values():
     assert found.psi == pytest.approx(((q - p) * np.log(q / p)).sum())
     still = drift.grid(np.array([3.0]))
     assert (
-        drift.wasserstein_of_cells(*(drift.cells(np.full(5, at), still)[0] for at in (3.0, 4.0)), still, 0.0) == np.inf
+        drift.wasserstein_of_cells(*(drift.cells(np.full(5, at), still)[0] for at in (3.0, 4.0)), still, 0.0) == np.inf  # type: ignore[call-arg]
     )
     assert drift.wasserstein_of_cells(np.ones(5), np.ones(5), still, 0.0) == 0.0
 
