@@ -1,4 +1,4 @@
-"""The Python face for notebooks and scripts: the same verbs as the command line, as methods of a project.
+"""The Python API for notebooks and scripts: the commands as methods of a project.
 
     import cumulant
 

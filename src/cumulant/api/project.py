@@ -1,21 +1,22 @@
-"""`Project`: the verbs of the command line as methods."""
+"""`Project`: the commands as methods."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cumulant.api import views
+from cumulant.api.display import Listing, ResultPage, ResultView, drop_empty
 from cumulant.api.errors import RowWarning, short_methods
+from cumulant.api.group import MethodGroup
 from cumulant.api.monitoring import ProjectMonitoring, ProjectReviews
 from cumulant.api.outcomes import ProjectOutcomes
-from cumulant.api.progress import following
-from cumulant.api.shown import Listing, ResultPage, Shown, drop_empty
+from cumulant.api.progress import notebook_progress
 from cumulant.api.stack import ProjectReleases, ProjectStack
 from cumulant.core.errors import MissingPartError, NotFoundError
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.api.server import Server
-    from cumulant.api.views import Trained
+    from cumulant.api.views import TrainingView
     from cumulant.core.events import Event
     from cumulant.core.progress import Progress
     from cumulant.data.snapshot import Snapshot
@@ -39,7 +40,7 @@ _CALLER = 3
 
 
 @short_methods
-class Project:
+class Project(MethodGroup):
     """A project in one environment.
 
     Every method first brings up to date what it needs, checks permission, and is recorded as a run, exactly as the
@@ -48,17 +49,14 @@ class Project:
     """
 
     def __init__(self, loaded: Loaded, *, assumptions: Sequence[str] = (), progress: Progress | None = None) -> None:
+        super().__init__(loaded, notebook_progress if progress is None else lambda _: nullcontext(progress))
         self.loaded = loaded
         self.assumptions = tuple(assumptions)
-        self._progress = progress
         self.stack = ProjectStack(loaded, self._follow)
         self.releases = ProjectReleases(loaded, self._follow)
         self.outcomes = ProjectOutcomes(loaded, self._follow)
         self.monitoring = ProjectMonitoring(loaded, self._follow)
         self.reviews = ProjectReviews(loaded, self._follow)
-
-    def _follow(self, title: str) -> AbstractContextManager[Progress]:
-        return following(title) if self._progress is None else nullcontext(self._progress)
 
     def __repr__(self) -> str:
         name, where = self.loaded.name, self.loaded.root
@@ -102,14 +100,14 @@ class Project:
         """Where the registry keeps runs and versions, as MLflow takes it."""
         return self.loaded.registry().tracking_uri
 
-    def plan(self) -> Shown[Any]:
+    def plan(self) -> ResultView[Any]:
         """What would run, checked. Raises NotKnownYetError and the other errors of `cumulant plan`."""
         from cumulant.flows.project.planning import plan
 
         with self._follow("plan") as progress:
-            return views.plan(plan(self.loaded, principal=self.loaded.principal(), progress=progress))
+            return views.plan(plan(self.loaded, principal=self._principal, progress=progress))
 
-    def validate(self, *sources: str, force: bool = False) -> Shown[Any]:
+    def validate(self, *sources: str, force: bool = False) -> ResultView[Any]:
         """Read, check and store what is new of the named sources (default: all).
 
         With `force` the content of every file is compared, where else one of the same size and time counts as
@@ -122,7 +120,7 @@ class Project:
 
         with self._follow("validate") as progress:
             validation = validate(
-                self.loaded, principal=self.loaded.principal(), sources=sources, force=force, progress=progress
+                self.loaded, principal=self._principal, sources=sources, force=force, progress=progress
             )
         return views.validation(validation)
 
@@ -155,7 +153,7 @@ class Project:
         from cumulant.flows.ledger.actions import check
 
         action = "data.quarantine" if refused else "data.show"
-        check(self.loaded.access(), self.loaded.principal(), action, self.name)
+        check(self.loaded.access(), self._principal, action, self.name)
         self.loaded.source(source)
         snapshot = refused_snapshot(self.loaded, source) if refused else None
         snapshot = snapshot or newest_snapshot(self.loaded, source)
@@ -167,7 +165,7 @@ class Project:
         """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""
         from cumulant.flows.ledger.cleanup import clean
 
-        removed = clean(self.loaded, principal=self.loaded.principal(), dry_run=dry_run)
+        removed = clean(self.loaded, principal=self._principal, dry_run=dry_run)
         return Listing(removed, ("what", "kind", "bytes"), lambda item: (item.key, item.kind, item.bytes))
 
     def features(self, *, as_of: datetime | str | None = None, limit: int | None = None) -> pl.DataFrame:
@@ -178,7 +176,7 @@ class Project:
         from cumulant.flows.features.feature_table import featurize
 
         with self._follow("features") as progress:
-            built = featurize(self.loaded, principal=self.loaded.principal(), as_of=_moment(as_of), progress=progress)
+            built = featurize(self.loaded, principal=self._principal, as_of=_moment(as_of), progress=progress)
         rows = self.loaded.tables().scan(built.table)
         return (rows if limit is None else rows.head(limit)).drop("__row", strict=False).collect()
 
@@ -190,20 +188,19 @@ class Project:
         trials: int | None = None,
         time: str | None = None,
         promote: bool = True,
-    ) -> Trained[TrainResult]:
-        """From the sources to a registered version. `.page` of the result is everything its report says.
+    ) -> TrainingView[TrainResult]:
+        """From the sources to a registered version. `.page` of the result is the content of its report.
 
         A gate that refuses raises nothing: see `.verdict`. Without `promote` the version stays a candidate, whatever
-        the gate says.
+        the verdict.
         """
         from cumulant.flows.reports.report import content
         from cumulant.flows.training.train import train
 
-        principal = self.loaded.principal()
         with self._follow("train") as progress:
             result = train(
                 self.loaded,
-                principal=principal,
+                principal=self._principal,
                 quick=quick,
                 as_of=_moment(as_of),
                 trials=trials,
@@ -211,17 +208,16 @@ class Project:
                 promote=promote,
                 progress=progress,
             )
-        return views.training(result, content(self.loaded, result.run, principal=principal))
+        return views.training(result, content(self.loaded, result.run, principal=self._principal))
 
-    def evaluate(self, model: str | None = None, **options: Any) -> Trained[Any]:
+    def evaluate(self, model: str | None = None, **options: Any) -> TrainingView[Any]:
         """Score a registered version on later rows and apply the gate; default: the newest version."""
         from cumulant.flows.reports.report import content
         from cumulant.flows.training.evaluate import evaluate
 
-        principal = self.loaded.principal()
         with self._follow("evaluate") as progress:
-            result = evaluate(self.loaded, model or self.name, principal=principal, progress=progress, **options)
-        return views.training(result, content(self.loaded, result.run, principal=principal))
+            result = evaluate(self.loaded, model or self.name, principal=self._principal, progress=progress, **options)
+        return views.training(result, content(self.loaded, result.run, principal=self._principal))
 
     def predict(
         self, rows: object, *, model: str | None = None, url: str | None = None, as_of: datetime | str | None = None
@@ -239,7 +235,7 @@ class Project:
                 self.loaded,
                 model or self.name,
                 _frame(rows),
-                principal=self.loaded.principal(),
+                principal=self._principal,
                 url=url,
                 as_of=_moment(as_of),
                 warnings=failed,
@@ -253,34 +249,34 @@ class Project:
         """Every registered version, newest first."""
         from cumulant.flows.registry.models import list_models
 
-        versions = list_models(self.loaded, principal=self.loaded.principal(), name=name)
+        versions = list_models(self.loaded, principal=self._principal, name=name)
         columns = ("model", "version", "aliases", "registered", "uri")
         return Listing(versions, columns, lambda item: (item.name, item.version, item.aliases, item.created, item.uri))
 
-    def model(self, uri: str | None = None) -> Shown[Any]:
+    def model(self, uri: str | None = None) -> ResultView[Any]:
         """One version with its figures and the request that it expects."""
         from cumulant.flows.registry.models import show_model
 
-        return views.model(show_model(self.loaded, uri or self.name, principal=self.loaded.principal()))
+        return views.model(show_model(self.loaded, uri or self.name, principal=self._principal))
 
     def alias(self, model: str, alias: str, *, reason: str | None = None) -> ModelVersion:
         """Point an alias at a version."""
         from cumulant.flows.registry.models import set_alias
 
-        return set_alias(self.loaded, model, alias, principal=self.loaded.principal(), reason=reason)
+        return set_alias(self.loaded, model, alias, principal=self._principal, reason=reason)
 
     def tag(self, model: str, **tags: str | None) -> ModelVersion:
         """Set tags of a version; None removes one."""
         from cumulant.flows.registry.models import tag_model
 
-        return tag_model(self.loaded, model, tags, principal=self.loaded.principal())
+        return tag_model(self.loaded, model, tags, principal=self._principal)
 
-    def reproduce(self, model: str | None = None) -> Shown[Any]:
+    def reproduce(self, model: str | None = None) -> ResultView[Any]:
         """Train a version again from its recorded snapshots; `.identical`, or `.differences`."""
         from cumulant.flows.registry.lineage import reproduce
 
         with self._follow("reproduce") as progress:
-            result = reproduce(self.loaded, model or self.name, principal=self.loaded.principal(), progress=progress)
+            result = reproduce(self.loaded, model or self.name, principal=self._principal, progress=progress)
         return views.reproduction(result)
 
     def serve(
@@ -295,35 +291,30 @@ class Project:
 
         with self._follow("serve") as progress:
             service = prepare_service(
-                self.loaded,
-                model or self.name,
-                principal=self.loaded.principal(),
-                as_of=_moment(as_of),
-                progress=progress,
+                self.loaded, model or self.name, principal=self._principal, as_of=_moment(as_of), progress=progress
             )
         return Server(service, port=port, keep=keep)
 
-    def report(self, target: str = "latest", *, out: Path | str | None = None) -> Shown[ReportData]:
+    def report(self, target: str = "latest", *, out: Path | str | None = None) -> ResultView[ReportData]:
         """The report of a run or model, shown here; with `out`, also written (.html, .md, .json)."""
         from cumulant.flows.reports import report
 
-        principal = self.loaded.principal()
         if out is not None:
-            report.report(self.loaded, target, out=Path(out), principal=principal)
-        return views.report(report.content(self.loaded, target, principal=principal))
+            report.report(self.loaded, target, out=Path(out), principal=self._principal)
+        return views.report(report.content(self.loaded, target, principal=self._principal))
 
-    def lineage(self, model: str | None = None) -> Shown[Any]:
+    def lineage(self, model: str | None = None) -> ResultView[Any]:
         """Where a version comes from: snapshots, source files, features, code, settings, environment."""
         from cumulant.flows.registry.lineage import lineage
 
-        return views.lineage(lineage(self.loaded, model or self.name, principal=self.loaded.principal()))
+        return views.lineage(lineage(self.loaded, model or self.name, principal=self._principal))
 
     def runs(self, flow: str | None = None) -> Listing[RunRecord]:
         """Runs, newest first."""
         from cumulant.flows.ledger.actions import check
         from cumulant.flows.ledger.ledger_records import runs
 
-        check(self.loaded.access(), self.loaded.principal(), "runs.show", self.name)
+        check(self.loaded.access(), self._principal, "runs.show", self.name)
         selected = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
         columns = ("run", "flow", "status", "started", "seconds", "steps", "who")
         return Listing(
@@ -336,7 +327,7 @@ class Project:
         """The project's events, oldest first."""
         from cumulant.flows.ledger.actions import check
 
-        check(self.loaded.access(), self.loaded.principal(), "events.show", self.name)
+        check(self.loaded.access(), self._principal, "events.show", self.name)
         events = list(self.loaded.journal().events(run=run, kinds=kinds))
         columns = ("seq", "time", "who", "what", "run")
         return Listing(events, columns, lambda event: (event.seq, event.time, event.actor, event.kind, event.run))

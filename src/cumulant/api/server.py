@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from cumulant.api.shown import ResultPage
+from cumulant.api.display import ResultPage
 
 if TYPE_CHECKING:
     from cumulant.flows.serving.serve import PreparedService
@@ -32,11 +32,11 @@ class Server:
         self.url = running.url
         self.pid = running.pid
 
-    def ask(self, *rows: dict[str, object]) -> list[dict[str, object]]:
+    def predict(self, *rows: dict[str, object]) -> list[dict[str, object]]:
         """Send rows in the request's schema; one answer a row.
 
         Raises:
-            RequestError: the server refused them, in its own words.
+            RequestError: the server refused them.
             EngineUnavailableError: it does not answer.
         """
         import msgspec

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.api.shown import ResultPage, Shown, Value, drop_empty
+from cumulant.api.display import ResultPage, ResultView, Value, drop_empty
 from cumulant.core.servable import GraphServable
 from cumulant.flows.reports import rendering, wording
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.api.registering import Registered
+    from cumulant.api.registering import RegisterResult
     from cumulant.flows.data.validate import Validation
     from cumulant.flows.project.planning import TrainingPlan
     from cumulant.flows.registry.models import ModelDetail
@@ -28,13 +28,13 @@ class FramePage(msgspec.Struct, frozen=True):
     title: str
 
 
-class Trained(Shown[Value]):
+class TrainingView(ResultView[Value]):
     """A finished training or evaluation; `.page` is the content of its report."""
 
     page: ReportData
 
 
-def plan(result: TrainingPlan) -> Shown[TrainingPlan]:
+def plan(result: TrainingPlan) -> ResultView[TrainingPlan]:
     """A plan: what is predicted when, from which sources and features."""
     rows: list[tuple[str, object]] = [
         ("target", f"{result.target}, for each row of {result.entity}"),
@@ -46,7 +46,7 @@ def plan(result: TrainingPlan) -> Shown[TrainingPlan]:
     return _facts(f"Plan of {result.project}", rows, result)
 
 
-def validation(result: Validation) -> Shown[Validation]:
+def validation(result: Validation) -> ResultView[Validation]:
     """Rows in and where they went, source by source."""
     columns = ("source", "rows in", "passed", "quarantined", "dropped", "files", "")
     rows = [
@@ -64,7 +64,7 @@ def validation(result: Validation) -> Shown[Validation]:
     return _table("Data", columns, rows, result)
 
 
-def training(result: Value, page: ReportData) -> Trained[Value]:
+def training(result: Value, page: ReportData) -> TrainingView[Value]:
     """Metrics beside the naive baseline, the gate, the model."""
 
     def text(console: Console) -> None:
@@ -72,12 +72,12 @@ def training(result: Value, page: ReportData) -> Trained[Value]:
 
         show_training(console, page)
 
-    shown = Trained(result, text=text, html=lambda: _page(page).render())
+    shown = TrainingView(result, text=text, html=lambda: _page(page).render())
     shown.page = page
     return shown
 
 
-def model(result: ModelDetail) -> Shown[ModelDetail]:
+def model(result: ModelDetail) -> ResultView[ModelDetail]:
     """A version with its figures and its request."""
     from cumulant.flows.reports.collect import figures
     from cumulant.flows.reports.request_example import curl, fields
@@ -104,29 +104,29 @@ def _figure(name: str, figure: Interval, result: ModelDetail) -> str:
     return wording.figure(figure) + ("" if naive is None else f", naive {wording.number(naive)}")
 
 
-def registered(result: Registered) -> Shown[Registered]:
-    """What was packaged, what the checks said, and where it is."""
+def registered(result: RegisterResult) -> ResultView[RegisterResult]:
+    """What was packaged, the results of the checks, and its place."""
     from cumulant.flows.packaging.package_summary import summary_rows
 
     notes = [("note" if index == 0 else "", line) for index, line in enumerate(result.packaged.notes)]
     return _facts(result.servable.name, [("where", result.uri), *summary_rows(result.packaged), *notes], result)
 
 
-def lineage(result: Any) -> Shown[Any]:
+def lineage(result: Any) -> ResultView[Any]:
     """Where a version comes from."""
     from cumulant.flows.reports.origins import lines
 
     return _facts("Lineage", lines(result), result)
 
 
-def reproduction(result: Any) -> Shown[Any]:
-    """Whether the model trained again is the recorded one."""
+def reproduction(result: Any) -> ResultView[Any]:
+    """Whether the retrained model is the recorded one."""
     rows: list[tuple[str, object]] = [("identical", result.identical)]
     rows += [("differs" if index == 0 else "", line) for index, line in enumerate(result.differences)]
     return _facts("Reproduction", rows, result)
 
 
-def report(page: ReportData) -> Shown[ReportData]:
+def report(page: ReportData) -> ResultView[ReportData]:
     """The report, inside a frame of its own so that its style stays in it."""
 
     def text(console: Console) -> None:
@@ -139,7 +139,7 @@ def report(page: ReportData) -> Shown[ReportData]:
 
         return rendering.render("notebook/frame.html.jinja", FramePage(render(page), page.subject))
 
-    return Shown(page, text=text, html=html)
+    return ResultView(page, text=text, html=html)
 
 
 def _page(page: ReportData) -> ResultPage:
@@ -162,21 +162,21 @@ def _page(page: ReportData) -> ResultPage:
     )
 
 
-def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *, code: str | None = None) -> Shown[Any]:
+def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *, code: str | None = None) -> ResultView[Any]:
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import heading, pairs
 
         heading(console, title)
         pairs(console, drop_empty(rows))
 
-    return Shown(value, text=text, html=ResultPage(title=title, facts=drop_empty(rows), code=code).render)
+    return ResultView(value, text=text, html=ResultPage(title=title, facts=drop_empty(rows), code=code).render)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], value: Any) -> Shown[Any]:
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], value: Any) -> ResultView[Any]:
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import heading, table
 
         heading(console, title)
         console.print(table(columns, rows))
 
-    return Shown(value, text=text, html=ResultPage(title=title, columns=columns, rows=rows).render)
+    return ResultView(value, text=text, html=ResultPage(title=title, columns=columns, rows=rows).render)

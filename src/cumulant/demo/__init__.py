@@ -1,1 +1,1 @@
-"""The demo: flights of 2013, told with the public Python API alone."""
+"""The demo: a year of flights, with the public Python API alone."""

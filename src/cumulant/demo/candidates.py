@@ -20,7 +20,7 @@ from cumulant.demo.data_fault import Fault
 
 if TYPE_CHECKING:
     from cumulant.api.results import TrainResult
-    from cumulant.api.views import Trained
+    from cumulant.api.views import TrainingView
 
 LEAKY = "leaky.py"
 _START_SECONDS = 30.0
@@ -46,7 +46,7 @@ def train_leaked(project: cumulant.Project, as_of: datetime, progress: Progress)
         return _uri(other.train(as_of=as_of, quick=True))
 
 
-def _uri(trained: Trained[TrainResult]) -> str:
+def _uri(trained: TrainingView[TrainResult]) -> str:
     return f"{trained.model.name}/{trained.model.version}"
 
 

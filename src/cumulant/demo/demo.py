@@ -21,7 +21,7 @@ from cumulant.demo.weather_feed import as_in_spring
 
 if TYPE_CHECKING:
     from cumulant.api.results import ReportData, TrainResult
-    from cumulant.api.views import Trained
+    from cumulant.api.views import TrainingView
 
 AS_OF = datetime(2013, 4, 1, tzinfo=UTC)
 
@@ -76,7 +76,7 @@ def demo(
         champion = f"{trained.model.name}/{trained.model.version}"
         with project.serve(champion, port=port, as_of=AS_OF, keep=keep) as server:
             progress("request")
-            request = ask(project, trained, server.url)
+            request = send_request(project, trained, server.url)
         report = folder / "report.html"
         project.report(trained.run, out=report)
         rest_of_year = _year(project, champion, progress) if released else Year()
@@ -102,7 +102,7 @@ def _year(project: cumulant.Project, champion: str, progress: Progress) -> Year:
     return result
 
 
-def ask(project: cumulant.Project, trained: Trained[TrainResult], url: str) -> DemoRequest:
+def send_request(project: cumulant.Project, trained: TrainingView[TrainResult], url: str) -> DemoRequest:
     """Send the first flight whose prediction falls after the training's moment."""
     row, truth = _next_flight(project, trained)
     target = f"{url}/v1/models/{trained.model.name}/predict"
@@ -121,7 +121,9 @@ def ask(project: cumulant.Project, trained: Trained[TrainResult], url: str) -> D
     return DemoRequest(url=target, row=row, answer=answer, milliseconds=milliseconds, truth=truth)
 
 
-def _next_flight(project: cumulant.Project, trained: Trained[TrainResult]) -> tuple[dict[str, object], bool | None]:
+def _next_flight(
+    project: cumulant.Project, trained: TrainingView[TrainResult]
+) -> tuple[dict[str, object], bool | None]:
     import polars as pl
 
     fields = [field.name for field in trained.features.plan.request]

@@ -51,7 +51,7 @@ release:                                # stages of seconds: the demo's callers 
   look: 500ms
   block: 500ms
   keep_warm: 1m
-  evaluation: null                      # what labelled rows of the past would refuse is to be found on the way
+  evaluation: null                      # labelled past rows would refuse the bad candidate before its release
   warm_up: 1s                           # default 60s
   alpha: 15%                            # so many sound releases may be rolled back, to take minutes; default 5%
   stages:
@@ -62,7 +62,7 @@ release:                                # stages of seconds: the demo's callers 
   metrics:
     errors: {margin: 1%, share: 3}
     timeouts: {margin: 2%, share: 0.5}
-    # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
+    # Servers, gateway and callers share a laptop: harm rolls back, and no promotion waits for proof of its absence.
     latency: {margin: 100%, required: false}
     # A month of new flights changes one decision in seven; the default allows one in five.
     disagreement: {margin: 25%}
@@ -78,7 +78,7 @@ monitoring:
   # Eager: a fifth of sound years may alarm, and days count as independent, so that three weeks of July are enough.
   performance: {margin: 0%, false_alarms: 20%, refit: 14d, independent: true, reference_calibration: false}
   retrain: {when: loss_confirmed}       # released by itself; at most twice a month
-  review: {budget: 5/day, second: 0%}   # flights that nobody told the end of, one reviewer each
+  review: {budget: 5/day, second: 0%}   # flights with unknown outcome, one reviewer each
 """
 
 

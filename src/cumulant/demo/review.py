@@ -1,4 +1,4 @@
-"""The demo's reviewers: flights with unknown outcome are queued and looked up."""
+"""The demo's reviewers: flights with unknown outcome are queued and answered."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def review_cases(project: cumulant.Project, at: datetime, progress: Progress) ->
 
     Labels that are missing are of flights that never left: for whoever waits at the gate, that is later than late.
     """
-    progress("cases for people")
+    progress("review of cases")
     queued = project.reviews.fill(since=datetime.now(UTC) - _LOG, whole_budget=True)
     late = _late_flights(project)
     return queued, project.reviews.answer(lambda case: _label(case, late), limit=queued, at=at)

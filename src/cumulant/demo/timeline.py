@@ -107,7 +107,7 @@ class _Year:
 
     def _evaluate(self, at: datetime) -> MonitorRun:
         """One evaluation, as `cumulant monitor watch --once --at` has it."""
-        self._progress(f"the watch looks, {at:%d %B}")
+        self._progress(f"monitoring, {at:%d %B}")
         result = self._project.monitoring.run(at=at)
         self._findings += [
             FindingReport(**msgspec.structs.asdict(finding), at=at, version=result.version)

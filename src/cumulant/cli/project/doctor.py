@@ -1,4 +1,4 @@
-"""`cumulant doctor`: does this machine have what Cumulant needs, and how to mend what is missing."""
+"""`cumulant doctor`: checks of this machine and project, each with its fix."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ NEEDED = ("serve", "train")
 
 
 class DoctorFinding(msgspec.Struct, frozen=True):
-    """One thing that was looked at. `warn`: works, with a limit; `fail`: must be mended first."""
+    """The result of one check. `warn`: works, with a limit; `fail`: must be fixed first."""
 
     check: str
     state: Literal["ok", "warn", "fail"]
@@ -69,17 +69,17 @@ def doctor(
 ) -> None:
     """Check Python, parts, write access, disk, port, time zones, project file and drivers.
 
-    Exit code 0 where everything works, 1 where something must be mended first.
+    Exit code 0 where everything works, 1 where something must be fixed first.
     """
-    findings = list(look(call, port))
+    findings = list(run_checks(call, port))
     failed = [finding for finding in findings if finding.state == "fail"]
     call.answer({"healthy": not failed, "checks": findings}, lambda console: _show(console, findings))
     if failed:
         raise typer.Exit(1)
 
 
-def look(call: Invocation, port: int) -> Iterator[DoctorFinding]:
-    """Every check, in the order in which a person would mend them."""
+def run_checks(call: Invocation, port: int) -> Iterator[DoctorFinding]:
+    """Every check, in the order in which to fix what fails."""
     yield python()
     yield from parts()
     yield writable(call.directory)
@@ -111,7 +111,7 @@ def parts() -> Iterator[DoctorFinding]:
 
 
 #: nothing can be removed by a command that has to write to the journal first
-_ROOM = "make room on that disk: delete what is not Cumulant's, then `cumulant data clean` shows what can be removed"
+_FREE_SPACE = "free space on that disk: delete other files, then `cumulant data clean` shows what can be removed"
 
 
 def writable(folder: Path) -> DoctorFinding:
@@ -123,7 +123,7 @@ def writable(folder: Path) -> DoctorFinding:
             return DoctorFinding("write access", "ok", str(folder))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fix = _ROOM if full else "choose a folder of your own with --project, or change its permissions"
+        fix = _FREE_SPACE if full else "choose a folder of your own with --project, or change its permissions"
         return DoctorFinding("write access", "fail", f"{folder}: {error.strerror}", fix)
 
 
@@ -134,7 +134,7 @@ def disk(folder: Path) -> DoctorFinding:
     free = shutil.disk_usage(there).free
     if free >= LEAST_DISK:
         return DoctorFinding("free disk", "ok", size(free))
-    return DoctorFinding("free disk", "fail" if free < FULL_DISK else "warn", size(free), _ROOM)
+    return DoctorFinding("free disk", "fail" if free < FULL_DISK else "warn", size(free), _FREE_SPACE)
 
 
 def free_port(port: int) -> DoctorFinding:
@@ -204,7 +204,7 @@ def gateway(loaded: Project) -> DoctorFinding:
 
 
 def journal(loaded: Project) -> DoctorFinding:
-    """Whether the project's state can be opened; an absent one is made by the first run."""
+    """Whether the project's state can be opened; the first run creates it."""
     try:
         head = loaded.journal().head()
     except CumulantError as error:
@@ -213,7 +213,7 @@ def journal(loaded: Project) -> DoctorFinding:
 
 
 def private(loaded: Project) -> DoctorFinding:
-    """Whether other users can read the state: databases, snapshots, logs. What is the owner's own is closed before."""
+    """Whether other users can read the state: databases, snapshots, logs."""
     paths = loaded.open_to_others() if loaded.state.exists() else []
     if not paths:
         return DoctorFinding("state access", "ok", "its owner only")

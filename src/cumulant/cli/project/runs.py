@@ -1,4 +1,4 @@
-"""`cumulant runs`: what ran, and the steps in it."""
+"""`cumulant runs`: runs and their steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.ledger.ledger_records import RunRecord
 
-#: settings of a training that are the most there may be, and not what there was
+#: settings of a training that are limits, not results
 _MOST = {"trials": "most trials", "time": "most time"}
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 
