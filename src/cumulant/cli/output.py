@@ -83,6 +83,12 @@ class CommandOutput:
                     os.dup2(nowhere.fileno(), number)
 
 
+def print_rest(console: Console, count: int, total: int, *, option: str = "--limit N") -> None:
+    """Print `20 of 1,234; --limit N for more` where a list is cut."""
+    if count < total:
+        console.print(f"{count:,} of {total:,}; {option} for more", style="dim")
+
+
 def wants_colour(stream: IO[str]) -> bool:
     """Whether `stream` is a terminal and plain text is not requested (`NO_COLOR`, `TERM=dumb`)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

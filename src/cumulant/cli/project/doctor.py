@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -171,9 +171,11 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
     with loaded:
         yield DoctorFinding("project file", "ok", f"{loaded.name}, environment {loaded.environment_name}")
         yield features_file(loaded)
-        yield drivers(loaded)
-        yield gateway(loaded)
-        yield journal(loaded)
+        yield _result("drivers", lambda: _drivers(loaded))
+        # Only `up` and releases need a gateway.
+        yield _result("gateway", lambda: _gateway(loaded), otherwise="warn")
+        # The first run creates the state.
+        yield _result("state", lambda: f"{loaded.journal().head().seq:,} events")
         yield private(loaded)
 
 
@@ -184,32 +186,24 @@ def features_file(loaded: Project) -> DoctorFinding:
     return DoctorFinding("features", "fail", f"{path} is not there", "write it, or name another file as features")
 
 
-def drivers(loaded: Project) -> DoctorFinding:
+def _result(check: str, detail: Callable[[], str], *, otherwise: Literal["warn", "fail"] = "fail") -> DoctorFinding:
+    """The finding of a check that returns its detail, or raises a CumulantError."""
     try:
-        loaded.check_drivers()
+        return DoctorFinding(check, "ok", detail())
     except CumulantError as error:
-        return _fault("drivers", error)
-    return DoctorFinding("drivers", "ok", "every one that the environment names is installed")
+        return _fault(check, error, otherwise)
 
 
-def gateway(loaded: Project) -> DoctorFinding:
-    """Whether the gateway's program is installed. Only `up` and releases need one."""
+def _drivers(loaded: Project) -> str:
+    loaded.check_drivers()
+    return "every one that the environment names is installed"
+
+
+def _gateway(loaded: Project) -> str:
     from cumulant.flows.stack.programs import check_gateway
 
-    try:
-        check_gateway(loaded)
-    except CumulantError as error:
-        return msgspec.structs.replace(_fault("gateway", error), state="warn")
-    return DoctorFinding("gateway", "ok", f"{loaded.scheme('traffic')}:// is installed")
-
-
-def journal(loaded: Project) -> DoctorFinding:
-    """Whether the project's state can be opened; the first run creates it."""
-    try:
-        head = loaded.journal().head()
-    except CumulantError as error:
-        return _fault("state", error)
-    return DoctorFinding("state", "ok", f"{head.seq:,} events")
+    check_gateway(loaded)
+    return f"{loaded.scheme('traffic')}:// is installed"
 
 
 def private(loaded: Project) -> DoctorFinding:
@@ -222,13 +216,13 @@ def private(loaded: Project) -> DoctorFinding:
     return DoctorFinding("state access", "warn", f"other users can read the state: {modes}", " && ".join(commands))
 
 
-def _fault(check: str, error: CumulantError) -> DoctorFinding:
+def _fault(check: str, error: CumulantError, state: Literal["warn", "fail"] = "fail") -> DoctorFinding:
     text = error.message
     if isinstance(error, ProjectFileError) and error.problems:
         text = "; ".join(
             f"{file}:{line} {problem}" if line else f"{file} {problem}" for file, line, problem in error.problems
         )
-    return DoctorFinding(check, "fail", text, error.hint or "")
+    return DoctorFinding(check, state, text, error.hint or "")
 
 
 def _show(console: Console, findings: list[DoctorFinding]) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.listing import tell_rest
+from cumulant.cli.output import print_rest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -65,7 +65,7 @@ def list_(
             for event in shown
         ]
         console.print(table(["seq", "time", "who", "what", ""], rows))
-        tell_rest(console, len(shown), len(events), option="--last N")
+        print_rest(console, len(shown), len(events), option="--last N")
 
     call.answer(shown, text)
 

@@ -9,7 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.listing import tell_rest
+from cumulant.cli.output import print_rest
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError, not_found
 
@@ -54,7 +54,7 @@ def list_(
         console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
         if not records:
             console.print("nothing has run yet: " + line("train"), style="dim")
-        tell_rest(console, len(shown), len(records), option="--last N")
+        print_rest(console, len(shown), len(records), option="--last N")
 
     call.answer(shown, text)
 
