@@ -120,6 +120,49 @@ def server_page() -> str:
     return f"{head}{begin}\n" + "\n".join([*lines, "", end]) + rest.split(end)[1]
 
 
+def python_page() -> str:
+    """The page of the public Python API: its functions, and the methods of a project."""
+    import cumulant
+    from cumulant.api import monitoring, outcomes, server, stack
+
+    lines = [
+        "# Python API",
+        "",
+        "Generated from the code. [How to](../how-to/notebook.md) shows it in a notebook. Types of results are in `cumulant.api.results`.",
+        "",
+        "## Functions",
+        "",
+    ]
+    for name in ("new", "new_from_template", "open", "register"):
+        lines += entry(f"cumulant.{name}", getattr(cumulant, name))
+    groups = {
+        "project": cumulant.Project,
+        "project.stack": stack.ProjectStack,
+        "project.releases": stack.ProjectReleases,
+        "project.outcomes": outcomes.ProjectOutcomes,
+        "project.monitoring": monitoring.ProjectMonitoring,
+        "project.reviews": monitoring.ProjectReviews,
+        "project.serve()": server.Server,
+        "project.stack.up()": stack.RunningStack,
+    }
+    for path, kind in groups.items():
+        lines += [f"## `{path}`", "", inspect.getdoc(kind) or "", ""]
+        for name, member in vars(kind).items():
+            if not name.startswith("_"):
+                lines += entry(f"{path}.{name}", member)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def entry(path: str, member: object) -> list[str]:
+    """The lines of one function, method or property."""
+    title, text = path, (inspect.getdoc(member) or "").replace("\nRaises:\n", "\nRaises:\n\n").splitlines()
+    if callable(member):
+        parameters = [each for each in inspect.signature(member).parameters.values() if each.name != "self"]
+        title += str(inspect.Signature([each.replace(annotation=inspect.Parameter.empty) for each in parameters]))
+    errors = [f"- {line.strip()}" if line.startswith("    ") else line for line in text]
+    return [f"### `{title}`", "", *errors, *([""] if errors else [])]
+
+
 def world_schema() -> str:
     from cumulant.flows.release.simulation.world_loading import schema_text
 
@@ -131,6 +174,7 @@ PAGES = {
     REFERENCE / "commands.md": commands_page,
     REFERENCE / "errors.md": errors_page,
     REFERENCE / "project-file.md": project_page,
+    REFERENCE / "python.md": python_page,
     REFERENCE / "server.md": server_page,
     REFERENCE / "release-world.schema.json": world_schema,
     ROOT / "src/cumulant/flows/release/simulation/world.schema.json": world_schema,

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 from cumulant.core.version import __version__
 
 if TYPE_CHECKING:
-    from cumulant.api import Project, new, open, register  # noqa: A004 - `cumulant.open` is the name that reads well
+    from cumulant.api import Project, new, new_from_template, open, register  # noqa: A004 - `cumulant.open` is the name that reads well
 
 # onnxruntime reads it when it is first imported, wherever that is; unset, it sends events to its maker.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-__all__ = ["Project", "__version__", "new", "open", "register"]
+__all__ = ["Project", "__version__", "new", "new_from_template", "open", "register"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Project", "new", "open", "register"):
+    if name in __all__:
         from cumulant import api
 
         return getattr(api, name)

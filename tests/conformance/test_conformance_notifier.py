@@ -335,5 +335,5 @@ class TestMemoryNotifier(NotifierConformance):
     def world(self):
         return MemoryWorld()
 
-    def test_names_cannot_add_anything(self):
+    def test_names_cannot_add_anything(self):  # type: ignore[override]
         """A message in memory has no form that a name could break."""

@@ -164,7 +164,7 @@ class Stack:
         return next((one for one in status.children if one.name == name), None) if status else None
 
     def ready(self, name: str, *, other_than: int | None = None) -> ChildStatus:
-        return until(lambda: (one := self.child(name)) and one.ready and one.pid != other_than and one)
+        return until(lambda: (one := self.child(name)) and one.ready and one.pid != other_than and one)  # type: ignore[return-value]
 
     @property
     def release(self) -> Release:
@@ -175,7 +175,7 @@ class Stack:
         return Load(self._url(), f"/v2/models/{MODEL}/infer", BODY, rate=rate)
 
     def _url(self) -> str:
-        return until(lambda: (status := read_status(self.project.state)) and status.url)
+        return until(lambda: (status := read_status(self.project.state)) and status.url)  # type: ignore[return-value]
 
     def servers(self) -> tuple[str, str]:
         """Names of the champion's and the candidate's process."""

@@ -65,7 +65,7 @@ def states(project):
 
 def test_what_looks_compare_with_goes_with_its_version(project):
     from cumulant.flows.monitoring.reference import served_reference
-    from cumulant.flows.review.review_reference import key_of, reference_of
+    from cumulant.flows.review.review_reference import key_of, reference_of  # type: ignore[attr-defined]
 
     who, objects = project.principal(), project.objects()
     (version,) = project.registry().versions(project.name)

@@ -53,7 +53,7 @@ class Server:
         program = shutil.which(NAME) or shutil.which("alertmanager")
         self.process = subprocess.Popen(
             [
-                program,
+                program,  # type: ignore[list-item]
                 f"--config.file={self._folder}/settings.yml",
                 f"--storage.path={self._folder}/data",
                 f"--web.listen-address=127.0.0.1:{self.port}",

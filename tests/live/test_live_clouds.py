@@ -57,7 +57,7 @@ def make_container(endpoint):
         with urllib.request.urlopen(request, timeout=5) as answer:
             return answer.status == 201
     except urllib.error.HTTPError as error:
-        pytest.fail(f"no container: {error.code} {error.read()[:500]}")
+        pytest.fail(f"no container: {error.code} {error.read()[:500]}")  # type: ignore[str-bytes-safe]
     except OSError:
         return False
 

@@ -1,4 +1,4 @@
-"""The Python face for notebooks and scripts: the same verbs as the command line, as methods of a project.
+"""The Python API for notebooks and scripts: the commands as methods of a project.
 
     import cumulant
 
@@ -21,15 +21,23 @@ from cumulant.api.errors import RowWarning, short_errors
 if TYPE_CHECKING:
     from cumulant.api.project import Project
     from cumulant.api.registering import register
+    from cumulant.core.progress import Progress
 
-__all__ = ["Project", "RowWarning", "new", "open", "register"]
+__all__ = ["Project", "RowWarning", "new", "new_from_template", "open", "register"]
 
 
 @short_errors
-def open(directory: Path | str = ".", *, env: str = "local", overrides: Mapping[str, Any] | None = None) -> Project:  # noqa: A001 - `cumulant.open` is the name that reads well
+def open(  # noqa: A001 - `cumulant.open` is the name that reads well
+    directory: Path | str = ".",
+    *,
+    env: str = "local",
+    overrides: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Project:
     """The project in `directory`, in one environment.
 
-    `overrides` are settings by dotted path, such as `{"training.trials": 5}`.
+    `overrides` are settings by dotted path, such as `{"training.trials": 5}`. `progress` is called with a text and
+    the share that is done, 0 to 1 or None, while methods run; default: a line below the notebook's cell.
 
     Raises:
         ProjectFileError: the project file has faults; each is listed with its line.
@@ -38,7 +46,7 @@ def open(directory: Path | str = ".", *, env: str = "local", overrides: Mapping[
     from cumulant.api.project import Project
     from cumulant.project.file.loading import load
 
-    return Project(load(directory, environment=env, overrides=overrides or ()))
+    return Project(load(directory, environment=env, overrides=overrides or ()), progress=progress)
 
 
 @short_errors
@@ -66,8 +74,24 @@ def new(
     from cumulant.project.new.create import create_from, create_from_frame
 
     make = create_from if isinstance(data, str | Path) else create_from_frame
-    made = make(data, target, name=name, directory=directory, time=time, key=key)  # type: ignore[arg-type]
-    return Project(load(made.path, environment=env), assumptions=made.assumptions)
+    created = make(data, target, name=name, directory=directory, time=time, key=key)  # type: ignore[arg-type]
+    return Project(load(created.path, environment=env), assumptions=created.assumptions)
+
+
+@short_errors
+def new_from_template(template: str, *, name: str, directory: Path | str = ".") -> Project:
+    """A new project in `directory/name` from a shipped template, with its data: `flights`, `fraud` or `blank`.
+
+    Raises:
+        NotFoundError: no such template.
+        UsageError: the name cannot be one, or the place is taken.
+    """
+    from cumulant.api.project import Project
+    from cumulant.project.file.loading import load
+    from cumulant.project.new.templates import create_from_template
+
+    created = create_from_template(name, template, directory=directory)
+    return Project(load(created.path), assumptions=created.assumptions)
 
 
 def __getattr__(name: str) -> Any:

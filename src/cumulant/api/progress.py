@@ -17,15 +17,15 @@ EVERY = 0.2
 
 
 @contextmanager
-def following(title: str) -> Iterator[Progress]:
-    """A `Progress` that suits where the code runs."""
+def notebook_progress(title: str) -> Iterator[Progress]:
+    """A line in a notebook, nothing elsewhere."""
     shell = _notebook()
     if shell is None:
         yield silent
         return
-    line = Line(title)
+    line = ProgressLine(title)
     try:
-        yield line.say
+        yield line.show
     finally:
         line.close()
 
@@ -34,8 +34,8 @@ class ProgressPage(msgspec.Struct, frozen=True):
     line: str
 
 
-class Line:
-    """One line below the cell: what goes on, for how long, and how far."""
+class ProgressLine:
+    """One line below the cell: the step, its share and the time."""
 
     def __init__(self, title: str) -> None:
         from IPython import display
@@ -46,14 +46,14 @@ class Line:
         self._shown = 0.0
         self._handle: Any = display.display(self._html(""), display_id=True)  # type: ignore[no-untyped-call]
 
-    def say(self, text: str, share: float | None = None) -> None:
+    def show(self, text: str, share: float | None = None) -> None:
         moment = time.monotonic()
         if moment - self._shown < EVERY:
             return
         self._shown = moment
         part = "" if share is None else f"{share:.0%}"
         spent = f"{moment - self._begun:.0f} s"
-        line = " · ".join(word for word in (self._title, text, part, spent) if word)
+        line = " · ".join(item for item in (self._title, text, part, spent) if item)
         self._handle.update(self._html(rendering.render("notebook/progress.html.jinja", ProgressPage(line))))
 
     def close(self) -> None:
@@ -61,7 +61,7 @@ class Line:
 
 
 def _notebook() -> object | None:
-    """The running notebook kernel's shell; IPython is asked only where something else has imported it."""
+    """The running notebook kernel's shell; None where nothing has imported IPython."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell if shell is not None and hasattr(shell, "kernel") else None

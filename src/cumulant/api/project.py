@@ -1,27 +1,37 @@
-"""`Project`: the verbs of the command line as methods."""
+"""`Project`: the commands as methods."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from cumulant.api import views
+from cumulant.api.display import Listing, ResultPage, ResultView, drop_empty
 from cumulant.api.errors import RowWarning, short_methods
-from cumulant.api.progress import following
-from cumulant.api.shown import Listing, ResultPage, Shown, drop_empty
-from cumulant.core.errors import MissingPartError
+from cumulant.api.group import MethodGroup
+from cumulant.api.monitoring import ProjectMonitoring, ProjectReviews
+from cumulant.api.outcomes import ProjectOutcomes
+from cumulant.api.progress import notebook_progress
+from cumulant.api.stack import ProjectReleases, ProjectStack
+from cumulant.core.errors import MissingPartError, NotFoundError
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.api.server import Server
+    from cumulant.api.views import TrainingView
     from cumulant.core.events import Event
+    from cumulant.core.progress import Progress
+    from cumulant.data.snapshot import Snapshot
     from cumulant.flows.ledger.ledger_records import RunRecord
     from cumulant.flows.ledger.unneeded_files import Removed
+    from cumulant.flows.reports.content import ReportData
+    from cumulant.flows.training.train import TrainResult
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project as Loaded
 
@@ -30,16 +40,23 @@ _CALLER = 3
 
 
 @short_methods
-class Project:
+class Project(MethodGroup):
     """A project in one environment.
 
-    Every method first brings up to date what it needs, asks for permission, and is recorded as a run, exactly as the
-    command of the same name. `.loaded` is the project as flows take it.
+    Every method first brings up to date what it needs, checks permission, and is recorded as a run, exactly as the
+    command of the same name. `stack`, `releases`, `outcomes`, `monitoring` and `reviews` hold the methods of a project
+    in production. `.loaded` is the project as flows take it.
     """
 
-    def __init__(self, loaded: Loaded, *, assumptions: Sequence[str] = ()) -> None:
+    def __init__(self, loaded: Loaded, *, assumptions: Sequence[str] = (), progress: Progress | None = None) -> None:
+        super().__init__(loaded, notebook_progress if progress is None else lambda _: nullcontext(progress))
         self.loaded = loaded
         self.assumptions = tuple(assumptions)
+        self.stack = ProjectStack(loaded, self._follow)
+        self.releases = ProjectReleases(loaded, self._follow)
+        self.outcomes = ProjectOutcomes(loaded, self._follow)
+        self.monitoring = ProjectMonitoring(loaded, self._follow)
+        self.reviews = ProjectReviews(loaded, self._follow)
 
     def __repr__(self) -> str:
         name, where = self.loaded.name, self.loaded.root
@@ -70,20 +87,27 @@ class Project:
 
     @property
     def name(self) -> str:
+        """The name of the project and of its model."""
         return self.loaded.name
 
     @property
     def root(self) -> Path:
+        """The folder of the project file."""
         return self.loaded.root
 
-    def plan(self) -> Shown[Any]:
+    @property
+    def tracking_uri(self) -> str:
+        """Where the registry keeps runs and versions, as MLflow takes it."""
+        return self.loaded.registry().tracking_uri
+
+    def plan(self) -> ResultView[Any]:
         """What would run, checked. Raises NotKnownYetError and the other errors of `cumulant plan`."""
         from cumulant.flows.project.planning import plan
 
-        with following("plan") as progress:
-            return views.plan(plan(self.loaded, principal=self.loaded.principal(), progress=progress))
+        with self._follow("plan") as progress:
+            return views.plan(plan(self.loaded, principal=self._principal, progress=progress))
 
-    def validate(self, *sources: str, force: bool = False) -> Shown[Any]:
+    def validate(self, *sources: str, force: bool = False) -> ResultView[Any]:
         """Read, check and store what is new of the named sources (default: all).
 
         With `force` the content of every file is compared, where else one of the same size and time counts as
@@ -94,42 +118,55 @@ class Project:
         """
         from cumulant.flows.data.validate import validate
 
-        with following("validate") as progress:
-            found = validate(
-                self.loaded, principal=self.loaded.principal(), sources=sources, force=force, progress=progress
+        with self._follow("validate") as progress:
+            validation = validate(
+                self.loaded, principal=self._principal, sources=sources, force=force, progress=progress
             )
-        return views.validation(found)
+        return views.validation(validation)
 
     def quarantine(self, source: str, *, limit: int | None = None) -> pl.DataFrame:
         """Refused rows with the rule that refused each; personal columns as keyed hashes."""
-        from cumulant.core.errors import NotFoundError
         from cumulant.data.views import read_quarantine
-        from cumulant.flows.data import validate
 
-        self.loaded.file.source(source)
-        snapshot = validate.refused_snapshot(self.loaded, source) or validate.newest_snapshot(self.loaded, source)
-        if snapshot is None:
-            raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
+        snapshot = self._snapshot(source, refused=True)
         return read_quarantine(snapshot, self.loaded.tables(), self.loaded.salt(), limit=limit)
 
     def preview(self, source: str, *, rows: int = 10) -> pl.DataFrame:
         """The first accepted rows of a source; personal columns as keyed hashes."""
-        from cumulant.core.errors import NotFoundError
         from cumulant.data.views import preview_rows
-        from cumulant.flows.data import validate
 
+        return preview_rows(self._snapshot(source), self.loaded.tables(), self.loaded.salt(), rows=rows)
+
+    def rows(self, source: str) -> pl.LazyFrame:
+        """All accepted rows of a source, read when the frame is collected; personal columns as they are.
+
+        Raises:
+            NotFoundError: the source was not read yet.
+        """
+        from cumulant.data.snapshot import scan
+
+        return scan(self._snapshot(source), self.loaded.tables())
+
+    def _snapshot(self, source: str, *, refused: bool = False) -> Snapshot:
+        """The newest accepted snapshot; where `refused`, one that was refused since then comes first."""
+        from cumulant.flows.data.validate import newest_snapshot, refused_snapshot
+        from cumulant.flows.ledger.actions import check
+
+        action = "data.quarantine" if refused else "data.show"
+        check(self.loaded.access(), self._principal, action, self.name)
         self.loaded.file.source(source)
-        snapshot = validate.newest_snapshot(self.loaded, source)
+        snapshot = refused_snapshot(self.loaded, source) if refused else None
+        snapshot = snapshot or newest_snapshot(self.loaded, source)
         if snapshot is None:
             raise NotFoundError(f"there is no snapshot of {source} yet", subject=source, hint="call `.validate()`")
-        return preview_rows(snapshot, self.loaded.tables(), self.loaded.salt(), rows=rows)
+        return snapshot
 
     def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
         """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""
         from cumulant.flows.ledger.cleanup import clean
 
-        found = clean(self.loaded, principal=self.loaded.principal(), dry_run=dry_run)
-        return Listing(found, ("what", "kind", "bytes"), lambda one: (one.key, one.kind, one.bytes))
+        removed = clean(self.loaded, principal=self._principal, dry_run=dry_run)
+        return Listing(removed, ("what", "kind", "bytes"), lambda item: (item.key, item.kind, item.bytes))
 
     def features(self, *, as_of: datetime | str | None = None, limit: int | None = None) -> pl.DataFrame:
         """The feature table, one row an entity row, in order; with `as_of`, as it would have been then.
@@ -138,9 +175,9 @@ class Project:
         """
         from cumulant.flows.features.feature_table import featurize
 
-        with following("features") as progress:
-            found = featurize(self.loaded, principal=self.loaded.principal(), as_of=_moment(as_of), progress=progress)
-        rows = self.loaded.tables().scan(found.table)
+        with self._follow("features") as progress:
+            built = featurize(self.loaded, principal=self._principal, as_of=_moment(as_of), progress=progress)
+        rows = self.loaded.tables().scan(built.table)
         return (rows if limit is None else rows.head(limit)).drop("__row", strict=False).collect()
 
     def train(
@@ -150,36 +187,37 @@ class Project:
         as_of: datetime | str | None = None,
         trials: int | None = None,
         time: str | None = None,
-    ) -> Shown[Any]:
-        """From the sources to a registered version. `.page` of the result is everything its report says.
+        promote: bool = True,
+    ) -> TrainingView[TrainResult]:
+        """From the sources to a registered version. `.page` of the result is the content of its report.
 
-        A gate that says no raises nothing: see `.verdict`.
+        A gate that refuses raises nothing: see `.verdict`. Without `promote` the version stays a candidate, whatever
+        the verdict.
         """
         from cumulant.flows.reports.report import content
         from cumulant.flows.training.train import train
 
-        who = self.loaded.principal()
-        with following("train") as progress:
-            found = train(
+        with self._follow("train") as progress:
+            result = train(
                 self.loaded,
-                principal=who,
+                principal=self._principal,
                 quick=quick,
                 as_of=_moment(as_of),
                 trials=trials,
                 time=time,
+                promote=promote,
                 progress=progress,
             )
-        return views.training(found, content(self.loaded, found.run, principal=who))
+        return views.training(result, content(self.loaded, result.run, principal=self._principal))
 
-    def evaluate(self, model: str | None = None, **options: Any) -> Shown[Any]:
-        """Score a registered version on later rows and ask the gate; default: the newest version."""
+    def evaluate(self, model: str | None = None, **options: Any) -> TrainingView[Any]:
+        """Score a registered version on later rows and apply the gate; default: the newest version."""
         from cumulant.flows.reports.report import content
         from cumulant.flows.training.evaluate import evaluate
 
-        who = self.loaded.principal()
-        with following("evaluate") as progress:
-            found = evaluate(self.loaded, model or self.name, principal=who, progress=progress, **options)
-        return views.evaluation(found, content(self.loaded, found.run, principal=who))
+        with self._follow("evaluate") as progress:
+            result = evaluate(self.loaded, model or self.name, principal=self._principal, progress=progress, **options)
+        return views.training(result, content(self.loaded, result.run, principal=self._principal))
 
     def predict(
         self, rows: object, *, model: str | None = None, url: str | None = None, as_of: datetime | str | None = None
@@ -192,12 +230,12 @@ class Project:
         from cumulant.flows.serving.predict import predict
 
         failed: list[str] = []
-        with following("predict") as progress:
+        with self._follow("predict") as progress:
             answers = predict(
                 self.loaded,
                 model or self.name,
                 _frame(rows),
-                principal=self.loaded.principal(),
+                principal=self._principal,
                 url=url,
                 as_of=_moment(as_of),
                 warnings=failed,
@@ -211,76 +249,76 @@ class Project:
         """Every registered version, newest first."""
         from cumulant.flows.registry.models import list_models
 
-        found = list_models(self.loaded, principal=self.loaded.principal(), name=name)
+        versions = list_models(self.loaded, principal=self._principal, name=name)
         columns = ("model", "version", "aliases", "registered", "uri")
-        return Listing(found, columns, lambda one: (one.name, one.version, one.aliases, one.created, one.uri))
+        return Listing(versions, columns, lambda item: (item.name, item.version, item.aliases, item.created, item.uri))
 
-    def model(self, uri: str | None = None) -> Shown[Any]:
+    def model(self, uri: str | None = None) -> ResultView[Any]:
         """One version with its figures and the request that it expects."""
         from cumulant.flows.registry.models import show_model
 
-        return views.model(show_model(self.loaded, uri or self.name, principal=self.loaded.principal()))
+        return views.model(show_model(self.loaded, uri or self.name, principal=self._principal))
 
     def alias(self, model: str, alias: str, *, reason: str | None = None) -> ModelVersion:
         """Point an alias at a version."""
         from cumulant.flows.registry.models import set_alias
 
-        return set_alias(self.loaded, model, alias, principal=self.loaded.principal(), reason=reason)
+        return set_alias(self.loaded, model, alias, principal=self._principal, reason=reason)
 
     def tag(self, model: str, **tags: str | None) -> ModelVersion:
         """Set tags of a version; None removes one."""
         from cumulant.flows.registry.models import tag_model
 
-        return tag_model(self.loaded, model, tags, principal=self.loaded.principal())
+        return tag_model(self.loaded, model, tags, principal=self._principal)
 
-    def reproduce(self, model: str | None = None) -> Shown[Any]:
+    def reproduce(self, model: str | None = None) -> ResultView[Any]:
         """Train a version again from its recorded snapshots; `.identical`, or `.differences`."""
         from cumulant.flows.registry.lineage import reproduce
 
-        with following("reproduce") as progress:
-            found = reproduce(self.loaded, model or self.name, principal=self.loaded.principal(), progress=progress)
-        return views.reproduction(found)
+        with self._follow("reproduce") as progress:
+            result = reproduce(self.loaded, model or self.name, principal=self._principal, progress=progress)
+        return views.reproduction(result)
 
-    def serve(self, model: str | None = None, *, port: int = 0, as_of: datetime | str | None = None) -> Server:
-        """Start a local server for a model and return when it answers; end it with `.stop()` or `with`."""
+    def serve(
+        self, model: str | None = None, *, port: int = 0, as_of: datetime | str | None = None, keep: bool = False
+    ) -> Server:
+        """Start a local server for a model and return when it answers; end it with `.stop()` or `with`.
+
+        With `keep` its process goes on after that; `.pid` is its id.
+        """
         from cumulant.api.server import Server
         from cumulant.flows.serving.serve import prepare_service
 
-        with following("serve") as progress:
+        with self._follow("serve") as progress:
             service = prepare_service(
-                self.loaded,
-                model or self.name,
-                principal=self.loaded.principal(),
-                as_of=_moment(as_of),
-                progress=progress,
+                self.loaded, model or self.name, principal=self._principal, as_of=_moment(as_of), progress=progress
             )
-        return Server(service, port=port)
+        return Server(service, port=port, keep=keep)
 
-    def report(self, target: str = "latest", *, out: Path | str | None = None) -> Shown[Any]:
+    def report(self, target: str = "latest", *, out: Path | str | None = None) -> ResultView[ReportData]:
         """The report of a run or model, shown here; with `out`, also written (.html, .md, .json)."""
         from cumulant.flows.reports import report
 
-        who = self.loaded.principal()
         if out is not None:
-            report.report(self.loaded, target, out=Path(out), principal=who)
-        return views.report(report.content(self.loaded, target, principal=who))
+            report.report(self.loaded, target, out=Path(out), principal=self._principal)
+        return views.report(report.content(self.loaded, target, principal=self._principal))
 
-    def lineage(self, model: str | None = None) -> Shown[Any]:
+    def lineage(self, model: str | None = None) -> ResultView[Any]:
         """Where a version comes from: snapshots, source files, features, code, settings, environment."""
         from cumulant.flows.registry.lineage import lineage
 
-        return views.lineage(lineage(self.loaded, model or self.name, principal=self.loaded.principal()))
+        return views.lineage(lineage(self.loaded, model or self.name, principal=self._principal))
 
     def runs(self, flow: str | None = None) -> Listing[RunRecord]:
         """Runs, newest first."""
         from cumulant.flows.ledger.actions import check
         from cumulant.flows.ledger.ledger_records import runs
 
-        check(self.loaded.access(), self.loaded.principal(), "runs.show", self.name)
-        found = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
+        check(self.loaded.access(), self._principal, "runs.show", self.name)
+        selected = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
         columns = ("run", "flow", "status", "started", "seconds", "steps", "who")
         return Listing(
-            found,
+            selected,
             columns,
             lambda run: (run.id, run.flow, run.ended, run.started, run.seconds, len(run.steps), run.principal),
         )
@@ -289,10 +327,10 @@ class Project:
         """The project's events, oldest first."""
         from cumulant.flows.ledger.actions import check
 
-        check(self.loaded.access(), self.loaded.principal(), "events.show", self.name)
-        found = list(self.loaded.journal().events(run=run, kinds=kinds))
+        check(self.loaded.access(), self._principal, "events.show", self.name)
+        events = list(self.loaded.journal().events(run=run, kinds=kinds))
         columns = ("seq", "time", "who", "what", "run")
-        return Listing(found, columns, lambda one: (one.seq, one.time, one.actor, one.kind, one.run))
+        return Listing(events, columns, lambda event: (event.seq, event.time, event.actor, event.kind, event.run))
 
 
 def _moment(value: datetime | str | None) -> datetime | None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.api import views
+from cumulant.api.display import ResultView
 from cumulant.api.errors import short_errors
-from cumulant.api.shown import Shown
 from cumulant.flows.packaging.package_model import PackagedModel
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
 
 
-class Registered(msgspec.Struct, frozen=True, kw_only=True):
+class RegisterResult(msgspec.Struct, frozen=True, kw_only=True):
     """What was packaged, and the version that it became; `version` is None where only a folder was written."""
 
     packaged: PackagedModel
@@ -44,7 +44,7 @@ def register(
     project: Project | Path | str | None = None,
     tolerance: float | None = None,
     trust_pickle: bool = False,
-) -> Shown[Registered]:
+) -> ResultView[RegisterResult]:
     """Package a fitted model and register it, after comparing the packaged answers with its own on `sample`.
 
     `model`: a scikit-learn estimator or pipeline, a LightGBM or XGBoost model, an ONNX ModelProto, a model's file, a
@@ -59,10 +59,10 @@ def register(
     from cumulant.flows.packaging import register as flow
 
     if out is not None:
-        found = flow.package_object(
+        packaged = flow.package_object(
             model, Path(out), name=name, sample=sample, tolerance=tolerance, trust_pickle=trust_pickle
         )
-        return views.registered(Registered(packaged=found))
+        return views.registered(RegisterResult(packaged=packaged))
     loaded = _loaded(project)
     packaged, version = flow.register(
         loaded,
@@ -73,7 +73,7 @@ def register(
         tolerance=tolerance,
         trust_pickle=trust_pickle,
     )
-    return views.registered(Registered(packaged=packaged, version=version))
+    return views.registered(RegisterResult(packaged=packaged, version=version))
 
 
 def _loaded(project: Project | Path | str | None) -> Any:

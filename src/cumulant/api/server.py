@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from cumulant.api.shown import ResultPage
+from cumulant.api.display import ResultPage
 
 if TYPE_CHECKING:
     from cumulant.flows.serving.serve import PreparedService
@@ -16,25 +16,27 @@ if TYPE_CHECKING:
 class Server:
     """A server that answers at `.url` until `.stop()`, the end of a `with` block, or the end of this process.
 
+    With `keep` its process goes on after all of them.
+
     Raises:
         PortInUseError: the address is taken.
         EngineUnavailableError: it did not begin to answer.
     """
 
-    def __init__(self, service: PreparedService, *, port: int = 0) -> None:
+    def __init__(self, service: PreparedService, *, port: int = 0, keep: bool = False) -> None:
         from cumulant.flows.serving import serve
 
         self.service = service
         self._stack = ExitStack()
-        running = self._stack.enter_context(serve.run_server(service, http=f"127.0.0.1:{port}"))
+        running = self._stack.enter_context(serve.run_server(service, http=f"127.0.0.1:{port}", keep=keep))
         self.url = running.url
         self.pid = running.pid
 
-    def ask(self, *rows: dict[str, object]) -> list[dict[str, object]]:
+    def predict(self, *rows: dict[str, object]) -> list[dict[str, object]]:
         """Send rows in the request's schema; one answer a row.
 
         Raises:
-            RequestError: the server refused them, in its own words.
+            RequestError: the server refused them.
             EngineUnavailableError: it does not answer.
         """
         import msgspec

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.api.shown import ResultPage, Shown, drop_empty
+from cumulant.api.display import ResultPage, ResultView, Value, drop_empty
 from cumulant.core.servable import GraphServable
 from cumulant.flows.reports import rendering, wording
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.api.registering import Registered
+    from cumulant.api.registering import RegisterResult
     from cumulant.flows.data.validate import Validation
     from cumulant.flows.project.planning import TrainingPlan
     from cumulant.flows.registry.models import ModelDetail
@@ -28,43 +28,43 @@ class FramePage(msgspec.Struct, frozen=True):
     title: str
 
 
-class Trained(Shown[Any]):
+class TrainingView(ResultView[Value]):
     """A finished training or evaluation; `.page` is the content of its report."""
 
     page: ReportData
 
 
-def plan(found: TrainingPlan) -> Shown[TrainingPlan]:
+def plan(result: TrainingPlan) -> ResultView[TrainingPlan]:
     """A plan: what is predicted when, from which sources and features."""
     rows: list[tuple[str, object]] = [
-        ("target", f"{found.target}, for each row of {found.entity}"),
-        ("predicted at", found.predict_at),
-        ("sources", ", ".join(f"{one.name} ({one.rows:,} rows)" for one in found.sources)),
-        ("features", ", ".join(found.features.names)),
-        ("request", ", ".join(field.name for field in found.features.request)),
+        ("target", f"{result.target}, for each row of {result.entity}"),
+        ("predicted at", result.predict_at),
+        ("sources", ", ".join(f"{source.name} ({source.rows:,} rows)" for source in result.sources)),
+        ("features", ", ".join(result.features.names)),
+        ("request", ", ".join(field.name for field in result.features.request)),
     ]
-    return _facts(f"Plan of {found.project}", rows, found)
+    return _facts(f"Plan of {result.project}", rows, result)
 
 
-def validation(found: Validation) -> Shown[Validation]:
+def validation(result: Validation) -> ResultView[Validation]:
     """Rows in and where they went, source by source."""
     columns = ("source", "rows in", "passed", "quarantined", "dropped", "files", "")
     rows = [
         (
             name,
-            one.rows_in,
-            one.rows_passed,
-            one.rows_quarantined,
-            one.rows_dropped,
-            len(one.files),
-            "nothing new" if name in found.reused else "",
+            snapshot.rows_in,
+            snapshot.rows_passed,
+            snapshot.rows_quarantined,
+            snapshot.rows_dropped,
+            len(snapshot.files),
+            "nothing new" if name in result.reused else "",
         )
-        for name, one in found.snapshots.items()
+        for name, snapshot in result.snapshots.items()
     ]
-    return _table("Data", columns, rows, found)
+    return _table("Data", columns, rows, result)
 
 
-def training(found: Any, page: ReportData) -> Trained:
+def training(result: Value, page: ReportData) -> TrainingView[Value]:
     """Metrics beside the naive baseline, the gate, the model."""
 
     def text(console: Console) -> None:
@@ -72,65 +72,61 @@ def training(found: Any, page: ReportData) -> Trained:
 
         show_training(console, page)
 
-    shown = Trained(found, text=text, html=lambda: _page(page).render())
+    shown = TrainingView(result, text=text, html=lambda: _page(page).render())
     shown.page = page
     return shown
 
 
-def evaluation(found: Any, page: ReportData) -> Trained:
-    return training(found, page)
-
-
-def model(found: ModelDetail) -> Shown[ModelDetail]:
+def model(result: ModelDetail) -> ResultView[ModelDetail]:
     """A version with its figures and its request."""
     from cumulant.flows.reports.collect import figures
     from cumulant.flows.reports.request_example import curl, fields
 
-    version = found.version
-    if isinstance(found.servable, GraphServable):
+    version = result.version
+    if isinstance(result.servable, GraphServable):
         from cumulant.flows.packaging.package_summary import graph_rows
 
         about = [("uri", version.uri), ("aliases", version.aliases), ("registered", version.created)]
-        return _facts(f"{version.name} version {version.version}", [*about, *graph_rows(found.servable)], found)
+        return _facts(f"{version.name} version {version.version}", [*about, *graph_rows(result.servable)], result)
     rows: list[tuple[str, object]] = [
         ("uri", version.uri),
         ("aliases", version.aliases),
         ("registered", version.created),
-        ("threshold", found.servable.threshold),
-        *[(wording.title(name), _figure(name, one, found)) for name, one in figures(found.metrics).items()],
-        ("request", ", ".join(field.name for field in fields(found.servable))),
+        ("threshold", result.servable.threshold),
+        *[(wording.title(name), _figure(name, figure, result)) for name, figure in figures(result.metrics).items()],
+        ("request", ", ".join(field.name for field in fields(result.servable))),
     ]
-    return _facts(f"{version.name} version {version.version}", rows, found, code=curl(found.servable, found.url))
+    return _facts(f"{version.name} version {version.version}", rows, result, code=curl(result.servable, result.url))
 
 
-def _figure(name: str, figure: Interval, found: ModelDetail) -> str:
-    naive = found.metrics.get(f"naive_{name}")
+def _figure(name: str, figure: Interval, result: ModelDetail) -> str:
+    naive = result.metrics.get(f"naive_{name}")
     return wording.figure(figure) + ("" if naive is None else f", naive {wording.number(naive)}")
 
 
-def registered(found: Registered) -> Shown[Registered]:
-    """What was packaged, what the checks said, and where it is."""
+def registered(result: RegisterResult) -> ResultView[RegisterResult]:
+    """What was packaged, the results of the checks, and its place."""
     from cumulant.flows.packaging.package_summary import summary_rows
 
-    notes = [("note" if index == 0 else "", line) for index, line in enumerate(found.packaged.notes)]
-    return _facts(found.servable.name, [("where", found.uri), *summary_rows(found.packaged), *notes], found)
+    notes = [("note" if index == 0 else "", line) for index, line in enumerate(result.packaged.notes)]
+    return _facts(result.servable.name, [("where", result.uri), *summary_rows(result.packaged), *notes], result)
 
 
-def lineage(found: Any) -> Shown[Any]:
+def lineage(result: Any) -> ResultView[Any]:
     """Where a version comes from."""
     from cumulant.flows.reports.origins import lines
 
-    return _facts("Lineage", lines(found), found)
+    return _facts("Lineage", lines(result), result)
 
 
-def reproduction(found: Any) -> Shown[Any]:
-    """Whether the model trained again is the recorded one."""
-    rows: list[tuple[str, object]] = [("identical", found.identical)]
-    rows += [("differs" if index == 0 else "", line) for index, line in enumerate(found.differences)]
-    return _facts("Reproduction", rows, found)
+def reproduction(result: Any) -> ResultView[Any]:
+    """Whether the retrained model is the recorded one."""
+    rows: list[tuple[str, object]] = [("identical", result.identical)]
+    rows += [("differs" if index == 0 else "", line) for index, line in enumerate(result.differences)]
+    return _facts("Reproduction", rows, result)
 
 
-def report(page: ReportData) -> Shown[ReportData]:
+def report(page: ReportData) -> ResultView[ReportData]:
     """The report, inside a frame of its own so that its style stays in it."""
 
     def text(console: Console) -> None:
@@ -143,18 +139,18 @@ def report(page: ReportData) -> Shown[ReportData]:
 
         return rendering.render("notebook/frame.html.jinja", FramePage(render(page), page.subject))
 
-    return Shown(page, text=text, html=html)
+    return ResultView(page, text=text, html=html)
 
 
 def _page(page: ReportData) -> ResultPage:
     rows = [
         (
-            f"{wording.title(one.name)} {'↑' if one.higher_is_better else '↓'}",
-            one.model.value,
-            wording.interval(one.model),
-            one.naive.value if one.naive else None,
+            f"{wording.title(metric.name)} {'↑' if metric.higher_is_better else '↓'}",
+            metric.model.value,
+            wording.interval(metric.model),
+            metric.naive.value if metric.naive else None,
         )
-        for one in page.metrics
+        for metric in page.metrics
     ]
     where = [("model", page.uri), ("aliases", page.aliases), ("run", page.run)]
     return ResultPage(
@@ -166,21 +162,21 @@ def _page(page: ReportData) -> ResultPage:
     )
 
 
-def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *, code: str | None = None) -> Shown[Any]:
+def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *, code: str | None = None) -> ResultView[Any]:
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import heading, pairs
 
         heading(console, title)
         pairs(console, drop_empty(rows))
 
-    return Shown(value, text=text, html=ResultPage(title=title, facts=drop_empty(rows), code=code).render)
+    return ResultView(value, text=text, html=ResultPage(title=title, facts=drop_empty(rows), code=code).render)
 
 
-def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], value: Any) -> Shown[Any]:
+def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], value: Any) -> ResultView[Any]:
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import heading, table
 
         heading(console, title)
         console.print(table(columns, rows))
 
-    return Shown(value, text=text, html=ResultPage(title=title, columns=columns, rows=rows).render)
+    return ResultView(value, text=text, html=ResultPage(title=title, columns=columns, rows=rows).render)

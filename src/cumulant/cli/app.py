@@ -26,43 +26,41 @@ class HelpEntry(NamedTuple):
 PANELS: dict[str, dict[str, HelpEntry]] = {
     "Start": {
         "demo": HelpEntry("project.demo", "Real flights, from raw tables to a served model, in minutes"),
-        "new": HelpEntry("project.new", "Make a project: from your own file, or from a template"),
+        "new": HelpEntry("project.new", "Create a project from your own file or a template"),
         "plan": HelpEntry("project.plan", "What would run, and where every setting comes from"),
-        "doctor": HelpEntry("project.doctor", "Check this machine and project, and say how to mend what is wrong"),
+        "doctor": HelpEntry("project.doctor", "Check this machine and project, and show how to fix what is wrong"),
     },
     "The loop": {
-        "data": HelpEntry("training.data", "Validate sources, see snapshots, checks and quarantine"),
+        "data": HelpEntry("training.data", "Validate sources; show snapshots, checks and quarantine"),
         "features": HelpEntry("training.features", "What the features are, and their values"),
         "train": HelpEntry("training.train", "Search, evaluate, package, register: a model version"),
-        "evaluate": HelpEntry("training.evaluate", "Score a registered model on later data, and ask the gate"),
+        "evaluate": HelpEntry("training.evaluate", "Score a registered model on later data, and apply the gate"),
         "models": HelpEntry("training.models", "List, show, compare, tag, alias, reproduce"),
-        "package": HelpEntry(
-            "training.package", "A servable from a model made elsewhere: ONNX, LightGBM, XGBoost, ..."
-        ),
-        "predict": HelpEntry("serving.predict", "Answers for the rows of a file, offline or from a server"),
+        "package": HelpEntry("training.package", "A servable from an existing model: ONNX, LightGBM, XGBoost, ..."),
+        "predict": HelpEntry("serving.predict", "Score the rows of a file, offline or with a server"),
         "serve": HelpEntry("serving.serve", "Answer requests over HTTP"),
-        "release": HelpEntry("release.release", "Bring a new version to all callers, or back by itself"),
-        "rollback": HelpEntry("release.rollback", "All requests back to a version served before"),
+        "release": HelpEntry("release.release", "Release a version in stages; harm rolls it back"),
+        "rollback": HelpEntry("release.rollback", "Send all requests to a version served before"),
     },
     "In production": {
         "up": HelpEntry("serving.up", "Serve the champion behind a gateway: all processes, supervised"),
-        "ps": HelpEntry("serving.ps", "The processes that serve, and how they are"),
-        "down": HelpEntry("serving.down", "End them all; requests under way are finished"),
+        "ps": HelpEntry("serving.ps", "The processes that serve, with their state"),
+        "down": HelpEntry("serving.down", "Stop them all; requests under way are finished"),
         "replay": HelpEntry("serving.replay", "A past period again, as requests and labels, many times faster"),
-        "alerts": HelpEntry("monitoring.alerts", "What fires, who knows of it, and whether messages arrive"),
-        "monitor": HelpEntry("monitoring.monitor", "What moved in the rows of a model, and whether it matters"),
+        "alerts": HelpEntry("monitoring.alerts", "Alerts, their receivers, and the delivery of messages"),
+        "monitor": HelpEntry("monitoring.monitor", "Drift of a model's rows, and whether it matters"),
         "backup": HelpEntry("project.backup", "All of a project in one file, while it runs"),
-        "restore": HelpEntry("project.restore", "A project out of a backup, checked file by file"),
+        "restore": HelpEntry("project.restore", "A project from a backup, each file verified"),
         "tick": HelpEntry("project.tick", "Do once whatever is due: for cron and schedulers"),
     },
-    "The story": {
+    "The record": {
         "runs": HelpEntry("project.runs", "Runs and their steps"),
         "events": HelpEntry("project.events", "The chain of events: list, follow, verify, export"),
         "predictions": HelpEntry("serving.predictions", "The prediction log: list, show, gaps"),
-        "labels": HelpEntry("monitoring.labels", "What became of predictions: ingest, list, show, report"),
-        "review": HelpEntry("monitoring.review", "Ask people about the predictions that matter"),
+        "labels": HelpEntry("monitoring.labels", "Outcomes of predictions: ingest, list, show, report"),
+        "review": HelpEntry("monitoring.review", "Queue predictions for reviewers, and take their answers"),
         "lineage": HelpEntry("project.lineage", "From a model back to files, code and settings"),
-        "report": HelpEntry("project.report", "One page about a run or model, for people"),
+        "report": HelpEntry("project.report", "One page about a run or model"),
     },
 }
 COMMANDS = {name: entry for panel in PANELS.values() for name, entry in panel.items()}
@@ -125,7 +123,7 @@ def _show_version(wanted: bool) -> None:
 @root.callback(cls=Root, invoke_without_command=False)
 def _root(
     version: bool = typer.Option(
-        False, "--version", callback=_show_version, is_eager=True, help="Print the version and leave."
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version and exit."
     ),
 ) -> None:
     del version
@@ -165,7 +163,7 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 def _call(words: list[str], output: CommandOutput) -> int:
     result = parser().main(args=words or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
     if result == errors.INTERRUPTED:
-        raise KeyboardInterrupt  # Typer made it an exit code and said nothing
+        raise KeyboardInterrupt  # Typer turned it into an exit code
     return result if isinstance(result, int) else 0
 
 

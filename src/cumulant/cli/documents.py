@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.flows.demo.report import MonitoringReport, ReleaseReport, ReviewReport
+from cumulant.demo.report import MonitoringReport, ReleaseReport, ReviewReport
 from cumulant.flows.reports.content import GateReport, Interval, ReportData, StepReport
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class TrainingFigures(msgspec.Struct, frozen=True, kw_only=True):
     """`metrics` and `naive` are on the untouched test rows, with the ends of their 95% intervals.
 
     `trainer` is that of the best trial; `blend` has the weight of each trainer where a blend is the model.
-    `warnings`: what a person should not overlook, and what to write in the project file about it.
+    `warnings`: what needs attention, and the setting of the project file that handles it.
     """
 
     task: str
@@ -103,21 +103,9 @@ class DemoDocument(TrainDocument, frozen=True, kw_only=True):
 
 
 def data_figures(report: ReportData) -> DataFigures:
-    return DataFigures(
-        rows_in=sum(source.rows_in for source in report.sources),
-        rows_passed=sum(source.rows_passed for source in report.sources),
-        rows_quarantined=sum(source.rows_quarantined for source in report.sources),
-        rows_dropped=sum(source.rows_dropped for source in report.sources),
-        sources={
-            source.name: {
-                "rows_in": source.rows_in,
-                "rows_passed": source.rows_passed,
-                "rows_quarantined": source.rows_quarantined,
-                "rows_dropped": source.rows_dropped,
-            }
-            for source in report.sources
-        },
-    )
+    names = ("rows_in", "rows_passed", "rows_quarantined", "rows_dropped")
+    sources = {source.name: {name: int(getattr(source, name)) for name in names} for source in report.sources}
+    return DataFigures(sources=sources, **{name: sum(rows[name] for rows in sources.values()) for name in names})
 
 
 def training_figures(report: ReportData) -> TrainingFigures:

@@ -1,11 +1,11 @@
 """The one place where an ending becomes an exit code and a text.
 
 0    done
-1    a gate said no (RefusedError)
+1    a gate refused (RefusedError)
 2    the command line, the project file or the input must change (UsageError)
 3    the same command may work later (RetryableError)
-4    trying again will not help (TerminalError), or something nobody expected
-130  interrupted by Ctrl-C; 143: asked to end (SIGTERM); 141: the reader of the output went away
+4    trying again will not help (TerminalError), or an unexpected error
+130  interrupted by Ctrl-C; 143: terminated (SIGTERM); 141: the output was closed by its reader
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 TERMINATED = 143
-#: Typer has carried its parser inside since 0.26 and used Click's before: its usage error is found by a public child.
+#: Typer has carried its parser inside since 0.26 and used Click's before: its usage error is the base of a public one.
 PARSER_ERROR: type[BaseException] = typer.BadParameter.__mro__[1]
 PAGE = "docs/reference/errors.md"
 #: options of every command, which `cumulant` alone has not
@@ -66,7 +66,7 @@ def finish(error: BaseException, output: CommandOutput, *, debug: bool) -> int:
         return error.code if isinstance(error.code, int) else 4
     if isinstance(error, typer.Abort) or is_interrupt(error):
         output.notices().print(
-            "interrupted; run the same command again and it goes on from the last finished step", soft_wrap=True
+            "interrupted; run the same command again to continue from the last finished step", soft_wrap=True
         )
         return INTERRUPTED
     known = as_known(error).reworded(output.redact).reworded(_from_here)
@@ -89,7 +89,7 @@ def _from_here(text: str) -> str:
 def _reader_gone(error: BaseException | None) -> bool:
     """Whether the output was closed by its reader (`cumulant ... | head`).
 
-    The parser and the console turn that into an exit with code 1, which here would mean that a gate said no.
+    The parser and the console turn that into an exit with code 1, which here would mean that a gate refused.
     """
     while error is not None:
         if isinstance(error, BrokenPipeError):
@@ -99,7 +99,7 @@ def _reader_gone(error: BaseException | None) -> bool:
 
 
 def as_known(error: BaseException) -> CumulantError:
-    """`error` itself where it is ours; else what it means to a user."""
+    """`error` itself if it is a CumulantError, else one that says what it means to a user."""
     if isinstance(error, CumulantError):
         return error
     if isinstance(error, PARSER_ERROR):
@@ -121,7 +121,7 @@ def as_known(error: BaseException) -> CumulantError:
 
 
 class UnexpectedError(CumulantError):
-    """Something nobody foresaw; the traceback is shown with `--debug`."""
+    """An error that is not a CumulantError; the traceback is shown with `--debug`."""
 
     code = "unexpected"
 
@@ -179,7 +179,7 @@ def _from_parser(error: BaseException) -> UsageError:
 
 
 def _other_place(option: str, known: list[str], path: str) -> str | None:
-    """Where an option stands that many commands have and this place has not, or what it is called here."""
+    """The place or the name of an option that is used where it does not exist."""
     if path == "cumulant" and option in _AFTER_COMMAND:
         return f"write it after a command: cumulant ps {option}"
     if option == "--port" and "--http" in known:

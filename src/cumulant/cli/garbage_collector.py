@@ -23,7 +23,7 @@ _SHOWS = (".show", ".plan")
 
 
 def collect_rarely() -> None:
-    """While modules are imported, and until a command says what it does."""
+    """While modules are imported, until the action of the command is known."""
     gc.set_threshold(_NEW_OBJECTS, *_DEFAULT[1:])
 
 

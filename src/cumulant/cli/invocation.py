@@ -1,4 +1,4 @@
-"""One call of a command: which project, which environment, who acts, and where the answer goes."""
+"""One call of a command: its project, environment, action and output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Invocation:
-    """What every command is given; collaborators are made when they are asked for."""
+    """The first argument of every command; its members are created on first use."""
 
     def __init__(self, *, directory: str | None, environment: str, action: str | None, output: CommandOutput) -> None:
         self.environment = environment
@@ -30,7 +30,7 @@ class Invocation:
 
     @property
     def given(self) -> str | None:
-        """What `--project` said, if anything."""
+        """The value of `--project`, if any."""
         return self._directory
 
     @property
@@ -42,7 +42,7 @@ class Invocation:
         return next((folder for folder in (here, *here.parents) if (folder / "cumulant.yaml").is_file()), here)
 
     def project(self) -> Project:
-        """The loaded project, after asking whether the user may do this command's action to it.
+        """The loaded project, after checking that the user may do this command's action.
 
         Raises:
             ProjectFileError: the file has faults.
@@ -60,13 +60,13 @@ class Invocation:
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
         """Progress on standard error: live on a terminal, a line a step elsewhere, nothing with `--json`."""
-        from cumulant.cli.progress import watch
+        from cumulant.cli.progress import show_progress
 
-        with watch(title, self.output) as progress:
+        with show_progress(title, self.output) as progress:
             yield progress
 
     def answer(self, document: object, text: Callable[[Console], None]) -> None:
-        """Give the result: `document` as JSON with `--json`, else what `text` prints."""
+        """Write the result: `document` as JSON with `--json`, else what `text` prints."""
         if self.json:
             self.output.document(document)
         else:

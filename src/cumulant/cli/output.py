@@ -1,4 +1,4 @@
-"""Where a command's answer goes: text for people, or one JSON document for programs."""
+"""The output of a command: text, or one JSON document."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class CommandOutput:
     def __init__(self, *, json: bool) -> None:
         self.json = json
         self.documents = 0
-        #: takes secret values out of words that errors bring; a loaded project sets its own
+        #: removes secret values from the texts of errors; a loaded project sets its own
         self.redact: Callable[[str], str] = str
         self._before: IO[str] = sys.stdout
         self._stream: IO[str] = sys.stdout
@@ -67,15 +67,15 @@ class CommandOutput:
         self.documents += 1
 
     def console(self) -> Console:
-        """A console for people on standard output."""
+        """A console on standard output."""
         return _console(self._stream)
 
     def notices(self) -> Console:
-        """A console for people on standard error: progress, warnings, errors."""
+        """A console on standard error: progress, warnings, errors."""
         return _console(sys.stderr)
 
     def detach(self) -> None:
-        """The reader has gone: let the rest of the output fall silently."""
+        """Discard the rest of the output, whose reader has closed it."""
         with open(os.devnull, "w") as nowhere:  # noqa: PTH123 - a device
             for stream in (self._before, self._stream):
                 number = _descriptor(stream)
@@ -83,8 +83,14 @@ class CommandOutput:
                     os.dup2(nowhere.fileno(), number)
 
 
+def print_rest(console: Console, count: int, total: int, *, option: str = "--limit N") -> None:
+    """Print `20 of 1,234; --limit N for more` where a list is cut."""
+    if count < total:
+        console.print(f"{count:,} of {total:,}; {option} for more", style="dim")
+
+
 def wants_colour(stream: IO[str]) -> bool:
-    """Whether `stream` is a terminal whose owner did not ask for plain text (`NO_COLOR`, `TERM=dumb`)."""
+    """Whether `stream` is a terminal and plain text is not requested (`NO_COLOR`, `TERM=dumb`)."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
@@ -92,7 +98,7 @@ def _console(stream: IO[str]) -> Console:
     from rich.console import Console
 
     terminal = stream.isatty()
-    # A pipe or file has no width: give tables room instead of cutting what a program may grep for.
+    # A pipe or file has no width: let tables be wide instead of cutting what a program may grep for.
     width = None if terminal else int(os.environ.get("COLUMNS", "0") or 0) or 160
     return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
 

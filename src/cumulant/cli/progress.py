@@ -27,8 +27,8 @@ QUIET = 15.0
 
 
 @contextmanager
-def watch(title: str, output: CommandOutput) -> Iterator[Progress]:
-    """A `Progress` that shows what goes on, in the way that suits standard error."""
+def show_progress(title: str, output: CommandOutput) -> Iterator[Progress]:
+    """A `Progress` that is shown on standard error as that allows: live, as lines, or not at all."""
     console = output.notices()
     if console.is_terminal and not console.is_dumb_terminal:
         from rich.live import Live
@@ -76,7 +76,7 @@ class Steps:
         self._share: float | None = None
 
     def say(self, text: str, share: float | None = None) -> None:
-        """Note what goes on. Called from the thread that works, read by the one that draws."""
+        """Record the step or its detail. Called from the thread that works, read by the one that draws."""
         if not begins_step(text, share):
             self._detail, self._share = text if text != self._now else "", share
         elif text != self._now:
@@ -93,8 +93,8 @@ class Steps:
 
         moment, width = time.monotonic(), options.max_width
         yield Text.assemble((clean(self._title), "bold"), ("  " + seconds(moment - self._begun), "dim"))
-        room = max(1, (options.height or console.height) - 4)
-        for step, spent in self._done[-room:]:
+        lines = max(1, (options.height or console.height) - 4)
+        for step, spent in self._done[-lines:]:
             yield _line(("✓ ", "green"), clean(step), f"  {seconds(spent)}", width)
         if self._now is not None or self._detail:
             text = " · ".join(part for part in (clean(self._now or ""), clean(self._detail)) if part)
@@ -116,9 +116,9 @@ def _spinner(moment: float) -> str:
 def _line(mark: tuple[str, str], text: str, tail: str, width: int) -> Text:
     from rich.text import Text
 
-    room = max(8, width - len(tail) - 4)
-    shown = text if len(text) <= room else text[: room - 1] + "…"
-    return Text.assemble(mark, shown, (tail, "dim"), no_wrap=True)
+    limit = max(8, width - len(tail) - 4)
+    text = text if len(text) <= limit else text[: limit - 1] + "…"
+    return Text.assemble(mark, text, (tail, "dim"), no_wrap=True)
 
 
 def _bar(share: float, width: int) -> Text:

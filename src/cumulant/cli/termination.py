@@ -1,4 +1,4 @@
-"""A polite request to end (SIGTERM: a shut-down, a scheduler, `kill`) ends a command as Ctrl-C does.
+"""SIGTERM (a shut-down, a scheduler, `kill`) ends a command as Ctrl-C does.
 
 The interrupt is raised wherever the main thread happens to be. In a finalizer or the callback of a weak reference
 Python prints an exception and drops it: one in sixty interrupts of a registration was lost so. It is raised again.
@@ -20,7 +20,7 @@ _PAUSE = 0.02
 
 
 class Termination:
-    """Whether this process was asked to end."""
+    """Whether this process received SIGTERM."""
 
     def __init__(self) -> None:
         self.received = False
@@ -29,7 +29,7 @@ class Termination:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         if self.received:
-            return  # asked again while it tidies up, which must not be cut off; SIGKILL still ends it at once
+            return  # a second one must not interrupt the clean-up; SIGKILL still ends it at once
         self.received = True
         raise KeyboardInterrupt
 

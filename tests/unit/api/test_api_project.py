@@ -1,4 +1,4 @@
-"""The Python face: a project from a frame to answers over HTTP, and how results show themselves."""
+"""The Python API: a project from a frame to answers over HTTP, and how results show themselves."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
 import cumulant
 from cumulant.api import RowWarning
-from cumulant.api.shown import Listing, ResultPage, Shown
+from cumulant.api.display import Listing, ResultPage, ResultView
 from cumulant.core.errors import DataError, NotFoundError, PortInUseError, ProjectFileError, RequestError
+from cumulant.flows.reports.request_example import example
 
 
 def test_importing_cumulant_costs_nothing() -> None:
@@ -116,6 +118,16 @@ def test_models_are_listed_and_shown(project: cumulant.Project, trained: Any) ->
     assert "what" in repr(project.clean())
 
 
+def test_the_example_of_a_text_is_a_known_category_and_never_a_personal_value(
+    project: cumulant.Project, trained: Any
+) -> None:
+    servable = project.model(trained.model.uri).servable
+    servable = msgspec.structs.replace(servable, example={})
+    (channel,) = (field for field in servable.plan.request if field.name == "channel")
+    assert example(channel, servable) in {"mail", "search", "shop"}
+    assert example(msgspec.structs.replace(channel, personal=True), servable) == "..."
+
+
 @pytest.mark.usefixtures("trained")
 def test_answers_come_in_the_kind_of_table_that_was_asked_with(project: cumulant.Project, visits: pl.DataFrame) -> None:
     import pandas as pd
@@ -153,10 +165,10 @@ def test_a_server_answers_as_the_offline_engine(project: cumulant.Project, visit
         assert server.url in repr(server)
         assert "curl" in server._repr_html_()
         asked = [{key: _plain(value) for key, value in row.items()} for row in rows.select(fields).to_dicts()]
-        answers = server.ask(*asked)
+        answers = server.predict(*asked)
         assert [one["probability"] for one in answers] == pytest.approx(offline["probability"].to_list(), abs=1e-6)
         with pytest.raises(RequestError, match="pages"):
-            server.ask({**asked[0], "pages": "many"})
+            server.predict({**asked[0], "pages": "many"})
         port = int(server.url.rpartition(":")[2])
         with pytest.raises(PortInUseError):
             project.serve(port=port)
@@ -203,7 +215,7 @@ def test_lists_and_results_escape_what_they_show() -> None:
         assert "<script>" not in html
     assert hostile in repr(listing)
     assert listing[:1][0] == hostile
-    shown: Shown[str] = Shown(hostile, text=lambda console: console.print("x"), html=lambda: hostile)
+    shown: ResultView[str] = ResultView(hostile, text=lambda console: console.print("x"), html=lambda: hostile)
     assert shown.upper() == hostile.upper()
     assert "upper" in dir(shown)
     with pytest.raises(AttributeError):

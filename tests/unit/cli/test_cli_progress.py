@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from cumulant.cli.output import CommandOutput
-from cumulant.cli.progress import ProgressLines, Steps, watch
+from cumulant.cli.progress import ProgressLines, Steps, show_progress
 
 
 def drawn(steps: Steps, width: int = 80, height: int = 20) -> str:
@@ -93,7 +93,7 @@ def test_plain_lines_say_what_a_long_step_does_now_and_then() -> None:
 
 
 def test_with_json_progress_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with CommandOutput(json=True) as output, watch("train", output) as progress:
+    with CommandOutput(json=True) as output, show_progress("train", output) as progress:
         progress("search")
     found = capsys.readouterr()
     assert (found.out, found.err) == ("", "")

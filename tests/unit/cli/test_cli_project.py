@@ -186,6 +186,19 @@ def test_features_are_told_and_their_values_shown(project: Path, cumulant: Any, 
     assert ended.code == 2
 
 
+@pytest.mark.parametrize("command", ["show", "forget"])
+def test_a_key_without_a_value_has_no_stored_state(project: Path, cumulant: Any, command: str) -> None:
+    ended = cumulant("features", command, "channel=", "--project", str(project))
+    assert ended.code == 2
+    assert "the key has no value of channel, and nothing is stored of rows without one" in ended.err
+
+
+def test_a_rollback_without_a_model_is_of_the_project(project: Path, cumulant: Any) -> None:
+    ended = cumulant("rollback", "--reason", "complaints", "--project", str(project))
+    assert ended.code == 2
+    assert "shop has no earlier version here to go back to" in ended.err
+
+
 def test_features_are_shown_before_a_label_is_known(project: Path, cumulant: Any) -> None:
     """The list of the features needs no trainer, no label and no test rows; `plan` does."""
     file = project / "cumulant.yaml"

@@ -207,7 +207,7 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     console = Console(file=io.StringIO(), width=100)
     with load(queue) as project:
         review_session.session(console, project, report="cumulant review report")
-    text = console.file.getvalue()
+    text = console.file.getvalue()  # type: ignore[attr-defined]
     assert all(
         part in text
         for part in (
@@ -224,7 +224,7 @@ def test_a_sitting_on_a_terminal_takes_one_line_an_answer(review, queue, monkeyp
     monkeypatch.setattr("builtins.input", lambda _: (_ for _ in ()).throw(EOFError))
     with load(queue) as project:
         review_session.session(console, project, report="cumulant review report")
-    assert "0 answered" in console.file.getvalue()
+    assert "0 answered" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_a_session_makes_labels_of_its_decisions_together(review, queue, monkeypatch):

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_report_page import HOSTILE, Page, report
 
-from cumulant.api.shown import ResultPage
+from cumulant.api.display import ResultPage
 from cumulant.api.views import training as training_view
 from cumulant.flows.reports import charts, page
 from cumulant.flows.reports import registry_plots as plots

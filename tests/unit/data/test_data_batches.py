@@ -43,8 +43,8 @@ def test_a_wholly_broken_file_is_refused_whatever_the_history(place):
     assert "cumulant data quarantine trips" in caught.value.hint
     assert "batch: {severity: warn}" in caught.value.hint
     [check] = caught.value.as_dict()["batch_checks"]
-    assert (check["batch"], check["rule"], check["severity"]) == ("in/1.parquet", "quarantine", "fail")
-    assert (check["failed"], check["rows"], check["limit"]) == (900, 900, 0.01)
+    assert (check["batch"], check["rule"], check["severity"]) == ("in/1.parquet", "quarantine", "fail")  # type: ignore[has-type]
+    assert (check["failed"], check["rows"], check["limit"]) == (900, 900, 0.01)  # type: ignore[has-type]
 
 
 def test_rows_added_to_a_file_are_a_batch_of_their_own(place):

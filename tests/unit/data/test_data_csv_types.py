@@ -138,13 +138,13 @@ MANY = 2 * csv_text._SAMPLE
     ],
 )
 def test_no_type_takes_the_engine_a_search_through_all_rows(monkeypatch, fields, expected) -> None:
-    engine = csv_text.pl.read_csv
+    engine = csv_text.pl.read_csv  # type: ignore[attr-defined]
 
     def read(*given, infer_schema=True, **more):
         assert not infer_schema, "the engine infers types"
         return engine(*given, infer_schema=infer_schema, **more)
 
-    monkeypatch.setattr(csv_text.pl, "read_csv", read)
+    monkeypatch.setattr(csv_text.pl, "read_csv", read)  # type: ignore[attr-defined]
     content = ("a,b\n" + "".join(f"{field},1\n" for field in fields)).encode()
     table = read_csv(content, "t.csv", SourceSpec(), (), separator=",")
     assert table.rows.schema == {"a": expected, "b": pl.Int64()}

@@ -27,7 +27,7 @@ def expected(text: str, zone: str | None, written=None) -> tuple[datetime | None
         *parts, second, fraction, offset = match.groups()
         micros, leap = int((fraction or "").ljust(9, "0")[:6]), second == "60"
         try:
-            local = datetime(*(int(part or 0) for part in parts), 59 if leap else int(second or 0), micros)
+            local = datetime(*(int(part or 0) for part in parts), 59 if leap else int(second or 0), micros)  # type: ignore[call-arg]
         except ValueError:
             local = None
         else:

@@ -49,7 +49,7 @@ def in_pieces(monkeypatch, rows: int = 50) -> list[int]:
         monkeypatch.setattr(large_files, name, value)
     monkeypatch.setattr(csv_text, "_MANY", 0)  # small texts are read as large ones are
     seen: list[int] = []
-    check_rows = large_parts.check_rows
+    check_rows = large_parts.check_rows  # type: ignore[attr-defined]
 
     def counted(frame, plan, shop):
         seen.append(frame.height)

@@ -18,7 +18,7 @@ from cumulant.data.checks.verdict import warnings_of
 from cumulant.data.files.reading import read
 from cumulant.data.files.streaming import FileStream
 from cumulant.data.formats.json_lines import read_jsonl
-from cumulant.data.formats.nested_paths import with_nested
+from cumulant.data.formats.nested_paths import paths_of, with_nested
 from cumulant.data.spec import SourceSpec
 from cumulant.data.views import read_quarantine
 
@@ -65,6 +65,12 @@ def test_declared_paths_are_columns_in_every_format(place, name):
         ("since", "int"),
     ]
     assert place.rows(found, "id", "city", "lat", "since") == FLAT
+
+
+@pytest.mark.parametrize("path", ["address.city", "city"])
+def test_a_column_without_a_name_is_refused(path):
+    with pytest.raises(UsageError, match=f'the column with the path "{path}" has no name'):
+        paths_of({"": path})
 
 
 def test_a_frame_has_declared_paths_too(place):

@@ -73,7 +73,7 @@ def test_neither_packing_nor_reading_again_changes_the_identity(place, mode, mon
         before, found = found, arrive(place, found, n, **more)
     with monkeypatch.context() as patch:
         alone(patch)
-        unread = tuple(msgspec.structs.replace(file, parts=("0" * 64,)) for file in before.files)
+        unread = tuple(msgspec.structs.replace(file, parts=("0" * 64,)) for file in before.files)  # type: ignore[attr-defined]
         single = arrive(place, msgspec.structs.replace(before, files=unread), 19, force=True, **more)
     assert len(found.parts) < len(single.parts) == 20
     assert found.id == single.id == arrive(place, found, 20, force=True, **more).id

@@ -257,13 +257,13 @@ def test_the_verdict_on_many_broken_files_takes_no_square_of_them(place):
     from cumulant.data.checks import batch_checks
 
     counted = []
-    original = batch_checks.overdispersion
-    batch_checks.overdispersion = lambda *counts: counted.append(len(counts[0])) or original(*counts)
+    original = batch_checks.overdispersion  # type: ignore[attr-defined]
+    batch_checks.overdispersion = lambda *counts: counted.append(len(counts[0])) or original(*counts)  # type: ignore[attr-defined]
     try:
         for n in range(1000):
             place.write(f"in/{n:03}.csv", "id,km\n" + "".join(f"{20 * n + row},-1\n" for row in range(20)))
         found = place.refused(path="in", rules={"km": {"min": 0}})
     finally:
-        batch_checks.overdispersion = original
+        batch_checks.overdispersion = original  # type: ignore[attr-defined]
     assert len(found.batch_checks) > 100
     assert max(counted) <= 200

@@ -95,7 +95,7 @@ def test_files_that_cannot_be_read_are_all_named_and_refuse_the_snapshot(place, 
         assert file.reason.startswith(f"{file.url} {reason}")
     assert "severity: {unreadable_files: warn}" in caught.value.hint
     assert (found.rows_passed, len(found.files)) == (100 * (count - 2), count - 2)
-    assert [entry["url"] for entry in caught.value.as_dict()["unreadable"]] == [f"in/03{suffix}", f"in/07{suffix}"]
+    assert [entry["url"] for entry in caught.value.as_dict()["unreadable"]] == [f"in/03{suffix}", f"in/07{suffix}"]  # type: ignore[attr-defined]
 
 
 def test_one_word_for_all_rules_does_not_accept_the_loss_of_whole_files(place) -> None:
@@ -112,7 +112,7 @@ def test_a_source_goes_on_without_them_where_that_only_warns(place, case, count)
     assert found.rows_passed == 100 * (count - 2)
     (warning,) = warnings_of(found)
     assert warning.startswith(f"not so: each of the {count} files can be read; 2 cannot: in/03")
-    assert facts_of(found)[-1].warnings == (warning,)
+    assert facts_of(found)[-1].warnings == (warning,)  # type: ignore[attr-defined]
     good = [number for number in range(count) if number not in (3, 7)]
     assert place.rows(found, "id") == [(row,) for number in good for row in table(number)["id"]]
 

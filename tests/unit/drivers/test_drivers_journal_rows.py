@@ -18,7 +18,7 @@ from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.local.sqlite import Database
 from cumulant.flows.alerting.store import ALERTS
 from cumulant.flows.data.validate import NEWEST, SNAPSHOT
-from cumulant.flows.ledger.ledger import RUN, STEP
+from cumulant.flows.ledger.ledger import RUN, STEP  # type: ignore[attr-defined]
 from cumulant.flows.ledger.run_events import verify
 from cumulant.flows.registry.model_record import MODEL
 from cumulant.flows.release.store import PAST, RELEASE
@@ -231,7 +231,11 @@ def old_journal(folder):
     with database.write() as connection:
         for seq in (1, 2, 3):
             transaction = local.SqliteTransaction(
-                connection, actor=ADA, run=None, options={}, clock=local.SystemClock()
+                connection,
+                actor=ADA,
+                run=None,
+                options={},
+                clock=local.SystemClock(),  # type: ignore[attr-defined]
             )
             transaction.put("run", f"{seq}", {"n": seq})
             transaction.emit(Happened())

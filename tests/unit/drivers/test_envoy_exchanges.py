@@ -177,7 +177,7 @@ def test_a_write_that_fails_leaves_the_old_content(tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(folders.os, "fsync", full)
+    monkeypatch.setattr(folders.os, "fsync", full)  # type: ignore[attr-defined]
     with pytest.raises(StorageError, match="No space left"):
         folders.write_file(path, b"new")
     assert path.read_bytes() == b"old"

@@ -28,7 +28,7 @@ def main(path: str, log: str, first: int) -> None:
             done = [advancer.post("tx", [row]) for row in rows + rows]
             accepted = sum(future.result().accepted for future in done)
             assert accepted == 3, accepted
-            os.write(handle, b"".join(b"%d\n" % row["id"] for row in rows))
+            os.write(handle, b"".join(b"%d\n" % row["id"] for row in rows))  # type: ignore[str-format]
 
 
 if __name__ == "__main__":

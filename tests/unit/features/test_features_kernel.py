@@ -119,7 +119,7 @@ class Counted(np.ndarray):
 
     picked = 0
 
-    def take(self, at: np.ndarray, *args: object, **kwargs: object) -> object:
+    def take(self, at: np.ndarray, *args: object, **kwargs: object) -> object:  # type: ignore[override]
         Counted.picked += len(at)
         return np.asarray(self).take(at, *args, **kwargs)
 

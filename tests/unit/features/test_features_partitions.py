@@ -201,7 +201,7 @@ def test_files_are_of_their_owner_alone(tmp_path: Path) -> None:
     (folder,) = (tmp_path / "spill").iterdir()
     assert [stat.S_IMODE(path.stat().st_mode) for path in (folder.parent, folder)] == [0o700, 0o700]
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
-    blocks.close()
+    blocks.close()  # type: ignore[attr-defined]
     assert list((tmp_path / "spill").iterdir()) == []
 
 

@@ -38,7 +38,7 @@ def test_a_verb_carries_its_action():
     def train():
         return 1
 
-    assert train.action == find_action("model.train")
+    assert train.action == find_action("model.train")  # type: ignore[attr-defined]
     assert train() == 1
 
 

@@ -32,7 +32,7 @@ def server(tmp_path_factory):
     )
     process = spawn(line, stderr=None)
     try:
-        yield place, await_ready(process, place / "ready", lambda: AssertionError("it ended")).url
+        yield place, await_ready(process, place / "ready", lambda: AssertionError("it ended")).url  # type: ignore[return-value]
     finally:
         process.terminate()
         process.wait(timeout=60)

@@ -182,7 +182,7 @@ def test_a_difference_is_that_of_weighted_rows_with_an_interval_that_holds():
     held, runs = 0, 400
     for _ in range(runs):
         count = generator.integers(50, 150, 30)
-        one = difference(*generator.normal([[0.3], [0.2]], 0.02, (2, 30)).tolist(), count.tolist())
+        one = difference(*generator.normal([[0.3], [0.2]], 0.02, (2, 30)).tolist(), count.tolist())  # type: ignore[call-arg]
         held += one.low <= 0.1 <= one.high
     assert abs(held / runs - 0.95) < 4 * np.sqrt(0.95 * 0.05 / runs)
 
@@ -218,7 +218,7 @@ def test_better_is_no_more_of_both_and_less_of_one():
 
 
 def compared(history, loss, *, best=False, around=None):
-    apart = None if around is None else difference(*around, [1] * len(around[0]))
+    apart = None if around is None else difference(*around, [1] * len(around[0]))  # type: ignore[call-arg]
     setting = read(history).setting
     return HistoryResult(history=history, setting=setting, loss=loss, difference=apart, trainings=(), best=best)
 

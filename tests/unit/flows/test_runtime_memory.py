@@ -11,7 +11,7 @@ import pytest
 from cumulant.cli.errors import as_known
 from cumulant.core.errors import ProjectFileError
 from cumulant.features.offline import partitions
-from cumulant.flows.features.feature_table import SPILL, featurize
+from cumulant.flows.features.feature_table import SPILL, featurize  # type: ignore[attr-defined]
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 

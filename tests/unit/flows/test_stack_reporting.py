@@ -86,7 +86,7 @@ def test_a_killed_supervisor_is_reported_also_where_up_is_refused(tmp_path):
         with pytest.raises(PortInUseError):
             up(project, principal=project.principal(), http=f"127.0.0.1:{taken.getsockname()[1]}")
         (event,) = project.journal().events(kinds=("stack.process_ended",))
-    assert event.data["cause"].startswith("it was killed after 2026-11-27")
+    assert event.data["cause"].startswith("it was killed after 2026-11-27")  # type: ignore[attr-defined]
 
 
 def test_how_a_process_ended():

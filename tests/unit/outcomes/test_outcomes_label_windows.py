@@ -107,7 +107,7 @@ def test_stored_rows_have_the_labels_of_one_moment_and_the_next_call_the_rest(tm
     labelled_world(tmp_path)
     before = whole(tmp_path, NOW)
     in_windows(monkeypatch, window=1)
-    join, late = labelled_log.match_labels, []
+    join, late = labelled_log.match_labels, []  # type: ignore[attr-defined]
 
     def matched(*given):
         if not late:

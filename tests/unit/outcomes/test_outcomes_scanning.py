@@ -69,7 +69,7 @@ def test_the_folder_is_named_where_each_file_can_be_read(tmp_path, monkeypatch):
             raise pl.exceptions.ComputeError
         return strict(paths, **more)
 
-    monkeypatch.setattr(scanning.pl, "scan_parquet", together)
+    monkeypatch.setattr(scanning.pl, "scan_parquet", together)  # type: ignore[attr-defined]
     with pytest.raises(StorageError) as failed:
         opened(tmp_path).of("a")
     assert failed.value.subject == str(tmp_path / "log")

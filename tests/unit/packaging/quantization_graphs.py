@@ -26,7 +26,7 @@ def save(folder, name, nodes, inputs, outputs, constants, opset=17):
 def network(folder, *, classes=True, name="net", opset=17):
     """Ids [n, 8] -> table -> convolution -> pool -> MatMul -> Gemm -> 16 classes."""
     rng = np.random.default_rng(3)
-    draw = lambda *shape: (rng.normal(size=shape) / math.sqrt(np.prod(shape[1:]))).astype(np.float32)  # noqa: E731
+    draw = lambda *shape: (rng.normal(size=shape) / math.sqrt(np.prod(shape[1:]))).astype(np.float32)  # type: ignore[attr-defined]  # noqa: E731
     constants = {
         "table": draw(64, 32) * 6,
         "kernel": draw(48, 32, 3),

@@ -95,7 +95,7 @@ def test_a_quantizer_that_fails_is_recorded_and_the_others_go_on(tmp_path, monke
     def broken(model):
         raise ValueError("an operator that it does not know\nand more")
 
-    monkeypatch.setattr(search.forms, "to_dynamic_int8", broken)
+    monkeypatch.setattr(search.forms, "to_dynamic_int8", broken)  # type: ignore[attr-defined]
     found = try_forms(network(tmp_path), ids(90), accuracy_loss=0.1, folder=tmp_path, budget=0.2)
     faults = {one.kind: one.fault for one in found.trials if one.fault}
     assert faults == {"int8 dynamic": "could not be made: ValueError: an operator that it does not know"}

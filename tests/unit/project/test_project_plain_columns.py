@@ -25,7 +25,7 @@ def table(**columns) -> pl.DataFrame:
         "pages": [dice.randint(1, 30) for _ in range(ROWS)],
         "channel": [dice.choice(["mail", "shop"]) for _ in range(ROWS)],
     }
-    bought = [int(dice.random() < (0.8 if pages > 15 else 0.1)) for pages in plain["pages"]]
+    bought = [int(dice.random() < (0.8 if pages > 15 else 0.1)) for pages in plain["pages"]]  # type: ignore[attr-defined]
     return pl.DataFrame({**plain, **columns, "bought": bought})
 
 

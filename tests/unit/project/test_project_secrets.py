@@ -187,7 +187,7 @@ def placed(path: tuple[str, ...], text: str) -> dict[str, object]:
     value: object = text
     for part in reversed(path):
         value = [value] if part == "LIST" else {part: value}
-    return value
+    return value  # type: ignore[return-value]
 
 
 @settings(deadline=None)
@@ -201,7 +201,7 @@ def test_a_secret_is_never_shown_wherever_it_stands(tmp_path_factory, path, form
     content = {"version": 1, "environments": {"prod": {}}}
     for key, value in placed(path, form.format(REFERENCE, REFERENCE)).items():
         content[key] = (
-            {**content[key], **value} if isinstance(content.get(key), dict) and isinstance(value, dict) else value
+            {**content[key], **value} if isinstance(content.get(key), dict) and isinstance(value, dict) else value  # type: ignore[dict-item]
         )
     # JSON is YAML. The value of the secret is at hand through the driver, so that a leak would show.
     try:

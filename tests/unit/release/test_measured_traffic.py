@@ -204,7 +204,7 @@ def test_requests_in_batches_every_five_minutes_have_no_breaks() -> None:
 def shown(plan: ReleasePlan) -> str:
     console = Console(file=io.StringIO(), width=400)
     show(console, plan)
-    return " ".join(console.file.getvalue().split())
+    return " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
 
 
 def test_a_plan_of_a_short_log_says_requests_first_and_a_time_only_as_observed() -> None:

@@ -246,7 +246,7 @@ def _own(scene, text, *, seconds=60.0, **other):
     (scene.folder / "own.py").write_text(text)
     spec = MetricSpec(call="own.py:mean", bounds=(0, 10), margin=1, **other)
     rows = {CHAMPION: [{"outputs": {"prediction": 2}}], CANDIDATE: [{"outputs": {"prediction": 5}}]}
-    return CustomMetrics(scene.folder, scene.said.append, seconds=seconds).measure({"mean": spec}, rows)
+    return CustomMetrics(scene.folder, scene.said.append, seconds=seconds).measure({"mean": spec}, rows)  # type: ignore[dict-item]
 
 
 def test_a_function_of_the_project_is_a_metric(scene):

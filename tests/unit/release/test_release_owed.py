@@ -144,7 +144,7 @@ def test_why_tells_of_a_rollback_after_the_promotion(late, clock):
     assert view(over, list_rollbacks(late, "late")).sentence == said, "from the book, as the journal was not told yet"
     deliver_rollbacks(late, lambda _: None)
     assert sentence(over, list_rollbacks(late, "late")) == said
-    assert respond(late.journal(), "/v1/releases/r1")[1].sentence == said
+    assert respond(late.journal(), "/v1/releases/r1")[1].sentence == said  # type: ignore[attr-defined]
     assert respond(late.journal(), "/v1/releases/r1/verdict")[1]["sentence"] == said
     before = msgspec.structs.replace(over, begun=clock.now() + timedelta(seconds=1))
     assert sentence(before, list_rollbacks(late, "late")) == "version 2 of late was promoted: shown", "it was before"

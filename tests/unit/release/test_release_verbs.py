@@ -455,7 +455,7 @@ def test_a_candidate_that_is_superseded_serves_until_its_requests_are_taken(late
         monkeypatch.setattr(starting, "adopt", lambda *_, **__: None)
         monkeypatch.setattr(starting, "find_author", lambda *_: "")
         up = []
-        real = starting.wait_until_ready
+        real = starting.wait_until_ready  # type: ignore[attr-defined]
         monkeypatch.setattr(
             starting,
             "wait_until_ready",

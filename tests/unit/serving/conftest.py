@@ -13,5 +13,5 @@ import pytest
 def certificates() -> Iterator[None]:
     """Read once: each client of httpx reads the certificates of all authorities, for 25 ms of processor time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transports, "create_ssl_context", functools.cache(transports.create_ssl_context))
+        patch.setattr(transports, "create_ssl_context", functools.cache(transports.create_ssl_context))  # type: ignore[attr-defined]
         yield

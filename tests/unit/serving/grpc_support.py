@@ -103,7 +103,7 @@ def echoed(datatypes=tuple(ELEMENTS), *, typed=False):
     for datatype in datatypes:
         tensor = asked.inputs.add(name=datatype, datatype=datatype, shape=[2, 1])
         if typed and datatype in FIELDS:
-            values = [v.encode() for v in EDGES[datatype]] if datatype == "BYTES" else EDGES[datatype]
+            values = [v.encode() for v in EDGES[datatype]] if datatype == "BYTES" else EDGES[datatype]  # type: ignore[attr-defined]
             getattr(tensor.contents, FIELDS[datatype]).extend(values)
         else:
             asked.raw_input_contents.append(packed(datatype, EDGES[datatype]))

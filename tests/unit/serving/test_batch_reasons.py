@@ -80,7 +80,7 @@ def test_in_text_they_are_json(tmp_path, folders, suffix):
 def test_no_column_for_texts_that_there_are_not(tmp_path):
     plain = servable(tmp_path / "model", reasons=Reasons(reference=REFERENCE))
     answered(plain, tmp_path / "out.parquet", 1)
-    fields = [field.name for field in pl.read_parquet_schema(tmp_path / "out.parquet")["reasons"].inner.fields]
+    fields = [field.name for field in pl.read_parquet_schema(tmp_path / "out.parquet")["reasons"].inner.fields]  # type: ignore[attr-defined]
     assert fields == ["feature", "contribution", "direction"]
 
 

@@ -59,7 +59,7 @@ async def killed_under_calls(address, victim):
     kinds = [(), (("grpc.service_config", PATIENT),)]
     options = [[("grpc.use_local_subchannel_pool", 1), *kinds[k % 2]] for k in range(60)]
     channels = [grpc.aio.insecure_channel(address, options=one) for one in options]
-    calls = [channel.unary_unary(f"{SERVICE}ModelInfer")(body(), timeout=LONG) for channel in channels]
+    calls = [channel.unary_unary(f"{SERVICE}ModelInfer")(body(), timeout=LONG) for channel in channels]  # type: ignore[call-arg]
     ends = [asyncio.ensure_future(call.code()) for call in calls]
     await settled(address, ends)
     waiting = [sum(not end.done() for end in ends[k::2]) for k in range(2)]
@@ -68,7 +68,7 @@ async def killed_under_calls(address, victim):
     for call, code in zip(calls, codes, strict=True):
         if code is OK:
             assert ANSWER(await call).raw_output_contents
-    await asyncio.gather(*(channel.close() for channel in channels))
+    await asyncio.gather(*(channel.close() for channel in channels))  # type: ignore[call-arg]
     return [(Counter(codes[k::2]), waiting[k]) for k in range(2)]
 
 

@@ -163,7 +163,7 @@ def test_values_that_are_gone_through_piece_by_piece_are_all_there(tmp_path, cou
     fields = {"FP32": "fp32_contents", "INT64": "int64_contents", "BOOL": "bool_contents", "BYTES": "bytes_contents"}
     assert to_array(InputTensor("x", datatype, [count], values)).tolist() == values
     app = ServingApplication(ModelSet([open_model(echo(tmp_path / "echo", (datatype,)))]))
-    given = [value.encode() for value in values] if datatype == "BYTES" else values
+    given = [value.encode() for value in values] if datatype == "BYTES" else values  # type: ignore[attr-defined]
     sent = message("ModelInferRequest", model_name="graph")
     tensor = sent.inputs.add(name=f"in_{datatype}", datatype=datatype, shape=[count, 1])
     getattr(tensor.contents, fields[datatype]).extend(given)

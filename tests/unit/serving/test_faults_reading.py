@@ -123,7 +123,7 @@ def test_bodies_that_are_being_scored_wait_no_more():
         async with AsyncExitStack() as scored:
             for number in range(4):
                 given = await scored.enter_async_context(reader(lambda *_: 7, None, number, size, lambda _: 1))
-                assert given() == 7
+                assert given() == 7  # type: ignore[call-arg]
             assert reader._waiting == 0
         assert reader._waiting == 0
 

@@ -241,7 +241,7 @@ def test_workers_without_a_connection_are_dropped_after_a_minute():
 def test_a_journal_is_released_where_its_folder_cannot_be_synced(tmp_path, monkeypatch):
     parts = journaled(tmp_path, 2)
     (part,) = parts._open.values()
-    sync = parts_module.sync
+    sync = parts_module.sync  # type: ignore[attr-defined]
 
     def failing(path):
         if path.is_dir():

@@ -43,7 +43,7 @@ def log(tmp_path):
             parts.add(one, worker, "eu")
         parts.close()
 
-    write.folder = tmp_path
+    write.folder = tmp_path  # type: ignore[attr-defined]
     return write
 
 

@@ -80,7 +80,7 @@ def over_grpc(address):
             given.contents.bytes_contents.extend(text.encode() for text in tensor["data"])
     with grpc.insecure_channel(address) as channel:
         try:
-            channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(asked.SerializeToString(), timeout=30)
+            channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")(asked.SerializeToString(), timeout=30)  # type: ignore[call-arg]
         except grpc.RpcError as error:
             return {grpc.StatusCode.UNAVAILABLE: 503}.get(error.code()), error.details()
     return 200, ""

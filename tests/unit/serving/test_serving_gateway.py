@@ -172,7 +172,7 @@ def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
 
         async def talk():
             async with grpc.aio.insecure_channel(ready["grpc"]) as channel:
-                call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+                call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # type: ignore[call-arg]
                 for token in tokens:
                     said = tuple((by_gateway(ready["url"], **SAID) | {TOKEN_HEADER: token}).items())
                     answer = call(request.SerializeToString(), metadata=said)
@@ -221,8 +221,8 @@ def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file):
     assert answers[2].headers["x-request-id"] == answers[2].headers["cumulant-request-id"]
     names = [answer.headers["cumulant-request-id"] for answer in answers]
     assert len({*names, "q1", "mine"}) == 5
-    assert [answer.json()["request_id"] for answer in answers] == [one.request for one in told] == names
-    assert [one.caller_id for one in told] == ["mine", "mine", ""]
+    assert [answer.json()["request_id"] for answer in answers] == [one.request for one in told] == names  # type: ignore[attr-defined]
+    assert [one.caller_id for one in told] == ["mine", "mine", ""]  # type: ignore[attr-defined]
     rows = [find_predictions(log, name)[0] for name in names]
     assert [(one.arm, one.served_arm, one.shadow) for one in rows] == [("champion", "champion", False)] * 3
     assert [one.caller_id for one in rows] == ["mine", "mine", ""]

@@ -210,7 +210,7 @@ def test_a_client_that_does_not_read_is_ended_and_holds_little():
     async def act():
         async with server(lambda _: Response(200, b"x" * 4_000_000)) as (site, address):
             reader, writer = await asyncio.open_connection(*address, limit=1024)
-            writer.transport.pause_reading()
+            writer.transport.pause_reading()  # type: ignore[attr-defined]
             for _ in range(50):
                 writer.write(post(b"more"))
             await until(lambda: site.connections)

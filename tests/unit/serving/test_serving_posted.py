@@ -42,7 +42,7 @@ def test_rows_are_read_by_the_fields_of_every_plan_and_may_be_partial():
     found = EventSchema([COUNT, LABELS]).read(json.dumps(body).encode())
     assert found.source == "tx"
     assert [row["id"] for row in found.rows] == [1, 2]
-    assert found.rows[0]["at"].isoformat() == "2013-04-01T00:00:00+00:00"
+    assert found.rows[0]["at"].isoformat() == "2013-04-01T00:00:00+00:00"  # type: ignore[attr-defined]
     assert (found.rows[1]["label"], found.rows[1]["at"], found.rows[1]["amuont"]) == (True, None, 5)
     assert found.unread == ["amuont"]
 

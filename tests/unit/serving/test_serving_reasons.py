@@ -368,7 +368,7 @@ def test_grpc(folders):
         received = 0.0
 
     async def scored():
-        return await app.score(Sent(), lambda _m, _r: scoring, "grpc", model)
+        return await app.score(Sent(), lambda _m, _r: scoring, "grpc", model)  # type: ignore[return-value]
 
     answer = message_class("ModelInferResponse").FromString(asyncio.run(scored()))
     found = {one.name: one for one in answer.outputs}

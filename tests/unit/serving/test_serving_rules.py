@@ -85,10 +85,10 @@ def test_a_number_format_is_on_the_card_and_asks_nothing_of_a_request(tmp_path):
     model = open_model(servable(tmp_path / "model", rules=rules), refuse_invalid=True)
     app = ServingApplication(ModelSet([model]))
     assert call(app, "POST", PREDICT, GOOD).status_code == 200
-    (field,) = [one for one in model.card()["request"] if "number_format" in one]
+    (field,) = [one for one in model.card()["request"] if "number_format" in one]  # type: ignore[attr-defined]
     assert (field["name"], field["number_format"]) == ("distance", "1.234,5")
     card = msgspec.convert(msgspec.to_builtins(model.card()), http_client._Card)
-    columns = [one["name"] for one in model.card()["request"]]
+    columns = [one["name"] for one in model.card()["request"]]  # type: ignore[attr-defined]
     values = {**{name: "" if GOOD[name] is None else GOOD[name] for name in columns}, "distance": "1.234"}
     pl.DataFrame([values]).write_csv(tmp_path / "rows.csv")
     assert http_client._rows(card, tmp_path / "rows.csv")["distance"].to_list() == [1234.0]

@@ -257,7 +257,7 @@ def test_requests_that_meet_in_two_workers_are_each_applied_once(tmp_path):
         one.join()
     assert sorted(seen) == list(range(1, 51))
     for one in shelves:
-        one.close()
+        one.close()  # type: ignore[attr-defined]
 
 
 def test_an_idle_sequence_is_forgotten_and_makes_room(tmp_path):

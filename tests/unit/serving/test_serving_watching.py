@@ -310,19 +310,19 @@ def test_calls_over_grpc(tmp_path):
     async def talk():
         server = await start(app, "127.0.0.1", 0, watch=watch)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # type: ignore[call-arg]
             metadata = (("traceparent", SAMPLED), ("x-request-id", "mine"))
             await infer(request.SerializeToString(), metadata=metadata)
             with pytest.raises(grpc.aio.AioRpcError):
                 await infer(wrong.SerializeToString())
             with pytest.raises(grpc.aio.AioRpcError):
-                await channel.unary_unary("/inference.GRPCInferenceService/Nothing")(b"")
-            stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()
+                await channel.unary_unary("/inference.GRPCInferenceService/Nothing")(b"")  # type: ignore[call-arg]
+            stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")()  # type: ignore[call-arg]
             for _ in range(2):
                 await stream.write(request.SerializeToString())
                 await stream.read()
             await stream.done_writing()
-            assert await stream.read() is grpc.aio.EOF
+            assert await stream.read() is grpc.aio.EOF  # type: ignore[attr-defined]
         await server.stop(1)
 
     asyncio.run(talk())

@@ -145,7 +145,7 @@ def test_rows_as_tensors_answer_as_over_http(app):
     typed = message("ModelInferRequest", model_name="flight-late")
     for name, (datatype, value) in row.items():
         tensor = typed.inputs.add(name=name, datatype=datatype, shape=[1])
-        getattr(tensor.contents, FIELDS[datatype]).append(value.encode() if datatype == "BYTES" else value)
+        getattr(tensor.contents, FIELDS[datatype]).append(value.encode() if datatype == "BYTES" else value)  # type: ignore[attr-defined]
     again = over(app, lambda client: client.infer(typed))
     for output, other in zip(again.outputs, plain["outputs"], strict=True):
         values = getattr(output.contents, FIELDS[output.datatype])

@@ -98,23 +98,23 @@ def test_health(app):
         server = await start(app, "127.0.0.1", 0)
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
             for service in ("", "inference.GRPCInferenceService"):
-                assert status(await channel.unary_unary(check)(asked(service=service).SerializeToString())) == 1
+                assert status(await channel.unary_unary(check)(asked(service=service).SerializeToString())) == 1  # type: ignore[call-arg]
             for body, code in (
                 (asked(service="x").SerializeToString(), Code.NOT_FOUND),
                 (b"\xff", Code.INVALID_ARGUMENT),
             ):
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await channel.unary_unary(check)(body)
+                    await channel.unary_unary(check)(body)  # type: ignore[call-arg]
                 assert caught.value.code() == code
-            watching = channel.unary_stream(watch)(b"")
-            unknown = channel.unary_stream(watch)(asked(service="x").SerializeToString())
+            watching = channel.unary_stream(watch)(b"")  # type: ignore[call-arg]
+            unknown = channel.unary_stream(watch)(asked(service="x").SerializeToString())  # type: ignore[call-arg]
             assert (status(await watching.read()), status(await unknown.read())) == (1, 3)
-            idle = channel.stream_stream(SERVICE + "ModelStreamInfer")()
+            idle = channel.stream_stream(SERVICE + "ModelStreamInfer")()  # type: ignore[call-arg]
             await idle.write(doubled().SerializeToString())
             await idle.read()
             app.draining = True
             try:
-                assert status(await channel.unary_unary(check)(b"")) == 2
+                assert status(await channel.unary_unary(check)(b"")) == 2  # type: ignore[call-arg]
                 # Neither a watch nor an idle stream holds up the end.
                 await asyncio.wait_for(server.stop(120), 60)
                 assert status(await watching.read()) == 2
@@ -210,7 +210,7 @@ def test_the_program_answers_over_grpc_and_says_where(folders, workers):
             for _ in range(6):
                 options = [("grpc.use_local_subchannel_pool", 1)]
                 async with grpc.aio.insecure_channel(address, options=options) as channel:
-                    await channel.unary_unary(SERVICE + "ModelInfer")(doubled().SerializeToString())
+                    await channel.unary_unary(SERVICE + "ModelInfer")(doubled().SerializeToString())  # type: ignore[call-arg]
 
         asyncio.run(talk())
         taken = subprocess.run([*command, "--grpc", address], capture_output=True, text=True, timeout=60, check=False)

@@ -33,7 +33,7 @@ def alarms(series, allowed):
 
 
 WORLDS = {
-    "autoregression": lambda generator, *shape: autoregression(generator, *shape, 0.8),
+    "autoregression": lambda generator, *shape: autoregression(generator, *shape, 0.8),  # type: ignore[call-arg]
     "exponential": lambda generator, *shape: 1 - generator.standard_exponential(shape),
     "rare": lambda generator, *shape: 0.3 - generator.standard_gamma(0.3, shape),
 }

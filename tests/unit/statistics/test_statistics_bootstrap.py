@@ -151,7 +151,7 @@ def test_draws_count_every_cluster_and_many_clusters_are_gathered_whole():
     grouped, count = limit_clusters(rows)
     assert count == len(np.unique(cluster))
     assert grouped.clusters()[1] == MOST_GROUPS
-    assert len(np.unique(np.stack([rows.cluster, grouped.cluster]), axis=1).T) == count  # one group for each cluster
+    assert len(np.unique(np.stack([rows.cluster, grouped.cluster]), axis=1).T) == count  # type: ignore[list-item]  # one group for each cluster
 
 
 bounds = st.one_of(st.none(), st.floats(-1, 1))

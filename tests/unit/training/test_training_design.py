@@ -38,7 +38,7 @@ def table(inputs: tuple[Input, ...], matrix: Matrix, kind: Any = np.float64) -> 
 
 
 def dense(made: Any) -> Any:
-    return made.toarray() if sparse.issparse(made) else made
+    return made.toarray() if sparse.issparse(made) else made  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("kind", [np.float64, np.float32])
@@ -53,8 +53,8 @@ def test_blocks_of_rows_make_the_table_of_all_rows(
     assert found.dtype == whole.dtype == kind
     assert np.array_equal(dense(found), dense(whole))
     if sparse.issparse(whole):
-        assert np.array_equal(found.indices, whole.indices)
-        assert np.array_equal(found.indptr, whole.indptr)
+        assert np.array_equal(found.indices, whole.indices)  # type: ignore[attr-defined]
+        assert np.array_equal(found.indptr, whole.indptr)  # type: ignore[attr-defined]
         assert found.indices.dtype == np.int32
 
 

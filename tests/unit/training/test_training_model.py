@@ -128,19 +128,19 @@ def test_boosters_answer_as_lightgbm_and_repeat(task):
     params = {"rounds": 20, "bagging_fraction": 0.7}
     first, second = (LightGBM().fit(problem, params, sample).payload for _ in range(2))
     assert isinstance(first, Boosters)
-    assert first.texts == second.texts
+    assert first.texts == second.texts  # type: ignore[attr-defined]
     expected = lightgbm.Booster(model_str=first.texts[0]).predict(sample.matrix)
     np.testing.assert_array_equal(first.predict(sample.matrix), expected)
-    pair = Boosters((first.texts[0], LightGBM().fit(problem, {"rounds": 3}, sample).payload.texts[0]))
+    pair = Boosters((first.texts[0], LightGBM().fit(problem, {"rounds": 3}, sample).payload.texts[0]))  # type: ignore[attr-defined]
     other = lightgbm.Booster(model_str=pair.texts[1]).predict(sample.matrix)
     np.testing.assert_allclose(pair.predict(sample.matrix), (expected + other) / 2)
 
 
 def test_naive_answers():
     problem, sample = made("binary")
-    assert Naive().fit(problem, {}, sample).payload.values == (sample.target.mean(),)
+    assert Naive().fit(problem, {}, sample).payload.values == (sample.target.mean(),)  # type: ignore[attr-defined]
     heavy = TrainingSample(matrix=sample.matrix, target=sample.target, weight=1 + sample.target)
-    assert Naive().fit(problem, {}, heavy).payload.values[0] > sample.target.mean()
+    assert Naive().fit(problem, {}, heavy).payload.values[0] > sample.target.mean()  # type: ignore[attr-defined]
     problem, sample = made("multiclass")
     answers = Naive().fit(problem, {}, sample).payload.predict(sample.matrix)
     assert answers.sum(axis=1) == pytest.approx(np.ones(len(sample)))

@@ -77,7 +77,7 @@ def fitted(task, kinds, *, members=2, seed=0):
     problem = Problem(task=task, classes=classes, inputs=inputs, metric="log_loss")
     trainer, rows = make_trainer("mlp", Path()), TrainingSample(matrix=matrix, target=target)
     payloads = [trainer.fit(problem, {"rounds": 3, "layers": 1 + place}, rows).payload for place in range(members)]
-    payload = type(payloads[0])(tuple(text for one in payloads for text in one.texts))
+    payload = type(payloads[0])(tuple(text for one in payloads for text in one.texts))  # type: ignore[attr-defined, call-arg]
     card = ModelCard(
         kind="mlp", trainer="mlp", task=task, classes=classes, inputs=inputs, calibration=Calibration(), params={}
     )

@@ -67,14 +67,14 @@ def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, ta
     folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
     trainer, (train, validate) = make_trainer(name, Path()), folds.sample(0)
     params = (
-        HARD_TO_SPLIT if name == "lightgbm" else trainer.first_points(rows=len(rows), rate=None, categories=True)[0]
+        HARD_TO_SPLIT if name == "lightgbm" else trainer.first_points(rows=len(rows), rate=None, categories=True)[0]  # type: ignore[attr-defined]
     )
     for looks in (*range(8), math.inf):
         times = itertools.chain(itertools.repeat(1.0, looks), itertools.repeat(0.0)) if looks < math.inf else None
         left = (lambda: math.inf) if times is None else partial(next, times)
         judged = trainer.judge(replace(folds.problem, seconds_left=left), params, train, validate)
         assert judged.cut is (times is not None)
-        again = trainer.answers_again(folds.problem, params, train, validate, rounds=judged.rounds)
+        again = trainer.answers_again(folds.problem, params, train, validate, rounds=judged.rounds)  # type: ignore[attr-defined]
         assert np.array_equal(again, judged.answers), f"cut at look {looks}"
 
 

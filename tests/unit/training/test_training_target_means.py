@@ -207,7 +207,7 @@ def test_means_can_be_switched_off():
     found = search(rows, spec).best
     assert found.kind == fit_once(rows, spec, "linear", {}, root=Path()).kind == "linear"
     _, town = found.inputs
-    assert len(found.payload.tables[1]) == len(town.categories) + 1 == MOST_CATEGORIES + 1
+    assert len(found.payload.tables[1]) == len(town.categories) + 1 == MOST_CATEGORIES + 1  # type: ignore[attr-defined]
 
 
 def sessions(first, count=800, rows_each=5, seed=0):

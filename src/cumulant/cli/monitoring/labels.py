@@ -10,7 +10,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.listing import tell_rest
+from cumulant.cli.output import print_rest
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 
@@ -108,7 +108,7 @@ def list_(
     def text(console: Console) -> None:
         if labels_listed:
             _print_said(console, labels_listed)
-            tell_rest(console, len(labels_listed), total)
+            print_rest(console, len(labels_listed), total)
             return
         none = f"no labels yet: {line('labels ingest FILE', project=call.given)}"
         console.print(none if state is None else f"no label is {state}", style="dim")

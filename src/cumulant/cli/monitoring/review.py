@@ -70,7 +70,7 @@ def list_(
     limit: Annotated[int, typer.Option(metavar="N", help="How many.", min=1)] = 20,
 ) -> None:
     """Show cases: those that wait in the order in which they are given out, closed ones newest first."""
-    from cumulant.cli.listing import tell_rest
+    from cumulant.cli.output import print_rest
     from cumulant.flows.review.service import first_cases
 
     with call.project() as project:
@@ -80,7 +80,7 @@ def list_(
         from cumulant.cli.monitoring.review_page import cases
 
         cases(console, listed, status, fill=line("review fill", project=call.given))
-        tell_rest(console, len(listed), total)
+        print_rest(console, len(listed), total)
 
     call.answer(listed, text)
 

@@ -15,9 +15,8 @@ from cumulant.cli.program import line, program
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.demo.demo import DemoResult
-    from cumulant.flows.demo.report import ReleaseReport, Year
-    from cumulant.flows.reports.content import ReportData
+    from cumulant.demo.demo import DemoResult
+    from cumulant.demo.report import ReleaseReport, Year
 
 app = application("demo", "The flights demo.")
 
@@ -29,42 +28,36 @@ FOLDER = Path("cumulant-demo")
 )
 def demo(
     call: Invocation,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the server up at the end.")] = False,
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the project is made.")] = FOLDER,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the server running at the end.")] = False,
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Folder of the project.")] = FOLDER,
     released: Annotated[
-        bool, typer.Option("--release/--no-release", help="Go on over the year: releases, monitoring, retraining.")
+        bool, typer.Option("--release/--no-release", help="Continue over the year: releases, monitoring, retraining.")
     ] = True,
     port: Annotated[
         int, typer.Option(metavar="PORT", help="The server's port; 0 takes a free one.", min=0, max=65535)
     ] = 0,
 ) -> None:
-    """Make the flights project, train as of 1 April 2013, serve the model, ask it, report; then go on over the year.
+    """Create the flights project, train as of 1 April 2013, serve, send a request, report; then continue over the year.
 
-    All flights out of New York in 2013 with hourly weather: will a flight land more than 15 minutes late, told two
-    hours before departure, from what was known then? Then May is replayed through a gateway, and the next version is
-    released over it, which promotes itself; a slow, a failing and a wrongly trained one come back by themselves.
-    People are asked about flights that nobody told the end of. In July labels show that the model has become worse
-    than a new one would be: it is trained again and released by itself, but not while the weather feed brings no
-    values. In December more flights are late, which no training would mend: that is told, and nothing is trained.
-    Run again, it finds what was done and takes seconds.
+    All flights out of New York in 2013 with hourly weather: will a flight land more than 15 minutes late, predicted
+    two hours before departure from what was known then? Then May is replayed through a gateway. The next version is
+    released and promoted automatically; a slow, a failing and a wrongly trained one are rolled back. Flights with
+    unknown outcome are reviewed. In July labels show that the model is worse than a new one would be: it is retrained
+    and released automatically, but not while the weather feed has no values. In December more flights are late, which
+    no training can change: an alert is raised, and nothing is trained. Run again, it reuses what was done, in seconds.
     """
-    from cumulant.flows.demo.demo import demo as flow
-    from cumulant.flows.reports.report import content
+    from cumulant.demo.demo import demo as flow
 
     with call.progress("demo: flights of 2013") as progress:
-        result = flow(folder, keep=keep, http=f"127.0.0.1:{port}", released=released, progress=progress)
-    from cumulant.project.file.loading import load
-
-    with load(result.folder) as project:
-        page = content(project, result.train.run, principal=project.principal())
-    call.answer(document(result, page), lambda console: _show(console, result, page))
+        result = flow(folder, keep=keep, port=port, released=released, progress=progress)
+    call.answer(document(result), lambda console: _show(console, result))
 
 
-def document(result: DemoResult, page: ReportData) -> dict[str, object]:
-    """The demo's document: that of `train`, and what was served and asked."""
+def document(result: DemoResult) -> dict[str, object]:
+    """The demo's document: that of `train`, the request, and the year."""
     from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
 
-    trained = train_document(page, result.train.features, reused=result.train.reused, seconds=result.seconds)
+    trained = train_document(result.page, result.train.features, reused=result.train.reused, seconds=result.seconds)
     request = result.request
     whole = DemoDocument(
         **{name: getattr(trained, name) for name in trained.__struct_fields__},
@@ -87,25 +80,29 @@ def document(result: DemoResult, page: ReportData) -> dict[str, object]:
     return dict(msgspec.to_builtins(whole))
 
 
-def _show(console: Console, result: DemoResult, page: ReportData) -> None:
+def _show(console: Console, result: DemoResult) -> None:
     from rich.text import Text
 
     from cumulant.flows.reports.summary import show_training
     from cumulant.flows.reports.terminal import clean, pairs
     from cumulant.flows.reports.wording import duration
 
-    show_training(console, page)
+    show_training(console, result.page)
     request = result.request
     row = ", ".join(f"{key} {value}" for key, value in request.row.items())
     answer = _answer(request.answer)
-    truth = {True: "it landed more than 15 minutes late", False: "it landed in time", None: "it never arrived"}
+    truth = {
+        True: "the flight landed more than 15 minutes late",
+        False: "the flight landed in time",
+        None: "the flight never arrived",
+    }
     console.print("")
     pairs(
         console,
         [
-            ("asked", row),
-            ("answered", Text(f"{clean(answer)}  ({request.milliseconds:.1f} ms)", style="bold")),
-            ("in truth", truth[request.truth]),
+            ("request", row),
+            ("answer", Text(f"{clean(answer)}  ({request.milliseconds:.1f} ms)", style="bold")),
+            ("outcome", truth[request.truth]),
         ],
     )
     _show_releases(console, result.year.release)
@@ -115,7 +112,7 @@ def _show(console: Console, result: DemoResult, page: ReportData) -> None:
     rows: list[tuple[str, object]] = [
         ("report", result.report),
         ("experiments", f"{program('mlflow')} ui --backend-store-uri {result.tracking_uri}"),
-        ("go on", line("models show", project=result.folder)),
+        ("next", line("models show", project=result.folder)),
     ]
     if result.server_running:
         rows.append(("server", f"{result.serve_url} (process {result.serve_pid}; kill {result.serve_pid} ends it)"))
@@ -123,7 +120,7 @@ def _show(console: Console, result: DemoResult, page: ReportData) -> None:
 
 
 def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> None:
-    """A line a release: what became of it, where, and why."""
+    """One line per release: verdict, last stage, reason."""
     from cumulant.flows.reports.terminal import table
     from cumulant.flows.reports.wording import duration
 
@@ -141,11 +138,11 @@ def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> Non
         for release in releases
     ]
     console.print("")
-    console.print(table(["candidate", "verdict", "last stage", "took", "failed requests", "why"], rows))
+    console.print(table(["candidate", "verdict", "last stage", "time", "failed requests", "reason"], rows))
 
 
 def _show_watch(console: Console, year: Year) -> None:
-    """A line for each thing that the looks found, as the newest look has it; then what people were asked."""
+    """One line per finding, as of the newest evaluation; then retraining, alerts and reviews."""
     from cumulant.flows.reports.terminal import pairs, table
     from cumulant.flows.reports.wording import value
 
@@ -157,16 +154,16 @@ def _show_watch(console: Console, year: Year) -> None:
             f"{finding.at:%d %b}",
             finding.version,
             finding.feature,
-            finding.kind if finding.active else f"{finding.kind}, over",
+            finding.kind if finding.active else f"{finding.kind} (resolved)",
             f"{finding.since:%d %b}",
             value(finding.loss_estimated),
             value(finding.loss_measured),
-            "trained again" if finding.retrained else "not learned from" if finding.feature == "sources" else "told",
+            "retrained" if finding.retrained else "excluded" if finding.feature == "sources" else "alert",
         )
         for finding in newest.values()
     ]
     console.print("")
-    titles = ["seen", "version", "what", "kind", "since", "loss estimated", "measured", "what followed"]
+    titles = ["date", "version", "subject", "kind", "since", "estimated loss", "measured", "consequence"]
     console.print(table(titles, rows))
     review, monitoring = year.review, year.monitoring
     console.print("")
@@ -178,13 +175,16 @@ def _show_watch(console: Console, year: Year) -> None:
                 "alerts",
                 ", ".join(sorted({f"{finding.rule} ({finding.status})" for finding in monitoring.alerts})) or "none",
             ),
-            ("people", f"{review.queued} cases, {review.answered} answered, {review.used_for_training} learned from"),
+            (
+                "reviews",
+                f"{review.queued} cases, {review.answered} answered, {review.used_for_training} used for training",
+            ),
         ],
     )
 
 
 def _answer(answer: dict[str, object]) -> str:
-    """An answer for people: what was predicted, how likely, and how old the stored state was."""
+    """An answer as text: prediction, probability, and the age of the stored state."""
     from cumulant.flows.reports.wording import duration, value
 
     parts = [f"prediction {value(answer.get('prediction'))}"]

@@ -1,4 +1,4 @@
-"""`cumulant doctor`: does this machine have what Cumulant needs, and how to mend what is missing."""
+"""`cumulant doctor`: checks of this machine and project, each with its fix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -54,7 +54,7 @@ NEEDED = ("serve", "train")
 
 
 class DoctorFinding(msgspec.Struct, frozen=True):
-    """One thing that was looked at. `warn`: works, with a limit; `fail`: must be mended first."""
+    """The result of one check. `warn`: works, with a limit; `fail`: must be fixed first."""
 
     check: str
     state: Literal["ok", "warn", "fail"]
@@ -69,17 +69,17 @@ def doctor(
 ) -> None:
     """Check Python, parts, write access, disk, port, time zones, project file and drivers.
 
-    Exit code 0 where everything works, 1 where something must be mended first.
+    Exit code 0 where everything works, 1 where something must be fixed first.
     """
-    findings = list(look(call, port))
+    findings = list(run_checks(call, port))
     failed = [finding for finding in findings if finding.state == "fail"]
     call.answer({"healthy": not failed, "checks": findings}, lambda console: _show(console, findings))
     if failed:
         raise typer.Exit(1)
 
 
-def look(call: Invocation, port: int) -> Iterator[DoctorFinding]:
-    """Every check, in the order in which a person would mend them."""
+def run_checks(call: Invocation, port: int) -> Iterator[DoctorFinding]:
+    """Every check, in the order in which to fix what fails."""
     yield python()
     yield from parts()
     yield writable(call.directory)
@@ -111,7 +111,7 @@ def parts() -> Iterator[DoctorFinding]:
 
 
 #: nothing can be removed by a command that has to write to the journal first
-_ROOM = "make room on that disk: delete what is not Cumulant's, then `cumulant data clean` shows what can be removed"
+_FREE_SPACE = "free space on that disk: delete other files, then `cumulant data clean` shows what can be removed"
 
 
 def writable(folder: Path) -> DoctorFinding:
@@ -123,7 +123,7 @@ def writable(folder: Path) -> DoctorFinding:
             return DoctorFinding("write access", "ok", str(folder))
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fix = _ROOM if full else "choose a folder of your own with --project, or change its permissions"
+        fix = _FREE_SPACE if full else "choose a folder of your own with --project, or change its permissions"
         return DoctorFinding("write access", "fail", f"{folder}: {error.strerror}", fix)
 
 
@@ -134,7 +134,7 @@ def disk(folder: Path) -> DoctorFinding:
     free = shutil.disk_usage(there).free
     if free >= LEAST_DISK:
         return DoctorFinding("free disk", "ok", size(free))
-    return DoctorFinding("free disk", "fail" if free < FULL_DISK else "warn", size(free), _ROOM)
+    return DoctorFinding("free disk", "fail" if free < FULL_DISK else "warn", size(free), _FREE_SPACE)
 
 
 def free_port(port: int) -> DoctorFinding:
@@ -171,9 +171,11 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
     with loaded:
         yield DoctorFinding("project file", "ok", f"{loaded.name}, environment {loaded.environment}")
         yield features_file(loaded)
-        yield drivers(loaded)
-        yield gateway(loaded)
-        yield journal(loaded)
+        yield _result("drivers", lambda: _drivers(loaded))
+        # Only `up` and releases need a gateway.
+        yield _result("gateway", lambda: _gateway(loaded), otherwise="warn")
+        # The first run creates the state.
+        yield _result("state", lambda: f"{loaded.journal().head().seq:,} events")
         yield private(loaded)
 
 
@@ -184,39 +186,31 @@ def features_file(loaded: Project) -> DoctorFinding:
     return DoctorFinding("features", "fail", f"{path} is not there", "write it, or name another file as features")
 
 
-def drivers(loaded: Project) -> DoctorFinding:
+def _result(check: str, detail: Callable[[], str], *, otherwise: Literal["warn", "fail"] = "fail") -> DoctorFinding:
+    """The finding of a check that returns its detail, or raises a CumulantError."""
+    try:
+        return DoctorFinding(check, "ok", detail())
+    except CumulantError as error:
+        return _fault(check, error, otherwise)
+
+
+def _drivers(loaded: Project) -> str:
     from cumulant.project.driver_checks import check_drivers
 
-    try:
-        check_drivers(loaded)
-    except CumulantError as error:
-        return _fault("drivers", error)
-    return DoctorFinding("drivers", "ok", "every one that the environment names is installed")
+    check_drivers(loaded)
+    return "every one that the environment names is installed"
 
 
-def gateway(loaded: Project) -> DoctorFinding:
-    """Whether the gateway's program is installed. Only `up` and releases need one."""
+def _gateway(loaded: Project) -> str:
     from cumulant.flows.stack.programs import check_gateway
     from cumulant.ports.plugins import scheme_of
 
-    try:
-        check_gateway(loaded)
-    except CumulantError as error:
-        return msgspec.structs.replace(_fault("gateway", error), state="warn")
-    return DoctorFinding("gateway", "ok", f"{scheme_of(loaded.endpoints.traffic)}:// is installed")
-
-
-def journal(loaded: Project) -> DoctorFinding:
-    """Whether the project's state can be opened; an absent one is made by the first run."""
-    try:
-        head = loaded.journal().head()
-    except CumulantError as error:
-        return _fault("state", error)
-    return DoctorFinding("state", "ok", f"{head.seq:,} events")
+    check_gateway(loaded)
+    return f"{scheme_of(loaded.endpoints.traffic)}:// is installed"
 
 
 def private(loaded: Project) -> DoctorFinding:
-    """Whether other users can read the state: databases, snapshots, logs. What is the owner's own is closed before."""
+    """Whether other users can read the state: databases, snapshots, logs."""
     from cumulant.project.private import open_to_others
 
     paths = open_to_others(loaded) if loaded.state.exists() else []
@@ -227,13 +221,13 @@ def private(loaded: Project) -> DoctorFinding:
     return DoctorFinding("state access", "warn", f"other users can read the state: {modes}", " && ".join(commands))
 
 
-def _fault(check: str, error: CumulantError) -> DoctorFinding:
+def _fault(check: str, error: CumulantError, state: Literal["warn", "fail"] = "fail") -> DoctorFinding:
     text = error.message
     if isinstance(error, ProjectFileError) and error.problems:
         text = "; ".join(
             f"{file}:{line} {problem}" if line else f"{file} {problem}" for file, line, problem in error.problems
         )
-    return DoctorFinding(check, "fail", text, error.hint or "")
+    return DoctorFinding(check, state, text, error.hint or "")
 
 
 def _show(console: Console, findings: list[DoctorFinding]) -> None:

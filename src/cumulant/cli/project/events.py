@@ -12,7 +12,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.listing import tell_rest
+from cumulant.cli.output import print_rest
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 app = application(
     "events",
-    "The project's events: one chain that tells what happened, who did it and why.",
+    "The project's events: one chain of what happened, by whom and why.",
     examples=["cumulant events list --last 20", "cumulant events follow", "cumulant events verify"],
 )
 
@@ -65,7 +65,7 @@ def list_(
             for event in shown
         ]
         console.print(table(["seq", "time", "who", "what", ""], rows))
-        tell_rest(console, len(shown), len(events), option="--last N")
+        print_rest(console, len(shown), len(events), option="--last N")
 
     call.answer(shown, text)
 
@@ -119,7 +119,7 @@ def verify(
     """Show whether an event or a state row was altered, removed or inserted; exit code 1 where one was.
 
     The chain is compared with its counter, with the head in a file beside the database, and with --head, a head that
-    you kept elsewhere. State rows (runs, releases, review cases) are compared with the hashes that events carry.
+    you stored elsewhere. State rows (runs, releases, review cases) are compared with the hashes that events carry.
     """
     from cumulant.core.errors import IntegrityError, UsageError
     from cumulant.flows.ledger.run_events import UNSEEN
@@ -170,7 +170,7 @@ def _verified(console: Console, head: ChainHead, verified: Verified, unseen: Ite
             f"{verified.waiting:,} of them wait for the next event, which will carry their hashes", soft_wrap=True
         )
     for reason in unseen:
-        console.print(f"not seen: {reason}", style="dim", soft_wrap=True)
+        console.print(f"not covered: {reason}", style="dim", soft_wrap=True)
 
 
 @command(

@@ -1,4 +1,4 @@
-"""`cumulant lineage`: from a model back to what made it."""
+"""`cumulant lineage`: the origins of a model version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ app = application("lineage", "Where a model comes from.")
     examples=["cumulant lineage", "cumulant lineage flight-late@champion", "cumulant lineage churn/3 --json"],
 )
 def lineage(call: Invocation, model: Model = "") -> None:
-    """Show what made a model version: snapshots, source files, features, code, settings, environment."""
+    """Show the origins of a model version: snapshots, source files, features, code, settings, environment."""
     from cumulant.flows.registry.lineage import lineage as flow
 
     with call.project() as project:

@@ -16,9 +16,9 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = application("new", "Make a project.")
+app = application("new", "Create a project.")
 
-#: begins an assumption that nobody should overlook
+#: prefix of an assumption that needs attention
 WARNING = "warning: "
 
 
@@ -42,7 +42,7 @@ def new(
         str | None, typer.Option("--from", metavar="FILE", help="Your data: a file, folder, glob or URL.")
     ] = None,
     target: Annotated[str | None, typer.Option(metavar="COL", help="The column (or expression) to predict.")] = None,
-    time: Annotated[str | None, typer.Option(metavar="COL", help="The event time; looked for when left out.")] = None,
+    time: Annotated[str | None, typer.Option(metavar="COL", help="The event time; default: detected.")] = None,
     key: Annotated[list[str] | None, typer.Option(metavar="COL", help="The key's column; may be repeated.")] = None,
     sheet: Annotated[
         str | None, typer.Option(metavar="NAME", help="The sheet of an Excel workbook that has several.")
@@ -59,9 +59,9 @@ def new(
         ),
     ] = "",
 ) -> None:
-    """Make a project in a new folder, and say what was assumed.
+    """Create a project in a new folder, and show what was assumed.
 
-    With --from, it trains as it stands. --project names the folder to make it in; default: here.
+    With --from, it trains without an edit. --project names the parent folder; default: here.
     """
     from cumulant.project.new.create import create_from
     from cumulant.project.new.templates import create_from_template
@@ -80,10 +80,10 @@ def new(
     elif template:
         raise UsageError("a project begins from a file or from a template, not from both", hint="leave one of them out")
     elif target is None:
-        raise UsageError("which column shall be predicted?", hint="add --target COLUMN")
+        raise UsageError("no column to predict was named", hint="add --target COLUMN")
     else:
         with call.progress("new") as progress:
-            progress(f"looking at {source}")
+            progress(f"reading {source}")
             created = create_from(source, target, name=name, directory=parent, time=time, key=key or (), sheet=sheet)
 
     notes = [*created.assumptions, *([_workflow(created.path, ci)] if ci else [])]

@@ -42,8 +42,8 @@ def plan(
         from cumulant.flows.project.planning import plan as flow
 
         with call.progress("plan") as progress:
-            made_plan = flow(project, principal=project.principal(), progress=progress)
-    call.answer(made_plan, lambda console: _show(console, made_plan, call.given))
+            planned = flow(project, principal=project.principal(), progress=progress)
+    call.answer(planned, lambda console: _show(console, planned, call.given))
 
 
 def _row(row: ResolvedRow) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""`cumulant report`: one page about a run or a model, for people."""
+"""`cumulant report`: one page about a run or a model."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ def report(
     ] = "latest",
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page: .html, .md or .json.")] = Path("report.html"),
 ) -> None:
-    """Write one page that needs no network: data and quarantine, features, metrics, gate, lineage, who did what."""
+    """Write one page that needs no network: data and quarantine, features, metrics, gate, lineage, actors."""
     from cumulant.flows.reports.report import report as flow
 
     new = next((folder for folder in reversed(out.absolute().parents) if not folder.exists()), None)
     with call.project() as project:
         path = flow(project, target, out=out, principal=project.principal())
-    note = f"; the folder {new} was made" if new is not None else ""
+    note = f"; the folder {new} was created" if new is not None else ""
     call.answer({"file": str(path)}, lambda console: console.print(f"written to {path}{note}", soft_wrap=True))

@@ -1,4 +1,4 @@
-"""`cumulant runs`: what ran, and the steps in it."""
+"""`cumulant runs`: runs and their steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.listing import tell_rest
+from cumulant.cli.output import print_rest
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError, not_found
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.ledger.ledger_records import RunRecord
 
-#: settings of a training that are the most there may be, and not what there was
+#: settings of a training that are limits, not results
 _MOST = {"trials": "most trials", "time": "most time"}
 _NOTHING: tuple[object, ...] = (None, "", [], {})
 
@@ -54,7 +54,7 @@ def list_(
         console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
         if not records:
             console.print("nothing has run yet: " + line("train"), style="dim")
-        tell_rest(console, len(shown), len(records), option="--last N")
+        print_rest(console, len(shown), len(records), option="--last N")
 
     call.answer(shown, text)
 

@@ -1,4 +1,4 @@
-"""`cumulant tick`: do once whatever is due."""
+"""`cumulant tick`: run each due job once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from cumulant.cli.invocation import Invocation
 if TYPE_CHECKING:
     from rich.console import Console
 
-app = application("tick", "Do once whatever is due.")
+app = application("tick", "Run each due job once.")
 
 
 @command(app, action="project.tick", examples=["cumulant tick", "cumulant tick --env production --json"])
 def tick(call: Invocation) -> None:
-    """Do once whatever is due, and end: for cron, a CronJob or Airflow, where no `cumulant up` runs.
+    """Run each due job once and exit: for cron, a CronJob or Airflow, where no `cumulant up` runs.
 
-    Safe to run as often as one likes, also twice at once: each job is done by one of them. Exit code 3 where a job
+    It may run at any time, also twice at once: each job is done by one of them. Exit code 3 where a job
     failed and may work the next time.
     """
     from cumulant.flows.ledger.schedule import tick as flow

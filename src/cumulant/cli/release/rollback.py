@@ -20,12 +20,14 @@ app = application("rollback", "Send all requests to a version that was served be
     action="release.rollback",
     examples=[
         "cumulant rollback flight-late --reason 'complaints from Denver'",
-        "cumulant rollback flight-late --to 3 --reason 'the bug of version 5'",
+        "cumulant rollback --to 3 --reason 'the bug of version 5'",
     ],
 )
 def rollback(
     call: Invocation,
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")],
+    model: Annotated[
+        str, typer.Argument(metavar="[MODEL]", show_default=False, help="The model's name; default: the project's.")
+    ] = "",
     *,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
     to: Annotated[
@@ -49,7 +51,13 @@ def rollback(
 
     with call.project() as project, call.progress("rollback") as progress:
         result = roll_back(
-            project, model, principal=project.principal(), reason=reason, to=to, ready_within=within, progress=progress
+            project,
+            model or project.name,
+            principal=project.principal(),
+            reason=reason,
+            to=to,
+            ready_within=within,
+            progress=progress,
         )
 
     def text(console: Console) -> None:

@@ -138,7 +138,7 @@ def quarantine(
         write_frame(frame, out)
 
     def text(console: Console) -> None:
-        from cumulant.cli.listing import tell_rest
+        from cumulant.cli.output import print_rest
         from cumulant.cli.training.frame_output import show_frame
         from cumulant.flows.reports.terminal import clean
         from cumulant.flows.reports.wording import plural
@@ -153,7 +153,7 @@ def quarantine(
             console.print(f"written to {out}")
         elif count:
             show_frame(console, frame)
-            tell_rest(console, frame.height, count, option="--rows N or --out FILE")
+            print_rest(console, frame.height, count, option="--rows N or --out FILE")
 
     figures = {"source": source, "rows_in": snapshot.rows_in, "rows_quarantined": count}
     call.answer(figures | ({"file": str(out)} if out else {"rows": frame.to_dicts()}), text)

@@ -236,6 +236,12 @@ def _key(words: list[str] | None) -> dict[str, object]:
             subject=" ".join(words or ()) or None,
             hint="name the columns of a window: cumulant features show card=c17",
         )
+    if empty := [name for name, _, value in pairs if not value]:
+        raise UsageError(
+            f"the key has no value of {', '.join(empty)}, and nothing is stored of rows without one",
+            subject=", ".join(empty),
+            hint="windows and lookups of such rows are empty; name a value: cumulant features show card=c17",
+        )
     return {name: value for name, _, value in pairs}
 
 

@@ -39,12 +39,19 @@ def fields(servable: Servable) -> list[FieldReport]:
 
 
 def example(field: Field, servable: Servable) -> object:
-    """A value for the field: the servable's own example, never a personal one."""
+    """A value for the field: of the servable's own example, else one it was trained on; never a personal one."""
     if field.personal:
         return PERSONAL if field.dtype == "str" else _sample(field)
-    if servable.example.get(field.name) is not None:
-        return servable.example[field.name]
-    return _sample(field)
+    if (value := servable.example.get(field.name)) is not None:
+        return value
+    rule = servable.rules.get(field.name)
+    members = rule.members if rule is not None and rule.members else ()
+    if field.dtype == "str":
+        members = (
+            *members,
+            *(text for each in servable.inputs if each.feature == field.name for text in each.categories),
+        )
+    return members[0] if members else _sample(field)
 
 
 def curl(servable: Servable, url: str = LOCAL_URL) -> str:

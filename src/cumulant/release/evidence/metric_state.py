@@ -134,7 +134,7 @@ def with_block(
             arm: round(sum(block_counts[place * 2] for block_counts in state.counts)) for place, arm in enumerate(ARMS)
         },
     )
-    harm = float(sequential.stages([side[0] for side in (*state.past, state.latest)]))
+    harm = float(stages([side[0] for side in (*state.past, state.latest)]))
     board = _with_evidence(board, harm, max(state.latest[1], state.fine_before))
     if board.verdict.worse and not board.confirmed:
         beyond = _log_beyond_accepted(metric, state, weighed, tempering)
@@ -144,11 +144,9 @@ def with_block(
     return _with_state(board, _with_fresh_test(state) if resolved else state)
 
 
-def _test_block(
-    state: _Rated, metric: ReleaseMetric, block: LookBlock, tempering: Tempering
-) -> tuple[_Rated, sequential.Rates]:
+def _test_block(state: _Rated, metric: ReleaseMetric, block: LookBlock, tempering: Tempering) -> tuple[_Rated, Rates]:
     """The state with the block added to its test, and the test with each arm's evidence tempered."""
-    test = sequential.Rates.from_json(state.test) if state.test else _new_test(tempering)
+    test = Rates.from_json(state.test) if state.test else _new_test(tempering)
     test = test.add(
         champion_requests=block.units.champion,
         champion_bad=block.bad.champion,
@@ -232,9 +230,7 @@ def _counted(state: _Rated, block: LookBlock) -> list[tuple[float, float, float,
     return [*state.counts[:-1], (first + more[0], second + more[1], third + more[2], fourth + more[3])]
 
 
-def _log_beyond_accepted(
-    metric: ReleaseMetric, state: _Rated, weighed: sequential.Rates, tempering: Tempering
-) -> float:
+def _log_beyond_accepted(metric: ReleaseMetric, state: _Rated, weighed: Rates, tempering: Tempering) -> float:
     """Log evidence that a harm is larger than what is accepted; infinite where its size surely is."""
     if metric.kind == "latency":
         return math.inf

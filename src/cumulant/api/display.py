@@ -35,7 +35,7 @@ class ResultPage(msgspec.Struct, frozen=True, kw_only=True):
         return rendering.render("notebook/result.html.jinja", self)
 
 
-class Shown(Generic[Value]):
+class ResultView(Generic[Value]):
     """A result of a flow with its texts. Attributes are those of `.value`."""
 
     def __init__(self, value: Value, *, text: Callable[[Console], None], html: Callable[[], str]) -> None:

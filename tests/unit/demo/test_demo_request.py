@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from cumulant.core.errors import StepFailedError
-from cumulant.flows.demo import demo
+from cumulant.demo import demo
 
 
 def test_a_server_that_does_not_answer_is_reported(monkeypatch):
@@ -18,4 +18,4 @@ def test_a_server_that_does_not_answer_is_reported(monkeypatch):
         taken.bind(("127.0.0.1", 0))  # bound and not listening: connections are refused
         url = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(StepFailedError, match="the server did not answer the request: Connection refused"):
-            demo.ask(None, trained, url)
+            demo.send_request(None, trained, url)

@@ -6,12 +6,11 @@ from datetime import datetime
 
 import msgspec
 
-from cumulant.flows.alerting.views import AlertView
-from cumulant.flows.monitoring.run import MonitorFinding
+from cumulant.api.results import AlertView, MonitorFinding
 
 
 class Stage(msgspec.Struct, frozen=True, kw_only=True):
-    """A stage that was held: percent of the keys, active seconds, requests that counted in all and an arm."""
+    """A finished stage: percent of the keys, active seconds, requests that counted, in all and by arm."""
 
     name: str
     weight: float
@@ -22,7 +21,7 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReleaseReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One release: what was released, what became of it and why. Failed requests are those that callers saw."""
+    """One release: the candidate, the verdict and its reason. Failed requests are those that callers saw."""
 
     candidate: str
     version: str
@@ -30,30 +29,30 @@ class ReleaseReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     stages: tuple[Stage, ...]
     failed_requests: int
-    #: of them, by whose they were: `candidate`, `champion`, `gateway`, `caller`
+    #: of them, by the party that failed: `candidate`, `champion`, `gateway`, `caller`
     failed_by: dict[str, int]
     seconds: float
     id: str
 
 
 class FindingReport(MonitorFinding, frozen=True, kw_only=True):
-    """What a look at the moment `at` found, of the version that served then."""
+    """A finding of the evaluation at the moment `at`, of the version that served then."""
 
     at: datetime
     version: str
 
 
 class MonitoringReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What the looks of the year found, and the alerts that came of it, those that are over too."""
+    """The findings of the year, and its alerts, those that are over too."""
 
     findings: tuple[FindingReport, ...] = ()
     alerts: tuple[AlertView, ...] = ()
-    #: versions that the watch has had trained
+    #: versions that monitoring had trained
     trained: tuple[str, ...] = ()
 
 
 class ReviewReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Cases that came into the queue, those that were answered, and answers that the newest training learned from."""
+    """Numbers of cases in the queue, of those answered, and of answers that the newest training learned from."""
 
     queued: int = 0
     answered: int = 0
@@ -61,7 +60,7 @@ class ReviewReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Year(msgspec.Struct, frozen=True, kw_only=True):
-    """All that followed on the first model."""
+    """All that followed the first model."""
 
     release: tuple[ReleaseReport, ...] = ()
     monitoring: MonitoringReport = MonitoringReport()

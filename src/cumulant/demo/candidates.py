@@ -13,42 +13,45 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import cumulant
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import Progress
-from cumulant.flows.demo.data_fault import Fault
-from cumulant.flows.training.train import TrainResult, train
+from cumulant.demo.data_fault import Fault
 
 if TYPE_CHECKING:
-    from cumulant.project.project import Project
+    from cumulant.api.results import TrainResult
+    from cumulant.api.views import TrainingView
 
 LEAKY = "leaky.py"
 _START_SECONDS = 30.0
 
 
-def good(project: Project, as_of: datetime, progress: Progress) -> TrainResult:
-    """The same model with the rows up to `as_of`. It does not become the champion by the gate: the release decides."""
-    return train(project, principal=project.principal(), as_of=as_of, promote=False, progress=progress)
+def train_good(project: cumulant.Project, as_of: datetime) -> str:
+    """The URI of the same model with the rows up to `as_of`; a release, not the gate, makes it champion."""
+    return _uri(project.train(as_of=as_of, promote=False))
 
 
-def leaked(project: Project, as_of: datetime, progress: Progress) -> TrainResult:
-    """A model that learned from `dep_delay`, which no caller has two hours before departure.
+def train_leaked(project: cumulant.Project, as_of: datetime, progress: Progress) -> str:
+    """The URI of a model that learned from `dep_delay`, which no caller has two hours before departure.
 
-    Cumulant refuses that where the project file tells the truth, so that here it does not: it says that `dep_delay`
-    is known with the row. What is known when is the one thing that only people can say.
+    Cumulant refuses that where the project file is right, so it is wrong here: it declares that `dep_delay` is known
+    with the row. When a column is known is the one thing that only people can say.
     """
-    from cumulant.project.file.loading import load
-
-    root = Path(project.root)
+    root = project.root
     text = (root / "features.py").read_text(encoding="utf-8")
     (root / LEAKY).write_text(text.replace('"distance")', '"distance", "dep_delay")', 1), encoding="utf-8")
     known = ["dep_time", "arr_time", "arr_delay", "air_time"]
     wrong = {"features": LEAKY, "data.flights.known_time": {"landed": known}}
-    with load(root, environment=project.environment, overrides=wrong) as other:
-        return train(other, principal=other.principal(), as_of=as_of, quick=True, progress=progress)
+    with cumulant.open(root, overrides=wrong, progress=progress) as other:
+        return _uri(other.train(as_of=as_of, quick=True))
+
+
+def _uri(trained: TrainingView[TrainResult]) -> str:
+    return f"{trained.model.name}/{trained.model.version}"
 
 
 @contextmanager
-def faulty(url: str, fault: Fault, *, gateway_key: Path) -> Iterator[str]:
+def faulty_server(url: str, fault: Fault, *, gateway_key: Path) -> Iterator[str]:
     """The URL of a server that answers as the one at `url` does, but for the fault. It ends with the block.
 
     `gateway_key` is the file of the stack's key.
@@ -58,7 +61,7 @@ def faulty(url: str, fault: Fault, *, gateway_key: Path) -> Iterator[str]:
     """
     with tempfile.TemporaryDirectory() as folder:
         ready = Path(folder) / "url"
-        line = [sys.executable, "-m", "cumulant.flows.demo.data_fault", url, "--ready-file", str(ready)]
+        line = [sys.executable, "-m", "cumulant.demo.data_fault", url, "--ready-file", str(ready)]
         line += ["--gateway-key-file", str(gateway_key)]
         line += ["--slow", str(fault.slow), "--failing", str(fault.failing), "--parent", str(os.getpid())]
         process = subprocess.Popen(line, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True)

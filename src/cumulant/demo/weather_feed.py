@@ -30,7 +30,7 @@ def withhold(data: Path, since: datetime) -> None:
 
 
 def deliver_again(data: Path, since: datetime) -> None:
-    """As `withhold`, whatever the feed has delivered meanwhile."""
+    """Restore the weather as `withhold` left it, whatever the feed delivered since."""
     for path in data.glob("weather*"):
         path.unlink()
     shutil.copyfile(datasets.WEATHER, data / _WHOLE)
@@ -53,9 +53,9 @@ def restore_values(data: Path) -> None:
 
 
 @contextmanager
-def as_in_spring(data: Path, since: datetime, *, mended: bool) -> Iterator[None]:
-    """Where the feed is `mended` by now: the block sees what had been delivered by `since`, as the first demo did."""
-    if not mended:
+def as_in_spring(data: Path, since: datetime, *, fixed: bool) -> Iterator[None]:
+    """Where the feed is `fixed` by now, the block sees what was delivered by `since`, as the first demo did."""
+    if not fixed:
         yield
         return
     deliver_again(data, since)

@@ -1,23 +1,26 @@
-"""The demo's folder: the template's project, with what makes a year of it pass in minutes."""
+"""The demo's folder: the template's project, with what makes a year of it pass in minutes, and the year's result."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
+import cumulant
 from cumulant.core.errors import LeaseHeldError, UsageError
-from cumulant.flows.demo.weather_feed import deliver_again, withhold
-from cumulant.flows.stack import lifecycle
+from cumulant.demo.report import Year
+from cumulant.demo.weather_feed import deliver_again, withhold
 
 #: from when on the weather has still to come
 FEED = datetime(2013, 7, 24, tzinfo=UTC)
-_BEGUN = "demo-begun"
+_STATE, _BEGUN, _YEAR = ".cumulant", "demo-begun", "demo-year.json"
 
-#: what the demo's project says otherwise than the template
+#: what the demo's project changes of the template
 _CHANGES = {
     "path: data/weather.parquet": """\
 path: data/weather-*.parquet
@@ -48,7 +51,7 @@ release:                                # stages of seconds: the demo's callers 
   look: 500ms
   block: 500ms
   keep_warm: 1m
-  evaluation: null                      # what labelled rows of the past would refuse is to be found on the way
+  evaluation: null                      # labelled past rows would refuse the bad candidate before its release
   warm_up: 1s                           # default 60s
   alpha: 15%                            # so many sound releases may be rolled back, to take minutes; default 5%
   stages:
@@ -59,7 +62,7 @@ release:                                # stages of seconds: the demo's callers 
   metrics:
     errors: {margin: 1%, share: 3}
     timeouts: {margin: 2%, share: 0.5}
-    # Servers, gateway and callers share a laptop: harm brings back, and no promotion waits for proof of its absence.
+    # Servers, gateway and callers share a laptop: harm rolls back, and no promotion waits for proof of its absence.
     latency: {margin: 100%, required: false}
     # A month of new flights changes one decision in seven; the default allows one in five.
     disagreement: {margin: 25%}
@@ -75,28 +78,26 @@ monitoring:
   # Eager: a fifth of sound years may alarm, and days count as independent, so that three weeks of July are enough.
   performance: {margin: 0%, false_alarms: 20%, refit: 14d, independent: true, reference_calibration: false}
   retrain: {when: loss_confirmed}       # released by itself; at most twice a month
-  review: {budget: 5/day, second: 0%}   # flights that nobody told the end of, one reviewer each
+  review: {budget: 5/day, second: 0%}   # flights with unknown outcome, one reviewer each
 """
 
 
 def make_folder(folder: Path) -> None:
-    """The demo's project; one that is there stays as it is.
+    """Create the demo's project unless it exists.
 
     Raises:
-        UsageError: what is there is no demo's, or one of an earlier version.
+        UsageError: the folder holds another project, or the demo of an earlier version.
     """
     path = folder / "cumulant.yaml"
     if not path.exists():
-        from cumulant.project.new.templates import create_from_template
-
-        create_from_template(folder.name, "flights", directory=folder.parent)
+        cumulant.new_from_template("flights", name=folder.name, directory=folder.parent)
         withhold(folder / "data", FEED)
         path.write_text(_declared(path.read_text(encoding="utf-8")), encoding="utf-8")
     elif _SECTIONS.splitlines()[1] not in path.read_text(encoding="utf-8"):
         raise UsageError(
             f"{folder} holds a project that is not this demo's",
             subject=str(path),
-            hint="name another folder with --dir; a demo of an earlier version cannot be gone on with",
+            hint="name another folder with --dir; a demo of an earlier version cannot be continued",
         )
 
 
@@ -108,52 +109,89 @@ def _declared(text: str) -> str:
 
 
 def _marker(folder: Path) -> Path:
-    return folder / ".cumulant" / _BEGUN
+    return folder / _STATE / _BEGUN
 
 
-def begun(folder: Path) -> None:
-    """The year's story begins: until `ended`, what it leaves is half of it."""
+def mark_begun(folder: Path) -> None:
+    """Record that the year begins: until `mark_ended`, the state is that of half a year."""
     _marker(folder).parent.mkdir(exist_ok=True)
     _marker(folder).touch()
 
 
-def ended(folder: Path) -> None:
+def mark_ended(folder: Path) -> None:
     _marker(folder).unlink(missing_ok=True)
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """No other demo in the folder meanwhile; what one that was cut off has left is put aside.
+def locked(folder: Path) -> Iterator[None]:
+    """No other demo runs in the folder within the block; the state of an interrupted one is put aside.
 
     Raises:
-        LeaseHeldError: another one is at it.
+        LeaseHeldError: another one runs.
     """
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _take(handle, folder)
+        _lock(handle, folder)
         if _marker(folder).exists():
             _begin_again(folder)
-        elif not any((folder / "data").glob("weather-*.parquet")):  # cut off between the files
+        elif not any((folder / "data").glob("weather-*.parquet")):  # interrupted between the files
             deliver_again(folder / "data", FEED)
         yield
     finally:
         os.close(handle)
 
 
-def _take(handle: int, folder: Path) -> None:
+def _lock(handle: int, folder: Path) -> None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise LeaseHeldError(
-            "another demo is on its way there", subject=str(folder), hint="wait for it, or name another folder by --dir"
+            "another demo runs in this folder",
+            subject=str(folder),
+            hint="wait for it, or name another folder with --dir",
         ) from None
 
 
 def _begin_again(folder: Path) -> None:
-    """All that the cut-off demo made is put aside: half a year's log would make another story."""
-    from cumulant.project.file.loading import load
-
-    with load(folder) as project:
-        lifecycle.down(project, principal=project.principal())
+    """Put aside all that the interrupted demo made: half a year's log would lead to other releases."""
+    with cumulant.open(folder) as project:
+        project.stack.down()
     deliver_again(folder / "data", FEED)
-    (folder / ".cumulant").rename(folder / f".cumulant-cut-off-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+    (folder / _STATE).rename(folder / f".cumulant-cut-off-{datetime.now(UTC):%Y%m%dT%H%M%S}")
+
+
+class StoredYear(msgspec.Struct, frozen=True, kw_only=True):
+    """The year of these versions, the first champion first."""
+
+    versions: tuple[str, ...]
+    year: Year
+
+
+def has_year(folder: Path) -> bool:
+    """Whether a demo came to its end here."""
+    return (folder / _STATE / _YEAR).exists()
+
+
+def stored_year(folder: Path, versions: Sequence[str], make: Callable[[], Year]) -> Year:
+    """The stored year of these versions, else that which `make` returns, stored from then on.
+
+    Raises:
+        UsageError: the year of other versions is stored.
+    """
+    path = folder / _STATE / _YEAR
+    try:
+        stored = msgspec.json.decode(path.read_bytes(), type=StoredYear)
+    except (OSError, msgspec.DecodeError):
+        stored = None
+    if stored is None:
+        stored = StoredYear(versions=tuple(versions), year=make())
+        draft = path.with_suffix(".new")
+        draft.write_bytes(msgspec.json.encode(stored))
+        draft.replace(path)
+    elif stored.versions != tuple(versions):
+        raise UsageError(
+            f"the demo's year is that of {', '.join(stored.versions)}, and now there are {', '.join(versions)}",
+            subject=str(path),
+            hint="name another folder with --dir, or remove this one",
+        )
+    return stored.year

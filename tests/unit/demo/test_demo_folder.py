@@ -7,11 +7,10 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import LeaseHeldError, MissingPartError, UsageError
-from cumulant.flows.demo import weather_feed
-from cumulant.flows.demo.demo import demo
-from cumulant.flows.demo.demo_project import FEED, alone, begun, ended, make_folder
-from cumulant.flows.demo.demo_state import stored_year
-from cumulant.flows.demo.report import ReviewReport, Year
+from cumulant.demo import weather_feed
+from cumulant.demo.demo import demo
+from cumulant.demo.project import FEED, locked, make_folder, mark_begun, mark_ended, stored_year
+from cumulant.demo.report import ReviewReport, Year
 from cumulant.project.file.loading import load
 from cumulant.project.new.templates import create_from_template
 
@@ -54,21 +53,21 @@ def test_a_demo_that_is_run_again_sees_what_the_first_one_saw(folder):
     first = (data / "weather-1.parquet").read_bytes()
     weather_feed.restore_values(data)
     whole = weather(folder)
-    with weather_feed.as_in_spring(data, FEED, mended=True):
+    with weather_feed.as_in_spring(data, FEED, fixed=True):
         assert [path.name for path in data.glob("weather-*.parquet")] == ["weather-1.parquet"]
         assert (data / "weather-1.parquet").read_bytes() == first
     assert weather(folder).equals(whole)
-    with weather_feed.as_in_spring(data, FEED, mended=False):
+    with weather_feed.as_in_spring(data, FEED, fixed=False):
         assert weather(folder).equals(whole)
 
 
 def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
     with load(folder):
-        begun(folder)
+        mark_begun(folder)
     weather_feed.go_null(folder / "data", FEED)
     weather_feed.restore_values(folder / "data")
     (folder / ".cumulant" / "mine").write_text("kept")
-    with alone(folder):
+    with locked(folder):
         pass
     (aside,) = folder.glob(".cumulant-cut-off-*")
     assert (aside / "mine").read_text() == "kept"
@@ -79,17 +78,17 @@ def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
 def test_weather_that_a_cut_took_away_is_delivered_again(folder):
     for path in (folder / "data").glob("weather*"):
         path.unlink()
-    with alone(folder):
+    with locked(folder):
         assert weather(folder)["time_hour"].max() < FEED
 
 
 def test_a_demo_that_came_to_its_end_stays(folder):
     with load(folder):
-        begun(folder)
-    ended(folder)
-    with alone(folder):
+        mark_begun(folder)
+    mark_ended(folder)
+    with locked(folder):
         assert (folder / ".cumulant").exists()
-        with pytest.raises(LeaseHeldError, match="another demo"), alone(folder):
+        with pytest.raises(LeaseHeldError, match="another demo"), locked(folder):
             pass
 
 
@@ -102,12 +101,13 @@ def test_another_project_is_left_alone(tmp_path):
 
 
 def test_a_year_that_was_told_is_told_again_only_of_its_versions(tmp_path):
+    (tmp_path / ".cumulant").mkdir()
     found = Year(review=ReviewReport(queued=5, answered=4, used_for_training=3))
     assert stored_year(tmp_path, ["m/1", "m/2"], lambda: found) == found
     assert stored_year(tmp_path, ["m/1", "m/2"], lambda: pytest.fail("told twice")) == found
     with pytest.raises(UsageError, match="m/3"):
         stored_year(tmp_path, ["m/1", "m/3"], lambda: found)
-    assert not list(tmp_path.glob("*.new"))
+    assert [path.name for path in (tmp_path / ".cumulant").iterdir()] == ["demo-year.json"]
 
 
 def test_a_demo_without_a_gateway_ends_before_it_trains(folder, monkeypatch):

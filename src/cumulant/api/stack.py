@@ -1,0 +1,175 @@
+"""`project.stack`: the processes of `cumulant up`, and `project.releases` on them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from cumulant.api.errors import short_methods
+from cumulant.api.group import MethodGroup
+from cumulant.core.errors import EngineUnavailableError, NotFoundError
+
+if TYPE_CHECKING:
+    from cumulant.flows.stack.desired_state import ServedVersion
+    from cumulant.flows.stack.status import Status
+    from cumulant.release.state import Release
+
+_STOP_SECONDS = 90.0
+#: folder of the gateway's files in the state of a project
+_GATEWAY = "gateway"
+
+
+class RunningStack:
+    """A stack that answers at `.url` until `.stop()`, the end of a `with` block, or the end of this process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], url: str | None) -> None:
+        self._process = process
+        self.url = url
+
+    def stop(self) -> None:
+        """End all processes; requests under way are finished first.
+
+        Raises:
+            EngineUnavailableError: the supervisor does not end in time.
+        """
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise EngineUnavailableError(
+                "the supervisor did not end in time", hint="`cumulant down` ends what is left"
+            ) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+@short_methods
+class ProjectStack(MethodGroup):
+    """The gateway, the servers and the controller of a project."""
+
+    @property
+    def gateway_key_file(self) -> Path:
+        """The file of the key by which servers recognize the gateway while the stack runs."""
+        from cumulant.flows.stack.gateway_key import key_path
+
+        return key_path(self._loaded.state)
+
+    def check(self) -> None:
+        """Raise MissingPartError where no gateway is installed, so that `up` would fail."""
+        from cumulant.flows.stack.programs import check_gateway
+
+        check_gateway(self._loaded)
+
+    def up(self, model: str = "", *, http: str = "127.0.0.1:0") -> RunningStack:
+        """Start all processes and return when the gateway answers; as `cumulant up`.
+
+        `model` is served first where nothing was served yet; default: the champion, else the newest version.
+
+        Raises:
+            LeaseHeldError: the stack runs already.
+            UsageError: another version than `model` is served.
+            MissingPartError: no gateway is installed.
+            EngineUnavailableError: a process does not answer; all have ended again.
+        """
+        from cumulant.flows.stack.lifecycle import up
+
+        with self._follow("up") as progress:
+            stack = up(self._loaded, model, principal=self._principal, http=http, progress=progress)
+        assert stack.process is not None
+        return RunningStack(stack.process, stack.status.url)
+
+    def status(self) -> Status | None:
+        """The processes, as `cumulant ps`; None where no supervisor runs."""
+        from cumulant.flows.stack.lifecycle import ps
+
+        return ps(self._loaded, principal=self._principal)
+
+    def champion(self) -> ServedVersion:
+        """The version that is served as the champion; `.endpoint` is the URL of its server.
+
+        Raises:
+            NotFoundError: nothing was served yet.
+        """
+        from cumulant.flows.ledger.actions import check
+        from cumulant.flows.stack.desired_state import read_book
+
+        check(self._loaded.access(), self._principal, "stack.show", self._loaded.name)
+        book = read_book(self._loaded.state, self._loaded.name)
+        if book.champion is None:
+            raise NotFoundError("nothing was served yet", subject=self._loaded.name, hint="call `.stack.up()`")
+        return book.versions[book.champion]
+
+    def down(self) -> int:
+        """End all processes, whoever started them, as `cumulant down`; returns their number.
+
+        Raises:
+            EngineUnavailableError: the supervisor does not end.
+            UsageError: it runs on another machine.
+        """
+        from cumulant.flows.stack.lifecycle import down
+
+        return down(self._loaded, principal=self._principal)
+
+    def reset(self, *, reason: str) -> None:
+        """End all processes, abort a release under way and delete the record of the versions that are served.
+
+        The next `up` serves the model that it names. Models, logs and stored features stay.
+
+        Raises:
+            EngineUnavailableError: the supervisor does not end.
+        """
+        from cumulant.flows.release import actions, store
+        from cumulant.flows.stack.desired_state import FOLDER
+
+        self.down()
+        current = store.read(self._loaded.journal(), self._loaded.name)
+        if current is not None and not current[0].over:
+            actions.abort(self._loaded, principal=self._principal, reason=reason)
+        for folder in (FOLDER, _GATEWAY):
+            shutil.rmtree(self._loaded.state / folder, ignore_errors=True)
+
+
+@short_methods
+class ProjectReleases(MethodGroup):
+    """Releases of a project, on its running stack."""
+
+    def start(self, model: str = "", *, external: tuple[str, str] | None = None) -> Release | None:
+        """Begin the release of a version, as `cumulant release start`; None where it waits for one under way.
+
+        `external`: URLs of two servers, champion and candidate, that are compared instead of registered versions.
+
+        Raises:
+            RefusedError: the candidate is not admitted.
+            LeaseHeldError: another release is under way.
+            EngineUnavailableError: the stack does not run, or the candidate's server does not answer.
+        """
+        from cumulant.flows.release.controller.external_servers import ExternalServers
+        from cumulant.flows.release.start.start import start_release
+
+        servers = None if external is None else ExternalServers(champion=external[0], candidate=external[1])
+        with self._follow("release") as progress:
+            started = start_release(self._loaded, model, principal=self._principal, outside=servers, progress=progress)
+        return started.release
+
+    def current(self) -> Release:
+        """The release under way, else the newest one; `.status`, `.reason`, `.over`.
+
+        Raises:
+            NotFoundError: there was no release yet.
+        """
+        from cumulant.flows.ledger.actions import check
+        from cumulant.flows.release import store
+
+        check(self._loaded.access(), self._principal, "release.show", self._loaded.name)
+        return store.read_required(self._loaded.journal(), self._loaded.name)[0]

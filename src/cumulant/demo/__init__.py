@@ -1,0 +1,1 @@
+"""The demo: a year of flights, with the public Python API alone."""

@@ -1,1 +1,0 @@
-"""The demo after the first model serves: released candidates, monitoring, retraining and review."""
