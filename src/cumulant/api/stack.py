@@ -102,10 +102,10 @@ class ProjectStack(MethodGroup):
             NotFoundError: nothing was served yet.
         """
         from cumulant.flows.ledger.actions import check
-        from cumulant.flows.stack.desired_state import read_book
+        from cumulant.flows.stack.desired_state import read_desired_state
 
         check(self._loaded.access(), self._principal, "stack.show", self._loaded.name)
-        book = read_book(self._loaded.state, self._loaded.name)
+        book = read_desired_state(self._loaded.state, self._loaded.name)
         if book.champion is None:
             raise NotFoundError("nothing was served yet", subject=self._loaded.name, hint="call `.stack.up()`")
         return book.versions[book.champion]

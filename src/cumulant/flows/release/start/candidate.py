@@ -67,7 +67,7 @@ def _newest_version_hint(project: Project) -> str:
 
 def find_author(project: Project, version: ModelVersion) -> str:
     """Whoever started the training of a version; empty where that is not known."""
-    from cumulant.flows.registry.candidate_alias import find_record  # loads training, which no plan needs
+    from cumulant.flows.registry.model_record import find_record  # loads training, which no plan needs
 
     record = find_record(project, version)
     row = None if record is None else project.journal().get(RUN, record.run)
