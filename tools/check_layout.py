@@ -22,7 +22,6 @@ NOT_YET = frozenset({"api", "review", "serving", "testing"})
 #: public classes of one name in several modules, each with the reason
 SHARED_NAMES: Mapping[str, str] = {
     "Answer": "of a servable, of a reviewer and of a gateway in tests: not renamed yet",
-    "Candidate": "a form of a graph and a row for review: not renamed yet",
     "Case": "of the review queue and of conformance: not renamed yet",
     "Head": "of the event chain and of a table's file, both in ports",
     "Project": "the loaded project, and the notebook's object around it",

@@ -345,11 +345,9 @@ def _keep_superseded(project: Project, old: Release, release: Release) -> None:
     version, until = old.candidate.version, release.begun + old.policy.keep_warm
 
     def change(book: DesiredState) -> DesiredState:
-        return (
-            book
-            if book.candidate == version
-            else msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
-        )
+        if book.candidate == version:
+            return book
+        return msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
 
     change_desired_state(project.state, project.name, change)
 
