@@ -239,12 +239,20 @@ def _await(project: Project, process: subprocess.Popen[bytes], progress: Progres
                 return status
             _check_tries(project, status)
         time.sleep(_CHECK_SECONDS)
-    raise not_ready_error(project, waiting_for, f"did not answer within {_READY_SECONDS:g} s")
+    late = next(iter(_unready(read_status(project.state))), "gateway")
+    raise not_ready_error(project, late, f"did not answer within {_READY_SECONDS:g} s")
+
+
+def _unready(status: Status | None) -> list[str]:
+    """Names of the processes that callers need and that are not ready; the controller is no such process."""
+    if status is None:
+        return ["supervisor"]
+    return [child.name for child in status.children if child.kind != "controller" and not child.ready]
 
 
 def _waits_for(status: Status) -> str:
-    """What callers need and is not ready yet, a request through the gateway last; the controller is no such thing."""
-    rest = [child.name for child in status.children if child.kind != "controller" and not child.ready]
+    """What callers need and is not ready yet, a request through the gateway last."""
+    rest = _unready(status)
     if not status.children or rest or not status.url:
         return f"waiting for {', '.join(rest) or 'the gateway'}"
     return "" if is_reachable(status.url, status.model) else "waiting for an answer through the gateway"
