@@ -153,7 +153,7 @@ class Batching(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
-class GraphCandidate(msgspec.Struct, frozen=True, kw_only=True):
+class FormResult(msgspec.Struct, frozen=True, kw_only=True):
     """One form of the graph that was tried at packaging. Sizes in bytes, times in seconds a row."""
 
     kind: str
@@ -186,7 +186,7 @@ class GraphServable(msgspec.Struct, frozen=True, kw_only=True):
     #: seconds after which a sequence without requests is deleted
     state_idle: float = 600.0
     parity: Parity | None = None
-    candidates: tuple[GraphCandidate, ...] = ()
+    candidates: tuple[FormResult, ...] = ()
     #: what made it: source file and hash, converter, packages (names and hashes only)
     lineage: dict[str, str] = {}
     #: files of the folder and their SHA-256

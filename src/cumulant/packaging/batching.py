@@ -22,7 +22,7 @@ def measure_batching(engine: Engine, feeds: Mapping[str, Array], most: int = _RO
         return Batching(exact=False, reason="an input is a single value, which another request need not share")
     fixed = next((spec.shape[0] for spec in engine.inputs if spec.shape[0] != -1), None)
     if fixed is not None:
-        return Batching(exact=False, reason=f"the graph takes {fixed} rows a call, no other number")
+        return Batching(exact=False, reason=f"the number of rows is fixed: the graph takes {fixed} rows a call")
     feeds = {name: array[:most] for name, array in feeds.items()}
     count = len(next(iter(feeds.values())))
     if count < _SIZES[0]:

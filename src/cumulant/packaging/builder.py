@@ -52,7 +52,7 @@ def build(
     """Write the servable of `model` to the folder `out`, whole or not at all; a servable there is replaced.
 
     `sample` holds feature rows for the parity check (`measure_parity`); `example` is a request row;
-    `lineage` says what made the model, by hashes and names; `whole`, `unread`, `rules`, `closed`,
+    `lineage`: what made the model, by hashes and names; `whole`, `unread`, `rules`, `closed`,
     `complete`, `nonnegative`, `salt_fingerprint` and `reasons` are as in `Servable`; `target` is named in the
     graph. Equal inputs give equal bytes.
 

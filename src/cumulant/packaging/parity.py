@@ -109,7 +109,7 @@ def compare_answers(
         if want.dtype.kind in _NUMBERS and output != "label":
             gap = max(gap, _gap(want, got))
     parity = Parity(rows=rows, max_difference=gap, flips=int(flips.sum()), tolerance=tolerance)
-    return _checked(parity, "the original's", name, "look at what the conversion changes, or allow it with --tolerance")
+    return _checked(parity, "the original's", name, "check what the conversion changes, or allow it with --tolerance")
 
 
 def _checked(parity: Parity, whose: str, name: str, hint: str) -> Parity:

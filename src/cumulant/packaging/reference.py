@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Reference = str | int | float | bool | None
 
-#: a value that fewer rows hold could show somebody's own
+#: a value of fewer rows could be personal
 _LEAST_ROWS = 3
 
 

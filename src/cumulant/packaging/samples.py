@@ -189,7 +189,7 @@ def _array(path: Path) -> Array:
 
 
 def _load(stream: Any, path: Path) -> Array:
-    """One array, after a look at how much its head claims; objects would have to be unpickled and are refused."""
+    """One array, after a check of the size in its head; objects would have to be unpickled and are refused."""
     try:
         version = np.lib.format.read_magic(stream)
         head = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0

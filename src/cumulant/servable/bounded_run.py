@@ -38,7 +38,7 @@ def run_bounded(session: Any, outputs: Sequence[str] | None, feeds: Mapping[str,
     except TimeoutError:
         raise DefinitionError(
             f"a run of the graph took more than {limit:g} s",
-            hint="the model is too slow to be served, or has a Loop without an end: look at it, and export it again",
+            hint="the model is too slow to be served, or has a Loop without an end: check it, and export it again",
         ) from None
     finally:
         options.terminate = True

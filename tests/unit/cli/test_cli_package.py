@@ -195,16 +195,16 @@ def test_an_error_of_the_server_that_does_not_start_keeps_its_own_advice(place, 
 
 
 def test_the_parity_of_a_smaller_form_is_said_to_be_of_the_one_before():
-    from cumulant.core.servable import GraphCandidate, GraphServable, Parity
+    from cumulant.core.servable import FormResult, GraphServable, Parity
     from cumulant.flows.packaging.package_summary import graph_rows
 
-    def said(*forms: GraphCandidate) -> str:
+    def said(*forms: FormResult) -> str:
         parity = Parity(rows=400, max_difference=0.0, flips=0, tolerance=1e-4)
         servable = GraphServable(name="net", inputs=(), outputs=(), parity=parity, candidates=forms)
         return str(dict(graph_rows(servable))["parity"])
 
-    original = GraphCandidate(kind="original", size=9, seconds=1.0, agreement=1.0)
-    smaller = GraphCandidate(kind="int8 weights", size=3, seconds=1.0, agreement=0.9755, chosen=True)
+    original = FormResult(kind="original", size=9, seconds=1.0, agreement=1.0)
+    smaller = FormResult(kind="int8 weights", size=3, seconds=1.0, agreement=0.9755, chosen=True)
     assert said(original, smaller).endswith("int8 weights, put in place since, agrees with it on 97.55%")
     assert said(msgspec.structs.replace(original, chosen=True)) == said()
 

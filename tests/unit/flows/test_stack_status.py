@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import msgspec
+import pytest
 
-from cumulant.flows.ledger.processes import this_process
-from cumulant.flows.stack.status import ChildStatus, Status, without_ended_processes
+from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.progress import silent
+from cumulant.flows.ledger.processes import process_of, this_process
+from cumulant.flows.stack import lifecycle
+from cumulant.flows.stack.programs import logs_folder
+from cumulant.flows.stack.status import ChildStatus, Status, without_ended_processes, write_status
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -30,3 +38,29 @@ def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready():
         ("server-1", "ended", None, False),
         ("gateway", "ready", alive, True),
     ]
+
+
+@pytest.mark.parametrize(
+    ("ready", "name"), [(None, "supervisor"), ((True, False), "gateway"), ((False, False), "server-1")]
+)
+def test_a_process_that_is_late_is_named_with_the_last_line_of_its_log(tmp_path, monkeypatch, ready, name):
+    monkeypatch.setattr(lifecycle, "_READY_SECONDS", 0.3)
+    logs_folder(tmp_path).mkdir(parents=True)
+    (logs_folder(tmp_path) / f"{name}.log").write_text("first\nlast\n")
+    with subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) as process:
+        if ready is not None:
+            common = {"state": "starting", "since": NOW, "restarts": 0, "not_ready_since": NOW}
+            children = (
+                ChildStatus(name="server-1", kind="server", ready=ready[0], **common),
+                ChildStatus(name="gateway", kind="gateway", ready=ready[1], **common),
+                ChildStatus(name="controller", kind="controller", ready=False, **common),
+            )
+            supervisor = process_of(process.pid)
+            known = Status(
+                model="late", environment="local", supervisor=supervisor, since=NOW, at=NOW, url=None, children=children
+            )
+            write_status(tmp_path, known)
+        with pytest.raises(EngineUnavailableError, match=rf"^{name} did not answer within 0.3 s: last$") as caught:
+            lifecycle._await(SimpleNamespace(state=tmp_path), process, silent)
+        assert str(logs_folder(tmp_path) / f"{name}.log") in caught.value.hint
+        process.kill()

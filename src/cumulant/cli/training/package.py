@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.core.progress import Progress
-    from cumulant.core.servable import GraphCandidate, GraphServable, Servable
+    from cumulant.core.servable import FormResult, GraphServable, Servable
     from cumulant.flows.packaging.package_model import PackagedModel
     from cumulant.project.project import Project
 
@@ -286,7 +286,7 @@ def _show_forms(console: Console, servable: Servable | GraphServable) -> None:
         console.print(table(heads, map(_form, servable.candidates), title="forms tried", right=right))
 
 
-def _form(candidate: GraphCandidate) -> tuple[str, ...]:
+def _form(candidate: FormResult) -> tuple[str, ...]:
     measured = candidate.seconds > 0
     return (
         f"* {candidate.kind}" if candidate.chosen else f"  {candidate.kind}",

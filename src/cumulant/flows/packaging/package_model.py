@@ -12,7 +12,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.ids import file_digest
-from cumulant.core.servable import GraphCandidate, GraphServable, Servable
+from cumulant.core.servable import FormResult, GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.packaging.convert.copies import copy_servable
 from cumulant.packaging.convert.foreign_build import Rows, build_graph
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class PackagedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A servable that was written, and what a person should know of it."""
+    """A servable that was written, with notes for the user."""
 
     folder: Path
     #: what the model was made with, such as LightGBM
@@ -114,22 +114,22 @@ def _with_environment_salt(packaged: PackagedModel, project: Project) -> Package
         return packaged
     here = project.salt_source.fingerprint()
     if here is None:
-        note = "the salt of this environment is not to be had here: a server takes that of the training"
+        note = "the salt of this environment is not available here: a server takes that of the training"
         return msgspec.structs.replace(packaged, notes=(*packaged.notes, note))
     return msgspec.structs.replace(packaged, servable=with_salt(packaged.folder, here))
 
 
 def build_shrink(aim: Aim, accuracy_loss: float, sample: Path | None, threshold: float | None = None) -> Shrink:
-    """What puts a smaller or faster form of a graph in its place.
+    """Function that puts a smaller or faster form of a graph in its place.
 
     Raises:
-        UsageError: there is no sample to hold the forms to.
+        UsageError: there is no sample to compare the forms on.
     """
     if sample is None:
         hint = "add --sample FILE with rows as the model meets them in use"
-        raise UsageError(f"--quantize {aim} needs a sample: each form is held to its rows", hint=hint)
+        raise UsageError(f"--quantize {aim} needs a sample: each form is compared on its rows", hint=hint)
 
-    def shrink(model: Path, rows: Mapping[str, Array]) -> tuple[GraphCandidate, ...]:
+    def shrink(model: Path, rows: Mapping[str, Array]) -> tuple[FormResult, ...]:
         from cumulant.packaging.quantize.quantize import quantize
 
         return quantize(model, rows, aim=aim, accuracy_loss=accuracy_loss, out=model, threshold=threshold)

@@ -14,7 +14,7 @@ _ORIGINAL = "original"  # the form of a candidate that is the graph as it came
 
 
 def summary_rows(packaged: PackagedModel) -> list[tuple[str, object]]:
-    """Source, size, inputs, outputs, and what the checks said."""
+    """Source, size, inputs, outputs and results of the checks."""
     servable = packaged.servable
     lines: list[tuple[str, object]] = [
         ("from", f"{packaged.source} ({packaged.kind})"),
@@ -26,7 +26,7 @@ def summary_rows(packaged: PackagedModel) -> list[tuple[str, object]]:
 
 
 def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
-    """What a graph takes and gives, and what the checks said."""
+    """Inputs and outputs of a graph, and results of the checks."""
     return [
         ("converted by", servable.lineage.get("converter", "")),
         *[("input" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.inputs)],
@@ -61,7 +61,7 @@ def parity_text(measured: Parity | None) -> str:
 
 
 def _later_form_text(servable: GraphServable) -> str:
-    """What the measured does not speak of: it was made before a smaller or faster form took the graph's place."""
+    """Agreement of a smaller or faster form, which took the graph's place after the comparison."""
     chosen = next((candidate for candidate in servable.candidates if candidate.chosen), None)
     if servable.parity is None or chosen is None or chosen.kind == _ORIGINAL:
         return ""

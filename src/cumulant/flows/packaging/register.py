@@ -116,7 +116,7 @@ def _register(project: Project, packaged: PackagedModel, name: str, principal: P
 
 
 def _example(packaged: PackagedModel) -> pd.DataFrame:
-    """One row as a frame: of the matrix's columns, else of what a person may read of each input."""
+    """One row as a frame: of the matrix's columns, else the names of the inputs."""
     import pandas as pd
 
     servable = packaged.servable

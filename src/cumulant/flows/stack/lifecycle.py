@@ -25,7 +25,7 @@ from cumulant.flows.stack.gateway_check import is_reachable, routes_to
 from cumulant.flows.stack.lock import already_runs_error, end_left_behind, find_supervisor, own_status
 from cumulant.flows.stack.programs import check_gateway, logs_folder
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
-from cumulant.flows.stack.restart import renew_servers
+from cumulant.flows.stack.restart import TRIES, not_ready_error, renew_servers
 from cumulant.flows.stack.served_versions import first_champion
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 _READY_SECONDS, _CHECK_SECONDS = 90.0, 0.1
-#: starts of one process that never answered, after which nothing is waited for
-_TRIES = 4
 _DOWN_SECONDS = 150.0
 
 
@@ -232,7 +230,7 @@ def _await(project: Project, process: subprocess.Popen[bytes], progress: Progres
     deadline, waiting_for = time.monotonic() + _READY_SECONDS, ""
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise _not_ready_error(project, "supervisor", "has ended")
+            raise not_ready_error(project, "supervisor", "has ended")
         status = read_status(project.state)
         if status is not None and status.supervisor.pid == process.pid:
             if waiting_for != (waiting_for := _waits_for(status)):
@@ -241,12 +239,20 @@ def _await(project: Project, process: subprocess.Popen[bytes], progress: Progres
                 return status
             _check_tries(project, status)
         time.sleep(_CHECK_SECONDS)
-    raise _not_ready_error(project, waiting_for, f"did not answer within {_READY_SECONDS:g} s")
+    late = next(iter(_unready(read_status(project.state))), "gateway")
+    raise not_ready_error(project, late, f"did not answer within {_READY_SECONDS:g} s")
+
+
+def _unready(status: Status | None) -> list[str]:
+    """Names of the processes that callers need and that are not ready; the controller is no such process."""
+    if status is None:
+        return ["supervisor"]
+    return [child.name for child in status.children if child.kind != "controller" and not child.ready]
 
 
 def _waits_for(status: Status) -> str:
-    """What callers need and is not ready yet, a request through the gateway last; the controller is no such thing."""
-    rest = [child.name for child in status.children if child.kind != "controller" and not child.ready]
+    """What callers need and is not ready yet, a request through the gateway last."""
+    rest = _unready(status)
     if not status.children or rest or not status.url:
         return f"waiting for {', '.join(rest) or 'the gateway'}"
     return "" if is_reachable(status.url, status.model) else "waiting for an answer through the gateway"
@@ -254,16 +260,8 @@ def _waits_for(status: Status) -> str:
 
 def _check_tries(project: Project, status: Status) -> None:
     for child in status.children:
-        if child.kind != "controller" and not child.ready and child.restarts >= _TRIES:
-            raise _not_ready_error(project, child.name, f"has ended {child.restarts} times")
-
-
-def _not_ready_error(project: Project, name: str, what: str) -> CumulantError:
-    log = log_file(logs_folder(project.state), name)
-    last_line = log.last_line()
-    return EngineUnavailableError(
-        f"{name} {what}" + (f": {last_line}" if last_line else ""), subject=name, hint=f"its log is {log.path}"
-    )
+        if child.kind != "controller" and not child.ready and child.restarts >= TRIES:
+            raise not_ready_error(project, child.name, f"has ended {child.restarts} times")
 
 
 def _terminate(pid: int) -> None:

@@ -134,7 +134,8 @@ def end_left_behind(state: Path) -> int:
 
 def _end(processes: list[Process], patience: float) -> None:
     for process in processes:
-        _signal(process, signal.SIGTERM)
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process.pid, signal.SIGTERM)
     deadline = time.monotonic() + patience
     while (rest := [process for process in processes if not is_gone(process)]) and time.monotonic() < deadline:
         time.sleep(_CHECK_SECONDS)
@@ -142,11 +143,6 @@ def _end(processes: list[Process], patience: float) -> None:
         kill_group(process.pid)
     while rest and not all(map(is_gone, rest)):
         time.sleep(_CHECK_SECONDS)
-
-
-def _signal(process: Process, number: int) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.kill(process.pid, number)
 
 
 def _lock(path: Path) -> int | None:

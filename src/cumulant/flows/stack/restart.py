@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 LOCK = "restart.lock"
 _READY_SECONDS, _END_SECONDS, _CHECK_SECONDS = 90.0, 90.0, 0.1
-#: starts of a server that never answered, after which nothing is waited for
-_TRIES = 4
+#: starts of a process that never answered, after which the wait ends
+TRIES = 4
 #: attempts to change routes that another process changes at the same time
 _ATTEMPTS = 5
 
@@ -290,24 +290,26 @@ def _server_at(project: Project, port: int) -> ChildStatus | None:
 
 
 def _await_ready(project: Project, served: ServedVersion) -> None:
+    def unready(what: str) -> CumulantError:
+        advice = "; correct the settings and restart again"
+        return not_ready_error(project, served.name, f"{what}, and the server before serves on", advice)
+
     def ready() -> bool:
         server = _server_at(project, served.port)
-        if server is not None and not server.ready and server.restarts >= _TRIES:
-            raise _not_ready_error(project, served, f"has ended {server.restarts} times")
+        if server is not None and not server.ready and server.restarts >= TRIES:
+            raise unready(f"has ended {server.restarts} times")
         return server is not None and server.ready
 
     if not _await(ready, _READY_SECONDS):
-        raise _not_ready_error(project, served, f"did not answer within {_READY_SECONDS:g} s")
+        raise unready(f"did not answer within {_READY_SECONDS:g} s")
 
 
-def _not_ready_error(project: Project, served: ServedVersion, what: str) -> CumulantError:
-    log = log_file(logs_folder(project.state), served.name)
-    last = log.last_line()
-    return EngineUnavailableError(
-        f"{served.name} {what}, and the server before serves on" + (f": {last}" if last else ""),
-        subject=served.name,
-        hint=f"its log is {log.path}; correct the settings and restart again",
-    )
+def not_ready_error(project: Project, name: str, what: str, advice: str = "") -> CumulantError:
+    """Error for a process that does not come to answer, with the last line of its log."""
+    log = log_file(logs_folder(project.state), name)
+    last_line = log.last_line()
+    text = f"{name} {what}" + (f": {last_line}" if last_line else "")
+    return EngineUnavailableError(text, subject=name, hint=f"its log is {log.path}{advice}")
 
 
 def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) -> None:

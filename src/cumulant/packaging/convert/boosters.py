@@ -151,7 +151,7 @@ def _check_tree(tree: dict[str, str], most: int, subject: str) -> None:
     for number in (*tree["leaf_value"].split(), *columns["threshold"], *columns["decision_type"]):
         float(number)
     children = [int(child) for name in ("left_child", "right_child") for child in columns[name]]
-    # Every node but the first and every leaf is somebody's child once: no node is its own ancestor.
+    # Every node but the first and every leaf is a child once: no node is its own ancestor.
     if sorted(children) != [*range(-leaves, 0), *range(1, splits)]:
         raise wrong
     if any(not 0 <= int(feature) <= most for feature in columns["split_feature"]):

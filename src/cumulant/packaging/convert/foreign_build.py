@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError, DefinitionError, IntegrityError, RequestError
-from cumulant.core.servable import Batching, GraphCandidate, GraphServable, Parity, StateTensor, TensorSpec
+from cumulant.core.servable import Batching, FormResult, GraphServable, Parity, StateTensor, TensorSpec
 from cumulant.packaging.batching import measure_batching
 from cumulant.packaging.convert.foreign_model import ForeignModel
 from cumulant.packaging.convert.missing_values import needed_columns
@@ -24,7 +24,7 @@ from cumulant.servable.state_tensors import initial_state, pair_state, try_state
 #: the rows of a sample for a graph's inputs and the names of its columns
 Rows = Callable[[tuple[TensorSpec, ...], tuple[str, ...]], ModelSample]
 #: the graph's file, which it may replace, and rows to measure on -> the forms that were tried
-Shrink = Callable[[Path, Mapping[str, Array]], tuple[GraphCandidate, ...]]
+Shrink = Callable[[Path, Mapping[str, Array]], tuple[FormResult, ...]]
 #: rows that the first step of a graph with state is compared on
 _FIRST = 256
 #: sizes that stand for those that a request chooses, and texts that may be read as numbers
@@ -78,7 +78,7 @@ def build_graph(
         feeds = rows.feeds(engine.inputs)
         if not rows.given:
             _check_runs(engine, feeds, name)
-        candidates: tuple[GraphCandidate, ...] = ()
+        candidates: tuple[FormResult, ...] = ()
         if shrink is not None:
             candidates = shrink(folder / draft.model, feeds)
             engine = load_engine(folder / draft.model, name)
@@ -181,7 +181,7 @@ def _with_state(
 
 
 def _example(feeds: Mapping[str, Array]) -> dict[str, list[str | int | float | bool]]:
-    """One row without missing numbers, which JSON cannot say; where there is none, zeros stand for them."""
+    """One row without missing numbers, which JSON has not; where there is none, zeros stand for them."""
     whole = np.ones(row_count(feeds), bool)
     for array in feeds.values():
         if array.ndim and array.dtype.kind == "f":
@@ -203,7 +203,7 @@ def load_engine(path: Path, subject: str) -> Engine:
     try:
         return Engine(path, untried=True)
     except IntegrityError as error:
-        # The draft's place says nothing to anybody: it is gone when the message is read.
+        # The draft's path is of no use: it is gone when the message is read.
         raise unservable_graph(
             IntegrityError(error.message.replace(str(path), f"the graph of {subject}")), subject
         ) from None
@@ -214,7 +214,7 @@ def _is_matrix(engine: Engine, columns: int) -> bool:
 
 
 def _parity(foreign: ForeignModel, engine: Engine, rows: ModelSample, name: str, tolerance: float | None) -> Parity:
-    rows.feeds(engine.inputs)  # a misfit is told in the sample's words before the original meets it
+    rows.feeds(engine.inputs)  # a misfit is reported as one of the sample, before the original gets it
     expected = {key: np.atleast_1d(array) for key, array in _original_answers(foreign, rows.values, name).items()}
     # An answer that is not of one row is that of all rows together.
     by_row = all(len(array) == rows.rows for array in expected.values())
@@ -227,7 +227,7 @@ def _parity(foreign: ForeignModel, engine: Engine, rows: ModelSample, name: str,
 
 def _check_runs(engine: Engine, feeds: Mapping[str, Array], name: str) -> None:
     """Run made-up rows, then one row of zeros and one of ones in several sizes, until the graph takes some. Inputs that
-    are too large to make up are not asked for.
+    are too large to make up are left out.
 
     Raises:
         DefinitionError: it takes none of them.

@@ -1,7 +1,7 @@
 """scikit-learn's HistGradientBoosting models as exact float64 trees.
 
 skl2onnx knows them, but hands numpy's numbers to onnx, which takes them no more; and its trees are of float32. Here
-`x <= threshold` goes left, NaN where the split says, and the sums start at the baseline, as in scikit-learn.
+`x <= threshold` goes left, NaN where the split sends it, and the sums start at the baseline, as in scikit-learn.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _trees(model: Any, outputs: int) -> TreeEnsemble:
         ensemble.constant(float(value), target)
     for iteration in model._predictors:  # noqa: SLF001
         for target, tree in enumerate(iteration):
-            ensemble.grow(0, target, _Tree(tree.nodes).look)
+            ensemble.grow(0, target, _Tree(tree.nodes).read)
     return ensemble
 
 
@@ -77,7 +77,7 @@ class _Tree:
     def __init__(self, nodes: Any) -> None:
         self._nodes = nodes
 
-    def look(self, place: int) -> TreeLeaf | TreeSplit:
+    def read(self, place: int) -> TreeLeaf | TreeSplit:
         node = self._nodes[place]
         if node["is_leaf"]:
             return TreeLeaf(float(node["value"]))

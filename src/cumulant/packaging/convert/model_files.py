@@ -13,7 +13,7 @@ from cumulant.packaging.sources import Kind, identify
 
 
 def read_model(path: Path, *, trust_pickle: bool = False, example: Path | None = None) -> ForeignModel:
-    """The model in the file `path`. `example` is a file of rows; a table tells a scikit-learn model's column types.
+    """The model in the file `path`. `example` is a file of rows; a table gives a scikit-learn model's column types.
 
     Raises:
         UsageError: it is a pickle, which may run anything when it is read, and `trust_pickle` is not given.
@@ -42,5 +42,5 @@ def read_model(path: Path, *, trust_pickle: bool = False, example: Path | None =
 
 def untrusted_pickle(path: Path) -> UsageError:
     """Error for a pickle without trust."""
-    hint = "add --trust-pickle if you trust whoever made it, or save the model as ONNX, LightGBM text or XGBoost JSON"
+    hint = "add --trust-pickle if you trust its author, or save the model as ONNX, LightGBM text or XGBoost JSON"
     return UsageError(f"{path} is a pickle, which may run any code when it is read", subject=str(path), hint=hint)

@@ -20,7 +20,7 @@ _KINDS = "a scikit-learn estimator or pipeline, a LightGBM or XGBoost model, or 
 
 
 def unpickle(path: Path) -> Any:
-    """What the joblib or pickle file holds. Whoever made it can run any code here: ask for trust first.
+    """What the joblib or pickle file holds. Its author can run any code here: require trust first.
 
     Raises:
         DataError: it is cut off, or needs a module that is not here.
@@ -50,7 +50,7 @@ def unpickle(path: Path) -> Any:
 
 
 def from_object(model: Any, *, example: pl.DataFrame | None = None) -> ForeignModel:
-    """The graph of a model in memory; `example` is a table of rows, which tells the types of its columns.
+    """The graph of a model in memory; `example` is a table of rows, which gives the types of its columns.
 
     Raises:
         UsageError: it is of no accepted kind.

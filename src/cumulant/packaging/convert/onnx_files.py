@@ -76,7 +76,7 @@ def from_graph(model: ModelProto, *, path: Path | None = None, files: Mapping[st
 
 
 def _refuse_shapeless(model: ModelProto) -> None:
-    """An input without a shape says not even whether it has rows; onnxruntime takes it for a single value."""
+    """Refuse inputs without a shape: they may have rows, and onnxruntime takes them for single values."""
     for value in model.graph.input:
         if value.type.HasField("tensor_type") and not value.type.tensor_type.HasField("shape"):
             hint = "export the model with its shapes; a size that each request chooses is a name, such as n"
@@ -124,7 +124,7 @@ def external_files(model: ModelProto, path: Path) -> dict[str, Path]:
     """The files beside `path` that hold the graph's weights, by the name that the graph gives them.
 
     Raises:
-        DataError: one leaves the folder, is missing, or is smaller than the graph says.
+        DataError: one leaves the folder, is missing, or is smaller than the graph declares.
     """
     files: dict[str, Path] = {}
     for tensor in _tensors(model):
@@ -223,7 +223,7 @@ def _unzip(model: ModelProto) -> dict[str, tuple[str, ...]]:
 
 
 def _free_rows(model: ModelProto) -> None:
-    """Free the rows of outputs that say 1 where the inputs say any number: a converter's slip, which warns each run."""
+    """Free the rows of outputs that declare 1 where the inputs take any number: a converter's error."""
     constants = {value.name for value in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in constants]
     sizes = [value.type.tensor_type.shape.dim for value in inputs]

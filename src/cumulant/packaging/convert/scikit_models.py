@@ -151,7 +151,7 @@ class EstimatorTable:
         self.matrix = not self.kinds or all(kind != "BYTES" for kind in self.kinds.values())
 
     def types(self, number: Any, texts: Any) -> list[tuple[str, Any]]:
-        """The inputs as skl2onnx is told of them; `number` and `texts` are its types."""
+        """Initial types for skl2onnx; `number` and `texts` are its types."""
         if self.matrix:
             width = len(self.columns) or int(self._model.n_features_in_)
             return [(INPUT, number([None, width]))]
@@ -229,7 +229,7 @@ class _Answers:
             node.input[:] = [inside.get(name, name) for name in node.input]
         kinds = [output.type.tensor_type.elem_type or self._label_type(onnx) for output in graph.graph.output]
         del graph.graph.output[:]
-        # Without probabilities a classifier's scores are left out: they are no answer that people read.
+        # Without probabilities a classifier's scores are left out: they are no answer for users.
         wanted = 1 if self._classifier and not self._soft else len(outputs)
         for tensor, element in list(zip([inside[name] for name in outputs], kinds, strict=True))[:wanted]:
             self._output(graph, onnx, tensor, element)

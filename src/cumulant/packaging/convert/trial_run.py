@@ -18,7 +18,7 @@ from cumulant.core.system.memory import bounded_memory
 bound = bounded_memory()
 bound.__enter__()
 """
-#: what the libraries say where memory ends
+#: messages of the libraries where memory ends
 _NO_MEMORY = (b"bad_alloc", b"MemoryError", b"Failed to allocate memory", b"bad allocation")
 _LIGHTGBM = """
 import sys, lightgbm, numpy
@@ -61,7 +61,7 @@ def try_reading(package: str, path: Path) -> None:
         raise DataError(
             f"{package} was not ready with {path} within {SECONDS} s", subject=str(path), hint=hint
         ) from None
-    if done.returncode and any(word in done.stderr for word in _NO_MEMORY):
+    if done.returncode and any(message in done.stderr for message in _NO_MEMORY):
         hint = "it may need more memory than there is: save a smaller model, or package it on a larger machine"
         raise DataError(f"{package} has too little memory to read {path}", subject=str(path), hint=hint)
     if done.returncode < 0 or done.returncode > 128:  # a signal; an error of Python's is met again, in words

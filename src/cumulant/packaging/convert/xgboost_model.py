@@ -127,7 +127,7 @@ class XgboostTrees:
         for target, margin in enumerate(self.margins()):
             ensemble.constant(margin, target)
         for tree, target, weight in zip(self.trees, self.targets, self.weights, strict=False):
-            ensemble.grow(0, target, _Tree(tree, weight).look)
+            ensemble.grow(0, target, _Tree(tree, weight).read)
         return ensemble.add_to(graph, x)
 
     def answers(self, graph: GraphBuilder, scores: str) -> str:
@@ -159,7 +159,7 @@ class _Tree:
         parts = zip(tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True)
         self._sets = {int(node): tree["categories"][start : start + size] for node, start, size in parts}
 
-    def look(self, node: int) -> TreeLeaf | TreeSplit:
+    def read(self, node: int) -> TreeLeaf | TreeSplit:
         tree = self._tree
         left_child, right_child = int(tree["left_children"][node]), int(tree["right_children"][node])
         value = float(tree["split_conditions"][node])
@@ -277,7 +277,7 @@ def missing_xgboost() -> DefinitionError:
 
 
 def _predict(booster: Any, matrix: Array, trees: XgboostTrees) -> Array:
-    """The original's answers: probabilities even where its objective says only the class."""
+    """The original's answers: probabilities even where its objective gives only the class."""
     import xgboost
 
     # Columns are by position here, so that names and kinds of columns play no part.

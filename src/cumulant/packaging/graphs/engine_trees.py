@@ -45,11 +45,11 @@ def _symmetric(graph: GraphBuilder, model: SymmetricTrees) -> str:
         ensemble.constant(value, target)
     for tree in model.trees:
         for target in range(len(model.bias)):
-            ensemble.grow((0, 0), target, partial(_look, tree, target))
+            ensemble.grow((0, 0), target, partial(_read_node, tree, target))
     return graph.link(model.link, ensemble.add_to(graph), len(model.bias))
 
 
-def _look(tree: SymmetricTree, target: int, node: tuple[int, int]) -> TreeLeaf | TreeSplit:
+def _read_node(tree: SymmetricTree, target: int, node: tuple[int, int]) -> TreeLeaf | TreeSplit:
     """The node at (level, answers of the levels above as bits)."""
     level, bits = node
     if level == len(tree.tests):

@@ -65,7 +65,7 @@ def _add_booster(graph: GraphBuilder, text: str, links: Mapping[str, str]) -> tu
     except ModuleNotFoundError as error:
         raise missing_part(error.name or "lightgbm", "train") from None
     dump: dict[str, Any] = lightgbm.Booster(model_str=text).dump_model()
-    # A model of a user's own objective says none: its answers are the raw scores.
+    # A model of a user's own objective has none: its answers are the raw scores.
     link, slope = _link(dump.get("objective") or "custom", links)
     outputs = int(dump["num_tree_per_iteration"])
     ensemble = TreeEnsemble(outputs)

@@ -51,9 +51,9 @@ class TreeEnsemble:
         self._leaves: list[float] = []
         self._targets: list[int] = []
 
-    def grow(self, top: Any, target: int, look: Callable[[Any], TreeLeaf | TreeSplit]) -> None:
-        """Add the tree under `top`, whose leaves count for the output `target`; `look` says what a node is."""
-        first = look(top)
+    def grow(self, top: Any, target: int, read: Callable[[Any], TreeLeaf | TreeSplit]) -> None:
+        """Add the tree under `top`, whose leaves count for the output `target`; `read` gives a node."""
+        first = read(top)
         if isinstance(first, TreeLeaf):  # a tree that never split: both branches of a dummy split give its value
             first = TreeSplit(0, LEQ, 0.0, missing=True, yes=top, no=top)
         self._roots.append(len(self._features))
@@ -66,7 +66,7 @@ class TreeEnsemble:
             if isinstance(node, TreeSplit):
                 # The stack gives the branch `yes` first, whose whole subtree precedes the branch `no`.
                 children = self._children[place[0]]
-                waiting += [(look(node.no), children), (look(node.yes), children)]
+                waiting += [(read(node.no), children), (read(node.yes), children)]
 
     def constant(self, value: float, target: int) -> None:
         """Add a tree that gives `value` to every row."""

@@ -19,7 +19,7 @@ def adapt_graph(content: bytes, *, width: int, task: Task, classes: int) -> Mode
     """The graph of `content` with one float32 input [n, width] and one float64 output [n, m].
 
     Of several outputs the last float tensor is taken: converters put the labels first. Of a binary
-    classifier's [n, 2] the second class is kept.
+    classifier's [n, 2] the second class is taken.
 
     Raises:
         DefinitionError: it is no ONNX graph of that form.

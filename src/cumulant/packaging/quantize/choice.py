@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from cumulant.core.servable import GraphCandidate
+from cumulant.core.servable import FormResult
 from cumulant.packaging.quantize.measure import FormTiming
 
 Aim = Literal["size", "speed"]
@@ -37,7 +37,7 @@ class FormTrial(NamedTuple):
         return self.agreement if self.bound is None else self.bound
 
 
-def choose_form(trials: Sequence[FormTrial], *, aim: Aim, accuracy_loss: float) -> tuple[GraphCandidate, ...]:
+def choose_form(trials: Sequence[FormTrial], *, aim: Aim, accuracy_loss: float) -> tuple[FormResult, ...]:
     """The trials in their order, one of them chosen; the first is the original.
 
     Forms whose agreement has a bound are tested one after the other, the nearest to the original (on other rows) first,
@@ -117,7 +117,7 @@ def _relative(trial: FormTrial) -> float:
     return math.exp(sum(math.log(pace.ratio) for pace in trial.paces) / max(1, len(trial.paces)))
 
 
-def _candidate(trial: FormTrial, refusal: str, best: FormTrial, aim: Aim) -> GraphCandidate:
+def _candidate(trial: FormTrial, refusal: str, best: FormTrial, aim: Aim) -> FormResult:
     chosen = trial is best
     if chosen and not refusal:
         reason = "the smallest within the loss" if aim == "size" else "the fastest within the loss"
@@ -127,7 +127,7 @@ def _candidate(trial: FormTrial, refusal: str, best: FormTrial, aim: Aim) -> Gra
     else:
         reason = f"within the loss, but {best.kind} is {'smaller' if aim == 'size' else 'faster'}: {_times(trial)}"
     first = trial.paces[0] if trial.paces else None
-    return GraphCandidate(
+    return FormResult(
         kind=trial.kind,
         size=trial.size,
         seconds=first.seconds / first.rows if first else 0.0,

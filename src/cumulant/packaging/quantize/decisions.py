@@ -25,7 +25,7 @@ def decisions_kept(expected: Array, answers: Array, threshold: float | None) -> 
     """Whether each row keeps each compared decision; None for numbers that decide nothing.
 
     Labels and other outputs that are no floats are compared as they are, [n, 3 or more] numbers by their largest class.
-    Of two classes the probability of the second is held against `threshold`, without one against each of `COMMON`.
+    Of two classes the probability of the second is compared with `threshold`, without one with each of `COMMON`.
     Numbers [n] or [n, 1] decide only where a threshold is declared.
     """
     if expected.dtype.kind != "f":
@@ -58,21 +58,21 @@ def check_threshold(answers: Sequence[Array], threshold: float | None) -> None:
     ):
         raise DataError(
             "a threshold decides between two classes, and no output has two",
-            hint="leave the threshold out: of several classes the largest is held to",
+            hint="leave the threshold out: of several classes the largest decides",
         )
 
 
 def describe_lost_side(expected: Array, answers: Array, threshold: float | None, accuracy_loss: float) -> str:
     """Why a form cannot be taken although few decisions change: of those on one side of a declared threshold, surely
-    more than the loss do (lower end of the exact 95% interval). A form that never says yes agrees wherever yes is rare.
+    more than the loss do (lower end of the exact 95% interval). A form without any yes agrees wherever yes is rare.
     """
     if threshold is None or expected.dtype.kind != "f" or not (expected.ndim == 1 or expected.shape[1] <= 2):
         return ""
     yes, now = (_scores(scores, expected) >= threshold for scores in (expected, answers))
-    for side, word in ((yes, "yes"), (~yes, "no")):
+    for side, label in ((yes, "yes"), (~yes, "no")):
         rows, changed = int(side.sum()), int((side & (yes != now)).sum())
         if changed and 1 - exact_limit(rows - changed, rows, upper=True) > accuracy_loss:
-            return f"changes {changed:,} of {rows:,} answers of {word} at the threshold of {threshold:g}"
+            return f"changes {changed:,} of {rows:,} answers of {label} at the threshold of {threshold:g}"
     return ""
 
 

@@ -22,7 +22,7 @@ Floats = NDArray[np.float64]
 
 #: below this a weight is not worth the nodes that decode it
 SMALLEST = 1024
-#: positions of a convolution taken from one row; more tell nothing new about its inputs
+#: positions of a convolution taken from one row; more add nothing about its inputs
 _POSITIONS = 64
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: widths of the planes, lowest bits first
 PLANES: Mapping[int, tuple[int, ...]] = {8: (8,), 6: (4, 2), 5: (4, 1), 4: (4,), 3: (2, 1), 2: (2,)}
-#: other constants of this many values are kept as float16
+#: other constants of this many values are stored as float16
 _HALVED = 64
 #: nodes that onnxruntime fuses by the constants it finds at them, before it computes any
 _READ_AT_LOAD = frozenset({"DequantizeLinear", "QuantizeLinear", "MatMulNBits"})

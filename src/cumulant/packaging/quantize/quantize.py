@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import msgspec
 
 from cumulant.core.errors import DataError
-from cumulant.core.servable import GraphCandidate
+from cumulant.core.servable import FormResult
 from cumulant.packaging.quantize.choice import ORIGINAL, Aim, choose_form
 from cumulant.packaging.quantize.measure import Array
 from cumulant.packaging.quantize.search import explain_no_forms, try_forms
@@ -28,11 +28,11 @@ def quantize(
     out: Path,
     threshold: float | None = None,
     budget: float = _BUDGET,
-) -> tuple[GraphCandidate, ...]:
+) -> tuple[FormResult, ...]:
     """Write the form of `model` that serves `aim` best to `out`; return all that were tried, and why.
 
     `sample` holds rows as the model meets them, by input name, the first axis being the rows. A quarter (at most
-    400) is learned from; every form is then held to others (2,000, or more where the loss needs them): the share of
+    400) is learned from; every form is then compared on others (2,000, or more where the loss needs them): the share of
     rows with the same decision must be at least 1 - `accuracy_loss`. Of two classes it is the decision at `threshold`
     of the second's probability, without one that at each of several; of more, the largest; where an output decides
     nothing, 1 - relative error counts. Of a share, the lower end of its exact one-sided 95% interval does, and forms

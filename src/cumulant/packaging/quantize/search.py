@@ -25,7 +25,7 @@ from cumulant.servable.engine import Engine
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-#: rows that forms are held to, at most, and rows that they may learn from
+#: rows that forms are compared on, at most, and rows that they may learn from
 HELD_OUT, CALIBRATION = 2000, 400
 #: rows on which ranges and sensitivities are tried, many times over
 _TRIED = 96
@@ -73,7 +73,7 @@ def try_forms(
 ) -> TriedForms:
     """Make every form in `folder` and measure it on rows that it did not learn from.
 
-    `threshold`: of two classes, the probability of the second from which a caller says yes.
+    `threshold`: of two classes, the probability of the second from which the decision is positive.
     """
     proto = _load(model)
     engine = Engine(model)
@@ -112,10 +112,10 @@ def _load(model: Path) -> ModelProto:
 
 
 def _split(sample: Sample, engine: Engine, accuracy_loss: float, threshold: float | None) -> tuple[Sample, Sample]:
-    """Rows to learn from, and others to be held to; evenly mixed, the same at every call.
+    """Rows to learn from, and others to compare on; evenly mixed, the same at every call.
 
     Raises:
-        DataError: too few rows to tell whether the loss is kept.
+        DataError: too few rows to show that the loss is kept.
     """
     single = [spec.name for spec in engine.inputs if not spec.shape]
     if single:
@@ -131,7 +131,7 @@ def _split(sample: Sample, engine: Engine, accuracy_loss: float, threshold: floa
     if rows - learn < fewest:
         raise DataError(
             f"the sample has {rows} rows; a loss of {accuracy_loss:g} needs at least "
-            f"{min(math.ceil(fewest * 4 / 3), fewest + CALIBRATION)}: some to learn from, the others to be held to",
+            f"{min(math.ceil(fewest * 4 / 3), fewest + CALIBRATION)}: some to learn from, the others to compare on",
             hint="give a longer sample, or allow a larger loss",
         )
     order = np.random.default_rng(0).permutation(rows)
@@ -162,7 +162,7 @@ def _check_answers(expected: Iterable[Array], model: Path) -> None:
     for answer in expected:
         if answer.dtype.kind == "f" and answer.size and not np.isfinite(answer).any():
             raise DataError(
-                f"{model} gives no finite number on the sample, so that nothing can be held to it",
+                f"{model} gives no finite number on the sample, so that nothing can be compared with it",
                 subject=str(model),
                 hint="give rows as the model meets them in use",
             )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: shares of the values cut from one end
 TAILS = (0.0, 1e-6, 1e-5, 1e-4, 1e-3)
-#: values kept of one tensor, in all; its two ends are kept besides
+#: values sampled of one tensor, in all, besides its two ends
 _KEPT = 2_000_000
 
 

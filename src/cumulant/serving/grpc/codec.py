@@ -34,7 +34,7 @@ _MOST_FIELDS = 10_000
 #: name, datatype, shape and contents of an input: what else it holds counts as a field of the message
 _PLAIN_FIELDS = 4
 _NO_MESSAGE = "the request is no message of this method"
-#: a number that goes on for ever would take for ever to read
+#: a number without end would take for ever to read
 _VARINT_BITS = 63
 #: from this size on, raw tensors are taken out of the message without a copy; below, that costs more than it saves
 _LARGE = 16 * 1024
@@ -194,7 +194,7 @@ def _values(tensor: Any) -> list[Any]:
     if field is None:
         if datatype == "FP16":
             raise RequestError(f'input "{name}" is FP16, which comes in raw_input_contents only', subject=name)
-        return []  # refused by whoever reads the tensor, in the same words as over HTTP
+        return []  # refused where the tensor is read, with the same message as over HTTP
     stray = next((other.name for other, _ in tensor.contents.ListFields() if other.name != field), None)
     if stray is not None:
         raise RequestError(f'input "{name}" has {stray} where {datatype} comes in {field}', subject=name)

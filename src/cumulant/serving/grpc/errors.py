@@ -27,7 +27,7 @@ _CODES: Mapping[int, grpc.StatusCode] = {
 
 
 def code_of(error: CumulantError) -> grpc.StatusCode:
-    """The code that tells the caller what kind of fault it was."""
+    """GRPC status code of an error."""
     match error:
         case DeadlineError():
             return grpc.StatusCode.DEADLINE_EXCEEDED

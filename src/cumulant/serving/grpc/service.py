@@ -53,7 +53,7 @@ _DIGITS = 18
 
 
 class ReceivedRequest(msgspec.Struct, gc=False):
-    """A `ModelInferRequest` with what the connection says of it."""
+    """A `ModelInferRequest` with its time, deadline and client."""
 
     message: Any
     raws: Any

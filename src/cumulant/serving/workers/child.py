@@ -62,7 +62,7 @@ async def _run(worker: Worker, orders: Orders) -> None:
     reader, writer = await asyncio.open_connection(sock=link)
     channel = Channel(reader, writer, answer)
     listening = asyncio.ensure_future(channel.listen())
-    # The supervisor's end is the end of the line: without it nobody would stop this process.
+    # The channel ends with the supervisor, without which nothing would stop this process.
     listening.add_done_callback(lambda _: ended.set())
     starting: list[asyncio.Future[Any]] = []
 

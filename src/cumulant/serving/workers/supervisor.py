@@ -26,10 +26,10 @@ from cumulant.serving.workers.sockets import open_shared
 #: a worker that ends within this many seconds of its start is started again with a growing delay
 _SHORT_LIFE, _LONGEST_DELAY = 5.0, 5.0
 _START_SECONDS = 60.0
-#: what all workers do at once, by verb; whoever does not answer meanwhile is left out
-_ASK_SECONDS = {"metrics": 2.0, "ready": 2.0}
+#: seconds for what all workers do at once, by verb; a worker that does not answer in time is left out
+_CALL_SECONDS = {"metrics": 2.0, "ready": 2.0}
 _CHANGE_SECONDS = 120.0
-#: a worker is looked after this often, and one that has not answered for so long is ended
+#: a worker is checked this often, and one that has not answered for so long is killed
 _LOOK_SECONDS, _HANG_SECONDS = 5.0, 30.0
 _FAREWELL_SECONDS = 2.0
 
@@ -75,9 +75,9 @@ class WorkerSupervisor:
             name: tuple(pinned for pinned in pins if pinned.name == name)
             for name in dict.fromkeys(pinned.name for pinned in pins)
         }
-        #: those of changes that are prepared and neither made nor given up
+        #: those of changes that are prepared and neither committed nor discarded
         self._staged: dict[str, tuple[Pin, ...]] = {}
-        #: one a worker; held here, so that those who wait there outlive a worker that is killed
+        #: one a worker; open here, so that waiting connections survive a worker that is killed
         self._listeners: list[socket.socket] = []
         self._members: dict[int, _Member] = {}
         self._starts = 0
@@ -110,7 +110,7 @@ class WorkerSupervisor:
         try:
             return await asyncio.wait_for(ready, _START_SECONDS)
         except TimeoutError:
-            hint = "look at its models: they may be too large for this machine"
+            hint = "check its models: they may be too large for this machine"
             text = f"a worker did not answer within {_START_SECONDS:g} s of its start"
             raise EngineUnavailableError(text, hint=hint) from None
 
@@ -141,7 +141,7 @@ class WorkerSupervisor:
         def gone(_: object) -> None:
             if not ready.done():
                 ready.set_exception(EngineUnavailableError("a worker ended before it answered"))
-                ready.exception()  # it may be that nobody waits for it
+                ready.exception()  # there may be no waiter
 
         listening.add_done_callback(gone)
         self._members[place] = _Member(process, channel, listening, ready, time.monotonic())
@@ -175,18 +175,18 @@ class WorkerSupervisor:
         """Results of all ready workers; a worker that ends meanwhile is restarted with the current models."""
         match verb:
             case "metrics":
-                return [*await self._ask(verb, arguments), self._own_series()]
+                return [*await self._call(verb, arguments), self._own_series()]
             case "prepare":
                 self._staged[str(arguments["key"])] = _pins_in(arguments)
-                return await self._ask(verb, arguments)
+                return await self._call(verb, arguments)
             case "discard":
-                answers = await self._ask(verb, arguments)
+                answers = await self._call(verb, arguments)
                 self._remove_unserved(self._staged.pop(str(arguments["key"]), ()))
                 return answers
             case "commit" | "unload":
                 return await self._change(verb, arguments)
             case _:
-                return await self._ask(verb, arguments)
+                return await self._call(verb, arguments)
 
     async def _change(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         """Apply a change on every worker; one that fails is restarted with the models of the others."""
@@ -224,7 +224,7 @@ class WorkerSupervisor:
         with contextlib.suppress(TimeoutError):  # of one that is stuck
             await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), _FAREWELL_SECONDS)
 
-    async def _ask(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
+    async def _call(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         answers = [answer for _, answer in await self._answers(verb, arguments)]
         for answer in answers:
             if _is_refusal(answer):
@@ -237,9 +237,9 @@ class WorkerSupervisor:
     async def _answers(self, verb: str, arguments: Mapping[str, Any]) -> list[tuple[_Member, Any]]:
         """Result or error of each worker."""
         members = [member for member in self._members.values() if not member.listening.done()]
-        if verb in _ASK_SECONDS:  # nobody waits for one that starts; changes do, so that it takes part in them
+        if verb in _CALL_SECONDS:  # not of a worker that starts, unlike changes, which it takes part in
             members = [member for member in members if member.answers]
-        patience = _ASK_SECONDS.get(verb, _CHANGE_SECONDS)
+        patience = _CALL_SECONDS.get(verb, _CHANGE_SECONDS)
         calls = [asyncio.wait_for(member.channel.call(verb, arguments), patience) for member in members]
         return list(zip(members, await asyncio.gather(*calls, return_exceptions=True), strict=True))
 

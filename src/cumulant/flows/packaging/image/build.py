@@ -16,7 +16,7 @@ _LINES = 15
 
 
 def find_tool(requested: str | None) -> str:
-    """The tool that builds: the one asked for, else the first that is installed.
+    """The tool that builds: the requested one, else the first that is installed.
 
     Raises:
         UsageError: it is none of those known, or none is installed.
@@ -44,9 +44,9 @@ def build_image(folder: Path, reference: str, *, tool: str) -> str:
     check_reference(reference, "image")
     verb = "bud" if tool == "buildah" else "build"
     _run([tool, verb, "--tag", reference, *_date_options(tool), str(folder)], tool, "the image was not built")
-    shown = ["--format", "{{.FromImageID}}"] if tool == "buildah" else ["--format", "{{.Id}}"]
+    fields = ["--format", "{{.FromImageID}}"] if tool == "buildah" else ["--format", "{{.Id}}"]
     kind = ["--type", "image"]
-    return _run([tool, "inspect", *shown, *kind, reference], tool, "the image was built but is not found").strip()
+    return _run([tool, "inspect", *fields, *kind, reference], tool, "the image was built but is not found").strip()
 
 
 def _date_options(tool: str) -> list[str]:

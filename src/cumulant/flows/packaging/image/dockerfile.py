@@ -68,7 +68,7 @@ class Serving(msgspec.Struct, frozen=True):
     words: tuple[str, ...] = ()
     http: int = PORT
     grpc: int | None = None
-    #: they say who may call, or that anybody may
+    #: they name a token, or allow all callers
     authenticated: bool = False
     #: they name the store of the features
     online: bool = False
@@ -82,7 +82,7 @@ class Serving(msgspec.Struct, frozen=True):
 
 
 def parse_server_options(text: str) -> Serving:
-    """What `text`, such as `--grpc 0.0.0.0:8081 --workers 2`, asks of the image's server.
+    """Options of the image's server in `text`, such as `--grpc 0.0.0.0:8081 --workers 2`.
 
     Raises:
         UsageError: these are no options of the server, it could not be reached, or a path of theirs is relative.
@@ -142,7 +142,7 @@ def dockerfile(
 
 
 def image_labels(servable: Servable | GraphServable, base: str) -> dict[str, str]:
-    """What the image says of itself; what is not known is left out."""
+    """Labels of the image; unknown values are left out."""
     commit = servable.lineage.get("code", "")
     values: Mapping[str, str] = {
         "org.opencontainers.image.title": servable.name,

@@ -17,7 +17,7 @@ _STORE = "the store of the features: its URL in ONLINE, as the container reaches
 
 
 class RunCommand(msgspec.Struct, frozen=True):
-    """What a person types, and what has to be there before."""
+    """The command that runs the image, and what it needs."""
 
     command: str
     needs: tuple[str, ...] = ()
@@ -46,6 +46,6 @@ def build_run_command(reference: str, servable: Servable | GraphServable, option
 
 
 def _as_this_user(program: str) -> list[str]:
-    """What this user mounts is read and written by no other; podman without root maps users unless told."""
+    """What this user mounts is read and written by no other; podman without root maps users by default."""
     user = ["--user", f"{os.getuid()}:{os.getgid()}"]
     return ["--userns", "keep-id", *user] if program == "podman" and os.getuid() else user

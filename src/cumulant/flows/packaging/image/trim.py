@@ -114,7 +114,7 @@ _SERVES = (
     "onnxruntime",
     "uvloop",
 )
-#: the oldest moment that a zip file can tell, as in the wheel
+#: the oldest date of a zip file, as in the wheel
 WHEN = 315532800
 
 
@@ -178,7 +178,7 @@ def place(path: Path, root: Path) -> None:
 
 
 def libraries(files: Iterable[Path]) -> Iterator[Path]:
-    """The shared libraries that these files load, by the dynamic linker's own word."""
+    """The shared libraries that these files load, by `ldd`."""
     output = subprocess.run(["ldd", *map(str, files)], capture_output=True, text=True, check=False).stdout
     yield from map(Path, sorted(set(re.findall(r"(?:=>|^)\s*(/\S+) \(0x", output, re.MULTILINE))))
 

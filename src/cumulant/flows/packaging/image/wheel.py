@@ -17,7 +17,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.version import __version__
 
 _TAGS = "Wheel-Version: 1.0\nGenerator: cumulant\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-#: the oldest moment that a zip file can tell: the same files give the same bytes
+#: the oldest date of a zip file: the same files give the same bytes
 _WHEN = (1980, 1, 1, 0, 0, 0)
 
 
@@ -59,7 +59,7 @@ def _metadata() -> Iterator[tuple[str, str]]:
     except PackageNotFoundError:
         hint = "install it (pip install cumulant, or pip install -e . in its source tree)"
         raise UsageError("cumulant runs here without being installed: it has no metadata", hint=hint) from None
-    # An editable install keeps the metadata of the day it was made; the files tell the version.
+    # An editable install keeps the metadata of the day it was made; the version is that of the files.
     lines = (installed.read_text("METADATA") or "").split("\n")
     yield "METADATA", "\n".join(f"Version: {__version__}" if line.startswith("Version:") else line for line in lines)
     yield "WHEEL", _TAGS
