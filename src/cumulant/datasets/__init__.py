@@ -12,3 +12,5 @@ FLIGHTS = FOLDER / "flights.parquet"
 WEATHER = FOLDER / "weather.parquet"
 #: one folder a template; files that end in `.tmpl` lose that ending in a new project
 TEMPLATES = FOLDER / "templates"
+#: one workflow file for continuous integration a service
+WORKFLOWS = FOLDER / "workflows"
