@@ -184,22 +184,6 @@ def not_worse_seconds(
     return traffic.seconds * math.log(1 / check_alpha(alpha)) / grows if grows > 0 else math.inf
 
 
-def smallest_ratio(
-    traffic: ArmTraffic, *, rate: float, looks: int, wanted: float = 0.8, alpha: float = 0.05, seed: int = 0
-) -> float | None:
-    """The smallest of the ratios 1.25, 1.5, 2, 3, 5, 10 seen within `looks` with `wanted` power; None: not even 10.
-
-    Raises:
-        ValueError: as `harm_power`.
-    """
-    for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
-        if rate * ratio < 1 and harm_is_seen(
-            traffic, rate=rate, ratio=ratio, looks=looks, alpha=alpha, wanted=wanted, seed=seed
-        ):
-            return ratio
-    return None
-
-
 def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: float = 0.05) -> float:
     """About how many pairs `means.Paired` needs to show non-inferiority when there is no difference.
 
