@@ -48,7 +48,7 @@ class Power:
         decided: share of releases that did within the looks simulated.
         median_looks, looks: within which 50% and `wanted` of all releases did; None where fewer did.
         candidate_requests, seconds: the same for `wanted`, at the given traffic; None where fewer did.
-        wanted: the power asked for.
+        wanted: the power required.
     """
 
     decided: float
@@ -77,7 +77,7 @@ def harm_power(
     Args:
         traffic: Poisson arrivals with these means.
         rate: champion's bad events a request.
-        ratio: candidate's rate over champion's; 1 asks for false alarms.
+        ratio: candidate's rate over champion's; 1 gives false alarms.
         alpha: of this metric's harm test.
         looks: simulated at most.
         wanted: the power, between 0 and 1.

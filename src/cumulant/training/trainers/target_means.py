@@ -27,7 +27,7 @@ from cumulant.training.trainers.trainer import TrainingSample
 
 Index = NDArray[np.int64]
 
-#: texts with more values than this get means: a trainer is told apart no more of them one by one
+#: texts with more values than this get means: a trainer distinguishes no more of them
 ABOVE = MOST_CATEGORIES
 #: of a task of more classes, no means are made
 _MOST_CLASSES = 10
@@ -146,7 +146,7 @@ class TargetMeans:
 
 
 def cut(input_: Input) -> Input:
-    """The input with the values that are told apart one by one."""
+    """The input with the values that a trainer distinguishes."""
     return msgspec.structs.replace(input_, categories=input_.categories[:MOST_CATEGORIES])
 
 
