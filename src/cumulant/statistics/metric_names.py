@@ -51,7 +51,7 @@ def bounds_of(name: str) -> tuple[float, float]:
 
 
 def quantile_of(name: str) -> float | None:
-    """The quantile that the metric asks for: 0.90 of `pinball_90`, 0.5 of `pinball` and `mae`; None for others."""
+    """The quantile that the metric measures: 0.90 of `pinball_90`, 0.5 of `pinball` and `mae`; None for others."""
     if name in ("pinball", "mae"):
         return 0.5
     match = _PINBALL.fullmatch(name)

@@ -30,7 +30,7 @@ class TrainingSet:
     target: [n] 0 or 1, the position in `classes`, or the number.
     at, known: [n] microseconds since 1970 UTC of the prediction, and of when its label was known; or None.
     groups: [n] codes of what rows depend on each other (a customer); or None.
-    slices: [n, ...] columns by whose values metrics are told.
+    slices: [n, ...] columns by whose values metrics are reported.
     false_negative, false_positive: [n] costs of a wrong decision; or None.
     reviewed: [n] whether the label came from the review queue: such rows are learned from and never judged by; or None.
     weight: [n] how many rows each stands for when it is learned from; or None for one each.

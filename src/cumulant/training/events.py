@@ -42,7 +42,7 @@ class ModelEvaluated(Fact, frozen=True, kw_only=True):
 
 
 class GateDecided(Fact, frozen=True, kw_only=True):
-    """The gate said yes or no; `words` is the verdict word of each rule."""
+    """The gate accepted or refused a candidate; `words` is the verdict word of each rule."""
 
     kind: ClassVar[str] = "training.gate_decided"
     passed: bool

@@ -167,10 +167,6 @@ class FittedModel:
             raise IntegrityError(f"the stored model in {folder.name} cannot be read: {error}") from None
         return cls(card, payload_from(card.kind, folder))
 
-    def with_card(self, **changes: object) -> FittedModel:
-        """This model with another calibration, threshold or importance."""
-        return FittedModel(msgspec.structs.replace(self.card, **changes), self.payload)
-
 
 def constant(values: Sequence[float], *, task: Task, classes: Sequence[str], inputs: Sequence[Input]) -> FittedModel:
     """The naive model that always answers `values`."""

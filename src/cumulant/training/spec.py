@@ -172,7 +172,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
 
 
 class GateRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What the gate asks of one metric: a margin, a limit, or both."""
+    """What the gate requires of one metric: a margin, a limit, or both."""
 
     margin: Annotated[
         Annotated[float, Meta(ge=0)] | None,

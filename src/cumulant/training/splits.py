@@ -223,7 +223,7 @@ def _time_folds(rows: TrainingSet, count: int) -> list[Fold]:
 
 
 def _unasked(rows: TrainingSet, fold: Fold) -> Fold:
-    """The fold judged without the rows that people were asked about: which those are depends on their scores."""
+    """The fold judged without the rows that reviewers labelled: which those are depends on their scores."""
     if rows.reviewed is None:
         return fold
     reviewed = rows.reviewed[fold.validate]

@@ -1,4 +1,4 @@
-"""Rows that are a part of all there are: what each stands for, and what is to be said of them."""
+"""Rows that are a part of all there are: what each stands for, and notes on them."""
 
 from __future__ import annotations
 

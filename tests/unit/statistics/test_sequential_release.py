@@ -22,7 +22,6 @@ from cumulant.statistics.sequential.power import (
     not_worse_power,
     not_worse_seconds,
     paired_pairs,
-    smallest_ratio,
 )
 from cumulant.statistics.sequential.rates import Rates
 from cumulant.statistics.sequential.simulated import (
@@ -118,7 +117,6 @@ def test_what_cannot_be_decided_in_time_is_none():
     traffic = ArmTraffic(champion=90, candidate=10, seconds=60)
     power = harm_power(traffic, rate=0.005, ratio=1.5, looks=4, releases=50)
     assert (power.looks, power.seconds, power.median_looks) == (None, None, None)
-    assert smallest_ratio(traffic, rate=0.005, looks=2) is None
 
 
 def test_a_wide_margin_is_shown_sooner_than_a_narrow_one():

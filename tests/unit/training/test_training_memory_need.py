@@ -90,7 +90,7 @@ def test_what_catboost_took_is_counted_beside_every_later_step() -> None:
         training_need(few, msgspec.structs.replace(SPEC, trainers=names), threads=2)
         for names in (["catboost"], ["linear"], ["catboost", "linear"])
     )
-    assert total_need(alone, 94 * MIB) >= 867 * MIB
+    assert 0.95 * 867 * MIB < total_need(alone, 94 * MIB) < 1.1 * 867 * MIB
     assert alone.later > other.later
     assert both.later == alone.later
     assert both.search > max(alone.search, other.search)

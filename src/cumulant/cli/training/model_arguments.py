@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def in_project(call: Invocation) -> bool:
-    """Whether there is a project that the command can look into, or one that it was told of."""
+    """Whether there is a project in this folder, or one that the command names."""
     return call.given is not None or (call.directory / "cumulant.yaml").is_file()
 
 

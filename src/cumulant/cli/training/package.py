@@ -169,7 +169,7 @@ def _pairs(given: list[str] | None) -> dict[str, str]:
 
 
 class _Imaging:
-    """The image that was asked for, if one was; faults are told before the model is read."""
+    """The image to build, if any; faults are reported before the model is read."""
 
     def __init__(
         self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None, options: str | None
@@ -194,7 +194,7 @@ class _Imaging:
             self._tool = find_tool(tool)
 
     def build(self, folder: Path, progress: Progress, servable: Servable | GraphServable) -> dict[str, Any]:
-        """Write the folder and build the image, as asked; returns their part of the command's document."""
+        """Write the folder and build the image, as required; returns their part of the command's document."""
         if not self.wanted:
             return {}
         from tempfile import TemporaryDirectory
@@ -219,7 +219,7 @@ class _Imaging:
 
 @contextmanager
 def _folder(out: Path | None, imaging: _Imaging) -> Iterator[Path]:
-    """Where the servable is made: as asked, or for the time that an image is built."""
+    """Where the servable is made: as given, or for the time that an image is built."""
     if out is not None:
         yield out
         return

@@ -36,7 +36,7 @@ def run_name(candidate: ModelCandidate) -> str:
 
 
 def main_metric(candidate: ModelCandidate) -> str:
-    """The figure that the gate asks about first, else the one searched for."""
+    """The figure that the gate's first rule is about, else the one searched for."""
     rules = candidate.judgement.verdict.rules
     measured = candidate.judgement.evaluation.metrics
     return next((rule.metric for rule in rules if rule.metric in measured), candidate.fitted.summary.metric)

@@ -153,14 +153,14 @@ def set_alias(
     check(project.access(), principal, "model.alias", uri)
     version = project.registry().resolve(uri)
     project.registry().alias(version.name, alias, version.version)
-    _tell(project, principal, ModelAliased(model=version.name, alias=alias, version=version.version), reason)
+    _emit(project, principal, ModelAliased(model=version.name, alias=alias, version=version.version), reason)
     return project.registry().resolve(f"{version.name}/{version.version}")
 
 
 def remove_alias(project: Project, name: str, alias: str, *, principal: Principal, reason: str | None = None) -> None:
     check(project.access(), principal, "model.alias", name)
     project.registry().alias(name, alias, None)
-    _tell(project, principal, ModelAliased(model=name, alias=alias, version=None), reason)
+    _emit(project, principal, ModelAliased(model=name, alias=alias, version=None), reason)
 
 
 def tag_model(project: Project, uri: str, tags: dict[str, str | None], *, principal: Principal) -> ModelVersion:
@@ -168,7 +168,7 @@ def tag_model(project: Project, uri: str, tags: dict[str, str | None], *, princi
     check(project.access(), principal, "model.tag", uri)
     version = project.registry().resolve(uri)
     project.registry().tag(version.name, version.version, tags)
-    _tell(project, principal, ModelTagged(model=version.name, version=version.version, tags=tuple(sorted(tags))), None)
+    _emit(project, principal, ModelTagged(model=version.name, version=version.version, tags=tuple(sorted(tags))), None)
     return project.registry().resolve(f"{version.name}/{version.version}")
 
 
@@ -191,6 +191,6 @@ def copy_name(version: ModelVersion) -> str:
     return f"{version.version}-{short(digest(version.tags.get('cumulant.servable', '')))}"
 
 
-def _tell(project: Project, principal: Principal, fact: Fact, reason: str | None) -> None:
+def _emit(project: Project, principal: Principal, fact: Fact, reason: str | None) -> None:
     with project.journal().transaction(actor=Actor(principal.name, reason)) as transaction:
         transaction.emit(fact)

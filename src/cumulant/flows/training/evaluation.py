@@ -70,7 +70,7 @@ def champion_parameters(version: ModelVersion | None) -> Mapping[str, Parameter]
 
 
 def judge(context: Context, work: TrainingWork, fitted: Fitted, champion: ModelVersion | None) -> Judgement:
-    """Measure on the test rows and ask the gate."""
+    """The figures on the test rows and the gate's verdict."""
     before = None if champion is None else margin_reference(context.project, champion)
     inputs = {
         **work.inputs,
@@ -85,7 +85,7 @@ def judge(context: Context, work: TrainingWork, fitted: Fitted, champion: ModelV
     def measure() -> dict[str, object]:
         return msgspec.to_builtins(_judgement(context, work, fitted, champion, before))  # type: ignore[no-any-return]
 
-    def tell(transaction: Transaction, result: dict[str, object]) -> None:
+    def emit_decision(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.training.events import GateDecided, ModelEvaluated
 
         judgement = msgspec.convert(result, Judgement)
@@ -96,7 +96,7 @@ def judge(context: Context, work: TrainingWork, fitted: Fitted, champion: ModelV
         words: dict[str, str] = {f"{rule.metric}: {rule.rule}": rule.word for rule in verdict.rules}
         transaction.emit(GateDecided(passed=verdict.passed, word=verdict.word, words=words, reason=verdict.text))
 
-    outcome = context.step("evaluate", inputs, measure, write=tell)
+    outcome = context.step("evaluate", inputs, measure, write=emit_decision)
     return msgspec.structs.replace(msgspec.convert(outcome.result, Judgement), reused=outcome.reused)
 
 

@@ -80,7 +80,7 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What is to be said of the training."""
+        """Notes on the training."""
         if self.final is None:
             return self.summary.notes
         chosen = "" if self.split.chosen is None else "chosen "

@@ -98,7 +98,7 @@ def package(
         assert servable.parity is not None
         return msgspec.to_builtins(PackageResult(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
 
-    def tell(transaction: Transaction, result: dict[str, object]) -> None:
+    def emit_built(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.packaging.events import ServableBuilt
 
         built = _package(result)
@@ -116,13 +116,13 @@ def package(
     def stands(result: dict[str, object]) -> bool:
         return objects.find(_package(result).servable.key) is not None
 
-    outcome = context.step("package", inputs, build, verify=stands, write=tell)
+    outcome = context.step("package", inputs, build, verify=stands, write=emit_built)
     built = msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
     return built, examples[0] if examples else None
 
 
 def input_example(context: Context, work: TrainingWork, features: pl.DataFrame) -> pd.DataFrame:
-    """Five rows of features as the model takes them: a pandas frame, without anybody's personal values."""
+    """Five rows of features as the model takes them: a pandas frame, without personal values."""
     frame, personal = features.head(5), personal_features(work.task.plan)
     return (mask_personal(frame, personal, context.project.salt()) if personal else frame).to_pandas()
 
@@ -195,7 +195,7 @@ def _whole(values: pl.Series) -> bool:
 
 
 def example(context: Context, work: TrainingWork) -> dict[str, Any]:
-    """The newest row as a request, without anybody's personal values."""
+    """The newest row as a request, without personal values."""
     import polars as pl
 
     from cumulant.data.snapshot import scan

@@ -43,7 +43,7 @@ _LEAST_QUICK_ROWS = 5000
 
 
 def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Parameter] | None) -> Fitted:
-    """Search and fit, or find it done. A search that was cut off goes on with its next trial.
+    """Search and fit, or find it done. A search that was cut off resumes with its next trial.
 
     Raises:
         DataError: other values have made the target another task than it was.

@@ -42,7 +42,7 @@ def tested_model(project: Project, version: ModelVersion) -> tuple[FittedModel |
 
 def candidate_split(project: Project, work: TrainingWork, split: SplitSummary) -> SplitSummary | None:
     """The split of a candidate whose configuration will be fitted on all rows; None where it is served as tested. A
-    quick look is served by nobody, and says what a whole training of the project would be compared with.
+    quick look is never served, and says what a whole training of the project would be compared with.
     """
     spec = project.training() if work.sample < 1 else work.training
     return split if spec.final_fit == "all" else None

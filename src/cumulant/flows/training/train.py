@@ -104,7 +104,7 @@ def train(
     `promote` it stays a candidate, whatever the gate says, and so it does where the project delivers through releases
     and has a champion: a release moves the alias then. A model that the gate refuses is
     registered too, as candidate: the verdict is in the result, and the command line ends with 1. `history` is
-    what a training learns from that the rule of retraining asks for; with `change` it is rows since then alone, of half
+    what a training learns from that the rule of retraining starts; with `change` it is rows since then alone, of half
     the time, and the test is of the other half.
 
     Raises:

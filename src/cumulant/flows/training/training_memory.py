@@ -1,4 +1,4 @@
-"""Whether a training fits in memory: it is said before its rows are read."""
+"""Whether a training fits in memory, checked before its rows are read."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def labelled_rows(
     leakage: bool = False,
 ) -> TrainingSet:
     """The entity rows with features and a known label, at most `spec.rows`; `as_of` hides labels that became known
-    later. A row that has none of its own takes that of the table `reviewed`, where people gave it one. `by_hash`: rows
+    later. A row without a label takes that of the table `reviewed`, where a reviewer gave it one. `by_hash`: rows
     without times carry the hash by which they are split; versions of before were split at random. `leakage`: refuse or
     name a feature that gives the target away, as is done once before a search.
 
@@ -218,7 +218,7 @@ def _labelled(
 
 
 def _date(when: datetime | None) -> str:
-    """The day of a midnight, as people write it; else the whole time."""
+    """The date of a midnight; else the whole time."""
     return "" if when is None else when.isoformat().removesuffix("T00:00:00+00:00")
 
 
@@ -258,7 +258,7 @@ def newest_row(project: Project, snapshot: Snapshot, *, as_of: datetime | None) 
 def _slices(
     project: Project, columns: Mapping[str, pl.Series], evaluation: EvaluationPolicy, task: Task
 ) -> pl.DataFrame | None:
-    """The columns by whose values metrics are told; personal ones as keyed hashes."""
+    """The columns by whose values metrics are reported; personal ones as keyed hashes."""
     from cumulant.data.masking import mask_frame
 
     slices = _chosen(columns, evaluation.slices, "evaluation.slices")

@@ -1,4 +1,4 @@
-"""Which test rows a version did not learn from: no figure over rows that a model knows by heart says how good it is."""
+"""Which test rows a version did not learn from: figures over rows that a model learned are too good."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ LEAST_REFERENCE = 500
 LEAST_OF_A_CLASS = 50
 #: rows without labels that an estimate is about
 LEAST_ROWS = 100
-#: an expected calibration error surely above this cannot be told from a change
+#: an expected calibration error surely above this cannot be distinguished from a change
 WORST_CALIBRATION = 0.03
 #: part of the rows that may score beyond every score of the reference
 MOST_UNSEEN = 0.02

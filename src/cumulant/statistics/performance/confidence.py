@@ -53,7 +53,7 @@ def expected(
     Args:
         probability: [n] calibrated, of being positive.
         score: [n] as the model gave it: what rows are ranked by, and what log loss and Brier score judge.
-        decision: [n] whether the model said yes.
+        decision: [n] whether the model decides for the positive class.
         ties: average precision of equal scores that enter `together`, as `average_precision` measures it, or one
             by one (`apart`), as NannyML does. Without equal scores both are the same.
 

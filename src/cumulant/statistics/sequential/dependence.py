@@ -3,7 +3,7 @@
 `Student` takes values for independent and near normal. Means of windows often are neither: a loss that lasts some days
 moves several of them, and where a large loss is rare most windows look better than their mean. Both make evidence of
 nothing. So the dependence is estimated from the reference's own values (`estimate_dependence`); `allowance` is how much
-evidence such values show by chance beyond independent normal ones: it is taken off before a word is said.
+evidence such values show by chance beyond independent normal ones: it is subtracted before the verdict.
 
 **The rule.** Values of one window that vary together, by their sum's variance against that of independent ones, are one
 value. Windows follow each other as an autoregression of first order, whose correlation stands for the sum of all
@@ -26,11 +26,11 @@ from cumulant.statistics.sequential.student import Student, of_any_size
 FEWEST, ASSUMED = 12, 0.3
 #: simulated runs, and the most values of one look that are simulated: sums of more are near normal
 _RUNS, _VALUES = 600, 8
-#: correlations beyond this cannot be told from a trend
+#: correlations beyond this cannot be distinguished from a trend
 _MOST = 0.95
 #: skewness and correlation below which values show no more than normal ones, as the test of a rise is cautious
 _SLIGHT = 1.0, 0.2
-#: skewness of a sample below this is not told from that of normal values; larger ones than the second are not
+#: skewness of a sample below this is not distinguished from that of normal values; larger ones than the second are not
 #: simulated
 _STRAIGHT, _STEEP = 0.3, 8.0
 #: by how much the skewness of a sample of a skewed gamma distribution falls short of its own

@@ -161,7 +161,7 @@ class Paired:
 
     @classmethod
     def start(cls, *, margin: float, scale: float = 1.0, batch: tuple[int, ...] = ()) -> Paired:
-        """No pairs yet. `harm` asks whether the difference is above 0, `not_worse` whether it is below `margin`.
+        """No pairs yet. `harm` tests whether the difference is above 0, `not_worse` whether it is below `margin`.
 
         Raises:
             ValueError: not 0 < margin < scale.

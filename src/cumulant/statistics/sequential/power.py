@@ -48,7 +48,7 @@ class Power:
         decided: share of releases that did within the looks simulated.
         median_looks, looks: within which 50% and `wanted` of all releases did; None where fewer did.
         candidate_requests, seconds: the same for `wanted`, at the given traffic; None where fewer did.
-        wanted: the power asked for.
+        wanted: the power required.
     """
 
     decided: float
@@ -77,7 +77,7 @@ def harm_power(
     Args:
         traffic: Poisson arrivals with these means.
         rate: champion's bad events a request.
-        ratio: candidate's rate over champion's; 1 asks for false alarms.
+        ratio: candidate's rate over champion's; 1 gives false alarms.
         alpha: of this metric's harm test.
         looks: simulated at most.
         wanted: the power, between 0 and 1.
@@ -182,22 +182,6 @@ def not_worse_seconds(
     null = np.linspace(max(rate * ratio - margin, 0.0), rate, _NULLS + 1)[1:]  # of the champion, the likeliest is there
     grows = float((n * _divergence(rate, null) + m * _divergence(rate * ratio, null + margin)).min())
     return traffic.seconds * math.log(1 / check_alpha(alpha)) / grows if grows > 0 else math.inf
-
-
-def smallest_ratio(
-    traffic: ArmTraffic, *, rate: float, looks: int, wanted: float = 0.8, alpha: float = 0.05, seed: int = 0
-) -> float | None:
-    """The smallest of the ratios 1.25, 1.5, 2, 3, 5, 10 seen within `looks` with `wanted` power; None: not even 10.
-
-    Raises:
-        ValueError: as `harm_power`.
-    """
-    for ratio in (1.25, 1.5, 2.0, 3.0, 5.0, 10.0):
-        if rate * ratio < 1 and harm_is_seen(
-            traffic, rate=rate, ratio=ratio, looks=looks, alpha=alpha, wanted=wanted, seed=seed
-        ):
-            return ratio
-    return None
 
 
 def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: float = 0.05) -> float:

@@ -107,7 +107,7 @@ class PairedBlocks:
 
     @classmethod
     def start(cls, *, margin: float, edge: float = 0.0, batch: tuple[int, ...] = ()) -> PairedBlocks:
-        """No blocks yet. `harm` asks whether the difference is above `edge`, `not_worse` whether it is below `margin`.
+        """No blocks yet. `harm` tests whether the difference is above `edge`, `not_worse` whether it is below `margin`.
 
         Raises:
             ValueError: not 0 <= edge <= margin, or the margin is 0 or not finite.

@@ -53,10 +53,10 @@ class Comparisons:
     seed: int = 0
 
     def against_naive(self, metric: Metric, *, informed: bool = True) -> RuleVerdict:
-        """Whether the candidate is better than the naive answer, and if `informed` is asked for, than its own answers
+        """Whether the candidate is better than the naive answer, and with `informed`, than its own answers
         given to other rows.
 
-        Of the calibration error it is asked only to come near: a constant is all but perfectly calibrated.
+        Of the calibration error it has only to come near: a constant is all but perfectly calibrated.
         """
         gap = difference(metric, self.candidate, self.naive, level=self.level, seed=self.seed)
         if metric.name == "calibration_error":
@@ -84,7 +84,7 @@ class Comparisons:
         return self._compared(metric, pair, against, gap, margin=margin)
 
     def without_rows(self, metric: Metric, against: Against, reason: str) -> RuleVerdict:
-        """The verdict where there is no row to compare on: nobody can tell."""
+        """The verdict where there is no row to compare on."""
         rule = f"not worse than {_NAMES[against]} on rows that neither learned from; {reason}"
         return self.refused(metric, rule, against, f"{metric.text}: cannot tell, {reason}")
 

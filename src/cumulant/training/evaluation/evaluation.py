@@ -22,10 +22,10 @@ from cumulant.training.spec import RESAMPLES
 
 Floats = NDArray[np.float64]
 
-#: with fewer days than this intervals over days are wide, which is said
+#: with fewer days than this intervals over days are wide, which a note says
 _LEAST_DAYS = 8
 SLICE_RESAMPLES = 300
-#: values of a slice column that are told: the most frequent
+#: values of a slice column that are reported: the most frequent
 MOST_SLICES = 12
 #: a slice with fewer rows is counted, not measured
 LEAST_SLICE_ROWS = 30

@@ -124,7 +124,7 @@ def _rank_strength(values: NDArray[np.float64], target: NDArray[np.float64]) -> 
 
 
 def _ordered_purity(values: NDArray[np.float64], target: NDArray[np.float64]) -> float:
-    """The share of rows told right when the sorted feature is cut once for each change of class."""
+    """The share of rows classified right when the sorted feature is cut once for each change of class."""
     classes = len(np.unique(target))
     order = np.lexsort((target, values))  # missing values sort last: a value of their own
     sorted_values, sorted_target = values[order], target[order]
@@ -142,7 +142,7 @@ def _ordered_purity(values: NDArray[np.float64], target: NDArray[np.float64]) ->
 
 
 def _best_cut(sorted_target: NDArray[np.float64], value: NDArray[Any]) -> float:
-    """The largest share of balanced rows told right by one cut between values."""
+    """The largest share of balanced rows classified right by one cut between values."""
     ends = np.flatnonzero(np.r_[value[1:] != value[:-1], True])
     positives = np.cumsum(sorted_target)[ends] / max(float(sorted_target.sum()), 1.0)
     negatives = np.cumsum(1 - sorted_target)[ends] / max(float((1 - sorted_target).sum()), 1.0)

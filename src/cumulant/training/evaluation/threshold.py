@@ -79,7 +79,7 @@ def advice(share: float, *, timed: bool) -> str | None:
 
 
 def uncounted(rule: ThresholdPolicy | float, rows: TrainingSet) -> str | None:
-    """What to say where a capacity counts fewer rows than were scored: people were asked about rows without a label,
+    """What to say where a capacity counts fewer rows than were scored: reviewers labelled rows without a label,
     and the source holds none of the others.
     """
     if not isinstance(rule, ThresholdPolicy) or rule.alerts is None or rule.source_share is not None:

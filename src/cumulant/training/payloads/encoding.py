@@ -15,7 +15,7 @@ Matrix = NDArray[np.float32]
 
 #: more values than this of one text column are rare or name their rows; the rest counts as missing
 MOST_CATEGORIES = 250
-#: of a text whose values get means of the target, as many are told apart
+#: of a text whose values get means of the target, as many are distinguished
 MOST_VALUES = 10_000
 #: a value with fewer training rows teaches nothing that holds
 LEAST_CATEGORY_ROWS = 3

@@ -15,7 +15,7 @@ from cumulant.training.records import TrialRecord
 #: the share kept for what cannot be foreseen
 _REST = 0.03
 
-#: of the whole time, for the final fit until its time can be told, and for more than one booster
+#: of the whole time, for the final fit until its time is known, and for more than one booster
 _FINAL_SHARE = 0.4
 #: of the whole time, for trainers that are fitted once a fold
 _BASELINE_SHARE = 0.25

@@ -287,7 +287,7 @@ class _Race:
         self._over = False
 
         def own(fold: int) -> Callable[[], float]:
-            # asked when the fold starts: its share of the time left is one of the rounds of folds still to come
+            # called when the fold starts: its share of the time left is one of the rounds of folds still to come
             waves = math.ceil((folds.count - fold) / workers)
             return _share_of(self._clock(seconds_left), 1 / waves) if share_out else self._clock(seconds_left)
 

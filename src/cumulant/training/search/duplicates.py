@@ -18,7 +18,7 @@ Floats = NDArray[np.float64]
 
 #: rows that are looked at, and rows among which their copies are sought
 _LOOKED, _AMONG = 500, 20_000
-#: numbers with at least this part of distinct values, at most so many of them; with fewer than two nothing can be told
+#: numbers with at least this part of distinct values, at most so many of them; with fewer than two nothing is known
 _DISTINCT, _MOST, _LEAST = 0.5, 8, 2
 #: the neighbour that a copy is far nearer than, and another to learn the dimension from
 _NEAR, _FAR = 30, 60

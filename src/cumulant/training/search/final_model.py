@@ -67,7 +67,7 @@ class Finisher:
         calibrated, limit, text = Calibration(), None, ""
         if problem.task == "binary":
             calibrated, limit, text = self._decision(choice)
-            self.warnings = self._unsaid()
+            self.warnings = self._decision_warnings()
         card = ModelCard(
             kind=payload.kind,
             trainer=choice.name,
@@ -123,7 +123,7 @@ class Finisher:
         )
         return calibrated, limit, text
 
-    def _unsaid(self) -> tuple[str, ...]:
+    def _decision_warnings(self) -> tuple[str, ...]:
         """What the project file should say of decisions, and does not."""
         if self._spec.threshold is not None:
             text = threshold.uncounted(self._spec.threshold, self._rows)

@@ -1,6 +1,6 @@
 """Which parameters a trial tries, and when it is given up: functions of the finished trials and its number.
 
-Nothing else is remembered between trials, so a search that was killed and goes on proposes what it would
+Nothing else is remembered between trials, so a search that was killed and resumes proposes what it would
 have proposed undisturbed.
 """
 

@@ -65,7 +65,7 @@ def search(
 ) -> SearchResult:
     """Find, fit, calibrate and decide on `rows` (test rows are set aside before: `split`).
 
-    root: where a user's trainer files are. scratch: a folder of this search alone; a search killed there goes on when
+    root: where a user's trainer files are. scratch: a folder of this search alone; a search killed there resumes when
     it is called again, and with `jobs: 1` and no time limit reached it ends as if undisturbed.
     champion: parameters of the present model, tried first. on_trial: called for each trial finished in this call.
 
@@ -90,7 +90,7 @@ def search(
 def made_folds(
     rows: TrainingSet, spec: TrainingPolicy, followed: Metric, *, means_of: frozenset[str] | None = None
 ) -> tuple[CrossValidation, Matrix, tuple[str, ...]]:
-    """The folds that every trial is judged on, all rows encoded, and what is said about the folds.
+    """The folds that every trial is judged on, all rows encoded, and notes on the folds.
 
     means_of: the texts that get means of the target; None: the rows decide.
 
@@ -147,7 +147,7 @@ class _Study:
     def run(self) -> SearchResult:
         single = [trainer_ for trainer_ in self.trainers.values() if not trainer_.searched]
         for number, trainer in enumerate(single):
-            self._once(number, trainer)
+            self._judge_single(number, trainer)
         searched = [cast("Searched", trainer_) for trainer_ in self.trainers.values() if trainer_.searched]
         for place, trainer in enumerate(searched):
             self.budget.share_with(len(searched) - place - 1)
@@ -178,7 +178,7 @@ class _Study:
             summary=self._summary(model, (best, tried), choices, text, finisher),
         )
 
-    def _once(self, number: int, trainer: Trainer) -> None:
+    def _judge_single(self, number: int, trainer: Trainer) -> None:
         """Judge a trainer that has nothing to search."""
         if any(record.number == number for record in self.journal.records):
             return
@@ -210,7 +210,7 @@ class _Study:
                 for future in finished:
                     del running[future]
                     self._finished(future.result())
-                self._tell(trainer)
+                self._report(trainer)
 
     def _trial(self, trainer: Searched, number: int, offset: int) -> Outcome:
         finished = self._searched(trainer)
@@ -333,7 +333,7 @@ class _Study:
         whole, *crossed = [[choice for name, choice in chosen.items() if name != "naive"] for chosen in each]
         return blend(whole, crossed, self.folds, self.rows)
 
-    def _tell(self, trainer: Trainer) -> None:
+    def _report(self, trainer: Trainer) -> None:
         done = self._searched(trainer)
         complete = ranking(done, trainer.name, larger_is_better=self.metric.larger_is_better)
         best = f", best {self.metric.name.replace('_', ' ')} {complete[0].score:.4f}" if complete else ""

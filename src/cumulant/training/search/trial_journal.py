@@ -1,4 +1,4 @@
-"""Finished trials on disk, so that a killed search goes on where it was.
+"""Finished trials on disk, so that a killed search resumes where it was.
 
 One line a trial, appended only when the trial is done and its predictions are stored. A trial that was under way
 when the process died has no line: it is done again, with the same parameters, because these depend on the

@@ -229,7 +229,7 @@ class _Clock:
         self.rounds, self.cut = 0, False
 
     def after_iteration(self, info: Any) -> bool:
-        """Whether the fit goes on."""
+        """Whether the fit continues."""
         self.rounds = int(info.iteration)
         self.cut = self.rounds % _LOOK == 0 and self._left() <= 0
         return not self.cut and self.rounds < self._most

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: passes over the rows at most, and those without a better answer before a fit ends
 _MOST_ROUNDS, _PATIENCE = 80, 8
-#: where no search has told how many
+#: where no search has found how many
 _DEFAULT_ROUNDS = 15
 #: rows of one step of the gradient: this share of all within these bounds
 _BATCH_SHARE, _BATCHES = 1 / 64, (32, 1024)

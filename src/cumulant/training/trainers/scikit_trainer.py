@@ -59,7 +59,7 @@ class ScikitTrainer(UserTrainer):
         return FitResult(payload=all_classes(payload, present, problem))
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
-        """Gain where the model is one of boosted trees; else none is told."""
+        """Gain where the model is one of boosted trees; else none."""
         return LightGBM().importance(problem, payload) if isinstance(payload, Boosters) else {}
 
     def _trees(self, problem: Problem, params: Params, train: TrainingSample) -> Payload:

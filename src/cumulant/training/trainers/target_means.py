@@ -1,6 +1,6 @@
 """Texts with many values: the mean of the target for each value, as numbers beside the commonest values' codes.
 
-The means are learned from training rows only, those of a training row from rows outside its part (`mean_parts`), and
+The means are learned from training rows only, those of a training row from rows outside its part (`_parts`), and
 are made only of texts where they predict the target of rare values beyond noise (`_gains`). Each is pulled towards the
 mean of all rows, the more the fewer rows have the value and the less values differ (empirical Bayes). A value that
 training did not have gets the mean of all rows.
@@ -8,7 +8,7 @@ training did not have gets the mean of all rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +22,12 @@ from cumulant.training.payloads.encoding import MOST_CATEGORIES, MOST_VALUES, Ma
 from cumulant.training.payloads.payload import Floats
 from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search.sampling import encoded
-from cumulant.training.trainers.mean_parts import parts
+from cumulant.training.splits import group_parts
 from cumulant.training.trainers.trainer import TrainingSample
 
-#: texts with more values than this get means: a trainer is told apart no more of them one by one
+Index = NDArray[np.int64]
+
+#: texts with more values than this get means: a trainer distinguishes no more of them
 ABOVE = MOST_CATEGORIES
 #: of a task of more classes, no means are made
 _MOST_CLASSES = 10
@@ -36,6 +38,11 @@ _NEWEST = 0.2
 _LEAST_GAIN = 1.0
 _LEAST_GAIN_TIMED = 2.0
 _NAME = ": mean of the target"
+#: of the training rows
+_PARTS = 5
+#: more than parts, since nothing is known in the first block
+_BLOCKS = 10
+_SEED = 20_161
 
 
 class MeansTable(msgspec.Struct, frozen=True):
@@ -91,7 +98,7 @@ class TargetMeans:
     def fit(self, rows: TrainingSample) -> tuple[TrainingSample, Widening]:
         """The rows as a model is fitted on them, and how other rows are widened.
 
-        No number of a training row depends on a target of its own part: `parts` says which rows it is learned from.
+        No number of a training row depends on a target of its own part: `_parts` says which rows it is learned from.
         """
         whole = self.learn(rows)
         if not self._columns:
@@ -99,7 +106,7 @@ class TargetMeans:
         wide = np.empty(
             (len(rows), rows.matrix.shape[1] + sum(len(table.means[0]) for table in whole.tables)), np.float32
         )
-        for part, learned in parts(rows):
+        for part, learned in _parts(rows):
             others = self.learn(rows.take(learned)) if len(learned) else self._without_values(rows, part)
             wide[part] = others.apply(rows.matrix[part])
         return replace(rows, matrix=wide), whole
@@ -139,7 +146,7 @@ class TargetMeans:
 
 
 def cut(input_: Input) -> Input:
-    """The input with the values that are told apart one by one."""
+    """The input with the values that a trainer distinguishes."""
     return msgspec.structs.replace(input_, categories=input_.categories[:MOST_CATEGORIES])
 
 
@@ -241,3 +248,39 @@ def _shrunk(counts: Floats, sums: Floats, squares: Floats) -> Floats:
     if between <= 0:
         return np.zeros(len(counts))
     return np.divide(sums, counts + within / between, out=np.zeros(len(counts)), where=has_rows)
+
+
+def _parts(rows: TrainingSample) -> Iterator[tuple[Index, Index]]:
+    """Positions of the rows of each part, and of the rows that their means are learned from (none: nothing is known).
+
+    With times, parts are blocks of time, learned from the labels known before the block begins. Without, a group lies
+    in one part; without groups, parts are random.
+    """
+    edges = _edges(rows)
+    if rows.at is not None and len(edges):
+        yield from _blocks(rows.at, rows.known, edges)
+        return
+    generator = np.random.default_rng(_SEED)
+    if rows.groups is None:
+        part = generator.permutation(len(rows)) % _PARTS
+    else:
+        part = group_parts(np.unique(rows.groups, return_inverse=True)[1], _PARTS, generator)
+    for number in np.unique(part):
+        yield np.flatnonzero(part == number), np.flatnonzero(part != number)
+
+
+def _edges(rows: TrainingSample) -> Index:
+    """The times at which blocks after the first begin; none where all rows have one time."""
+    if rows.at is None or not len(rows):
+        return np.zeros(0, dtype=np.int64)
+    ordered = np.sort(rows.at)
+    edges = np.unique(ordered[np.arange(1, _BLOCKS) * len(rows) // _BLOCKS])
+    return np.asarray(edges[edges > ordered[0]], dtype=np.int64)
+
+
+def _blocks(at: Index, known: Index | None, edges: Index) -> Iterator[tuple[Index, Index]]:
+    latest = at if known is None else np.maximum(at, known)
+    block = np.searchsorted(edges, at, side="right")
+    yield np.flatnonzero(block == 0), np.zeros(0, dtype=np.int64)
+    for number, begin in enumerate(edges.tolist(), start=1):
+        yield np.flatnonzero(block == number), np.flatnonzero(latest < begin)

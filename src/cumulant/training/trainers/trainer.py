@@ -110,7 +110,7 @@ class Trainer(Protocol):
         ...
 
     def importance(self, problem: Problem, payload: Payload) -> dict[str, float]:
-        """Feature -> share of the model's work, largest first; empty where it cannot be told."""
+        """Feature -> share of the model's work, largest first; empty where it is not known."""
         ...
 
 

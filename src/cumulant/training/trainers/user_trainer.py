@@ -240,7 +240,7 @@ def _check_graph(graph: OnnxModel, train: TrainingSample, problem: Problem, path
     wanted = (2, len(problem.classes)) if problem.task == "multiclass" else (2,)
     try:
         shape = graph.predict(rows).shape
-    except Exception as error:  # onnxruntime raises its own kinds for a graph that is not what was asked
+    except Exception as error:  # onnxruntime raises its own kinds for a graph that is not what is required
         raise DefinitionError(
             f"the ONNX graph of the trainer {path} does not run: {_one_line(error)}", subject=path
         ) from error
