@@ -83,7 +83,7 @@ class TestWebhook(NotifierConformance):
         assert web.asked == 1
 
     @pytest.mark.parametrize(("status", "error"), [(200, EngineUnavailableError), (403, TerminalError)])
-    def test_an_answer_that_comes_drop_by_drop_holds_nobody_up(self, web, status, error):
+    def test_a_slow_response_ends_within_the_deadline(self, web, status, error):
         web.how, web.status = "drop", status
         with pytest.raises(error):
             Webhook(f"webhook+http://127.0.0.1:{web.port}").send(SAMPLE, seconds=0.3)
@@ -91,7 +91,7 @@ class TestWebhook(NotifierConformance):
         assert web.drops < 200, "it waited for as much of an answer as is told of one"
 
     @pytest.mark.parametrize(("said", "pause"), [("7", 7.0), ("1e9", 3600.0), ("-3", 0.0)])
-    def test_a_pause_that_is_asked_for(self, web, said, pause):
+    def test_a_requested_pause(self, web, said, pause):
         web.how, web.status, web.headers = "answer", 429, {"retry-after": said}
         with pytest.raises(OverloadedError) as caught:
             Webhook(f"webhook+http://127.0.0.1:{web.port}").send(SAMPLE, seconds=10)
@@ -119,7 +119,7 @@ class TestWebhook(NotifierConformance):
             Webhook(url)
 
     @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 410, 413, 415, 422])
-    def test_what_is_of_one_message_is_told_apart_from_what_is_of_all(self, web, status):
+    def test_a_fault_of_one_message_differs_from_a_fault_of_all(self, web, status):
         web.how, web.status = "answer", status
         with pytest.raises(TerminalError, match=f"it answered {status}: ok") as caught:
             Webhook(f"webhook+http://127.0.0.1:{web.port}").send(SAMPLE, seconds=10)
@@ -148,7 +148,7 @@ class TestSlack(NotifierConformance):
     def world(self, web):
         return WebWorld(web, lambda: Slack(f"slack+http://127.0.0.1:{web.port}/services/{SECRET}"))
 
-    def test_a_name_calls_nobody(self, web):
+    def test_a_name_notifies_no_other_user(self, web):
         odd = msgspec.structs.replace(SAMPLE, title="<!channel> a&b")
         Slack(f"slack+http://127.0.0.1:{web.port}/x").send(odd, seconds=10)
         assert web.posts[0][2] == {"text": f"*&lt;!channel&gt; a&amp;b*\n{SAMPLE.text}"}
@@ -230,7 +230,7 @@ class TestMail(NotifierConformance):
         assert one == again != other
         assert box.mails[0][:2] == ("c@example.com", ["b@example.com"])
 
-    def test_addresses_that_are_refused_are_told(self, box):
+    def test_refused_addresses_are_reported(self, box):
         url = f"smtp://ada:{SECRET}@127.0.0.1:{box.port}?from=c@example.com&to=b@x.org,eve@x.org&tls=none"
         box.rejected = {"eve@x.org"}
         assert Mail(url).send(SAMPLE, seconds=10) == "refused for eve@x.org"
@@ -242,7 +242,7 @@ class TestMail(NotifierConformance):
     @pytest.mark.parametrize(
         ("said", "error"), [("554 spam", UndeliverableError), ("452 full", EngineUnavailableError)]
     )
-    def test_a_text_that_is_refused_is_told_apart_from_a_server_that_cannot_now(self, box, said, error):
+    def test_a_refused_text_differs_from_a_server_that_is_unavailable(self, box, said, error):
         box.disliked, box.answer = b"missing values", said
         with pytest.raises(error, match=said.replace(" ", ": ")):
             MailWorld(box).notifier().send(SAMPLE, seconds=10)
@@ -254,7 +254,7 @@ class TestMail(NotifierConformance):
         with pytest.raises(EngineUnavailableError, match="does not answer: Line too long"):
             MailWorld(box).notifier().send(SAMPLE, seconds=10)
 
-    def test_a_wrong_password_is_refused_and_not_told(self, box):
+    def test_a_wrong_password_is_refused_and_not_shown(self, box):
         url = f"smtp://ada@127.0.0.1:{box.port}?from=c@example.com&to=b@x.org&tls=none&password=MAIL"
         secrets = MemorySecrets({"MAIL": "not the one"})
         with pytest.raises(TerminalError, match="535") as caught:

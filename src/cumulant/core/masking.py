@@ -21,7 +21,7 @@ def mask(value: object, salt: bytes) -> str:
 
 
 def fingerprint(salt: bytes) -> str:
-    """What tells one salt from another and says nothing of it:
+    """A fingerprint that differs between salts and reveals nothing of them:
     16 hexadecimal digits of HMAC-SHA256. Empty without one.
     """
     return hmac.digest(salt, _FINGERPRINTED, "sha256").hex()[:16] if salt else ""

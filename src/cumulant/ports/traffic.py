@@ -52,7 +52,8 @@ class Traffic(Protocol):
     def program(self, opening: ListenOptions) -> list[str]:
         """The command that runs the gateway in the foreground until SIGTERM, which drains it.
 
-        Whoever starts it supervises it. It writes its `Door` into its folder, and starts with what was in force.
+        Whoever starts it supervises it. It writes its `GatewayAddress` into its folder, and starts with the routes in
+        force.
 
         Raises:
             MissingPartError: its engine is not installed.

@@ -69,7 +69,7 @@ def state_folder(root: Path, environment: str) -> Path:
 def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, environment: str, project: str) -> Endpoints:
     """The URLs that `spec` names, and those of the embedded drivers for the rest.
 
-    Which relative path is taken from the project's folder, the driver of its scheme says.
+    The driver of a scheme decides which relative path is taken from the project's folder.
     """
     state = state_folder(root, environment)
     urls = {}

@@ -1,7 +1,7 @@
 """Fakes of every port, and the conformance suites that hold drivers to the same rules.
 
-from cumulant.testing import MemoryJournal
-from cumulant.testing.conformance import JournalConformance
+from cumulant.testing.journal import MemoryJournal
+from cumulant.testing.conformance.journal import JournalConformance
 
 class TestMyJournal(JournalConformance):
     @pytest.fixture

@@ -29,7 +29,7 @@ class Received(msgspec.Struct, frozen=True):
 
 
 class ArmServer:
-    """Serves on a loopback port until `stop`. `delay` (seconds) and `status` say how it answers.
+    """Serves on a loopback port until `stop`. `delay` (seconds) and `status` set how it answers.
 
     `stop` cuts every connection, as the end of a process does; `start` takes the same port again. With `tls` it shows
     that certificate.

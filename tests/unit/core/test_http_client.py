@@ -111,7 +111,7 @@ def test_the_beginning_of_a_body_is_enough_where_it_is_shorter_than_declared():
                 HttpClient(seconds=30, max_bytes=longest).get(url)
 
 
-def test_redirects_are_followed_where_asked_for_on_the_same_host_only():
+def test_redirects_are_followed_on_request_on_the_same_host_only():
     with RawServer({"/": OK}) as other, RawServer({"/": redirect("/b"), "/b": redirect("/c?d"), "/c?d": OK}) as server:
         client = HttpClient(seconds=30, follow_redirects=True)
         assert client.get(server.url).body == b"body"
@@ -211,7 +211,7 @@ def test_what_is_no_whole_response_is_reported(bytes_sent, reason, incomplete):
         (f"{SECRET}", "UnsupportedProtocol"),
     ],
 )
-def test_what_cannot_be_reached_is_told_without_its_url(url, reason):
+def test_an_unreachable_server_is_reported_without_its_url(url, reason):
     with pytest.raises(NoResponseError, match=reason) as caught:
         HttpClient(seconds=5).get(url)
     assert SECRET not in caught.value.reason + str(caught.value)
@@ -225,7 +225,7 @@ def test_no_url_and_no_header_of_ours_is_logged(caplog):
     assert SECRET not in caplog.text
 
 
-def test_proxies_of_the_environment_are_used_where_asked_for(monkeypatch):
+def test_proxies_of_the_environment_are_used_on_request(monkeypatch):
     for name in ("no_proxy", "NO_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with RawServer({"http://models.invalid/": OK, "/": OK}) as proxy:

@@ -382,7 +382,7 @@ def is_alive(pid):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
-def test_a_step_ends_with_the_process_that_asked_for_it(tmp_path, how):
+def test_a_step_ends_with_its_parent_process(tmp_path, how):
     command = [sys.executable, "-c", PARENT, str(Path(__file__).parent), str(tmp_path / "pid")]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True) as parent:
         until(lambda: (tmp_path / "pid").exists() and (tmp_path / "pid").read_text())

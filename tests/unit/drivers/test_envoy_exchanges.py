@@ -41,7 +41,7 @@ def all_of(folder, limit=3):
         told += [one.request for one in found]
 
 
-def test_files_change_and_nothing_is_told_twice(tmp_path, opened):
+def test_files_change_and_no_exchange_is_read_twice(tmp_path, opened):
     writer = opened(tmp_path, size=1000)
     wanted = [f"r{number}" for number in range(100)]
     cursor, told = "", []
@@ -64,7 +64,7 @@ def test_old_files_are_removed(tmp_path, opened):
     assert told == [f"r{number}" for number in range(100 - len(told), 100)]
 
 
-def test_half_a_line_is_not_told_and_never_continued(tmp_path, opened):
+def test_half_a_line_is_not_read_and_never_continued(tmp_path, opened):
     writer = opened(tmp_path)
     writer.write([exchange("a")])
     path = next(tmp_path.glob("*.jsonl"))

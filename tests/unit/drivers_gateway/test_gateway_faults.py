@@ -393,7 +393,7 @@ def _refuse(connection: socket.socket) -> None:
             time.sleep(0.5)
 
 
-def test_expected_bodies_are_asked_for(apply: Applied, address: str) -> None:
+def test_expected_bodies_are_requested(apply: Applied, address: str) -> None:
     with served() as server:
         apply(server.url, key="card")
         host, _, port = address.rpartition(":")

@@ -34,7 +34,7 @@ def test_places_that_cannot_be_used(tmp_path):
         MlflowRegistry(f"mlflow+sqlite://{tmp_path / 'file' / 'mlflow.db'}")
 
 
-def test_a_server_that_nobody_runs_is_told_in_a_moment(monkeypatch):
+def test_a_missing_server_is_reported_at_once(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"):
         monkeypatch.delenv(name, raising=False)
     with socket.socket() as closed:
@@ -47,7 +47,7 @@ def test_a_server_that_nobody_runs_is_told_in_a_moment(monkeypatch):
     assert caught.value.retryable
 
 
-def test_a_server_that_takes_no_connection_is_told_in_a_moment():
+def test_a_server_without_connections_is_reported_at_once():
     """Its queue is full, so that connecting waits, as it does where packets are dropped."""
     with socket.socket() as deaf, contextlib.ExitStack() as held:
         deaf.bind(("127.0.0.1", 0))
@@ -69,7 +69,7 @@ def test_addresses_that_name_no_server():
     check_reachable("databricks://team")
 
 
-def test_behind_a_proxy_the_proxy_is_asked(monkeypatch):
+def test_behind_a_proxy_the_proxy_gets_the_request(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.setenv("no_proxy", "")
     check_reachable("http://mlflow.invalid")

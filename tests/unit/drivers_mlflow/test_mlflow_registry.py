@@ -260,7 +260,7 @@ def test_every_way_to_name_a_version(registry, registered, uri):
         ("", "models:/NAME@ALIAS"),
     ],
 )
-def test_what_does_not_exist_is_said_with_what_does(registry, registered, uri, words):
+def test_what_does_not_exist_is_reported_with_what_does(registry, registered, uri, words):
     with pytest.raises(NotFoundError) as error:
         registry.resolve(uri)
     assert words in error.value.hint

@@ -198,6 +198,6 @@ def test_what_only_mlflow_knows_how_to_reach_is_left_to_it(answers, name):
     assert Rest("databricks", {}).models() is None
 
 
-def test_a_server_that_nobody_runs_is_said_at_once():
+def test_a_missing_server_is_reported_immediately():
     with pytest.raises(EngineUnavailableError):
         Rest(f"http://127.0.0.1:{free_port()}", {}).models()

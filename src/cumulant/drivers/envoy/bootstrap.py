@@ -158,7 +158,7 @@ def _administration(address: str) -> dict[str, Any]:
     """The listener of metrics and health only: the rest of Envoy's administration can stop it."""
     host = address.rpartition(":")[0].strip("[]") or "127.0.0.1"
     routes: list[dict[str, Any]] = [
-        # No page of a browser reads them: it would say where it is from, or use a name that was made to lead here.
+        # No page of a browser reads them: it would send its origin, or use a host name that was made to resolve here.
         {"match": {"prefix": "/", "headers": [{"name": "origin", "present_match": True}]}, **_REFUSED},
         {"match": {"path": "/metrics"}, "route": {"cluster": "envoy", "prefix_rewrite": "/stats/prometheus"}},
         {"match": {"path": "/health"}, "route": {"cluster": "envoy", "prefix_rewrite": "/ready"}},

@@ -1,7 +1,7 @@
 """The gateway's folder: desired routes, the running process, and the files that Envoy watches.
 
 state.json          routes by model, the previous ones, and a generation that counts every change
-address.json           where the gateway listens; valid while `running.lock` is locked
+address.json        where the gateway listens; valid while `running.lock` is locked
 apply.lock          locked by the process that changes state.json
 xds/*/*.json        the files that Envoy watches, made from state.json
 exchanges/*.jsonl   the exchange log

@@ -68,7 +68,7 @@ class SqliteJournal:
         self._database = Database(
             location.path, schema=_SCHEMA, version=2, holds="journal", upgrades={1: row_hashes.upgrade}
         )
-        self._head_file = _HeadFile(location.path)
+        self._head_file = location.path.with_name(f"{location.path.name}.head")
 
     @contextmanager
     def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[SqliteTransaction]:
@@ -77,7 +77,7 @@ class SqliteJournal:
             yield opened
             opened.bind()
         if opened.head is not None:
-            self._head_file.advance(opened.head, self._hash_at)
+            _advance_head(self._head_file, opened.head, self._hash_at)
 
     def get(self, kind: str, key: str) -> Row | None:
         with self._database.read() as connection:
@@ -107,7 +107,7 @@ class SqliteJournal:
             return _head(connection)
 
     def witness(self) -> ChainHead | None:
-        return self._head_file.read()
+        return _read_head(self._head_file)
 
     @contextmanager
     def row_hashes(self) -> Iterator[RowHashes | None]:
@@ -331,44 +331,36 @@ def _head(connection: sqlite3.Connection) -> ChainHead:
     return ChainHead(*row) if row else ChainHead(0, GENESIS)
 
 
-class _HeadFile:
-    """The head of the chain in a file beside the database, so that a truncated or replaced database is detected.
+def _read_head(path: Path) -> ChainHead | None:
+    """The last recorded head; None if there is no file or it has another format."""
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except OSError:
+        return None
+    with os.fdopen(handle, "rb") as file:
+        if sys.platform != "win32":
+            fcntl.flock(file, fcntl.LOCK_SH)
+        return _parse_head(file.read())
 
-    One line, `SEQ HASH`, replaced after each commit. It may lag behind the database and is never ahead of it. It
-    advances only while the database still has the event that it names: a contradiction stays in the file, to be
-    reported. On Windows, which has no such lock, there is none.
+
+def _advance_head(path: Path, head: ChainHead, hash_at: Callable[[int], str | None]) -> None:
+    """Record a committed head; `hash_at` gives the hash that the database has at a position of the chain.
+
+    The file holds one line, `SEQ HASH`, so that a truncated or replaced database is detected. It may lag behind the
+    database, as after a failed write, and is never ahead of it. It advances only while the database still has the
+    event that it names: a contradiction stays in the file, to be reported. Windows has no such lock, and so no file.
     """
-
-    def __init__(self, database: Path) -> None:
-        self.path = database.with_name(f"{database.name}.head")
-
-    def read(self) -> ChainHead | None:
-        """The last recorded head; None if there is no file or it has another format."""
+    if sys.platform == "win32":
+        return
+    with suppress(OSError):
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            handle = os.open(self.path, os.O_RDONLY)
-        except OSError:
-            return None
-        with os.fdopen(handle, "rb") as file:
-            if sys.platform != "win32":
-                fcntl.flock(file, fcntl.LOCK_SH)
-            return _parse_head(file.read())
-
-    def advance(self, head: ChainHead, hash_at: Callable[[int], str | None]) -> None:
-        """Record a committed head; `hash_at` gives the hash that the database has at a position of the chain.
-
-        A failed write is not an error: the file lags behind.
-        """
-        if sys.platform == "win32":
-            return
-        with suppress(OSError):
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
-                recorded = _parse_head(os.pread(handle, 128, 0))
-                if recorded is None or (recorded.seq < head.seq and hash_at(recorded.seq) == recorded.hash):
-                    os.pwrite(handle, f"{head.seq:020d} {head.hash}\n".encode(), 0)
-            finally:
-                os.close(handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            recorded = _parse_head(os.pread(handle, 128, 0))
+            if recorded is None or (recorded.seq < head.seq and hash_at(recorded.seq) == recorded.hash):
+                os.pwrite(handle, f"{head.seq:020d} {head.hash}\n".encode(), 0)
+        finally:
+            os.close(handle)
 
 
 def _parse_head(content: bytes) -> ChainHead | None:

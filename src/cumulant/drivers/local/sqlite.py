@@ -22,7 +22,7 @@ _STATE = ".cumulant"
 
 
 class _Immutable(sqlite3.Connection):
-    """A connection to a file that nobody can change: SQLite takes no lock and needs no files beside it."""
+    """A connection to a file that cannot change: SQLite takes no lock and needs no files beside it."""
 
 
 class Database:
@@ -263,7 +263,7 @@ def _create_private(path: Path) -> None:
     if path.exists():
         return
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with suppress(OSError):  # SQLite makes it, or says why it cannot
+    with suppress(OSError):  # SQLite makes it, or reports why it cannot
         try:
             os.close(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
             os.link(aside, path)  # unlike a rename, this never replaces the file of another process

@@ -335,7 +335,7 @@ def _copy_servable(source: Path, target: Path, version: str) -> None:
     """Copy the servable atomically, with its version in the description."""
     draft = target.with_name(f".{target.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
-    # Without the modes: an object store may have given out files that nobody may write.
+    # Without the modes: an object store may have given out files that are read-only.
     shutil.copytree(source, draft, copy_function=shutil.copyfile)
     described = msgspec.json.decode((draft / "servable.json").read_bytes(), type=dict[str, Any])
     named = described | {"version": version}

@@ -80,7 +80,7 @@ class Rest(msgspec.Struct, frozen=True):
                 return
 
     def _get(self, path: str, **query: str) -> dict[str, Any]:
-        """The document at a path; an empty one where the server says that there is no such thing.
+        """The document at a path; an empty one where the server reports that it does not exist.
 
         Raises:
             _UnreadableError, NoResponseError: the server gives something else, or nothing.

@@ -69,7 +69,7 @@ class BucketFiles:
             raise DataError(
                 f"source file {file.url} is gone or was changed since it was listed",
                 subject=file.url,
-                hint="run again when nobody writes to the source",
+                hint="run again when the source is not being written",
             )
         return target
 

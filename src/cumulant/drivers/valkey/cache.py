@@ -64,7 +64,7 @@ class ValkeyCache:
             connection = self._writer = await self._connect()
         if await self._send(connection, "SET", key, value, "PX", max(1, round(ttl * 1000))) != b"OK":
             self._drop(connection)
-            raise EngineUnavailableError("the cache did not say that it keeps the value")
+            raise EngineUnavailableError("the cache did not confirm that it stored the value")
 
     async def close(self) -> None:
         if self._opening is not None:

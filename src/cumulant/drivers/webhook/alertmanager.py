@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from cumulant.drivers.webhook.posting import WebhookTarget, post
+from cumulant.drivers.webhook.posting import WebhookClient, post
 from cumulant.ports.notifier import Message
 
 #: Alertmanager resolves an alert that is not sent again within this time
@@ -13,18 +13,16 @@ _EXPIRY = timedelta(days=7)
 _NOTICE = timedelta(minutes=5)
 
 
-class Alertmanager:
+class Alertmanager(WebhookClient):
     """`alertmanager://HOST:PORT[/PREFIX]`, `alertmanager+https://...`: an alert's identity is its labels `alertname`
     (the rule), `model`, `subject` and `severity`.
     """
 
-    def __init__(self, url: str) -> None:
-        full_url = url if url.startswith("alertmanager+") else url.replace("alertmanager://", "alertmanager+http://", 1)
-        self._target = WebhookTarget(full_url, "alertmanager+")
-        self._target.url = f"{self._target.url.rstrip('/')}/api/v2/alerts"
+    prefix = "alertmanager+"
 
-    def __repr__(self) -> str:
-        return f"Alertmanager({self._target!r})"
+    def __init__(self, url: str) -> None:
+        super().__init__(url if url.startswith(self.prefix) else url.replace("alertmanager:", "alertmanager+http:", 1))
+        self._target.url = f"{self._target.url.rstrip('/')}/api/v2/alerts"
 
     def send(self, message: Message, *, seconds: float) -> str:
         post(self._target, build_alerts(message, datetime.now(UTC)), key=message.key, seconds=seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
+from typing import ClassVar
 from urllib.parse import unquote, urlsplit
 
 import msgspec
@@ -56,6 +57,18 @@ class WebhookTarget:
 
     def __repr__(self) -> str:
         return f"Target({urlsplit(self.url).hostname!r})"
+
+
+class WebhookClient:
+    """The base of clients of the port `notifier` over HTTP: a target behind the driver's `prefix`."""
+
+    prefix: ClassVar[str]
+
+    def __init__(self, url: str) -> None:
+        self._target = WebhookTarget(url, self.prefix)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._target!r})"
 
 
 def post(target: WebhookTarget, document: object, *, key: str, seconds: float) -> str:

@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import msgspec
 
-from cumulant.drivers.webhook.posting import WebhookTarget, post
+from cumulant.drivers.webhook.posting import WebhookClient, post
 from cumulant.ports.notifier import Message
 
 
-class Webhook:
+class Webhook(WebhookClient):
     """`webhook+https://[USER:PASSWORD@]HOST/PATH`: a JSON document with the message's fields, `text` among them.
 
     A repeated message has the same header `Idempotency-Key`.
     """
 
-    def __init__(self, url: str) -> None:
-        self._target = WebhookTarget(url, "webhook+")
-
-    def __repr__(self) -> str:
-        return f"Webhook({self._target!r})"
+    prefix = "webhook+"
 
     def send(self, message: Message, *, seconds: float) -> str:
         post(self._target, msgspec.to_builtins(message), key=message.key, seconds=seconds)
         return ""
 
 
-class Slack:
+class Slack(WebhookClient):
     """`slack+https://HOST/PATH`: an incoming webhook of Slack, or of what takes the same `{"text": ...}`."""
 
-    def __init__(self, url: str) -> None:
-        self._target = WebhookTarget(url, "slack+")
-
-    def __repr__(self) -> str:
-        return f"Slack({self._target!r})"
+    prefix = "slack+"
 
     def send(self, message: Message, *, seconds: float) -> str:
         text = f"*{_escape(message.title)}*\n{_escape(message.text)}"

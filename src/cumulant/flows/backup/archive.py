@@ -97,7 +97,7 @@ class _Member(tarfile.TarInfo):
 def read_archive(path: Path, take: Callable[[str, IO[bytes]], None]) -> bytes | None:
     """Give each file's path and content to `take`; the manifest, None where the archive has none.
 
-    A path leads below the project's folder, whatever the archive says.
+    A path leads below the project's folder, whatever the archive contains.
 
     Raises:
         IntegrityError: the archive is damaged, or holds what no backup does.

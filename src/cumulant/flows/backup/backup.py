@@ -209,7 +209,7 @@ class _Copy:
 
     @contextmanager
     def _guarded(self, folder: Path) -> Iterator[None]:
-        """Nobody moves files in the folder meanwhile; on a read-only disk nobody can."""
+        """Lock the folder against moves of its files; a read-only disk needs no lock."""
         with ExitStack() as stack:
             if folder.parent == self._project.state and folder.name in GUARDED and os.access(folder, os.W_OK):
                 from cumulant.outcomes.labels.store import lock_folder

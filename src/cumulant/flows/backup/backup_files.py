@@ -1,7 +1,7 @@
 """The files of a project's backup, in the order in which they are read.
 
 The desired state (served versions, routes) comes first, then the journal, then all that these name: a file that is
-written meanwhile is at most newer than what names it, as after a crash. What a driver stores, its record says.
+written meanwhile is at most newer than what names it, as after a crash. What a driver stores is in the driver's record.
 
 Secrets are left out, except the salt: without it, hashes of personal values match none of those that are stored.
 """

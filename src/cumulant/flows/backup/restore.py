@@ -128,7 +128,7 @@ def _make_durable(content: Path) -> None:
 
 
 def _settle_state(folder: Path, archive: Path, manifest: BackupManifest, note: Callable[[str], None]) -> None:
-    """Give the state an identity of its own and say in its journal where it comes from."""
+    """Give the state an identity of its own and record its origin in the journal."""
     try:
         with load(folder, environment=manifest.environment) as project:
             claim_folder(project, note)
@@ -139,7 +139,7 @@ def _settle_state(folder: Path, archive: Path, manifest: BackupManifest, note: C
 
 
 def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None:
-    """Say which paths lead to no file from the new folder; `plan` and `train` need them."""
+    """Note the paths that lead to no file from the new folder; `plan` and `train` need them."""
     from cumulant.data.files.listing import find_files  # loads Polars
 
     for name, spec in project.file.spec.data.items():

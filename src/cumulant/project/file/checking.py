@@ -154,32 +154,26 @@ class _Choices:
 
 
 def _scalar_fault(value: Any, option: Shape) -> str | _Choices | None:
-    type_ = option.type
-    if isinstance(type_, (inspect.LiteralType, inspect.EnumType)):
-        return _choice_fault(value, type_)
-    if isinstance(type_, inspect.StrType) and (fault := _text_fault(value, type_, option.extra)):
-        return fault
-    if isinstance(type_, (inspect.IntType, inspect.FloatType)) and (fault := _bound_fault(value, type_)):
-        return fault
-    if "text" in option.extra and isinstance(value, (str, int, float)) and not isinstance(value, bool):
-        return text_fault(option.extra["text"], value)
-    return None
+    form = option.extra.get("text")
+    match option.type:
+        case (inspect.LiteralType() | inspect.EnumType()) as type_:
+            return _choice_fault(value, type_)
+        case inspect.StrType(pattern=str(pattern)) if re.search(pattern, value) is None:
+            return f'"{value}" is not {option.extra.get("says", f"text of the form {pattern}")}'
+        case inspect.StrType(min_length=int(least)) if len(value) < least:
+            return "may not be empty" if least == 1 else f"needs at least {least} characters"
+        case inspect.StrType(max_length=int(most)) if len(value) > most:
+            return f"takes at most {most} character{'s' * (most != 1)}"
+        case (inspect.IntType() | inspect.FloatType()) as type_ if fault := _bound_fault(value, type_):
+            return fault
+    is_text = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    return text_fault(form, value) if form is not None and is_text else None
 
 
 def _choice_fault(value: Any, type_: inspect.LiteralType | inspect.EnumType) -> _Choices | None:
     values = type_.values if isinstance(type_, inspect.LiteralType) else [member.value for member in list(type_.cls)]
     fits = any(value == choice and isinstance(value, bool) == isinstance(choice, bool) for choice in values)
     return None if fits else _Choices(tuple(values))
-
-
-def _text_fault(value: str, type_: inspect.StrType, extra: Mapping[str, Any]) -> str | None:
-    if type_.pattern is not None and re.search(type_.pattern, value) is None:
-        return f'"{value}" is not {extra.get("says", f"text of the form {type_.pattern}")}'
-    if type_.min_length is not None and len(value) < type_.min_length:
-        return "may not be empty" if type_.min_length == 1 else f"needs at least {type_.min_length} characters"
-    if type_.max_length is not None and len(value) > type_.max_length:
-        return f"takes at most {type_.max_length} character{'s' * (type_.max_length != 1)}"
-    return None
 
 
 def _bound_fault(value: float, type_: inspect.IntType | inspect.FloatType) -> str | None:

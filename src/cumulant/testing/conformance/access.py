@@ -13,7 +13,7 @@ EVE = Principal("user:eve")
 
 
 class AccessConformance(Suite):
-    """Give a fixture `access`: `ADA` may do `model.train`; `EVE` may not, unless the gap `refuses` says why."""
+    """Give a fixture `access`: `ADA` may do `model.train`; `EVE` may not, unless there is a gap `refuses`."""
 
     @pytest.fixture
     def access(self) -> Access:

@@ -1,4 +1,4 @@
-"""What a driver says it cannot do."""
+"""Declared gaps of a driver."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Gap(msgspec.Struct, frozen=True):
 
 
 class Suite:
-    """What the suites share."""
+    """The base of the suites."""
 
     gaps: ClassVar[Mapping[str, Gap]] = {}
 
     def can(self, part: str) -> AbstractContextManager[object]:
-        """The block works, or raises what the driver's gap says."""
+        """The block works, or raises the error of the driver's gap."""
         return pytest.raises(self.gaps[part].raises) if part in self.gaps else nullcontext()

@@ -1,4 +1,4 @@
-"""What the rules of a running gateway share."""
+"""Fixtures of the suites of a running gateway."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GATEWAY_KEY = b"g" * 32
 
 
 class GatewaySuite(RoutesConformance):
-    """Gateways that run, as the driver's `program` says."""
+    """Running gateways, started by the driver's `program`."""
 
     @pytest.fixture
     def traffic(self, connect: Callable[[], Traffic]) -> Iterator[Traffic]:

@@ -1,4 +1,4 @@
-"""Rules of a gateway whose servers speak TLS: what cannot be verified is asked nothing."""
+"""Rules of a gateway whose servers speak TLS: a server that cannot be verified gets no request."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from cumulant.testing.conformance.gaps import Suite
 
 #: stands in the receiver's URL, and may be in no error
 SECRET = "T0ken-that-nobody-sees"  # noqa: S105 - of a test
-#: how a receiver may behave: it refuses for good, asks to come later, takes the bytes and says nothing, answers drop by
+#: how a receiver may behave: it refuses for good, requests a pause, takes the bytes and sends nothing, answers drop by
 #: drop without end, hangs up, or is not there
 Behaviour = Literal["take", "refuse", "later", "hang", "trickle", "hang up", "gone"]
 

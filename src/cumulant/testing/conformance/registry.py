@@ -90,7 +90,7 @@ class RegistryConformance(Suite):
         assert first.tags.items() >= {"verdict": "better"}.items()
         assert list(registry.models()) == ["flight-late"]
         fetched, given = content_of(registry.fetch(first, tmp_path / "into")), content_of(servable)
-        # The description may say which version this copy is; everything else is as it was given.
+        # The description may contain the version of this copy; everything else is as it was given.
         assert fetched.pop("servable.json")
         assert given.pop("servable.json")
         assert fetched == given

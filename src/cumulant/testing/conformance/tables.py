@@ -15,7 +15,7 @@ from cumulant.testing.conformance.gaps import Suite
 
 
 def every_type() -> pl.DataFrame:
-    """A column of each type that rooms store, nulls and awkward values among them."""
+    """A column of each type that packages store, nulls and awkward values among them."""
     return pl.DataFrame(
         {
             "flag": [True, None, False],
