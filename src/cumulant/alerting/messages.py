@@ -47,7 +47,7 @@ def title(alert: Alert) -> str:
 
 
 def message(change: AlertChange) -> Message:
-    """What a receiver is told of a change."""
+    """The message about a change."""
     if change.what == "digest":
         return _digest(change)
     alert = change.alert

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction
     from cumulant.project.notifiers import Receiver
 
-#: from the alerts before to those after, what changed, and what else is told
+#: from the alerts before to those after, their changes, and further events
 AlertTransition = Callable[[AlertsState], tuple[AlertsState, Sequence[AlertChange], Sequence["Fact"]]]
 
 ALERTS, KEY = "alerts", "state"
