@@ -1,4 +1,4 @@
-"""Alerts as people read them: what moved, since when, what it likely is, what it costs, and what to do next."""
+"""The text of alerts: what moved, since when, the likely kind of change, its cost, and what to do next."""
 
 from __future__ import annotations
 

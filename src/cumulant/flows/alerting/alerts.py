@@ -46,7 +46,7 @@ _NAMED = 3
 
 
 class ReceiverTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a sample. `answer`: what the receiver answered, or why it took nothing."""
+    """The result of a sample message. `answer`: what the receiver answered, or why it took nothing."""
 
     receiver: str
     url: str
@@ -156,7 +156,7 @@ def show(project: Project, name: str, *, principal: Principal) -> Alert:
 
 
 def acknowledge(project: Project, name: str, *, principal: Principal, reason: str = "") -> Alert:
-    """Say that somebody knows: no reminders of it any more.
+    """Acknowledge an alert: no reminders of it any more.
 
     Raises:
         NotFoundError: no alert has that id.
@@ -191,7 +191,7 @@ def silence(
     reason: str = "",
     clock: Clock | None = None,
 ) -> Silence:
-    """No message to people about what matches, for a while; it is still recorded, and told to what keeps alerts.
+    """No notification of what matches, for a while; it is still recorded, and sent to receivers that keep alerts.
 
     Raises:
         UsageError: `span` is no duration, or none at all.
@@ -250,7 +250,7 @@ def unsilence(project: Project, name: str, *, principal: Principal) -> None:
 def try_receivers(
     project: Project, *, principal: Principal, receiver: str = "", clock: Clock | None = None
 ) -> list[ReceiverTrial]:
-    """Send a sample to each receiver, or to one, past everything that waits; what became of each.
+    """Send a sample to each receiver, or to one, past everything that waits; the result of each.
 
     Raises:
         UsageError: the project file names no receiver.

@@ -96,7 +96,7 @@ class LabelledWindows:
             ranks.append(rank_labelled(column, known))
 
     def notes(self) -> list[str]:
-        """What to say where rows without a label surely have other scores than those with one: as where those of one
+        """A note where rows without a label surely have other scores than those with one: as where those of one
         class are late, or rows of some kind are never labelled.
         """
         if not are_selected(self._ranks):

@@ -81,7 +81,7 @@ class MonitorRequest:
 
     @property
     def narrowed(self) -> bool:
-        """Whether it is a look at less than the newest rows with all their columns."""
+        """Whether it compares less than the newest rows with all their columns."""
         return bool(self.columns or self.answers or self.windows or self.until is not None)
 
 

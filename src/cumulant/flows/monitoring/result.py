@@ -134,7 +134,7 @@ def has_enough_labels(part: pl.DataFrame) -> bool:
 
 
 def window_record(window: PredictionWindow, part: pl.DataFrame, estimate: EstimatedFigure | None) -> WindowRecord:
-    """A window that was not held against anything (yet), with its estimate."""
+    """A window that was not evaluated (yet), with its estimate."""
     labelled = part.height - part["value"].null_count()
     return with_estimate(
         WindowRecord(start=window.start, end=window.end, rows=part.height, labelled=labelled), estimate
@@ -142,7 +142,7 @@ def window_record(window: PredictionWindow, part: pl.DataFrame, estimate: Estima
 
 
 def with_estimate(record: WindowRecord, estimate: EstimatedFigure | None) -> WindowRecord:
-    """The window with what its scores said of its loss."""
+    """The window with its loss as estimated by its scores."""
     if estimate is None:
         return record
     return msgspec.structs.replace(record, estimated=estimate.value, low=estimate.low, high=estimate.high)

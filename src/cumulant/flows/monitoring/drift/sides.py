@@ -176,9 +176,7 @@ def roles_of(
     *,
     targets: Collection[str] = (),
 ) -> dict[str, Role]:
-    """What is watched, in the order of the table. Columns of the target in `targets` are not: requests need not carry
-    them.
-    """
+    """The monitored columns, in the order of the table, without those of the target in `targets`, which requests lack."""
     left_out = {*policy.ignore, *targets, table.time, *(TOLD if table.is_log else ())}
     wanted = columns or tuple(name for name in table.columns if name not in left_out)
     roles: dict[str, Role] = dict.fromkeys(wanted, "feature")
@@ -206,7 +204,7 @@ def truth_of(
 def missing_columns(
     now: Windows, before: TableWindows, request: MonitorRequest, policy: DriftPolicy, served: ServedReference | None
 ) -> dict[str, Role]:
-    """Columns of the reference that the predictions lack, as what they are watched.
+    """Columns of the reference that the predictions lack, with their roles.
 
     A file of training rows also has its labels, which no request carries: those are left out that `asked` names, and
     what labels are commonly called.
@@ -238,7 +236,7 @@ def shared_columns(roles: Mapping[str, Role], absent: Mapping[str, Role], before
 
 
 def check_compared(reference: DriftProfile, shared: Collection[str], name: str) -> None:
-    """Raises DataError where no column that both sides have is watched: an answer would say nothing."""
+    """Raises DataError where no column that both sides have is monitored."""
     if not any(column.name in shared for column in reference.columns):
         why = "; ".join(f"{skipped.name}: {skipped.reason}" for skipped in reference.skipped[:5])
         raise DataError(
