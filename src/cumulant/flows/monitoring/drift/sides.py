@@ -176,7 +176,7 @@ def roles_of(
     *,
     targets: Collection[str] = (),
 ) -> dict[str, Role]:
-    """The monitored columns, in the order of the table, without those of the target in `targets`, which requests lack."""
+    """The monitored columns, in the order of the table; not those in `targets`, which requests need not carry."""
     left_out = {*policy.ignore, *targets, table.time, *(TOLD if table.is_log else ())}
     wanted = columns or tuple(name for name in table.columns if name not in left_out)
     roles: dict[str, Role] = dict.fromkeys(wanted, "feature")
