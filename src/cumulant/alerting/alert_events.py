@@ -12,55 +12,48 @@ if TYPE_CHECKING:
     from cumulant.alerting.alert_state import AlertChange
 
 
-class AlertFired(Fact, frozen=True, kw_only=True):
-    """Something was seen for as long as its rule asks."""
+class AlertFact(Fact, frozen=True, kw_only=True):
+    """What happened to one alert."""
 
-    kind: ClassVar[str] = "alert.fired"
     alert: str
     model: str
     rule: str
     subject: str
+
+
+class AlertFired(AlertFact, frozen=True, kw_only=True):
+    """A finding lasted for as long as its rule requires."""
+
+    kind: ClassVar[str] = "alert.fired"
     level: str
     text: str
 
 
-class AlertRaised(Fact, frozen=True, kw_only=True):
-    """It matters more than it did."""
+class AlertRaised(AlertFact, frozen=True, kw_only=True):
+    """Its level rose."""
 
     kind: ClassVar[str] = "alert.raised"
-    alert: str
-    model: str
-    rule: str
-    subject: str
     level: str
     was: str
     text: str
 
 
-class AlertResolved(Fact, frozen=True, kw_only=True):
-    """It was not seen for as long as its rule asks, or its rule was turned off."""
+class AlertResolved(AlertFact, frozen=True, kw_only=True):
+    """Its finding was absent for as long as its rule requires, or its rule was turned off."""
 
     kind: ClassVar[str] = "alert.resolved"
-    alert: str
-    model: str
-    rule: str
-    subject: str
     level: str
     text: str
 
 
-class AlertAcknowledged(Fact, frozen=True, kw_only=True):
-    """Somebody said that they know."""
+class AlertAcknowledged(AlertFact, frozen=True, kw_only=True):
+    """A person acknowledged it."""
 
     kind: ClassVar[str] = "alert.acknowledged"
-    alert: str
-    model: str
-    rule: str
-    subject: str
 
 
 class AlertsSilenced(Fact, frozen=True, kw_only=True):
-    """Alerts that match are not told to people until then."""
+    """Alerts that match are not notified until then."""
 
     kind: ClassVar[str] = "alert.silenced"
     silence: str
@@ -71,7 +64,7 @@ class AlertsSilenced(Fact, frozen=True, kw_only=True):
 
 
 class SilenceEnded(Fact, frozen=True, kw_only=True):
-    """Somebody took a silence away before its time."""
+    """A silence was removed before its time."""
 
     kind: ClassVar[str] = "alert.silence_ended"
     silence: str
@@ -89,7 +82,7 @@ class MessageDelivered(Fact, frozen=True, kw_only=True):
 
 
 class ReceiverFailed(Fact, frozen=True, kw_only=True):
-    """A receiver did not take a message; it is tried again, and told here once until it answers."""
+    """A receiver did not take a message; it is tried again, and reported here once until it answers."""
 
     kind: ClassVar[str] = "notify.failed"
     receiver: str
@@ -108,7 +101,7 @@ class MessageRefused(Fact, frozen=True, kw_only=True):
 
 
 class MessagesLeftOut(Fact, frozen=True, kw_only=True):
-    """Messages that a receiver will not get: too many waited, nothing names it any more, or somebody dropped them."""
+    """Messages that a receiver will not get: too many waited, nothing names it any more, or they were dropped."""
 
     kind: ClassVar[str] = "notify.left_out"
     receiver: str
@@ -117,7 +110,7 @@ class MessagesLeftOut(Fact, frozen=True, kw_only=True):
 
 
 def alert_facts(changes: Iterable[AlertChange]) -> Iterator[Fact]:
-    """What is to be told of changes; what is sent to people is told when it was delivered."""
+    """The events of changes; a notification has its event when it is delivered."""
     for change in changes:
         finding = change.alert.finding
         named = {"alert": change.alert.id, "model": finding.model, "rule": finding.rule, "subject": finding.subject}

@@ -1,4 +1,4 @@
-"""Alerts as they are remembered between two looks."""
+"""Alerts as they are stored between two evaluations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cumulant.alerting.policy import Level
 from cumulant.alerting.silences import Silence
 from cumulant.core.ids import canonical, digest
 
-#: a model and a rule: what one look examines
+#: a model and a rule, evaluated together
 Scope = tuple[str, str]
 Status = Literal["pending", "firing", "resolved"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What is so at a look, in words of the field.
+    """What an evaluation found, in terms of the field.
 
     `moved`: what moved and how much ("missing values of fare rose from 0.1% to 38%"); `since`: when that began;
     `kind`: `data_fault`, `covariate`, `prior`, `concept`, `volume`, `quality` or `feed`, the likely one;
@@ -45,11 +45,11 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
-    """One alert from its first look to its end. Spans are in seconds, and sums of what passed from look to look.
+    """One alert from its first evaluation to its end. Spans are in seconds, and sums over evaluations.
 
-    `began`, `seen` and `absent` are moments of looks; `fired` and `resolved` are moments for people.
+    `began`, `seen` and `absent` are moments of evaluations; `fired` and `resolved` are of the present.
 
-    `pending_for`: how long it has been seen; `clear`: how long it has not, since the look `absent`.
+    `pending_for`: how long it has been found; `clear`: how long it has not, since `absent`.
     `notified_level`: the highest level that was notified; `waits`: it comes with the next digest; `quiet`: since the
     last notification.
     """
@@ -92,12 +92,12 @@ class AlertsState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def waiting(self) -> list[Alert]:
-        """What the next digest tells, ended ones first."""
+        """What the next digest lists, ended ones first."""
         return [alert for alert in (*self.over, *self.alerts.values()) if alert.waits]
 
 
 class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look changed.
+    """One change of an evaluation.
 
     For what keeps track: `fired`, `raised`, `resolved`. For people: `told`, which comes again at a higher level,
     `reminded`, `cleared`, `digest`. `alerts` are those of a digest, else one.
@@ -124,5 +124,5 @@ def alert_id(finding: Finding, at: datetime, serial: int) -> str:
 
 
 def elapsed(since: datetime | None, at: datetime) -> float:
-    """Seconds from one look to the next; none where the clock was set back."""
+    """Seconds from one evaluation to the next; none where the clock was set back."""
     return 0.0 if since is None else max(0.0, (at - since).total_seconds())

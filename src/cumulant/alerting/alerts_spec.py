@@ -1,4 +1,4 @@
-"""The section `monitoring.alerts` of the project file: what people are told of, how soon and how often."""
+"""The section `monitoring.alerts` of the project file: rules, budget and reminders."""
 
 from typing import Annotated, Literal
 

@@ -1,8 +1,8 @@
-"""What follows from a look: pure, a function of the state, the findings and the time.
+"""Alerts after an evaluation: pure, a function of the state, the findings and the time.
 
-An alert is pending until it was seen for as long as its rule asks, fires once, and is over by itself when it was not
-seen for as long. Time counts from look to look and never backwards, so that a clock that is set back changes nothing
-and one that jumps ahead can only stand for one long wait between two looks that both saw the same.
+An alert is pending until it was found for as long as its rule requires, fires once, and resolves by itself when it was
+absent for as long. Time counts from evaluation to evaluation and never backwards, so that a clock that is set back
+changes nothing and one that jumps ahead only stands for one long wait between two evaluations that found the same.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cumulant.alerting.policy import LEVELS, Level, Policy, Rule, above, highest
 from cumulant.alerting.silences import is_silent
 
 _replace = msgspec.structs.replace
-#: ended alerts that are remembered; the events tell of all
+#: ended alerts that are stored; the events have all
 _KEPT = 100
 
 
@@ -28,35 +28,35 @@ def decide(
     at: datetime,
     *,
     policy: Policy,
-    looked: Collection[Scope] | None = None,
+    examined: Collection[Scope] | None = None,
     now: datetime | None = None,
 ) -> tuple[AlertsState, tuple[AlertChange, ...]]:
-    """The state after a look, and what it changed, in the order in which it is to be told.
+    """The state after an evaluation, and its changes, in the order of their notifications.
 
-    `at`: the moment of the look, in the time of what is watched, by which conditions are held or clear; `now`: the time
-    of people, by which budgets, reminders and silences go. They differ where a past period is looked at.
+    `at`: the moment of the evaluation, in the time of the data, by which findings last or are absent; `now`: the
+    present, by which budgets, reminders and silences go. They differ where a past period is evaluated.
 
-    `looked`: the models and rules that were examined, so that what was not examined is not taken for being over; None:
-    all. With no findings and nothing looked at, it tells what has become due: digests and reminders.
+    `examined`: the models and rules that were evaluated, so that no other alert resolves; None: all. With no findings
+    and nothing examined, the changes are what has become due: digests and reminders.
     """
-    by_key, look = merged(findings), _Look(at, now or at, policy)
-    scopes = None if looked is None else {*looked, *(merged_finding.scope for merged_finding in by_key.values())}
+    by_key, step = merged(findings), _Evaluation(at, now or at, policy)
+    scopes = None if examined is None else {*examined, *(finding.scope for finding in by_key.values())}
     alerts: dict[str, Alert] = {}
     over, serial = list(state.over), state.serial
     for key, alert in state.alerts.items():
-        examined = scopes is None or alert.finding.scope in scopes or look.rule(alert.finding).level is None
-        after = look.again(alert, by_key.get(key)) if examined else alert
+        is_examined = scopes is None or alert.finding.scope in scopes or step.rule(alert.finding).level is None
+        after = step.again(alert, by_key.get(key)) if is_examined else alert
         if after is not None and after.status == "resolved":
             over.append(after)
         elif after is not None:
             alerts[key] = after
     for key, finding in by_key.items():
-        if key not in state.alerts and look.rule(finding).level is not None:
+        if key not in state.alerts and step.rule(finding).level is not None:
             serial += 1
-            alerts[key] = look.first(finding, serial)
+            alerts[key] = step.first(finding, serial)
     between = _replace(state, alerts=alerts, over=tuple(over), serial=serial)
-    after_messages, messages = notify_due(between, look.now, policy)
-    return _replace(after_messages, over=_newest(after_messages.over), at=look.now), (*look.changes, *messages)
+    after_messages, messages = notify_due(between, step.now, policy)
+    return _replace(after_messages, over=_newest(after_messages.over), at=step.now), (*step.changes, *messages)
 
 
 def merged(findings: Iterable[Finding]) -> dict[str, Finding]:
@@ -71,8 +71,8 @@ def merged(findings: Iterable[Finding]) -> dict[str, Finding]:
     return by_key
 
 
-class _Look:
-    """One look: what becomes of an alert, and what that changes."""
+class _Evaluation:
+    """One evaluation: the alerts after it, and their changes."""
 
     def __init__(self, at: datetime, now: datetime, policy: Policy) -> None:
         self.at, self.now, self._policy = at, now, policy
@@ -88,7 +88,7 @@ class _Look:
         return self._fired(Alert(id=name, level=level, finding=finding, began=self.at, seen=self.at))
 
     def again(self, alert: Alert, finding: Finding | None) -> Alert | None:
-        """The alert after its rule was looked at again; None where it was pending and is gone."""
+        """The alert after its rule was evaluated again; None where it was pending and is gone."""
         if finding is None or self.rule(finding).level is None:
             return None if alert.status == "pending" else self._absent(alert)
         after = _replace(
@@ -132,7 +132,7 @@ class _Look:
 
 
 def _newest(over: Sequence[Alert]) -> tuple[Alert, ...]:
-    """Bounded, and never without one that the next digest tells."""
+    """Bounded, and never without one that the next digest lists."""
     extra = len(over) - _KEPT
     return tuple(alert for place, alert in enumerate(over) if place >= extra or alert.waits)
 
@@ -143,7 +143,7 @@ _PERIODS = 3
 
 
 def notify_due(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState, list[AlertChange]]:
-    """The state once people were told what is due, and what they are told.
+    """The state once what is due was notified, and the notifications.
 
     The most urgent come first, so that a budget that is nearly spent is spent on them.
     """
@@ -169,7 +169,7 @@ def notify_due(state: AlertsState, at: datetime, policy: Policy) -> tuple[Alerts
 def _due(
     alert: Alert, passed: float, policy: Policy, *, silent: bool, in_budget: bool
 ) -> tuple[Alert, Literal["told", "reminded"] | None]:
-    """The alert as people know of it now, and what they are told."""
+    """The alert with its last notification, and which one is due."""
     if silent:
         return _replace(alert, waits=False), None
     allowed = in_budget or alert.level == "critical"

@@ -236,7 +236,7 @@ def repeated_messages(
 
 
 def is_past(message: Message, state: AlertsState) -> bool:
-    """Whether what a message of an alert told is no longer so: it ended or rose since, or fires again."""
+    """Whether a message of an alert is out of date: the alert ended or rose since, or fires again."""
     if message.status == "resolved":
         named = (message.model, message.rule, message.subject)
         return any((alert.finding.model, alert.finding.rule, alert.finding.subject) == named for alert in state.firing)

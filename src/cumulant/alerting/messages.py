@@ -1,4 +1,4 @@
-"""Alerts as people read them: what moved, since when, what it likely is, what it costs, and what to do next."""
+"""The text of alerts: what moved, since when, the likely kind of change, its cost, and what to do next."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def title(alert: Alert) -> str:
 
 
 def message(change: AlertChange) -> Message:
-    """What a receiver is told of a change."""
+    """The message about a change."""
     if change.what == "digest":
         return _digest(change)
     alert = change.alert

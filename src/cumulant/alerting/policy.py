@@ -1,4 +1,4 @@
-"""The rules in force: what is built in, and what the project file says otherwise."""
+"""The alert rules in force: built in, or of the project file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds; `budget`: messages to people a period."""
+    """Seconds; `budget`: notifications a period."""
 
     rules: dict[str, Rule]
     others: Rule
@@ -49,7 +49,7 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True):
     reminders: int
 
     def rule(self, name: str) -> Rule:
-        """The rule of that name; one that nobody declared is a warning."""
+        """The rule of that name; an undeclared one is a warning."""
         return self.rules.get(name, self.others)
 
     def period_of(self, at: datetime) -> str:

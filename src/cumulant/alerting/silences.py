@@ -1,4 +1,4 @@
-"""What people say of alerts: that they know, and that they do not want to hear."""
+"""Acknowledgements and silences of alerts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KEPT = 20
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
-    """No message to people about alerts that match, until a moment, but that one they know of is over.
+    """No notification of alerts that match, until a moment, but that a known one is resolved.
 
     Patterns with `*` and `?`.
     """

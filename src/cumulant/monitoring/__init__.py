@@ -1,1 +1,1 @@
-"""Whether a served model still stands where it was trained: `drift` says what moved, and of what kind the change is."""
+"""Monitoring of a served model: `drift` compares its rows with a reference, `performance` its losses."""

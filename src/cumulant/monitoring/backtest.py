@@ -69,8 +69,8 @@ class ReplayPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rule did. `loss` is the mean over all rows judged; `losses` of each window from the first on, None where
-    it had no row.
+    """The replay of one policy. `loss` is the mean over all evaluated rows; `losses` of each window from the first on,
+    None where it had no row.
     """
 
     policy: str
@@ -179,7 +179,7 @@ class _Run(Generic[Inputs]):
     drifts: Callable[[Sequence[Inputs], Inputs], bool] | None
 
     def replay(self, name: str, policy: RetrainPolicy, tell: Callable[[float], None]) -> Replay:
-        """One rule over the history; `tell` is told the part of it that is done."""
+        """One policy over the history; `tell` gets the part that is done."""
         begun, count = self.terms.first + self.terms.delay, len(self.history.inputs)
         served, state = self._trained(0, self.terms.first), RetrainState(trained=self._window(begun).start)
         losses, alarms, waits, trainings = [], 0, 0, []

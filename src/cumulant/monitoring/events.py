@@ -32,7 +32,7 @@ class DriftLooked(Fact, frozen=True, kw_only=True):
 
 
 class PerformanceLooked(Fact, frozen=True, kw_only=True):
-    """Windows of a served version were held against its reference. `word`: of harm; `action`: what the rule said."""
+    """Windows of a served version were evaluated. `word`: of harm; `action`: of the retraining policy."""
 
     kind: ClassVar[str] = "monitoring.performance_looked"
     model: str
@@ -46,7 +46,7 @@ class PerformanceLooked(Fact, frozen=True, kw_only=True):
 
 
 class RetrainingAsked(Fact, frozen=True, kw_only=True):
-    """The rule asks for a training, and why."""
+    """The retraining policy requests a training."""
 
     kind: ClassVar[str] = "monitoring.retraining_asked"
     model: str
@@ -56,7 +56,7 @@ class RetrainingAsked(Fact, frozen=True, kw_only=True):
 
 
 class RetrainingMoved(Fact, frozen=True, kw_only=True):
-    """How far the training that was asked for has come: `trained`, `released`, `offered` (it is the candidate, and the
+    """The progress of a requested training: `trained`, `released`, `offered` (it is the candidate, and the
     alias is for somebody to move), `refused` (by the gate) or `failed`.
     """
 

@@ -1,4 +1,4 @@
-"""How a served model is watched, as numbers: made once by `project.policies.monitoring`.
+"""The policies of monitoring, as numbers: made once by `project.policies.monitoring`.
 
 Shares are fractions from 0 to 1.
 """
@@ -92,7 +92,7 @@ class RetrainPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MonitoringPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """What is watched, what becomes an alert, and when a new model is trained."""
+    """Monitoring, alerts and retraining of a served model."""
 
     #: where labels arrive later: a path, glob or URL
     labels: str | None

@@ -38,7 +38,7 @@ def apply_history(history: HistoryPolicy, training: TrainingSpec, newest: dateti
 
 
 class RetrainState(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rule remembers: when the served model was trained, trainings so far, looks in a row with harm."""
+    """The state of the policy: when the served model was trained, trainings so far, evaluations in a row with harm."""
 
     trained: datetime
     trainings: tuple[datetime, ...] = ()
@@ -46,7 +46,7 @@ class RetrainState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrainEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known at a look.
+    """The evidence of one evaluation.
 
     fault: why the newest data failed validation; None: it passed. drift: whether drift alarms. kind: of the change.
     measured: the word of harm with labels. refit: of the question whether a refit gains. estimated: of an estimate
@@ -64,7 +64,7 @@ class RetrainEvidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrainAction(msgspec.Struct, frozen=True, kw_only=True):
-    """`train`; `wait`, where something asks for it and something forbids it; or `nothing`. `sentence` says why."""
+    """`train`; `wait`, where a trigger fires and a condition forbids it; or `nothing`. `sentence`: why."""
 
     do: Literal["train", "wait", "nothing"]
     trigger: Trigger | None
@@ -72,7 +72,7 @@ class RetrainAction(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy) -> tuple[RetrainState, RetrainAction]:
-    """What is done at this look, and what is remembered after it. The caller starts the training, or asks for approval.
+    """The state after an evaluation, and the action. The caller starts the training, or requests approval.
 
     Measured loss speaks before an estimate: an estimate confirms only where drift has proposed and labels do not
     contradict. Where labels show that a refit gains nothing, harm is told and nothing is trained.

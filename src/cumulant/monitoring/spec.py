@@ -1,4 +1,4 @@
-"""The section `monitoring` of the project file: how a served model is watched."""
+"""The section `monitoring` of the project file."""
 
 from typing import Annotated, Literal
 

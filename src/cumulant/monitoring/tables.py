@@ -1,4 +1,4 @@
-"""Tables that are watched: files in Parquet, CSV or JSON lines, or a prediction log, as one frame with times."""
+"""Monitored tables: files in Parquet, CSV or JSON lines, or a prediction log, as one frame with times."""
 
 from __future__ import annotations
 
@@ -271,12 +271,12 @@ def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """What is known of each row, then the request's fields, then the answer's as `answer.FIELD`."""
     known = frame.select(*TOLD, _MOMENT)
     request, answer = _objects(frame["request"]), _objects(frame["outputs"]).drop(_SERVER, strict=False)
-    request = request.rename(asked_name)
+    request = request.rename(request_column)
     return pl.concat([known, request, answer.rename(lambda name: ANSWER + name)], how="horizontal")
 
 
-def asked_name(name: str) -> str:
-    """How the column of a request's field is called, beside what a log tells of each row itself."""
+def request_column(name: str) -> str:
+    """The column of a request's field, beside a log's own columns."""
     return f"request.{name}" if name in (*TOLD, MOMENT) or name.startswith(ANSWER) else name
 
 

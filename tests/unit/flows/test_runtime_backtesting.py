@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import micros, to_micros
 from cumulant.flows.monitoring.backtest.backtest import HistoryResult, PolicyResult
-from cumulant.flows.monitoring.backtest.histories import Learned, learned, read, select_histories
+from cumulant.flows.monitoring.backtest.histories import (
+    TrainingHistory,
+    declared_history,
+    parse_history,
+    select_histories,
+)
 from cumulant.flows.monitoring.backtest.labelled_windows import cut_windows
 from cumulant.flows.monitoring.backtest.policy_comparison import beats, best_of, difference, write_conclusion
 from cumulant.flows.monitoring.backtest.replayed_training import Drifts, Fits, Learner
@@ -155,22 +160,26 @@ def test_drift_is_asked_of_the_features():
 
 def test_kinds_of_history_are_read_and_written():
     for text, kind, setting in [
-        ("growing", Learned(), "{}"),
-        ("90d", Learned(window=90 * DAY), "{window: 90d}"),
-        ("half-life:30d", Learned(half_life=30 * DAY), "{half_life: 30d}"),
-        ("90d+half-life:30d", Learned(90 * DAY, 30 * DAY), "{window: 90d, half_life: 30d}"),
+        ("growing", TrainingHistory(), "{}"),
+        ("90d", TrainingHistory(window=90 * DAY), "{window: 90d}"),
+        ("half-life:30d", TrainingHistory(half_life=30 * DAY), "{half_life: 30d}"),
+        ("90d+half-life:30d", TrainingHistory(90 * DAY, 30 * DAY), "{window: 90d, half_life: 30d}"),
     ]:
-        assert read(text) == kind
+        assert parse_history(text) == kind
         assert (kind.name, kind.setting) == (text, setting)
-    assert learned(HistoryPolicy(window=90 * DAY, half_life=30 * DAY)) == read("90d+half-life:30d")
-    assert (read("90d").windows(7 * DAY), read("1d").windows(7 * DAY), read("growing").windows(DAY)) == (13, 1, None)
+    assert declared_history(HistoryPolicy(window=90 * DAY, half_life=30 * DAY)) == parse_history("90d+half-life:30d")
+    assert (
+        parse_history("90d").windows(7 * DAY),
+        parse_history("1d").windows(7 * DAY),
+        parse_history("growing").windows(DAY),
+    ) == (13, 1, None)
     for text in ("groing", "", "half-life:", "0d", "half-life:0d"):
         with pytest.raises(UsageError, match=r"is no kind of history|holds no rows"):
-            read(text)
-    names = [kind.name for kind in select_histories("all", Learned(), first=30 * DAY, whole=100 * DAY)]
+            parse_history(text)
+    names = [kind.name for kind in select_histories("all", TrainingHistory(), first=30 * DAY, whole=100 * DAY)]
     assert names == ["growing", "30d", "60d", "half-life:30d", "half-life:60d"]
-    own = Learned(window=7 * DAY)
-    assert select_histories("growing,7d", own, first=DAY, whole=DAY) == (own, Learned())
+    own = TrainingHistory(window=7 * DAY)
+    assert select_histories("growing,7d", own, first=DAY, whole=DAY) == (own, TrainingHistory())
     assert select_histories(None, own, first=DAY, whole=DAY) == ()
 
 
@@ -218,8 +227,8 @@ def test_better_is_no_more_of_both_and_less_of_one():
 
 
 def compared(history, loss, *, best=False, around=None):
-    apart = None if around is None else difference(*around, [1] * len(around[0]))  # type: ignore[call-arg]
-    setting = read(history).setting
+    apart = None if around is None else difference(*around, [1] * len(around[0]))
+    setting = parse_history(history).setting
     return HistoryResult(history=history, setting=setting, loss=loss, difference=apart, trainings=(), best=best)
 
 

@@ -35,7 +35,7 @@ def run(looks, policy=POLICY, state=None):
     state, changes = state or AlertsState(), []
     for hours, found, *looked in looks:
         at = START + hours * HOUR
-        state, more = decide(state, found, at, policy=policy, looked=looked[0] if looked else None)
+        state, more = decide(state, found, at, policy=policy, examined=looked[0] if looked else None)
         changes += more
     return state, changes
 
@@ -126,7 +126,7 @@ def findings_of(seen):
 def test_fires_and_ends_as_the_whole_history_says(drawn):
     past, state, seen = history(drawn), AlertsState(), []
     for place, (at, found, scopes) in enumerate(past):
-        state, changes = decide(state, findings_of(found), at, policy=POLICY, looked=scopes)
+        state, changes = decide(state, findings_of(found), at, policy=POLICY, examined=scopes)
         assert msgspec.convert(msgspec.to_builtins(state), AlertsState) == state, "as the journal keeps it"
         seen += [(place, change) for change in changes]
     for key in KEYS:
@@ -149,7 +149,7 @@ def test_nobody_is_told_twice_and_nothing_is_lost(drawn, silent):
         state = silenced(state, Silence(id="", rule="quality", until=START + 3 * HOUR, by="user:ada"), START)
     at = START
     for at, found, scopes in history(drawn):
-        state, changes = decide(state, findings_of(found), at, policy=POLICY, looked=scopes)
+        state, changes = decide(state, findings_of(found), at, policy=POLICY, examined=scopes)
         said += changes
     for hour in range(1, 60):  # then nothing is found any more
         state, changes = decide(state, [], at + hour * HOUR, policy=POLICY)

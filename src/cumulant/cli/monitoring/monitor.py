@@ -9,9 +9,9 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.monitoring.estimated import figures
 from cumulant.cli.monitoring.monitor_backtest import declare as declare_backtest
 from cumulant.cli.monitoring.monitor_watch import declare as declare_watch
+from cumulant.cli.monitoring.monitor_watch import figures
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 

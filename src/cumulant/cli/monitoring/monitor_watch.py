@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.result import EvaluationResult
     from cumulant.flows.monitoring.run import MonitorRun
     from cumulant.flows.monitoring.state import RetrainRequest
+    from cumulant.monitoring.performance.unlabelled import EstimatedFigure
     from cumulant.statistics.performance.audit import Audit
 
 
@@ -179,7 +181,7 @@ def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None,
 
 
 def _labels(round_: MonitorRun) -> str:
-    """How far the served version was evaluation, and what it waits for."""
+    """How far the served version was evaluated, and what it waits for."""
     evaluation = round_.evaluation
     waiting = sum(window.end > evaluation.until for window in evaluation.windows)
     new = f"{evaluation.fresh} new window{'' if evaluation.fresh == 1 else 's'}, up to {_day(evaluation.until)}"
@@ -205,8 +207,6 @@ def _losses(round_: MonitorRun) -> str:
 
 def _estimates(evaluation: EvaluationResult) -> str:
     """Metrics of classes of the newest windows, or why there are none."""
-    from cumulant.cli.monitoring.estimated import figures
-
     if evaluation.estimate_refused is not None:
         return f"not estimated: {evaluation.estimate_refused}"
     return f"{figures(evaluation.estimates)}, of the newest windows with 95%"
@@ -223,3 +223,18 @@ def _audit(audit: Audit) -> str:
 
 def _day(when: datetime) -> str:
     return when.strftime("%Y-%m-%d" if when.hour == when.minute == 0 else "%Y-%m-%d %H:%M")
+
+
+#: metrics that a line shows, in this order; documents have all
+_SHOWN: Mapping[str, str] = {"accuracy": "accuracy", "log_loss": "log loss", "brier": "Brier score"}
+
+
+def figures(estimated: Mapping[str, EstimatedFigure], reference: Mapping[str, float] | None = None) -> str:
+    """Each metric with its interval, and what the reference showed where `reference` knows it."""
+    parts, known = [], reference or {}
+    for name, title in _SHOWN.items():
+        figure = estimated.get(name)
+        if figure is not None:
+            before = f" ({known[name]:.3f} on the reference)" if name in known else ""
+            parts.append(f"{title} {figure.value:.3f} [{figure.low:.3f}, {figure.high:.3f}]{before}")
+    return ", ".join(parts)

@@ -46,7 +46,7 @@ _NAMED = 3
 
 
 class ReceiverTrial(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a sample. `answer`: what the receiver answered, or why it took nothing."""
+    """The result of a sample message. `answer`: what the receiver answered, or why it took nothing."""
 
     receiver: str
     url: str
@@ -60,27 +60,27 @@ def observe(
     findings: Iterable[Finding],
     *,
     principal: Principal,
-    looked: Collection[Scope] | None = None,
+    examined: Collection[Scope] | None = None,
     at: datetime | None = None,
     within: Transaction | None = None,
     clock: Clock | None = None,
 ) -> Sequence[AlertChange]:
-    """Take in what a look found: alerts fire, go on or end, and messages are on their way when this returns.
+    """Evaluate the alerts by new findings: they fire, continue or resolve; messages wait for delivery afterwards.
 
-    `looked`: the models and rules that were examined; an alert of another one is left as it is. None: all. `at`: the
-    moment of the look, where a past period is looked at. `within`: the caller's transaction, so that alerts are there
-    as soon as what they tell of, and not before.
+    `examined`: the models and rules that were examined; an alert of another one is left as it is. None: all. `at`: the
+    moment of the evaluation, where a past period is evaluated. `within`: the caller's transaction, so that alerts are
+    stored with their cause.
 
     Raises:
         RefusedError: the principal may not.
     """
     check(project.access(), principal, "alerts.observe", project.name)
     now, actor = (clock or SystemClock()).now(), Actor(str(principal.name))
-    return _decide(project, tuple(findings), actor, at=at or now, now=now, looked=looked, within=within)
+    return _decide(project, tuple(findings), actor, at=at or now, now=now, examined=examined, within=within)
 
 
 def advance(project: Project, *, clock: Clock | None = None) -> Sequence[AlertChange]:
-    """Tell what has become due with time alone: a digest, a reminder, what a silence held back.
+    """Notify what has become due with time alone: a digest, a reminder, what a silence held back.
 
     Receivers that the project file no longer names are forgotten.
     """
@@ -88,7 +88,7 @@ def advance(project: Project, *, clock: Clock | None = None) -> Sequence[AlertCh
     if not read(project.journal())[1]:
         return ()
     now = (clock or SystemClock()).now()
-    return _decide(project, (), ACTOR, at=now, now=now, looked=frozenset())
+    return _decide(project, (), ACTOR, at=now, now=now, examined=frozenset())
 
 
 def _decide(
@@ -98,13 +98,13 @@ def _decide(
     *,
     at: datetime,
     now: datetime,
-    looked: Collection[Scope] | None,
+    examined: Collection[Scope] | None,
     within: Transaction | None = None,
 ) -> Sequence[AlertChange]:
     rules = project.policies.monitoring.alerts
 
     def how(state: AlertsState) -> tuple[AlertsState, Sequence[AlertChange], tuple[()]]:
-        after, changes = decide(state, findings, at, policy=rules, looked=looked, now=now)
+        after, changes = decide(state, findings, at, policy=rules, examined=examined, now=now)
         return after, changes, ()
 
     if within is not None:
@@ -113,27 +113,29 @@ def _decide(
 
 
 def deliver(project: Project, *, clock: Clock | None = None, seconds: float = _TICK_SECONDS) -> str:
-    """Tell what is due and deliver what waits, once; in a sentence what became of it.
+    """Notify what is due and deliver what waits, once; the result in a sentence.
 
     Raises:
         EngineUnavailableError: the journal does not answer.
     """
     advance(project, clock=clock)
-    postman = Dispatcher(project, clock=clock)
-    postman.round()
-    postman.wait(seconds)
+    dispatcher = Dispatcher(project, clock=clock)
+    dispatcher.round()
+    dispatcher.wait(seconds)
     from cumulant.flows.alerting.views import receiver_views, refused_views
 
     views = receiver_views(project)
-    undelivered, deaf = sum(view.waiting + view.refused for view in views), [view for view in views if view.failures]
-    sentence = f"{_count_text(postman.delivered)} delivered" if postman.delivered or undelivered else "no message waits"
+    undelivered, failing = sum(view.waiting + view.refused for view in views), [view for view in views if view.failures]
+    sentence = (
+        f"{_count_text(dispatcher.delivered)} delivered" if dispatcher.delivered or undelivered else "no message waits"
+    )
     if undelivered:
         sentence += f", {undelivered} left"
     sentence += "".join(
-        f"; {view.receiver} fails since {view.failing_since:%Y-%m-%d %H:%M} UTC: {view.fault}" for view in deaf
+        f"; {view.receiver} fails since {view.failing_since:%Y-%m-%d %H:%M} UTC: {view.fault}" for view in failing
     )
-    picky = [view.receiver for view in views if view.refused]
-    refused = [refusal for receiver in picky for refusal in refused_views(project.journal(), receiver)]
+    refusing = [view.receiver for view in views if view.refused]
+    refused = [refusal for receiver in refusing for refusal in refused_views(project.journal(), receiver)]
     return sentence + "".join(
         f'; {refusal.receiver} refuses "{refusal.title}": {refusal.fault}' for refusal in refused[:_NAMED]
     )
@@ -154,7 +156,7 @@ def show(project: Project, name: str, *, principal: Principal) -> Alert:
 
 
 def acknowledge(project: Project, name: str, *, principal: Principal, reason: str = "") -> Alert:
-    """Say that somebody knows: no reminders of it any more.
+    """Acknowledge an alert: no reminders of it any more.
 
     Raises:
         NotFoundError: no alert has that id.
@@ -189,7 +191,7 @@ def silence(
     reason: str = "",
     clock: Clock | None = None,
 ) -> Silence:
-    """No message to people about what matches, for a while; it is still recorded, and told to what keeps alerts.
+    """No notification of what matches, for a while; it is still recorded, and sent to receivers that keep alerts.
 
     Raises:
         UsageError: `span` is no duration, or none at all.
@@ -248,7 +250,7 @@ def unsilence(project: Project, name: str, *, principal: Principal) -> None:
 def try_receivers(
     project: Project, *, principal: Principal, receiver: str = "", clock: Clock | None = None
 ) -> list[ReceiverTrial]:
-    """Send a sample to each receiver, or to one, past everything that waits; what became of each.
+    """Send a sample to each receiver, or to one, past everything that waits; the result of each.
 
     Raises:
         UsageError: the project file names no receiver.
@@ -322,7 +324,7 @@ def remove_unnamed(journal: Journal, receivers: Sequence[Receiver]) -> None:
     """Forget receivers that are named no more.
 
     A wrong address is put right in the project file, and then it is another receiver: one of the same scheme that is
-    new takes what waited. Where there is none, an event tells how many messages went.
+    new takes what waited. Where there is none, an event reports how many messages expired.
     """
     names = {receiver.name for receiver in receivers}
     waiting: dict[str, list[OutboxEntry]] = {}
@@ -331,18 +333,20 @@ def remove_unnamed(journal: Journal, receivers: Sequence[Receiver]) -> None:
     known = {row.key for row in journal.rows(RECEIVER)}
     new = [receiver for receiver in receivers if receiver.name not in known]
     for gone in sorted({*waiting, *known} - names):
-        heirs = [heir for heir in new if _scheme(heir.name) == _scheme(gone)]
+        successors = [receiver for receiver in new if _scheme(receiver.name) == _scheme(gone)]
         with journal.transaction(actor=ACTOR) as transaction:
-            _forget(transaction, gone, waiting.get(gone, []), heirs)
+            _forget(transaction, gone, waiting.get(gone, []), successors)
 
 
-def _forget(transaction: Transaction, gone: str, entries: Sequence[OutboxEntry], heirs: Sequence[Receiver]) -> None:
-    outbox.put(transaction, heirs, [entry.message for entry in entries])
+def _forget(
+    transaction: Transaction, gone: str, entries: Sequence[OutboxEntry], successors: Sequence[Receiver]
+) -> None:
+    outbox.put(transaction, successors, [entry.message for entry in entries])
     for entry in entries:
         outbox.take_out(transaction, entry.key)
     transaction.delete(LEFT_OUT, gone)
     transaction.delete(RECEIVER, gone)
-    if entries and not heirs:
+    if entries and not successors:
         reason = "monitoring.notify no longer names it"
         transaction.emit(MessagesLeftOut(receiver=gone, messages=len(entries), reason=reason))
 

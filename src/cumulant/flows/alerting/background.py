@@ -22,7 +22,7 @@ _LAST = 2.0
 
 @contextmanager
 def deliver_in_background(project: Project, report: Callable[[str], None]) -> Iterator[None]:
-    """Deliver what waits, about every second, while the block lasts. Troubles are told to `report`."""
+    """Deliver what waits, about every second, while the block lasts. Errors go to `report`."""
     ended = threading.Event()
     thread = threading.Thread(target=_run, args=(project, ended, report), daemon=True)
     thread.start()
@@ -34,16 +34,16 @@ def deliver_in_background(project: Project, report: Callable[[str], None]) -> It
 
 
 def _run(project: Project, ended: threading.Event, report: Callable[[str], None]) -> None:
-    postman, due = Dispatcher(project, report=report), 0.0
+    dispatcher, due = Dispatcher(project, report=report), 0.0
     while not ended.wait(_ROUND):
         try:
             if time.monotonic() >= due:
                 due = time.monotonic() + _ADVANCE
                 advance(project)
-            postman.round()
+            dispatcher.round()
         except CumulantError as error:
             report(f"messages wait: {project.vault.redact(error.message)}")
         except Exception as error:  # noqa: BLE001 - the edge: requests go on, and the next round tries again
             fault = project.vault.redact(str(error))
             report(f"a fault of the delivery of messages, which tries again: {type(error).__name__}: {fault}")
-    postman.wait(_LAST)
+    dispatcher.wait(_LAST)

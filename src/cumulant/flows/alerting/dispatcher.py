@@ -57,7 +57,7 @@ SECONDS = 10.0
 class Dispatcher:
     """Delivers what waits. `round` starts what is due and returns at once; `wait` waits for what was started.
 
-    `report` is told in a sentence what stops a delivery on this side, such as a journal that cannot be written.
+    `report` gets in a sentence what stops a delivery on this side, such as a journal that cannot be written.
     """
 
     def __init__(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of it, in a sentence, how the receivers stand now, and what they still refuse."""
+    """The result in a sentence, the receivers, and what they still refuse."""
 
     sentence: str
     receivers: list[ReceiverView]
@@ -63,7 +63,7 @@ def retry(
 
 
 def drop(project: Project, message: str, *, principal: Principal, reason: str = "") -> list[RefusedView]:
-    """Give a refused message up, for each receiver that refuses it; the alert that it tells of stays as it is.
+    """Drop a refused message, for each receiver that refuses it; its alert stays as it is.
 
     Raises:
         NotFoundError: no refused message is named like that.

@@ -1,4 +1,4 @@
-"""Messages that wait for their receivers: rows of the journal, written in the transaction of what they tell.
+"""Messages that wait for their receivers: rows of the journal, written in the transaction of their cause.
 
 A message is one row a receiver. It is gone once the receiver took it. One that the receiver refuses, and not because of
 who sends it, has a second row with its tries, and holds up no other. Of a receiver that takes nothing the rows are
@@ -83,7 +83,7 @@ def waiting(journal: Journal, receiver: str = "") -> list[OutboxEntry]:
 
 
 def left_out(journal: Journal, receiver: str) -> LeftOut | None:
-    """What a receiver will not get, and was not told of yet."""
+    """What a receiver will not get, and has no notice of yet."""
     row = journal.get(LEFT_OUT, receiver)
     return None if row is None else msgspec.convert(row.value, LeftOut)
 

@@ -1,4 +1,4 @@
-"""The row of the alerts in the journal, changed in one transaction with its events and the messages it asks for."""
+"""The row of the alerts in the journal, changed in one transaction with its events and messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction
     from cumulant.project.notifiers import Receiver
 
-#: from the alerts before to those after, what changed, and what else is told
+#: from the alerts before to those after, their changes, and further events
 AlertTransition = Callable[[AlertsState], tuple[AlertsState, Sequence[AlertChange], Sequence["Fact"]]]
 
 ALERTS, KEY = "alerts", "state"
@@ -43,7 +43,7 @@ def change(
 def change_within(
     transaction: Transaction, receivers: Sequence[Receiver], how: AlertTransition
 ) -> tuple[AlertsState, Sequence[AlertChange]]:
-    """`change` in the caller's transaction, together with what it tells of."""
+    """`change` in the caller's transaction, together with its cause."""
     row = transaction.get(ALERTS, KEY)
     before = AlertsState() if row is None else msgspec.convert(row.value, AlertsState)
     after, changes, own_facts = how(before)

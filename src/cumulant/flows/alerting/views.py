@@ -63,7 +63,7 @@ class ReceiverView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RefusedView(msgspec.Struct, frozen=True, kw_only=True):
-    """A message that its receiver refuses. `aside`: so often that it is tried once a day; `fault`: what it says."""
+    """A message that its receiver refuses. `aside`: so often that it is tried once a day; `fault`: its answer."""
 
     message: str
     receiver: str
@@ -122,7 +122,7 @@ def count_matches(project: Project, silence: Silence, *, clock: Clock | None = N
 
 
 def receiver_views(project: Project) -> list[ReceiverView]:
-    """How each receiver stands, in the order of the project file."""
+    """The receivers, in the order of the project file."""
     journal, views = project.journal(), []
     for receiver in project.receivers():
         state, missed = read_receiver_state(journal, receiver.name)[0], left_out(journal, receiver.name)

@@ -50,7 +50,7 @@ def drift_alerts(model: str, result: MonitorResult) -> Iterator[Finding]:
 
 
 def evaluation_alerts(evaluation: EvaluationResult) -> Iterator[Finding]:
-    """What an evaluation found that goes on."""
+    """The active findings of an evaluation."""
     model, harm, estimate = evaluation.model, evaluation.harm, evaluation.estimate
     if evaluation.fault is not None:
         yield Finding(

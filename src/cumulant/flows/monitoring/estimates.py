@@ -20,7 +20,7 @@ from cumulant.monitoring.performance.lossmodel import estimate_loss, learn_loss
 from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate_class_windows, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows
 from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimate_windows, learn_estimator
-from cumulant.monitoring.tables import asked_name
+from cumulant.monitoring.tables import request_column
 from cumulant.outcomes.join.log_rows import IDENTITY
 from cumulant.training.payloads.encoding import derive_inputs, encode
 
@@ -151,8 +151,8 @@ class _Inputs:
             if field.dtype in _READ
             and not field.personal
             and field.name not in model.source.key
-            and not {field.name, asked_name(field.name)} & left_out
-            and test[asked_name(field.name)].null_count() < test.height
+            and not {field.name, request_column(field.name)} & left_out
+            and test[request_column(field.name)].null_count() < test.height
         )
         return cls(project, fields, derive_inputs(_with_field_names(test, fields)))
 
@@ -183,4 +183,4 @@ class _Inputs:
 
 
 def _with_field_names(test: pl.DataFrame, fields: Sequence[Field]) -> pl.DataFrame:
-    return test.select(pl.col(asked_name(field.name)).alias(field.name) for field in fields)
+    return test.select(pl.col(request_column(field.name)).alias(field.name) for field in fields)

@@ -1,4 +1,4 @@
-"""What arrived after its window was judged: counted and told, and judged no more. And labels that are late for some.
+"""Rows and labels that arrived after their window was evaluated: they are counted only. And labels late for some rows.
 
 Each window is one bet of a sequential test, made on what was known before it. To bet on it again once its outcome is
 known would be to choose among outcomes, and would void how often a sound model may be called worse.
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class LateRows(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows that were not there when their window was judged, or passed over, and labels of any of its rows."""
+    """Rows that were missing when their window was evaluated, or passed over, and labels of any of its rows."""
 
     rows: int = 0
     labels: int = 0
@@ -96,7 +96,7 @@ class LabelledWindows:
             ranks.append(rank_labelled(column, known))
 
     def notes(self) -> list[str]:
-        """What to say where rows without a label surely have other scores than those with one: as where those of one
+        """A note where rows without a label surely have other scores than those with one: as where those of one
         class are late, or rows of some kind are never labelled.
         """
         if not are_selected(self._ranks):

@@ -11,9 +11,11 @@ import msgspec
 
 from cumulant.data.parts.spill import spill_in
 from cumulant.flows.monitoring.drift.drift_page import DriftPageSource, check_page, write_page
-from cumulant.flows.monitoring.drift.drift_segments import Sides, add_segments, compare_jointly
 from cumulant.flows.monitoring.drift.sides import (
+    Sides,
+    add_segments,
     check_compared,
+    compare_jointly,
     count_label_faults,
     is_key,
     missing_columns,
@@ -79,7 +81,7 @@ class MonitorRequest:
 
     @property
     def narrowed(self) -> bool:
-        """Whether it is a look at less than the newest rows with all their columns."""
+        """Whether it compares less than the newest rows with all their columns."""
         return bool(self.columns or self.answers or self.windows or self.until is not None)
 
 

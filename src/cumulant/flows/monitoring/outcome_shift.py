@@ -1,4 +1,4 @@
-"""Whether what becomes of predictions has lately been another mix than in the weeks before, whoever predicted."""
+"""A change of the mix of outcomes between the newest weeks and those before, over all versions."""
 
 from __future__ import annotations
 

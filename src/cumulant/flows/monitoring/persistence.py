@@ -93,7 +93,7 @@ def _raise_alerts(
         project,
         findings,
         principal=context.principal,
-        looked=scopes,
+        examined=scopes,
         at=at,
         within=transaction,
         clock=context.clock,

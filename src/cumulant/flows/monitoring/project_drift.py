@@ -73,7 +73,7 @@ def monitor_project(
     _report(project, _fact(project.name, result), principal, quiet=quiet)
     if not request.narrowed and policy.ignore == project.policies.monitoring.drift.ignore:
         scopes = [(project.name, rule) for rule in DRIFT_RULES]
-        observe(project, drift_alerts(project.name, result), principal=principal, looked=scopes, at=request.before)
+        observe(project, drift_alerts(project.name, result), principal=principal, examined=scopes, at=request.before)
     return result
 
 

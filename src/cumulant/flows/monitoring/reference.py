@@ -26,7 +26,7 @@ from cumulant.flows.serving.batch.answer_columns import decision_columns
 from cumulant.flows.training.chosen_rows import read_rows
 from cumulant.flows.training.final_fit import held_out_scores
 from cumulant.flows.training.search_step import rows_of
-from cumulant.monitoring.tables import ANSWER, MOMENT, asked_name
+from cumulant.monitoring.tables import ANSWER, MOMENT, request_column
 from cumulant.servable.folder import load_description, load_servable
 from cumulant.servable.scorer import labels
 
@@ -165,7 +165,7 @@ def _requests(context: Context, work: TrainingWork, described: Servable, parts: 
     frame = read_rows(context.project, work.snapshot, work.training, names, as_of=work.as_of)[rows]
     moment = _moment(frame, work)
     frame = mask_frame(frame, [field.name for field in fields if field.personal], context.project.salt())
-    requests = frame.select(pl.col(field.name).alias(asked_name(field.name)) for field in fields)
+    requests = frame.select(pl.col(field.name).alias(request_column(field.name)) for field in fields)
     return requests if moment is None else requests.with_columns(moment)
 
 
@@ -216,8 +216,8 @@ def weights_of(plan: FeaturePlan, importance: Mapping[str, float]) -> tuple[dict
     mean = sum(sums.values()) / len(sums)
     if mean <= 0:
         return {}, ()
-    weights = {asked_name(name): max(value / mean, LEAST) for name, value in sums.items()}
-    return weights, tuple(asked_name(name) for name in sums if name not in used)
+    weights = {request_column(name): max(value / mean, LEAST) for name, value in sums.items()}
+    return weights, tuple(request_column(name) for name in sums if name not in used)
 
 
 def _others(spec: FeatureSpec) -> frozenset[str]:

@@ -155,7 +155,7 @@ def refit_scores(
 def refits_of(
     context: Context, version: ModelVersion, origin: datetime, *, classes: Sequence[object] = ()
 ) -> Refits | None:
-    """What is needed to ask what a refit would have said; None where it cannot be asked: the project does not want it,
+    """What refits of a version need; None where there are none: the project turned them off,
     or has no sources with times. `classes`: those of the served version.
     """
     project, refit = context.project, context.project.policies.monitoring.performance.refit

@@ -21,22 +21,22 @@ from cumulant.statistics.performance.audit import Audit, audit
 if TYPE_CHECKING:
     from cumulant.monitoring.drift.findings import DriftFinding
 
-#: over how many of the newest windows an estimate is told
+#: over how many of the newest windows a loss is estimated
 SPAN = 7
 
 
-#: labels without which a window is not judged
+#: fewer labels do not evaluate a window
 _LEAST = 10
 
 
 class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What a look found of the served version. `fresh`: how many of the windows were judged at this look.
+    """The result for the served version. `fresh`: how many of the windows were evaluated now.
 
-    harm: after the newest judged window; None where none was. estimate: of the newest windows, whether labelled or not.
+    harm: after the newest evaluated window; None where none was. estimate: of the newest windows, labelled or not.
     audit: how the estimates of windows did whose labels have come; None where there is none.
     estimates: of classes all metrics of the newest windows. estimate_refused: why these have none.
-    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be asked. late:
-    what arrived after its window was judged.
+    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be evaluated.
+    late: what arrived after its window was evaluated.
     """
 
     model: str
@@ -88,11 +88,11 @@ def _mean(pairs: Iterator[tuple[float | None, int]]) -> float | None:
     return None if not known else sum(value * rows for value, rows in known) / sum(rows for _, rows in known)
 
 
-def newest_since(judged: EvaluationResult) -> datetime:
-    """Where the newest windows begin over which an estimate is told."""
-    if len(judged.windows) < 2:
-        return judged.windows[0].start if judged.windows else judged.at
-    return judged.windows[max(-SPAN, -len(judged.windows))].start
+def newest_since(evaluation: EvaluationResult) -> datetime:
+    """Where the newest windows begin over which the loss is estimated."""
+    if len(evaluation.windows) < 2:
+        return evaluation.windows[0].start if evaluation.windows else evaluation.at
+    return evaluation.windows[max(-SPAN, -len(evaluation.windows))].start
 
 
 def audit_of(windows: Sequence[WindowRecord], before: float | None) -> Audit | None:
@@ -134,7 +134,7 @@ def has_enough_labels(part: pl.DataFrame) -> bool:
 
 
 def window_record(window: PredictionWindow, part: pl.DataFrame, estimate: EstimatedFigure | None) -> WindowRecord:
-    """A window that was not held against anything (yet), with its estimate."""
+    """A window that was not evaluated (yet), with its estimate."""
     labelled = part.height - part["value"].null_count()
     return with_estimate(
         WindowRecord(start=window.start, end=window.end, rows=part.height, labelled=labelled), estimate
@@ -142,7 +142,7 @@ def window_record(window: PredictionWindow, part: pl.DataFrame, estimate: Estima
 
 
 def with_estimate(record: WindowRecord, estimate: EstimatedFigure | None) -> WindowRecord:
-    """The window with what its scores said of its loss."""
+    """The window with its loss as estimated by its scores."""
     if estimate is None:
         return record
     return msgspec.structs.replace(record, estimated=estimate.value, low=estimate.low, high=estimate.high)

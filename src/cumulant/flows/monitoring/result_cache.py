@@ -1,4 +1,4 @@
-"""Results that are stored between two looks or reports, in a folder named by all that they depend on.
+"""Results that are stored between two evaluations or reports, in a folder named by all that they depend on.
 
     STATE/monitoring/profiles/KEY       of a reference and of the days of the log
     STATE/monitoring/estimators/KEY     what test rows teach of the loss without labels
@@ -30,7 +30,7 @@ _KEYS = 4
 
 @dataclass(frozen=True)
 class ResultCache:
-    """A folder of results. `key`: all that they depend on and that no result says itself."""
+    """A folder of results. `key`: all that they depend on and do not hold themselves."""
 
     root: Path
     key: str
@@ -49,7 +49,7 @@ class ResultCache:
         return None
 
     def write(self, name: str, value: object) -> None:
-        """Store it. What cannot be written is made again at the next look."""
+        """Store it. What cannot be written is made again at the next evaluation."""
         with contextlib.suppress(OSError):
             write_checked(self.folder / name, msgspec.msgpack.encode(value, enc_hook=_from_array))
 

@@ -1,4 +1,4 @@
-"""The training that the rule asked for, carried out: train, let the gate compare, hand over to a release.
+"""A requested training: train, compare by the gate, hand over to a release.
 
 Every stage is written down before the next begins, and each may be done again: a process that was cut off is followed
 by another one that goes on where it stood.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cumulant.core.events import Fact
     from cumulant.project.project import Project
 
-#: who trains and releases where no person asked
+#: the principal that trains and releases by policy
 ACTOR = Principal("service:monitor")
 
 
@@ -42,7 +42,7 @@ def continue_retraining(
     release: bool = True,
     progress: Progress = silent,
 ) -> RetrainRequest | None:
-    """Carry the training that is wanted as far as it goes; what became of it, or None where none is.
+    """Continue the requested training as far as possible; its request, or None where there is none.
 
     What validation refuses is never learned from: the training fails with its words. What may pass by itself, such as a
     server that does not answer, is tried again at the next call. A model that the gate refuses
@@ -218,5 +218,5 @@ def _write(project: Project, wanted: RetrainRequest, version: int, principal: Pr
         after = write(transaction, TRAINING, project.name, wanted, expect=version)
         for fact in facts:
             transaction.emit(fact)
-        observe(project, findings, principal=principal, looked=[scope], within=transaction)
+        observe(project, findings, principal=principal, examined=[scope], within=transaction)
     return after

@@ -67,7 +67,7 @@ class MonitorRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alarming(self) -> bool:
-        """Whether any finding goes on."""
+        """Whether any finding is active."""
         return any(finding.active for finding in self.findings)
 
 

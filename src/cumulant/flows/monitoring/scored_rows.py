@@ -1,4 +1,4 @@
-"""The answered rows of a look, window by window: in memory while they are few, else set aside on disk."""
+"""The answered rows of an evaluation, window by window: in memory while they are few, else set aside on disk."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class ServedModel:
 
     @property
     def several(self) -> bool:
-        """Whether it tells more than two classes apart: its score is a probability of each."""
+        """Whether it has more than two classes: its score is a probability of each."""
         return self.task == "multiclass"
 
     @property

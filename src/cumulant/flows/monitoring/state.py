@@ -1,4 +1,4 @@
-"""The stored state of monitoring: evaluated windows, the watch, and the retraining request."""
+"""The stored state of monitoring: evaluated windows, sums of losses, and the retraining request."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from cumulant.monitoring.events import PerformanceLooked
     from cumulant.ports.journal import Journal, Transaction
 
-#: journal rows, by model: the watch, and the training that it asked for
+#: journal rows, by model: the state, and the newest retraining request
 WATCH, TRAINING = "watch", "watch_training"
 
-#: released: by a release, as the champion, or equal to it where no harm asked. offered: it is the candidate, and the
-#: alias is for somebody to move
+#: released: by a release, as the champion, or equal to it without harm. offered: it is the candidate, and the alias is
+#: moved by hand
 Stage = Literal["wanted", "trained", "released", "offered", "refused", "failed"]
 
 
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One window of the served model. Losses are means of a row; what is not known (yet) is None.
 
-    estimated, low, high: what its scores said of its loss before labels came, with 95%. refit: what a recent refit
-    lost on the same rows. positive: the mean of the labels.
+    estimated, low, high: its loss by its scores before labels came, with 95%. refit: what a recent refit lost on the
+    same rows. positive: the mean of the labels.
     """
 
     start: datetime
@@ -44,11 +44,11 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
-    """The watch over `version`. Windows up to `until` are judged; `windows` are the newest of them.
+    """The state of `version`. Windows up to `until` are evaluated; `windows` are the newest of them.
 
     harm: the sums of `LossMonitor`; None where there is no reference of its loss. last_harm: the
     `Harm` of the newest of them that had labels. labels: those that are new since the version was trained.
-    looked: the newest event of a look; a look with the same values emits none.
+    looked: the newest event of an evaluation; one with the same values emits none.
     """
 
     version: str
@@ -68,7 +68,7 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A training that the rule asked for, and how far it has come. `candidate`: the version that it made. `since`: of
+    """A training that the policy requested, and its progress. `candidate`: the version that it made. `since`: of
     harm, since when the champion loses more.
     """
 
@@ -100,7 +100,7 @@ def read_state(journal: Journal | Transaction, key: str) -> tuple[MonitoringStat
 
 
 def read_request(journal: Journal | Transaction, model: str) -> tuple[RetrainRequest | None, int]:
-    """The newest training that was asked for, and the version of its row."""
+    """The newest retraining request, and the version of its row."""
     row = journal.get(TRAINING, model)
     return (None, 0) if row is None else (msgspec.convert(row.value, RetrainRequest), row.version)
 
@@ -108,7 +108,7 @@ def read_request(journal: Journal | Transaction, model: str) -> tuple[RetrainReq
 def write(
     transaction: Transaction, kind: str, model: str, value: MonitoringState | RetrainRequest, *, expect: int
 ) -> int:
-    """The row's new version. Raises LeaseHeldError where somebody else has written meanwhile."""
+    """The row's new version. Raises LeaseHeldError where another process has written meanwhile."""
     try:
         return transaction.put(kind, model, msgspec.to_builtins(value), expect=expect).version
     except LeaseHeldError as error:
@@ -121,11 +121,11 @@ def write(
 
 
 def event_values(fact: PerformanceLooked) -> dict[str, object]:
-    """What an event of a look says, but for how much was new."""
+    """The values of an event, without how many windows were new."""
     fields = cast("dict[str, object]", msgspec.to_builtins(fact))
     return {name: value for name, value in fields.items() if name != "windows"}
 
 
 def is_same(state: MonitoringState, other: MonitoringState) -> bool:
-    """Whether both are written alike: what was read is of lists where what was made is of tuples."""
+    """Whether both are stored alike: what was read has lists where a new one has tuples."""
     return msgspec.json.encode(state) == msgspec.json.encode(other)

@@ -1,4 +1,4 @@
-"""What the labels of a project look like: by the served model, else by the project file."""
+"""The form of a project's labels: by the served model, else by the project file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
-    """What the servable in `folder` says of its labels; else what the project says.
+    """The form of labels by the servable in `folder`, else by the project.
 
     Without `folder` it is the champion's, else the newest version's, of the registry.
     """

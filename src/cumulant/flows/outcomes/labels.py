@@ -41,7 +41,7 @@ _CLOCK_SKEW = timedelta(minutes=5)
 
 
 class IntakeSource(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one file. `error` says why nothing of it was taken in."""
+    """The intake of one file. `error`: why nothing of it was ingested."""
 
     name: str
     rows: int = 0
@@ -51,7 +51,7 @@ class IntakeSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Intake(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of one call: the files, what servers were told, and predictions that now have a label."""
+    """The result of one intake: files, labels posted to servers, and predictions that now have a label."""
 
     sources: tuple[IntakeSource, ...]
     posted: int
@@ -69,7 +69,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictionLabels(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a request: what was predicted, what became known, and everything that was said of it."""
+    """One row of a request: its prediction, its label, and every label that was given."""
 
     id: str
     row: int
@@ -100,7 +100,7 @@ def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Lo
 def ingest_labels(
     project: Project, patterns: Sequence[str], *, principal: Principal, names: Mapping[str, str] | None = None
 ) -> Intake:
-    """Take in files of labels (the project's own where none is named), and what servers were told; then join.
+    """Ingest files of labels (the project's own where none is named), and labels posted to servers; then join.
 
     A file that cannot be read stops nothing where there are several: it is told in its `Source`.
 
@@ -117,7 +117,7 @@ def ingest_labels(
 
 
 def join_labels(project: Project, *, principal: Principal, schema: LabelSchema | None = None) -> Intake:
-    """Take in what servers were told, and join labels and predictions.
+    """Ingest labels posted to servers, and join labels and predictions.
 
     Raises:
         StorageError, LeaseHeldError: as `ingest_labels`.
@@ -136,7 +136,7 @@ def watch_labels(
     ended: Callable[[], bool] = lambda: False,
     pause: float = _LOOK_SECONDS,
 ) -> None:
-    """Take in files that come into a folder, and what servers are told, until `ended`.
+    """Ingest files that come into a folder, and labels posted to servers, until `ended`.
 
     A file is read when it was the same at two looks, so that one that is being written is left alone.
 
@@ -187,7 +187,7 @@ def report_labels(
 def list_labels(
     project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
 ) -> tuple[list[LabelFact], int]:
-    """What was said, the newest first, and how many there are in all. Raises StorageError."""
+    """The labels, the newest first, and how many there are in all. Raises StorageError."""
     from cumulant.outcomes.labels.label_facts import newest_labels
 
     check(project.access(), principal, "labels.show", project.name)
@@ -206,7 +206,7 @@ def _labelled_log(project: Project) -> LabelledLog:
 def show_labels(
     project: Project, request: str, *, principal: Principal
 ) -> tuple[list[PredictionLabels], list[LabelFact]]:
-    """The rows of one request with their labels, and what was said of it by its id.
+    """The rows of one request with their labels, and the labels given by its id.
 
     Raises:
         NotFoundError: no prediction and no label has that id.
@@ -332,7 +332,7 @@ def _ingest(
 
 
 def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeSource], principal: Principal) -> Intake:
-    """As `join_labels`, for a flow that has asked whether it may; `sources` were taken in before."""
+    """As `join_labels`, for a flow that has checked access; `sources` were ingested before."""
     from cumulant.outcomes.labels.ingest import ingest_inbox
 
     posted = ingest_inbox(folder_of(project), schema, salt=project.salt())

@@ -76,7 +76,7 @@ class Period:
         return self._at[0]
 
     def sample(self, every: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Each `every`th row as it would be asked, with its `number` and `moment`; and what became known of these.
+        """Each `every`th row as a request, with its `number` and `moment`; and the labels of these.
 
         The second has `number`, `known_time` and the columns of the target.
         """

@@ -32,7 +32,7 @@ Parts = Callable[[], Iterator[tuple[pl.Series, Blocks]]]
 
 
 def category_counts(parts: Parts, *, blocks: int) -> CellCounts | str:
-    """Cells from these values, and their counts; or why the column is not watched."""
+    """Cells from these values, and their counts; or why the column is not monitored."""
     rows, missing = _tally(parts(), blocks)
     totals = _totals(rows)
     if not totals.height:

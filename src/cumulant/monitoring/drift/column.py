@@ -90,7 +90,7 @@ class ColumnComparison:
         return slice(1, -1) if self.reference.cells.kind == "number" else slice(0, -1)
 
     def tests(self, windows: slice) -> tuple[ColumnTest, ...]:
-        """What is looked at in these windows together."""
+        """The tests of these windows together."""
         if self.current.absent:
             return (ColumnTest(what="absent", effect=1.0, least=self.least.missing, p=0.0, before=0.0, now=1.0),)
         now = self._now[windows]

@@ -1,4 +1,4 @@
-"""What a comparison finds, in the words in which a person is told."""
+"""Findings of a comparison."""
 
 from __future__ import annotations
 

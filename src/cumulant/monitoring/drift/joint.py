@@ -1,4 +1,4 @@
-"""All columns together: can a classifier tell rows of a window from rows of the reference, and by which columns.
+"""Joint comparison of all columns: a classifier separates rows of a window from rows of the reference.
 
 What two columns do together shows in no column alone. The classifier learns from some blocks and is judged on others,
 so that what it knows of a day does not count for that day's other rows.
@@ -30,7 +30,7 @@ class Telling(msgspec.Struct, frozen=True):
 
 
 class Joint(msgspec.Struct, frozen=True, kw_only=True):
-    """Area under the ROC curve on held-out rows with its 95% interval over blocks: 0.5 cannot be told apart, 1 always.
+    """Area under the ROC curve on held-out rows with its 95% interval over blocks: 0.5 cannot be separated, 1 always.
 
     `rows` were judged; `by`, the columns that tell, most first.
     """

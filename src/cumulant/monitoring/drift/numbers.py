@@ -40,7 +40,7 @@ def number_counts(
     blocks: int,
     within: tuple[float, float] | None = None,
 ) -> CellCounts | str:
-    """Cells from these values, and their counts; or why the column is not watched. `within`: the possible values."""
+    """Cells from these values, and their counts; or why the column is not monitored. `within`: the possible values."""
     if rows <= _ENOUGH:
         series_parts = list(parts())
         sample = pl.concat(values for values, _ in series_parts)

@@ -48,7 +48,7 @@ class ColumnCells(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def identifies(self) -> bool:
-        """Whether values name things: none is frequent, and only new ones are told."""
+        """Whether values are identifiers: none is frequent, and only new ones are counted."""
         return self.kind == "category" and not self.values and bool(self.known)
 
     @property
@@ -73,7 +73,7 @@ class ColumnCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """A column that is not watched, and why."""
+    """A column that is not monitored, and why."""
 
     name: str
     reason: str

@@ -66,7 +66,7 @@ class HarmPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """Those that are asked."""
+        """The questions that are tested."""
         left_out = {"refit"} if not self.refit else set()
         left_out |= {"calibration"} if not self.calibration else set()
         return tuple(question for question in QUESTIONS if question not in left_out)
@@ -115,7 +115,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def learn_baseline(reference: PredictionRows, *, task: Task, policy: HarmPolicy, every: timedelta) -> Baseline:
-    """The reference in windows of the length that will be watched; rows without a label are left out.
+    """The reference in windows of the length of later ones; rows without a label are left out.
 
     Raises:
         DataError: fewer than two blocks have labels, a constant would never be wrong, the scores are not those of the

@@ -39,7 +39,7 @@ class WindowMetric(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeasuredWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """What labels say of one window. `refused` says why there are no figures; `notes` what to keep in mind.
+    """The metrics of one window by its labels. `refused`: why there are none; `notes`: their limits.
 
     `base`: the mean truth; of several classes the share of the most frequent one.
     """
@@ -143,7 +143,7 @@ def _figure(wanted: Metric, known: PredictionRows, resamples: int, seed: int) ->
 
 
 def figure(estimate: Estimate) -> WindowMetric:
-    """An estimate as it is told and stored."""
+    """An estimate as it is reported and stored."""
     return WindowMetric(value=estimate.value, low=estimate.low, high=estimate.high, clusters=estimate.clusters)
 
 

@@ -65,7 +65,7 @@ class LossFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Harm(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known after a window. `word` is `worse` where any question says so; only that is harm."""
+    """The harm after a window. `word` is `worse` where any question says so; only that is harm."""
 
     window: PredictionWindow
     word: Word
@@ -92,7 +92,7 @@ class ExcessLossTest:
 
 @dataclass(frozen=True, kw_only=True)
 class LossMonitor:
-    """Everything that is kept between looks: sums only, no rows. `to_json` stores it.
+    """The state of the tests between two looks: sums only, no rows. `to_json` stores it.
 
     bar: the evidence of one question, as a natural logarithm, from which it is answered.
     proven: the questions of which harm has been proven, and goes on: the recent windows lose more than the margin.

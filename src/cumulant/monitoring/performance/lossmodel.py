@@ -1,4 +1,4 @@
-"""A regression's loss without labels: a model of the loss from the inputs, and what it says of new rows."""
+"""A regression's loss without labels, by a model of the loss from the inputs."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def estimate_loss(
     horizon: int = 30,
     alpha: float = 0.05,
 ) -> EstimatedLoss:
-    """The loss of the rows of one window; labels are not looked at.
+    """The loss of the rows of one window, without their labels.
 
     Args:
         model: what the reference taught.

@@ -1,4 +1,4 @@
-"""What a recent refit would have said: the model that a window's losses are held against."""
+"""Scores of recent refits, with whose losses those of a window are compared."""
 
 from __future__ import annotations
 

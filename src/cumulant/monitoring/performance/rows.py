@@ -1,4 +1,4 @@
-"""Predictions and what became of them, cut into windows of time."""
+"""Predictions and outcomes in windows of time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quality without labels: what a classifier's calibrated scores say of its own metrics, or why they may not.
+"""Quality without labels: a classifier's metrics by its calibrated scores, or why there are none.
 
 Blind by nature to a change of the truth given the scores. So an estimate raises a question, and labels answer it.
 """
@@ -56,7 +56,7 @@ class EstimatedWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator:
-    """What the reference taught. `refused` says why there is no estimate at all.
+    """What is learned from the reference. `refused`: why there is no estimate at all.
 
     calibrator: from scores to probabilities. maps: what it would be from other rows. before: each figure of the
     reference with its interval. error: expected calibration error of rows calibrated by others. spread: how much wider
@@ -125,7 +125,7 @@ def estimate_windows(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> tuple[EstimatedWindow, ...]:
-    """Each window's metrics, oldest first; labels are not looked at.
+    """Each window's metrics, oldest first, without labels.
 
     Args:
         estimator: what the reference taught.

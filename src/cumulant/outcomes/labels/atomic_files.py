@@ -1,4 +1,4 @@
-"""Files that stand in place whole and durable, or not at all. Without Arrow, whose import takes 0.1 CPU s."""
+"""Files that are written whole and durable, or not at all. Without Arrow, whose import takes 0.1 CPU s."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HASH = 32
 
 @contextlib.contextmanager
 def atomic_draft(path: Path) -> Iterator[Path]:
-    """A draft that stands at `path` after the block, whole and durable, or not at all. Raises OSError."""
+    """A draft that is at `path` after the block, whole and durable, or not at all. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 
+import msgspec
+
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import Node
-from cumulant.outcomes.labels.formatted import UnreadableText
+from cumulant.data.spec import NumberFormat
 
 #: of an expression with more columns only all of them together are tried as numbers
 _COMBINED = 6
@@ -97,3 +99,29 @@ def parse_number(value: object) -> float | None:
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None
+
+
+class UnreadableText(msgspec.Struct, frozen=True):
+    """A text that is no number in the declared format."""
+
+    text: str
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def parse_numbers(values: Sequence[object], form: NumberFormat | None) -> list[object]:
+    """`values` with texts as the numbers that they are in `form`; empty texts and other values stay as they are."""
+    texts = [value.strip() if isinstance(value, str) and value.strip() else None for value in values]
+    if form is None or not any(texts):
+        return list(values)
+    import polars as pl
+
+    from cumulant.data.text import number_text
+
+    frame = pl.DataFrame({"text": texts}, schema={"text": pl.String()})
+    read = frame.select(number_text.read(pl.col("text"), form))["text"].to_list()
+    return [
+        value if text is None else UnreadableText(text) if number is None else number
+        for value, text, number in zip(values, texts, read, strict=True)
+    ]

@@ -15,7 +15,12 @@ from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.monitoring.backtest.histories import Learned, learned, read, select_histories
+from cumulant.flows.monitoring.backtest.histories import (
+    TrainingHistory,
+    declared_history,
+    parse_history,
+    select_histories,
+)
 from cumulant.flows.monitoring.backtest.labelled_windows import WindowedRows, cut_windows
 from cumulant.flows.monitoring.backtest.policy_comparison import (
     Difference,
@@ -196,9 +201,9 @@ def _replay(
     learner = _learner(context)
     fits = Fits(cut=windowed, spec=spec, learner=learner, root=project.root)
     drifts = Drifts(rows=windowed.rows, policy=policy.drift, every=windowed.every)
-    own = learned(policy.history) if request.memory is None else read(request.memory)
+    own = declared_history(policy.history) if request.memory is None else parse_history(request.memory)
 
-    def replay(policies: Mapping[str, RetrainPolicy], history: Learned, label: str) -> tuple[Replay, ...]:
+    def replay(policies: Mapping[str, RetrainPolicy], history: TrainingHistory, label: str) -> tuple[Replay, ...]:
         return backtest(
             windowed.history,
             fits.plain,
@@ -251,7 +256,7 @@ def _loss(windowed: WindowedRows) -> Loss:
     return "squared_error" if windowed.rows.task == "regression" else "brier"
 
 
-def _terms(windowed: WindowedRows, history: Learned, first: int, request: BacktestRequest) -> ReplayPolicy:
+def _terms(windowed: WindowedRows, history: TrainingHistory, first: int, request: BacktestRequest) -> ReplayPolicy:
     memory = history.windows(windowed.every)
     return ReplayPolicy(
         start=windowed.start,
@@ -311,7 +316,9 @@ def _policy_results(replays: Sequence[Replay], windowed: WindowedRows) -> tuple[
     )
 
 
-def _history_results(tried: Sequence[tuple[Learned, Replay]], windowed: WindowedRows) -> tuple[HistoryResult, ...]:
+def _history_results(
+    tried: Sequence[tuple[TrainingHistory, Replay]], windowed: WindowedRows
+) -> tuple[HistoryResult, ...]:
     if not tried:
         return ()
     own = tried[0][1]

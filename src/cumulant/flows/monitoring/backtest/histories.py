@@ -17,7 +17,7 @@ _HALF_LIFE = "half-life:"
 _SPANS = (1, 2, 4)
 
 
-class Learned(msgspec.Struct, frozen=True):
+class TrainingHistory(msgspec.Struct, frozen=True):
     """One kind of history. `setting` is what to write as `monitoring.retrain.history`."""
 
     window: timedelta | None = None
@@ -41,12 +41,12 @@ class Learned(msgspec.Struct, frozen=True):
         return None if self.window is None else max(1, round(self.window / every))
 
 
-def learned(policy: HistoryPolicy) -> Learned:
-    """What the project says."""
-    return Learned(window=policy.window, half_life=policy.half_life)
+def declared_history(policy: HistoryPolicy) -> TrainingHistory:
+    """The history that the project declares."""
+    return TrainingHistory(window=policy.window, half_life=policy.half_life)
 
 
-def read(text: str) -> Learned:
+def parse_history(text: str) -> TrainingHistory:
     """`growing`, `90d`, `half-life:30d`, or both as `90d+half-life:30d`.
 
     Raises:
@@ -60,7 +60,7 @@ def read(text: str) -> Learned:
             half = _span(text, word.removeprefix(_HALF_LIFE))
         else:
             window = _span(text, word)
-    return Learned(window=window, half_life=half)
+    return TrainingHistory(window=window, half_life=half)
 
 
 def _span(name: str, text: str) -> timedelta:
@@ -74,13 +74,19 @@ def _span(name: str, text: str) -> timedelta:
     return span
 
 
-def proposed(first: timedelta, whole: timedelta) -> tuple[Learned, ...]:
+def proposed(first: timedelta, whole: timedelta) -> tuple[TrainingHistory, ...]:
     """Growing, and windows and half-lives of some lengths of the first training, as far as the history goes."""
     spans = [first * times for times in _SPANS if first * times < whole]
-    return (Learned(), *(Learned(window=span) for span in spans), *(Learned(half_life=span) for span in spans))
+    return (
+        TrainingHistory(),
+        *(TrainingHistory(window=span) for span in spans),
+        *(TrainingHistory(half_life=span) for span in spans),
+    )
 
 
-def select_histories(text: str | None, own: Learned, *, first: timedelta, whole: timedelta) -> Sequence[Learned]:
+def select_histories(
+    text: str | None, own: TrainingHistory, *, first: timedelta, whole: timedelta
+) -> Sequence[TrainingHistory]:
     """Those to compare: `all`, or as listed; the project's own is among them. None: nothing is compared.
 
     Raises:
@@ -88,5 +94,5 @@ def select_histories(text: str | None, own: Learned, *, first: timedelta, whole:
     """
     if text is None:
         return ()
-    histories = proposed(first, whole) if text == "all" else tuple(read(word) for word in text.split(","))
+    histories = proposed(first, whole) if text == "all" else tuple(parse_history(word) for word in text.split(","))
     return tuple(dict.fromkeys((own, *histories)))

@@ -37,7 +37,7 @@ class WindowPlaces:
 
 @dataclass(frozen=True, kw_only=True)
 class WindowedRows:
-    """Rows in windows. `delay`: windows whose labels have not come at a look."""
+    """Rows in windows. `delay`: windows whose labels have not come at an evaluation."""
 
     rows: TrainingSet
     history: BacktestHistory[WindowPlaces]

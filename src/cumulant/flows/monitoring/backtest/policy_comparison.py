@@ -32,7 +32,7 @@ class Scored(Protocol):
 
     @property
     def loss(self) -> float:
-        """Mean of all rows judged."""
+        """Mean of all evaluated rows."""
         ...
 
     @property

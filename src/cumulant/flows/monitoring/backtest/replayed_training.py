@@ -121,7 +121,7 @@ class Fits:
 
 @dataclass(frozen=True, kw_only=True)
 class Drifts:
-    """`monitoring.drift` asked of one window after the other: has any feature moved from what the model learned."""
+    """Drift of one window after the other from the rows that the model learned."""
 
     rows: TrainingSet
     policy: DriftPolicy

@@ -112,7 +112,7 @@ class EstimateTable(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriftPage(PageLayout, frozen=True, kw_only=True):
-    """All values of the page of a look."""
+    """All values of the page of a comparison."""
 
     look: DriftPageSource
     headline: str

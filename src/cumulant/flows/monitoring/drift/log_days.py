@@ -233,7 +233,7 @@ class LogWindows:
 
     @property
     def coming(self) -> int:
-        """Rows that are not counted yet: those of a look at the past are none."""
+        """Rows that are not counted yet; none where a past period is evaluated."""
         return 0 if self.before is not None else sum(counts.coming for counts in self._days.values())
 
     def traffic(self) -> ModelTraffic | None:
@@ -334,7 +334,7 @@ def answer_columns(folder: Path) -> frozenset[str]:
 
 
 def content_of(path: Path) -> list[list[object]]:
-    """What tells a file, the files of a folder, glob or log from what they were at another time."""
+    """Names, sizes and times of a file, or of the files of a folder, glob or log."""
     if path.is_dir():
         files = [*path.glob("*.parquet"), *path.glob("date=*/*.parquet")]
     else:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, UsageError, did_you_mean
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from cumulant.flows.monitoring.monitor import MonitorRequest
     from cumulant.flows.monitoring.reference import ServedReference
     from cumulant.monitoring.drift.blocks import RowBlocks
+    from cumulant.monitoring.drift.findings import DriftFinding, Findings
+    from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.profiles import DriftProfile, Role
 
 #: what labels are commonly called: a reference has them, rows that were just scored do not
@@ -173,9 +176,7 @@ def roles_of(
     *,
     targets: Collection[str] = (),
 ) -> dict[str, Role]:
-    """What is watched, in the order of the table. Columns of the target in `targets` are not: requests need not carry
-    them.
-    """
+    """The monitored columns, in the order of the table; not those in `targets`, which requests need not carry."""
     left_out = {*policy.ignore, *targets, table.time, *(TOLD if table.is_log else ())}
     wanted = columns or tuple(name for name in table.columns if name not in left_out)
     roles: dict[str, Role] = dict.fromkeys(wanted, "feature")
@@ -203,7 +204,7 @@ def truth_of(
 def missing_columns(
     now: Windows, before: TableWindows, request: MonitorRequest, policy: DriftPolicy, served: ServedReference | None
 ) -> dict[str, Role]:
-    """Columns of the reference that the predictions lack, as what they are watched.
+    """Columns of the reference that the predictions lack, with their roles.
 
     A file of training rows also has its labels, which no request carries: those are left out that `asked` names, and
     what labels are commonly called.
@@ -235,7 +236,7 @@ def shared_columns(roles: Mapping[str, Role], absent: Mapping[str, Role], before
 
 
 def check_compared(reference: DriftProfile, shared: Collection[str], name: str) -> None:
-    """Raises DataError where no column that both sides have is watched: an answer would say nothing."""
+    """Raises DataError where no column that both sides have is monitored."""
     if not any(column.name in shared for column in reference.columns):
         why = "; ".join(f"{skipped.name}: {skipped.reason}" for skipped in reference.skipped[:5])
         raise DataError(
@@ -258,3 +259,55 @@ def require(now: Windows, names: Sequence[str]) -> None:
         if name not in now.columns:
             hint = did_you_mean(name, now.columns) or f"columns: {', '.join(now.columns[:12])}"
             raise DataError(f"{now.name} has no column {name}", subject=name, hint=hint)
+
+
+#: the most values of a column whose values are segments
+_FEW_VALUES = 50
+
+
+@dataclass(frozen=True)
+class Sides:
+    before: TableWindows
+    now: Windows
+    reference: DriftProfile
+    #: windows that are looked at together at most
+    span: int
+
+
+def compare_jointly(sides: Sides, last: int) -> Joint | None:
+    """The windows up to the newest with enough rows against the reference, by all features together."""
+    from cumulant.monitoring.drift.joint import jointly
+
+    names = [column.name for column in sides.reference.columns if column.role == "feature"]
+    now, codes = sides.now.rows(
+        [name for name in names if name in sides.now.columns], max(last + 1 - sides.span, 0), last
+    )
+    before, own = sides.before.all(names), sides.before.cut.codes
+    if codes is None or own is None:
+        return jointly(before, now, sides.reference)
+    return jointly(before, now, sides.reference, blocks=(own, codes))
+
+
+def _segments(reference: DriftProfile) -> list[str]:
+    """The columns whose values may be segments: features with few categories."""
+    return [
+        column.name
+        for column in reference.columns
+        if column.role == "feature"
+        and column.cells.kind == "category"
+        and len(column.cells.values) + len(column.cells.known) <= _FEW_VALUES
+    ]
+
+
+def add_segments(finding: DriftFinding, findings: Findings, sides: Sides) -> DriftFinding:
+    """The finding with the segments that carry it, in its newest windows: a long one costs no more."""
+    by = [name for name in _segments(sides.reference) if name != finding.feature and name in sides.now.columns]
+    if not by or finding.what == "absent":
+        return finding
+    column = next(column for column in sides.reference.columns if column.name == finding.feature)
+    first, last = findings.windows.index(finding.since), findings.windows.index(finding.until)
+    now, _ = sides.now.rows([finding.feature, *by], max(first, last + 1 - sides.span), last)
+    then = sides.before.all([finding.feature, *by])
+    from cumulant.monitoring.drift.segmenting import segments
+
+    return msgspec.structs.replace(finding, segments=segments(then, now, column, finding.what, by))

@@ -1,4 +1,4 @@
-"""One side of a comparison: its columns, their counts by window, and its rows where they are asked for."""
+"""One side of a comparison: its columns, their counts by window, and its rows on request."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PART = 1_000_000
 
 
 class Windows(Protocol):
-    """The rows that are looked at. Not among them are, of a log: `others`, rows of other versions; `misdated`, rows of
+    """The rows that are compared. Not among them are, of a log: `others`, rows of other versions; `misdated`, rows of
     each day that are dated after they were answered; `coming`, rows whose time is to come.
     """
 
@@ -164,7 +164,7 @@ def served_table(path: Path, name: str) -> PredictionTable:
 
 
 def every_role(table: PredictionTable) -> dict[str, Role]:
-    """All that could be watched in a reference, whatever is asked for; an answer that is a feature changes no count."""
+    """All columns of a reference that can be monitored; an answer that is a feature changes no count."""
     left_out = {table.time, *(TOLD if table.is_log else ())}
     roles: dict[str, Role] = dict.fromkeys((name for name in table.columns if name not in left_out), "feature")
     return roles | dict.fromkeys(table.answers, "prediction")
