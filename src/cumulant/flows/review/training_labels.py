@@ -57,13 +57,13 @@ def reviewed_table(project: Project, *, as_of: datetime | None) -> TableRef | No
     policy = project.policies.monitoring.review
     if policy is None:
         return None
-    from cumulant.review.queue import Desk
+    from cumulant.review.queue import ReviewQueue
 
-    desk = Desk(project.journal(), project.name, policy)
-    from cumulant.review.labels import reviewed
+    queue = ReviewQueue(project.journal(), project.name, policy)
+    from cumulant.review.labels import to_label
 
     labels = [
-        reviewed(label, policy, b"") for label in desk.closed() if label.status == "done" and label.ref is not None
+        to_label(label, policy, b"") for label in queue.closed() if label.status == "done" and label.ref is not None
     ]
     known = sorted(
         (label for label in labels if as_of is None or label.known_time <= as_of), key=lambda label: label.known_time

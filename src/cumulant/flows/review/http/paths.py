@@ -9,7 +9,7 @@ import msgspec
 from cumulant.core.version import __version__
 from cumulant.flows.review.service import AnsweredCase
 from cumulant.flows.review.views import CaseView
-from cumulant.review.report import Figures
+from cumulant.review.report import ReviewSummary
 from cumulant.serving.protocol.paths import Route
 
 #: what a person asks to see; more than this at once is of no use to one
@@ -74,7 +74,7 @@ BODIES: dict[str, type[msgspec.Struct]] = {
 _ANSWERS: dict[str, Any] = {
     "cases": list[CaseView],
     "next": CaseView | None,
-    "report": Figures,
+    "report": ReviewSummary,
     "{case}": CaseView,
     "decide": AnsweredCase,
     "skip": AnsweredCase,
