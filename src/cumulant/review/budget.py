@@ -1,4 +1,4 @@
-"""How many cases a draw may take: the budget of the period, spread over the time that is looked at."""
+"""How many cases a draw may take: the budget of the period, spread over the time of the draw."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A case: one prediction that a person is asked about, and everything that was said of it. References, no data."""
+"""A case: one prediction for review, with its answers and notes. References, no data."""
 
 from __future__ import annotations
 
@@ -112,16 +112,16 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     ranked: int
     sample: int
     reasons: dict[str, int]
-    #: what could not be looked at, in words
+    #: parts of the log that could not be read, as sentences
     notes: tuple[str, ...] = ()
 
 
 class QueueState(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the log has been looked at, and what is left of the budget."""
+    """How far the log has been drawn from, and what remains of the budget."""
 
     model: str
     until: datetime | None = None
-    #: cases that time already looked at allows, and did not use
+    #: cases that earlier draws were allowed and did not take
     carry: float = 0.0
     #: the present period, and the cases queued in it
     period: str = ""

@@ -41,7 +41,7 @@ class ReviewQueue:
     # --- what is read
 
     def queue(self) -> tuple[QueueState, int]:
-        """How far the log was looked at, and the row's version; 0 where it never was."""
+        """How far the log was drawn from, and the row's version; 0 where it never was."""
         row = self._journal.get(QUEUE, self.model)
         return (msgspec.convert(row.value, QueueState), row.version) if row else (QueueState(model=self.model), 0)
 

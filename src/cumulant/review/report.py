@@ -21,7 +21,7 @@ class ReasonFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReviewSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """The queue in numbers. `rows` were looked at in all draws; `used_for_training` is of the newest training.
+    """The queue in numbers. `rows` were read in all draws; `used_for_training` is of the newest training.
 
     `agreement`: Cohen's kappa of first and second opinions. `error`: the share of all rows looked at on which the
     model was wrong, corrected for how cases were drawn; `counted` the share among the cases, which is higher because
@@ -98,7 +98,7 @@ def measure_agreement(cases: Sequence[ReviewCase]) -> statistics.Agreement | Non
 
 
 def estimate_error(cases: Sequence[ReviewCase], wrong: Mapping[str, bool]) -> statistics.Weighted | None:
-    """The model's share of errors over all rows that were looked at; None without a random case that is done.
+    """The model's share of errors over all rows that were read; None without a random case that is done.
 
     Cases taken for their usefulness alone say nothing of the others. A random case that has no answer was as good as
     not drawn: those of its draw that have one stand for more rows each (Särndal, Swensson & Wretman, 1992, chapter 15).

@@ -13,7 +13,7 @@ from cumulant.review.policy import ReviewPolicy
 
 #: signs of a note, and notes of a case: each case is one row of the journal, which is read whole
 _NOTE, _NOTES = 4_000, 100
-#: what somebody did with a case before, as one is told of it
+#: earlier answer of a reviewer, as the error names it
 _ANSWERED = {
     "decided": "decided case {} already",
     "skipped": "skipped case {}, which leaves it to others",
@@ -88,7 +88,7 @@ def check(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) 
 
 def decide(case: ReviewCase, who: Reviewer, label: str, policy: ReviewPolicy, now: datetime) -> ReviewCase:
     """`label` is JSON. Two that agree, or one where one is enough, close the case; two that differ escalate it, and
-    the next word holds.
+    the next decision holds.
 
     Raises:
         LeaseHeldError, ConflictError: as `take`.

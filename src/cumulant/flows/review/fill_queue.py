@@ -1,4 +1,4 @@
-"""The flow `review fill`: the predictions since the last draw are looked at, and some become cases."""
+"""The flow `review fill`: a draw of cases from the predictions since the last draw."""
 
 from __future__ import annotations
 

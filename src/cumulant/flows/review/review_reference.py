@@ -214,7 +214,7 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _with_spread(reference: ReviewReference, folder: Path) -> tuple[ReviewReference, tuple[str, ...]]:
-    """With how far off an answer is likely to be, learned on the test rows; a note where that cannot be told."""
+    """With how far off an answer is likely to be, learned on the test rows; a note where that is unknown."""
     import polars as pl
 
     from cumulant.monitoring.performance.lossmodel import learn_loss, row_losses, tells_rows_apart

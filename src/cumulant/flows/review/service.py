@@ -140,7 +140,7 @@ def decide(
     labels: Literal["now", "later"] = "now",
 ) -> AnsweredCase:
     """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
-    takes labels in just now; or, with `labels` later, when `tell` is called next.
+    takes labels in just now; or, with `labels` later, when `ingest_decisions` is called next.
 
     Raises:
         UsageError: the label is none of the model's.
@@ -259,7 +259,7 @@ def _ingest(
 
 
 def ingest_unless_locked(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
-    """As `tell`; 0 where labels are being taken in elsewhere: the decision stands, and whoever tells next tells it."""
+    """As `ingest_decisions`; 0 where another process ingests labels: the decision stands, and is ingested next."""
     try:
         return ingest_decisions(project, principal=principal, clock=clock)
     except LeaseHeldError:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 _SEP = "\x1f"
-#: what tells each row of the log from others, out of columns of fields and the moments; None where they cannot
+#: the identity of each row of the log, out of columns of fields and the moments; None where they cannot
 Name = Callable[[Sequence[Sequence[object]], Sequence["Field"], Sequence[int]], Sequence[str | None]]
 
 
@@ -105,7 +105,7 @@ def reviewed_labels(
             continue  # the source no longer has what was asked then
         matched = refs.is_in(table["ref"].implode()).fill_null(value=False)
         by_all = refs_of(table["ref"], raw, [fields[name] for name in names], at, salt, name=_request_refs(salt))
-        # Rows that were asked alike cannot be told apart by what was asked.
+        # Rows of equal requests cannot be distinguished by them.
         refs = refs.zip_with(matched, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
     joined = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
     texts = joined["label"]
