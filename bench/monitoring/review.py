@@ -21,11 +21,11 @@ from sklearn.metrics import average_precision_score
 
 from cumulant import statistics
 from cumulant.project.monitoring_section import review_policy
-from cumulant.review.budget import allowance
-from cumulant.review.cases import Queue
+from cumulant.review.budget import compute_allowance
+from cumulant.review.cases import QueueState
 from cumulant.review.policy import ReviewPolicy
-from cumulant.review.reasons import Reference, far, unsure
-from cumulant.review.sampling import Candidate, Choice, luck, usefulness
+from cumulant.review.reasons import ReviewReference, score_distance, score_uncertainty
+from cumulant.review.sampling import CandidateRow, RowSelector, combine_scores, draw_number
 from cumulant.review.spec import ReviewSpec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,7 +77,7 @@ class Arm:
         data = lgb.Dataset(self.x[rows], self.y[rows], weight=weight, free_raw_data=True)
         return lgb.train({**PARAMS, "seed": self.seed}, data, 100)
 
-    def reference(self) -> Reference:
+    def reference(self) -> ReviewReference:
         """Answers out of fold, and labelled rows as coordinates."""
         fold = np.random.default_rng(self.seed).integers(0, 3, len(self.rows))
         answers = np.zeros(len(self.rows))
@@ -86,7 +86,7 @@ class Arm:
             answers[held] = self.model(self.rows[~held]).predict(self.x[self.rows[held]])
         numbers = {name: self.x[self.rows, place] for place, name in enumerate(self.names)}
         scale = statistics.Scale.of(numbers, {})
-        return Reference(
+        return ReviewReference(
             task="binary",
             classes=(False, True),
             calibration=np.stack([1 - answers, answers], axis=1),
@@ -109,34 +109,34 @@ class Arm:
             rows, weight = self.drawn(pool[places], useful[places], policy)
             self.rows, self.weight = np.append(self.rows, rows), np.append(self.weight, weight)
 
-    def usefulness(self, pool: np.ndarray, answers: np.ndarray) -> np.ndarray:
+    def combine_scores(self, pool: np.ndarray, answers: np.ndarray) -> np.ndarray:
         reference = self.reference()
         outputs = [json.dumps({"probability": p}) for p in answers]
         frame = pl.DataFrame({"outputs": outputs})
         asked = [dict(zip(self.names, row, strict=True)) for row in self.x[pool].tolist()]
-        return usefulness([unsure(frame, reference, 0.1), far(asked, reference, 0.01)])
+        return combine_scores([score_uncertainty(frame, reference, 0.1), score_distance(asked, reference, 0.01)])
 
     def drawn(self, rows: np.ndarray, useful: np.ndarray, policy: ReviewPolicy) -> tuple[np.ndarray, np.ndarray]:
         from datetime import UTC, datetime
 
         now = datetime(2018, 6, 1, tzinfo=UTC)
-        most = allowance(policy, Queue(model="m"), since=now, until=now, at_once=True)
-        choice = Choice(ranked=most.cases - most.sample, sample=most.sample)
-        fates = [luck(str(self.seed).encode(), "w", row, 0) for row in rows.tolist()]
+        most = compute_allowance(policy, QueueState(model="m"), since=now, until=now, at_once=True)
+        choice = RowSelector(ranked=most.cases - most.sample, sample=most.sample)
+        fates = [draw_number(str(self.seed).encode(), "w", row, 0) for row in rows.tolist()]
         for part in np.array_split(np.arange(len(rows)), 20):
-            wanted = choice.wanted(useful[part], [fates[place] for place in part])
+            wanted = choice.eligible(useful[part], [fates[place] for place in part])
             choice.skip(int((~wanted).sum()))
             for place in part[wanted]:
-                choice.see(candidate(int(rows[place]), float(useful[place]), fates[place]))
-        found = choice.chosen()
+                choice.add(candidate(int(rows[place]), float(useful[place]), fates[place]))
+        found = choice.select()
         chosen = [one.sequence for one in (*found.ranked, *found.sample)]
         weight = np.ones(len(chosen))
         weight[len(found.ranked) :] = 1 / found.chance
         return np.array(chosen), weight
 
 
-def candidate(row: int, useful: float, fate: bytes) -> Candidate:
-    return Candidate(
+def candidate(row: int, useful: float, fate: bytes) -> CandidateRow:
+    return CandidateRow(
         request="",
         row=0,
         worker="w",
@@ -147,7 +147,7 @@ def candidate(row: int, useful: float, fate: bytes) -> Candidate:
         ref=None,
         reasons=("unsure",) if useful else (),
         useful=useful,
-        luck=fate,
+        draw_number=fate,
     )
 
 

@@ -152,7 +152,7 @@ def _unproven_metrics(release: Release, verdicts: Verdicts, moot: frozenset[str]
 
 
 def _selective_labels(release: Release, verdicts: Verdicts) -> list[str]:
-    """Labels of other rows than those that are scored show no quality; a project may declare to go on without."""
+    """Labels of other rows than those that are scored show no quality; a project may declare to continue without."""
     quality, declared = verdicts.get("quality"), release.policy.metrics.get("quality")
     if quality is None or quality.acceptable or (declared is not None and declared.required is not None):
         return []
@@ -264,7 +264,7 @@ def approve(release: Release, *, at: datetime) -> Release:
 
 
 def promote(release: Release, reason: str, *, at: datetime) -> Release:
-    """The candidate takes all traffic now, by somebody's decision. Nothing changes where the release is over."""
+    """The release, promoted by an operator; unchanged where it is over."""
     return release if release.over else _ended(_closed(release), "promoted", reason, at)
 
 

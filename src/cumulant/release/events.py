@@ -32,7 +32,7 @@ class StepBegun(Fact, frozen=True, kw_only=True):
 
 
 class ReleaseHeld(Fact, frozen=True, kw_only=True):
-    """It stopped going on: `paused` by somebody, or `awaiting_approval`."""
+    """A release stopped: `paused` by an operator, or `awaiting_approval`."""
 
     kind: ClassVar[str] = "release.held"
     release: str
@@ -43,7 +43,7 @@ class ReleaseHeld(Fact, frozen=True, kw_only=True):
 
 
 class ReleaseResumed(Fact, frozen=True, kw_only=True):
-    """It goes on, after a pause or an approval."""
+    """A release continued after a pause or an approval."""
 
     kind: ClassVar[str] = "release.resumed"
     release: str
@@ -92,7 +92,7 @@ class ReleaseTold(Fact, frozen=True, kw_only=True):
 
 
 class RolledBack(Fact, frozen=True, kw_only=True):
-    """Somebody sent all traffic to a version, outside of a running release. `at`: when; it may be told later."""
+    """An operator sent all traffic to a version, outside of a running release, at the moment `at`."""
 
     kind: ClassVar[str] = "release.rolled_back"
     model: str

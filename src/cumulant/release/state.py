@@ -1,4 +1,4 @@
-"""The state of a release: one row, from which everything that must be so follows.
+"""The state of a release: one row, from which routes, servers and aliases follow.
 
 Whatever the gateway, the registry and the servers should be is worked out from this row, never remembered
 elsewhere, so that a controller that was killed goes on from it and two of them cannot disagree.
@@ -63,7 +63,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     most_fine: float = 0.0
     #: evidence of no harm from before the release: the paired evaluation's
     prior: float = 0.0
-    #: None: the metric is told and decides nothing
+    #: None: the metric is reported and decides nothing
     harm_bar: float | None
     fine_bar: float
     #: the difference as it looks is beyond the margin: nothing goes forward

@@ -1,4 +1,4 @@
-"""How many cases a draw may take: the budget of the period, spread over the time that is looked at."""
+"""How many cases a draw may take: the budget of the period, spread over the time of the draw."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from datetime import datetime
 
 import msgspec
 
-from cumulant.review.cases import Queue
+from cumulant.review.cases import QueueState
 from cumulant.review.policy import ReviewPolicy
 
 
-class Allowance(msgspec.Struct, frozen=True, kw_only=True):
-    """`cases` may be taken now, `sample` of them at random; the period has `left`, and a draw needs `least`."""
+class ReviewAllowance(msgspec.Struct, frozen=True, kw_only=True):
+    """`cases` may be taken now, `sample` of them at random; the period has `remaining`, and a draw needs `least`."""
 
     cases: int
     sample: int
-    left: int
+    remaining: int
     least: int
     carry: float
     period: str
@@ -26,33 +26,33 @@ class Allowance(msgspec.Struct, frozen=True, kw_only=True):
         return self.cases >= self.least > 0
 
 
-def allowance(
-    policy: ReviewPolicy, queue: Queue, *, since: datetime, until: datetime, at_once: bool = False
-) -> Allowance:
+def compute_allowance(
+    policy: ReviewPolicy, queue: QueueState, *, since: datetime, until: datetime, at_once: bool = False
+) -> ReviewAllowance:
     """What a draw over the rows from `since` to `until` may take.
 
     Time that is looked at brings cases at the budget's rate, up to one period's; what was not used is carried on.
     A draw waits until there is enough for one random case, so that no row is passed over without a chance. `at_once`
-    takes what the period has left.
+    takes what the period has remaining.
     """
     budget, name = int(policy.budget.number), policy.budget.period_of(until)
-    left = budget - (queue.queued if queue.period == name else 0)
+    remaining = budget - (queue.queued if queue.period == name else 0)
     carry = min(float(budget), queue.carry + budget * ((until - since) / policy.budget.length))
-    cases = max(0, left if at_once else min(left, math.floor(carry + 1e-9)))
+    cases = max(0, remaining if at_once else min(remaining, math.floor(carry + 1e-9)))
     part = policy.sample
     least = 1 if at_once or not part else min(budget, math.ceil(1 / part))
     sample = min(cases, max(1, round(part * cases))) if part and cases else 0
-    return Allowance(cases=cases, sample=sample, left=left, least=least, carry=carry, period=name)
+    return ReviewAllowance(cases=cases, sample=sample, remaining=remaining, least=least, carry=carry, period=name)
 
 
-def after(queue: Queue, found: Allowance, *, until: datetime, taken: int) -> Queue:
+def charge_queue(queue: QueueState, allowance: ReviewAllowance, *, until: datetime, taken: int) -> QueueState:
     """The queue when `taken` cases were queued."""
-    before = queue.queued if queue.period == found.period else 0
+    before = queue.queued if queue.period == allowance.period else 0
     return msgspec.structs.replace(
         queue,
         until=until,
-        carry=max(0.0, found.carry - taken),
-        period=found.period,
+        carry=max(0.0, allowance.carry - taken),
+        period=allowance.period,
         queued=before + taken,
         draws=queue.draws + 1,
     )

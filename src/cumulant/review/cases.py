@@ -1,4 +1,4 @@
-"""A case: one prediction that a person is asked about, and everything that was said of it. References, no data."""
+"""A case: one prediction for review, with its answers and notes. References, no data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Status = Literal["waiting", "done", "expired"]
 Kind = Literal["decided", "skipped", "escalated"]
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class ReviewAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What one reviewer said. `label` is JSON, where it is a decision."""
 
     reviewer: str
@@ -22,7 +22,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
-class Note(msgspec.Struct, frozen=True, kw_only=True):
+class CaseNote(msgspec.Struct, frozen=True, kw_only=True):
     reviewer: str
     text: str
     at: datetime
@@ -35,7 +35,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class ReviewCase(msgspec.Struct, frozen=True, kw_only=True):
     """One prediction in the queue: where it stands in the log, why it was chosen, and what became of it."""
 
     id: str
@@ -67,13 +67,13 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     escalated: bool = False
     #: the deadline passed once and others got it
     extended: bool = False
-    answers: tuple[Answer, ...] = ()
-    notes: tuple[Note, ...] = ()
+    answers: tuple[ReviewAnswer, ...] = ()
+    notes: tuple[CaseNote, ...] = ()
     #: JSON: what holds, where it is done
     label: str | None = None
     closed: datetime | None = None
     #: it has become a label
-    told: bool = False
+    labelled: bool = msgspec.field(default=False, name="told")
 
     @property
     def revision(self) -> str:
@@ -81,22 +81,22 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
         return digest(msgspec.to_builtins(self))[:16]
 
     @property
-    def decisions(self) -> tuple[Answer, ...]:
-        return tuple(one for one in self.answers if one.kind == "decided")
+    def decisions(self) -> tuple[ReviewAnswer, ...]:
+        return tuple(answer for answer in self.answers if answer.kind == "decided")
 
     @property
     def disputed(self) -> bool:
         """Whether two reviewers decided otherwise."""
-        return len({one.label for one in self.decisions}) > 1
+        return len({answer.label for answer in self.decisions}) > 1
 
     @property
     def weight(self) -> float:
         """How many rows of the log it stands for."""
         return 1 / self.chance
 
-    def by(self, reviewer: str) -> Answer | None:
+    def by(self, reviewer: str) -> ReviewAnswer | None:
         """What that reviewer said last."""
-        return next((one for one in reversed(self.answers) if one.reviewer == reviewer), None)
+        return next((answer for answer in reversed(self.answers) if answer.reviewer == reviewer), None)
 
 
 class Draw(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,16 +112,16 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     ranked: int
     sample: int
     reasons: dict[str, int]
-    #: what could not be looked at, in words
+    #: parts of the log that could not be read, as sentences
     notes: tuple[str, ...] = ()
 
 
-class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the log has been looked at, and what is left of the budget."""
+class QueueState(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the log has been drawn from, and what remains of the budget."""
 
     model: str
     until: datetime | None = None
-    #: cases that time already looked at allows, and did not use
+    #: cases that earlier draws were allowed and did not take
     carry: float = 0.0
     #: the present period, and the cases queued in it
     period: str = ""

@@ -21,7 +21,7 @@ class CasesQueued(Fact, frozen=True, kw_only=True):
 
 
 class CaseMoved(Fact, frozen=True, kw_only=True):
-    """Somebody took, decided, skipped, escalated, noted or assigned a case; who, is the event's actor."""
+    """A case was taken, decided, skipped, escalated, noted or assigned, by the event's actor."""
 
     kind: ClassVar[str] = "review.moved"
 
@@ -31,7 +31,7 @@ class CaseMoved(Fact, frozen=True, kw_only=True):
 
 
 class CaseClosed(Fact, frozen=True, kw_only=True):
-    """Nothing more is asked of a case: it is done, or its deadline passed."""
+    """A case was closed: it is done, or its deadline passed."""
 
     kind: ClassVar[str] = "review.closed"
 

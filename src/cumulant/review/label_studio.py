@@ -29,7 +29,7 @@ _TAKEN = frozenset(
 )
 
 
-class Given(msgspec.Struct, frozen=True, kw_only=True):
+class ImportedAnnotation(msgspec.Struct, frozen=True, kw_only=True):
     """One annotation: which case, by whom, and what; `problem` says why it cannot be used."""
 
     case: str
@@ -40,20 +40,20 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""
 
 
-def keys(names: Iterable[str]) -> dict[str, str]:
+def choose_keys(names: Iterable[str]) -> dict[str, str]:
     """Under which key of a task each field goes: its own name, or the nearest that Label Studio can read."""
-    found: dict[str, str] = {}
+    keys: dict[str, str] = {}
     used = set(_TAKEN)
     for name in names:
         key = re.sub(r"[^A-Za-z0-9_]", "_", name) or "_"
         while key in used:
             key += "_"
         used.add(key)
-        found[name] = key
-    return found
+        keys[name] = key
+    return keys
 
 
-def task(
+def build_task(
     case: str,
     request: Mapping[str, object],
     *,
@@ -67,16 +67,16 @@ def task(
     """One task; `fields` are the keys of all tasks together. With `answer`, the model's decision stands in it as a
     prediction; without, annotators are blind.
     """
-    named = keys(request) if fields is None else fields
+    named = choose_keys(request) if fields is None else fields
     data = {CASE: case, **{key: _plain(request.get(name)) for name, key in named.items()}}
-    found: dict[str, Any] = {"data": data, "meta": dict(meta)}
+    task: dict[str, Any] = {"data": data, "meta": dict(meta)}
     if answer is not None:
-        told: dict[str, Any] = {"result": [_result(answer, classes)], "model_version": version}
-        found["predictions"] = [told if score is None else {**told, "score": score}]
-    return found
+        prediction: dict[str, Any] = {"result": [_result(answer, classes)], "model_version": version}
+        task["predictions"] = [prediction if score is None else {**prediction, "score": score}]
+    return task
 
 
-def interface(fields: Mapping[str, str], classes: Sequence[object]) -> str:
+def build_interface(fields: Mapping[str, str], classes: Sequence[object]) -> str:
     """The labelling interface (XML) of tasks whose fields have these keys."""
     header = f'  <Header value="Case ${CASE}"/>'
     shown = [
@@ -85,7 +85,7 @@ def interface(fields: Mapping[str, str], classes: Sequence[object]) -> str:
         for place, (name, key) in enumerate(fields.items())
     ]
     if classes:
-        choices = "".join(f"<Choice value={quoteattr(told(one))}/>" for one in classes)
+        choices = "".join(f"<Choice value={quoteattr(class_text(name))}/>" for name in classes)
         control = f'  <Choices name="{DECISION}" toName="{CASE}" choice="single" required="true">{choices}</Choices>'
     else:
         control = f'  <Number name="{DECISION}" toName="{CASE}" required="true"/>'
@@ -94,7 +94,7 @@ def interface(fields: Mapping[str, str], classes: Sequence[object]) -> str:
     return "\n".join(["<View>", header, named, *shown, control, note, "</View>"]) + "\n"
 
 
-def read(content: bytes, classes: Sequence[object], subject: str) -> list[Given]:
+def read_annotations(content: bytes, classes: Sequence[object], subject: str) -> list[ImportedAnnotation]:
     """The annotations of an export, also of its reduced form (JSON-MIN).
 
     Raises:
@@ -104,46 +104,46 @@ def read(content: bytes, classes: Sequence[object], subject: str) -> list[Given]
         tasks = msgspec.json.decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError):
         tasks = None
-    if not isinstance(tasks, list) or not all(isinstance(one, dict) for one in tasks):
+    if not isinstance(tasks, list) or not all(isinstance(task, dict) for task in tasks):
         raise DataError(
             f"{subject} is no export of Label Studio", subject=subject, hint="export as JSON: a list of tasks"
         )
-    known = {told(one): one for one in classes}
-    return [given for one in tasks for given in _annotations(one, known)]
+    known = {class_text(name): name for name in classes}
+    return [annotation for task in tasks for annotation in _annotations(task, known)]
 
 
-def told(value: object) -> str:
+def class_text(value: object) -> str:
     """A class as annotators see it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _annotations(one: Mapping[str, Any], known: Mapping[str, object]) -> Iterator[Given]:
-    data = one.get("data")
-    case = str((data if isinstance(data, dict) else one).get(CASE) or "")
-    if not isinstance(data, dict) and DECISION in one:
-        who = _author(one.get("annotator") or one.get("completed_by"))
-        yield _given(case, who, _reduced(one[DECISION]), _note(one.get(NOTE)), known)
+def _annotations(task: Mapping[str, Any], known: Mapping[str, object]) -> Iterator[ImportedAnnotation]:
+    data = task.get("data")
+    case = str((data if isinstance(data, dict) else task).get(CASE) or "")
+    if not isinstance(data, dict) and DECISION in task:
+        who = _author(task.get("annotator") or task.get("completed_by"))
+        yield _annotation(case, who, _reduced_value(task[DECISION]), _note(task.get(NOTE)), known)
         return
-    for annotation in _dicts(one.get("annotations")):
+    for annotation in _dicts(task.get("annotations")):
         who = _author(annotation.get("completed_by"))
         if annotation.get("was_cancelled"):
-            yield Given(case=case, reviewer=who, skipped=True)
+            yield ImportedAnnotation(case=case, reviewer=who, skipped=True)
             continue
         results = {part.get("from_name"): part.get("value") for part in _dicts(annotation.get("result"))}
-        yield _given(case, who, _said(results.get(DECISION)), _note(results.get(NOTE)), known)
+        yield _annotation(case, who, _answer_value(results.get(DECISION)), _note(results.get(NOTE)), known)
 
 
-def _given(case: str, who: str, said: object, note: str, known: Mapping[str, object]) -> Given:
+def _annotation(case: str, who: str, answer: object, note: str, known: Mapping[str, object]) -> ImportedAnnotation:
     if not case:
-        return Given(case=case, reviewer=who, problem=f"a task has no data.{CASE}")
-    if said is None:
-        return Given(case=case, reviewer=who, problem=f'no answer in the control "{DECISION}"')
-    if known and told(said) not in known:
-        return Given(case=case, reviewer=who, problem=f'"{said}" is none of {", ".join(known)}')
-    return Given(case=case, reviewer=who, label=known[told(said)] if known else said, note=note)
+        return ImportedAnnotation(case=case, reviewer=who, problem=f"a task has no data.{CASE}")
+    if answer is None:
+        return ImportedAnnotation(case=case, reviewer=who, problem=f'no answer in the control "{DECISION}"')
+    if known and class_text(answer) not in known:
+        return ImportedAnnotation(case=case, reviewer=who, problem=f'"{answer}" is none of {", ".join(known)}')
+    return ImportedAnnotation(case=case, reviewer=who, label=known[class_text(answer)] if known else answer, note=note)
 
 
-def _said(value: object) -> object:
+def _answer_value(value: object) -> object:
     if not isinstance(value, dict):
         return None
     choices = value.get("choices")
@@ -153,11 +153,11 @@ def _said(value: object) -> object:
     return number
 
 
-def _reduced(value: object) -> object:
+def _reduced_value(value: object) -> object:
     """An answer of the reduced form: a choice as its text, a number as `[{"number": x}]`."""
     if not isinstance(value, list):
         return None if isinstance(value, dict) else value
-    return _said(value[0]) if len(value) == 1 else None
+    return _answer_value(value[0]) if len(value) == 1 else None
 
 
 def _note(value: object) -> str:
@@ -173,11 +173,11 @@ def _author(value: object) -> str:
 
 
 def _dicts(value: object) -> Iterable[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def _result(answer: object, classes: Sequence[object]) -> dict[str, Any]:
-    kind, value = ("choices", {"choices": [told(answer)]}) if classes else ("number", {"number": answer})
+    kind, value = ("choices", {"choices": [class_text(answer)]}) if classes else ("number", {"number": answer})
     return {"from_name": DECISION, "to_name": CASE, "type": kind, "value": value}
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.core.masking import mask
-from cumulant.review.cases import Case
+from cumulant.review.cases import ReviewCase
 from cumulant.review.policy import ReviewPolicy
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 SOURCE = "review"
 
 
-class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
+class ReviewedLabel(msgspec.Struct, frozen=True, kw_only=True):
     """One decision that holds. `weight`: how many rows of the log the case stands for."""
 
     case: str
@@ -39,34 +39,34 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     ref: str | None
 
 
-def reviewed(case: Case, policy: ReviewPolicy, salt: bytes) -> Reviewed:
+def to_label(case: ReviewCase, policy: ReviewPolicy, salt: bytes) -> ReviewedLabel:
     """The label of a done case."""
-    decisive = [one for one in case.decisions if one.label == case.label]
+    decisive = [answer for answer in case.decisions if answer.label == case.label]
     assert case.label is not None
-    return Reviewed(
+    return ReviewedLabel(
         case=case.id,
         id=case.request,
         row=case.row,
         model=case.model,
         label=msgspec.json.decode(case.label),
-        known_time=max((one.at for one in decisive), default=case.closed or case.queued),
+        known_time=max((answer.at for answer in decisive), default=case.closed or case.queued),
         weight=case.weight,
         chance=case.chance,
-        reviewers=tuple(shown(one.reviewer, policy, salt) for one in decisive),
+        reviewers=tuple(reviewer_name(answer.reviewer, policy, salt) for answer in decisive),
         reasons=case.reasons,
         ref=case.ref,
     )
 
 
-def shown(reviewer: str, policy: ReviewPolicy, salt: bytes) -> str:
+def reviewer_name(reviewer: str, policy: ReviewPolicy, salt: bytes) -> str:
     """A reviewer as the project says: by name, or as a keyed hash that tells one from another."""
     return reviewer if policy.reviewers == "named" else mask(reviewer, salt)
 
 
-def ingest(
+def ingest_labels(
     folder: Path,
     scratch: Path,
-    labels: Sequence[Reviewed],
+    labels: Sequence[ReviewedLabel],
     schema: LabelSchema,
     *,
     salt: bytes,
@@ -86,6 +86,6 @@ def ingest(
     with writing_to(path):
         from cumulant.outcomes.labels.atomic_files import write_bytes
 
-        lines = b"".join(msgspec.json.encode(one) + b"\n" for one in labels)
+        lines = b"".join(msgspec.json.encode(label) + b"\n" for label in labels)
         write_bytes(path, lines)
     return ingest_file(folder, path, schema, names={"id": "id"}, salt=salt, source=SOURCE, clock=clock)

@@ -18,7 +18,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import ConflictError, LeaseHeldError, NotFoundError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.review import transitions
-from cumulant.review.cases import Case, Draw, Queue
+from cumulant.review.cases import Draw, QueueState, ReviewCase
 from cumulant.review.events import AnswersLabelled, CaseClosed, CaseMoved, CasesQueued
 from cumulant.review.policy import ReviewPolicy
 from cumulant.review.transitions import Reviewer
@@ -32,7 +32,7 @@ _SHOWN = 40
 OPEN, CLOSED, DRAW, QUEUE = "review_case", "review_closed", "review_draw", "review_queue"
 
 
-class Desk:
+class ReviewQueue:
     """The queue of one model."""
 
     def __init__(self, journal: Journal, model: str, policy: ReviewPolicy, *, clock: Clock | None = None) -> None:
@@ -40,35 +40,35 @@ class Desk:
 
     # --- what is read
 
-    def queue(self) -> tuple[Queue, int]:
-        """How far the log was looked at, and the row's version; 0 where it never was."""
+    def queue(self) -> tuple[QueueState, int]:
+        """How far the log was drawn from, and the row's version; 0 where it never was."""
         row = self._journal.get(QUEUE, self.model)
-        return (msgspec.convert(row.value, Queue), row.version) if row else (Queue(model=self.model), 0)
+        return (msgspec.convert(row.value, QueueState), row.version) if row else (QueueState(model=self.model), 0)
 
-    def open(self) -> list[Case]:
+    def open(self) -> list[ReviewCase]:
         """Cases that wait, in the order in which they are given out."""
-        return sorted(map(_case, self._journal.rows(OPEN, self._prefix)), key=lambda one: (one.order, one.id))
+        return sorted(map(_case, self._journal.rows(OPEN, self._prefix)), key=lambda case: (case.order, case.id))
 
-    def closed(self) -> list[Case]:
+    def closed(self) -> list[ReviewCase]:
         """Cases that are done or expired, the oldest first."""
-        found = map(_case, self._journal.rows(CLOSED, self._prefix))
-        return sorted(found, key=lambda one: (one.closed or one.queued, one.id))
+        closed = map(_case, self._journal.rows(CLOSED, self._prefix))
+        return sorted(closed, key=lambda case: (case.closed or case.queued, case.id))
 
-    def standing(self) -> tuple[list[Case], list[Case]]:
+    def current_cases(self) -> tuple[list[ReviewCase], list[ReviewCase]]:
         """Cases that wait and closed ones, as `open` and `closed`, after what deadlines that have passed ask for.
 
         Nothing is written: whoever moves a case next, or `expire`, does that.
         """
         now = self._clock.now()
-        found = [transitions.at_deadline(one, self.policy, now) for one in self.open()]
-        closed = [*self.closed(), *(one for one in found if one.status != "waiting")]
-        return [one for one in found if one.status == "waiting"], closed
+        cases = [transitions.at_deadline(case, self.policy, now) for case in self.open()]
+        closed = [*self.closed(), *(case for case in cases if case.status != "waiting")]
+        return [case for case in cases if case.status == "waiting"], closed
 
     def draws(self) -> list[Draw]:
-        found = [msgspec.convert(row.value, Draw) for row in self._journal.rows(DRAW, self._prefix)]
-        return sorted(found, key=lambda one: one.number)
+        draws = [msgspec.convert(row.value, Draw) for row in self._journal.rows(DRAW, self._prefix)]
+        return sorted(draws, key=lambda draw: draw.number)
 
-    def find(self, case: str) -> Case:
+    def find(self, case: str) -> ReviewCase:
         """The case of exactly that id.
 
         Raises:
@@ -80,7 +80,7 @@ class Desk:
                 return _case(row)
         raise self._unknown(case)
 
-    def named(self, beginning: str) -> Case:
+    def find_by_prefix(self, beginning: str) -> ReviewCase:
         """The case whose id begins so, as people write it.
 
         Raises:
@@ -98,12 +98,14 @@ class Desk:
 
     def _unknown(self, case: str) -> NotFoundError:
         shown = case if len(case) <= _SHOWN else f"{case[:_SHOWN]}..."
-        hint = did_you_mean(shown, [one.id for one in self.open()]) or "`cumulant review list` shows those that wait"
+        hint = (
+            did_you_mean(shown, [known.id for known in self.open()]) or "`cumulant review list` shows those that wait"
+        )
         return NotFoundError(f'no case has the id "{shown}"', subject=shown, hint=hint)
 
     # --- what is written
 
-    def add(self, cases: Sequence[Case], draw: Draw, queue: Queue, *, expect: int, actor: Actor) -> int:
+    def add(self, cases: Sequence[ReviewCase], draw: Draw, queue: QueueState, *, expect: int, actor: Actor) -> int:
         """Put the cases of a draw into the queue, those that it never had; how many.
 
         Raises:
@@ -111,9 +113,9 @@ class Desk:
         """
         with self._journal.transaction(actor=actor) as transaction:
             transaction.put(QUEUE, self.model, _plain(queue), expect=expect)
-            fresh = [one for one in cases if not self._known(transaction, one.id)]
-            for one in fresh:
-                transaction.put(OPEN, self._key(one.id), _plain(one), expect=0)
+            fresh = [case for case in cases if not self._known(transaction, case.id)]
+            for case in fresh:
+                transaction.put(OPEN, self._key(case.id), _plain(case), expect=0)
             transaction.put(DRAW, f"{self._prefix}{draw.number:09d}", _plain(draw), expect=0)
             transaction.emit(
                 CasesQueued(
@@ -127,21 +129,31 @@ class Desk:
             )
         return len(fresh)
 
-    def take(self, who: Reviewer, *, passed: Sequence[str] = ()) -> Case | None:
+    def take(self, who: Reviewer, *, passed: Sequence[str] = ()) -> ReviewCase | None:
         """The next case for a reviewer, kept for that one; None where none is left. `passed`: not these."""
         now = self._clock.now()
         with self._transaction(who) as transaction:
             cases = [_case(row) for row in transaction.rows(OPEN, self._prefix)]
-            ripe = [self._closed_in_time(transaction, one, now) for one in cases]
-            fit = [one for one in ripe if transitions.is_open_to(one, who, self.policy, now) and one.id not in passed]
+            current = [self._apply_deadline(transaction, case, now) for case in cases]
+            fit = [
+                case
+                for case in current
+                if transitions.is_open_to(case, who, self.policy, now) and case.id not in passed
+            ]
             if not fit:
                 return None
-            chosen = min(fit, key=lambda one: transitions.rank(one, who))
+            chosen = min(fit, key=lambda case: transitions.rank(case, who))
             return self._move(transaction, chosen, transitions.take(chosen, who, self.policy, now), "taken")
 
     def move(
-        self, case: str, who: Reviewer, what: str, change: Callable[[Case, datetime], Case], *, seen: str | None = None
-    ) -> Case:
+        self,
+        case: str,
+        who: Reviewer,
+        what: str,
+        change: Callable[[ReviewCase, datetime], ReviewCase],
+        *,
+        seen: str | None = None,
+    ) -> ReviewCase:
         """Change a case by one of `moves`, and report it as `what`; with `seen`, only if its revision is still that.
 
         Raises:
@@ -149,23 +161,23 @@ class Desk:
             ConflictError: it was changed since it was seen.
             LeaseHeldError, UsageError: as the move.
         """
-        now, found = self._clock.now(), self.find(case)
+        now, before = self._clock.now(), self.find(case)
         with self._transaction(who) as transaction:
-            row = transaction.get(OPEN, self._key(found.id))
-            stored = found if row is None else _case(row)
+            row = transaction.get(OPEN, self._key(before.id))
+            stored = before if row is None else _case(row)
             if seen is not None and seen != stored.revision:
                 raise ConflictError(
-                    f"case {found.id} has changed since you saw it", subject=found.id, hint="look at it again"
+                    f"case {before.id} has changed since you saw it", subject=before.id, hint="look at it again"
                 )
-            current = stored if row is None else self._closed_in_time(transaction, stored, now)
+            current = stored if row is None else self._apply_deadline(transaction, stored, now)
             return self._move(transaction, current, change(current, now), what)
 
-    def note(self, case: str, who: Reviewer, text: str) -> Case:
+    def note(self, case: str, who: Reviewer, text: str) -> ReviewCase:
         """Write a note, also beside a closed case. Raises NotFoundError, UsageError."""
-        now, found = self._clock.now(), self.find(case)
+        now, before = self._clock.now(), self.find(case)
         with self._transaction(who) as transaction:
-            row = transaction.get(OPEN, self._key(found.id)) or transaction.get(CLOSED, self._key(found.id))
-            after = transitions.note(found if row is None else _case(row), who, text, now)
+            row = transaction.get(OPEN, self._key(before.id)) or transaction.get(CLOSED, self._key(before.id))
+            after = transitions.note(before if row is None else _case(row), who, text, now)
             transaction.put(OPEN if after.status == "waiting" else CLOSED, self._key(after.id), _plain(after))
             transaction.emit(CaseMoved(model=self.model, case=after.id, what="noted"))
         return after
@@ -176,20 +188,20 @@ class Desk:
         with self._journal.transaction(actor=actor) as transaction:
             for row in transaction.rows(OPEN, self._prefix):
                 before = _case(row)
-                changed += self._closed_in_time(transaction, before, now) != before
+                changed += self._apply_deadline(transaction, before, now) != before
         return changed
 
-    def untold(self) -> list[Case]:
+    def list_unlabelled(self) -> list[ReviewCase]:
         """Done cases whose label is not among the labels yet."""
-        return [one for one in self.closed() if one.status == "done" and not one.told]
+        return [case for case in self.closed() if case.status == "done" and not case.labelled]
 
-    def tell(self, cases: Sequence[Case], content: str, *, actor: Actor) -> None:
+    def mark_labelled(self, cases: Sequence[ReviewCase], content: str, *, actor: Actor) -> None:
         """Remember that these have become labels."""
         with self._journal.transaction(actor=actor) as transaction:
-            for one in cases:
-                row = transaction.get(CLOSED, self._key(one.id))
+            for case in cases:
+                row = transaction.get(CLOSED, self._key(case.id))
                 if row is not None:
-                    transaction.put(CLOSED, row.key, _plain(msgspec.structs.replace(_case(row), told=True)))
+                    transaction.put(CLOSED, row.key, _plain(msgspec.structs.replace(_case(row), labelled=True)))
             transaction.emit(AnswersLabelled(model=self.model, content=content, labels=len(cases)))
 
     # --- parts
@@ -207,11 +219,11 @@ class Desk:
     def _transaction(self, who: Reviewer) -> AbstractContextManager[Transaction]:
         return self._journal.transaction(actor=Actor(who.name))
 
-    def _closed_in_time(self, transaction: Transaction, case: Case, now: datetime) -> Case:
+    def _apply_deadline(self, transaction: Transaction, case: ReviewCase, now: datetime) -> ReviewCase:
         after = transitions.at_deadline(case, self.policy, now)
         return case if after is case else self._move(transaction, case, after, "overdue")
 
-    def _move(self, transaction: Transaction, before: Case, after: Case, what: str) -> Case:
+    def _move(self, transaction: Transaction, before: ReviewCase, after: ReviewCase, what: str) -> ReviewCase:
         key = self._key(before.id)
         row = transaction.get(OPEN, key)
         if row is None:
@@ -234,8 +246,8 @@ class Desk:
         return after
 
 
-def _case(row: Row) -> Case:
-    return msgspec.convert(row.value, Case)
+def _case(row: Row) -> ReviewCase:
+    return msgspec.convert(row.value, ReviewCase)
 
 
 def _plain(value: object) -> dict[str, object]:

@@ -25,7 +25,7 @@ _DECODE = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reference:
+class ReviewReference:
     """What is known of the version that answers: rows it was tested on, and rows it learned from.
 
     calibration: [m, k] probabilities of rows that it did not learn from; target: [m] the place of their class.
@@ -46,90 +46,93 @@ class Reference:
     spreads: Floats | None = None
 
 
-def requests(frame: pl.DataFrame) -> list[dict[str, object]]:
+def decode_requests(frame: pl.DataFrame) -> list[dict[str, object]]:
     """What was asked, a row of the log each; an object without fields where that cannot be read."""
-    return [request(text) for text in frame["request"]]
+    return [decode_request(text) for text in frame["request"]]
 
 
-def probabilities(frame: pl.DataFrame, reference: Reference) -> Floats:
+def read_probabilities(frame: pl.DataFrame, reference: ReviewReference) -> Floats:
     """[n, k] in the order of the classes; NaN in rows whose answer has no probabilities."""
     from cumulant.outcomes.join.prediction_losses import class_probabilities, read_outputs
 
-    found = np.full((frame.height, len(reference.classes)), np.nan)
+    probabilities = np.full((frame.height, len(reference.classes)), np.nan)
     for place, text in enumerate(frame["outputs"]):
         outputs = read_outputs(text)
         several = class_probabilities(outputs, reference.classes)
         if several is not None:
-            found[place] = several
+            probabilities[place] = several
         elif len(reference.classes) == 2:
             chance = _number(outputs.get("probability", outputs.get("score")))
-            found[place] = 1 - chance, chance
-    return found
+            probabilities[place] = 1 - chance, chance
+    return probabilities
 
 
-def unsure(frame: pl.DataFrame, reference: Reference, error: float) -> Floats:
+def score_uncertainty(frame: pl.DataFrame, reference: ReviewReference, error: float) -> Floats:
     """[n] the p-value of the second most likely answer where it stays possible, else 0.
 
     The sets are those of `statistics.prediction_sets` by class, so that a rare class is not ruled out for being rare.
     """
     if reference.calibration is None or reference.target is None or len(reference.classes) < 2:
         return np.zeros(frame.height)
-    given = probabilities(frame, reference)
+    given = read_probabilities(frame, reference)
     whole = ~np.isnan(given).any(axis=1)
-    found = np.zeros(frame.height)
+    scores = np.zeros(frame.height)
     if whole.any():
-        scores = statistics.lac_scores(given[whole])
-        values = statistics.label_p_values(statistics.lac_scores(reference.calibration), reference.target, scores)
+        values = statistics.label_p_values(
+            statistics.lac_scores(reference.calibration), reference.target, statistics.lac_scores(given[whole])
+        )
         several = statistics.prediction_sets(values, error).sum(axis=1) > 1
-        found[whole] = np.where(several, np.sort(values, axis=1)[:, -2], 0.0)
-    return found
+        scores[whole] = np.where(several, np.sort(values, axis=1)[:, -2], 0.0)
+    return scores
 
 
-def wide(frame: pl.DataFrame, asked: Sequence[Mapping[str, object]], reference: Reference, error: float) -> Floats:
+def score_width(
+    frame: pl.DataFrame, requests: Sequence[Mapping[str, object]], reference: ReviewReference, error: float
+) -> Floats:
     """[n] how much wider the interval about the answer is than those of all but `error` of the test rows, as 1 - that /
     its own; else 0.
 
     A conformal interval of residuals that are divided by what is expected of them is as wide as is expected, times one
     factor for all rows (Lei et al. 2018, section 5.2); so the factor is not needed to compare.
     """
-    found = np.zeros(frame.height)
-    answers = np.array([_number(one) for one in frame["score"]], dtype=np.float64)
-    told = np.isfinite(answers)
-    if reference.spread is None or reference.spreads is None or reference.scale is None or not told.any():
-        return found
-    points = reference.scale.coordinates(*columns(asked, reference.scale))[told]
-    spread = np.maximum(reference.spread(points, answers[told]), 0.0)
+    scores = np.zeros(frame.height)
+    answers = np.array([_number(score) for score in frame["score"]], dtype=np.float64)
+    finite = np.isfinite(answers)
+    if reference.spread is None or reference.spreads is None or reference.scale is None or not finite.any():
+        return scores
+    points = reference.scale.coordinates(*split_columns(requests, reference.scale))[finite]
+    spread = np.maximum(reference.spread(points, answers[finite]), 0.0)
     limit = float(np.quantile(reference.spreads, 1 - error))
     beyond = (statistics.p_values(reference.spreads, spread) <= error) & (spread > limit)
     # Who is as wide as the widest that is let through is wide already.
-    found[np.flatnonzero(told)[beyond]] = np.maximum(1 - limit / spread[beyond], 1e-6)
-    return found
+    scores[np.flatnonzero(finite)[beyond]] = np.maximum(1 - limit / spread[beyond], 1e-6)
+    return scores
 
 
-def far(asked: Sequence[Mapping[str, object]], reference: Reference, limit: float) -> Floats:
+def score_distance(requests: Sequence[Mapping[str, object]], reference: ReviewReference, limit: float) -> Floats:
     """[n] how far beyond the distance at which `limit` of the training rows lie, as 1 - that / its own; else 0."""
-    if reference.known is None or reference.scale is None or not len(asked):
-        return np.zeros(len(asked))
-    points = reference.scale.coordinates(*columns(asked, reference.scale))
+    if reference.known is None or reference.scale is None or not len(requests):
+        return np.zeros(len(requests))
+    points = reference.scale.coordinates(*split_columns(requests, reference.scale))
     distances = reference.known.distances(points)
     beyond = (reference.known.p_values(points) <= limit) & (distances > 0)
-    found = np.zeros(len(asked))
-    found[beyond] = 1 - np.minimum(1.0, reference.known.limit(limit) / distances[beyond])
+    scores = np.zeros(len(requests))
+    scores[beyond] = 1 - np.minimum(1.0, reference.known.limit(limit) / distances[beyond])
     # As far as the farthest known row is far already.
-    found[beyond] = np.maximum(found[beyond], 1e-6)
-    return found
+    scores[beyond] = np.maximum(scores[beyond], 1e-6)
+    return scores
 
 
-def columns(
-    asked: Sequence[Mapping[str, object]], scale: statistics.Scale
+def split_columns(
+    requests: Sequence[Mapping[str, object]], scale: statistics.Scale
 ) -> tuple[dict[str, Floats], dict[str, list[str | None]]]:
     """The numbers and categories of requests, as `Scale.coordinates` takes them."""
-    numbers = {name: np.array([_number(row.get(name)) for row in asked], dtype=np.float64) for name in scale.numbers}
-    texts = {name: [_text(row.get(name)) for row in asked] for name in scale.categories}
+    numbers = {name: np.array([_number(row.get(name)) for row in requests], dtype=np.float64) for name in scale.numbers}
+    texts = {name: [_text(row.get(name)) for row in requests] for name in scale.categories}
     return numbers, texts
 
 
-def disagree(frame: pl.DataFrame, others: pl.DataFrame) -> Floats:
+def score_disagreement(frame: pl.DataFrame, others: pl.DataFrame) -> Floats:
     """[n] how far the answer scored beside it (`others`: id, row, outputs, score) is from the one given.
 
     Another decision counts a half and more; the difference of the scores adds to it, for probabilities.
@@ -146,7 +149,7 @@ def disagree(frame: pl.DataFrame, others: pl.DataFrame) -> Floats:
     return np.array([_apart(row) for row in both.to_dicts()], dtype=np.float64)
 
 
-def watched(asked: Sequence[Mapping[str, object]], conditions: Sequence[Node]) -> Floats:
+def score_slices(requests: Sequence[Mapping[str, object]], conditions: Sequence[Node]) -> Floats:
     """[n] of the rows of watched slices.
 
     Raises:
@@ -154,16 +157,16 @@ def watched(asked: Sequence[Mapping[str, object]], conditions: Sequence[Node]) -
     """
     import polars as pl
 
-    found = np.zeros(len(asked), dtype=bool)
-    if conditions and len(asked):
-        names = dict.fromkeys(name for row in asked for name in row)
-        frame = pl.DataFrame({name: _column([row.get(name) for row in asked]) for name in names}, strict=False)
-        for one in conditions:
-            found |= _holds(one, frame)
-    return np.where(found, _WATCHED, 0.0)
+    matching = np.zeros(len(requests), dtype=bool)
+    if conditions and len(requests):
+        names = dict.fromkeys(name for row in requests for name in row)
+        frame = pl.DataFrame({name: _column([row.get(name) for row in requests]) for name in names}, strict=False)
+        for condition in conditions:
+            matching |= _holds(condition, frame)
+    return np.where(matching, _WATCHED, 0.0)
 
 
-def conditions(texts: Sequence[str]) -> list[Node]:
+def parse_conditions(texts: Sequence[str]) -> list[Node]:
     """The watched slices as trees.
 
     Raises:
@@ -171,15 +174,15 @@ def conditions(texts: Sequence[str]) -> list[Node]:
     """
     from cumulant.features.definition.parsing import parse
 
-    found = []
+    conditions = []
     for text in texts:
         try:
-            found.append(parse(text))
+            conditions.append(parse(text))
         except DefinitionError as error:
             raise DefinitionError(
                 f'monitoring.review.slices: "{text}": {error.message}', subject=text, hint=error.hint
             ) from None
-    return found
+    return conditions
 
 
 def _holds(condition: Node, frame: pl.DataFrame) -> NDArray[np.bool_]:
@@ -200,7 +203,7 @@ def _column(values: list[object]) -> list[object]:
 
     texts = [value for value in values if isinstance(value, str) and value]
     numbers = [parse_number(text) for text in texts]
-    if not texts or any(one is None for one in numbers):
+    if not texts or any(number is None for number in numbers):
         return values
     return [parse_number(value) for value in values]
 
@@ -210,21 +213,21 @@ def _apart(row: Mapping[str, object]) -> float:
         return 0.0
     from cumulant.outcomes.join.prediction_losses import read_outputs
 
-    one, other = (read_outputs(str(row[name])) for name in ("outputs", "other"))
+    output, other = (read_outputs(str(row[name])) for name in ("outputs", "other"))
     moved = abs(_number(row["score"]) - _number(row["other_score"]))
     near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, say nothing
     from cumulant.outcomes.join.prediction_losses import decision
 
-    return 0.5 + near / 2 if decision(one) != decision(other) and "prediction" in one else near / 2
+    return 0.5 + near / 2 if decision(output) != decision(other) and "prediction" in output else near / 2
 
 
-def request(text: str) -> dict[str, object]:
+def decode_request(text: str) -> dict[str, object]:
     """What was asked; an object without fields where that cannot be read."""
     try:
-        found = _DECODE(text)
+        request = _DECODE(text)
     except msgspec.DecodeError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return request if isinstance(request, dict) else {}
 
 
 def _number(value: object) -> float:

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 _PART = 12
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
     """A row that may become a case."""
 
     request: str
@@ -36,12 +36,12 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     useful: float
     #: its places in two random orders
-    luck: bytes
+    draw_number: bytes
 
     @property
     def drawn(self) -> bytes:
         """Its place in the order by which the sample is drawn."""
-        return self.luck[:_PART]
+        return self.draw_number[:_PART]
 
     @property
     def tie(self) -> bytes:
@@ -49,85 +49,85 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
         Of another order than the sample's: a row that lost a tie must not have less of a chance for it.
         """
-        return self.luck[_PART:]
+        return self.draw_number[_PART:]
 
     @property
     def place(self) -> tuple[str, int, int]:
         return self.worker, self.sequence, self.row
 
 
-class Chosen(msgspec.Struct, frozen=True, kw_only=True):
+class SelectedRows(msgspec.Struct, frozen=True, kw_only=True):
     """What one draw takes, in the order in which people see it, and the chance of the sampled ones."""
 
-    ranked: tuple[Candidate, ...]
-    sample: tuple[Candidate, ...]
+    ranked: tuple[CandidateRow, ...]
+    sample: tuple[CandidateRow, ...]
     rows: int
     chance: float
 
-    def ordered(self) -> list[tuple[Candidate, bool]]:
+    def ordered(self) -> list[tuple[CandidateRow, bool]]:
         """All, with whether each was drawn at random: the sample evenly among the ranked, the most useful first.
 
         Where people stop early, neither part is cut off alone.
         """
-        places = [((i + 0.5) / len(self.ranked), one, False) for i, one in enumerate(self.ranked)]
-        places += [((i + 0.5) / len(self.sample), one, True) for i, one in enumerate(self.sample)]
-        return [(one, drawn) for _, one, drawn in sorted(places, key=lambda found: (found[0], found[2]))]
+        places = [((i + 0.5) / len(self.ranked), row, False) for i, row in enumerate(self.ranked)]
+        places += [((i + 0.5) / len(self.sample), row, True) for i, row in enumerate(self.sample)]
+        return [(row, drawn) for _, row, drawn in sorted(places, key=lambda place: (place[0], place[2]))]
 
 
-def luck(key: bytes, worker: str, sequence: int, row: int) -> bytes:
+def draw_number(key: bytes, worker: str, sequence: int, row: int) -> bytes:
     """The row's places in two random orders: an HMAC of its place in the log."""
     return hmac.digest(key, f"review\0{worker}\0{sequence}\0{row}".encode(), "sha256")[: 2 * _PART]
 
 
-def usefulness(parts: Sequence[Floats]) -> Floats:
+def combine_scores(parts: Sequence[Floats]) -> Floats:
     """[n] of scores [n] from 0 to 1, one a reason: 1 less the product of what each leaves open.
 
     A row with several reasons comes before one with the strongest of them alone.
     """
-    left: Floats = np.prod([1 - np.clip(part, 0, 1) for part in parts], axis=0)
-    return 1 - left
+    missing: Floats = np.prod([1 - np.clip(part, 0, 1) for part in parts], axis=0)
+    return 1 - missing
 
 
-class Choice:
-    """Sees each row once and keeps as many as may be taken, however long the log is."""
+class RowSelector:
+    """Selection of cases in one pass over the rows, in memory for as many rows as may be taken."""
 
     def __init__(self, *, ranked: int, sample: int) -> None:
         self._ranked, self._sample = ranked, sample
-        self._useful: list[tuple[float, bytes, Candidate]] = []
-        self._lucky: list[tuple[bytes, bytes, Candidate]] = []
+        self._useful: list[tuple[float, bytes, CandidateRow]] = []
+        self._drawn: list[tuple[bytes, bytes, CandidateRow]] = []
         self.rows = 0
 
-    def see(self, one: Candidate) -> None:
+    def add(self, candidate: CandidateRow) -> None:
         self.rows += 1
-        if one.reasons and self._ranked:
-            _keep(self._useful, (one.useful, one.tie, one), self._ranked)
+        if candidate.reasons and self._ranked:
+            _push(self._useful, (candidate.useful, candidate.tie, candidate), self._ranked)
         # Enough that those taken for their usefulness can be left out.
-        _keep(self._lucky, (one.drawn, one.tie, one), self._ranked + self._sample)
+        _push(self._drawn, (candidate.drawn, candidate.tie, candidate), self._ranked + self._sample)
 
-    def wanted(self, useful: Floats, lucks: Sequence[bytes]) -> NDArray[np.bool_]:
+    def eligible(self, useful: Floats, draw_numbers: Sequence[bytes]) -> NDArray[np.bool_]:
         """[n] which rows of a batch could be kept: only these need become candidates."""
         least = self._useful[0][0] if len(self._useful) == self._ranked and self._useful else -1.0
-        floor = self._lucky[0][0] if len(self._lucky) == self._ranked + self._sample and self._lucky else b""
-        by_luck = np.fromiter((one[:_PART] >= floor for one in lucks), dtype=bool, count=len(lucks))
-        kept: NDArray[np.bool_] = (useful > 0) & (useful >= least) | by_luck
-        return kept
+        floor = self._drawn[0][0] if len(self._drawn) == self._ranked + self._sample and self._drawn else b""
+        drawn = np.fromiter((number[:_PART] >= floor for number in draw_numbers), dtype=bool, count=len(draw_numbers))
+        eligible: NDArray[np.bool_] = (useful > 0) & (useful >= least) | drawn
+        return eligible
 
     def skip(self, rows: int) -> None:
-        """Count rows that `wanted` left out."""
+        """Count rows that `eligible` left out."""
         self.rows += rows
 
-    def chosen(self) -> Chosen:
-        ranked = [one for *_, one in sorted(self._useful, key=lambda found: found[:2], reverse=True)]
-        taken = {one.place for one in ranked}
-        lucky = sorted(self._lucky, key=lambda found: found[:2], reverse=True)
-        sample = [one for *_, one in lucky if one.place not in taken][: self._sample]
+    def select(self) -> SelectedRows:
+        ranked = [row for *_, row in sorted(self._useful, key=lambda entry: entry[:2], reverse=True)]
+        taken = {row.place for row in ranked}
+        drawn = sorted(self._drawn, key=lambda entry: entry[:2], reverse=True)
+        sample = [row for *_, row in drawn if row.place not in taken][: self._sample]
         rest = self.rows - len(ranked)
         chance = len(sample) / rest if rest else 1.0
-        return Chosen(ranked=tuple(ranked), sample=tuple(sample), rows=self.rows, chance=chance)
+        return SelectedRows(ranked=tuple(ranked), sample=tuple(sample), rows=self.rows, chance=chance)
 
 
-def _keep(heap: list, found: tuple, most: int) -> None:  # type: ignore[type-arg]
+def _push(heap: list, entry: tuple, most: int) -> None:  # type: ignore[type-arg]
     if len(heap) < most:
-        heapq.heappush(heap, found)
-    elif most and found[:2] > heap[0][:2]:
-        heapq.heapreplace(heap, found)
+        heapq.heappush(heap, entry)
+    elif most and entry[:2] > heap[0][:2]:
+        heapq.heapreplace(heap, entry)

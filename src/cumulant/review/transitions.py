@@ -8,13 +8,13 @@ from datetime import datetime
 import msgspec
 
 from cumulant.core.errors import ConflictError, LeaseHeldError, UsageError
-from cumulant.review.cases import Answer, Case, Lease, Note
+from cumulant.review.cases import CaseNote, Lease, ReviewAnswer, ReviewCase
 from cumulant.review.policy import ReviewPolicy
 
 #: signs of a note, and notes of a case: each case is one row of the journal, which is read whole
 _NOTE, _NOTES = 4_000, 100
-#: what somebody did with a case before, as one is told of it
-_SAID = {
+#: earlier answer of a reviewer, as the error names it
+_ANSWERED = {
     "decided": "decided case {} already",
     "skipped": "skipped case {}, which leaves it to others",
     "escalated": "escalated case {}, which leaves it to others",
@@ -33,10 +33,10 @@ class Reviewer(msgspec.Struct, frozen=True):
         return not names or bool({self.name, bare, *self.groups} & set(names))
 
 
-def is_open_to(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> bool:
+def is_open_to(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> bool:
     """Whether this reviewer may be given the case now."""
-    said = case.by(who.name)
-    if case.status != "waiting" or (said is not None and not (said.kind == "escalated" and case.escalated)):
+    answer = case.by(who.name)
+    if case.status != "waiting" or (answer is not None and not (answer.kind == "escalated" and case.escalated)):
         return False
     # Who was given the case by name may have it, whoever else escalated ones are for: else nobody could.
     if case.assigned is None and case.escalated and not who.among(policy.escalate_to):
@@ -46,12 +46,12 @@ def is_open_to(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -
     return case.lease is None or case.lease.until <= now or case.lease.reviewer == who.name
 
 
-def rank(case: Case, who: Reviewer) -> tuple[bool, bool, float, str]:
+def rank(case: ReviewCase, who: Reviewer) -> tuple[bool, bool, float, str]:
     """Cases with the least come first: one's own, then escalated ones, then in the order of the draws."""
     return case.assigned != who.name, not case.escalated, case.order, case.id
 
 
-def take(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
+def take(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> ReviewCase:
     """Keep the case for the reviewer.
 
     Raises:
@@ -62,17 +62,17 @@ def take(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case
     return msgspec.structs.replace(case, lease=Lease(reviewer=who.name, until=now + policy.lease))
 
 
-def check(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> None:
+def check(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> None:
     """Raises as `take`."""
     if is_open_to(case, who, policy, now):
         return
     subject = case.id
     if case.status != "waiting":
         raise ConflictError(f"case {case.id} is closed ({case.status})", subject=subject, hint="`cumulant review next`")
-    said = case.by(who.name)
-    if said is not None and not (said.kind == "escalated" and case.escalated):
+    answer = case.by(who.name)
+    if answer is not None and not (answer.kind == "escalated" and case.escalated):
         raise ConflictError(
-            f"you have {_SAID[said.kind].format(case.id)}", subject=subject, hint="`cumulant review next`"
+            f"you have {_ANSWERED[answer.kind].format(case.id)}", subject=subject, hint="`cumulant review next`"
         )
     if case.assigned is None and case.escalated and not who.among(policy.escalate_to):
         raise ConflictError(
@@ -86,14 +86,14 @@ def check(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Non
     )
 
 
-def decide(case: Case, who: Reviewer, label: str, policy: ReviewPolicy, now: datetime) -> Case:
+def decide(case: ReviewCase, who: Reviewer, label: str, policy: ReviewPolicy, now: datetime) -> ReviewCase:
     """`label` is JSON. Two that agree, or one where one is enough, close the case; two that differ escalate it, and
-    the next word holds.
+    the next decision holds.
 
     Raises:
         LeaseHeldError, ConflictError: as `take`.
     """
-    after = _answered(case, who, Answer(reviewer=who.name, kind="decided", label=label, at=now), policy, now)
+    after = _answered(case, who, ReviewAnswer(reviewer=who.name, kind="decided", label=label, at=now), policy, now)
     if case.disputed or not case.second:
         return _done(after, label, now)
     if len(after.decisions) < 2:
@@ -101,18 +101,18 @@ def decide(case: Case, who: Reviewer, label: str, policy: ReviewPolicy, now: dat
     return msgspec.structs.replace(after, escalated=True) if after.disputed else _done(after, label, now)
 
 
-def skip(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
+def skip(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> ReviewCase:
     """Leave the case to others. Raises as `take`."""
-    return _answered(case, who, Answer(reviewer=who.name, kind="skipped", at=now), policy, now)
+    return _answered(case, who, ReviewAnswer(reviewer=who.name, kind="skipped", at=now), policy, now)
 
 
-def escalate(case: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
+def escalate(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> ReviewCase:
     """Give the case to those of `escalate_to`. Raises as `take`."""
-    after = _answered(case, who, Answer(reviewer=who.name, kind="escalated", at=now), policy, now)
+    after = _answered(case, who, ReviewAnswer(reviewer=who.name, kind="escalated", at=now), policy, now)
     return msgspec.structs.replace(after, escalated=True)
 
 
-def note(case: Case, who: Reviewer, text: str, now: datetime) -> Case:
+def note(case: ReviewCase, who: Reviewer, text: str, now: datetime) -> ReviewCase:
     """Write something beside the case, whoever looks at it.
 
     Raises:
@@ -126,10 +126,10 @@ def note(case: Case, who: Reviewer, text: str, now: datetime) -> Case:
             subject=case.id,
             hint="write what the next person should know, in short",
         )
-    return msgspec.structs.replace(case, notes=(*case.notes, Note(reviewer=who.name, text=text.strip(), at=now)))
+    return msgspec.structs.replace(case, notes=(*case.notes, CaseNote(reviewer=who.name, text=text.strip(), at=now)))
 
 
-def assign(case: Case, to: str | None) -> Case:
+def assign(case: ReviewCase, to: str | None) -> ReviewCase:
     """Give the case to one reviewer, or to all again; whoever looks at it now loses it.
 
     Raises:
@@ -142,7 +142,7 @@ def assign(case: Case, to: str | None) -> Case:
     return msgspec.structs.replace(case, assigned=to, lease=None)
 
 
-def at_deadline(case: Case, policy: ReviewPolicy, now: datetime) -> Case:
+def at_deadline(case: ReviewCase, policy: ReviewPolicy, now: datetime) -> ReviewCase:
     """The case after its deadline has passed: what one reviewer decided holds where the second never came."""
     if case.status != "waiting" or now < case.deadline:
         return case
@@ -159,10 +159,10 @@ def wants_second(case: str, policy: ReviewPolicy) -> bool:
     return int(case, 16) < policy.second * float(16 ** len(case))
 
 
-def _answered(case: Case, who: Reviewer, answer: Answer, policy: ReviewPolicy, now: datetime) -> Case:
+def _answered(case: ReviewCase, who: Reviewer, answer: ReviewAnswer, policy: ReviewPolicy, now: datetime) -> ReviewCase:
     check(case, who, policy, now)
     return msgspec.structs.replace(case, answers=(*case.answers, answer), lease=None, assigned=None)
 
 
-def _done(case: Case, label: str, now: datetime) -> Case:
+def _done(case: ReviewCase, label: str, now: datetime) -> ReviewCase:
     return msgspec.structs.replace(case, status="done", label=label, lease=None, closed=now)

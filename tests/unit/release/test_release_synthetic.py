@@ -10,10 +10,10 @@ import pytest
 from releases import policy_with
 
 from cumulant.flows.release.simulation.health import HealthWindow
-from cumulant.flows.release.simulation.labelled_past import simulate_evaluation
 from cumulant.flows.release.simulation.quality import Mirror, labelled_losses
 from cumulant.flows.release.simulation.random_series import Days, Factors, Levels
 from cumulant.flows.release.simulation.requests import ArrivedRequests, SimulatedCallers, SimulatedKeys
+from cumulant.flows.release.simulation.run import simulate_evaluation
 from cumulant.flows.release.simulation.schedule import LookInterval, WorldSchedule
 from cumulant.flows.release.simulation.world import Quality, ReleaseWorld, WorldKeys
 from cumulant.release.evidence.health import ArmHealth, RecentHealth

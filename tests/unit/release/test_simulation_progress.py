@@ -2,8 +2,7 @@
 
 import msgspec
 
-from cumulant.flows.release.simulation.progress import SimulationProgress
-from cumulant.flows.release.simulation.simulate import simulate
+from cumulant.flows.release.simulation.simulate import SimulationProgress, simulate
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.release.spec import ReleaseSpec
 

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, settings
 
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.project.monitoring_section import review_policy
-from cumulant.review.cases import Case, Draw, Queue, case_id
-from cumulant.review.queue import Desk
+from cumulant.review.cases import Draw, QueueState, ReviewCase, case_id
+from cumulant.review.queue import ReviewQueue
 from cumulant.review.spec import ReviewSpec
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -46,7 +46,7 @@ def case(number=1, **more):
         "queued": NOW,
         "deadline": NOW + timedelta(days=3),
     }
-    return Case(**{**told, **more})
+    return ReviewCase(**{**told, **more})
 
 
 def draw(number=1, **more):
@@ -67,12 +67,12 @@ def draw(number=1, **more):
 
 def desk(tmp_path, *cases, clock=None, policy=POLICY, **more):
     journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
-    found = Desk(journal, "m", msgspec.structs.replace(policy, **more), clock=clock or Clock())
+    found = ReviewQueue(journal, "m", msgspec.structs.replace(policy, **more), clock=clock or Clock())
     if cases:
         from cumulant.core.events import Actor
 
         queue, version = found.queue()
         found.add(
-            cases, draw(queue.draws + 1), Queue(model="m", draws=queue.draws + 1), expect=version, actor=Actor("t")
+            cases, draw(queue.draws + 1), QueueState(model="m", draws=queue.draws + 1), expect=version, actor=Actor("t")
         )
     return found, journal

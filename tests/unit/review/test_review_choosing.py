@@ -12,9 +12,9 @@ from review_support import CALM, NOW, POLICY
 from cumulant.core import units
 from cumulant.core.errors import UsageError
 from cumulant.project.monitoring_section import review_budget
-from cumulant.review.budget import after, allowance
-from cumulant.review.cases import Queue
-from cumulant.review.sampling import Candidate, Choice, luck, usefulness
+from cumulant.review.budget import charge_queue, compute_allowance
+from cumulant.review.cases import QueueState
+from cumulant.review.sampling import CandidateRow, RowSelector, combine_scores, draw_number
 from cumulant.statistics import hajek
 
 BATCHES = st.lists(st.lists(st.integers(0, 4), max_size=12), max_size=5)
@@ -22,7 +22,7 @@ BATCHES = st.lists(st.lists(st.integers(0, 4), max_size=12), max_size=5)
 
 def candidate(sequence, useful, key=b"key"):
     reasons = ("unsure",) if useful else ()
-    return Candidate(
+    return CandidateRow(
         request=f"r{sequence}",
         row=0,
         worker="w",
@@ -33,23 +33,23 @@ def candidate(sequence, useful, key=b"key"):
         ref=None,
         reasons=reasons,
         useful=useful,
-        luck=luck(key, "w", sequence, 0),
+        draw_number=draw_number(key, "w", sequence, 0),
     )
 
 
 def draw(batches, ranked, sample, key=b"key"):
-    choice, sequence, every = Choice(ranked=ranked, sample=sample), 0, []
+    choice, sequence, every = RowSelector(ranked=ranked, sample=sample), 0, []
     for batch in batches:
         useful = np.array(batch, dtype=float) / 4
         rows = [candidate(sequence + place, one, key) for place, one in enumerate(useful)]
-        wanted = choice.wanted(useful, [one.luck for one in rows])
+        wanted = choice.eligible(useful, [one.draw_number for one in rows])
         choice.skip(int((~wanted).sum()))
         for one, kept in zip(rows, wanted, strict=True):
             if kept:
-                choice.see(one)
+                choice.add(one)
         sequence += len(batch)
         every += rows
-    return choice.chosen(), every
+    return choice.select(), every
 
 
 @CALM
@@ -97,7 +97,7 @@ def test_what_is_drawn_tells_of_all_rows():
 
 
 def test_several_reasons_come_before_the_strongest_of_them_alone():
-    both = usefulness([np.array([0.5, 0.5]), np.array([0.0, 0.25])])
+    both = combine_scores([np.array([0.5, 0.5]), np.array([0.0, 0.25])])
     assert both.tolist() == [0.5, 0.625]
 
 
@@ -115,18 +115,20 @@ def test_rates_are_a_number_and_a_period():
 
 def test_a_budget_is_spread_over_the_time_looked_at_and_never_passed():
     spec = msgspec.structs.replace(POLICY, budget=units.rate("48/day"), sample=0.25)
-    empty = Queue(model="m")
-    assert not allowance(spec, empty, since=NOW - timedelta(hours=1), until=NOW).enough  # 2 of the 4 that a draw needs
-    later = allowance(spec, empty, since=NOW - timedelta(hours=3), until=NOW)
+    empty = QueueState(model="m")
+    assert not compute_allowance(
+        spec, empty, since=NOW - timedelta(hours=1), until=NOW
+    ).enough  # 2 of the 4 that a draw needs
+    later = compute_allowance(spec, empty, since=NOW - timedelta(hours=3), until=NOW)
     assert (later.cases, later.sample, later.enough) == (6, 2, True)
-    queue = after(empty, later, until=NOW, taken=6)
+    queue = charge_queue(empty, later, until=NOW, taken=6)
     assert (queue.queued, queue.carry, queue.draws) == (6, 0.0, 1)
-    week = allowance(spec, queue, since=NOW - timedelta(days=7), until=NOW)
+    week = compute_allowance(spec, queue, since=NOW - timedelta(days=7), until=NOW)
     assert week.cases == 42
-    spent = after(queue, week, until=NOW, taken=42)
-    assert allowance(spec, spent, since=NOW, until=NOW, at_once=True).left == 0
+    spent = charge_queue(queue, week, until=NOW, taken=42)
+    assert compute_allowance(spec, spent, since=NOW, until=NOW, at_once=True).remaining == 0
     tomorrow = NOW + timedelta(days=1)
-    assert allowance(spec, spent, since=tomorrow, until=tomorrow, at_once=True).cases == 48
+    assert compute_allowance(spec, spent, since=tomorrow, until=tomorrow, at_once=True).cases == 48
 
 
 @CALM
@@ -134,13 +136,13 @@ def test_a_budget_is_spread_over_the_time_looked_at_and_never_passed():
     st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=30), st.sampled_from(["10/day", "7/hour", "1/day"])
 )
 def test_no_period_gets_more_than_its_budget_and_each_draw_has_a_random_case(steps, budget):
-    spec, queue, now = msgspec.structs.replace(POLICY, budget=units.rate(budget)), Queue(model="m"), NOW
+    spec, queue, now = msgspec.structs.replace(POLICY, budget=units.rate(budget)), QueueState(model="m"), NOW
     taken = dict[str, int]()
     for hours, at_once in steps:
         since, now = now, now + timedelta(hours=hours)
-        found = allowance(spec, queue, since=queue.until or since, until=now, at_once=at_once)
+        found = compute_allowance(spec, queue, since=queue.until or since, until=now, at_once=at_once)
         if found.enough:
             assert found.sample >= 1
             taken[found.period] = taken.get(found.period, 0) + found.cases
-            queue = after(queue, found, until=now, taken=found.cases)
+            queue = charge_queue(queue, found, until=now, taken=found.cases)
     assert all(count <= units.rate(budget).number for count in taken.values())

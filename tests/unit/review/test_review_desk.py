@@ -10,7 +10,7 @@ from review_support import POLICY, Clock, case, desk, draw
 from cumulant.core.errors import ConflictError, LeaseHeldError, NotFoundError, UsageError
 from cumulant.core.events import Actor, verify_chain
 from cumulant.review import transitions
-from cumulant.review.cases import Queue
+from cumulant.review.cases import QueueState
 from cumulant.review.transitions import Reviewer
 
 ADA, BOB = Reviewer("user:ada"), Reviewer("user:bob")
@@ -47,7 +47,7 @@ def test_cases_are_given_out_in_order_once_each_and_never_queued_twice(tmp_path)
     decide(found, first.id, ADA)
     assert found.take(ADA) is None
     queue, version = found.queue()
-    again = Queue(model="m", draws=queue.draws + 1)
+    again = QueueState(model="m", draws=queue.draws + 1)
     assert found.add([case(1), case(2), case(3)], draw(2), again, expect=version, actor=Actor("t")) == 1
     with pytest.raises(LeaseHeldError):
         found.add([case(4)], draw(3), again, expect=version, actor=Actor("t"))
@@ -60,10 +60,10 @@ def test_cases_are_given_out_in_order_once_each_and_never_queued_twice(tmp_path)
 def test_people_find_a_case_by_the_beginning_of_its_id_programs_by_all_of_it(tmp_path):
     found, _ = desk(tmp_path, case(1), case(2))
     one = case(1).id
-    assert found.named(one[:6]).id == found.named(one).id == found.find(one).id == one
+    assert found.find_by_prefix(one[:6]).id == found.find_by_prefix(one).id == found.find(one).id == one
     for beginning in ("", "zz"):
         with pytest.raises(NotFoundError, match="no case has the id"):
-            found.named(beginning)
+            found.find_by_prefix(beginning)
     for wrong in (one[:6], one[:11], "", "zz", one + "0", one.upper() + "x", "../" + one, f"m/{one}", "x" * 10_000):
         with pytest.raises(NotFoundError, match="no case has the id") as told:
             found.find(wrong)
@@ -72,7 +72,7 @@ def test_people_find_a_case_by_the_beginning_of_its_id_programs_by_all_of_it(tmp
         found.move(one[:6], ADA, "skipped", lambda case, now: case)
     many, _ = desk(tmp_path / "many", *map(case, range(40)))
     with pytest.raises(NotFoundError, match="several"):
-        many.named(many.open()[0].id[:1])
+        many.find_by_prefix(many.open()[0].id[:1])
 
 
 def test_a_case_that_has_changed_since_it_was_seen_is_left_as_it_is(tmp_path):
@@ -114,9 +114,9 @@ def test_notes_stand_beside_closed_cases_and_labels_are_told_once(tmp_path):
     found, _ = desk(tmp_path, case(1))
     decide(found, case(1).id, ADA)
     assert found.note(case(1).id, BOB, "sure?").notes[0].text == "sure?"
-    (untold,) = found.untold()
-    found.tell([untold], "abc", actor=Actor("t"))
-    assert found.untold() == []
+    (decided,) = found.list_unlabelled()
+    found.mark_labelled([decided], "abc", actor=Actor("t"))
+    assert found.list_unlabelled() == []
     assert found.find(case(1).id).status == "done"
 
 

@@ -56,7 +56,7 @@ EXPORT = [
 
 
 def test_annotations_become_decisions_skips_and_problems():
-    found = label_studio.read(json.dumps(EXPORT).encode(), (False, True), "export.json")
+    found = label_studio.read_annotations(json.dumps(EXPORT).encode(), (False, True), "export.json")
     first, cancelled, *wrong = found
     assert (first.case, first.reviewer, first.label, first.note) == ("aa11", "ada@example.com", True, "looks worn")
     assert (cancelled.skipped, cancelled.reviewer) == (True, "2")
@@ -69,59 +69,59 @@ def test_annotations_become_decisions_skips_and_problems():
 
 def test_the_reduced_form_and_numbers_are_read_too():
     small = [{"id": 5, "case": "dd", "decision": "b", "annotator": 3}]
-    (found,) = label_studio.read(json.dumps(small).encode(), ("a", "b"), "x")
+    (found,) = label_studio.read_annotations(json.dumps(small).encode(), ("a", "b"), "x")
     assert (found.case, found.label, found.reviewer) == ("dd", "b", "3")
     # As version 1.23.2 writes numbers and notes there.
     numbers = [{"case": "aa", "decision": [{"number": 3}], "note": {"text": ["x", "y"]}, "annotator": 1}]
     numbers += [{"case": "bb", "decision": "b", "note": "seen", "annotator": 1}, {"case": "cc", "decision": []}]
-    first, second, wrong = label_studio.read(json.dumps(numbers).encode(), (), "x")
+    first, second, wrong = label_studio.read_annotations(json.dumps(numbers).encode(), (), "x")
     assert (first.label, first.note, first.reviewer) == (3, "x y", "1")
     assert (second.label, second.note) == ("b", "seen")
     assert "no answer" in wrong.problem
     value = {"from_name": "decision", "type": "number", "value": {"number": 2.5}}
     tasks = [{"data": {"case": "ee"}, "annotations": [{"result": [value]}]}]
-    assert label_studio.read(json.dumps(tasks).encode(), (), "x")[0].label == 2.5
+    assert label_studio.read_annotations(json.dumps(tasks).encode(), (), "x")[0].label == 2.5
 
 
 def test_what_is_no_export_is_refused():
     for content in (b"", b"{}", b"[1]", b"\xff"):
         with pytest.raises(DataError, match="no export of Label Studio"):
-            label_studio.read(content, (), "x")
+            label_studio.read_annotations(content, (), "x")
 
 
 @pytest.mark.parametrize(("classes", "answer"), [((False, True), True), (("a", "b"), "b"), ((), 2.5)])
 def test_a_task_annotated_as_predicted_comes_back_as_that_decision(classes, answer):
-    task = label_studio.task(
+    task = label_studio.build_task(
         "aa", {"amount": 1, "case": "no"}, classes=classes, meta={"model": "m"}, answer=answer, score=0.5
     )
     assert task["data"] == {"case": "aa", "amount": 1, "case_": "no"}
     (prediction,) = task["predictions"]
     assert prediction["score"] == 0.5
     back = [{**task, "annotations": [{"result": prediction["result"]}]}]
-    (found,) = label_studio.read(json.dumps(back).encode(), classes, "x")
+    (found,) = label_studio.read_annotations(json.dumps(back).encode(), classes, "x")
     assert (found.case, found.label, found.problem) == ("aa", answer, "")
-    assert "predictions" not in label_studio.task("aa", {}, classes=classes, meta={})
+    assert "predictions" not in label_studio.build_task("aa", {}, classes=classes, meta={})
 
 
 def test_the_interface_is_xml_with_a_control_for_the_decision():
-    root = ET.fromstring(label_studio.interface(label_studio.keys(['a "b" & c']), (False, True)))
+    root = ET.fromstring(label_studio.build_interface(label_studio.choose_keys(['a "b" & c']), (False, True)))
     assert [one.get("value") for one in root.iter("Choice")] == ["false", "true"]
     assert root.find("Choices").get("toName") == root.findall("Text")[0].get("name") == "case"
-    assert ET.fromstring(label_studio.interface({}, ())).find("Number").get("name") == "decision"
+    assert ET.fromstring(label_studio.build_interface({}, ())).find("Number").get("name") == "decision"
 
 
 def test_fields_go_under_keys_that_its_server_can_read():
     names = ["a b", "a_b", "a.b", "é", "", "id", "decision", "cost $"]
-    keys = label_studio.keys(names)
+    keys = label_studio.choose_keys(names)
     assert list(keys) == names
     assert len(set(keys.values())) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9_]+", key) for key in keys.values())
     assert {"case", "id", "decision", "note"}.isdisjoint(keys.values())
     values = {"a b": None, "a_b": {"x": [1]}, "a.b": [1, None], "é": True, "": 2.5, "id": "t"}
-    data = label_studio.task("aa", values, classes=(), meta={}, fields=keys)["data"]
+    data = label_studio.build_task("aa", values, classes=(), meta={}, fields=keys)["data"]
     assert data == {
         "case": "aa",
         **dict(zip(keys.values(), ["", '{"x":[1]}', "[1,null]", True, 2.5, "t", "", ""], strict=True)),
     }
-    shown = [one.get("value") for one in ET.fromstring(label_studio.interface(keys, ())).iter("Text")]
+    shown = [one.get("value") for one in ET.fromstring(label_studio.build_interface(keys, ())).iter("Text")]
     assert [re.findall(r"\$(\w*)", text) for text in shown] == [["case"], *([key] for key in keys.values())]

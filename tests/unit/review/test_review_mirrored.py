@@ -43,7 +43,10 @@ def test_rows_disagree_as_where_all_mirrored_rows_are_held(monkeypatch, seed):
             answered = rows(chance, chance.randrange(12))
             some = index.of(answered)
             assert some.height < whole.height
-            assert reasons.disagree(answered, some).tolist() == reasons.disagree(answered, whole).tolist()
+            assert (
+                reasons.score_disagreement(answered, some).tolist()
+                == reasons.score_disagreement(answered, whole).tolist()
+            )
 
 
 def test_nothing_is_found_where_nothing_was_mirrored():

@@ -10,10 +10,10 @@ from review_support import NOW, POLICY, case, draw
 
 from cumulant.core.errors import DefinitionError
 from cumulant.review import reasons
-from cumulant.review.cases import Answer
-from cumulant.review.labels import reviewed
-from cumulant.review.reasons import Reference
-from cumulant.review.report import figures
+from cumulant.review.cases import ReviewAnswer
+from cumulant.review.labels import to_label
+from cumulant.review.reasons import ReviewReference
+from cumulant.review.report import summarize
 from cumulant.statistics import Known, Scale
 
 GENERATOR = np.random.default_rng(0)
@@ -21,7 +21,7 @@ AMOUNTS = GENERATOR.uniform(0, 100, 400)
 KINDS = [("hat", "coat")[place] for place in GENERATOR.integers(0, 2, 400)]
 SCALE = Scale.of({"amount": AMOUNTS}, {"kind": KINDS})
 CHANCE = GENERATOR.beta(0.5, 2, 600)
-REFERENCE = Reference(
+REFERENCE = ReviewReference(
     task="binary",
     classes=(False, True),
     calibration=np.stack([1 - CHANCE, CHANCE], axis=1),
@@ -50,10 +50,10 @@ def binary(chance):
 
 def test_unsure_is_where_both_classes_stay_possible_most_where_they_are_likest():
     rows = frame(({}, binary(0.01)), ({}, binary(0.35)), ({}, binary(0.99)), ({}, {"prediction": True}))
-    found = reasons.unsure(rows, REFERENCE, 0.1)
+    found = reasons.score_uncertainty(rows, REFERENCE, 0.1)
     assert found[1] > 0.1
     assert found[[0, 2, 3]].tolist() == [0, 0, 0]
-    assert reasons.unsure(rows, Reference(task="regression"), 0.1).tolist() == [0] * 4
+    assert reasons.score_uncertainty(rows, ReviewReference(task="regression"), 0.1).tolist() == [0] * 4
 
 
 def test_a_number_is_unsure_where_its_interval_is_wider_than_those_of_the_others():
@@ -63,11 +63,11 @@ def test_a_number_is_unsure_where_its_interval_is_wider_than_those_of_the_others
     numbers = {"amount": AMOUNTS}
     scale = Scale.of(numbers, {})
     spreads = np.abs(scale.coordinates(numbers, {})[:, 0])
-    reference = Reference(task="regression", scale=scale, spread=spread, spreads=spreads)
+    reference = ReviewReference(task="regression", scale=scale, spread=spread, spreads=spreads)
     asked = [{"amount": float(np.median(AMOUNTS))}, {"amount": 1000.0}, {"amount": 3000.0}, {"amount": 1000.0}, {}]
     rows = frame(*((one, {"prediction": 1.0}) for one in asked))
     rows = rows.with_columns(score=pl.Series([1.0, 1.0, 1.0, None, 1.0]))
-    found = reasons.wide(rows, asked, reference, 0.1)
+    found = reasons.score_width(rows, asked, reference, 0.1)
     assert found[[0, 3, 4]].tolist() == [0, 0, 0]
     assert 0 < found[1] < found[2] < 1
     assert found[2] == pytest.approx(
@@ -76,50 +76,50 @@ def test_a_number_is_unsure_where_its_interval_is_wider_than_those_of_the_others
     # Of rows like those of the test at most a tenth.
     same = [{"amount": float(one)} for one in AMOUNTS]
     alike = frame(*((one, {"prediction": 1.0}) for one in same)).with_columns(score=pl.lit(1.0))
-    assert 0.05 < (reasons.wide(alike, same, reference, 0.1) > 0).mean() <= 0.1
-    assert not reasons.wide(rows, asked, Reference(task="regression", scale=scale), 0.1).any()
+    assert 0.05 < (reasons.score_width(alike, same, reference, 0.1) > 0).mean() <= 0.1
+    assert not reasons.score_width(rows, asked, ReviewReference(task="regression", scale=scale), 0.1).any()
 
 
 def test_probabilities_of_several_classes_are_read_in_their_order():
-    three = Reference(task="multiclass", classes=("a", "b", "c"))
+    three = ReviewReference(task="multiclass", classes=("a", "b", "c"))
     rows = frame(({}, {"probabilities": {"c": 0.2, "a": 0.7, "b": 0.1}}), ({}, {"prediction": "a"}))
-    assert reasons.probabilities(rows, three)[0].tolist() == [0.7, 0.1, 0.2]
-    assert np.isnan(reasons.probabilities(rows, three)[1]).all()
+    assert reasons.read_probabilities(rows, three)[0].tolist() == [0.7, 0.1, 0.2]
+    assert np.isnan(reasons.read_probabilities(rows, three)[1]).all()
 
 
 def test_far_is_beyond_almost_all_training_rows():
     asked = [{"amount": 40.0, "kind": "hat"}, {"amount": 4000.0, "kind": "hat"}, {"amount": 40.0, "kind": "boat"}, {}]
-    found = reasons.far(asked, REFERENCE, 0.01)
+    found = reasons.score_distance(asked, REFERENCE, 0.01)
     assert found[0] == 0
     assert 0.9 < found[1] <= 1
     assert found[2] > 0
-    assert reasons.far([], REFERENCE, 0.01).tolist() == []
-    assert reasons.far(asked, Reference(task="binary"), 0.01).tolist() == [0] * 4
+    assert reasons.score_distance([], REFERENCE, 0.01).tolist() == []
+    assert reasons.score_distance(asked, ReviewReference(task="binary"), 0.01).tolist() == [0] * 4
 
 
 def test_disagreement_counts_another_decision_first_and_the_distance_of_the_scores():
     rows = frame(({}, binary(0.4)), ({}, binary(0.4)), ({}, binary(0.4)), ({}, {"prediction": 300.0}))
     beside = frame(({}, binary(0.6)), ({}, binary(0.45)))
-    assert reasons.disagree(rows, beside) == pytest.approx([0.6, 0.025, 0, 0])
+    assert reasons.score_disagreement(rows, beside) == pytest.approx([0.6, 0.025, 0, 0])
 
 
 def test_watched_slices_are_conditions_over_what_was_asked():
-    told = reasons.conditions(["amount > 100", 'kind == "hat"'])
+    told = reasons.parse_conditions(["amount > 100", 'kind == "hat"'])
     asked = [{"amount": 120, "kind": "coat"}, {"amount": 1.5, "kind": "hat"}, {"amount": None, "kind": None}]
-    assert (reasons.watched(asked, told) > 0).tolist() == [True, True, False]
-    assert reasons.watched(asked, []).tolist() == [0, 0, 0]
+    assert (reasons.score_slices(asked, told) > 0).tolist() == [True, True, False]
+    assert reasons.score_slices(asked, []).tolist() == [0, 0, 0]
     with pytest.raises(DefinitionError, match=r"monitoring.review.slices: \"amount >\""):
-        reasons.conditions(["amount >"])
+        reasons.parse_conditions(["amount >"])
 
 
 def done(number, label="true", *, chance=1.0, more=(), why=("unsure",)):
-    first = Answer(reviewer="user:ada", kind="decided", label=label, at=NOW)
+    first = ReviewAnswer(reviewer="user:ada", kind="decided", label=label, at=NOW)
     return case(number, status="done", label=label, answers=(first, *more), chance=chance, reasons=why, closed=NOW)
 
 
 def test_figures_are_corrected_for_the_draw_and_tell_of_agreement():
-    second = Answer(reviewer="user:bob", kind="decided", label="true", at=NOW)
-    other = Answer(reviewer="user:bob", kind="decided", label="false", at=NOW)
+    second = ReviewAnswer(reviewer="user:bob", kind="decided", label="true", at=NOW)
+    other = ReviewAnswer(reviewer="user:bob", kind="decided", label="false", at=NOW)
     closed = [
         done(1, more=(second,)),
         done(2, more=(other,)),
@@ -128,7 +128,7 @@ def test_figures_are_corrected_for_the_draw_and_tell_of_agreement():
         case(20, status="expired", closed=NOW),
     ]
     wrong = {one.id: one.id in {closed[0].id, closed[1].id} for one in closed if one.status == "done"}
-    found = figures("m", [case(30)], closed, [draw(rows=103)], wrong)
+    found = summarize("m", [case(30)], closed, [draw(rows=103)], wrong)
     assert (found.queued, found.done, found.expired, found.waiting) == (15, 13, 1, 1)
     assert found.counted == pytest.approx(2 / 13)
     assert found.error["value"] == pytest.approx(2 / 103)
@@ -143,21 +143,21 @@ def test_random_cases_without_an_answer_leave_more_to_err_about():
     judged = [done(number, **why) for number in range(1, 6)]
     silent = [case(number, chance=1.0, reasons=("sample",)) for number in range(6, 26)]
     wrong = {one.id: False for one in judged}
-    whole, part = (figures("m", opened, judged, [draw(rows=25)], wrong).error for opened in ([], silent))
+    whole, part = (summarize("m", opened, judged, [draw(rows=25)], wrong).error for opened in ([], silent))
     assert (whole["value"], whole["high"]) == (0.0, 0.0)
     assert part["value"] == 0.0
     # The interval of no error in 5 drawn from 25 (exact: at most 11 of the 25, by the hypergeometric distribution).
     assert part["high"] == pytest.approx(11 / 25, abs=0.02)
-    assert figures("m", silent, judged, [draw(rows=25)], wrong).ranked == 0
+    assert summarize("m", silent, judged, [draw(rows=25)], wrong).ranked == 0
 
 
 def test_without_a_random_case_nothing_is_said_of_the_others():
-    found = figures("m", [], [done(1)], [draw()], {done(1).id: True})
+    found = summarize("m", [], [done(1)], [draw()], {done(1).id: True})
     assert (found.error, found.agreement, found.answered, found.counted) == (None, None, None, 1.0)
 
 
 def test_a_label_carries_who_said_so_and_how_many_rows_it_stands_for():
-    found = reviewed(done(1, chance=0.05), POLICY, b"salt")
+    found = to_label(done(1, chance=0.05), POLICY, b"salt")
     assert (found.label, found.weight, found.known_time) == (True, 20, NOW)
     assert math.isclose(found.chance, 0.05)
     assert found.reviewers[0].startswith("#")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from cumulant.flows.review.service import AnsweredCase
     from cumulant.flows.review.views import CaseView
-    from cumulant.review.report import Figures
+    from cumulant.review.report import ReviewSummary
 
 _DASH = "–"
 
@@ -130,7 +130,7 @@ def _decision(answer: dict[str, Any]) -> object:
     return answer.get("prediction", answer)
 
 
-def figures(console: Console, report: Figures) -> None:
+def figures(console: Console, report: ReviewSummary) -> None:
     """The queue in numbers."""
     from cumulant.flows.reports.terminal import heading, pairs, table
 
@@ -157,7 +157,7 @@ def figures(console: Console, report: Figures) -> None:
         console.print(table(["reason", *numbers], rows, right=numbers))
 
 
-def _agreement(report: Figures) -> str:
+def _agreement(report: ReviewSummary) -> str:
     agreement = report.agreement
     if agreement is None:
         return "no case was decided twice"
@@ -168,7 +168,7 @@ def _agreement(report: Figures) -> str:
     return f"{agreed}, Cohen's kappa {agreement['kappa']:.2f}{ends}"
 
 
-def _error(report: Figures) -> str:
+def _error(report: ReviewSummary) -> str:
     if report.counted is None:
         return "no case is done"
     # Where all were drawn at random, the cases are as hard as the others.

@@ -23,7 +23,7 @@ from cumulant.flows.review.reference_key import key_of
 from cumulant.flows.serving.serve import ONLINE_STATE, SERVING, USES, state_table
 from cumulant.flows.serving.services import list_uses
 from cumulant.flows.stack.served_versions import find_references
-from cumulant.review.queue import Desk
+from cumulant.review.queue import ReviewQueue
 
 if TYPE_CHECKING:
     from cumulant.ports.registry import ModelVersion
@@ -92,7 +92,7 @@ def unneeded_references(project: Project) -> Iterator[Removed]:
         else set[str]()
     )
     queue = project.policies.monitoring.review
-    waiting = [] if queue is None else Desk(project.journal(), project.name, queue).open()
+    waiting = [] if queue is None else ReviewQueue(project.journal(), project.name, queue).open()
     versions = {f"{version.name}/{version.version}" for version in _in_use(project)}
     versions |= {f"{case.model}/{case.version}" for case in waiting}
     records = [row for row in project.journal().rows(MODEL) if row.key in versions]

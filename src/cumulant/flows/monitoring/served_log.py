@@ -31,7 +31,7 @@ from cumulant.outcomes.join.join_cache import JoinCache
 from cumulant.outcomes.join.log_rows import IDENTITY, scan_log, scan_log_keys
 from cumulant.outcomes.join.prediction_losses import class_probabilities, read_outputs
 from cumulant.outcomes.labels.label_rows import LabelSchema
-from cumulant.review.reasons import requests
+from cumulant.review.reasons import decode_requests
 
 if TYPE_CHECKING:
     from cumulant.core.plan import Field, Source
@@ -202,7 +202,7 @@ def request_values(project: Project, fields: Sequence[Field], rows: pl.DataFrame
         assert isinstance(until, datetime)
         for frame in scan_log(project.state / FOLDER, (), since=since, until=until + timedelta(microseconds=1)):
             part = frame.select(*IDENTITY, "request").join(wanted, on=IDENTITY, how="semi")
-            contents = requests(part)
+            contents = decode_requests(part)
             columns = (
                 pl.Series(f"asked.{name}", [field.get(name) for field in contents], dtype=kind, strict=False)
                 for name, kind in schema.items()

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
     from cumulant.release.policy import ApprovalPolicy
 
-#: the controller writes the row at each look; a person's word finds its place between two of them
+#: the controller writes the row at each look; an operator's action goes between two of them
 _TRIES = 20
 
 
@@ -45,7 +45,7 @@ def pause(project: Project, *, principal: Principal, reason: str, model: str = "
 
 @verb("release.steer")
 def resume(project: Project, *, principal: Principal, reason: str = "", model: str = "") -> Release:
-    """Go on with a paused release.
+    """Continue a paused release.
 
     Raises:
         UsageError: it is not paused.

@@ -96,7 +96,7 @@ class Controllers:
         self._by_model: dict[str, Controller] = {}
 
     def tick(self) -> list[Release]:
-        """A round of each; the releases after it. A model that cannot go on is told of, and stops no other.
+        """A round of each; the releases after it. A model that fails is reported and stops no other.
 
         Raises:
             CumulantError: the journal or the gateway cannot be reached, so that none goes on.
@@ -143,7 +143,7 @@ def run(
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
             pause = min(_LONGEST, pause * 2)
-        except Exception as error:  # noqa: BLE001 - the edge: requests go on, and so does whoever watches over them
+        except Exception as error:  # noqa: BLE001 - the edge: requests are served on, so the controller runs on
             text = project.vault.redact(str(error))
             report(f"a fault of the controller, which tries again: {type(error).__name__}: {text}")
             pause = min(_LONGEST, pause * 2)
@@ -152,8 +152,9 @@ def run(
 def run_once(
     project: Project, acting: Controllers, ended: Callable[[float], bool], report: Callable[[str], None]
 ) -> list[Release]:
-    """One look of each release under way, what an ended one still asks for, and what a rollback still owes; the
-    releases after it.
+    """One look of each release under way, pending effects of ended ones, and pending deliveries of rollbacks.
+
+    Returns the releases after it.
 
     A look is watched for in full: what was answered since the last one counts, the time in between does not. So this
     takes as long as the longest `look`, and a few seconds more where another controller's lease must lapse first.

@@ -229,7 +229,7 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
 
 
 def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
-    """As `_told`; the book says that it is the champion, and what is still owed."""
+    """As `_deliver`; the desired state has the champion and the pending deliveries."""
     owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
     change_desired_state(project.state, model, lambda book: _with_rollback(book, owing, keep))
     missed = _deliver(project, model, owing)
@@ -238,7 +238,7 @@ def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: d
 
 
 def _deliver(project: Project, model: str, rollback: Rollback) -> dict[str, str]:
-    """Tell the journal and the registry, each within a time or not at all; what was not told, with the reason."""
+    """Deliver to the journal and the registry, each within a time; failed deliveries, with the reason."""
     missed: dict[str, str] = {}
     for name, tell in DELIVERIES.items():
         fault = _within(_LATER_SECONDS, lambda tell=tell: tell(project, model, rollback))  # type: ignore[misc]

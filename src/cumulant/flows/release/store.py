@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RELEASE, PAST = "release", "release_past"
 #: a newer candidate that waits for the end of a release, by model
 WAITING = "release_waiting"
-#: logarithm of the e-value up to which it is told; beyond it says nothing more to a person
+#: logarithm of the e-value up to which it is reported exactly
 _MOST = 30.0
 
 
@@ -71,7 +71,7 @@ def write(transaction: Transaction, before: Release | None, after: Release, *, e
     Returns the row's new version.
 
     Raises:
-        LeaseHeldError: somebody else wrote it since it was read.
+        LeaseHeldError: another process wrote it since it was read.
     """
     if after.over:
         from cumulant.release.evidence.accumulate import (
@@ -88,7 +88,7 @@ def write(transaction: Transaction, before: Release | None, after: Release, *, e
 
 
 def change_facts(before: Release | None, after: Release) -> Iterator[Fact]:
-    """What is to be told of a change."""
+    """The events of a change."""
     if before is None or before.id != after.id:
         yield ReleaseStarted(
             release=after.id,
@@ -135,7 +135,7 @@ def _ended(release: Release) -> ReleaseEnded:
 
 
 def board_figure(board: Board) -> MetricReported:
-    """A board as it is told."""
+    """The values of a board for an event."""
     return MetricReported(
         metric=board.metric,
         champion=board.champion,

@@ -178,7 +178,7 @@ def _rollback_text(release: Release, returns: Sequence[Rollback]) -> str:
 
 
 def ending_message(release: Release, at: datetime) -> Message:
-    """What receivers are told of an ended release: the sentence and, as `detail`, the numbers."""
+    """The message about an ended release: the sentence and, as `detail`, the numbers."""
     text = sentence(release)
     return Message(
         key=f"release/{release.id}/{release.status}",
@@ -227,7 +227,7 @@ def _verdict(board: Board) -> str:
 
 
 def _part(evidence: float, bar: float) -> float:
-    """Logarithms of e-values add up over time, so their share is what is told as progress."""
+    """The share of the evidence that is needed; logarithms of e-values add up over time."""
     return round(max(0.0, evidence / bar), 4) if bar else 0.0
 
 

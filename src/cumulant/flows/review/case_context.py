@@ -14,8 +14,8 @@ from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 if TYPE_CHECKING:
     from cumulant.core.servable import GraphServable
     from cumulant.project.project import Project
-    from cumulant.review.cases import Case
-    from cumulant.review.reasons import Reference
+    from cumulant.review.cases import ReviewCase
+    from cumulant.review.reasons import ReviewReference
 
 _Place = tuple[str, int, int]
 
@@ -28,16 +28,16 @@ class CaseReader:
 
     def __init__(self, project: Project) -> None:
         self._project = project
-        self._waiting: tuple[Case, ...] = ()
+        self._waiting: tuple[ReviewCase, ...] = ()
         self._rows: dict[_Place, dict[str, Any]] = {}
         self._described: dict[str, Servable | GraphServable] = {}
-        self._references: dict[str, Reference] = {}
+        self._references: dict[str, ReviewReference] = {}
 
-    def expect(self, cases: Iterable[Case]) -> None:
+    def expect(self, cases: Iterable[ReviewCase]) -> None:
         """These cases will be read: the rows of a day are read together."""
         self._waiting = tuple(cases)
 
-    def row(self, case: Case) -> dict[str, Any] | None:
+    def row(self, case: ReviewCase) -> dict[str, Any] | None:
         """The case's row of the prediction log; None where it is no longer kept. Raises StorageError."""
         place = (case.worker, case.sequence, case.row)
         if place not in self._rows:
@@ -45,7 +45,7 @@ class CaseReader:
             self._rows |= self._read(day, [case, *(waiting for waiting in self._waiting if waiting.time.date() == day)])
         return self._rows.get(place)
 
-    def _read(self, day: date, cases: Sequence[Case]) -> dict[_Place, dict[str, Any]]:
+    def _read(self, day: date, cases: Sequence[ReviewCase]) -> dict[_Place, dict[str, Any]]:
         from cumulant.serving.prediction_log.storage.log_reader import numbered_rows
 
         numbers = sorted({case.sequence for case in cases})
@@ -65,7 +65,7 @@ class CaseReader:
                 return None
         return self._described[name]
 
-    def reference(self, model: str, version: str) -> Reference | None:
+    def reference(self, model: str, version: str) -> ReviewReference | None:
         """The training rows of a version, where they were kept for the draw: a look at a case does not make them."""
         from cumulant.flows.review.review_reference import stored_reference
 

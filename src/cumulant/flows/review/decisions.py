@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, UsageError
-from cumulant.flows.review.service import decide, desk_of, ingest_unless_locked, session_reader
+from cumulant.flows.review.service import decide, ingest_unless_locked, open_queue, session_reader
 from cumulant.outcomes.labels import label_files
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
         DataError: the file cannot be read, or is in no known format.
         UsageError: there is no queue.
     """
-    reader, desk = session_reader(project), desk_of(project, clock=clock)
+    reader, queue = session_reader(project), open_queue(project, clock=clock)
     decided, problems = 0, dict[str, str]()
     for line, row in (
         (line, row) for batch in label_files.read_numbered_batches(path) for line, row in zip(*batch, strict=True)
@@ -53,7 +53,7 @@ def decide_file(project: Project, path: Path, *, principal: Principal, clock: Cl
             name = case
             decide(
                 project,
-                desk.named(case).id,
+                queue.find_by_prefix(case).id,
                 label,
                 principal=principal,
                 note=note,

@@ -12,12 +12,12 @@ from cumulant.core.clock import Clock
 from cumulant.core.errors import CumulantError, DataError, StorageError, UsageError
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.review.case_context import CaseReader
-from cumulant.flows.review.service import check_name, desk_of, ingest_decisions, label_text
+from cumulant.flows.review.service import check_name, ingest_decisions, label_text, open_queue
 from cumulant.flows.review.views import CaseView, view
 from cumulant.review import label_studio, transitions
-from cumulant.review.cases import Case
+from cumulant.review.cases import ReviewCase
 from cumulant.review.policy import ReviewPolicy
-from cumulant.review.queue import Desk
+from cumulant.review.queue import ReviewQueue
 from cumulant.review.transitions import Reviewer
 
 if TYPE_CHECKING:
@@ -66,26 +66,26 @@ def export_cases(
             subject=str(path),
             hint=f"name the file of the tasks {path.with_suffix('.json').name}",
         )
-    desk = desk_of(project)
+    queue = open_queue(project)
     cases = (
-        desk.open() if status == "waiting" else [entry for entry in desk.closed() if status in ("all", entry.status)]
+        queue.open() if status == "waiting" else [entry for entry in queue.closed() if status in ("all", entry.status)]
     )
     if status == "all":
-        cases = [*desk.open(), *cases]
+        cases = [*queue.open(), *cases]
     if not cases:
         raise UsageError(f"no case is {status}", subject=project.name, hint="`cumulant review fill` queues some")
     reader = CaseReader(project)
     reader.expect(cases)
-    views = [view(project, entry, desk.policy, viewer=principal.name, reader=reader) for entry in cases]
+    views = [view(project, entry, queue.policy, viewer=principal.name, reader=reader) for entry in cases]
     if format == "jsonl":
-        lines = [_line(entry, case, desk.policy, project.salt()) for entry, case in zip(views, cases, strict=True)]
+        lines = [_line(entry, case, queue.policy, project.salt()) for entry, case in zip(views, cases, strict=True)]
         _write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
         return ExportResult(cases=len(views), file=str(path))
-    fields = label_studio.keys(dict.fromkeys(name for entry in views for name in entry.request or {}))
+    fields = label_studio.choose_keys(dict.fromkeys(name for entry in views for name in entry.request or {}))
     tasks = [_task(entry, fields) for entry in views]
     _write(path, msgspec.json.format(msgspec.json.encode(tasks), indent=2) + b"\n")
     interface = path.with_suffix(".xml")
-    _write(interface, label_studio.interface(fields, views[0].labels).encode())
+    _write(interface, label_studio.build_interface(fields, views[0].labels).encode())
     return ExportResult(cases=len(views), file=str(path), interface=str(interface))
 
 
@@ -104,34 +104,36 @@ def import_answers(
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}", subject=str(path), hint="name the exported JSON file") from error
-    desk, counts, problems = desk_of(project, clock=clock), dict.fromkeys(("decided", "skipped", "again"), 0), {}
+    queue, counts, problems = open_queue(project, clock=clock), dict.fromkeys(("decided", "skipped", "again"), 0), {}
     reader = CaseReader(project)
-    for place, given in enumerate(label_studio.read(content, (), str(path))):
+    for place, given in enumerate(label_studio.read_annotations(content, (), str(path))):
         who = Reviewer(_author(given.reviewer) or (check_name(reviewer) if reviewer else principal.name))
         try:
-            counts[_take(project, desk, given, who, reader)] += 1
+            counts[_take(project, queue, given, who, reader)] += 1
         except CumulantError as error:
             problems[given.case or f"annotation {place + 1}"] = error.message
     labelled = ingest_decisions(project, principal=principal, clock=clock)
     return AnswerImport(labelled=labelled, problems=problems, **counts)
 
 
-def _take(project: Project, desk: Desk, given: label_studio.Given, who: Reviewer, reader: CaseReader) -> str:
+def _take(
+    project: Project, queue: ReviewQueue, given: label_studio.ImportedAnnotation, who: Reviewer, reader: CaseReader
+) -> str:
     """`decided`, `skipped` or `again`. Raises UsageError, NotFoundError, LeaseHeldError."""
     if given.problem:
         raise UsageError(given.problem, subject=given.case)
-    case = desk.find(given.case)
+    case = queue.find(given.case)
     kind = "skipped" if given.skipped else "decided"
     text = "" if given.skipped else label_text(project, case, given.label, reader)
     earlier = case.by(who.name)
     if earlier is not None and earlier.kind == kind and (given.skipped or earlier.label == text):
         return "again"
     if given.skipped:
-        desk.move(case.id, who, kind, lambda current, now: transitions.skip(current, who, desk.policy, now))
+        queue.move(case.id, who, kind, lambda current, now: transitions.skip(current, who, queue.policy, now))
     else:
-        desk.move(case.id, who, kind, lambda current, now: transitions.decide(current, who, text, desk.policy, now))
+        queue.move(case.id, who, kind, lambda current, now: transitions.decide(current, who, text, queue.policy, now))
     if given.note.strip():  # of an answer that was taken, so that reading the file again writes no note again
-        desk.note(case.id, who, given.note)
+        queue.note(case.id, who, given.note)
     return kind
 
 
@@ -144,7 +146,7 @@ def _task(case: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
     outputs = case.answer or {}
     meta = {"model": case.model, "deadline": case.deadline, "request": case.request_id, "row": case.row}
     score = outputs.get("probability", outputs.get("score"))
-    return label_studio.task(
+    return label_studio.build_task(
         case.id,
         case.request or {},
         classes=case.labels,
@@ -156,7 +158,7 @@ def _task(case: CaseView, fields: Mapping[str, str]) -> dict[str, Any]:
     )
 
 
-def _line(shown: CaseView, case: Case, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
+def _line(shown: CaseView, case: ReviewCase, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
     """A case and, where it is done, its label with provenance and weight."""
     line: dict[str, Any] = {
         "case": shown.id,
@@ -172,9 +174,9 @@ def _line(shown: CaseView, case: Case, policy: ReviewPolicy, salt: bytes) -> dic
     }
     if case.status != "done":
         return line
-    from cumulant.review.labels import reviewed
+    from cumulant.review.labels import to_label
 
-    label = reviewed(case, policy, salt)
+    label = to_label(case, policy, salt)
     from cumulant.review.labels import SOURCE
 
     return {

@@ -1,4 +1,4 @@
-"""The flow `review fill`: the predictions since the last draw are looked at, and some become cases."""
+"""The flow `review fill`: a draw of cases from the predictions since the last draw."""
 
 from __future__ import annotations
 
@@ -30,11 +30,10 @@ from cumulant.outcomes.join.log_rows import scan_log
 from cumulant.outcomes.join.prediction_refs import request_ref
 from cumulant.outcomes.labels.label_snapshot import UsableLabels, same_frame, window_parts
 from cumulant.review import reasons
-from cumulant.review.cases import Case, Draw, Queue, case_id
+from cumulant.review.cases import Draw, QueueState, ReviewCase, case_id
 from cumulant.review.policy import ReviewPolicy
-from cumulant.review.reasons import Reference
-from cumulant.review.sampling import Candidate, Choice, Chosen, usefulness
-from cumulant.review.sampling import luck as review_luck
+from cumulant.review.reasons import ReviewReference
+from cumulant.review.sampling import CandidateRow, RowSelector, SelectedRows, combine_scores, draw_number
 
 if TYPE_CHECKING:
     from cumulant.core.expr import Node
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
-    from cumulant.review.budget import Allowance
+    from cumulant.review.budget import ReviewAllowance
 
 #: a row is in the log some seconds after its answer: what is younger is left to the next draw
 _LAG = timedelta(seconds=30)
@@ -79,45 +78,50 @@ def fill(
         StorageError: the log cannot be read.
     """
     policy, clock = policy_of(project), clock or SystemClock()
-    conditions = reasons.conditions(policy.slices)
+    conditions = reasons.parse_conditions(policy.slices)
     with open_run(project, "review fill", action="review.fill", principal=principal, progress=progress) as context:
-        from cumulant.review.budget import allowance
-        from cumulant.review.queue import Desk
+        from cumulant.review.budget import compute_allowance
+        from cumulant.review.queue import ReviewQueue
 
-        desk = Desk(project.journal(), project.name, policy, clock=clock)
-        overdue = desk.expire(Actor(principal.name))
-        queue, version = desk.queue()
+        queue = ReviewQueue(project.journal(), project.name, policy, clock=clock)
+        overdue = queue.expire(Actor(principal.name))
+        state, version = queue.queue()
         until = clock.now() - (timedelta() if at_once else _LAG)
-        begin = queue.until or since or until - policy.budget.length
-        if since is not None and queue.until is not None and since < queue.until:
-            progress(f"predictions up to {queue.until:%Y-%m-%d %H:%M} have been drawn from already")
-        allowed = allowance(policy, queue, since=min(begin, until), until=until, at_once=at_once)
+        begin = state.until or since or until - policy.budget.length
+        if since is not None and state.until is not None and since < state.until:
+            progress(f"predictions up to {state.until:%Y-%m-%d %H:%M} have been drawn from already")
+        allowed = compute_allowance(policy, state, since=min(begin, until), until=until, at_once=at_once)
         if not allowed.enough or begin >= until:
             reason = _too_early(allowed, policy)
             return FillResult(
-                draw=None, added=0, remaining=allowed.left, waiting=len(desk.open()), overdue=overdue, sentence=reason
+                draw=None,
+                added=0,
+                remaining=allowed.remaining,
+                waiting=len(queue.open()),
+                overdue=overdue,
+                sentence=reason,
             )
         with spill_in(project.state / SPILL) as spill:
             looked = _LogScan(context, policy, conditions, since=begin, until=until).choose(allowed, spill)
-        draw, cases = _cases(looked, policy, queue, now=clock.now(), within=(begin, until))
+        draw, cases = _cases(looked, policy, state, now=clock.now(), within=(begin, until))
         added = 0
         if draw.rows:
-            from cumulant.review.budget import after as review_after
+            from cumulant.review.budget import charge_queue
 
-            after = review_after(queue, allowed, until=until, taken=len(cases))
-            added = desk.add(cases, draw, after, expect=version, actor=Actor(principal.name))
+            after = charge_queue(state, allowed, until=until, taken=len(cases))
+            added = queue.add(cases, draw, after, expect=version, actor=Actor(principal.name))
         return FillResult(
             draw=draw,
             added=added,
-            remaining=allowed.left - len(cases),
-            waiting=len(desk.open()),
+            remaining=allowed.remaining - len(cases),
+            waiting=len(queue.open()),
             overdue=overdue,
-            sentence=_draw_text(draw, added, first=queue.until is None, late=not at_once),
+            sentence=_draw_text(draw, added, first=state.until is None, late=not at_once),
         )
 
 
-def _too_early(allowed: Allowance, policy: ReviewPolicy) -> str:
-    if not allowed.left:
+def _too_early(allowed: ReviewAllowance, policy: ReviewPolicy) -> str:
+    if not allowed.remaining:
         return f"the budget of {policy.budget} is used up: nothing was drawn"
     return (
         f"{allowed.cases} of {policy.budget} are due by now, and a draw begins with {allowed.least}: nothing was drawn;"
@@ -141,7 +145,7 @@ def _draw_text(draw: Draw, added: int, *, first: bool, late: bool) -> str:
 
 @dataclass(frozen=True)
 class _ScanResult:
-    chosen: Chosen
+    chosen: SelectedRows
     labelled: int
     notes: tuple[str, ...]
 
@@ -157,12 +161,12 @@ class _LogScan:
         self._since, self._until = since, until
         self._schema, self._salt = schema_of(project), project.salt()
         self._log = project.state / PREDICTIONS
-        self._references: dict[str, Reference | None] = {}
+        self._references: dict[str, ReviewReference | None] = {}
         self._asked: dict[str, tuple[Field, ...]] = {}
         self._notes: list[str] = []
 
-    def choose(self, allowed: Allowance, spill: Spill) -> _ScanResult:
-        choice = Choice(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
+    def choose(self, allowed: ReviewAllowance, spill: Spill) -> _ScanResult:
+        choice = RowSelector(ranked=allowed.cases - allowed.sample, sample=allowed.sample)
         beside = self._beside(spill) if "disagree" in self._policy.reasons else None
         labelled = 0
         for rows, named in self._with_labels():
@@ -171,7 +175,7 @@ class _LogScan:
             labelled += int(known.sum())
             for part in answered.filter(~known).partition_by("version"):
                 self._see(part, choice, beside)
-        return _ScanResult(choice.chosen(), labelled, tuple(dict.fromkeys(self._notes)))
+        return _ScanResult(choice.select(), labelled, tuple(dict.fromkeys(self._notes)))
 
     def _frames(self) -> Iterator[pl.DataFrame]:
         return scan_log(self._log, self._schema.key, since=self._since, until=self._until)
@@ -194,17 +198,17 @@ class _LogScan:
                 named = labels.naming(pl.concat([rows.select("id_ref", "key_ref") for rows in window])).implode()
                 yield from ((rows, named) for rows in window)
 
-    def _see(self, rows: pl.DataFrame, choice: Choice, beside: MirroredIndex | None) -> None:
+    def _see(self, rows: pl.DataFrame, choice: RowSelector, beside: MirroredIndex | None) -> None:
         scores = self._scores(rows, beside)
-        useful = usefulness(list(scores.values())) if scores else np.zeros(rows.height)
+        useful = combine_scores(list(scores.values())) if scores else np.zeros(rows.height)
         places = rows.select("worker", "sequence", "row").rows()
-        lucks = [review_luck(self._salt, *place) for place in places]
-        wanted = choice.wanted(useful, lucks)
+        draw_numbers = [draw_number(self._salt, *place) for place in places]
+        wanted = choice.eligible(useful, draw_numbers)
         choice.skip(int((~wanted).sum()))
         for place in np.flatnonzero(wanted):
             why = tuple(name for name, values in scores.items() if values[place] > 0)
             row = rows.row(int(place), named=True)
-            choice.see(_candidate(row, self._ref(row), why, float(useful[place]), lucks[place]))
+            choice.add(_candidate(row, self._ref(row), why, float(useful[place]), draw_numbers[place]))
 
     def _ref(self, row: Mapping[str, Any]) -> str | None:
         """By what the row is found among those of the sources: the key, or all that was asked where that has no key."""
@@ -214,25 +218,25 @@ class _LogScan:
         if number not in self._asked:
             version = self._version(number)
             self._asked[number] = () if version is None else asked_of(self._context.project, version)
-        return request_ref(reasons.request(row["request"]), self._asked[number], row["event_time"], self._salt)
+        return request_ref(reasons.decode_request(row["request"]), self._asked[number], row["event_time"], self._salt)
 
     def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:
-        policy, requests = self._policy, reasons.requests(rows)
+        policy, requests = self._policy, reasons.decode_requests(rows)
         scores: dict[str, Any] = {}
         if "disagree" in policy.reasons and beside is not None:
-            scores["disagree"] = reasons.disagree(rows, beside.of(rows))
+            scores["disagree"] = reasons.score_disagreement(rows, beside.of(rows))
         if "slice" in policy.reasons and self._conditions:
-            scores["slice"] = reasons.watched(requests, self._conditions)
+            scores["slice"] = reasons.score_slices(requests, self._conditions)
         reference = self._reference(rows["version"][0]) if {"unsure", "far"} & set(policy.reasons) else None
         if reference is not None and reference.task == "regression" and "unsure" in policy.reasons:
-            scores["unsure"] = reasons.wide(rows, requests, reference, policy.error)
+            scores["unsure"] = reasons.score_width(rows, requests, reference, policy.error)
         elif reference is not None and "unsure" in policy.reasons:
-            scores["unsure"] = reasons.unsure(rows, reference, policy.error)
+            scores["unsure"] = reasons.score_uncertainty(rows, reference, policy.error)
         if reference is not None and "far" in policy.reasons:
-            scores["far"] = reasons.far(requests, reference, policy.far)
+            scores["far"] = reasons.score_distance(requests, reference, policy.far)
         return scores
 
-    def _reference(self, number: str) -> Reference | None:
+    def _reference(self, number: str) -> ReviewReference | None:
         if number not in self._references:
             version = self._version(number)
             notes: tuple[str, ...] = (
@@ -253,8 +257,10 @@ class _LogScan:
             return None
 
 
-def _candidate(row: dict[str, Any], ref: str | None, why: tuple[str, ...], useful: float, luck: bytes) -> Candidate:
-    return Candidate(
+def _candidate(
+    row: dict[str, Any], ref: str | None, why: tuple[str, ...], useful: float, draw_number: bytes
+) -> CandidateRow:
+    return CandidateRow(
         request=row["id"],
         row=row["row"],
         worker=row["worker"],
@@ -265,13 +271,13 @@ def _candidate(row: dict[str, Any], ref: str | None, why: tuple[str, ...], usefu
         ref=ref,
         reasons=why,
         useful=useful,
-        luck=luck,
+        draw_number=draw_number,
     )
 
 
 def _cases(
-    looked: _ScanResult, policy: ReviewPolicy, queue: Queue, *, now: datetime, within: tuple[datetime, datetime]
-) -> tuple[Draw, list[Case]]:
+    looked: _ScanResult, policy: ReviewPolicy, queue: QueueState, *, now: datetime, within: tuple[datetime, datetime]
+) -> tuple[Draw, list[ReviewCase]]:
     chosen, number = looked.chosen, queue.draws + 1
     ordered = chosen.ordered()
     cases = [
@@ -303,12 +309,12 @@ def _cases(
 
 
 def _case(
-    candidate: Candidate, policy: ReviewPolicy, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
-) -> Case:
+    candidate: CandidateRow, policy: ReviewPolicy, now: datetime, *, drawn: bool, chance: float, draw: int, order: float
+) -> ReviewCase:
     from cumulant.review.transitions import wants_second
 
     case = case_id(candidate.worker, candidate.sequence, candidate.row)
-    return Case(
+    return ReviewCase(
         id=case,
         model=candidate.model,
         version=candidate.version,

@@ -19,7 +19,7 @@ from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.review.reference_key import inputs_of, key_of
 from cumulant.flows.training.chosen_rows import read_rows
-from cumulant.review.reasons import Reference
+from cumulant.review.reasons import ReviewReference
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,7 +48,7 @@ class _Summary(msgspec.Struct, frozen=True, kw_only=True):
     categories: tuple[str, ...]
 
 
-def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | None, tuple[str, ...]]:
+def reference_of(context: Context, version: ModelVersion) -> tuple[ReviewReference | None, tuple[str, ...]]:
     """The reference of a registered version, made once; None, and a note why, where there is none to be had."""
     from cumulant.servable.folder import load_description
 
@@ -58,7 +58,7 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[Reference | N
     record = find_record(context.project, version)
     from cumulant.servable.scorer import labels
 
-    bare = Reference(task=described.task, classes=labels(described))
+    bare = ReviewReference(task=described.task, classes=labels(described))
     if record is None:
         return bare, (f"{version.uri} was not trained here: nothing is said of unsure and far rows",)
     try:
@@ -77,7 +77,7 @@ def asked_of(project: Project, version: ModelVersion) -> tuple[Field, ...]:
     return tuple(described.plan.request) if isinstance(described, Servable) else ()
 
 
-def stored_reference(project: Project, version: ModelVersion) -> Reference | None:
+def stored_reference(project: Project, version: ModelVersion) -> ReviewReference | None:
     """As `reference_of`, where it was made before; a look at a case does not make it."""
     from cumulant.servable.folder import load_description
 
@@ -171,7 +171,7 @@ def _fields(described: Servable) -> list[Field]:
     return [field for field in described.plan.request if not field.personal and field.name not in source.key]
 
 
-def _read(folder: Path, described: Servable) -> Reference:
+def _read(folder: Path, described: Servable) -> ReviewReference:
     """Without Polars, which a look at a case does not need."""
     summary = msgspec.json.decode((folder / "reference.json").read_bytes(), type=_Summary)
     calibration, known = (_table(folder / f"{name}.parquet") for name in ("calibration", "known"))
@@ -186,7 +186,7 @@ def _read(folder: Path, described: Servable) -> Reference:
     several = described.task != "regression"
     if _LABEL not in columns:
         columns = {_LABEL if name == _LABEL + "." else name: values for name, values in columns.items()}
-    return Reference(
+    return ReviewReference(
         task=described.task,
         classes=summary.classes,
         calibration=_floats_of(calibration.drop_columns(["target"])) if several else None,
@@ -213,8 +213,8 @@ def _floats(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.concatenate([np.empty(0), *(np.from_dlpack(chunk) for chunk in column.chunks)])
 
 
-def _with_spread(reference: Reference, folder: Path) -> tuple[Reference, tuple[str, ...]]:
-    """With how far off an answer is likely to be, learned on the test rows; a note where that cannot be told."""
+def _with_spread(reference: ReviewReference, folder: Path) -> tuple[ReviewReference, tuple[str, ...]]:
+    """With how far off an answer is likely to be, learned on the test rows; a note where that is unknown."""
     import polars as pl
 
     from cumulant.monitoring.performance.lossmodel import learn_loss, row_losses, tells_rows_apart

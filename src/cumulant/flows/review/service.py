@@ -25,10 +25,10 @@ from cumulant.flows.review.stored_report import error_of
 from cumulant.flows.review.views import CaseView, classes_of, policy_of, view, wrong_cases
 from cumulant.outcomes.labels.label_rows import LabelReader
 from cumulant.review import transitions
-from cumulant.review.cases import Case
+from cumulant.review.cases import ReviewCase
 from cumulant.review.policy import ReviewPolicy
-from cumulant.review.queue import Desk
-from cumulant.review.report import Figures, figures
+from cumulant.review.queue import ReviewQueue
+from cumulant.review.report import ReviewSummary, summarize
 from cumulant.review.transitions import Reviewer
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class AnsweredCase(msgspec.Struct, frozen=True, kw_only=True):
     labelled: int = 0
 
 
-def desk_of(project: Project, *, clock: Clock | None = None) -> Desk:
+def open_queue(project: Project, *, clock: Clock | None = None) -> ReviewQueue:
     """The project's queue. Raises UsageError where it declares none."""
-    return Desk(project.journal(), project.name, policy_of(project), clock=clock)
+    return ReviewQueue(project.journal(), project.name, policy_of(project), clock=clock)
 
 
 def reviewer_of(principal: Principal) -> Reviewer:
@@ -79,11 +79,11 @@ def first_cases(
         UsageError: there is no queue.
     """
     check(project.access(), principal, "review.show", project.name)
-    desk = desk_of(project)
-    opened, closed = desk.standing()
+    queue = open_queue(project)
+    opened, closed = queue.current_cases()
     cases = list(opened) if status in ("waiting", "all") else []
     cases += [case for case in reversed(closed) if status in ("all", case.status)]
-    return [view(project, case, desk.policy, viewer=principal.name, reader=None) for case in cases[:limit]], len(cases)
+    return [view(project, case, queue.policy, viewer=principal.name, reader=None) for case in cases[:limit]], len(cases)
 
 
 def next_case(
@@ -100,30 +100,30 @@ def next_case(
         UsageError: there is no queue.
     """
     check(project.access(), principal, "review.answer", project.name)
-    desk = desk_of(project, clock=clock)
-    case = desk.take(reviewer_of(principal), passed=passed)
-    return None if case is None else _view(project, principal, desk, case, reader)
+    queue = open_queue(project, clock=clock)
+    case = queue.take(reviewer_of(principal), passed=passed)
+    return None if case is None else _view(project, principal, queue, case, reader)
 
 
 def session_reader(project: Project) -> CaseReader:
     """Reads the cases that wait, for a reviewer who answers several. Raises UsageError where there is no queue."""
     reader = CaseReader(project)
-    reader.expect(desk_of(project).open())
+    reader.expect(open_queue(project).open())
     return reader
 
 
 def case_named(project: Project, beginning: str, *, principal: Principal) -> str:
     """The id of the case whose id begins so. Raises NotFoundError where none does, or several do; UsageError."""
     check(project.access(), principal, "review.show", project.name)
-    return desk_of(project).named(beginning).id
+    return open_queue(project).find_by_prefix(beginning).id
 
 
 def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
     """One case. Raises NotFoundError, UsageError."""
     check(project.access(), principal, "review.show", project.name)
-    desk = desk_of(project)
-    current = transitions.at_deadline(desk.find(case), desk.policy, SystemClock().now())
-    return _view(project, principal, desk, current)
+    queue = open_queue(project)
+    current = transitions.at_deadline(queue.find(case), queue.policy, SystemClock().now())
+    return _view(project, principal, queue, current)
 
 
 def decide(
@@ -139,7 +139,7 @@ def decide(
     labels: Literal["now", "later"] = "now",
 ) -> AnsweredCase:
     """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
-    takes labels in just now; or, with `labels` later, when `tell` is called next.
+    takes labels in just now; or, with `labels` later, when `ingest_decisions` is called next.
 
     Raises:
         UsageError: the label is none of the model's.
@@ -148,19 +148,19 @@ def decide(
         NotFoundError: there is no such case.
     """
     check(project.access(), principal, "review.answer", project.name)
-    desk, who = desk_of(project, clock=clock), reviewer_of(principal)
-    current = desk.find(case)
+    queue, who = open_queue(project, clock=clock), reviewer_of(principal)
+    current = queue.find(case)
     read = reader or CaseReader(project)
     text = label_text(project, current, label, read)
     written = note.strip()
 
-    def change(state: Case, now: datetime) -> Case:
+    def change(state: ReviewCase, now: datetime) -> ReviewCase:
         noted = transitions.note(state, who, note, now) if written else state
-        return transitions.decide(noted, who, text, desk.policy, now)
+        return transitions.decide(noted, who, text, queue.policy, now)
 
-    after = desk.move(current.id, who, "decided", change, seen=seen)
+    after = queue.move(current.id, who, "decided", change, seen=seen)
     labelled = ingest_unless_locked(project, principal=principal, clock=clock) if labels == "now" else 0
-    return AnsweredCase(case=_view(project, principal, desk, desk.find(after.id), read), labelled=labelled)
+    return AnsweredCase(case=_view(project, principal, queue, queue.find(after.id), read), labelled=labelled)
 
 
 def skip(
@@ -181,7 +181,7 @@ def escalate(
 ) -> AnsweredCase:
     """Give a case to those of `escalate_to`, with a note for them. Raises as `decide`."""
 
-    def move(state: Case, who: Reviewer, policy: ReviewPolicy, now: datetime) -> Case:
+    def move(state: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> ReviewCase:
         return transitions.escalate(
             transitions.note(state, who, note, now) if note.strip() else state, who, policy, now
         )
@@ -192,8 +192,8 @@ def escalate(
 def note(project: Project, case: str, text: str, *, principal: Principal) -> CaseView:
     """Write something beside a case. Raises NotFoundError, UsageError."""
     check(project.access(), principal, "review.answer", project.name)
-    desk = desk_of(project)
-    return _view(project, principal, desk, desk.note(case, reviewer_of(principal), text))
+    queue = open_queue(project)
+    return _view(project, principal, queue, queue.note(case, reviewer_of(principal), text))
 
 
 def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseView:
@@ -205,12 +205,12 @@ def assign(project: Project, case: str, to: str | None, *, principal: Principal,
         UsageError: that is no name.
     """
     check(project.access(), principal, "review.assign", project.name)
-    desk = desk_of(project)
+    queue = open_queue(project)
     name = None if to is None else check_name(to)
-    after = desk.move(
+    after = queue.move(
         case, reviewer_of(principal), "assigned", lambda state, _: transitions.assign(state, name), seen=seen
     )
-    return _view(project, principal, desk, after)
+    return _view(project, principal, queue, after)
 
 
 def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
@@ -222,26 +222,28 @@ def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | N
     Raises:
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
     """
-    desk = desk_of(project, clock=clock)
-    desk.expire(Actor(principal.name))
-    if not desk.untold():
+    queue = open_queue(project, clock=clock)
+    queue.expire(Actor(principal.name))
+    if not queue.list_unlabelled():
         return 0
     # Alone from here on: two who make labels of the same decisions would say each twice.
     from cumulant.outcomes.labels.store import lock_folder
 
     with lock_folder(project.state / FOLDER):
-        waiting = desk.untold()
+        waiting = queue.list_unlabelled()
         if waiting:
-            _ingest(project, desk, waiting, principal, clock)
+            _ingest(project, queue, waiting, principal, clock)
     return len(waiting)
 
 
-def _ingest(project: Project, desk: Desk, waiting: Sequence[Case], principal: Principal, clock: Clock | None) -> None:
-    from cumulant.review.labels import ingest, reviewed
+def _ingest(
+    project: Project, queue: ReviewQueue, waiting: Sequence[ReviewCase], principal: Principal, clock: Clock | None
+) -> None:
+    from cumulant.review.labels import ingest_labels, to_label
 
     schema, salt = schema_of(project), project.salt()
-    labels = [reviewed(content, desk.policy, salt) for content in waiting]
-    taken = ingest(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
+    labels = [to_label(content, queue.policy, salt) for content in waiting]
+    taken = ingest_labels(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
     content = taken.file
     if not taken.again:
         from cumulant.outcomes.events import LabelsIngested
@@ -250,29 +252,29 @@ def _ingest(project: Project, desk: Desk, waiting: Sequence[Case], principal: Pr
         fact = LabelsIngested(source=SOURCE, content=content.content, rows=content.rows, problems=content.problems)
         with project.journal().transaction(actor=Actor(principal.name)) as transaction:
             transaction.emit(fact)
-    desk.tell(waiting, content.content, actor=Actor(principal.name))
+    queue.mark_labelled(waiting, content.content, actor=Actor(principal.name))
     # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
     join_intake(project, schema, (), principal)
 
 
 def ingest_unless_locked(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
-    """As `tell`; 0 where labels are being taken in elsewhere: the decision stands, and whoever tells next tells it."""
+    """As `ingest_decisions`; 0 where another process ingests labels: the decision stands, and is ingested next."""
     try:
         return ingest_decisions(project, principal=principal, clock=clock)
     except LeaseHeldError:
         return 0
 
 
-def report(project: Project, *, principal: Principal) -> Figures:
+def report(project: Project, *, principal: Principal) -> ReviewSummary:
     """The queue in numbers. Raises UsageError, StorageError."""
     check(project.access(), principal, "review.show", project.name)
-    desk, now = desk_of(project), SystemClock().now()
-    opened, closed = desk.standing()
-    return figures(
+    queue, now = open_queue(project), SystemClock().now()
+    opened, closed = queue.current_cases()
+    return summarize(
         project.name,
         opened,
         closed,
-        desk.draws(),
+        queue.draws(),
         wrong_cases(project, closed),
         leased=sum(case.lease is not None and case.lease.until > now for case in opened),
         used=used_for_training(project),
@@ -287,7 +289,7 @@ def used_for_training(project: Project) -> int:
     return 0 if newest is None else newest.fitted.split.reviewed
 
 
-def label_text(project: Project, case: Case, label: object, reader: CaseReader) -> str:
+def label_text(project: Project, case: ReviewCase, label: object, reader: CaseReader) -> str:
     """A decision as the labels' JSON, by the same rules as labels from anywhere.
 
     Raises:
@@ -320,15 +322,17 @@ def _transition(
     principal: Principal,
     what: str,
     *,
-    move: Callable[[Case, Reviewer, ReviewPolicy, datetime], Case],
+    move: Callable[[ReviewCase, Reviewer, ReviewPolicy, datetime], ReviewCase],
     seen: str | None,
     clock: Clock | None,
 ) -> AnsweredCase:
     check(project.access(), principal, "review.answer", project.name)
-    desk, who = desk_of(project, clock=clock), reviewer_of(principal)
-    after = desk.move(case, who, what, lambda state, now: move(state, who, desk.policy, now), seen=seen)
-    return AnsweredCase(case=_view(project, principal, desk, after))
+    queue, who = open_queue(project, clock=clock), reviewer_of(principal)
+    after = queue.move(case, who, what, lambda state, now: move(state, who, queue.policy, now), seen=seen)
+    return AnsweredCase(case=_view(project, principal, queue, after))
 
 
-def _view(project: Project, principal: Principal, desk: Desk, case: Case, reader: CaseReader | None = None) -> CaseView:
-    return view(project, case, desk.policy, viewer=principal.name, reader=reader or CaseReader(project))
+def _view(
+    project: Project, principal: Principal, queue: ReviewQueue, case: ReviewCase, reader: CaseReader | None = None
+) -> CaseView:
+    return view(project, case, queue.policy, viewer=principal.name, reader=reader or CaseReader(project))

@@ -16,14 +16,14 @@ from cumulant.serving.prediction_log.storage import log_folder
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
-    from cumulant.review.cases import Case
+    from cumulant.review.cases import ReviewCase
 
 
 def _stored(project: Project, *inputs: object) -> ResultCache:
     return ResultCache(project.state / "review" / "figures", digest([__version__, *inputs]))
 
 
-def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[str, bool]]) -> dict[str, bool]:
+def wrong_of(project: Project, cases: Sequence[ReviewCase], make: Callable[[], dict[str, bool]]) -> dict[str, bool]:
     """What `make` reads in the log of these cases with a label: whether the model was wrong."""
     days = sorted({case.time.date() for case in cases})
     inputs = [[case.id, case.worker, case.sequence, case.row, str(case.time), case.label] for case in cases]
@@ -38,7 +38,7 @@ def wrong_of(project: Project, cases: Sequence[Case], make: Callable[[], dict[st
     return _stored(project, inputs, files).get("wrong", dict[str, bool], make)
 
 
-def error_of(project: Project, cases: Sequence[Case], wrong: Mapping[str, bool]) -> dict[str, Any] | None:
+def error_of(project: Project, cases: Sequence[ReviewCase], wrong: Mapping[str, bool]) -> dict[str, Any] | None:
     """As `review.error_figures`."""
     from cumulant.review.report import error_figures, error_inputs
 

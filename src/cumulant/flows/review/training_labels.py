@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 _SEP = "\x1f"
-#: what tells each row of the log from others, out of columns of fields and the moments; None where they cannot
+#: the identity of each row of the log, out of columns of fields and the moments; None where they cannot
 Name = Callable[[Sequence[Sequence[object]], Sequence["Field"], Sequence[int]], Sequence[str | None]]
 
 
@@ -57,13 +57,13 @@ def reviewed_table(project: Project, *, as_of: datetime | None) -> TableRef | No
     policy = project.policies.monitoring.review
     if policy is None:
         return None
-    from cumulant.review.queue import Desk
+    from cumulant.review.queue import ReviewQueue
 
-    desk = Desk(project.journal(), project.name, policy)
-    from cumulant.review.labels import reviewed
+    queue = ReviewQueue(project.journal(), project.name, policy)
+    from cumulant.review.labels import to_label
 
     labels = [
-        reviewed(label, policy, b"") for label in desk.closed() if label.status == "done" and label.ref is not None
+        to_label(label, policy, b"") for label in queue.closed() if label.status == "done" and label.ref is not None
     ]
     known = sorted(
         (label for label in labels if as_of is None or label.known_time <= as_of), key=lambda label: label.known_time
@@ -105,7 +105,7 @@ def reviewed_labels(
             continue  # the source no longer has what was asked then
         matched = refs.is_in(table["ref"].implode()).fill_null(value=False)
         by_all = refs_of(table["ref"], raw, [fields[name] for name in names], at, salt, name=_request_refs(salt))
-        # Rows that were asked alike cannot be told apart by what was asked.
+        # Rows of equal requests cannot be distinguished by them.
         refs = refs.zip_with(matched, by_all.zip_with(by_all.is_unique(), _none(raw.height)))
     joined = pl.DataFrame({"ref": refs}).join(table, on="ref", how="left", maintain_order="left")
     texts = joined["label"]

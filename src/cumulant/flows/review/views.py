@@ -14,7 +14,7 @@ from cumulant.core.servable import Servable
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import wrong_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
-from cumulant.review.cases import Answer, Case, Note
+from cumulant.review.cases import CaseNote, ReviewAnswer, ReviewCase
 from cumulant.review.policy import ReviewPolicy
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class CaseView(msgspec.Struct, frozen=True, kw_only=True):
 
 def view(
     project: Project,
-    case: Case,
+    case: ReviewCase,
     policy: ReviewPolicy,
     *,
     viewer: str,
@@ -158,7 +158,7 @@ def mask_request(project: Project, described: Servable | GraphServable | None, r
     return {name: _hashed(value, project.salt()) if name in personal else value for name, value in given.items()}
 
 
-def classes_of(case: Case, reader: CaseReader) -> tuple[str | int | float | bool, ...]:
+def classes_of(case: ReviewCase, reader: CaseReader) -> tuple[str | int | float | bool, ...]:
     """What a reviewer may decide; empty where the answer is a number, or nothing is known of the version."""
     from cumulant.servable.scorer import labels
 
@@ -166,14 +166,14 @@ def classes_of(case: Case, reader: CaseReader) -> tuple[str | int | float | bool
     return labels(described) if isinstance(described, Servable) else ()
 
 
-def _neighbours(case: Case, request: Mapping[str, Any], reader: CaseReader) -> tuple[Neighbour, ...]:
+def _neighbours(case: ReviewCase, request: Mapping[str, Any], reader: CaseReader) -> tuple[Neighbour, ...]:
     """The training rows nearest to the case, without personal values and keys."""
     reference = reader.reference(case.model, case.version)
     if reference is None or reference.known is None or reference.scale is None:
         return ()
     from cumulant.review import reasons
 
-    points = reference.scale.coordinates(*reasons.columns([request], reference.scale))
+    points = reference.scale.coordinates(*reasons.split_columns([request], reference.scale))
     distances, places = reference.known.neighbours(points, _NEIGHBOURS)
     neighbours = []
     for distance, place in zip(distances[0], places[0], strict=True):
@@ -182,7 +182,7 @@ def _neighbours(case: Case, request: Mapping[str, Any], reader: CaseReader) -> t
     return tuple(neighbours)
 
 
-def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
+def wrong_cases(project: Project, cases: Sequence[ReviewCase]) -> dict[str, bool]:
     """By done case, whether the model's decision was another than what holds; without those the log has lost.
 
     A number is never quite right, so of a regression nothing is said.
@@ -194,7 +194,7 @@ def wrong_cases(project: Project, cases: Sequence[Case]) -> dict[str, bool]:
     return wrong_of(project, done, lambda: _read_wrong(project, done))
 
 
-def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
+def _read_wrong(project: Project, done: Sequence[ReviewCase]) -> dict[str, bool]:
     from cumulant.outcomes.join.prediction_losses import decision as outcomes_decision
     from cumulant.outcomes.join.prediction_losses import read_outputs
 
@@ -211,7 +211,7 @@ def _read_wrong(project: Project, done: Sequence[Case]) -> dict[str, bool]:
     return wrong
 
 
-def _answers(project: Project, day: date, cases: Sequence[Case]) -> dict[tuple[str, int, int], str]:
+def _answers(project: Project, day: date, cases: Sequence[ReviewCase]) -> dict[tuple[str, int, int], str]:
     """What was answered, by place in the log."""
     from cumulant.serving.prediction_log.storage.log_reader import numbered_rows
 
@@ -247,19 +247,19 @@ def _text(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _note(note: Note, policy: ReviewPolicy, salt: bytes, viewer: str) -> dict[str, Any]:
-    from cumulant.review.labels import shown
+def _note(note: CaseNote, policy: ReviewPolicy, salt: bytes, viewer: str) -> dict[str, Any]:
+    from cumulant.review.labels import reviewer_name
 
-    who = note.reviewer if note.reviewer == viewer else shown(note.reviewer, policy, salt)
+    who = note.reviewer if note.reviewer == viewer else reviewer_name(note.reviewer, policy, salt)
     return {"reviewer": who, "at": note.at, "text": note.text}
 
 
-def _opinion(answer: Answer, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
-    from cumulant.review.labels import shown
+def _opinion(answer: ReviewAnswer, policy: ReviewPolicy, salt: bytes) -> dict[str, Any]:
+    from cumulant.review.labels import reviewer_name
 
-    return _answer_view(answer, shown(answer.reviewer, policy, salt))
+    return _answer_view(answer, reviewer_name(answer.reviewer, policy, salt))
 
 
-def _answer_view(answer: Answer, who: str) -> dict[str, Any]:
+def _answer_view(answer: ReviewAnswer, who: str) -> dict[str, Any]:
     label = None if answer.label is None else msgspec.json.decode(answer.label)
     return {"reviewer": who, "kind": answer.kind, "at": answer.at, "label": label}

@@ -24,7 +24,7 @@ def check_slices(policy: ReviewPolicy | None, plan: FeaturePlan) -> None:
     from cumulant.review import reasons
 
     fields = {field.name for field in (*plan.request, *plan.sources[plan.entity].fields)}
-    for text, condition in zip(policy.slices, reasons.conditions(policy.slices), strict=True):
+    for text, condition in zip(policy.slices, reasons.parse_conditions(policy.slices), strict=True):
         for name in sorted(columns(condition) - fields):
             near = difflib.get_close_matches(name, fields, n=1, cutoff=_ALIKE)
             if near:

@@ -1,4 +1,4 @@
-"""From looks to figures: the state of every metric's test, brought forward by what one look saw.
+"""The state of every metric's test, updated with the evidence of one look.
 
 Each step of the canary has tests of its own, since its share of traffic differs; evidence of harm over the release
 joins them (`statistics.sequential.stages`), and nothing else of an earlier step is kept. Everything that must be
@@ -39,7 +39,7 @@ from cumulant.statistics.sequential.rates import known_bursts
 
 #: champion's requests from which the bound of slow requests is taken
 _FIRST = 300
-#: microseconds, twenty bounds a decade: a quantile is told to within 12%
+#: microseconds, twenty bounds a decade: a quantile is reported to within 12%
 EDGES = np.geomspace(100, 1e8, 121)
 #: bounds of the spacing of the grid of rates: fine enough for the bad events that a step may bring
 _FINEST, _COARSEST = 0.01, 0.05
@@ -96,7 +96,7 @@ def read_memory(release: Release) -> Memory:
 
 
 def is_readable(release: Release) -> bool:
-    """Whether this program can go on from the release's evidence; another version of it may store another form."""
+    """Whether this program can read the release's evidence; another version of it may store another form."""
     try:
         read_memory(release)
         for name, board in release.boards.items():
@@ -107,7 +107,7 @@ def is_readable(release: Release) -> bool:
 
 
 def without_states(release: Release) -> Release:
-    """An ended release as it is kept: the intervals of its figures, and nothing that a next look would go on from."""
+    """An ended release as it is stored: the intervals of its metrics, without the states of their tests."""
     boards = {name: msgspec.structs.replace(with_interval(board), state={}) for name, board in release.boards.items()}
     return msgspec.structs.replace(release, boards=boards, memory={})
 
@@ -381,7 +381,7 @@ def _split(release: Release, memory: Memory, of_look: Units, keys: KeyStatistics
     if not 0 < weight < 1:
         return memory, False
     split = with_units(memory.split, of_look)
-    # In the warm-up keys are not counted: then nothing says how uneven they are, and requests are not looked at.
+    # In the warm-up keys are not counted: then it is unknown how uneven they are, and requests are not compared.
     without = 1.0 if (of_look.key != 0).any() else 0.0
     concentration = keys.concentration(memory.keyed) if memory.keyed else without
     skewed = broken(split, weight=weight, concentration=concentration)

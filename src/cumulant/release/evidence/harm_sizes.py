@@ -12,7 +12,7 @@ from cumulant.release.evidence.metrics import ReleaseMetric
 #: a worsening within the margin matters all the same where the rate is this many times the champion's
 TIMES = 2.0
 #: standard errors by which a proven worsening must exceed what is accepted: so many where `_FEW` bad events are
-#: accepted, more with the logarithm of their number, as a size that is looked at again and again exceeds any number,
+#: accepted, more with the logarithm of their number, as a size of many looks exceeds any number,
 #: and more where they are fewer, since such counts are skewed; and so many more where only the newest steps count
 BEYOND_ERRORS, _MORE_ERRORS, _FEWER_ERRORS, _FEW = 1.4, 0.4, 1.0, 12.0
 _LATE_ERRORS = 1.2
@@ -27,7 +27,7 @@ class HarmSize(msgspec.Struct, frozen=True, kw_only=True):
     events: float
 
     def surely_beyond(self, *, late: bool = False) -> bool:
-        """Whether the difference exceeds what is accepted by more than chance, when it is looked at again and again.
+        """Whether the difference exceeds what is accepted by more than chance, at any of many looks.
 
         `late`: of the newest steps alone; each step then is one more chance.
         """

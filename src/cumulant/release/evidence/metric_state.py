@@ -1,4 +1,4 @@
-"""One metric's board brought forward: its test's state, its evidence over the whole release, and what is told of it."""
+"""Updates of one metric's board: its test's state, its evidence over the whole release, and its reported values."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class _Rated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Paired(msgspec.Struct, frozen=True, kw_only=True):
-    """State of a metric of pairs: its tests, sums for the means that are told, and the block that is not full yet."""
+    """State of a metric of pairs: its tests, sums for the reported means, and the block that is not full yet."""
 
     test: dict[str, object] = {}
     #: the same of the differences with the other sign, where a change in either direction is one for the worse

@@ -12,7 +12,7 @@ from cumulant.statistics.sequential.symmetric import FEWEST_PAIRS
 
 
 class ReleaseMetric(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric with everything worked out. Without a `margin` it is told and decides nothing."""
+    """A metric with its defaults filled in. Without a `margin` it is reported and decides nothing."""
 
     name: str
     kind: Kind

@@ -1,4 +1,4 @@
-"""Where a candidate is worse than the champion: values and ranges of features, all looked at together.
+"""Where a candidate is worse than the champion: values and ranges of features, all tested together.
 
 A model that is broken for a twentieth of the rows hardly moves a mean over all of them. Each segment's difference of
 losses gets a lower limit that holds for all segments at once (Bonferroni), over blocks of rows that depend on each
@@ -30,7 +30,7 @@ _KEPT = 5
 _WORSE = 0.25
 #: how far scores of a segment lie from the champion's, against a constant's and against all rows' distance
 _UNLIKE, _FURTHER = 0.75, 1.25
-#: the same of all rows, above which no segment is looked at
+#: the same of all rows, above which no segment is tested
 _ALL = 0.5
 #: part of the rows whose scores are the highest, rows of it that score alike, and how many a segment has at least
 _HIGHEST, _ALIKE, _FEW = 0.01, 40, 8

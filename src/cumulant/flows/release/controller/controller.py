@@ -201,7 +201,7 @@ class Controller:
 
 
 def _is_past(present: Routes, release: Release) -> bool:
-    """Whether somebody else set these routes since the release set its own. One that is about to begin has none yet."""
+    """Whether these routes are newer than the release's own; a pending release has none."""
     if present.revision == release.revision and release.status != "pending":
         return present != desired_routes(release)
     return present.revision > release.revision

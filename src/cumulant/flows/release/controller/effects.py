@@ -136,21 +136,21 @@ class ReleaseEffects:
 
 
 def queue_message(transaction: Transaction, receivers: Sequence[Receiver], release: Release, at: datetime) -> None:
-    """Tell people of an ended release, by whoever delivers: a release does not wait for a chat server."""
+    """Queue the message about an ended release for its receivers: a release does not wait for a chat server."""
     if receivers:
         outbox.put(transaction, receivers, [ending_message(release, at)])
         transaction.emit(ReleaseTold(release=release.id, model=release.model, receivers=len(receivers)))
 
 
 def is_external(release: Release) -> bool:
-    """Whether the servers are somebody else's: then the book and the registry know nothing of them."""
+    """Whether the servers are external: then neither the desired state nor the registry has them."""
     return "://" in release.candidate.version
 
 
 def apply_ended_release(book: DesiredState, release: Release, now: datetime) -> DesiredState:
     """The book after an ended release. The arm that left stays up for `keep_warm`: to go back to, or to look into."""
     candidate, until = release.candidate.version, now + release.policy.keep_warm
-    if book.candidate != candidate:  # done before, or moved on by somebody
+    if book.candidate != candidate:  # done before, or changed by an operator
         return book
     if release.status != "promoted":
         return msgspec.structs.replace(book, candidate=None, versions=with_warm_version(book, candidate, until))

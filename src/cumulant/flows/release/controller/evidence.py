@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote
@@ -20,12 +20,7 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
 from cumulant.flows.release.controller.http_probe import fetch_json
 from cumulant.flows.release.controller.mirrored_rows import MirroredEvidence, read_mirrored
-from cumulant.flows.release.controller.server_status import (
-    ReadinessTimer,
-    ServerStatus,
-    count_restarts,
-    read_server_status,
-)
+from cumulant.flows.stack.status import STATUS
 from cumulant.release.evidence.health import RECENT, ArmHealth, RecentHealth, count_failures
 from cumulant.release.evidence.look import Look, LossPair, LossPairs, Requests, ScorePairs, counting
 
@@ -34,6 +29,7 @@ if TYPE_CHECKING:
     from cumulant.flows.release.controller.custom_metrics import CustomMetrics
     from cumulant.ports.traffic import Traffic
     from cumulant.release.state import Release
+
 
 _SECOND = 1_000_000
 #: exchanges of one reading, and of one look
@@ -153,7 +149,7 @@ class LiveEvidence:
             self._lives, self._recent = ReadinessTimer(self._steady), _Recent(self._traffic, self._steady)
 
     def _ready(self, release: Release) -> dict[str, bool]:
-        """By arm, whether the gateway finds a server of it ready; nothing while the gateway does not tell."""
+        """By arm, whether the gateway finds a server of it ready; empty while the gateway does not answer."""
         try:
             health = self._traffic.health(release.model)
         except CumulantError as error:
@@ -202,7 +198,7 @@ class LiveEvidence:
 
     def _mirrored(self, release: Release, mark: int) -> tuple[MirroredEvidence, int]:
         until = to_micros(self._clock.now()) - self._settle
-        # The first look, or one after a jump of the clock, begins here: what lies between cannot be told apart.
+        # The first look, or one after a jump of the clock, begins here: the requests between cannot be assigned.
         if not mark or abs(until - mark) > _JUMP:
             return MirroredEvidence(), until
         called = any(metric.call for metric in release.policy.metrics.values())
@@ -251,7 +247,7 @@ class _Recent:
 
 
 def fetch_output_shape(arm: Arm, model: str) -> OutputShape | None:
-    """Names and datatypes of the outputs that a server of the arm declares; None where it does not tell."""
+    """Names and datatypes of the outputs that a server of the arm declares; None where it declares none."""
     for url in arm.endpoints:
         address = f"{url.rstrip('/')}/v2/models/{quote(model, safe='')}"
         card = fetch_json(address, seconds=_PROBE_SECONDS, authority=arm.authority)
@@ -263,3 +259,59 @@ def fetch_output_shape(arm: Arm, model: str) -> OutputShape | None:
 
 def _arms(release: Release) -> tuple[Arm, Arm]:
     return release.champion, release.candidate
+
+
+class ServerStatus(msgspec.Struct, frozen=True):
+    """One server by the supervisor's file; `restarts` are those of the last minute."""
+
+    url: str = ""
+    ready: bool | None = None
+    restarts: int = 0
+
+
+def read_server_status(stack: Path) -> dict[str, ServerStatus]:
+    """By URL, what the file in the folder `stack` says; nothing where it is missing, half written or strange."""
+    try:
+        document = msgspec.json.decode((stack / STATUS).read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return {}
+    rows = document.get("children", []) if isinstance(document, dict) else document
+    entries = [_entry(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    return {entry.url: entry for entry in entries if entry.url}
+
+
+def _entry(row: Mapping[str, object]) -> ServerStatus:
+    url, ready, restarts = row.get("url"), row.get("ready"), row.get("restarts")
+    return ServerStatus(
+        url=url.rstrip("/") if isinstance(url, str) else "",
+        ready=ready if isinstance(ready, bool) else None,
+        restarts=restarts if isinstance(restarts, int) else 0,
+    )
+
+
+class ReadinessTimer:
+    """Time without a ready server, by a steady clock.
+
+    An arm that has not been ready yet in this release is starting, and gets `grace` seconds for it.
+    """
+
+    def __init__(self, steady: Callable[[], float], *, grace: float = 60.0) -> None:
+        self._steady, self._grace = steady, grace
+        self._since: dict[str, float] = {}
+        self._ready_once: set[str] = set()
+
+    def not_ready(self, key: str, *, ready: bool | None) -> float:
+        """Seconds for which the arm has not been ready; 0 where `ready` is unknown (None)."""
+        now = self._steady()
+        if ready is None or ready:
+            self._since.pop(key, None)
+            if ready:
+                self._ready_once.add(key)
+            return 0.0
+        lasted = now - self._since.setdefault(key, now)
+        return lasted if key in self._ready_once else max(0.0, lasted - self._grace)
+
+
+def count_restarts(arm: Arm, servers: Mapping[str, ServerStatus]) -> int:
+    """How often the arm's servers were started again in the last minute."""
+    return sum(servers[url.rstrip("/")].restarts for url in arm.endpoints if url.rstrip("/") in servers)

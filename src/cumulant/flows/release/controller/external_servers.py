@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ExternalServers(msgspec.Struct, frozen=True, kw_only=True):
-    """Two servers of somebody else's, by base URL, which a release is to compare.
+    """Two external servers, by base URL, which a release is to compare.
 
     authority: PEM file of those who may have signed the certificates of servers of https; None: those that the project
     file names, else those that the system trusts.

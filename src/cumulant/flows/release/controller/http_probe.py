@@ -38,7 +38,7 @@ def is_ready(url: str, *, seconds: float, authority: str | None = None) -> bool:
 def wait_until_ready(
     url: str, until: float, waiting: Callable[[], None] = lambda: None, *, authority: str | None = None
 ) -> bool:
-    """Whether the server at `url` says that it is ready before `until`, of `time.monotonic`; it is asked at least once.
+    """Whether the server at `url` says that it is ready before `until`, of `time.monotonic`; asks at least once.
 
     `waiting` is called each time that it did not. authority: as of `fetch_json`.
     """

@@ -72,7 +72,7 @@ class LabelEvidence:
         try:
             join_labels(self._project, principal=self._principal(), schema=schema)
         except LeaseHeldError:
-            return  # somebody else does just that
+            return  # another process does just that
         self._joined = self._steady()
 
     def _principal(self) -> Principal:

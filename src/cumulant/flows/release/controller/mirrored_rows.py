@@ -102,7 +102,7 @@ def compare_answers(champion: Mapping[str, Any], candidate: Mapping[str, Any]) -
 
 
 def _optional(answer: Mapping[str, Any]) -> set[str]:
-    """Outputs that a row may lack: what is only given where it is asked for."""
+    """Outputs that a row may lack: those that only some requests ask for."""
     return {name for name in answer if name in ("reasons", "warnings", "degraded", "$large")}
 
 

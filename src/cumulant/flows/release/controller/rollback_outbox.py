@@ -17,7 +17,6 @@ from cumulant.core.errors import CumulantError, LeaseHeldError, NotFoundError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import is_gone
 from cumulant.flows.registry.models import CHAMPION, ModelAliased
-from cumulant.flows.release.controller.background import BackgroundTask
 from cumulant.flows.stack.desired_state import Rollback, change_desired_state, read_desired_state
 from cumulant.release.events import RolledBack
 
@@ -25,11 +24,12 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal
     from cumulant.project.project import Project
 
+
 #: rows of rollbacks in the journal, written with their event: by model and moment
 RETURNED = "release_returned"
-#: what a rollback owes, in order
+#: what a rollback delivers, in order
 EVENT, ALIAS = "event", "alias champion"
-#: between two tries of what could not be told
+#: seconds between two attempts of a failed delivery
 _PAUSE = 30.0
 
 
@@ -52,12 +52,12 @@ def emit_rollback(project: Project, model: str, rollback: Rollback) -> None:
                 RETURNED, f"{model}/{rollback.at.isoformat()}/{rollback.version}", _plain(rollback), expect=0
             )
             transaction.emit(fact)
-    except LeaseHeldError:  # told before, and cut off before that was noted
+    except LeaseHeldError:  # delivered before, and killed before that was recorded
         return
 
 
 def move_champion_alias(project: Project, model: str, rollback: Rollback) -> None:
-    """The alias `champion` on the version, unless another has been brought to callers since.
+    """The alias `champion` on the version, unless another version serves since.
 
     Raises:
         CumulantError: the registry cannot be reached, or does not know the version.
@@ -111,13 +111,13 @@ def undelivered_rollbacks(project: Project) -> tuple[Rollback, ...]:
 
 
 def recorded_rollbacks(journal: Journal, model: str) -> list[Rollback]:
-    """Rollbacks of a model that the journal was told of, the oldest first."""
+    """Rollbacks of a model in the journal, the oldest first."""
     rollbacks = (msgspec.convert(row.value, Rollback) for row in journal.rows(RETURNED, f"{model}/"))
     return sorted(rollbacks, key=lambda rollback: rollback.at)
 
 
 def list_rollbacks(project: Project, model: str) -> list[Rollback]:
-    """All rollbacks of a model, the oldest first: those that the journal knows, and those that it was not told yet.
+    """All rollbacks of a model, the oldest first: those in the journal and those that are not delivered yet.
 
     Raises:
         CumulantError: the journal cannot be reached, or the book is damaged.
@@ -130,7 +130,7 @@ def list_rollbacks(project: Project, model: str) -> list[Rollback]:
 
 
 def deliver_rollbacks(project: Project, report: Callable[[str], None]) -> None:
-    """Tell what is owed, and say in a sentence what was told, or waits on."""
+    """Deliver what is pending, and report in a sentence what was delivered or still waits."""
     try:
         for rollback in undelivered_rollbacks(project):
             report(_deliver_rollback(project, rollback))
@@ -163,7 +163,7 @@ class RollbackOutbox:
         self._next: float | None = None
 
     def tick(self) -> threading.Thread | None:
-        """Begin to settle if something is owed; the thread that does it."""
+        """Begin a delivery if one is pending; the thread that does it."""
         now = self._steady()
         early = self._next is not None and now < self._next
         if self._beside.busy or early or not _has_undelivered(self._project):
@@ -177,3 +177,34 @@ def _has_undelivered(project: Project) -> bool:
         return bool(undelivered_rollbacks(project))
     except CumulantError:  # `deliver_rollbacks` says what is wrong with the book
         return True
+
+
+class BackgroundTask:
+    """One piece of work at a time, in a thread that ends with the process.
+
+    Args:
+        what: begins the sentence that reports a failure.
+        redact: takes secrets out of that sentence.
+    """
+
+    def __init__(self, what: str, report: Callable[[str], None], redact: Callable[[str], str]) -> None:
+        self._what, self._report, self._redact = what, report, redact
+        self._thread: threading.Thread | None = None
+
+    @property
+    def busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def begin(self, work: Callable[[], None]) -> threading.Thread:
+        """The thread that does it; call this only while it is not busy."""
+        self._thread = threading.Thread(target=self._do, args=(work,), daemon=True)
+        self._thread.start()
+        return self._thread
+
+    def _do(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except CumulantError as error:
+            self._report(f"{self._what}: {self._redact(error.message)}")
+        except Exception as error:  # noqa: BLE001 - the edge: a driver's fault is reported, and tried again
+            self._report(f"{self._what}: {self._redact(f'{type(error).__name__}: {error}')}")

@@ -13,9 +13,9 @@ import numpy as np
 
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.simulation.health import HealthWindow
-from cumulant.flows.release.simulation.labelled_past import simulate_evaluation
 from cumulant.flows.release.simulation.log_replay import LoggedCallers, LoggedRequests
-from cumulant.flows.release.simulation.quality import Mirror, hour_of
+from cumulant.flows.release.simulation.quality import Mirror, hour_of, labelled_losses
+from cumulant.flows.release.simulation.random_series import Floats
 from cumulant.flows.release.simulation.requests import ArrivedRequests, SimulatedCallers
 from cumulant.flows.release.simulation.result import End, SimulatedRelease
 from cumulant.flows.release.simulation.schedule import DAY, LookInterval, WorldSchedule
@@ -30,9 +30,16 @@ from cumulant.release.evidence.look import Look, LossPairs, ScorePairs
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.admission import refusal, with_margins
 from cumulant.release.paired.paired_records import PairedEvaluation
+from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
 from cumulant.release.policy import ReleasePolicy
 from cumulant.release.state import Release
 from cumulant.release.steps import ReleaseStep
+
+#: days of labelled rows that both versions score, and rows of one day at most
+DAYS, ROWS = 28, 1000
+#: loss of the best constant answer over the champion's
+_BASELINE = 1.5
+_MICROS = 1_000_000
 
 #: a release that is not over by then is cut off
 REQUESTS, LOOKS = 20_000_000, 70_000
@@ -148,7 +155,7 @@ class _Run:
         release, skewed = count_look(release, self._looked(moment, arrived))
         failing = self._failure(release, health) is not None
         release = decide(release, skewed=skewed, failing=failing, at=self._now())
-        if release.status == "awaiting_approval":  # whoever is asked agrees at once
+        if release.status == "awaiting_approval":  # an approver agrees at once
             release = approve(release, at=self._now())
         return release, skewed and release.over
 
@@ -208,3 +215,37 @@ def _end(release: Release) -> End:
     if release.status == "promoted":
         return "promoted"
     return "rolled_back" if release.status == "rolled_back" else "inconclusive"
+
+
+def simulate_evaluation(
+    world: ReleaseWorld, mirror: Mirror, *, days: int = DAYS, rng: np.random.Generator
+) -> PairedEvaluation | None:
+    """Both versions on labelled rows of the days before the release; None where no row has a label.
+
+    Labels of one class only are no evaluation, as in `start.paired_evaluation`.
+    """
+    quality, scores = world.quality, world.scores
+    if quality is None or quality.labelled == "positives":
+        return None
+    a_day = min(ROWS, int(world.traffic.requests_per_second * DAY))
+    if not a_day:
+        return None
+    columns: list[tuple[Floats, Floats, Floats]] = []
+    for day in range(-days, 0):
+        effect = mirror.days.effect(day)
+        losses = labelled_losses(quality, a_day, shift=scores.shift, effect=effect, rng=rng)
+        columns.append((losses.champion, losses.candidate, np.full(len(losses), float(day))))
+    champion, candidate, day_of = (np.concatenate(column) for column in zip(*columns, strict=True))
+    pairs = mirror.pairs(len(champion))
+    return paired_evaluation(
+        PairedRows(
+            champion=pairs.champion,
+            candidate=pairs.candidate,
+            champion_loss=champion,
+            candidate_loss=candidate,
+            baseline_loss=_BASELINE * quality.loss,
+            loss="brier",
+            differs=pairs.differs,
+            at=((day_of + days) * DAY * _MICROS).astype(np.int64),
+        )
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,11 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.release.simulation.log_replay import MOST, LoggedRequests, read_logged_requests
-from cumulant.flows.release.simulation.progress import SimulationProgress
 from cumulant.flows.release.simulation.result import SimulatedRelease, SimulationResult, summarize_releases
 from cumulant.flows.release.simulation.run import simulate_release
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import DEFAULT, policy_of, read_world
+from cumulant.flows.reports.wording import duration, plural
 
 if TYPE_CHECKING:
     from cumulant.core.traffic import Exchange
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
     from cumulant.release.policy import ReleasePolicy
     from cumulant.release.spec import ReleaseSpec
+
+#: seconds left from which an estimate is a step of its own, which plain output shows too
+_LONG = 10.0
 
 #: releases of one simulation, at most
 _MOST = 100_000
@@ -139,3 +143,34 @@ def _read_log(project: Project) -> LoggedRequests:
         exchanges.extend(page)
         if len(page) < _PAGE:
             return read_logged_requests(exchanges, project.name)
+
+
+class SimulationProgress:
+    """Reports to `progress` how many of `releases` ended, `at_once` of which run at a time, and the time left."""
+
+    def __init__(
+        self, progress: Progress, releases: int, *, at_once: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._progress = progress
+        self._releases = releases
+        self._at_once = at_once
+        self._clock = clock
+        self._begun = clock()
+        self._announced = False
+        progress(f"simulate {plural(releases, 'release')}, {at_once} at a time")
+
+    def ended(self, count: int) -> None:
+        """So many releases have ended."""
+        remaining, text = self.left(count), f"{count} of {plural(self._releases, 'release')}"
+        if remaining is not None and remaining >= _LONG:
+            if not self._announced:
+                self._announced = True
+                self._progress(f"{plural(self._releases - count, 'more release')}, about {duration(remaining)}")
+            text += f", about {duration(remaining)} left"
+        self._progress(text, count / self._releases)
+
+    def left(self, count: int) -> float | None:
+        """Seconds until all have ended, as long as the mean so far; None until each process may have ended one."""
+        if count < self._at_once:
+            return None
+        return (self._clock() - self._begun) / count * (self._releases - count)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cumulant.release.policy import ReleasePolicy
     from cumulant.statistics.sequential.arrays import Floats
 
-#: earlier pairs that are looked at, the newest ones
+#: earlier pairs that are read, the newest ones
 _MOST = 200_000
 _SECOND = 1_000_000
 #: seconds of a block of quality where nothing is declared and no earlier pairs are known

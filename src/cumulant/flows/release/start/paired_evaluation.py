@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 _FEWEST = 200
 #: of the rows of another class than the most frequent one
 _FEWEST_OF_A_CLASS = 5
-#: values of a feature that are looked at each for itself, and ranges of a number
+#: values of a feature that are segments of their own, and ranges of a number
 _VALUES, _RANGES = 40, 20
 
 Versions = Mapping[str, "ModelVersion"]
@@ -255,7 +255,7 @@ def _learned_by(unlearned: Unlearned, places: NDArray[np.intp]) -> tuple[str, ..
 
 
 def _horizon(rows: TrainingSet) -> int | None:
-    """The last moment at which the data tell anything."""
+    """The last moment of the data."""
     if rows.at is None or rows.known is None or not len(rows):
         return None
     return max(int(rows.at.max()), int(rows.known.max()))

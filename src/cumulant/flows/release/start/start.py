@@ -80,8 +80,8 @@ def start_release(
     """Begin to release a version: by default the one with the alias `candidate`. The controller carries it out.
 
     With `outside`, two servers are compared instead of versions of the registry; `model` is their model's name. Both
-    servers get `ready_within` seconds to be ready. With `approval` somebody must agree to the promotion also where
-    `release.approval` asks for nobody.
+    servers get `ready_within` seconds to be ready. With `approval` the promotion needs an approval also where
+    `release.approval` declares none.
 
     Raises:
         NotFoundError: no such version, or there is no champion. MissingPartError: no gateway is installed.
@@ -89,7 +89,7 @@ def start_release(
             past the candidate is worse, or differs more than was declared.
         UsageError: the section `release` cannot be followed.
         EngineUnavailableError: a server does not answer in time.
-        LeaseHeldError: the version is on its way already, somebody else changed the release meanwhile, servers are
+        LeaseHeldError: the version is on its way already, another process changed the release meanwhile, servers are
             being replaced, or the last release is not wound up yet.
     """
     check(project.access(), principal, "release.start", project.name)

@@ -128,7 +128,7 @@ class CallerTokens:
     def _found(self, headers: Mapping[bytes, bytes]) -> TokenHolder | None:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         given = hashlib.sha256(token.strip()).digest()
-        # All are compared, so that the time tells nothing of which one is near.
+        # All are compared, so that the time does not show which one is near.
         same = [caller for caller in self._known if hmac.compare_digest(caller.token, given)]
         return same[0] if same and scheme.lower() == b"bearer" else None
 
