@@ -1,13 +1,33 @@
 """Types of what the methods of a project return, for annotations and for records that extend them."""
 
-from cumulant.flows.alerting.views import AlertView
-from cumulant.flows.monitoring.run import MonitorFinding, MonitorRun
-from cumulant.flows.monitoring.state import RetrainRequest
-from cumulant.flows.replay.replay import ReplayResult
-from cumulant.flows.reports.content import ReportData
-from cumulant.flows.review.views import CaseView
-from cumulant.flows.training.train import TrainResult
-from cumulant.release.state import PassedStep, Release
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cumulant.flows.alerting.views import AlertView
+    from cumulant.flows.monitoring.run import MonitorFinding, MonitorRun
+    from cumulant.flows.monitoring.state import RetrainRequest
+    from cumulant.flows.replay.replay import ReplayResult
+    from cumulant.flows.reports.content import ReportData
+    from cumulant.flows.review.views import CaseView
+    from cumulant.flows.training.train import TrainResult
+    from cumulant.release.state import PassedStep, Release
+
+#: imported on first use: some bring the engines of a training
+_MODULES = {
+    "AlertView": "flows.alerting.views",
+    "CaseView": "flows.review.views",
+    "MonitorFinding": "flows.monitoring.run",
+    "MonitorRun": "flows.monitoring.run",
+    "PassedStep": "release.state",
+    "Release": "release.state",
+    "ReplayResult": "flows.replay.replay",
+    "ReportData": "flows.reports.content",
+    "RetrainRequest": "flows.monitoring.state",
+    "TrainResult": "flows.training.train",
+}
 
 __all__ = [
     "AlertView",
@@ -21,3 +41,9 @@ __all__ = [
     "RetrainRequest",
     "TrainResult",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(import_module(f"cumulant.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -140,12 +140,12 @@ def run(arguments: Sequence[str]) -> int:
     With `--json`, whatever else prints to standard output while the command works (a user's function, an engine) goes
     to standard error, so that the document stays alone.
     """
-    own, foreign = _split(arguments)
+    own, rest = _split(arguments)
     debug = "--debug" in own or bool(os.environ.get("CUMULANT_DEBUG"))
-    words = [word for word in own if word != "--debug"] + foreign
+    line = [argument for argument in own if argument != "--debug"] + rest
     with CommandOutput(json="--json" in own) as output, termination() as signals:
         try:
-            code = _call(words, output)
+            code = _call(line, output)
             output.flush()
         except BaseException as error:  # noqa: BLE001 - the edge: every ending becomes an exit code here
             code = errors.finish(error, output, debug=debug)
@@ -154,14 +154,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _split(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The words before `--`, and the rest with it."""
-    words = list(arguments)
-    cut = words.index("--") if "--" in words else len(words)
-    return words[:cut], words[cut:]
+    """The arguments before `--`, and the others with it."""
+    line = list(arguments)
+    cut = line.index("--") if "--" in line else len(line)
+    return line[:cut], line[cut:]
 
 
-def _call(words: list[str], output: CommandOutput) -> int:
-    result = parser().main(args=words or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
+def _call(arguments: list[str], output: CommandOutput) -> int:
+    result = parser().main(args=arguments or ["--help"], prog_name="cumulant", standalone_mode=False, obj=output)
     if result == errors.INTERRUPTED:
         raise KeyboardInterrupt  # Typer turned it into an exit code
     return result if isinstance(result, int) else 0

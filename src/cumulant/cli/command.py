@@ -53,14 +53,14 @@ _COMMON = [
 ]
 
 
-class _Painted:
+class _PlainHelp:
     """Help as plain text: bold headings on a terminal, examples as written, never wider than the window."""
 
     epilog: str | None
 
     def get_help(self, ctx: Any) -> str:
         text: str = super().get_help(ctx)  # type: ignore[misc]
-        return paint(text)
+        return with_bold_headings(text)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         del ctx
@@ -70,11 +70,11 @@ class _Painted:
                     formatter.write(f"  {line}\n")
 
 
-class Command(_Painted, TyperCommand):
+class Command(_PlainHelp, TyperCommand):
     """One command's parser and help."""
 
 
-class CommandGroup(_Painted, TyperGroup):
+class CommandGroup(_PlainHelp, TyperGroup):
     """The parser and help of a command that has commands of its own; without one of them it shows its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -88,18 +88,18 @@ class CommandGroup(_Painted, TyperGroup):
         return list(super().parse_args(ctx, args))
 
 
-def only_common(words: Sequence[str]) -> bool:
+def only_common(arguments: Sequence[str]) -> bool:
     """Whether a command line holds nothing but options that every command has."""
-    words_left = iter(words)
-    for word in words_left:
-        if word in ("--project", "--env"):
-            next(words_left, None)
-        elif word != "--json" and not word.startswith(("--project=", "--env=")):
+    rest = iter(arguments)
+    for argument in rest:
+        if argument in ("--project", "--env"):
+            next(rest, None)
+        elif argument != "--json" and not argument.startswith(("--project=", "--env=")):
             return False
     return True
 
 
-def paint(text: str) -> str:
+def with_bold_headings(text: str) -> str:
     """`text` with its headings in bold, where standard output is a terminal that wants colour."""
     from cumulant.cli.output import wants_colour
 

@@ -26,14 +26,14 @@ def program(name: str) -> str:
     return shlex.quote(_short(script))
 
 
-def line(words: str, *, project: str | None = None) -> str:
+def line(command: str, *, project: str | None = None) -> str:
     """A command line of this program: `line("train --quick")`, about the project in a folder that is not here."""
-    return f"{NAME} {words}" + (f" --project {shlex.quote(project)}" if project else "")
+    return f"{NAME} {command}" + (f" --project {shlex.quote(project)}" if project else "")
 
 
-def line_in(folder: str, words: str) -> str:
-    """A command line about the project in `folder`, for a reader who stands here."""
-    return f"cd {shlex.quote(folder)} && {NAME} {words}"
+def line_in(folder: str, command: str) -> str:
+    """A command line about the project in `folder`, for a shell that is here."""
+    return f"cd {shlex.quote(folder)} && {NAME} {command}"
 
 
 def _short(path: Path) -> str:

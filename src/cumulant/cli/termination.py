@@ -33,7 +33,7 @@ class Termination:
         self.received = True
         raise KeyboardInterrupt
 
-    def again(self, dropped: Any) -> bool:
+    def raise_again(self, dropped: Any) -> bool:
         """Whether what Python dropped is an interrupt, which is then raised again; of the signal that it was of."""
         if dropped.exc_type is None or not issubclass(dropped.exc_type, KeyboardInterrupt):
             return False
@@ -59,7 +59,7 @@ def termination() -> Iterator[Termination]:
         return
     signal.signal(signal.SIGTERM, handler)
     before: Callable[[Any], object] = sys.unraisablehook
-    sys.unraisablehook = lambda dropped: None if handler.again(dropped) else before(dropped)
+    sys.unraisablehook = lambda dropped: None if handler.raise_again(dropped) else before(dropped)
     try:
         yield handler
     finally:

@@ -112,7 +112,7 @@ async def _run(options: argparse.Namespace) -> None:
     server.close()
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Until SIGTERM, or the end of the process `--parent`."""
     parser = argparse.ArgumentParser(prog="python -m cumulant.demo.data_fault")
     parser.add_argument("url", help="of the sound server")
@@ -121,7 +121,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--gateway-key-file", metavar="FILE", type=Path, required=True, help="of the stack")
     parser.add_argument("--ready-file", metavar="FILE", type=Path, required=True, help="gets the URL")
     parser.add_argument("--parent", metavar="PID", type=int, required=True)
-    asyncio.run(_run(parser.parse_args(words)))
+    asyncio.run(_run(parser.parse_args(arguments)))
     return 0
 
 

@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 import cumulant
+from cumulant.api import results
 from cumulant.core.errors import DataError, NotFoundError, UsageError
 from cumulant.core.network.http_client import HttpClient
 
@@ -109,3 +110,11 @@ def test_a_server_that_is_kept_outlives_its_object(project: cumulant.Project, tr
     finally:
         os.kill(server.pid, signal.SIGTERM)
     assert project.tracking_uri.startswith("sqlite:")
+
+
+def test_the_types_of_results_are_all_there() -> None:
+    assert {name: getattr(results, name).__name__ for name in results.__all__} == {
+        name: name for name in results.__all__
+    }
+    with pytest.raises(AttributeError, match="Nothing"):
+        _ = results.Nothing

@@ -379,7 +379,7 @@ def test_doctor_fails_on_a_full_disk(tmp_path: Path) -> None:
                 pass
         for one in (writable(tmp_path), disk(tmp_path)):
             assert one.state == "fail", one
-            assert "make room" in one.fix
+            assert "free space" in one.fix
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
