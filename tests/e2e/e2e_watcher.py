@@ -45,7 +45,7 @@ def deadly(how: str, number: int) -> None:
         if left[0] <= 0 and how == "after":
             die()
 
-    persistence.write = retraining.write = write
+    persistence.write = retraining.write = write  # type: ignore[attr-defined]
     SqliteJournal.transaction = transaction
 
 
@@ -53,8 +53,8 @@ def behind(project, file: str) -> None:
     """From here on the rows are known as they are now, and others go first."""
     held = state.read_state(project.journal(), project.name)
     wanted = state.read_request(project.journal(), project.name)
-    evidence.read_state = lambda *_: held
-    evidence.read_request = retraining.read_request = lambda *_: wanted
+    evidence.read_state = lambda *_: held  # type: ignore[attr-defined]
+    evidence.read_request = retraining.read_request = lambda *_: wanted  # type: ignore[attr-defined]
     print("waits", flush=True)
     while not Path(file).exists():
         time.sleep(0.02)

@@ -15,10 +15,11 @@ from pyarrow import orc
 from cumulant.core.errors import DataError, UsageError
 from cumulant.data.checks.breach import SourceBreachError
 from cumulant.data.checks.verdict import warnings_of
+from cumulant.data.column_paths import paths_of
 from cumulant.data.files.reading import read
 from cumulant.data.files.streaming import FileStream
 from cumulant.data.formats.json_lines import read_jsonl
-from cumulant.data.formats.nested_paths import paths_of, with_nested
+from cumulant.data.formats.nested_paths import with_nested
 from cumulant.data.spec import SourceSpec
 from cumulant.data.views import read_quarantine
 

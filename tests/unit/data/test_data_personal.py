@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from cumulant.core.errors import DataError
+from cumulant.core.masking import mask
 from cumulant.data.events import facts_of
-from cumulant.data.masking import mask
 from cumulant.data.views import preview_rows, read_quarantine
 
 PEOPLE = "id,name,card,km\n1,Ada Lovelace,4242424242424242,5\n2,Grace Hopper,4000056655665556,-1\n3,,,7\n"

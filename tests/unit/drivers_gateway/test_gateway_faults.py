@@ -409,16 +409,16 @@ def test_metrics_count(apply: Applied, address: str, traffic: EnvoyTraffic) -> N
     with served() as server:
         apply(server.url)
         assert status(talk(address, post())) == 200
-        address = traffic.address()
-        assert address is not None
+        gateway = traffic.address()
+        assert gateway is not None
         text = talk(
-            address.admin.removeprefix("http://"),
+            gateway.admin.removeprefix("http://"),
             b"GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
         )
         assert b'envoy_cluster_upstream_rq{envoy_response_code="200",envoy_cluster_name="m|champion' in text
         assert b"envoy_cluster_upstream_rq_time_bucket" in text
         health = talk(
-            address.admin.removeprefix("http://"),
+            gateway.admin.removeprefix("http://"),
             b"GET /health HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n",
         )
         assert (status(health), b"LIVE" in health) == (200, True)

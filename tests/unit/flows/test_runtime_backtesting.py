@@ -227,7 +227,7 @@ def test_better_is_no_more_of_both_and_less_of_one():
 
 
 def compared(history, loss, *, best=False, around=None):
-    apart = None if around is None else difference(*around, [1] * len(around[0]))
+    apart = None if around is None else difference(*around, [1] * len(around[0]))  # type: ignore[call-arg]
     setting = parse_history(history).setting
     return HistoryResult(history=history, setting=setting, loss=loss, difference=apart, trainings=(), best=best)
 

@@ -384,7 +384,7 @@ def test_a_split_by_a_feature_is_left_to_the_training(visits):
     project = load(visits)
     table = featurize(project, principal=ME).table
     snapshot, spec, evaluation = newest_snapshot(project, "rows"), project.training(), project.policies.evaluation
-    task = resolve_task(project, {"rows": snapshot})
+    task = resolve_task(project, {"rows": snapshot})  # type: ignore[dict-item]
     rows = labelled_rows(project, task, snapshot, table, spec=spec, evaluation=evaluation, as_of=None)
     assert len(split(rows, evaluation).test) == 20
 
@@ -394,7 +394,7 @@ def test_only_the_columns_that_are_checked_are_read(with_fault):
     planned(folder)
     project = load(folder)
     snapshot = newest_snapshot(project, "rows")
-    task = resolve_task(project, {"rows": snapshot})
+    task = resolve_task(project, {"rows": snapshot})  # type: ignore[dict-item]
     columns = columns_read(task, snapshot, project.training(), project.policies.evaluation)
     assert columns == {"id", "at", "fraud", "amount"}
 

@@ -10,6 +10,7 @@ from backup_support import backup, noted
 
 from cumulant.core.events import Actor
 from cumulant.flows.backup.restore import restore
+from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.loading import load
 
 MODULES = {
@@ -120,7 +121,7 @@ def write_project(folder, **keys):
 def test_what_it_declares_is_backed_up_and_restored(tmp_path, keys, stored):
     root = write_project(tmp_path / "original", **keys)
     with load(root) as project:
-        project.check_drivers()
+        check_drivers(project)
         [shelf] = project.stored("tables")
         (shelf / ".any.lock").write_text("a store's file of any name")
     done = backup(root, tmp_path / "b.tar")

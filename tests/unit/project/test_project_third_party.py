@@ -158,4 +158,4 @@ def test_an_alias_of_another_program_leads_to_the_driver_that_declares_it(tmp_pa
     with pytest.raises(NotFoundError, match=str(tmp_path / "ml.db")):
         registry_here()
     (tmp_path / "ml.db").touch()
-    assert registry_here()._location.database == tmp_path / "ml.db"
+    assert registry_here()._location.database == tmp_path / "ml.db"  # type: ignore[attr-defined]

@@ -120,7 +120,7 @@ def test_columns_that_the_model_does_not_read_are_not_logged(tmp_path):
         work = model.from_rows(rows)
         scoring = SimpleNamespace(work=work, id="r")
         found.put(model, scoring, model.runner.run_now(work.feeds, work.rows), time.perf_counter(), NONE)
-        assert msgspec.json.decode(found.client.entries[-1].rows) == [ROW] * len(rows)
+        assert msgspec.json.decode(found.client.entries[-1].rows) == [ROW] * len(rows)  # type: ignore[attr-defined]
     model.close()
 
 
@@ -136,7 +136,7 @@ def test_the_target_is_not_logged_and_the_key_is(tmp_path):
     found.describe(ModelSet([model]))
     work = model.from_rows([ROW | {"arr_delay": 3.5}])
     found.put(model, SimpleNamespace(work=work, id="r"), model.runner.run_now(work.feeds, 1), time.perf_counter(), NONE)
-    assert msgspec.json.decode(found.client.entries[-1].rows) == [ROW]
+    assert msgspec.json.decode(found.client.entries[-1].rows) == [ROW]  # type: ignore[attr-defined]
     model.close()
 
 

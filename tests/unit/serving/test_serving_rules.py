@@ -201,7 +201,7 @@ def test_over_grpc(warning, refusing):
         server = await start(app, "127.0.0.1", 0)
         try:
             async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-                infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+                infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")  # type: ignore[call-arg]
                 return message_class("ModelInferResponse").FromString(await infer(request.SerializeToString()))
         finally:
             await server.stop(1)

@@ -191,7 +191,7 @@ def test_distances_equal_those_of_the_values():
     p, q = (p + 0.5) / (p + 0.5).sum(), (q + 0.5) / (q + 0.5).sum()
     assert found.psi == pytest.approx(((q - p) * np.log(q / p)).sum())
     still = grid(np.array([3.0]))
-    assert wasserstein_of_cells(*(cells(np.full(5, at), still)[0] for at in (3.0, 4.0)), still, 0.0) == np.inf
+    assert wasserstein_of_cells(*(cells(np.full(5, at), still)[0] for at in (3.0, 4.0)), still, 0.0) == np.inf  # type: ignore[call-arg]
     assert wasserstein_of_cells(np.ones(5), np.ones(5), still, 0.0) == 0.0
 
 

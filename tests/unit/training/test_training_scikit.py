@@ -111,7 +111,11 @@ def test_a_class_may_be_absent_in_an_early_fold(task, name):
         rows=np.arange(900),
     )
     wanted = TrainingPolicy(
-        target="y", trainers=[name], time=None, folds=3, parameters={name: FOREST} if "Random" in name else {}
+        target="y",
+        trainers=[name],
+        time=None,
+        folds=3,
+        parameters={name: FOREST} if "Random" in name else {},  # type: ignore[dict-item]
     )
     found = search(rows, wanted)
     assert [one.state for one in found.trials if one.trainer == name] == ["complete"]
