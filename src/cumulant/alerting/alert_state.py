@@ -1,19 +1,21 @@
-"""Alerts as they are stored between two evaluations."""
+"""Alerts and silences as they are stored between two evaluations, and their acknowledgement."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from fnmatch import fnmatchcase
 from typing import Literal
 
 import msgspec
 
 from cumulant.alerting.policy import Level
-from cumulant.alerting.silences import Silence
 from cumulant.core.ids import canonical, digest
 
 #: a model and a rule, evaluated together
 Scope = tuple[str, str]
 Status = Literal["pending", "firing", "resolved"]
+#: ended silences that are kept, for a clock that is set back and for whoever asks
+_KEPT = 20
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +74,26 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
     acknowledged: str | None = None
 
 
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """No notification of alerts that match, until a moment, but that a known one is resolved.
+
+    Patterns with `*` and `?`.
+    """
+
+    id: str
+    model: str = "*"
+    rule: str = "*"
+    subject: str = "*"
+    until: datetime
+    by: str
+    reason: str = ""
+
+    def matches(self, alert: Alert, at: datetime) -> bool:
+        finding = alert.finding
+        named = ((finding.model, self.model), (finding.rule, self.rule), (finding.subject, self.subject))
+        return at < self.until and all(fnmatchcase(name, pattern) for name, pattern in named)
+
+
 class AlertsState(msgspec.Struct, frozen=True, kw_only=True):
     """All alerts of a project. `alerts`: pending and firing ones by the key of their finding; `over`: the newest last.
 
@@ -126,3 +148,27 @@ def alert_id(finding: Finding, at: datetime, serial: int) -> str:
 def elapsed(since: datetime | None, at: datetime) -> float:
     """Seconds from one evaluation to the next; none where the clock was set back."""
     return 0.0 if since is None else max(0.0, (at - since).total_seconds())
+
+
+def is_silent(state: AlertsState, alert: Alert, at: datetime) -> bool:
+    return any(silence.matches(alert, at) for silence in state.silences)
+
+
+def silenced(state: AlertsState, silence: Silence, at: datetime) -> AlertsState:
+    """The state with one silence more; of those that have ended the newest are kept."""
+    running = [earlier for earlier in state.silences if earlier.until > at]
+    ended = [earlier for earlier in state.silences if earlier.until <= at][-_KEPT:]
+    named = msgspec.structs.replace(silence, id=digest([state.serial, at.isoformat(), "silence"])[:8])
+    return msgspec.structs.replace(state, silences=(*ended, *running, named), serial=state.serial + 1)
+
+
+def unsilenced(state: AlertsState, name: str) -> AlertsState:
+    """The state without that silence."""
+    return msgspec.structs.replace(state, silences=tuple(silence for silence in state.silences if silence.id != name))
+
+
+def acknowledged(state: AlertsState, key: str, by: str) -> AlertsState:
+    """Somebody knows of an alert: no reminders, and no message but that it is over or became worse."""
+    alert = state.alerts[key]
+    known = msgspec.structs.replace(alert, acknowledged=by, notified_level=alert.level, waits=False)
+    return msgspec.structs.replace(state, alerts={**state.alerts, key: known})

@@ -13,9 +13,8 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, alert_id, elapsed
+from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, alert_id, elapsed, is_silent
 from cumulant.alerting.policy import LEVELS, Level, Policy, Rule, above, highest
-from cumulant.alerting.silences import is_silent
 
 _replace = msgspec.structs.replace
 #: ended alerts that are stored; the events have all

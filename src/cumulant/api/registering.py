@@ -5,33 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from cumulant.api import views
 from cumulant.api.display import ResultView
 from cumulant.api.errors import short_errors
-from cumulant.flows.packaging.package_model import PackagedModel
 
 if TYPE_CHECKING:
     from cumulant.api.project import Project
-    from cumulant.core.servable import GraphServable, Servable
-    from cumulant.ports.registry import ModelVersion
-
-
-class RegisterResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was packaged, and the version that it became; `version` is None where only a folder was written."""
-
-    packaged: PackagedModel
-    version: ModelVersion | None = None
-
-    @property
-    def servable(self) -> Servable | GraphServable:
-        return self.packaged.servable
-
-    @property
-    def uri(self) -> str:
-        """Where it is: models:/NAME/VERSION, or the folder."""
-        return str(self.packaged.folder) if self.version is None else self.version.uri
+    from cumulant.flows.packaging.register import RegisterResult
 
 
 @short_errors
@@ -62,9 +42,9 @@ def register(
         packaged = flow.package_object(
             model, Path(out), name=name, sample=sample, tolerance=tolerance, trust_pickle=trust_pickle
         )
-        return views.registered(RegisterResult(packaged=packaged))
+        return views.registered(flow.RegisterResult(packaged=packaged))
     loaded = _loaded(project)
-    packaged, version = flow.register(
+    result = flow.register(
         loaded,
         model,
         name=name,
@@ -73,7 +53,7 @@ def register(
         tolerance=tolerance,
         trust_pickle=trust_pickle,
     )
-    return views.registered(RegisterResult(packaged=packaged, version=version))
+    return views.registered(result)
 
 
 def _loaded(project: Project | Path | str | None) -> Any:

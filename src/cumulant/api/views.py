@@ -14,8 +14,8 @@ from cumulant.flows.reports import rendering, wording
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.api.registering import RegisterResult
     from cumulant.flows.data.validate import Validation
+    from cumulant.flows.packaging.register import RegisterResult
     from cumulant.flows.project.planning import TrainingPlan
     from cumulant.flows.registry.models import ModelDetail
     from cumulant.flows.reports.content import Interval, ReportData

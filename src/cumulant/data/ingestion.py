@@ -19,11 +19,11 @@ from cumulant.data.checks.batch_checks import check_shares
 from cumulant.data.checks.batch_freshness import check_freshness, count_past_events
 from cumulant.data.checks.batch_rows import Sizes, add_sizes, check_row_counts
 from cumulant.data.checks.batches import NewFile, batches_by_file, batches_to_check, is_grown
-from cumulant.data.checks.breach import AbsentColumnError, SourceBreachError, as_contract_breach
+from cumulant.data.checks.breach import SourceBreachError, as_contract_breach
 from cumulant.data.checks.distribution import check_distributions
 from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
 from cumulant.data.checks.quarantine import example_of, write_quarantine
-from cumulant.data.checks.row_checks import refuse_unknown_columns
+from cumulant.data.checks.row_checks import AbsentColumnError, refuse_unknown_columns
 from cumulant.data.checks.severity import select_failing
 from cumulant.data.checks.verdict import evaluate_row_rules, evaluate_table_rules, find_breaches, hint_for, shorten_list
 from cumulant.data.corrections.arrivals import Arrival, find_arrivals, is_in_order

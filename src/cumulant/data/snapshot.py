@@ -238,7 +238,7 @@ def source_of(snapshot: Snapshot, spec: SourceSpec | None = None) -> Source:
     if spec is not None and spec.on_repeat == "latest":
         from cumulant.data.corrections.deletions import corrections_of
 
-        corrections = corrections_of(snapshot, spec)
+        corrections = corrections_of(snapshot.fields, spec, snapshot.source)
     return Source(
         name=snapshot.source,
         key=snapshot.key,

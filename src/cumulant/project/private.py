@@ -8,12 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cumulant.project.endpoints import STATE
-
-if TYPE_CHECKING:
-    from cumulant.project.project import Project
+from cumulant.ports.plugins import Drivers
+from cumulant.project.endpoints import STATE, Endpoints
 
 _OTHERS = 0o077
 #: of users that are not in the group either
@@ -35,14 +32,14 @@ def make_private(folder: Path) -> None:
         return
 
 
-def open_to_others(project: Project) -> list[Path]:
-    """What of a project's state other users of this machine may read or write: the state folder, and databases that lie
-    elsewhere, which may be shared within their group.
+def open_to_others(root: Path, endpoints: Endpoints, drivers: Drivers) -> list[Path]:
+    """What of a project's state other users of this machine may read or write: the state folder in `root`, and
+    databases that lie elsewhere, which may be shared within their group.
     """
     if sys.platform == "win32":
         return []
-    state = project.root / STATE
-    paths = (project.drivers.path(url) for url in (project.endpoints.journal, project.endpoints.online))
+    state = root / STATE
+    paths = (drivers.path(url) for url in (endpoints.journal, endpoints.online))
     elsewhere = [path for path in paths if path and not path.is_relative_to(state)]
     return [
         *([state] if _exposed(state, _OTHERS) else []),

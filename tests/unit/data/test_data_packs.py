@@ -11,7 +11,7 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from cumulant.data.parts import part_store
-from cumulant.data.parts.packs import PackFacts
+from cumulant.data.parts.part import PackFacts
 from cumulant.data.retention import removable_keys
 from cumulant.data.snapshot import scan
 

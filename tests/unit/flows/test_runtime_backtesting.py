@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import micros, to_micros
-from cumulant.flows.monitoring.backtest.backtest import HistoryResult, PolicyResult
 from cumulant.flows.monitoring.backtest.histories import (
     TrainingHistory,
     declared_history,
@@ -19,7 +18,14 @@ from cumulant.flows.monitoring.backtest.histories import (
     select_histories,
 )
 from cumulant.flows.monitoring.backtest.labelled_windows import cut_windows
-from cumulant.flows.monitoring.backtest.policy_comparison import beats, best_of, difference, write_conclusion
+from cumulant.flows.monitoring.backtest.policy_comparison import (
+    HistoryResult,
+    PolicyResult,
+    beats,
+    best_of,
+    difference,
+    write_conclusion,
+)
 from cumulant.flows.monitoring.backtest.replayed_training import Drifts, Fits, Learner
 from cumulant.monitoring.policy import DriftPolicy, HistoryPolicy
 from cumulant.training.dataset import training_set

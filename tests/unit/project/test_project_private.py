@@ -101,9 +101,9 @@ def test_what_others_can_read_is_reported(tmp_path):
     text = HEAD + f"environments: {{local: {{journal: 'sqlite://{journal}'}}}}\n"
     with project(tmp_path, text) as found:
         assert found.state.exists()
-        assert open_to_others(found) == [journal]
+        assert open_to_others(found.root, found.endpoints, found.drivers) == [journal]
         Path(tmp_path / ".cumulant").chmod(0o750)
-        assert open_to_others(found) == [tmp_path / ".cumulant", journal]
+        assert open_to_others(found.root, found.endpoints, found.drivers) == [tmp_path / ".cumulant", journal]
 
 
 @pytest.mark.usefixtures("open_umask")
@@ -118,7 +118,7 @@ def test_a_folder_behind_a_symbolic_link_keeps_its_modes_and_is_reported(tmp_pat
         assert found.state == state
         assert [mode(path) for path in (shared, shared / "others")] == [0o777] * 2
         assert mode(shared / "others" / "data.csv") == 0o666
-        assert open_to_others(found) == [state]
+        assert open_to_others(found.root, found.endpoints, found.drivers) == [state]
 
 
 @pytest.mark.parametrize(("umask", "expected"), [(0o002, 0o644), (0o077, 0o600)])

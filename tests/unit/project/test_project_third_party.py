@@ -121,7 +121,7 @@ def test_its_files_outside_of_the_state_are_looked_at_by_doctor(make):
         file = project.root / "data" / "journal.base"
         file.chmod(0o644)
         file.parent.chmod(0o755)
-        assert file in open_to_others(project)
+        assert file in open_to_others(project.root, project.endpoints, project.drivers)
 
 
 def test_a_client_is_given_the_embedded_client_that_its_driver_names(make, tmp_path):

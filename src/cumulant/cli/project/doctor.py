@@ -213,7 +213,7 @@ def private(loaded: Project) -> DoctorFinding:
     """Whether other users can read the state: databases, snapshots, logs."""
     from cumulant.project.private import open_to_others
 
-    paths = open_to_others(loaded) if loaded.state.exists() else []
+    paths = open_to_others(loaded.root, loaded.endpoints, loaded.drivers) if loaded.state.exists() else []
     if not paths:
         return DoctorFinding("state access", "ok", "its owner only")
     commands = [f"chmod {'go' if path.is_dir() else 'o'}-rwx {path}" for path in paths]

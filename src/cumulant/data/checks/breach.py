@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import ContractBreachError, DataError, did_you_mean
+from cumulant.core.errors import ContractBreachError, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
+    from cumulant.data.checks.row_checks import AbsentColumnError
     from cumulant.data.snapshot import Snapshot
 
 
@@ -28,16 +27,6 @@ class SourceBreachError(ContractBreachError):
             "batch_checks": checks,
             "unreadable": [{"url": file.url, "reason": file.reason} for file in self.snapshot.unreadable],
         }
-
-
-class AbsentColumnError(DataError):
-    """A declared column that the rows do not have; its name is the subject."""
-
-
-def absent_column_error(message: str, name: str, known: Sequence[str]) -> AbsentColumnError:
-    """The error for a declared column `name` that is not among `known`, with the nearest of them as hint."""
-    hint = did_you_mean(name, known) or f"columns: {', '.join(known[:20])}"
-    return AbsentColumnError(message, subject=name, hint=hint)
 
 
 def as_contract_breach(error: AbsentColumnError, previous: Snapshot | None) -> DataError | ContractBreachError:

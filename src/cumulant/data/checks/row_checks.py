@@ -11,16 +11,25 @@ from datetime import date, datetime
 
 import polars as pl
 
-from cumulant.core.errors import DataError, DefinitionError, UsageError
+from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
 from cumulant.core.plan import DType
 from cumulant.core.units import moment
-from cumulant.data.checks.breach import absent_column_error
 from cumulant.data.checks.conditions import compile_condition
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 from cumulant.data.text.casts import POLARS, Cast
 
 _PRESENT, _ZONELESS, _MERGING = "__present:", "__zoneless:", "__merging:"
+
+
+class AbsentColumnError(DataError):
+    """A declared column that the rows do not have; its name is the subject."""
+
+
+def absent_column_error(message: str, name: str, known: Sequence[str]) -> AbsentColumnError:
+    """The error for a declared column `name` that is not among `known`, with the nearest of them as hint."""
+    hint = did_you_mean(name, known) or f"columns: {', '.join(known[:20])}"
+    return AbsentColumnError(message, subject=name, hint=hint)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.core.plan import Corrections, DType
+from cumulant.core.plan import Corrections, DType, Field
 from cumulant.data.checks.row_checks import RowCheck
 from cumulant.data.corrections.repeat_spec import DeletedRows
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import POLARS
-
-if TYPE_CHECKING:
-    from cumulant.data.snapshot import Snapshot
 
 
 def is_deletion(spec: SourceSpec, types: Mapping[str, DType], source: str) -> pl.Expr:
@@ -31,18 +27,18 @@ def is_deletion(spec: SourceSpec, types: Mapping[str, DType], source: str) -> pl
     return pl.col(spec.deleted.column).cast(values.dtype).is_in(values.implode()).fill_null(value=False)
 
 
-def corrections_of(snapshot: Snapshot, spec: SourceSpec) -> Corrections:
-    """How later rows of the snapshot's source correct earlier ones, as a feature plan carries it.
+def corrections_of(columns: Sequence[Field], spec: SourceSpec, source: str) -> Corrections:
+    """How later rows of a source with these columns correct earlier ones, as a feature plan carries it.
 
     Raises:
         DataError: the marking column does not hold values of the declared kind.
     """
-    fields = {field.name: field for field in snapshot.fields}
+    fields = {field.name: field for field in columns}
     known = tuple(fields[name] for name in spec.known_times if name in fields)
     if spec.deleted is None or spec.deleted.column not in fields:
         return Corrections(known)
     marker = fields[spec.deleted.column]
-    values = _as_column(spec.deleted, marker.dtype, snapshot.source).drop_nulls()
+    values = _as_column(spec.deleted, marker.dtype, source).drop_nulls()
     if marker.dtype in ("time", "date"):
         values = values.to_physical().cast(pl.Int64)
     return Corrections(known, marker, tuple(values.to_list()))

@@ -18,8 +18,8 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.breach import absent_column_error
 from cumulant.data.checks.repeats import KNOWN, located_frames
+from cumulant.data.checks.row_checks import absent_column_error
 from cumulant.data.corrections.arrivals import ARRIVED, Arrival
 from cumulant.data.corrections.dated_rows import HIDDEN
 from cumulant.data.corrections.deletions import is_deletion

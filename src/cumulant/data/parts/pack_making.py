@@ -21,8 +21,18 @@ from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.unreadable_files import UnreadableFileError
 from cumulant.data.parts.cuts import cut
-from cumulant.data.parts.packs import OWNER, Pack, PackedFile, PackFacts, PackGroup, load_pack, stack_frames
-from cumulant.data.parts.part import PartCheck, PartContext, PartFacts, PartField, declared_types
+from cumulant.data.parts.packs import OWNER, load_pack, stack_frames
+from cumulant.data.parts.part import (
+    Pack,
+    PackedFile,
+    PackFacts,
+    PackGroup,
+    PartCheck,
+    PartContext,
+    PartFacts,
+    PartField,
+    declared_types,
+)
 from cumulant.data.parts.part_making import csv_size, misshapen_rows, part_fields, plain_fields, shape_checks
 from cumulant.data.parts.row_sorting import SortedRows, sort_rows
 from cumulant.data.profile import Profile, profile

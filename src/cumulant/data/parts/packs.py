@@ -12,114 +12,20 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.core.refs import TableRef
-from cumulant.data.parts.part import PartCheck, PartContext, PartFacts, PartField
-from cumulant.data.profile import ColumnProfile, Profile, profile
+from cumulant.data.parts.part import Pack, PackFacts, PartContext, PartFacts
+from cumulant.data.profile import Profile, profile
 from cumulant.data.row_columns import ROW
+from cumulant.data.schema import fields_of
 from cumulant.data.snapshot import PACKED, RowRange, pack_name
 from cumulant.data.text.casts import conform, stored_columns, type_prefix
 
 #: the place of a row's file in its pack
 OWNER = "__part"
 _FRAME_ROWS = 1_000_000
-
-
-class PackedFile(msgspec.Struct, frozen=True, array_like=True):
-    """What a pack knows of one file. `failed` has a number for each check of its group; `nulls`, `low` and `high`
-    (of whole numbers) one for each of its fields; `empty` names the fields without a value by their place.
-    """
-
-    group: int
-    rows_in: int
-    rows_dropped: int
-    rows: int
-    refused: dict[str, int]
-    failed: tuple[int, ...] = ()
-    empty: tuple[int, ...] = ()
-    nulls: tuple[int, ...] = ()
-    low: tuple[float | None, ...] = ()
-    high: tuple[float | None, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-class PackGroup(msgspec.Struct, frozen=True):
-    """What files of the same columns and types share; counts of checks are 0 and no field is `empty` here."""
-
-    fields: tuple[PartField, ...]
-    checks: tuple[PartCheck, ...]
-
-
-class PackFacts(msgspec.Struct, frozen=True, kw_only=True):
-    digest: str
-    rows: TableRef
-    refused: tuple[TableRef, ...]
-    groups: tuple[PackGroup, ...]
-    files: tuple[PackedFile, ...]
-    profile: Profile
-    csv_bytes: int
-
-
-@dataclass(frozen=True)
-class Pack:
-    """The facts of a pack, and its files as parts."""
-
-    facts: PackFacts
-    parts: tuple[PartFacts, ...]
-
-    @staticmethod
-    def of(facts: PackFacts) -> Pack:
-        fields: dict[tuple[int, tuple[int, ...]], tuple[PartField, ...]] = {}
-        starts = accumulate((file.rows for file in facts.files), initial=0)
-        parts = []
-        for index, (file, first) in enumerate(zip(facts.files, starts, strict=False)):
-            named = (file.group, file.empty)
-            if named not in fields:
-                fields[named] = _with_empty(facts.groups[file.group].fields, file.empty)
-            parts.append(_part(facts, index, first, fields[named]))
-        return Pack(facts, tuple(parts))
-
-
-def _with_empty(fields: Sequence[PartField], empty: Sequence[int]) -> tuple[PartField, ...]:
-    return tuple(
-        msgspec.structs.replace(field, empty=True) if place in empty else field for place, field in enumerate(fields)
-    )
-
-
-def _part(facts: PackFacts, index: int, first: int, fields: tuple[PartField, ...]) -> PartFacts:
-    file = facts.files[index]
-    checks = facts.groups[file.group].checks
-    share = file.rows / facts.rows.rows if facts.rows.rows else 0.0
-    columns = zip(fields, file.nulls, file.low, file.high, strict=True)
-    return PartFacts(
-        digest=f"{facts.digest}{PACKED}{index}",
-        rows_in=file.rows_in,
-        rows_dropped=file.rows_dropped,
-        rows=TableRef(facts.rows.key, file.rows, round(facts.rows.bytes * share)),
-        refused=(),
-        fields=fields,
-        checks=tuple(
-            msgspec.structs.replace(check, failed=failed) if failed else check
-            for check, failed in zip(checks, file.failed, strict=True)
-        ),
-        profile=Profile(
-            file.rows,
-            tuple(
-                ColumnProfile(
-                    name=field.name, dtype=field.dtype, rows=file.rows, nulls=nulls, distinct=0, min=low, max=high
-                )
-                for field, nulls, low, high in columns
-            ),
-        ),
-        csv_bytes=round(facts.csv_bytes * share),
-        first=first,
-        refused_rules=file.refused,
-        notes=file.notes,
-    )
 
 
 def place_in_pack(part: PartFacts) -> int:
@@ -257,8 +163,6 @@ def _by_pack(parts: Iterable[PartFacts]) -> Mapping[str, list[PartFacts]]:
 
 def profile_of(block: PartBlock, context: PartContext) -> Profile:
     """The profile of a block's rows."""
-    from cumulant.data.schema import fields_of
-
     fields = fields_of(block.parts, context.policy, None)
     return profile(conform(block.scan(context), fields).collect(), fields)
 

@@ -1,13 +1,16 @@
 """Parts: the accepted rows of one source file, its refused rows, and the facts about both.
 
 A part is named by the file's content and the declaration, so an unchanged file is never read twice. Its
-facts are written last: where they stand, the part is whole.
+facts are written last: where they stand, the part is whole. Many small files share a pack: its facts are here, its
+rows in `packs`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from itertools import accumulate
+from typing import TypeVar
 
 import msgspec
 import polars as pl
@@ -18,12 +21,10 @@ from cumulant.core.system.memory import memory_limit
 from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import Prepare
-from cumulant.data.profile import Profile
+from cumulant.data.profile import ColumnProfile, Profile
+from cumulant.data.snapshot import PACKED
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.tables import TableStore
-
-if TYPE_CHECKING:
-    from cumulant.data.parts.packs import Pack, PackFacts
 
 #: the rule that a CSV row with another number of fields than the header breaks
 MALFORMED = "row:fields"
@@ -76,7 +77,100 @@ class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
         return sum(ref.rows for ref in self.refused) + sum((self.refused_rules or {}).values())
 
 
-Facts = TypeVar("Facts", PartFacts, "PackFacts")
+class PackedFile(msgspec.Struct, frozen=True, array_like=True):
+    """What a pack knows of one file. `failed` has a number for each check of its group; `nulls`, `low` and `high`
+    (of whole numbers) one for each of its fields; `empty` names the fields without a value by their place.
+    """
+
+    group: int
+    rows_in: int
+    rows_dropped: int
+    rows: int
+    refused: dict[str, int]
+    failed: tuple[int, ...] = ()
+    empty: tuple[int, ...] = ()
+    nulls: tuple[int, ...] = ()
+    low: tuple[float | None, ...] = ()
+    high: tuple[float | None, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class PackGroup(msgspec.Struct, frozen=True):
+    """What files of the same columns and types share; counts of checks are 0 and no field is `empty` here."""
+
+    fields: tuple[PartField, ...]
+    checks: tuple[PartCheck, ...]
+
+
+class PackFacts(msgspec.Struct, frozen=True, kw_only=True):
+    digest: str
+    rows: TableRef
+    refused: tuple[TableRef, ...]
+    groups: tuple[PackGroup, ...]
+    files: tuple[PackedFile, ...]
+    profile: Profile
+    csv_bytes: int
+
+
+@dataclass(frozen=True)
+class Pack:
+    """The facts of a pack, and its files as parts."""
+
+    facts: PackFacts
+    parts: tuple[PartFacts, ...]
+
+    @staticmethod
+    def of(facts: PackFacts) -> Pack:
+        fields: dict[tuple[int, tuple[int, ...]], tuple[PartField, ...]] = {}
+        starts = accumulate((file.rows for file in facts.files), initial=0)
+        parts = []
+        for index, (file, first) in enumerate(zip(facts.files, starts, strict=False)):
+            named = (file.group, file.empty)
+            if named not in fields:
+                fields[named] = _with_empty(facts.groups[file.group].fields, file.empty)
+            parts.append(_part(facts, index, first, fields[named]))
+        return Pack(facts, tuple(parts))
+
+
+def _with_empty(fields: Sequence[PartField], empty: Sequence[int]) -> tuple[PartField, ...]:
+    return tuple(
+        msgspec.structs.replace(field, empty=True) if place in empty else field for place, field in enumerate(fields)
+    )
+
+
+def _part(facts: PackFacts, index: int, first: int, fields: tuple[PartField, ...]) -> PartFacts:
+    file = facts.files[index]
+    checks = facts.groups[file.group].checks
+    share = file.rows / facts.rows.rows if facts.rows.rows else 0.0
+    columns = zip(fields, file.nulls, file.low, file.high, strict=True)
+    return PartFacts(
+        digest=f"{facts.digest}{PACKED}{index}",
+        rows_in=file.rows_in,
+        rows_dropped=file.rows_dropped,
+        rows=TableRef(facts.rows.key, file.rows, round(facts.rows.bytes * share)),
+        refused=(),
+        fields=fields,
+        checks=tuple(
+            msgspec.structs.replace(check, failed=failed) if failed else check
+            for check, failed in zip(checks, file.failed, strict=True)
+        ),
+        profile=Profile(
+            file.rows,
+            tuple(
+                ColumnProfile(
+                    name=field.name, dtype=field.dtype, rows=file.rows, nulls=nulls, distinct=0, min=low, max=high
+                )
+                for field, nulls, low, high in columns
+            ),
+        ),
+        csv_bytes=round(facts.csv_bytes * share),
+        first=first,
+        refused_rules=file.refused,
+        notes=file.notes,
+    )
+
+
+Facts = TypeVar("Facts", PartFacts, PackFacts)
 
 
 @dataclass(frozen=True)

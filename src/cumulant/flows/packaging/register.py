@@ -10,7 +10,7 @@ import msgspec
 
 from cumulant.core.events import Actor, Fact
 from cumulant.core.ids import digest
-from cumulant.core.servable import GraphServable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.packaging.package_model import PackagedModel, check_name, check_place, package, write_servable
 from cumulant.packaging.convert.model_objects import from_object
@@ -32,6 +32,22 @@ class ModelRegistered(Fact, frozen=True, kw_only=True):
     model: str
     version: str
     source: str
+
+
+class RegisterResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What was packaged, and the version that it became; `version` is None where only a folder was written."""
+
+    packaged: PackagedModel
+    version: ModelVersion | None = None
+
+    @property
+    def servable(self) -> Servable | GraphServable:
+        return self.packaged.servable
+
+    @property
+    def uri(self) -> str:
+        """Where it is: models:/NAME/VERSION, or the folder."""
+        return str(self.packaged.folder) if self.version is None else self.version.uri
 
 
 def package_object(
@@ -81,7 +97,7 @@ def register(
     sample: object = None,
     tolerance: float | None = None,
     trust_pickle: bool = False,
-) -> tuple[PackagedModel, ModelVersion]:
+) -> RegisterResult:
     """Package `model` and register it as a version of `name`; the same servable again gives the version that exists.
 
     Raises:
@@ -95,7 +111,8 @@ def register(
             model, folder, name=name, sample=sample, tolerance=tolerance, trust_pickle=trust_pickle, project=project
         )
         version = _register(project, packaged, name, principal)
-    return msgspec.structs.replace(packaged, folder=Path(version.uri)), version
+    packaged = msgspec.structs.replace(packaged, folder=Path(version.uri))
+    return RegisterResult(packaged=packaged, version=version)
 
 
 def _register(project: Project, packaged: PackagedModel, name: str, principal: Principal) -> ModelVersion:

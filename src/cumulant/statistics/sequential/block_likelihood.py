@@ -1,29 +1,29 @@
-"""The log likelihood of blocks of requests over the kinds and rates of a `RateDesign`, without terms common to all."""
+"""The log likelihood of blocks of requests over the kinds and rates of arms, without terms common to all."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from cumulant.statistics.sequential.arrays import Floats
 
-if TYPE_CHECKING:
-    from cumulant.statistics.sequential.rates import RateDesign
-
 Places = npt.NDArray[np.int64]
+#: of each kind of arm the shape of its bursts and the chance of an outage
+Kinds = Sequence[tuple[float, float]]
 #: an outage multiplies a block's rate by a gamma burst with this mean and shape: from a few times to a hundred
 _WILD, _WILD_SHAPE = 30.0, 0.5
 
 
-def likelihood(bad: Floats, requests: Floats, design: RateDesign) -> Floats:
+def likelihood(bad: Floats, requests: Floats, rates: Floats, kinds: Kinds) -> Floats:
     """[batch, kinds, points]: log likelihood of one block, without the terms that no parameter changes."""
-    expected = requests[..., None] * design.rates
-    events = bad[..., None] * np.log(design.rates)
+    expected = requests[..., None] * rates
+    events = bad[..., None] * np.log(rates)
     k = bad[..., None]
-    return np.stack([events + kind_likelihood(k, expected, *kind) for kind in design.kinds], axis=-2)
+    return np.stack([events + kind_likelihood(k, expected, *kind) for kind in kinds], axis=-2)
 
 
 def kind_likelihood(bad: Floats, expected: Floats, shape: float, outage: float) -> Floats:
@@ -50,7 +50,7 @@ def _rate_free_terms(bad: Floats, shape: float) -> Floats:
     return ways
 
 
-def distinct_likelihoods(bad: Floats, requests: Floats, design: RateDesign) -> tuple[Floats, Places]:
+def distinct_likelihoods(bad: Floats, requests: Floats, rates: Floats, kinds: Kinds) -> tuple[Floats, Places]:
     """The log likelihoods [distinct, kinds, points] of distinct blocks, and which of them each given block has.
 
     Logarithms are taken once for blocks of as many requests, and gamma functions once for as many bad events.
@@ -58,8 +58,8 @@ def distinct_likelihoods(bad: Floats, requests: Floats, design: RateDesign) -> t
     (k, k_of), (n, n_of) = distinct(bad), distinct(requests)
     pairs, places = distinct(n_of * len(k) + k_of)
     n_of, k_of = pairs // len(k), pairs % len(k)
-    expected, events = n[:, None] * design.rates, k[:, None] * np.log(design.rates)
-    table = np.empty((len(pairs), len(design.kinds), len(design.rates)))
+    expected, events = n[:, None] * rates, k[:, None] * np.log(rates)
+    table = np.empty((len(pairs), len(kinds), len(rates)))
 
     def bursts(factor: float, shape: float) -> Floats:
         logs, ways = np.log1p(factor * expected / shape), _rate_free_terms(k, shape)[:, None]
@@ -67,7 +67,7 @@ def distinct_likelihoods(bad: Floats, requests: Floats, design: RateDesign) -> t
         grown += (ways + events)[k_of]
         return grown
 
-    for place, (shape, outage) in enumerate(design.kinds):
+    for place, (shape, outage) in enumerate(kinds):
         calm = bursts(1.0, shape) if math.isfinite(shape) else events[k_of] - expected[n_of]
         if outage:
             wild = (k * math.log(_WILD))[k_of, None] + bursts(_WILD, _WILD_SHAPE)

@@ -177,8 +177,8 @@ class Rates:
         worse, trials = check_counts(candidate_bad, candidate_requests, "candidate")
         return replace(
             self,
-            champion=self.champion + likelihood(bad, requests, self.design),
-            candidate=self.candidate + likelihood(worse, trials, self.design),
+            champion=self.champion + likelihood(bad, requests, self.design.rates, self.design.kinds),
+            candidate=self.candidate + likelihood(worse, trials, self.design.rates, self.design.kinds),
             blocks=self.blocks + 1,
         )
 

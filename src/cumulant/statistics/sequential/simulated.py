@@ -237,7 +237,7 @@ class _States:
     def __init__(self, counts: SimulatedCounts, design: RateDesign) -> None:
         self._design = design
         self._tables = [
-            distinct_likelihoods(bad, requests, design)
+            distinct_likelihoods(bad, requests, design.rates, design.kinds)
             for bad, requests in ((counts.bad, counts.requests), (counts.candidate_bad, counts.candidate_requests))
         ]
 

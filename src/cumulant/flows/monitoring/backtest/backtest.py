@@ -23,7 +23,8 @@ from cumulant.flows.monitoring.backtest.histories import (
 )
 from cumulant.flows.monitoring.backtest.labelled_windows import WindowedRows, cut_windows
 from cumulant.flows.monitoring.backtest.policy_comparison import (
-    Difference,
+    HistoryResult,
+    PolicyResult,
     beats,
     best_of,
     difference,
@@ -70,33 +71,6 @@ class BacktestRequest:
     memory: str | None = None
     history: str | None = None
     estimate: bool = False
-
-
-class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule over the history, and how its loss differs from the first rule's. `better`: it has no more loss and no
-    more trainings than the first rule, and less of one.
-    """
-
-    rule: str
-    loss: float
-    difference: Difference | None
-    trainings: tuple[datetime, ...]
-    alarms: int
-    waits: int
-    looks: int
-    losses: tuple[float | None, ...]
-    better: bool
-
-
-class HistoryResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The first rule with one kind of history. `setting`: what to write as `monitoring.retrain.history`."""
-
-    history: str
-    setting: str
-    loss: float
-    difference: Difference | None
-    trainings: tuple[datetime, ...]
-    best: bool
 
 
 class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):

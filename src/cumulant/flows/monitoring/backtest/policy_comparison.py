@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from datetime import datetime
+from typing import Protocol
 
 import msgspec
 import numpy as np
-
-if TYPE_CHECKING:
-    from datetime import datetime
-
-    from cumulant.flows.monitoring.backtest.backtest import HistoryResult, PolicyResult
 
 #: losses that are nearer than this part of each other are equal: the same models scored the same rows
 _EQUAL = 1e-9
@@ -25,6 +21,33 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     low: float | None
     high: float | None
+
+
+class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One rule over the history, and how its loss differs from the first rule's. `better`: it has no more loss and no
+    more trainings than the first rule, and less of one.
+    """
+
+    rule: str
+    loss: float
+    difference: Difference | None
+    trainings: tuple[datetime, ...]
+    alarms: int
+    waits: int
+    looks: int
+    losses: tuple[float | None, ...]
+    better: bool
+
+
+class HistoryResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The first rule with one kind of history. `setting`: what to write as `monitoring.retrain.history`."""
+
+    history: str
+    setting: str
+    loss: float
+    difference: Difference | None
+    trainings: tuple[datetime, ...]
+    best: bool
 
 
 class Scored(Protocol):
