@@ -21,7 +21,7 @@ from scipy.stats import ks_2samp
 
 from cumulant.monitoring.backtest import BacktestHistory, ReplayPolicy, backtest
 from cumulant.monitoring.performance.baselines import HarmPolicy
-from cumulant.monitoring.retrain_rule import RetrainTerms
+from cumulant.monitoring.policy import RetrainPolicy
 
 START = datetime(2020, 1, 1, tzinfo=UTC)
 TREES = {
@@ -65,13 +65,13 @@ def shown(name, inputs, truth, rows, every, **terms):
     month = every * 4
     free = {"cool_down": timedelta(0), "least_labels": 0, "at_most": None}
     policies = {
-        "default": RetrainTerms(cool_down=every),
-        "never": RetrainTerms(on_harm=False),
-        "each month": RetrainTerms(on_harm=False, every=month, **free),
-        "each quarter": RetrainTerms(on_harm=False, every=month * 3, **free),
-        "each half-year": RetrainTerms(on_harm=False, every=month * 6, **free),
-        "at every alarm": RetrainTerms(on_drift=True, **free),
-        "each window": RetrainTerms(on_harm=False, every=every, **free),
+        "default": RetrainPolicy(cool_down=every),
+        "never": RetrainPolicy(on_harm=False),
+        "each month": RetrainPolicy(on_harm=False, every=month, **free),
+        "each quarter": RetrainPolicy(on_harm=False, every=month * 3, **free),
+        "each half-year": RetrainPolicy(on_harm=False, every=month * 6, **free),
+        "at every alarm": RetrainPolicy(on_drift=True, **free),
+        "each window": RetrainPolicy(on_harm=False, every=every, **free),
     }
     print(f"{name}: {count} windows of {rows} rows")
     for one in backtest(history, trees, policies, ReplayPolicy(start=START, every=every, **terms), drifts=drifted):

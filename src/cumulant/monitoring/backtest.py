@@ -109,7 +109,7 @@ def backtest(
     Args:
         history: what happened.
         fit: from windows of inputs and truths to a scorer; the same for all.
-        policies: rules by name. `RetrainTerms(on_harm=False)` never trains again.
+        policies: rules by name. `RetrainPolicy(on_harm=False)` never trains again.
         terms: how history is replayed.
         weighted: as `fit`, told the weight of each row; needed with `terms.half_life`. Refits that harm is held against
             are of a few windows, and not weighted.
