@@ -29,10 +29,10 @@ from scipy import stats
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.start.paired_evaluation import value_texts
 from cumulant.project.release_section import release_policy
-from cumulant.release.decide import act_on_failure, decide, start
+from cumulant.release.decide import act_on_failure, build_failure_reference, decide, start
 from cumulant.release.evidence.accumulate import count_look, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
-from cumulant.release.evidence.health import ArmHealth, RecentHealth
+from cumulant.release.evidence.health import ArmHealth, RecentHealth, find_hard_failure
 from cumulant.release.evidence.look import Look, Requests, ScorePairs
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.paired.admission import refusal, with_margins
@@ -280,7 +280,9 @@ def released(
         place += mirrored
         champion, candidate = answers.release[0][index], answers.release[1][index]
         whole = np.isfinite(candidate)
-        release = act_on_failure(release, RecentHealth(candidate=ArmHealth(misshapen=int((~whole).sum()))), at=at)
+        health = RecentHealth(candidate=ArmHealth(misshapen=int((~whole).sum())))
+        failure = find_hard_failure(health, release.policy.ceilings, build_failure_reference(release))
+        release = act_on_failure(release, failure, at=at)
         pairs = ScorePairs(
             champion=champion[whole],
             candidate=candidate[whole],

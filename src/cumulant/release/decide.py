@@ -92,7 +92,7 @@ def _continue(release: Release, unmet: Sequence[str], at: datetime) -> Release:
     if waits and waits not in release.approved:
         text = f"{step.label} is done; {waits} waits for an approval"
         return msgspec.structs.replace(release, status="awaiting_approval", reason=text)
-    return _advanced(release, at)
+    return _advance(release, at)
 
 
 def list_unmet_conditions(release: Release) -> list[str]:
@@ -204,10 +204,10 @@ def _approval(release: Release) -> str | None:
     return "canary" if first and approval.before == "canary" else None
 
 
-def _advanced(release: Release, at: datetime) -> Release:
-    closed = _closed(release)
+def _advance(release: Release, at: datetime) -> Release:
+    closed = _with_closed_step(release)
     if release.at == len(release.steps) - 1:
-        return _ended(closed, "promoted", _proven_metrics(closed), at)
+        return _with_end(closed, "promoted", _proven_metrics(closed), at)
     following = release.steps[release.at + 1]
     memory, boards = begin_next_step(release)
     return msgspec.structs.replace(
@@ -260,24 +260,24 @@ def approve(release: Release, *, at: datetime) -> Release:
     release = msgspec.structs.replace(release, approved=release.approved | {waits})
     if unmet := list_unmet_conditions(release):  # the approval holds; what was shown before it no longer is
         return msgspec.structs.replace(release, status="running", reason=f"in {release.step.label}, {unmet[0]}")
-    return _advanced(release, at)
+    return _advance(release, at)
 
 
 def promote(release: Release, reason: str, *, at: datetime) -> Release:
     """The release, promoted by an operator; unchanged where it is over."""
-    return release if release.over else _ended(_closed(release), "promoted", reason, at)
+    return release if release.over else _with_end(_with_closed_step(release), "promoted", reason, at)
 
 
 def end_release(release: Release, status: Status, reason: str, *, at: datetime) -> Release:
     """The release, over: all keys on the champion. Nothing changes where it is over already."""
-    return release if release.over else _ended(_closed(release), status, reason, at)
+    return release if release.over else _with_end(_with_closed_step(release), status, reason, at)
 
 
-def _ended(release: Release, status: Status, reason: str, at: datetime) -> Release:
+def _with_end(release: Release, status: Status, reason: str, at: datetime) -> Release:
     return msgspec.structs.replace(release, status=status, reason=reason, ended=at, revision=release.revision + 1)
 
 
-def _closed(release: Release) -> Release:
+def _with_closed_step(release: Release) -> Release:
     if release.status == "pending":
         return release
     step: ReleaseStep = release.step

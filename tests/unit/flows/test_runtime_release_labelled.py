@@ -77,9 +77,9 @@ def told(now: list[float], project: Project | None = None) -> Any:
 
 def test_only_pairs_of_the_release_count_each_once(joins: list[float]) -> None:
     labels = told([0.0])
-    found, cursor = labels.graded(Release(), "")
+    found, cursor = labels.read_losses(Release(), "")
     assert [(one.champion, one.candidate) for one in found] == [(0.1, 0.3), (0.1, 0.3)]
-    assert labels.graded(Release(), cursor) == ([], cursor)
+    assert labels.read_losses(Release(), cursor) == ([], cursor)
     assert len(joins) == 1
 
 
@@ -87,7 +87,7 @@ def test_a_join_comes_again_after_a_pause(joins: list[float]) -> None:
     now = [0.0]
     labels = told(now)
     for now[0] in (0.0, 1.0, 3.0, 5.0, 6.0, 10.0):
-        labels.graded(Release(), "")
+        labels.read_losses(Release(), "")
     assert len(joins) == 3
 
 
@@ -96,14 +96,14 @@ def test_somebody_else_who_joins_is_not_waited_for(joins: list[float], monkeypat
         raise LeaseHeldError("another process is at it")
 
     monkeypatch.setattr(label_evidence, "join_labels", held)
-    assert len(told([0.0]).graded(Release(), "")[0]) == 2
+    assert len(told([0.0]).read_losses(Release(), "")[0]) == 2
     assert joins == []
 
 
 def test_servers_of_others_have_no_pairs(joins: list[float]) -> None:
     outside = Release(candidate=Arm(name="candidate", version="http://b", endpoints=("http://b",)))
-    assert told([0.0]).graded(outside, "7") == ((), "7")
-    assert told([0.0]).graded(Release(model="other"), "") == ((), "")
+    assert told([0.0]).read_losses(outside, "7") == ((), "7")
+    assert told([0.0]).read_losses(Release(model="other"), "") == ((), "")
     assert joins == []
 
 
@@ -115,8 +115,8 @@ def test_what_labels_are_is_asked_of_the_champion_as_it_is_served(
     served = ServedVersion(version="1", command=("python", "-m", "cumulant.serving", str(tmp_path / "model")), port=1)
     change_desired_state(tmp_path, "late", lambda book: msgspec.structs.replace(book, versions={"1": served}))
     labels = told([0.0], Project(tmp_path))
-    labels.graded(Release(), "")  # its folder is gone: the registry has it
+    labels.read_losses(Release(), "")  # its folder is gone: the registry has it
     (tmp_path / "model").mkdir()
-    labels.graded(Release(), "")
+    labels.read_losses(Release(), "")
     assert asked == [None, tmp_path / "model"]
     assert joins

@@ -274,12 +274,12 @@ class TestPairs:
     def test_losses_come_with_their_labels(self):
         found = world(quality={"label_delay": "1h"})
         mirror = Mirror(found, WorldSchedule(found, STEPS, 0), np.random.default_rng(0))
-        mirror.mirrored(10, 100.0)
-        mirror.mirrored(5, 200.0)
+        mirror.record_mirrored(10, 100.0)
+        mirror.record_mirrored(5, 200.0)
         assert [len(mirror.losses(until)) for until in (3699.0, 3700.0, 3700.0, 5000.0)] == [0, 10, 0, 5]
         none = world(quality=None)
         mirror = Mirror(none, WorldSchedule(none, STEPS, 0), np.random.default_rng(0))
-        mirror.mirrored(10, 0.0)
+        mirror.record_mirrored(10, 0.0)
         assert len(mirror.losses(1e9)) == 0
 
     @pytest.mark.parametrize("rare", [None, {"share": 0.01, "size": 2.0}])
@@ -295,7 +295,7 @@ class TestPairs:
         found = world(quality={"day_sd": 1.0, "loss_sd": 0.01})
         mirror = Mirror(found, WorldSchedule(found, STEPS, 86_000.0), np.random.default_rng(0))
         for at, day in ((100.0, 0), (500.0, 1)):
-            mirror.mirrored(50, at)
+            mirror.record_mirrored(50, at)
             losses = mirror.losses(at)
             assert (losses.candidate - losses.champion).mean() == pytest.approx(mirror.days.effect(day), abs=0.01)
 

@@ -34,14 +34,14 @@ def page(console: Console, case: CaseView) -> None:
         ]
         console.print()
         console.print("nearest training rows", style="bold")
-        console.print(table(["distance", "label", *names], [[_shown(value) for value in row] for row in rows]))
+        console.print(table(["distance", "label", *names], [[_format_value(value) for value in row] for row in rows]))
 
 
 def _known(case: CaseView) -> list[tuple[str, object]]:
     rows: list[tuple[str, object]] = [("answered", f"{case.time:%Y-%m-%d %H:%M:%S}Z")]
     if case.hidden:
         rows.append(("the model's answer", "hidden until you decide"))
-    rows += [(f"answer {name}", _shown(value)) for name, value in (case.answer or {}).items()]
+    rows += [(f"answer {name}", _format_value(value)) for name, value in (case.answer or {}).items()]
     rows += [("because of", text) for text in _explained(case.explanation)]
     if case.reasons:
         rows.append(("in the queue as", ", ".join(case.reasons)))
@@ -52,11 +52,11 @@ def _known(case: CaseView) -> list[tuple[str, object]]:
     rows += [("assigned to", case.assigned)] if case.assigned else []
     rows += [("escalated", "yes")] if case.escalated else []
     rows += [("note", f"{entry['reviewer']}: {entry['text']}") for entry in case.notes]
-    rows += [(f"you {entry['kind']}", _shown(entry["label"])) for entry in case.own]
-    rows += [(entry["kind"], f"{entry['reviewer']}: {_shown(entry['label'])}") for entry in case.others]
+    rows += [(f"you {entry['kind']}", _format_value(entry["label"])) for entry in case.own]
+    rows += [(entry["kind"], f"{entry['reviewer']}: {_format_value(entry['label'])}") for entry in case.others]
     if case.status != "waiting":
         rows.append(("status", case.status))
-        rows.append(("label", _shown(case.label)))
+        rows.append(("label", _format_value(case.label)))
     return rows
 
 
@@ -94,7 +94,7 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
             case.status,
             case.holder or case.assigned or _DASH,
             f"{case.deadline:%Y-%m-%d %H:%M}Z",
-            _shown(case.label),
+            _format_value(case.label),
         ]
         for case in listed
     ]
@@ -115,8 +115,10 @@ def outcome(answered: AnsweredCase) -> str:
     """What an answer led to, in one sentence."""
     case = answered.case
     if case.status == "done":
-        agreed = "" if case.hidden or case.answer is None else f"; the model said {_shown(_decision(case.answer))}"
-        return f"case {case.id} is done: {_shown(case.label)}{agreed}"
+        agreed = (
+            "" if case.hidden or case.answer is None else f"; the model said {_format_value(_decision(case.answer))}"
+        )
+        return f"case {case.id} is done: {_format_value(case.label)}{agreed}"
     if case.escalated and any(decision["kind"] == "decided" for decision in case.others):
         return f"two reviewers differ on case {case.id}: a third decides"
     if case.escalated:
@@ -182,7 +184,7 @@ def _error(report: ReviewSummary) -> str:
     return f"{report.error['value']:.2%}{ends} of all predictions looked at; {among}{silent}"
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if value is None:
         return _DASH
     if isinstance(value, bool):

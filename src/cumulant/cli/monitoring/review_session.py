@@ -32,7 +32,7 @@ def session(console: Console, project: Project, *, report: str) -> None:
     try:
         while (case := next_case(project, principal=who, passed=passed, reader=reader)) is not None:
             page(console, case)
-            console.print(f"\n{_asked(case)}   ({_HELP})", style="bold")
+            console.print(f"\n{_prompt_text(case)}   ({_HELP})", style="bold")
             decided = _answer(console, project, case, reader)
             if decided is None:
                 break
@@ -48,7 +48,7 @@ def session(console: Console, project: Project, *, report: str) -> None:
     console.print(f"{answered} answered: {report}", style="dim")
 
 
-def _asked(case: CaseView) -> str:
+def _prompt_text(case: CaseView) -> str:
     if not case.labels:
         return "what is the number?"
     return f"what is true: {', '.join(label_names(case))}?"

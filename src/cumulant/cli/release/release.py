@@ -149,7 +149,7 @@ def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
 
     with call.project() as project:
         release = actions.pause(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, release)
+    _print_release(call, release)
 
 
 @command(app, action="release.steer", examples=["cumulant release resume"])
@@ -159,7 +159,7 @@ def resume(call: Invocation, reason: Reason = "", name: Name = "") -> None:
 
     with call.project() as project:
         release = actions.resume(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, release)
+    _print_release(call, release)
 
 
 @command(app, action="release.steer", examples=["cumulant release promote --reason 'the bug fix cannot wait'"])
@@ -175,7 +175,7 @@ def promote(
     _check_reason(reason)
     with call.project() as project:
         release = actions.promote(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, release)
+    _print_release(call, release)
 
 
 @command(app, action="release.steer", examples=["cumulant release abort --reason 'wrong training data'"])
@@ -191,7 +191,7 @@ def abort(
     _check_reason(reason)
     with call.project() as project:
         release = actions.abort(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, release)
+    _print_release(call, release)
 
 
 @command(app, action="release.approve", examples=["cumulant release approve --reason 'reviewed with risk'"])
@@ -201,7 +201,7 @@ def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
 
     with call.project() as project:
         release = actions.approve(project, principal=project.principal(), reason=reason, model=name)
-    _said(call, release)
+    _print_release(call, release)
 
 
 @command(
@@ -351,7 +351,7 @@ def _plain(value: object) -> dict[str, object]:
     return fields
 
 
-def _said(call: Invocation, release: Release) -> None:
+def _print_release(call: Invocation, release: Release) -> None:
     from cumulant.flows.release.views import sentence, view
     from cumulant.flows.reports.terminal import clean
 

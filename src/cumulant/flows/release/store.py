@@ -100,7 +100,7 @@ def change_facts(before: Release | None, after: Release) -> Iterator[Fact]:
         before = None
     if after.over:
         if before is None or not before.over:
-            yield _ended(after)
+            yield _ended_event(after)
         return
     if after.status != (before.status if before else "pending"):
         if after.status in ("paused", "awaiting_approval"):
@@ -121,7 +121,7 @@ def change_facts(before: Release | None, after: Release) -> Iterator[Fact]:
         )
 
 
-def _ended(release: Release) -> ReleaseEnded:
+def _ended_event(release: Release) -> ReleaseEnded:
     return ReleaseEnded(
         release=release.id,
         model=release.model,

@@ -16,7 +16,7 @@ _TELLING = ("cumulant", "lightgbm", "numpy", "onnxruntime", "optuna", "polars", 
 _MANY = 5
 
 
-def _learned(rows: LearnedRows) -> str:
+def _learned_text(rows: LearnedRows) -> str:
     chosen = "" if rows.of is None else f", of the {rows.chosen:,} that training.rows chose out of {rows.of:,}"
     return f"{rows.rows:,} rows{chosen}"
 
@@ -28,7 +28,7 @@ def lines(lineage: Lineage) -> list[tuple[str, object]]:
         ("trained", f"{wording.instant(lineage.created)} by run {lineage.run}"),
         ("target", lineage.target),
         ("as of", lineage.as_of),
-        ("learned from", _learned(lineage.learned)),
+        ("learned from", _learned_text(lineage.learned)),
         ("features", f"{len(lineage.features)}, plan {short(lineage.plan)}"),
     ]
     for source in lineage.sources:

@@ -23,7 +23,7 @@ from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.review.mirrored_scores import MirroredIndex, MirroredRows
-from cumulant.flows.review.review_reference import asked_of, reference_of
+from cumulant.flows.review.review_reference import reference_of, request_fields
 from cumulant.flows.review.views import policy_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.outcomes.join.log_rows import scan_log
@@ -217,7 +217,7 @@ class _LogScan:
         number = row["version"]
         if number not in self._asked:
             version = self._version(number)
-            self._asked[number] = () if version is None else asked_of(self._context.project, version)
+            self._asked[number] = () if version is None else request_fields(self._context.project, version)
         return request_ref(reasons.decode_request(row["request"]), self._asked[number], row["event_time"], self._salt)
 
     def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[ReviewReferen
     return _with_spread(reference, folder) if described.task == "regression" else (reference, ())
 
 
-def asked_of(project: Project, version: ModelVersion) -> tuple[Field, ...]:
+def request_fields(project: Project, version: ModelVersion) -> tuple[Field, ...]:
     """The fields that a request of the version may have; none where it reads tensors."""
     from cumulant.servable.folder import load_description
 

@@ -1,5 +1,6 @@
 """Quality of a model in production: with labels, without them, and whether it does harm.
 
-`measured` and `estimated` give metrics by window, `audited` holds the second to the first, and `harm` is told one
-window after the other. Needs numpy and scipy; a regression's `learn_loss` needs LightGBM, `streams` river.
+`measured` and `estimate_windows` give metrics by window, `audited` compares the second with the first, and `add_window`
+gives the harm after one window and the next. Needs numpy and scipy; a regression's `learn_loss` needs LightGBM,
+`streams` river.
 """

@@ -126,7 +126,7 @@ def learn_baseline(reference: PredictionRows, *, task: Task, policy: HarmPolicy,
         raise DataError(
             "whether scores of several classes are calibrated is not asked",
             subject="harm",
-            hint="HarmTerms(calibration=False, ...)",
+            hint="HarmPolicy(calibration=False, ...)",
         )
     classes = reference.score.shape[1] if reference.several else None
     losses, bases, rates = [], [], []

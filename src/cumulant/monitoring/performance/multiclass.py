@@ -123,7 +123,7 @@ def estimate_class_windows(
     labels are not looked at.
 
     The Brier score's interval is as wide as those of the classes together, whatever they have in common, so it is
-    rather too wide than too narrow. Arguments as `estimated`.
+    rather too wide than too narrow. Arguments as `estimate_windows`.
 
     Raises:
         DataError: `every` is not positive, or the scores are not those of the classes.

@@ -1,7 +1,7 @@
 """Change detectors of the streaming field, one value at a time: ADWIN and Page-Hinkley, by river.
 
 They say when a stream has changed, quickly and cheaply, and no more: a change is not harm, and their false alarms are
-not bounded over all looks as those of `harm` are. Use them to propose. Needs the extra `river`.
+not bounded over all looks as those of `add_window` are. Use them to propose. Needs the extra `river`.
 """
 
 from __future__ import annotations

@@ -118,11 +118,11 @@ def with_history(release: Release, history: ChampionHistory) -> Release:
     memory = msgspec.structs.replace(
         memory, champion=memory.champion.with_looks(history.requests, history.bad), slow=history.slow_us
     )
-    memory = _fixed(memory, release)
+    memory = _with_block_lengths(memory, release)
     bursts = {name: _bursts(history, place, release.looks_a_block) for place, name in enumerate(COUNTED)}
     if not history.bad[:, COUNTED.index("timeouts")].any():  # they are failures, of which there may have been others
         bursts["timeouts"] = bursts["errors"]
-    return _remembering(release, msgspec.structs.replace(memory, bursts=bursts if len(history) else {}))
+    return _with_memory(release, msgspec.structs.replace(memory, bursts=bursts if len(history) else {}))
 
 
 def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
@@ -166,7 +166,7 @@ def count_look(release: Release, look: Look) -> tuple[Release, bool]:
         elif not unlike:
             board = with_differences(board, metric, _differences(metric, look), looks=release.looks(name))
         boards[name] = board
-    return msgspec.structs.replace(_remembering(release, memory), boards=boards), skewed
+    return msgspec.structs.replace(_with_memory(release, memory), boards=boards), skewed
 
 
 def _add_to_memory(
@@ -174,16 +174,16 @@ def _add_to_memory(
 ) -> tuple[Memory, dict[str, LookBlock], dict[str, Tempering], bool]:
     """The memory with a look; by metric full blocks and their tempering; and whether the traffic split is broken."""
     requests = look.requests
-    memory = _answering(read_memory(release), release, look, int(requests.candidate.sum()))
+    memory = _with_answering_time(read_memory(release), release, look, int(requests.candidate.sum()))
     of_look = _units(memory, requests, latency)
     sums, keys = of_look.sums(), KeyStatistics.from_json(memory.keys)
     blocks: dict[str, LookBlock] = {}
-    warming = _warming(memory, release)
+    warming = _is_warming_up(memory, release)
     if release.step.weight and not warming:
         keys = keys.add(of_look)
         memory, blocks = _blocks(release, memory, of_look, sums)
-    memory = memory if warming else msgspec.structs.replace(memory, took=_timed(memory.took, requests))
-    memory = _learned(memory, release, requests, sums[0], quantile=latency.quantile)
+    memory = memory if warming else msgspec.structs.replace(memory, took=_count_latencies(memory.took, requests))
+    memory = _learn_champion(memory, release, requests, sums[0], quantile=latency.quantile)
     memory, skewed = _split(release, memory, of_look, keys)
     tempering = _tempering(memory, keys)
     memory = msgspec.structs.replace(memory, keys=keys.to_json(), selection=memory.selection.with_look(look))
@@ -257,12 +257,12 @@ def begin_next_step(release: Release) -> tuple[dict[str, object], dict[str, Boar
         selection=old.selection,
     )
     following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
-    memory = _fixed(memory, following)
+    memory = _with_block_lengths(memory, following)
     boards = {name: in_next_step(board, named[name]) for name, board in release.boards.items()}
     return cast("dict[str, object]", msgspec.to_builtins(memory)), boards
 
 
-def _fixed(memory: Memory, release: Release) -> Memory:
+def _with_block_lengths(memory: Memory, release: Release) -> Memory:
     """The lengths of blocks and the grids of rates of the step, from all that is known of the champion."""
     known, step = memory.champion, release.step
     look = release.policy.look
@@ -280,19 +280,19 @@ def _fixed(memory: Memory, release: Release) -> Memory:
     return msgspec.structs.replace(memory, blocks=blocks, grids=grids)
 
 
-def _answering(memory: Memory, release: Release, look: Look, requests: int) -> Memory:
+def _with_answering_time(memory: Memory, release: Release, look: Look, requests: int) -> Memory:
     """How long the candidate has answered callers, and what of it the warm-up leaves out."""
     if not release.step.weight or (memory.answering is None and not requests):
         return memory
     memory = msgspec.structs.replace(memory, answering=(memory.answering or 0.0) + look.seconds)
-    if not _warming(memory, release):
+    if not _is_warming_up(memory, release):
         return memory
     return msgspec.structs.replace(
         memory, warm_up_seconds=memory.answering or 0.0, warm_up_requests=memory.warm_up_requests + requests
     )
 
 
-def _warming(memory: Memory, release: Release) -> bool:
+def _is_warming_up(memory: Memory, release: Release) -> bool:
     """Whether the look lies in the warm-up, in part at least: caches of a new process fill with its first requests."""
     if memory.answering is None:
         return False
@@ -317,14 +317,14 @@ def _blocks(release: Release, memory: Memory, of_look: Units, sums: Floats) -> t
     for place, name in enumerate(COUNTED, start=1):
         if name == "latency" and memory.slow is None:
             continue
-        now = _joined(memory.open.get(name, LookBlock()), sums, place)
+        now = _add_units(memory.open.get(name, LookBlock()), sums, place)
         is_full = now.looks >= memory.blocks.get(name, BlockLength(looks=release.looks_a_block)).looks
         (full if is_full else open_)[name] = now
     keyed = memory.keyed + float(of_look.requests[of_look.key != 0].sum())
     return msgspec.structs.replace(memory, open=open_, units=whole.tolist(), keyed=keyed), full
 
 
-def _joined(block: LookBlock, sums: Floats, place: int) -> LookBlock:
+def _add_units(block: LookBlock, sums: Floats, place: int) -> LookBlock:
     return LookBlock(
         looks=block.looks + 1, units=block.units.with_more(*sums[:, 0]), bad=block.bad.with_more(*sums[:, place])
     )
@@ -347,7 +347,7 @@ def _tempering(memory: Memory, keys: KeyStatistics) -> dict[str, Tempering]:
     return temperings
 
 
-def _learned(memory: Memory, release: Release, requests: Requests, sums: Floats, *, quantile: float) -> Memory:
+def _learn_champion(memory: Memory, release: Release, requests: Requests, sums: Floats, *, quantile: float) -> Memory:
     """What the champion's requests of the look, with the `sums` [4] of its units, add to what is known of it."""
     if memory.slow is None:
         early = [*memory.early, *requests.micros[~requests.candidate].tolist()][:20_000]
@@ -360,7 +360,7 @@ def _learned(memory: Memory, release: Release, requests: Requests, sums: Floats,
     return msgspec.structs.replace(memory, champion=record)
 
 
-def _timed(took: dict[str, list[int]], requests: Requests) -> dict[str, list[int]]:
+def _count_latencies(took: dict[str, list[int]], requests: Requests) -> dict[str, list[int]]:
     counts = {}
     for arm in ARMS:
         now = np.histogram(requests.micros[requests.arm(arm)], bins=EDGES)[0]
@@ -388,5 +388,5 @@ def _split(release: Release, memory: Memory, of_look: Units, keys: KeyStatistics
     return msgspec.structs.replace(memory, split=split if skewed else next_epoch(split)), skewed
 
 
-def _remembering(release: Release, memory: Memory) -> Release:
+def _with_memory(release: Release, memory: Memory) -> Release:
     return msgspec.structs.replace(release, memory=cast("dict[str, object]", msgspec.to_builtins(memory)))

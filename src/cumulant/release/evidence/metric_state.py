@@ -162,7 +162,7 @@ def _test_block(state: _Rated, metric: ReleaseMetric, block: LookBlock, temperin
         latest=(float(weighed.log_harm()), float(weighed.log_not_worse(difference=allowed))),
         test=test.to_json(),
         events=state.events.with_more(block.bad.champion, block.bad.candidate),
-        counts=_counted(state, block),
+        counts=_add_counts(state, block),
         in_step=True,
     )
     return state, weighed
@@ -195,12 +195,12 @@ def with_differences(board: Board, metric: ReleaseMetric, pairs: Floats, *, look
     if not len(pairs) and not state.pairs:
         return board
     if len(pairs):
-        state, board = _summed(state, board, pairs)
+        state, board = _add_pairs(state, board, pairs)
         board = msgspec.structs.replace(board, beyond=_beyond(metric, state))
     state = msgspec.structs.replace(state, looks=state.looks + 1)
     if metric.margin is None or state.looks < looks or state.pairs < metric.fewest:
         return _with_state(board, state)
-    closed, harm, fine = _tested(state, metric)
+    closed, harm, fine = _close_block(state, metric)
     board = _with_evidence(_with_state(board, closed), harm, fine)
     return msgspec.structs.replace(board, confirmed=metric.kind != "own" or board.beyond)
 
@@ -223,7 +223,7 @@ def _with_fresh_test(state: _Rated) -> _Rated:
     )
 
 
-def _counted(state: _Rated, block: LookBlock) -> list[tuple[float, float, float, float]]:
+def _add_counts(state: _Rated, block: LookBlock) -> list[tuple[float, float, float, float]]:
     more = (block.units.champion, block.bad.champion, block.units.candidate, block.bad.candidate)
     if not state.in_step:
         return [*state.counts, more]
@@ -250,7 +250,7 @@ def _log_beyond_accepted(metric: ReleaseMetric, state: _Rated, weighed: Rates, t
     return float(weighed.log_harm(difference=margin))
 
 
-def _summed(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board]:
+def _add_pairs(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board]:
     """The sums with more pairs [n, 2], and the board with the means."""
     state = msgspec.structs.replace(
         state,
@@ -279,7 +279,7 @@ def _beyond(metric: ReleaseMetric, state: _Paired) -> bool:
     return any((abs(mean) if metric.two_sided else mean) > metric.margin for mean in means)
 
 
-def _tested(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float, float]:
+def _close_block(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float, float]:
     """The state with the open block closed, and the evidence of harm and of no harm."""
     mean = state.differences / state.pairs
     history = LongRunVariance.from_json(state.dependence)

@@ -129,9 +129,9 @@ class DriftPage(PageLayout, frozen=True, kw_only=True):
 
 def page(look: DriftPageSource, policy: DriftPolicy, *, now: datetime) -> str:
     """The document, without a script and without anything that is loaded."""
-    from cumulant.monitoring.drift.comparing import measure_window_effects as drift_courses
+    from cumulant.monitoring.drift.comparing import measure_window_effects
 
-    courses = {record.feature: record for record in drift_courses(look.reference, look.current, policy)}
+    courses = {record.feature: record for record in measure_window_effects(look.reference, look.current, policy)}
     findings, strips = look.drift.findings, _strips(look, courses)
     values = DriftPage(
         folder="drift",

@@ -63,10 +63,10 @@ class ReleaseEffects:
         self._receivers, self._clock, self._actor, self._report = receivers, clock, actor, report
         self._effects: Mapping[str, Callable[[Release], bool]] = {
             "book": self._book,
-            "told": self._told,
+            "told": self._queue_messages,
             "alias": self._alias,
             "tags": self._tags,
-            "drained": self._drained,
+            "drained": self._drain,
         }
 
     def pending(self, release: Release) -> tuple[str, ...]:
@@ -122,10 +122,10 @@ class ReleaseEffects:
             registry.tag(release.model, release.candidate.version, dict(wanted))
         return True
 
-    def _drained(self, release: Release) -> bool:
+    def _drain(self, release: Release) -> bool:
         return self._traffic.active(release.model, CANDIDATE) == 0
 
-    def _told(self, release: Release) -> bool:
+    def _queue_messages(self, release: Release) -> bool:
         with self._journal.transaction(actor=self._actor, run=release.id) as transaction:
             queue_message(transaction, self._receivers, release, self._clock.now())
         return True

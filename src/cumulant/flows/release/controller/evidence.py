@@ -45,7 +45,7 @@ OutputShape = frozenset[tuple[str, str]]
 class LabelSource(Protocol):
     """A source of labels of mirrored rows, each returned once."""
 
-    def graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
+    def read_losses(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         """Both arms' losses in rows that were labelled since the cursor `after` (empty: since the release began),
         and the next cursor.
         """
@@ -55,7 +55,7 @@ class LabelSource(Protocol):
 class NoLabels:
     """A source without labels."""
 
-    def graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
+    def read_losses(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         """Nothing."""
         del release
         return (), after
@@ -130,9 +130,9 @@ class LiveEvidence:
         self._turn_to(release)
         cursor = Cursor.of(release.cursor)
         exchanges, gateway = self._exchanges(release, cursor.gateway)
-        pairs, mark = self._mirrored(release, cursor.pairs)
+        pairs, mark = self._read_mirrored(release, cursor.pairs)
         self._misshapen += pairs.misshapen
-        graded, labels = self._graded(release, cursor.labels)
+        graded, labels = self._read_losses(release, cursor.labels)
         look = Look(
             seconds=seconds,
             hour=mark // _HOUR,
@@ -196,7 +196,7 @@ class LiveEvidence:
                 break
         return counted, after
 
-    def _mirrored(self, release: Release, mark: int) -> tuple[MirroredEvidence, int]:
+    def _read_mirrored(self, release: Release, mark: int) -> tuple[MirroredEvidence, int]:
         until = to_micros(self._clock.now()) - self._settle
         # The first look, or one after a jump of the clock, begins here: the requests between cannot be assigned.
         if not mark or abs(until - mark) > _JUMP:
@@ -210,9 +210,9 @@ class LiveEvidence:
             self._report(f"the prediction log cannot be read, so no pair is counted: {error}")
             return MirroredEvidence(), mark
 
-    def _graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
+    def _read_losses(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         try:
-            return self._labels.graded(release, after)
+            return self._labels.read_losses(release, after)
         except CumulantError as error:
             self._report(f"labels cannot be read, so none is counted: {error.message}")
             return (), after

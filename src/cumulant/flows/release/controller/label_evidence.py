@@ -34,7 +34,7 @@ class LabelEvidence:
         self._schema: LabelSchema | None = None
         self._joined: float | None = None
 
-    def graded(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
+    def read_losses(self, release: Release, after: str) -> tuple[Sequence[LossPair], str]:
         """Those since the cursor; of an earlier release's pairs none.
 
         Raises:

@@ -70,7 +70,7 @@ class StepPower:
                 continue
             if self.bad * ratio >= 1:
                 return None
-            if self._seen(ratio, within, alpha):
+            if self._is_detected(ratio, within, alpha):
                 return ratio
         return None
 
@@ -111,7 +111,7 @@ class StepPower:
             return None
         return looks_needed * traffic.seconds, looks_needed > _COARSE or traffic.seconds <= self._block
 
-    def _seen(self, ratio: float, within: float, alpha: float) -> bool:
+    def _is_detected(self, ratio: float, within: float, alpha: float) -> bool:
         usual = harm_seconds(self._traffic(within)[0], rate=self.bad, ratio=ratio, alpha=alpha)
         for time in self._growing(usual, within):
             traffic, looks = self._simulated(time)

@@ -39,7 +39,7 @@ class Mirror:
         candidate = champion + scores.shift + _APART * rng.normal(size=count)
         return ScorePairs(champion=champion, candidate=candidate, differs=rng.random(count) < scores.disagreement)
 
-    def mirrored(self, count: int, at: float) -> None:
+    def record_mirrored(self, count: int, at: float) -> None:
         """Note rows that were mirrored at `at`: their labels come later."""
         if self._world.quality is not None and count:
             self._due.append((at + label_delay_seconds(self._world.quality), count, self._scene.day(at), hour_of(at)))

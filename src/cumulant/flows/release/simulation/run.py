@@ -104,7 +104,7 @@ class _Run:
         if why is not None:
             text = f"did not begin, as {why.metric} is refused: {why.text}"
             return SimulatedRelease(end="rolled_back", seconds=0.0, stage="start", reason=text, requests=0)
-        release, last = self._begun(past), longest_seconds(self._world, self._look)
+        release, last = self._start(past), longest_seconds(self._world, self._look)
         split_is_broken = False
         while not release.over:
             before = release
@@ -123,7 +123,7 @@ class _Run:
             requests=self._requests,
         )
 
-    def _begun(self, past: PairedEvaluation | None) -> Release:
+    def _start(self, past: PairedEvaluation | None) -> Release:
         policy = with_margins(self._policy, past)
         latency = metrics(policy)["latency"]
         release = Release(
@@ -152,7 +152,7 @@ class _Run:
                 return release, False
             health = recent if seconds >= self._look else RecentHealth()
         self._time += self._look
-        release, skewed = count_look(release, self._looked(moment, arrived))
+        release, skewed = count_look(release, self._build_look(moment, arrived))
         failing = self._failure(release, health) is not None
         release = decide(release, skewed=skewed, failing=failing, at=self._now())
         if release.status == "awaiting_approval":  # an approver agrees at once
@@ -174,7 +174,7 @@ class _Run:
             answering=None if self._answering is None else self._time - self._answering,
         )
 
-    def _looked(self, moment: LookInterval, arrived: ArrivedRequests) -> Look:
+    def _build_look(self, moment: LookInterval, arrived: ArrivedRequests) -> Look:
         """The look with its pairs: of the champion's answered requests, those that the candidate answered too."""
         requests, step = arrived.requests, moment.step
         pairs, losses = ScorePairs(), LossPairs()
@@ -183,7 +183,7 @@ class _Run:
             chance = step.mirror / 100 * (1 - self._source.candidate_rate(moment))
             count = int(self._rng.binomial(answered, chance))
             pairs = self._mirror.pairs(count)
-            self._mirror.mirrored(count, moment.at + moment.seconds)
+            self._mirror.record_mirrored(count, moment.at + moment.seconds)
         losses = self._mirror.losses(self._time)
         return Look(
             seconds=self._look, hour=hour_of(moment.at + moment.seconds), requests=requests, pairs=pairs, losses=losses

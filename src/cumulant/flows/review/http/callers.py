@@ -97,7 +97,7 @@ class CallerTokens:
 
     def admitted(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request is read at all, by its head."""
-        return not self._known or self._found(headers) is not None
+        return not self._known or self._find_holder(headers) is not None
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal:
         """Who acts.
@@ -109,7 +109,7 @@ class CallerTokens:
         named_principal = _principal_of(headers)
         if not self._known:
             return named_principal or self._own
-        caller = self._found(headers)
+        caller = self._find_holder(headers)
         if caller is None:
             hint = "send the header Authorization: Bearer TOKEN"
             raise HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
@@ -125,7 +125,7 @@ class CallerTokens:
             )
         return caller.principal
 
-    def _found(self, headers: Mapping[bytes, bytes]) -> TokenHolder | None:
+    def _find_holder(self, headers: Mapping[bytes, bytes]) -> TokenHolder | None:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
         given = hashlib.sha256(token.strip()).digest()
         # All are compared, so that the time does not show which one is near.
