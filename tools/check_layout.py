@@ -90,7 +90,7 @@ def private_imports(trees: Mapping[Path, ast.Module]) -> Iterator[str]:
 
 
 def import_circles() -> Iterator[str]:
-    graph = grimp.build_graph("cumulant", exclude_type_checking_imports=True, cache_dir=None)
+    graph = grimp.build_graph("cumulant", exclude_type_checking_imports=False, cache_dir=None)
     try:
         TopologicalSorter(
             {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}

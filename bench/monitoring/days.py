@@ -73,7 +73,8 @@ def write_day(log, place, rows):
 
 def once(look, folder):
     """One look, in this process."""
-    from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
+    from cumulant.flows.monitoring.drift.sides import MonitorRequest
+    from cumulant.flows.monitoring.monitor import monitor
     from cumulant.monitoring.drift import comparing, profiling  # noqa: F401
     from cumulant.monitoring.policy import DriftPolicy
 

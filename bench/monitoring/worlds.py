@@ -59,7 +59,8 @@ def table(generator, days, start, size=200):
 
 def run(before, now, labels=None, **more):
     from cumulant.core.errors import DataError
-    from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
+    from cumulant.flows.monitoring.drift.sides import MonitorRequest
+    from cumulant.flows.monitoring.monitor import monitor
     from cumulant.monitoring.policy import DriftPolicy
 
     with tempfile.TemporaryDirectory() as folder:

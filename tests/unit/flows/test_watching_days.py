@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from cumulant.core.errors import DataError, StorageError
 from cumulant.data.files import collected_frames
 from cumulant.flows.monitoring.drift.log_days import LogWindows
+from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.drift.window_counts import TableWindows
-from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
+from cumulant.flows.monitoring.monitor import monitor
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.monitoring import tables
 from cumulant.monitoring.drift.blocks import by_time

@@ -8,7 +8,8 @@ import pytest
 from test_watching_days import reference, write
 
 from cumulant.core.errors import ContractBreachError, DataError
-from cumulant.flows.monitoring.monitor import MonitorRequest, monitor, notes
+from cumulant.flows.monitoring.drift.sides import MonitorRequest
+from cumulant.flows.monitoring.monitor import monitor, notes
 from cumulant.monitoring.drift.words import sentence
 from cumulant.monitoring.policy import DriftPolicy
 

@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cumulant.flows.monitoring.monitor import MonitorRequest, monitor
+from cumulant.flows.monitoring.drift.sides import MonitorRequest
+from cumulant.flows.monitoring.monitor import monitor
 from cumulant.flows.monitoring.reference import ServedReference
 from cumulant.monitoring.policy import DriftPolicy
 from cumulant.ports.registry import ModelVersion

@@ -18,9 +18,10 @@ from cumulant.core.errors import UsageError
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.flows.monitoring.drift.sides import MonitorRequest
     from cumulant.flows.monitoring.drift.table_estimates import TableEstimates
     from cumulant.flows.monitoring.drift.table_loss import TableLoss
-    from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult
+    from cumulant.flows.monitoring.monitor import MonitorResult
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.policy import DriftPolicy
@@ -115,7 +116,7 @@ def run(
     told, too. Exit code 1 where something is alarming, or the model loses more than it should.
     """
     from cumulant.core.units import moment
-    from cumulant.flows.monitoring.monitor import MonitorRequest
+    from cumulant.flows.monitoring.drift.sides import MonitorRequest
 
     if window is not None and windows is not None:
         raise UsageError("--window and --windows are given at once", hint="leave out one of them")

@@ -10,7 +10,8 @@ from cumulant.release.wording import format_value, rounded, span
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from cumulant.flows.release.plan.release_plan import MetricPower, ReleasePlan, StagePlan
+    from cumulant.flows.release.plan.power import MetricPower, StagePlan
+    from cumulant.flows.release.plan.release_plan import ReleasePlan
 
 
 def show(console: Console, plan: ReleasePlan) -> None:

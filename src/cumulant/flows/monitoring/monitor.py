@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ import msgspec
 from cumulant.data.parts.spill import spill_in
 from cumulant.flows.monitoring.drift.drift_page import DriftPageSource, check_page, write_page
 from cumulant.flows.monitoring.drift.sides import (
+    MonitorRequest,
     Sides,
     add_segments,
     check_compared,
@@ -45,44 +45,6 @@ if TYPE_CHECKING:
 
 #: findings whose segments are looked for
 _EXPLAINED = 10
-
-
-@dataclass(frozen=True, kw_only=True)
-class MonitorRequest:
-    """What is compared with what. `windows` equal parts, or windows of the length that the policy says.
-
-    `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
-    `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
-    `before`: rows of the log of that moment and later are not looked at. `skew`: by how much rows of a log may be dated
-    after they were answered; None: by any time. `now`: the moment of the look; None: the present. `out`: a page that
-    shows what was found.
-    `estimate`: whether accuracy and losses of several classes are estimated from their probabilities.
-    """
-
-    predictions: Path
-    reference: Path | None
-    labels: Path | None = None
-    label: str | None = None
-    targets: tuple[str, ...] = ()
-    key: tuple[str, ...] = ()
-    time: str | None = None
-    windows: int | None = None
-    columns: tuple[str, ...] = ()
-    answers: tuple[str, ...] = ()
-    since: date | None = None
-    until: date | None = None
-    before: datetime | None = None
-    skew: timedelta | None = None
-    now: datetime | None = None
-    joint: bool = False
-    estimate: bool = False
-    hashed: tuple[str, ...] = ()
-    out: Path | None = None
-
-    @property
-    def narrowed(self) -> bool:
-        """Whether it compares less than the newest rows with all their columns."""
-        return bool(self.columns or self.answers or self.windows or self.until is not None)
 
 
 class MonitorResult(msgspec.Struct, frozen=True, kw_only=True):

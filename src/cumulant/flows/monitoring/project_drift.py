@@ -17,7 +17,8 @@ from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.data.memory_budget import SPILL
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.monitoring.alerts import DRIFT_RULES, drift_alerts
-from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult, monitor
+from cumulant.flows.monitoring.drift.sides import MonitorRequest
+from cumulant.flows.monitoring.monitor import MonitorResult, monitor
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.events import DriftAlarm, DriftLooked

@@ -18,9 +18,10 @@ from cumulant.core.units import from_micros
 from cumulant.data.parts.spill import spill_in
 from cumulant.flows.data.memory_budget import SPILL
 from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.evaluation import evaluate
 from cumulant.flows.monitoring.evidence import load_evidence
-from cumulant.flows.monitoring.monitor import MonitorRequest, MonitorResult
+from cumulant.flows.monitoring.monitor import MonitorResult
 from cumulant.flows.monitoring.persistence import write_evaluation
 from cumulant.flows.monitoring.project_drift import monitor_project
 from cumulant.flows.monitoring.reference import served_reference

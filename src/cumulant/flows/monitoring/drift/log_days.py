@@ -25,8 +25,14 @@ import polars as pl
 from cumulant.core.errors import CumulantError, DataError
 from cumulant.core.ids import digest
 from cumulant.core.units import from_micros, micros, to_micros
-from cumulant.flows.monitoring.drift.traffic_volume import ModelTraffic, traffic_of
-from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, every_role, flags
+from cumulant.flows.monitoring.drift.window_counts import (
+    ModelTraffic,
+    TableWindows,
+    as_flags,
+    every_role,
+    flags,
+    traffic_of,
+)
 from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
 from cumulant.monitoring.drift.blocks import MOST, by_time
 from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile, ProfileBlock, merge, only

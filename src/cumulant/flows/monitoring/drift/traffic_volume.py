@@ -1,48 +1,22 @@
-"""The rows of all versions of a model by window: how many there are depends on callers, not on who answers."""
+"""Findings on the numbers of rows by window, and on rows that are left out for their time."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time
 from typing import TYPE_CHECKING
-
-import polars as pl
 
 from cumulant.core import units
 from cumulant.core.units import to_micros
 from cumulant.monitoring.drift.findings import DriftFinding
 from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.volume import Volume, row_counts
-from cumulant.monitoring.tables import MOMENT, parts_of
 
 if TYPE_CHECKING:
+    from cumulant.flows.monitoring.drift.sides import MonitorRequest
     from cumulant.flows.monitoring.drift.window_counts import Windows
-    from cumulant.flows.monitoring.monitor import MonitorRequest
     from cumulant.monitoring.drift.findings import Findings
     from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.policy import DriftPolicy
-    from cumulant.monitoring.tables import PredictionTable
-
-
-@dataclass(frozen=True)
-class ModelTraffic:
-    """`lag`: by how much, in microseconds, rows of a log's days usually end before these days; None: not known."""
-
-    blocks: tuple[ProfileBlock, ...]
-    lag: int | None = None
-
-
-def traffic_of(table: PredictionTable, length: timedelta, before: datetime | None = None) -> tuple[ProfileBlock, ...]:
-    """The windows of a log that is read for one version, with the rows of all versions of its model; else none."""
-    moments = table.traffic
-    if moments is None:
-        return ()
-    if before is not None:
-        moments = moments.filter(pl.col(MOMENT) < before)
-    some = moments.select(pl.len()).collect().item()
-    from cumulant.monitoring.drift.blocks import by_time
-
-    return by_time(parts_of(moments), length).blocks if some else ()
 
 
 def row_findings(

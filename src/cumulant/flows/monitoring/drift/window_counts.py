@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import polars as pl
 
-from cumulant.flows.monitoring.drift.traffic_volume import ModelTraffic, traffic_of
-from cumulant.monitoring.drift.profiles import DriftProfile
-from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, readable
+from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
+from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, parts_of, readable
 
 if TYPE_CHECKING:
-    from datetime import date, timedelta
+    from datetime import date, datetime, timedelta
     from pathlib import Path
 
     from cumulant.monitoring.drift.blocks import RowBlocks
@@ -24,6 +23,30 @@ if TYPE_CHECKING:
 
 #: rows that are read at a time
 _PART = 1_000_000
+
+
+@dataclass(frozen=True)
+class ModelTraffic:
+    """The rows of all versions of a model by window: how many there are depends on callers, not on who answers.
+
+    `lag`: by how much, in microseconds, rows of a log's days usually end before these days; None: not known.
+    """
+
+    blocks: tuple[ProfileBlock, ...]
+    lag: int | None = None
+
+
+def traffic_of(table: PredictionTable, length: timedelta, before: datetime | None = None) -> tuple[ProfileBlock, ...]:
+    """The windows of a log that is read for one version, with the rows of all versions of its model; else none."""
+    moments = table.traffic
+    if moments is None:
+        return ()
+    if before is not None:
+        moments = moments.filter(pl.col(MOMENT) < before)
+    some = moments.select(pl.len()).collect().item()
+    from cumulant.monitoring.drift.blocks import by_time
+
+    return by_time(parts_of(moments), length).blocks if some else ()
 
 
 class Windows(Protocol):

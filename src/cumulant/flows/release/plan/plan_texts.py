@@ -14,18 +14,20 @@ from cumulant.release.wording import span
 
 if TYPE_CHECKING:
     from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic
-    from cumulant.flows.release.plan.release_plan import MetricPower, ReleasePlan, StagePlan
+    from cumulant.flows.release.plan.power import MetricPower, StagePlan
     from cumulant.project.project import Project
     from cumulant.release.evidence.metrics import ReleaseMetric
     from cumulant.release.policy import ReleasePolicy
 
 
-def warning_texts(project: Project, traffic: MeasuredTraffic, plan: ReleasePlan) -> list[str]:
+def warning_texts(
+    project: Project, traffic: MeasuredTraffic, stages: list[StagePlan], seconds: float | None
+) -> list[str]:
     """What may go wrong whatever the evidence shows."""
-    at_most = sum(stage.at_most for stage in plan.stages)
+    at_most = sum(stage.at_most for stage in stages)
     texts = (
         few_keys_warning(project, project.name, project.policies.release),
-        traffic.warning(plan.seconds, at_most),
+        traffic.warning(seconds, at_most),
         candidate_warning(project),
     )
     return [text for text in texts if text]

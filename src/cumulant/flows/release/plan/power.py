@@ -1,11 +1,14 @@
-"""Power of one release step: the failures or latency it can detect, and when, by simulating its tests."""
+"""Power of one release step, planned as a stage: the failures or latency it detects, and when, by simulated tests."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from cumulant.release.evidence.harm_sizes import BEYOND_ERRORS, size_of
 from cumulant.statistics.sequential.power import (
@@ -42,6 +45,38 @@ _FEWEST_LOOKS = 12
 _EVENTS, _RESOLVED = 1_000.0, 10_000.0
 #: looks within which a time is found too coarsely, and how often it is simulated again in finer ones
 _COARSE, _FINER = 5, 4
+
+
+class MetricPower(msgspec.Struct, frozen=True, kw_only=True):
+    """What a stage can see of one metric. Times in seconds; None: not within its longest time."""
+
+    metric: str
+    #: the smallest harm seen with 80% power in the stage's shortest and in its longest time, as a multiple of the rate
+    harm_shortest: float | None
+    harm_longest: float | None
+    #: until a candidate that is just as good is shown to be within its margin
+    fine_seconds: float | None
+    margin: float
+
+
+class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One step at the given traffic."""
+
+    name: str
+    weight: float
+    mirror: float
+    #: requests a second of both arms with which the stage is planned
+    rate: float
+    #: requests of the candidate in the longest time
+    requests: float
+    at_least: float
+    at_most: float
+    samples: int
+    #: until the fewest requests are there
+    samples_seconds: float
+    #: the step is over then, at the earliest
+    seconds: float
+    metrics: list[MetricPower]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,3 +205,76 @@ class StepPower:
     def _block(self) -> float:
         """Seconds of the shortest look that is simulated."""
         return max(self.policy.block, self.policy.look)
+
+
+def plan_stage(
+    step: ReleaseStep,
+    named: Mapping[str, ReleaseMetric],
+    parts: Mapping[str, float],
+    *,
+    rate: float,
+    errors: float,
+    policy: ReleasePolicy,
+    alike: StagePlan | None,
+) -> StagePlan:
+    """The plan of `step` at `rate` requests a second, of which the share `errors` fails today.
+
+    `parts`: alpha of each metric; `alike`: a planned stage of the same weight and longest time, if any: it is simulated
+    once.
+    """
+    share_of = (step.weight or step.mirror) / 100
+    slower = min(share_of, 1 - share_of) if step.weight else share_of
+    samples_seconds = step.samples / (rate * slower) if slower else math.inf
+    powers = []
+    if step.weight:
+        powers = list(_powers(step, named, parts, rate=rate, errors=errors, policy=policy, alike=alike))
+    return StagePlan(
+        name=step.label,
+        weight=step.weight,
+        mirror=step.mirror,
+        rate=rate,
+        requests=rate * share_of * step.at_most,
+        at_least=step.at_least,
+        at_most=step.at_most,
+        samples=step.samples,
+        samples_seconds=samples_seconds,
+        seconds=max(step.at_least, samples_seconds),
+        metrics=powers,
+    )
+
+
+def _powers(
+    step: ReleaseStep,
+    named: Mapping[str, ReleaseMetric],
+    parts: Mapping[str, float],
+    *,
+    rate: float,
+    errors: float,
+    policy: ReleasePolicy,
+    alike: StagePlan | None,
+) -> Iterator[MetricPower]:
+    """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound.
+
+    `alike`: a stage of the same weight and longest time, which is simulated once.
+    """
+    simulated = {} if alike is None else {known.metric: known for known in alike.metrics}
+    for name in ("errors", "latency"):
+        metric = named[name]
+        if metric.margin is None:
+            continue
+        bad = errors if name == "errors" else 1 - metric.quantile
+        shortest = max(
+            step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100))
+        )
+        power = StepPower(step=step, rate=rate, policy=policy, metric=metric, bad=bad)
+        harm = power.smallest_harm(shortest, parts[name])
+        if name in simulated:
+            yield msgspec.structs.replace(simulated[name], harm_shortest=harm)
+            continue
+        yield MetricPower(
+            metric=name,
+            harm_shortest=harm,
+            harm_longest=power.smallest_harm(step.at_most, parts[name], known=harm),
+            fine_seconds=power.fine_seconds(),
+            margin=metric.margin,
+        )

@@ -22,7 +22,7 @@ from cumulant.flows.release.plan.plan_texts import (
     undecided_texts,
     warning_texts,
 )
-from cumulant.flows.release.plan.power import StepPower
+from cumulant.flows.release.plan.power import StagePlan, StepPower, plan_stage
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.release.evidence.metrics import ReleaseMetric, metrics, split_alpha
 from cumulant.release.paired.admission import UNDECLARED_PART, with_margins
@@ -39,38 +39,6 @@ if TYPE_CHECKING:
 _DEVIATION = 0.17
 #: times of the last step that are tried where its own is too short
 _LONGER = (4, 16)
-
-
-class MetricPower(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stage can see of one metric. Times in seconds; None: not within its longest time."""
-
-    metric: str
-    #: the smallest harm seen with 80% power in the stage's shortest and in its longest time, as a multiple of the rate
-    harm_shortest: float | None
-    harm_longest: float | None
-    #: until a candidate that is just as good is shown to be within its margin
-    fine_seconds: float | None
-    margin: float
-
-
-class StagePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One step at the given traffic."""
-
-    name: str
-    weight: float
-    mirror: float
-    #: requests a second of both arms with which the stage is planned
-    rate: float
-    #: requests of the candidate in the longest time
-    requests: float
-    at_least: float
-    at_most: float
-    samples: int
-    #: until the fewest requests are there
-    samples_seconds: float
-    #: the step is over then, at the earliest
-    seconds: float
-    metrics: list[MetricPower]
 
 
 class ReleasePlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +93,7 @@ def plan_release(
         )
     traffic = _measured_traffic(project) if requests is None else MeasuredTraffic.steady(parse_rate(requests))
     plan = build_plan(project.policies.release, rate=traffic, errors=errors, label_delay=find_label_delay(project))
-    return msgspec.structs.replace(plan, warnings=warning_texts(project, traffic, plan))
+    return msgspec.structs.replace(plan, warnings=warning_texts(project, traffic, plan.stages, plan.seconds))
 
 
 def _measured_traffic(project: Project) -> MeasuredTraffic:
@@ -154,7 +122,7 @@ def build_plan(
     for step in every:
         alike = next((stage for stage in stages if (stage.weight, stage.at_most) == (step.weight, step.at_most)), None)
         rate_of_step = traffic.rate_within(step.at_most)
-        stages.append(_stage(step, named, parts, rate=rate_of_step, errors=errors, policy=policy, alike=alike))
+        stages.append(plan_stage(step, named, parts, rate=rate_of_step, errors=errors, policy=policy, alike=alike))
     pairs, pair_seconds = _quality(
         policy, named["quality"], every, min(traffic.rate_within(step.at_most) for step in every)
     )
@@ -241,74 +209,6 @@ def _longer_step_advice(
         f"at {rounded(traffic.mean_rate)} requests a second a release rarely ends with proof, however long it takes:"
         " decide by hand (`cumulant release promote`), or widen the margins"
     )
-
-
-def _stage(
-    step: ReleaseStep,
-    named: Mapping[str, ReleaseMetric],
-    parts: Mapping[str, float],
-    *,
-    rate: float,
-    errors: float,
-    policy: ReleasePolicy,
-    alike: StagePlan | None,
-) -> StagePlan:
-    share_of = (step.weight or step.mirror) / 100
-    slower = min(share_of, 1 - share_of) if step.weight else share_of
-    samples_seconds = step.samples / (rate * slower) if slower else math.inf
-    powers = []
-    if step.weight:
-        powers = list(_powers(step, named, parts, rate=rate, errors=errors, policy=policy, alike=alike))
-    return StagePlan(
-        name=step.label,
-        weight=step.weight,
-        mirror=step.mirror,
-        rate=rate,
-        requests=rate * share_of * step.at_most,
-        at_least=step.at_least,
-        at_most=step.at_most,
-        samples=step.samples,
-        samples_seconds=samples_seconds,
-        seconds=max(step.at_least, samples_seconds),
-        metrics=powers,
-    )
-
-
-def _powers(
-    step: ReleaseStep,
-    named: Mapping[str, ReleaseMetric],
-    parts: Mapping[str, float],
-    *,
-    rate: float,
-    errors: float,
-    policy: ReleasePolicy,
-    alike: StagePlan | None,
-) -> Iterator[MetricPower]:
-    """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound.
-
-    `alike`: a stage of the same weight and longest time, which is simulated once.
-    """
-    simulated = {} if alike is None else {known.metric: known for known in alike.metrics}
-    for name in ("errors", "latency"):
-        metric = named[name]
-        if metric.margin is None:
-            continue
-        bad = errors if name == "errors" else 1 - metric.quantile
-        shortest = max(
-            step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100))
-        )
-        power = StepPower(step=step, rate=rate, policy=policy, metric=metric, bad=bad)
-        harm = power.smallest_harm(shortest, parts[name])
-        if name in simulated:
-            yield msgspec.structs.replace(simulated[name], harm_shortest=harm)
-            continue
-        yield MetricPower(
-            metric=name,
-            harm_shortest=harm,
-            harm_longest=power.smallest_harm(step.at_most, parts[name], known=harm),
-            fine_seconds=power.fine_seconds(),
-            margin=metric.margin,
-        )
 
 
 def _quality(
