@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cumulant.statistics.sequential.rates import (Rates)
+from cumulant.statistics.sequential.rates import Rates
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDE, HIGH, LEFT, TOP = 640, 300, 60, 34
