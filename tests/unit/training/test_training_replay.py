@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cumulant.core.errors import IntegrityError
+from cumulant.core.units import duration
 from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings
@@ -50,7 +51,7 @@ def again(found, rows, spec):
 @pytest.mark.parametrize("time", ["3s", "1ms"])
 def test_a_search_that_the_clock_cut_is_repeated_exactly(target, time, table, rows_of, tmp_path):
     rows = train_rows(rows_of, table, target)
-    spec = TrainingPolicy(target=target, time=time, trials=500, folds=2, trainers=["lightgbm"])
+    spec = TrainingPolicy(target=target, time=duration(time), trials=500, folds=2, trainers=["lightgbm"])
     found = search(rows, spec)
     assert len(found.trials) < 500
     assert (found.summary.ended_by, found.summary.trials_wanted) == ("time", 500)
@@ -80,7 +81,7 @@ def test_answers_of_a_fit_that_the_clock_ended_at_any_look_are_repeated(name, ta
 
 def test_what_the_clock_decided_is_said_and_nothing_where_trials_ended_the_search(table, rows_of):
     rows = train_rows(rows_of, table)
-    for time in (None, "1h"):
+    for time in (None, timedelta(hours=1)):
         spec = TrainingPolicy(target="late", time=time, trials=2, folds=2, trainers=["lightgbm"])
         summary = search(rows, spec).summary
         assert (summary.ended_by, summary.trials_wanted) == ("trials", 2)

@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, UsageError
+from cumulant.project.training_section import evaluation_policy
 from cumulant.training.dataset import TrainingSet
 from cumulant.training.policy import EvaluationPolicy
+from cumulant.training.spec import EvaluationSpec
 from cumulant.training.splits import folds, split
 
 DAY = 86_400_000_000
@@ -41,7 +43,7 @@ def test_what_trains_was_known_before_the_first_judged_row(made, test):
     known = at + generator.integers(0, delay + 1, count) * DAY
     rows = rows_with(at, generator.random(count) < 0.5, known)
     try:
-        parts = split(rows, EvaluationPolicy(test=test))
+        parts = split(rows, evaluation_policy(EvaluationSpec(test=test)))
     except DataError:
         return
     begin = parts.test.at.min()
@@ -136,7 +138,7 @@ def test_folds_without_positives_are_left_out_and_said():
 def test_splits_that_cannot_be_made_are_refused(test, timed, kind, words):
     at = np.arange(100) * DAY if timed else None
     with pytest.raises(kind, match=words):
-        split(rows_with(at, np.arange(100) % 2), EvaluationPolicy(test=test))
+        split(rows_with(at, np.arange(100) % 2), evaluation_policy(EvaluationSpec(test=test)))
 
 
 def test_a_test_of_one_class_is_refused():

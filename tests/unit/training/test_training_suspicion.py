@@ -5,8 +5,7 @@ import polars as pl
 import pytest
 
 from cumulant.training.dataset import training_set
-from cumulant.training.evaluation.leakage import check_leakage
-from cumulant.training.evaluation.univariate import auc, strength
+from cumulant.training.evaluation.leakage import auc, check_leakage, strength
 from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
 from cumulant.training.search.search import search
 from cumulant.training.splits import split

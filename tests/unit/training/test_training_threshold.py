@@ -20,7 +20,7 @@ from cumulant.training.evaluation.calibration import apply, choose, fit_sigmoid,
 from cumulant.training.evaluation.threshold import advice, cheapest, decide, highest
 from cumulant.training.evaluation.traffic_rows import ScoredTraffic
 from cumulant.training.policy import ThresholdPolicy, TrainingPolicy
-from cumulant.training.spec import DecisionCost, Threshold
+from cumulant.training.spec import DecisionCost, Threshold, TrainingSpec
 
 scores = st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.50001, 0.9, 1.0]), min_size=1, max_size=25)
 DAY = 86_400_000_000
@@ -159,6 +159,6 @@ def test_the_advised_lines_can_stand_in_a_project_file(share):
     assert len(lines) == 3
     for line in lines:
         text = f"version: 1\ntraining:\n  target: y\n  {line}\n"
-        found = msgspec.convert(parse_document(text, "cumulant.yaml").plain()["training"], TrainingPolicy)
-        if isinstance(found.threshold, ThresholdPolicy) and found.threshold.rate is not None:
+        found = msgspec.convert(parse_document(text, "cumulant.yaml").plain()["training"], TrainingSpec)
+        if isinstance(found.threshold, Threshold) and found.threshold.rate is not None:
             assert units.share(found.threshold.rate) == pytest.approx(share, rel=0.05)
