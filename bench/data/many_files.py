@@ -22,7 +22,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.flows.data.validate import validate
-from cumulant.flows.ledger.cleanup import clean
+from cumulant.flows.maintenance.cleanup import clean
 from cumulant.project.file.loading import load
 
 ROWS = 20

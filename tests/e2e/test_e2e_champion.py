@@ -10,8 +10,8 @@ import pytest
 from e2e_support import environment, opened
 
 from cumulant.core.errors import LeaseHeldError
-from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.stack.desired_state import change_desired_state
 from cumulant.flows.training.evaluate import evaluate
 from cumulant.flows.training.train import train

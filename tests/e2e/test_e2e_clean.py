@@ -12,9 +12,9 @@ from e2e_support import opened
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.core.progress import silent
-from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.ledger_records import runs
 from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.registry.candidate_alias import ModelCandidate
 from cumulant.flows.registry.model_record import MODEL, find_record
 from cumulant.flows.serving import serve

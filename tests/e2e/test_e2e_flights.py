@@ -22,8 +22,8 @@ from cumulant.drivers.mlflow.engine import load_mlflow
 from cumulant.features.offline.offline import compute
 from cumulant.flows.data.validate import load_snapshot, newest_snapshot, validate
 from cumulant.flows.features.feature_table import featurize
-from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.run_events import verify
+from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.registry.lineage import lineage, record_of, reproduce
 from cumulant.flows.registry.model_record import MODEL
 from cumulant.flows.serving import serve

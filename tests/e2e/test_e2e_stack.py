@@ -21,8 +21,8 @@ import msgspec
 import pytest
 from e2e_support import environment, opened, run, start
 
-from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.processes import is_gone
+from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.stack.desired_state import change_desired_state, read_desired_state
 from cumulant.flows.stack.served_versions import folder_of
 from cumulant.flows.stack.status import read_status

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from cumulant.core.progress import Progress
     from cumulant.data.snapshot import Snapshot
     from cumulant.flows.ledger.ledger_records import RunRecord
-    from cumulant.flows.ledger.unneeded_files import Removed
+    from cumulant.flows.maintenance.unneeded_files import Removed
     from cumulant.flows.reports.content import ReportData
     from cumulant.flows.training.train import TrainResult
     from cumulant.ports.registry import ModelVersion
@@ -163,7 +163,7 @@ class Project(MethodGroup):
 
     def clean(self, *, dry_run: bool = True) -> Listing[Removed]:
         """What no kept snapshot, model or recent run needs; removed with `dry_run=False`."""
-        from cumulant.flows.ledger.cleanup import clean
+        from cumulant.flows.maintenance.cleanup import clean
 
         removed = clean(self.loaded, principal=self._principal, dry_run=dry_run)
         return Listing(removed, ("what", "kind", "bytes"), lambda item: (item.key, item.kind, item.bytes))

@@ -18,8 +18,8 @@ from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, read_reque
 from cumulant.flows.monitoring.state import write as write_state
 from cumulant.flows.registry.lineage import reproduce
 from cumulant.flows.registry.model_record import find_record
-from cumulant.flows.review.training_labels import refs_of
 from cumulant.flows.training.train import train
+from cumulant.flows.training.training_labels import refs_of
 from cumulant.monitoring.performance.rows import PredictionWindow
 from cumulant.outcomes.join.prediction_refs import BY_KEY, SEPARATOR
 from cumulant.project.file.loading import load

@@ -18,8 +18,8 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import FeatureSet, feature_set
-from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.flows.project.plan_checks import check_rows
 from cumulant.flows.registry import champion_scores

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cumulant.flows.ledger.cleanup import clean
+from cumulant.flows.maintenance.cleanup import clean
 from cumulant.project.file.loading import load
 from cumulant.testing.registry import MemoryRegistry
 

@@ -20,7 +20,7 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.ledger.processes import Process, process_of
-from cumulant.flows.ledger.schedule import DUE, JOBS, JobRecord, ScheduledJob, tick
+from cumulant.flows.maintenance.schedule import DUE, JOBS, JobRecord, ScheduledJob, tick
 from cumulant.flows.release import store
 from cumulant.flows.serving.predictions import log_folder
 from cumulant.ports.access import Principal

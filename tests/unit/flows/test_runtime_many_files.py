@@ -10,8 +10,8 @@ import msgspec
 import cumulant
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.flows.data.validate import NEWEST, SNAPSHOT, load_snapshot, newest_snapshot, validate
-from cumulant.flows.ledger.cleanup import clean
 from cumulant.flows.ledger.ledger_records import STEP
+from cumulant.flows.maintenance.cleanup import clean
 
 PROJECT = "version: 1\nmodel: {name: m}\ndata: {rows: {path: rows, key: n}}\n"
 

@@ -19,7 +19,8 @@ from cumulant.flows.backup.archive import read_archive
 from cumulant.packaging.convert.boosters import check_text
 from cumulant.packaging.convert.flavours import find_mlflow_model
 from cumulant.packaging.convert.onnx_files import from_graph, read_graph
-from cumulant.packaging.convert.xgboost_model import XgboostTrees, read_xgboost
+from cumulant.packaging.convert.xgboost_model import read_xgboost
+from cumulant.packaging.graphs.xgboost_trees import XgboostTrees
 
 BENCH = Path(__file__).parents[3] / "bench" / "packaging" / "malicious.py"
 ROWS = np.random.default_rng(0).normal(size=(100, 3))

@@ -15,7 +15,7 @@ from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange
 from cumulant.core.units import to_micros
 from cumulant.flows.alerting.alerts import deliver
-from cumulant.flows.ledger.schedule import tick
+from cumulant.flows.maintenance.schedule import tick
 from cumulant.flows.release import store
 from cumulant.flows.release.actions import abort
 from cumulant.flows.release.controller.external_servers import ExternalServers

@@ -20,7 +20,7 @@ def tick(call: Invocation) -> None:
     It may run at any time, also twice at once: each job is done by one of them. Exit code 3 where a job
     failed and may work the next time.
     """
-    from cumulant.flows.ledger.schedule import tick as flow
+    from cumulant.flows.maintenance.schedule import tick as flow
 
     with call.project() as project, call.progress("tick") as progress:
         ticked, error = flow(project, principal=project.principal(), progress=progress)

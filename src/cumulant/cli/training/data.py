@@ -199,7 +199,7 @@ def clean(
     yes: Annotated[bool, typer.Option("--yes", help="Remove them; without it nothing is removed.")] = False,
 ) -> None:
     """Show what no kept snapshot, model, running server or recent run needs; remove it with --yes."""
-    from cumulant.flows.ledger.cleanup import clean as flow
+    from cumulant.flows.maintenance.cleanup import clean as flow
 
     with call.project() as project:
         items = flow(project, principal=project.principal(), dry_run=not yes)

@@ -7,16 +7,13 @@ import gzip
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from cumulant.core.errors import DataError, missing_part
 from cumulant.core.progress import Progress
-
-if TYPE_CHECKING:
-    import numpy as np
+from cumulant.data.text.csv_records import record_ends
 
 _SAMPLE = 1 << 16
-_NEWLINE, _QUOTE = 10, 34
 #: a record longer than this is no record: a quoted field does not end
 _LONGEST = 64 << 20
 #: what compressed files begin with
@@ -67,11 +64,6 @@ def report_progress(blocks: Iterator[TextBlock], path: Path, text: str, progress
     for block in blocks:
         yield block
         progress(f"{text}, {block.share * size:,.0f} of {size:,.0f} MB", block.share)
-
-
-def count_records(text: bytes) -> int:
-    """The lines of a CSV text that end outside quotes."""
-    return len(_record_ends(text, quoted=True))
 
 
 def open_unpacked(raw: IO[bytes]) -> IO[bytes]:
@@ -128,7 +120,7 @@ def _header(begin: bytes) -> tuple[bytes, bytes]:
 
 
 def _first_end(text: bytes) -> int:
-    ends = _record_ends(text, quoted=True)
+    ends = record_ends(text, quoted=True)
     return int(ends[0]) + 1 if len(ends) else len(text)
 
 
@@ -157,17 +149,5 @@ def _records(stream: IO[bytes], rest: bytes, step: int, *, csv: bool, name: str)
 
 def _cut(text: bytes, step: int, *, csv: bool) -> int | None:
     """After the last whole record in the first `step` bytes; None where there is none."""
-    ends = _record_ends(text[:step], quoted=csv)
+    ends = record_ends(text[:step], quoted=csv)
     return int(ends[-1]) + 1 if len(ends) else None
-
-
-def _record_ends(text: bytes, *, quoted: bool) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Where records end: line feeds after an even number of quotes."""
-    import numpy as np
-
-    signs = np.frombuffer(text, dtype=np.uint8)
-    ends = np.flatnonzero(signs == _NEWLINE)
-    if not quoted:
-        return ends
-    quotes = np.flatnonzero(signs == _QUOTE)
-    return ends[np.searchsorted(quotes, ends) % 2 == 0] if len(quotes) else ends

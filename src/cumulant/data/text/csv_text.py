@@ -14,9 +14,8 @@ from typing import NamedTuple
 import polars as pl
 
 from cumulant.core.errors import DataError
-from cumulant.data.files.blocks import count_records
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.csv_records import MalformedRecords, malformed_records, open_quote
+from cumulant.data.text.csv_records import MalformedRecords, count_records, malformed_records, open_quote
 from cumulant.data.text.identifier_text import PADDED, may_be_padded, padded_columns, quoted_columns
 
 _TAIL = 1 << 16

@@ -1,1 +1,1 @@
-"""Runs, steps, leases, events, clean-up and what is due."""
+"""Runs, steps, leases and events."""

@@ -24,7 +24,6 @@ from cumulant.flows.registry.candidate_alias import ModelCandidate
 from cumulant.flows.registry.equal_models import same_as_champion
 from cumulant.flows.registry.models import CANDIDATE, CHAMPION
 from cumulant.flows.registry.registration import register
-from cumulant.flows.review.training_labels import reviewed_table
 from cumulant.flows.serving.reason_codes import check_codes
 from cumulant.flows.serving.rollout import uses_releases, was_served
 from cumulant.flows.training.chosen_rows import row_bound
@@ -35,6 +34,7 @@ from cumulant.flows.training.package_step import package
 from cumulant.flows.training.search_step import fit
 from cumulant.flows.training.task import Task, refuse_no_features, resolve_task
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
+from cumulant.flows.training.training_labels import reviewed_table
 from cumulant.flows.training.training_rows import newest_row
 from cumulant.monitoring.retrain_rule import apply_history
 from cumulant.ports.registry import ModelVersion

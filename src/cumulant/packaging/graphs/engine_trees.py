@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.packaging.convert.xgboost_model import XgboostTrees
 from cumulant.packaging.graphs.graph import GraphBuilder
 from cumulant.packaging.graphs.tree_ensemble import LEQ, MEMBER, TreeEnsemble, TreeLeaf, TreeSplit
+from cumulant.packaging.graphs.xgboost_trees import XgboostTrees
 
 if TYPE_CHECKING:
     from cumulant.training.trainers.engine_models import SymmetricTree, SymmetricTrees

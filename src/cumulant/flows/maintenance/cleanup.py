@@ -18,7 +18,7 @@ from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.cleanup_lock import CLEAN
 from cumulant.flows.ledger.ledger_records import STEP, read_step, runs
 from cumulant.flows.ledger.run_context import open_run
-from cumulant.flows.ledger.unneeded_files import (
+from cumulant.flows.maintenance.unneeded_files import (
     Removed,
     abandoned_drafts,
     size_of,
