@@ -20,7 +20,7 @@ from cumulant.flows.monitoring.alerts import RETRAINING, training_alerts
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, Stage, read_request, write
 from cumulant.flows.release import store
 from cumulant.flows.release.start.start import start_release
-from cumulant.flows.serving.rollout import uses_releases, was_served
+from cumulant.flows.stack.desired_state import uses_releases, was_served
 from cumulant.flows.training.train import TrainResult, train
 from cumulant.monitoring.events import RetrainingMoved
 from cumulant.ports.access import Principal

@@ -11,12 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
 from cumulant.core.traffic import Arm
 from cumulant.flows.ledger.processes import Process
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
 
 FOLDER = "stack"
 _FILE = "desired_state.json"
@@ -159,6 +163,20 @@ def change_desired_state(state: Path, model: str, change: Callable[[DesiredState
     except OSError as error:
         raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
     return desired
+
+
+def uses_releases(project: Project) -> bool:
+    """Whether the alias `champion` is for a release to move: the project file says so, or `up` served it."""
+    return project.file.declares("release") or was_served(project)
+
+
+def was_served(project: Project) -> bool:
+    """Whether a version of the model was ever served here by `up`. Also where the file is damaged."""
+    try:
+        desired = read_desired_state(project.state, project.name)
+    except IntegrityError:
+        return True
+    return desired.model == project.name and bool(desired.champion or desired.versions)
 
 
 def _path(state: Path) -> Path:

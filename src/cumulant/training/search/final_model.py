@@ -44,7 +44,7 @@ class Finisher:
         """`fits`: those of the search, (rows, rounds, seconds) by trainer. `refit`: the same is fitted once more
         afterwards, in the time that is left.
         """
-        wide, self._widening = folds.means.fit(sampling.encoded(rows, matrix))
+        wide, self._widening = folds.means.fit(TrainingSample.of(rows, matrix))
         self._rows, self._matrix, self._folds = rows, wide.matrix, folds
         self._spec, self._budget, self._fits = spec, budget, fits
         self._parts = 2 if refit else 1
@@ -206,7 +206,7 @@ class Finisher:
 
     @property
     def _whole(self) -> TrainingSample:
-        return sampling.encoded(self._rows, self._matrix)
+        return TrainingSample.of(self._rows, self._matrix)
 
     def _affordable(self, choice: ModelChoice) -> int:
         """How many rows the first booster may have; all of them unless the time is too short even for one."""

@@ -10,13 +10,12 @@ from cumulant.training.model import FittedModel, ModelCard
 from cumulant.training.payloads.encoding import encode
 from cumulant.training.payloads.widened import widened
 from cumulant.training.policy import TrainingPolicy
-from cumulant.training.search.sampling import encoded
 from cumulant.training.search.search_metric import searched_metric
 from cumulant.training.spec import Parameter
 from cumulant.training.trainers.baseline import Naive
 from cumulant.training.trainers.quiet import one_thread_a_product, quiet
 from cumulant.training.trainers.target_means import inputs_of
-from cumulant.training.trainers.trainer import Problem
+from cumulant.training.trainers.trainer import Problem, TrainingSample
 from cumulant.training.trainers.trainer_lookup import make_trainer
 
 
@@ -40,7 +39,7 @@ def fit_once(
         UserCodeError: a user's trainer raised.
     """
     inputs, means = inputs_of(rows, spec)
-    wide, widening = means.fit(encoded(rows, encode(rows.features, inputs)))
+    wide, widening = means.fit(TrainingSample.of(rows, encode(rows.features, inputs)))
     problem = Problem(
         task=rows.task,
         classes=rows.classes,

@@ -21,18 +21,11 @@ JUDGE_ROWS = 100_000
 COUNT_ROWS = 50_000
 
 
-def encoded(rows: TrainingSet, matrix: Matrix) -> TrainingSample:
-    """All rows with their `matrix`, as they are fitted on."""
-    return TrainingSample(
-        matrix=matrix, target=rows.target, weight=rows.weight, groups=rows.groups, at=rows.at, known=rows.known
-    )
-
-
 def learned(rows: TrainingSet, matrix: Matrix, index: NDArray[np.int64], *, most: int, seed: int) -> TrainingSample:
     """The rows at `index`, at most `most`: of a binary target every row of the rarer class stays (while it is under
     half of `most`), and the others carry weights, so that shares remain what they are.
     """
-    whole, target = encoded(rows, matrix), rows.target[index]
+    whole, target = TrainingSample.of(rows, matrix), rows.target[index]
     if len(index) <= most:
         return whole.take(index)
     generator = np.random.default_rng(seed)

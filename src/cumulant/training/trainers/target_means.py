@@ -21,7 +21,6 @@ from cumulant.training.dataset import TrainingSet
 from cumulant.training.payloads.encoding import MOST_CATEGORIES, MOST_VALUES, Matrix, derive_inputs, encode
 from cumulant.training.payloads.payload import Floats
 from cumulant.training.policy import TrainingPolicy
-from cumulant.training.search.sampling import encoded
 from cumulant.training.splits import group_parts
 from cumulant.training.trainers.trainer import TrainingSample
 
@@ -192,7 +191,7 @@ def _gains(rows: TrainingSet, input_: Input) -> bool:
     own. The squared error is compared with that of a constant, with times on the newer half of the rows, as the folds
     judge; rows of one value, and of one group, count as one observation of the difference.
     """
-    whole = encoded(rows, encode(rows.features.select(input_.feature), (input_,)))
+    whole = TrainingSample.of(rows, encode(rows.features.select(input_.feature), (input_,)))
     rare = whole.take(np.flatnonzero(whole.matrix[:, 0] >= MOST_CATEGORIES))
     means = TargetMeans((input_,), rows.task, rows.classes)
     by_value = means.fit(rare)[0].matrix[:, 1:]

@@ -17,6 +17,8 @@ from cumulant.training.spec import Parameter
 if TYPE_CHECKING:
     import optuna
 
+    from cumulant.training.dataset import TrainingSet
+
 Params = Mapping[str, Parameter]
 
 
@@ -49,6 +51,13 @@ class TrainingSample:
     groups: NDArray[np.int64] | None = None
     at: NDArray[np.int64] | None = None
     known: NDArray[np.int64] | None = None
+
+    @classmethod
+    def of(cls, rows: TrainingSet, matrix: Matrix) -> TrainingSample:
+        """All rows with their `matrix`, as they are fitted on."""
+        return cls(
+            matrix=matrix, target=rows.target, weight=rows.weight, groups=rows.groups, at=rows.at, known=rows.known
+        )
 
     def __len__(self) -> int:
         return len(self.target)
