@@ -17,7 +17,7 @@ from cumulant.monitoring.drift.blocks import no_times, read_moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.selection import LACKING, is_selected
 from cumulant.monitoring.tables import PredictionTable, open_table, readable
-from cumulant.outcomes.join.matching import resolve_labels
+from cumulant.outcomes.matching import resolve_labels
 
 if TYPE_CHECKING:
     from cumulant.monitoring.drift.blocks import RowBlocks

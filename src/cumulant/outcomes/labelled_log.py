@@ -15,8 +15,6 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.plan import Field
 from cumulant.outcomes import scanning
 from cumulant.outcomes.join.log_rows import ANSWERED, COLUMNS, TYPES, as_frame, is_referenced, split_refs, with_refs
-from cumulant.outcomes.join.matching import READ, filter_usable, has_key_refs, match_labels, resolve_labels
-from cumulant.outcomes.join.prediction_refs import BY_KEY
 from cumulant.outcomes.labels.label_facts import RefFilter
 from cumulant.outcomes.labels.label_snapshot import (
     LabelSnapshot,
@@ -25,6 +23,8 @@ from cumulant.outcomes.labels.label_snapshot import (
     same_frame,
     window_parts,
 )
+from cumulant.outcomes.matching import READ, filter_usable, has_key_refs, match_labels, resolve_labels
+from cumulant.outcomes.prediction_refs import BY_KEY
 
 if TYPE_CHECKING:
     import pyarrow as pa

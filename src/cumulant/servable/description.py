@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.servable import Calibration, Input, Task
     from cumulant.training.payloads.payload import LinearWeights
-    from cumulant.training.trainers.target_means import Widening
+    from cumulant.training.payloads.widened import Widening
 
 Floats = NDArray[np.float64]
 Matrix = NDArray[np.float32]

@@ -26,9 +26,8 @@ from cumulant.training.payloads.payload import (
     Prior,
 )
 from cumulant.training.payloads.stored_payload import payload_from
-from cumulant.training.payloads.widened import Widened
+from cumulant.training.payloads.widened import Widened, Widening
 from cumulant.training.spec import Parameter
-from cumulant.training.trainers.target_means import Widening
 
 P = TypeVar("P", Blend, Boosters, LinearWeights, Prior, OnnxModel, Widened)
 

@@ -21,7 +21,7 @@ from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.train import train
 from cumulant.flows.training.training_labels import refs_of
 from cumulant.monitoring.performance.rows import PredictionWindow
-from cumulant.outcomes.join.prediction_refs import BY_KEY, SEPARATOR
+from cumulant.outcomes.prediction_refs import BY_KEY, SEPARATOR
 from cumulant.project.file.loading import load
 
 BOUND = 1500

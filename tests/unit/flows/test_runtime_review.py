@@ -15,7 +15,7 @@ from cumulant.core.plan import FeaturePlan, Field, PredictAt, Source
 from cumulant.flows.review.views import _hashed
 from cumulant.flows.training.task import Task
 from cumulant.flows.training.training_labels import reviewed_labels
-from cumulant.outcomes.join.prediction_refs import key_ref, request_ref
+from cumulant.outcomes.prediction_refs import key_ref, request_ref
 from cumulant.training.dataset import training_set
 from cumulant.training.policy import TrainingPolicy
 from cumulant.training.search import sampling

@@ -11,7 +11,7 @@ from cumulant.monitoring.drift.blocks import RowBlocks
 from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.table_labels import Labels, labelled
 from cumulant.monitoring.tables import PredictionTable, _objects, open_table
-from cumulant.outcomes.join.matching import resolve_labels
+from cumulant.outcomes.matching import resolve_labels
 
 
 def joined(folder, rows, labels, **more):

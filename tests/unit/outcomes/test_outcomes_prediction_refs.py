@@ -10,7 +10,7 @@ from outcomes_support import KEY
 from cumulant.core.plan import Field
 from cumulant.core.units import from_micros
 from cumulant.outcomes.join import prediction_losses
-from cumulant.outcomes.join.prediction_refs import key_ref, key_refs, source_text
+from cumulant.outcomes.prediction_refs import key_ref, key_refs, source_text
 
 FIELDS = tuple(
     Field(name=name, dtype=dtype, personal=name == "card")

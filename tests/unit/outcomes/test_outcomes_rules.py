@@ -6,7 +6,7 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cumulant.outcomes.join.matching import filter_usable, match_labels, resolve_labels
+from cumulant.outcomes.matching import filter_usable, match_labels, resolve_labels
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 IDS, KEYS, MODELS = ("i1", "i2"), ("k1", "k2", None), ("m", "n")

@@ -21,6 +21,8 @@ Options = Mapping[str, bool | int | float | str | list[bool | int | float | str]
 
 NUMBERS: frozenset[Kind] = frozenset({"bool", "int", "float", "null"})
 TIMES: frozenset[Kind] = frozenset({"time", "date", "null"})
+#: what strip() removes
+BLANKS = " \t\n\r\x0b\x0c"
 CASTS = ("bool", "int", "float", "str")
 _SHOWN = {
     "str": "text",

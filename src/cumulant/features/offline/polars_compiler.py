@@ -15,8 +15,7 @@ import polars as pl
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
 from cumulant.core.plan import DType
 from cumulant.data.text.zones import to_local, to_utc
-from cumulant.features.definition.dtypes import Kind, Options, leaf_kind, resolve, result_kind, unify
-from cumulant.features.online.scalars import BLANKS
+from cumulant.features.definition.dtypes import BLANKS, Kind, Options, leaf_kind, resolve, result_kind, unify
 
 TIME = pl.Datetime("us", "UTC")
 #: the Polars type that each column type has inside

@@ -13,8 +13,8 @@ from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
-from cumulant.features.definition.dtypes import Kind, Options, leaf_kind, result_kind, unify
-from cumulant.features.online.scalars import BLANKS, DAY, finite, float_of, int_of, truncate, whole, zone_time
+from cumulant.features.definition.dtypes import BLANKS, Kind, Options, leaf_kind, result_kind, unify
+from cumulant.features.online.scalars import DAY, finite, float_of, int_of, truncate, whole, zone_time
 
 #: A value inside: None, bool, int, float or str. Its type is settled when the tree is compiled.
 Value = Any

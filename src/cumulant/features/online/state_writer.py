@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from cumulant.core.plan import FeaturePlan
-from cumulant.features.offline.group_events import Changing, EntityChange, GroupWriter, TableUpdate
 from cumulant.features.offline.groups import fingerprint, groups_of
 from cumulant.features.online.entity_cache import check_state
 from cumulant.features.online.state import STATE_KEY, TableState, decode_events, encode
 from cumulant.features.posted.event_insert import Entity, GroupEvent
+from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, TableUpdate
 from cumulant.features.posted.posted_events import LoggedRow, SourceLog
 from cumulant.features.posted.row_versions import corrections_of
 from cumulant.features.posted.version_writer import VersionWriter

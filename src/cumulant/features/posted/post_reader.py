@@ -10,9 +10,9 @@ from typing import NamedTuple
 import msgspec
 
 from cumulant.core.plan import Field
-from cumulant.features.offline.group_events import first_moment
 from cumulant.features.online.requests import RequestReader
 from cumulant.features.online.state_writer import StateWriter, present_us
+from cumulant.features.posted.group_events import first_moment
 from cumulant.features.posted.posted_events import Inside, PostedRow, row_key
 from cumulant.features.posted.row_versions import VersionRule, corrections_of
 

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from cumulant.core.errors import UsageError
-from cumulant.features.offline.group_events import LogRow, TableUpdate
 from cumulant.features.online.state_writer import StateWriter
+from cumulant.features.posted.group_events import LogRow, TableUpdate
 from cumulant.features.posted.post_reader import AdvanceResult, Post, PostReader
 from cumulant.features.posted.posted_events import SourceLog, key_values, log_table
 from cumulant.features.posted.version_writer import VersionWriter

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from cumulant.core.plan import FeaturePlan
-from cumulant.features.offline.group_events import Changing, EntityChange, GroupWriter, LogRow, TableUpdate
 from cumulant.features.online.state import encode
 from cumulant.features.posted.event_insert import GroupEvent
+from cumulant.features.posted.group_events import Changing, EntityChange, GroupWriter, LogRow, TableUpdate
 from cumulant.features.posted.posted_events import LoggedRow, key_values
 from cumulant.features.posted.row_versions import (
     StoredVersion,

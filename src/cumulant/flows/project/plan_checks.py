@@ -91,7 +91,7 @@ def check_packages(context: Context) -> None:
     packages = sorted({*project.training().trainers} & {*SEARCHED} - {*WITHOUT_PART})
 
     def load() -> dict[str, object]:
-        from cumulant.training.trainers.engine_models import imported
+        from cumulant.training.payloads.engine_models import imported
 
         return {name: str(getattr(imported(name), "__version__", "")) for name in packages}
 

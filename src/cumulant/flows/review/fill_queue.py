@@ -27,8 +27,8 @@ from cumulant.flows.review.review_reference import reference_of, request_fields
 from cumulant.flows.review.views import policy_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.outcomes.join.log_rows import scan_log
-from cumulant.outcomes.join.prediction_refs import request_ref
 from cumulant.outcomes.labels.label_snapshot import UsableLabels, same_frame, window_parts
+from cumulant.outcomes.prediction_refs import request_ref
 from cumulant.review import reasons
 from cumulant.review.cases import Draw, QueueState, ReviewCase, case_id
 from cumulant.review.policy import ReviewPolicy

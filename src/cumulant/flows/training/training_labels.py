@@ -12,7 +12,7 @@ import msgspec
 from cumulant.core.ids import digest
 from cumulant.core.masking import mask
 from cumulant.core.units import from_micros
-from cumulant.outcomes.join.prediction_refs import key_refs
+from cumulant.outcomes.prediction_refs import key_refs
 from cumulant.serving.prediction_log.personal_values import convert_value
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def reviewed_labels(
     """The decisions beside the entity rows `raw`; a row with a label of its own in `target` uses none."""
     import polars as pl
 
-    from cumulant.outcomes.join.prediction_refs import request_ref_fields
+    from cumulant.outcomes.prediction_refs import request_ref_fields
 
     source = task.plan.sources[task.entity]
     key = sorted((field for field in source.fields if field.name in source.key), key=lambda f: source.key.index(f.name))
@@ -118,7 +118,7 @@ def reviewed_labels(
 
 def _request_refs(salt: bytes) -> Name:
     def refs(columns: Sequence[Sequence[object]], fields: Sequence[Field], times: Sequence[int]) -> list[str | None]:
-        from cumulant.outcomes.join.prediction_refs import request_ref
+        from cumulant.outcomes.prediction_refs import request_ref
 
         names = [field.name for field in fields]
         rows = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))

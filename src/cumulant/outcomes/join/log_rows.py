@@ -12,7 +12,7 @@ import polars as pl
 
 from cumulant.core.plan import Field
 from cumulant.outcomes.join import prediction_losses
-from cumulant.outcomes.join.prediction_refs import BY_ID, SEPARATOR, key_refs
+from cumulant.outcomes.prediction_refs import BY_ID, SEPARATOR, key_refs
 
 if TYPE_CHECKING:
     import pyarrow as pa

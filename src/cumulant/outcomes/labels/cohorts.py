@@ -6,10 +6,10 @@ from datetime import date, datetime
 
 import polars as pl
 
-from cumulant.outcomes.join.matching import VALID, filter_usable
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels.label_counts import Cohort, LabelCounts, Period, Report, report_of
 from cumulant.outcomes.labels.label_snapshot import UsableLabels
+from cumulant.outcomes.matching import VALID, filter_usable
 from cumulant.outcomes.scanning import FACT
 
 _COHORT = ["from", "model", "version", "arm"]

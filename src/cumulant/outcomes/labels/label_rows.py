@@ -17,8 +17,8 @@ from cumulant.core.plan import Field
 from cumulant.core.servable import Task
 from cumulant.core.units import EPOCH, from_micros, micros
 from cumulant.data.spec import DateFormat, NumberFormat
-from cumulant.outcomes.join.prediction_refs import id_ref, key_ref
 from cumulant.outcomes.labels.target_values import UnreadableText, parse_number, parse_numbers, target_values
+from cumulant.outcomes.prediction_refs import id_ref, key_ref
 from cumulant.serving.prediction_log.personal_values import convert_value
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode

@@ -12,7 +12,7 @@ from typing import TypeVar
 import polars as pl
 
 from cumulant.outcomes import scanning
-from cumulant.outcomes.join.matching import NAMED_BY_KEY, READ, VALID, is_known_by
+from cumulant.outcomes.matching import NAMED_BY_KEY, READ, VALID, is_known_by
 
 #: labels that stay in memory; of more, only those that a window of predictions needs are read for it
 MOST_IN_MEMORY = 500_000

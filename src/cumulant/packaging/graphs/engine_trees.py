@@ -13,7 +13,7 @@ from cumulant.packaging.graphs.tree_ensemble import LEQ, MEMBER, TreeEnsemble, T
 from cumulant.packaging.graphs.xgboost_trees import XgboostTrees
 
 if TYPE_CHECKING:
-    from cumulant.training.trainers.engine_models import SymmetricTree, SymmetricTrees
+    from cumulant.training.payloads.engine_models import SymmetricTree, SymmetricTrees
 
 
 def add_xgboost(graph: GraphBuilder, texts: Sequence[str]) -> tuple[str, int]:
@@ -31,7 +31,7 @@ def add_xgboost(graph: GraphBuilder, texts: Sequence[str]) -> tuple[str, int]:
 
 def add_catboost(graph: GraphBuilder, texts: Sequence[str]) -> tuple[str, int]:
     """Append the average of the models' answers; returns its name and number of outputs."""
-    from cumulant.training.trainers.engine_models import CatboostModels
+    from cumulant.training.payloads.engine_models import CatboostModels
 
     models = CatboostModels(tuple(texts)).models
     answers = [_symmetric(graph, model) for model in models]

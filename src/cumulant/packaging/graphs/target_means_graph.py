@@ -12,7 +12,7 @@ from cumulant.packaging.graphs.graph import INPUT, GraphBuilder, import_onnx
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-    from cumulant.training.trainers.target_means import Widening
+    from cumulant.training.payloads.widened import Widening
 
 _WIDE = "servable_matrix"
 #: every operator of the lookup means the same from this version on

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import IntegrityError
+from cumulant.training.payloads.engine_models import CatboostModels, XgboostModels
 from cumulant.training.payloads.payload import Blend, Boosters, Kind, LinearWeights, OnnxModel, Payload, Prior
 from cumulant.training.payloads.perceptron import Perceptrons
 from cumulant.training.payloads.widened import Widened
-from cumulant.training.trainers.engine_models import CatboostModels, XgboostModels
 
 
 def payload_from(kind: Kind, folder: Path) -> Payload:

@@ -6,12 +6,46 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 import msgspec
+import numpy as np
 
-from cumulant.training.payloads.encoding import Matrix
+from cumulant.training.payloads.encoding import MOST_CATEGORIES, Matrix
 from cumulant.training.payloads.payload import Floats, Kind, Payload, Prior
-from cumulant.training.trainers.target_means import Widening
 
 _FILE = "widening.json"
+
+
+class MeansTable(msgspec.Struct, frozen=True):
+    """The means of the values of one column of the matrix, [values + 1, numbers]; the last row is for all others."""
+
+    column: int
+    means: tuple[tuple[float, ...], ...]
+
+
+class Widening(msgspec.Struct, frozen=True):
+    """How the matrix of a servable's inputs becomes that of the model: codes from `most` on are missing, and the means
+    of `tables` follow after the columns, in float32.
+    """
+
+    tables: tuple[MeansTable, ...]
+    most: int = MOST_CATEGORIES
+
+    def apply(self, matrix: Matrix) -> Matrix:
+        places = [
+            np.where(np.isnan(codes := matrix[:, table.column]), len(table.means) - 1, codes) for table in self.tables
+        ]
+        mean_columns = [
+            np.array(table.means, dtype=np.float32)[at.astype(np.int64)]
+            for table, at in zip(self.tables, places, strict=True)
+        ]
+        return np.hstack([self.narrow(matrix), *mean_columns])
+
+    def narrow(self, matrix: Matrix) -> Matrix:
+        """The columns of the matrix without the codes of rare values."""
+        narrow = matrix.copy()
+        for table in self.tables:
+            codes = narrow[:, table.column]
+            codes[codes >= self.most] = np.nan
+        return narrow
 
 
 class _Stored(msgspec.Struct, frozen=True):

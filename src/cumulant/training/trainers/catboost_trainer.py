@@ -11,16 +11,16 @@ import msgspec
 import numpy as np
 
 from cumulant.training.payloads.encoding import Matrix
-from cumulant.training.payloads.payload import Floats, Payload
-from cumulant.training.spec import Parameter
-from cumulant.training.trainers.class_columns import only_class
-from cumulant.training.trainers.engine_models import (
+from cumulant.training.payloads.engine_models import (
     CatboostModels,
     SymmetricTree,
     SymmetricTrees,
     TreeCondition,
     catboost_part,
 )
+from cumulant.training.payloads.payload import Floats, Payload
+from cumulant.training.spec import Parameter
+from cumulant.training.trainers.class_columns import only_class
 from cumulant.training.trainers.lightgbm_trainer import DEFAULT_ROUNDS, MOST_ROUNDS, patience
 from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample, ValidationResult, shares
 

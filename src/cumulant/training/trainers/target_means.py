@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from cumulant.core.servable import Input, Task
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.payloads.encoding import MOST_CATEGORIES, MOST_VALUES, Matrix, derive_inputs, encode
+from cumulant.training.payloads.encoding import MOST_CATEGORIES, MOST_VALUES, derive_inputs, encode
 from cumulant.training.payloads.payload import Floats
+from cumulant.training.payloads.widened import MeansTable, Widening
 from cumulant.training.policy import TrainingPolicy
 from cumulant.training.splits import group_parts
 from cumulant.training.trainers.trainer import TrainingSample
@@ -42,40 +43,6 @@ _PARTS = 5
 #: more than parts, since nothing is known in the first block
 _BLOCKS = 10
 _SEED = 20_161
-
-
-class MeansTable(msgspec.Struct, frozen=True):
-    """The means of the values of one column of the matrix, [values + 1, numbers]; the last row is for all others."""
-
-    column: int
-    means: tuple[tuple[float, ...], ...]
-
-
-class Widening(msgspec.Struct, frozen=True):
-    """How the matrix of a servable's inputs becomes that of the model: codes from `most` on are missing, and the means
-    of `tables` follow after the columns, in float32.
-    """
-
-    tables: tuple[MeansTable, ...]
-    most: int = MOST_CATEGORIES
-
-    def apply(self, matrix: Matrix) -> Matrix:
-        places = [
-            np.where(np.isnan(codes := matrix[:, table.column]), len(table.means) - 1, codes) for table in self.tables
-        ]
-        mean_columns = [
-            np.array(table.means, dtype=np.float32)[at.astype(np.int64)]
-            for table, at in zip(self.tables, places, strict=True)
-        ]
-        return np.hstack([self.narrow(matrix), *mean_columns])
-
-    def narrow(self, matrix: Matrix) -> Matrix:
-        """The columns of the matrix without the codes of rare values."""
-        narrow = matrix.copy()
-        for table in self.tables:
-            codes = narrow[:, table.column]
-            codes[codes >= self.most] = np.nan
-        return narrow
 
 
 class TargetMeans:

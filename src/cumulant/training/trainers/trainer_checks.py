@@ -10,9 +10,9 @@ import numpy as np
 
 from cumulant.core.errors import DefinitionError, did_you_mean
 from cumulant.core.servable import Input, Task
+from cumulant.training.payloads.engine_models import catboost_part
 from cumulant.training.policy import TrainingPolicy
 from cumulant.training.trainers import lightgbm_trainer, linear_trainer, mlp_trainer, scikit_trainer
-from cumulant.training.trainers.engine_models import catboost_part
 from cumulant.training.trainers.trainer import Params, Problem, TrainingSample
 from cumulant.training.trainers.trainer_lookup import WITH_ROUNDS
 from cumulant.training.trainers.user_trainer import check_returns, check_signature, load_function

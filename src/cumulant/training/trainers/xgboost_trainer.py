@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cumulant.training.payloads.engine_models import XgboostModels, xgboost_answers, xgboost_part
 from cumulant.training.payloads.payload import Floats, Payload
 from cumulant.training.spec import Parameter
-from cumulant.training.trainers.engine_models import XgboostModels, xgboost_answers, xgboost_part
 from cumulant.training.trainers.lightgbm_trainer import DEFAULT_ROUNDS, MOST_ROUNDS, bins, patience
 from cumulant.training.trainers.trainer import FitResult, Params, Problem, TrainingSample, ValidationResult, shares
 

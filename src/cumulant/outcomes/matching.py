@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from cumulant.outcomes.join.prediction_refs import BY_KEY
+from cumulant.outcomes.prediction_refs import BY_KEY
 
 _TIME = pl.Datetime("us", "UTC")
 #: columns of facts that the rules read, and their kinds
