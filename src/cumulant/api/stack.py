@@ -67,7 +67,7 @@ class ProjectStack(MethodGroup):
 
     def check(self) -> None:
         """Raise MissingPartError where no gateway is installed, so that `up` would fail."""
-        from cumulant.flows.stack.programs import check_gateway
+        from cumulant.flows.stack.stack_processes import check_gateway
 
         check_gateway(self._loaded)
 

@@ -33,9 +33,9 @@ from cumulant.flows.release.start.key_counts import few_keys_warning
 from cumulant.flows.release.start.new_release import begin_release
 from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import claim_folder
-from cumulant.flows.stack.programs import check_gateway
 from cumulant.flows.stack.restart import renew_servers
 from cumulant.flows.stack.served_versions import adopt, is_refused, reads_older_data
+from cumulant.flows.stack.stack_processes import check_gateway
 from cumulant.release.events import ReleaseWaits
 from cumulant.release.paired.admission import with_margins
 from cumulant.release.policy import ANYBODY, ApprovalPolicy
