@@ -17,9 +17,9 @@ def uses_releases(project: Project) -> bool:
 
 
 def was_served(project: Project) -> bool:
-    """Whether a version of the model was ever served here by `up`. A book that is damaged says so too."""
+    """Whether a version of the model was ever served here by `up`. True also where the desired state is damaged."""
     try:
-        book = read_desired_state(project.state, project.name)
+        desired = read_desired_state(project.state, project.name)
     except IntegrityError:
         return True
-    return book.model == project.name and bool(book.champion or book.versions)
+    return desired.model == project.name and bool(desired.champion or desired.versions)
