@@ -29,13 +29,13 @@ from scipy import stats
 from cumulant.core.traffic import Arm
 from cumulant.flows.release.start.paired_evaluation import value_texts
 from cumulant.project.release_section import release_policy
+from cumulant.release.admission import refusal, with_margins
 from cumulant.release.decide import act_on_failure, build_failure_reference, decide, start
 from cumulant.release.evidence.accumulate import count_look, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.health import ArmHealth, RecentHealth, find_hard_failure
 from cumulant.release.evidence.look import Look, Requests, ScorePairs
 from cumulant.release.evidence.metrics import metrics
-from cumulant.release.paired.admission import refusal, with_margins
 from cumulant.release.paired.paired_evaluation import block_seconds, fewest_pairs
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation

@@ -20,7 +20,7 @@ import numpy as np
 import polars as pl
 
 from cumulant.flows.features.feature_table import featurize
-from cumulant.flows.training import training_memory
+from cumulant.flows.training import memory_check
 from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -94,8 +94,8 @@ def measure(folder: Path) -> dict[str, float]:
         Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
         return total
 
-    training_memory.total_need = total_need  # type: ignore[attr-defined]
-    training_memory._LEAST = 0  # noqa: SLF001 - few rows are expected too
+    memory_check.total_need = total_need  # type: ignore[attr-defined]
+    memory_check._LEAST = 0  # noqa: SLF001 - few rows are expected too
     train(load(folder), principal=ME)
     return found | {"measured": high_water() - found["held"]}
 

@@ -255,7 +255,11 @@ class Stack:
 
     def over(self) -> Release:
         """The release, once it has ended and nothing of it is left to be done."""
-        until(lambda: self.release.over and self.release.settled >= {"book", "told", "alias", "tags", "drained"})
+        until(
+            lambda: (
+                self.release.over and self.release.settled >= {"desired_state", "notified", "alias", "tags", "drained"}
+            )
+        )
         return self.release
 
     # --- what breaks

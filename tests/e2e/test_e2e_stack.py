@@ -45,7 +45,8 @@ ROW = {
 SUPERVISED = """
 import asyncio, sys; from pathlib import Path
 import msgspec; from cumulant.project.file.loading import load
-from cumulant.flows.stack.programs import build_stack; from cumulant.flows.stack.supervisor import StackSupervisor
+from cumulant.flows.stack.stack_processes import build_stack
+from cumulant.flows.stack.supervisor import StackSupervisor
 with load(Path(sys.argv[1])) as project:
     sleep = (sys.executable, "-c", "import time; time.sleep(3600)")
     found = msgspec.structs.replace(build_stack(project, "127.0.0.1:0"), controller=sleep)

@@ -67,7 +67,7 @@ class ProjectStack(MethodGroup):
 
     def check(self) -> None:
         """Raise MissingPartError where no gateway is installed, so that `up` would fail."""
-        from cumulant.flows.stack.programs import check_gateway
+        from cumulant.flows.stack.stack_processes import check_gateway
 
         check_gateway(self._loaded)
 
@@ -105,10 +105,10 @@ class ProjectStack(MethodGroup):
         from cumulant.flows.stack.desired_state import read_desired_state
 
         check(self._loaded.access(), self._principal, "stack.show", self._loaded.name)
-        book = read_desired_state(self._loaded.state, self._loaded.name)
-        if book.champion is None:
+        desired = read_desired_state(self._loaded.state, self._loaded.name)
+        if desired.champion is None:
             raise NotFoundError("nothing was served yet", subject=self._loaded.name, hint="call `.stack.up()`")
-        return book.versions[book.champion]
+        return desired.versions[desired.champion]
 
     def down(self) -> int:
         """End all processes, whoever started them, as `cumulant down`; returns their number.

@@ -12,7 +12,6 @@
     │   └── MissingPartError        an extra that is not installed; names the install line
     ├── RefusedError                a gate refused
     │   ├── ContractBreachError     a source breaks its contract: rows, a rule on the whole, or columns
-    │   ├── GateRefusedError        a candidate is not good enough
     │   ├── ParityError             the packaged model does not answer as the trained one
     │   └── IntegrityError          the event chain or a stored object was altered
     ├── RetryableError              the same call may work later
@@ -126,10 +125,6 @@ class RefusedError(CumulantError):
 
 class ContractBreachError(RefusedError):
     code = "contract-breach"
-
-
-class GateRefusedError(RefusedError):
-    code = "gate-refused"
 
 
 class ParityError(RefusedError):

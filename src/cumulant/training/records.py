@@ -6,7 +6,6 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.core.errors import GateRefusedError
 from cumulant.core.servable import Calibration, Task
 from cumulant.statistics.records import LEVEL, Estimate
 from cumulant.statistics.words import Word
@@ -212,13 +211,3 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[RuleVerdict, ...]
     text: str
     level: float = LEVEL
-
-    def raise_for_refusal(self, model: str) -> None:
-        """Raises GateRefusedError unless passed."""
-        if not self.passed:
-            reasons = "; ".join(rule.text for rule in self.rules if not rule.passed)
-            raise GateRefusedError(
-                f"the gate refused {model}: {reasons}",
-                subject=model,
-                hint="more data, other features or a longer search; or change evaluation.gate",
-            )

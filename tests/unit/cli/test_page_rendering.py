@@ -17,11 +17,11 @@ from test_report_page import HOSTILE, Page, report
 
 from cumulant.api.display import ResultPage
 from cumulant.api.views import training as training_view
-from cumulant.flows.reports import charts, page
+from cumulant.flows.reports import page, report_charts
 from cumulant.flows.reports import registry_plots as plots
 from cumulant.flows.reports.content import CurveReport, Interval, Point, TrialReport
 from cumulant.flows.reports.rendering import environment, render
-from cumulant.flows.reports.svg import printable
+from cumulant.flows.reports.svg_elements import printable
 from cumulant.training.records import Curve
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -116,13 +116,13 @@ def test_figures_that_are_no_numbers_are_pages_too(values: list[float], score: f
 def test_points_that_are_no_numbers_are_not_drawn() -> None:
     points = (Point(0.1, math.nan), Point(math.inf, 0.2), Point(0.3, 0.4), Point(0.5, 0.6))
     for kind in ("calibration", "precision_recall", "roc", "predicted_observed"):
-        drawn = charts.curve(CurveReport(kind=kind, points=points))
+        drawn = report_charts.curve(CurveReport(kind=kind, points=points))
         assert drawn is not None
-        assert drawn == charts.curve(CurveReport(kind=kind, points=points[2:]))
-        assert charts.curve(CurveReport(kind=kind, points=points[:2])) is None
-    assert charts.curve(CurveReport(kind="unknown", points=points)) is None
+        assert drawn == report_charts.curve(CurveReport(kind=kind, points=points[2:]))
+        assert report_charts.curve(CurveReport(kind=kind, points=points[:2])) is None
+    assert report_charts.curve(CurveReport(kind="unknown", points=points)) is None
     trials = [TrialReport(number=number, trainer="linear", state="complete", score=math.nan) for number in range(3)]
-    assert charts.search(trials, None, "score", higher=True) is None
+    assert report_charts.search(trials, None, "score", higher=True) is None
 
 
 def test_every_template_escapes_and_refuses_what_is_not_defined() -> None:

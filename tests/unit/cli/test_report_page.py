@@ -17,7 +17,7 @@ from rich.console import Console
 
 from cumulant.core.expr import Call, Column, Literal
 from cumulant.core.plan import FeatureSpec, Lookup, Window
-from cumulant.flows.reports import charts, decisions, markdown, page, svg, wording
+from cumulant.flows.reports import decisions, markdown, page, report_charts, svg_elements, wording
 from cumulant.flows.reports.content import (
     BlendReport,
     CheckReport,
@@ -42,7 +42,7 @@ from cumulant.flows.reports.content import (
 )
 from cumulant.flows.reports.feature_texts import definition, kind
 from cumulant.flows.reports.summary import show_metrics, show_training
-from cumulant.flows.reports.svg import element, escape
+from cumulant.flows.reports.svg_elements import element, escape
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 HOSTILE = """<script>alert(1)</script>"'><img src=x onerror=alert(1)>&amp;|`[x](javascript:alert(1))\x1b[31m\u202e"""
@@ -288,14 +288,14 @@ def test_the_summary_fits_the_window(width: int) -> None:
 
 
 def test_ticks_are_round_and_inside() -> None:
-    assert svg.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    assert svg.ticks(3, 3) == [3]
+    assert svg_elements.ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert svg_elements.ticks(3, 3) == [3]
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e9))
 def test_ticks_of_any_range(low: float, span: float) -> None:
     high = low + span
-    found = svg.ticks(low, high)
+    found = svg_elements.ticks(low, high)
     assert all(low - 1e-6 * span <= tick <= high + 1e-6 * span for tick in found)
     assert len(found) <= 8
 
@@ -484,8 +484,11 @@ def test_a_blend_is_named_with_its_weights_and_its_gain_whether_it_was_chosen_or
 
 
 def test_calibration_of_rare_positives_fills_its_axes() -> None:
-    rare = charts.calibration([Point(0.002, 0.001, 900), Point(0.011, 0.013, 100)])
+    rare = report_charts.calibration([Point(0.002, 0.001, 900), Point(0.011, 0.013, 100)])
     across = [float(x) for x in re.findall(r'cx="([\d.]+)"', str(rare))]
-    wide = [float(x) for x in re.findall(r'cx="([\d.]+)"', str(charts.calibration([Point(0.2, 0.1), Point(0.9, 0.8)])))]
+    wide = [
+        float(x)
+        for x in re.findall(r'cx="([\d.]+)"', str(report_charts.calibration([Point(0.2, 0.1), Point(0.9, 0.8)])))
+    ]
     assert across[-1] - across[0] > 0.7 * (wide[-1] - wide[0])
     assert ">0.014<" in str(rare) or ">0.015<" in str(rare)

@@ -28,7 +28,7 @@ from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import show_model
 from cumulant.flows.reports.origins import lines
 from cumulant.flows.training import chosen_rows as chosen_module
-from cumulant.flows.training import training_memory
+from cumulant.flows.training import memory_check
 from cumulant.flows.training.chosen_rows import CHOSEN, chosen_rows
 from cumulant.flows.training.search_step import all_rows, rows_of
 from cumulant.flows.training.split_rule import rule_of, unlearned_rows
@@ -261,8 +261,8 @@ def test_a_refused_training_runs_with_the_number_that_the_refusal_names(
     """The program itself is left out of the sum, since libraries take more than some thousand rows."""
     for name in ("LIBRARIES", "SEARCH_LIBRARIES"):
         monkeypatch.setattr(memory_need, name, 0)
-    monkeypatch.setattr(training_memory, "resident_memory", lambda: 0)
-    monkeypatch.setattr(training_memory, "_LEAST", 1)
+    monkeypatch.setattr(memory_check, "resident_memory", lambda: 0)
+    monkeypatch.setattr(memory_check, "_LEAST", 1)
     memory = {"more": "resources: {memory: 12.5MiB}"}
     folder = write(tmp_path / "refused", **memory)
     with load(folder) as project, pytest.raises(UsageError) as raised:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from cumulant.core.errors import RefusedError
-from cumulant.flows.features.stored_keys import check_served
 from cumulant.flows.serving.services import note_use
+from cumulant.flows.serving.stored_keys import check_served
 
 
 def test_a_server_of_another_state_of_the_model_stands_in_the_way(tmp_path):

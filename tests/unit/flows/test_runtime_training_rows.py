@@ -15,12 +15,12 @@ from cumulant.data.snapshot import scan as data_scan
 from cumulant.flows.data.validate import validate
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.registry import registration
-from cumulant.flows.training import search_step, training_memory
+from cumulant.flows.training import memory_check, search_step
 from cumulant.flows.training import training_rows as rows_module
+from cumulant.flows.training.memory_check import refuse_too_many_rows
 from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.train import train
 from cumulant.flows.training.training_identity import TrainingWork
-from cumulant.flows.training.training_memory import refuse_too_many_rows
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -233,8 +233,8 @@ def test_a_search_that_ended_is_not_lost_to_a_refusal(tmp_path: Path, monkeypatc
     """What a process holds grows while it searches."""
     made = load(project(tmp_path / "grown", resources="resources: {memory: 8GiB}"))
     held = iter([1 << 20])
-    monkeypatch.setattr(training_memory, "resident_memory", lambda: next(held, 64 << 30))
-    monkeypatch.setattr(training_memory, "_LEAST", 1)
+    monkeypatch.setattr(memory_check, "resident_memory", lambda: next(held, 64 << 30))
+    monkeypatch.setattr(memory_check, "_LEAST", 1)
     assert train(made, principal=ME).model.version
 
 
@@ -251,7 +251,7 @@ def test_a_training_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 def test_a_training_with_the_memory_that_the_refusal_names_is_admitted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training_memory, "resident_memory", lambda: 300 << 20)
+    monkeypatch.setattr(memory_check, "resident_memory", lambda: 300 << 20)
     folder = project(tmp_path / "hinted", resources="resources: {memory: 300MiB}", rows=400_000)
     made = load(folder)
     snapshot = validate(made, principal=ME).snapshots["tx"]
@@ -274,7 +274,7 @@ def test_a_quick_look_needs_the_memory_of_the_rows_that_it_learns_from(
         shares.append(rows.share)
         return TrainingNeed(0, 0)
 
-    monkeypatch.setattr(training_memory, "training_need", training_need)
+    monkeypatch.setattr(memory_check, "training_need", training_need)
     made = load(project(tmp_path / "quick"))
     train(made, principal=ME)
     train(made, principal=ME, quick=True)

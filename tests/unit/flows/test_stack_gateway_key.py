@@ -11,7 +11,7 @@ from test_stack_programs import STACK, served
 from cumulant.core.errors import StorageError
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion
 from cumulant.flows.stack.gateway_key import key_path, new_key, remove_key, write_key
-from cumulant.flows.stack.programs import wanted_processes
+from cumulant.flows.stack.stack_processes import wanted_processes
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 

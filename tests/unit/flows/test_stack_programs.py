@@ -17,7 +17,7 @@ from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.stack import served_versions
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
 from cumulant.flows.stack.health import is_drained, serves
-from cumulant.flows.stack.programs import Stack, server_hosts, wanted_processes
+from cumulant.flows.stack.stack_processes import Stack, server_hosts, wanted_processes
 from cumulant.testing.traffic import MemoryTraffic
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -14,7 +14,7 @@ from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import silent
 from cumulant.flows.ledger.processes import process_of, this_process
 from cumulant.flows.stack import lifecycle
-from cumulant.flows.stack.programs import logs_folder
+from cumulant.flows.stack.stack_processes import logs_folder
 from cumulant.flows.stack.status import ChildStatus, Status, without_ended_processes, write_status
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

@@ -10,8 +10,8 @@ import pytest
 
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state
-from cumulant.flows.stack.programs import Stack
 from cumulant.flows.stack.served_versions import free_port
+from cumulant.flows.stack.stack_processes import Stack
 from cumulant.flows.stack.status import read_status
 from cumulant.flows.stack.supervisor import StackSupervisor
 from cumulant.testing.traffic import MemoryTraffic

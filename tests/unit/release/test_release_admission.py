@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from releases import policy_with
 
+from cumulant.release.admission import refusal, with_margins
 from cumulant.release.evidence.metrics import metrics
-from cumulant.release.paired.admission import refusal, with_margins
 from cumulant.release.paired.paired_records import DayDifference, PairedEvaluation, SegmentDifference
 from cumulant.release.spec import MetricSpec, PairedSpec
 

@@ -48,7 +48,7 @@ class Nothing:
         self.failures = 0
 
     def pending(self, release: Release) -> tuple[str, ...]:
-        return tuple(one for one in ("alias", "told") if release.over and one not in release.settled)
+        return tuple(one for one in ("alias", "notified") if release.over and one not in release.settled)
 
     def settle(self, release: Release, effect: str) -> bool:
         if self.failures:
@@ -296,8 +296,8 @@ def test_what_an_end_asks_for_is_done_again_until_it_is_done_and_then_not() -> N
     for _ in range(10):
         stage.now += 1
         controller.tick()
-    assert stage.effects.done == ["alias", "told"]
-    assert stage.release().settled == {"alias", "told"}
+    assert stage.effects.done == ["alias", "notified"]
+    assert stage.release().settled == {"alias", "notified"}
 
 
 def test_a_stale_write_is_refused() -> None:

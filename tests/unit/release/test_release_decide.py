@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -45,7 +47,7 @@ from cumulant.release.evidence.metric_state import (
     with_block,
     with_differences,
 )
-from cumulant.release.evidence.metrics import metrics
+from cumulant.release.evidence.metrics import QUICK_PART, ReleaseMetric, metrics, split_alpha
 from cumulant.release.spec import ApprovalSpec, MetricSpec, ShadowSpec, StagesSpec
 from cumulant.release.state import Board, Release, desired_routes
 
@@ -484,3 +486,17 @@ def test_servers_that_were_slow_at_first_do_not_keep_a_release_from_its_evidence
         over = decide(counted, skewed=skewed, at=MOMENT)
     assert over.status == "promoted", over.reason
     assert over.memory["slow"] == pytest.approx(5_000 * 1.93, rel=0.2)
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.floats(0.001, 0.5))
+@settings(max_examples=30, deadline=None)
+def test_parts_of_metrics_that_decide_add_up_to_alpha_without_the_quick_checks(parts, alpha):
+    named = {
+        str(place): ReleaseMetric(name=str(place), kind="failures", unit="", margin=0.01, required=True, part=part)
+        for place, part in enumerate(parts)
+    }
+    reported = ReleaseMetric(name="reported", kind="failures", unit="", margin=None, required=False)
+    alphas = split_alpha(named | {"reported": reported}, alpha)
+    assert alphas.keys() == named.keys()
+    assert math.fsum(alphas.values()) == pytest.approx(alpha * (1 - QUICK_PART))
+    assert alphas["0"] / alpha == pytest.approx((1 - QUICK_PART) * parts[0] / math.fsum(parts))

@@ -11,10 +11,10 @@ import pytest
 from releases import QUICK, World, policy_with, release, remembered
 
 from cumulant.core.errors import UsageError
+from cumulant.release.admission import with_margins
 from cumulant.release.decide import decide, list_unmet_conditions, start
 from cumulant.release.evidence.accumulate import count_look
 from cumulant.release.evidence.look import Look, LossPairs
-from cumulant.release.paired.admission import with_margins
 from cumulant.release.spec import HoldbackSpec, MetricSpec, ReleaseSpec
 from cumulant.release.state import Release
 

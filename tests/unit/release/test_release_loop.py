@@ -112,7 +112,7 @@ def test_a_good_candidate_is_promoted_over_killed_controllers(world):
     assert now.status == "promoted", now.reason
     assert weights == sorted(weights)
     assert world.late.traffic().in_force("late").champion.version == world.arms[CANDIDATE].url
-    assert now.settled == {"told", "drained"}
+    assert now.settled == {"notified", "drained"}
 
 
 def test_a_candidate_of_another_shape_is_back_within_two_rounds(world):

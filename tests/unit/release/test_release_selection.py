@@ -10,8 +10,8 @@ from releases import QUICK, policy_with, release, remembered, with_steps
 from cumulant.release.assumptions import assumption_notes
 from cumulant.release.decide import list_unmet_conditions, start
 from cumulant.release.evidence.accumulate import count_look, read_memory
+from cumulant.release.evidence.label_selection import HourlyScores, ScoreSums
 from cumulant.release.evidence.look import Look, LossPairs, ScorePairs
-from cumulant.release.paired.label_selection import HourlyScores, ScoreSums
 from cumulant.release.spec import MetricSpec
 
 #: scores of a calibrated champion, and of its positive rows

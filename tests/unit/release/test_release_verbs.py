@@ -306,7 +306,7 @@ def test_people_are_told_through_the_outbox_once(late, clock):
         for name, keeps in (("hook", False), ("keeper", True))
     )
     for _ in range(2):
-        assert effects(late, clock, [], [hook, keeper]).settle(over, "told")
+        assert effects(late, clock, [], [hook, keeper]).settle(over, "notified")
     entries = outbox.waiting(late.journal())
     assert [entry.key.partition("/")[0] for entry in entries] == ["hook", "keeper"], "of both kinds, each once"
     told = entries[0].message
@@ -320,7 +320,7 @@ def test_people_are_told_through_the_outbox_once(late, clock):
 
 def test_where_nobody_is_named_nobody_is_told(late, clock):
     over = end_release(start(release()), "promoted", "", at=MOMENT)
-    assert effects(late, clock, []).settle(over, "told")
+    assert effects(late, clock, []).settle(over, "notified")
     assert list(late.journal().events(kinds=("release.told",))) == []
 
 
@@ -328,14 +328,14 @@ def test_what_is_pending_and_what_others_servers_need_not(late, clock):
     acting = effects(late, clock, [])
     over = end_release(start(release()), "promoted", "", at=MOMENT)
     assert acting.pending(start(release())) == ()
-    assert acting.pending(over) == ("book", "told", "alias", "tags", "drained")
-    assert acting.pending(msgspec.structs.replace(over, settled=frozenset({"book", "told"}))) == (
+    assert acting.pending(over) == ("desired_state", "notified", "alias", "tags", "drained")
+    assert acting.pending(msgspec.structs.replace(over, settled=frozenset({"desired_state", "notified"}))) == (
         "alias",
         "tags",
         "drained",
     )
     away = msgspec.structs.replace(over, candidate=Arm(name="candidate", version="http://h", endpoints=("http://h",)))
-    assert acting.pending(away) == ("told", "drained")
+    assert acting.pending(away) == ("notified", "drained")
     late.traffic().busy["late", "candidate"] = 1
     assert not acting.settle(over, "drained")
 

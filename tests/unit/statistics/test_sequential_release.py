@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from cumulant.statistics.sequential.alpha import MetricEvidence, decide, split, stages
 from cumulant.statistics.sequential.means import Paired
 from cumulant.statistics.sequential.power import (
     ArmTraffic,
@@ -32,9 +31,7 @@ from cumulant.statistics.sequential.simulated import (
     not_worse_test,
     simulate_counts,
 )
-
-ALPHAS = split({"errors": 2, "latency": 1, "quality": 1})
-STRONG = math.log(1000)
+from cumulant.statistics.sequential.stages import stages
 
 
 @given(st.lists(st.floats(-5, 5), min_size=1, max_size=40), st.floats(0.01, 5), st.floats(-6, 0), st.floats(0.001, 0.5))
@@ -47,43 +44,8 @@ def test_capitals_are_enough_at_the_step_that_is_found_and_not_before(others, fa
     assert logsumexp(0.999 * steps * grows) < needed
 
 
-@given(st.lists(st.floats(0.01, 100), min_size=1, max_size=6), st.floats(0.001, 0.5))
-@settings(max_examples=30, deadline=None)
-def test_shares_add_up_to_alpha(weights, alpha):
-    named = {str(place): weight for place, weight in enumerate(weights)}
-    assert math.fsum(split(named, alpha).values()) == pytest.approx(alpha)
-
-
-def test_each_word_and_its_metric():
-    calm = dict.fromkeys(ALPHAS, MetricEvidence(harm=-1.0, not_worse=STRONG))
-    assert decide(calm, ALPHAS).word == "promote"
-    harmed = calm | {"latency": MetricEvidence(harm=STRONG, not_worse=-3.0)}
-    assert (decide(harmed, ALPHAS).word, decide(harmed, ALPHAS).metric) == ("roll_back", "latency")
-    waiting = calm | {"quality": MetricEvidence(harm=0.0, not_worse=1.0)}
-    told = decide(waiting, ALPHAS)
-    assert (told.word, told.metric) == ("go_on", "quality")
-    assert told.missing == pytest.approx(math.log(20) - 1)
-    assert decide(harmed, ALPHAS, mismatch=STRONG).word == "broken"
-
-
-def test_no_data_is_never_success():
-    nothing = dict.fromkeys(ALPHAS, MetricEvidence(not_worse=STRONG)) | {"quality": MetricEvidence()}
-    assert decide(nothing, ALPHAS).word == "go_on"
-    assert decide(nothing | {"quality": MetricEvidence(not_worse=math.nan)}, ALPHAS).word == "go_on"
-
-
-def test_the_share_of_alpha_decides_and_not_the_whole():
-    almost = dict.fromkeys(ALPHAS, MetricEvidence(harm=0.0)) | {"latency": MetricEvidence(harm=math.log(79))}
-    assert decide(almost, ALPHAS).word == "go_on"  # needs 80 = 4 / 0.05
-    assert decide(almost | {"latency": MetricEvidence(harm=math.log(81))}, ALPHAS).word == "roll_back"
-
-
 def test_faults_are_refused():
     for call in (
-        lambda: split({}),
-        lambda: split({"a": 0.0}),
-        lambda: split({"a": 1.0}, 2.0),
-        lambda: decide({}, ALPHAS),
         lambda: stages([]),
         lambda: stages([0.0], spent=0),
         lambda: ArmTraffic(champion=1, candidate=0, seconds=1),

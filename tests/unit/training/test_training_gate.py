@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from cumulant.core.errors import GateRefusedError, UsageError
+from cumulant.core.errors import UsageError
 from cumulant.statistics import Rows
 from cumulant.training.evaluation.comparisons import Rival
 from cumulant.training.evaluation.gate import gate
@@ -57,10 +57,7 @@ def test_a_first_model_must_beat_naive():
     useless = judged(rows(9.0))
     assert not useless.passed
     assert useless.word in ("cannot_tell", "worse")
-    with pytest.raises(GateRefusedError, match="average precision") as caught:
-        useless.raise_for_refusal("flight-late")
-    assert caught.value.subject == "flight-late"
-    good.raise_for_refusal("flight-late")
+    assert "average precision" in useless.text
 
 
 def test_a_first_model_must_beat_naive_in_every_margin():

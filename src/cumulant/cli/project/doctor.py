@@ -202,7 +202,7 @@ def _drivers(loaded: Project) -> str:
 
 
 def _gateway(loaded: Project) -> str:
-    from cumulant.flows.stack.programs import check_gateway
+    from cumulant.flows.stack.stack_processes import check_gateway
     from cumulant.ports.plugins import scheme_of
 
     check_gateway(loaded)

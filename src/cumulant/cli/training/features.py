@@ -191,7 +191,7 @@ def forget(
     Rows of the project's data stay. A server that runs reads the new state with its next request.
     """
     from cumulant.core.units import moment
-    from cumulant.flows.features.stored_keys import forget_key
+    from cumulant.flows.serving.stored_keys import forget_key
 
     values = _key(key)
     with call.project() as project, call.progress("stored state") as progress:
@@ -212,7 +212,7 @@ def forget(
 
 
 def _show_key(call: Invocation, key: list[str], model: str, rows: int) -> None:
-    from cumulant.flows.features.stored_keys import show_key
+    from cumulant.flows.serving.stored_keys import show_key
 
     values = _key(key)
     with call.project() as project, call.progress("stored state") as progress:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, Silence, is_silent
+from cumulant.alerting.alert_state import Alert, Silence
 from cumulant.alerting.messages import sentence
 from cumulant.alerting.policy import LEVELS
+from cumulant.alerting.silences import is_silent
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.flows.alerting.outbox import left_out, refusals, waiting
 from cumulant.flows.alerting.receiver_state import RECEIVER, ReceiverState, read_receiver_state

@@ -1,4 +1,4 @@
-"""A lease on a journal row: kept by raising the row's version again and again, lost when that stops."""
+"""The lease of a step: taken with its row, kept by raising the row's version again and again, lost when that stops."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+import msgspec
+
 from cumulant.core.clock import Clock
 from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.progress import Progress
-from cumulant.flows.ledger.ledger_records import StepRecord
+from cumulant.flows.ledger.ledger_records import STEP, StepRecord
 from cumulant.flows.ledger.processes import is_gone
-from cumulant.ports.journal import Row
+from cumulant.flows.ledger.run_events import StepStarted
+from cumulant.ports.journal import Row, Transaction
 
 BEATS = 6
 """How often a holder speaks in one lease."""
 _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.5, 1.5
 _SAY_EVERY = 1.0
+
+
+def take_lease(
+    tx: Transaction, key: str, record: StepRecord, row: Row | None, previous: StepRecord | None, *, cause: str | None
+) -> tuple[int, str]:
+    """Write the running row over `row`; its version, and the id of its event. Raises LeaseHeldError."""
+    lapsed = str(previous.holder) if previous and previous.status == "running" else None
+    written = tx.put(STEP, key, msgspec.to_builtins(record), expect=row.version if row else 0)
+    fact = StepStarted(step=key, name=record.name, attempt=record.attempt, taken_from=lapsed)
+    return written.version, tx.emit(fact, cause=cause).id
 
 
 class LeaseRenewal:

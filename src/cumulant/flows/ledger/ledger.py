@@ -27,7 +27,7 @@ from cumulant.core.errors import CumulantError, DefinitionError, LeaseHeldError,
 from cumulant.core.events import Actor, Event, Fact
 from cumulant.core.ids import canonical, digest
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.ledger.lease import BEATS, LeaseRenewal, LeaseWatch
+from cumulant.flows.ledger.lease import BEATS, LeaseRenewal, LeaseWatch, take_lease
 from cumulant.flows.ledger.ledger_records import (
     RUN,
     STEP,
@@ -42,7 +42,7 @@ from cumulant.flows.ledger.ledger_records import (
     recorded_error,
 )
 from cumulant.flows.ledger.processes import this_process
-from cumulant.flows.ledger.run_events import RunStarted, StepFailed, StepFinished, StepReused, StepStarted, end_of
+from cumulant.flows.ledger.run_events import RunStarted, StepFailed, StepFinished, StepReused, end_of
 from cumulant.ports.compute import Compute, StepCall
 from cumulant.ports.journal import Journal, Row, Transaction
 
@@ -245,7 +245,8 @@ class Ledger:
         begun, cause = time.monotonic(), self._cause
         heart: LeaseRenewal | None = None
         try:
-            version, cause = self._take(work, record, row, previous)
+            with self.transaction() as tx:
+                version, cause = take_lease(tx, work.identity, record, row, previous, cause=self._cause)
             begun = time.monotonic()
             heart = LeaseRenewal(partial(self._beat, work, record), version=version, every=self._lease / BEATS)
             with heart:
@@ -259,14 +260,6 @@ class Ledger:
                 self._give_up(work, record, begun=begun, error=error, cause=cause)
             raise
         return StepResult(name=work.name, identity=work.identity, result=result, reused=False, seconds=done.seconds)
-
-    def _take(self, work: _Work, record: StepRecord, row: Row | None, previous: StepRecord | None) -> tuple[int, str]:
-        """Write the running row; its version, and the id of the event that says so. Raises LeaseHeldError."""
-        lapsed = str(previous.holder) if previous and previous.status == "running" else None
-        fact = StepStarted(step=work.identity, name=work.name, attempt=record.attempt, taken_from=lapsed)
-        with self.transaction() as tx:
-            taken = tx.put(STEP, work.identity, msgspec.to_builtins(record), expect=row.version if row else 0)
-            return taken.version, tx.emit(fact, cause=self._cause).id
 
     def _run(self, work: _Work) -> Json:
         """Do the work. The result is what JSON makes of it, as it will be when it is found again."""

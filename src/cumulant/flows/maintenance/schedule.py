@@ -22,7 +22,7 @@ from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
 from cumulant.flows.release.controller.rollback_outbox import undelivered_rollbacks
 from cumulant.flows.release.store import list_models
-from cumulant.flows.stack.programs import controller_command
+from cumulant.flows.stack.stack_processes import controller_command
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal

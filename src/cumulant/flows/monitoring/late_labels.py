@@ -56,9 +56,7 @@ def count_late(
     """
     length = micros(window)
     start = (pl.col(MOMENT).dt.epoch("us") // length * length).alias("start")
-    then = {
-        to_micros(rows_or_labels.start): (rows_or_labels.rows, rows_or_labels.labelled) for rows_or_labels in judged
-    }
+    then = {to_micros(record.start): (record.rows, record.labelled) for record in judged}
     differences: list[tuple[int, int]] = []
     for rows in parts:
         there = rows.filter(pl.col(MOMENT).is_between(since, until, closed="left")).group_by(start)
@@ -68,8 +66,8 @@ def count_late(
             for at, count, labels in counted.iter_rows()
         ]
     return LateRows(
-        rows=sum(max(0, rows_or_labels) for rows_or_labels, _ in differences),
-        labels=sum(max(0, rows_or_labels) for _, rows_or_labels in differences),
+        rows=sum(max(0, more_rows) for more_rows, _ in differences),
+        labels=sum(max(0, more_labels) for _, more_labels in differences),
     )
 
 

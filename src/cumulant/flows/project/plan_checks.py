@@ -15,7 +15,7 @@ from cumulant.core.servable import Task as ServableTask
 from cumulant.flows.review.watched_slices import check_slices
 from cumulant.flows.serving.constant_fallback import check_constant
 from cumulant.flows.serving.reason_codes import check_codes, check_when
-from cumulant.flows.stack.programs import check_gateway
+from cumulant.flows.stack.stack_processes import check_gateway
 from cumulant.flows.training.target_classes import class_counts
 from cumulant.flows.training.task import refuse_no_features
 from cumulant.flows.training.training_labels import reviewed_table

@@ -1,4 +1,4 @@
-"""Rollback to a version that was served before, from the book and the gateway's folder alone."""
+"""Rollback to a version that was served before, from the desired state and the gateway's folder alone."""
 
 from __future__ import annotations
 
@@ -85,16 +85,16 @@ def roll_back(
     check(project.access(), principal, "release.rollback", model)
     now = (clock or SystemClock()).now()
     claim_folder(project, progress)
-    book, routes = read_desired_state(project.state, model), project.traffic().in_force(model)
-    if book.model != model:  # a model of servers that are not ours: the book is not about it
-        if routes is None and book.model:
+    desired, routes = read_desired_state(project.state, model), project.traffic().in_force(model)
+    if desired.model != model:  # a model of servers that are not ours: the desired state is not about it
+        if routes is None and desired.model:
             raise NotFoundError(
                 f'no model "{model}" is served here',
                 subject=model,
-                hint=did_you_mean(model, [book.model]) or f"served here: {book.model}",
+                hint=did_you_mean(model, [desired.model]) or f"served here: {desired.model}",
             )
-        book = DesiredState(model=model)
-    arm = choose_arm(model, book, routes, to)
+        desired = DesiredState(model=model)
+    arm = choose_arm(model, desired, routes, to)
     given_up = _versions_with_requests(routes, arm.version)
     if routes is not None and not given_up:
         raise UsageError(
@@ -103,16 +103,16 @@ def roll_back(
             hint="name another one with --to",
         )
     keep = now + project.policies.release.keep_warm
-    if arm.version in book.versions:
+    if arm.version in desired.versions:
         change_desired_state(project.state, model, lambda present: _with_started(present, arm.version, keep))
     serving = project.traffic().address() is not None
-    if serving:  # else nobody asks, and the supervisor starts from the book
+    if serving:  # else nobody asks, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
     rollback = Rollback(
         at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, sender=this_process()
     )
-    own = arm.version in book.versions
+    own = arm.version in desired.versions
     missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
     return RollbackResult(
         model=model,
@@ -123,24 +123,24 @@ def roll_back(
         serving=serving,
         missed=tuple(f"{name}: {fault}" for name, fault in missed.items()),
         later=own and bool(missed),
-        stored_features=own and table_of(book.versions[arm.version].command) is not None,
+        stored_features=own and table_of(desired.versions[arm.version].command) is not None,
     )
 
 
-def choose_arm(model: str, book: DesiredState, routes: Routes | None, to: str) -> Arm:
+def choose_arm(model: str, desired: DesiredState, routes: Routes | None, to: str) -> Arm:
     """The arm that is to get all requests.
 
     Raises:
         NotFoundError: the version was never the champion here, or there is none to go back to.
     """
     if to:
-        return _named(model, book, routes, to)
+        return _named(model, desired, routes, to)
     if routes is not None and routes.candidate is not None and (routes.weight > 0 or routes.mirror > 0):
         return routes.champion
-    present = routes.champion.version if routes is not None else book.champion
-    former = [version for version in book.former if version != present and version in book.versions]
+    present = routes.champion.version if routes is not None else desired.champion
+    former = [version for version in desired.former if version != present and version in desired.versions]
     if not former:
-        others = [version for version in _served_before(book) if version != present]
+        others = [version for version in _served_before(desired) if version != present]
         raise NotFoundError(
             f"{model} has no earlier version here to go back to",
             subject=model,
@@ -148,14 +148,14 @@ def choose_arm(model: str, book: DesiredState, routes: Routes | None, to: str) -
             if others
             else "only a version that was the champion here can come back",
         )
-    return book.arm(former[-1], CHAMPION)
+    return desired.arm(former[-1], CHAMPION)
 
 
-def _named(model: str, book: DesiredState, routes: Routes | None, to: str) -> Arm:
+def _named(model: str, desired: DesiredState, routes: Routes | None, to: str) -> Arm:
     """The arm of a version that was the champion: a candidate may never have answered a caller."""
     if routes is not None and routes.champion.version == to:
         return routes.champion
-    before = _served_before(book)
+    before = _served_before(desired)
     if to not in before:
         raise NotFoundError(
             f"version {to} of {model} has not been served here as the champion",
@@ -164,11 +164,11 @@ def _named(model: str, book: DesiredState, routes: Routes | None, to: str) -> Ar
         )
     if routes is not None and routes.candidate is not None and routes.candidate.version == to:
         return msgspec.structs.replace(routes.candidate, name=CHAMPION)
-    return book.arm(to, CHAMPION)
+    return desired.arm(to, CHAMPION)
 
 
-def _served_before(book: DesiredState) -> list[str]:
-    return sorted(version for version in book.served_before if version in book.versions)
+def _served_before(desired: DesiredState) -> list[str]:
+    return sorted(version for version in desired.served_before if version in desired.versions)
 
 
 def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, ...]:
@@ -181,21 +181,21 @@ def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, .
     return tuple(served for served in versions if served != version)
 
 
-def _with_started(book: DesiredState, version: str, until: datetime) -> DesiredState:
+def _with_started(desired: DesiredState, version: str, until: datetime) -> DesiredState:
     """The version's server runs from now on, beside the present ones."""
-    if version in (book.champion, book.candidate):
-        return book
-    return msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
+    if version in (desired.champion, desired.candidate):
+        return desired
+    return msgspec.structs.replace(desired, versions=with_warm_version(desired, version, until))
 
 
-def _with_rollback(book: DesiredState, rollback: Rollback, until: datetime) -> DesiredState:
+def _with_rollback(desired: DesiredState, rollback: Rollback, until: datetime) -> DesiredState:
     """It is the champion; what it took over from stays up for a while, to be looked into."""
     version = rollback.version
-    replaced = book.candidate if book.candidate != version else None
-    versions = with_warm_version(book, replaced, until) if replaced is not None else book.versions
-    back = with_champion(msgspec.structs.replace(book, candidate=None, versions=versions), version, until)
+    replaced = desired.candidate if desired.candidate != version else None
+    versions = with_warm_version(desired, replaced, until) if replaced is not None else desired.versions
+    back = with_champion(msgspec.structs.replace(desired, candidate=None, versions=versions), version, until)
     # What was given up is not gone back to unless it is named: a second rollback goes further back.
-    former = tuple(other for other in back.former if other != book.champion)
+    former = tuple(other for other in back.former if other != desired.champion)
     return msgspec.structs.replace(back, former=former, rollbacks=(*back.rollbacks, rollback))
 
 
@@ -231,7 +231,7 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
 def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
     """As `_deliver`; the desired state has the champion and the pending deliveries."""
     owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
-    change_desired_state(project.state, model, lambda book: _with_rollback(book, owing, keep))
+    change_desired_state(project.state, model, lambda desired: _with_rollback(desired, owing, keep))
     missed = _deliver(project, model, owing)
     store_rollback(project, model, msgspec.structs.replace(owing, pending=tuple(missed), sender=None))
     return missed

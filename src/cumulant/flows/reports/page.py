@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 from markupsafe import Markup
 
-from cumulant.flows.reports import charts, wording
+from cumulant.flows.reports import report_charts, wording
 from cumulant.flows.reports.content import (
     CheckReport,
     FeatureReport,
@@ -24,7 +24,7 @@ from cumulant.flows.reports.content import (
 )
 from cumulant.flows.reports.decisions import decisions, search_summary
 from cumulant.flows.reports.rendering import render as render_template
-from cumulant.flows.reports.svg import Drawing, style_sheet
+from cumulant.flows.reports.svg_elements import Drawing, style_sheet
 
 _HEADLINES = 3
 #: rows of slices of a column that are not folded away
@@ -34,8 +34,8 @@ _DECISION = ("recall", "precision", "cost")
 
 
 def page_style() -> Markup:
-    """The style sheets of a page and its charts."""
-    return Markup(style_sheet("charts.css") + style_sheet("style.css"))  # noqa: S704 - our own files
+    """The style sheets of a page and its report_charts."""
+    return Markup(style_sheet("report_charts.css") + style_sheet("style.css"))  # noqa: S704 - our own files
 
 
 class Section(msgspec.Struct, frozen=True):
@@ -133,7 +133,7 @@ class ReportPage(PageLayout, frozen=True, kw_only=True):
     measured: str
     metrics: tuple[MetricRow, ...]
     decisions: tuple[tuple[str, str, str], ...]
-    curves: tuple[charts.TitledDrawing, ...]
+    curves: tuple[report_charts.TitledDrawing, ...]
     slices: tuple[SliceTable, ...]
     sources: tuple[SourceView, ...]
     features: FeatureTable
@@ -260,12 +260,14 @@ def _main_metrics(report: ReportData) -> list[MetricReport]:
 
 
 def _metric_row(metric: MetricReport) -> MetricRow:
-    return MetricRow(metric, charts.strip(metric.model, metric.naive, *charts.bounds([metric.model, metric.naive])))
+    return MetricRow(
+        metric, report_charts.strip(metric.model, metric.naive, *report_charts.bounds([metric.model, metric.naive]))
+    )
 
 
-def _curves(report: ReportData) -> list[charts.TitledDrawing]:
+def _curves(report: ReportData) -> list[report_charts.TitledDrawing]:
     naive = next((m.naive for m in report.metrics if m.name == "average_precision" and m.naive), None)
-    figures = (charts.curve(curve, naive.value if naive else None) for curve in report.curves)
+    figures = (report_charts.curve(curve, naive.value if naive else None) for curve in report.curves)
     return [figure for figure in figures if figure is not None]
 
 
@@ -287,13 +289,13 @@ def _slices(report: ReportData) -> list[SliceTable]:
 
 
 def _slice_table(slices: Sequence[SliceReport], main: str, overall: float) -> SliceTable:
-    low, high = charts.bounds([part.metrics.get(main) for part in slices])
+    low, high = report_charts.bounds([part.metrics.get(main) for part in slices])
     low, high = min(low, overall), max(high, overall)
     beside = [name for name in _DECISION if name != main and any(name in part.metrics for part in slices)]
     rows = []
     for part in slices:
         measured = part.metrics.get(main)
-        drawing = charts.forest(measured, overall, low, high) if measured else None
+        drawing = report_charts.forest(measured, overall, low, high) if measured else None
         others = tuple(wording.number(part.metrics[name].value) if name in part.metrics else "–" for name in beside)
         rows.append(SliceRow(part.value, part.rows, measured, drawing, others))
     shown = _SLICES if len(rows) > _SLICES + 2 else len(rows)
@@ -371,7 +373,7 @@ def _day(stamp: float) -> str:
 
 
 def _search(training: TrainingReport) -> Search | None:
-    drawing = charts.search(
+    drawing = report_charts.search(
         training.trials, training.best, training.score_name or "score", higher=training.higher_is_better
     )
     if drawing is None:

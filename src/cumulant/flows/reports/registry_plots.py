@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import StorageError
-from cumulant.flows.reports import charts, model_content
-from cumulant.flows.reports.svg import BOTTOM, HEIGHT, RIGHT, TOP, WIDTH, Child, Drawing, Frame, draw, element
+from cumulant.flows.reports import model_content, report_charts
+from cumulant.flows.reports.svg_elements import BOTTOM, HEIGHT, RIGHT, TOP, WIDTH, Child, Drawing, Frame, draw, element
 from cumulant.flows.reports.wording import count, number
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def draw_plots(evaluation: Evaluation) -> dict[str, tuple[Drawing, str]]:
     """Name -> the drawing of each curve and of the importance, with the sentence that says what it is."""
     drawings: dict[str, tuple[Drawing, str]] = {}
     for name, curve in model_content.named_curves(evaluation).items():
-        if (figure := charts.curve(curve)) is not None:
+        if (figure := report_charts.curve(curve)) is not None:
             drawings[name] = figure.drawing, evaluation.curves[name].text
     others: Mapping[str, Callable[[Curve], Drawing]] = {
         "scores": draw_scores,

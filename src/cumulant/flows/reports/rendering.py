@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import missing_part
 from cumulant.flows.reports import wording
-from cumulant.flows.reports.svg import printable
+from cumulant.flows.reports.svg_elements import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -96,7 +96,7 @@ def show_gate(console: Console, gate: GateReport) -> None:
 
 def draw_intervals(model: Interval, naive: Interval | None) -> Text:
     """Two intervals on one scale: the model's as a line with a dot, the naive one's below it in the same cells."""
-    from cumulant.flows.reports.charts import bounds
+    from cumulant.flows.reports.report_charts import bounds
 
     low, high = bounds([model, naive])
     cells = [(" ", "")] * BAR

@@ -11,7 +11,7 @@ from pathlib import Path
 from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.stack.event_reporting import Reporter, emit
-from cumulant.flows.stack.programs import Stack, build_stack
+from cumulant.flows.stack.stack_processes import Stack, build_stack
 from cumulant.flows.stack.supervisor import StackSupervisor
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project

@@ -171,7 +171,7 @@ def uses_releases(project: Project) -> bool:
 
 
 def was_served(project: Project) -> bool:
-    """Whether a version of the model was ever served here by `up`. Also where the file is damaged."""
+    """Whether a version of the model was ever served here by `up`. True also where the desired state is damaged."""
     try:
         desired = read_desired_state(project.state, project.name)
     except IntegrityError:

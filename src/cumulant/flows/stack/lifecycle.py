@@ -23,11 +23,11 @@ from cumulant.flows.stack.event_reporting import report_killed
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.gateway_check import is_reachable, routes_to
 from cumulant.flows.stack.lock import already_runs_error, end_left_behind, find_supervisor, own_status
-from cumulant.flows.stack.programs import check_gateway, logs_folder
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
 from cumulant.flows.stack.restart import TRIES, not_ready_error, renew_servers
 from cumulant.flows.stack.served_versions import first_champion
 from cumulant.flows.stack.server_commands import refresh_commands
+from cumulant.flows.stack.stack_processes import check_gateway, logs_folder
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
 from cumulant.serving.access_token import read_token
 from cumulant.serving.workers.sockets import bind, split_address

@@ -39,9 +39,9 @@ from cumulant.flows.stack.desired_state import (
     read_desired_state,
 )
 from cumulant.flows.stack.lock import find_supervisor, own_status, try_lock
-from cumulant.flows.stack.programs import logs_folder
 from cumulant.flows.stack.served_versions import catch_up, free_port, table_of, with_newest_features
 from cumulant.flows.stack.server_commands import describe_changes, present_command
+from cumulant.flows.stack.stack_processes import logs_folder
 from cumulant.flows.stack.status import ChildStatus, Status
 
 if TYPE_CHECKING:

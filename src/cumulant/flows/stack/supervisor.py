@@ -22,9 +22,9 @@ from cumulant.flows.stack.gateway_key import new_key, remove_key, write_key
 from cumulant.flows.stack.health import find_gateway_url, is_drained, is_replaced, listens, serves
 from cumulant.flows.stack.identity import home_of
 from cumulant.flows.stack.lock import end_left_behind, hold_lock, tidy
-from cumulant.flows.stack.programs import Stack, wanted_processes
 from cumulant.flows.stack.reconcile import WantedProcess, plan_actions, stop_order
 from cumulant.flows.stack.served_versions import folder_of, table_of
+from cumulant.flows.stack.stack_processes import Stack, wanted_processes
 from cumulant.flows.stack.status import Status, write_status
 from cumulant.ports.traffic import Traffic
 

@@ -19,9 +19,9 @@ from cumulant.core.units import from_micros, to_micros
 from cumulant.flows.serving.reason_codes import check_when
 from cumulant.flows.training.chosen_rows import chosen_rows
 from cumulant.flows.training.fitted import ChosenCount, Fitted, SplitSummary
+from cumulant.flows.training.memory_check import refuse_too_many_rows
 from cumulant.flows.training.split_rule import SplitRule, rule_of
 from cumulant.flows.training.target_classes import class_counts, class_warnings
-from cumulant.flows.training.training_memory import refuse_too_many_rows
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.training.policy import ThresholdPolicy
 from cumulant.training.records import TrialRecord

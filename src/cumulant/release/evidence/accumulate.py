@@ -17,6 +17,7 @@ import numpy as np
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.release.evidence.champion_history import FEWEST_LOOKS, ChampionHistory, ChampionRecord
 from cumulant.release.evidence.key_statistics import KeyStatistics, Units, units
+from cumulant.release.evidence.label_selection import HourlyScores
 from cumulant.release.evidence.look import ARMS, COUNTED, Look, Requests
 from cumulant.release.evidence.metric_state import (
     UNREADABLE,
@@ -31,7 +32,6 @@ from cumulant.release.evidence.metric_state import (
 )
 from cumulant.release.evidence.metrics import ReleaseMetric, metrics, split_alpha
 from cumulant.release.evidence.traffic_split import TrafficSplitState, broken, next_epoch, with_units
-from cumulant.release.paired.label_selection import HourlyScores
 from cumulant.release.paired.paired_evaluation import prior_evidence
 from cumulant.release.state import Board, Release, add_samples
 from cumulant.statistics.sequential.arrays import Floats, pack

@@ -13,11 +13,11 @@ from cumulant.release.evidence.harm_sizes import TIMES, size_of
 from cumulant.release.evidence.look import ARMS, PerArm
 from cumulant.release.evidence.metrics import ReleaseMetric
 from cumulant.release.state import Board
-from cumulant.statistics.sequential.alpha import stages
 from cumulant.statistics.sequential.arrays import Floats, unpack
 from cumulant.statistics.sequential.long_run_variance import LongRunVariance
 from cumulant.statistics.sequential.means import Paired
 from cumulant.statistics.sequential.rates import RateDesign, Rates
+from cumulant.statistics.sequential.stages import stages
 from cumulant.statistics.sequential.symmetric import PairedBlocks
 
 #: what evidence raises that another version of the program stored

@@ -83,6 +83,8 @@ def split_alpha(metrics: Mapping[str, ReleaseMetric], alpha: float) -> dict[str,
     """By metric that decides: its part of what `alpha` leaves beside the quick checks.
 
     "No metric is worse" is then rejected wrongly with this probability at most, whichever test errs (union bound).
+    Promotion needs every non-inferiority, so each of those is tested at the whole alpha: promoting a candidate that is
+    beyond a margin needs that one test to err (intersection-union test, Berger 1982, doi:10.2307/2684003).
     """
     parts = {metric.name: metric.part for metric in metrics.values() if metric.margin is not None}
     whole = math.fsum(parts.values())

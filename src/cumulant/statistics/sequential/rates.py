@@ -21,7 +21,7 @@ the tests add up the expected value at fixed rates, and `bench/release/worlds.py
 are read as bursts of each arm, which widens. Requests of one key depend on each other: count a key once a look, and
 weigh the evidence by one over the dispersion that remains over keys (`tempered`). Within one process the share of
 traffic is constant;
-a stage with another weight gets a fresh process (`alpha.stages`), else a drift of the common rate looks like harm.
+a stage with another weight gets a fresh process (`stages`), else a drift of the common rate looks like harm.
 
 **Grid.** Rates lie on a logarithmic grid `step` apart; boundaries between points are interpolated. With more than
 about 1 / step^2 bad events of the candidate (400 at 0.05) use a finer step: `RateDesign.for_events`.

@@ -9,7 +9,7 @@ import numpy as np
 from markupsafe import Markup
 
 from cumulant.core.units import from_micros
-from cumulant.flows.reports.svg import BOTTOM, RIGHT, WIDTH, Child, Drawing, Frame, draw, element, join
+from cumulant.flows.reports.svg_elements import BOTTOM, RIGHT, WIDTH, Child, Drawing, Frame, draw, element, join
 from cumulant.flows.reports.wording import count, number, share
 from cumulant.monitoring.drift.profiles import ColumnCells, ProfileBlock
 from cumulant.monitoring.drift.words import day

@@ -14,10 +14,10 @@ import numpy as np
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.drift import drift_charts
-from cumulant.flows.reports.charts import TitledDrawing
 from cumulant.flows.reports.page import PageLayout, Section
 from cumulant.flows.reports.rendering import render
-from cumulant.flows.reports.svg import Drawing
+from cumulant.flows.reports.report_charts import TitledDrawing
+from cumulant.flows.reports.svg_elements import Drawing
 from cumulant.flows.reports.wording import count, number, plural
 from cumulant.monitoring.drift.profiles import ColumnCells
 from cumulant.monitoring.drift.words import day, sentence

@@ -1,6 +1,6 @@
-"""Effects of an ended release beside its routes: book, aliases, tags, draining, notification.
+"""Effects of an ended release beside its routes: desired state, aliases, tags, draining, notification.
 
-Each effect compares before it changes, so that done twice it is done once. The book goes first: whoever moves the
+Each effect compares before it changes, so that done twice it is done once. The desired state is first: what moves the
 champion on without the registry (`cumulant rollback`) is seen there, and a late alias does not undo it.
 """
 
@@ -62,8 +62,8 @@ class ReleaseEffects:
         self._state, self._registry, self._journal, self._traffic = state, registry, journal, traffic
         self._receivers, self._clock, self._actor, self._report = receivers, clock, actor, report
         self._effects: Mapping[str, Callable[[Release], bool]] = {
-            "book": self._book,
-            "told": self._queue_messages,
+            "desired_state": self._apply_desired_state,
+            "notified": self._queue_messages,
             "alias": self._alias,
             "tags": self._tags,
             "drained": self._drain,
@@ -73,7 +73,7 @@ class ReleaseEffects:
         """Names of what is left to do, in order."""
         if not release.over:
             return ()
-        skipped = {"alias", "tags", "book"} if is_external(release) else set()
+        skipped = {"alias", "tags", "desired_state"} if is_external(release) else set()
         return tuple(name for name in self._effects if name not in release.settled | skipped)
 
     def settle(self, release: Release, effect: str) -> bool:
@@ -84,16 +84,16 @@ class ReleaseEffects:
             self._report(f"{effect} of the release {release.id} waits: {error.message}")
             return False
 
-    def _book(self, release: Release) -> bool:
+    def _apply_desired_state(self, release: Release) -> bool:
         change_desired_state(
-            self._state, release.model, lambda book: apply_ended_release(book, release, self._clock.now())
+            self._state, release.model, lambda desired: apply_ended_release(desired, release, self._clock.now())
         )
         return True
 
     def _alias(self, release: Release) -> bool:
-        registry, book = self._registry(), read_desired_state(self._state, release.model)
+        registry, desired = self._registry(), read_desired_state(self._state, release.model)
         candidate = release.candidate.version
-        if release.status == "promoted" and book.champion in (None, candidate):
+        if release.status == "promoted" and desired.champion in (None, candidate):
             self._moved(registry, release, CHAMPION_ALIAS, candidate)
         if self._aliased(registry, release.model, CANDIDATE_ALIAS) == candidate:
             self._moved(registry, release, CANDIDATE_ALIAS, None)
@@ -147,28 +147,30 @@ def is_external(release: Release) -> bool:
     return "://" in release.candidate.version
 
 
-def apply_ended_release(book: DesiredState, release: Release, now: datetime) -> DesiredState:
-    """The book after an ended release. The arm that left stays up for `keep_warm`: to go back to, or to look into."""
+def apply_ended_release(desired: DesiredState, release: Release, now: datetime) -> DesiredState:
+    """The desired state after an ended release. The arm that left stays up for `keep_warm`."""
     candidate, until = release.candidate.version, now + release.policy.keep_warm
-    if book.candidate != candidate:  # done before, or changed by an operator
-        return book
+    if desired.candidate != candidate:  # done before, or changed by an operator
+        return desired
     if release.status != "promoted":
-        return msgspec.structs.replace(book, candidate=None, versions=with_warm_version(book, candidate, until))
-    return with_champion(msgspec.structs.replace(book, candidate=None), candidate, until)
+        return msgspec.structs.replace(desired, candidate=None, versions=with_warm_version(desired, candidate, until))
+    return with_champion(msgspec.structs.replace(desired, candidate=None), candidate, until)
 
 
-def with_champion(book: DesiredState, version: str, until: datetime | None) -> DesiredState:
-    """The book with another champion; the former one is kept to go back to, and its server up until then."""
-    old = book.champion
+def with_champion(desired: DesiredState, version: str, until: datetime | None) -> DesiredState:
+    """The desired state with another champion; the former one is kept to go back to, and its server up until then."""
+    old = desired.champion
     if old is None or old == version:
-        return msgspec.structs.replace(book, champion=version)
-    former = (*(earlier for earlier in book.former if earlier not in (old, version)), old)
-    return msgspec.structs.replace(book, champion=version, former=former, versions=with_warm_version(book, old, until))
+        return msgspec.structs.replace(desired, champion=version)
+    former = (*(earlier for earlier in desired.former if earlier not in (old, version)), old)
+    return msgspec.structs.replace(
+        desired, champion=version, former=former, versions=with_warm_version(desired, old, until)
+    )
 
 
-def with_warm_version(book: DesiredState, version: str, until: datetime | None) -> dict[str, ServedVersion]:
-    """The book's versions, one of them to stay up until a moment; unchanged where it is not in the book."""
-    served = book.versions.get(version)
+def with_warm_version(desired: DesiredState, version: str, until: datetime | None) -> dict[str, ServedVersion]:
+    """The desired state's versions, one of them to stay up until a moment; unchanged where it is not among them."""
+    served = desired.versions.get(version)
     if served is None:
-        return dict(book.versions)
-    return {**book.versions, version: msgspec.structs.replace(served, warm_until=until)}
+        return dict(desired.versions)
+    return {**desired.versions, version: msgspec.structs.replace(served, warm_until=until)}

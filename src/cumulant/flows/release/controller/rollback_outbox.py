@@ -1,4 +1,4 @@
-"""The outbox of rollbacks: what journal and registry were not sent yet, stored in the book and retried.
+"""The outbox of rollbacks: what journal and registry were not sent yet, stored in the desired state and retried.
 
 A rollback needs neither of the two. What they do not take at once is noted beside what serves, and the controller
 makes it so when they answer again. Each part compares before it changes, so that done twice it is done once.
@@ -80,13 +80,15 @@ DELIVERIES: dict[str, Callable[[Project, str, Rollback], None]] = {EVENT: emit_r
 
 
 def store_rollback(project: Project, model: str, rollback: Rollback) -> None:
-    """Put a rollback into the book in place of what it said of it; one that owes nothing is no longer in it.
+    """Put a rollback into the desired state in place of what it said of it; one that owes nothing is no longer in it.
 
     Raises:
         StorageError, IntegrityError: as `change_desired_state`.
     """
     change_desired_state(
-        project.state, model, lambda book: msgspec.structs.replace(book, rollbacks=_with(book.rollbacks, rollback))
+        project.state,
+        model,
+        lambda desired: msgspec.structs.replace(desired, rollbacks=_with(desired.rollbacks, rollback)),
     )
 
 
@@ -103,11 +105,11 @@ def undelivered_rollbacks(project: Project) -> tuple[Rollback, ...]:
     """Rollbacks of the project's model that still owe something, and that nobody is busy telling of.
 
     Raises:
-        IntegrityError: the book is damaged.
+        IntegrityError: the desired state is damaged.
     """
-    book = read_desired_state(project.state, project.name)
-    free = (rollback for rollback in book.rollbacks if rollback.sender is None or is_gone(rollback.sender))
-    return tuple(free) if book.model == project.name else ()
+    desired = read_desired_state(project.state, project.name)
+    free = (rollback for rollback in desired.rollbacks if rollback.sender is None or is_gone(rollback.sender))
+    return tuple(free) if desired.model == project.name else ()
 
 
 def recorded_rollbacks(journal: Journal, model: str) -> list[Rollback]:
@@ -120,12 +122,12 @@ def list_rollbacks(project: Project, model: str) -> list[Rollback]:
     """All rollbacks of a model, the oldest first: those in the journal and those that are not delivered yet.
 
     Raises:
-        CumulantError: the journal cannot be reached, or the book is damaged.
+        CumulantError: the journal cannot be reached, or the desired state is damaged.
     """
     rollbacks = recorded_rollbacks(project.journal(), model)
-    book = read_desired_state(project.state, project.name)
-    if model == project.name == book.model:
-        rollbacks += [rollback for rollback in book.rollbacks if EVENT in rollback.pending]
+    desired = read_desired_state(project.state, project.name)
+    if model == project.name == desired.model:
+        rollbacks += [rollback for rollback in desired.rollbacks if EVENT in rollback.pending]
     return sorted(rollbacks, key=lambda rollback: rollback.at)
 
 
@@ -175,7 +177,7 @@ class RollbackOutbox:
 def _has_undelivered(project: Project) -> bool:
     try:
         return bool(undelivered_rollbacks(project))
-    except CumulantError:  # `deliver_rollbacks` says what is wrong with the book
+    except CumulantError:  # `deliver_rollbacks` says what is wrong with the desired state
         return True
 
 

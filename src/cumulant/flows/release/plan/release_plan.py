@@ -24,8 +24,8 @@ from cumulant.flows.release.plan.plan_texts import (
 )
 from cumulant.flows.release.plan.power import StagePlan, StepPower, plan_stage
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
+from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.evidence.metrics import ReleaseMetric, metrics, split_alpha
-from cumulant.release.paired.admission import UNDECLARED_PART, with_margins
 from cumulant.release.steps import ReleaseStep
 from cumulant.release.wording import rounded
 from cumulant.statistics.sequential.power import paired_blocks

@@ -22,13 +22,13 @@ from cumulant.flows.release.simulation.schedule import DAY, LookInterval, WorldS
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.new_release import with_evaluation
+from cumulant.release.admission import refusal, with_margins
 from cumulant.release.decide import act_on_failure, approve, build_failure_reference, decide, end_release, start
 from cumulant.release.evidence.accumulate import count_look, with_history
 from cumulant.release.evidence.champion_history import ChampionHistory
 from cumulant.release.evidence.health import HardFailure, RecentHealth, find_hard_failure
 from cumulant.release.evidence.look import Look, LossPairs, ScorePairs
 from cumulant.release.evidence.metrics import metrics
-from cumulant.release.paired.admission import refusal, with_margins
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
 from cumulant.release.policy import ReleasePolicy

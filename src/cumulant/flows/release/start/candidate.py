@@ -10,7 +10,7 @@ from cumulant.flows.ledger.ledger_records import RUN
 from cumulant.flows.registry.equal_models import same_versions
 from cumulant.flows.release.views import evaluation_text
 from cumulant.flows.stack.desired_state import read_desired_state
-from cumulant.release.paired.admission import refusal, with_margins
+from cumulant.release.admission import refusal, with_margins
 
 if TYPE_CHECKING:
     from cumulant.core.progress import Progress

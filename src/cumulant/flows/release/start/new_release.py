@@ -70,7 +70,7 @@ def begin_release(
             if not before.over:
                 version = store.write(transaction, before, ended, expect=version)
                 release = msgspec.structs.replace(release, revision=max(release.revision, ended.revision))
-            if "told" not in ended.settled:  # its own controller would do it, and the row is another's now
+            if "notified" not in ended.settled:  # its own controller would do it, and the row is another's now
                 queue_message(transaction, project.receivers(), ended, at)
         store.write(transaction, None, release, expect=version)
         transaction.delete(store.WAITING, model)
@@ -83,10 +83,10 @@ def _keep_superseded_server(project: Project, superseded: Release, *, until: dat
     """Keep the superseded candidate's server for a while, so that operators can examine it."""
     version = superseded.candidate.version
 
-    def change(book: DesiredState) -> DesiredState:
-        if book.candidate == version:
-            return book
-        return msgspec.structs.replace(book, versions=with_warm_version(book, version, until))
+    def change(desired: DesiredState) -> DesiredState:
+        if desired.candidate == version:
+            return desired
+        return msgspec.structs.replace(desired, versions=with_warm_version(desired, version, until))
 
     change_desired_state(project.state, project.name, change)
 

@@ -29,7 +29,7 @@ from cumulant.flows.training.tested_model import comparable_tested, tested_model
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.flows.training.unseen_rows import unseen_rows
-from cumulant.release.paired.admission import refit_fault
+from cumulant.release.admission import refit_fault
 from cumulant.release.paired.paired_rows import PairedRows, paired_evaluation
 
 if TYPE_CHECKING:

@@ -33,11 +33,11 @@ from cumulant.flows.release.start.key_counts import few_keys_warning
 from cumulant.flows.release.start.new_release import begin_release
 from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import claim_folder
-from cumulant.flows.stack.programs import check_gateway
 from cumulant.flows.stack.restart import renew_servers
 from cumulant.flows.stack.served_versions import adopt, is_refused, reads_older_data
+from cumulant.flows.stack.stack_processes import check_gateway
+from cumulant.release.admission import with_margins
 from cumulant.release.events import ReleaseWaits
-from cumulant.release.paired.admission import with_margins
 from cumulant.release.policy import ANYBODY, ApprovalPolicy
 from cumulant.release.state import Release
 
@@ -210,33 +210,35 @@ def _arms(
     progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
     until = at + project.policies.release.keep_warm
-    book = change_desired_state(
-        project.state, project.name, lambda book: _with_arms(book, champion, version.version, until)
+    desired = change_desired_state(
+        project.state, project.name, lambda desired: _with_arms(desired, champion, version.version, until)
     )
-    return book.arm(champion, CHAMPION), book.arm(version.version, CANDIDATE)
+    return desired.arm(champion, CHAMPION), desired.arm(version.version, CANDIDATE)
 
 
-def _with_arms(book: DesiredState, champion: str, candidate: str, until: datetime) -> DesiredState:
+def _with_arms(desired: DesiredState, champion: str, candidate: str, until: datetime) -> DesiredState:
     """The candidate before may have requests until this one's release begins: its server stays up."""
     versions = (
-        book.versions if book.candidate in (None, candidate) else with_warm_version(book, str(book.candidate), until)
+        desired.versions
+        if desired.candidate in (None, candidate)
+        else with_warm_version(desired, str(desired.candidate), until)
     )
-    return msgspec.structs.replace(book, champion=champion, candidate=candidate, versions=versions)
+    return msgspec.structs.replace(desired, champion=champion, candidate=candidate, versions=versions)
 
 
 def _champion(project: Project) -> str:
-    book = read_desired_state(project.state, project.name)
-    if book.champion is None:
+    desired = read_desired_state(project.state, project.name)
+    if desired.champion is None:
         raise NotFoundError(
             f"nothing of {project.name} is served here, so there is no champion to compare with",
             subject=project.name,
             hint="`cumulant up` serves the champion; then start the release again",
         )
-    return book.champion
+    return desired.champion
 
 
 def _remove_candidate(project: Project, version: str) -> None:
-    """Take the candidate out of the book again, unless a release of it is under way after all."""
+    """Take the candidate out of the desired state again, unless a release of it is under way after all."""
     stored = store.read(project.journal(), project.name)
     if stored is not None and not stored[0].over and stored[0].candidate.version == version:
         return
@@ -244,7 +246,7 @@ def _remove_candidate(project: Project, version: str) -> None:
     change_desired_state(
         project.state,
         project.name,
-        lambda book: msgspec.structs.replace(book, candidate=before) if book.candidate == version else book,
+        lambda desired: msgspec.structs.replace(desired, candidate=before) if desired.candidate == version else desired,
     )
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from cumulant.flows.reports.content import CurveReport, Interval, Point, TrialReport
-from cumulant.flows.reports.svg import Child, Drawing, Frame, draw, element
+from cumulant.flows.reports.svg_elements import Child, Drawing, Frame, draw, element
 from cumulant.flows.reports.wording import count, number
 
 #: shares from which a chart of shares ends at 1

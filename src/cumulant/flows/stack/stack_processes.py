@@ -1,4 +1,4 @@
-"""Programs of a project: one server a version of the desired state, the gateway and the controller."""
+"""The processes that `up` starts, in this order: one server a version of the desired state, gateway, controller."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def logs_folder(state: Path) -> Path:
 
 
 def wanted_processes(stack: Stack, desired: DesiredState, now: datetime) -> dict[str, WantedProcess]:
-    """The processes that should run at `now`, by name."""
+    """The processes that should run at `now`, by name, in the order in which they start."""
     servers = [_server(served, stack) for served in desired.running(now)]
     beside = [
         WantedProcess(name="gateway", kind="gateway", command=stack.gateway),
