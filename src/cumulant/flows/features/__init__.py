@@ -1,1 +1,1 @@
-"""Feature tables and the stored state of a project."""
+"""Feature tables of a project."""

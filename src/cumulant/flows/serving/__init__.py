@@ -1,1 +1,1 @@
-"""Servers of a project, predictions, and their log."""
+"""Servers of a project, the online state that they read, predictions, and their log."""
