@@ -32,8 +32,11 @@ Exit codes belong to ``cli`` and HTTP status to ``serving`` and ``api``; nothing
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Self
+
+#: of a list in a message
+_NAMED_AT_MOST = 3
 
 
 class CumulantError(Exception):
@@ -211,6 +214,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     """`did you mean "x"?`, or None where nothing known is close to `word`."""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f'did you mean "{close[0]}"?' if close else None
+
+
+def join_names(names: Sequence[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - _NAMED_AT_MOST:,} more" if len(names) > _NAMED_AT_MOST else ""
+    return ", ".join(names[:_NAMED_AT_MOST]) + more
 
 
 def not_found(kind: str, name: str, known: Iterable[str], *, empty: str | None = None) -> NotFoundError:

@@ -263,7 +263,7 @@ def _build_snapshot(run: _IngestRun, used: Collection[str] | None) -> Snapshot:
     rows_in = sum(part.rows_in for part in run.accepted)
     identity, versions = run.identity, run.versions
     rows = profile.rows - versions.superseded - versions.repeated - versions.deletions
-    quarantine, by_rule = write_quarantine(run.inputs, run.accepted, context, identity)
+    quarantine, by_rule = write_quarantine([item.url for item in run.inputs], run.accepted, context, identity)
     checks = evaluate_row_rules(run.accepted, context.policy) + evaluate_table_rules(
         context.policy, profile, run.now, rows=rows, newest=_newest_event(run, profile)
     )

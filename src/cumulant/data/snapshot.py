@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
@@ -93,6 +95,13 @@ def pack_name(part: str) -> str:
 
 def content_digest(sha256: str, partition: tuple[tuple[str, str | None], ...]) -> str:
     return digest([sha256, partition]) if partition else sha256
+
+
+def frame_digest(frame: pl.DataFrame) -> str:
+    """SHA-256 of a frame's content and column types."""
+    buffer = io.BytesIO()
+    frame.rechunk().write_ipc(buffer, compression="uncompressed")
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -236,7 +245,7 @@ def source_of(snapshot: Snapshot, spec: SourceSpec | None = None) -> Source:
     """
     corrections: Corrections | msgspec.UnsetType = msgspec.UNSET
     if spec is not None and spec.on_repeat == "latest":
-        from cumulant.data.corrections.deletions import corrections_of
+        from cumulant.data.deletions import corrections_of
 
         corrections = corrections_of(snapshot.fields, spec, snapshot.source)
     return Source(

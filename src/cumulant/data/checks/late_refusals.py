@@ -18,14 +18,13 @@ from cumulant.core.plan import Field
 from cumulant.data.checks.repeats import find_later_repeats
 from cumulant.data.checks.unique import unique_sets
 from cumulant.data.corrections.arrivals import Arrival, without_rows
-from cumulant.data.files.reading import frame_digest
 from cumulant.data.parts.pack_changes import pack_without
 from cumulant.data.parts.packs import OWNER, PartBlock, blocks_of
 from cumulant.data.parts.part import PartCheck, PartContext, PartFacts
 from cumulant.data.parts.part_making import csv_size, plain_fields
 from cumulant.data.profile import profile
 from cumulant.data.row_columns import ROW, RULE
-from cumulant.data.snapshot import Snapshot, scan
+from cumulant.data.snapshot import Snapshot, frame_digest, scan
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import polars as pl
 
 from cumulant.core.refs import TableRef
-from cumulant.data.files.inputs import SourceInput
 from cumulant.data.parts.packs import OWNER, refused_rows
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import FILE, ROW, RULE
@@ -16,15 +15,17 @@ from cumulant.data.snapshot import CheckResult, Snapshot
 
 
 def write_quarantine(
-    inputs: Sequence[SourceInput], parts: Sequence[PartFacts], context: PartContext, identity: str
+    urls: Sequence[str], parts: Sequence[PartFacts], context: PartContext, identity: str
 ) -> tuple[TableRef | None, Counter[str]]:
-    """All refused rows as one table: `__rule`, `__file`, `__row`, then the columns as they came; and rows by rule."""
+    """All refused rows of the files at `urls` as one table, and how many each rule refused.
+
+    Columns: `__rule`, `__file`, `__row`, then those of the rows as they came.
+    """
     frames = refused_rows(parts, context)
     if not frames:
         return None, Counter()
-    urls = pl.Series([item.url for item in inputs])
     rows = pl.concat(unify_types(frames), how="diagonal_relaxed").sort(OWNER, maintain_order=True)
-    rows = rows.with_columns(urls.gather(rows[OWNER]).alias(FILE)).drop(OWNER)
+    rows = rows.with_columns(pl.Series(urls).gather(rows[OWNER]).alias(FILE)).drop(OWNER)
     rows = rows.select(RULE, FILE, ROW, pl.exclude(RULE, FILE, ROW))
     return context.tables.write(context.key("quarantine", identity), rows), Counter(rows[RULE].to_list())
 

@@ -18,11 +18,10 @@ from cumulant.core.refs import TableRef
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.checks.batches import is_as_wide, is_grown
 from cumulant.data.files.inputs import SourceInput
-from cumulant.data.files.reading import frame_digest
 from cumulant.data.parts.packs import OWNER, load_part
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import ROW
-from cumulant.data.snapshot import Snapshot, SourceFile
+from cumulant.data.snapshot import Snapshot, SourceFile, frame_digest
 from cumulant.data.text.casts import conform
 
 ARRIVED, _COUNT = "__arrived", "__count"

@@ -22,7 +22,7 @@ from cumulant.data.checks.repeats import KNOWN, located_frames
 from cumulant.data.checks.row_checks import absent_column_error
 from cumulant.data.corrections.arrivals import ARRIVED, Arrival
 from cumulant.data.corrections.dated_rows import HIDDEN
-from cumulant.data.corrections.deletions import is_deletion
+from cumulant.data.deletions import is_deletion
 from cumulant.data.parts.group_repeats import group_equal_rows
 from cumulant.data.parts.packs import blocks_of, exact_types
 from cumulant.data.parts.part import PartContext, PartFacts

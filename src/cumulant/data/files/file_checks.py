@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from cumulant.core.errors import join_names
 from cumulant.data.checks.verdict import MISSING_FILES
 from cumulant.data.files.inputs import SourceInput
-from cumulant.data.files.listing import FileListing, display_path, join_names, names_of, pattern_of
+from cumulant.data.files.listing import FileListing, display_path, names_of, pattern_of
 from cumulant.data.parts.part import PartFacts
 from cumulant.data.snapshot import CheckResult, Snapshot, SourceFile, UnreadableFile
 from cumulant.data.spec import SourceSpec

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from cumulant.core.errors import DataError, DefinitionError
+from cumulant.core.errors import DataError, DefinitionError, join_names
 from cumulant.core.plan import DType
 from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.files.inputs import SourceInput
-from cumulant.data.files.listing import join_names
 from cumulant.data.parts.part import PartContext, PartFacts, PartField
 from cumulant.data.parts.row_sorting import sort_rows
 from cumulant.data.schema import common_type

@@ -15,10 +15,10 @@ from cumulant.data.files.file_pieces import Pieces
 from cumulant.data.files.hive_columns import Partition
 from cumulant.data.files.listed_file import ListedFile, listed_files
 from cumulant.data.files.listing import TYPED, FileListing, file_kind
-from cumulant.data.files.reading import frame_digest, reading_errors, with_absent, with_nested_columns
+from cumulant.data.files.reading import reading_errors, with_absent, with_nested_columns
 from cumulant.data.files.unreadable_files import UnreadableFileError, reading_file
 from cumulant.data.files.user_frames import to_polars
-from cumulant.data.snapshot import Snapshot, SourceFile, UnreadableFile, content_digest
+from cumulant.data.snapshot import Snapshot, SourceFile, UnreadableFile, content_digest, frame_digest
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_text import FileTable
 from cumulant.ports.files import Files

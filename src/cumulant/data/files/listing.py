@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cumulant.core.errors import DataError, did_you_mean
+from cumulant.core.errors import DataError, did_you_mean, join_names
 from cumulant.data.spec import SourceSpec
 from cumulant.ports.files import FileInfo, Files
 
@@ -25,7 +25,6 @@ SUFFIXES = {
 FORMATS = "parquet, orc, csv, jsonl or excel"
 #: formats whose files say the type of each column
 TYPED = ("parquet", "orc")
-_NAMED = 3
 
 
 class FileListing(NamedTuple):
@@ -78,12 +77,6 @@ def pattern_of(spec: SourceSpec, *, source: str, root: Path) -> str:
 def names_of(files: Sequence[FileInfo], root: Path) -> str:
     """The first names of files, and how many more there are."""
     return join_names([display_path(file.url, root) for file in files])
-
-
-def join_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def _similar_name(path: Path) -> str | None:

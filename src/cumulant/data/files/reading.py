@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import hashlib
-import io
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -250,10 +248,3 @@ def _csv_table(content: bytes, url: str, spec: SourceSpec, texts: Collection[str
 def separator_of(url: str, spec: SourceSpec) -> str:
     """The sign between the fields of a CSV file."""
     return "\t" if suffix(url).startswith(".tsv") else spec.separator
-
-
-def frame_digest(frame: pl.DataFrame) -> str:
-    """SHA-256 of a frame's content and column types."""
-    buffer = io.BytesIO()
-    frame.rechunk().write_ipc(buffer, compression="uncompressed")
-    return hashlib.sha256(buffer.getbuffer()).hexdigest()

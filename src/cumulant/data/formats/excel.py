@@ -19,9 +19,8 @@ from typing import Any, NamedTuple
 
 import polars as pl
 
-from cumulant.core.errors import DataError, did_you_mean, missing_part
+from cumulant.core.errors import DataError, did_you_mean, join_names, missing_part
 from cumulant.core.system.memory import memory_limit
-from cumulant.data.files.listing import join_names
 from cumulant.data.formats.nested_paths import refused_rows, series_of
 from cumulant.data.formats.parquet_memory import refuse_above
 from cumulant.data.spec import SourceSpec

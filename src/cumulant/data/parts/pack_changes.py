@@ -10,12 +10,12 @@ import msgspec
 import polars as pl
 
 from cumulant.core.ids import digest
-from cumulant.data.files.reading import frame_digest
 from cumulant.data.parts.pack_making import PackContent, store_pack, values_of
 from cumulant.data.parts.packs import OWNER, PartBlock, load_pack, refused_rows, unstack_frame
 from cumulant.data.parts.part import Pack, PackedFile, PackGroup, PartContext, PartFacts
 from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.schema import fields_of
+from cumulant.data.snapshot import frame_digest
 from cumulant.data.text.casts import conform
 
 

@@ -12,7 +12,7 @@ from cumulant.core.errors import DefinitionError
 from cumulant.data.checks.prepare_check import SAMPLE
 from cumulant.data.checks.row_checks import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
 from cumulant.data.checks.unique import UniqueSet, mark_repeats, ordering_times, unique_sets
-from cumulant.data.corrections.deletions import without_deletions
+from cumulant.data.deletions import without_deletions
 from cumulant.data.parts.part import PartCheck, PartContext
 from cumulant.data.row_columns import ROW, RULE
 from cumulant.data.spec import SourceSpec
