@@ -336,7 +336,7 @@ class _Composer:
                     hint="keep one of them, with all that both hold",
                 )
             lines[key] = line
-            own[key] = replace(value, place=self._place(inner))  # readers look for the line of the key
+            own[key] = YamlEntry(value.value, self._place(inner), value.blank)  # readers look for the key's line
         return YamlEntry({**merged, **own}, self._place(event))
 
     def _key(self, event: Event) -> str:
