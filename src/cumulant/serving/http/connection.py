@@ -37,7 +37,7 @@ _BUSY = error_response(
 class HttpConnection(asyncio.Protocol):
     """Requests in, responses out, in the order of the requests."""
 
-    def __init__(self, site: SiteState) -> None:
+    def __init__(self, site: SiteState[HttpConnection]) -> None:
         self._site, self._limits, self._handle = site, site.limits, site.handle
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cumulant.serving.http.messages import Request
 from cumulant.serving.http.site_state import SiteState
@@ -23,7 +23,7 @@ class RequestQueue(deque[QueuedRequest]):
     The site counts their heads and bodies: a client that does not read earlier responses decides how long they wait.
     """
 
-    def __init__(self, site: SiteState) -> None:
+    def __init__(self, site: SiteState[Any]) -> None:
         super().__init__()
         self._site = site
         #: of their bodies

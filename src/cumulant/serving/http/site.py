@@ -9,7 +9,7 @@ from cumulant.serving.http.connection import SWEEP, HttpConnection
 from cumulant.serving.http.site_state import SiteState
 
 
-class HttpSite(SiteState):
+class HttpSite(SiteState[HttpConnection]):
     """The connections of one listening socket and their handler."""
 
     _timer: asyncio.TimerHandle | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import Generic, TypeVar
 
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Headers, Request, Response
@@ -14,20 +14,11 @@ from cumulant.serving.http.refusals import Refusals
 Handler = Callable[[Request], Response | Awaitable[Response]]
 #: by path and headers, whether a request's body is to be read at all; the handler refuses it otherwise
 Admitted = Callable[[bytes, Headers], bool]
+C = TypeVar("C")
 
 
-class SiteConnection(Protocol):
-    """A connection, as its site sees it."""
-
-    def expire(self, now: float) -> None: ...
-
-    def finish(self) -> None: ...
-
-    def abort(self) -> None: ...
-
-
-class SiteState:
-    """Shared by the connections of a site; `urgent` paths skip the queue."""
+class SiteState(Generic[C]):
+    """Shared by the connections `C` of a site; `urgent` paths skip the queue."""
 
     def __init__(
         self,
@@ -45,7 +36,7 @@ class SiteState:
         self.refusals = refusals or Refusals()
         self.urgent = urgent
         self.turns = Turns(limits.turn, limits.queue) if turns is None else turns
-        self.connections: set[SiteConnection] = set()
+        self.connections: set[C] = set()
         #: bytes of bodies that are not whole yet, or wait behind others
         self.body_bytes = 0
         #: bytes that the heads of requests take which wait
@@ -54,7 +45,7 @@ class SiteState:
         #: set when the last connection is closed while the site drains
         self.empty = asyncio.Event()
 
-    def remove(self, connection: SiteConnection) -> None:
+    def remove(self, connection: C) -> None:
         """Remove a closed connection."""
         self.connections.discard(connection)
         if self.draining and not self.connections:
