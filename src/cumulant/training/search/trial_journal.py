@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import IntegrityError, StorageError
+from cumulant.core.system.atomic_files import atomic_draft
 from cumulant.training.records import TrialRecord
 
 _FILE = "trials.jsonl"
@@ -90,10 +91,8 @@ class TrialJournal:
 
     def _store(self, number: int, answers: NDArray[np.float64]) -> None:
         path = self._path(number)
-        temporary = path.with_suffix(".part")
-        with temporary.open("wb") as stream:
+        with atomic_draft(path, durable=False) as draft, draft.open("wb") as stream:
             np.save(stream, answers.astype(np.float32), allow_pickle=False)
-        temporary.replace(path)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"trial-{number}.npy"

@@ -15,15 +15,14 @@ import msgspec
 
 from cumulant.core.errors import LeaseHeldError, StorageError, UsageError
 from cumulant.core.ids import digest
+from cumulant.core.system.atomic_files import sync
+from cumulant.core.system.locks import try_lock
 from cumulant.ports.files import FileInfo
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.serving.protocol.request_rules import Fault
-
-if sys.platform != "win32":
-    import fcntl
 
 MANIFEST, LOCK, DRAFT = "manifest.json", "lock", "draft"
 _PART = "part-*.parquet"
@@ -75,14 +74,11 @@ class AnswerParts:
     def _locked(self) -> int:
         with writing(self.folder):
             handle = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR)
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(handle)
-                raise LeaseHeldError(
-                    f"another process writes {self.output}", subject=str(self.output), hint="wait until it has ended"
-                ) from None
+            free = try_lock(handle)
+        if not free:
+            os.close(handle)
+            hint = "wait until it has ended"
+            raise LeaseHeldError(f"another process writes {self.output}", subject=str(self.output), hint=hint)
         return handle
 
     def __enter__(self) -> Self:
@@ -173,8 +169,7 @@ class AnswerParts:
         try:
             with draft.open("wb") as stream:
                 write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
+            sync(draft)
             draft.replace(place or self.folder / name)
         finally:
             draft.unlink(missing_ok=True)
