@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from cumulant.api.errors import short_methods
@@ -37,16 +36,12 @@ class RunningStack:
             EngineUnavailableError: the supervisor does not end in time.
         """
         if not stop(self._process, _STOP_SECONDS):
-            raise EngineUnavailableError(
-                "the supervisor did not end in time", hint="`cumulant down` ends what is left"
-            )
+            raise EngineUnavailableError("the supervisor did not end in time", hint="`cumulant down` ends what is left")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

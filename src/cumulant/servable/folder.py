@@ -14,7 +14,7 @@ import msgspec
 from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
 from cumulant.core.ids import file_digest
 from cumulant.core.servable import FORMAT, GRAPH_FORMAT, GraphServable, Servable
-from cumulant.core.system.atomic_files import replace_file
+from cumulant.core.system.atomic_files import replace_file, storage_errors
 
 DESCRIPTION = "servable.json"
 
@@ -106,14 +106,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     draft = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        draft.mkdir(parents=True)
-        yield draft
-        _replace(draft, out)
-    except OSError as error:
-        hint = "free some space or choose another folder"
-        raise StorageError(
-            f"{out} cannot be written: {error.strerror or error}", subject=str(out), hint=hint
-        ) from error
+        with storage_errors(out, hint="free some space or choose another folder"):
+            draft.mkdir(parents=True)
+            yield draft
+            _replace(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

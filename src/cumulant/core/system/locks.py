@@ -36,11 +36,11 @@ def try_lock(descriptor: int) -> bool:
 
 
 @contextmanager
-def lock_file(path: Path, held: CumulantError, *, wait: float = 0.0, private: bool = False) -> Iterator[None]:
+def lock_file(path: Path, busy: CumulantError, *, wait: float = 0.0, private: bool = False) -> Iterator[None]:
     """Lock a file during the block. It is made where it is missing, and stays. `private`: for its owner alone.
 
     Raises:
-        CumulantError: `held`, where another process has had the lock for `wait` seconds.
+        CumulantError: `busy`, where another process has had the lock for `wait` seconds.
         OSError: the file cannot be made.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600 if private else 0o666)
@@ -48,7 +48,7 @@ def lock_file(path: Path, held: CumulantError, *, wait: float = 0.0, private: bo
         deadline = time.monotonic() + wait
         while not try_lock(descriptor):
             if time.monotonic() >= deadline:
-                raise held
+                raise busy
             time.sleep(_PAUSE)
         yield
     finally:

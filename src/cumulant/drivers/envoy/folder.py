@@ -132,8 +132,8 @@ class Folder:
     @contextmanager
     def lock_gateway(self) -> Iterator[None]:
         """Lock the folder for its only gateway; the system releases the lock however the process ends."""
-        held = EngineUnavailableError(f"a gateway runs in this folder already: {self.path}", subject=str(self.path))
-        with lock_file(self._running, held, wait=2.0, private=True):
+        busy = EngineUnavailableError(f"a gateway runs in this folder already: {self.path}", subject=str(self.path))
+        with lock_file(self._running, busy, wait=2.0, private=True):
             self.remove_gateway()
             yield
 
@@ -142,8 +142,8 @@ class Folder:
         """Lock the folder for a change of the routes."""
         self.make()
         message = f"another process has been changing the routes too long: {self.path}"
-        held = EngineUnavailableError(message, subject=str(self.path))
-        with lock_file(self.path / "apply.lock", held, wait=_WAIT, private=True):
+        busy = EngineUnavailableError(message, subject=str(self.path))
+        with lock_file(self.path / "apply.lock", busy, wait=_WAIT, private=True):
             for path in (self._state, self.clusters, self.routes):
                 _remove_drafts(path)
             yield

@@ -133,5 +133,5 @@ def _exclusive_lock(path: Path) -> AbstractContextManager[None]:
         OSError: the file cannot be made.
     """
     hint = "look for a stopped process that holds it"
-    held = EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
-    return lock_file(path, held, wait=_LOCK_WAIT)
+    busy = EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
+    return lock_file(path, busy, wait=_LOCK_WAIT)

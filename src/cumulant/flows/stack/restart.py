@@ -140,7 +140,7 @@ def hold_restart_lock(state: Path) -> Iterator[None]:
         StorageError: the folder cannot be written.
     """
     path = state / FOLDER / LOCK
-    held = LeaseHeldError(
+    busy = LeaseHeldError(
         "servers of this project are being replaced already, by an `up` or a `release start`",
         subject=str(path),
         hint="wait until that ends, then run the command again",
@@ -148,7 +148,7 @@ def hold_restart_lock(state: Path) -> Iterator[None]:
     with ExitStack() as stack:
         with storage_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock_file(path, held))
+            stack.enter_context(lock_file(path, busy))
         yield
 
 

@@ -73,11 +73,11 @@ def lock_folder(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
         LeaseHeldError: another one has held it for `patience` seconds.
         StorageError: the folder cannot be written.
     """
-    held = LeaseHeldError("another process is ingesting labels", subject=str(folder), hint="try again when it is done")
+    busy = LeaseHeldError("another process is ingesting labels", subject=str(folder), hint="try again when it is done")
     with contextlib.ExitStack() as stack:
         with writing_to(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock_file(folder / ".lock", held, wait=patience))
+            stack.enter_context(lock_file(folder / ".lock", busy, wait=patience))
         yield
 
 

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from cumulant.core.errors import LeaseHeldError, StorageError, UsageError
+from cumulant.core.errors import LeaseHeldError, UsageError
 from cumulant.core.ids import digest
-from cumulant.core.system.atomic_files import sync
+from cumulant.core.system.atomic_files import storage_errors, sync
 from cumulant.core.system.locks import try_lock
 from cumulant.ports.files import FileInfo
 
@@ -179,14 +178,6 @@ def _name(file: int, number: int) -> str:
     return f"part-{file:06d}-{number:08d}.parquet"
 
 
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """What the system says while `place` is written, as a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{place} cannot be written: {error.strerror or error}",
-            subject=str(place),
-            hint="finished parts are kept: free some space and run the same command again",
-        ) from error
+def writing(place: Path) -> AbstractContextManager[None]:
+    """Raise a system error of writing `place` as a StorageError."""
+    return storage_errors(place, hint="finished parts are kept: free some space and run the same command again")
