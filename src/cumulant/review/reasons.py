@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 
 #: how useful a row of a watched slice is: less than what the models disagree on or cannot tell
 _WATCHED = 0.25
-_DECODE = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,6 @@ from cumulant.ports.traffic import GatewayAddress
 #: prefix of the name of the folder of a socket
 PRIVATE = "cumulant-gateway-"
 _WAIT = 60.0
-_PAUSE = 0.02
 
 
 class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,7 +14,6 @@ from cumulant.core.prediction import read_object
 Loss = Literal["brier", "squared_error", "log_loss", "zero_one"]
 LOSSES: tuple[Loss, ...] = ("brier", "squared_error", "log_loss", "zero_one")
 _TINY = 1e-6
-_DECODE = msgspec.json.Decoder().decode
 
 
 class _Probability(msgspec.Struct):
