@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from cumulant.api.errors import short_methods
 from cumulant.api.group import MethodGroup
 from cumulant.core.errors import EngineUnavailableError, NotFoundError
+from cumulant.core.system.child_processes import stop
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import ServedVersion
@@ -35,22 +35,13 @@ class RunningStack:
         Raises:
             EngineUnavailableError: the supervisor does not end in time.
         """
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise EngineUnavailableError(
-                "the supervisor did not end in time", hint="`cumulant down` ends what is left"
-            ) from None
+        if not stop(self._process, _STOP_SECONDS):
+            raise EngineUnavailableError("the supervisor did not end in time", hint="`cumulant down` ends what is left")
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+_DECODE = msgspec.json.Decoder().decode
+
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """One scored row. Times are microseconds since 1970 UTC.
@@ -46,3 +48,12 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     caller_id: str = ""
     #: rules of the data contract that the row broke, as `amt:min,carrier:in`
     invalid: str = ""
+
+
+def read_object(text: str) -> dict[str, object]:
+    """The object in a logged `request` or `outputs`; an empty one where that is no object."""
+    try:
+        decoded = _DECODE(text)
+    except msgspec.DecodeError:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}

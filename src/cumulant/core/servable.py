@@ -84,6 +84,10 @@ class FieldRule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     date_format: str | None = None
 
 
+#: version of a servable that was never registered
+UNREGISTERED = "1"
+
+
 class Servable(msgspec.Struct, frozen=True, kw_only=True):
     """The content of `servable.json`. Paths are relative to the folder."""
 

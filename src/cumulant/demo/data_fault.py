@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cumulant.core.network.gateway_token import read_key, token_for
+from cumulant.core.system.atomic_files import replace_file
 from cumulant.core.traffic import TOKEN_HEADER
 
 _LOOK = 0.5
@@ -99,9 +100,7 @@ async def _run(options: argparse.Namespace) -> None:
     proxy = FaultyProxy(options.url, fault, read_key(options.gateway_key_file))
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    draft = options.ready_file.with_suffix(".new")
-    draft.write_text(url)
-    draft.replace(options.ready_file)
+    replace_file(options.ready_file, url.encode(), durable=False)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

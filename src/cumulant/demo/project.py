@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,9 @@ import msgspec
 
 import cumulant
 from cumulant.core.errors import LeaseHeldError, UsageError
+from cumulant.core.system.atomic_files import replace_file
+from cumulant.core.system.json_files import read_json
+from cumulant.core.system.locks import try_lock
 from cumulant.demo.report import Year
 from cumulant.demo.weather_feed import deliver_again, withhold
 
@@ -131,7 +133,9 @@ def locked(folder: Path) -> Iterator[None]:
     """
     handle = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _lock(handle, folder)
+        if not try_lock(handle):
+            hint = "wait for it, or name another folder with --dir"
+            raise LeaseHeldError("another demo runs in this folder", subject=str(folder), hint=hint)
         if _marker(folder).exists():
             _begin_again(folder)
         elif not any((folder / "data").glob("weather-*.parquet")):  # interrupted between the files
@@ -139,17 +143,6 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-def _lock(handle: int, folder: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise LeaseHeldError(
-            "another demo runs in this folder",
-            subject=str(folder),
-            hint="wait for it, or name another folder with --dir",
-        ) from None
 
 
 def _begin_again(folder: Path) -> None:
@@ -179,15 +172,10 @@ def stored_year(folder: Path, versions: Sequence[str], make: Callable[[], Year])
         UsageError: the year of other versions is stored.
     """
     path = folder / _STATE / _YEAR
-    try:
-        stored = msgspec.json.decode(path.read_bytes(), type=StoredYear)
-    except (OSError, msgspec.DecodeError):
-        stored = None
+    stored = read_json(path, StoredYear)
     if stored is None:
         stored = StoredYear(versions=tuple(versions), year=make())
-        draft = path.with_suffix(".new")
-        draft.write_bytes(msgspec.json.encode(stored))
-        draft.replace(path)
+        replace_file(path, msgspec.json.encode(stored), durable=False)
     elif stored.versions != tuple(versions):
         raise UsageError(
             f"the demo's year is that of {', '.join(stored.versions)}, and now there are {', '.join(versions)}",

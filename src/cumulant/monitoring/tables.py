@@ -68,10 +68,7 @@ class PredictionTable:
 
     def require(self, names: Sequence[str]) -> None:
         """Raises DataError where a column is not there."""
-        for name in names:
-            if name not in self.columns:
-                hint = did_you_mean(name, self.columns) or f"columns: {', '.join(self.columns[:12])}"
-                raise DataError(f"{self.name} has no column {name}", subject=name, hint=hint)
+        require_columns(self.name, self.columns, names)
 
     def series(self, name: str) -> pl.Series:
         """One column.
@@ -300,3 +297,11 @@ def readable(name: str) -> Iterator[None]:
             subject=name,
             hint="copy or write it again; the ending of its name says the format",
         ) from error
+
+
+def require_columns(rows: str, columns: Sequence[str], names: Sequence[str]) -> None:
+    """Raise DataError where the `columns` of these rows lack one of `names`."""
+    for name in names:
+        if name not in columns:
+            hint = did_you_mean(name, columns) or f"columns: {', '.join(columns[:12])}"
+            raise DataError(f"{rows} has no column {name}", subject=name, hint=hint)

@@ -14,14 +14,13 @@ import msgspec
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
+from cumulant.core.system.atomic_files import replace_file, sync
 from cumulant.core.units import EPOCH, micros
 from cumulant.outcomes.labels import label_files
-from cumulant.outcomes.labels.atomic_files import write_bytes
 from cumulant.outcomes.labels.label_rows import parse_value, read_moment
 from cumulant.outcomes.labels.store import lock_folder, writing_to
 from cumulant.outcomes.labels.target_values import parse_number
 from cumulant.serving.prediction_log.personal_values import convert_value
-from cumulant.serving.prediction_log.storage.durable import sync
 
 if TYPE_CHECKING:
     from cumulant.serving.prediction_log.storage.part_writer import LogPart
@@ -94,7 +93,8 @@ def import_predictions(
         with writing_to(predictions):
             _publish(folder / _WRITING, predictions)
             if report.rows:
-                write_bytes(note, msgspec.json.encode(report))
+                note.parent.mkdir(parents=True, exist_ok=True)
+                replace_file(note, msgspec.json.encode(report))
         return report
 
 

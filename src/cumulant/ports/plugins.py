@@ -26,7 +26,7 @@ _REMOVED = {
         "write `traffic: envoy://`, or leave it out: Envoy is the default",
     )
 }
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:|$)")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(:|\Z)")
 
 
 class _EntryPoint(Protocol):
@@ -57,33 +57,29 @@ class Drivers:
         Raises:
             UsageError: no scheme, one that no driver has, or a driver that does not serve the port.
         """
-        scheme = scheme_of(url)
+        record = self._record(url.partition(":")[0].lower())
+        if record is None or port not in record.clients:
+            raise self._no_driver(url, port, record)
+        return record
+
+    def _no_driver(self, url: str, port: str, record: Driver | None) -> UsageError:
+        """Why no driver serves `port` at `url`; `record` is the driver of its scheme."""
+        scheme, serving = scheme_of(url), self._serving(port)
+        schemes = ", ".join(f"{name}://" for name in serving)
+        listed = f"{port} can be {schemes}"
         if scheme is None:
-            raise UsageError(
-                f'"{url.rpartition("@")[2]}" names no driver for {port}',
-                subject=port,
-                hint=f"start it with a scheme: {', '.join(f'{name}://' for name in self._serving(port))}",
-            )
-        record = self._record(scheme)
-        if record is not None and port in record.clients:
-            return record
-        if record is None and (scheme, port) in _REMOVED:
+            message = f'"{url.rpartition("@")[2]}" names no driver for {port}'
+            hint = f"start it with a scheme: {schemes}"
+        elif record is not None:
+            served = ", ".join(sorted(record.clients))
+            message, hint = f'the driver of "{scheme}://" cannot serve as {port}; it serves {served}', listed
+        elif (scheme, port) in _REMOVED:
             message, hint = _REMOVED[scheme, port]
-            raise UsageError(message, subject=port, hint=hint)
-        serving = self._serving(port)
-        listed = f"{port} can be {', '.join(f'{name}://' for name in serving)}"
-        if record is None:
+        else:
             near = did_you_mean(scheme, serving)
-            raise UsageError(
-                f'no driver for "{scheme}://" is installed, which {port} names',
-                subject=port,
-                hint=f"{near} {listed}" if near else f"{listed}; other packages can bring more",
-            )
-        raise UsageError(
-            f'the driver of "{scheme}://" cannot serve as {port}; it serves {", ".join(sorted(record.clients))}',
-            subject=port,
-            hint=listed,
-        )
+            message = f'no driver for "{scheme}://" is installed, which {port} names'
+            hint = f"{near} {listed}" if near else f"{listed}; other packages can bring more"
+        return UsageError(message, subject=port, hint=hint)
 
     def capabilities(self, url: str, port: str) -> frozenset[str]:
         """What the driver can do of the port's optional parts."""

@@ -26,6 +26,7 @@ from cumulant.ports.traffic import Traffic
 from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder
 from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.spec import ProjectSpec
+from cumulant.project.file.text_values import SECRET
 from cumulant.project.identity import Code, code_of, principal
 from cumulant.project.notifiers import Receiver, full_url, receivers
 from cumulant.project.policies import Policies
@@ -216,12 +217,14 @@ class Project:
             if port != "secrets" and str(self.root / STATE) in url:
                 make_private(self.root / STATE)
             # Secrets themselves are found without a secret; everything else may need one.
-            revealed = url if port == "secrets" else self.vault.reveal(url)
             secrets = None if port == "secrets" else self.secrets
-            try:
-                client = self._clients[port, url] = self.drivers.client(revealed, port, secrets=secrets)
-            except CumulantError as error:
-                if revealed == url:
-                    raise
-                raise error.reworded(self.vault.redact) from None
+            if port == "secrets" or not SECRET.search(url):
+                client = self.drivers.client(url, port, secrets=secrets)
+            else:
+                revealed = self.vault.reveal(url)
+                try:
+                    client = self.drivers.client(revealed, port, secrets=secrets)
+                except CumulantError as error:
+                    raise error.reworded(self.vault.redact) from None
+            self._clients[port, url] = client
             return client

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.ports.files import FileInfo, Files
-from cumulant.ports.plugins import scheme_of
+from cumulant.ports.plugins import Drivers, scheme_of
 
 
 class RoutedFiles:
@@ -40,3 +40,9 @@ def files_base(url: str, root: Path) -> str:
         return f"file://{root}"  # a single letter is a drive
     rest = url.partition("://")[2]
     return f"{scheme}://{rest.partition('/')[0]}"
+
+
+def all_files() -> Files:
+    """Whatever a path or URL can name, outside a project too."""
+    drivers = Drivers.installed()
+    return RoutedFiles(Path.cwd(), lambda url: drivers.client(url, "files"))

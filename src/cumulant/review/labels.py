@@ -84,8 +84,9 @@ def ingest_labels(
 
     path = scratch / f"{digest(labels)[:16]}.jsonl"
     with writing_to(path):
-        from cumulant.outcomes.labels.atomic_files import write_bytes
+        from cumulant.core.system.atomic_files import replace_file
 
         lines = b"".join(msgspec.json.encode(label) + b"\n" for label in labels)
-        write_bytes(path, lines)
+        scratch.mkdir(parents=True, exist_ok=True)
+        replace_file(path, lines)
     return ingest_file(folder, path, schema, names={"id": "id"}, salt=salt, source=SOURCE, clock=clock)

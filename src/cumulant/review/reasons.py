@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from cumulant import statistics
 from cumulant.core.errors import DefinitionError
 from cumulant.core.expr import Node
+from cumulant.core.prediction import read_object
 from cumulant.core.servable import Task
 from cumulant.review.sampling import Floats
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 #: how useful a row of a watched slice is: less than what the models disagree on or cannot tell
 _WATCHED = 0.25
-_DECODE = msgspec.json.Decoder().decode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +47,16 @@ class ReviewReference:
 
 def decode_requests(frame: pl.DataFrame) -> list[dict[str, object]]:
     """What was asked, a row of the log each; an object without fields where that cannot be read."""
-    return [decode_request(text) for text in frame["request"]]
+    return [read_object(text) for text in frame["request"]]
 
 
 def read_probabilities(frame: pl.DataFrame, reference: ReviewReference) -> Floats:
     """[n, k] in the order of the classes; NaN in rows whose answer has no probabilities."""
-    from cumulant.outcomes.join.prediction_losses import class_probabilities, read_outputs
+    from cumulant.outcomes.join.prediction_losses import class_probabilities
 
     probabilities = np.full((frame.height, len(reference.classes)), np.nan)
     for place, text in enumerate(frame["outputs"]):
-        outputs = read_outputs(text)
+        outputs = read_object(text)
         several = class_probabilities(outputs, reference.classes)
         if several is not None:
             probabilities[place] = several
@@ -211,23 +210,13 @@ def _column(values: list[object]) -> list[object]:
 def _apart(row: Mapping[str, object]) -> float:
     if row["other"] is None:
         return 0.0
-    from cumulant.outcomes.join.prediction_losses import read_outputs
 
-    output, other = (read_outputs(str(row[name])) for name in ("outputs", "other"))
+    output, other = (read_object(str(row[name])) for name in ("outputs", "other"))
     moved = abs(_number(row["score"]) - _number(row["other_score"]))
     near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, say nothing
     from cumulant.outcomes.join.prediction_losses import decision
 
     return 0.5 + near / 2 if decision(output) != decision(other) and "prediction" in output else near / 2
-
-
-def decode_request(text: str) -> dict[str, object]:
-    """What was asked; an object without fields where that cannot be read."""
-    try:
-        request = _DECODE(text)
-    except msgspec.DecodeError:
-        return {}
-    return request if isinstance(request, dict) else {}
 
 
 def _number(value: object) -> float:

@@ -47,15 +47,6 @@ class Encoder:
         except KeyError as error:
             raise self._absent(str(error.args[0]), columns) from None
         rows = len(picked[0]) if picked else len(next(iter(columns.values()), ()))
-        wide = self._wide(picked, rows)
-        if self._center is not None:
-            wide -= self._center
-        with np.errstate(over="ignore", invalid="ignore"):
-            narrow = wide.astype(np.float32)
-        narrow[np.isinf(narrow)] = _NAN
-        return narrow
-
-    def _wide(self, picked: Sequence[Values], rows: int) -> Floats:
         for name, values in zip(self.features, picked, strict=True):
             if len(values) != rows:
                 raise RequestError(f"feature {name} has {len(values)} values where {rows} are expected", subject=name)
@@ -72,7 +63,12 @@ class Encoder:
         except (TypeError, ValueError, OverflowError):
             name = self.features[place]
             raise RequestError(f"feature {name} holds a value that is no number", subject=name) from None
-        return wide
+        if self._center is not None:
+            wide -= self._center
+        with np.errstate(over="ignore", invalid="ignore"):
+            narrow = wide.astype(np.float32)
+        narrow[np.isinf(narrow)] = _NAN
+        return narrow
 
     def _absent(self, name: str, columns: Columns) -> RequestError:
         hint = did_you_mean(name, columns) or f"the model reads {', '.join(self.features[:12])}"

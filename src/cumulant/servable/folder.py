@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ import msgspec
 from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
 from cumulant.core.ids import file_digest
 from cumulant.core.servable import FORMAT, GRAPH_FORMAT, GraphServable, Servable
+from cumulant.core.system.atomic_files import replace_file, storage_errors
 
 DESCRIPTION = "servable.json"
 
@@ -106,14 +106,10 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     draft = out.parent / f".{out.name}.{uuid.uuid4().hex[:8]}.tmp"
     try:
-        draft.mkdir(parents=True)
-        yield draft
-        _replace(draft, out)
-    except OSError as error:
-        hint = "free some space or choose another folder"
-        raise StorageError(
-            f"{out} cannot be written: {error.strerror or error}", subject=str(out), hint=hint
-        ) from error
+        with storage_errors(out, hint="free some space or choose another folder"):
+            draft.mkdir(parents=True)
+            yield draft
+            _replace(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
@@ -139,9 +135,8 @@ def write_sealed(folder: Path, servable: _AnyServable) -> _AnyServable:
 
 def write_description(folder: Path, servable: Servable | GraphServable) -> None:
     """Replace the description in one step."""
-    draft = folder / f".{DESCRIPTION}.{uuid.uuid4().hex[:8]}"
-    draft.write_bytes(msgspec.json.format(msgspec.json.encode(servable), indent=2))
-    os.replace(draft, folder / DESCRIPTION)  # noqa: PTH105 - the name says what it does
+    content = msgspec.json.format(msgspec.json.encode(servable), indent=2)
+    replace_file(folder / DESCRIPTION, content, durable=False)
 
 
 def with_version(folder: Path, version: str) -> Servable | GraphServable:

@@ -8,11 +8,10 @@ from typing import Any
 import msgspec
 
 from cumulant.core.errors import RefusedError, RequestError
-from cumulant.core.servable import GraphServable
+from cumulant.core.servable import UNREGISTERED, GraphServable
 from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.row_model import UNREGISTERED
 from cumulant.serving.protocol.json_body import decode_body, decode_json
 from cumulant.serving.protocol.reasons import DESCRIBED
 from cumulant.serving.telemetry.metrics import Series, exposition, sum_series

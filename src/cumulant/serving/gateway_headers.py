@@ -27,7 +27,7 @@ from cumulant.core.traffic import (
     printable_id,
 )
 from cumulant.serving.http.messages import Request, Response
-from cumulant.serving.http.site import Handler
+from cumulant.serving.http.site_state import Handler
 
 _ARM, _SERVED, _SHADOW, _REQUEST, _CALLER, _TOKEN = (
     name.encode() for name in (ARM_HEADER, SERVED_HEADER, SHADOW_HEADER, REQUEST_HEADER, CALLER_HEADER, TOKEN_HEADER)

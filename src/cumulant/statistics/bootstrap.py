@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
 
 from cumulant.statistics.metrics import Metric
 from cumulant.statistics.records import LEVEL, Estimate
-from cumulant.statistics.rows import Codes, Floats, Rows
+from cumulant.statistics.rows import Floats, Rows
 
 RESAMPLES = 1000
 #: more clusters than this are gathered into as many groups: sums of independent clusters stay independent
@@ -161,18 +162,7 @@ def limit_clusters(rows: Rows, *, seed: int = 0) -> tuple[Rows, int]:
     if count <= MOST_GROUPS:
         return rows, count
     place = np.random.default_rng(seed).permutation(count) % MOST_GROUPS
-    return _with_cluster(rows, place[codes].astype(np.int64)), count
-
-
-def _with_cluster(rows: Rows, cluster: Codes) -> Rows:
-    return Rows(
-        truth=rows.truth,
-        prediction=rows.prediction,
-        cluster=cluster,
-        decision=rows.decision,
-        cost_false_negative=rows.cost_false_negative,
-        cost_false_positive=rows.cost_false_positive,
-    )
+    return replace(rows, cluster=place[codes].astype(np.int64)), count
 
 
 def _none_if_nan(value: float) -> float | None:

@@ -71,22 +71,23 @@ def test_past_rows_are_requests_and_their_labels_join(visits: pl.DataFrame, tmp_
         assert sorted(path.name for path in tmp_path.rglob("labels*")) == before
 
 
-def test_of_a_project_that_serves_nothing_there_is_nothing_to_see(project: cumulant.Project, trained: Any) -> None:
-    assert project.stack.status() is None
-    assert project.stack.down() == 0
-    with pytest.raises(NotFoundError, match="nothing was served"):
-        project.stack.champion()
-    with pytest.raises(NotFoundError, match="release"):
-        project.releases.current()
-    with pytest.raises(UsageError, match="no prediction log"):
-        project.monitoring.run()
-    assert project.monitoring.retrain() is None
-    assert list(project.monitoring.alerts(ended=True)) == []
-    with pytest.raises(UsageError, match="review"):
-        project.reviews.fill()
-    with pytest.raises(UsageError, match="review"):
-        project.reviews.answer(lambda case: True, limit=1)
-    assert project.reviews.used_for_training() == 0
+def test_of_a_project_that_serves_nothing_there_is_nothing_to_see(visits: pl.DataFrame, tmp_path: Path) -> None:
+    with cumulant.new(visits, target="bought", name="shop", key="visit", directory=tmp_path) as project:
+        assert project.stack.status() is None
+        assert project.stack.down() == 0
+        with pytest.raises(NotFoundError, match="nothing was served"):
+            project.stack.champion()
+        with pytest.raises(NotFoundError, match="release"):
+            project.releases.current()
+        with pytest.raises(UsageError, match="no prediction log"):
+            project.monitoring.run()
+        assert project.monitoring.retrain() is None
+        assert list(project.monitoring.alerts(ended=True)) == []
+        with pytest.raises(UsageError, match="review"):
+            project.reviews.fill()
+        with pytest.raises(UsageError, match="review"):
+            project.reviews.answer(lambda case: True, limit=1)
+        assert project.reviews.used_for_training() == 0
 
 
 def test_reset_removes_what_is_recorded_of_serving_and_nothing_else(project: cumulant.Project, trained: Any) -> None:

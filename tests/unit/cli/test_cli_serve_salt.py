@@ -127,7 +127,7 @@ def test_what_is_packaged_tells_the_salt_of_its_environment(
     monkeypatch.delenv("SHOP_SALT")
     found, notes = packaged("without")
     assert found == fingerprint(SECRET.encode())
-    assert any("salt of this environment is not to be had" in note for note in notes)
+    assert any("salt of this environment is not available" in note for note in notes)
     monkeypatch.setenv("SHOP_SALT", "another")
     assert packaged("elsewhere")[0] == fingerprint(b"another")
     with load(personal) as project:

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "outcomes"))
 from outcomes_support import SALT, SCHEMA
 
 from cumulant.core.events import Actor, Fact
-from cumulant.outcomes.labels.atomic_files import write_bytes
+from cumulant.core.system.atomic_files import replace_file
 from cumulant.outcomes.labels.ingest import ingest_inbox
 from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.entry import LogEntry
@@ -62,7 +62,8 @@ def rows(project, number):
 
 def labels(project, number):
     inbox = project.state / "outcomes" / "inbox"
-    write_bytes(inbox / f"{number:06d}.jsonl", b'{"id": "r%d", "label": true}\n' % number)
+    inbox.mkdir(parents=True, exist_ok=True)
+    replace_file(inbox / f"{number:06d}.jsonl", b'{"id": "r%d", "label": true}\n' % number)
 
 
 def moves(project, number):

@@ -19,8 +19,9 @@ from outcomes_support import NOW, SALT, SCHEMA, Clock, opened, put, tell
 from cumulant.core.errors import DataError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.expr import Column
 from cumulant.core.plan import Field
-from cumulant.outcomes.labels import atomic_files, store
+from cumulant.core.system import atomic_files
 from cumulant.outcomes.labels import outcome_folder as place
+from cumulant.outcomes.labels import store
 from cumulant.outcomes.labels.ingest import ingest_file, ingest_inbox
 from cumulant.outcomes.labels.label_facts import newest_labels
 from cumulant.outcomes.labels.label_rows import LabelReader, LabelSchema

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from outcomes_support import KEY
 
 from cumulant.core.plan import Field
+from cumulant.core.prediction import read_object
 from cumulant.core.units import from_micros
 from cumulant.outcomes.join import prediction_losses
 from cumulant.outcomes.prediction_refs import key_ref, key_refs, source_text
@@ -95,11 +96,9 @@ ANSWERS = [
 @example([json.dumps(ANSWERS[1])] * 3)
 @example([json.dumps(ANSWERS[1]), json.dumps(ANSWERS[5])])
 def test_the_scores_of_many_answers_are_those_of_each(texts):
-    assert prediction_losses.scores(texts) == [
-        prediction_losses.score(prediction_losses.read_outputs(text)) for text in texts
-    ]
+    assert prediction_losses.scores(texts) == [prediction_losses.score(read_object(text)) for text in texts]
 
 
 @pytest.mark.parametrize("text", ['{"probability": 1e999, "prediction": 2}', '{"prediction": 1e999, "score": 0.5}'])
 def test_a_number_that_is_none_is_passed_over(text):
-    assert prediction_losses.scores([text]) == [prediction_losses.score(prediction_losses.read_outputs(text))]
+    assert prediction_losses.scores([text]) == [prediction_losses.score(read_object(text))]

@@ -15,8 +15,9 @@ from cumulant.core.servable import Calibration
 from cumulant.core.units import Rate
 from cumulant.project.file.document import parse_document
 from cumulant.project.training_section import threshold_policy
+from cumulant.statistics.performance.calibration import logit
 from cumulant.training.dataset import TrainingSet
-from cumulant.training.evaluation.calibration import apply, choose, fit_sigmoid, logit
+from cumulant.training.evaluation.calibration import apply, choose, fit_sigmoid
 from cumulant.training.evaluation.threshold import advice, cheapest, decide, highest
 from cumulant.training.evaluation.traffic_rows import ScoredTraffic
 from cumulant.training.policy import ThresholdPolicy, TrainingPolicy

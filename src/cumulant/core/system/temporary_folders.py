@@ -7,8 +7,10 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from cumulant.core.system.locks import try_lock
 
 if sys.platform != "win32":
     import fcntl
@@ -39,25 +41,19 @@ def remove_abandoned(folders: Iterable[Path], *, after: float = _TIME_TO_LOCK) -
     as the locks of another machine are not visible.
     """
     for folder in folders:
-        if _is_abandoned(folder, after):
+        with suppress(OSError):
+            age = time.time() - folder.stat().st_mtime
+            if age >= (DAY if sys.platform == "win32" else after):
+                _remove_unlocked(folder)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    if sys.platform == "win32":
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        if try_lock(handle):
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_abandoned(folder: Path, after: float) -> bool:
-    try:
-        age = time.time() - folder.stat().st_mtime
-        if sys.platform == "win32":
-            return age > DAY
-        if age < after:
-            return False
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    else:
-        return True
     finally:
         os.close(handle)

@@ -13,7 +13,6 @@ import fcntl
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +20,14 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
+from cumulant.core.system.atomic_files import replace_file, storage_errors
+from cumulant.core.system.locks import lock_file
 from cumulant.core.traffic import Routes
 from cumulant.ports.traffic import GatewayAddress
 
 #: prefix of the name of the folder of a socket
 PRIVATE = "cumulant-gateway-"
 _WAIT = 60.0
-_PAUSE = 0.02
 
 
 class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -131,7 +131,8 @@ class Folder:
     @contextmanager
     def lock_gateway(self) -> Iterator[None]:
         """Lock the folder for its only gateway; the system releases the lock however the process ends."""
-        with _locked(self._running, within=2.0, what="a gateway runs in this folder already"):
+        busy = EngineUnavailableError(f"a gateway runs in this folder already: {self.path}", subject=str(self.path))
+        with lock_file(self._running, busy, wait=2.0, private=True):
             self.remove_gateway()
             yield
 
@@ -139,34 +140,12 @@ class Folder:
     def lock_routes(self) -> Iterator[None]:
         """Lock the folder for a change of the routes."""
         self.make()
-        with _locked(
-            self.path / "apply.lock", within=_WAIT, what="another process has been changing the routes too long"
-        ):
+        message = f"another process has been changing the routes too long: {self.path}"
+        busy = EngineUnavailableError(message, subject=str(self.path))
+        with lock_file(self.path / "apply.lock", busy, wait=_WAIT, private=True):
             for path in (self._state, self.clusters, self.routes):
                 _remove_drafts(path)
             yield
-
-
-@contextmanager
-def _locked(path: Path, *, within: float, what: str) -> Iterator[None]:
-    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        deadline = time.monotonic() + within
-        while not _try_lock(handle):
-            if time.monotonic() > deadline:
-                raise EngineUnavailableError(f"{what}: {path.parent}", subject=str(path.parent))
-            time.sleep(_PAUSE)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _remove_drafts(path: Path) -> None:
@@ -181,14 +160,5 @@ def write_file(path: Path, content: bytes) -> None:
     Raises:
         StorageError: it cannot be written, such as on a full disk; the old content remains.
     """
-    before = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with before.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        before.rename(path)
-    except OSError as error:
-        before.unlink(missing_ok=True)
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from error
+    with storage_errors(path):
+        replace_file(path, content, private=True)

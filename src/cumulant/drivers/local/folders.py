@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.system.atomic_files import sync
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 
 M = TypeVar("M", bound=msgspec.Struct)
@@ -141,14 +142,14 @@ def sync_tree(folder: Path) -> None:
     """Make every file and folder below `folder` durable."""
     for current, _, names in os.walk(folder, topdown=False):
         for name in names:
-            _sync(Path(current, name))
-        _sync(Path(current))
+            sync(Path(current, name))
+        sync(Path(current))
 
 
 def sync_folders(folder: Path, root: Path) -> None:
     """Make the names from `folder` up to `root` durable."""
     while True:
-        _sync(folder)
+        sync(folder)
         if folder == root or root not in folder.parents:
             return
         folder = folder.parent
@@ -159,17 +160,6 @@ def storage_error(error: OSError, what: str, where: Path) -> StorageError:
     reason = _REASONS.get(error.errno or 0, error.strerror or str(error))
     hint = "free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "check the folder and its permissions"
     return StorageError(f"{what}: {reason}", subject=str(where), hint=hint)
-
-
-def _sync(path: Path) -> None:
-    # Windows cannot open a folder; its renames are durable by themselves.
-    if os.name == "nt" and path.is_dir():
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _encode(part: str, suffix: str) -> str:

@@ -47,11 +47,20 @@ class SqliteOnline:
         try:
             for _ in range(100):
                 try:
-                    return self._fetch(connection, table, keys)
+                    statement = self._select.get(table) or self._find(connection, table)
+                    if statement is None:
+                        return [None] * len(keys)
+                    if len(keys) > 1:
+                        connection.execute("BEGIN")
+                    rows = [connection.execute(statement, (key,)).fetchone() for key in keys]
+                    return [row[0] if row else None for row in rows]
                 except sqlite3.OperationalError as error:
                     if not str(error).startswith("no such table"):
                         raise
                     self._select.pop(table, None)
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise self._database.explain(error) from error
         finally:
@@ -114,23 +123,13 @@ class SqliteOnline:
         self._database.close()
         self._durable.close()
 
-    def _fetch(self, connection: sqlite3.Connection, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        statement = self._select.get(table)
-        if statement is None:
-            generation = _generation(connection, table)
-            if generation is None:
-                return [None] * len(keys)
-            statement = self._select[table] = f"SELECT value FROM {_name(generation)} WHERE key = ?"  # noqa: S608
-        execute = connection.execute
-        if len(keys) == 1:
-            cell = execute(statement, (keys[0],)).fetchone()
-            return [cell[0] if cell else None]
-        execute("BEGIN")
-        try:
-            rows = [execute(statement, (key,)).fetchone() for key in keys]
-        finally:
-            execute("ROLLBACK")
-        return [row[0] if row else None for row in rows]
+    def _find(self, connection: sqlite3.Connection, table: str) -> str | None:
+        """The statement that reads a key of `table`; None where there is no such table."""
+        generation = _generation(connection, table)
+        if generation is None:
+            return None
+        statement = self._select[table] = f"SELECT value FROM {_name(generation)} WHERE key = ?"  # noqa: S608
+        return statement
 
     def _discard(self, generation: int) -> None:
         with self._database.write() as connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -12,8 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError, UsageError
+from cumulant.core.system.sqlite_files import BUSY, use_wal
 
-_BUSY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
@@ -124,7 +123,7 @@ class Database:
         """The CumulantError for `error`: a locked file can be retried, a full disk or a damaged file cannot."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         where = str(self.path)
-        if code in _BUSY:
+        if code in BUSY:
             return EngineUnavailableError(
                 f"the {self._holds} is busy: another process has been writing for {self._wait:g} s",
                 subject=where,
@@ -200,7 +199,7 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        self._set_wal(connection)
+        use_wal(connection, wait=self._wait)
         for name, value in self._pragmas.items():
             connection.execute(f"PRAGMA {name}={value}")
         if self._refuse_newer(connection) == 0:
@@ -228,19 +227,6 @@ class Database:
                 hint="upgrade: pip install -U cumulant",
             )
         return version
-
-    def _set_wal(self, connection: sqlite3.Connection) -> None:
-        # Changing to WAL takes an exclusive lock without asking the busy handler: many first openers collide.
-        deadline = time.monotonic() + self._wait
-        while True:
-            try:
-                connection.execute("PRAGMA journal_mode=WAL")
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in _BUSY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
 
     def _make_schema(self, connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.system.atomic_files import replace_file
 from cumulant.drivers.local.calls import StepOutcome, describe, run
 from cumulant.ports.compute import StepCall
 
@@ -26,9 +27,7 @@ def main(outcome_path: Path) -> None:
         outcome = StepOutcome(result=run(call))
     except CumulantError as error:
         outcome = StepOutcome(error=describe(error))
-    aside = outcome_path.with_suffix(".part")
-    aside.write_bytes(msgspec.json.encode(outcome))
-    aside.replace(outcome_path)
+    replace_file(outcome_path, msgspec.json.encode(outcome), durable=False)
 
 
 def _detach_stdin() -> int:

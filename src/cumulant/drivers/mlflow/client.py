@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
+from cumulant.core.errors import NotFoundError, UsageError, not_found
+from cumulant.core.system.atomic_files import storage_errors
 from cumulant.drivers.mlflow.database import follow_artifacts, make_database
 from cumulant.drivers.mlflow.engine import engine, use_uri
 from cumulant.drivers.mlflow.location import locate
@@ -312,11 +313,9 @@ def _artifact_folder(artifacts: Path, folder: str | None) -> Path:
 
 def _copy_artifact(path: Path, folder: Path) -> None:
     """Copy a file to a run's files, as MLflow does if they are in the file system."""
-    try:
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / path.name)
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}", subject=str(folder)) from error
 
 
 def _check_name(name: str) -> str:
@@ -341,7 +340,5 @@ def _copy_servable(source: Path, target: Path, version: str) -> None:
     named = described | {"version": version}
     (draft / "servable.json").write_bytes(msgspec.json.format(msgspec.json.encode(named), indent=2))
     shutil.rmtree(target, ignore_errors=True)
-    try:
+    with storage_errors(target):
         draft.rename(target)
-    except OSError as error:
-        raise StorageError(f"{target} cannot be written: {error.strerror}", subject=str(target)) from error

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from importlib import import_module
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from cumulant.core.errors import EngineUnavailableError
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
+from cumulant.core.system.locks import lock_file
 
 #: columns with absolute locations of artifacts
 _LOCATIONS = (
@@ -28,8 +21,8 @@ _LOCATIONS = (
     ("model_versions", "storage_location"),
 )
 _WAIT = 60.0
-#: seconds to wait for another process that makes the tables, and between two attempts
-_LOCK_WAIT, _LOCK_PAUSE = 240.0, 0.05
+#: seconds to wait for another process that makes the tables
+_LOCK_WAIT = 240.0
 
 
 def make_database(database: Path, artifacts: Path) -> None:
@@ -132,33 +125,13 @@ def _folder(uri: str) -> Path:
     return Path(url2pathname(urlsplit(uri).path))
 
 
-@contextmanager
-def _exclusive_lock(path: Path) -> Iterator[None]:
-    """Lock the file `path`. The system releases the lock when a process ends, however it ends; the file remains.
+def _exclusive_lock(path: Path) -> AbstractContextManager[None]:
+    """Lock on the file `path`.
 
     Raises:
         EngineUnavailableError: another process has held it for too long.
         OSError: the file cannot be made.
     """
-    handle = os.open(path, os.O_CREAT | os.O_RDWR)
-    try:
-        deadline = time.monotonic() + _LOCK_WAIT
-        while not _try_lock(handle):
-            if time.monotonic() > deadline:
-                hint = "look for a stopped process that holds it"
-                raise EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
-            time.sleep(_LOCK_PAUSE)
-        yield
-    finally:
-        os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        if sys.platform == "win32":
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    hint = "look for a stopped process that holds it"
+    busy = EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
+    return lock_file(path, busy, wait=_LOCK_WAIT)

@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ class BucketEntry(msgspec.Struct, frozen=True):
     stamp: str
 
 
+@dataclass(frozen=True)
 class Bucket:
     """The objects below `prefix` of one store; paths are relative to it.
 
@@ -75,26 +77,25 @@ class Bucket:
         EngineUnavailableError: the store does not answer.
     """
 
-    def __init__(self, store: ObjectStore, *, url: str) -> None:
-        self.url = url
-        self._store = store
+    store: ObjectStore = field(repr=False)
+    url: str
 
     def read(self, path: str) -> bytes | None:
         """The object's bytes; None if it does not exist."""
         with self._errors(path), contextlib.suppress(FileNotFoundError):
-            return bytes(obstore.get(self._store, path).bytes())
+            return bytes(obstore.get(self.store, path).bytes())
         return None
 
     def head(self, path: str) -> BucketEntry | None:
         with self._errors(path), contextlib.suppress(FileNotFoundError):
-            return _entry(obstore.head(self._store, path))
+            return _entry(obstore.head(self.store, path))
         return None
 
     def download(self, path: str, target: Path, *, stamp: str | None = None) -> bool:
         """Write the object to `target`; False if it does not exist or no longer has that stamp."""
         with self._errors(path):
             try:
-                response = obstore.get(self._store, path)
+                response = obstore.get(self.store, path)
                 if stamp is not None and _entry(response.meta).stamp != stamp:
                     return False
                 with target.open("wb") as file:
@@ -106,13 +107,13 @@ class Bucket:
 
     def upload(self, path: str, source: Path) -> None:
         with self._errors(path):
-            obstore.put(self._store, path, source)
+            obstore.put(self.store, path, source)
 
     def create(self, path: str, content: bytes) -> bool:
         """Write a new object; False if it exists already. One of many writers wins."""
         with self._errors(path):
             try:
-                obstore.put(self._store, path, content, mode="create", use_multipart=False)
+                obstore.put(self.store, path, content, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
                 return False
         return True
@@ -120,14 +121,14 @@ class Bucket:
     def entries(self, prefix: str = "") -> Iterator[BucketEntry]:
         """The objects whose path starts with the folder `prefix`, at any depth."""
         with self._errors(prefix):
-            for page in obstore.list(self._store, prefix.rstrip("/") or None):
+            for page in obstore.list(self.store, prefix.rstrip("/") or None):
                 for meta in page:
                     yield _entry(meta)
 
     def delete(self, paths: list[str]) -> None:
         with self._errors(paths[0] if paths else ""), contextlib.suppress(FileNotFoundError):
             for start in range(0, len(paths), 1000):
-                obstore.delete(self._store, paths[start : start + 1000])
+                obstore.delete(self.store, paths[start : start + 1000])
 
     @contextmanager
     def _errors(self, path: str) -> Iterator[None]:

@@ -74,7 +74,7 @@ class EntityCache:
         with self._lock:
             wanted = list(keys)
             now = -1 if self._state is None else self._state.sequence
-            missing = [key for key in wanted if (cached := self._kept.get(key)) is None or cached.checked != now]
+            missing = [key for key in wanted if (known := self._kept.get(key)) is None or known.checked != now]
             blobs = self._store.get(self._table, [STATE_KEY, *missing])
             if self._renew(blobs[0]) and len(missing) < len(wanted):
                 missing = wanted
@@ -87,7 +87,9 @@ class EntityCache:
             for key in wanted:
                 self._kept.move_to_end(key)
             histories = {key: history for key in wanted if (history := self._kept[key].history) is not None}
-            self._shrink()
+            while self._bytes > self._limit and self._kept:
+                oldest, cached = self._kept.popitem(last=False)
+                self._bytes -= _size(oldest, cached.history)
             return state, histories
 
     def _renew(self, blob: bytes | None) -> bool:
@@ -104,28 +106,21 @@ class EntityCache:
     def _keep(self, key: bytes, blob: bytes | None, sequence: int) -> None:
         cached = self._kept.get(key)
         if cached is not None:
-            if _same(cached.history, blob):
+            old = cached.history
+            if blob is None:
+                unchanged = old is None
+            else:  # a blob ends with the number of the change that wrote it
+                unchanged = old is not None and len(blob) == old.size and blob.endswith(old.version)
+            if unchanged:
                 cached.checked = sequence
                 return
-            self._bytes -= _size(key, cached.history)
+            self._bytes -= _size(key, old)
         history = None
         if blob is not None:
             kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
             history = EntityHistory(decode_events(blob), kinds, len(blob))
         self._kept[key] = _CachedEntity(history, sequence)
         self._bytes += _size(key, history)
-
-    def _shrink(self) -> None:
-        while self._bytes > self._limit and self._kept:
-            key, cached = self._kept.popitem(last=False)
-            self._bytes -= _size(key, cached.history)
-
-
-def _same(history: EntityHistory | None, blob: bytes | None) -> bool:
-    """Whether the blob was written by the change that the history was read after."""
-    if history is None or blob is None:
-        return history is None and blob is None
-    return len(blob) == history.size and blob.endswith(history.version)
 
 
 def _size(key: bytes, history: EntityHistory | None) -> int:

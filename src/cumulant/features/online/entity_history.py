@@ -7,7 +7,6 @@ numpy; long ones by exact prefix sums made on first use.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -119,9 +118,9 @@ class EntityHistory:
         """The keys of the rows that are here."""
         return frozenset(self._identities or ())
 
-    def until(self, moment: int) -> int:
-        """How many events became known up to `moment`."""
-        return bisect_right(self.times, moment)
+
+#: over the values of [lo, hi) and the row's own one, None where there is none
+Aggregate = Callable[[ValueHistory, int, int, Any], Any]
 
 
 def _mean(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
@@ -181,7 +180,7 @@ def _std(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
     return finite(math.ldexp(math.sqrt(rest / (len(off) - 1)), spread) * unit)
 
 
-HISTORY_AGGREGATIONS: dict[Aggregation, Callable[[ValueHistory, int, int, Any], Any]] = {
+HISTORY_AGGREGATIONS: dict[Aggregation, Aggregate] = {
     "count": _count,
     "sum": _sum,
     "mean": _mean,

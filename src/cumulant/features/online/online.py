@@ -6,6 +6,7 @@ it is known at the prediction and the stored history does not hold it already (`
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from cumulant.core.units import from_micros
 from cumulant.features.definition.dtypes import Kind
 from cumulant.features.offline.groups import Measure, MeasureGroup, fingerprint, groups_of, reach_us
 from cumulant.features.online.entity_cache import EntityCache
-from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, EntityHistory
+from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, Aggregate, EntityHistory
 from cumulant.features.online.python_compiler import Evaluate, compile_node
 from cumulant.features.online.requests import RequestReader, python_converter
 from cumulant.features.online.scalars import finite
@@ -154,7 +155,10 @@ class OnlineFeatures:
         return 0 if writer is None else catch_up(writer)
 
     def _measured(self, cache: EntityCache, rows: list[Inside]) -> list[_RowMeasures]:
-        moments = [self._moment(row) for row in rows]
+        predict_at = self._plan.predict_at
+        assert predict_at is not None, "a plan with windows has a prediction time"
+        times = [row[predict_at.column] for row in rows]
+        moments = [None if time is None else time + predict_at.offset_us for time in times]
         keys = [
             [group.key(row) if at is not None else None for group in self._groups]
             for row, at in zip(rows, moments, strict=True)
@@ -188,12 +192,6 @@ class OnlineFeatures:
             hint="fill the online state with an earlier `since`",
         )
 
-    def _moment(self, row: Inside) -> int | None:
-        predict_at = self._plan.predict_at
-        assert predict_at is not None, "a plan with windows has a prediction time"
-        value = row[predict_at.column]
-        return None if value is None else value + predict_at.offset_us
-
 
 class _GroupReader:
     """The windows and lookups of one group, over one entity's events and the row itself."""
@@ -203,12 +201,14 @@ class _GroupReader:
         self.group = group
         #: features of a row without a key or a moment
         self.missing: Inside = dict.fromkeys(group.measures)
-        self._key, self._event_time = source.key, source.event_time
+        self._key = source.key
+        #: where the row's own event time stands; None where rows do not count in their own windows
+        self._event_time = source.event_time if group.counts_itself else None
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
         dtypes = {spec.name: spec.dtype for spec in plan.features}
         self._measures = [
-            (name, measure, reach_us(measure), group.slots[name], _CONVERSIONS.get(dtypes[name]))
+            (name, measure, reach_us(measure), group.slots[name], _aggregate(measure), _CONVERSIONS.get(dtypes[name]))
             for name, measure in group.measures.items()
         ]
 
@@ -217,11 +217,9 @@ class _GroupReader:
         values = [row[column] for column in self.group.by]
         return None if None in values else entity_key(self.group.number, values)
 
-    def _own_entry(self, row: Inside, at: int, history: EntityHistory | None) -> int | None:
-        """When the row itself enters; None where it does not count here or the history holds it."""
-        if not self.group.counts_itself or self._event_time is None or row[self._event_time] is None:
-            return None
-        enters: int = row[self._event_time] + self.group.entry.delay_us
+    def _own_entry(self, row: Inside, event: int, at: int, history: EntityHistory | None) -> int | None:
+        """When the row itself enters, by its event time; None where that is after `at` or the history holds it."""
+        enters = event + self.group.entry.delay_us
         if enters > at:
             return None
         identity = row_identity([row[column] for column in self._key])
@@ -231,17 +229,21 @@ class _GroupReader:
 
     def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
         """Put the group's features into `features`; the time of the newest stored event used."""
-        enters = self._own_entry(row, at, history)
+        event = None if self._event_time is None else row[self._event_time]
+        enters = None if event is None else self._own_entry(row, event, at, history)
         own_values = [] if enters is None else [own(row, {}) for own in self._own]
-        hi = 0 if history is None else history.until(at)
+        hi = 0 if history is None else bisect_right(history.times, at)
         newest: int | None = None
-        for name, measure, reach, slot, convert in self._measures:
-            lo = 0 if reach is None or history is None else history.until(at - reach)
+        for name, measure, reach, slot, aggregate, convert in self._measures:
+            lo = 0 if reach is None or history is None else bisect_right(history.times, at - reach)
             if history is not None and hi > lo:
                 newest = history.times[hi - 1]
             joins = enters is not None and (reach is None or enters > at - reach)
             own = own_values[slot] if joins and slot >= 0 else None
-            value = _value(measure, _Past(history, slot, lo, hi), enters if joins else None, own)
+            if history is not None and aggregate is not None:
+                value = aggregate(history.values[slot], lo, hi, own)
+            else:
+                value = _value(measure, _Past(history, slot, lo, hi), enters if joins else None, own)
             features[name] = value if value is None or convert is None else convert(value)
         return newest
 
@@ -255,8 +257,13 @@ class _Past(NamedTuple):
     hi: int
 
 
+def _aggregate(measure: Measure) -> Aggregate | None:
+    """The aggregation over a history; None for a lookup, the newest value and a number of events."""
+    return HISTORY_AGGREGATIONS.get(measure.agg) if isinstance(measure, Window) and measure.value is not None else None
+
+
 def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
-    """One window or lookup over past events, and over the row itself where `enters` is when it became known."""
+    """A window or lookup that needs no `_aggregate`, or has no history; `enters`: when the row itself became known."""
     history, slot, lo, hi = past
     if isinstance(measure, Lookup):
         return _newest(past, hi - 1 if hi > lo else -1, enters, own)
@@ -265,9 +272,7 @@ def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
     if measure.agg == "last":
         at = -1 if history is None else history.values[slot].last(lo, hi)
         return _newest(past, at, None if own is None else enters, own)
-    if history is None:
-        return _alone(measure, own)
-    return HISTORY_AGGREGATIONS[measure.agg](history.values[slot], lo, hi, own)
+    return _alone(measure, own)
 
 
 def _newest(past: _Past, at: int, enters: int | None, own: Any) -> Any:

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node
+from cumulant.core.units import EPOCH
 from cumulant.features.definition.dtypes import BLANKS, Kind, Options, leaf_kind, result_kind, unify
-from cumulant.features.online.scalars import DAY, finite, float_of, int_of, truncate, whole, zone_time
+from cumulant.features.online.scalars import DAY, finite, float_of, int_of, truncate, whole
 
 #: A value inside: None, bool, int, float or str. Its type is settled when the tree is compiled.
 Value = Any
 Row = Mapping[str, Value]
 Evaluate = Callable[[Row, Row], Value]
+_YEARS_1_TO_9999 = (-62_135_596_800_000_000, 253_402_300_799_999_999)
 
 
 def compile_node(node: Node, columns: Mapping[str, Kind], features: Mapping[str, Kind] | None = None) -> Evaluate:
@@ -278,17 +280,23 @@ def _concat(args: list[Evaluate], _kinds: list[Kind], options: Options, _kind: K
 
 
 def _calendar(function: Callable[[datetime], int]) -> Compiled:
-    """A part of a time in a zone. A date has no zone: its parts are its own."""
+    """A part of a time in a zone, of the years 1 to 9999. A date has no zone: its parts are its own."""
 
     def compiled(args: list[Evaluate], kinds: list[Kind], options: Options, _kind: Kind) -> Evaluate:
         is_date = kinds[0] == "date"
         zone = ZoneInfo("UTC" if is_date else cast("str", options.get("zone", "UTC")))
         value = _convert(args[0], kinds[0], "time")
+        first, last = _YEARS_1_TO_9999
 
         def part(columns: Row, features: Row) -> int | None:
             micros = value(columns, features)
-            local = None if micros is None else zone_time(micros, zone)
-            return None if local is None else function(local)
+            if micros is None or not first <= micros <= last:
+                return None
+            try:
+                local = (EPOCH + timedelta(microseconds=micros)).astimezone(zone)
+            except OverflowError:
+                return None
+            return function(local)
 
         return part
 

@@ -10,9 +10,9 @@ from zoneinfo import ZoneInfo
 
 from cumulant.core.errors import RequestError
 from cumulant.core.plan import Field
+from cumulant.core.units import EPOCH
 from cumulant.features.online.scalars import DAY
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 #: values of exactly these types are inside values already
 _UNCHANGED: Mapping[str, type] = {"bool": bool, "float": float, "str": str, "bytes": bytes}
@@ -27,7 +27,9 @@ class RequestReader:
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
-        self._fields = [(field.name, _reader(field), _UNCHANGED.get(field.dtype)) for field in fields]
+        self._fields = [
+            (field.name, _reader(field), _UNCHANGED.get(field.dtype), field.dtype == "time") for field in fields
+        ]
 
     def read(self, row: Mapping[str, object]) -> dict[str, Any]:
         """Inside values by name: None, bool, int, float, str; times in microseconds, dates in days.
@@ -36,18 +38,19 @@ class RequestReader:
             RequestError: a value is not of the field's type; names the field.
         """
         values: dict[str, Any] = {}
-        for name, reader, unchanged in self._fields:
+        for name, reader, unchanged, is_time in self._fields:
             value = row.get(name)
             if value is None or (isinstance(value, float) and not math.isfinite(value)):
                 values[name] = None
-                continue
-            if type(value) is unchanged:
+            elif type(value) is unchanged:
                 values[name] = value
-                continue
-            try:
-                values[name] = reader(value)
-            except (ValueError, TypeError, OverflowError):
-                raise _type_error(name, value, reader) from None
+            elif is_time and type(value) is datetime and value.tzinfo is UTC:
+                values[name] = (value - EPOCH) // _MICROSECOND
+            else:
+                try:
+                    values[name] = reader(value)
+                except (ValueError, TypeError, OverflowError):
+                    raise _type_error(name, value, reader) from None
         return values
 
 
@@ -102,7 +105,7 @@ def _date(value: object) -> int:
     if isinstance(value, datetime):
         raise TypeError
     day = value if isinstance(value, date) else date.fromisoformat(_str(value))
-    return day.toordinal() - _EPOCH.toordinal()
+    return day.toordinal() - EPOCH.toordinal()
 
 
 def _time_reader(zone: ZoneInfo) -> Callable[[object], int | None]:
@@ -116,7 +119,7 @@ def _time_reader(zone: ZoneInfo) -> Callable[[object], int | None]:
             moment = local.astimezone(UTC)
             if moment.astimezone(zone).replace(tzinfo=None) != local.replace(tzinfo=None):
                 return None
-        return (moment - _EPOCH) // _MICROSECOND
+        return (moment - EPOCH) // _MICROSECOND
 
     return reader
 
@@ -125,9 +128,9 @@ def python_converter(dtype: str) -> Callable[[Any], Any] | None:
     """Conversion of inside values that are not None to Python values: times to datetime in UTC, dates to date."""
     match dtype:
         case "time":
-            return lambda micros: _EPOCH + timedelta(microseconds=micros)
+            return lambda micros: EPOCH + timedelta(microseconds=micros)
         case "date":
-            return lambda days: _EPOCH.date() + timedelta(microseconds=days * DAY)
+            return lambda days: EPOCH.date() + timedelta(microseconds=days * DAY)
         case "bool":
             return bool
         case _:

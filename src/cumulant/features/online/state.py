@@ -95,7 +95,7 @@ def key_form(values: Sequence[Any]) -> Sequence[Any]:
 
 def entity_key(group: int, values: Sequence[bool | int | float | str]) -> bytes:
     """The key of one entity of a group; values in their inside form."""
-    return encode([group, *key_form(values)])
+    return encode([group, *(key_form(values) if 0.0 in values else values)])
 
 
 def row_identity(values: Sequence[bool | int | float | str | None]) -> int:

@@ -13,13 +13,13 @@ import msgspec
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
+from cumulant.core.system.atomic_files import sync
 from cumulant.flows.backup.archive import copy_member, damaged_error, read_archive
 from cumulant.flows.backup.manifest import BackupManifest, StoredFile, decode_manifest
 from cumulant.flows.backup.working_folder import open_draft, put_in_place
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.project.file.loading import load
-from cumulant.serving.prediction_log.storage.durable import sync
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project

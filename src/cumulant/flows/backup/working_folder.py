@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
 import shutil
 import sys
@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cumulant.core.errors import StorageError
-from cumulant.serving.prediction_log.storage.durable import sync
+from cumulant.core.system.atomic_files import sync
+from cumulant.core.system.temporary_folders import remove_abandoned
 
 if sys.platform != "win32":
     import fcntl
@@ -29,8 +30,7 @@ def open_draft(beside: Path) -> Iterator[Path]:
     """
     try:
         beside.mkdir(parents=True, exist_ok=True)
-        for path in beside.glob(f"{_PREFIX}*"):
-            _remove_abandoned(path)
+        remove_abandoned(beside.glob(f"{_PREFIX}*"), after=-math.inf)
         folder, handle = _make_folder(beside)
     except OSError as error:
         raise storage_error(error, beside) from None
@@ -68,16 +68,3 @@ def storage_error(error: OSError, folder: Path) -> StorageError:
         subject=str(folder),
         hint="free some space or name another folder, and run it again: nothing half-made was left",
     )
-
-
-def _remove_abandoned(folder: Path) -> None:
-    """Remove the draft of a process that has ended: a living one holds its lock."""
-    if sys.platform == "win32":
-        return
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        finally:
-            os.close(handle)

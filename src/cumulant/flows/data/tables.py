@@ -13,7 +13,7 @@ import msgspec
 from cumulant.core.errors import StorageError
 from cumulant.core.progress import Progress, silent
 from cumulant.ports.plugins import Drivers
-from cumulant.project.sources import RoutedFiles
+from cumulant.project.sources import all_files
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cumulant.data.files.listed_file import ListedFile
     from cumulant.data.spec import SourceSpec
     from cumulant.data.text.csv_text import FileTable
-    from cumulant.ports.files import Files
 
 
 class Proposed(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +62,7 @@ def _read(
     from cumulant.data.files.unreadable_files import read_each
     from cumulant.data.spec import SourceSpec
 
-    spec, files = like or SourceSpec(sheet=sheet), _files()
+    spec, files = like or SourceSpec(sheet=sheet), all_files()
     spec = msgspec.structs.replace(spec, path=_spec(file).path)
     listing = list_files(spec, source=Path(file).name, root=Path.cwd(), files=files)
     for warning in skipped_warnings(listing, Path.cwd()):
@@ -142,7 +141,7 @@ def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
             name,
             policy,
             root=Path.cwd(),
-            files=_files(),
+            files=all_files(),
             tables=Drivers.installed().client(Path(folder).as_uri(), "tables"),
             previous=None,
             now=datetime.now(UTC),
@@ -155,8 +154,3 @@ def _spec(file: Path | str) -> SourceSpec:
     from cumulant.data.spec import SourceSpec
 
     return SourceSpec(path=str(file) if "://" in str(file) else str(Path(file).expanduser()))
-
-
-def _files() -> Files:
-    drivers = Drivers.installed()
-    return RoutedFiles(Path.cwd(), lambda url: drivers.client(url, "files"))

@@ -245,8 +245,7 @@ class Ledger:
         begun, cause = time.monotonic(), self._cause
         heart: LeaseRenewal | None = None
         try:
-            with self.transaction() as tx:
-                version, cause = take_lease(tx, work.identity, record, row, previous, cause=self._cause)
+            version, cause = self._take(work, record, row, previous)
             begun = time.monotonic()
             heart = LeaseRenewal(partial(self._beat, work, record), version=version, every=self._lease / BEATS)
             with heart:
@@ -260,6 +259,10 @@ class Ledger:
                 self._give_up(work, record, begun=begun, error=error, cause=cause)
             raise
         return StepResult(name=work.name, identity=work.identity, result=result, reused=False, seconds=done.seconds)
+
+    def _take(self, work: _Work, record: StepRecord, row: Row | None, previous: StepRecord | None) -> tuple[int, str]:
+        with self.transaction() as tx:
+            return take_lease(tx, work.identity, record, row, previous, cause=self._cause)
 
     def _run(self, work: _Work) -> Json:
         """Do the work. The result is what JSON makes of it, as it will be when it is found again."""

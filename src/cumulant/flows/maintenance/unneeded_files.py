@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-#: a file in the making, before it is renamed to NAME: `.NAME.PROCESS`
+#: a file in the making, before it is renamed to NAME: `.NAME.THREAD`
 _DRAFT = re.compile(r"\..+\.\d+")
 #: folders of the state whose content has names of its makers, and whose stores remove their own drafts
 _OF_STORES = frozenset({"mlartifacts", "mlruns", "objects", "tables", FETCHED, SERVING})

@@ -20,7 +20,6 @@ from cumulant.flows.monitoring.drift.sides import (
     is_key,
     missing_columns,
     open_sides,
-    require,
     roles_of,
     shared_columns,
     targets_of,
@@ -33,6 +32,7 @@ from cumulant.flows.monitoring.drift.window_counts import TableWindows
 from cumulant.monitoring.drift.profiles import Skipped
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.policy import DriftPolicy, PerformancePolicy
+from cumulant.monitoring.tables import require_columns
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import Windows
@@ -139,7 +139,7 @@ def _compare(
 
     label = labels.name if labels is not None else request.label if request.label in now.columns else None
     answers = request.answers or now.answers
-    require(now, [*request.columns, *answers])
+    require_columns(now.name, now.columns, [*request.columns, *answers])
     targets = targets_of(request, served) & {*now.columns} - {*request.columns, *answers, label}
     roles = roles_of(now, request.columns, answers, label, policy, targets=targets)
     hashed = (

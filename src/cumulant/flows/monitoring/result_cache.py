@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from cumulant.core.ids import digest
-from cumulant.outcomes.labels.atomic_files import read_checked, write_checked
+from cumulant.core.system.atomic_files import read_checked, write_checked
 
 Result = TypeVar("Result")
 #: keys whose results stay; a version that served before may serve again

@@ -15,6 +15,7 @@ import polars as pl
 
 from cumulant.core.expr import columns as columns_of
 from cumulant.core.ids import digest
+from cumulant.core.prediction import read_object
 from cumulant.core.servable import Servable
 from cumulant.core.units import EPOCH, from_micros, micros, to_micros
 from cumulant.core.version import __version__
@@ -29,7 +30,7 @@ from cumulant.monitoring.performance.rows import PredictionRows, are_probabiliti
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes.join.join_cache import JoinCache
 from cumulant.outcomes.join.log_rows import IDENTITY, scan_log, scan_log_keys
-from cumulant.outcomes.join.prediction_losses import class_probabilities, read_outputs
+from cumulant.outcomes.join.prediction_losses import class_probabilities
 from cumulant.outcomes.labels.label_rows import LabelSchema
 from cumulant.review.reasons import decode_requests
 
@@ -147,7 +148,7 @@ def _probabilities(outputs: pl.Series, model: ServedModel) -> pl.Series:
     """[n] arrays of the probabilities of all classes; null where an answer does not tell them."""
     values = np.full((len(outputs), len(model.classes)), np.nan)
     for place, text in enumerate(outputs):
-        probabilities = class_probabilities(read_outputs(text), model.classes)
+        probabilities = class_probabilities(read_object(text), model.classes)
         if probabilities is not None:
             values[place] = probabilities
     values = rounded(values)

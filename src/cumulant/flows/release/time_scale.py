@@ -8,13 +8,14 @@ failures are seen by the clock. The note of a replay that was killed is not foll
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from cumulant.core.system.atomic_files import replace_file
+from cumulant.core.system.json_files import read_json
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
 
 _NOTE = "pace.json"
@@ -29,11 +30,8 @@ class TimeScale(msgspec.Struct, frozen=True, kw_only=True):
 
 def read_time_scale(stack: Path) -> float:
     """Seconds of a release's time to one of the clock; 1 where no replay says otherwise."""
-    try:
-        scale = msgspec.json.decode((stack / _NOTE).read_bytes(), type=TimeScale)
-    except (OSError, msgspec.DecodeError):
-        return 1.0
-    return 1.0 if scale.factor <= 0 or is_gone(scale.process) else scale.factor
+    scale = read_json(stack / _NOTE, TimeScale)
+    return 1.0 if scale is None or scale.factor <= 0 or is_gone(scale.process) else scale.factor
 
 
 @contextmanager
@@ -41,9 +39,8 @@ def scale_time(stack: Path, factor: float) -> Iterator[None]:
     """Releases that the controller of `stack` carries out go by this pace while the block runs."""
     note = stack / _NOTE
     stack.mkdir(parents=True, exist_ok=True)
-    draft = note.with_name(f".{_NOTE}.{os.getpid()}")
-    draft.write_bytes(msgspec.json.encode(TimeScale(factor=factor, process=this_process())))
-    draft.replace(note)
+    content = msgspec.json.encode(TimeScale(factor=factor, process=this_process()))
+    replace_file(note, content, durable=False)
     try:
         yield
     finally:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import StorageError
+from cumulant.core.system.atomic_files import replace_file, storage_errors
+from cumulant.core.system.json_files import read_json
 
 _FILE = "replay.json"
 
@@ -35,10 +35,7 @@ class ReplayState(msgspec.Struct, kw_only=True):
 
 def load_or_begin(state: Path, request: ReplayRequest, *, again: bool = False) -> ReplayState:
     """Where the same replay was cut off, or its beginning."""
-    try:
-        stored = msgspec.json.decode((state / _FILE).read_bytes(), type=ReplayState)
-    except (OSError, msgspec.DecodeError):
-        stored = None
+    stored = read_json(state / _FILE, ReplayState)
     if stored is None or again or stored.request != request:
         return ReplayState(request=request, id=f"replay-{secrets.token_hex(4)}")
     return stored
@@ -51,12 +48,8 @@ def write_state(state: Path, reached: ReplayState) -> None:
         StorageError: the folder cannot be written.
     """
     path = state / _FILE
-    draft = path.with_name(f".{_FILE}.{os.getpid()}")
-    try:
-        draft.write_bytes(msgspec.json.encode(reached))
-        draft.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+    with storage_errors(path):
+        replace_file(path, msgspec.json.encode(reached), durable=False)
 
 
 def delete_state(state: Path) -> None:

@@ -35,7 +35,7 @@ _DECISION = ("recall", "precision", "cost")
 
 def page_style() -> Markup:
     """The style sheets of a page and its report_charts."""
-    return Markup(style_sheet("report_charts.css") + style_sheet("style.css"))  # noqa: S704 - our own files
+    return Markup(style_sheet("charts.css") + style_sheet("style.css"))  # noqa: S704 - our own files
 
 
 class Section(msgspec.Struct, frozen=True):

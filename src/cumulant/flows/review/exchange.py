@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from cumulant.core.clock import Clock
-from cumulant.core.errors import CumulantError, DataError, StorageError, UsageError
+from cumulant.core.errors import CumulantError, DataError, UsageError
+from cumulant.core.system.atomic_files import storage_errors
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.service import check_name, ingest_decisions, label_text, open_queue
@@ -191,7 +192,5 @@ def _line(shown: CaseView, case: ReviewCase, policy: ReviewPolicy, salt: bytes) 
 
 
 def _write(path: Path, content: bytes) -> None:
-    try:
+    with storage_errors(path):
         path.write_bytes(content)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from error

@@ -15,6 +15,7 @@ import polars as pl
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.events import Actor
+from cumulant.core.prediction import read_object
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.parts.spill import Spill, spill_in
@@ -218,7 +219,7 @@ class _LogScan:
         if number not in self._asked:
             version = self._version(number)
             self._asked[number] = () if version is None else request_fields(self._context.project, version)
-        return request_ref(reasons.decode_request(row["request"]), self._asked[number], row["event_time"], self._salt)
+        return request_ref(read_object(row["request"]), self._asked[number], row["event_time"], self._salt)
 
     def _scores(self, rows: pl.DataFrame, beside: MirroredIndex | None) -> dict[str, Any]:
         policy, requests = self._policy, reasons.decode_requests(rows)

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cumulant.core.ids import digest
+from cumulant.core.system.atomic_files import file_version
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
-from cumulant.outcomes.labels.atomic_files import file_version
 from cumulant.serving.prediction_log.storage import log_folder
 
 if TYPE_CHECKING:

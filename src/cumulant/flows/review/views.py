@@ -10,11 +10,13 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import HIDDEN, mask
+from cumulant.core.prediction import read_object
 from cumulant.core.servable import Servable
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import wrong_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.review.cases import CaseNote, ReviewAnswer, ReviewCase
+from cumulant.review.label_studio import class_text
 from cumulant.review.policy import ReviewPolicy
 
 if TYPE_CHECKING:
@@ -94,14 +96,12 @@ def view(
     reader: CaseReader | None,
 ) -> CaseView:
     """The case for one viewer; without `reader`: without what stands in the log. Raises StorageError."""
-    from cumulant.outcomes.join.prediction_losses import read_outputs
-
     logged = None if reader is None else reader.row(case)
     request = None
     if reader is not None and logged is not None:
         described = reader.described(case.model, case.version)
         request = mask_request(project, described, msgspec.json.decode(logged["request"]))
-    outputs = {} if logged is None else dict(read_outputs(logged["outputs"]))
+    outputs = {} if logged is None else dict(read_object(logged["outputs"]))
     own_answer = case.by(viewer)
     decided = own_answer is not None and own_answer.kind == "decided"
     hidden = policy.blind and case.status == "waiting" and not decided
@@ -196,7 +196,6 @@ def wrong_cases(project: Project, cases: Sequence[ReviewCase]) -> dict[str, bool
 
 def _read_wrong(project: Project, done: Sequence[ReviewCase]) -> dict[str, bool]:
     from cumulant.outcomes.join.prediction_losses import decision as outcomes_decision
-    from cumulant.outcomes.join.prediction_losses import read_outputs
 
     wrong: dict[str, bool] = {}
     # A day of the log is read once, however many cases it has.
@@ -205,7 +204,7 @@ def _read_wrong(project: Project, done: Sequence[ReviewCase]) -> dict[str, bool]
         answered = _answers(project, day, those)
         for case in those:
             text = answered.get((case.worker, case.sequence, case.row))
-            decision = None if text is None else outcomes_decision(read_outputs(text))
+            decision = None if text is None else outcomes_decision(read_object(text))
             if text is not None and not isinstance(decision, dict):
                 wrong[case.id] = not _is_same_class(decision, msgspec.json.decode(str(case.label)))
     return wrong
@@ -240,11 +239,7 @@ def _is_same_class(first: object, second: object) -> bool:
     """Whether two ways to write a class mean the same: 1 and 1.0, true and "true"."""
     if isinstance(first, int | float) and isinstance(second, int | float):
         return first == second
-    return _text(first) == _text(second)
-
-
-def _text(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return class_text(first) == class_text(second)
 
 
 def _note(note: CaseNote, policy: ReviewPolicy, salt: bytes, viewer: str) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import StorageError
 from cumulant.core.ids import digest, short
+from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.flows.ledger.processes import Process, is_gone, process_of
 
 
@@ -28,13 +27,9 @@ def note_use(uses: Path, pid: int, *, folder: str, table: str | None) -> None:
     """
     use = Use(process=process_of(pid), folder=folder, table=table)
     path = uses / f"{pid}-{short(digest(use))}.json"
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with storage_errors(path):
         uses.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(msgspec.json.encode(use))
-        draft.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+        replace_file(path, msgspec.json.encode(use), durable=False)
 
 
 def list_uses(uses: Path) -> list[Use]:

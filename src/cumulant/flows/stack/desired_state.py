@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import IntegrityError, NotFoundError, StorageError
+from cumulant.core.errors import IntegrityError, NotFoundError
+from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.traffic import Arm
 from cumulant.flows.ledger.processes import Process
 
@@ -154,14 +155,12 @@ def change_desired_state(state: Path, model: str, change: Callable[[DesiredState
         IntegrityError: the file is damaged.
     """
     path = _path(state)
-    try:
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _alone(path.parent):
             desired = change(read_desired_state(state, model))
             desired = msgspec.structs.replace(desired, edition=desired.edition + 1, champions=desired.served_before)
-            _write(path, msgspec.json.format(msgspec.json.encode(desired)))
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+            replace_file(path, msgspec.json.format(msgspec.json.encode(desired)))
     return desired
 
 
@@ -197,12 +196,3 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _write(path: Path, content: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with draft.open("wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)

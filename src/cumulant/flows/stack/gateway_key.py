@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from cumulant.core.errors import StorageError
+from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.flows.stack.desired_state import FOLDER
 
 _FILE = "gateway.key"
@@ -30,18 +29,12 @@ def write_key(state: Path, key: bytes) -> None:
         StorageError: it cannot be written.
     """
     path = key_path(state)
-    draft = path.with_name(f".{_FILE}.{os.getpid()}")
-    try:
+    with storage_errors(path):
         with suppress(FileNotFoundError):
             if path.read_bytes() == key and not path.stat().st_mode & 0o077:
                 return
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft.unlink(missing_ok=True)
-        with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:  # noqa: PTH123
-            stream.write(key)
-        draft.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+        replace_file(path, key, private=True)
 
 
 def remove_key(state: Path) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import StorageError
+from cumulant.core.system.atomic_files import replace_file, storage_errors
+from cumulant.core.system.json_files import read_json
 
 _FILE = "identity.json"
 
@@ -59,22 +60,15 @@ def new_identity(state: Path, root: Path) -> Identity:
 
 def read_identity(state: Path) -> Identity | None:
     """Identity of the folder; None where it has none that can be read."""
-    try:
-        return msgspec.json.decode((state / _FILE).read_bytes(), type=Identity)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return read_json(state / _FILE, Identity)
 
 
 def write_identity(state: Path, identity: Identity) -> None:
     """Raises StorageError where the folder cannot be written."""
     path = state / _FILE
-    draft = path.with_name(f".{_FILE}.{os.getpid()}")
-    try:
+    with storage_errors(path):
         state.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(msgspec.json.format(msgspec.json.encode(identity)))
-        draft.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+        replace_file(path, msgspec.json.format(msgspec.json.encode(identity)))
 
 
 def find_original(identity: Identity, state: Path) -> Path | None:

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from cumulant.core.errors import LeaseHeldError, StorageError
+from cumulant.core.errors import LeaseHeldError
+from cumulant.core.system.atomic_files import storage_errors
 from cumulant.core.system.child_processes import kill_group
+from cumulant.core.system.locks import try_lock
 from cumulant.flows.ledger.processes import Process, is_gone, is_here
 from cumulant.flows.stack.child_process import PATIENCE
 from cumulant.flows.stack.desired_state import FOLDER
@@ -31,11 +33,9 @@ def hold_lock(state: Path) -> Iterator[None]:
         StorageError: the folder cannot be written.
     """
     path = state / FOLDER / LOCK
-    try:
+    with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _lock(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
     if descriptor is None:
         raise already_runs_error(_holder(path))
     try:
@@ -159,17 +159,6 @@ def _lock(path: Path) -> int | None:
             return None
         os.close(descriptor)
         time.sleep(_CHECK_SECONDS / 5)
-
-
-def try_lock(descriptor: int) -> bool:
-    """Lock an open file until it is closed; returns whether it was free."""
-    import fcntl
-
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _holder(path: Path) -> int | None:

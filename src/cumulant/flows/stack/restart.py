@@ -7,10 +7,9 @@ run resumes after a kill, and a rollback uses the one that answers.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,10 +21,11 @@ from cumulant.core.errors import (
     CumulantError,
     EngineUnavailableError,
     LeaseHeldError,
-    StorageError,
     UsageError,
 )
 from cumulant.core.progress import Progress, silent
+from cumulant.core.system.atomic_files import storage_errors
+from cumulant.core.system.locks import lock_file
 from cumulant.core.traffic import Arm, Routes
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.processes import is_here
@@ -38,7 +38,7 @@ from cumulant.flows.stack.desired_state import (
     change_desired_state,
     read_desired_state,
 )
-from cumulant.flows.stack.lock import find_supervisor, own_status, try_lock
+from cumulant.flows.stack.lock import find_supervisor, own_status
 from cumulant.flows.stack.served_versions import catch_up, free_port, table_of, with_newest_features
 from cumulant.flows.stack.server_commands import describe_changes, present_command
 from cumulant.flows.stack.stack_processes import logs_folder
@@ -140,21 +140,16 @@ def hold_restart_lock(state: Path) -> Iterator[None]:
         StorageError: the folder cannot be written.
     """
     path = state / FOLDER / LOCK
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
-    try:
-        if not try_lock(descriptor):
-            raise LeaseHeldError(
-                "servers of this project are being replaced already, by an `up` or a `release start`",
-                subject=str(path),
-                hint="wait until that ends, then run the command again",
-            )
+    busy = LeaseHeldError(
+        "servers of this project are being replaced already, by an `up` or a `release start`",
+        subject=str(path),
+        hint="wait until that ends, then run the command again",
+    )
+    with ExitStack() as stack:
+        with storage_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock_file(path, busy))
         yield
-    finally:
-        os.close(descriptor)
 
 
 def _next_server(project: Project, done: set[str]) -> ServedVersion | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from cumulant.core.errors import IntegrityError
+from cumulant.core.system.atomic_files import replace_file
 from cumulant.flows.ledger.processes import Process, is_gone
 from cumulant.flows.stack.desired_state import FOLDER
 from cumulant.flows.stack.identity import Home
@@ -115,9 +115,7 @@ def read_status(state: Path) -> Status | None:
 def write_status(state: Path, status: Status) -> None:
     """Raises OSError where the disk does not take it."""
     path = state / FOLDER / STATUS
-    draft = path.with_name(f".{STATUS}.{os.getpid()}")
-    draft.write_bytes(msgspec.json.encode(status))
-    draft.replace(path)
+    replace_file(path, msgspec.json.encode(status), durable=False)
 
 
 def set_status_aside(state: Path) -> None:

@@ -24,9 +24,10 @@ import msgspec
 import polars as pl
 
 from cumulant.core.ids import digest
+from cumulant.core.system import atomic_files
 from cumulant.outcomes.join.log_rows import HEAD, as_frame, is_referenced, split_refs
 from cumulant.outcomes.labelled_log import LabelledLog
-from cumulant.outcomes.labels import atomic_files, outcome_folder
+from cumulant.outcomes.labels import outcome_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -174,7 +175,8 @@ class JoinCache:
         content = buffer.getvalue()
         name = _hash(content)
         with contextlib.suppress(OSError):
-            atomic_files.write_bytes(self.folder / f"{name}{_SUFFIX}", content)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            atomic_files.replace_file(self.folder / f"{name}{_SUFFIX}", content)
         return name
 
     def _read(self, entry: _Entry) -> pl.DataFrame | None:

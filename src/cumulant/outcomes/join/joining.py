@@ -16,6 +16,8 @@ import pyarrow as pa
 from cumulant.core.clock import Clock
 from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
+from cumulant.core.system.atomic_files import replace_file
+from cumulant.core.system.json_files import read_json
 from cumulant.outcomes import scanning
 from cumulant.outcomes.join.log_rows import IDENTITY, PREDICTION_COLUMNS, as_frame, is_referenced, split_refs
 from cumulant.outcomes.join.mirrored_pairs import (
@@ -32,7 +34,6 @@ from cumulant.outcomes.join.pairing import Pairing
 from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels import outcome_folder, store
-from cumulant.outcomes.labels.atomic_files import write_bytes
 from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, same_frame, window_parts
 from cumulant.outcomes.labels.store import read_table, write_table, writing_to
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
@@ -306,12 +307,10 @@ class JoinProgress(msgspec.Struct, kw_only=True):
 
 
 def read_progress(folder: Path) -> JoinProgress:
-    try:
-        return msgspec.json.decode((folder / _FILE).read_bytes(), type=JoinProgress)
-    except (OSError, msgspec.MsgspecError):
-        return JoinProgress()
+    return read_json(folder / _FILE, JoinProgress) or JoinProgress()
 
 
 def write_progress(folder: Path, progress: JoinProgress) -> None:
     """Raises OSError."""
-    write_bytes(folder / _FILE, msgspec.json.encode(progress))
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_file(folder / _FILE, msgspec.json.encode(progress))

@@ -7,10 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import polars as pl
 
 from cumulant.core.plan import Field
+from cumulant.core.prediction import read_object
 from cumulant.outcomes.join import prediction_losses
 from cumulant.outcomes.prediction_refs import BY_ID, SEPARATOR, key_refs
 
@@ -36,7 +36,6 @@ TYPES: dict[str, pl.DataType] = {
 HEAD = ["id", "event_time"]
 #: not so of a request without rows, which earlier versions logged as one row with an empty answer
 ANSWERED = pl.col("outputs") != "{}"
-_DECODE = msgspec.json.Decoder().decode
 
 
 def as_frame(rows: pa.Table | pa.RecordBatch) -> pl.DataFrame:
@@ -115,15 +114,7 @@ def _key_refs(rows: pl.DataFrame, key: Sequence[Field]) -> pl.Expr | pl.Series:
     """The column `key_ref` of these rows; nulls without a key."""
     if not key:
         return pl.lit(None, pl.String).alias("key_ref")
-    requests = [_object(text) for text in rows["request"].to_list()]
+    requests = [read_object(text) for text in rows["request"].to_list()]
     columns = [[request.get(field.name) for request in requests] for field in key]
     refs = key_refs(columns, key, rows["event_time"].cast(pl.Int64).to_list())
     return pl.Series("key_ref", refs, dtype=pl.String)
-
-
-def _object(text: str) -> dict[str, object]:
-    try:
-        decoded = _DECODE(text)
-    except msgspec.DecodeError:
-        return {}
-    return decoded if isinstance(decoded, dict) else {}

@@ -10,9 +10,10 @@ import msgspec
 import polars as pl
 import pyarrow as pa
 
+from cumulant.core.prediction import read_object
 from cumulant.core.traffic import CHAMPION
 from cumulant.outcomes.join.log_rows import IDENTITY
-from cumulant.outcomes.join.prediction_losses import Loss, decision, loss, read_outputs
+from cumulant.outcomes.join.prediction_losses import Loss, decision, loss
 
 _TIME = pa.timestamp("us", "UTC")
 #: identity is the mirrored row's; `answered_*` is that of the answered one
@@ -120,7 +121,7 @@ def pair_rows(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
         pl.col("sequence_answered").alias("answered_sequence"),
     )
     texts = zip(pairs["champion_outputs"], pairs["candidate_outputs"], strict=True)
-    differs = [decision(read_outputs(champion)) != decision(read_outputs(other)) for champion, other in texts]
+    differs = [decision(read_object(champion)) != decision(read_object(other)) for champion, other in texts]
     return pairs.with_columns(pl.Series("differs", differs, dtype=pl.Boolean))
 
 
@@ -132,7 +133,7 @@ def grade_pairs(pairs: pl.DataFrame, labelled: pl.DataFrame, kind: Loss | None) 
     losses: dict[str, list[float | None]] = {}
     for arm in ("champion", "candidate"):
         rows = zip(joined[f"{arm}_outputs"], joined["label"], joined["value"], strict=True)
-        losses[arm] = [loss(read_outputs(text), _value(label), value, kind) for text, label, value in rows]
+        losses[arm] = [loss(read_object(text), _value(label), value, kind) for text, label, value in rows]
     with_losses = joined.with_columns(pl.Series(arm, values, dtype=pl.Float64) for arm, values in losses.items())
     good = pl.all_horizontal(pl.col(arm).is_not_null() & pl.col(arm).is_finite() for arm in losses)
     return with_losses.filter(good).with_columns(pl.col("weight").fill_null(1.0)).select(GRADED.names)

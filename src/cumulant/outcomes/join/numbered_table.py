@@ -11,6 +11,7 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
+from cumulant.outcomes.join.log_rows import as_frame
 from cumulant.outcomes.labels import outcome_folder
 from cumulant.outcomes.labels.store import may_hold, read_table, write_table, writing_to
 
@@ -80,7 +81,7 @@ class NumberedTable:
             missing = None if limit is None else limit - sum(part_rows.height for part_rows in frames)
             if part.last <= cursor or missing == 0:
                 continue
-            frame = _frame(self._read(part)).slice(max(0, cursor + 1 - part.first), missing)
+            frame = as_frame(self._read(part)).slice(max(0, cursor + 1 - part.first), missing)
             frames.append(frame)
             cursor = max(cursor, part.first - 1) + frame.height
         return (pl.concat(frames) if frames else self._empty()), cursor
@@ -89,7 +90,7 @@ class NumberedTable:
         """The rows after the one numbered `after`, a file at a time."""
         for part in self._parts():
             if part.last > after:
-                rows = _frame(read_table(part.path, columns) if columns else self._read(part))
+                rows = as_frame(read_table(part.path, columns) if columns else self._read(part))
                 yield rows.slice(max(0, after + 1 - part.first))
 
     def _unknown(self, frame: pl.DataFrame) -> pl.DataFrame:
@@ -97,7 +98,7 @@ class NumberedTable:
             if not frame.height:
                 break
             if may_hold(part.path, _COUNTED, frame[_COUNTED]):
-                known = _frame(read_table(part.path, self._identity))
+                known = as_frame(read_table(part.path, self._identity))
                 frame = frame.join(known, on=self._identity, how="anti", nulls_equal=True, maintain_order="left")
         return frame
 
@@ -110,7 +111,7 @@ class NumberedTable:
         return table.select(self._schema.names)
 
     def _empty(self) -> pl.DataFrame:
-        return _frame(pa.Table.from_batches([], self._schema))
+        return as_frame(pa.Table.from_batches([], self._schema))
 
     def _parts(self) -> list[_Part]:
         names = [(path, match) for path in self._folder.glob("*.parquet") if (match := _FILE.fullmatch(path.name))]
@@ -121,9 +122,3 @@ class NumberedTable:
             if not parts or -part.last > parts[-1].last:
                 parts.append(part._replace(last=-part.last))
         return parts
-
-
-def _frame(table: pa.Table) -> pl.DataFrame:
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)
-    return frame

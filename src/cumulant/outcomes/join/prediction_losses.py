@@ -9,10 +9,11 @@ from typing import Literal
 
 import msgspec
 
+from cumulant.core.prediction import read_object
+
 Loss = Literal["brier", "squared_error", "log_loss", "zero_one"]
 LOSSES: tuple[Loss, ...] = ("brier", "squared_error", "log_loss", "zero_one")
 _TINY = 1e-6
-_DECODE = msgspec.json.Decoder().decode
 
 
 class _Probability(msgspec.Struct):
@@ -30,15 +31,6 @@ _PROBABILITY = msgspec.json.Decoder(_Probability).decode
 _PREDICTION = msgspec.json.Decoder(_Prediction).decode
 
 
-def read_outputs(text: str) -> Mapping[str, object]:
-    """The outputs of a logged row; empty where they are no object."""
-    try:
-        decoded = _DECODE(text)
-    except msgspec.DecodeError:
-        return {}
-    return decoded if isinstance(decoded, dict) else {}
-
-
 def score(outputs: Mapping[str, object]) -> float | None:
     """The probability of a classifier's answer (of a binary one, of the positive class), or the predicted number.
 
@@ -52,13 +44,13 @@ def score(outputs: Mapping[str, object]) -> float | None:
 
 
 def scores(texts: Sequence[str]) -> list[float | None]:
-    """As `score` of `read_outputs`, of many rows."""
+    """As `score` of `read_object`, of many rows."""
     for read in (_probabilities, _predictions):  # as almost all answers are
         with contextlib.suppress(msgspec.DecodeError):
             numbers = read(texts)
             if all(map(math.isfinite, numbers)):
                 return list(numbers)
-    return [score(read_outputs(text)) for text in texts]
+    return [score(read_object(text)) for text in texts]
 
 
 def _probabilities(texts: Iterable[str]) -> list[float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import StorageError
+from cumulant.core.system.json_files import read_json
 
 #: how often files are listed again that are merged while they are read
 LISTINGS = 100
@@ -61,10 +62,7 @@ def list_batches(folder: Path) -> list[str]:
 
 
 def _read_ingested(folder: Path, content: str) -> IngestedFile | None:
-    try:
-        return msgspec.json.decode((folder / LABELS / content / "file.json").read_bytes(), type=IngestedFile)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    return read_json(folder / LABELS / content / "file.json", IngestedFile)
 
 
 def list_parts(folder: Path, batch: str) -> list[Path]:

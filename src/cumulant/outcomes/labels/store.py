@@ -12,10 +12,7 @@ writing/                   in the making; nothing reads it
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -25,9 +22,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cumulant.core.errors import LeaseHeldError, StorageError
-from cumulant.outcomes.labels.atomic_files import atomic_draft, write_bytes
+from cumulant.core.system.atomic_files import atomic_draft, replace_file, sync
+from cumulant.core.system.locks import lock_file
 from cumulant.outcomes.labels.outcome_folder import LABELS, WRITING, IngestedFile
-from cumulant.serving.prediction_log.storage.durable import sync
 
 if TYPE_CHECKING:
     import polars as pl
@@ -52,7 +49,7 @@ FACTS = pa.schema(
         pa.field("received", _TIME, nullable=False),
     ]
 )
-_PATIENCE, _PAUSE = 60.0, 0.05
+_PATIENCE = 60.0
 
 
 @contextlib.contextmanager
@@ -76,32 +73,17 @@ def lock_folder(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
         LeaseHeldError: another one has held it for `patience` seconds.
         StorageError: the folder cannot be written.
     """
-    with writing_to(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        _acquire(handle, folder, time.monotonic() + patience)
+    busy = LeaseHeldError("another process is ingesting labels", subject=str(folder), hint="try again when it is done")
+    with contextlib.ExitStack() as stack:
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock_file(folder / ".lock", busy, wait=patience))
         yield
-    finally:
-        os.close(handle)
-
-
-def _acquire(handle: int, folder: Path, until: float) -> None:
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise LeaseHeldError(
-                    "another process is ingesting labels", subject=str(folder), hint="try again when it is done"
-                ) from None
-            time.sleep(_PAUSE)
-        else:
-            return
 
 
 def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
     """Put a Parquet file in place whole. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_draft(path) as draft:
         pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd", compression_level=1)
 
@@ -182,7 +164,7 @@ class BatchWriter:
     def finish(self, ingested: IngestedFile) -> None:
         """Raises StorageError."""
         with writing_to(self._final):
-            write_bytes(self._draft / "file.json", msgspec.json.encode(ingested))
+            replace_file(self._draft / "file.json", msgspec.json.encode(ingested))
             self._final.parent.mkdir(exist_ok=True)
             self._draft.rename(self._final)
             sync(self._final.parent)

@@ -14,9 +14,9 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
+from cumulant.core.system.atomic_files import file_version, read_checked, write_checked
 from cumulant.core.version import __version__
 from cumulant.outcomes.labels import outcome_folder
-from cumulant.outcomes.labels.atomic_files import file_version, read_checked, write_checked
 from cumulant.outcomes.labels.label_counts import LabelCounts, Period, Report, report_of
 from cumulant.serving.prediction_log.storage import log_folder as log
 

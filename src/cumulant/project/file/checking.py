@@ -70,8 +70,14 @@ class Checker:
             return self._mapping(entry, admitted[0], path, partial=partial)
         if isinstance(entry.value, list):
             return self._list(entry, admitted[0], path, partial=partial)
-        self._scalar(entry, admitted, options, path)
-        return entry.value
+        value = entry.value
+        if isinstance(value, str) and "${" in value and (placeholder := placeholder_fault(value)):
+            self.note(entry.place, f"{_named(path)}: {placeholder}")
+            return value
+        faults = [fault for option in admitted if (fault := _scalar_fault(value, option)) is not None]
+        if len(faults) == len(admitted):  # no member of the union takes it
+            self._note_scalar(entry, faults, options, path)
+        return value
 
     def note(self, place: Place, text: str) -> None:
         # The same value occurs again where layers are put together; it is reported once, where it occurred first.
@@ -126,19 +132,10 @@ class Checker:
             self.note(entry.place, f"{_named(path)} takes at most {most} items")
         return items
 
-    def _scalar(self, entry: YamlEntry, admitted: list[Shape], options: list[Shape], path: Path) -> None:
-        value = entry.value
-        if isinstance(value, str) and (placeholder := placeholder_fault(value)):
-            self.note(entry.place, f"{_named(path)}: {placeholder}")
-            return
-        faults = [fault for option in admitted if (fault := _scalar_fault(value, option)) is not None]
-        if len(faults) < len(admitted):
-            return  # one member of the union takes it
+    def _note_scalar(self, entry: YamlEntry, faults: list[str | _Choices], options: list[Shape], path: Path) -> None:
         choices = [fault for fault in faults if isinstance(fault, _Choices)]
-        if choices:
-            self.note(entry.place, _not_chosen(value, choices, options, path))
-        else:
-            self.note(entry.place, f"{_named(path)}: {faults[0]}")
+        text = _not_chosen(entry.value, choices, options, path) if choices else f"{_named(path)}: {faults[0]}"
+        self.note(entry.place, text)
 
     def _wrong_type(self, entry: YamlEntry, options: list[Shape], path: Path) -> None:
         wanted = " or ".join(dict.fromkeys(words(option) for option in options if words(option)))

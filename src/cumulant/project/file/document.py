@@ -152,25 +152,42 @@ def parse_document(text: str, shown: str, *, layer: Layer = "file", name: str | 
         ProjectFileError: not YAML, several documents, a duplicate key, an object tag, a bound exceeded.
     """
     from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    from ruamel.yaml import events as kinds
+    from ruamel.yaml.error import YAMLError
+
+    root: YamlEntry | None = None
+    start = Place(shown, 1, layer, name)
+    try:
+        events = iter(YAML(typ="safe", pure=True).parse(text))
+        composer = _Composer(events, start)
+        for event in events:  # the composer takes those inside a value
+            if isinstance(event, kinds.NodeEvent):
+                root = composer.value(event, 0)
+            elif isinstance(event, kinds.DocumentStartEvent):
+                composer.start_document(event)
+    except (_Fault, YAMLError, ValueError) as error:
+        raise _error_in(text, shown, error) from None
+    return root if root is not None else YamlEntry(None, start)
+
+
+def _error_in(text: str, shown: str, error: Exception) -> ProjectFileError:
+    """The error that names the place of a fault in `text`."""
+    from ruamel.yaml.error import MarkedYAMLError
     from ruamel.yaml.reader import ReaderError
 
-    try:
-        return _Composer(YAML(typ="safe", pure=True).parse(text), Place(shown, 1, layer, name)).document()
-    except _Fault as fault:
-        fault_text = fault.text + excerpt(text, fault.line or 0, fault.column)
-        raise file_error([(shown, fault.line, fault_text)], hint=fault.hint) from None
-    except MarkedYAMLError as error:
+    if isinstance(error, _Fault):
+        fault_text = error.text + excerpt(text, error.line or 0, error.column)
+        return file_error([(shown, error.line, fault_text)], hint=error.hint)
+    if isinstance(error, MarkedYAMLError):
         wrong = yaml_fault(error)
         fault_text = f"not valid YAML in column {wrong.column}: {wrong.text}{excerpt(text, wrong.line, wrong.column)}"
-        raise file_error([(shown, wrong.line, fault_text)], hint=wrong.hint) from None
-    except ReaderError as error:
+        return file_error([(shown, wrong.line, fault_text)], hint=wrong.hint)
+    if isinstance(error, ReaderError):
         at = error.position if isinstance(error.position, int) else 0
         line = text.count("\n", 0, at) + 1
-        raise file_error([(shown, line, "not valid YAML: a control character that YAML does not allow")]) from None
-    except (YAMLError, ValueError) as error:
-        fault_text = next(iter(str(error).splitlines()), type(error).__name__)
-        raise file_error([(shown, None, f"not valid YAML: {fault_text}")]) from None
+        return file_error([(shown, line, "not valid YAML: a control character that YAML does not allow")])
+    fault_text = next(iter(str(error).splitlines()), type(error).__name__)
+    return file_error([(shown, None, f"not valid YAML: {fault_text}")])
 
 
 def file_error(problems: list[Problem], *, hint: str | None = None) -> ProjectFileError:
@@ -234,29 +251,21 @@ class _Composer:
     """Parser events to entries: one document, bounded in depth and in the number of values."""
 
     def __init__(self, events: Iterator[Event], start: Place) -> None:
-        self._events = iter(events)
+        self._events = events
         self._start = start
         self._anchors: dict[str, YamlEntry | None] = {}
         self._sizes: dict[str, int] = {}
         self._count = 0
 
-    def document(self) -> YamlEntry:
-        from ruamel.yaml import events as kinds
-
-        root: YamlEntry | None = None
-        for event in self._events:
-            if isinstance(event, (kinds.StreamStartEvent, kinds.StreamEndEvent, kinds.DocumentEndEvent)):
-                continue
-            if isinstance(event, kinds.DocumentStartEvent):
-                if root is not None:
-                    raise _Fault(_line(event), "a second document starts here; a project file holds one")
-                root = self._value(next(self._events), 0)
-        return root if root is not None else YamlEntry(None, self._start)
+    def start_document(self, event: Event) -> None:
+        if self._count:
+            raise _Fault(_line(event), "a second document starts here; a project file holds one")
 
     def _place(self, event: Event) -> Place:
-        return replace(self._start, line=_line(event), column=int(event.start_mark.column) + 1)
+        start = self._start
+        return Place(start.file, _line(event), start.layer, start.name, int(event.start_mark.column) + 1)
 
-    def _value(self, event: Event, depth: int) -> YamlEntry:
+    def value(self, event: Event, depth: int) -> YamlEntry:
         from ruamel.yaml import events as kinds
 
         if depth > MAX_DEPTH:
@@ -303,7 +312,7 @@ class _Composer:
 
         items: list[YamlEntry] = []
         while not isinstance(inner := next(self._events), kinds.SequenceEndEvent):
-            items.append(self._value(inner, depth + 1))
+            items.append(self.value(inner, depth + 1))
         return YamlEntry(items, self._place(event))
 
     def _mapping(self, event: Event, depth: int) -> YamlEntry:
@@ -314,7 +323,7 @@ class _Composer:
         lines: dict[str, int] = {}
         while not isinstance(inner := next(self._events), kinds.MappingEndEvent):
             key, line = self._key(inner), _line(inner)
-            value = self._value(next(self._events), depth + 1)
+            value = self.value(next(self._events), depth + 1)
             if key == "<<":
                 for other in _merged_mappings(value, line):
                     merged = {**other, **merged}
@@ -327,7 +336,7 @@ class _Composer:
                     hint="keep one of them, with all that both hold",
                 )
             lines[key] = line
-            own[key] = replace(value, place=self._place(inner))  # readers look for the line of the key
+            own[key] = YamlEntry(value.value, self._place(inner), value.blank)  # readers look for the key's line
         return YamlEntry({**merged, **own}, self._place(event))
 
     def _key(self, event: Event) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from pathlib import Path
 
 from cumulant.core.errors import ProjectFileError, UsageError, not_found
@@ -66,28 +67,28 @@ class _Reader:
     def path(self, place: Place) -> Path:
         return self.root / place.file
 
-    def with_bases(
-        self, entry: YamlEntry, path: Path, layer: Layer, name: str | None, *, seen: tuple[Path, ...] = ()
-    ) -> YamlEntry:
-        """`entry` over the files that it extends, which may extend others."""
-        extends = entry.get("extends")
-        if extends is None or not isinstance(extends.value, str) or not extends.value:
-            return entry
-        base = _base_path(extends, path)
-        if base in (*seen, path.resolve()):
-            raise file_error(
-                [(extends.place.file, extends.place.line, f'"{extends.value}" extends this file in turn: a circle')]
-            )
-        try:
-            below = read_document(base, self.shown(base), layer=layer, name=name)
-        except ProjectFileError as error:
-            if base.is_file():
-                raise
-            missing = f'extends "{extends.value}": {error.problems[0][2]}'
-            raise file_error([(extends.place.file, extends.place.line, missing)]) from None
-        self.documents.append(Document(base, below, layer == "environment"))
-        below = self.with_bases(below, base, layer, name, seen=(*seen, path.resolve()))
-        return merge(below, entry)
+    def bases(self, extends: YamlEntry | None, path: Path, layer: Layer, name: str | None) -> list[YamlEntry]:
+        """The file that `extends` names in the file at `path`, and those that it extends in turn; the lowest first."""
+        below: list[YamlEntry] = []
+        seen = {path.resolve()}
+        while extends is not None and isinstance(extends.value, str) and extends.value:
+            path = _base_path(extends, path)
+            if path in seen:
+                raise file_error(
+                    [(extends.place.file, extends.place.line, f'"{extends.value}" extends this file in turn: a circle')]
+                )
+            seen.add(path)
+            try:
+                base = read_document(path, self.shown(path), layer=layer, name=name)
+            except ProjectFileError as error:
+                if path.is_file():
+                    raise
+                missing = f'extends "{extends.value}": {error.problems[0][2]}'
+                raise file_error([(extends.place.file, extends.place.line, missing)]) from None
+            self.documents.append(Document(path, base, layer == "environment"))
+            below.insert(0, base)
+            extends = base.get("extends")
+        return below
 
 
 def _base_path(extends: YamlEntry, path: Path) -> Path:
@@ -110,7 +111,7 @@ def read_layers(root: Path, *, environment: str = LOCAL, overrides: Overrides = 
     file = root / FILE
     whole = read_document(file, FILE)
     reader = _Reader(root, [Document(file, whole, environment=False)])
-    project = reader.with_bases(whole, file, "extends", None)
+    project = reduce(merge, [*reader.bases(whole.get("extends"), file, "extends", None), whole])
     sections, own = _chosen(reader, project.get("environments"), environment)
     project = merge(_without(project, "environments"), sections)
     for path, entry in override_entries(overrides):
@@ -138,7 +139,8 @@ def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> tuple
     # `extends` is relative to the file that says it, which may be one that the project extends.
     extends = entry.get("extends")
     path = reader.path(extends.place if extends is not None else entry.place)
-    chosen = reader.with_bases(relabel(entry, "environment", name), path, "environment", name)
+    bases = reader.bases(extends, path, "environment", name)
+    chosen = reduce(merge, [*bases, relabel(entry, "environment", name)])
     assert isinstance(chosen.value, dict)
     sections = {key: entry for key, entry in chosen.value.items() if key in SECTIONS and entry.value is not None}
     own = {key: entry for key, entry in chosen.value.items() if key not in SECTIONS}

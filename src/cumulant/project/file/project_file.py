@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from cumulant.data.spec import SourceSpec
 
 
+@dataclass(frozen=True)
 class ProjectFile:
     """What the project file says, put together with the files that it extends, one environment and the command line.
 
@@ -28,8 +30,9 @@ class ProjectFile:
         layers: the entries that the values come from.
     """
 
-    def __init__(self, spec: ProjectSpec, environment: EnvironmentSpec, layers: Layers) -> None:
-        self.spec, self.environment, self.layers = spec, environment, layers
+    spec: ProjectSpec
+    environment: EnvironmentSpec
+    layers: Layers
 
     @property
     def path(self) -> Path:

@@ -14,7 +14,7 @@ from cumulant.serving.grpc.messages import field_number, message_class
 from cumulant.serving.protocol.classification import check_class_count
 from cumulant.serving.protocol.inference import InferenceCall, read_demand, refuse_shared_memory
 from cumulant.serving.protocol.request_bodies import LARGE
-from cumulant.serving.protocol.tensors import PIECE, InputTensor, OutputTensor, check_id, raw_bytes
+from cumulant.serving.protocol.tensors import PIECE, InputTensor, OutputTensor, check_id, decode_text, raw_bytes
 from cumulant.serving.scheduling.job_queue import Demand
 
 _Request = message_class("ModelInferRequest")
@@ -201,14 +201,7 @@ def _values(tensor: Any) -> list[Any]:
     given = getattr(tensor.contents, field)
     # Piece by piece: one long call would hold up every other thread.
     values = [value for at in range(0, len(given), PIECE) for value in given[at : at + PIECE]]
-    return [_text(value, name) for value in values] if datatype == "BYTES" else values
-
-
-def _text(value: bytes, name: str) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise RequestError(f'input "{name}" has bytes that are no UTF-8 text', subject=name) from None
+    return [decode_text(value, name) for value in values] if datatype == "BYTES" else values
 
 
 def _listed(output: OutputTensor) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import httptools
 
@@ -12,9 +12,7 @@ from cumulant.serving.http.connection_queue import RequestQueue
 from cumulant.serving.http.kernel import count_unsent
 from cumulant.serving.http.messages import Headers, Request, Response, error_response, head
 from cumulant.serving.http.refusals import Reason
-
-if TYPE_CHECKING:
-    from cumulant.serving.http.site import HttpSite
+from cumulant.serving.http.site_state import SiteState
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: a body that was refused is read on and thrown away up to here, so that the connection stays usable
@@ -39,7 +37,7 @@ _BUSY = error_response(
 class HttpConnection(asyncio.Protocol):
     """Requests in, responses out, in the order of the requests."""
 
-    def __init__(self, site: HttpSite) -> None:
+    def __init__(self, site: SiteState[HttpConnection]) -> None:
         self._site, self._limits, self._handle = site, site.limits, site.handle
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport

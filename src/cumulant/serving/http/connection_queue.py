@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 from cumulant.serving.http.messages import Request
-
-if TYPE_CHECKING:
-    from cumulant.serving.http.site import HttpSite
+from cumulant.serving.http.site_state import SiteState
 
 
 class QueuedRequest(NamedTuple):
@@ -25,7 +23,7 @@ class RequestQueue(deque[QueuedRequest]):
     The site counts their heads and bodies: a client that does not read earlier responses decides how long they wait.
     """
 
-    def __init__(self, site: HttpSite) -> None:
+    def __init__(self, site: SiteState[Any]) -> None:
         super().__init__()
         self._site = site
         #: of their bodies

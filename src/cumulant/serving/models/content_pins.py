@@ -14,8 +14,8 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, IntegrityError, UsageError
 from cumulant.core.ids import file_digest
+from cumulant.core.servable import UNREGISTERED
 from cumulant.servable.folder import DESCRIPTION, load_description
-from cumulant.serving.models.row_model import UNREGISTERED
 
 #: a larger file is linked rather than copied
 _LARGE = 256 * 1024 * 1024

@@ -12,12 +12,11 @@ from msgspec import to_builtins
 
 from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.ids import digest
-from cumulant.core.servable import GraphServable, TensorSpec
+from cumulant.core.servable import UNREGISTERED, GraphServable, TensorSpec
 from cumulant.servable.engine import DTYPES, Array, Engine
 from cumulant.servable.graph_signature import check_described
 from cumulant.servable.state_tensors import check_state, initial_state
-from cumulant.serving.models.request_work import MOST_ROWS, RequestWork, row_count_error
-from cumulant.serving.models.row_model import UNREGISTERED
+from cumulant.serving.models.request_work import MOST_ROWS, FallbackAnswers, RequestWork, row_count_error
 from cumulant.serving.models.sample_inputs import make_noise
 from cumulant.serving.protocol.request_schema import missing_fields, quoted
 from cumulant.serving.protocol.row_tensors import unknown_input
@@ -27,7 +26,6 @@ from cumulant.serving.sequences.runner import SequenceRunner, no_state
 from cumulant.serving.sequences.sequence_store import SequenceStore
 
 if TYPE_CHECKING:
-    from cumulant.serving.models.fallback import Fallback
     from cumulant.serving.protocol.reasons import Reasoning
     from cumulant.serving.protocol.request_rules import RequestRules
 
@@ -76,7 +74,7 @@ class GraphModel:
         self._columns = {name: place for place, name in enumerate(servable.columns)}
         engine = Engine(folder / servable.model, untried=untried)
         check_described(servable, engine)
-        self.fallback: Fallback | None = None
+        self.fallback: FallbackAnswers | None = None
         self.rules: RequestRules | None = None
         self.reasons: Reasoning | None = None
         self.runner = (

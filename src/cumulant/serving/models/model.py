@@ -11,7 +11,7 @@ from cumulant.core.servable import GraphServable, Servable
 from cumulant.servable.engine import Array
 from cumulant.servable.folder import load_description
 from cumulant.serving.models.graph_model import GraphModel
-from cumulant.serving.models.request_work import RequestWork
+from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.protocol.reasons import Reasoning
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor
@@ -20,7 +20,6 @@ from cumulant.serving.sequences.sequence_store import SequenceStore
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
-    from cumulant.serving.models.fallback import Fallback
     from cumulant.serving.protocol.request_rules import RequestRules
 
 
@@ -33,7 +32,7 @@ class Model(Protocol):
     #: requests must be of a sequence, whose state is kept between them
     stateful: bool
     #: what is answered where the runner refuses
-    fallback: Fallback | None
+    fallback: FallbackAnswers | None
     #: of a data contract; None: there is none
     rules: RequestRules | None
     #: metadata of the protocol: datatype and shape by name

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError, StorageError, not_found
-from cumulant.core.servable import GraphServable, Servable
+from cumulant.core.servable import UNREGISTERED, GraphServable, Servable
 from cumulant.servable.folder import DESCRIPTION, load_description
-from cumulant.serving.models.row_model import UNREGISTERED
 
 _DEPTH = 2
 #: of a version that counts

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from cumulant.core.errors import RequestError
+from cumulant.servable.engine import Array
 from cumulant.serving.errors import HttpError
 from cumulant.serving.scheduling.runner import Feeds
 
@@ -70,3 +71,13 @@ class RequestWork(msgspec.Struct, gc=False):
         if self.fallback:
             parameters["degraded"] = self.fallback
         return parameters | {"warnings": "\n".join(self.warnings)} if self.warnings else parameters
+
+
+class FallbackAnswers(Protocol):
+    """Answers of a model whose runner refuses; `counts` by kind, as in `RequestWork.fallback`."""
+
+    counts: dict[str, int]
+
+    def raw(self, work: RequestWork) -> list[Array] | None:
+        """Outputs for `work`; None where there is no answer."""
+        ...

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cumulant.core.errors import IntegrityError, RequestError, UsageError
-from cumulant.core.servable import Answer, FieldRule, Servable
+from cumulant.core.servable import UNREGISTERED, Answer, FieldRule, Servable
 from cumulant.core.units import from_micros
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import Scorer
-from cumulant.serving.models.request_work import MOST_ROWS, RequestWork, row_count_error
+from cumulant.serving.models.request_work import MOST_ROWS, FallbackAnswers, RequestWork, row_count_error
 from cumulant.serving.models.sample_inputs import make_noise
 from cumulant.serving.protocol.reasons import NAME, OUTPUT, Reasoning
 from cumulant.serving.protocol.request_rules import RequestRules, invalid_rows
@@ -25,14 +25,11 @@ from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
-    from cumulant.serving.models.fallback import Fallback
 
 #: late rows that a warning names
 _NAMED = 5
 #: made-up rows of a trial
 _TRIED = 3
-#: version of a servable that was never registered
-UNREGISTERED = "1"
 
 
 def late_warnings(since: Sequence[int | None]) -> tuple[str, ...]:
@@ -93,7 +90,7 @@ class RowModel:
         self.looks_back = bool(self.key) and writer is not None and plan.entity in writer.sources
         engine = self.scorer.engine
         self._input = engine.inputs[0].name
-        self.fallback: Fallback | None = None
+        self.fallback: FallbackAnswers | None = None
         self.stateful = False
         self.runner = Runner(engine, [engine.outputs[0].name], exact=True, scheduling=scheduling)
         if not untried:

@@ -20,8 +20,8 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, OverloadedError, RequestError, UsageError
+from cumulant.core.system.atomic_files import sync
 from cumulant.serving.http.messages import Request, Response, json_response
-from cumulant.serving.prediction_log.storage.durable import sync
 from cumulant.serving.protocol.responses import LabelsResponse
 from cumulant.serving.telemetry.metrics import Series, counter_series
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import msgspec
 
 from cumulant.core.version import __version__
-from cumulant.serving.posted.label_inbox import PostedLabels
+from cumulant.serving.posted.label_inbox import LabelInbox, PostedLabels
 from cumulant.serving.posted.posted_events import PostedEvents
 from cumulant.serving.protocol import responses
 from cumulant.serving.protocol.openapi_schemas import ERROR, answer, bodies, how_many, reference
@@ -18,8 +18,8 @@ from cumulant.serving.protocol.paths import ROUTES, Route
 from cumulant.serving.protocol.tensors import InferResponse
 
 if TYPE_CHECKING:
-    from cumulant.serving.app import ServingApplication
-    from cumulant.serving.models.model import Model
+    from cumulant.serving.models.model import Model, ModelSet
+    from cumulant.serving.models.scoring import ScoringService
 
 _ANSWERS: Mapping[str, type[msgspec.Struct]] = {
     "/": responses.ServerResponse,
@@ -50,7 +50,22 @@ _TEXT = {"/ping", "/health", "/version", "/metrics"}
 _OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}
 
 
-def document(app: ServingApplication) -> dict[str, Any]:
+class DescribedServer(Protocol):
+    """What the document says of a server: `guarded`: by a token; `may_control`: models are loaded by request."""
+
+    name: str
+    may_control: bool
+    score: ScoringService
+    inbox: LabelInbox | None
+
+    @property
+    def guarded(self) -> bool: ...
+
+    @property
+    def models(self) -> ModelSet: ...
+
+
+def document(app: DescribedServer) -> dict[str, Any]:
     """OpenAPI 3.1. Paths of models are written out for every model and version that is served."""
     paths: dict[str, dict[str, Any]] = {}
     for route in ROUTES:
@@ -83,7 +98,7 @@ def _anything(kind: type) -> dict[str, Any]:
     raise NotImplementedError
 
 
-def _written_out(route: Route, app: ServingApplication) -> list[tuple[str, Model | None]]:
+def _written_out(route: Route, app: DescribedServer) -> list[tuple[str, Model | None]]:
     """The paths that there are now of a route, each with the model that answers there."""
     if route.template.startswith("/v2/repository/models"):
         names = app.models.names() if app.may_control else []
@@ -99,7 +114,7 @@ def _written_out(route: Route, app: ServingApplication) -> list[tuple[str, Model
     ]
 
 
-def _of_models(route: Route, app: ServingApplication) -> list[tuple[str, Model | None]]:
+def _of_models(route: Route, app: DescribedServer) -> list[tuple[str, Model | None]]:
     names = app.models.names()
     if route.template == "/invocations":
         return [(route.template, app.models.get(names[0]))] if len(names) == 1 else []
@@ -115,7 +130,7 @@ def _filled(route: Route, **values: str) -> str:
     return route.template.format(**{name: quote(value, safe="") for name, value in values.items()})
 
 
-def _operation(route: Route, path: str, model: Model | None, app: ServingApplication) -> dict[str, Any]:
+def _operation(route: Route, path: str, model: Model | None, app: DescribedServer) -> dict[str, Any]:
     verb = _verb(route)
     operation: dict[str, Any] = {
         "operationId": f"{route.method.lower()} {path}",

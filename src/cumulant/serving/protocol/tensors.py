@@ -271,7 +271,7 @@ def _from_list(values: list[Any], datatype: str, name: str) -> Array:
         return np.concatenate(parts)
     if datatype == "BYTES":
         array = np.empty(len(values), dtype=np.object_)
-        array[:] = [_text(value, name) for value in values] if values and isinstance(values[0], bytes) else values
+        array[:] = [decode_text(value, name) for value in values] if values and isinstance(values[0], bytes) else values
         return array
     try:
         # Quicker than `np.array`, and unlike it refuses what the datatype cannot hold.
@@ -305,14 +305,15 @@ def _texts(content: memoryview, name: str) -> Array:
         at += 4
         if at + size > end:
             raise RequestError(f'input "{name}" has a text that is longer than its bytes', subject=name)
-        texts.append(_text(bytes(content[at : at + size]), name))
+        texts.append(decode_text(bytes(content[at : at + size]), name))
         at += size
     array = np.empty(len(texts), dtype=np.object_)
     array[:] = texts
     return array
 
 
-def _text(value: bytes, name: str) -> str:
+def decode_text(value: bytes, name: str) -> str:
+    """An element of the input `name` as text. Raises RequestError."""
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from cumulant.core.errors import EngineUnavailableError, OverloadedError
+from cumulant.core.system.sqlite_files import use_wal
 from cumulant.servable.engine import Array
 from cumulant.serving.settings import Settings
 
@@ -167,7 +168,7 @@ class SequenceStore:
         # Used by one thread at a time, which need not be the one that opened it.
         connection = sqlite3.connect(self._folder / _FILE, timeout=_WAIT, isolation_level=None, check_same_thread=False)
         try:
-            _into_wal(connection)
+            use_wal(connection, wait=_WAIT)
             # A killed process loses nothing; a power cut may take the last moments.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} COMMIT;")
@@ -183,20 +184,6 @@ class SequenceStore:
         except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
             hint = "look at the folder that --sequences names: space, permissions, other programs"
             raise EngineUnavailableError(f"the state of sequences cannot be used: {error}", hint=hint) from error
-
-
-def _into_wal(connection: sqlite3.Connection) -> None:
-    """Switch to WAL with retries: SQLite does not wait for other workers that do the same."""
-    end = time.monotonic() + _WAIT
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > end:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 def _full(what: str) -> OverloadedError:

@@ -10,7 +10,7 @@ from cumulant.core.traffic import printable_id
 from cumulant.serving.gateway_headers import marks_of
 from cumulant.serving.http.messages import Request, Response
 from cumulant.serving.http.refusals import HttpRefusal
-from cumulant.serving.http.site import Handler
+from cumulant.serving.http.site_state import Handler
 from cumulant.serving.models.model import ModelSet
 from cumulant.serving.protocol.paths import path_template
 from cumulant.serving.settings import Settings

@@ -12,10 +12,10 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
+from cumulant.core.servable import UNREGISTERED
 from cumulant.serving.models.content_pins import Pin, check, pin, refuse_duplicates
 from cumulant.serving.models.model import Model, ModelSet
 from cumulant.serving.models.repository import Repository
-from cumulant.serving.models.row_model import UNREGISTERED
 
 Open = Callable[[Path], Model]
 Put = Callable[[ModelSet], Coroutine[Any, Any, None]]

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, StorageError, UsageError
+from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.masking import fingerprint
 from cumulant.core.network.hosts import is_loopback
+from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.units import duration, size
 from cumulant.serving.models.artifact_cache import artifact_folder, pin_fallback
 from cumulant.serving.models.content_pins import Pin
@@ -217,12 +218,8 @@ def _supervise(
 
 def write_ready(path: Path, ready: Ready) -> None:
     """Write `ready` as JSON; a reader sees the whole file or none."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(msgspec.json.encode(ready))
-        draft.replace(path)
-    except OSError as error:
-        raise StorageError(f"{path} cannot be written: {error.strerror}", subject=str(path)) from None
+    with storage_errors(path):
+        replace_file(path, msgspec.json.encode(ready), durable=False)
 
 
 def print_ready(ready: Ready) -> None:

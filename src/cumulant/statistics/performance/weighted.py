@@ -7,13 +7,14 @@ rows stand for all. The interval draws whole clusters, as the plain one does.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from cumulant.statistics.bootstrap import RESAMPLES, draw, interval, limit_clusters, with_jackknife
 from cumulant.statistics.metrics import Metric
 from cumulant.statistics.records import LEVEL, Estimate
-from cumulant.statistics.rows import Codes, Floats, Rows
+from cumulant.statistics.rows import Floats, Rows
 
 #: cells of weights held at a time
 _CELLS = 4_000_000
@@ -34,7 +35,7 @@ def weighted_estimate(
     grouped, clusters = limit_clusters(rows, seed=seed)
     cluster, count = grouped.clusters()
     pair, place = np.unique(np.stack([cluster.astype(np.float64), weight]), axis=1, return_inverse=True)
-    measure = metric.prepare(_with(grouped, place.ravel().astype(np.int64)))
+    measure = metric.prepare(replace(grouped, cluster=place.ravel().astype(np.int64)))
     owner, each = pair[0].astype(np.int64), pair[1]
     value = float(measure(each[None])[0])
     if count < 2 or math.isnan(value):
@@ -58,14 +59,3 @@ def weighted_estimate(
     shift = float(np.nanmedian(drawn)) - value if metric.shifted else 0.0
     low, high = metric.possible(low - shift, high - shift)
     return Estimate(value=value, low=low, high=high, clusters=clusters, level=level)
-
-
-def _with(rows: Rows, cluster: Codes) -> Rows:
-    return Rows(
-        truth=rows.truth,
-        prediction=rows.prediction,
-        cluster=cluster,
-        decision=rows.decision,
-        cost_false_negative=rows.cost_false_negative,
-        cost_false_positive=rows.cost_false_positive,
-    )

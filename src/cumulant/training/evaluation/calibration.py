@@ -8,21 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.servable import Calibration
+from cumulant.statistics.performance.calibration import logit
 
 Floats = NDArray[np.float64]
 
-#: probabilities are kept this far from 0 and 1, where the logit is infinite
-TINY = 1e-15
+#: probabilities are kept this far from 0, where the logarithm is infinite
+_TINY = 1e-15
 #: the log loss of rows not fitted on must fall by this part for a sigmoid to be kept
 _WORTHWHILE = 0.002
 #: fewer positives or negatives calibrate noise
 _LEAST = 100
-
-
-def logit(p: Floats) -> Floats:
-    clipped = np.clip(p, TINY, 1 - TINY)
-    answer: Floats = np.log(clipped / (1 - clipped))
-    return answer
 
 
 def apply(calibration: Calibration, p: Floats) -> Floats:
@@ -74,4 +69,4 @@ def choose(mode: Literal["auto", "none", "sigmoid"], truth: Floats, p: Floats, p
 
 
 def _loss(truth: Floats, p: Floats) -> float:
-    return float(-np.log(np.clip(np.where(truth > 0.5, p, 1 - p), TINY, 1)).sum())
+    return float(-np.log(np.clip(np.where(truth > 0.5, p, 1 - p), _TINY, 1)).sum())

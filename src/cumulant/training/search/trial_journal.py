@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cumulant.core.errors import IntegrityError, StorageError
+from cumulant.core.system.atomic_files import atomic_draft
 from cumulant.training.records import TrialRecord
 
 _FILE = "trials.jsonl"
@@ -90,10 +90,8 @@ class TrialJournal:
 
     def _store(self, number: int, answers: NDArray[np.float64]) -> None:
         path = self._path(number)
-        temporary = path.with_suffix(".part")
-        with temporary.open("wb") as stream:
+        with atomic_draft(path, durable=False) as draft, draft.open("wb") as stream:
             np.save(stream, answers.astype(np.float32), allow_pickle=False)
-        temporary.replace(path)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"trial-{number}.npy"
@@ -101,7 +99,7 @@ class TrialJournal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stream.close()
 
 

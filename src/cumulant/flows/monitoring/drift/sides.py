@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from cumulant.core.errors import DataError, UsageError, did_you_mean
+from cumulant.core.errors import DataError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.drift.log_days import LogWindows, answer_columns, content_of
@@ -288,14 +288,6 @@ def is_key(now: Windows, name: str, labels: Labels | None) -> bool:
     if labels is not None and name in labels.key:
         return True
     return isinstance(now, TableWindows) and not now.is_log and now.table.tells_apart(name)
-
-
-def require(now: Windows, names: Sequence[str]) -> None:
-    """Raises DataError where the rows lack a column."""
-    for name in names:
-        if name not in now.columns:
-            hint = did_you_mean(name, now.columns) or f"columns: {', '.join(now.columns[:12])}"
-            raise DataError(f"{now.name} has no column {name}", subject=name, hint=hint)
 
 
 #: the most values of a column whose values are segments

@@ -8,7 +8,8 @@ import shutil
 from pathlib import Path
 
 from cumulant.core import version
-from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.errors import UsageError
+from cumulant.core.system.atomic_files import storage_errors
 from cumulant.flows.packaging.image import trim
 from cumulant.flows.packaging.image.dockerfile import Serving, dockerfile
 from cumulant.flows.packaging.image.wheel import write_wheel
@@ -39,7 +40,7 @@ def write_context(servable: Path, folder: Path, *, base: str, options: Serving |
     check_reference(base, "base image")
     described = load_description(servable)
     check_folder(folder)
-    try:
+    with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         _clear(folder)
         shutil.copyfile(_lock(), folder / LOCK)
@@ -52,8 +53,6 @@ def write_context(servable: Path, folder: Path, *, base: str, options: Serving |
         path = folder / DOCKERFILE
         content = (folder / MODEL / "servable.json").read_bytes()
         path.write_text(dockerfile(described, base=base, wheel=wheel.name, content=content, options=options))
-    except OSError as error:
-        raise StorageError(f"{folder} cannot be written: {error.strerror}", subject=str(folder)) from error
     # The user of the image is another: whatever the umask here, it may read. The same servable gives the same layer.
     for part in (folder / MODEL, *(folder / MODEL).rglob("*")):
         part.chmod(0o755 if part.is_dir() else 0o644)

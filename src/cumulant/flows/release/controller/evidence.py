@@ -16,6 +16,7 @@ from urllib.parse import quote
 import msgspec
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.system.json_files import read_json
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Exchange
 from cumulant.core.units import to_micros
 from cumulant.flows.release.controller.http_probe import fetch_json
@@ -271,10 +272,7 @@ class ServerStatus(msgspec.Struct, frozen=True):
 
 def read_server_status(stack: Path) -> dict[str, ServerStatus]:
     """By URL, what the file in the folder `stack` says; nothing where it is missing, half written or strange."""
-    try:
-        document = msgspec.json.decode((stack / STATUS).read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return {}
+    document: object = read_json(stack / STATUS, object)
     rows = document.get("children", []) if isinstance(document, dict) else document
     entries = [_entry(row) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
     return {entry.url: entry for entry in entries if entry.url}

@@ -19,6 +19,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.network.hosts import Hosts
+from cumulant.core.system.atomic_files import replace_file
 from cumulant.flows.alerting.views import exposition
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
@@ -115,10 +116,9 @@ def serve_status(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        path, draft = stack / FILE, stack / f".{FILE}.{os.getpid()}"
+        path = stack / FILE
         stack.mkdir(parents=True, exist_ok=True)
-        draft.write_bytes(msgspec.json.encode({"url": url, "pid": os.getpid()}))
-        draft.replace(path)
+        replace_file(path, msgspec.json.encode({"url": url, "pid": os.getpid()}), durable=False)
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         try:
             yield url

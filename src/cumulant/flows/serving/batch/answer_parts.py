@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import IO, TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from cumulant.core.errors import LeaseHeldError, StorageError, UsageError
+from cumulant.core.errors import LeaseHeldError, UsageError
 from cumulant.core.ids import digest
+from cumulant.core.system.atomic_files import storage_errors, sync
+from cumulant.core.system.locks import try_lock
 from cumulant.ports.files import FileInfo
 
 if TYPE_CHECKING:
     import polars as pl
 
     from cumulant.serving.protocol.request_rules import Fault
-
-if sys.platform != "win32":
-    import fcntl
 
 MANIFEST, LOCK, DRAFT = "manifest.json", "lock", "draft"
 _PART = "part-*.parquet"
@@ -75,14 +73,11 @@ class AnswerParts:
     def _locked(self) -> int:
         with writing(self.folder):
             handle = os.open(self.folder / LOCK, os.O_CREAT | os.O_RDWR)
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                os.close(handle)
-                raise LeaseHeldError(
-                    f"another process writes {self.output}", subject=str(self.output), hint="wait until it has ended"
-                ) from None
+            free = try_lock(handle)
+        if not free:
+            os.close(handle)
+            hint = "wait until it has ended"
+            raise LeaseHeldError(f"another process writes {self.output}", subject=str(self.output), hint=hint)
         return handle
 
     def __enter__(self) -> Self:
@@ -173,8 +168,7 @@ class AnswerParts:
         try:
             with draft.open("wb") as stream:
                 write(stream)
-                stream.flush()
-                os.fsync(stream.fileno())
+            sync(draft)
             draft.replace(place or self.folder / name)
         finally:
             draft.unlink(missing_ok=True)
@@ -184,14 +178,6 @@ def _name(file: int, number: int) -> str:
     return f"part-{file:06d}-{number:08d}.parquet"
 
 
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """What the system says while `place` is written, as a StorageError."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"{place} cannot be written: {error.strerror or error}",
-            subject=str(place),
-            hint="finished parts are kept: free some space and run the same command again",
-        ) from error
+def writing(place: Path) -> AbstractContextManager[None]:
+    """Raise a system error of writing `place` as a StorageError."""
+    return storage_errors(place, hint="finished parts are kept: free some space and run the same command again")

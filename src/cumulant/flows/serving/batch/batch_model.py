@@ -26,8 +26,6 @@ from cumulant.flows.serving.batch.piece_scoring import BatchWork, PreparedPiece,
 from cumulant.flows.serving.batch.request_checks import ColumnChecks
 from cumulant.flows.serving.batch.tensor_scoring import GraphWork
 from cumulant.packaging.batching import measure_batching
-from cumulant.ports.plugins import Drivers
-from cumulant.project.sources import RoutedFiles
 from cumulant.servable.engine import Engine
 from cumulant.servable.folder import load_description
 from cumulant.servable.scorer import Scorer
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from cumulant.data.files.streaming import Piece
     from cumulant.data.spec import SourceSpec
     from cumulant.ports.access import Principal
-    from cumulant.ports.files import Files
     from cumulant.project.project import Project
     from cumulant.servable.description import Floats, Values
     from cumulant.serving.protocol.reasons import Reasoning
@@ -191,12 +188,6 @@ class BatchModel(NamedTuple):
         if not batching.exact and batching.reason.startswith(_UNTRIED):
             batching = measure_batching(self.engine, sample.feeds)
         return batching.exact
-
-
-def all_files() -> Files:
-    """Whatever a path or URL can name."""
-    drivers = Drivers.installed()
-    return RoutedFiles(Path.cwd(), lambda url: drivers.client(url, "files"))
 
 
 def load_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -> BatchModel:

@@ -13,10 +13,11 @@ import msgspec
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.serving.batch.answer_parts import AnswerManifest, AnswerParts
-from cumulant.flows.serving.batch.batch_model import BatchModel, all_files
+from cumulant.flows.serving.batch.batch_model import BatchModel
 from cumulant.flows.serving.batch.parallel_engine import Lanes, available_cores, find_best_size, part_rows
 from cumulant.flows.serving.batch.piece_scoring import PreparedPiece, answer_piece
 from cumulant.flows.serving.batch.prefetch import prefetch
+from cumulant.project.sources import all_files
 
 if TYPE_CHECKING:
     import polars as pl

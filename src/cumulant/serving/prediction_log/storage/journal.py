@@ -19,8 +19,8 @@ from typing import Any
 
 import msgspec
 
+from cumulant.core.system.atomic_files import sync
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.durable import sync
 
 Row = tuple[Any, ...]
 RECORD = Layout("<II")

@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from cumulant.core.system.json_files import read_json
+
 _PART = re.compile(r"(?P<life>.+)-(?P<first>\d{6,})-(?P<last>\d{6,})\.parquet")
 _DATE = "date="
 WRITING = ".writing"
@@ -138,19 +140,13 @@ def current_files(folder: Path, since: date | None = None, until: date | None = 
 
 def read_lives(folder: Path) -> list[WorkerLife]:
     """States of all workers, oldest first."""
-    records = []
-    for path in (folder / "workers").glob("*.json"):
-        with contextlib.suppress(OSError, msgspec.MsgspecError):
-            records.append(msgspec.json.decode(path.read_bytes(), type=WorkerLife))
-    return sorted(records, key=lambda life: life.started)
+    lives = (read_json(path, WorkerLife) for path in (folder / "workers").glob("*.json"))
+    return sorted((life for life in lives if life is not None), key=lambda life: life.started)
 
 
 def read_life(folder: Path, worker: str) -> WorkerLife | None:
     """State of a worker; None where there is none."""
-    try:
-        return msgspec.json.decode(_life_path(folder, worker).read_bytes(), type=WorkerLife)
-    except (OSError, msgspec.MsgspecError):
-        return None
+    return read_json(_life_path(folder, worker), WorkerLife)
 
 
 def write_life(folder: Path, known: WorkerLife) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from cumulant.core.system.atomic_files import sync
 from cumulant.serving.prediction_log.entry import LogEntry, PatternEntry
 from cumulant.serving.prediction_log.entry_rows import row_texts
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.row_streams import PatternStream
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.durable import sync
 from cumulant.serving.prediction_log.storage.journal import PartJournal, Row
 
 DAY_US = 86_400_000_000

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cumulant.core.system.atomic_files import sync
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.durable import sync
 from cumulant.serving.prediction_log.storage.journal import RECORD, Row, claim_journal
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, LogPart, size_of
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 import sys
 import time
@@ -17,8 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from cumulant.core.system.atomic_files import sync
+from cumulant.core.system.json_files import read_json
+from cumulant.core.system.locks import try_lock
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.durable import sync
 from cumulant.serving.prediction_log.storage.log_folder import PredictionFile, write_json
 from cumulant.serving.prediction_log.storage.part_writer import (
     GROUP_BYTES,
@@ -64,10 +65,7 @@ def read_days_due(folder: Path, keep: timedelta) -> DaysDue:
 
     Servers that keep rows for different times may share a folder; each of these times has a list.
     """
-    try:
-        return msgspec.json.decode(_path(folder, keep).read_bytes(), type=DaysDue)
-    except (OSError, msgspec.MsgspecError):
-        return DaysDue()
+    return read_json(_path(folder, keep), DaysDue) or DaysDue()
 
 
 def write_days_due(folder: Path, keep: timedelta, waiting: DaysDue) -> None:
@@ -152,12 +150,7 @@ def _over(folder: Path, keep: timedelta, steady: float, say: Callable[[str], obj
 def _turn(folder: Path) -> Iterator[bool]:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".upkeep").open("wb") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
+        yield try_lock(lock.fileno())
 
 
 def _merge_day(folder: Path, day: date, file_size: int, file_age: float) -> None:
