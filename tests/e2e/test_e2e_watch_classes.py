@@ -146,6 +146,6 @@ def test_a_look_at_the_rows_estimates_the_newest_windows_of_the_log(post, tmp_pa
 def test_answers_without_the_probability_of_each_class_are_named(post, tmp_path):
     found = look(brought(post, tmp_path, "prediction=prediction,score=probability"), LAST)
     assert (found["windows"], found["harm"]) == ([], None)
-    assert any("do not tell the probability of each class" in note for note in found["notes"])
+    assert any("lack the probability of each class" in note for note in found["notes"])
     # What became of them needs no scores.
     assert "label" in {one["feature"] for one in found["findings"]}

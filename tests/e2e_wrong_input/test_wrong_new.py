@@ -159,7 +159,7 @@ READABLE = {
     "a column that tells the target": (
         table(changed(2, lambda n, _: orders()[n][3])).encode(),
         "late",
-        "kind (alone tells the target",
+        "kind (alone determines the target",
     ),
     "one that tells it otherwise": (
         table(changed(2, lambda n, _: "NY"[orders()[n][3]])).encode(),

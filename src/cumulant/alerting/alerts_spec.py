@@ -13,7 +13,7 @@ class AlertRuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
     level: Annotated[
         Literal["off", "info", "warning", "critical"] | None,
-        Meta(description="How much it matters. `critical` is told whatever the budget; `off` is never an alert."),
+        Meta(description="How much it matters. `critical` is sent whatever the budget; `off` is never an alert."),
     ] = None
     for_: Annotated[
         Duration | None, Meta(description="How long it must be seen, at every look, before it is an alert.")
@@ -24,7 +24,7 @@ class AlertRuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 
 
 class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What becomes an alert, and how much of it people are told."""
+    """What becomes an alert, and how many messages are sent."""
 
     rules: Annotated[
         dict[str, AlertRuleSpec],
@@ -36,8 +36,8 @@ class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     budget: Annotated[
         str,
         Meta(
-            description="Most messages to people, as a number a period. What is above comes in one digest a day; "
-            "what is critical is always told.",
+            description="Most messages, as a number per period. What exceeds it is in one digest a day; "
+            "critical alerts are always sent.",
             extra={"text": "rate"},
         ),
     ] = "20/month"
@@ -46,6 +46,6 @@ class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = "1h"
     remind: Annotated[
         Duration,
-        Meta(description="First reminder of an alert that nobody acknowledged; each next after twice as long."),
+        Meta(description="First reminder of an alert that is not acknowledged; each next after twice as long."),
     ] = "1d"
     reminders: Annotated[int, Meta(ge=0, le=20, description="Most reminders of one alert.")] = 3

@@ -144,8 +144,8 @@ class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     approval: Annotated[
         Literal["none", "release"],
         Meta(
-            description="`release`: somebody must agree before the new model takes over, also where `release.approval` "
-            "asks for nobody, and an alias moves by hand. `none`: only where `release.approval` asks."
+            description="`release`: an approval is needed before the new model takes over, also where "
+            "`release.approval` asks for none, and an alias moves by hand. `none`: only where `release.approval` asks."
         ),
     ] = "none"
 
@@ -160,11 +160,11 @@ class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
     notify: Annotated[
         list[str],
         Meta(
-            description="Who is told of alerts and releases, by URL: `slack+https://`, `webhook+https://` (also plain "
+            description="Receivers of alerts and releases, by URL: `slack+https://`, `webhook+https://` (also plain "
             "`https://`), `smtp://`, `smtps://`, `alertmanager://`; `${secret:NAME}` is filled in on use."
         ),
     ] = []
-    alerts: Annotated[AlertsSpec, Meta(description="What becomes an alert, and how much people are told.")] = (
+    alerts: Annotated[AlertsSpec, Meta(description="What becomes an alert, and how many messages are sent.")] = (
         AlertsSpec()
     )
     drift: Annotated[DriftSpec, Meta(description="When a change of the rows is an alarm.")] = DriftSpec()

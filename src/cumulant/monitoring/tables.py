@@ -169,7 +169,7 @@ def _scan(path: Path) -> pl.LazyFrame:
     if kind == "jsonl":
         return pl.scan_ndjson(pattern, infer_schema_length=10_000)
     raise DataError(
-        f"{path}: cannot tell its format from its name",
+        f"{path}: its name does not show its format",
         subject=str(path),
         hint="tables are read from .parquet, .csv, .tsv and .jsonl, and from the folder of a prediction log",
     )

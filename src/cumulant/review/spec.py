@@ -14,7 +14,7 @@ class ReviewSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """Which predictions people look at."""
 
     budget: Annotated[
-        str, Meta(description="How many rows people can review, as a number a period.", extra={"text": "rate"})
+        str, Meta(description="How many rows reviewers can answer, as a number per period.", extra={"text": "rate"})
     ]
     sample: Annotated[
         Share, Meta(description="Share of the budget that is drawn at random, so that figures stay honest.")
@@ -35,7 +35,7 @@ class ReviewSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     slices: Annotated[
         list[str], Meta(description="Conditions over the fields of a request, such as `amount > 1000`: rows to watch.")
     ] = []
-    deadline: Annotated[Duration, Meta(description="After it a case that nobody answered is closed.")] = "3d"
+    deadline: Annotated[Duration, Meta(description="After it a case without an answer is closed.")] = "3d"
     fallback: Annotated[
         Literal["drop", "escalate"],
         Meta(

@@ -138,7 +138,7 @@ def assign(case: ReviewCase, to: str | None) -> ReviewCase:
     if case.status != "waiting":
         raise ConflictError(f"case {case.id} is closed ({case.status})", subject=case.id)
     if to is not None and case.by(to) is not None:
-        raise ConflictError(f"{to} has answered case {case.id}", subject=case.id, hint="assign it to somebody else")
+        raise ConflictError(f"{to} has answered case {case.id}", subject=case.id, hint="assign it to another reviewer")
     return msgspec.structs.replace(case, assigned=to, lease=None)
 
 

@@ -150,7 +150,7 @@ class TrainingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
         Meta(
             description="`auto`: a text with more than 250 values is also read as the mean of the target for its value,"
             " learned inside the folds, where that predicts the target of its rarer values beyond noise; `off`: of such"
-            " a text only the 250 commonest values are told apart."
+            " a text only the 250 most frequent values are distinguished."
         ),
     ] = "auto"
     calibration: Annotated[
@@ -195,7 +195,7 @@ class EvaluationSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             " column. `auto`: days; without times the first column of a `key` of several that repeats, else rows."
         ),
     ] = "auto"
-    slices: Annotated[list[str], Meta(description="Columns by whose values the metrics are told.")] = []
+    slices: Annotated[list[str], Meta(description="Columns by whose values the metrics are reported.")] = []
     reuse: Annotated[
         Literal["widen", "report"],
         Meta(

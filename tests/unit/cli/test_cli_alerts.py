@@ -67,12 +67,12 @@ def test_what_fires_is_listed_shown_and_acknowledged(cumulant, firing):
     assert document["receivers"][0]["waiting"] == 2
     shown = cumulant("alerts", "show", name[:5], "--project", firing)
     assert "38% are missing, since 2026-11-24 06:00 UTC. Next: see the feed." in shown.out
-    assert "people know at level critical, 0 reminders" in shown.out
+    assert "notified at level critical, 0 reminders" in shown.out
     file = Path(firing) / "cumulant.yaml"
     told = file.read_text()
     file.write_text(told.partition("monitoring:")[0])
     alone = cumulant("alerts", "show", name[:5], "--project", firing).out
-    assert "people were not told, as monitoring.notify names no receiver" in alone
+    assert "not notified, as monitoring.notify names no receiver" in alone
     file.write_text(told)
     known = cumulant("alerts", "ack", name, "--reason", "on it", "--project", firing)
     assert known.out.startswith(f"{name}: acknowledged by user:")

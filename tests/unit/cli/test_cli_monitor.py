@@ -92,7 +92,7 @@ def test_nothing_moved_is_exit_0(cumulant, files):
     )
     typo = run(cumulant, files, "calm.parquet", "--ignore", "amuont,score", "--joint")
     assert "no such column, though the settings name it: amuont" in typo.out
-    assert "told apart by all features together: AUC 0." in typo.out
+    assert "separable by all features together: AUC 0." in typo.out
     whole = run(cumulant, files, "calm.parquet", "--windows", "1", "--columns", "amount", "--json").document
     assert ([one["rows"] for one in whole["windows"]], len(whole["columns"]), whole["looks"]) == ([1000], 2, 1)
 
@@ -215,7 +215,7 @@ WRONG = {
     "cannot be read": "broken.parquet",
     "has no rows": "empty.csv",
     "no column in common": "other.csv",
-    "cannot tell its format": "rows.xml",
+    "its name does not show its format": "rows.xml",
 }
 
 

@@ -184,7 +184,7 @@ def test_formats_are_declared_where_names_do_not_tell(tmp_path):
     path = Path(tmp_path / "part-0000")
     path.write_bytes(orc_bytes(TABLE))
     assert read(path, path.name, SourceSpec(path=str(path), format="orc")).height == ROWS
-    with pytest.raises(DataError, match="cannot tell its format") as caught:
+    with pytest.raises(DataError, match="its name does not show its format") as caught:
         read(path, path.name, SourceSpec(path=str(path)))
     assert "orc" in (caught.value.hint or "")
 

@@ -142,7 +142,7 @@ def holed_parquet(place) -> bytes:
         ("a.json", b'[{"x": 1}, {"x": 2}]', "one JSON array"),
         ("a.jsonl", b'{"x": 1}\n{"x": true}\n', "different types"),
         ("a.jsonl", b'{"x": [1, 2]}\n', "not a plain value"),
-        ("a.dat", b"id,km\n1,2\n", "cannot tell its format"),
+        ("a.dat", b"id,km\n1,2\n", "its name does not show its format"),
         ("a.parquet", pl.DataFrame({"a": []}, schema={"a": pl.Int64}), "has no rows"),
         ("a.parquet", pl.DataFrame({"__row": [1]}), "two underscores"),
     ],

@@ -86,7 +86,7 @@ def test_a_short_row_is_counted_in_the_file(tmp_path):
 
 
 def test_no_format_and_no_bytes_are_refused(tmp_path):
-    for name, said in (("a.doc", "cannot tell its format"), ("a.csv", "is empty")):
+    for name, said in (("a.doc", "its name does not show its format"), ("a.csv", "is empty")):
         (tmp_path / name).write_bytes(b"")
         with pytest.raises(DataError, match=said):
             FileStream(tmp_path / name, name, SourceSpec(), rows=5)

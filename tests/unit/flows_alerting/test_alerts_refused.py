@@ -210,7 +210,7 @@ def test_what_keeps_alerts_is_never_told_late_what_is_no_longer_so(tmp_path, web
         assert "warning: quality in poison of late" not in summaries, "it would fire for ever"
         assert "resolved: quality in poison of late" in summaries
         [event] = late.journal().events(kinds=("notify.left_out",))
-        assert event.data["reason"] == "it was refused, and what it told is no longer so"
+        assert event.data["reason"] == "it was refused, and is no longer true"
 
 
 def test_what_is_refused_when_it_is_told_again_holds_up_no_other(tmp_path, web, clock):

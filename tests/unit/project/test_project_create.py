@@ -70,7 +70,7 @@ def test_only_columns_that_a_model_can_use_become_features(table, tmp_path):
         "ordered_at (the time of the event)",
         "empty (empty in every row)",
         "constant (the same in every row)",
-        "outcome (alone tells the target,",
+        "outcome (alone determines the target,",
         "email (personal)",
         "shipped_at (a time;",
         "remark (text that is different in most rows)",

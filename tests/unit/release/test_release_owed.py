@@ -62,16 +62,16 @@ def test_what_a_rollback_owes_is_told_when_journal_and_registry_answer_again(lat
     said = []
     deliver_rollbacks(late, said.append)
     assert said.pop() == (
-        "the rollback to version 1 is not told yet: event: the disk is gone; alias champion: MLflow does not answer"
+        "the rollback to version 1 is not recorded yet: event: the disk is gone; alias champion: MLflow does not answer"
     )
     journal_down.clear()
     deliver_rollbacks(late, said.append)
-    assert said.pop() == "the rollback to version 1 is not told yet: alias champion: MLflow does not answer"
+    assert said.pop() == "the rollback to version 1 is not recorded yet: alias champion: MLflow does not answer"
     assert registry.resolve("late@champion").version == "2"
     registry_down.clear()
     deliver_rollbacks(late, said.append)
     deliver_rollbacks(late, said.append)
-    assert said == ["the rollback to version 1 is told now: alias champion"], "once"
+    assert said == ["the rollback to version 1 is recorded now: alias champion"], "once"
     assert registry.resolve("late@champion").version == "1"
     assert read_desired_state(late.state, "late").rollbacks == ()
     told = [(event.kind, event.actor, event.reason) for event in late.journal().events()]

@@ -258,7 +258,7 @@ def test_scores_that_are_surely_not_calibrated_are_refused():
     )
     assert calibration_refusal(honest) is None
     assert "not calibrated" in calibration_refusal(boastful)
-    assert "cannot be told" in calibration_refusal(Estimate(value=None))
+    assert "cannot be estimated" in calibration_refusal(Estimate(value=None))
 
 
 def test_a_change_that_estimates_cannot_see_makes_them_refuse():

@@ -65,7 +65,7 @@ def test_a_leak_that_is_not_exact_is_named(name, share):
         generator, x, outcome = world(seed, share=share)
         features = frame(x, gift=LEAKS[name](generator, outcome))
         (warning,) = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y")).warnings
-        assert warning.startswith("gift alone tells the target")
+        assert warning.startswith("gift alone determines the target")
         assert "allow: [gift]" in warning
         allowed = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y", allow=["gift"]))
         assert allowed.warnings == ()
@@ -76,7 +76,7 @@ def test_several_leaks_are_one_warning_with_one_line_that_allows_them():
     leaks = {"gift": amount(generator, outcome), "code": LEAKS["a closing code"](generator, outcome)}
     features = frame(x, **leaks)
     (warning,) = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y")).warnings
-    assert "each of 2 features alone tells the target" in warning
+    assert "each of 2 features alone determines the target" in warning
     assert "one frequent value comes with one class" in warning
     assert "allow: [gift, code]" in warning
     (rest,) = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y", allow=["gift"])).warnings

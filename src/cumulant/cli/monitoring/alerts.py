@@ -61,7 +61,7 @@ def show(call: Invocation, name: Id) -> None:
     app, action="alerts.steer", examples=["cumulant alerts ack 3fa2c1", "cumulant alerts ack 3fa2c1 --reason 'on it'"]
 )
 def ack(call: Invocation, name: Id, reason: Reason = "") -> None:
-    """Say that somebody knows: no reminders any more; that it is over, or became worse, is still told."""
+    """Acknowledge an alert: no more reminders; its end, or a higher level, is still sent."""
     from cumulant.flows.alerting.alerts import acknowledge
     from cumulant.flows.alerting.views import alert_view
 
@@ -93,8 +93,8 @@ def silence(
 ) -> None:
     """Send people no messages about some alerts for a while. They are recorded all the same.
 
-    That an alert is over is told to those who were told of it. What still fires when a silence ends is told then.
-    Alertmanager is told of all alerts and has silences of its own.
+    The end of an alert is sent to its receivers. What still fires when a silence ends is sent then.
+    Alertmanager receives all alerts and has silences of its own.
     """
     from cumulant.flows.alerting import alerts as flow
     from cumulant.flows.alerting.views import count_matches
@@ -179,7 +179,7 @@ def retry(
         raise typer.Exit(3)
 
 
-@command(app, action="alerts.steer", examples=["cumulant alerts drop 69cb93fa58/told/critical --reason 'told by hand'"])
+@command(app, action="alerts.steer", examples=["cumulant alerts drop 69cb93fa58/told/critical --reason 'sent by hand'"])
 def drop(
     call: Invocation,
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A refused message, or the beginning of its name.")],
@@ -273,9 +273,7 @@ def _print_one(console: Console, alert: AlertView, *, heard: bool) -> None:
         clean(f"{alert.level}: {alert.rule} in {alert.subject} of {alert.model}, {_state(alert)}"), style="bold"
     )
     console.print(clean(alert.text), soft_wrap=True)
-    notified = (
-        f"people know at level {alert.notified_level}" if alert.notified_level and heard else "people were not told"
-    )
+    notified = f"notified at level {alert.notified_level}" if alert.notified_level and heard else "not notified"
     notified += "" if heard else ", as monitoring.notify names no receiver"
     rows = [("first seen", alert.began), ("fired", alert.fired), ("last seen", alert.seen), ("over", alert.resolved)]
     for label, when in rows:

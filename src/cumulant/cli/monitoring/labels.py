@@ -344,7 +344,7 @@ def _print_report(console: Console, report: Report, given: str | None) -> None:
     if report.early:
         console.print(
             f"{report.early:,} labelled predictions have a label that was known before them: a clock that was wrong, "
-            "an answer to something else, or an outcome that the model could have been told",
+            "an answer to something else, or an outcome that the model could have received",
             soft_wrap=True,
         )
     for state, count in (("refused", len(report.problems)), ("contradicted", report.contradicted)):

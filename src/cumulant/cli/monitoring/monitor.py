@@ -82,7 +82,7 @@ def run(
         str | None,
         typer.Option(
             metavar="NAME,...",
-            help="By which columns labels find their row. Default: the id of a log, else one that tells rows apart.",
+            help="By which columns labels find their row. Default: the id of a log, else one that is unique per row.",
         ),
     ] = None,
     time: Annotated[
@@ -294,7 +294,7 @@ def _estimates(estimates: TableEstimates) -> str:
 def _joint(joint: Joint) -> str:
     between = "" if joint.low is None else f" [{joint.low:.3f}, {joint.high:.3f}]"
     by = ", ".join(f"{feature.feature} {feature.part:.3f}" for feature in joint.by)
-    return f"told apart by all features together: AUC {joint.area:.3f}{between}" + (f"; by {by}" if by else "")
+    return f"separable by all features together: AUC {joint.area:.3f}{between}" + (f"; by {by}" if by else "")
 
 
 def _row(finding: DriftFinding, findings: Findings) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 app = application(
     "review",
-    "Ask people about the predictions that matter, and learn from their answers.",
+    "Send the predictions that matter to reviewers, and learn from their answers.",
     examples=[
         "cumulant review fill",
         "cumulant review next",

@@ -44,8 +44,8 @@ def rollback(
 ) -> None:
     """Send all requests to a version that was served before, also weeks later, and end a release that is under way.
 
-    Needs the state folder only: neither registry nor events. They are told afterwards; where they cannot be reached,
-    the controller of `cumulant up`, or `cumulant tick`, tells them later.
+    Needs the state folder only: neither registry nor events. They are updated afterwards; where they cannot be reached,
+    the controller of `cumulant up`, or `cumulant tick`, updates them later.
     """
     from cumulant.flows.release.rollback import roll_back
 
@@ -67,9 +67,9 @@ def rollback(
         console.print(clean(f"version {result.version} has all requests of {result.model}{instead}"))
         if not result.serving:
             console.print("the gateway does not run: it begins with this when it starts", style="dim")
-        warn(console, [f"not told: {process}" for process in result.missed])
+        warn(console, [f"not recorded: {process}" for process in result.missed])
         if result.later:
-            console.print("`cumulant up` and `cumulant tick` tell it when that can be done", style="dim")
+            console.print("`cumulant up` and `cumulant tick` record it when that is possible", style="dim")
         if result.stored_features:
             console.print("`cumulant up --restart` gives it stored features of the newest data", style="dim")
 

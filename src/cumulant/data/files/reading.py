@@ -124,7 +124,7 @@ def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str]
             table = read_jsonl(_content(path, url), url, spec.columns, spec.memory_bytes)
         else:
             raise DataError(
-                f"{url}: cannot tell its format from its name",
+                f"{url}: its name does not show its format",
                 subject=url,
                 hint=f"save it as CSV or Parquet, or set format: {FORMATS} in the source's declaration",
             )

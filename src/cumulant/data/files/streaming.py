@@ -51,7 +51,7 @@ class FileStream:
         kind = file_kind(url, spec)
         if kind is None:
             hint = "save it as CSV or Parquet, or set `format` in the source's declaration"
-            raise DataError(f"{url}: cannot tell its format from its name", subject=url, hint=hint)
+            raise DataError(f"{url}: its name does not show its format", subject=url, hint=hint)
         with reading_errors(url):
             if path.stat().st_size == 0:
                 raise DataError(f"{url} is empty (0 bytes)", subject=url, hint="write it again, or remove it")

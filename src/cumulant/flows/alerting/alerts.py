@@ -260,7 +260,7 @@ def try_receivers(
     receivers = project.receivers()
     if not receivers:
         raise UsageError(
-            "monitoring.notify names no receiver, so nobody is told of alerts",
+            "monitoring.notify names no receiver, so alerts are sent to nobody",
             subject=str(project.file.path),
             hint='add one: monitoring: {notify: ["slack+${secret:SLACK_URL}"]}',
         )

@@ -201,7 +201,7 @@ class Delivery:
         return self._receiver.keeps_state and refused.kind == "alert" and is_past(refused, read(self._journal)[0])
 
     def _drop(self, entry: OutboxEntry) -> None:
-        reason = "it was refused, and what it told is no longer so"
+        reason = "it was refused, and is no longer true"
         with self._journal.transaction(actor=ACTOR) as transaction:
             outbox.take_out(transaction, entry.key)
             transaction.emit(MessagesLeftOut(receiver=self._receiver.name, messages=1, reason=reason))

@@ -60,7 +60,7 @@ def evaluation_alerts(evaluation: EvaluationResult) -> Iterator[Finding]:
             kind="data_fault",
             moved=evaluation.fault,
             since=evaluation.at,
-            next="mend what delivers it: nothing is learned until then; `cumulant data quarantine SOURCE` has the rows",
+            next="repair its delivery: nothing is learned until then; `cumulant data quarantine SOURCE` has the rows",
         )
     if harm is not None and evaluation.harm_since is not None:
         worse = [finding for finding in harm.findings if finding.word == "worse"]

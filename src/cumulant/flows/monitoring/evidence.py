@@ -257,7 +257,7 @@ def _without_scores(own: ServedRows, model: ServedModel) -> list[str]:
         answered, lacking = answered + len(scores), lacking + scores.null_count()
     if not lacking:
         return []
-    fact = f"{lacking:,} of {answered:,} answers do not tell the probability of each class and are left out"
+    fact = f"{lacking:,} of {answered:,} answers lack the probability of each class and are left out"
     return [f"{fact}: `labels import-predictions` takes them as `probabilities`"]
 
 

@@ -137,7 +137,7 @@ def check_may_approve(release: Release, approval: ApprovalPolicy, principal: Pri
         raise RefusedError(
             f"{principal.name} trained version {release.candidate.version}, and an author may not approve",
             subject=release.id,
-            hint="ask somebody else" if ANYBODY in approval.by else f"ask another member of {wanted}",
+            hint="ask another person" if ANYBODY in approval.by else f"ask another member of {wanted}",
         )
 
 

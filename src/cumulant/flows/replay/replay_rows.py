@@ -60,7 +60,7 @@ class Period:
             raise DataError(
                 f"{plan.entity} has no row from {since:%Y-%m-%d %H:%M} to {until:%Y-%m-%d %H:%M}",
                 subject=plan.entity,
-                hint="`cumulant data show` tells the times that its rows cover",
+                hint="`cumulant data show` has the times that its rows cover",
             )
         self.fields = tuple(field.name for field in plan.request if field.name in rows.columns)
         self.count = rows.height

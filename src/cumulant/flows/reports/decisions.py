@@ -78,6 +78,6 @@ def _choice(training: TrainingReport) -> str:
 
 def _gain(blend: BlendReport) -> str:
     if blend.gain is None:
-        return "an amount that these rows do not tell"
+        return "an amount that these rows do not show"
     ends = f" (95% interval {wording.interval(blend.gain)})" if blend.gain.low is not None else ", without an interval"
     return f"{wording.number(blend.gain.value)}{ends}"

@@ -235,5 +235,7 @@ def _with_spread(reference: ReviewReference, folder: Path) -> tuple[ReviewRefere
     except (DataError, MissingPartError) as error:
         return reference, (f"no row is called unsure: {error.message}",)
     if not tells_rows_apart(model):
-        return reference, ("no row is called unsure: test rows do not show that some are harder to tell than others",)
+        return reference, (
+            "no row is called unsure: test rows do not show that some are harder to classify than others",
+        )
     return replace(reference, spread=partial(row_losses, model), spreads=model.expected), ()

@@ -143,7 +143,9 @@ class StackSupervisor:
             case "start":
                 self._start(self._wanted[name], now, at)
             case "stop":
-                self._children[name].stop(now, "its settings changed" if name in self._wanted else "nobody asks for it")
+                self._children[name].stop(
+                    now, "its settings changed" if name in self._wanted else "it is no longer wanted"
+                )
             case "forget":
                 child = self._children.pop(name)
                 if child.wanted.generation and child.has_answered:  # else its log has the reason

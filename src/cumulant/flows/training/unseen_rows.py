@@ -35,7 +35,7 @@ def unseen_rows(
     if test.at is not None and last is not None:
         return test.at > to_micros(last), ""
     if record is not None and record.fitted.final is not None and not tested:
-        return None, f"{version.uri} learned from all rows that there were, and rows have no time that tells which"
+        return None, f"{version.uri} learned from all rows that there were, and rows have no time by which to know them"
     if split is None or split.rule is None:
         return None, f"it is not known which rows {version.uri} learned from"
     kept_apart = unlearned_rows(split.rule, context.project, work)

@@ -355,7 +355,7 @@ def _sentence(question: Question, word: Word, excess: float, since: str, referen
         if question != "skill" and excess > 0 and reference.miscalibration >= excess / 2:
             lost = f"{reference.miscalibration:.3g}"
             old = f"Calibrated anew the model would have lost {lost} less on the reference already: that is not new. "
-        return f"{old}Whether the model loses more than {COMPARED_WITH[question]} cannot be told yet."
+        return f"{old}Whether the model loses more than {COMPARED_WITH[question]} is not known yet."
     size = f"{abs(excess):.3g} ({abs(excess) / reference.loss:.0%} of the reference's loss)"
     if word == "worse":
         return f"{since} the model loses {size} more than {COMPARED_WITH[question]}."

@@ -99,7 +99,7 @@ def learn_loss(inputs: Floats, predictions: PredictionRows, *, names: Sequence[s
     cluster = None if known.cluster is None else cluster_codes(known.cluster)
     if cluster is not None and not cluster.any():
         raise DataError(
-            "all rows with labels are of one cluster (a day): how far an estimate may be off cannot be told",
+            "all rows with labels are of one cluster (a day): how far an estimate may be off is unknown",
             subject="reference",
             hint="give rows of several",
         )

@@ -75,7 +75,7 @@ def read_numbered_batches(path: Path) -> Iterator[NumberedRows]:
     kind = kind_of(path)
     if kind is None:
         raise DataError(
-            f"{path}: cannot tell its format from its name",
+            f"{path}: its name does not show its format",
             subject=str(path),
             hint="labels are read from .csv, .json, .jsonl and .parquet, the first three also as .gz",
         )

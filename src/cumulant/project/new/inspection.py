@@ -278,7 +278,7 @@ def _emptiness(values: pl.Series) -> str | None:
 
 
 def _leak(values: pl.Series, label: pl.Series) -> str | None:
-    return "alone tells the target, which a prediction cannot know" if gives_away(values, label) else None
+    return "alone determines the target, which a prediction cannot know" if gives_away(values, label) else None
 
 
 def _form(values: pl.Series) -> str | None:

@@ -59,7 +59,7 @@ def window_refusal(score: Floats, calibrator: Calibrator) -> str | None:
 def calibration_refusal(error: Estimate, *, worst: float = WORST_CALIBRATION) -> str | None:
     """Why scores with this expected calibration error are not taken as probabilities."""
     if error.low is None or error.value is None:
-        return "the calibration of the scores cannot be told from these rows"
+        return "the calibration of the scores cannot be estimated from these rows"
     if error.low > worst:
         return (
             f"the scores are not calibrated: their expected calibration error is {error.value:.3f}, "

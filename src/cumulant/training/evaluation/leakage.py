@@ -88,10 +88,10 @@ def _warnings(reasons: Mapping[str, str]) -> tuple[str, ...]:
     allow = f"`allow: [{', '.join(reasons)}]`"
     if len(reasons) > 1:
         listed = "; ".join(f"{name} ({reason})" for name, reason in reasons.items())
-        summary = f"each of {len(reasons)} features alone tells the target nearly always: {listed}"
+        summary = f"each of {len(reasons)} features alone determines the target nearly always: {listed}"
         return (f"{summary}: check when they are known, or allow them: {allow}",)
     return tuple(
-        f"{name} alone tells the target nearly always ({reason}): check when it is known, or allow it: {allow}"
+        f"{name} alone determines the target nearly always ({reason}): check when it is known, or allow it: {allow}"
         for name, reason in reasons.items()
     )
 

@@ -208,7 +208,7 @@ def _estimated(
     """All rows as one window; none where many of them do not tell their probabilities."""
     without, total = (sum(counts) for counts in zip(*lacking, strict=True))
     if without > _LACKING * total or not len(part):
-        share = f"{without / max(total, 1):.1%} of the rows do not tell the probability of each class"
+        share = f"{without / max(total, 1):.1%} of the rows lack the probability of each class"
         return EstimatedWindow(window=_NONE, rows=len(part), figures={}, refused=f"{share}; {_LACKING:.0%} may")
     return estimate_class_windows(estimators, part, every=_ALL)[0]
 

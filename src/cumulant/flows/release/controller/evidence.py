@@ -154,7 +154,7 @@ class LiveEvidence:
         try:
             health = self._traffic.health(release.model)
         except CumulantError as error:
-            self._report(f"the gateway does not tell of its servers' health: {error.message}")
+            self._report(f"the gateway does not report its servers' health: {error.message}")
             return {}
         return {
             arm: any(server.ready for server in health if server.arm == arm)

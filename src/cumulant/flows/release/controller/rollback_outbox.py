@@ -137,7 +137,7 @@ def deliver_rollbacks(project: Project, report: Callable[[str], None]) -> None:
         for rollback in undelivered_rollbacks(project):
             report(_deliver_rollback(project, rollback))
     except CumulantError as error:
-        report(f"a rollback is not told yet: {project.vault.redact(error.message)}")
+        report(f"a rollback is not recorded yet: {project.vault.redact(error.message)}")
 
 
 def _deliver_rollback(project: Project, rollback: Rollback) -> str:
@@ -150,8 +150,8 @@ def _deliver_rollback(project: Project, rollback: Rollback) -> str:
     store_rollback(project, project.name, msgspec.structs.replace(rollback, pending=tuple(faults), sender=None))
     if faults:
         undelivered = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
-        return f"the rollback to version {rollback.version} is not told yet: {undelivered}"
-    return f"the rollback to version {rollback.version} is told now: {', '.join(rollback.pending)}"
+        return f"the rollback to version {rollback.version} is not recorded yet: {undelivered}"
+    return f"the rollback to version {rollback.version} is recorded now: {', '.join(rollback.pending)}"
 
 
 class RollbackOutbox:
@@ -161,7 +161,7 @@ class RollbackOutbox:
         self, project: Project, report: Callable[[str], None], *, steady: Callable[[], float] = time.monotonic
     ) -> None:
         self._project, self._report, self._steady = project, report, steady
-        self._beside = BackgroundTask("a rollback is not told yet", report, project.vault.redact)
+        self._beside = BackgroundTask("a rollback is not recorded yet", report, project.vault.redact)
         self._next: float | None = None
 
     def tick(self) -> threading.Thread | None:

@@ -39,7 +39,7 @@ def few_keys_warning(project: Project, model: str, policy: ReleasePolicy) -> str
     try:
         count = count_known_keys(project, model, policy.key, enough=enough)
     except CumulantError as error:
-        return f"whether requests have enough values of {policy.key} cannot be told: {error.message}"
+        return f"whether requests have enough values of {policy.key} is unknown: {error.message}"
     return None if count is None or count >= enough else _warning_text(policy.key, count, step, part)
 
 
