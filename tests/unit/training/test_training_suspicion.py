@@ -80,7 +80,7 @@ def test_several_leaks_are_one_warning_with_one_line_that_allows_them():
     assert "one frequent value comes with one class" in warning
     assert "allow: [gift, code]" in warning
     (rest,) = training_set(features, pl.Series(outcome), spec=TrainingPolicy(target="y", allow=["gift"])).warnings
-    assert rest.startswith("code alone tells")
+    assert rest.startswith("code alone determines")
     assert "allow: [code]" in rest
     allowed = TrainingPolicy(target="y", allow=["gift", "code"])
     assert training_set(features, pl.Series(outcome), spec=allowed).warnings == ()
