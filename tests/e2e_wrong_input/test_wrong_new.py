@@ -164,12 +164,12 @@ READABLE = {
     "one that tells it otherwise": (
         table(changed(2, lambda n, _: "NY"[orders()[n][3]])).encode(),
         "late",
-        "kind (alone tells",
+        "kind (alone determines",
     ),
     "one that is the target twice": (
         table(changed(3, lambda n, _: 2 * orders()[n][1] + 1)).encode(),
         "late",
-        "amount (alone tells",
+        "amount (alone determines",
     ),
     "a row with too many fields": (table().encode() + b"id9,1,x,0,7\n", "late", "fewer or more fields than the header"),
     "a row with too few fields": (
