@@ -140,7 +140,7 @@ def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
         os.killpg(process.pid, signal.SIGINT)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 130, out + err
-        assert "goes on from the last finished step" in err
+        assert "continue from the last finished step" in err
         assert [run.status for run in runs(project.journal())] == ["interrupted"]
 
         process = start(folder, *TRAIN)
@@ -148,7 +148,7 @@ def test_interrupted_it_says_so_and_goes_on(tmp_path, undisturbed):
         os.kill(process.pid, signal.SIGTERM)
         out, err = process.communicate(timeout=60)
         assert process.returncode == 143, out + err
-        assert "goes on from the last finished step" in err
+        assert "continue from the last finished step" in err
         assert [run.status for run in runs(project.journal())] == ["interrupted", "interrupted"]
         # No step is still held, so the next process need not wait for a lease to end.
         steps = [read_step(row) for row in project.journal().rows(STEP)]

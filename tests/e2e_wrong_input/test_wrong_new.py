@@ -72,7 +72,7 @@ def test_a_file_that_no_project_can_be_made_of(cumulant, here, case):
             ("300 of 300 values cannot be read", "ISO 8601"),
         ),
         (("--from", "orders.csv", "--target", "late", "--key", "kind"), ("does not identify a row", "--key A --key B")),
-        (("--from", "orders.csv"), ("which column", "--target")),
+        (("--from", "orders.csv"), ("no column to predict was named", "--target")),
         (("--target", "late"), ("add --from FILE",)),
         (("--template", "flihgts"), ('did you mean "flights"?',)),
         (("--from", "gopher://x/y.csv", "--target", "late"), ("no driver for", "s3://")),

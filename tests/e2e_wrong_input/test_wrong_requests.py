@@ -223,7 +223,7 @@ def test_ctrl_c_and_the_same_command_again(cumulant, project):
     if process.returncode != 0:  # it may have been quicker
         assert process.returncode == 130
         assert "Traceback" not in out + err
-        assert "goes on from the last finished step" in err
+        assert "continue from the last finished step" in err
         assert cumulant("runs", "list", "--project", project, "--json").document[0]["status"] == "interrupted"
     again = cumulant("train", "--trials", "3", "--project", project, "--json")
     assert again.code == 0, again.err
