@@ -14,8 +14,6 @@ from cumulant.training.spec import SEARCHED
 #: bytes that a process holds after a search, beside any rows: libraries of a training and of its registration, and what
 #: its allocators have not given back, which beside few rows is as much again as the rows
 LIBRARIES = 520 << 20
-#: of these, pages of rows that Polars gives back late; where an engine's fits retain more, it took these too
-_LATE = 40 << 20
 #: and while it reads and searches, before the registry's are loaded
 SEARCH_LIBRARIES = 270 << 20
 
@@ -67,7 +65,7 @@ _FITS: Mapping[str, _Fit] = {
     "ridge": _LINEAR,
     "lightgbm": _Fit(4.7, 4.7, 30, nodes=(31, 127)),
     "xgboost": _Fit(9, 9, 30, nodes=(85, 680)),
-    "catboost": _Fit(10, 24, 140, retained=True),
+    "catboost": _Fit(10, 24, 140, fixed=10 << 20, retained=True),
     "mlp": _Fit(8, 8, 90, fixed=16 << 20),
 }
 #: a trainer that is none of these reads a copy in 64 bits, and may make one more
@@ -118,7 +116,7 @@ def training_need(rows: TrainingRows, spec: TrainingPolicy, *, threads: int) -> 
     retained = sum(size for name, size in fits.items() if _fit_of(name).retained)
     others = max((size for name, size in fits.items() if not _fit_of(name).retained), default=0)
     search = round(_MARGIN * max(_read(rows), _held(learned, rows, spec) + retained + others))
-    later = round(_LATER_MARGIN * _read(rows)) + max(0, retained - _LATE)
+    later = round(_LATER_MARGIN * _read(rows)) + retained
     return TrainingNeed(search, max(search, later) if every else later)
 
 

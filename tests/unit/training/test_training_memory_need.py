@@ -91,6 +91,10 @@ def test_what_catboost_took_is_counted_beside_every_later_step() -> None:
         for names in (["catboost"], ["linear"], ["catboost", "linear"])
     )
     assert 0.95 * 867 * MIB < total_need(alone, 94 * MIB) < 1.1 * 867 * MIB
+    fewer = training_need(
+        msgspec.structs.replace(few, rows=222_000), msgspec.structs.replace(SPEC, trainers=["catboost"]), threads=2
+    )
+    assert total_need(fewer, 94 * MIB) > 666 * MIB  # the peak of so many rows on a quiet machine
     assert alone.later > other.later
     assert both.later == alone.later
     assert both.search > max(alone.search, other.search)
