@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -147,14 +148,15 @@ def search(trials: Sequence[TrialReport], best: int | None, name: str, *, higher
     )
 
 
+def _position(value: float, *, low: float, high: float, width: float) -> float:
+    """Where a value from `low` to `high` is in a cell of that width; others are at its nearer end."""
+    return round(6 + (min(max(value, low), high) - low) / ((high - low) or 1.0) * (width - 12), 1)
+
+
 def strip(model: Interval, other: Interval | None, low: float, high: float) -> Markup:
     """An interval as a line with a dot, drawn into a table cell; a second one stands below it, muted."""
     width, height = 200.0, 26.0
-    span = (high - low) or 1.0
-
-    def x(value: float) -> float:
-        return round(6 + (min(max(value, low), high) - low) / span * (width - 12), 1)
-
+    x = partial(_position, low=low, high=high, width=width)
     parts: list[Child] = [element("line", x1=6, x2=width - 6, y1=13, y2=13, class_="grid")]
     for interval, y, style in ((other, 18.0, "naive"), (model, 8.0, "model")):
         if interval is None:
@@ -168,11 +170,7 @@ def strip(model: Interval, other: Interval | None, low: float, high: float) -> M
 def forest(interval: Interval, overall: float | None, low: float, high: float) -> Markup:
     """One slice's interval against the figure over all rows."""
     width, height = 220.0, 18.0
-    span = (high - low) or 1.0
-
-    def x(value: float) -> float:
-        return round(6 + (min(max(value, low), high) - low) / span * (width - 12), 1)
-
+    x = partial(_position, low=low, high=high, width=width)
     parts: list[Child] = []
     if overall is not None:
         parts.append(element("line", x1=x(overall), x2=x(overall), y1=0, y2=height, class_="overall"))

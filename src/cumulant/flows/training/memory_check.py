@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError
 from cumulant.core.system.memory import machine_memory, release_free_memory, resident_memory
-from cumulant.core.units import show_count, size
+from cumulant.core.units import show_count
 from cumulant.flows.training.chosen_rows import eligible_count
 from cumulant.flows.training.training_rows import columns_read
 from cumulant.training.memory_need import TrainingNeed, TrainingRows, total_need, training_need
@@ -39,8 +39,8 @@ def refuse_too_many_rows(
     """Raises UsageError where a training takes more than `resources.memory`, or without it more than the machine has.
     `share`: of the training rows, the part that is learned from.
     """
-    declared = project.spec.resources.memory
-    memory = machine_memory() if declared is None else size(declared)
+    declared = project.policies.memory
+    memory = machine_memory() if declared is None else declared
     release_free_memory()
     resident = resident_memory()
     kinds = [feature.dtype for feature in task.plan.features if feature.name in task.plan.names]
@@ -69,7 +69,7 @@ def refuse_too_many_rows(
     if fits(need):
         return
     total = total_need(need, resident)
-    most = "the machine has" if declared is None else f"resources.memory allows ({declared})"
+    most = "the machine has" if declared is None else f"resources.memory allows ({project.spec.resources.memory})"
     raise UsageError(
         f"training on {rows:,} rows of {task.entity} with {len(kinds):,} features takes {_shown(need.search)}, beside "
         f"the {_shown(total - need.search)} of the program itself: more than {most}",
