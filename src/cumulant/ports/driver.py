@@ -1,7 +1,8 @@
 """The record of a driver: one for each entry point in the group `cumulant.drivers`.
 
 The record is importable without its engine; the client is imported on first use. Clients are made as
-`Client(url)`, with `secrets=...` where the client has such a parameter: it needs credentials then.
+`Client(url)`, with `secrets=...` and `scope=...` where the client has such parameters: it needs credentials, or stores
+what belongs to one project.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
+from cumulant.core.scope import Scope
 from cumulant.ports.driver import Driver, PartKind
 from cumulant.ports.secrets import Secrets
 
@@ -99,8 +100,10 @@ class Drivers:
                 hint="use another driver in this environment, or leave the setting out",
             )
 
-    def client(self, url: str, port: str, *, secrets: Callable[[], Secrets] | None = None) -> Any:
-        """A new client of `port` at `url`.
+    def client(
+        self, url: str, port: str, *, secrets: Callable[[], Secrets] | None = None, scope: Scope | None = None
+    ) -> Any:
+        """A new client of `port` at `url`; one that stores takes the `scope` that it stores for.
 
         Raises:
             UsageError: see `driver`.
@@ -110,8 +113,11 @@ class Drivers:
         with _missing_parts(driver):
             make = _client_class(driver, port)
             options: dict[str, Any] = {}
-            if secrets is not None and "secrets" in inspect.signature(make).parameters:
+            parameters = inspect.signature(make).parameters
+            if secrets is not None and "secrets" in parameters:
                 options["secrets"] = secrets()
+            if scope is not None and "scope" in parameters:
+                options["scope"] = scope
             if port in driver.embeds:
                 options["embedded"] = lambda folder: self.client(f"{driver.embeds[port]}://{folder}", port)
             return make(url, **options)

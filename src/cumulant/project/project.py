@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cumulant.core.errors import CumulantError, UsageError
+from cumulant.core.scope import Scope
 from cumulant.ports.access import Access, Principal
 from cumulant.ports.compute import Compute
 from cumulant.ports.driver import PartKind
@@ -49,6 +50,7 @@ class Project:
         name: the model's name, under which the registry and the events know the project.
         root: the project's folder, absolute.
         environment: the environment's name.
+        scope: whose state it is, in which project, environment and region.
         policies: the sections of the file as numbers with units.
         file: what the files say, and where.
         drivers: the installed drivers.
@@ -69,6 +71,9 @@ class Project:
         self.name = file.spec.model.name
         self.root = root
         self.environment = environment
+        self.scope = Scope(
+            tenant=file.environment.tenant, project=self.name, environment=environment, region=file.environment.region
+        )
         self.file = file
         self.policies = Policies(file.spec, root)
         self.drivers = drivers
@@ -219,11 +224,11 @@ class Project:
             # Secrets themselves are found without a secret; everything else may need one.
             secrets = None if port == "secrets" else self.secrets
             if port == "secrets" or not SECRET.search(url):
-                client = self.drivers.client(url, port, secrets=secrets)
+                client = self.drivers.client(url, port, secrets=secrets, scope=self.scope)
             else:
                 revealed = self.vault.reveal(url)
                 try:
-                    client = self.drivers.client(revealed, port, secrets=secrets)
+                    client = self.drivers.client(revealed, port, secrets=secrets, scope=self.scope)
                 except CumulantError as error:
                     raise error.reworded(self.vault.redact) from None
             self._clients[port, url] = client

@@ -61,6 +61,10 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     extends: Annotated[
         str | None, Meta(description="A file with keys of an environment, shared by projects; relative to this file.")
     ] = None
+    tenant: Annotated[Name, Meta(description="Who owns what is stored; stores shared by tenants keep them apart.")] = (
+        "default"
+    )
+    region: Annotated[Name, Meta(description="Where it runs and stores; a part of every event.")] = "local"
     tracking_uri: Annotated[
         str | None,
         Meta(description="An MLflow tracking URI: experiments and models. Default: SQLite in the state folder."),
