@@ -258,23 +258,28 @@ def _powers(
     `alike`: a stage of the same weight and longest time, which is simulated once.
     """
     simulated = {} if alike is None else {known.metric: known for known in alike.metrics}
+    shortest = max(step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100)))
     for name in ("errors", "latency"):
         metric = named[name]
         if metric.margin is None:
             continue
+        known = simulated.get(name)
         bad = errors if name == "errors" else 1 - metric.quantile
-        shortest = max(
-            step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100))
-        )
         power = StepPower(step=step, rate=rate, policy=policy, metric=metric, bad=bad)
-        harm = power.smallest_harm(shortest, parts[name])
-        if name in simulated:
-            yield msgspec.structs.replace(simulated[name], harm_shortest=harm)
+        if known is not None and shortest == step.at_most:
+            harm = known.harm_longest
+        else:
+            harm = power.smallest_harm(shortest, parts[name])
+        if known is not None:
+            yield msgspec.structs.replace(known, harm_shortest=harm)
             continue
+        longest = harm
+        if shortest < step.at_most:
+            longest = power.smallest_harm(step.at_most, parts[name], known=harm)
         yield MetricPower(
             metric=name,
             harm_shortest=harm,
-            harm_longest=power.smallest_harm(step.at_most, parts[name], known=harm),
+            harm_longest=longest,
             fine_seconds=power.fine_seconds(),
             margin=metric.margin,
         )
