@@ -37,6 +37,6 @@ def test_what_was_written_to_a_file_that_is_left_open_is_there(tmp_path):
     (tmp_path / "trainers.py").write_text(
         "LOG = open('log.txt', 'w')\n\n\ndef forest():\n    LOG.write('fitted')\n\n\nforest.itself = forest\n"
     )
-    code = "import trainers; trainers.forest(); from cumulant.cli.garbage_collector import collect_no_more; collect_no_more()"
+    code = "import trainers; trainers.forest(); from cumulant.cli.process_settings import collect_no_more; collect_no_more()"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert (tmp_path / "log.txt").read_text() == "fitted"

@@ -9,8 +9,8 @@ import msgspec
 
 from cumulant.core import expr
 from cumulant.core.errors import CumulantError
+from cumulant.core.traffic import CHAMPION
 from cumulant.flows.registry.model_record import MODEL
-from cumulant.flows.registry.models import CHAMPION
 from cumulant.flows.training.task import target_of
 
 if TYPE_CHECKING:
