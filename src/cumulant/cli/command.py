@@ -19,8 +19,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cumulant.cli.process_settings import prepare_for
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.process_settings import prepare_for
 from cumulant.flows.ledger.actions import find_action
 
 WIDTH = 100

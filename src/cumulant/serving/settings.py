@@ -7,7 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from cumulant.serving.cache.shared_cache import SharedCacheConfig
-from cumulant.serving.models.content_pins import Pin
+from cumulant.serving.content_pins import Pin
 from cumulant.serving.scheduling.runner import Scheduling
 
 

@@ -17,9 +17,9 @@ from test_serving_fleet import children, serving
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError
 from cumulant.serving.models.artifact_cache import pin_fallback
-from cumulant.serving.models.opening import ModelOpener
 from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.settings import FallbackConfig, Settings
+from cumulant.serving.workers.opening import ModelOpener
 
 LOAD = "/v2/repository/models/graph/load"
 

@@ -19,13 +19,13 @@ from cumulant.core.servable import Reasons
 from cumulant.servable.folder import load_servable, write_description
 from cumulant.servable.scorer import Scorer
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.cache.answer_cache import Caching
+from cumulant.serving.endpoints.scoring import read_inference
 from cumulant.serving.grpc.codec import read_call, write_answer
 from cumulant.serving.grpc.messages import message_class
-from cumulant.serving.models.explaining import Occlusion
 from cumulant.serving.models.fallback import Fallback
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.models.scoring import read_inference
-from cumulant.serving.scheduling.answer_cache import Caching
+from cumulant.serving.reasons.occlusion import Occlusion
 from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import FallbackConfig
 from cumulant.training.model import FittedModel, ModelCard

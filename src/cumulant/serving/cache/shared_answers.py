@@ -15,8 +15,8 @@ import numpy as np
 from cumulant.core.ids import digest
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import DTYPES, Array
+from cumulant.serving.cache.answer_cache import key_of
 from cumulant.serving.cache.shared_cache import CacheWrite, SharedCacheTier
-from cumulant.serving.scheduling.answer_cache import key_of
 
 Raw = list[Array]
 

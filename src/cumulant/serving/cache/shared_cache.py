@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, StorageError
-from cumulant.serving.scheduling.histogram import SECONDS, Histogram
+from cumulant.serving.histogram import SECONDS, Histogram
 
 if TYPE_CHECKING:
     from cumulant.ports.cache import SharedCache

@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 
 from cumulant.core.errors import RequestError
 from cumulant.servable.engine import Array
+from cumulant.serving.endpoints.request_bodies import LARGE
 from cumulant.serving.grpc.messages import field_number, message_class
 from cumulant.serving.protocol.classification import check_class_count
 from cumulant.serving.protocol.inference import InferenceCall, read_demand, refuse_shared_memory
-from cumulant.serving.protocol.request_bodies import LARGE
 from cumulant.serving.protocol.tensors import PIECE, InputTensor, OutputTensor, check_id, decode_text, raw_bytes
 from cumulant.serving.scheduling.job_queue import Demand
 

@@ -25,6 +25,7 @@ from cumulant.serving.admin import (
     require_control,
 )
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.endpoints.scoring import Scoring, read_inference
 from cumulant.serving.errors import HttpError
 from cumulant.serving.gateway_headers import new_name
 from cumulant.serving.grpc.codec import (
@@ -39,7 +40,6 @@ from cumulant.serving.grpc.codec import (
 from cumulant.serving.grpc.errors import code_of, details_of, trailing_of
 from cumulant.serving.grpc.messages import SERVICE, message_class
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.scoring import Scoring, read_inference
 from cumulant.serving.telemetry.access_log import write_fault
 
 Context = grpc.aio.ServicerContext[Any, Any]

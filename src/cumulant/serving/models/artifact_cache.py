@@ -13,9 +13,9 @@ import msgspec
 
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 from cumulant.servable.folder import load_description
-from cumulant.serving.models.content_pins import copy_content, pin
+from cumulant.serving.content_pins import copy_content, pin
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.sockets import can_share_port
+from cumulant.serving.sockets import can_share_port
 
 _PREFIX = "cumulant-kept-"
 

@@ -16,9 +16,10 @@ from cumulant.core.servable import UNREGISTERED, GraphServable, TensorSpec
 from cumulant.servable.engine import DTYPES, Array, Engine
 from cumulant.servable.graph_signature import check_described
 from cumulant.servable.state_tensors import check_state, initial_state
-from cumulant.serving.models.request_work import MOST_ROWS, FallbackAnswers, RequestWork, row_count_error
+from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.sample_inputs import make_noise
 from cumulant.serving.protocol.request_schema import first_errors, missing_fields, quoted
+from cumulant.serving.protocol.row_counts import MOST_ROWS, row_count_error
 from cumulant.serving.protocol.row_tensors import unfit_inputs, unknown_input
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, TensorConverter, input_of_lists
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
@@ -26,8 +27,8 @@ from cumulant.serving.sequences.runner import SequenceRunner, no_state
 from cumulant.serving.sequences.sequence_store import SequenceStore
 
 if TYPE_CHECKING:
-    from cumulant.serving.protocol.reasons import Reasoning
     from cumulant.serving.protocol.request_rules import RequestRules
+    from cumulant.serving.reasons.reasoning import Reasoning
 
 #: a size that a request chooses, in made-up inputs
 _SOME = 8

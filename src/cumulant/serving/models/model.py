@@ -13,8 +13,8 @@ from cumulant.servable.folder import load_description
 from cumulant.serving.models.graph_model import GraphModel
 from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.row_model import RowModel
-from cumulant.serving.protocol.reasons import Reasoning
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor
+from cumulant.serving.reasons.reasoning import Reasoning
 from cumulant.serving.scheduling.runner import Runner, Scheduling
 from cumulant.serving.sequences.sequence_store import SequenceStore
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from cumulant.core.ids import digest
 from cumulant.core.system.memory import machine_memory
 from cumulant.core.version import __version__
-from cumulant.serving.models.content_pins import Pin
+from cumulant.serving.content_pins import Pin
 
 #: entries; each is an empty file
 _MOST = 1000

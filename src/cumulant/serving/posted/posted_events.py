@@ -13,8 +13,8 @@ import msgspec
 
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import FeaturePlan, Field
-from cumulant.serving.models.request_work import check_count
 from cumulant.serving.protocol.request_schema import SourceSchema
+from cumulant.serving.protocol.row_counts import check_count
 
 _SCALARS = bool | int | float | str
 

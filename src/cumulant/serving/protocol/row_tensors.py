@@ -11,8 +11,8 @@ from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Answer, Servable
 from cumulant.servable.scorer import labels
-from cumulant.serving.models.request_work import check_count
 from cumulant.serving.protocol.request_schema import first_errors
+from cumulant.serving.protocol.row_counts import check_count
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, show_shape, to_list
 
 #: how the type of a field is announced; times and dates travel as text

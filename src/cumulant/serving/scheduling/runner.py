@@ -16,9 +16,9 @@ import numpy as np
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array, Engine
-from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching
+from cumulant.serving.cache.answer_cache import AnswerCache, Caching
+from cumulant.serving.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.cost import RunCost
-from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from cumulant.core.errors import DeadlineError, DefinitionError, NotFoundError, 
 from cumulant.core.servable import StateTensor
 from cumulant.servable.engine import Array, Engine
 from cumulant.servable.state_tensors import check_next, initial_state
+from cumulant.serving.cache.answer_cache import Caching
 from cumulant.serving.errors import HttpError
-from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.job_queue import Demand, SequencePosition
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.sequences.sequence_store import SequenceState, SequenceStore

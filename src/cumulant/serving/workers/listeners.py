@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 
 from cumulant.core.network.accepting import take_connections
-from cumulant.serving.workers.sockets import BACKLOG
+from cumulant.serving.sockets import BACKLOG
 
 
 class Listeners:

@@ -16,12 +16,12 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError
 from cumulant.core.system.child_processes import RestartDelay, start, wait_or_kill
-from cumulant.serving.models.content_pins import Pin, remove_unserved
+from cumulant.serving.content_pins import Pin, remove_unserved
 from cumulant.serving.settings import Settings
+from cumulant.serving.sockets import open_shared
 from cumulant.serving.workers.channel import Channel, GoneError
 from cumulant.serving.workers.child import Orders
 from cumulant.serving.workers.event_loops import end_on_signals
-from cumulant.serving.workers.sockets import open_shared
 
 #: a worker that ends within this many seconds of its start is started again with a growing delay
 _SHORT_LIFE, _LONGEST_DELAY = 5.0, 5.0

@@ -13,7 +13,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
 from cumulant.core.servable import UNREGISTERED
-from cumulant.serving.models.content_pins import Pin, check, pin, refuse_duplicates
+from cumulant.serving.content_pins import Pin, check, pin, refuse_duplicates
 from cumulant.serving.models.model import Model, ModelSet
 from cumulant.serving.models.repository import Repository
 

@@ -15,8 +15,8 @@ from cumulant.servable.description import Floats, Matrix
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import TINY, Scorer, labels
 from cumulant.serving.errors import HttpError
-from cumulant.serving.models.explaining import OccludedRows, make_explainer
-from cumulant.serving.models.request_work import MOST_ROWS, ReasonsRequest
+from cumulant.serving.protocol.row_counts import MOST_ROWS
+from cumulant.serving.reasons.occlusion import OccludedRows, make_explainer
 from cumulant.serving.scheduling.runner import Feeds
 
 #: name of the output, of the parameter and of the field
@@ -27,6 +27,13 @@ OUTPUT: Mapping[str, tuple[str, list[int]]] = {NAME: ("BYTES", [-1])}
 DESCRIBED: Mapping[str, object] = {"name": NAME, "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}}
 #: warning where an overloaded model answers without reasons
 LEFT_OUT = "reasons are left out: the model has more to do than it can do in time"
+
+
+class ReasonsRequest(msgspec.Struct, frozen=True, gc=False):
+    """Requested reasons: `count` per row; `decided`: only of rows that are predicted true."""
+
+    count: int
+    decided: bool = False
 
 
 class Inquiry(msgspec.Struct, gc=False):

@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, OverloadedError
+from cumulant.serving.endpoints.scoring import Scoring
+from cumulant.serving.freed_memory import release_memory
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.request_work import MOST_ROWS, check_count
-from cumulant.serving.models.scoring import Scoring
 from cumulant.serving.protocol.inference import HEADER_LENGTH
 from cumulant.serving.protocol.json_body import decode_json
 from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much_memory
-from cumulant.serving.workers.freed_memory import release_memory
+from cumulant.serving.protocol.row_counts import MOST_ROWS, check_count
 
 Q = TypeVar("Q")
 R = TypeVar("R")

@@ -21,9 +21,9 @@ from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.posted.state_updates import StateRecorder, await_durable
 from cumulant.serving.protocol.classification import check_ranked, classify
 from cumulant.serving.protocol.inference import InferenceCall
-from cumulant.serving.protocol.reasons import LEFT_OUT, OUTPUT, Inquiry, read_reasons_output
 from cumulant.serving.protocol.row_tensors import check_outputs
 from cumulant.serving.protocol.tensors import OutputTensor
+from cumulant.serving.reasons.reasoning import LEFT_OUT, OUTPUT, Inquiry, read_reasons_output
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.telemetry.metrics import Metrics
 from cumulant.serving.telemetry.observation import RequestObservation

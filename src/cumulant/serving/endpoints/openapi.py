@@ -10,16 +10,16 @@ from urllib.parse import quote
 import msgspec
 
 from cumulant.core.version import __version__
+from cumulant.serving.endpoints.openapi_schemas import ERROR, answer, bodies, how_many, reference
 from cumulant.serving.posted.label_inbox import LabelInbox, PostedLabels
 from cumulant.serving.posted.posted_events import PostedEvents
 from cumulant.serving.protocol import responses
-from cumulant.serving.protocol.openapi_schemas import ERROR, answer, bodies, how_many, reference
 from cumulant.serving.protocol.paths import ROUTES, Route
 from cumulant.serving.protocol.tensors import InferResponse
 
 if TYPE_CHECKING:
+    from cumulant.serving.endpoints.scoring import ScoringService
     from cumulant.serving.models.model import Model, ModelSet
-    from cumulant.serving.models.scoring import ScoringService
 
 _ANSWERS: Mapping[str, type[msgspec.Struct]] = {
     "/": responses.ServerResponse,

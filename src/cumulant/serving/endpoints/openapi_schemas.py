@@ -14,10 +14,10 @@ from cumulant.serving.models.model import Model
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.posted.label_inbox import PostedLabels
 from cumulant.serving.posted.posted_events import PostedEvents
-from cumulant.serving.protocol.reasons import Reasoning
 from cumulant.serving.protocol.responses import ErrorResponse
 from cumulant.serving.protocol.row_tensors import DATATYPES
 from cumulant.serving.protocol.tensors import InferResponse
+from cumulant.serving.reasons.reasoning import Reasoning
 
 Schema = Mapping[str, Any]
 
