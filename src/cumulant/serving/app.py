@@ -215,7 +215,7 @@ class ServingApplication:
         """The only served model, for paths without a name."""
         names = self.models.names()
         if len(names) != 1:
-            hint = f"ask one of {', '.join(names)} at /v1/models/NAME/invocations" if names else None
+            hint = f"send it to one of {', '.join(names)} at /v1/models/NAME/invocations" if names else None
             raise HttpError(404, f"this server has {len(names)} models, and /invocations names none", hint=hint)
         return self.models.get(names[0])
 
@@ -288,7 +288,7 @@ class ServingApplication:
         return self.score(request, read, endpoint, model)
 
     async def _score_large(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response:
-        """Read a large body on another thread, and again where the model was swapped meanwhile."""
+        """Read a large body on another thread, and again where the model was swapped in that time."""
 
         def memory(request: Request) -> int:
             return decoded_memory(request, tensors=endpoint == _TENSORS, csv=endpoint == "invocations")

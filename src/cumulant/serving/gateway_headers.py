@@ -44,7 +44,7 @@ class Marks(NamedTuple):
     shadow: bool = False
     #: our name of the request; empty: none
     request: str = ""
-    #: the caller's own name of it, where it gave one
+    #: the caller's own id, if any
     caller: str = ""
 
 

@@ -45,7 +45,7 @@ class PredictionLogger:
 
     def __init__(self, client: LogClient) -> None:
         self.client = client
-        #: of names: a tenth of the cost of asking the system each time
+        #: of names: a tenth of the cost of one system call each
         self._bits = Random().getrandbits  # noqa: S311 - names, not secrets
         self._fingerprints: dict[tuple[str, str], str] = {}
         self._columns: dict[tuple[str, str], list[str]] = {}

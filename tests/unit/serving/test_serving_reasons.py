@@ -391,7 +391,7 @@ def test_metadata_the_card_and_the_document_say_what_may_be_asked(app):
     outputs = call(app, "GET", "/v2/models/flight-late").json()["outputs"]
     assert outputs[-1] == {"name": "reasons", "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}}
     card = call(app, "GET", "/v1/models/flight-late").json()
-    assert card["reasons"] == {"method": "occlusion", "when": "asked", "usual": 2, "most": 4}
+    assert card["reasons"] == {"method": "occlusion", "when": "requested", "usual": 2, "most": 4}
     document = call(app, "GET", "/openapi.json").json()
     operation = document["paths"][PREDICT]["post"]
     assert operation["parameters"][0]["schema"]["maximum"] == 4

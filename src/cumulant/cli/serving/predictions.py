@@ -40,7 +40,7 @@ def show(
     request: Annotated[str, typer.Argument(metavar="ID", help="The request's id, as the answer named it.")],
     log: Log = None,
 ) -> None:
-    """Show the rows of one request: what was asked, what was answered, by which model, from which state."""
+    """Show the rows of one request: input, answer, model and state."""
     from cumulant.flows.serving.predictions import show_prediction
 
     predictions = show_prediction(_folder(call, log), request)

@@ -75,7 +75,7 @@ class RemoteServer(NamedTuple):
 
 
 class _Requested(msgspec.Struct):
-    """A field or input, as the card of a model tells it."""
+    """A field or input in the card of a model."""
 
     name: str
     type: str = ""
@@ -97,7 +97,7 @@ class _Listed(msgspec.Struct):
 
 
 def query_server(server: RemoteServer, model: str, file: Path, *, progress: Progress = silent) -> pl.DataFrame:
-    """One answer a row of a file, as the server gives it; the server's model card says what the model reads.
+    """One answer a row of a file, from the server; its model card names what the model reads.
 
     `model` is the name of one that it serves; empty: the only one.
 
@@ -176,7 +176,7 @@ def _request_parts(server: RemoteServer, path: str, rows: pl.DataFrame, progress
     for start in range(0, len(rows), _CHUNK):
         part = [{k: _plain(v) for k, v in row.items()} for row in rows.slice(start, _CHUNK).iter_rows(named=True)]
         yield msgspec.json.decode(server.post(path, {"rows": part}), type=dict[str, msgspec.Raw])["predictions"]
-        progress("asking the server", min(1.0, (start + _CHUNK) / len(rows)))
+        progress("waiting for the server", min(1.0, (start + _CHUNK) / len(rows)))
 
 
 def _plain(value: object) -> object:

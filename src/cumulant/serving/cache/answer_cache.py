@@ -15,7 +15,7 @@ from cumulant.servable.engine import Array
 
 Raw = list[Array]
 
-#: longer inputs are kept by their hash
+#: longer inputs are stored by their hash
 _LONG = 128
 #: lookups until the hits are evaluated, and requests of a pause
 _TRIAL, _PAUSE = 1000, 20_000
@@ -26,7 +26,7 @@ _ENTRY = 300
 
 
 class Caching(msgspec.Struct, frozen=True, kw_only=True):
-    """`auto`: on while hits save more time than looks cost. Bytes are of one model version in one process."""
+    """`auto`: on while hits save more time than lookups cost. Bytes are of one model version in one process."""
 
     mode: Literal["auto", "on", "off"] = "auto"
     limit: int = 32 * 1024 * 1024

@@ -20,7 +20,7 @@ from cumulant.serving.cache.shared_cache import CacheWrite, SharedCacheTier
 
 Raw = list[Array]
 
-#: of the key and of the sealed form; values of other formats are never looked at
+#: of the key and of the sealed form; values of other formats are ignored
 _FORMAT = "1"
 #: lookups until they are evaluated, and seconds of a pause where they cost more than they saved
 _TRIAL, _PAUSE = 200, 10.0

@@ -132,7 +132,7 @@ class SharedCacheTier:
         """Whether the store works and its round-trip time is known."""
         return self.reads.closed and self.round_trip is not None
 
-    # --- looks
+    # --- lookups
 
     @property
     def busy(self) -> bool:
@@ -240,7 +240,7 @@ class SharedCacheTier:
                 await self._store.put(write.key, write.value, write.ttl)
         except (CumulantError, TimeoutError) as error:
             if self.writes.closed and isinstance(error, StorageError):
-                self.writes.trip()  # it said so itself: no memory, read only
+                self.writes.trip()  # the store's own refusal: no memory, read only
             elif self.writes.closed:
                 self.writes.fail()
             else:

@@ -299,7 +299,7 @@ def _reader(name: str, model: Model) -> Read:
 
 
 def _number(cell: str) -> object:
-    if "_" in cell:  # Python reads 1_000 as a number, nobody else does
+    if "_" in cell:  # Python alone reads 1_000 as a number
         return cell
     try:
         return int(cell)

@@ -1,4 +1,4 @@
-"""The OpenAPI document of a running server: the paths it has, and for each model what its rows look like."""
+"""The OpenAPI document of a running server: its paths, and the schema of each model's rows."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}
 
 
 class DescribedServer(Protocol):
-    """What the document says of a server: `guarded`: by a token; `may_control`: models are loaded by request."""
+    """Traits of a server: `guarded`: by a token; `may_control`: models are loaded by request."""
 
     name: str
     may_control: bool

@@ -220,7 +220,7 @@ def _infer(model: Model) -> Schema:
 
 
 def _infer_example(model: Model) -> Schema | None:
-    """The example row as tensors, where the row says what every input is."""
+    """The example row as tensors, where it has a value for every input."""
     shown = example(model)
     if not isinstance(model, RowModel) or not shown:
         return None

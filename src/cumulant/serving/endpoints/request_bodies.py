@@ -1,4 +1,4 @@
-"""Reading of large bodies on a thread of their own, so that other requests are served meanwhile."""
+"""Reading of large bodies on a thread of their own, so that it delays no other request."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def decoded_memory(request: Request, *, tensors: bool, csv: bool) -> int:
 
 def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:
     """A JSON document of plain rows, also under "rows" where it may be `wrapped`. Each row of a large one is decoded by
-    itself, after they were counted: one long call into the decoder would hold up every other thread.
+    itself, after they were counted: one long call into the decoder would block every other thread.
 
     Raises:
         HttpError: 413 for more rows than one request may bring.

@@ -34,7 +34,7 @@ _MOST_FIELDS = 10_000
 #: name, datatype, shape and contents of an input: what else it holds counts as a field of the message
 _PLAIN_FIELDS = 4
 _NO_MESSAGE = "the request is no message of this method"
-#: a number without end would take for ever to read
+#: a number without end would never be read whole
 _VARINT_BITS = 63
 #: from this size on, raw tensors are taken out of the message without a copy; below, that costs more than it saves
 _LARGE = 16 * 1024
@@ -103,7 +103,7 @@ def is_large(message: Any, raws: Sequence[memoryview], size: int) -> bool:
 def read_call(
     message: Any, raws: Sequence[memoryview], *, received: float, remaining: float | None, client: str
 ) -> GrpcCall:
-    """The request as a call; `remaining`: seconds until the caller gives up, None where it waits for ever.
+    """The request as a call; `remaining`: seconds until the caller's deadline, None: it has none.
 
     Raises:
         RequestError: it is no such request.
@@ -199,7 +199,7 @@ def _values(tensor: Any) -> list[Any]:
     if stray is not None:
         raise RequestError(f'input "{name}" has {stray} where {datatype} comes in {field}', subject=name)
     given = getattr(tensor.contents, field)
-    # Piece by piece: one long call would hold up every other thread.
+    # Piece by piece: one long call would block every other thread.
     values = [value for at in range(0, len(given), PIECE) for value in given[at : at + PIECE]]
     return [decode_text(value, name) for value in values] if datatype == "BYTES" else values
 

@@ -53,7 +53,7 @@ class GraphModel:
         untried: bool = False,
     ) -> None:
         self.servable = servable
-        #: some of the graph's tensors are kept between the requests of a sequence, rather than sent
+        #: some of the graph's tensors are stored between the requests of a sequence, not sent
         self.stateful = bool(servable.state)
         self.name = servable.name
         self.version = servable.version or UNREGISTERED

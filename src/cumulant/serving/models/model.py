@@ -29,7 +29,7 @@ class Model(Protocol):
     name: str
     version: str
     runner: Runner
-    #: requests must be of a sequence, whose state is kept between them
+    #: requests must be of a sequence, whose state is stored between them
     stateful: bool
     #: what is answered where the runner refuses
     fallback: FallbackAnswers | None

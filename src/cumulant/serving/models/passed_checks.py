@@ -27,13 +27,13 @@ def passed_checks_folder(environment: Mapping[str, str]) -> str | None:
     given = environment.get("XDG_CACHE_HOME")
     try:
         base = Path(given) if given else Path.home() / ".cache"
-    except RuntimeError:  # nobody says which home this user has
+    except RuntimeError:  # this user has no home folder
         return None
     return str(base / "cumulant" / "trials") if base.is_absolute() else None
 
 
 class PassedChecks:
-    """Contents that passed, as files of a folder that nobody but the user of this process can write to.
+    """Contents that passed, as files of a folder that only the user of this process can write to.
 
     A folder of another user, or one that others may write to, holds nothing that counts: whoever can write a servable
     must not be able to say that it was tried.

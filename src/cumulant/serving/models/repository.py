@@ -100,7 +100,7 @@ def _version_order(folder: Path) -> tuple[int, int, str]:
     try:
         return _order(load_description(folder, verify=False).version or UNREGISTERED)
     except CumulantError:
-        return (0, 0, "")  # whoever opens it says what is wrong
+        return (0, 0, "")  # opening it raises the error
 
 
 def _order(version: str) -> tuple[int, int, str]:

@@ -48,7 +48,7 @@ def late_warnings(since: Sequence[int | None]) -> tuple[str, ...]:
 class RowModel:
     """One servable of a project.
 
-    `table` names its online state; by default the servable's lineage says it under `state`. `refuse_invalid`: rows that
+    `table` names its online state; by default the `state` of the servable's lineage. `refuse_invalid`: rows that
     break the data contract are refused, else answered with a warning.
 
     Raises:

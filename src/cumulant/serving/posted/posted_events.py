@@ -35,7 +35,7 @@ class _Rows(msgspec.Struct, frozen=True):
 class CheckedEvents(msgspec.Struct, frozen=True):
     """Rows to advance the state with, and the names of columns that no served plan reads.
 
-    Such columns are kept as they came, for plans that are served later; where a name is misspelt, this says so.
+    Such columns are kept as they came, for plans that are served later; a misspelt name is reported.
     """
 
     source: str

@@ -36,7 +36,7 @@ _UNREAD: Mapping[Unread, str] = {
 
 
 class RequestSchema:
-    """Checks rows against the request fields of a plan. Columns in `unread` are ignored, and `warnings` says so.
+    """Checks rows against the request fields of a plan. Columns in `unread` are ignored, with a warning.
 
     A nullable field may be left out or null. So may fields that no feature of the row itself needs, but by which the
     row enters the windows of later rows: its key, its event time, and what windows read that comes with it.

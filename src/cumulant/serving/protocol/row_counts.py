@@ -1,14 +1,14 @@
-"""Number of rows that one request may bring."""
+"""Limit of the rows of one request."""
 
 from cumulant.core.errors import RequestError
 from cumulant.serving.errors import HttpError
 
-#: plain rows are read on the event loop, some 10 microseconds each: more of them would hold up every other request
+#: plain rows are read on the event loop, some 10 microseconds each: more of them would delay every other request
 MOST_ROWS = 10_000
 
 
 def check_count(rows: int) -> None:
-    """Raises HttpError (413) for more rows than one request may bring; called before they are made of what came."""
+    """Raises HttpError (413) for more rows than one request may have; called before they are decoded."""
     if rows > MOST_ROWS:
         raise row_count_error(rows)
 

@@ -15,7 +15,7 @@ _ALIKE = 0.25
 class RunCost:
     """Seconds of a run as `fixed + rows * each`, by least squares over runs whose weight decays.
 
-    Both parts are kept at or above 0, since a run of more rows never takes less time.
+    Both parts are at or above 0, since a run of more rows never takes less time.
     """
 
     def __init__(self) -> None:

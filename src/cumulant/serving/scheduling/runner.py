@@ -310,7 +310,7 @@ class Runner:
         return batch
 
     def _gather(self, late: list[ScoringJob]) -> list[ScoringJob]:
-        """The next jobs to score together. Those that nobody waits for any more are dropped, those past their time are
+        """The next jobs to score together. Those without a waiting caller are dropped, those past their time are
         put into `late`.
         """
         batch: list[ScoringJob] = []

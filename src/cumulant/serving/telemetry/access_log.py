@@ -65,7 +65,7 @@ class AccessLog:
                 if self._lines.empty():
                     self._stream.flush()
             except (OSError, ValueError):
-                self.dropped += 1  # nobody reads any more; requests go on
+                self.dropped += 1  # the reader is gone; requests are still served
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()  # the end may have been waiting behind the last line
 

@@ -118,7 +118,7 @@ def run(
 
 @contextmanager
 def _with_grpc(settings: Settings, *, insecure: bool) -> Iterator[Settings]:
-    """The settings with the port of gRPC as it is, held for the workers where they can share it."""
+    """The settings with the real port of gRPC, reserved for the workers where they can share it."""
     if settings.grpc_port is None:
         yield settings
         return

@@ -172,7 +172,7 @@ class WorkerSupervisor:
                 await asyncio.sleep(_LONGEST_DELAY)
 
     async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """Results of all ready workers; a worker that ends meanwhile is restarted with the current models."""
+        """Results of all ready workers; a worker that ends in that time is restarted with the current models."""
         match verb:
             case "metrics":
                 return [*await self._call(verb, arguments), self._own_series()]
@@ -190,7 +190,7 @@ class WorkerSupervisor:
 
     async def _change(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         """Apply a change on every worker; one that fails is restarted with the models of the others."""
-        # Set beforehand: a worker that is started meanwhile gets the new content at its start.
+        # Set beforehand: a worker that is started now gets the new content at its start.
         name = str(arguments["name"])
         before = self._pins.pop(name, ())
         if verb == "commit":

@@ -41,7 +41,7 @@ from cumulant.serving.workers.opening import ModelOpener
 if TYPE_CHECKING:
     from cumulant.serving.grpc.server import GrpcServer
 
-#: seconds, at least, that the log process has to take what is held at the end: it may be starting still
+#: seconds, at least, for the log process to take pending records at the end: it may still be starting
 _LOG_PATIENCE = 2.0
 #: whether a target is answered whatever waits: probes, also those of a model, and by what an overload is seen
 is_urgent: Callable[[bytes], object] = re.compile(

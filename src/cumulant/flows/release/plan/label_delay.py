@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def find_label_delay(project: Project) -> timedelta | None:
     """As it is declared (`monitoring.performance.label_delay`, or `known_time` of the target as a delay); where it
-    stands in a column, the gap that the champion's training left for it. None where nothing says it.
+    stands in a column, the gap that the champion's training left for it. None: unknown.
     """
     declared = project.policies.monitoring.performance.label_delay
     if declared is not None:
@@ -38,7 +38,7 @@ def _of_source(project: Project) -> timedelta | None:
 
 
 def _of_target(training: TrainingSpec, known: dict[str, timedelta | None]) -> list[timedelta | None]:
-    """The delays of the target's columns, of those that a source says it of."""
+    """Delays of those of the target's columns for which a source declares it."""
     return [known[column] for column in expr.columns(target_of(training, known)) if column in known]
 
 

@@ -53,7 +53,7 @@ class MeasuredTraffic(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def requests_a_day(self) -> float | None:
-        """None: less than a day was observed, which says nothing of a day."""
+        """None: less than a day was observed."""
         return 86_400 * self.mean_rate if _whole_days(self.observed) else None
 
     def rate_within(self, seconds: float) -> float:

@@ -29,7 +29,7 @@ _LOOKS, _RELEASES, _TIMED = 40, 100, 60
 _POWER = 0.8
 #: of harm, against the champion's rate
 _RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-#: failures of the candidate below which no test of failures can say anything
+#: failures of the candidate below which no test of failures can decide
 _FEWEST = 3.0
 #: of a candidate as fast as the champion: how often it exceeds a bound raised by a quarter, against the bound itself
 _FASTER, _NONE = 0.4, 1e-6

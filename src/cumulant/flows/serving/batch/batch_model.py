@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from cumulant.serving.reasons.reasoning import Reasoning
 
 Compute = Callable[["pl.DataFrame"], "pl.DataFrame"]
-#: what packaging says where it could not try whether rows may be scored together
+#: packaging's text where it could not test whether rows may be scored together
 _UNTRIED = ("not tried", "one row cannot be tried", "it could not be tried")
 
 
@@ -175,7 +175,7 @@ class BatchModel(NamedTuple):
     reading: SourceSpec
     engine: Engine
     described: Servable | GraphServable
-    #: rows of the history that windows and lookups see, held in memory and gone through for each part
+    #: rows of the history that windows and lookups see: in memory, and read for each part
     history: int = 0
 
     def together(self, sample: PreparedPiece) -> bool:
@@ -246,7 +246,7 @@ def open_registered(
 
 
 class _History(NamedTuple):
-    """What windows and lookups see: the snapshots of all sources, and the rows of those that are looked back at."""
+    """What windows and lookups see: the snapshots of all sources, and their rows where features need them."""
 
     used: dict[str, str]
     frames: dict[str, pl.DataFrame]

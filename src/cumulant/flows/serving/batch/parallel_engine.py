@@ -61,7 +61,7 @@ def find_best_size(score: Callable[[slice], object], rows: int) -> tuple[int, fl
 
 
 def _speed(score: Callable[[slice], object], size: int, rows: int) -> float:
-    """Rows a second over all rows, or as many as the time allows: the same few again and again would flatter trees.
+    """Rows a second over all rows, or as many as the time allows: a few, repeated, overstate the speed of trees.
 
     By the thread's own processor time, so that other work on the machine does not decide.
     """

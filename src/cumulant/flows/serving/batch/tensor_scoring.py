@@ -133,7 +133,7 @@ def _column(series: pl.Series, dtype: np.dtype[Any], first: int, *, each: int = 
 
     name, kind = series.name, dtype.kind
     if series.null_count() == len(series):
-        series = series.cast(pl.Null)  # a column without values says nothing by its type
+        series = series.cast(pl.Null)  # the type of a column without values means nothing
     if kind == "O":
         fits = series.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum)
         values = series.cast(pl.String).to_numpy().astype(object) if fits else None
