@@ -119,9 +119,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 def own_urls(host: str, port: int, declared: Collection[str] = ()) -> tuple[str, ...]:
-    """URLs of the server that listens on `host` and `port`: of the address as written and as resolved, of this
-    machine's addresses where it listens on all, and of `declared` names, such as those of a proxy in front.
-    """
+    """URLs of a server: its address as written and resolved, all of this machine's for a wildcard, `declared`."""
     hosts = [host, *_resolved(host)]
     if any(map(_is_wildcard, hosts)):
         hosts += ["127.0.0.1", "::1", *_of_this_machine()]

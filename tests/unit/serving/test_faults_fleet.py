@@ -295,7 +295,7 @@ def test_a_server_that_can_write_nowhere_says_that_it_keeps_nothing(tmp_path, mo
         change.setattr(tempfile, "tempdir", str(tmp_path / "none"))
         with artifact_folder() as place:
             assert place is None
-    assert "cannot be kept" in capsys.readouterr().err
+    assert "cannot be copied" in capsys.readouterr().err
 
 
 def test_connections_that_wait_for_a_killed_worker_are_answered(repository):

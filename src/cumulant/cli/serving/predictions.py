@@ -128,11 +128,7 @@ def gaps(call: Invocation, log: Log = None) -> None:
 
 
 def _folder(call: Invocation, log: Path | None) -> Path:
-    """The log's folder: the given one, else the project's.
-
-    Raises:
-        UsageError: the given one is no folder.
-    """
+    """The log's folder: the given one, else the project's. Raises UsageError where it is no folder."""
     from cumulant.flows.serving.predictions import log_folder
 
     if log is None:

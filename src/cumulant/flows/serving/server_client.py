@@ -174,13 +174,12 @@ def request_answers(server: RemoteServer, path: str, rows: pl.DataFrame, progres
 def _request_parts(server: RemoteServer, path: str, rows: pl.DataFrame, progress: Progress) -> Iterator[msgspec.Raw]:
     """The predictions, some rows at a time."""
     for start in range(0, len(rows), _CHUNK):
-        part = [{k: _plain(v) for k, v in row.items()} for row in rows.slice(start, _CHUNK).iter_rows(named=True)]
+        part = [
+            {k: (v.isoformat() if isinstance(v, (datetime, date)) else v) for k, v in row.items()}
+            for row in rows.slice(start, _CHUNK).iter_rows(named=True)
+        ]
         yield msgspec.json.decode(server.post(path, {"rows": part}), type=dict[str, msgspec.Raw])["predictions"]
         progress("waiting for the server", min(1.0, (start + _CHUNK) / len(rows)))
-
-
-def _plain(value: object) -> object:
-    return value.isoformat() if isinstance(value, (datetime, date)) else value
 
 
 def answers_frame(answers: Sequence[Answer]) -> pl.DataFrame:

@@ -35,11 +35,7 @@ class Caching(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerCache:
-    """Cache of the engine's outputs by its inputs, of one model version; least recently used entries leave first.
-
-    A key is made of what the engine reads: for a project's model that is after its stored features were added, so a
-    change of these is another key.
-    """
+    """Cache of an engine's outputs by its inputs, stored features included; least recently used entries leave first."""
 
     def __init__(self, caching: Caching) -> None:
         self._bounds = caching

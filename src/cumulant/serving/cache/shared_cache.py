@@ -95,10 +95,7 @@ class CacheWrite(msgspec.Struct, frozen=True):
 
 
 class SharedCacheTier:
-    """Lookups and writes that never raise and are bounded in time; `name` is used in messages.
-
-    Use it from one event loop. A store that fails is retried in the background, never by a request.
-    """
+    """Bounded lookups and writes of one event loop, which never raise; a failed store is retried in the background."""
 
     def __init__(self, store: SharedCache, budget: float, *, name: str = "the shared cache") -> None:
         self._store, self.budget, self._name = store, budget, name

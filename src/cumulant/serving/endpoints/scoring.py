@@ -98,13 +98,7 @@ async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
 
 
 async def _explain(model: Model, scoring: Scoring[Any], raw: Sequence[Array]) -> None:
-    """Attach the requested reasons to the answers, by one more queued run.
-
-    Raises:
-        HttpError: 413, it would be too many rows.
-        OverloadedError, DeadlineError: that turn would not come in time; where a fallback is declared, the answers go
-            without reasons instead.
-    """
+    """Attach the requested reasons by one more queued run. Raises HttpError (413), OverloadedError, DeadlineError."""
     work, reasoning = scoring.work, model.reasons
     if reasoning is None or work.reasons is None:
         return

@@ -131,10 +131,7 @@ def read_call(
 def write_answer(
     call: GrpcCall, name: str, version: str, outputs: Sequence[OutputTensor], parameters: Mapping[str, Any]
 ) -> bytes:
-    """Encoded response, typed or raw as the call's inputs.
-
-    Raw tensors come last in a message, so they are put behind the rest of it rather than into it: one copy.
-    """
+    """Encoded response, typed or raw as the call's inputs; raw tensors are appended, which copies them once."""
     answer = _Response(model_name=name, model_version=version, id=call.id)
     for key, value in parameters.items():
         field = "string_param" if isinstance(value, str) else "double_param"
@@ -234,12 +231,7 @@ def _demand(parameters: Mapping[str, Any], received: float, remaining: float | N
 
 
 def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
-    """The message without its raw tensors, and those. Its fields, and the parameters of its inputs and outputs, are
-    counted before values are made of them.
-
-    Raises:
-        RequestError: it is no message, or has too many fields.
-    """
+    """The message without its raw tensors, and those; its fields are counted first. Raises RequestError."""
     whole, at, start, end = memoryview(body), 0, 0, len(body)
     heads: list[memoryview] = []
     raws: list[memoryview] = []
@@ -263,11 +255,7 @@ def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
 
 
 def _count_fields(body: bytes, at: int, end: int, most: int) -> int:
-    """The fields of a part of a message; where they are more than `most` and the plain ones, no more are counted.
-
-    Raises:
-        RequestError: it is no part of a message.
-    """
+    """The fields of a part of a message, counted up to `most` and the plain ones. Raises RequestError."""
     count = 0
     while at < end and count < most + _PLAIN_FIELDS:
         _, at, size = _field(body, at)

@@ -357,10 +357,7 @@ class HttpConnection(asyncio.Protocol):
     # --- what the site calls
 
     def expire(self, now: float) -> None:
-        """End a connection that is idle, whose request does not come, or that takes nothing of its answer for too long.
-
-        A client that reads its answer, however slowly, keeps its connection.
-        """
+        """End a connection that is idle, does not complete its request, or reads nothing of its answer."""
         unconfirmed = self._count_unconfirmed()
         if unconfirmed != self._unconfirmed or not unconfirmed:
             self._unconfirmed, self._unconfirmed_since = unconfirmed, now

@@ -63,7 +63,9 @@ class GraphModel:
         self._fits = {spec.name: TensorConverter(spec) for spec in sent}
         #: inputs whose first size is the number of rows
         self._free = [spec.name for spec in sent if spec.shape[:1] == (-1,)]
-        self.inputs: Mapping[str, dict[str, Any]] = {spec.name: _metadata(spec) for spec in sent}
+        self.inputs: Mapping[str, dict[str, Any]] = {
+            spec.name: {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in sent
+        }
         self.outputs: Mapping[str, tuple[str, list[int]]] = {
             spec.name: (spec.datatype, list(spec.shape)) for spec in servable.outputs
         }
@@ -289,11 +291,7 @@ class GraphModel:
 
 
 def _shared(name: str, rows: Sequence[Mapping[str, Any]]) -> object:
-    """The single value of an input that has no rows.
-
-    Raises:
-        RequestError: the rows have several.
-    """
+    """The single value of an input that has no rows. Raises RequestError where the rows have several."""
     value = rows[0][name]
     if any(row[name] != value for row in rows):
         raise RequestError(f'input "{name}" is a single value, and the rows have several', subject=name)
@@ -308,10 +306,6 @@ def _check_number(item: tuple[str, object]) -> None:
 
 def _too_large(name: str, number: int) -> RequestError:
     return RequestError(f'row {number}: "{name}" is too large', subject=name)
-
-
-def _metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
 def _synthetic_input(spec: TensorSpec, rows: int) -> Array:

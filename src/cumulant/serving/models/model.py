@@ -103,10 +103,7 @@ def open_model(
 
 
 class ModelSet:
-    """Served models by name and version; the version named last is a name's default.
-
-    A set is never changed: loading and unloading make another one, so that a request sees one state of things.
-    """
+    """Immutable set of served models by name and version; the version named last is a name's default."""
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._models: dict[str, dict[str, Model]] = {}

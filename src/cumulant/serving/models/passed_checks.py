@@ -33,11 +33,7 @@ def passed_checks_folder(environment: Mapping[str, str]) -> str | None:
 
 
 class PassedChecks:
-    """Contents that passed, as files of a folder that only the user of this process can write to.
-
-    A folder of another user, or one that others may write to, holds nothing that counts: whoever can write a servable
-    must not be able to say that it was tried.
-    """
+    """Contents that passed a load check, as files of a folder that only the user of this process can write to."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = None if folder is None or sys.platform == "win32" else Path(folder)

@@ -15,10 +15,7 @@ _DIGITS = 18
 
 
 class Repository:
-    """Servables under the given folders: each is one itself, or holds them up to two levels down.
-
-    A model is found by the name in its description; a name from a request never becomes a path.
-    """
+    """Servables under the given folders, up to two levels down, by the names in their descriptions."""
 
     def __init__(self, roots: Sequence[Path | str]) -> None:
         self._roots = [Path(root) for root in roots]

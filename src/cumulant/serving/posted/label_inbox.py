@@ -184,12 +184,7 @@ class LabelInbox:
         return (count, 0) if added else (0, count)
 
     def _write(self, name: str, content: bytes) -> bool:
-        """Write a file durably; returns whether it is new.
-
-        Raises:
-            UsageError, OverloadedError: as `DiskQuota.reserve`; not where it is there already.
-            OSError: it cannot be written.
-        """
+        """Write a file durably; whether it is new. Raises UsageError, OverloadedError, OSError."""
         if (self._folder / name).exists():
             sync(self._folder)
             return False

@@ -33,10 +33,7 @@ class _Rows(msgspec.Struct, frozen=True):
 
 
 class CheckedEvents(msgspec.Struct, frozen=True):
-    """Rows to advance the state with, and the names of columns that no served plan reads.
-
-    Such columns are kept as they came, for plans that are served later; a misspelt name is reported.
-    """
+    """Rows to advance the state with, and their columns that no served plan reads, which are stored for later plans."""
 
     source: str
     rows: list[dict[str, object]]

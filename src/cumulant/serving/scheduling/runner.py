@@ -310,9 +310,7 @@ class Runner:
         return batch
 
     def _gather(self, late: list[ScoringJob]) -> list[ScoringJob]:
-        """The next jobs to score together. Those without a waiting caller are dropped, those past their time are
-        put into `late`.
-        """
+        """The next jobs to score together; those past their time are put into `late`."""
         batch: list[ScoringJob] = []
         rows, most = 0, self._most_rows()
 

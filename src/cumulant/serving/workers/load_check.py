@@ -63,10 +63,7 @@ _OF_A_FOLDER = (_CrashError, IntegrityError, NotFoundError, DataError)
 
 
 class LoadCheck:
-    """Checks models in processes of their own, and copies the checked content where the server has a folder for it.
-
-    Its methods raise the errors of models that cannot be loaded.
-    """
+    """Checks models in processes of their own, and copies their content; raises the errors of those that fail."""
 
     def __init__(self, settings: Settings, *, seconds: int = _SECONDS) -> None:
         self._settings, self._seconds = settings, seconds

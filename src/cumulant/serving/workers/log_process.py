@@ -43,10 +43,7 @@ def log_socket_folder(settings: Settings) -> Iterator[Settings]:
 
 @asynccontextmanager
 async def run_log_process(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
-    """Keep the log process running; when the block ends it writes pending entries and ends.
-
-    `salt` is the key of the hashes of personal values.
-    """
+    """Keep the log process running; at the end of the block it writes what is pending. `salt`: key of hashes."""
     if settings.log is None or settings.log_socket is None:
         yield
         return

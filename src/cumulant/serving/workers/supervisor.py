@@ -63,10 +63,7 @@ async def _end_if_stuck(member: _Member) -> None:
 
 
 class WorkerSupervisor:
-    """Keeps `settings.workers` processes running on one address, which `reserve_address` holds for them.
-
-    The workers share nothing and accept connections by SO_REUSEPORT; requests do not pass through the supervisor.
-    """
+    """Keeps `settings.workers` processes running, which share one address by SO_REUSEPORT and nothing else."""
 
     def __init__(self, settings: Settings, pins: Sequence[Pin]) -> None:
         """`pins`: what is served at first."""

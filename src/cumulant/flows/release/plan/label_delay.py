@@ -15,7 +15,6 @@ from cumulant.flows.training.task import target_of
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
-    from cumulant.training.spec import TrainingSpec
 
 
 def find_label_delay(project: Project) -> timedelta | None:
@@ -33,13 +32,12 @@ def _of_source(project: Project) -> timedelta | None:
     training = project.spec.training
     if training is None:
         return None
-    delays = [delay for known in project.policies.known_delays for delay in _of_target(training, known)]
+    delays = [
+        delay
+        for known in project.policies.known_delays
+        for delay in [known[column] for column in expr.columns(target_of(training, known)) if column in known]
+    ]
     return max((delay for delay in delays if delay is not None), default=None)
-
-
-def _of_target(training: TrainingSpec, known: dict[str, timedelta | None]) -> list[timedelta | None]:
-    """Delays of those of the target's columns for which a source declares it."""
-    return [known[column] for column in expr.columns(target_of(training, known)) if column in known]
 
 
 class _Split(msgspec.Struct, frozen=True):

@@ -110,10 +110,7 @@ class StepPower:
         return None
 
     def fine_seconds(self) -> float | None:
-        """The time until a candidate that is as good is shown to be so in 80% of releases; None: not within the step.
-
-        Found in the first looks, it is simulated again in finer ones.
-        """
+        """Time until an equal candidate is shown to be so in 80% of releases; None: not within the step."""
         usual = not_worse_seconds(
             self._traffic(self.step.at_most)[0],
             rate=self.bad,
@@ -164,9 +161,7 @@ class StepPower:
         return size.difference - size.accepted > _ERRORS * size.error
 
     def _growing(self, usual: float, within: float) -> Iterator[float]:
-        """Times to simulate up to `within`, from little more than it takes: what is shown in one is shown in longer
-        ones, whose coarse looks take as long to simulate and hide when.
-        """
+        """Times up to `within`, from little more than the test needs: longer ones have coarser looks."""
         time = max(_TIMES_USUAL * usual, _FEWEST_LOOKS * self._block)
         while time < within:
             yield time
@@ -253,10 +248,7 @@ def _powers(
     policy: ReleasePolicy,
     alike: StagePlan | None,
 ) -> Iterator[MetricPower]:
-    """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound.
-
-    `alike`: a stage of the same weight and longest time, which is simulated once.
-    """
+    """The metrics of failures and latency; time-outs are failures, and latency is a rate beyond a bound."""
     simulated = {} if alike is None else {known.metric: known for known in alike.metrics}
     shortest = max(step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100)))
     for name in ("errors", "latency"):

@@ -124,11 +124,7 @@ def _tensor(series: pl.Series, spec: TensorSpec, first: int) -> Array:
 
 
 def _column(series: pl.Series, dtype: np.dtype[Any], first: int, *, each: int = 1) -> Array:
-    """The values as numpy's type; null is NaN where there is one.
-
-    Raises:
-        RequestError: a value is of another type, missing where it must not be, or too large; names the row.
-    """
+    """The values as numpy's type, null as NaN. Raises RequestError, which names the row."""
     import polars as pl
 
     name, kind = series.name, dtype.kind
