@@ -1,8 +1,9 @@
-"""How often garbage is collected in the process of a command."""
+"""How often garbage is collected in the process of a command, and how many threads numpy starts in it."""
 
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,19 @@ def test_garbage_is_collected_rarely_where_a_command_only_reads(line: str, rare:
     done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert "no cumulant.yaml" in done.stderr
     assert (int(done.stderr.split()[-1]) > gc.get_threshold()[0]) is rare
+
+
+@pytest.mark.parametrize(
+    ("line", "given", "threads"),
+    [("runs list", None, "1"), ("review decide a 1", None, "1"), ("data validate", None, "None"), ("ps", "3", "3")],
+)
+def test_a_short_command_computes_on_one_thread(line: str, given: str | None, threads: str, tmp_path: Path) -> None:
+    program = PROGRAM.replace("gc.get_threshold()[0]", "os.environ.get('OPENBLAS_NUM_THREADS')").replace("gc", "os")
+    name = "OPENBLAS_NUM_THREADS"
+    env = {key: value for key, value in os.environ.items() if key != name} | ({} if given is None else {name: given})
+    command = [sys.executable, "-c", program, *line.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stderr.split()[-1] == threads
 
 
 def test_what_lives_at_the_end_is_not_collected_and_functions_at_exit_run(tmp_path: Path) -> None:
