@@ -60,7 +60,7 @@ def test_what_is_opened_later_answers_as_what_was_opened_first(settings, change)
 def test_where_nothing_can_be_kept_changed_content_is_not_taken(settings, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(Path(tempfile.gettempdir()) / "none"))
     with pin_fallback(settings) as pinned:
-        assert "cannot be kept" in capsys.readouterr().err
+        assert "cannot be copied" in capsys.readouterr().err
         assert total(pinned) == 30.0
         scale(Path(settings.fallback.servable), 20.0, name="cheap")
         with pytest.raises(IntegrityError, match="no longer holds the content") as caught:

@@ -180,4 +180,4 @@ def _name(file: int, number: int) -> str:
 
 def writing(place: Path) -> AbstractContextManager[None]:
     """Raise a system error of writing `place` as a StorageError."""
-    return storage_errors(place, hint="finished parts are stored: free some space and run the same command again")
+    return storage_errors(place, hint="finished parts are kept: free some space and run the same command again")
