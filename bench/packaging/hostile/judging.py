@@ -70,8 +70,8 @@ def _run(case: Case, source: Path, out: Path) -> tuple[int, str]:
 def _tried(folder: Path) -> int:
     """As a server tries a model before it loads it."""
     from cumulant.core.errors import CumulantError
-    from cumulant.serving.models.load_check import LoadCheck
     from cumulant.serving.settings import Settings
+    from cumulant.serving.workers.load_check import LoadCheck
 
     try:
         LoadCheck(Settings(folders=(str(folder),)), seconds=60).versions("m")

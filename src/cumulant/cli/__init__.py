@@ -12,7 +12,7 @@ from typing import NoReturn
 
 def main() -> NoReturn:
     """Run the command in `sys.argv` and end the process with its exit code (see `cumulant.cli.errors`)."""
-    from cumulant.cli.garbage_collector import collect_no_more, collect_rarely
+    from cumulant.cli.process_settings import collect_no_more, collect_rarely
 
     collect_rarely()
     from cumulant.cli.app import run

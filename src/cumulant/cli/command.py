@@ -19,8 +19,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from cumulant.cli.garbage_collector import collect_for
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.process_settings import prepare_for
 from cumulant.flows.ledger.actions import find_action
 
 WIDTH = 100
@@ -151,7 +151,7 @@ def command(
 
         def run(*, context: typer.Context, json: bool, project: str, env: str, **options: Any) -> None:
             del json  # the root has read it already: it decides where standard output goes
-            collect_for(action)
+            prepare_for(action)
             call = Invocation(directory=project or None, environment=env, action=action, output=context.obj)
             function(call, **options)
 

@@ -57,9 +57,9 @@ class Reasons(msgspec.Struct, frozen=True, kw_only=True):
     method: str = "occlusion"
     #: reasons a row where the request gives no number
     count: int = 3
-    #: rows that get reasons by default: `always` all, `asked` none, `decision` (binary models)
+    #: rows that get reasons by default: `always` all, `requested` none, `decision` (binary models)
     #: those that are predicted true
-    when: Literal["always", "asked", "decision"] = "asked"
+    when: Literal["always", "requested", "decision"] = "requested"
     #: feature to the value that a contribution is measured against; null or absent: a missing value
     reference: dict[str, str | int | float | bool | None] = {}
     #: feature to the text that describes it to a person

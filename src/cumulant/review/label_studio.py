@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import quoteattr
 
 import msgspec
 
@@ -78,6 +77,8 @@ def build_task(
 
 def build_interface(fields: Mapping[str, str], classes: Sequence[object]) -> str:
     """The labelling interface (XML) of tasks whose fields have these keys."""
+    from xml.sax.saxutils import quoteattr  # imports urllib.request, which takes 20 ms
+
     header = f'  <Header value="Case ${CASE}"/>'
     shown = [
         # A $ of the name would be read as the beginning of a key.

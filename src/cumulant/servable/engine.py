@@ -91,9 +91,7 @@ class Engine:
 
 
 def _plain_run(session: Any) -> Callable[[Sequence[str], Mapping[str, Array]], list[Array]]:
-    """`session.run` without its checks of the inputs' names and owners, which take a twentieth of a request of one row.
-    The caller has made the feeds by the graph's own names.
-    """
+    """`session.run` without its checks of names, which take a twentieth of a request of one row."""
     inner = getattr(session, "_sess", None)
     return session.run if inner is None else lambda outputs, feeds: inner.run(outputs, feeds, None)
 

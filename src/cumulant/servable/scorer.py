@@ -89,7 +89,7 @@ def labels(servable: Servable) -> tuple[str | int | bool, ...]:
 
 
 def calibrate(raw: Floats, calibration: Calibration) -> Floats:
-    """Platt's sigmoid over the logit of `raw`, kept off 0 and 1 by 1e-15 (Platt, 1999)."""
+    """Platt's sigmoid over the logit of `raw`, at least 1e-15 from 0 and 1 (Platt, 1999)."""
     if calibration.kind == "none":
         return raw
     p = np.clip(raw, TINY, 1 - TINY)

@@ -57,7 +57,7 @@ def try_state(engine: Engine, states: Sequence[StateTensor], feeds: Mapping[str,
     """Run two steps with `feeds`, the second on the state of the first.
 
     Raises:
-        DefinitionError: the graph cannot go on.
+        DefinitionError: the graph cannot run a second step.
     """
     carried = initial_state(states, rows)
     names = [state.output for state in states]

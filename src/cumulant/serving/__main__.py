@@ -72,11 +72,11 @@ def _serve(options: argparse.Namespace) -> None:
 
 def _settings(options: argparse.Namespace) -> Settings:
     from cumulant.serving.access_token import read_token
+    from cumulant.serving.cache.answer_cache import Caching
     from cumulant.serving.models.passed_checks import passed_checks_folder
-    from cumulant.serving.scheduling.answer_cache import Caching
     from cumulant.serving.scheduling.runner import Scheduling
     from cumulant.serving.settings import Settings
-    from cumulant.serving.workers.sockets import split_address
+    from cumulant.serving.sockets import split_address
 
     numbers = _numbers(options)
     mode, sharing = _cache(options.cache, numbers["cache_budget"])

@@ -11,11 +11,11 @@ from cumulant.core.errors import RefusedError, RequestError
 from cumulant.core.servable import UNREGISTERED, GraphServable
 from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, json_response
+from cumulant.serving.models.control import Control, Fleet
 from cumulant.serving.models.model import Model
 from cumulant.serving.protocol.json_body import decode_body, decode_json
-from cumulant.serving.protocol.reasons import DESCRIBED
+from cumulant.serving.reasons.reasoning import DESCRIBED
 from cumulant.serving.telemetry.metrics import Series, exposition, sum_series
-from cumulant.serving.workers.control import Control, Fleet
 
 _NS = 1e9
 #: bytes of a request body to the repository

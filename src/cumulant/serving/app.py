@@ -20,28 +20,28 @@ from cumulant.serving.admin import (
     model_configuration,
     model_metadata,
 )
-from cumulant.serving.errors import HttpError, headers_of, status_of
-from cumulant.serving.http.bodies import LEAST_COMPRESSED, compress_response, decompress
-from cumulant.serving.http.messages import Request, Response, error_response, json_response
-from cumulant.serving.models.model import Model, ModelSet
-from cumulant.serving.models.scoring import Scoring, ScoringService, read_inference
-from cumulant.serving.posted.label_inbox import LabelInbox
-from cumulant.serving.protocol import invocations, plain_rows
-from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
-from cumulant.serving.protocol.json_size import check_decoded, most_decoded
-from cumulant.serving.protocol.openapi import document
-from cumulant.serving.protocol.paths import allow_header, answer_options, split_path
-from cumulant.serving.protocol.probes import OPEN, answer_probe
-from cumulant.serving.protocol.request_bodies import LARGE as LARGE_BODY
-from cumulant.serving.protocol.request_bodies import (
+from cumulant.serving.endpoints import invocations, plain_rows
+from cumulant.serving.endpoints.openapi import document
+from cumulant.serving.endpoints.request_bodies import LARGE as LARGE_BODY
+from cumulant.serving.endpoints.request_bodies import (
     BodyReader,
     decoded_memory,
     is_large,
 )
+from cumulant.serving.endpoints.scoring import Scoring, ScoringService, read_inference
+from cumulant.serving.errors import HttpError, headers_of, status_of
+from cumulant.serving.http.bodies import LEAST_COMPRESSED, compress_response, decompress
+from cumulant.serving.http.messages import Request, Response, error_response, json_response
+from cumulant.serving.models.control import Control, Fleet, SingleWorker
+from cumulant.serving.models.model import Model, ModelSet
+from cumulant.serving.posted.label_inbox import LabelInbox
+from cumulant.serving.protocol.inference import HEADER_LENGTH, read_call, write_answer
+from cumulant.serving.protocol.json_size import check_decoded, most_decoded
+from cumulant.serving.protocol.paths import allow_header, answer_options, split_path
+from cumulant.serving.protocol.probes import OPEN, answer_probe
 from cumulant.serving.protocol.responses import LiveResponse, ModelReadyResponse, ReadyResponse, ServerResponse
 from cumulant.serving.telemetry.access_log import write_fault
 from cumulant.serving.telemetry.metrics import Metrics, Series, model_series
-from cumulant.serving.workers.control import Control, Fleet, SingleWorker
 
 BODY_LIMIT = 8 * 1024 * 1024
 _MAX_KNOWN = 256
@@ -215,7 +215,7 @@ class ServingApplication:
         """The only served model, for paths without a name."""
         names = self.models.names()
         if len(names) != 1:
-            hint = f"ask one of {', '.join(names)} at /v1/models/NAME/invocations" if names else None
+            hint = f"send it to one of {', '.join(names)} at /v1/models/NAME/invocations" if names else None
             raise HttpError(404, f"this server has {len(names)} models, and /invocations names none", hint=hint)
         return self.models.get(names[0])
 
@@ -288,7 +288,7 @@ class ServingApplication:
         return self.score(request, read, endpoint, model)
 
     async def _score_large(self, request: Request, read: Verb, endpoint: str, model: Model) -> Response:
-        """Read a large body on another thread, and again where the model was swapped meanwhile."""
+        """Read a large body on another thread, and again where the model was swapped in that time."""
 
         def memory(request: Request) -> int:
             return decoded_memory(request, tensors=endpoint == _TENSORS, csv=endpoint == "invocations")

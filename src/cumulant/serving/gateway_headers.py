@@ -44,7 +44,7 @@ class Marks(NamedTuple):
     shadow: bool = False
     #: our name of the request; empty: none
     request: str = ""
-    #: the caller's own name of it, where it gave one
+    #: the caller's own id, if any
     caller: str = ""
 
 
@@ -65,10 +65,7 @@ class Trust:
         self.rejected = 0
 
     def check(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether the gateway forwarded the request; otherwise its gateway headers are removed.
-
-        Each request has a request id of the server afterwards.
-        """
+        """Whether the gateway forwarded the request; else its headers are removed. It gets an id of the server."""
         token = headers.pop(_TOKEN, b"")
         believed = any(hmac.compare_digest(token, own_token) for own_token in self._tokens)
         if not believed:

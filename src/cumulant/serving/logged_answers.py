@@ -45,7 +45,7 @@ class PredictionLogger:
 
     def __init__(self, client: LogClient) -> None:
         self.client = client
-        #: of names: a tenth of the cost of asking the system each time
+        #: of names: a tenth of the cost of one system call each
         self._bits = Random().getrandbits  # noqa: S311 - names, not secrets
         self._fingerprints: dict[tuple[str, str], str] = {}
         self._columns: dict[tuple[str, str], list[str]] = {}
@@ -158,9 +158,7 @@ class PredictionLogger:
 
 
 def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
-    """Columns that a request may carry for nothing, as the target's. What comes with a row of the predicted source, as
-    its key, is kept, for labels.
-    """
+    """Columns that a request may carry and no plan reads, such as the target's; the key's are logged, for labels."""
     if not isinstance(servable, Servable):
         return frozenset()
     source = servable.plan.sources.get(servable.plan.entity)
@@ -168,9 +166,7 @@ def _ignored(servable: Servable | GraphServable) -> frozenset[str]:
 
 
 def _memory(array: Array) -> bytes:
-    """An array's values as they lie in memory. Large ones are encoded without another copy; of small ones a copy is
-    made in less time than a view.
-    """
+    """An array's values as they lie in memory: of large ones a view, of small ones a copy, which is faster."""
     if array.nbytes <= _COPIED:
         return array.tobytes()
     view: Any = np.ascontiguousarray(array).data

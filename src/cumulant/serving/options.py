@@ -21,12 +21,12 @@ Values = Mapping[str, Any]
 
 
 class ServerOptions(ServingSpec, frozen=True, kw_only=True):
-    """What a server is started with: the section `serving`, and what only its command line says."""
+    """Options of a server: the section `serving`, and those of its command line alone."""
 
     name: Annotated[str, setting("name NAME", "What the server calls itself.")] = "cumulant"
-    online: Annotated[str | None, setting("online URL", "The store of the features that plans look up.")] = None
+    online: Annotated[str | None, setting("online URL", "The store of the features that plans read.")] = None
     table: Annotated[
-        str | None, setting("state-table NAME", "The name of the stored features there. Default: as the servable says.")
+        str | None, setting("state-table NAME", "The name of the stored features there. Default: that of the servable.")
     ] = None
     control: Annotated[
         Literal["none", "explicit"],
@@ -81,7 +81,7 @@ class ServerOptions(ServingSpec, frozen=True, kw_only=True):
         str | None, setting("log DIR", "Keep a prediction log there. Default: a project's own; none of folders.")
     ] = None
     labels: Annotated[
-        str | None, setting("labels DIR", "Take posted labels, and keep them there until they are taken in.")
+        str | None, setting("labels DIR", "Accept posted labels, and store them there until they are ingested.")
     ] = None
     salt_file: Annotated[
         str | None,

@@ -7,12 +7,12 @@ from typing import Any, Literal
 import msgspec
 
 from cumulant.serving.cache.shared_cache import SharedCacheConfig
-from cumulant.serving.models.content_pins import Pin
+from cumulant.serving.content_pins import Pin
 from cumulant.serving.scheduling.runner import Scheduling
 
 
 class FallbackConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The fallback of a server's models, tried in this order; every answer of one says which it was."""
+    """The fallback of a server's models, tried in this order; every answer of one names it."""
 
     #: the model's own answer to the same input, however old
     cached: bool = False
@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grpc_host: str = "127.0.0.1"
     grpc_port: int | None = None
     workers: int = 1
-    #: the store of the features that plans look up, and the name of their state there
+    #: the store of the features that plans read, and the name of their state there
     online: str | None = None
     table: str | None = None
     body_limit: int = 8 * 1024 * 1024
@@ -56,7 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     #: the cache that servers share; None: each has its own only
     sharing: SharedCacheConfig | None = None
     fallback: FallbackConfig = FallbackConfig()
-    #: the content of the fallback's servable; set by whoever starts the server
+    #: the content of the fallback's servable; set by the process that starts the server
     fallback_pin: Pin | None = None
     #: how scored rows enter the online state: `durable`, `background` or `off`
     scored: Literal["durable", "background", "off"] = "durable"
@@ -64,14 +64,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     clock_skew: float | None = None
     #: handling of rows that break the data contract of their model
     invalid: Literal["warn", "refuse"] = "warn"
-    #: folder of the prediction log; None: none is kept
+    #: folder of the prediction log; None: no log
     log: str | None = None
     log_keep: float = 90 * 86_400.0
     #: an answer waits until its record is on the disk, or goes at once
     log_write: Literal["durable", "background"] = "background"
     #: of the salt that personal values in the log are hashed with; the salt itself is no setting
     salt_fingerprint: str = ""
-    #: where the log process listens; set by whoever starts it
+    #: where the log process listens; set by the process that starts it
     log_socket: str | None = None
     #: folder of the copies that are served; set by the process that starts the workers
     artifacts: str | None = None
@@ -86,9 +86,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     region: str = ""
     #: a line of JSON a request on standard error
     access_log: bool = False
-    #: base address of the collector of OpenTelemetry spans; empty: as its variables say; None: no spans
+    #: base address of the collector of OpenTelemetry spans; empty: by its variables; None: no spans
     traces: str | None = None
-    #: folder of the state of sequences; None: one for as long as the server lives, made by whoever starts it
+    #: folder of the state of sequences; None: one for as long as the server lives, made by the process that starts it
     sequences: str | None = None
     sequence_count: int = 10_000
     sequence_bytes: int = 256 * 1024 * 1024

@@ -64,11 +64,11 @@ class ReasonsSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             " put to its reference value, the median or the commonest value of the training rows.",
         ),
     ] = "occlusion"
-    count: Annotated[int, Meta(description="Reasons a row, where the request does not say how many.", ge=1)] = 3
+    count: Annotated[int, Meta(description="Reasons a row, unless the request has a number.", ge=1)] = 3
     when: Annotated[
-        Literal["always", "asked", "decision"],
-        Meta(description="Rows with reasons where the request does not say: all, none, or those predicted true."),
-    ] = "asked"
+        Literal["always", "requested", "decision"],
+        Meta(description="Rows with reasons unless the request has a number: all, none, or those predicted true."),
+    ] = "requested"
     codes: Annotated[dict[str, str], Meta(description="Reason text by feature.")] = {}
 
 
@@ -81,9 +81,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     body_limit: Annotated[
         str, setting("body-limit SIZE", "The largest request body that is read; a larger one is answered with 413.")
     ] = "8MiB"
-    drain: Annotated[
-        str, setting("drain TIME", "How long a server that is asked to end may finish what it has accepted.")
-    ] = "10s"
+    drain: Annotated[str, setting("drain TIME", "How long a stopping server may finish accepted requests.")] = "10s"
     workers: Annotated[
         int, setting("workers N", "Processes that answer on the port; as many as there are cores to give.", ge=1)
     ] = 1
@@ -120,7 +118,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             "clock-skew TIME",
             "Rows dated later than this after the server's clock are answered and never stored. Default:"
             " all are stored; a row of the future counts from its own time on and drops nothing, and posted corrections"
-            " and deletions are taken in up to 1 second before their known time.",
+            " and deletions are stored up to 1 second before their known time.",
         ),
     ] = None
     invalid: Annotated[
@@ -139,7 +137,7 @@ class ServingSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         str,
         setting(
             "labels-size SIZE",
-            "How much of posted labels may wait to be taken in; a post beyond it is answered with 429.",
+            "How much of posted labels may wait for ingestion; a post beyond it is answered with 429.",
         ),
     ] = "1GiB"
     reasons: Annotated[ReasonsSpec | None, Meta(description="Reasons of answers. Default: none.")] = None

@@ -61,7 +61,7 @@ def test_they_are_those_of_a_server(tmp_path, folders, task):
 
 def test_a_model_with_many_features_is_asked_in_pieces(tmp_path, folders, monkeypatch):
     answered(folders["binary"], tmp_path / "whole.parquet", 4)
-    monkeypatch.setattr("cumulant.serving.protocol.reasons.MOST_ROWS", 10)
+    monkeypatch.setattr("cumulant.serving.reasons.reasoning.MOST_ROWS", 10)
     answered(folders["binary"], tmp_path / "pieces.parquet", 4)
     assert pl.read_parquet(tmp_path / "pieces.parquet").equals(pl.read_parquet(tmp_path / "whole.parquet"))
 

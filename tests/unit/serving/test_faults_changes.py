@@ -11,7 +11,7 @@ import pytest
 from serving_graphs import scale
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.models.content_pins import copy_content, pin
+from cumulant.serving.content_pins import copy_content, pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import GoneError, describe_error, restore_error
 from cumulant.serving.workers.supervisor import WorkerSupervisor, _Member

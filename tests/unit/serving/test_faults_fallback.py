@@ -17,9 +17,9 @@ from test_serving_fleet import children, serving
 
 from cumulant.core.errors import CumulantError, IntegrityError, NotFoundError
 from cumulant.serving.models.artifact_cache import pin_fallback
-from cumulant.serving.models.opening import ModelOpener
 from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.settings import FallbackConfig, Settings
+from cumulant.serving.workers.opening import ModelOpener
 
 LOAD = "/v2/repository/models/graph/load"
 
@@ -60,7 +60,7 @@ def test_what_is_opened_later_answers_as_what_was_opened_first(settings, change)
 def test_where_nothing_can_be_kept_changed_content_is_not_taken(settings, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(Path(tempfile.gettempdir()) / "none"))
     with pin_fallback(settings) as pinned:
-        assert "cannot be kept" in capsys.readouterr().err
+        assert "cannot be copied" in capsys.readouterr().err
         assert total(pinned) == 30.0
         scale(Path(settings.fallback.servable), 20.0, name="cheap")
         with pytest.raises(IntegrityError, match="no longer holds the content") as caught:

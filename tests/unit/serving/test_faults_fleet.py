@@ -22,16 +22,16 @@ from test_faults_processes import CONTENT, HEAD, address, within, workers
 from test_serving_fleet import BODY, INFER, children, metric, serving
 
 from cumulant.core.errors import EngineUnavailableError, IntegrityError, UsageError
-from cumulant.serving.models import content_pins
+from cumulant.serving import content_pins
+from cumulant.serving.content_pins import copy_content, pin
 from cumulant.serving.models.artifact_cache import artifact_folder
-from cumulant.serving.models.content_pins import copy_content, pin
-from cumulant.serving.models.load_check import LoadCheck
+from cumulant.serving.models.control import open_pinned
 from cumulant.serving.models.model import open_model
 from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers import supervisor
-from cumulant.serving.workers.control import open_pinned
 from cumulant.serving.workers.event_loops import restore_signals
+from cumulant.serving.workers.load_check import LoadCheck
 from cumulant.serving.workers.worker import Worker
 
 LOAD = "/v2/repository/models/graph/load"
@@ -295,7 +295,7 @@ def test_a_server_that_can_write_nowhere_says_that_it_keeps_nothing(tmp_path, mo
         change.setattr(tempfile, "tempdir", str(tmp_path / "none"))
         with artifact_folder() as place:
             assert place is None
-    assert "cannot be kept" in capsys.readouterr().err
+    assert "cannot be copied" in capsys.readouterr().err
 
 
 def test_connections_that_wait_for_a_killed_worker_are_answered(repository):
@@ -391,7 +391,7 @@ def trials(pid):
     below = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     for thread in Path(f"/proc/{pid}/task").iterdir():
         below += [int(one) for one in (thread / "children").read_text().split()]
-    found = {one for one in below if b"serving.models.load_check" in command_of(one)}
+    found = {one for one in below if b"serving.workers.load_check" in command_of(one)}
     return found.union(*(trials(one) for one in set(below) if b"serving.workers.child" in command_of(one)))
 
 

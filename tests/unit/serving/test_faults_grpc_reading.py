@@ -13,9 +13,9 @@ from test_faults_reading import MANY, Gate
 
 from cumulant.core.errors import RequestError
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.endpoints import request_bodies
 from cumulant.serving.grpc.codec import is_large, read_message
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.protocol import request_bodies
 from cumulant.serving.protocol.tensors import PIECE, InputTensor, to_array
 
 

@@ -20,13 +20,13 @@ from serving_models import ROW, servable
 
 from cumulant.core.errors import CumulantError, RequestError
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.endpoints.invocations import read_csv_rows
+from cumulant.serving.endpoints.request_bodies import LARGE, SharedBudget, decoded_memory
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.posted.label_inbox import LabelInbox
 from cumulant.serving.protocol.inference import HEADER_LENGTH
-from cumulant.serving.protocol.invocations import read_csv_rows
 from cumulant.serving.protocol.json_size import decoded_bytes, most_decoded
-from cumulant.serving.protocol.request_bodies import LARGE, SharedBudget, decoded_memory
 from cumulant.serving.protocol.tensors import InputTensor, to_array
 
 MIB = 1 << 20

@@ -20,12 +20,12 @@ from cumulant.core.errors import CumulantError, EngineUnavailableError, Integrit
 from cumulant.core.ids import file_digest
 from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.grpc.service import _config
-from cumulant.serving.models.load_check import LoadCheck
+from cumulant.serving.models.control import Control, SingleWorker, WorkerDuties
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel
-from cumulant.serving.workers.control import Control, SingleWorker, WorkerDuties
+from cumulant.serving.workers.load_check import LoadCheck
 from cumulant.serving.workers.worker import Worker
 
 

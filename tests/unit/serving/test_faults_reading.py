@@ -14,13 +14,13 @@ import pytest
 from serving_graphs import scale
 
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.endpoints import request_bodies
+from cumulant.serving.endpoints.request_bodies import LARGE, BodyReader, decode_rows, is_large
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Request
 from cumulant.serving.http.site import HttpSite
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.protocol import request_bodies
 from cumulant.serving.protocol.inference import HEADER_LENGTH
-from cumulant.serving.protocol.request_bodies import LARGE, BodyReader, decode_rows, is_large
 
 INFER = "/v2/models/graph/infer"
 MANY = 40_000

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_serving_scheduling import Doubling, feeds, runner, until
 
 from cumulant.core.errors import DeadlineError, OverloadedError, RequestError
-from cumulant.serving.scheduling.answer_cache import Caching
+from cumulant.serving.cache.answer_cache import Caching
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.scheduling.runner import Scheduling
 

@@ -15,11 +15,11 @@ from serving_models import servable
 from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.folder import load_description, write_description
-from cumulant.serving.models.content_pins import pin
-from cumulant.serving.models.load_check import LoadCheck
+from cumulant.serving.content_pins import pin
 from cumulant.serving.models.model import open_model
 from cumulant.serving.models.passed_checks import PassedChecks, passed_checks_folder
 from cumulant.serving.settings import Settings
+from cumulant.serving.workers.load_check import LoadCheck
 
 
 def endless(folder):

@@ -11,11 +11,11 @@ from serving_models import ROW, call, servable
 
 from cumulant.core.errors import UsageError
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.cache.answer_cache import Caching
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.site import HttpSite
 from cumulant.serving.models.fallback import Fallback
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import FallbackConfig
 

@@ -102,7 +102,7 @@ def test_a_server_without_a_place_for_them(app):
 
 
 def test_the_document_tells_of_them_where_they_are_taken(app):
-    from cumulant.serving.protocol.openapi import document
+    from cumulant.serving.endpoints.openapi import document
 
     assert "/v1/labels" in document(app)["paths"]
     app.inbox = None

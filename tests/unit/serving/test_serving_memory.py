@@ -12,7 +12,7 @@ from cumulant.serving.models.sample_inputs import make_noise
 
 _HELD = """
 from pathlib import Path
-from cumulant.serving.workers.freed_memory import release_memory
+from cumulant.serving.freed_memory import release_memory
 def held():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 junk = [bytes(1000) for _ in range(50_000)]

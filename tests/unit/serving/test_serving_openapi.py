@@ -15,9 +15,9 @@ from serving_models import ROW, call, servable
 from test_serving_fleet import serving
 
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.endpoints.openapi import document
+from cumulant.serving.endpoints.openapi_schemas import row_schema
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.protocol.openapi import document
-from cumulant.serving.protocol.openapi_schemas import row_schema
 from cumulant.serving.protocol.paths import ROUTES, UNKNOWN, path_template
 
 #: what a request's schema cannot say: which columns a frame needs, which moments the stored history covers

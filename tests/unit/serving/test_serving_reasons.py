@@ -19,13 +19,13 @@ from cumulant.core.servable import Reasons
 from cumulant.servable.folder import load_servable, write_description
 from cumulant.servable.scorer import Scorer
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.cache.answer_cache import Caching
+from cumulant.serving.endpoints.scoring import read_inference
 from cumulant.serving.grpc.codec import read_call, write_answer
 from cumulant.serving.grpc.messages import message_class
-from cumulant.serving.models.explaining import Occlusion
 from cumulant.serving.models.fallback import Fallback
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.models.scoring import read_inference
-from cumulant.serving.scheduling.answer_cache import Caching
+from cumulant.serving.reasons.occlusion import Occlusion
 from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.settings import FallbackConfig
 from cumulant.training.model import FittedModel, ModelCard
@@ -391,7 +391,7 @@ def test_metadata_the_card_and_the_document_say_what_may_be_asked(app):
     outputs = call(app, "GET", "/v2/models/flight-late").json()["outputs"]
     assert outputs[-1] == {"name": "reasons", "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}}
     card = call(app, "GET", "/v1/models/flight-late").json()
-    assert card["reasons"] == {"method": "occlusion", "when": "asked", "usual": 2, "most": 4}
+    assert card["reasons"] == {"method": "occlusion", "when": "requested", "usual": 2, "most": 4}
     document = call(app, "GET", "/openapi.json").json()
     operation = document["paths"][PREDICT]["post"]
     assert operation["parameters"][0]["schema"]["maximum"] == 4

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
-from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching
+from cumulant.serving.cache.answer_cache import AnswerCache, Caching
 from cumulant.serving.scheduling.cost import RunCost
 from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
 from cumulant.serving.scheduling.runner import Runner, Scheduling

@@ -8,7 +8,7 @@ import pytest
 from log_support import ANSWERS
 
 from cumulant.core.errors import EngineUnavailableError
-from cumulant.serving.models.scoring import ScoringService
+from cumulant.serving.endpoints.scoring import ScoringService
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.telemetry.metrics import Metrics

@@ -24,8 +24,8 @@ from tensor_models import write, write_double, write_history, write_sums
 from cumulant.core.errors import DeadlineError, EngineUnavailableError, IntegrityError, OverloadedError, UsageError
 from cumulant.core.servable import StateTensor
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.endpoints.openapi import document
 from cumulant.serving.models.model import ModelSet, open_model
-from cumulant.serving.protocol.openapi import document
 from cumulant.serving.scheduling.runner import Scheduling
 from cumulant.serving.sequences.sequence_store import SequenceBounds, SequenceStore
 

@@ -22,9 +22,9 @@ from cumulant.core.servable import TensorSpec
 from cumulant.drivers.valkey.cache import ValkeyCache
 from cumulant.drivers.valkey.location import parse_cache_url
 from cumulant.serving.__main__ import _cache
+from cumulant.serving.cache.answer_cache import Caching, key_of
 from cumulant.serving.cache.shared_answers import SharedAnswers, seal, unseal
 from cumulant.serving.cache.shared_cache import CircuitBreaker, SharedCacheTier
-from cumulant.serving.scheduling.answer_cache import Caching, key_of
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.scheduling.runner import Runner, Scheduling
 from cumulant.testing.cache import MemoryCache

@@ -22,9 +22,9 @@ from cumulant.serving.app import ServingApplication
 from cumulant.serving.grpc import messages
 from cumulant.serving.grpc.reflection import REFLECTION
 from cumulant.serving.grpc.server import start
+from cumulant.serving.models.control import Control, SingleWorker, WorkerDuties
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.models.repository import Repository
-from cumulant.serving.workers.control import Control, SingleWorker, WorkerDuties
 
 
 def test_a_token_is_needed_but_for_health(folders):

@@ -1,4 +1,4 @@
-"""`cumulant review`: the predictions that people should look at, and what they say of them."""
+"""`cumulant review`: predictions for reviewers, and their decisions."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def decide(
         typer.Option("--from", metavar="FILE", help="Decide many: CSV, JSON lines or Parquet with case, label, note."),
     ] = None,
 ) -> None:
-    """Say what is true of a case; it becomes a label."""
+    """Decide a case; the decision becomes a label."""
     from cumulant.core.errors import UsageError
     from cumulant.flows.review import service
 
@@ -171,7 +171,7 @@ def decide(
 
 @command(app, action="review.answer", examples=["cumulant review skip 3f9a"])
 def skip(call: Invocation, case: Case) -> None:
-    """Leave a case to others; you will not be asked again."""
+    """Leave a case to others; you will not get it again."""
     from cumulant.flows.review import service
 
     with call.project() as project:
@@ -261,7 +261,7 @@ def serve(
         bool, typer.Option("--insecure", help="Allow an address that others can reach without a token.")
     ] = False,
 ) -> None:
-    """Let people and programs answer the queue over HTTP, by the same rules, until interrupted."""
+    """Serve the queue over HTTP, by the same rules, until interrupted."""
     from cumulant.flows.review.http import callers, server
 
     known = callers.read_callers(token_file, os.environ.get("CUMULANT_TOKEN", ""))
@@ -318,10 +318,10 @@ def import_(
     call: Invocation,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Label Studio's export, JSON or JSON-MIN.")],
     reviewer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Whose answers these are, where the file does not say.")
+        str | None, typer.Option(metavar="NAME", help="Whose answers these are, where the file names no reviewer.")
     ] = None,
 ) -> None:
-    """Take in answers that were given in Label Studio, each once."""
+    """Import answers from Label Studio, each once."""
     from cumulant.flows.review.exchange import import_answers
 
     with call.project() as project:
@@ -355,7 +355,7 @@ def _decide_file(call: Invocation, file: Path) -> None:
 
 
 def _id(project: Project, beginning: str) -> str:
-    """People may leave out the end of an id."""
+    """The whole id of a case."""
     from cumulant.flows.review.service import case_named
 
     return case_named(project, beginning, principal=project.principal())

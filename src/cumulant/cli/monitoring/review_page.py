@@ -1,4 +1,4 @@
-"""How cases and figures of the review queue look on a terminal."""
+"""Cases and figures of the review queue on a terminal."""
 
 from __future__ import annotations
 
@@ -72,12 +72,12 @@ def _explained(explanation: Any) -> list[str]:
 
 
 def label_names(case: CaseView) -> list[str]:
-    """What a reviewer may say, as it is written; none where it is a number."""
+    """Labels that a reviewer may write; none where it is a number."""
     return [str(label).lower() if isinstance(label, bool) else str(label) for label in case.labels]
 
 
 def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: str) -> None:
-    """A table of cases. `fill` is the command that brings some."""
+    """A table of cases. `fill` is the command that adds some."""
     from cumulant.flows.reports.terminal import table
 
     if not listed:
@@ -98,7 +98,7 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
         ]
         for case in listed
     ]
-    # A column that says the same of every case is said once, or not at all.
+    # A value that all cases share is printed once, or not at all.
     blind = all(case.hidden for case in listed)
     needless = {"reasons": blind, "status": status != "all", "label": status == "waiting"}
     shown = [place for place, name in enumerate(columns) if not needless.get(name)]
@@ -115,9 +115,7 @@ def outcome(answered: AnsweredCase) -> str:
     """What an answer led to, in one sentence."""
     case = answered.case
     if case.status == "done":
-        agreed = (
-            "" if case.hidden or case.answer is None else f"; the model said {_format_value(_decision(case.answer))}"
-        )
+        agreed = "" if case.hidden or case.answer is None else f"; the model: {_format_value(_decision(case.answer))}"
         return f"case {case.id} is done: {_format_value(case.label)}{agreed}"
     if case.escalated and any(decision["kind"] == "decided" for decision in case.others):
         return f"two reviewers differ on case {case.id}: a third decides"
@@ -125,7 +123,7 @@ def outcome(answered: AnsweredCase) -> str:
         return f"case {case.id} goes to those who take escalated cases"
     if case.own and case.own[-1]["kind"] == "skipped":
         return f"you skipped case {case.id}: others get it"
-    return f"case {case.id} waits for a second reviewer, who decides without knowing what you said"
+    return f"case {case.id} waits for a second reviewer, who decides without seeing your decision"
 
 
 def _decision(answer: dict[str, Any]) -> object:
@@ -139,7 +137,7 @@ def figures(console: Console, report: ReviewSummary) -> None:
     heading(
         console,
         f"review of {report.model}",
-        f"{report.rows:,} predictions looked at in {report.draws} draw{'s' * (report.draws != 1)}",
+        f"{report.rows:,} predictions considered in {report.draws} draw{'s' * (report.draws != 1)}",
     )
     pairs(
         console,
@@ -181,7 +179,7 @@ def _error(report: ReviewSummary) -> str:
     ends = "" if low is None or high is None else f" [{low:.2%}, {high:.2%}]"
     some = report.answered is not None and report.answered < 1
     silent = f"; {report.answered:.0%} of the random cases have an answer" if some else ""
-    return f"{report.error['value']:.2%}{ends} of all predictions looked at; {among}{silent}"
+    return f"{report.error['value']:.2%}{ends} of all predictions considered; {among}{silent}"
 
 
 def _format_value(value: object) -> str:

@@ -23,7 +23,7 @@ def session(console: Console, project: Project, *, report: str) -> None:
     """Give out cases and take answers until none is left or the reviewer quits; each stands at once, and is a label
     when the session ends at the latest.
 
-    `report` is the command that tells how the queue stands.
+    `report` is the command of the queue's report.
     """
     from cumulant.flows.review.service import ingest_unless_locked, next_case, session_reader
 
@@ -55,7 +55,7 @@ def _prompt_text(case: CaseView) -> str:
 
 
 def _answer(console: Console, project: Project, case: CaseView, reader: CaseReader) -> bool | None:
-    """Whether the case was answered; None where the reviewer quits. A wrong word is asked again."""
+    """Whether the case was answered; None where the reviewer quits. A wrong word is prompted for again."""
     from cumulant.flows.review import service
 
     who = project.principal()

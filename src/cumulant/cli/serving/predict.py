@@ -54,7 +54,9 @@ def predict(
     model: Annotated[
         str, typer.Option("--model", metavar="MODEL", help="NAME@ALIAS, NAME/VERSION or NAME; default: the newest.")
     ] = "",
-    url: Annotated[str | None, typer.Option(metavar="URL", help="Ask this server instead of working here.")] = None,
+    url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Send the rows to this server, instead of scoring here.")
+    ] = None,
     token_file: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Holds the token that the server wants; CUMULANT_TOKEN does the same."),
@@ -69,7 +71,7 @@ def predict(
         typer.Option(metavar="COLUMN", help="Write this column of the rows beside the answers; may be repeated."),
     ] = None,
     part_rows: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Rows between two points to go on from; default: by speed.")
+        int | None, typer.Option(metavar="N", min=1, help="Rows between two points to resume from; default: by speed.")
     ] = None,
     reasons: Annotated[
         int | None,
@@ -83,7 +85,7 @@ def predict(
 
     Offline, windows and lookups see the project's newest data; with --url the server's stored state, and no project is
     needed. With --output,
-    files of any size are answered in bounded memory on all cores, and a call that was killed is gone on with.
+    files of any size are answered in bounded memory on all cores, and a killed call is resumed.
     """
     from cumulant.cli.training.frame_output import check_out
     from cumulant.flows.serving.batch.flow import BatchRequest

@@ -40,7 +40,7 @@ def show(
     request: Annotated[str, typer.Argument(metavar="ID", help="The request's id, as the answer named it.")],
     log: Log = None,
 ) -> None:
-    """Show the rows of one request: what was asked, what was answered, by which model, from which state."""
+    """Show the rows of one request: input, answer, model and state."""
     from cumulant.flows.serving.predictions import show_prediction
 
     predictions = show_prediction(_folder(call, log), request)
@@ -128,11 +128,7 @@ def gaps(call: Invocation, log: Log = None) -> None:
 
 
 def _folder(call: Invocation, log: Path | None) -> Path:
-    """The log's folder: the given one, else the project's.
-
-    Raises:
-        UsageError: the given one is no folder.
-    """
+    """The log's folder: the given one, else the project's. Raises UsageError where it is no folder."""
     from cumulant.flows.serving.predictions import log_folder
 
     if log is None:

@@ -52,7 +52,7 @@ def replay(
     """Send the rows of a period as requests, in their order, and post their labels when they became known.
 
     Needs `cumulant up`. Times of a release's stages are counted in replayed time while it runs. Cut off by Ctrl-C or a
-    kill, the same command goes on where it stopped. Where the servers are slower than FACTOR asks for, it waits.
+    kill, the same command resumes where it stopped. Where the servers are slower than FACTOR, it waits.
     """
     from cumulant.core.units import moment
     from cumulant.flows.replay.replay import replay as flow

@@ -164,7 +164,7 @@ def _stay(
     document: Callable[[RunningServer], dict[str, object]],
     show: Callable[[Console, RunningServer], None],
 ) -> None:
-    """Start a server, say where it is, and stay until it ends."""
+    """Start a server, print its address, and wait until it ends."""
     with _child(start) as (process, running):
         call.answer(document(running), lambda console: show(console, running))
         try:
@@ -212,7 +212,7 @@ def _failed(code: int, echo: _Echo) -> CumulantError:
 
 
 class _Echo:
-    """What the server writes to standard error: kept until it answers, shown from then on."""
+    """Standard error of the server: stored until it answers, shown afterwards."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._lines: list[str] = []

@@ -1,4 +1,4 @@
-"""The processes of a stack as a table for people, and as a document for programs."""
+"""The processes of a stack as a table for a terminal, and as a document for `--json`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STYLES = {"ready": "green", "waiting": "red", "not ready": "red", "ended": "red
 
 
 def document(status: Status | None) -> dict[str, Any]:
-    """What `--json` tells: `running` is whether the supervisor lives."""
+    """The document of `--json`; `running`: whether the supervisor lives."""
     if status is None:
         return {"running": False, "processes": []}
     return {

@@ -58,9 +58,9 @@ def up(
 ) -> None:
     """Serve the champion behind a gateway, so that releases can share its requests with a candidate.
 
-    Starts the gateway, a server a version and the release controller, and starts again what ends. Without --detach it
+    Starts the gateway, a server a version and the release controller, and restarts what ends. Without --detach it
     stays, with a live table on a terminal, and Ctrl-C or SIGTERM ends everything, requests under way first. What
-    served before serves again, whatever the registry says since, with the settings of today: releases and rollbacks
+    served before serves again, whatever changed in the registry, with the present settings: releases and rollbacks
     change it. --restart replaces the servers of a running stack one by one, each once the new one is ready.
     """
     from cumulant.cli.serving.stack_table import document

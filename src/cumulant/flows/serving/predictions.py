@@ -22,7 +22,7 @@ FOLDER = "predictions"
 
 
 class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the log for people and programs: the record, with times as times and texts as JSON objects."""
+    """One row of the log: the record, with times as times and texts as JSON objects."""
 
     id: str
     row: int
@@ -60,7 +60,7 @@ def show_prediction(folder: Path, request: str) -> list[PredictionView]:
         NotFoundError: the log holds no request of that id.
         StorageError: a file cannot be read.
     """
-    # Rows whose caller gave no id have an empty one.
+    # Rows without an id of the caller have an empty one.
     from cumulant.serving.prediction_log.storage.log_reader import find_predictions
 
     predictions = request and (find_predictions(folder, request) or find_predictions(folder, request, by="caller_id"))

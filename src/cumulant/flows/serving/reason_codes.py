@@ -31,16 +31,16 @@ def check_codes(spec: ReasonsSpec | None, plan: FeaturePlan) -> None:
 def check_when(spec: ReasonsSpec | None, task: Task) -> None:
     """Raises DefinitionError where only decisions are to be explained, and the model makes none."""
     if spec is not None and spec.when == "decision" and task != "binary":
-        hint = "write `when: asked` or `when: always`"
+        hint = "write `when: requested` or `when: always`"
         raise DefinitionError(
-            f"serving: reasons: when: decision is of models that say true or false; this one's task is {task}",
+            f"serving: reasons: when: decision is for models that predict true or false; this one's task is {task}",
             subject="when",
             hint=hint,
         )
 
 
 def build_reasons(spec: ReasonsSpec | None, model: TrainedModel, features: pl.DataFrame) -> Reasons | None:
-    """What the servable of `model` says of its reasons; `features` are its training rows.
+    """Reasons in the servable of `model`; `features` are its training rows.
 
     Raises:
         DefinitionError: as `check_when`.

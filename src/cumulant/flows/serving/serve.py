@@ -54,11 +54,11 @@ class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
     table: str | None = None
     as_of: datetime | None = None
     entities: int = 0
-    #: the folder where a server says what it serves from, so that `clean` leaves that alone
+    #: folder where a server notes what it serves from, so that `clean` does not delete it
     uses: str
     #: folder of the prediction log, and the file with the key of the hashes in it; without one, values are hidden there
     log: str
-    #: that key, where the environment has it as a secret: it is looked up when a server starts, and not kept
+    #: that key, where the environment has it as a secret: it is read when a server starts, and not stored
     salt: Callable[[], bytes] | None = None
     log_key: str | None = None
     #: folder of the labels that are posted
@@ -223,7 +223,7 @@ def _copy_with_version(project: Project, version: ModelVersion) -> Path:
 
 
 def server_command(service: PreparedService, *, http: str, given: Values, ready: Path | None = None) -> list[str]:
-    """The command line that serves `service`: as the project file says, and in place of it as is `given`."""
+    """The command line that serves `service`: by the project file, overridden by `given`."""
     own: dict[str, Any] = {
         **declared(service.settings),
         "log": service.log,
@@ -272,7 +272,7 @@ def run_server(service: PreparedService, *, http: str = "127.0.0.1:0", keep: boo
 
 
 def await_ready(process: subprocess.Popen[bytes], ready: Path, ended: Callable[[], CumulantError]) -> RunningServer:
-    """What the server says of itself once it answers.
+    """The ready line of the server, once it answers.
 
     Raises:
         CumulantError: `ended()`, where its process ended before.

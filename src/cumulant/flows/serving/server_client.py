@@ -75,7 +75,7 @@ class RemoteServer(NamedTuple):
 
 
 class _Requested(msgspec.Struct):
-    """A field or input, as the card of a model tells it."""
+    """A field or input in the card of a model."""
 
     name: str
     type: str = ""
@@ -97,7 +97,7 @@ class _Listed(msgspec.Struct):
 
 
 def query_server(server: RemoteServer, model: str, file: Path, *, progress: Progress = silent) -> pl.DataFrame:
-    """One answer a row of a file, as the server gives it; the server's model card says what the model reads.
+    """One answer a row of a file, from the server; its model card names what the model reads.
 
     `model` is the name of one that it serves; empty: the only one.
 
@@ -174,13 +174,12 @@ def request_answers(server: RemoteServer, path: str, rows: pl.DataFrame, progres
 def _request_parts(server: RemoteServer, path: str, rows: pl.DataFrame, progress: Progress) -> Iterator[msgspec.Raw]:
     """The predictions, some rows at a time."""
     for start in range(0, len(rows), _CHUNK):
-        part = [{k: _plain(v) for k, v in row.items()} for row in rows.slice(start, _CHUNK).iter_rows(named=True)]
+        part = [
+            {k: (v.isoformat() if isinstance(v, (datetime, date)) else v) for k, v in row.items()}
+            for row in rows.slice(start, _CHUNK).iter_rows(named=True)
+        ]
         yield msgspec.json.decode(server.post(path, {"rows": part}), type=dict[str, msgspec.Raw])["predictions"]
-        progress("asking the server", min(1.0, (start + _CHUNK) / len(rows)))
-
-
-def _plain(value: object) -> object:
-    return value.isoformat() if isinstance(value, (datetime, date)) else value
+        progress("waiting for the server", min(1.0, (start + _CHUNK) / len(rows)))
 
 
 def answers_frame(answers: Sequence[Answer]) -> pl.DataFrame:

@@ -20,7 +20,7 @@ class Use(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def note_use(uses: Path, pid: int, *, folder: str, table: str | None) -> None:
-    """Say in the folder `uses` that a process of this machine serves from these. It counts until that process ends.
+    """Note in the folder `uses` that a process of this machine serves from these, until that process ends.
 
     Raises:
         StorageError: the folder cannot be written.

@@ -30,7 +30,7 @@ from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import check_gateway, logs_folder
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
 from cumulant.serving.access_token import read_token
-from cumulant.serving.workers.sockets import bind, split_address
+from cumulant.serving.sockets import bind, split_address
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal

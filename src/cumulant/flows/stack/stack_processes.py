@@ -17,7 +17,7 @@ from cumulant.flows.stack.desired_state import FOLDER, DesiredState, ServedVersi
 from cumulant.flows.stack.gateway_key import key_path
 from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.ports.traffic import ListenOptions
-from cumulant.serving.workers.sockets import split_address
+from cumulant.serving.sockets import split_address
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project

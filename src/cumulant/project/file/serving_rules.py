@@ -13,8 +13,8 @@ from cumulant.core.errors import UsageError
 from cumulant.core.units import duration, size
 from cumulant.project.file.gate_rules import Fault
 from cumulant.project.file.training_rules import refuse
+from cumulant.serving.sockets import split_address
 from cumulant.serving.spec import ServingSpec
-from cumulant.serving.workers.sockets import split_address
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project

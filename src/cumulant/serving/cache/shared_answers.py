@@ -15,12 +15,12 @@ import numpy as np
 from cumulant.core.ids import digest
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import DTYPES, Array
+from cumulant.serving.cache.answer_cache import key_of
 from cumulant.serving.cache.shared_cache import CacheWrite, SharedCacheTier
-from cumulant.serving.scheduling.answer_cache import key_of
 
 Raw = list[Array]
 
-#: of the key and of the sealed form; values of other formats are never looked at
+#: of the key and of the sealed form; values of other formats are ignored
 _FORMAT = "1"
 #: lookups until they are evaluated, and seconds of a pause where they cost more than they saved
 _TRIAL, _PAUSE = 200, 10.0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, StorageError
-from cumulant.serving.scheduling.histogram import SECONDS, Histogram
+from cumulant.serving.histogram import SECONDS, Histogram
 
 if TYPE_CHECKING:
     from cumulant.ports.cache import SharedCache
@@ -95,10 +95,7 @@ class CacheWrite(msgspec.Struct, frozen=True):
 
 
 class SharedCacheTier:
-    """Lookups and writes that never raise and are bounded in time; `name` is used in messages.
-
-    Use it from one event loop. A store that fails is retried in the background, never by a request.
-    """
+    """Bounded lookups and writes of one event loop, which never raise; a failed store is retried in the background."""
 
     def __init__(self, store: SharedCache, budget: float, *, name: str = "the shared cache") -> None:
         self._store, self.budget, self._name = store, budget, name
@@ -132,7 +129,7 @@ class SharedCacheTier:
         """Whether the store works and its round-trip time is known."""
         return self.reads.closed and self.round_trip is not None
 
-    # --- looks
+    # --- lookups
 
     @property
     def busy(self) -> bool:
@@ -240,7 +237,7 @@ class SharedCacheTier:
                 await self._store.put(write.key, write.value, write.ttl)
         except (CumulantError, TimeoutError) as error:
             if self.writes.closed and isinstance(error, StorageError):
-                self.writes.trip()  # it said so itself: no memory, read only
+                self.writes.trip()  # the store's own refusal: no memory, read only
             elif self.writes.closed:
                 self.writes.fail()
             else:

@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 
 from cumulant.core.errors import RequestError
 from cumulant.servable.engine import Array
+from cumulant.serving.endpoints.request_bodies import LARGE
 from cumulant.serving.grpc.messages import field_number, message_class
 from cumulant.serving.protocol.classification import check_class_count
 from cumulant.serving.protocol.inference import InferenceCall, read_demand, refuse_shared_memory
-from cumulant.serving.protocol.request_bodies import LARGE
 from cumulant.serving.protocol.tensors import PIECE, InputTensor, OutputTensor, check_id, decode_text, raw_bytes
 from cumulant.serving.scheduling.job_queue import Demand
 
@@ -34,7 +34,7 @@ _MOST_FIELDS = 10_000
 #: name, datatype, shape and contents of an input: what else it holds counts as a field of the message
 _PLAIN_FIELDS = 4
 _NO_MESSAGE = "the request is no message of this method"
-#: a number without end would take for ever to read
+#: a number without end would never be read whole
 _VARINT_BITS = 63
 #: from this size on, raw tensors are taken out of the message without a copy; below, that costs more than it saves
 _LARGE = 16 * 1024
@@ -103,7 +103,7 @@ def is_large(message: Any, raws: Sequence[memoryview], size: int) -> bool:
 def read_call(
     message: Any, raws: Sequence[memoryview], *, received: float, remaining: float | None, client: str
 ) -> GrpcCall:
-    """The request as a call; `remaining`: seconds until the caller gives up, None where it waits for ever.
+    """The request as a call; `remaining`: seconds until the caller's deadline, None: it has none.
 
     Raises:
         RequestError: it is no such request.
@@ -131,10 +131,7 @@ def read_call(
 def write_answer(
     call: GrpcCall, name: str, version: str, outputs: Sequence[OutputTensor], parameters: Mapping[str, Any]
 ) -> bytes:
-    """Encoded response, typed or raw as the call's inputs.
-
-    Raw tensors come last in a message, so they are put behind the rest of it rather than into it: one copy.
-    """
+    """Encoded response, typed or raw as the call's inputs; raw tensors are appended, which copies them once."""
     answer = _Response(model_name=name, model_version=version, id=call.id)
     for key, value in parameters.items():
         field = "string_param" if isinstance(value, str) else "double_param"
@@ -199,7 +196,7 @@ def _values(tensor: Any) -> list[Any]:
     if stray is not None:
         raise RequestError(f'input "{name}" has {stray} where {datatype} comes in {field}', subject=name)
     given = getattr(tensor.contents, field)
-    # Piece by piece: one long call would hold up every other thread.
+    # Piece by piece: one long call would block every other thread.
     values = [value for at in range(0, len(given), PIECE) for value in given[at : at + PIECE]]
     return [decode_text(value, name) for value in values] if datatype == "BYTES" else values
 
@@ -234,12 +231,7 @@ def _demand(parameters: Mapping[str, Any], received: float, remaining: float | N
 
 
 def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
-    """The message without its raw tensors, and those. Its fields, and the parameters of its inputs and outputs, are
-    counted before values are made of them.
-
-    Raises:
-        RequestError: it is no message, or has too many fields.
-    """
+    """The message without its raw tensors, and those; its fields are counted first. Raises RequestError."""
     whole, at, start, end = memoryview(body), 0, 0, len(body)
     heads: list[memoryview] = []
     raws: list[memoryview] = []
@@ -263,11 +255,7 @@ def _without_raw(body: bytes) -> tuple[bytes, list[memoryview]]:
 
 
 def _count_fields(body: bytes, at: int, end: int, most: int) -> int:
-    """The fields of a part of a message; where they are more than `most` and the plain ones, no more are counted.
-
-    Raises:
-        RequestError: it is no part of a message.
-    """
+    """The fields of a part of a message, counted up to `most` and the plain ones. Raises RequestError."""
     count = 0
     while at < end and count < most + _PLAIN_FIELDS:
         _, at, size = _field(body, at)

@@ -28,7 +28,7 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
         handler = await continuation(details)
         if handler is not None and handler.unary_unary is not None:
             return grpc.unary_unary_rpc_method_handler(self._around(handler.unary_unary, details))
-        if handler is not None and _awaitable(handler.stream_stream):
+        if handler is not None and inspect.iscoroutinefunction(handler.stream_stream):
             return grpc.stream_stream_rpc_method_handler(self._around(handler.stream_stream, details))
         return handler
 
@@ -45,11 +45,6 @@ class ObservingInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg
                 self._watch.end(note, _code(context) or status)
 
         return observed
-
-
-def _awaitable(inner: object) -> bool:
-    """Whether a stream writes to its context; one that yields is not observed."""
-    return inspect.iscoroutinefunction(inner)
 
 
 def _note(details: grpc.HandlerCallDetails, context: Any) -> RequestNote:

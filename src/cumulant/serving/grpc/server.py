@@ -10,8 +10,8 @@ from cumulant.serving.grpc.health import Health
 from cumulant.serving.grpc.observed_calls import ObservingInterceptor
 from cumulant.serving.grpc.reflection import Reflection
 from cumulant.serving.grpc.service import Service, Shutdown
+from cumulant.serving.sockets import address_of
 from cumulant.serving.telemetry.observation import RequestObservation
-from cumulant.serving.workers.sockets import address_of
 
 #: calls of all connections at once; one more is refused
 _MOST_CALLS = 4096

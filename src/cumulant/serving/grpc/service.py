@@ -25,6 +25,7 @@ from cumulant.serving.admin import (
     require_control,
 )
 from cumulant.serving.app import ServingApplication
+from cumulant.serving.endpoints.scoring import Scoring, read_inference
 from cumulant.serving.errors import HttpError
 from cumulant.serving.gateway_headers import new_name
 from cumulant.serving.grpc.codec import (
@@ -39,7 +40,6 @@ from cumulant.serving.grpc.codec import (
 from cumulant.serving.grpc.errors import code_of, details_of, trailing_of
 from cumulant.serving.grpc.messages import SERVICE, message_class
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.scoring import Scoring, read_inference
 from cumulant.serving.telemetry.access_log import write_fault
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -58,7 +58,7 @@ class ReceivedRequest(msgspec.Struct, gc=False):
     message: Any
     raws: Any
     received: float
-    #: when the caller gives up, by `time.perf_counter`; None: it waits for ever
+    #: the caller's deadline by `time.perf_counter`; None: it has none
     deadline: float | None
     client: str
     #: our id of it, behind a gateway; empty: none was chosen
@@ -184,7 +184,7 @@ class Service:
         return self._app.score(request, _read, "grpc", model)
 
     async def _apart(self, request: ReceivedRequest, size: int, model: Model) -> bytes:
-        """A large request is read on another thread; again where the model was swapped meanwhile."""
+        """A large request is read on another thread; again where the model was swapped in that time."""
         async with self._app.reader(_read, model, request, size) as scoring:
             if any(model is served for served in self._app.models):
                 response = self._app.score(request, scoring, "grpc", model)

@@ -36,10 +36,7 @@ def decompress(body: bytes, encoding: bytes, limit: int) -> bytes:
 
 
 def compress(body: bytes, accepted: bytes) -> tuple[bytes, bytes]:
-    """`body` in the first encoding that `accepted` (the header Accept-Encoding) names and we know, and its name.
-
-    Short bodies stay as they are, under the empty name.
-    """
+    """`body` in the first known encoding of `accepted` (Accept-Encoding), and its name; empty: unchanged."""
     if len(body) < LEAST_COMPRESSED:
         return body, b""
     for part in accepted.lower().split(b","):

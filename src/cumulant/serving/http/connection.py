@@ -21,7 +21,7 @@ _PATIENCE = 64 * 1024 * 1024
 SWEEP = 1.0
 #: headers that offer another protocol, and one that was answered already
 _OFFER = frozenset({b"connection", b"upgrade", b"http2-settings", b"expect"})
-#: one read of the socket, which may bring the end of one request and the head of the next
+#: one read of the socket, which may have the end of one request and the head of the next
 _SLACK = 256 * 1024
 #: bytes that a header takes beside its text
 _PER_HEADER = 160
@@ -156,7 +156,7 @@ class HttpConnection(asyncio.Protocol):
             self._refuse("headers", 431, _HEADERS)
             return
         if not self._in_head:
-            return  # a trailer: it comes too late to say how the request is to be taken
+            return  # a trailer: it comes too late to change how the request is read
         name = name.lower()
         if name in self._headers and name == b"host":
             self._refuse("host", 400, _HOSTS)
@@ -357,10 +357,7 @@ class HttpConnection(asyncio.Protocol):
     # --- what the site calls
 
     def expire(self, now: float) -> None:
-        """End a connection that is idle, whose request does not come, or that takes nothing of its answer for too long.
-
-        However slowly, a client that goes on to take its answer keeps its connection.
-        """
+        """End a connection that is idle, does not complete its request, or reads nothing of its answer."""
         unconfirmed = self._count_unconfirmed()
         if unconfirmed != self._unconfirmed or not unconfirmed:
             self._unconfirmed, self._unconfirmed_since = unconfirmed, now

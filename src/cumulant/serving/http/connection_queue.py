@@ -18,10 +18,7 @@ class QueuedRequest(NamedTuple):
 
 
 class RequestQueue(deque[QueuedRequest]):
-    """Requests of one connection in their order.
-
-    The site counts their heads and bodies: a client that does not read earlier responses decides how long they wait.
-    """
+    """Requests of one connection in their order; the site counts their heads and bodies."""
 
     def __init__(self, site: SiteState[Any]) -> None:
         super().__init__()

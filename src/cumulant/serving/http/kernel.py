@@ -10,10 +10,7 @@ _INT = struct.Struct("i")
 
 
 def count_unsent(connection: socket.socket | None) -> int:
-    """Bytes in the system's own buffer that the other end has not confirmed; 0 where the system does not tell.
-
-    It tells of a client that takes a few bytes now and then long before there is room for more in that buffer.
-    """
+    """Bytes in the system's buffer that the other end has not confirmed; 0 where the system does not report them."""
     if connection is None or sys.platform != "linux":
         return 0
     import fcntl

@@ -7,7 +7,7 @@ from typing import Self
 
 import msgspec
 
-#: bytes of unfinished bodies that may be held where none may be larger than half of it
+#: bytes of unfinished bodies in memory, where none may be larger than half of it
 _BODIES = 512 * 1024 * 1024
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable
 
 #: seconds between two requests by which the loop is known to have read its sockets in between
 _IDLE = 0.0005
-#: seconds without a request after which what slow requests have shown says nothing of the next ones
+#: seconds without a request after which slow requests of the past predict nothing
 _FORGET = 1.0
 #: of what a turn, or a request that is answered at once, shows, how much the estimate of a request's seconds moves; and
-#: how many times the estimate it may count: a loop that lost its core for a while says nothing of the requests
+#: how many times the estimate it may count: a loop that lost its core for a while predicts nothing
 _LEARN, _OUTLIER = 0.1, 3.0
 #: while requests come without a gap, one in so many of those that are answered at once is measured: the system's
 #: answers to when a request began and ended cost a microsecond

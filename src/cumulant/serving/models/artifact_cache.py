@@ -13,9 +13,9 @@ import msgspec
 
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 from cumulant.servable.folder import load_description
-from cumulant.serving.models.content_pins import copy_content, pin
+from cumulant.serving.content_pins import copy_content, pin
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.sockets import can_share_port
+from cumulant.serving.sockets import can_share_port
 
 _PREFIX = "cumulant-kept-"
 
@@ -31,7 +31,7 @@ def artifact_folder() -> Iterator[str | None]:
         except OSError as error:
             reason = error.strerror or error
             sys.stderr.write(
-                f"what is served cannot be kept: {reason}; do not change its folders while they are served\n"
+                f"what is served cannot be copied: {reason}; do not change its folders while they are served\n"
             )
             yield None
             return
@@ -41,10 +41,10 @@ def artifact_folder() -> Iterator[str | None]:
 
 @contextmanager
 def pin_fallback(settings: Settings) -> Iterator[Settings]:
-    """The settings with the fallback's content pinned, and kept in a place of the server's own until the block ends.
+    """The settings with the fallback's content pinned, and copied to a folder of the server's own until the block ends.
 
     It is opened again for every model that is loaded and by every worker that starts: all get the same content. Where
-    no copy can be kept, the folder is read, as long as it holds that content.
+    no copy can be made, the folder is read, as long as it holds that content.
 
     Raises:
         NotFoundError, IntegrityError: its folder holds no servable, or a damaged one.
@@ -55,7 +55,7 @@ def pin_fallback(settings: Settings) -> Iterator[Settings]:
     folder = Path(settings.fallback.servable)
     load_description(folder)
     pinned = pin(folder)
-    # Windows has no locks by which a later server could tell what is left of one that was killed.
+    # Windows has no locks by which a later server could recognize the remains of a killed one.
     with artifact_folder() if can_share_port() else nullcontext() as place:
         copied = pinned if place is None else copy_content(pinned, Path(place))
         yield msgspec.structs.replace(settings, fallback_pin=copied)

@@ -16,18 +16,19 @@ from cumulant.core.servable import UNREGISTERED, GraphServable, TensorSpec
 from cumulant.servable.engine import DTYPES, Array, Engine
 from cumulant.servable.graph_signature import check_described
 from cumulant.servable.state_tensors import check_state, initial_state
-from cumulant.serving.models.request_work import MOST_ROWS, FallbackAnswers, RequestWork, row_count_error
+from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.sample_inputs import make_noise
-from cumulant.serving.protocol.request_schema import missing_fields, quoted
-from cumulant.serving.protocol.row_tensors import unknown_input
+from cumulant.serving.protocol.request_schema import first_errors, missing_fields, quoted
+from cumulant.serving.protocol.row_counts import MOST_ROWS, row_count_error
+from cumulant.serving.protocol.row_tensors import unfit_inputs, unknown_input
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, TensorConverter, input_of_lists
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.sequences.runner import SequenceRunner, no_state
 from cumulant.serving.sequences.sequence_store import SequenceStore
 
 if TYPE_CHECKING:
-    from cumulant.serving.protocol.reasons import Reasoning
     from cumulant.serving.protocol.request_rules import RequestRules
+    from cumulant.serving.reasons.reasoning import Reasoning
 
 #: a size that a request chooses, in made-up inputs
 _SOME = 8
@@ -52,7 +53,7 @@ class GraphModel:
         untried: bool = False,
     ) -> None:
         self.servable = servable
-        #: some of the graph's tensors are kept between the requests of a sequence, rather than sent
+        #: some of the graph's tensors are stored between the requests of a sequence, not sent
         self.stateful = bool(servable.state)
         self.name = servable.name
         self.version = servable.version or UNREGISTERED
@@ -62,7 +63,9 @@ class GraphModel:
         self._fits = {spec.name: TensorConverter(spec) for spec in sent}
         #: inputs whose first size is the number of rows
         self._free = [spec.name for spec in sent if spec.shape[:1] == (-1,)]
-        self.inputs: Mapping[str, dict[str, Any]] = {spec.name: _metadata(spec) for spec in sent}
+        self.inputs: Mapping[str, dict[str, Any]] = {
+            spec.name: {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)} for spec in sent
+        }
         self.outputs: Mapping[str, tuple[str, list[int]]] = {
             spec.name: (spec.datatype, list(spec.shape)) for spec in servable.outputs
         }
@@ -148,7 +151,10 @@ class GraphModel:
                 raise unknown_input(tensor.name, self._specs)
             if tensor.name in feeds:
                 raise RequestError(f'input "{tensor.name}" is given twice', subject=tensor.name)
-            feeds[tensor.name] = fit(tensor)
+            try:
+                feeds[tensor.name] = fit(tensor)
+            except RequestError:
+                raise unfit_inputs(lambda other: self._fits[other.name](other), inputs, tensor, self._fits) from None
         if len(feeds) < len(self._specs):
             missing = [name for name in self._specs if name not in feeds]
             are = "input {} is" if len(missing) == 1 else "inputs {} are"
@@ -190,7 +196,8 @@ class GraphModel:
                 if value is None:
                     continue
                 if type(value) not in (int, float, bool):
-                    raise RequestError(f'row {number}: "{name[:100]}" must be a number or null', subject=name[:100])
+                    numbers = (item for item in row.items() if item[0] in self._columns)
+                    raise first_errors(_check_number, numbers, f"row {number}: ")
                 try:
                     matrix[number - 1, place] = value
                 except OverflowError:
@@ -231,10 +238,16 @@ class GraphModel:
         unknown = next((name for name in values if name not in self._specs), None)
         if unknown is not None:
             raise unknown_input(unknown, self._specs)
-        return [
-            input_of_lists(name, value, self._specs[name].datatype, self._specs[name].shape)
-            for name, value in values.items()
-        ]
+        try:
+            return [
+                input_of_lists(name, value, self._specs[name].datatype, self._specs[name].shape)
+                for name, value in values.items()
+            ]
+        except RequestError:
+            specs = self._specs
+            raise first_errors(
+                lambda name: input_of_lists(name, values[name], specs[name].datatype, specs[name].shape), values
+            ) from None
 
     def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:  # noqa: ARG002 - as Model
         return [
@@ -278,23 +291,21 @@ class GraphModel:
 
 
 def _shared(name: str, rows: Sequence[Mapping[str, Any]]) -> object:
-    """The single value of an input that has no rows.
-
-    Raises:
-        RequestError: the rows have several.
-    """
+    """The single value of an input that has no rows. Raises RequestError where the rows have several."""
     value = rows[0][name]
     if any(row[name] != value for row in rows):
         raise RequestError(f'input "{name}" is a single value, and the rows have several', subject=name)
     return value
 
 
+def _check_number(item: tuple[str, object]) -> None:
+    name, value = item
+    if value is not None and type(value) not in (int, float, bool):
+        raise RequestError(f'"{name[:100]}" must be a number or null', subject=name[:100])
+
+
 def _too_large(name: str, number: int) -> RequestError:
     return RequestError(f'row {number}: "{name}" is too large', subject=name)
-
-
-def _metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
 
 
 def _synthetic_input(spec: TensorSpec, rows: int) -> Array:

@@ -13,8 +13,8 @@ from cumulant.servable.folder import load_description
 from cumulant.serving.models.graph_model import GraphModel
 from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.row_model import RowModel
-from cumulant.serving.protocol.reasons import Reasoning
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor
+from cumulant.serving.reasons.reasoning import Reasoning
 from cumulant.serving.scheduling.runner import Runner, Scheduling
 from cumulant.serving.sequences.sequence_store import SequenceStore
 
@@ -29,7 +29,7 @@ class Model(Protocol):
     name: str
     version: str
     runner: Runner
-    #: requests must be of a sequence, whose state is kept between them
+    #: requests must be of a sequence, whose state is stored between them
     stateful: bool
     #: what is answered where the runner refuses
     fallback: FallbackAnswers | None
@@ -103,10 +103,7 @@ def open_model(
 
 
 class ModelSet:
-    """Served models by name and version; the version named last is a name's default.
-
-    A set is never changed: loading and unloading make another one, so that a request sees one state of things.
-    """
+    """Immutable set of served models by name and version; the version named last is a name's default."""
 
     def __init__(self, models: Iterable[Model]) -> None:
         self._models: dict[str, dict[str, Model]] = {}

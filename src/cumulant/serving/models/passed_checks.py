@@ -15,7 +15,7 @@ from pathlib import Path
 from cumulant.core.ids import digest
 from cumulant.core.system.memory import machine_memory
 from cumulant.core.version import __version__
-from cumulant.serving.models.content_pins import Pin
+from cumulant.serving.content_pins import Pin
 
 #: entries; each is an empty file
 _MOST = 1000
@@ -27,17 +27,13 @@ def passed_checks_folder(environment: Mapping[str, str]) -> str | None:
     given = environment.get("XDG_CACHE_HOME")
     try:
         base = Path(given) if given else Path.home() / ".cache"
-    except RuntimeError:  # nobody says which home this user has
+    except RuntimeError:  # this user has no home folder
         return None
     return str(base / "cumulant" / "trials") if base.is_absolute() else None
 
 
 class PassedChecks:
-    """Contents that passed, as files of a folder that nobody but the user of this process can write to.
-
-    A folder of another user, or one that others may write to, holds nothing that counts: whoever can write a servable
-    must not be able to say that it was tried.
-    """
+    """Contents that passed a load check, as files of a folder that only the user of this process can write to."""
 
     def __init__(self, folder: str | None) -> None:
         self._folder = None if folder is None or sys.platform == "win32" else Path(folder)

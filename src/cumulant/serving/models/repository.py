@@ -15,10 +15,7 @@ _DIGITS = 18
 
 
 class Repository:
-    """Servables under the given folders: each is one itself, or holds them up to two levels down.
-
-    A model is found by the name in its description; a name from a request never becomes a path.
-    """
+    """Servables under the given folders, up to two levels down, by the names in their descriptions."""
 
     def __init__(self, roots: Sequence[Path | str]) -> None:
         self._roots = [Path(root) for root in roots]
@@ -100,7 +97,7 @@ def _version_order(folder: Path) -> tuple[int, int, str]:
     try:
         return _order(load_description(folder, verify=False).version or UNREGISTERED)
     except CumulantError:
-        return (0, 0, "")  # whoever opens it says what is wrong
+        return (0, 0, "")  # opening it raises the error
 
 
 def _order(version: str) -> tuple[int, int, str]:

@@ -7,34 +7,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from cumulant.core.errors import RequestError
 from cumulant.servable.engine import Array
-from cumulant.serving.errors import HttpError
+from cumulant.serving.reasons.reasoning import ReasonsRequest
 from cumulant.serving.scheduling.runner import Feeds
-
-#: plain rows are read on the event loop, some 10 microseconds each: more of them would hold up every other request
-MOST_ROWS = 10_000
-
-
-def check_count(rows: int) -> None:
-    """Raises HttpError (413) for more rows than one request may bring; called before they are made of what came."""
-    if rows > MOST_ROWS:
-        raise row_count_error(rows)
-
-
-def row_count_error(rows: int) -> RequestError:
-    """Error for a request without rows, or with more than `MOST_ROWS`."""
-    if rows:
-        text = f"{rows} rows in one request, where {MOST_ROWS} may be"
-        return HttpError(413, text, hint="send them in several requests")
-    return RequestError("there are no rows to score", hint="send one row or more, as an object with its fields each")
-
-
-class ReasonsRequest(msgspec.Struct, frozen=True, gc=False):
-    """Requested reasons: `count` per row; `decided`: only of rows that are predicted true."""
-
-    count: int
-    decided: bool = False
 
 
 class RequestWork(msgspec.Struct, gc=False):

@@ -14,13 +14,14 @@ from cumulant.core.units import from_micros
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import Scorer
-from cumulant.serving.models.request_work import MOST_ROWS, FallbackAnswers, RequestWork, row_count_error
+from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.sample_inputs import make_noise
-from cumulant.serving.protocol.reasons import NAME, OUTPUT, Reasoning
 from cumulant.serving.protocol.request_rules import RequestRules, invalid_rows
 from cumulant.serving.protocol.request_schema import RequestSchema
+from cumulant.serving.protocol.row_counts import MOST_ROWS, row_count_error
 from cumulant.serving.protocol.row_tensors import DATATYPES, from_answers, output_specs, to_rows
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor
+from cumulant.serving.reasons.reasoning import NAME, OUTPUT, Reasoning
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def late_warnings(since: Sequence[int | None]) -> tuple[str, ...]:
 class RowModel:
     """One servable of a project.
 
-    `table` names its online state; by default the servable's lineage says it under `state`. `refuse_invalid`: rows that
+    `table` names its online state; by default the `state` of the servable's lineage. `refuse_invalid`: rows that
     break the data contract are refused, else answered with a warning.
 
     Raises:

@@ -12,9 +12,6 @@ from cumulant.servable.engine import Array
 
 
 def make_noise(shape: Sequence[int], seed: int) -> Array:
-    """Float64 between -2 and 2, evenly spread, the same for the same seed.
-
-    numpy's own generators would cost an idle worker 3 MB: a server imports them for nothing else.
-    """
+    """Float64 evenly spread over -2 to 2, equal for one seed. numpy's generators would take 3 MB of an idle worker."""
     drawn = random.Random(seed).randbytes(4 * prod(shape))  # noqa: S311 - nothing secret
     return np.frombuffer(drawn, dtype=np.uint32).reshape(shape) * 2.0**-30 - 2.0

@@ -29,7 +29,7 @@ from cumulant.serving.telemetry.metrics import Series, counter_series
 _BLOCK = 4096
 #: seconds between two scans of the folder, and at least so many times as long as a scan takes
 _SCAN, _SELDOM = 1.0, 20.0
-#: seconds until whoever empties it may have come by
+#: seconds after which it may have been emptied
 _RETRY = 30.0
 _MOST = 100_000
 _HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
@@ -38,7 +38,7 @@ _HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time"
 class DiskQuota:
     """Tracks the size of the folder, in blocks: measured regularly, plus what this process writes in between.
 
-    Writes of other processes count from the next measurement on, so they may exceed the quota meanwhile; a file that
+    Writes of other processes count from the next measurement on, so they may exceed the quota until then; a file that
     is written during a measurement counts twice until the next. Files are never deleted.
 
     Args:
@@ -113,7 +113,7 @@ def _blocks(size: int) -> int:
 def _size(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:  # taken in meanwhile
+    except FileNotFoundError:  # ingested in the meantime
         return 0
 
 
@@ -184,12 +184,7 @@ class LabelInbox:
         return (count, 0) if added else (0, count)
 
     def _write(self, name: str, content: bytes) -> bool:
-        """Write a file durably; returns whether it is new.
-
-        Raises:
-            UsageError, OverloadedError: as `DiskQuota.reserve`; not where it is there already.
-            OSError: it cannot be written.
-        """
+        """Write a file durably; whether it is new. Raises UsageError, OverloadedError, OSError."""
         if (self._folder / name).exists():
             sync(self._folder)
             return False
@@ -205,7 +200,7 @@ class LabelInbox:
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = self._folder / f".{secrets.token_hex(8)}"
         try:
-            # Keys of predictions may be personal, and are hashed only when they are taken in.
+            # Keys of predictions may be personal, and are hashed only at ingestion.
             handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with open(handle, "wb") as stream:  # noqa: PTH123 - no path
                 stream.write(content)
@@ -232,7 +227,7 @@ def _read(body: bytes) -> PostedLabels:
 
 
 def _lines(posted: PostedLabels) -> bytes:
-    """A line a label. What is posted without a time is known now, not when it is taken in."""
+    """A line a label. A label posted without a time is known now, not when it is ingested."""
     now = datetime.now(UTC).isoformat()
     encode = msgspec.json.Encoder().encode
     return b"".join(encode({"known_time": now} | label) + b"\n" for label in posted.labels)

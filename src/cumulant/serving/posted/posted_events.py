@@ -13,8 +13,8 @@ import msgspec
 
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import FeaturePlan, Field
-from cumulant.serving.models.request_work import check_count
 from cumulant.serving.protocol.request_schema import SourceSchema
+from cumulant.serving.protocol.row_counts import check_count
 
 _SCALARS = bool | int | float | str
 
@@ -33,10 +33,7 @@ class _Rows(msgspec.Struct, frozen=True):
 
 
 class CheckedEvents(msgspec.Struct, frozen=True):
-    """Rows to advance the state with, and the names of columns that no served plan reads.
-
-    Such columns are kept as they came, for plans that are served later; where a name is misspelt, this says so.
-    """
+    """Rows to advance the state with, and their columns that no served plan reads, which are stored for later plans."""
 
     source: str
     rows: list[dict[str, object]]

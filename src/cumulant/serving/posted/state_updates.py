@@ -20,7 +20,7 @@ from cumulant.serving.protocol.responses import EventsResponse
 
 Row = Mapping[str, object]
 #: of scored rows. durable: the answer waits until they are on the disk; background: it does not, and a kill may lose
-#: the last moments; off: they are not taken in
+#: the last moments; off: they are not stored
 Scored = Literal["durable", "background", "off"]
 #: rows that a warning names
 _NAMED = 5
@@ -94,12 +94,12 @@ class StateRecorder:
         """Commit the rows of the former models and update the present ones; on any thread."""
         for advancer in taken.before:
             advancer.close()
-        with contextlib.suppress(CumulantError):  # the next row that is taken in does the same
+        with contextlib.suppress(CumulantError):  # the next stored row does the same
             for model in taken.models:
                 model.features.catch_up()
 
     def record_scored(self, model: Model, rows: Sequence[Row]) -> Future[AdvanceResult] | None:
-        """Take in rows that were answered; done once they are durable. None where nothing is to be waited for.
+        """Store answered rows; done once they are durable. None: there is nothing to wait for.
 
         Rows without a key are skipped, as duplicates of them could not be detected.
         """

@@ -96,7 +96,7 @@ def refuse_shared_memory(name: str, parameters: Collection[str]) -> None:
     """Raises RequestError for a tensor in shared memory, which is not supported."""
     if "shared_memory_region" in parameters:
         raise RequestError(
-            f'"{name[:100]}" is said to lie in a shared_memory_region: this server has no memory shared with callers',
+            f'"{name[:100]}" refers to a shared_memory_region: this server has no memory shared with callers',
             subject=name[:100],
             hint="send the values, as binary tensor data where size matters",
         )

@@ -13,7 +13,7 @@ from cumulant.core.errors import RequestError
 
 #: how msgspec begins its message about a number that no float holds
 _OUT_OF_RANGE = "Number out of range"
-#: bytes of a body in which the field of such a number is looked for
+#: bytes of a body that are searched for the field of such a number
 _LOOKED_AT = 65_536
 _NUMBER_OF = re.compile(rb'"([^"\\]{1,100})"[ \t\r\n]*:[ \t\r\n]*(-?[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)')
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from cumulant.serving.errors import HttpError
-from cumulant.serving.models.request_work import MOST_ROWS, check_count
+from cumulant.serving.protocol.row_counts import MOST_ROWS, check_count
 
 #: upper bounds of the memory that an element, an object, a list and half a text take beside their text, in `_UNIT`s
 _UNIT = 8

@@ -247,10 +247,7 @@ def _is_unknown(value: Any) -> bool:
 
 
 def _widened(rule: FieldRule, datatype: Datatype) -> FieldRule:
-    """The rule for numbers of a narrower type, where the number nearest to a bound or member stands for it too.
-
-    Numbers in JSON are not rounded to the tensor's type, so the declared ones hold as well.
-    """
+    """The rule for a narrower type of numbers, where the number nearest to a bound or member stands for it too."""
 
     def rounded(number: Any) -> Any:
         with np.errstate(over="ignore"):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import binascii
 import math
 from base64 import b64decode
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from difflib import get_close_matches
+from typing import TypeVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -18,6 +19,7 @@ from cumulant.core.servable import Unread
 from cumulant.core.units import EPOCH
 
 Check = Callable[[object], object]
+Item = TypeVar("Item")
 _INT64 = 2**63
 #: values of exactly these types need no check
 _UNCHANGED: Mapping[str, type] = {"bool": bool, "str": str}
@@ -34,7 +36,7 @@ _UNREAD: Mapping[Unread, str] = {
 
 
 class RequestSchema:
-    """Checks rows against the request fields of a plan. Columns in `unread` are ignored, and `warnings` says so.
+    """Checks rows against the request fields of a plan. Columns in `unread` are ignored, with a warning.
 
     A nullable field may be left out or null. So may fields that no feature of the row itself needs, but by which the
     row enters the windows of later rows: its key, its event time, and what windows read that comes with it.
@@ -60,7 +62,7 @@ class RequestSchema:
         """Every row with every field, in the plan's types; times are UTC datetimes.
 
         Raises:
-            RequestError: the first fault found, naming row and field.
+            RequestError: the first row with a fault; names its fields with values of another type.
         """
         if len(raw) == 1:
             return [self.row(raw[0])]
@@ -92,8 +94,8 @@ class RequestSchema:
             elif value is not None:
                 try:
                     values[name] = check(value)
-                except ValueError as error:
-                    raise self._invalid(name, value, str(error), where) from None
+                except ValueError:
+                    raise self._invalid(raw, where) from None
         missing = [name for name in self.required if values[name] is None]
         if missing:
             raise missing_fields(missing, raw, where)
@@ -114,9 +116,18 @@ class RequestSchema:
         hint = near or f"known fields: {', '.join(self.fields)}"
         return RequestError(f"{where}there {are} {quoted(names)}", subject=names[0][:100], hint=hint)
 
-    def _invalid(self, name: str, value: object, problem: str, where: str) -> RequestError:
-        got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {short_text(value)}".strip()
-        return RequestError(f'{where}field "{name}" must be {problem}, got {got}', subject=name)
+    def _invalid(self, row: Mapping[str, object], where: str) -> RequestError:
+        """The error of a row with a value that its field does not take: it names each such field."""
+
+        def check(name: str) -> None:
+            value = row[name]
+            try:
+                self._checks[name][0](value)
+            except ValueError as error:
+                got = _kind(value) if self.fields[name].personal else f"{_kind(value)} {short_text(value)}".strip()
+                raise RequestError(f'field "{name}" must be {error}, got {got}', subject=name) from None
+
+        return first_errors(check, (name for name in row if name in self.fields and row[name] is not None), where)
 
 
 def _fields_beside(plan: FeaturePlan) -> list[Field]:
@@ -141,6 +152,21 @@ class SourceSchema(RequestSchema):
     def __init__(self, fields: Sequence[Field], key: Sequence[str]) -> None:
         self.unread = {}
         self._checking(fields, key)
+
+
+def first_errors(check: Callable[[Item], object], items: Iterable[Item], where: str = "") -> RequestError:
+    """One error for the items, some of which `check` refuses by a RequestError: the first ten, begun by `where`."""
+    errors: list[RequestError] = []
+    for item in items:
+        try:
+            check(item)
+        except RequestError as error:
+            errors.append(error)
+        if len(errors) > NAMED:
+            break
+    more = "; and more" if len(errors) > NAMED else ""
+    text = "; ".join(error.message for error in errors[:NAMED])
+    return RequestError(f"{where}{text}{more}", subject=errors[0].subject, hint=errors[0].hint)
 
 
 def missing_fields(names: Sequence[str], row: Mapping[str, object], where: str) -> RequestError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import dropwhile
 
 import msgspec
 
@@ -10,7 +11,8 @@ from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Answer, Servable
 from cumulant.servable.scorer import labels
-from cumulant.serving.models.request_work import check_count
+from cumulant.serving.protocol.request_schema import first_errors
+from cumulant.serving.protocol.row_counts import check_count
 from cumulant.serving.protocol.tensors import InputTensor, OutputTensor, show_shape, to_list
 
 #: how the type of a field is announced; times and dates travel as text
@@ -52,7 +54,10 @@ def to_rows(inputs: Sequence[InputTensor], fields: Mapping[str, Field], unread: 
             raise unknown_input(tensor.name, fields)
         if tensor.name in columns:
             raise RequestError(f'input "{tensor.name}" is given twice', subject=tensor.name)
-        columns[tensor.name] = _column(tensor, fields[tensor.name])
+        try:
+            columns[tensor.name] = _column(tensor, fields[tensor.name])
+        except RequestError:
+            raise unfit_inputs(lambda other: _column(other, fields[other.name]), inputs, tensor, fields) from None
     if not columns:
         raise RequestError("the request has no inputs", hint=f"known inputs: {', '.join(fields)}")
     if len({len(values) for values in columns.values()}) != 1:
@@ -61,6 +66,14 @@ def to_rows(inputs: Sequence[InputTensor], fields: Mapping[str, Field], unread: 
     names = tuple(columns)
     check_count(len(columns[names[0]]))
     return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+
+
+def unfit_inputs(
+    check: Callable[[InputTensor], object], inputs: Iterable[InputTensor], first: InputTensor, known: Collection[str]
+) -> RequestError:
+    """The error of the tensors from `first` on that `check` refuses by a RequestError."""
+    rest = dropwhile(lambda tensor: tensor is not first, inputs)
+    return first_errors(check, (tensor for tensor in rest if tensor.name in known))
 
 
 def unknown_input(name: str, known: Mapping[str, object]) -> RequestError:

@@ -23,7 +23,7 @@ _MAX_SIZE, _MAX_COUNT = 2**62, 2**60
 _FLOATS = frozenset({"FP16", "FP32", "FP64"})
 _DTYPES: Mapping[str, np.dtype[Any]] = {str(name): dtype for name, dtype in DTYPES.items()}
 _LENGTH = struct.Struct("<I")
-#: values that are gone through at once: more, in one long call, would hold up every other thread
+#: values read in one call: a longer one would block every other thread
 PIECE = 16 * 1024
 #: raw tensors are little-endian, whatever the machine is
 _WIRE: Mapping[str, np.dtype[Any]] = {
@@ -99,7 +99,7 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
 
 
 def to_array(tensor: InputTensor) -> Array:
-    """The values of a tensor as an array [n] of its datatype; `n` is what its shape says.
+    """The values of a tensor as an array [n] of its datatype; `n` follows from its shape.
 
     Raises:
         RequestError: an unknown datatype, a shape or values that do not fit.
@@ -120,7 +120,7 @@ def to_array(tensor: InputTensor) -> Array:
 
 
 def to_list(tensor: InputTensor) -> list[Any]:
-    """The values of a tensor as a list, with None where JSON says null.
+    """The values of a tensor as a list, with None for JSON's null.
 
     Raises:
         RequestError: as `to_array`; values of JSON are checked for their number only.
@@ -323,7 +323,7 @@ def decode_text(value: bytes, name: str) -> str:
 def input_of_lists(name: str, value: object, datatype: str, shape: Sequence[int]) -> InputTensor:
     """A nested list as a tensor of `datatype`; its shape is that of its first elements, and must hold for all.
 
-    `shape` is what the model takes: it says the sizes within a list that is empty.
+    `shape` is what the model takes: it gives the sizes within an empty list.
 
     Raises:
         RequestError: lists of different lengths, or a value of another type.

@@ -13,10 +13,7 @@ _ALIKE = 0.25
 
 
 class RunCost:
-    """Seconds of a run as `fixed + rows * each`, by least squares over runs whose weight decays.
-
-    Both parts are kept at or above 0, since a run of more rows never takes less time.
-    """
+    """Seconds of a run as `fixed + rows * each`, both at least 0, by least squares over runs whose weight decays."""
 
     def __init__(self) -> None:
         self._n = self._rows = self._seconds = self._squares = self._products = 0.0

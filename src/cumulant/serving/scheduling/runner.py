@@ -16,9 +16,9 @@ import numpy as np
 from cumulant.core.errors import CumulantError, DeadlineError, OverloadedError, RequestError
 from cumulant.core.servable import TensorSpec
 from cumulant.servable.engine import Array, Engine
-from cumulant.serving.scheduling.answer_cache import AnswerCache, Caching
+from cumulant.serving.cache.answer_cache import AnswerCache, Caching
+from cumulant.serving.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.cost import RunCost
-from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
 from cumulant.serving.scheduling.job_queue import Demand, JobQueue, ScoringJob
 
 if TYPE_CHECKING:
@@ -310,9 +310,7 @@ class Runner:
         return batch
 
     def _gather(self, late: list[ScoringJob]) -> list[ScoringJob]:
-        """The next jobs to score together. Those that nobody waits for any more are dropped, those past their time are
-        put into `late`.
-        """
+        """The next jobs to score together; those past their time are put into `late`."""
         batch: list[ScoringJob] = []
         rows, most = 0, self._most_rows()
 

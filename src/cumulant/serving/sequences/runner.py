@@ -12,8 +12,8 @@ from cumulant.core.errors import DeadlineError, DefinitionError, NotFoundError, 
 from cumulant.core.servable import StateTensor
 from cumulant.servable.engine import Array, Engine
 from cumulant.servable.state_tensors import check_next, initial_state
+from cumulant.serving.cache.answer_cache import Caching
 from cumulant.serving.errors import HttpError
-from cumulant.serving.scheduling.answer_cache import Caching
 from cumulant.serving.scheduling.job_queue import Demand, SequencePosition
 from cumulant.serving.scheduling.runner import Feeds, Runner, Scheduling
 from cumulant.serving.sequences.sequence_store import SequenceState, SequenceStore
@@ -34,7 +34,7 @@ def no_state(model: str) -> RequestError:
 
 
 class SequenceRunner(Runner):
-    """As `Runner`, for requests of sequences. Nothing is gathered and no answer is kept: each has its own state.
+    """As `Runner`, for requests of sequences. Nothing is gathered and no answer is cached: each has its own state.
 
     `owner` names model, version and file: state belongs to them alone. A sequence's requests of one worker take their
     turns as they came. Those of several differ by the revision of what they read: one that was overtaken
@@ -68,10 +68,10 @@ class SequenceRunner(Runner):
 
         Raises:
             NotFoundError: there is no such sequence, and the request does not start one.
-            HttpError: 409, the sequence is at another step than the request says.
+            HttpError: 409, the sequence is at another step than that of the request.
             DeadlineError: as `Runner.run_later`, or its turn came too late.
-            OverloadedError: too many requests of the sequence wait, or too much is kept.
-            EngineUnavailableError: the kept state does not answer.
+            OverloadedError: too many requests of the sequence wait, or too much is stored.
+            EngineUnavailableError: the store of the state does not answer.
         """
         turn = None if demand is None else demand.turn
         if demand is None or turn is None:

@@ -36,7 +36,7 @@ CREATE TRIGGER IF NOT EXISTS sequences_gone AFTER DELETE ON sequences BEGIN
     UPDATE totals SET sequences = sequences - 1, bytes = bytes - old.size;
 END;
 """  # noqa: E501 - a line a table
-#: seconds that a writer waits for others; beyond, the caller is told to try again
+#: seconds that a writer waits for others; beyond, the caller has to retry
 _WAIT = 5.0
 _FILE = "sequences.db"
 
@@ -182,7 +182,7 @@ class SequenceStore:
         try:
             yield
         except (sqlite3.Error, OSError, msgspec.DecodeError) as error:
-            hint = "look at the folder that --sequences names: space, permissions, other programs"
+            hint = "check the folder that --sequences names: space, permissions, other programs"
             raise EngineUnavailableError(f"the state of sequences cannot be used: {error}", hint=hint) from error
 
 

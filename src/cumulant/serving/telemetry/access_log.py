@@ -25,10 +25,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AccessLog:
-    """Access log with a thread of its own, so that a slow reader of standard error delays no request.
-
-    Lines beyond the queue are dropped; the next line carries their count.
-    """
+    """Access log with a thread of its own; lines beyond its queue are dropped, and the next line has their number."""
 
     def __init__(self, stream: BinaryIO | None = None) -> None:
         self._stream = sys.stderr.buffer if stream is None else stream
@@ -65,7 +62,7 @@ class AccessLog:
                 if self._lines.empty():
                     self._stream.flush()
             except (OSError, ValueError):
-                self.dropped += 1  # nobody reads any more; requests go on
+                self.dropped += 1  # the reader is gone; requests are still served
         with contextlib.suppress(OSError, ValueError):
             self._stream.flush()  # the end may have been waiting behind the last line
 

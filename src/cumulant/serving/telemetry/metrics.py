@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.core.version import __version__
-from cumulant.serving.cache.shared_cache import SharedCacheTier
-from cumulant.serving.scheduling.histogram import ROWS, SECONDS, Histogram
+from cumulant.serving.histogram import ROWS, SECONDS, Histogram
 
 if TYPE_CHECKING:
     from cumulant.serving.models.model import Model
@@ -105,7 +104,7 @@ class Metrics:
         requests = self._requests.items()
         series = [Series("cumulant_requests_total", (*labels, str(status)), n) for (labels, status), n in requests]
         series += [Series("cumulant_rows_total", labels, n) for labels, n in self._rows.items()]
-        series += [_histogram("cumulant_request_seconds", labels, seen) for labels, seen in self._seconds.items()]
+        series += [histogram_series("cumulant_request_seconds", labels, seen) for labels, seen in self._seconds.items()]
         return series
 
 
@@ -118,9 +117,9 @@ def model_series(model: Model) -> list[Series]:
     """Series of a model's runner, rules and fallback."""
     labels, runner, cache = (model.name, model.version), model.runner, model.runner.cache
     series = [
-        _histogram("cumulant_queue_seconds", labels, runner.waited),
-        _histogram("cumulant_run_seconds", labels, runner.ran),
-        _histogram("cumulant_run_rows", labels, runner.gathered),
+        histogram_series("cumulant_queue_seconds", labels, runner.waited),
+        histogram_series("cumulant_run_seconds", labels, runner.ran),
+        histogram_series("cumulant_run_rows", labels, runner.gathered),
         Series("cumulant_refused_total", labels, runner.refused),
     ]
     if cache.hits or cache.misses:
@@ -135,16 +134,7 @@ def model_series(model: Model) -> list[Series]:
     return series
 
 
-def shared_cache_series(tier: SharedCacheTier) -> list[Series]:
-    """Series of a worker's shared cache."""
-    return [
-        _histogram("cumulant_shared_cache_seconds", (), tier.seconds),
-        Series("cumulant_shared_cache_open_workers", ("read",), float(not tier.reads.closed)),
-        Series("cumulant_shared_cache_open_workers", ("write",), float(not tier.writes.closed)),
-    ]
-
-
-def _histogram(family: str, labels: Labels, seen: Histogram) -> Series:
+def histogram_series(family: str, labels: Labels, seen: Histogram) -> Series:
     return Series(family, labels, seen.total, list(seen.counts))
 
 

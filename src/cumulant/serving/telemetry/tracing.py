@@ -16,7 +16,7 @@ from cumulant.serving.telemetry.observation import RequestNote
 _HINT = 'pip install "cumulant[otel]"'
 
 
-#: begin, or the ends of gRPC, of paths that ask whether the server is there
+#: begin, or the ends of gRPC, of paths of probes
 _PROBES, _CALLS = ("/v2/health/", "/ping", "/health", "/grpc.health.v1."), ("/ServerLive", "/ServerReady")
 
 
@@ -28,7 +28,7 @@ def is_probe(path: str) -> bool:
 class Tracing:
     """A server span a request but probes, sent in batches as OTLP over HTTP by a thread of its own.
 
-    The parent's flag decides whether a request is sampled; without a parent all are, or as `OTEL_TRACES_SAMPLER` says.
+    The parent's flag decides whether a request is sampled; without a parent all are, or by `OTEL_TRACES_SAMPLER`.
 
     Raises:
         UsageError: the packages of the extra `otel` are not installed.
@@ -111,7 +111,7 @@ def end_attributes(note: RequestNote) -> dict[str, Any]:
 
 
 def _exporter(endpoint: str | None) -> Any:
-    """`endpoint` is the collector's base address; None: as the variables of OpenTelemetry say."""
+    """`endpoint` is the collector's base address; None: by the variables of OpenTelemetry."""
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ModuleNotFoundError:
@@ -123,7 +123,7 @@ def _exporter(endpoint: str | None) -> Any:
 
 
 def traces_requested(environment: Mapping[str, str]) -> bool:
-    """Whether the variables of OpenTelemetry ask for traces."""
+    """Whether the variables of OpenTelemetry request traces."""
     if environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none":
         return False
     return bool(environment.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"))

@@ -96,7 +96,7 @@ class Channel:
             body = await self._answer(message.verb, message.body)
         except CumulantError as error:
             return ChannelMessage("error", message.number, body=describe_error(error))
-        except Exception as error:  # noqa: BLE001 - the edge: without an answer the caller would wait for ever
+        except Exception as error:  # noqa: BLE001 - the edge: without an answer the caller would never return
             traceback.print_exc(file=sys.stderr)
             fault = ["CumulantError", f"{message.verb} failed: {type(error).__name__}", None, None]
             return ChannelMessage("error", message.number, body=fault)

@@ -13,7 +13,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.stderr import lossy_stderr
-from cumulant.serving.models.content_pins import Pin
+from cumulant.serving.content_pins import Pin
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import Channel
 from cumulant.serving.workers.event_loops import end_on_signals, new_loop

@@ -40,8 +40,8 @@ def shorten_thread_turns() -> Iterator[None]:
 def end_on_signals(ended: asyncio.Event, parent: int | None = None) -> Iterator[None]:
     """SIGTERM and SIGINT set `ended`, and so does the end of the process `parent`.
 
-    Afterwards they do nothing: who asks a second time does not cut off what is still being written. `restore_signals`
-    ends that. In a thread of somebody else's process, its handlers stay.
+    Afterwards they do nothing: a second signal does not cut off what is still being written. `restore_signals`
+    ends that. In a thread of another program, its handlers stay.
     """
     if parent is not None:
         _watch(parent, ended)
@@ -62,7 +62,7 @@ def end_on_signals(ended: asyncio.Event, parent: int | None = None) -> Iterator[
     finally:
         for number in _ENDINGS:
             removed(number)
-            # Not SIG_IGN, which processes that are started meanwhile would inherit.
+            # Not SIG_IGN, which processes that are started afterwards would inherit.
             signal.signal(number, _nothing)
 
 

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Collection, Sequence
 
 from cumulant.core.network.accepting import take_connections
-from cumulant.serving.workers.sockets import BACKLOG
+from cumulant.serving.sockets import BACKLOG
 
 
 class Listeners:
@@ -40,11 +40,11 @@ class Listeners:
 
     async def _take(self, place: int) -> None:
         if (protocol := self._protocol) is None:
-            return  # it came to its end meanwhile
+            return  # it ended in the meantime
         # A copy, as closing the server closes what it was given.
         listener = self._listeners[place].dup()
         self._servers[place] = await take_connections(protocol, listener, backlog=BACKLOG)
-        if self._protocol is None:  # closed meanwhile
+        if self._protocol is None:  # closed in the meantime
             self.close()
 
     def close(self) -> None:

@@ -20,14 +20,14 @@ from cumulant.core.units import show_duration
 from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.settings import Settings
 
-#: seconds between two checks of the process, and before it is started again: workers keep records in memory meanwhile
+#: seconds between two checks of the process, and before it is restarted: until then workers have the records in memory
 _CHECK_SECONDS, _LONGEST_DELAY = 0.25, 1.0
 #: a process that ends within this many seconds of its start is started again with a delay
 _SHORT_LIFE = 5.0
 #: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
 #: for more records than such a worker answers
 _NICE = 5
-#: seconds to write what is held, beside other work: what a kill takes is counted by nobody
+#: seconds to write pending records, beside other work: records lost by a kill are not counted
 _PATIENCE = 60.0
 
 
@@ -43,10 +43,7 @@ def log_socket_folder(settings: Settings) -> Iterator[Settings]:
 
 @asynccontextmanager
 async def run_log_process(settings: Settings, salt: bytes = b"") -> AsyncIterator[None]:
-    """Keep the log process running; when the block ends it writes pending entries and ends.
-
-    `salt` is the key of the hashes of personal values.
-    """
+    """Keep the log process running; at the end of the block it writes what is pending. `salt`: key of hashes."""
     if settings.log is None or settings.log_socket is None:
         yield
         return

@@ -17,18 +17,14 @@ from cumulant.core.masking import fingerprint
 from cumulant.core.network.hosts import is_loopback
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.units import duration, size
+from cumulant.serving.content_pins import Pin
 from cumulant.serving.models.artifact_cache import artifact_folder, pin_fallback
-from cumulant.serving.models.content_pins import Pin
-from cumulant.serving.models.load_check import LoadCheck
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.prediction_log.personal_values import personal_fields
 from cumulant.serving.prediction_log.salt import VARIABLE, choose_salt
 from cumulant.serving.sequences.sequence_store import sequence_folder
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.event_loops import end_on_signals, new_loop, restore_signals
-from cumulant.serving.workers.listeners import Listeners
-from cumulant.serving.workers.log_process import log_socket_folder, run_log_process
-from cumulant.serving.workers.sockets import (
+from cumulant.serving.sockets import (
     address_of,
     bind,
     can_share_port,
@@ -37,6 +33,10 @@ from cumulant.serving.workers.sockets import (
     split_address,
     url_of,
 )
+from cumulant.serving.workers.event_loops import end_on_signals, new_loop, restore_signals
+from cumulant.serving.workers.listeners import Listeners
+from cumulant.serving.workers.load_check import LoadCheck
+from cumulant.serving.workers.log_process import log_socket_folder, run_log_process
 from cumulant.serving.workers.supervisor import WorkerSupervisor
 from cumulant.serving.workers.worker import Worker
 
@@ -118,7 +118,7 @@ def run(
 
 @contextmanager
 def _with_grpc(settings: Settings, *, insecure: bool) -> Iterator[Settings]:
-    """The settings with the port of gRPC as it is, held for the workers where they can share it."""
+    """The settings with the real port of gRPC, reserved for the workers where they can share it."""
     if settings.grpc_port is None:
         yield settings
         return

@@ -16,12 +16,12 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError
 from cumulant.core.system.child_processes import RestartDelay, start, wait_or_kill
-from cumulant.serving.models.content_pins import Pin, remove_unserved
+from cumulant.serving.content_pins import Pin, remove_unserved
 from cumulant.serving.settings import Settings
+from cumulant.serving.sockets import open_shared
 from cumulant.serving.workers.channel import Channel, GoneError
 from cumulant.serving.workers.child import Orders
 from cumulant.serving.workers.event_loops import end_on_signals
-from cumulant.serving.workers.sockets import open_shared
 
 #: a worker that ends within this many seconds of its start is started again with a growing delay
 _SHORT_LIFE, _LONGEST_DELAY = 5.0, 5.0
@@ -63,10 +63,7 @@ async def _end_if_stuck(member: _Member) -> None:
 
 
 class WorkerSupervisor:
-    """Keeps `settings.workers` processes running on one address, which `reserve_address` holds for them.
-
-    The workers share nothing and accept connections by SO_REUSEPORT; requests do not pass through the supervisor.
-    """
+    """Keeps `settings.workers` processes running, which share one address by SO_REUSEPORT and nothing else."""
 
     def __init__(self, settings: Settings, pins: Sequence[Pin]) -> None:
         """`pins`: what is served at first."""
@@ -172,7 +169,7 @@ class WorkerSupervisor:
                 await asyncio.sleep(_LONGEST_DELAY)
 
     async def _everywhere(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
-        """Results of all ready workers; a worker that ends meanwhile is restarted with the current models."""
+        """Results of all ready workers; a worker that ends in that time is restarted with the current models."""
         match verb:
             case "metrics":
                 return [*await self._call(verb, arguments), self._own_series()]
@@ -190,7 +187,7 @@ class WorkerSupervisor:
 
     async def _change(self, verb: str, arguments: Mapping[str, Any]) -> list[Any]:
         """Apply a change on every worker; one that fails is restarted with the models of the others."""
-        # Set beforehand: a worker that is started meanwhile gets the new content at its start.
+        # Set beforehand: a worker that is started now gets the new content at its start.
         name = str(arguments["name"])
         before = self._pins.pop(name, ())
         if verb == "commit":

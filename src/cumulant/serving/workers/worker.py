@@ -14,34 +14,34 @@ from typing import TYPE_CHECKING
 from cumulant.core.errors import CumulantError
 from cumulant.core.network.hosts import Hosts, is_loopback
 from cumulant.serving.app import ServingApplication
-from cumulant.serving.cache.cache_clients import SharedCacheClient
+from cumulant.serving.content_pins import Pin, pin, refuse_duplicates
 from cumulant.serving.gateway_headers import Marks, Trust, marks_of, new_name
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.messages import Request
 from cumulant.serving.http.refusals import Refusals
 from cumulant.serving.http.site import HttpSite
 from cumulant.serving.logged_answers import PredictionLogger
-from cumulant.serving.models.content_pins import Pin, pin, refuse_duplicates
-from cumulant.serving.models.load_check import LoadCheck
+from cumulant.serving.models.control import Control, Fleet, SingleWorker, WorkerDuties, open_pinned
 from cumulant.serving.models.model import ModelSet
-from cumulant.serving.models.opening import ModelOpener
 from cumulant.serving.posted.label_inbox import LabelInbox
 from cumulant.serving.posted.state_updates import StateRecorder
 from cumulant.serving.prediction_log.client import LogClient
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
 from cumulant.serving.protocol.probes import OPEN
 from cumulant.serving.settings import Settings
+from cumulant.serving.sockets import can_share_port, own_urls
 from cumulant.serving.telemetry.metrics import Series, counter_series, process_series
 from cumulant.serving.telemetry.observers import RequestObservers
-from cumulant.serving.workers.control import Control, Fleet, SingleWorker, WorkerDuties, open_pinned
+from cumulant.serving.workers.cache_client import SharedCacheClient
 from cumulant.serving.workers.event_loops import shorten_thread_turns
 from cumulant.serving.workers.listeners import Listeners
-from cumulant.serving.workers.sockets import can_share_port, own_urls
+from cumulant.serving.workers.load_check import LoadCheck
+from cumulant.serving.workers.opening import ModelOpener
 
 if TYPE_CHECKING:
     from cumulant.serving.grpc.server import GrpcServer
 
-#: seconds, at least, that the log process has to take what is held at the end: it may be starting still
+#: seconds, at least, for the log process to take pending records at the end: it may still be starting
 _LOG_PATIENCE = 2.0
 #: whether a target is answered whatever waits: probes, also those of a model, and by what an overload is seen
 is_urgent: Callable[[bytes], object] = re.compile(

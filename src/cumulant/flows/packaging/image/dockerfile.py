@@ -17,7 +17,7 @@ from cumulant.core.network.hosts import is_loopback
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.serving.__main__ import parse_options
-from cumulant.serving.workers.sockets import split_address
+from cumulant.serving.sockets import split_address
 
 #: of the user that serves; numeric, so that Kubernetes can see that it is not root
 USER = 10001

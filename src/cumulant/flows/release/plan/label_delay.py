@@ -9,18 +9,17 @@ import msgspec
 
 from cumulant.core import expr
 from cumulant.core.errors import CumulantError
+from cumulant.core.traffic import CHAMPION
 from cumulant.flows.registry.model_record import MODEL
-from cumulant.flows.registry.models import CHAMPION
 from cumulant.flows.training.task import target_of
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
-    from cumulant.training.spec import TrainingSpec
 
 
 def find_label_delay(project: Project) -> timedelta | None:
     """As it is declared (`monitoring.performance.label_delay`, or `known_time` of the target as a delay); where it
-    stands in a column, the gap that the champion's training left for it. None where nothing says it.
+    stands in a column, the gap that the champion's training left for it. None: unknown.
     """
     declared = project.policies.monitoring.performance.label_delay
     if declared is not None:
@@ -33,13 +32,12 @@ def _of_source(project: Project) -> timedelta | None:
     training = project.spec.training
     if training is None:
         return None
-    delays = [delay for known in project.policies.known_delays for delay in _of_target(training, known)]
+    delays = [
+        delay
+        for known in project.policies.known_delays
+        for delay in [known[column] for column in expr.columns(target_of(training, known)) if column in known]
+    ]
     return max((delay for delay in delays if delay is not None), default=None)
-
-
-def _of_target(training: TrainingSpec, known: dict[str, timedelta | None]) -> list[timedelta | None]:
-    """The delays of the target's columns, of those that a source says it of."""
-    return [known[column] for column in expr.columns(target_of(training, known)) if column in known]
 
 
 class _Split(msgspec.Struct, frozen=True):

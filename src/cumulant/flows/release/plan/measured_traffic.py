@@ -53,7 +53,7 @@ class MeasuredTraffic(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def requests_a_day(self) -> float | None:
-        """None: less than a day was observed, which says nothing of a day."""
+        """None: less than a day was observed."""
         return 86_400 * self.mean_rate if _whole_days(self.observed) else None
 
     def rate_within(self, seconds: float) -> float:
@@ -160,9 +160,7 @@ def estimate_traffic(times: Floats, now: float, counts: NDArray[np.int64] | None
 
 
 def _mean_rate(times: Floats, counts: NDArray[np.int64], now: float, observed: float) -> float:
-    """Requests a second, breaks included: over whole days, as part of a day is more or less busy than others; not more
-    than over the newer half of them, as traffic may have fallen. Where these had no request, over all of the days.
-    """
+    """Requests a second, breaks included: of all whole days or of their newer half, whichever is less."""
     days, total = _whole_days(observed), float(counts.sum())
     if not days:
         return total / observed

@@ -29,7 +29,7 @@ _LOOKS, _RELEASES, _TIMED = 40, 100, 60
 _POWER = 0.8
 #: of harm, against the champion's rate
 _RATIOS = (1.25, 1.5, 2.0, 3.0, 5.0, 10.0)
-#: failures of the candidate below which no test of failures can say anything
+#: failures of the candidate below which no test of failures can decide
 _FEWEST = 3.0
 #: of a candidate as fast as the champion: how often it exceeds a bound raised by a quarter, against the bound itself
 _FASTER, _NONE = 0.4, 1e-6
@@ -110,10 +110,7 @@ class StepPower:
         return None
 
     def fine_seconds(self) -> float | None:
-        """The time until a candidate that is as good is shown to be so in 80% of releases; None: not within the step.
-
-        Found in the first looks, it is simulated again in finer ones.
-        """
+        """Time until an equal candidate is shown to be so in 80% of releases; None: not within the step."""
         usual = not_worse_seconds(
             self._traffic(self.step.at_most)[0],
             rate=self.bad,
@@ -164,9 +161,7 @@ class StepPower:
         return size.difference - size.accepted > _ERRORS * size.error
 
     def _growing(self, usual: float, within: float) -> Iterator[float]:
-        """Times to simulate up to `within`, from little more than it takes: what is shown in one is shown in longer
-        ones, whose coarse looks take as long to simulate and hide when.
-        """
+        """Times up to `within`, from little more than the test needs: longer ones have coarser looks."""
         time = max(_TIMES_USUAL * usual, _FEWEST_LOOKS * self._block)
         while time < within:
             yield time
@@ -253,28 +248,30 @@ def _powers(
     policy: ReleasePolicy,
     alike: StagePlan | None,
 ) -> Iterator[MetricPower]:
-    """Time-outs are failures as errors are, so both are simulated once; latency is a rate beyond a bound.
-
-    `alike`: a stage of the same weight and longest time, which is simulated once.
-    """
+    """The metrics of failures and latency; time-outs are failures, and latency is a rate beyond a bound."""
     simulated = {} if alike is None else {known.metric: known for known in alike.metrics}
+    shortest = max(step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100)))
     for name in ("errors", "latency"):
         metric = named[name]
         if metric.margin is None:
             continue
+        known = simulated.get(name)
         bad = errors if name == "errors" else 1 - metric.quantile
-        shortest = max(
-            step.at_least, min(step.at_most, step.samples / (rate * min(step.weight, 100 - step.weight) / 100))
-        )
         power = StepPower(step=step, rate=rate, policy=policy, metric=metric, bad=bad)
-        harm = power.smallest_harm(shortest, parts[name])
-        if name in simulated:
-            yield msgspec.structs.replace(simulated[name], harm_shortest=harm)
+        if known is not None and shortest == step.at_most:
+            harm = known.harm_longest
+        else:
+            harm = power.smallest_harm(shortest, parts[name])
+        if known is not None:
+            yield msgspec.structs.replace(known, harm_shortest=harm)
             continue
+        longest = harm
+        if shortest < step.at_most:
+            longest = power.smallest_harm(step.at_most, parts[name], known=harm)
         yield MetricPower(
             metric=name,
             harm_shortest=harm,
-            harm_longest=power.smallest_harm(step.at_most, parts[name], known=harm),
+            harm_longest=longest,
             fine_seconds=power.fine_seconds(),
             margin=metric.margin,
         )

@@ -214,11 +214,7 @@ def _longer_step_advice(
 def _quality(
     policy: ReleasePolicy, metric: ReleaseMetric, every: tuple[ReleaseStep, ...], rate: float
 ) -> tuple[float | None, float | None]:
-    """Mirrored and labelled rows that quality needs, and how long mirroring takes to give them; labels come later.
-    Infinity: no number of them shows it in such blocks.
-
-    A block is as long as is declared, or as it takes until it holds its fewest pairs.
-    """
+    """Mirrored, labelled rows that quality needs (infinity: no number suffices), and seconds until mirrored."""
     mirror = max((step.mirror for step in every), default=0.0) / 100
     if metric.margin is None:
         return None, None
@@ -232,10 +228,7 @@ def _quality(
 
 
 def _extend_for_quality(planned: list[StagePlan], pairs: float) -> tuple[list[StagePlan], float]:
-    """The stages as long as a required quality needs, and how many pairs lack after them.
-
-    Shadow and the last stage wait for pairs, at most their longest time, and pairs of all stages count.
-    """
+    """The stages as long as a required quality needs, and how many pairs lack after them; pairs of all stages count."""
     stages = list[StagePlan]()
     for stage in planned:
         pairs_a_second, seconds = stage.rate * stage.mirror / 100, stage.seconds

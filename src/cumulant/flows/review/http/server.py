@@ -16,9 +16,9 @@ from cumulant.flows.review.http.callers import CallerTokens, TokenHolder
 from cumulant.flows.review.views import policy_of
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.site import HttpSite
+from cumulant.serving.sockets import bind, split_address, url_of
 from cumulant.serving.workers.event_loops import end_on_signals, new_loop, restore_signals
 from cumulant.serving.workers.listeners import Listeners
-from cumulant.serving.workers.sockets import bind, split_address, url_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Answers of many rows as columns, equal to what `Scorer.decide` says of each."""
+"""Answers of many rows as columns, equal to `Scorer.decide` of each."""
 
 from __future__ import annotations
 

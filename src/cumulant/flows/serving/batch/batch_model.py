@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
     from cumulant.servable.description import Floats, Values
-    from cumulant.serving.protocol.reasons import Reasoning
     from cumulant.serving.protocol.request_rules import Fault
+    from cumulant.serving.reasons.reasoning import Reasoning
 
 Compute = Callable[["pl.DataFrame"], "pl.DataFrame"]
-#: what packaging says where it could not try whether rows may be scored together
+#: packaging's text where it could not test whether rows may be scored together
 _UNTRIED = ("not tried", "one row cannot be tried", "it could not be tried")
 
 
@@ -175,7 +175,7 @@ class BatchModel(NamedTuple):
     reading: SourceSpec
     engine: Engine
     described: Servable | GraphServable
-    #: rows of the history that windows and lookups see, held in memory and gone through for each part
+    #: rows of the history that windows and lookups see: in memory, and read for each part
     history: int = 0
 
     def together(self, sample: PreparedPiece) -> bool:
@@ -246,7 +246,7 @@ def open_registered(
 
 
 class _History(NamedTuple):
-    """What windows and lookups see: the snapshots of all sources, and the rows of those that are looked back at."""
+    """What windows and lookups see: the snapshots of all sources, and their rows where features need them."""
 
     used: dict[str, str]
     frames: dict[str, pl.DataFrame]
@@ -312,7 +312,7 @@ def _rows(
 
 
 def _build_explained(scorer: Scorer, count: int | None) -> Explained | None:
-    from cumulant.serving.protocol.reasons import Reasoning, read_reasons
+    from cumulant.serving.reasons.reasoning import Reasoning, read_reasons
 
     reasoning = None if count is None or scorer.servable.reasons is None else Reasoning(scorer)
     wanted = None if count is None else read_reasons(reasoning, count)
@@ -323,7 +323,7 @@ def _graph(folder: Path, described: GraphServable, keep: Sequence[str], reasons:
     from cumulant.data.spec import SourceSpec
 
     if reasons is not None:
-        from cumulant.serving.protocol.reasons import read_reasons
+        from cumulant.serving.reasons.reasoning import read_reasons
 
         read_reasons(None, reasons)
     if described.state:

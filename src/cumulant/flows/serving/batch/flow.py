@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 #: rows of a row group, at least, where there are so many
 _GROUP = 1 << 17
-#: rows that are looked at before the size of parts is chosen
+#: rows read before the size of parts is chosen
 _SAMPLE = 4096
 #: a history is gone through once a part, so parts are as large as they may be
 _MOST_ROWS = 1 << 17
 
 
 def writer(output: Path) -> Callable[[Sequence[Path], IO[bytes]], None]:
-    """What writes parts in the format that the output's name says: .parquet, .csv or .jsonl."""
+    """Writer of parts in the format of the output's name: .parquet, .csv or .jsonl."""
     return _WRITERS[output.suffix.lower()]
 
 
@@ -155,7 +155,7 @@ class _Place(NamedTuple):
 
 
 def predict_file(model: BatchModel, request: BatchRequest, *, progress: Progress = silent) -> Summary:
-    """Answer every row, in order. Killed and called again, it goes on after the last finished part.
+    """Answer every row, in order. Killed and called again, it resumes after the last finished part.
 
     Raises:
         DataError: the input is not there or damaged; finished parts are kept.

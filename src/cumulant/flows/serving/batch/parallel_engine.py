@@ -45,10 +45,7 @@ class Lanes:
 
 
 def find_best_size(score: Callable[[slice], object], rows: int) -> tuple[int, float]:
-    """The number of rows a run at which one thread scores most a second, and how many it then scores.
-
-    `score` can be given any slice of `rows` rows, at least one.
-    """
+    """Rows a run at which one thread scores most a second, and how many it then scores; `score` takes any slice."""
     score(slice(0, min(rows, _SIZES[0])))  # the first run makes room for what the graph needs
     best, begun = (1, 0.0), time.perf_counter()
     for size in (size for size in _SIZES if size <= max(rows, _SIZES[0])):
@@ -61,10 +58,7 @@ def find_best_size(score: Callable[[slice], object], rows: int) -> tuple[int, fl
 
 
 def _speed(score: Callable[[slice], object], size: int, rows: int) -> float:
-    """Rows a second over all rows, or as many as the time allows: the same few again and again would flatter trees.
-
-    By the thread's own processor time, so that other work on the machine does not decide.
-    """
+    """Rows a second of this thread's processor time, over all rows or as many as the time allows."""
     begun = time.thread_time()
     for at in range(0, rows, size):
         score(slice(at, min(rows, at + size)))

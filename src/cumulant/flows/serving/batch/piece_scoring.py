@@ -48,7 +48,7 @@ class BatchWork(Protocol):
         ...
 
     def score(self, prepared: PreparedPiece, rows: slice) -> Any:
-        """What the engine says of some of the rows, in one thread."""
+        """Outputs of the engine for some of the rows, in one thread."""
         ...
 
     def answers(self, prepared: PreparedPiece, scored: Sequence[Any]) -> pl.DataFrame:
@@ -57,7 +57,7 @@ class BatchWork(Protocol):
 
 
 def answer_piece(work: BatchWork, prepared: PreparedPiece, lanes: Lanes) -> pl.DataFrame:
-    """The kept columns and the answers, one row a row."""
+    """The selected columns and the answers, in the order of the rows."""
     import polars as pl
 
     scored = lanes.each(lambda rows: work.score(prepared, rows), prepared.rows)

@@ -20,10 +20,7 @@ class _Failed:
 
 @contextmanager
 def prefetch(items: Iterable[Item], depth: int = 1) -> Iterator[Iterator[Item]]:
-    """The items, taken by a thread that is at most `depth` + 1 of them ahead; its error is raised here, in its turn.
-
-    The thread has ended when the block has.
-    """
+    """The items, taken by a thread at most `depth` + 1 ahead, until the block ends; its error is raised here."""
     queue: Queue[object] = Queue(depth)
     stop = threading.Event()
     thread = threading.Thread(target=_fill, args=(items, queue, stop), daemon=True)

@@ -96,9 +96,7 @@ def _among(column: pl.Series, values: list[Any]) -> pl.Series:
 
 
 def _distinct(column: pl.Series, rule: FieldRule, test: Test) -> list[Any]:
-    """The values to test. Bounds that hold for the smallest and the largest value hold for all; a blank text may be
-    anywhere between them.
-    """
+    """The values to test: of bounded ones the smallest, the largest and blank texts."""
     import polars as pl
 
     if rule.members is None and rule.pattern is None:

@@ -124,16 +124,12 @@ def _tensor(series: pl.Series, spec: TensorSpec, first: int) -> Array:
 
 
 def _column(series: pl.Series, dtype: np.dtype[Any], first: int, *, each: int = 1) -> Array:
-    """The values as numpy's type; null is NaN where there is one.
-
-    Raises:
-        RequestError: a value is of another type, missing where it must not be, or too large; names the row.
-    """
+    """The values as numpy's type, null as NaN. Raises RequestError, which names the row."""
     import polars as pl
 
     name, kind = series.name, dtype.kind
     if series.null_count() == len(series):
-        series = series.cast(pl.Null)  # a column without values says nothing by its type
+        series = series.cast(pl.Null)  # the type of a column without values means nothing
     if kind == "O":
         fits = series.dtype in (pl.String, pl.Null, pl.Categorical, pl.Enum)
         values = series.cast(pl.String).to_numpy().astype(object) if fits else None

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.servable.folder import load_description
-from cumulant.serving.models.content_pins import check
+from cumulant.serving.content_pins import check
+from cumulant.serving.freed_memory import release_memory
+from cumulant.serving.models.control import open_pinned
 from cumulant.serving.models.fallback import Fallback
 from cumulant.serving.models.model import Model, open_model
 from cumulant.serving.models.repository import Repository
@@ -14,12 +16,10 @@ from cumulant.serving.models.stores import open_store
 from cumulant.serving.prediction_log.salt import salt_fits, wrong_salt
 from cumulant.serving.sequences.sequence_store import SequenceBounds, SequenceStore
 from cumulant.serving.settings import Settings
-from cumulant.serving.workers.control import open_pinned
-from cumulant.serving.workers.freed_memory import release_memory
 
 if TYPE_CHECKING:
     from cumulant.ports.online import OnlineStore
-    from cumulant.serving.cache.cache_clients import SharedCacheClient
+    from cumulant.serving.workers.cache_client import SharedCacheClient
 
 
 class ModelOpener:

@@ -15,8 +15,8 @@ from cumulant.servable.description import Floats, Matrix
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import TINY, Scorer, labels
 from cumulant.serving.errors import HttpError
-from cumulant.serving.models.explaining import OccludedRows, make_explainer
-from cumulant.serving.models.request_work import MOST_ROWS, ReasonsRequest
+from cumulant.serving.protocol.row_counts import MOST_ROWS
+from cumulant.serving.reasons.occlusion import OccludedRows, make_explainer
 from cumulant.serving.scheduling.runner import Feeds
 
 #: name of the output, of the parameter and of the field
@@ -27,6 +27,13 @@ OUTPUT: Mapping[str, tuple[str, list[int]]] = {NAME: ("BYTES", [-1])}
 DESCRIBED: Mapping[str, object] = {"name": NAME, "datatype": "BYTES", "shape": [-1], "parameters": {"optional": True}}
 #: warning where an overloaded model answers without reasons
 LEFT_OUT = "reasons are left out: the model has more to do than it can do in time"
+
+
+class ReasonsRequest(msgspec.Struct, frozen=True, gc=False):
+    """Requested reasons: `count` per row; `decided`: only of rows that are predicted true."""
+
+    count: int
+    decided: bool = False
 
 
 class Inquiry(msgspec.Struct, gc=False):
@@ -63,17 +70,19 @@ class Reasoning:
         self._usual = min(self.spec.count, self.most)
 
     def read(self, count: object) -> ReasonsRequest | None:
-        """Reasons to compute for a requested `count` per row; None: the request does not say.
+        """Reasons to compute for a requested `count` per row; None: not in the request.
 
         Raises:
             RequestError: it is no number of reasons that the model can give.
         """
         if count is None:
             return (
-                None if self.spec.when == "asked" else ReasonsRequest(self._usual, decided=self.spec.when == "decision")
+                None
+                if self.spec.when == "requested"
+                else ReasonsRequest(self._usual, decided=self.spec.when == "decision")
             )
         if type(count) is not int or not 0 <= count <= self.most:
-            hint = f"the model reads {self.most} features; 0 asks for no reasons"
+            hint = f"the model reads {self.most} features; 0 requests no reasons"
             raise RequestError(f'"{NAME}" must be a whole number from 0 to {self.most}', subject=NAME, hint=hint)
         return ReasonsRequest(count) if count else None
 
@@ -92,7 +101,7 @@ class Reasoning:
         """Rows for the engine that explain the answers to the rows of `matrix` [n, k]; None where there are none.
 
         Raises:
-            HttpError: 413, it would be more rows than one request may bring.
+            HttpError: 413, it would be more rows than one request may have.
         """
         places = [k for k, answer in enumerate(answers) if not why.decided or answer.prediction == self._yes]
         if not places:
@@ -115,7 +124,7 @@ class Reasoning:
 
     def _too_many(self, rows: int) -> HttpError:
         text = f"reasons of {rows} rows by {self.most} features are more than {MOST_ROWS} rows to score"
-        return HttpError(413, text, hint=f'send fewer rows in one request, or ask for "{NAME}": 0')
+        return HttpError(413, text, hint=f'send fewer rows in one request, or request "{NAME}": 0')
 
     def attach(self, inquiry: Inquiry, raw: Sequence[Array]) -> None:
         """Attach reasons to the answers, from the engine's outputs for the inquiry's rows."""

@@ -21,9 +21,9 @@ from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.posted.state_updates import StateRecorder, await_durable
 from cumulant.serving.protocol.classification import check_ranked, classify
 from cumulant.serving.protocol.inference import InferenceCall
-from cumulant.serving.protocol.reasons import LEFT_OUT, OUTPUT, Inquiry, read_reasons_output
 from cumulant.serving.protocol.row_tensors import check_outputs
 from cumulant.serving.protocol.tensors import OutputTensor
+from cumulant.serving.reasons.reasoning import LEFT_OUT, OUTPUT, Inquiry, read_reasons_output
 from cumulant.serving.scheduling.job_queue import Demand
 from cumulant.serving.telemetry.metrics import Metrics
 from cumulant.serving.telemetry.observation import RequestObservation
@@ -98,13 +98,7 @@ async def _or_fallback(model: Model, scoring: Scoring[Any]) -> Sequence[Array]:
 
 
 async def _explain(model: Model, scoring: Scoring[Any], raw: Sequence[Array]) -> None:
-    """Attach the requested reasons to the answers, by one more queued run.
-
-    Raises:
-        HttpError: 413, it would be too many rows.
-        OverloadedError, DeadlineError: that turn would not come in time; where a fallback is declared, the answers go
-            without reasons instead.
-    """
+    """Attach the requested reasons by one more queued run. Raises HttpError (413), OverloadedError, DeadlineError."""
     work, reasoning = scoring.work, model.reasons
     if reasoning is None or work.reasons is None:
         return

@@ -7,10 +7,7 @@ import sys
 
 
 def release_memory() -> None:
-    """Return free heap memory after a model was loaded: a tenth of an idle worker. Takes a few milliseconds.
-
-    glibc keeps it for later allocations otherwise. No effect on other systems.
-    """
+    """Return free heap memory to the system, which glibc else keeps: a tenth of an idle worker. No effect elsewhere."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)

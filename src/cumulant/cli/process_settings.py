@@ -1,4 +1,4 @@
-"""How often the garbage collector of a command's process runs.
+"""Settings of a command's process: how often the garbage collector runs, and how many threads numpy starts.
 
 Importing packages and showing rows makes tens of thousands of objects and no garbage in cycles: searching them took a
 command that reads 15 to 50 ms. Commands that train, score or serve free large arrays by it, and keep Python's rule.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import io
+import os
 from contextlib import suppress
 
 #: the class below `io.IOBase`, which is an abstract one: checking each object's type against that takes 0.2 s
@@ -18,8 +19,8 @@ _File = io.IOBase.__bases__[0]
 #: new objects until the collector runs
 _NEW_OBJECTS = 50_000
 _DEFAULT = gc.get_threshold()
-#: how the actions are named whose commands show what is stored
-_SHOWS = (".show", ".plan")
+#: how the actions are named whose commands show what is stored, or store one answer of a reviewer
+_SHORT = (".show", ".plan", ".answer")
 
 
 def collect_rarely() -> None:
@@ -27,9 +28,13 @@ def collect_rarely() -> None:
     gc.set_threshold(_NEW_OBJECTS, *_DEFAULT[1:])
 
 
-def collect_for(action: str | None) -> None:
-    """As Python does by default, unless the command of this action shows what is stored."""
-    if action is None or not action.endswith(_SHOWS):
+def prepare_for(action: str | None) -> None:
+    """Python's own rule of collecting, unless the command of this action is short: it computes on one thread too, as
+    starting numpy's threads takes it 15 ms and more with each processor of the machine.
+    """
+    if action is not None and action.endswith(_SHORT):
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    else:
         gc.set_threshold(*_DEFAULT)
 
 

@@ -1,4 +1,4 @@
-"""Reading of large bodies on a thread of their own, so that other requests are served meanwhile."""
+"""Reading of large bodies on a thread of their own, so that it delays no other request."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from cumulant.core.errors import CumulantError, OverloadedError
+from cumulant.serving.endpoints.scoring import Scoring
+from cumulant.serving.freed_memory import release_memory
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.request_work import MOST_ROWS, check_count
-from cumulant.serving.models.scoring import Scoring
 from cumulant.serving.protocol.inference import HEADER_LENGTH
 from cumulant.serving.protocol.json_body import decode_json
 from cumulant.serving.protocol.json_size import decoded_bytes, decoded_csv_bytes, too_much_memory
-from cumulant.serving.workers.freed_memory import release_memory
+from cumulant.serving.protocol.row_counts import MOST_ROWS, check_count
 
 Q = TypeVar("Q")
 R = TypeVar("R")
@@ -120,7 +120,7 @@ def decoded_memory(request: Request, *, tensors: bool, csv: bool) -> int:
 
 def decode_rows(body: bytes, *, wrapped: bool = True) -> Any:
     """A JSON document of plain rows, also under "rows" where it may be `wrapped`. Each row of a large one is decoded by
-    itself, after they were counted: one long call into the decoder would hold up every other thread.
+    itself, after they were counted: one long call into the decoder would block every other thread.
 
     Raises:
         HttpError: 413 for more rows than one request may bring.

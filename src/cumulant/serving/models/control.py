@@ -13,7 +13,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, NotFoundError, UsageError
 from cumulant.core.servable import UNREGISTERED
-from cumulant.serving.models.content_pins import Pin, check, pin, refuse_duplicates
+from cumulant.serving.content_pins import Pin, check, pin, refuse_duplicates
 from cumulant.serving.models.model import Model, ModelSet
 from cumulant.serving.models.repository import Repository
 
@@ -54,7 +54,7 @@ class SingleWorker:
 
 
 class WorkerDuties:
-    """Commands that one worker executes. Models are loaded on a thread, so that requests are served meanwhile.
+    """Commands that one worker executes. Models are loaded on a thread, so that no request is delayed.
 
     `put` activates a set of models; where it raises, the former set stays active.
     """
@@ -186,7 +186,7 @@ class Control:
         Raises:
             NotFoundError: the repository has no such model.
             UsageError: a version ends the process that loads it.
-            CumulantError: a version cannot be loaded; what was served before goes on.
+            CumulantError: a version cannot be loaded; the versions before are still served.
         """
         return await self._whole(self._load(name))
 
@@ -212,7 +212,7 @@ class Control:
     def _finished(self, task: asyncio.Task[Any]) -> None:
         self._changes.discard(task)
         if not task.cancelled():
-            task.exception()  # it may be that nobody waits for it any more
+            task.exception()  # perhaps no caller waits for it any more
 
     async def unload(self, name: str) -> None:
         """Unload a model; accepted requests are still answered.

@@ -9,17 +9,18 @@ from typing import Any
 
 from cumulant.core.errors import RequestError, did_you_mean
 from cumulant.servable.engine import Array
+from cumulant.serving.endpoints.request_bodies import LARGE
+from cumulant.serving.endpoints.scoring import Scoring
 from cumulant.serving.errors import HttpError
 from cumulant.serving.http.messages import Request, Response, encode
 from cumulant.serving.models.graph_model import GraphModel
 from cumulant.serving.models.model import Model
-from cumulant.serving.models.request_work import RequestWork, check_count
+from cumulant.serving.models.request_work import RequestWork
 from cumulant.serving.models.row_model import RowModel
-from cumulant.serving.models.scoring import Scoring
 from cumulant.serving.protocol.json_body import decode_body, decode_json
 from cumulant.serving.protocol.json_size import check_lists
-from cumulant.serving.protocol.reasons import NAME, read_reasons, read_reasons_query
-from cumulant.serving.protocol.request_bodies import LARGE
+from cumulant.serving.protocol.row_counts import check_count
+from cumulant.serving.reasons.reasoning import NAME, read_reasons, read_reasons_query
 from cumulant.serving.scheduling.job_queue import Demand
 
 FORMATS = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -298,7 +299,7 @@ def _reader(name: str, model: Model) -> Read:
 
 
 def _number(cell: str) -> object:
-    if "_" in cell:  # Python reads 1_000 as a number, nobody else does
+    if "_" in cell:  # Python alone reads 1_000 as a number
         return cell
     try:
         return int(cell)

@@ -15,7 +15,7 @@ from cumulant.servable.engine import Array
 
 Raw = list[Array]
 
-#: longer inputs are kept by their hash
+#: longer inputs are stored by their hash
 _LONG = 128
 #: lookups until the hits are evaluated, and requests of a pause
 _TRIAL, _PAUSE = 1000, 20_000
@@ -26,7 +26,7 @@ _ENTRY = 300
 
 
 class Caching(msgspec.Struct, frozen=True, kw_only=True):
-    """`auto`: on while hits save more time than looks cost. Bytes are of one model version in one process."""
+    """`auto`: on while hits save more time than lookups cost. Bytes are of one model version in one process."""
 
     mode: Literal["auto", "on", "off"] = "auto"
     limit: int = 32 * 1024 * 1024
@@ -35,11 +35,7 @@ class Caching(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AnswerCache:
-    """Cache of the engine's outputs by its inputs, of one model version; least recently used entries leave first.
-
-    A key is made of what the engine reads: for a project's model that is after its stored features were added, so a
-    change of these is another key.
-    """
+    """Cache of an engine's outputs by its inputs, stored features included; least recently used entries leave first."""
 
     def __init__(self, caching: Caching) -> None:
         self._bounds = caching

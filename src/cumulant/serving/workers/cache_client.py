@@ -18,7 +18,7 @@ from cumulant.serving.cache.shared_cache import SharedCacheTier
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.stores import open_cache, redacted_url
 from cumulant.serving.settings import Settings
-from cumulant.serving.telemetry.metrics import Series, shared_cache_series
+from cumulant.serving.telemetry.metrics import Series, histogram_series
 
 
 class SharedCacheClient:
@@ -58,7 +58,11 @@ class SharedCacheClient:
             await self.tier.close()
 
     def series(self) -> list[Series]:
-        return shared_cache_series(self.tier)
+        return [
+            histogram_series("cumulant_shared_cache_seconds", (), self.tier.seconds),
+            Series("cumulant_shared_cache_open_workers", ("read",), float(not self.tier.reads.closed)),
+            Series("cumulant_shared_cache_open_workers", ("write",), float(not self.tier.writes.closed)),
+        ]
 
 
 def servable_identity(servable: Servable | GraphServable, folder: Path, outputs: list[str]) -> dict[str, object]:

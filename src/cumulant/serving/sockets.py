@@ -19,7 +19,7 @@ _ELSEWHERE = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 
 
 def bind(host: str, port: int, *, insecure: bool = False, option: str = "--http") -> socket.socket:
-    """A socket bound to the address, loopback unless `insecure`; `option` is what the caller gave it by.
+    """A socket bound to the address, loopback unless `insecure`; `option` is the caller's option for it.
 
     Raises:
         PortInUseError, UsageError: the address is taken, or cannot be used.
@@ -92,7 +92,7 @@ def raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # the system may still say no
+        with contextlib.suppress(OSError, ValueError):  # the system may still refuse
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
@@ -119,9 +119,7 @@ def url_of(listener: socket.socket) -> str:
 
 
 def own_urls(host: str, port: int, declared: Collection[str] = ()) -> tuple[str, ...]:
-    """URLs of the server that listens on `host` and `port`: of the address as written and as resolved, of this
-    machine's addresses where it listens on all, and of `declared` names, such as those of a proxy in front.
-    """
+    """URLs of a server: its address as written and resolved, all of this machine's for a wildcard, `declared`."""
     hosts = [host, *_resolved(host)]
     if any(map(_is_wildcard, hosts)):
         hosts += ["127.0.0.1", "::1", *_of_this_machine()]
@@ -129,7 +127,7 @@ def own_urls(host: str, port: int, declared: Collection[str] = ()) -> tuple[str,
         hosts.append("localhost")
     names = [name for name in declared if name != ANY]
     urls = [f"http://{address_of(address, port)}" for address in (*hosts, *names) if not _is_wildcard(address)]
-    # A proxy that speaks TLS for this server has a port of its own.
+    # A TLS proxy in front of this server has a port of its own.
     return tuple(dict.fromkeys([*urls, *(f"https://{address_of(name, 443)}" for name in names)]))
 
 

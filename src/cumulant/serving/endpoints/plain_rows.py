@@ -13,14 +13,14 @@ from cumulant.core.errors import RequestError
 from cumulant.core.servable import Answer
 from cumulant.core.traffic import printable_id
 from cumulant.servable.engine import Array
+from cumulant.serving.endpoints.request_bodies import LARGE, decode_rows
+from cumulant.serving.endpoints.scoring import Scoring, ScoringService
 from cumulant.serving.gateway_headers import name_of
 from cumulant.serving.http.messages import Request, Response, encode
 from cumulant.serving.models.model import Model
 from cumulant.serving.models.request_work import RequestWork
-from cumulant.serving.models.scoring import Scoring, ScoringService
 from cumulant.serving.protocol.json_body import decode_body, decode_json
-from cumulant.serving.protocol.reasons import read_reasons, read_reasons_query
-from cumulant.serving.protocol.request_bodies import LARGE, decode_rows
+from cumulant.serving.reasons.reasoning import read_reasons, read_reasons_query
 from cumulant.serving.scheduling.job_queue import Demand
 
 _WRAPPED = {"rows", "reasons"}

@@ -78,7 +78,7 @@ def copy_content(pinned: Pin, place: Path) -> Pin:
     Small files are copied, as some write over them in place; large ones are linked where the disk is the same.
 
     Raises:
-        IntegrityError: the folder was changed meanwhile.
+        IntegrityError: the folder was changed while it was read.
     """
     folder, out = Path(pinned.folder), place / pinned.digest
     if not _is_whole(out):
@@ -99,7 +99,7 @@ def copy_content(pinned: Pin, place: Path) -> Pin:
 def _put(draft: Path, out: Path) -> None:
     try:
         draft.rename(out)
-    except OSError:  # it stands there: what another worker has just kept may be read already
+    except OSError:  # another worker has just stored it, and it may be read already
         shutil.rmtree(draft if _is_whole(out) else out, ignore_errors=True)
         if draft.exists():
             draft.rename(out)

@@ -14,10 +14,10 @@ from cumulant.serving.models.model import Model
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.posted.label_inbox import PostedLabels
 from cumulant.serving.posted.posted_events import PostedEvents
-from cumulant.serving.protocol.reasons import Reasoning
 from cumulant.serving.protocol.responses import ErrorResponse
 from cumulant.serving.protocol.row_tensors import DATATYPES
 from cumulant.serving.protocol.tensors import InferResponse
+from cumulant.serving.reasons.reasoning import Reasoning
 
 Schema = Mapping[str, Any]
 
@@ -220,7 +220,7 @@ def _infer(model: Model) -> Schema:
 
 
 def _infer_example(model: Model) -> Schema | None:
-    """The example row as tensors, where the row says what every input is."""
+    """The example row as tensors, where it has a value for every input."""
     shown = example(model)
     if not isinstance(model, RowModel) or not shown:
         return None

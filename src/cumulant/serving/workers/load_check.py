@@ -1,6 +1,6 @@
 """Load check: a model is loaded in a process of its own first, so that a crash ends nothing else.
 
-`python -m cumulant.serving.models.load_check` is that process: it opens one folder after the other and reports each on
+`python -m cumulant.serving.workers.load_check` is that process: it opens one folder after the other and reports each on
 standard output.
 """
 
@@ -27,12 +27,12 @@ from cumulant.core.errors import (
     UsageError,
 )
 from cumulant.core.system.memory import bounded_memory
-from cumulant.serving.models.content_pins import Pin, check, copy_content, pin, refuse_duplicates
-from cumulant.serving.models.opening import ModelOpener
+from cumulant.serving.content_pins import Pin, check, copy_content, pin, refuse_duplicates
 from cumulant.serving.models.passed_checks import PassedChecks
 from cumulant.serving.models.repository import Repository
 from cumulant.serving.settings import Settings
 from cumulant.serving.workers.channel import describe_error, restore_error
+from cumulant.serving.workers.opening import ModelOpener
 
 #: to load and warm one version; until then other changes of the models wait
 _SECONDS = 300
@@ -63,10 +63,7 @@ _OF_A_FOLDER = (_CrashError, IntegrityError, NotFoundError, DataError)
 
 
 class LoadCheck:
-    """Checks models in processes of their own, and copies the checked content where the server has a folder for it.
-
-    Its methods raise the errors of models that cannot be loaded.
-    """
+    """Checks models in processes of their own, and copies their content; raises the errors of those that fail."""
 
     def __init__(self, settings: Settings, *, seconds: int = _SECONDS) -> None:
         self._settings, self._seconds = settings, seconds
@@ -169,7 +166,7 @@ class LoadCheck:
         return code, output
 
     def _start(self) -> subprocess.Popen[bytes]:
-        line = [sys.executable, "-P", "-m", "cumulant.serving.models.load_check"]
+        line = [sys.executable, "-P", "-m", "cumulant.serving.workers.load_check"]
         with self._lock:
             if self._stopped:
                 raise _stopping_error()

@@ -1,4 +1,4 @@
-"""The OpenAPI document of a running server: the paths it has, and for each model what its rows look like."""
+"""The OpenAPI document of a running server: its paths, and the schema of each model's rows."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from urllib.parse import quote
 import msgspec
 
 from cumulant.core.version import __version__
+from cumulant.serving.endpoints.openapi_schemas import ERROR, answer, bodies, how_many, reference
 from cumulant.serving.posted.label_inbox import LabelInbox, PostedLabels
 from cumulant.serving.posted.posted_events import PostedEvents
 from cumulant.serving.protocol import responses
-from cumulant.serving.protocol.openapi_schemas import ERROR, answer, bodies, how_many, reference
 from cumulant.serving.protocol.paths import ROUTES, Route
 from cumulant.serving.protocol.tensors import InferResponse
 
 if TYPE_CHECKING:
+    from cumulant.serving.endpoints.scoring import ScoringService
     from cumulant.serving.models.model import Model, ModelSet
-    from cumulant.serving.models.scoring import ScoringService
 
 _ANSWERS: Mapping[str, type[msgspec.Struct]] = {
     "/": responses.ServerResponse,
@@ -51,7 +51,7 @@ _OPEN = {"/ping", "/health", "/v2/health/live", "/v2/health/ready"}
 
 
 class DescribedServer(Protocol):
-    """What the document says of a server: `guarded`: by a token; `may_control`: models are loaded by request."""
+    """Traits of a server: `guarded`: by a token; `may_control`: models are loaded by request."""
 
     name: str
     may_control: bool

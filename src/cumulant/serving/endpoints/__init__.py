@@ -1,0 +1,1 @@
+"""Scoring of requests, and the documents of each HTTP endpoint around it."""

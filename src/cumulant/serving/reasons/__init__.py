@@ -1,0 +1,1 @@
+"""Reasons of answers: requested, found by occlusion, returned."""
