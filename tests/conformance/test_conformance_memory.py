@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from cumulant.core.scope import Scope
 from cumulant.testing.access import GrantedAccess
 from cumulant.testing.compute import DirectCompute
 from cumulant.testing.conformance.access import ADA, AccessConformance
@@ -29,6 +30,11 @@ class TestMemoryJournal(JournalConformance):
     @pytest.fixture
     def journal(self):
         return MemoryJournal()
+
+    @pytest.fixture
+    def connect(self, journal):
+        others = {}
+        return lambda scope: journal if scope == Scope() else others.setdefault(scope, MemoryJournal(scope=scope))
 
 
 class TestMemoryTables(TablesConformance):

@@ -80,7 +80,7 @@ def test_a_secret_is_filled_in_only_where_a_client_is_made(tmp_path):
     found = project(tmp_path, "version: 1\nenvironments: {local: {journal: 'db://me:${secret:PASSWORD}@host/x'}}\n")
     assert "${secret:PASSWORD}" in found.endpoints.journal
     client = found.journal()
-    assert client.url == f"db://me:{VALUE}@host/x?project={found.name}"
+    assert client.url == f"db://me:{VALUE}@host/x"
     assert found.journal() is client
     assert VALUE not in everything_shown(found)
 
@@ -128,7 +128,7 @@ def test_passwords_written_into_a_url_are_masked(tmp_path):
         tmp_path, f"version: 1\nenvironments: {{local: {{journal: 'db://me:{VALUE}@host/x', salt: {VALUE}}}}}\n"
     )
     shown = {row.path: row.value for row in found.file.resolved(found.endpoints)}
-    assert shown["environment.journal"] == f"db://me:***@host/x?project={found.name}"
+    assert shown["environment.journal"] == "db://me:***@host/x"
     assert shown["environment.salt"] == "***"
     assert masked("s3://key:${secret:K}@bucket") == "s3://key:${secret:K}@bucket"
     assert masked("mailto:me@example.com http://a/b:c@d") == "mailto:me@example.com http://a/b:c@d"
