@@ -183,7 +183,7 @@ class Database:
     def _connect_immutable(self) -> sqlite3.Connection:
         """WAL needs a file beside this one even to read, which cannot be made here; an unchanging file needs none."""
         try:
-            connection = sqlite3.connect(
+            connection: sqlite3.Connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode=ro&immutable=1",
                 uri=True,
                 isolation_level=None,
