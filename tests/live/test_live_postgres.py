@@ -1,12 +1,17 @@
 """The journal on a real PostgreSQL: the rules of the port, many processes, restarts, faults, tampering."""
 
 import contextlib
+import json
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -17,6 +22,7 @@ from cumulant.core.scope import Scope
 from cumulant.drivers.postgres.journal import PostgresJournal
 from cumulant.drivers.postgres.location import parse_database_url
 from cumulant.drivers.postgres.migrations import MIGRATIONS
+from cumulant.flows.ledger.lease import LeaseWatch, take_lease
 from cumulant.flows.ledger.run_events import verify
 from cumulant.testing.conformance.journal import JournalConformance
 from cumulant.testing.postgres import INSTALL, postgres_server, server_programs
@@ -24,6 +30,7 @@ from cumulant.testing.postgres import INSTALL, postgres_server, server_programs
 pytestmark = pytest.mark.live
 
 ADA = Actor("user:ada")
+LEASE_WORKER = str(Path(__file__).parents[1] / "unit" / "flows" / "lease_worker.py")
 
 
 class Happened(Fact, frozen=True, kw_only=True):
@@ -483,3 +490,41 @@ def test_an_expected_version_that_does_not_hold(journal):
     for expect in (0, 2):
         with pytest.raises(LeaseHeldError, match=f"version 1, expected {expect}"), journal.transaction(actor=ADA) as tx:
             tx.put("step", "a", {}, expect=expect)
+
+
+# Leases --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fault", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_lease_of_a_killed_or_stopped_holder_is_taken_over_by_one(url, fault):
+    worker = subprocess.Popen([sys.executable, LEASE_WORKER, url, "far-away", "1.0"], stdout=subprocess.PIPE, text=True)
+    journals = [PostgresJournal(url) for _ in range(4)]
+    fence = json.loads(worker.stdout.readline())["fence"]
+    watches = [LeaseWatch() for _ in journals]
+    waiters = list(zip(journals, watches, strict=True))
+
+    def take(waiter):
+        return take_lease(waiter[0], "job", ttl=60.0, actor=ADA, watch=waiter[1])
+
+    try:
+        assert [take(waiter) for waiter in waiters] == [None] * 4
+        os.kill(worker.pid, fault)
+        deadline, leases = time.monotonic() + 60, []
+        with ThreadPoolExecutor(4) as pool:
+            while not leases:
+                assert time.monotonic() < deadline
+                leases = [lease for lease in pool.map(take, waiters) if lease is not None]
+        assert len(leases) == 1
+        assert leases[0].fence > fence
+        with journals[0].transaction(actor=ADA) as tx:
+            leases[0].confirm(tx)
+            tx.put("result", "a", {"by": "other"})
+        if fault == signal.SIGSTOP:
+            os.kill(worker.pid, signal.SIGCONT)
+            assert json.loads(worker.stdout.readline()) == {"lost": True}
+        assert journals[0].get("result", "a").value == {"by": "other"}
+    finally:
+        worker.kill()
+        worker.communicate()
+        for journal in journals:
+            journal.close()

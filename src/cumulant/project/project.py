@@ -224,7 +224,7 @@ class Project:
             if port == "secrets" or not SECRET.search(url):
                 client = self.drivers.client(url, port, secrets=secrets, scope=self.scope)
             else:
-                revealed = self.vault.reveal(url)
+                revealed = self.vault.reveal_url(url)
                 try:
                     client = self.drivers.client(revealed, port, secrets=secrets, scope=self.scope)
                 except CumulantError as error:

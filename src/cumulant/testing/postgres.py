@@ -56,6 +56,12 @@ class PostgresServer:
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
+    def require_password(self, user: str) -> None:
+        """From now on a user needs a password."""
+        access = self.folder / "data" / "pg_hba.conf"
+        access.write_text(f"host all {user} all scram-sha-256\n{access.read_text(encoding='utf-8')}", encoding="utf-8")
+        self.execute("SELECT pg_reload_conf()")
+
     def start(self) -> None:
         # pg_ctl leaves the server with its own output: a pipe would never end.
         self._run("pg_ctl", "-D", self.data, "-l", str(self.folder / "log"), "-w", "-t", "60", "start")

@@ -6,17 +6,18 @@ import time
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
-from cumulant.flows.ledger import processes
 from cumulant.flows.ledger.lease import LeaseRenewal, LeaseWatch, take_lease
+from cumulant.flows.ledger.processes import Process
 from cumulant.ports.plugins import Drivers
 
 BEATS = 6
 
 
 def main(url, host, ttl):
-    processes._host = lambda: f"{host}:0"
     journal, actor = Drivers.installed().client(url, "journal"), Actor("user:worker")
-    lease = take_lease(journal, "job", ttl=float(ttl), actor=actor, watch=LeaseWatch())
+    lease = take_lease(
+        journal, "job", ttl=float(ttl), actor=actor, watch=LeaseWatch(), holder=Process(f"{host}:0", 1, "1")
+    )
     print(json.dumps({"fence": lease.fence}), flush=True)
     try:
         with LeaseRenewal(lease.beat, every=float(ttl) / BEATS):

@@ -129,10 +129,10 @@ class SqliteJournal:
     def wait(self, after: int, seconds: float) -> bool:
         deadline, pause = time.monotonic() + seconds, _POLL_FIRST
         while self.head().seq <= after:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return False
-            time.sleep(min(pause, left))
+            time.sleep(min(pause, remaining))
             pause = min(pause * _POLL_GROWTH, _POLL_LAST)
         return True
 

@@ -8,4 +8,5 @@ server = Driver(
     clients={"journal": "cumulant.drivers.postgres.journal:PostgresJournal"},
     capabilities={"journal": frozenset({"processes", "chain", "hosts"})},
     extra="postgres",
+    own_backup="`pg_dump --format=custom --schema=cumulant --file=journal.dump DATABASE`",
 )

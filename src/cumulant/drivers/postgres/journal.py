@@ -134,10 +134,10 @@ class PostgresJournal:
 
     def _listen(self, connection: Connection, after: int, deadline: float) -> bool:
         while self.head().seq <= after:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
                 return False
-            for _ in connection.notifies(timeout=min(left, _LISTEN_SECONDS), stop_after=1):
+            for _ in connection.notifies(timeout=min(remaining, _LISTEN_SECONDS), stop_after=1):
                 pass
         return True
 

@@ -94,7 +94,7 @@ class LeaseRenewal:
                 continue
 
 
-class Lease:
+class LeaseHandle:
     """A lease that this process holds. `fence` is above that of every holder before."""
 
     def __init__(self, journal: Journal, name: str, record: LeaseRecord, *, fence: int, actor: Actor) -> None:
@@ -158,7 +158,7 @@ def take_lease(
     watch: LeaseWatch,
     holder: Process | None = None,
     data: Mapping[str, object] | None = None,
-) -> Lease | None:
+) -> LeaseHandle | None:
     """The lease, if nobody holds it or its holder has lapsed as `watch` saw it; None where another one holds it.
 
     Call it again with the same `watch` until it is taken. `ttl` is in seconds.
@@ -177,7 +177,7 @@ def take_lease(
             fence = transaction.put(LEASE, name, msgspec.to_builtins(record), expect=row.version if row else 0).version
     except LeaseHeldError:  # another waiter was faster
         return None
-    return Lease(journal, name, record, fence=fence, actor=actor)
+    return LeaseHandle(journal, name, record, fence=fence, actor=actor)
 
 
 def await_lease(
@@ -188,7 +188,7 @@ def await_lease(
     actor: Actor,
     data: Mapping[str, object] | None = None,
     sleep: Callable[[float], None] = time.sleep,
-) -> Lease | None:
+) -> LeaseHandle | None:
     """The lease, for a process that runs once: it watches until the holder renews, which gives None, or lapses.
 
     So it takes as long as the holder's `ttl` at most, and a sixth of it where the holder is alive.

@@ -39,11 +39,10 @@ from cumulant.flows.ledger.ledger_records import (
     describe,
     ending,
     read_step,
-    recorded_error,
 )
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.ledger.run_events import RunStarted, StepFailed, StepFinished, StepReused, end_of
-from cumulant.flows.ledger.step_lease import StepWatch, take_step
+from cumulant.flows.ledger.step_lease import StepHeartbeat, StepWatch, raise_failure, take_step
 from cumulant.ports.compute import Compute, StepCall
 from cumulant.ports.journal import Journal, Row, Transaction
 
@@ -73,17 +72,6 @@ class _Work(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
     call: Call
     write: Write | None
-
-
-class _Heartbeat:
-    """The version of a step's row, as this process last wrote it."""
-
-    def __init__(self, write: Callable[[int], int], version: int) -> None:
-        self._write = write
-        self.version = version
-
-    def beat(self) -> None:
-        self.version = self._write(self.version)
 
 
 def identity_of(name: str, inputs: object, code: str = "") -> str:
@@ -216,7 +204,7 @@ class Ledger:
                     if record.status == "running" and not watch.may_take(row, record):
                         watch.pause(record)
                         continue
-                    _raise_failure(record, watch)
+                    raise_failure(record, watch)
                 if done := self._attempt(work, row, record):
                     return done
 
@@ -257,11 +245,11 @@ class Ledger:
             started=self._clock.now(),
         )
         begun, cause = time.monotonic(), self._cause
-        heart: _Heartbeat | None = None
+        heart: StepHeartbeat | None = None
         try:
             version, cause = self._take(work, record, row, previous)
             begun = time.monotonic()
-            heart = _Heartbeat(partial(self._beat, work, record), version)
+            heart = StepHeartbeat(partial(self._beat, work, record), version)
             with LeaseRenewal(heart.beat, every=self._lease / BEATS):
                 result = self._run(work)
             done = msgspec.structs.replace(record, status="done", seconds=_since(begun), result=result)
@@ -396,12 +384,6 @@ class Ledger:
             yield
         finally:
             entered.discard(work.identity)
-
-
-def _raise_failure(record: StepRecord, watch: StepWatch) -> None:
-    """Raise the error of a step that failed while this process waited for it, unless another try may help."""
-    if record.status == "failed" and record.error and watch.saw(record.attempt) and not record.error.get("retryable"):
-        raise recorded_error(record.error, record.name)
 
 
 def _release(error: BaseException) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import msgspec
 
 from cumulant.core.clock import Clock
 from cumulant.core.progress import Progress
 from cumulant.flows.ledger.lease import LeaseWatch
-from cumulant.flows.ledger.ledger_records import STEP, StepRecord
+from cumulant.flows.ledger.ledger_records import STEP, StepRecord, recorded_error
 from cumulant.flows.ledger.run_events import StepStarted
 from cumulant.ports.journal import Row, Transaction
 
@@ -25,6 +26,17 @@ def take_step(
     written = tx.put(STEP, key, msgspec.to_builtins(record), expect=row.version if row else 0)
     fact = StepStarted(step=key, name=record.name, attempt=record.attempt, taken_from=lapsed)
     return written.version, tx.emit(fact, cause=cause).id
+
+
+class StepHeartbeat:
+    """The version of a step's row as this process last wrote it; `write` takes it and returns the next one."""
+
+    def __init__(self, write: Callable[[int], int], version: int) -> None:
+        self._write = write
+        self.version = version
+
+    def beat(self) -> None:
+        self.version = self._write(self.version)
 
 
 class StepWatch:
@@ -55,3 +67,9 @@ class StepWatch:
             self._progress(f"waiting for {self._step}: {record.holder} works on it ({now - self._began:.0f} s)")
         self._clock.sleep(self._pause)
         self._pause = min(self._pause * _POLL_GROWTH, _POLL_LAST)
+
+
+def raise_failure(record: StepRecord, watch: StepWatch) -> None:
+    """Raise the error of a step that failed while this process waited for it, unless another try may help."""
+    if record.status == "failed" and record.error and watch.saw(record.attempt) and not record.error.get("retryable"):
+        raise recorded_error(record.error, record.name)

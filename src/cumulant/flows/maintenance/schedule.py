@@ -19,7 +19,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import deliver
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.ledger.lease import Lease, await_lease, holder_of
+from cumulant.flows.ledger.lease import LeaseHandle, await_lease, holder_of
 from cumulant.flows.release.controller.rollback_outbox import undelivered_rollbacks
 from cumulant.flows.release.store import list_models
 from cumulant.flows.stack.stack_processes import controller_command
@@ -125,7 +125,7 @@ def _run(project: Project, job: ScheduledJob) -> tuple[str, CumulantError | None
         return error.message, error
 
 
-def _finish(journal: Journal, lease: Lease, job: ScheduledJob, record: JobRecord, actor: Actor) -> None:
+def _finish(journal: Journal, lease: LeaseHandle, job: ScheduledJob, record: JobRecord, actor: Actor) -> None:
     try:
         with journal.transaction(actor=actor) as transaction:
             lease.confirm(transaction)

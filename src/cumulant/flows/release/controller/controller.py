@@ -15,7 +15,7 @@ import msgspec
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
-from cumulant.flows.ledger.lease import Lease, LeaseWatch, take_lease
+from cumulant.flows.ledger.lease import LeaseHandle, LeaseWatch, take_lease
 from cumulant.flows.release import store
 from cumulant.release.decide import act_on_failure, build_failure_reference, decide, end_release, start
 from cumulant.release.evidence.accumulate import count_look, is_readable
@@ -87,7 +87,7 @@ class Controller:
         self._steady = steady
         #: seconds of the release's time to one of the clock
         self._pace = pace
-        self._lease: Lease | None = None
+        self._lease: LeaseHandle | None = None
         self._watch = LeaseWatch(steady)
         self._last_look: tuple[str, float] | None = None
         #: the release whose evidence was read
