@@ -24,6 +24,7 @@ from cumulant.drivers.postgres.location import parse_database_url
 from cumulant.drivers.postgres.migrations import MIGRATIONS
 from cumulant.flows.ledger.lease import LeaseWatch, take_lease
 from cumulant.flows.ledger.run_events import verify
+from cumulant.testing.certificates import Authority
 from cumulant.testing.conformance.journal import JournalConformance
 from cumulant.testing.postgres import INSTALL, postgres_server, server_programs
 
@@ -348,6 +349,50 @@ def test_a_full_disk(server, url, tmp_path):
         server.execute("DROP DATABASE IF EXISTS full_disk WITH (FORCE)")
         server.execute("DROP TABLESPACE IF EXISTS small")
         os.system(f"umount {place}")
+
+
+# Encryption and passwords --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory):
+    """A server that takes encrypted connections with a password only, and the file of its authority."""
+    if server_programs() is None:
+        pytest.skip(f"no PostgreSQL server is installed: {INSTALL}")
+    authority = Authority(tmp_path_factory.mktemp("tls") / "ca")
+    other = Authority(tmp_path_factory.mktemp("tls") / "other")
+    files = authority.signed("IP:127.0.0.1")
+    with postgres_server("fsync = off") as running:
+        running.execute("CREATE ROLE ada LOGIN PASSWORD 'right'")
+        running.execute("CREATE DATABASE ada OWNER ada")
+        running.encrypt(Path(files.certificate), Path(files.private_key))
+        running.require_password("ada", kind="hostssl")
+        yield running, authority.file, other.file
+
+
+def test_an_encrypted_connection_with_a_verified_server(guarded):
+    server, authority, _ = guarded
+    journal = PostgresJournal(server.url("ada", "ada:right") + f"?sslmode=verify-full&sslrootcert={authority}")
+    assert write(journal).seq == 1
+    encrypted = server.execute(
+        "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE ssl AND usename = 'ada'"
+    )
+    assert encrypted == "1"
+    journal.close()
+
+
+@pytest.mark.parametrize("options", ["sslmode=verify-full&sslrootcert={other}", "sslmode=disable"])
+def test_a_server_of_another_authority_or_without_encryption_is_refused(guarded, options):
+    server, _, other = guarded
+    with pytest.raises(UsageError, match="refuses the connection") as caught:
+        PostgresJournal(server.url("ada", "ada:right") + f"?{options.format(other=other)}").head()
+    assert "sslrootcert" in caught.value.hint
+
+
+def test_a_wrong_password_is_refused_and_not_shown(guarded):
+    with pytest.raises(UsageError, match="password authentication failed") as caught:
+        PostgresJournal(guarded[0].url("ada", "ada:wr0ng-one")).head()
+    assert "wr0ng-one" not in f"{caught.value.full_text} {caught.value.subject} {caught.value.__cause__}"
 
 
 # Migrations ----------------------------------------------------------------------------------------------------

@@ -56,10 +56,24 @@ class PostgresServer:
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
-    def require_password(self, user: str) -> None:
-        """From now on a user needs a password."""
+    def encrypt(self, certificate: Path, key: Path) -> None:
+        """From now on it takes encrypted connections too."""
+        for name, source in (("server.crt", certificate), ("server.key", key)):
+            target = self.folder / "data" / name
+            shutil.copyfile(source, target)
+            target.chmod(0o600)
+            if _is_root():
+                os.chown(target, _NOBODY, _NOBODY)
+        self.execute("ALTER SYSTEM SET ssl = on")
+        self.execute("SELECT pg_reload_conf()")
+
+    def require_password(self, user: str, *, kind: str = "host") -> None:
+        """From now on a user needs a password; `hostssl`: on an encrypted connection, and others are refused."""
         access = self.folder / "data" / "pg_hba.conf"
-        access.write_text(f"host all {user} all scram-sha-256\n{access.read_text(encoding='utf-8')}", encoding="utf-8")
+        refused = f"host all {user} all reject\n" if kind == "hostssl" else ""
+        access.write_text(
+            f"{kind} all {user} all scram-sha-256\n{refused}{access.read_text(encoding='utf-8')}", encoding="utf-8"
+        )
         self.execute("SELECT pg_reload_conf()")
 
     def start(self) -> None:
