@@ -85,6 +85,14 @@ def test_a_secret_is_filled_in_only_where_a_client_is_made(tmp_path):
     assert VALUE not in everything_shown(found)
 
 
+def test_special_characters_of_a_secret_are_escaped_in_the_login_of_a_url(tmp_path, monkeypatch):
+    monkeypatch.setattr(Vaulted, "get", lambda _, name: {"PASSWORD": "p@ss/w:rd%", "PLACE": "host/x"}[name])
+    url = "db://me:${secret:PASSWORD}@${secret:PLACE}"
+    found = project(tmp_path, f"version: 1\nenvironments: {{local: {{journal: '{url}'}}}}\n")
+    assert found.journal().url == "db://me:p%40ss%2Fw%3Ard%25@host/x"
+    assert found.vault.redact("p%40ss%2Fw%3Ard%25 p@ss/w:rd%") == "${secret:PASSWORD} ${secret:PASSWORD}"
+
+
 def test_a_driver_that_asks_for_secrets_gets_them(tmp_path):
     found = project(tmp_path, "version: 1\nenvironments: {local: {online: 'db://host'}}\n")
     assert found.online().secrets is found.secrets()

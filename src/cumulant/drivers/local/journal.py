@@ -42,7 +42,7 @@ CREATE TABLE state (
 CREATE TABLE events (
     scope TEXT NOT NULL, seq INTEGER NOT NULL, kind TEXT NOT NULL, run TEXT, envelope BLOB NOT NULL,
     PRIMARY KEY (scope, seq)
-);
+) WITHOUT ROWID;
 CREATE INDEX events_by_kind ON events (scope, kind, seq);
 CREATE INDEX events_by_run ON events (scope, run, seq) WHERE run IS NOT NULL;
 CREATE TABLE chain (scope TEXT PRIMARY KEY, seq INTEGER NOT NULL, hash TEXT NOT NULL) WITHOUT ROWID;
