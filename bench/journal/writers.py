@@ -26,6 +26,7 @@ from multiprocessing.synchronize import Barrier, Event
 from typing import ClassVar
 
 from cumulant.core.events import Actor, Fact
+from cumulant.core.scope import Scope
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.postgres.journal import PostgresJournal
 from cumulant.flows.ledger.lease import LeaseWatch, take_lease
@@ -34,7 +35,7 @@ from cumulant.ports.journal import Journal
 from cumulant.testing.postgres import postgres_server
 
 ACTOR = Actor("service:bench")
-Open = Callable[[str], Journal]
+Open = Callable[..., Journal]
 
 
 class Stepped(Fact, frozen=True, kw_only=True):
@@ -43,8 +44,10 @@ class Stepped(Fact, frozen=True, kw_only=True):
     number: int
 
 
-def write(make: Open, url: str, writer: int, ready: Barrier, until: Event, counts: multiprocessing.Queue[int]) -> None:
-    journal, number = make(url), 0
+def write(
+    make: Open, url: str, writer: int, own: bool, ready: Barrier, until: Event, counts: multiprocessing.Queue[int]
+) -> None:
+    journal, number = make(url, scope=Scope(project=f"p{writer if own else 0}")), 0
     ready.wait()
     while not until.is_set():
         number += 1
@@ -55,12 +58,12 @@ def write(make: Open, url: str, writer: int, ready: Barrier, until: Event, count
     counts.put(number)
 
 
-def append(make: Open, url: str, writers: int, seconds: float) -> float:
-    """Events per second of that many processes."""
+def append(make: Open, url: str, writers: int, seconds: float, *, own: bool) -> float:
+    """Events per second of that many processes, of one project or each of its own."""
     context = multiprocessing.get_context("fork")
     ready, until, counts = context.Barrier(writers + 1), context.Event(), context.Queue()
     workers = [
-        context.Process(target=write, args=(make, url, number, ready, until, counts)) for number in range(writers)
+        context.Process(target=write, args=(make, url, number, own, ready, until, counts)) for number in range(writers)
     ]
     for worker in workers:
         worker.start()
@@ -68,7 +71,7 @@ def append(make: Open, url: str, writers: int, seconds: float) -> float:
     begun = time.monotonic()
     time.sleep(seconds)
     until.set()
-    total = sum(counts.get() for _ in workers)
+    total: int = sum(counts.get() for _ in workers)
     taken = time.monotonic() - begun
     for worker in workers:
         worker.join()
@@ -77,7 +80,7 @@ def append(make: Open, url: str, writers: int, seconds: float) -> float:
 
 def read(make: Open, url: str) -> tuple[float, int]:
     """Events per second of one reader of the whole chain, and how many there are."""
-    journal, begun = make(url), time.monotonic()
+    journal, begun = make(url, scope=Scope(project="p0")), time.monotonic()
     number = sum(1 for _ in journal.events())
     taken = time.monotonic() - begun
     journal.close()
@@ -119,21 +122,27 @@ def take_over(make: Open, url: str, *, ttl: float, waiters: int, here: bool) -> 
     os.kill(holder.pid, signal.SIGKILL)
     killed = time.monotonic()
     holder.join()
-    first = min(taken.get() for _ in others)
+    first: float = min(taken.get() for _ in others)
     for other in others:
         other.join()
     return first - killed
 
 
 def measure(name: str, make: Open, fresh: Callable[[], str], options: argparse.Namespace) -> None:
-    for writers in options.writers:
+    for writers, own in [*((number, False) for number in options.writers), (options.writers[-1], True)]:
         url = fresh()
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        appended = append(make, url, writers, options.seconds)
+        appended = append(make, url, writers, options.seconds, own=own)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        reading, number = read(make, url)
+        reading, _ = read(make, url)
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        line = {"journal": name, "writers": writers, "appended_per_second": round(appended)}
+        number = round(appended * options.seconds)
+        line = {
+            "journal": name,
+            "writers": writers,
+            "projects": writers if own else 1,
+            "appended_per_second": round(appended),
+        }
         line |= {"read_per_second": round(reading), "client_cpu_us_per_event": round(1e6 * cpu / number)}
         print(json.dumps(line), flush=True)
     for here in (True, False):

@@ -88,8 +88,7 @@ class PostgresJournal:
         with self._database.write(self._lock) as connection:
             opened = PostgresTransaction(connection, actor=actor, run=run, scope=self._scope, clock=self._clock)
             yield opened
-            if opened.flush():
-                connection.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(self._channel)))
+            opened.flush(self._channel)
 
     def get(self, kind: str, key: str) -> Row | None:
         return self._database.read(lambda connection: _get(connection, self._key, kind, key))
@@ -240,26 +239,29 @@ class PostgresTransaction:
         self._events.append(event)
         return event
 
-    def flush(self) -> bool:
-        """Write the events, and the hashes of the rows, whose digest enters the last event; whether there are any."""
-        row_hashes.record(self._connection, self._key, self._written)
+    def flush(self, channel: str) -> None:
+        """Write the events, and the hashes of the rows, whose digest enters the last event; notify who waits."""
         if not self._events:
-            return False
-        bound = row_hashes.bind(self._connection, self._key, self._events[-1].seq)
-        if bound:
+            row_hashes.record(self._connection, self._key, self._written)
+            return
+        with self._connection.pipeline():  # one message to the server
+            row_hashes.record(self._connection, self._key, self._written)
+            waiting = row_hashes.bind(self._connection, self._key, self._events[-1].seq)
+        if bound := [row[1:] for row in sorted(waiting.fetchall())]:
             self._events[-1] = msgspec.structs.replace(self._events[-1], rows=digest(bound)).sealed()
         last = self._events[-1]
         with self._connection.pipeline():
-            self._connection.cursor().executemany(
-                "INSERT INTO events VALUES (%s, %s, %s, %s, %s)",
-                [(self._key, event.seq, event.kind, event.run, encode_json(event).decode()) for event in self._events],
-            )
+            for event in self._events:
+                self._connection.execute(
+                    "INSERT INTO events VALUES (%s, %s, %s, %s, %s)",
+                    (self._key, event.seq, event.kind, event.run, encode_json(event).decode()),
+                )
             self._connection.execute(
                 "INSERT INTO chain VALUES (%s, %s, %s)"
                 " ON CONFLICT (scope) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
                 (self._key, last.seq, last.hash),
             )
-        return True
+            self._connection.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(channel)))
 
     def _write(
         self, statement: str, row: tuple[str, str], updated: int, encoded: bytes | None, expect: int | None

@@ -17,8 +17,16 @@ _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 _HINT = (
     "write postgresql://USER:${secret:NAME}@HOST:PORT/DATABASE; options follow as ?sslmode=verify-full&sslrootcert=FILE"
 )
-#: seconds in which a host that does not answer at all is given up
-_CONNECT_SECONDS = "10"
+#: a host that is gone without a word is noticed within half a minute
+_DEFAULTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "15",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+    "fallback_application_name": "cumulant",
+    "client_encoding": "utf8",
+}
 
 
 class DatabaseLocation(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +61,7 @@ def parse_database_url(url: str) -> DatabaseLocation:
             f'"{schema}" is no name of a schema: lower-case letters, digits and _', subject="journal", hint=_HINT
         )
     hosts = settings.get("host", "").split(",")
-    defaults = {"connect_timeout": _CONNECT_SECONDS, "fallback_application_name": "cumulant", "client_encoding": "utf8"}
+    defaults = dict(_DEFAULTS)
     if not all(map(_is_local, hosts)):
         defaults["sslmode"] = "require"
     where = f"{settings.get('host', 'the local socket')}{':' + settings['port'] if 'port' in settings else ''}"

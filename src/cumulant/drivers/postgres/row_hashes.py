@@ -13,7 +13,7 @@ from cumulant.ports.journal import RowHashes, RowWrite
 from cumulant.ports.journal_store import row_hash
 
 if TYPE_CHECKING:
-    from psycopg import Connection
+    from psycopg import Connection, Cursor
 
 _RECORD = (
     "INSERT INTO row_writes (scope, event, kind, key, version, hash)"
@@ -31,13 +31,12 @@ def record(connection: Connection, scope: str, written: Mapping[tuple[str, str],
     connection.execute(_RECORD, (scope, list(kinds), list(keys), list(versions), list(hashes)))
 
 
-def bind(connection: Connection, scope: str, event: int) -> list[tuple[str, str, int, str]]:
-    """Assign the waiting records to an event; they, in the order of the writes."""
-    waiting = connection.execute(
+def bind(connection: Connection, scope: str, event: int) -> Cursor:
+    """Assign the waiting records to an event; they, with their number, which orders the writes."""
+    return connection.execute(
         "UPDATE row_writes SET event = %s WHERE scope = %s AND event = 0 RETURNING id, kind, key, version, hash",
         (event, scope),
-    ).fetchall()
-    return [row[1:] for row in sorted(waiting)]
+    )
 
 
 @contextmanager
