@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier, Event
+from pathlib import Path
 from typing import ClassVar
 
 from cumulant.core.events import Actor, Fact
@@ -128,10 +129,18 @@ def take_over(make: Open, url: str, *, ttl: float, waiters: int, here: bool) -> 
     return first - killed
 
 
-def measure(name: str, make: Open, fresh: Callable[[], str], options: argparse.Namespace) -> None:
+def ended_children_seconds(process: int) -> float:
+    """Processor seconds of a process's children that have ended."""
+    fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(
+    name: str, make: Open, fresh: Callable[[], str], options: argparse.Namespace, *, server: int | None = None
+) -> None:
     for writers, own in [*((number, False) for number in options.writers), (options.writers[-1], True)]:
         url = fresh()
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before, served = resource.getrusage(resource.RUSAGE_CHILDREN), ended_children_seconds(server) if server else 0.0
         appended = append(make, url, writers, options.seconds, own=own)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         reading, _ = read(make, url)
@@ -144,6 +153,9 @@ def measure(name: str, make: Open, fresh: Callable[[], str], options: argparse.N
             "appended_per_second": round(appended),
         }
         line |= {"read_per_second": round(reading), "client_cpu_us_per_event": round(1e6 * cpu / number)}
+        if server:
+            time.sleep(0.5)  # until the connections' processes have ended
+            line["server_cpu_us_per_event"] = round(1e6 * (ended_children_seconds(server) - served) / number)
         print(json.dumps(line), flush=True)
     for here in (True, False):
         for waiters in options.waiters:
@@ -167,7 +179,7 @@ def sqlite_files() -> Iterator[Callable[[], str]]:
 
 
 @contextmanager
-def postgres_databases() -> Iterator[Callable[[], str]]:
+def postgres_databases() -> Iterator[tuple[Callable[[], str], int]]:
     with postgres_server() as server:
         numbers = iter(range(10_000))
 
@@ -176,7 +188,7 @@ def postgres_databases() -> Iterator[Callable[[], str]]:
             server.execute(f"CREATE DATABASE {name}")
             return server.url(name)
 
-        yield fresh
+        yield fresh, server.pid
 
 
 def main() -> None:
@@ -189,8 +201,8 @@ def main() -> None:
     options = parser.parse_args()
     with sqlite_files() as files:
         measure("sqlite", SqliteJournal, files, options)
-    with postgres_databases() as databases:
-        measure("postgresql", PostgresJournal, databases, options)
+    with postgres_databases() as (databases, server):
+        measure("postgresql", PostgresJournal, databases, options, server=server)
 
 
 if __name__ == "__main__":

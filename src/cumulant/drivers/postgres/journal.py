@@ -159,7 +159,7 @@ class PostgresJournal:
         )
 
     def witness(self) -> ChainHead | None:
-        """None: who may write the database may write all of it. `cumulant events verify --known` takes a head that was
+        """None: who may write the database may write all of it. `cumulant events verify --head` takes one that was
         kept elsewhere.
         """
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.flows.ledger.actions import check, verb
-from cumulant.flows.ledger.lease import LeaseWatch, take_lease
+from cumulant.flows.ledger.lease import LeaseHandle, LeaseWatch, take_lease
 from cumulant.flows.release.controller.effects import with_champion, with_warm_version
 from cumulant.flows.release.controller.http_probe import wait_until_ready
 from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, DELIVERY, DELIVERY_SECONDS, store_rollback
@@ -232,21 +232,24 @@ def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: d
     """As `_deliver`; the desired state has the champion and the pending deliveries."""
     owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
     change_desired_state(project.state, model, lambda desired: _with_rollback(desired, owing, keep))
-    with ExitStack() as stack:
-        _within(_LATER_SECONDS, lambda: _lease_delivery(project, model, rollback, stack))
+    lease = _take_delivery(project, model, rollback)
+    with nullcontext() if lease is None else lease.renewed():
         missed = _deliver(project, model, owing)
         store_rollback(project, model, msgspec.structs.replace(owing, pending=tuple(missed)))
     return missed
 
 
-def _lease_delivery(project: Project, model: str, rollback: Rollback, stack: ExitStack) -> None:
-    """Keep the controller from delivering the same meanwhile. Each delivery compares before it changes, so that without
-    a journal both may do it.
+def _take_delivery(project: Project, model: str, rollback: Rollback) -> LeaseHandle | None:
+    """The lease that keeps the controller from delivering the same meanwhile. None without a journal, or where it does:
+    each delivery compares before it changes, so that both may do it.
     """
     name, actor = DELIVERY.format(model=model), Actor(rollback.by, rollback.reason)
-    lease = take_lease(project.journal(), name, ttl=DELIVERY_SECONDS, actor=actor, watch=LeaseWatch())
-    if lease is not None:
-        stack.enter_context(lease.renewed())
+    leases: list[LeaseHandle | None] = []
+
+    def take() -> None:
+        leases.append(take_lease(project.journal(), name, ttl=DELIVERY_SECONDS, actor=actor, watch=LeaseWatch()))
+
+    return None if _within(_LATER_SECONDS, take) else leases[0]
 
 
 def _deliver(project: Project, model: str, rollback: Rollback) -> dict[str, str]:

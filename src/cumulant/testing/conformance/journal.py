@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from typing import ClassVar
 
 import pytest
@@ -35,7 +37,7 @@ Connect = Callable[[Scope], Journal]
 
 class JournalConformance(Suite):
     """Give two fixtures: `journal`, an empty one of the scope `Scope()`, and `connect`, which makes a further client of
-    the same store for any scope.
+    the same store for any scope. The gap `processes` is of a journal that one process alone can use.
     """
 
     @pytest.fixture
@@ -288,8 +290,39 @@ class JournalConformance(Suite):
             tx.put("step", "a", {"n": 3}, expect=1)
         other.close()
 
+    def test_processes_write_one_chain(self, journal: Journal, connect: Connect) -> None:
+        if "processes" in self.gaps:
+            pytest.skip(self.gaps["processes"].reason)
+        context = multiprocessing.get_context("fork")
+        ready = context.Barrier(4)
+        workers = [context.Process(target=_count, args=(connect, ready)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+            assert worker.exitcode == 0
+        row = journal.get("count", "all")
+        assert row is not None
+        assert (row.value, row.version) == ({"n": 40}, 40)
+        assert [event.data["number"] for event in journal.events()] == list(range(40))
+        assert list(verify_chain(journal.events())) == []
+
     def test_close_twice(self, journal: Journal) -> None:
         with journal.transaction(actor=ADA) as tx:
             tx.put("step", "a", {})
         journal.close()
         journal.close()
+
+
+def _count(connect: Connect, ready: Barrier) -> None:
+    """Count on from what is stored, in a process of its own."""
+    journal = connect(Scope())
+    ready.wait()
+    for _ in range(10):
+        with journal.transaction(actor=ADA) as tx:
+            row = tx.get("count", "all")
+            before = row.value["n"] if row else 0
+            assert isinstance(before, int)
+            tx.put("count", "all", {"n": before + 1}, expect=row.version if row else 0)
+            tx.emit(Happened(number=before))
+    journal.close()
