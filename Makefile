@@ -54,6 +54,7 @@ bench: $(READY) ## all benchmarks (20 minutes; serving needs wrk, and bench/serv
 	@$(BIN)/python bench/features/advance.py $(DATA)
 	@$(BIN)/python bench/training/automl.py
 	@$(BIN)/python bench/training/tabular.py
+	@$(BIN)/python bench/journal/writers.py
 	@$(BIN)/python bench/serving/batch.py
 	@$(BIN)/python bench/projects/run.py $(DATA)
 	@$(BIN)/python bench/serving/run.py

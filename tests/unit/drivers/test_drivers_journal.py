@@ -421,6 +421,43 @@ def test_many_writers_keep_one_head(tmp_path):
     assert breaks(journal) == []
 
 
+def write_project(folder, name):
+    """What one of several projects does to a journal that they share."""
+    journal = SqliteJournal(f"sqlite://{folder}/journal.db", scope=Scope(project=name))
+    for number in range(8):
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", f"{number % 3}", {"by": name})
+            tx.emit(Happened(value=name))
+    journal.advance("console", 8)
+    journal.close()
+
+
+def test_forty_projects_share_a_file_and_each_has_its_own_chain_and_head(tmp_path):
+    names = [f"p{number}" for number in range(40)]
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.starmap(write_project, [(tmp_path, name) for name in names])
+    for name in names:
+        journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db", scope=Scope(project=name))
+        assert {row.value["by"] for row in journal.rows("step")} == {name}
+        assert [event.data["value"] for event in journal.events()] == [name] * 8
+        assert (journal.witness(), journal.cursor("console")) == (journal.head(), 8)
+        assert breaks(journal) == []
+        journal.close()
+
+
+def test_a_row_or_an_event_of_another_project_is_found(told):
+    journal, tamper = told
+    other = SqliteJournal(journal._database.path.as_posix(), scope=Scope(project="other"))
+    with other.transaction(actor=ADA) as tx:
+        tx.put("step", "a", {})
+        tx.emit(Other())
+    tamper("UPDATE state SET scope = 'default/default/local'")
+    assert [found.row for found in verify(journal).breaks] == ["state row step a"]
+    tamper("UPDATE events SET scope = 'default/default/local', seq = 7 WHERE scope = 'default/other/local'")
+    assert (7, "is stored under another number, kind or run than its own") in breaks(journal)
+    other.close()
+
+
 def test_an_event_that_is_no_event(told):
     journal, tamper = told
     tamper("UPDATE events SET envelope = 'garbage' WHERE seq = 3")
