@@ -67,7 +67,7 @@ def outcomes(project, *jobs, clock=None):
 def claim(project, holder):
     """The job's lease as another process holds it, silent from now on."""
     actor = Actor("user:bob")
-    assert take_lease(project.journal(), "due/job", ttl=0.5, actor=actor, watch=LeaseWatch(), holder=holder)
+    assert take_lease(project.journal(), "job/job", ttl=0.5, actor=actor, watch=LeaseWatch(), holder=holder)
 
 
 def test_it_is_done_when_it_is_due_and_not_before(project):
@@ -119,7 +119,7 @@ def test_the_lease_of_another_machine_that_is_gone_is_taken_over_when_it_ends(pr
 def test_a_job_that_lost_its_lease_writes_no_record(project):
     def slow(project):
         with project.journal().transaction(actor=Actor("user:bob")) as transaction:
-            transaction.delete("lease", "due/job")
+            transaction.delete("lease", "job/job")
         claim(project, Process("elsewhere", 1, "1"))
         return ""
 

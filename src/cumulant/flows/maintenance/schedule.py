@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal
     from cumulant.project.project import Project
 
-DUE = "due"
+#: rows of jobs that were done
+DUE = "job"
 #: the lease of whoever does a job, and its length in seconds
-_LEASE, LEASE_SECONDS = "due/{job}", 15.0
+_LEASE, LEASE_SECONDS = "job/{job}", 15.0
 _ROUND_SECONDS = 600.0
 
 Outcome = Literal["done", "not_due", "elsewhere", "failed"]
