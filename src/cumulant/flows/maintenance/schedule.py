@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 #: rows of jobs that were done
 DUE = "job"
 #: the lease of whoever does a job, and its length in seconds
-_LEASE, LEASE_SECONDS = "job/{job}", 15.0
+_LEASE, LEASE_SECONDS = "job/{job}", 30.0
 _ROUND_SECONDS = 600.0
 
 Outcome = Literal["done", "not_due", "elsewhere", "failed"]
