@@ -54,6 +54,7 @@ bench: $(READY) ## all benchmarks (20 minutes; serving needs wrk, and bench/serv
 	@$(BIN)/python bench/features/advance.py $(DATA)
 	@$(BIN)/python bench/training/automl.py
 	@$(BIN)/python bench/training/tabular.py
+	@$(BIN)/python bench/journal/writers.py
 	@$(BIN)/python bench/serving/batch.py
 	@$(BIN)/python bench/projects/run.py $(DATA)
 	@$(BIN)/python bench/serving/run.py
@@ -61,7 +62,7 @@ bench: $(READY) ## all benchmarks (20 minutes; serving needs wrk, and bench/serv
 
 lock: ## compile requirements/all.txt from pyproject.toml (needs uv)
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
-	  --extra local --extra catboost --extra excel --extra xgboost --extra objects --extra otel --extra river --extra valkey --group dev pyproject.toml requirements/all.in -o requirements/all.txt
+	  --extra local --extra catboost --extra excel --extra xgboost --extra objects --extra otel --extra river --extra valkey --extra postgres --group dev pyproject.toml requirements/all.in -o requirements/all.txt
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \
 	  --extra serve pyproject.toml -o requirements/serve.txt
 	@uv pip compile --quiet --generate-hashes --no-header --no-emit-index-url --python-version 3.11 --universal \

@@ -28,16 +28,17 @@ if [ ! -x "$engines/bin/azurite-blob" ]; then
     echo "npm is not installed: no Azurite, the tests of az:// skip" >&2
   fi
 fi
-# What builds and runs images, and Alertmanager, come from Debian, in CI only: a person's machine is left as it is.
+# What builds and runs images, Alertmanager and PostgreSQL come from Debian, in CI only: a person's machine is left as it is.
 if [ "${CI:-}" = true ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
   missing=()
   for tool in buildah podman runc mmdebstrap prometheus-alertmanager; do
     command -v "$tool" >/dev/null 2>&1 || missing+=("$tool")
   done
+  ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing+=(postgresql)
   if [ "${#missing[@]}" -gt 0 ]; then
     export DEBIAN_FRONTEND=noninteractive
     { apt-get update -qq && apt-get install -qq -y --no-install-recommends "${missing[@]}"; } >/dev/null ||
-      echo "${missing[*]} cannot be installed: the tests of images, or of Alertmanager, skip" >&2
+      echo "${missing[*]} cannot be installed: the tests of images, of Alertmanager or of PostgreSQL skip" >&2
   fi
 fi
 echo "engines: $engines/bin" >&2

@@ -29,9 +29,13 @@ from cumulant.testing.conformance.tables import TablesConformance
 class TestSqliteJournal(JournalConformance):
     @pytest.fixture
     def journal(self, tmp_path):
-        journal = SqliteJournal(f"sqlite://{tmp_path}/deep/journal.db?project=flights")
+        journal = SqliteJournal(f"sqlite://{tmp_path}/deep/journal.db")
         yield journal
         journal.close()
+
+    @pytest.fixture
+    def connect(self, tmp_path):
+        return lambda scope: SqliteJournal(f"sqlite://{tmp_path}/deep/journal.db", scope=scope)
 
 
 class TestFileTables(TablesConformance):

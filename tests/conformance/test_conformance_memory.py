@@ -1,13 +1,18 @@
 """The fakes that ship keep the rules of their ports."""
 
+from typing import ClassVar
+
 import pandas as pd
 import pytest
 
+from cumulant.core.errors import UsageError
+from cumulant.core.scope import Scope
 from cumulant.testing.access import GrantedAccess
 from cumulant.testing.compute import DirectCompute
 from cumulant.testing.conformance.access import ADA, AccessConformance
 from cumulant.testing.conformance.compute import ComputeConformance
 from cumulant.testing.conformance.files import FilesConformance
+from cumulant.testing.conformance.gaps import Gap
 from cumulant.testing.conformance.journal import JournalConformance
 from cumulant.testing.conformance.objects import ObjectsConformance, folder_of
 from cumulant.testing.conformance.online import OnlineConformance
@@ -26,9 +31,16 @@ from cumulant.testing.traffic import MemoryTraffic
 
 
 class TestMemoryJournal(JournalConformance):
+    gaps: ClassVar = {"processes": Gap("it is in the memory of one process", UsageError)}
+
     @pytest.fixture
     def journal(self):
         return MemoryJournal()
+
+    @pytest.fixture
+    def connect(self, journal):
+        others = {}
+        return lambda scope: journal if scope == Scope() else others.setdefault(scope, MemoryJournal(scope=scope))
 
 
 class TestMemoryTables(TablesConformance):

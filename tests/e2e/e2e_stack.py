@@ -25,11 +25,11 @@ from e2e_support import opened, run
 
 from cumulant.core.events import Actor
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Exchange, Routes
+from cumulant.flows.ledger.lease import holder_of
 from cumulant.flows.release import store
-from cumulant.flows.release.controller.controller import LEASE
+from cumulant.flows.release.controller.controller import CONTROLLER
 from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.stack.desired_state import (
-    FOLDER,
     DesiredState,
     ServedVersion,
     change_desired_state,
@@ -244,7 +244,7 @@ class Stack:
         before = self.release
         if dies_at:
             self._dies_at.write_text(dies_at)
-        with scale_time(self.project.state / FOLDER, before.step.at_least * 10):
+        with scale_time(self.project.journal(), before.step.at_least * 10):
             until(lambda: self.release.at != before.at or self.release.over, why=lambda: self.release.reason)
         until(lambda: not self._dies_at.exists())
 
@@ -282,8 +282,8 @@ class Stack:
         """A controller counts as ready when it has lived for a while; whether it acts, the journal says."""
         if one.kind != "controller":
             return one.ready
-        row = self.journal.get(LEASE, MODEL)
-        return row is not None and row.value["pid"] == one.pid
+        holder = holder_of(self.journal, CONTROLLER.format(model=MODEL))
+        return holder is not None and holder.pid == one.pid
 
     @contextmanager
     def stopped(self, name: str) -> Iterator[None]:

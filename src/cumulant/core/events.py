@@ -35,6 +35,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """The envelope. `seq` counts from 1 in one store; `run` groups the events of one flow run.
 
     `rows` is the digest of the state rows that were written since the event before it that has one; None: none were.
+    `environment` is None in events of before it was recorded.
     """
 
     seq: int
@@ -49,6 +50,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None
     tenant: str = "default"
     region: str = "local"
+    environment: str | None = None
     data: dict[str, object]
     previous: str
     rows: str | None = None
@@ -60,8 +62,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
     def expected_hash(self) -> str:
         fields = msgspec.to_builtins(msgspec.structs.replace(self, hash=""))
-        if self.rows is None:  # as events were hashed before they had this field
-            del fields["rows"]
+        for name in ("rows", "environment"):  # as events were hashed before they had these fields
+            if fields[name] is None:
+                del fields[name]
         return digest(fields)
 
 

@@ -31,6 +31,8 @@ class Driver(msgspec.Struct, frozen=True):
     `embeds` maps a port's name to the scheme of the embedded driver whose clients of the same port this one keeps its
     copies in: its own client is made with `embedded=`, which makes one in a folder. `aliases` maps the beginning of a
     URL, as other programs write it, to the driver's own: used where the driver of that scheme does not serve the port.
+
+    `own_backup` is the command that backs up what the driver stores elsewhere than on this machine.
     """
 
     clients: dict[str, str]
@@ -41,3 +43,4 @@ class Driver(msgspec.Struct, frozen=True):
     stored: dict[str, dict[str, PartKind]] = {}
     embeds: dict[str, str] = {}
     aliases: dict[str, str] = {}
+    own_backup: str = "its own tools"

@@ -1,6 +1,8 @@
 """Port `journal`: state rows and the event chain, written together.
 
-State and the events that report it change in one transaction, so neither can be seen without the other.
+State and the events that report it change in one transaction, so neither can be seen without the other. A client is
+made for one scope (tenant, project, environment) and sees only its rows, its chain and its cursors, whoever else
+shares the store.
 """
 
 from __future__ import annotations
@@ -40,8 +42,8 @@ class Transaction(Protocol):
 
     def get(self, kind: str, key: str) -> Row | None: ...
 
-    def rows(self, kind: str, prefix: str = "") -> list[Row]:
-        """Rows of one kind whose key starts with `prefix`, ordered by key."""
+    def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
+        """Rows of one kind whose key starts with `prefix`, ordered by key: at most `limit`, with keys above `after`."""
         ...
 
     def put(self, kind: str, key: str, value: dict[str, object], *, expect: int | None = None) -> Row:
@@ -64,7 +66,9 @@ class Journal(Protocol):
 
     def get(self, kind: str, key: str) -> Row | None: ...
 
-    def rows(self, kind: str, prefix: str = "") -> list[Row]: ...
+    def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
+        """Rows of one kind whose key starts with `prefix`, ordered by key: at most `limit`, with keys above `after`."""
+        ...
 
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
@@ -73,7 +77,11 @@ class Journal(Protocol):
         ...
 
     def head(self) -> ChainHead:
-        """The end of the chain; `Head(0, GENESIS)` where nothing happened yet."""
+        """The end of the chain; `ChainHead(0, GENESIS)` where nothing happened yet."""
+        ...
+
+    def wait(self, after: int, seconds: float) -> bool:
+        """Wait for an event with `seq` above `after`, at most `seconds`; whether there is one."""
         ...
 
     def cursor(self, subscriber: str) -> int:
@@ -108,7 +116,7 @@ class Witnessed(Protocol):
         ...
 
     def misfiled(self) -> Iterator[int]:
-        """The `seq` under which events lie that are looked up by another seq, kind or run than their own."""
+        """The `seq` under which events lie that are looked up by another seq, kind, run or scope than their own."""
         ...
 
 

@@ -66,7 +66,7 @@ def state_folder(root: Path, environment: str) -> Path:
     return root / STATE if environment == LOCAL else root / STATE / "environments" / environment
 
 
-def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, environment: str, project: str) -> Endpoints:
+def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, environment: str) -> Endpoints:
     """The URLs that `spec` names, and those of the embedded drivers for the rest.
 
     The driver of a scheme decides which relative path is taken from the project's folder.
@@ -78,7 +78,4 @@ def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, environmen
         if key == "store" and url.partition("://")[2]:
             url = f"{url.rstrip('/')}/{port}"  # tables and objects are both below it
         urls[port] = drivers.anchored(url, port, root=root, state=state)
-    _, mark, options = urls["journal"].rpartition("?")
-    if not any(option.startswith("project=") for option in options.split("&")):
-        urls["journal"] += f"{'&' if mark and '=' in options else '?'}project={project}"
     return Endpoints(**urls)

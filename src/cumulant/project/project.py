@@ -77,9 +77,7 @@ class Project:
         self.file = file
         self.policies = Policies(file.spec, root)
         self.drivers = drivers
-        self.endpoints: Endpoints = endpoints(
-            file.environment, drivers=drivers, root=root, environment=environment, project=self.name
-        )
+        self.endpoints: Endpoints = endpoints(file.environment, drivers=drivers, root=root, environment=environment)
         self.vault = Vault(self.secrets)
         self.salt_source = Salt(file.environment.salt, root / STATE, self.vault)
         self._variables = variables
@@ -226,7 +224,7 @@ class Project:
             if port == "secrets" or not SECRET.search(url):
                 client = self.drivers.client(url, port, secrets=secrets, scope=self.scope)
             else:
-                revealed = self.vault.reveal(url)
+                revealed = self.vault.reveal_url(url)
                 try:
                     client = self.drivers.client(revealed, port, secrets=secrets, scope=self.scope)
                 except CumulantError as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
+from urllib.parse import quote
 
 from cumulant.core.errors import RetryableError
 from cumulant.ports.secrets import Secrets
@@ -37,11 +39,28 @@ class Vault:
         """
         return SECRET.sub(lambda match: self._value(match[1], within), text)
 
+    def reveal_url(self, url: str) -> str:
+        """A URL with each `${secret:NAME}` filled in, with special characters escaped in user and password.
+
+        Raises:
+            NotFoundError: as `reveal`.
+        """
+        scheme, separator, rest = url.partition("://")
+        login, at, place = rest.rpartition("@")
+        return self.reveal(scheme + separator) + SECRET.sub(self._escaped, login) + at + self.reveal(place)
+
     def redact(self, text: str) -> str:
         """`text` with every value revealed so far replaced by its reference."""
         for value, name in sorted(self._shown.items(), key=lambda pair: -len(pair[0])):
             text = text.replace(value, f"${{secret:{name}}}")
         return text
+
+    def _escaped(self, match: re.Match[str]) -> str:
+        value = self._value(match[1], None)
+        escaped = quote(value, safe="")
+        if value:
+            self._shown[escaped] = match[1]
+        return escaped
 
     def _value(self, name: str, within: float | None) -> str:
         known, now = self._revealed.get(name), self._seconds()

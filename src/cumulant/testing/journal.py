@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import threading
-import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import GENESIS, Actor, Event, Fact
+from cumulant.core.scope import Scope
 from cumulant.ports.journal import ChainHead, Row
+from cumulant.ports.journal_store import next_event, row_changed
 
 _Rows = dict[tuple[str, str], Row]
 _Versions = dict[tuple[str, str], int]
 
 
 class MemoryJournal:
-    """Writers wait for each other; a transaction works on copies, which replace the originals when it ends."""
+    """Writers wait for each other; a transaction works on copies, which replace the originals when it ends.
 
-    def __init__(self, *, clock: Clock | None = None, project: str = "default") -> None:
+    It holds one scope: another client is another journal.
+    """
+
+    def __init__(self, *, clock: Clock | None = None, scope: Scope | None = None) -> None:
         self._clock = clock or SystemClock()
-        self._project = project
+        self._scope = scope or Scope()
         self._writer = threading.Lock()
+        self._written = threading.Condition()
         self._rows: _Rows = {}
         self._versions: _Versions = {}
         self._events: list[Event] = []
@@ -34,17 +38,19 @@ class MemoryJournal:
     def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[MemoryTransaction]:
         with self._writer:
             transaction = MemoryTransaction(
-                dict(self._rows), dict(self._versions), list(self._events), self._envelope(actor, run), self._clock
+                dict(self._rows), dict(self._versions), list(self._events), (self._scope, actor, run), self._clock
             )
             yield transaction
             self._rows, self._versions = transaction.state, transaction.versions
-            self._events = transaction.events
+            with self._written:
+                self._events = transaction.events
+                self._written.notify_all()
 
     def get(self, kind: str, key: str) -> Row | None:
         return self._rows.get((kind, key))
 
-    def rows(self, kind: str, prefix: str = "") -> list[Row]:
-        return _select(self._rows, kind, prefix)
+    def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
+        return _select(self._rows, kind, prefix, after, limit)
 
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
@@ -65,47 +71,42 @@ class MemoryJournal:
     def advance(self, subscriber: str, seq: int) -> None:
         self._cursors[subscriber] = max(seq, self.cursor(subscriber))
 
+    def wait(self, after: int, seconds: float) -> bool:
+        with self._written:
+            return self._written.wait_for(lambda: len(self._events) > after, seconds)
+
     def close(self) -> None:
         """Nothing to close; what was written stays."""
-
-    def _envelope(self, actor: Actor, run: str | None) -> Event:
-        return Event(
-            seq=0,
-            id="",
-            time=self._clock.now(),
-            kind="",
-            schema=1,
-            actor=actor.name,
-            reason=actor.reason,
-            project=self._project,
-            run=run,
-            cause=None,
-            data={},
-            previous="",
-        )
 
 
 class MemoryTransaction:
     """One open write transaction of a MemoryJournal."""
 
-    def __init__(self, state: _Rows, versions: _Versions, events: list[Event], envelope: Event, clock: Clock) -> None:
+    def __init__(
+        self,
+        state: _Rows,
+        versions: _Versions,
+        events: list[Event],
+        origin: tuple[Scope, Actor, str | None],
+        clock: Clock,
+    ) -> None:
         self.state = state
         self.versions = versions
         self.events = events
-        self._envelope = envelope
+        self._scope, self._actor, self._run = origin
         self._clock = clock
 
     def get(self, kind: str, key: str) -> Row | None:
         return self.state.get((kind, key))
 
-    def rows(self, kind: str, prefix: str = "") -> list[Row]:
-        return _select(self.state, kind, prefix)
+    def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
+        return _select(self.state, kind, prefix, after, limit)
 
     def put(self, kind: str, key: str, value: dict[str, object], *, expect: int | None = None) -> Row:
         place = (kind, key)
         stands = self.state[place].version if place in self.state else 0
         if expect is not None and expect != stands:
-            raise LeaseHeldError(f"{kind} {key} was changed by someone else", subject=key)
+            raise row_changed(kind, key, version=stands, expected=expect)
         version = self.versions[place] = self.versions.get(place, 0) + 1
         copy = msgspec.json.decode(msgspec.json.encode(value))
         row = self.state[place] = Row(kind, key, copy, version, self._clock.now())
@@ -116,20 +117,24 @@ class MemoryTransaction:
             self.versions[kind, key] += 1
 
     def emit(self, fact: Fact, *, cause: str | None = None) -> Event:
-        event = msgspec.structs.replace(
-            self._envelope,
-            seq=len(self.events) + 1,
-            id=uuid.uuid4().hex,
-            time=self._clock.now(),
-            kind=fact.kind,
-            schema=fact.schema,
+        last = self.events[-1] if self.events else None
+        event = next_event(
+            ChainHead(last.seq, last.hash) if last else ChainHead(0, GENESIS),
+            fact,
+            actor=self._actor,
+            scope=self._scope,
+            run=self._run,
             cause=cause,
-            data=msgspec.json.decode(msgspec.json.encode(fact)),
-            previous=self.events[-1].hash if self.events else GENESIS,
-        ).sealed()
+            time=self._clock.now(),
+        )
         self.events.append(event)
         return event
 
 
-def _select(rows: _Rows, kind: str, prefix: str) -> list[Row]:
-    return [row for place, row in sorted(rows.items()) if place[0] == kind and place[1].startswith(prefix)]
+def _select(rows: _Rows, kind: str, prefix: str, after: str | None, limit: int | None) -> list[Row]:
+    selected = [
+        row
+        for place, row in sorted(rows.items())
+        if place[0] == kind and place[1].startswith(prefix) and (after is None or place[1] > after)
+    ]
+    return selected[:limit]

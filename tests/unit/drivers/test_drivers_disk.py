@@ -11,6 +11,7 @@ import pytest
 
 from cumulant.core.errors import StorageError
 from cumulant.core.events import Actor, Fact
+from cumulant.core.scope import Scope
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.local.objects import FileObjects
 from cumulant.drivers.local.online import SqliteOnline
@@ -170,7 +171,7 @@ def test_a_read_only_disk(mounted, tmp_path):
 
 def test_a_journal_on_a_read_only_disk_is_read(mounted):
     small, remount = mounted
-    journal = SqliteJournal(f"sqlite://{small}/journal.db?project=shop")
+    journal = SqliteJournal(f"sqlite://{small}/journal.db", scope=Scope(project="shop"))
     with journal.transaction(actor=ADA) as tx:
         tx.put("step", "a", {"n": 1})
         tx.emit(Happened(text="x"))

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.events import Actor, Fact, verify_chain
+from cumulant.core.scope import Scope
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.flows.ledger.run_events import verify
 from cumulant.testing.clock import ManualClock
@@ -116,10 +117,14 @@ class JournalMachine(RuleBasedStateMachine):
             with pytest.raises(LeaseHeldError), self.journal.transaction(actor=ADA) as tx:
                 tx.put(kind, key, value, expect=expect)
 
-    @rule(kind=KINDS, prefix=KEYS)
-    def read_rows(self, kind, prefix):
-        expected = sorted(key for found, key in self.rows if found == kind and key.startswith(prefix))
-        rows = self.journal.rows(kind, prefix)
+    @rule(kind=KINDS, prefix=KEYS, after=st.none() | KEYS, limit=st.none() | st.integers(0, 3))
+    def read_rows(self, kind, prefix, after, limit):
+        expected = sorted(
+            key
+            for found, key in self.rows
+            if found == kind and key.startswith(prefix) and (after is None or key > after)
+        )[:limit]
+        rows = self.journal.rows(kind, prefix, after=after, limit=limit)
         assert [row.key for row in rows] == expected
         assert [row.value for row in rows] == [self.rows[kind, key] for key in expected]
         assert [row.version for row in rows] == [self.versions[kind, key] for key in expected]
@@ -212,11 +217,18 @@ def test_a_forked_child_does_not_use_its_parents_connections(tmp_path):
 # What is in the URL --------------------------------------------------------------------------------------------
 
 
-def test_project_tenant_and_region_enter_each_event(tmp_path):
-    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db?project=flight-late&tenant=acme&region=eu-1")
+def test_an_option_in_the_url_is_refused(tmp_path):
+    with pytest.raises(UsageError, match='option "project"'):
+        SqliteJournal(f"sqlite://{tmp_path}/journal.db?project=late")
+
+
+def test_the_scope_enters_each_event(tmp_path):
+    scope = Scope(project="flight-late", tenant="acme", region="eu-1", environment="prod")
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db", scope=scope)
     with journal.transaction(actor=ADA) as tx:
         event = tx.emit(Other())
     assert (event.project, event.tenant, event.region) == ("flight-late", "acme", "eu-1")
+    assert event.environment == "prod"
     assert (tmp_path / "journal.db").exists()
 
 
@@ -287,7 +299,9 @@ def test_an_inserted_event(told):
     journal, tamper = told
     last = list(journal.events())[-1]
     forged = msgspec.structs.replace(last, seq=7, previous=last.hash, actor="user:eve").sealed()
-    tamper("INSERT INTO events VALUES (7, 'test.happened', NULL, ?)", msgspec.json.encode(forged))
+    tamper(
+        "INSERT INTO events VALUES ('default/default/local', 7, 'test.happened', NULL, ?)", msgspec.json.encode(forged)
+    )
     assert breaks(journal) == [(7, "was not written by this journal")]
 
 
@@ -405,6 +419,43 @@ def test_many_writers_keep_one_head(tmp_path):
         list(pool.map(write, range(60)))
     assert journal.witness() == journal.head()
     assert breaks(journal) == []
+
+
+def write_project(folder, name):
+    """What one of several projects does to a journal that they share."""
+    journal = SqliteJournal(f"sqlite://{folder}/journal.db", scope=Scope(project=name))
+    for number in range(8):
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", f"{number % 3}", {"by": name})
+            tx.emit(Happened(value=name))
+    journal.advance("console", 8)
+    journal.close()
+
+
+def test_forty_projects_share_a_file_and_each_has_its_own_chain_and_head(tmp_path):
+    names = [f"p{number}" for number in range(40)]
+    with multiprocessing.get_context("fork").Pool(4) as pool:
+        pool.starmap(write_project, [(tmp_path, name) for name in names])
+    for name in names:
+        journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db", scope=Scope(project=name))
+        assert {row.value["by"] for row in journal.rows("step")} == {name}
+        assert [event.data["value"] for event in journal.events()] == [name] * 8
+        assert (journal.witness(), journal.cursor("console")) == (journal.head(), 8)
+        assert breaks(journal) == []
+        journal.close()
+
+
+def test_a_row_or_an_event_of_another_project_is_found(told):
+    journal, tamper = told
+    other = SqliteJournal(journal._database.path.as_posix(), scope=Scope(project="other"))
+    with other.transaction(actor=ADA) as tx:
+        tx.put("step", "a", {})
+        tx.emit(Other())
+    tamper("UPDATE state SET scope = 'default/default/local'")
+    assert [found.row for found in verify(journal).breaks] == ["state row step a"]
+    tamper("UPDATE events SET scope = 'default/default/local', seq = 7 WHERE scope = 'default/other/local'")
+    assert (7, "is stored under another number, kind or run than its own") in breaks(journal)
+    other.close()
 
 
 def test_an_event_that_is_no_event(told):

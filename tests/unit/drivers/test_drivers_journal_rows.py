@@ -7,13 +7,16 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from typing import ClassVar
 
+import msgspec
 import pytest
 
-from cumulant.core.events import GENESIS, Actor, Fact
-from cumulant.drivers.local import journal as local
-from cumulant.drivers.local import row_hashes
+from cumulant.core.errors import StorageError
+from cumulant.core.events import GENESIS, Actor, Event, Fact
+from cumulant.core.ids import digest
+from cumulant.core.scope import Scope
 from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.drivers.local.sqlite import Database
 from cumulant.flows.alerting.store import ALERTS
@@ -24,6 +27,7 @@ from cumulant.flows.registry.model_record import MODEL
 from cumulant.flows.release.store import PAST, RELEASE
 from cumulant.flows.training.evaluation_record import EVALUATION
 from cumulant.flows.training.window_uses import USE
+from cumulant.ports.journal_store import row_hash
 from cumulant.review.queue import CLOSED, DRAW, OPEN
 
 ADA = Actor("user:ada")
@@ -78,7 +82,7 @@ def test_a_deleted_row_is_named(journal, tmp_path, kind):
 
 @pytest.mark.parametrize("kind", DECIDING)
 def test_an_inserted_row_is_named(journal, tmp_path, kind):
-    tamper(tmp_path, "INSERT INTO state VALUES (?, 'b', 1, 0, '{}')", kind)
+    tamper(tmp_path, "INSERT INTO state VALUES ('default/default/local', ?, 'b', 1, 0, '{}')", kind)
     assert problems(journal) == [(f"state row {kind} b", "was inserted: no event and no record of a write has it")]
 
 
@@ -118,9 +122,7 @@ def test_a_row_edited_with_its_record_set_right(journal, tmp_path):
     with closing(sqlite3.connect(tmp_path / "journal.db")) as connection, connection:
         updated = connection.execute("SELECT updated FROM state WHERE kind = 'release'").fetchone()[0]
         connection.execute("UPDATE state SET value = CAST('{}' AS BLOB) WHERE kind = 'release'")
-        connection.execute(
-            "UPDATE row_writes SET hash = ? WHERE kind = 'release'", (row_hashes.hash_of(1, updated, b"{}"),)
-        )
+        connection.execute("UPDATE row_writes SET hash = ? WHERE kind = 'release'", (row_hash(1, updated, b"{}"),))
     digest = "carries another digest than that of the recorded hashes of its state rows"
     assert [(found.seq, found.problem) for found in verify(journal).breaks] == [(1, digest)]
 
@@ -221,55 +223,115 @@ def test_rows_that_others_write_meanwhile_are_no_break(tmp_path):
         process.join()
 
 
-# Journals of format 1 ------------------------------------------------------------------------------------------
+# Journals of older formats ---------------------------------------------------------------------------------------
+
+FORMAT_1 = """
+CREATE TABLE state (
+    kind TEXT NOT NULL, key TEXT NOT NULL, version INTEGER NOT NULL, updated INTEGER NOT NULL, value BLOB,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+CREATE TABLE events (seq INTEGER PRIMARY KEY, kind TEXT NOT NULL, run TEXT, envelope BLOB NOT NULL);
+CREATE INDEX events_by_kind ON events (kind, seq);
+CREATE INDEX events_by_run ON events (run, seq) WHERE run IS NOT NULL;
+CREATE TABLE chain (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL, hash TEXT NOT NULL);
+CREATE TABLE cursors (subscriber TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+"""
+FORMAT_2 = """
+CREATE TABLE row_writes (
+    id INTEGER PRIMARY KEY, event INTEGER NOT NULL, kind TEXT NOT NULL, key TEXT NOT NULL,
+    version INTEGER NOT NULL, hash TEXT NOT NULL
+);
+CREATE UNIQUE INDEX row_writes_waiting ON row_writes (kind, key) WHERE event = 0;
+"""
+SHOP = Scope(project="shop")
 
 
-def old_journal(folder):
-    """What a journal of format 1 held: three events and two rows."""
-    schema = local._SCHEMA.replace(row_hashes.SCHEMA, "")
-    database = Database(folder / "journal.db", schema=schema, version=1, holds="journal")
-    with database.write() as connection:
+def old_journal(folder, version):
+    """A journal as format 1 or 2 held it: three events, whose hashes know no environment, and three rows."""
+    previous = GENESIS
+    with closing(sqlite3.connect(folder / "journal.db", isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(FORMAT_1 + (FORMAT_2 if version == 2 else ""))
         for seq in (1, 2, 3):
-            transaction = local.SqliteTransaction(
-                connection,
-                actor=ADA,
+            value, rows = msgspec.json.encode({"n": seq}), None
+            connection.execute("INSERT INTO state VALUES ('run', ?, 1, 0, ?)", (str(seq), value))
+            if version == 2:
+                written = ("run", str(seq), 1, row_hash(1, 0, value))
+                connection.execute(
+                    "INSERT INTO row_writes (event, kind, key, version, hash) VALUES (?, ?, ?, ?, ?)", (seq, *written)
+                )
+                rows = digest([written])
+            event = Event(
+                seq=seq,
+                id=f"e{seq}",
+                time=datetime(2026, 5, 1, tzinfo=UTC),
+                kind="test.happened",
+                schema=1,
+                actor="user:ada",
+                reason=None,
+                project="shop",
                 run=None,
-                options={},
-                clock=local.SystemClock(),  # type: ignore[attr-defined]
+                cause=None,
+                data={},
+                previous=previous,
+                rows=rows,
+            ).sealed()
+            previous = event.hash
+            connection.execute(
+                "INSERT INTO events VALUES (?, ?, NULL, ?)", (seq, event.kind, msgspec.json.encode(event))
             )
-            transaction.put("run", f"{seq}", {"n": seq})
-            transaction.emit(Happened())
-    database.close()
+        connection.execute("INSERT INTO chain VALUES (1, 3, ?)", (previous,))
+        connection.execute("INSERT INTO cursors VALUES ('console', 2)")
+        connection.execute(f"PRAGMA user_version={version}")
 
 
-def test_a_journal_of_format_1_is_covered_from_its_next_event_on(tmp_path):
-    old_journal(tmp_path)
-    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
+def open_shop(url):
+    """Read a journal as one of several processes that open it at once."""
+    return [row.key for row in SqliteJournal(url, scope=SHOP).rows("run")]
+
+
+@pytest.mark.parametrize(("version", "since"), [(1, None), (2, 1)])
+def test_a_journal_of_an_older_format_goes_on(tmp_path, version, since):
+    old_journal(tmp_path, version)
+    url = f"sqlite://{tmp_path}/journal.db"
+    with multiprocessing.get_context("fork").Pool(4) as pool:  # which upgrade it at once
+        assert pool.map(open_shop, [url] * 4) == [["1", "2", "3"]] * 4
+    journal = SqliteJournal(url, scope=SHOP)
     verified = verify(journal)
-    assert (verified.breaks, verified.rows, verified.since) == ([], 0, None), "reading changes no file"
+    assert (verified.breaks, verified.rows, verified.since) == ([], 3, since)
+    assert journal.cursor("console") == 2
     with journal.transaction(actor=ADA) as tx:
         tx.put("run", "1", {"n": 7})
         tx.emit(Happened())
     verified = verify(journal)
-    assert (verified.breaks, verified.rows, verified.since) == ([], 3, 4)
+    assert (verified.breaks, verified.rows, verified.since) == ([], 3, since or 4)
+    assert journal.witness() == journal.head()
+    assert SqliteJournal(url, scope=Scope(project="other")).rows("run") == []
     tamper(tmp_path, "UPDATE state SET value = '{}' WHERE key = '2'")
-    assert problems(journal) == [("state row run 2", "has another content than version 1 in event 4")]
+    event = 2 if since else 4
+    assert problems(journal) == [("state row run 2", f"has another content than version 1 in event {event}")]
 
 
-def test_a_journal_of_format_1_that_cannot_be_written_still_verifies(tmp_path, monkeypatch):
-    old_journal(tmp_path)
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_journal_of_an_older_format_that_cannot_be_written_still_verifies(tmp_path, monkeypatch, version):
+    old_journal(tmp_path, version)
+    before = (tmp_path / "journal.db").read_bytes()
     monkeypatch.setattr(Database, "frozen", property(lambda _: True))  # root may write everywhere
-    verified = verify(SqliteJournal(f"sqlite://{tmp_path}/journal.db"))
-    assert (verified.breaks, verified.rows, verified.since) == ([], 0, None)
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db", scope=SHOP)
+    verified = verify(journal)
+    assert (verified.breaks, verified.rows) == ([], 3)
+    with pytest.raises(StorageError, match="can be read but not written"), journal.transaction(actor=ADA) as tx:
+        tx.put("run", "4", {})
+    assert (tmp_path / "journal.db").read_bytes() == before
 
 
 @pytest.mark.parametrize("event", [-1, 1_000_000_000, "one", 0.5])
 def test_a_record_of_no_event_is_found(journal, tmp_path, event):
     tamper(tmp_path, "UPDATE state SET value = x'00' WHERE kind = ?", RELEASE)
-    hashed = row_hashes.hash_of(1, *_row(tmp_path, RELEASE))
+    hashed = row_hash(1, *_row(tmp_path, RELEASE))
     tamper(
         tmp_path,
-        "INSERT INTO row_writes (event, kind, key, version, hash) VALUES (?, ?, 'a', 1, ?)",
+        "INSERT INTO row_writes (scope, event, kind, key, version, hash) VALUES ('default/default/local', ?, ?, 'a', 1, ?)",
         event,
         RELEASE,
         hashed,
@@ -279,9 +341,13 @@ def test_a_record_of_no_event_is_found(journal, tmp_path, event):
 
 def test_a_waiting_record_of_a_version_that_an_event_carries_is_found(journal, tmp_path):
     tamper(tmp_path, "UPDATE state SET value = x'00' WHERE kind = ?", RELEASE)
-    hashed = row_hashes.hash_of(1, *_row(tmp_path, RELEASE))
+    hashed = row_hash(1, *_row(tmp_path, RELEASE))
     tamper(
-        tmp_path, "INSERT INTO row_writes (event, kind, key, version, hash) VALUES (0, ?, 'a', 1, ?)", RELEASE, hashed
+        tmp_path,
+        "INSERT INTO row_writes (scope, event, kind, key, version, hash)"
+        " VALUES ('default/default/local', 0, ?, 'a', 1, ?)",
+        RELEASE,
+        hashed,
     )
     assert [row for row, _ in problems(journal)] == [f"state row {RELEASE} a"]
 

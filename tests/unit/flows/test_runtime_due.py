@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -19,6 +20,7 @@ from cumulant.core.errors import (
 )
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
+from cumulant.flows.ledger.lease import LeaseWatch, take_lease
 from cumulant.flows.ledger.processes import Process, process_of
 from cumulant.flows.maintenance.schedule import DUE, JOBS, JobRecord, ScheduledJob, tick
 from cumulant.flows.release import store
@@ -62,9 +64,10 @@ def outcomes(project, *jobs, clock=None):
     return [one.outcome for one in found], error
 
 
-def claim(project, record):
-    with project.journal().transaction(actor=Actor("user:bob")) as transaction:
-        transaction.put(DUE, "job", msgspec.to_builtins(record), expect=0)
+def claim(project, holder):
+    """The job's lease as another process holds it, silent from now on."""
+    actor = Actor("user:bob")
+    assert take_lease(project.journal(), "job/job", ttl=0.5, actor=actor, watch=LeaseWatch(), holder=holder)
 
 
 def test_it_is_done_when_it_is_due_and_not_before(project):
@@ -102,16 +105,26 @@ def test_of_several_at_once_one_does_it(project, tmp_path):
 
 def test_what_a_killed_process_had_claimed_is_done(project):
     gone = msgspec.structs.replace(process_of(os.getpid()), born="1")
-    claim(project, JobRecord(begun=START, holder=gone))
+    claim(project, gone)
     assert outcomes(project, job(lambda _: "")) == (["done"], None)
 
 
-def test_a_claim_of_another_machine_lapses(project):
-    claim(project, JobRecord(begun=START, holder=Process("elsewhere", 1, "1")))
-    clock = Hands()
-    assert outcomes(project, job(lambda _: ""), clock=clock) == (["elsewhere"], None)
-    clock.at += timedelta(hours=7)
-    assert outcomes(project, job(lambda _: ""), clock=clock) == (["done"], None)
+def test_the_lease_of_another_machine_that_is_gone_is_taken_over_when_it_ends(project):
+    claim(project, Process("elsewhere", 1, "1"))
+    begun = time.monotonic()
+    assert outcomes(project, job(lambda _: "")) == (["done"], None)
+    assert time.monotonic() - begun >= 0.5
+
+
+def test_a_job_that_lost_its_lease_writes_no_record(project):
+    def slow(project):
+        with project.journal().transaction(actor=Actor("user:bob")) as transaction:
+            transaction.delete("lease", "job/job")
+        claim(project, Process("elsewhere", 1, "1"))
+        return ""
+
+    assert outcomes(project, job(slow)) == (["done"], None)
+    assert project.journal().get(DUE, "job") is None
 
 
 def test_a_job_that_fails_stops_no_other_and_is_told(project):

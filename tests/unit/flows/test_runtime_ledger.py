@@ -19,8 +19,9 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor, Fact
 from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.drivers.local.journal import SqliteJournal
+from cumulant.flows.ledger.lease import LeaseRenewal
 from cumulant.flows.ledger.ledger import Ledger, identity_of
-from cumulant.flows.ledger.ledger_records import describe, read_run, read_step, recorded_error, runs
+from cumulant.flows.ledger.ledger_records import describe, is_under_way, read_run, read_step, recorded_error, runs
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
 from cumulant.flows.ledger.run_events import verify
 from cumulant.ports.compute import StepCall
@@ -487,3 +488,45 @@ def test_a_quiet_run_that_fails_says_so(journal):
     with pytest.raises(DataError), Ledger.open(journal, flow="look", actor=ADA, quiet=True):
         raise DataError("nothing is there")
     assert kinds(journal) == ["run.started", "run.failed"]
+
+
+# Runs of other machines ----------------------------------------------------------------------------------------
+
+
+def run_elsewhere(journal, lease):
+    """The row of a run whose process is on another machine."""
+    with Ledger.open(journal, flow="train", actor=ADA) as ledger:
+        row = journal.get("run", ledger.run)
+        value = row.value | {"process": {"host": "elsewhere:0", "pid": 1, "born": "0"}, "lease": lease, "id": "far"}
+    with journal.transaction(actor=ADA) as tx:
+        tx.put("run", "far", value, expect=0)
+    return read_run(journal.get("run", "far"))
+
+
+def test_a_run_of_a_machine_that_is_gone_ends_with_its_lease(journal):
+    run = run_elsewhere(journal, 0.3)
+    begun = time.monotonic()
+    assert not is_under_way(journal, run)
+    assert time.monotonic() - begun > 0.3
+
+
+def test_a_run_of_another_machine_that_renews_is_under_way(journal):
+    run = run_elsewhere(journal, 600.0)
+
+    def renew():
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("run", "far", tx.get("run", "far").value)
+
+    with LeaseRenewal(renew, every=0.05):
+        assert is_under_way(journal, run)
+
+
+def test_a_run_renews_its_row_while_it_works(journal):
+    with Ledger.open(journal, flow="train", actor=ADA, lease=timedelta(seconds=0.3)) as ledger:
+        version, deadline = journal.get("run", ledger.run).version, time.monotonic() + 60
+        while journal.get("run", ledger.run).version < version + 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    ended = journal.get("run", ledger.run)
+    time.sleep(0.15)
+    assert journal.get("run", ledger.run) == ended, "nothing is written after its end"

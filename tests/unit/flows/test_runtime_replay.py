@@ -10,17 +10,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from cumulant.cli.serving.replay import speed_of
 from cumulant.core.errors import UsageError
-from cumulant.flows.ledger.processes import process_of
-from cumulant.flows.release.time_scale import TimeScale, read_time_scale, scale_time
+from cumulant.core.events import Actor
+from cumulant.flows.ledger.lease import LeaseWatch, take_lease
+from cumulant.flows.ledger.processes import Process, process_of
+from cumulant.flows.release.time_scale import TIME_SCALE, read_time_scale, scale_time
 from cumulant.flows.replay.caller import ReplayClient, ReplayResponse
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import ReplayCall
 from cumulant.flows.replay.sending import ReplayCounts, Sent, failed_party
+from cumulant.testing.journal import MemoryJournal
 
 ASKED = ReplayRequest(model="late", since=0, until=10)
 
@@ -82,21 +84,33 @@ def test_a_replay_that_was_cut_off_goes_on_and_another_begins_anew(tmp_path: Pat
     assert load_or_begin(tmp_path, ASKED).sent == 0
 
 
-def test_a_release_takes_replayed_time_while_the_replay_lives(tmp_path: Path) -> None:
-    assert read_time_scale(tmp_path) == 1.0
-    with scale_time(tmp_path, 3600.0):
-        assert read_time_scale(tmp_path) == 3600.0
-    assert read_time_scale(tmp_path) == 1.0
+def test_a_release_takes_replayed_time_while_the_replay_lives() -> None:
+    journal, watch = MemoryJournal(), LeaseWatch()
+    assert read_time_scale(journal, watch) == 1.0
+    with scale_time(journal, 3600.0):
+        assert read_time_scale(journal, watch) == 3600.0
+    assert read_time_scale(journal, watch) == 1.0
 
 
-def test_the_note_of_a_replay_that_was_killed_is_not_followed(tmp_path: Path) -> None:
+def test_the_time_scale_of_a_replay_that_was_killed_is_not_followed() -> None:
+    journal, watch = MemoryJournal(), LeaseWatch()
     process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-    note = TimeScale(factor=3600.0, process=process_of(process.pid))
-    (tmp_path / "pace.json").write_bytes(msgspec.json.encode(note))
-    assert read_time_scale(tmp_path) == 3600.0
+    holder, actor = process_of(process.pid), Actor("user:ada")
+    assert take_lease(journal, TIME_SCALE, ttl=60.0, actor=actor, watch=watch, holder=holder, data={"factor": 3600.0})
+    assert read_time_scale(journal, watch) == 3600.0
     process.kill()
     process.wait()
-    assert read_time_scale(tmp_path) == 1.0
+    assert read_time_scale(journal, watch) == 1.0
+
+
+def test_the_time_scale_of_a_replay_on_a_machine_that_is_gone_ends_with_its_lease() -> None:
+    now = [0.0]
+    journal, watch = MemoryJournal(), LeaseWatch(lambda: now[0])
+    far, actor = Process("elsewhere:0", 1, "1"), Actor("user:ada")
+    assert take_lease(journal, TIME_SCALE, ttl=15.0, actor=actor, watch=watch, holder=far, data={"factor": 60})
+    assert read_time_scale(journal, watch) == 60.0
+    now[0] = 15.1
+    assert read_time_scale(journal, watch) == 1.0
 
 
 async def _with_server(

@@ -8,8 +8,12 @@ import time
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from cumulant.alerting.alert_state import Finding
+from cumulant.core.events import Actor
 from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.alerting.receiver_state import read_receiver_state, write
 from cumulant.ports.access import Principal
 from cumulant.ports.notifier import Message
 from cumulant.project.file.loading import load
@@ -103,3 +107,11 @@ def delivering_process(late):
         process.stdin.write("\n")
         process.stdin.flush()
         process.wait(60)
+
+
+def end_holder(journal, receiver):
+    """The claim of a receiver as the row of a process that is gone."""
+    state, version = read_receiver_state(journal, receiver)
+    gone = msgspec.structs.replace(state, holder=msgspec.structs.replace(state.holder, born="1"))
+    with journal.transaction(actor=Actor("x")) as transaction:
+        write(transaction, receiver, gone, version)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from datetime import timedelta
 
 import msgspec
 import pytest
-from alerts_support import START, finding, kinds, made, notice, see, told
+from alerts_support import START, end_holder, finding, kinds, made, notice, see, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from notify_servers import Web
@@ -16,12 +15,13 @@ from notify_servers import Web
 from cumulant.alerting.delivery import MOST
 from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
 from cumulant.core.events import Actor
-from cumulant.flows.alerting import outbox
+from cumulant.flows.alerting import outbox, receiver_state
 from cumulant.flows.alerting.alerts import deliver
 from cumulant.flows.alerting.dispatcher import Dispatcher
-from cumulant.flows.alerting.receiver_state import ReceiverState, claim, write
+from cumulant.flows.alerting.receiver_state import CLAIM_SECONDS, ReceiverState, claim, write
 from cumulant.flows.alerting.views import receiver_views
-from cumulant.flows.ledger.processes import process_of, this_process
+from cumulant.flows.ledger.lease import LeaseWatch
+from cumulant.flows.ledger.processes import Process, process_of, this_process
 from cumulant.testing.clock import ManualClock
 from cumulant.testing.journal import MemoryJournal
 from cumulant.testing.notifier import MemoryNotifier
@@ -46,15 +46,17 @@ def test_whatever_happens_each_message_arrives_in_its_order(fragile, steps):
     late, clock, fragile = made_again(fragile)
     number = 0
     for step in [*steps, "take"]:
-        clock.move(timedelta(hours=2))  # past any pause, and past the claim of one that ended
+        clock.move(timedelta(hours=2))  # past any pause
         if step == "see":
             number += 1
             with late.journal().transaction(actor=Actor("x")) as transaction:
                 outbox.put(transaction, late.receivers(), [notice(number)])
         else:
             fragile.how = step
-            with contextlib.suppress(SystemExit):
+            try:
                 Dispatcher(late, clock=clock)._serve(late.receivers()[0])
+            except SystemExit:
+                end_holder(late.journal(), late.receivers()[0].name)
     keys = [int(message.key) for message in fragile.taken]
     assert list(dict.fromkeys(keys)) == list(range(1, number + 1)), "none is lost, none comes before its time"
     assert len(keys) - number <= steps.count("end"), "each kill repeats one at most"
@@ -77,27 +79,40 @@ def made_again(late):
 
 def test_who_delivers_is_one(late, web):
     see(late, finding())
-    name, now = late.receivers()[0].name, START
+    name = late.receivers()[0].name
     other = process_of(os.getppid())
     with late.journal().transaction(actor=Actor("x")) as transaction:
-        version = write(transaction, name, ReceiverState(holder=other, claimed=now), 0)
+        version = write(transaction, name, ReceiverState(holder=other), 0)
     deliver(late, clock=ManualClock(START))
     assert web.posts == []
     gone = msgspec.structs.replace(other, born="1", pid=2**22 + 5)
     with late.journal().transaction(actor=Actor("x")) as transaction:
-        write(transaction, name, ReceiverState(holder=gone, claimed=now), version)
+        write(transaction, name, ReceiverState(holder=gone), version)
     deliver(late, clock=ManualClock(START))
     assert len(web.posts) == 1
 
 
 def test_a_claim_is_taken_over_when_it_is_not_renewed_and_its_holder_notes_nothing(late):
-    name = late.receivers()[0].name
-    held, version = claim(late.journal(), name, START)
+    name, now = late.receivers()[0].name, [0.0]
+    watch = LeaseWatch(lambda: now[0])
+    held, version = claim(late.journal(), name, START, watch)
     assert held.holder == this_process()
-    assert claim(late.journal(), name, START + timedelta(minutes=2)) is None
-    assert claim(late.journal(), name, START + timedelta(minutes=3)) is not None
+    assert claim(late.journal(), name, START, watch) is None
+    now[0] = CLAIM_SECONDS
+    assert claim(late.journal(), name, START, watch) is None
+    now[0] += 0.1
+    assert claim(late.journal(), name, START, watch) is not None
     with pytest.raises(LeaseHeldError), late.journal().transaction(actor=Actor("x")) as transaction:
         write(transaction, name, held, version)
+
+
+def test_what_a_machine_had_claimed_that_is_gone_is_delivered(late, web, monkeypatch):
+    monkeypatch.setattr(receiver_state, "CLAIM_SECONDS", 0.5)
+    see(late, finding())
+    with late.journal().transaction(actor=Actor("x")) as transaction:
+        write(transaction, late.receivers()[0].name, ReceiverState(holder=Process("elsewhere:0", 1, "1")), 0)
+    deliver(late, clock=ManualClock(START))
+    assert len(web.posts) == 1
 
 
 def test_of_a_receiver_that_is_dead_for_days_the_outbox_is_bounded(late, web, clock):

@@ -86,7 +86,7 @@ def test_origins_are_exact(platform):
     assert found["training.seed"] == (0, "default")
     assert found["evaluation.gate.average_precision.margin"] == (0.01, "extends ../platform/base.yaml:8")
     assert found["evaluation.gate.calibration_error.max"] == (0.05, "cumulant.yaml:7")
-    assert found["environment.journal"] == (f"sqlite://{platform}/.cumulant/journal.db?project=model", "default")
+    assert found["environment.journal"] == (f"sqlite://{platform}/.cumulant/journal.db", "default")
 
 
 def test_origins_in_another_environment(platform):
@@ -95,7 +95,7 @@ def test_origins_in_another_environment(platform):
     assert found["training.folds"] == (5, "extends ../platform/deeper/root.yaml:2")
     assert found["training.time"] == ("10min", "environment prod (../platform/common.yaml:3)")
     assert found["environment.journal"] == (
-        "postgresql://db/journal?project=model",
+        "postgresql://db/journal",
         "environment prod (../platform/prod.yaml:2)",
     )
     assert found["environment.tables"] == ("s3://acme/model/tables", "environment prod (cumulant.yaml:11)")
@@ -296,7 +296,7 @@ def test_relative_local_urls_start_at_the_project(tmp_path):
     )
     endpoints = load(tmp_path).endpoints
     assert endpoints.tables == f"file://{tmp_path}/kept/tables"
-    assert endpoints.journal.startswith(f"sqlite://{tmp_path}/j/x.db?project=")
+    assert endpoints.journal == f"sqlite://{tmp_path}/j/x.db"
     assert endpoints.registry == f"mlflow+sqlite://{tmp_path}/ml.db"
     absolute = load(
         tmp_path,

@@ -80,9 +80,17 @@ def test_a_secret_is_filled_in_only_where_a_client_is_made(tmp_path):
     found = project(tmp_path, "version: 1\nenvironments: {local: {journal: 'db://me:${secret:PASSWORD}@host/x'}}\n")
     assert "${secret:PASSWORD}" in found.endpoints.journal
     client = found.journal()
-    assert client.url == f"db://me:{VALUE}@host/x?project={found.name}"
+    assert client.url == f"db://me:{VALUE}@host/x"
     assert found.journal() is client
     assert VALUE not in everything_shown(found)
+
+
+def test_special_characters_of_a_secret_are_escaped_in_the_login_of_a_url(tmp_path, monkeypatch):
+    monkeypatch.setattr(Vaulted, "get", lambda _, name: {"PASSWORD": "p@ss/w:rd%", "PLACE": "host/x"}[name])
+    url = "db://me:${secret:PASSWORD}@${secret:PLACE}"
+    found = project(tmp_path, f"version: 1\nenvironments: {{local: {{journal: '{url}'}}}}\n")
+    assert found.journal().url == "db://me:p%40ss%2Fw%3Ard%25@host/x"
+    assert found.vault.redact("p%40ss%2Fw%3Ard%25 p@ss/w:rd%") == "${secret:PASSWORD} ${secret:PASSWORD}"
 
 
 def test_a_driver_that_asks_for_secrets_gets_them(tmp_path):
@@ -128,7 +136,7 @@ def test_passwords_written_into_a_url_are_masked(tmp_path):
         tmp_path, f"version: 1\nenvironments: {{local: {{journal: 'db://me:{VALUE}@host/x', salt: {VALUE}}}}}\n"
     )
     shown = {row.path: row.value for row in found.file.resolved(found.endpoints)}
-    assert shown["environment.journal"] == f"db://me:***@host/x?project={found.name}"
+    assert shown["environment.journal"] == "db://me:***@host/x"
     assert shown["environment.salt"] == "***"
     assert masked("s3://key:${secret:K}@bucket") == "s3://key:${secret:K}@bucket"
     assert masked("mailto:me@example.com http://a/b:c@d") == "mailto:me@example.com http://a/b:c@d"

@@ -91,7 +91,7 @@ def make(acme, tmp_path):
 def test_its_relative_and_missing_paths_are_the_project_s(make):
     with make(journal="acme://data/journal.base", online="acme://", store="acme-shelf://shelf") as project:
         root, state = project.root, project.root / ".cumulant"
-        assert project.endpoints.journal == f"acme://{root}/data/journal.base?project=shop"
+        assert project.endpoints.journal == f"acme://{root}/data/journal.base"
         assert project.endpoints.online == f"acme://{state}/acme/online.base"
         assert project.endpoints.tables == f"acme-shelf://{root}/shelf/tables"
         check_drivers(project)
@@ -107,7 +107,7 @@ def test_its_relative_and_missing_paths_are_the_project_s(make):
 @pytest.mark.parametrize("url", ["acme:///srv/j.base", "acme://~/j.base"])
 def test_its_absolute_paths_stay(make, url):
     with make(journal=url) as project:
-        assert project.endpoints.journal == f"{url}?project=shop"
+        assert project.endpoints.journal == url
 
 
 def test_a_url_of_a_driver_without_paths_stays(make):

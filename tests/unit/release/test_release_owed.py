@@ -10,9 +10,11 @@ from releases import MOMENT, release
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.events import Actor
+from cumulant.flows.ledger.lease import LeaseRenewal, LeaseWatch, take_lease
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.rollback_outbox import (
+    DELIVERY,
     RollbackOutbox,
     deliver_rollbacks,
     emit_rollback,
@@ -106,12 +108,17 @@ def test_an_alias_that_came_late_does_not_undo_what_came_after_it(late, tmp_path
 def test_a_rollback_that_is_being_told_is_left_to_whoever_tells_it(late):
     served(late, "1", v1="http://127.0.0.1:1")
     one = Rollback(at=MOMENT, version="1", given_up=("2",), reason="x", by="user:ada", pending=("event",))
-    busy = msgspec.structs.replace(one, sender=this_process())
-    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(busy,)))
-    assert undelivered_rollbacks(late) == ()
-    gone = msgspec.structs.replace(one, sender=msgspec.structs.replace(this_process(), born="long ago"))
-    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(gone,)))
-    assert undelivered_rollbacks(late) == (gone,)
+    change_desired_state(late.state, "late", lambda book: msgspec.structs.replace(book, rollbacks=(one,)))
+    actor, watch = Actor("user:ada"), LeaseWatch()
+    name = DELIVERY.format(model="late")
+    busy = take_lease(late.journal(), name, ttl=0.6, actor=actor, watch=watch)
+    with LeaseRenewal(busy.beat, every=0.1):
+        deliver_rollbacks(late, lambda _: None)
+    assert list(late.journal().events()) == []
+    assert undelivered_rollbacks(late) == (one,)
+    busy.release()
+    gone = msgspec.structs.replace(this_process(), born="long ago")
+    assert take_lease(late.journal(), name, ttl=60.0, actor=actor, watch=watch, holder=gone)
     now = [0.0]
     acting = RollbackOutbox(late, lambda _: None, steady=lambda: now[0])
     acting.tick().join()

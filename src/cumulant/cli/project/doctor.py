@@ -48,6 +48,7 @@ EXTRAS = {
     "xgboost": ("xgboost",),
     "catboost": ("catboost",),
     "objects": ("obstore",),
+    "postgres": ("psycopg",),
     "valkey": ("valkey",),
 }
 NEEDED = ("serve", "train")
@@ -175,7 +176,7 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
         # Only `up` and releases need a gateway.
         yield _result("gateway", lambda: _gateway(loaded), otherwise="warn")
         # The first run creates the state.
-        yield _result("state", lambda: f"{loaded.journal().head().seq:,} events")
+        yield _result("state", lambda: _state(loaded))
         yield private(loaded)
 
 
@@ -192,6 +193,12 @@ def _result(check: str, detail: Callable[[], str], *, otherwise: Literal["warn",
         return DoctorFinding(check, "ok", detail())
     except CumulantError as error:
         return _fault(check, error, otherwise)
+
+
+def _state(loaded: Project) -> str:
+    from cumulant.project.file.text_values import masked
+
+    return f"{loaded.journal().head().seq:,} events in {masked(loaded.endpoints.journal)}"
 
 
 def _drivers(loaded: Project) -> str:

@@ -34,6 +34,10 @@ Kind = Annotated[list[str] | None, typer.Option("--kind", metavar="KIND", help="
 OfRun = Annotated[str | None, typer.Option("--run", metavar="RUN", help="Only the events of one run.")]
 
 
+#: seconds of one wait for an event
+_WAIT = 60.0
+
+
 @command(
     app,
     action="events.show",
@@ -97,9 +101,10 @@ def follow(
                     call.output.document(event, compact=True)
                 else:
                     _print(console, event)
-            if until is not None and time.monotonic() >= until:
+            remaining = _WAIT if until is None else until - time.monotonic()
+            if remaining <= 0:
                 return
-            time.sleep(0.25)
+            journal.wait(seq, min(remaining, _WAIT))
 
 
 @command(

@@ -1,4 +1,4 @@
-"""The location of an embedded store: `sqlite:///abs/journal.db?project=flights`, `file://relative/folder`."""
+"""The location of an embedded store: `sqlite:///abs/journal.db`, `file://relative/folder`."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ class Database:
         path: the file; its folder is made.
         schema: the statements that make the tables, run once in one transaction.
         version: the schema's version, kept in the file; a file of a newer one is refused.
-        upgrades: what brings a file of that version to the next one; done with the first write, so that readers leave
-            the file to older processes and read-only places.
+        upgrades: what brings a file of that version to the next one, done when it is opened; one that cannot be written
+            is read from an upgraded copy in memory.
         holds: what the file is called in errors.
         durable: a committed transaction survives a power cut, not only a crash of the process.
         mapped: how many bytes of the file are read through memory instead of system calls.
@@ -60,8 +60,6 @@ class Database:
         self._schema = schema
         self._version = version
         self._upgrades = upgrades or {}
-        #: whether the file is known to have this version
-        self._current = not self._upgrades
         self._holds = holds
         self._pragmas = {"synchronous": "FULL" if durable else "NORMAL", "temp_store": "MEMORY", "mmap_size": mapped}
         self._wait = wait
@@ -86,7 +84,6 @@ class Database:
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                self._upgrade(connection)
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
@@ -186,36 +183,34 @@ class Database:
     def _connect_immutable(self) -> sqlite3.Connection:
         """WAL needs a file beside this one even to read, which cannot be made here; an unchanging file needs none."""
         try:
-            connection = sqlite3.connect(
+            connection: sqlite3.Connection = sqlite3.connect(
                 f"{self.path.absolute().as_uri()}?mode=ro&immutable=1",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
                 factory=_Immutable,
             )
-            self._refuse_newer(connection)
+            if 0 < self._refuse_newer(connection) < self._version:
+                connection = self._copy_upgraded(connection)
         except sqlite3.Error as error:
             raise self.explain(error) from error
         return connection
+
+    def _copy_upgraded(self, connection: sqlite3.Connection) -> sqlite3.Connection:
+        """A copy in memory, of the current version, of a file that cannot be written."""
+        copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, factory=_Immutable)
+        connection.backup(copy)
+        connection.close()
+        self._migrate(copy)
+        copy.execute("PRAGMA query_only=1")
+        return copy
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         use_wal(connection, wait=self._wait)
         for name, value in self._pragmas.items():
             connection.execute(f"PRAGMA {name}={value}")
-        if self._refuse_newer(connection) == 0:
-            self._make_schema(connection)
-
-    def _upgrade(self, connection: sqlite3.Connection) -> None:
-        """Upgrade the file to the current version within a write transaction."""
-        if self._current:
-            return
-        present = self._refuse_newer(connection)
-        for version in range(present, self._version):
-            self._upgrades[version](connection)
-        if present < self._version:  # which a rollback undoes: it is seen by the next write
-            connection.execute(f"PRAGMA user_version={self._version:d}")
-        else:
-            self._current = True
+        if self._refuse_newer(connection) < self._version:
+            self._migrate(connection)
 
     def _refuse_newer(self, connection: sqlite3.Connection) -> int:
         """The version of the file's format. Raises UsageError for an unknown newer one."""
@@ -228,13 +223,18 @@ class Database:
             )
         return version
 
-    def _make_schema(self, connection: sqlite3.Connection) -> None:
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        """Make the tables of a new file, or upgrade those of an older one; others that do so are waited for."""
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+            present = self._refuse_newer(connection)
+            if present == 0:
                 for statement in filter(str.strip, self._schema.split(";")):
                     connection.execute(statement)
-                connection.execute(f"PRAGMA user_version={self._version:d}")
+            else:
+                for version in range(present, self._version):
+                    self._upgrades[version](connection)
+            connection.execute(f"PRAGMA user_version={self._version:d}")
             connection.execute("COMMIT")
         except BaseException:
             _roll_back(connection)

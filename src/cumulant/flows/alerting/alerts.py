@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ from cumulant.core.units import duration
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.dispatcher import SECONDS, Dispatcher
 from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT
-from cumulant.flows.alerting.receiver_state import RECEIVER
+from cumulant.flows.alerting.receiver_state import CLAIM_SECONDS, RECEIVER
 from cumulant.flows.alerting.store import change, change_within, read
 from cumulant.flows.ledger.actions import check
 from cumulant.ports.notifier import Message
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 #: seconds that a tick gives to all receivers together
 _TICK_SECONDS = 30.0
+_PAUSE = 0.25
 #: refused messages that the sentence names
 _NAMED = 3
 
@@ -120,7 +122,9 @@ def deliver(project: Project, *, clock: Clock | None = None, seconds: float = _T
     """
     advance(project, clock=clock)
     dispatcher = Dispatcher(project, clock=clock)
-    dispatcher.round()
+    until = time.monotonic() + CLAIM_SECONDS + _PAUSE
+    while dispatcher.round() and time.monotonic() < until:  # who delivers there may be gone
+        time.sleep(_PAUSE)
     dispatcher.wait(seconds)
     from cumulant.flows.alerting.views import receiver_views, refused_views
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -37,11 +38,14 @@ from cumulant.flows.alerting.receiver_state import (
     claim,
     claimed,
     is_due,
+    is_free,
     read_receiver_state,
     released,
     write,
 )
 from cumulant.flows.alerting.store import read
+from cumulant.flows.ledger.lease import LeaseWatch
+from cumulant.flows.ledger.processes import is_here
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -71,30 +75,37 @@ class Dispatcher:
         self._project, self._clock, self._seconds, self._report = project, clock or SystemClock(), seconds, report
         self._threads: dict[str, threading.Thread] = {}
         self._taken: list[str] = []
+        self._watches: defaultdict[str, LeaseWatch] = defaultdict(LeaseWatch)
 
     @property
     def delivered(self) -> int:
         """How many messages were taken so far."""
         return len(self._taken)
 
-    def round(self) -> None:
-        """Start delivery to each receiver that something waits for and that is due.
+    def round(self) -> list[str]:
+        """Start delivery to each receiver that something waits for and that is due; names of those that a process of
+        another machine has claimed.
 
         Raises:
             CumulantError: the journal cannot be reached.
         """
-        journal, now = self._project.journal(), self._clock.now()
+        journal, now, elsewhere = self._project.journal(), self._clock.now(), []
         for receiver in self._project.receivers():
             thread = self._threads.get(receiver.name)
             if thread is not None and thread.is_alive():
                 continue
-            receiver_state, _ = read_receiver_state(journal, receiver.name)
-            if is_due(receiver_state, now) and (
+            receiver_state, version = read_receiver_state(journal, receiver.name)
+            if not is_due(receiver_state, now) or not (
                 due(journal, receiver.name, now) or messages_to_repeat(journal, receiver, receiver_state, now)
             ):
+                continue
+            if is_free(receiver.name, receiver_state, version, self._watches[receiver.name]):
                 thread = threading.Thread(target=self._serve, args=(receiver,), daemon=True)
                 self._threads[receiver.name] = thread
                 thread.start()
+            elif receiver_state.holder is not None and not is_here(receiver_state.holder):
+                elsewhere.append(receiver.name)
+        return elsewhere
 
     def wait(self, seconds: float) -> list[str]:
         """Wait for deliveries; names of the receivers that are not done by then."""
@@ -107,7 +118,7 @@ class Dispatcher:
         """All that waits for one receiver, until it fails or another process delivers to it."""
         journal = self._project.journal()
         try:
-            claimed = claim(journal, receiver.name, self._clock.now())
+            claimed = claim(journal, receiver.name, self._clock.now(), self._watches[receiver.name])
             if claimed is not None:
                 self._turn(receiver, claimed).run()
         except LeaseHeldError:
@@ -224,7 +235,7 @@ class Delivery:
         turn, actions = decide_delivery(self._turn, taken, now)
         if not taken.repeated:
             with self._journal.transaction(actor=ACTOR) as transaction:
-                version = write(transaction, turn.receiver, claimed(turn.health, now), self._version)
+                version = write(transaction, turn.receiver, claimed(turn.health), self._version)
                 if outbox.waits(transaction, entry):
                     outbox.take_out(transaction, entry.key)
                 self._apply(transaction, entry, actions, now)
@@ -240,7 +251,7 @@ class Delivery:
         """
         fault, name, now = self._project.vault.redact(fault), self._receiver.name, self._clock.now()
         with self._journal.transaction(actor=ACTOR) as transaction:
-            version = write(transaction, name, claimed(self._turn.health, now), self._version)
+            version = write(transaction, name, claimed(self._turn.health), self._version)
             if not entry.key and entry.message.kind == "alert":  # a repeated one: from here on it waits in the outbox
                 outbox.put(transaction, [self._receiver], [entry.message])
                 entry = outbox.last(transaction, name)

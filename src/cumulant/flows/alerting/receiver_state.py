@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -10,22 +10,22 @@ import msgspec
 from cumulant.alerting.delivery import LONGEST_PAUSE, ReceiverHealth
 from cumulant.core.errors import LeaseHeldError
 from cumulant.flows.alerting.outbox import ACTOR
-from cumulant.flows.ledger.processes import Process, is_gone, this_process
+from cumulant.flows.ledger.lease import LeaseWatch
+from cumulant.flows.ledger.processes import Process, this_process
 
 if TYPE_CHECKING:
     from cumulant.core.events import Fact
     from cumulant.ports.journal import Journal, Transaction
 
 RECEIVER = "notify_receiver"
-#: a claim that was not renewed for so long is given up, also of a process that lives
-_CLAIM = timedelta(minutes=2)
+#: seconds after which a claim that was not renewed is taken over; a message has 10 s, and each renews it
+CLAIM_SECONDS = 30.0
 
 
 class ReceiverState(ReceiverHealth, frozen=True, kw_only=True):
-    """A receiver's row; `holder`: the process that delivers to it, since or renewed at `claimed`."""
+    """A receiver's row; `holder`: the process that delivers to it, which writes the row with each message."""
 
     holder: Process | None = None
-    claimed: datetime | None = None
 
     @property
     def health(self) -> ReceiverHealth:
@@ -39,20 +39,23 @@ def read_receiver_state(journal: Journal, receiver: str) -> tuple[ReceiverState,
 
 
 def is_due(state: ReceiverState, now: datetime) -> bool:
-    """Whether it may be tried. A clock that was set back holds it up no longer than the longest pause."""
-    if state.holder is not None and state.claimed is not None:
-        claimed = not is_gone(state.holder) and abs(now - state.claimed) <= _CLAIM
-        if claimed:
-            return False
+    """Whether its pause is over. A clock that was set back holds it up no longer than the longest pause."""
     return state.retry is None or now >= state.retry or state.retry - now > LONGEST_PAUSE
 
 
-def claim(journal: Journal, receiver: str, now: datetime) -> tuple[ReceiverState, int] | None:
+def is_free(receiver: str, state: ReceiverState, version: int, watch: LeaseWatch) -> bool:
+    """Whether no process delivers to it, as far as `watch` saw."""
+    if state.holder is None:
+        return True
+    return watch.has_lapsed(f"{RECEIVER}/{receiver}", version, ttl=CLAIM_SECONDS, holder=state.holder)
+
+
+def claim(journal: Journal, receiver: str, now: datetime, watch: LeaseWatch) -> tuple[ReceiverState, int] | None:
     """The state, claimed for this process, and its row's version; None where another one delivers or it is not due."""
     state, version = read_receiver_state(journal, receiver)
-    if not is_due(state, now):
+    if not is_due(state, now) or not is_free(receiver, state, version, watch):
         return None
-    mine = claimed(state.health, now)
+    mine = claimed(state.health)
     try:
         with journal.transaction(actor=ACTOR) as transaction:
             return mine, write(transaction, receiver, mine, version)
@@ -60,9 +63,9 @@ def claim(journal: Journal, receiver: str, now: datetime) -> tuple[ReceiverState
         return None
 
 
-def claimed(health: ReceiverHealth, now: datetime) -> ReceiverState:
+def claimed(health: ReceiverHealth) -> ReceiverState:
     """The row of a receiver to which this process delivers."""
-    return ReceiverState(**msgspec.structs.asdict(health), holder=this_process(), claimed=now)
+    return ReceiverState(**msgspec.structs.asdict(health), holder=this_process())
 
 
 def released(health: ReceiverHealth) -> ReceiverState:

@@ -216,7 +216,9 @@ def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Pat
     for port in ("journal", "tables", "objects", "online", "registry"):
         parts = project.stored(port)
         if not parts or not all(map(area.holds, parts)):
-            yield f"{port} at {scheme_of(project.endpoints.of(port))}://: back it up with its own tools"
+            url = project.endpoints.of(port)
+            tools = project.drivers.driver(url, port).own_backup
+            yield f"{port} at {scheme_of(url)}://: back it up with {tools}"
     for path in project.file.paths:
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.ledger.ledger import identity_of
 from cumulant.flows.ledger.ledger_records import STEP, read_step
+from cumulant.flows.ledger.step_lease import StepWatch
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -23,7 +23,7 @@ CLEAN = "clean"
 
 def await_clean(ledger: Ledger, clock: Clock, progress: Progress) -> None:
     """Wait until nothing is being removed from the project, by this or another process."""
-    watch = LeaseWatch(CLEAN, clock=clock, progress=progress)
+    watch = StepWatch(CLEAN, clock=clock, progress=progress)
     while row := ledger.journal.get(STEP, identity_of(CLEAN, {})):
         record = read_step(row)
         if record.status != "running" or watch.may_take(row, record):

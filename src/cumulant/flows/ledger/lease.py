@@ -1,47 +1,75 @@
-"""The lease of a step: taken with its row, kept by raising the row's version again and again, lost when that stops."""
+"""Leases: what must happen once, wherever it is done.
+
+A lease is a row of the journal. Its holder raises the row's version again and again; whoever waits takes it over when
+the version has stood still for the lease's length on the waiter's own monotonic clock, so that clocks of machines are
+never compared. A process of the same machine that is gone is noticed at once. Each holder has a fence, a number above
+that of every holder before it; a holder that slept through its lease can neither renew it nor write under it.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Self
 
 import msgspec
 
-from cumulant.core.clock import Clock
 from cumulant.core.errors import CumulantError, LeaseHeldError
-from cumulant.core.progress import Progress
-from cumulant.flows.ledger.ledger_records import STEP, StepRecord
-from cumulant.flows.ledger.processes import is_gone
-from cumulant.flows.ledger.run_events import StepStarted
-from cumulant.ports.journal import Row, Transaction
+from cumulant.core.events import Actor
+from cumulant.flows.ledger.processes import Process, is_gone, this_process
+from cumulant.ports.journal import Journal, Row, Transaction
 
+LEASE = "lease"
 BEATS = 6
-"""How often a holder speaks in one lease."""
-_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.5, 1.5
-_SAY_EVERY = 1.0
+"""How often a holder renews in one length of the lease."""
+_POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.25, 1.5
 
 
-def take_lease(
-    tx: Transaction, key: str, record: StepRecord, row: Row | None, previous: StepRecord | None, *, cause: str | None
-) -> tuple[int, str]:
-    """Write the running row over `row`; its version, and the id of its event. Raises LeaseHeldError."""
-    lapsed = str(previous.holder) if previous and previous.status == "running" else None
-    written = tx.put(STEP, key, msgspec.to_builtins(record), expect=row.version if row else 0)
-    fact = StepStarted(step=key, name=record.name, attempt=record.attempt, taken_from=lapsed)
-    return written.version, tx.emit(fact, cause=cause).id
+class LeaseRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A `lease` row. `ttl` is in seconds; `life` names one holder's time, also among holders of one process."""
+
+    holder: Process
+    life: str
+    ttl: float
+    data: dict[str, object] = {}
+
+
+class LeaseWatch:
+    """Judges for one waiter, by its own monotonic clock, whether holders still renew; threads may not share it."""
+
+    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+        self._steady = steady
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._renewed: set[str] = set()
+
+    def has_lapsed(self, name: str, version: int, *, ttl: float, holder: Process) -> bool:
+        """Whether the row `name` has had this version for `ttl` seconds since this waiter first saw it, or its holder
+        is known to be gone.
+        """
+        now = self._steady()
+        seen = self._seen.get(name)
+        if seen is None or seen[0] != version:
+            if seen is not None:
+                self._renewed.add(name)
+            seen = self._seen[name] = (version, now)
+        return now - seen[1] > ttl or is_gone(holder)
+
+    def saw_renewal(self, name: str) -> bool:
+        """Whether the version changed while this waiter watched it."""
+        return name in self._renewed
 
 
 class LeaseRenewal:
-    """Raises the row's version from a thread while the block runs.
+    """Calls `beat` from a thread while the block runs.
 
-    `beat` takes the version held and returns the one written; it raises LeaseHeldError once the lease is lost,
-    and then the heart stops. Other errors (a busy journal, a full disk) may pass before the lease ends.
+    `beat` raises LeaseHeldError once the lease is lost, and then the thread ends. Other errors (a busy journal, a full
+    disk) may pass before the lease ends.
     """
 
-    def __init__(self, beat: Callable[[int], int], *, version: int, every: float) -> None:
-        self.version = version
+    def __init__(self, beat: Callable[[], object], *, every: float) -> None:
         self._beat = beat
         self._every = every
         self._stop = threading.Event()
@@ -52,49 +80,129 @@ class LeaseRenewal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # A beat under way is waited for: `version` must be the last one written.
+        # A beat under way is waited for: nothing renews after the block.
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.wait(self._every):
             try:
-                self.version = self._beat(self.version)
+                self._beat()
             except LeaseHeldError:
                 return
             except CumulantError:
                 continue
 
 
-class LeaseWatch:
-    """Waits for a step that another process runs; reports when it may be taken over or has failed."""
+class LeaseHandle:
+    """A lease that this process holds. `fence` is above that of every holder before."""
 
-    def __init__(self, step: str, *, clock: Clock, progress: Progress) -> None:
-        self._step = step
-        self._clock = clock
-        self._progress = progress
-        self._began = self._said = time.monotonic()
-        self._pause = _POLL_FIRST
-        self._version: int | None = None
-        self._since = 0.0
-        self._attempt = 0
+    def __init__(self, journal: Journal, name: str, record: LeaseRecord, *, fence: int, actor: Actor) -> None:
+        self.name = name
+        self.fence = fence
+        self._journal = journal
+        self._record = record
+        self._actor = actor
 
-    def may_take(self, row: Row, record: StepRecord) -> bool:
-        """Whether the lease of a running step has ended, by this process's own monotonic clock."""
-        now = time.monotonic()
-        self._attempt = record.attempt
-        if row.version != self._version:
-            self._version, self._since = row.version, now
-        return now - self._since > record.lease or is_gone(record.holder)
+    def confirm(self, transaction: Transaction) -> None:
+        """Make the transaction one of this holder: it is undone where another one has taken over.
 
-    def saw(self, attempt: int) -> bool:
-        """Whether this process waited for that attempt."""
-        return self._attempt == attempt
+        Raises:
+            LeaseHeldError: the lease is lost.
+        """
+        row = transaction.get(LEASE, self.name)
+        record = None if row is None else read_lease(row)
+        if record is None or record.life != self._record.life:
+            text = "nobody holds it any more" if record is None else f"{record.holder} has taken it over"
+            raise LeaseHeldError(
+                f"the lease {self.name} is lost: {text}", subject=self.name, hint="read again and decide anew"
+            )
 
-    def pause(self, record: StepRecord) -> None:
-        now = time.monotonic()
-        if now - self._said >= _SAY_EVERY:
-            self._said = now
-            self._progress(f"waiting for {self._step}: {record.holder} works on it ({now - self._began:.0f} s)")
-        self._clock.sleep(self._pause)
-        self._pause = min(self._pause * _POLL_GROWTH, _POLL_LAST)
+    def beat(self) -> None:
+        """Renew it.
+
+        Raises:
+            LeaseHeldError: the lease is lost.
+        """
+        with self._journal.transaction(actor=self._actor) as transaction:
+            self.confirm(transaction)
+            transaction.put(LEASE, self.name, msgspec.to_builtins(self._record))
+
+    def release(self) -> None:
+        """Give it back, if it is not lost: the next waiter has it at once."""
+        with suppress(LeaseHeldError), self._journal.transaction(actor=self._actor) as transaction:
+            self.confirm(transaction)
+            transaction.delete(LEASE, self.name)
+
+    @contextmanager
+    def renewed(self) -> Iterator[Self]:
+        """Renew it from a thread while the block runs, and release it afterwards."""
+        try:
+            with LeaseRenewal(self.beat, every=self._record.ttl / BEATS):
+                yield self
+        finally:
+            with suppress(CumulantError):  # it ends by itself
+                self.release()
+
+
+def read_lease(row: Row) -> LeaseRecord:
+    return msgspec.convert(row.value, LeaseRecord)
+
+
+def take_lease(
+    journal: Journal,
+    name: str,
+    *,
+    ttl: float,
+    actor: Actor,
+    watch: LeaseWatch,
+    holder: Process | None = None,
+    data: Mapping[str, object] | None = None,
+) -> LeaseHandle | None:
+    """The lease, if nobody holds it or its holder has lapsed as `watch` saw it; None where another one holds it.
+
+    Call it again with the same `watch` until it is taken. `ttl` is in seconds.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    row = journal.get(LEASE, name)
+    if row is not None:
+        present = read_lease(row)
+        if not watch.has_lapsed(name, row.version, ttl=present.ttl, holder=present.holder):
+            return None
+    record = LeaseRecord(holder=holder or this_process(), life=uuid.uuid4().hex, ttl=ttl, data=dict(data or {}))
+    try:
+        with journal.transaction(actor=actor) as transaction:
+            fence = transaction.put(LEASE, name, msgspec.to_builtins(record), expect=row.version if row else 0).version
+    except LeaseHeldError:  # another waiter was faster
+        return None
+    return LeaseHandle(journal, name, record, fence=fence, actor=actor)
+
+
+def await_lease(
+    journal: Journal,
+    name: str,
+    *,
+    ttl: float,
+    actor: Actor,
+    data: Mapping[str, object] | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> LeaseHandle | None:
+    """The lease, for a process that runs once: it watches until the holder renews, which gives None, or lapses.
+
+    So it takes as long as the holder's `ttl` at most, and a sixth of it where the holder is alive.
+    """
+    watch, pause = LeaseWatch(), _POLL_FIRST
+    while (lease := take_lease(journal, name, ttl=ttl, actor=actor, watch=watch, data=data)) is None:
+        if watch.saw_renewal(name):
+            return None
+        sleep(pause)
+        pause = min(pause * _POLL_GROWTH, _POLL_LAST)
+    return lease
+
+
+def holder_of(journal: Journal, name: str) -> Process | None:
+    """Who holds a lease, or did when it lapsed; None where nobody does."""
+    row = journal.get(LEASE, name)
+    return None if row is None else read_lease(row).holder

@@ -27,7 +27,7 @@ from cumulant.core.errors import CumulantError, DefinitionError, LeaseHeldError,
 from cumulant.core.events import Actor, Event, Fact
 from cumulant.core.ids import canonical, digest
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.ledger.lease import BEATS, LeaseRenewal, LeaseWatch, take_lease
+from cumulant.flows.ledger.lease import BEATS, LeaseRenewal
 from cumulant.flows.ledger.ledger_records import (
     RUN,
     STEP,
@@ -39,10 +39,10 @@ from cumulant.flows.ledger.ledger_records import (
     describe,
     ending,
     read_step,
-    recorded_error,
 )
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.ledger.run_events import RunStarted, StepFailed, StepFinished, StepReused, end_of
+from cumulant.flows.ledger.step_lease import StepHeartbeat, StepWatch, raise_failure, take_step
 from cumulant.ports.compute import Compute, StepCall
 from cumulant.ports.journal import Journal, Row, Transaction
 
@@ -144,6 +144,7 @@ class Ledger:
             command=command,
             settings=msgspec.json.decode(canonical(settings or {})),
             process=this_process(),
+            lease=lease.total_seconds(),
             started=started,
         )
         ledger = cls(journal, actor=actor, run=run, compute=compute, clock=clock, lease=lease)
@@ -153,7 +154,8 @@ class Ledger:
             with ledger._transaction(report=not quiet) as tx:
                 tx.put(RUN, run, msgspec.to_builtins(record), expect=0)
             written = True
-            yield ledger
+            with LeaseRenewal(ledger._renew_run, every=lease.total_seconds() / BEATS):
+                yield ledger
             ledger._end(begun, None)
         except BaseException as error:
             if written or is_interrupt(error):
@@ -191,7 +193,7 @@ class Ledger:
         work = _Work(
             name=name, inputs=inputs, code=code, identity=identity_of(name, inputs, code), call=call, write=write
         )
-        watch = LeaseWatch(name, clock=self._clock, progress=progress)
+        watch = StepWatch(name, clock=self._clock, progress=progress)
         with self._once(work):
             while True:
                 row = self.journal.get(STEP, work.identity)
@@ -202,7 +204,7 @@ class Ledger:
                     if record.status == "running" and not watch.may_take(row, record):
                         watch.pause(record)
                         continue
-                    _raise_failure(record, watch)
+                    raise_failure(record, watch)
                 if done := self._attempt(work, row, record):
                     return done
 
@@ -243,12 +245,12 @@ class Ledger:
             started=self._clock.now(),
         )
         begun, cause = time.monotonic(), self._cause
-        heart: LeaseRenewal | None = None
+        heart: StepHeartbeat | None = None
         try:
             version, cause = self._take(work, record, row, previous)
             begun = time.monotonic()
-            heart = LeaseRenewal(partial(self._beat, work, record), version=version, every=self._lease / BEATS)
-            with heart:
+            heart = StepHeartbeat(partial(self._beat, work, record), version)
+            with LeaseRenewal(heart.beat, every=self._lease / BEATS):
                 result = self._run(work)
             done = msgspec.structs.replace(record, status="done", seconds=_since(begun), result=result)
             self._finish(work, done, result, heart.version, cause)
@@ -262,7 +264,7 @@ class Ledger:
 
     def _take(self, work: _Work, record: StepRecord, row: Row | None, previous: StepRecord | None) -> tuple[int, str]:
         with self.transaction() as tx:
-            return take_lease(tx, work.identity, record, row, previous, cause=self._cause)
+            return take_step(tx, work.identity, record, row, previous, cause=self._cause)
 
     def _run(self, work: _Work) -> Json:
         """Do the work. The result is what JSON makes of it, as it will be when it is found again."""
@@ -326,6 +328,12 @@ class Ledger:
         with self.transaction() as tx:
             return tx.put(STEP, work.identity, msgspec.to_builtins(record), expect=version).version
 
+    def _renew_run(self) -> None:
+        """Raise the version of the run's row, which shows others that the run goes on."""
+        with self._transaction(report=False) as tx:
+            if row := tx.get(RUN, self.run):
+                tx.put(RUN, self.run, row.value)
+
     def _lost(self, work: _Work, version: int) -> bool:
         row = self.journal.get(STEP, work.identity)
         return row is None or row.version != version
@@ -376,12 +384,6 @@ class Ledger:
             yield
         finally:
             entered.discard(work.identity)
-
-
-def _raise_failure(record: StepRecord, watch: LeaseWatch) -> None:
-    """Raise the error of a step that failed while this process waited for it, unless another try may help."""
-    if record.status == "failed" and record.error and watch.saw(record.attempt) and not record.error.get("retryable"):
-        raise recorded_error(record.error, record.name)
 
 
 def _release(error: BaseException) -> None:

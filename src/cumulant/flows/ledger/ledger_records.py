@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Literal
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, RefusedError, StepFailedError, is_interrupt
-from cumulant.flows.ledger.processes import Process, is_gone
+from cumulant.flows.ledger.lease import LeaseWatch
+from cumulant.flows.ledger.processes import Process, is_gone, is_here
 from cumulant.ports.journal import Journal, Row
 
 STEP, RUN = "step", "run"
+_PAUSE = 0.25
 
 Json = dict[str, object]
 StepStatus = Literal["running", "done", "failed", "interrupted"]
@@ -61,6 +64,8 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     command: str
     settings: Json
     process: Process
+    #: seconds without a write of the row after which the process counts as gone
+    lease: float = 60.0
     started: datetime
     finished: datetime | None = None
     seconds: float = 0
@@ -90,6 +95,22 @@ def read_run(row: Row) -> RunRecord:
 def runs(journal: Journal) -> list[RunRecord]:
     """All runs, newest first."""
     return sorted(map(read_run, journal.rows(RUN)), key=lambda run: run.started, reverse=True)
+
+
+def is_under_way(journal: Journal, run: RunRecord, *, sleep: Callable[[float], None] = time.sleep) -> bool:
+    """Whether the process of a running run still works on it. One of another machine is watched until it renews the
+    row, a sixth of the run's lease, or does not for the whole lease.
+    """
+    if is_here(run.process):
+        return not is_gone(run.process)
+    watch = LeaseWatch()
+    while (row := journal.get(RUN, run.id)) and msgspec.convert(row.value, RunRecord).finished is None:
+        if watch.has_lapsed(RUN, row.version, ttl=run.lease, holder=run.process):
+            return False
+        if watch.saw_renewal(RUN):
+            return True
+        sleep(_PAUSE)
+    return False
 
 
 def describe(error: BaseException) -> Json:

@@ -16,7 +16,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.validate import NEWEST, REFUSED, SNAPSHOT
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.cleanup_lock import CLEAN
-from cumulant.flows.ledger.ledger_records import STEP, read_step, runs
+from cumulant.flows.ledger.ledger_records import STEP, is_under_way, read_step, runs
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.maintenance.unneeded_files import (
     Removed,
@@ -97,7 +97,7 @@ def _unneeded(project: Project) -> list[Removed]:
 
 def _refuse_beside_a_run(project: Project) -> None:
     for run in runs(project.journal()):
-        if run.status == "running" and run.flow != CLEAN:
+        if run.status == "running" and run.flow != CLEAN and is_under_way(project.journal(), run):
             raise LeaseHeldError(
                 f"run {run.id} ({run.flow}) is in progress: what it has made so far would look as if nothing needed it",
                 subject=run.id,

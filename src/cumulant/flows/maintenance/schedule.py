@@ -1,7 +1,7 @@
 """What is to be done from time to time, each by whoever comes first: `cumulant tick`, from cron or any scheduler.
 
-A job is claimed in the journal before it runs, so that of several ticks at once one does it; a claim whose process
-has gone is taken over. Every job may be cut off and run again.
+A job is done under a lease, so that of several ticks at once one does it; the lease of a process that is gone is taken
+over. Every job may be cut off and run again.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import deliver
 from cumulant.flows.ledger.actions import check
-from cumulant.flows.ledger.processes import Process, is_gone, this_process
+from cumulant.flows.ledger.lease import LeaseHandle, await_lease, holder_of
 from cumulant.flows.release.controller.rollback_outbox import undelivered_rollbacks
 from cumulant.flows.release.store import list_models
 from cumulant.flows.stack.stack_processes import controller_command
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
-    from cumulant.ports.journal import Journal, Row
+    from cumulant.ports.journal import Journal
     from cumulant.project.project import Project
 
-DUE = "due"
-#: a claim of a process on another machine is good for so long
-_CLAIM = timedelta(hours=6)
+#: rows of jobs that were done
+DUE = "job"
+#: the lease of whoever does a job, and its length in seconds
+_LEASE, LEASE_SECONDS = "job/{job}", 30.0
 _ROUND_SECONDS = 600.0
 
 Outcome = Literal["done", "not_due", "elsewhere", "failed"]
@@ -50,8 +51,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A job's row in the journal."""
 
     begun: datetime
-    ended: datetime | None = None
-    holder: Process
+    ended: datetime
     sentence: str = ""
 
 
@@ -71,6 +71,7 @@ def tick(
     jobs: Sequence[ScheduledJob] | None = None,
     clock: Clock | None = None,
     progress: Progress = silent,
+    lease: float = LEASE_SECONDS,
 ) -> tuple[list[TickResult], CumulantError | None]:
     """Do once whatever is due; what became of each job, and the first error of those that failed.
 
@@ -81,39 +82,41 @@ def tick(
     results, first = [], None
     for job in JOBS if jobs is None else jobs:
         progress(job.name)
-        ticked, error = _tick(project, job, principal, clock or SystemClock())
+        ticked, error = _tick(project, job, Actor(str(principal.name)), clock or SystemClock(), ttl=lease)
         results.append(ticked)
         first = first or error
     return results, first
 
 
 def _tick(
-    project: Project, job: ScheduledJob, principal: Principal, clock: Clock
+    project: Project, job: ScheduledJob, actor: Actor, clock: Clock, *, ttl: float
 ) -> tuple[TickResult, CumulantError | None]:
-    journal, actor, now = project.journal(), Actor(str(principal.name)), clock.now()
+    journal, name = project.journal(), _LEASE.format(job=job.name)
+    if (last := _last_run(journal, job, clock.now())) is not None:
+        return last, None
+    lease = await_lease(journal, name, ttl=ttl, actor=actor)
+    if lease is None:
+        holder = holder_of(journal, name) or "another process"
+        return TickResult(job=job.name, outcome="elsewhere", sentence=f"{holder} does it"), None
+    with lease.renewed():
+        begun = clock.now()
+        if (last := _last_run(journal, job, begun)) is not None:  # done while this process waited
+            return last, None
+        sentence, error = _run(project, job)
+        _finish(journal, lease, job, JobRecord(begun=begun, ended=clock.now(), sentence=sentence), actor)
+    return TickResult(job=job.name, outcome="failed" if error else "done", sentence=sentence, last=begun), error
+
+
+def _last_run(journal: Journal, job: ScheduledJob, now: datetime) -> TickResult | None:
+    """The result of a job that is not due yet."""
     row = journal.get(DUE, job.name)
-    record = None if row is None else msgspec.convert(row.value, JobRecord)
-    if record is not None:
-        if record.ended is None and not _is_given_up(record, now):
-            return TickResult(
-                job=job.name, outcome="elsewhere", sentence=f"{record.holder} does it", last=record.begun
-            ), None
-        # A clock that was set back does not hold a job up for longer than its pause.
-        if record.ended is not None and timedelta() <= now - record.begun < job.every:
-            return TickResult(job=job.name, outcome="not_due", sentence=record.sentence, last=record.begun), None
-    claim = JobRecord(begun=now, holder=this_process())
-    try:
-        version = _write(journal, job, claim, row, actor)
-    except LeaseHeldError:
-        return TickResult(job=job.name, outcome="elsewhere", last=now), None
-    sentence, error = _run(project, job)
-    done = msgspec.structs.replace(claim, ended=clock.now(), sentence=sentence)
-    _finish(journal, job, done, version, actor)
-    return TickResult(job=job.name, outcome="failed" if error else "done", sentence=sentence, last=now), error
-
-
-def _is_given_up(record: JobRecord, now: datetime) -> bool:
-    return is_gone(record.holder) or abs(now - record.begun) > _CLAIM
+    if row is None:
+        return None
+    record = msgspec.convert(row.value, JobRecord)
+    # A clock that was set back does not hold a job up for longer than its pause.
+    if timedelta() <= now - record.begun < job.every:
+        return TickResult(job=job.name, outcome="not_due", sentence=record.sentence, last=record.begun)
+    return None
 
 
 def _run(project: Project, job: ScheduledJob) -> tuple[str, CumulantError | None]:
@@ -123,16 +126,11 @@ def _run(project: Project, job: ScheduledJob) -> tuple[str, CumulantError | None
         return error.message, error
 
 
-def _write(journal: Journal, job: ScheduledJob, record: JobRecord, row: Row | None, actor: Actor) -> int:
-    with journal.transaction(actor=actor) as transaction:
-        put = transaction.put(DUE, job.name, msgspec.to_builtins(record), expect=row.version if row else 0)
-    return put.version
-
-
-def _finish(journal: Journal, job: ScheduledJob, record: JobRecord, version: int, actor: Actor) -> None:
+def _finish(journal: Journal, lease: LeaseHandle, job: ScheduledJob, record: JobRecord, actor: Actor) -> None:
     try:
         with journal.transaction(actor=actor) as transaction:
-            transaction.put(DUE, job.name, msgspec.to_builtins(record), expect=version)
+            lease.confirm(transaction)
+            transaction.put(DUE, job.name, msgspec.to_builtins(record))
     except LeaseHeldError:
         return  # it took so long that another took it over, whose record counts
 

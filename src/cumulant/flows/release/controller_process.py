@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
+from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LAPSE, Controller
 from cumulant.flows.release.controller.custom_metrics import CustomMetrics
@@ -56,6 +57,7 @@ def build_controller(
 ) -> Controller:
     """The controller of a project's releases, with everything that it sees and does."""
     clock, traffic, journal = clock or SystemClock(), project.traffic(), project.journal()
+    watch = LeaseWatch(steady)
     evidence = LiveEvidence(
         traffic,
         stack=project.state / FOLDER,
@@ -84,7 +86,7 @@ def build_controller(
         ),
         clock=clock,
         steady=steady,
-        pace=lambda: read_time_scale(project.state / FOLDER),
+        pace=lambda: read_time_scale(journal, watch),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,14 @@ from cumulant.core.errors import (
     UsageError,
     did_you_mean,
 )
+from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
 from cumulant.flows.ledger.actions import check, verb
-from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.ledger.lease import LeaseHandle, LeaseWatch, take_lease
 from cumulant.flows.release.controller.effects import with_champion, with_warm_version
 from cumulant.flows.release.controller.http_probe import wait_until_ready
-from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, store_rollback
+from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, DELIVERY, DELIVERY_SECONDS, store_rollback
 from cumulant.flows.stack.desired_state import DesiredState, Rollback, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.served_versions import table_of
@@ -109,9 +111,7 @@ def roll_back(
     if serving:  # else nobody asks, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
-    rollback = Rollback(
-        at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name, sender=this_process()
-    )
+    rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name)
     own = arm.version in desired.versions
     missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
     return RollbackResult(
@@ -232,9 +232,24 @@ def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: d
     """As `_deliver`; the desired state has the champion and the pending deliveries."""
     owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
     change_desired_state(project.state, model, lambda desired: _with_rollback(desired, owing, keep))
-    missed = _deliver(project, model, owing)
-    store_rollback(project, model, msgspec.structs.replace(owing, pending=tuple(missed), sender=None))
+    lease = _take_delivery(project, model, rollback)
+    with nullcontext() if lease is None else lease.renewed():
+        missed = _deliver(project, model, owing)
+        store_rollback(project, model, msgspec.structs.replace(owing, pending=tuple(missed)))
     return missed
+
+
+def _take_delivery(project: Project, model: str, rollback: Rollback) -> LeaseHandle | None:
+    """The lease that keeps the controller from delivering the same meanwhile. None without a journal, or where it does:
+    each delivery compares before it changes, so that both may do it.
+    """
+    name, actor = DELIVERY.format(model=model), Actor(rollback.by, rollback.reason)
+    leases: list[LeaseHandle | None] = []
+
+    def take() -> None:
+        leases.append(take_lease(project.journal(), name, ttl=DELIVERY_SECONDS, actor=actor, watch=LeaseWatch()))
+
+    return None if _within(_LATER_SECONDS, take) else leases[0]
 
 
 def _deliver(project: Project, model: str, rollback: Rollback) -> dict[str, str]:

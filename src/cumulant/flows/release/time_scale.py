@@ -1,48 +1,51 @@
 """Time scale of releases: the clock's, or faster while a replay sends requests of a past period.
 
-A replay leaves a note beside the supervisor's files. The times of stages (`at_least`, `at_most`, `soak`) are then
-counted in replayed time. Looks, blocks, ceilings and samples stay what they are: evidence comes by the request, and
-failures are seen by the clock. The note of a replay that was killed is not followed.
+A replay holds a lease that carries the factor. The times of stages (`at_least`, `at_most`, `soak`) are then counted in
+replayed time. Looks, blocks, ceilings and samples stay what they are: evidence comes by the request, and failures are
+seen by the clock. The lease of a replay that was killed ends.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-import msgspec
+from cumulant.core.errors import LeaseHeldError
+from cumulant.core.events import Actor
+from cumulant.flows.ledger.lease import LEASE, LeaseWatch, await_lease, read_lease
 
-from cumulant.core.system.atomic_files import replace_file
-from cumulant.core.system.json_files import read_json
-from cumulant.flows.ledger.processes import Process, is_gone, this_process
+if TYPE_CHECKING:
+    from cumulant.ports.journal import Journal
 
-_NOTE = "pace.json"
-
-
-class TimeScale(msgspec.Struct, frozen=True, kw_only=True):
-    """Seconds of a release's time to one of the clock, as long as the process lives."""
-
-    factor: float
-    process: Process
+TIME_SCALE = "time_scale"
+_FACTOR = "factor"
+_SECONDS = 15.0
 
 
-def read_time_scale(stack: Path) -> float:
-    """Seconds of a release's time to one of the clock; 1 where no replay says otherwise."""
-    scale = read_json(stack / _NOTE, TimeScale)
-    return 1.0 if scale is None or scale.factor <= 0 or is_gone(scale.process) else scale.factor
+def read_time_scale(journal: Journal, watch: LeaseWatch) -> float:
+    """Seconds of a release's time to one of the clock; 1 where no replay says otherwise, as far as `watch` saw."""
+    row = journal.get(LEASE, TIME_SCALE)
+    if row is None:
+        return 1.0
+    lease = read_lease(row)
+    factor = lease.data.get(_FACTOR)
+    if watch.has_lapsed(TIME_SCALE, row.version, ttl=lease.ttl, holder=lease.holder):
+        return 1.0
+    return float(factor) if isinstance(factor, int | float) and factor > 0 else 1.0
 
 
 @contextmanager
-def scale_time(stack: Path, factor: float) -> Iterator[None]:
-    """Releases that the controller of `stack` carries out go by this pace while the block runs."""
-    note = stack / _NOTE
-    stack.mkdir(parents=True, exist_ok=True)
-    content = msgspec.json.encode(TimeScale(factor=factor, process=this_process()))
-    replace_file(note, content, durable=False)
-    try:
+def scale_time(journal: Journal, factor: float) -> Iterator[None]:
+    """The releases of the project go by this scale while the block runs.
+
+    Raises:
+        LeaseHeldError: another replay scales their time.
+    """
+    lease = await_lease(journal, TIME_SCALE, ttl=_SECONDS, actor=Actor("service:replay"), data={_FACTOR: factor})
+    if lease is None:
+        raise LeaseHeldError(
+            "another replay scales the time of releases", subject=TIME_SCALE, hint="wait until it has ended"
+        )
+    with lease.renewed():
         yield
-    finally:
-        with contextlib.suppress(OSError):
-            note.unlink()

@@ -19,7 +19,7 @@ from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import Period, check_period
 from cumulant.flows.replay.sending import Sender, Sent
-from cumulant.flows.stack.desired_state import FOLDER, read_desired_state
+from cumulant.flows.stack.desired_state import read_desired_state
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -106,7 +106,7 @@ def replay(
         moving=moments,
     )
     progress("requests")
-    with scale_time(project.state / FOLDER, speed) if release_clock else contextlib.nullcontext():
+    with scale_time(project.journal(), speed) if release_clock else contextlib.nullcontext():
         asyncio.run(sender.run(request.until))
     seconds = time.monotonic() - begun
     done = reached.sent == period.count

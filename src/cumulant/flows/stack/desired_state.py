@@ -18,7 +18,6 @@ import msgspec
 from cumulant.core.errors import IntegrityError, NotFoundError
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.traffic import Arm
-from cumulant.flows.ledger.processes import Process
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -61,8 +60,6 @@ class Rollback(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     #: names of the deliveries that remain
     pending: tuple[str, ...] = ()
-    #: the process that delivers it now
-    sender: Process | None = None
 
 
 class DesiredState(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,7 +69,10 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         str | None,
         Meta(description="An MLflow tracking URI: experiments and models. Default: SQLite in the state folder."),
     ] = None
-    journal: Annotated[str | None, Meta(description="State and events. Default: SQLite in the state folder.")] = None
+    journal: Annotated[
+        str | None,
+        Meta(description="State and events: `sqlite://FILE`, `postgresql://`. Default: SQLite in the state folder."),
+    ] = None
     store: Annotated[
         str | None, Meta(description="Tables and objects (snapshots, servables). Default: the state folder.")
     ] = None

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier
 from typing import ClassVar
 
 import pytest
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import GENESIS, Actor, Fact, verify_chain
+from cumulant.core.scope import Scope
 from cumulant.ports.journal import ChainHead, Journal
 from cumulant.testing.conformance.gaps import Suite
 
@@ -27,11 +32,20 @@ class Followed(Fact, frozen=True, kw_only=True):
     schema: ClassVar[int] = 2
 
 
+Connect = Callable[[Scope], Journal]
+
+
 class JournalConformance(Suite):
-    """Give a fixture `journal`: an empty one."""
+    """Give two fixtures: `journal`, an empty one of the scope `Scope()`, and `connect`, which makes a further client of
+    the same store for any scope. The gap `processes` is of a journal that one process alone can use.
+    """
 
     @pytest.fixture
     def journal(self) -> Journal:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def connect(self) -> Connect:
         raise NotImplementedError
 
     def test_a_row_is_read_as_it_was_written(self, journal: Journal) -> None:
@@ -206,8 +220,109 @@ class JournalConformance(Suite):
         assert [event.data["number"] for event in journal.events()] == list(range(40))
         assert list(verify_chain(journal.events())) == []
 
+    def test_rows_are_read_in_pages(self, journal: Journal) -> None:
+        with journal.transaction(actor=ADA) as tx:
+            for key in ("b", "a/1", "a/2", "a/3", "c"):
+                tx.put("step", key, {})
+            assert [row.key for row in tx.rows("step", after="a/2", limit=2)] == ["a/3", "b"]
+        assert [row.key for row in journal.rows("step", limit=2)] == ["a/1", "a/2"]
+        assert [row.key for row in journal.rows("step", "a/", after="a/1")] == ["a/2", "a/3"]
+        assert [row.key for row in journal.rows("step", "a/", after="A", limit=1)] == ["a/1"]
+        assert journal.rows("step", after="c") == []
+        assert journal.rows("step", limit=0) == []
+
+    def test_waiting_ends_with_the_next_event(self, journal: Journal) -> None:
+        assert not journal.wait(0, 0)
+        with journal.transaction(actor=ADA) as tx:
+            tx.emit(Happened())
+        assert journal.wait(0, 60)
+        assert not journal.wait(1, 0.05)
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(journal.wait, 1, 60)
+            with journal.transaction(actor=ADA) as tx:
+                tx.put("step", "a", {})
+            with journal.transaction(actor=ADA) as tx:
+                tx.emit(Followed())
+            assert waiting.result()
+
+    def test_a_client_sees_its_own_scope_alone(self, journal: Journal, connect: Connect) -> None:
+        scopes = [
+            Scope(project="other"),
+            Scope(environment="prod"),
+            Scope(tenant="acme"),
+            Scope(tenant="a/b", project="c"),
+            Scope(tenant="a", project="b/c"),
+        ]
+        others = [connect(scope) for scope in scopes]
+        for number, client in enumerate([journal, *others], 1):
+            for _ in range(number):
+                with client.transaction(actor=ADA, run="r1") as tx:
+                    tx.put("step", "a", {"n": number})
+                    tx.emit(Happened(number=number))
+            client.advance("console", number)
+        for number, client in enumerate([journal, *others], 1):
+            row = client.get("step", "a")
+            assert row is not None
+            assert (row.value, row.version) == ({"n": number}, number)
+            assert len(client.rows("step")) == 1
+            assert [event.data["number"] for event in client.events(run="r1")] == [number] * number
+            assert list(verify_chain(client.events())) == []
+            assert client.head().seq == number
+            assert client.cursor("console") == number
+        for scope, client in zip(scopes, others, strict=True):
+            event = next(client.events())
+            assert (event.tenant, event.project, event.environment) == (scope.tenant, scope.project, scope.environment)
+            with client.transaction(actor=ADA) as tx:
+                tx.delete("step", "a")
+            client.close()
+        assert journal.get("step", "a") is not None
+
+    def test_two_clients_of_a_scope_share_it(self, journal: Journal, connect: Connect) -> None:
+        other = connect(Scope())
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {"n": 1})
+            tx.emit(Happened())
+        assert other.get("step", "a") == journal.get("step", "a")
+        with other.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {"n": 2}, expect=1)
+            assert tx.emit(Happened()).seq == 2
+        with pytest.raises(LeaseHeldError), journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {"n": 3}, expect=1)
+        other.close()
+
+    def test_processes_write_one_chain(self, journal: Journal, connect: Connect) -> None:
+        if "processes" in self.gaps:
+            pytest.skip(self.gaps["processes"].reason)
+        context = multiprocessing.get_context("fork")
+        ready = context.Barrier(4)
+        workers = [context.Process(target=_count, args=(connect, ready)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+            assert worker.exitcode == 0
+        row = journal.get("count", "all")
+        assert row is not None
+        assert (row.value, row.version) == ({"n": 40}, 40)
+        assert [event.data["number"] for event in journal.events()] == list(range(40))
+        assert list(verify_chain(journal.events())) == []
+
     def test_close_twice(self, journal: Journal) -> None:
         with journal.transaction(actor=ADA) as tx:
             tx.put("step", "a", {})
         journal.close()
         journal.close()
+
+
+def _count(connect: Connect, ready: Barrier) -> None:
+    """Count on from what is stored, in a process of its own."""
+    journal = connect(Scope())
+    ready.wait()
+    for _ in range(10):
+        with journal.transaction(actor=ADA) as tx:
+            row = tx.get("count", "all")
+            before = row.value["n"] if row else 0
+            assert isinstance(before, int)
+            tx.put("count", "all", {"n": before + 1}, expect=row.version if row else 0)
+            tx.emit(Happened(number=before))
+    journal.close()

@@ -7,7 +7,6 @@ is steady, so that a jump of the wall clock changes nothing.
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +15,7 @@ import msgspec
 
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Actor
-from cumulant.flows.ledger.processes import Process, is_gone, this_process
+from cumulant.flows.ledger.lease import LeaseHandle, LeaseWatch, take_lease
 from cumulant.flows.release import store
 from cumulant.release.decide import act_on_failure, build_failure_reference, decide, end_release, start
 from cumulant.release.evidence.accumulate import count_look, is_readable
@@ -26,12 +25,13 @@ from cumulant.release.state import Release, desired_routes
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.core.traffic import Routes
-    from cumulant.ports.journal import Journal, Row
+    from cumulant.ports.journal import Journal
     from cumulant.ports.traffic import Traffic
     from cumulant.release.evidence.health import RecentHealth
     from cumulant.release.evidence.look import Look
 
-LEASE = "release_controller"
+#: the lease of the controller of a model
+CONTROLLER = "release_controller/{model}"
 #: seconds without a sign of life after which another controller takes over
 LAPSE = 5.0
 #: looks that a gap may stand for: a controller that slept long has not watched for that long
@@ -87,9 +87,8 @@ class Controller:
         self._steady = steady
         #: seconds of the release's time to one of the clock
         self._pace = pace
-        self._me = msgspec.to_builtins(this_process()) | {"life": uuid.uuid4().hex}
-        self._lease: int | None = None
-        self._other: tuple[int, float] | None = None
+        self._lease: LeaseHandle | None = None
+        self._watch = LeaseWatch(steady)
         self._last_look: tuple[str, float] | None = None
         #: the release whose evidence was read
         self._readable = ""
@@ -181,23 +180,15 @@ class Controller:
 
     def _holds_lease(self) -> bool:
         """Whether this controller is the one that acts; takes over from one that has stopped."""
-        row = self._journal.get(LEASE, self._model)
-        if row is not None and row.value != self._me and not self._lapsed(row):
-            self._lease = None
-            return False
         try:
-            with self._journal.transaction(actor=_ACTOR) as transaction:
-                self._lease = transaction.put(LEASE, self._model, self._me, expect=row.version if row else 0).version
+            if self._lease is not None:
+                self._lease.beat()
+                return True
         except LeaseHeldError:
-            return False
-        return True
-
-    def _lapsed(self, row: Row) -> bool:
-        now = self._steady()
-        if self._other is None or self._other[0] != row.version:
-            self._other = (row.version, now)
-        holder = {name: value for name, value in row.value.items() if name != "life"}
-        return now - self._other[1] > LAPSE or is_gone(msgspec.convert(holder, Process))
+            self._lease = None
+        name = CONTROLLER.format(model=self._model)
+        self._lease = take_lease(self._journal, name, ttl=LAPSE, actor=_ACTOR, watch=self._watch)
+        return self._lease is not None
 
 
 def _is_past(present: Routes, release: Release) -> bool:

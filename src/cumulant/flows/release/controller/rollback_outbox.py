@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, cast
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, LeaseHeldError, NotFoundError
 from cumulant.core.events import Actor
-from cumulant.flows.ledger.processes import is_gone
+from cumulant.flows.ledger.lease import await_lease
 from cumulant.flows.registry.models import CHAMPION, ModelAliased
 from cumulant.flows.stack.desired_state import Rollback, change_desired_state, read_desired_state
 from cumulant.release.events import RolledBack
@@ -31,6 +32,9 @@ RETURNED = "release_returned"
 EVENT, ALIAS = "event", "alias champion"
 #: seconds between two attempts of a failed delivery
 _PAUSE = 30.0
+_ACTOR = Actor("service:release-controller")
+#: the lease of whoever delivers the rollbacks of a model, and its length in seconds
+DELIVERY, DELIVERY_SECONDS = "rollback_delivery/{model}", 15.0
 
 
 def emit_rollback(project: Project, model: str, rollback: Rollback) -> None:
@@ -98,18 +102,17 @@ def _with(returns: tuple[Rollback, ...], rollback: Rollback) -> tuple[Rollback, 
 
 
 def _plain(rollback: Rollback) -> dict[str, object]:
-    return cast("dict[str, object]", msgspec.to_builtins(msgspec.structs.replace(rollback, pending=(), sender=None)))
+    return cast("dict[str, object]", msgspec.to_builtins(msgspec.structs.replace(rollback, pending=())))
 
 
 def undelivered_rollbacks(project: Project) -> tuple[Rollback, ...]:
-    """Rollbacks of the project's model that still owe something, and that nobody is busy telling of.
+    """Rollbacks of the project's model of which something is not delivered yet.
 
     Raises:
         IntegrityError: the desired state is damaged.
     """
     desired = read_desired_state(project.state, project.name)
-    free = (rollback for rollback in desired.rollbacks if rollback.sender is None or is_gone(rollback.sender))
-    return tuple(free) if desired.model == project.name else ()
+    return desired.rollbacks if desired.model == project.name else ()
 
 
 def recorded_rollbacks(journal: Journal, model: str) -> list[Rollback]:
@@ -132,12 +135,28 @@ def list_rollbacks(project: Project, model: str) -> list[Rollback]:
 
 
 def deliver_rollbacks(project: Project, report: Callable[[str], None]) -> None:
-    """Deliver what is pending, and report in a sentence what was delivered or still waits."""
+    """Deliver what is pending, unless another process does, and report in a sentence what was delivered or waits."""
     try:
-        for rollback in undelivered_rollbacks(project):
-            report(_deliver_rollback(project, rollback))
+        if not undelivered_rollbacks(project):
+            return
+        with _delivery_lease(project) as is_free:
+            for rollback in undelivered_rollbacks(project) if is_free else ():
+                report(_deliver_rollback(project, rollback))
     except CumulantError as error:
         report(f"a rollback is not recorded yet: {project.vault.redact(error.message)}")
+
+
+@contextmanager
+def _delivery_lease(project: Project) -> Iterator[bool]:
+    """Whether this process may deliver. Without a journal it may: each part compares before it changes."""
+    name = DELIVERY.format(model=project.name)
+    try:
+        lease = await_lease(project.journal(), name, ttl=DELIVERY_SECONDS, actor=_ACTOR)
+    except CumulantError:
+        yield True
+        return
+    with nullcontext() if lease is None else lease.renewed():
+        yield lease is not None
 
 
 def _deliver_rollback(project: Project, rollback: Rollback) -> str:
@@ -147,7 +166,7 @@ def _deliver_rollback(project: Project, rollback: Rollback) -> str:
             DELIVERIES[name](project, project.name, rollback)
         except CumulantError as error:
             faults[name] = project.vault.redact(error.message)
-    store_rollback(project, project.name, msgspec.structs.replace(rollback, pending=tuple(faults), sender=None))
+    store_rollback(project, project.name, msgspec.structs.replace(rollback, pending=tuple(faults)))
     if faults:
         undelivered = "; ".join(f"{name}: {fault}" for name, fault in faults.items())
         return f"the rollback to version {rollback.version} is not recorded yet: {undelivered}"

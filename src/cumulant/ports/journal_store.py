@@ -1,0 +1,101 @@
+"""What every store of a journal does in the same way: keys of scopes, events, hashes of rows, ranges of keys."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from datetime import datetime
+from urllib.parse import quote
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError, LeaseHeldError
+from cumulant.core.events import Actor, Event, Fact
+from cumulant.core.scope import Scope
+from cumulant.ports.journal import ChainHead
+
+encode_json = msgspec.json.Encoder().encode
+decode_value = msgspec.json.Decoder(dict[str, object]).decode
+_decode_event = msgspec.json.Decoder(Event).decode
+
+
+def scope_key(scope: Scope) -> str:
+    """The text under which a store keeps the rows and events of a scope: `TENANT/PROJECT/ENVIRONMENT`."""
+    return "/".join(quote(part, safe="") for part in (scope.tenant, scope.project, scope.environment))
+
+
+def next_event(
+    head: ChainHead, fact: Fact, *, actor: Actor, scope: Scope, run: str | None, cause: str | None, time: datetime
+) -> Event:
+    """The event that reports `fact` and follows `head`."""
+    return Event(
+        seq=head.seq + 1,
+        id=uuid.uuid4().hex,
+        time=time,
+        kind=fact.kind,
+        schema=fact.schema,
+        actor=actor.name,
+        reason=actor.reason,
+        project=scope.project,
+        tenant=scope.tenant,
+        region=scope.region,
+        environment=scope.environment,
+        run=run,
+        cause=cause,
+        data=decode_value(encode_json(fact)),
+        previous=head.hash,
+    ).sealed()
+
+
+def read_event(seq: int, envelope: bytes | str) -> Event:
+    """A stored event.
+
+    Raises:
+        IntegrityError: it was altered and is no event.
+    """
+    try:
+        return _decode_event(envelope)
+    except msgspec.MsgspecError as error:
+        raise IntegrityError(
+            f"event {seq} of the journal was altered and cannot be read ({error})",
+            subject=str(seq),
+            hint="restore the journal from a copy",
+        ) from error
+
+
+def is_misfiled(event: Event, *, seq: int, kind: str, run: str | None, scope: Scope) -> bool:
+    """Whether an event is stored under another number, kind, run or scope than its own.
+
+    An event of before environments were recorded has none.
+    """
+    stored = (seq, kind, run, scope.tenant, scope.project, event.environment and scope.environment)
+    return (event.seq, event.kind, event.run, event.tenant, event.project, event.environment) != stored
+
+
+def row_hash(version: int, updated: int, value: object) -> str:
+    """The hash of a row's content; `value` is bytes, None for a deleted row.
+
+    A row that was edited from outside may hold values of any type: another type gives another hash, whatever the text.
+    """
+    head = f"{version!r} {updated!r} {'-' if value is None else '+'}"
+    content = value if isinstance(value, bytes) else b"" if value is None else f" {value!r}".encode()
+    return hashlib.sha256(head.encode() + content).hexdigest()
+
+
+def after_prefix(prefix: str) -> str | None:
+    """The least text above every text that starts with `prefix`; None if there is none."""
+    for end in range(len(prefix) - 1, -1, -1):
+        last = ord(prefix[end])
+        if last < 0x10FFFF:
+            # Surrogates cannot be stored, so the text after U+D7FF is U+E000.
+            return prefix[:end] + chr(0xE000 if last == 0xD7FF else last + 1)
+    return None
+
+
+def row_changed(kind: str, key: str, *, version: int, expected: int) -> LeaseHeldError:
+    """The error of a write whose row has another version than expected."""
+    return LeaseHeldError(
+        f"{kind} {key} was changed by someone else (version {version}, expected {expected})",
+        subject=key,
+        hint="read it again and decide anew",
+    )
