@@ -1,0 +1,95 @@
+"""Replies of a Valkey server, parsed as their bytes arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+_LINE_END = b"\r\n"
+#: digits of a length: a longer line is no reply of this protocol
+_LONGEST_LINE = 64 * 1024
+
+
+class ErrorReply(Exception):
+    """A command was refused. Its text begins with a code, such as `MOVED`."""
+
+
+class ReplyError(Exception):
+    """The bytes are no replies of this protocol."""
+
+
+Reply = bytes | int | ErrorReply | None | list[bytes | int | ErrorReply | None]
+
+
+class ReplyParser:
+    """Parser of RESP version 2 without nested arrays. What was parsed is never looked at again.
+
+    Several times faster than the client library's parser for asyncio, which waits for each value of an array.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._missing = 0
+        self._values: list[bytes | int | ErrorReply | None] = []
+
+    def feed(self, data: bytes) -> Iterator[Reply]:
+        """The replies that are complete with `data`.
+
+        Raises:
+            ReplyError: it is something else.
+        """
+        self._buffer += data
+        buffer, at = self._buffer, 0
+        try:
+            while (stop := buffer.find(_LINE_END, at)) >= 0:
+                kind, after = buffer[at], stop + 2
+                if kind == 0x2A:  # * an array
+                    count = int(buffer[at + 1 : stop])
+                    at = after
+                    if self._missing:
+                        raise ReplyError("an array within an array")
+                    if count <= 0:
+                        yield []
+                    self._missing = max(count, 0)
+                    continue
+                value: bytes | int | ErrorReply | None
+                if kind == 0x24:  # $ bytes of a length; -1 is null
+                    size = int(buffer[at + 1 : stop])
+                    value = None
+                    if size >= 0:
+                        after += size + 2
+                        if after > len(buffer):
+                            break
+                        value = bytes(buffer[after - size - 2 : after - 2])
+                else:
+                    value = _line(kind, bytes(buffer[at + 1 : stop]))
+                at = after
+                if not self._missing:
+                    yield value
+                    continue
+                self._values.append(value)
+                self._missing -= 1
+                if not self._missing:
+                    values, self._values = self._values, []
+                    yield values
+        except ValueError:
+            raise ReplyError("a length that is no number") from None
+        del buffer[:at]
+        if len(buffer) > _LONGEST_LINE and _LINE_END not in buffer:
+            raise ReplyError("a line without an end")
+
+
+def _line(kind: int, text: bytes) -> bytes | int | ErrorReply:
+    match kind:
+        case 0x2B:  # +
+            return text
+        case 0x3A:  # :
+            return int(text)
+        case 0x2D:  # -
+            return ErrorReply(text.decode(errors="replace"))
+        case _:
+            raise ReplyError("an unknown kind of value")
+
+
+def pack(*parts: bytes) -> bytes:
+    """A command as it is sent."""
+    return b"".join((b"*%d\r\n" % len(parts), *(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)))
