@@ -6,18 +6,22 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from valkey.client import Valkey
 from valkey.connection import ConnectionPool, SSLConnection
-from valkey.exceptions import AuthenticationError, BusyLoadingError, ConnectionError, NoPermissionError, TimeoutError
+from valkey.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError
+from valkey.exceptions import ConnectionError as PeerConnectionError
+from valkey.exceptions import TimeoutError as PeerTimeoutError
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError, UsageError
 from cumulant.drivers.valkey.location import ValkeyAddress
 from cumulant.ports.secrets import Secrets
 
 Result = TypeVar("Result")
+#: a client of the library, or its pipeline: its types do not know keys and values of bytes
+Client = Any
 #: seconds for connecting, and for one reply
 _CONNECT_SECONDS, _REPLY_SECONDS = 2.0, 10.0
 #: seconds to wait before each further attempt: a server that starts again, or a slot that moves to another node
@@ -28,7 +32,7 @@ _PASSING = re.compile(r"\b(ASK \d+|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|LOADING)\b")
 #: how the client library begins the error of a command in a pipeline; the command may hold personal values
 _IN_PIPELINE = re.compile(r"^Command # .* of pipeline caused error: ", re.DOTALL)
 _ERROR_LENGTH = 200
-_PEER_ERRORS = (ConnectionError, TimeoutError)
+_PEER_ERRORS = (PeerConnectionError, PeerTimeoutError)
 
 
 def redirected(text: str) -> tuple[str, int] | None:
@@ -42,7 +46,7 @@ class Node:
 
     def __init__(self, address: ValkeyAddress, secrets: Secrets | None) -> None:
         self.address, self._secrets = address, secrets
-        self._client: Valkey | None = None
+        self._client: Client | None = None
         self._lock = threading.Lock()
 
     def __str__(self) -> str:
@@ -61,7 +65,7 @@ class Node:
             raise UsageError("the online store's password is a secret, and no store of secrets is given")
         return self._secrets.get(self.address.secret)
 
-    def client(self) -> Valkey:
+    def client(self) -> Client:
         with self._lock:
             if self._client is None:
                 options = self.address.settings(self.password())
@@ -78,7 +82,7 @@ class Node:
                 )
             return self._client
 
-    def call(self, function: Callable[[Valkey], Result]) -> Result:
+    def call(self, function: Callable[[Client], Result]) -> Result:
         """What `function` gives; it is called again where the node does not answer or another one has the slot.
 
         Raises:
@@ -88,7 +92,7 @@ class Node:
         for pause in (*_PAUSES, None):
             try:
                 return function(self.client())
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - the edge to a peer that may be anything
                 if isinstance(error, CumulantError) or not self.may_pass(error) or pause is None:
                     raise self.explain(error) from None
                 time.sleep(pause)

@@ -6,17 +6,17 @@ import asyncio
 import itertools
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
+from typing import cast
 
 import msgspec
-from valkey.client import Valkey
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.core.scope import Scope
 from cumulant.drivers.valkey.keys import OnlineKeys
 from cumulant.drivers.valkey.location import parse_online_url
-from cumulant.drivers.valkey.node import Node, redirected
+from cumulant.drivers.valkey.node import Client, Node, redirected
 from cumulant.drivers.valkey.pipeline import PipelinedConnection, connect
-from cumulant.drivers.valkey.replies import ErrorReply, Reply
+from cumulant.drivers.valkey.replies import RefusedCommandError
 from cumulant.drivers.valkey.transaction import Transactions
 from cumulant.ports.online import Cells, Result
 from cumulant.ports.secrets import Secrets
@@ -62,13 +62,12 @@ class ValkeyOnline:
         attempts = self._attempts(table, keys)
         wanted = next(attempts)
         while True:
-            reply = await self._mget(wanted)
-            if not isinstance(reply, list):
-                raise EngineUnavailableError("the online store answered what are no values")
+            values = await self._mget(wanted)
             try:
-                wanted = attempts.send(reply)  # type: ignore[arg-type]
+                wanted = attempts.send(values)
             except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
+                blobs: list[bytes | None] = done.value
+                return blobs
 
     def put(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
         written = list(rows)
@@ -93,16 +92,16 @@ class ValkeyOnline:
         return count
 
     def meta(self, table: str) -> dict[str, str]:
-        value = self._node.call(lambda client: client.hget(self._keys.meta, table))  # type: ignore[arg-type]
+        value = self._node.call(lambda client: client.hget(self._keys.meta, table))
         return _META.decode(value) if value else {}
 
     def put_meta(self, table: str, meta: dict[str, str]) -> None:
         value = msgspec.json.encode(meta)
-        self._node.call(lambda client: client.hset(self._keys.meta, table, value))  # type: ignore[arg-type]
+        self._node.call(lambda client: client.hset(self._keys.meta, table, value))
 
     def tables(self) -> list[str]:
-        def names(client: Valkey) -> set[bytes]:
-            return {*client.hvals(self._keys.generations), *client.hkeys(self._keys.meta)}  # type: ignore[arg-type, misc]
+        def names(client: Client) -> set[bytes]:
+            return {*client.hvals(self._keys.generations), *client.hkeys(self._keys.meta)}
 
         return sorted(name.decode() for name in self._node.call(names))
 
@@ -133,12 +132,13 @@ class ValkeyOnline:
             self._generations[table] = current
         raise StorageError(f"online table {table} was replaced again and again while it was read", subject=table)
 
-    async def _mget(self, keys: Sequence[bytes]) -> Reply:
+    async def _mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
         for _ in range(3):
             connection = await self._connected()
             try:
-                return await connection.execute(b"MGET", *keys, seconds=_READ_SECONDS)
-            except ErrorReply as error:
+                values = await connection.execute(b"MGET", *keys, seconds=_READ_SECONDS)
+                return cast("list[bytes | None]", values)
+            except RefusedCommandError as error:
                 if (moved := redirected(str(error))) is None:
                     raise self._node.explain(error) from None
                 self._node.move(moved)
@@ -162,38 +162,38 @@ class ValkeyOnline:
         finally:
             self._connecting = None
 
-    def _load(self, generation: bytes, batch: Sequence[tuple[bytes, bytes]], client: Valkey) -> None:
+    def _load(self, generation: bytes, batch: Sequence[tuple[bytes, bytes]], client: Client) -> None:
         with client.pipeline(transaction=False) as pipeline:
             # The key is noted first: a row that a killed process wrote is deleted with its generation.
             pipeline.sadd(self._keys.index(generation), *(key for key, _ in batch))
             pipeline.mset({self._keys.row(generation, key): blob for key, blob in batch})
             pipeline.execute()
 
-    def _discard_older(self, client: Valkey, table: str, than: int | None) -> None:
+    def _discard_older(self, client: Client, table: str, than: int | None) -> None:
         """Delete the generations of a table, and of them those with smaller numbers where `than` is given."""
-        numbers: dict[bytes, bytes] = client.hgetall(self._keys.generations)  # type: ignore[assignment]
+        numbers: dict[bytes, bytes] = client.hgetall(self._keys.generations)
         for number, name in numbers.items():
             if name == table.encode() and (than is None or int(number) < than):
                 self._discard(client, number)
 
-    def _discard(self, client: Valkey, generation: bytes) -> None:
+    def _discard(self, client: Client, generation: bytes) -> None:
         index = self._keys.index(generation)
         while keys := client.srandmember(index, _DELETED):
             with client.pipeline(transaction=True) as pipeline:
-                pipeline.unlink(*(self._keys.row(generation, key) for key in keys))  # type: ignore[union-attr]
-                pipeline.srem(index, *keys)  # type: ignore[misc]
+                pipeline.unlink(*(self._keys.row(generation, key) for key in keys))
+                pipeline.srem(index, *keys)
                 pipeline.execute()
-        client.hdel(self._keys.generations, generation)  # type: ignore[arg-type]
+        client.hdel(self._keys.generations, generation)
 
 
-def check_eviction(client: Valkey) -> None:
+def check_eviction(client: Client) -> None:
     """Raises StorageError: the server would delete rows when its memory is full, so that features would be wrong."""
-    memory: dict[str, object] = client.info("memory")  # type: ignore[assignment]
+    memory: dict[str, object] = client.info("memory")
     policy = str(memory.get("maxmemory_policy", "noeviction"))
     if policy != "noeviction" and int(str(memory.get("maxmemory", 0))) > 0:
         raise StorageError(
-            f"the online store deletes keys when its memory is full (maxmemory-policy {policy}): features would be wrong",
-            hint="set maxmemory-policy noeviction, or use another server for caches",
+            f"the online store deletes keys when its memory is full (maxmemory-policy {policy})",
+            hint="features would be wrong: set maxmemory-policy noeviction, or use another server for caches",
         )
 
 
@@ -207,4 +207,3 @@ def _batches(rows: Iterable[tuple[bytes, bytes]]) -> Iterable[list[tuple[bytes, 
             if size >= _BATCH_BYTES:
                 break
         yield batch
-

@@ -9,7 +9,7 @@ from typing import Any
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.drivers.valkey.location import ValkeyAddress
-from cumulant.drivers.valkey.replies import ErrorReply, Reply, ReplyError, ReplyParser, pack
+from cumulant.drivers.valkey.replies import RefusedCommandError, Reply, ReplyError, ReplyParser, pack
 
 _ERROR_LENGTH = 200
 
@@ -35,7 +35,7 @@ class PipelinedConnection(asyncio.Protocol):
         """The reply to a command.
 
         Raises:
-            ErrorReply: it was refused.
+            RefusedCommandError: it was refused.
             EngineUnavailableError: the reply does not come within `seconds`, or the connection ended.
         """
         if self._transport is None or self._lost is not None:
@@ -49,7 +49,7 @@ class PipelinedConnection(asyncio.Protocol):
         except TimeoutError:
             self.abort(TimeoutError(f"no reply within {seconds:g} s"))
             raise _unavailable(self._lost) from None
-        if isinstance(reply, ErrorReply):
+        if isinstance(reply, RefusedCommandError):
             raise reply
         return reply
 
@@ -67,12 +67,10 @@ class PipelinedConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         try:
             for reply in self._parser.feed(data):
-                if not self._waiting:
-                    raise ReplyError("a reply that nothing waits for")
                 done = self._waiting.popleft()
                 if not done.done():  # the caller was cancelled
                     done.set_result(reply)
-        except ReplyError as error:
+        except (ReplyError, IndexError) as error:  # the second: nothing waits for a reply
             self.abort(ConnectionError(f"it does not answer as a Valkey does: {error}"))
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -106,7 +104,7 @@ async def connect(address: ValkeyAddress, password: str | None, *, seconds: floa
             await connection.execute(b"AUTH", *user, (password or "").encode(), seconds=seconds)
         if address.database:
             await connection.execute(b"SELECT", b"%d" % address.database, seconds=seconds)
-    except ErrorReply as error:
+    except RefusedCommandError as error:
         connection.abort()
         raise StorageError(
             f"the online store refused the connection: {_text(error)}",

@@ -9,7 +9,7 @@ _LINE_END = b"\r\n"
 _LONGEST_LINE = 64 * 1024
 
 
-class ErrorReply(Exception):
+class RefusedCommandError(Exception):
     """A command was refused. Its text begins with a code, such as `MOVED`."""
 
 
@@ -17,7 +17,10 @@ class ReplyError(Exception):
     """The bytes are no replies of this protocol."""
 
 
-Reply = bytes | int | ErrorReply | None | list[bytes | int | ErrorReply | None]
+Value = bytes | int | RefusedCommandError | None
+Reply = Value | list[Value]
+#: the first bytes of values that have a length
+_BYTES, _ARRAY = 0x24, 0x2A
 
 
 class ReplyParser:
@@ -29,7 +32,7 @@ class ReplyParser:
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._missing = 0
-        self._values: list[bytes | int | ErrorReply | None] = []
+        self._values: list[Value] = []
 
     def feed(self, data: bytes) -> Iterator[Reply]:
         """The replies that are complete with `data`.
@@ -39,53 +42,58 @@ class ReplyParser:
         """
         self._buffer += data
         buffer, at = self._buffer, 0
-        try:
-            while (stop := buffer.find(_LINE_END, at)) >= 0:
-                kind, after = buffer[at], stop + 2
-                if kind == 0x2A:  # * an array
-                    count = int(buffer[at + 1 : stop])
-                    at = after
-                    if self._missing:
-                        raise ReplyError("an array within an array")
-                    if count <= 0:
-                        yield []
-                    self._missing = max(count, 0)
-                    continue
-                value: bytes | int | ErrorReply | None
-                if kind == 0x24:  # $ bytes of a length; -1 is null
-                    size = int(buffer[at + 1 : stop])
-                    value = None
-                    if size >= 0:
-                        after += size + 2
-                        if after > len(buffer):
-                            break
-                        value = bytes(buffer[after - size - 2 : after - 2])
-                else:
-                    value = _line(kind, bytes(buffer[at + 1 : stop]))
-                at = after
+        while (stop := buffer.find(_LINE_END, at)) >= 0:
+            kind, after = buffer[at], stop + 2
+            if kind == _BYTES and (size := _length(buffer, at, stop)) >= 0:
+                after += size + 2
+                if after > len(buffer):
+                    break
+                value: Value = bytes(buffer[after - size - 2 : after - 2])
+            elif kind == _ARRAY:
+                self._missing, at = self._begin_array(_length(buffer, at, stop)), after
                 if not self._missing:
-                    yield value
-                    continue
-                self._values.append(value)
-                self._missing -= 1
-                if not self._missing:
-                    values, self._values = self._values, []
-                    yield values
-        except ValueError:
-            raise ReplyError("a length that is no number") from None
+                    yield []
+                continue
+            else:
+                value = None if kind == _BYTES else _line(kind, bytes(buffer[at + 1 : stop]))
+            at = after
+            if not self._missing:
+                yield value
+                continue
+            self._values.append(value)
+            self._missing -= 1
+            if not self._missing:
+                values, self._values = self._values, []
+                yield values
         del buffer[:at]
         if len(buffer) > _LONGEST_LINE and _LINE_END not in buffer:
             raise ReplyError("a line without an end")
 
+    def _begin_array(self, count: int) -> int:
+        if self._missing:
+            raise ReplyError("an array within an array")
+        return max(count, 0)
 
-def _line(kind: int, text: bytes) -> bytes | int | ErrorReply:
+
+def _length(buffer: bytearray, at: int, stop: int) -> int:
+    return _number(buffer[at + 1 : stop])
+
+
+def _number(text: bytes | bytearray) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ReplyError("no number where one belongs") from None
+
+
+def _line(kind: int, text: bytes) -> Value:
     match kind:
         case 0x2B:  # +
             return text
         case 0x3A:  # :
-            return int(text)
+            return _number(text)
         case 0x2D:  # -
-            return ErrorReply(text.decode(errors="replace"))
+            return RefusedCommandError(text.decode(errors="replace"))
         case _:
             raise ReplyError("an unknown kind of value")
 

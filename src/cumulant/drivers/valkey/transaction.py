@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
-from valkey.client import Pipeline, Valkey
 from valkey.exceptions import ValkeyError, WatchError
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.drivers.valkey.keys import OnlineKeys
-from cumulant.drivers.valkey.node import Node
+from cumulant.drivers.valkey.node import Client, Node
 from cumulant.ports.online import Cells, Result
 
 #: seconds after which the lock of a killed writer ends, and after which a living one renews its own
@@ -26,7 +25,7 @@ _PAUSES = (0.05, 0.2, 0.5, 1.0)
 ReadAttempts = Callable[[str, Sequence[bytes]], Generator[list[bytes], list[bytes | None], list[bytes | None]]]
 
 
-class _Conflict(Exception):
+class _ConflictError(Exception):
     """Another writer was first, although this one had the lock: it had ended."""
 
 
@@ -54,7 +53,7 @@ class Transactions:
             try:
                 with self._locked(token, deadline):
                     return self._attempt(change, token)
-            except _Conflict:
+            except _ConflictError:
                 if time.monotonic() > deadline:
                     raise self._busy() from None
             except ValkeyError as error:
@@ -63,10 +62,10 @@ class Transactions:
                     raise self._node.explain(error) from None
                 time.sleep(pause)
 
-    def begin(self, client: Valkey, table: str) -> bytes:
+    def begin(self, client: Client, table: str) -> bytes:
         """The number of a new generation of a table, which readers do not see."""
-        number = b"%d" % int(client.incr(self._keys.number))  # type: ignore[arg-type]
-        client.hset(self._keys.generations, number, table)  # type: ignore[arg-type]
+        number = b"%d" % int(client.incr(self._keys.number))
+        client.hset(self._keys.generations, number, table)
         return number
 
     def point(self, table: str, generation: bytes) -> None:
@@ -94,7 +93,7 @@ class Transactions:
     @contextmanager
     def _locked(self, token: bytes, deadline: float) -> Iterator[None]:
         client = self._node.client()
-        while not client.set(self._keys.lock, token, nx=True, px=int(_LOCK_SECONDS * 1000)):  # type: ignore[arg-type]
+        while not client.set(self._keys.lock, token, nx=True, px=int(_LOCK_SECONDS * 1000)):
             if time.monotonic() > deadline:
                 raise self._busy()
             time.sleep(_POLL)
@@ -102,8 +101,8 @@ class Transactions:
             yield
         finally:
             with contextlib.suppress(ValkeyError):  # it ends by itself
-                if client.get(self._keys.lock) == token:  # type: ignore[arg-type]
-                    client.delete(self._keys.lock)  # type: ignore[arg-type]
+                if client.get(self._keys.lock) == token:
+                    client.delete(self._keys.lock)
 
     def _attempt(self, change: Callable[[Cells], Result], token: bytes) -> Result:
         client = self._node.client()
@@ -118,29 +117,30 @@ class Transactions:
             except Exception:
                 # What it read may be of two moments, where the lock ended before.
                 if client.get(self._keys.epoch) != epoch:
-                    raise _Conflict from None
+                    raise _ConflictError from None
                 raise
             if not cells.is_changed:
                 return result
-            pipeline.multi()  # type: ignore[no-untyped-call]
+            pipeline.multi()
             cells.write(token)
             try:
                 pipeline.execute()
             except WatchError:
                 # The client library raises the same where the connection ended before the reply.
                 if self._node.call(lambda again: again.get(self._keys.epoch)) != token:
-                    raise _Conflict from None
+                    raise _ConflictError from None
             return result
 
-    def read(self, client: Valkey, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+    def read(self, client: Client, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """Blobs of a table as it is now."""
         attempts = self._attempts(table, keys)
         wanted = next(attempts)
         while True:
             try:
-                wanted = attempts.send(client.mget(wanted))  # type: ignore[arg-type]
+                wanted = attempts.send(client.mget(wanted))
             except StopIteration as done:
-                return done.value  # type: ignore[no-any-return]
+                blobs: list[bytes | None] = done.value
+                return blobs
 
     def _busy(self) -> EngineUnavailableError:
         return EngineUnavailableError(
@@ -153,7 +153,7 @@ class Transactions:
 class _Cells:
     """The blobs inside one change. Its writes are collected and sent at its end."""
 
-    def __init__(self, transactions: Transactions, keys: OnlineKeys, client: Valkey, pipeline: Pipeline) -> None:
+    def __init__(self, transactions: Transactions, keys: OnlineKeys, client: Client, pipeline: Client) -> None:
         self._transactions, self._keys, self._client, self._pipeline = transactions, keys, client, pipeline
         self._written: dict[str, dict[bytes, bytes | None]] = {}
         self._pointed: dict[str, bytes] = {}
@@ -167,7 +167,7 @@ class _Cells:
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         if time.monotonic() - self._renewed > _RENEWED:
             self._renewed = time.monotonic()
-            self._client.pexpire(self._keys.lock, int(_LOCK_SECONDS * 1000))  # type: ignore[arg-type]
+            self._client.pexpire(self._keys.lock, int(_LOCK_SECONDS * 1000))
         stored = self._transactions.read(self._client, table, keys)
         written = self._written.get(table)
         return stored if not written else [written.get(key, blob) for key, blob in zip(keys, stored, strict=True)]
@@ -176,9 +176,9 @@ class _Cells:
         self._written.setdefault(table, {}).update(rows)
 
     def point(self, table: str, generation: bytes) -> None:
-        if not self._client.hexists(self._keys.generations, generation):  # type: ignore[arg-type]
+        if not self._client.hexists(self._keys.generations, generation):
             raise StorageError(
-                f"online table {table} was filled in vain: another process replaced or dropped it, or emptied the store",
+                f"online table {table} was filled in vain: it was replaced or dropped, or the store was emptied",
                 subject=table,
                 hint="fill it again",
             )
@@ -208,7 +208,7 @@ class _Cells:
 
     def _generation(self, table: str) -> bytes:
         """The generation of a table that is written, a new one where there is none."""
-        generation = self._client.get(self._keys.pointer(table))  # type: ignore[arg-type]
+        generation = self._client.get(self._keys.pointer(table))
         if isinstance(generation, bytes):
             return generation
         number = self._transactions.begin(self._client, table)

@@ -54,6 +54,23 @@ class _RowMeasures(NamedTuple):
     late: int | None
 
 
+class FeatureRequest(NamedTuple):
+    """Rows in their inside form, their prediction moments, and for each row the key of its entity in each group, None
+    where it has none.
+    """
+
+    rows: list[Inside]
+    moments: list[int | None]
+    keys: list[list[bytes | None]]
+
+
+class StoredEntities(NamedTuple):
+    """The state of a table and the entities of a request that it has, all as they stood at one moment."""
+
+    state: TableState
+    histories: Mapping[bytes, EntityHistory]
+
+
 class OnlineFeatures:
     """The features of `plan` from the state in `table` of an online store.
 
@@ -97,13 +114,57 @@ class OnlineFeatures:
             EngineUnavailableError: there is no state yet.
             IntegrityError: the state was made for other windows and lookups than this plan's.
         """
+        request = self.request(rows)
+        if self._cache is None:
+            return self._vectors(request, [_RowMeasures({}, None, None) for _ in request.rows])
+        return self.vectors_of(request, StoredEntities(*self._cache.fetch(_entities(request))))
+
+    @property
+    def awaits(self) -> bool:
+        """Whether reading the state waits for a network: an event loop calls `request`, `read_entities` and
+        `vectors_of` in place of `vectors`.
+        """
+        return self._cache is not None and self._store is not None and self._store.remote
+
+    def request(self, rows: Sequence[Mapping[str, object]]) -> FeatureRequest:
+        """Raw request rows, and what must be read for them.
+
+        Raises:
+            RequestError: a value does not fit its field.
+        """
         inside = [self._reader.read(row) for row in rows]
         if self._cache is None:
-            measured = [_RowMeasures({}, None, None) for _ in inside]
-        else:
-            measured = self._measured(self._cache, inside)
+            return FeatureRequest(inside, [], [])
+        predict_at = self._plan.predict_at
+        assert predict_at is not None, "a plan with windows has a prediction time"
+        times = [row[predict_at.column] for row in inside]
+        moments = [None if time is None else time + predict_at.offset_us for time in times]
+        keys = [
+            [group.key(row) if at is not None else None for group in self._groups]
+            for row, at in zip(inside, moments, strict=True)
+        ]
+        return FeatureRequest(inside, moments, keys)
+
+    async def read_entities(self, request: FeatureRequest) -> StoredEntities:
+        """The entities of a request, read in one round trip.
+
+        Raises:
+            EngineUnavailableError, IntegrityError: as `vectors`; also where the store does not answer.
+        """
+        assert self._cache is not None, "a plan that awaits has state"
+        return StoredEntities(*await self._cache.read(_entities(request)))
+
+    def vectors_of(self, request: FeatureRequest, entities: StoredEntities) -> Vectors:
+        """As `vectors`, from entities that were read.
+
+        Raises:
+            RequestError: a moment is before the whole table begins.
+        """
+        return self._vectors(request, self._measured(request, *entities))
+
+    def _vectors(self, request: FeatureRequest, measured: Sequence[_RowMeasures]) -> Vectors:
         columns: dict[str, list[Any]] = {name: [] for name, _ in self._outputs}
-        for row, (features, _, _) in zip(inside, measured, strict=True):
+        for row, (features, _, _) in zip(request.rows, measured, strict=True):
             for spec, evaluate in self._expressions:
                 features[spec.name] = evaluate(row, features)
             for name, convert in self._outputs:
@@ -154,18 +215,11 @@ class OnlineFeatures:
         writer = self.writer()
         return 0 if writer is None else catch_up(writer)
 
-    def _measured(self, cache: EntityCache, rows: list[Inside]) -> list[_RowMeasures]:
-        predict_at = self._plan.predict_at
-        assert predict_at is not None, "a plan with windows has a prediction time"
-        times = [row[predict_at.column] for row in rows]
-        moments = [None if time is None else time + predict_at.offset_us for time in times]
-        keys = [
-            [group.key(row) if at is not None else None for group in self._groups]
-            for row, at in zip(rows, moments, strict=True)
-        ]
-        state, histories = cache.fetch({key for row_keys in keys for key in row_keys if key is not None})
+    def _measured(
+        self, request: FeatureRequest, state: TableState, histories: Mapping[bytes, EntityHistory]
+    ) -> list[_RowMeasures]:
         results = []
-        for row, at, row_keys in zip(rows, moments, keys, strict=True):
+        for row, at, row_keys in zip(*request, strict=True):
             if at is not None and state.since_us is not None and at < state.since_us:
                 raise self._too_early(at, state.since_us)
             features: Inside = {}
@@ -191,6 +245,11 @@ class OnlineFeatures:
             subject=self._plan.predict_at.column if self._plan.predict_at else None,
             hint="fill the online state with an earlier `since`",
         )
+
+
+def _entities(request: FeatureRequest) -> set[bytes]:
+    """The keys of all entities of a request."""
+    return {key for row_keys in request.keys for key in row_keys if key is not None}
 
 
 class _GroupReader:
