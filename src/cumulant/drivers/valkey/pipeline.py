@@ -56,7 +56,7 @@ class PipelinedConnection(asyncio.Protocol):
     def abort(self, reason: Exception | None = None) -> None:
         """Close at once; what was sent is not waited for."""
         self._lost = self._lost or reason or ConnectionError("it was closed")
-        if self._transport is not None:
+        if self._transport is not None and not self.loop.is_closed():
             self._transport.abort()
         self._fail_waiting()
 
