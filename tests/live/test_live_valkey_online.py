@@ -103,6 +103,20 @@ def test_an_event_loop_reads_without_waiting_for_others_and_may_be_cancelled(url
         run(store, act())
 
 
+def test_the_event_loop_of_the_server_reads_too(url):
+    uvloop = pytest.importorskip("uvloop")
+    store = ValkeyOnline(url)
+    store.swap("state", blobs(b"x" * 300_000, 100))
+
+    async def act():
+        try:
+            return await store.read("state", [b"%d" % number for number in range(101)])
+        finally:
+            store.close()
+
+    assert uvloop.run(act()) == [*[b"x" * 300_000] * 100, None]
+
+
 def test_readers_on_an_event_loop_see_the_old_table_or_the_new_one(url):
     store, keys = ValkeyOnline(url), [b"%d" % number for number in range(0, 2000, 250)]
     store.swap("state", blobs(b"0"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections import deque
-from typing import Any
+from typing import Any, cast
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.drivers.valkey.location import ValkeyAddress
@@ -61,8 +61,7 @@ class PipelinedConnection(asyncio.Protocol):
         self._fail_waiting()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is of no such class
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -135,7 +135,7 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         log=str(project.state / PREDICTIONS),
         log_key=project.salt_source.path(),
         labels=str(project.state / OUTCOMES / INBOX),
-        scope=project.scope.prefix.rstrip("/"),
+        scope=f"{project.scope.tenant}/{project.scope.project}/{project.scope.environment}",
         secrets=project.endpoints.secrets,
         settings=project.policies.serving,
     )
