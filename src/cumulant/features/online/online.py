@@ -266,10 +266,12 @@ class _GroupReader:
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
         dtypes = {spec.name: spec.dtype for spec in plan.features}
-        self._measures = [
+        measures = [
             (name, measure, reach_us(measure), group.slots[name], _aggregate(measure), _CONVERSIONS.get(dtypes[name]))
             for name, measure in group.measures.items()
         ]
+        # One after the other, those that aggregate the same values share them.
+        self._measures = sorted(measures, key=lambda each: (-1 if each[2] is None else each[2], each[3]))
 
     def key(self, row: Inside) -> bytes | None:
         """The entity's key in the store; None where a column of it is null."""
@@ -293,11 +295,15 @@ class _GroupReader:
         own_values = [] if enters is None else [own(row, {}) for own in self._own]
         hi = 0 if history is None else bisect_right(history.times, at)
         newest: int | None = None
+        before: int | None = -1
+        lo, joins = 0, False
         for name, measure, reach, slot, aggregate, convert in self._measures:
-            lo = 0 if reach is None or history is None else bisect_right(history.times, at - reach)
-            if history is not None and hi > lo:
-                newest = history.times[hi - 1]
-            joins = enters is not None and (reach is None or enters > at - reach)
+            if reach != before:
+                before = reach
+                lo = 0 if reach is None or history is None else bisect_right(history.times, at - reach)
+                if history is not None and hi > lo:
+                    newest = history.times[hi - 1]
+                joins = enters is not None and (reach is None or enters > at - reach)
             own = own_values[slot] if joins and slot >= 0 else None
             if history is not None and aggregate is not None:
                 value = aggregate(history.values[slot], lo, hi, own)
