@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+import ssl
 import subprocess
 import sys
+import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
-from valkey_server import valkey
+from valkey_server import free_port, valkey
 
 from cumulant.core.errors import EngineUnavailableError, StorageError, UsageError
 from cumulant.core.scope import Scope
 from cumulant.drivers.valkey.online import ValkeyOnline
 from cumulant.testing.conformance.online import OnlineConformance
 from cumulant.testing.secrets import MemorySecrets
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "features"))
+from test_features_advance_processes import survive_kills
 
 pytestmark = pytest.mark.live
 
@@ -208,6 +216,10 @@ def test_a_filling_that_is_killed_changes_nothing_and_is_removed_by_the_next(ser
     assert server.ask(b"KEYS", b"*/rows/*").startswith(b"*5\r\n")
 
 
+def test_posted_rows_survive_kills_of_those_who_posted_them(url, tmp_path):
+    survive_kills(url, tmp_path)
+
+
 def test_an_update_after_its_lock_ended_is_done_again(server, url):
     """Another writer comes between, as after the pause of a process that is longer than its lock."""
     store, other, calls = ValkeyOnline(url), ValkeyOnline(url), []
@@ -291,19 +303,80 @@ def test_the_password_is_a_secret_and_the_user_sees_the_keys_of_its_project():
             ValkeyOnline(f"valkey://flights:secret@127.0.0.1:{server.port}/0")
 
 
+@contextmanager
+def encrypting(port, certificate, key):
+    """The URL of a server that decrypts for the one at `port`."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    loop = asyncio.new_event_loop()
+
+    async def pipe(reader, writer):
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader, writer):
+        inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pipe(reader, inner_writer), pipe(inner_reader, writer))
+
+    listening = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield f"rediss://127.0.0.1:{listening.sockets[0].getsockname()[1]}/0"
+    finally:
+
+        async def end():
+            listening.close()
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks, timeout=5) if tasks else None
+
+        asyncio.run_coroutine_threadsafe(end(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
+
+
+def test_an_encrypted_connection_is_to_the_one_whose_certificate_is_trusted(server, url, tmp_path):
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed: apt-get install openssl")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    own = ["-keyout", key, "-out", certificate, "-subj", "/CN=peer", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([program, "req", "-x509", "-newkey", "rsa:2048", "-nodes", *own], check=True, capture_output=True)
+    with encrypting(server.port, certificate, key) as encrypted:
+        trusting = ValkeyOnline(f"{encrypted}?ca={certificate}")
+        trusting.swap("state", blobs(b"x", 10))
+        assert run(trusting, trusting.read("state", [b"3"])) == [b"x"]
+        elsewhere = f"{encrypted.replace('127.0.0.1', 'localhost')}?ca={certificate}"  # it names another host
+        for refused in map(ValkeyOnline, (encrypted, elsewhere)):
+            with pytest.raises(EngineUnavailableError, match="certificate"):
+                refused.get("state", [b"3"])
+            with pytest.raises(EngineUnavailableError, match="certificate"):
+                run(refused, refused.read("state", [b"3"]))
+
+
 # A cluster -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def cluster(tmp_path):
     """Two nodes, each with half of the slots."""
-    options = [("--cluster-enabled", "yes", "--dir", str(tmp_path / name)) for name in "ab"]
+    buses = [str(free_port()) for _ in "ab"]
+    options = [
+        ("--cluster-enabled", "yes", "--cluster-port", bus, "--dir", str(tmp_path / name))
+        for name, bus in zip("ab", buses, strict=True)
+    ]
     for name in "ab":
         (tmp_path / name).mkdir()
     with valkey(*options[0]) as one, valkey(*options[1]) as two:
         assert one.ask(b"CLUSTER", b"ADDSLOTSRANGE", b"0", b"8191").startswith(b"+OK")
         assert two.ask(b"CLUSTER", b"ADDSLOTSRANGE", b"8192", b"16383").startswith(b"+OK")
-        assert one.ask(b"CLUSTER", b"MEET", b"127.0.0.1", b"%d" % two.port).startswith(b"+OK")
+        assert one.ask(b"CLUSTER", b"MEET", b"127.0.0.1", b"%d" % two.port, buses[1].encode()).startswith(b"+OK")
         deadline = time.monotonic() + 30
         while not all(b"cluster_state:ok" in node.ask(b"CLUSTER", b"INFO") for node in (one, two)):
             assert time.monotonic() < deadline

@@ -16,6 +16,7 @@ from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import scans, used_sources
 from cumulant.flows.serving.serve import prepare_service, run_server
+from cumulant.flows.serving.stored_keys import forget_key, show_key
 from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -130,6 +131,12 @@ def test_two_servers_share_the_state_and_answer_from_the_features_of_training(se
             np.testing.assert_allclose(
                 np.array(found[name], dtype=float), expected[name].cast(pl.Float64).to_numpy(), rtol=1e-9, err_msg=name
             )
+
+        forgotten = forget_key(project, "visits", {"person": 3}, principal=ME)
+        assert forgotten.rows == 8 + 1  # posted and scored
+        (stored, *_) = show_key(project, "visits", {"person": 3}, principal=ME)
+        assert stored.events == sum(visits(1500)["person"] == 3)
+        assert probabilities(two.url) == probabilities(one.url)
 
         server.kill()
         server.start()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import msgspec
 from valkey.client import Valkey
 from valkey.connection import ConnectionPool, SSLConnection
-from valkey.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError
+from valkey.exceptions import AuthenticationError, BusyLoadingError, NoPermissionError, ValkeyError
 from valkey.exceptions import ConnectionError as PeerConnectionError
 from valkey.exceptions import TimeoutError as PeerTimeoutError
 
@@ -23,9 +23,10 @@ Result = TypeVar("Result")
 #: a client of the library, or its pipeline: its types do not know keys and values of bytes
 Client = Any
 #: seconds for connecting, and for one reply
-_CONNECT_SECONDS, _REPLY_SECONDS = 2.0, 10.0
-#: seconds to wait before each further attempt: a server that starts again, or a slot that moves to another node
-_PAUSES = (0.05, 0.2, 0.5, 1.0)
+_CONNECT_SECONDS, _REPLY_SECONDS = 2.0, 5.0
+#: seconds to wait before each further attempt: a server that starts again, or a slot that moves to another node; and
+#: after which there is none
+_PAUSES, _PATIENCE = (0.05, 0.2, 0.5, 1.0), 8.0
 _MOVED = re.compile(r"\bMOVED \d+ (\S*):(\d+)")
 #: what passes while a cluster moves slots or elects a node
 _PASSING = re.compile(r"\b(ASK \d+|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|LOADING)\b")
@@ -39,6 +40,15 @@ def redirected(text: str) -> tuple[str, int] | None:
     """The node that an error names as the one that has the slot; its host is empty where it is the same."""
     match = _MOVED.search(_IN_PIPELINE.sub("", text))
     return None if match is None else (match[1], int(match[2]))
+
+
+def attempts() -> Iterator[float]:
+    """The seconds to wait before each further attempt."""
+    deadline = time.monotonic() + _PATIENCE
+    for pause in _PAUSES:
+        if time.monotonic() > deadline:
+            return
+        yield pause
 
 
 class Node:
@@ -89,14 +99,23 @@ class Node:
             EngineUnavailableError: no node answers.
             StorageError: the node refuses.
         """
-        for pause in (*_PAUSES, None):
+        pauses = attempts()
+        while True:
             try:
                 return function(self.client())
-            except Exception as error:  # noqa: BLE001 - the edge to a peer that may be anything
-                if isinstance(error, CumulantError) or not self.may_pass(error) or pause is None:
-                    raise self.explain(error) from None
-                time.sleep(pause)
-        raise AssertionError("the last attempt returns or raises")
+            except ValkeyError as error:
+                self.pause_after(error, pauses)
+
+    def pause_after(self, error: Exception, pauses: Iterator[float]) -> None:
+        """Wait before another attempt.
+
+        Raises:
+            CumulantError: no attempt can help, or there were enough: as `explain`.
+        """
+        pause = next(pauses, None) if self.may_pass(error) else None
+        if pause is None:
+            raise self.explain(error) from None
+        time.sleep(pause)
 
     def may_pass(self, error: Exception) -> bool:
         """Whether another attempt can help; where another node has the slot, the next one goes there."""
@@ -116,10 +135,8 @@ class Node:
         if client is not None:
             client.connection_pool.disconnect(inuse_connections=False)
 
-    def explain(self, error: Exception) -> Exception:
-        """The CumulantError for an error of the server or the client library; others as they are."""
-        if isinstance(error, CumulantError):
-            return error
+    def explain(self, error: Exception) -> CumulantError:
+        """The CumulantError for an error of the server or the client library."""
         text = _IN_PIPELINE.sub("", str(error) or type(error).__name__)[:_ERROR_LENGTH]
         where = str(self)
         if isinstance(error, AuthenticationError | NoPermissionError) or text.startswith(("NOAUTH", "NOPERM")):

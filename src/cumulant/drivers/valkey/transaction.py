@@ -12,15 +12,13 @@ from valkey.exceptions import ValkeyError, WatchError
 
 from cumulant.core.errors import EngineUnavailableError, StorageError
 from cumulant.drivers.valkey.keys import OnlineKeys
-from cumulant.drivers.valkey.node import Client, Node
+from cumulant.drivers.valkey.node import Client, Node, attempts
 from cumulant.ports.online import Cells, Result
 
 #: seconds after which the lock of a killed writer ends, and after which a living one renews its own
 _LOCK_SECONDS, _RENEWED = 5.0, 1.0
 #: seconds to wait for other writers, and between two attempts
 _WAIT_SECONDS, _POLL = 60.0, 0.002
-#: seconds before each further attempt where the server does not answer
-_PAUSES = (0.05, 0.2, 0.5, 1.0)
 
 ReadAttempts = Callable[[str, Sequence[bytes]], Generator[list[bytes], list[bytes | None], list[bytes | None]]]
 
@@ -47,7 +45,7 @@ class Transactions:
             EngineUnavailableError: the server does not answer, or others write for a minute.
             StorageError: the server refuses.
         """
-        deadline, pauses = time.monotonic() + _WAIT_SECONDS, iter(_PAUSES)
+        deadline, pauses = time.monotonic() + _WAIT_SECONDS, attempts()
         while True:
             token = secrets.token_bytes(12)
             try:
@@ -57,10 +55,7 @@ class Transactions:
                 if time.monotonic() > deadline:
                     raise self._busy() from None
             except ValkeyError as error:
-                pause = next(pauses, None) if self._node.may_pass(error) else None
-                if pause is None:
-                    raise self._node.explain(error) from None
-                time.sleep(pause)
+                self._node.pause_after(error, pauses)
 
     def begin(self, client: Client, table: str) -> bytes:
         """The number of a new generation of a table, which readers do not see."""

@@ -24,7 +24,9 @@ def check_state(blob: bytes | None, table: str, fingerprint: str) -> TableState:
     """
     if blob is None:
         raise EngineUnavailableError(
-            f'there is no online state in "{table}" yet', subject=table, hint="fill it: cumulant serve"
+            f'there is no online state in "{table}" yet',
+            subject=table,
+            hint="fill it: cumulant serve; a server that is started by hand takes --state-table and --scope",
         )
     try:
         state = decode_state(blob)
