@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import subprocess
 import sys
@@ -22,15 +23,22 @@ ENTITIES, WRITTEN = 10_000, 512
 
 
 async def measure(read: Callable[[Any], Awaitable[None]], requests: Sequence[Any], rate: float) -> list[float]:
-    """Seconds from when each request was due until it was answered; none waits for another one to be sent."""
+    """Seconds from when each request was due until it was answered, infinite without an answer; none waits for another
+    one to be sent.
+    """
     seconds: list[float] = []
     for request in requests[:50]:
         await read(request)
     begun = time.perf_counter()
 
     async def one(request: Any, due: float) -> None:
-        await read(request)
-        seconds.append(time.perf_counter() - due)
+        try:
+            await read(request)
+        except Exception as error:
+            print(f"no answer: {error}", file=sys.stderr)
+            seconds.append(math.inf)
+        else:
+            seconds.append(time.perf_counter() - due)
 
     running: set[asyncio.Task[None]] = set()
     for number, request in enumerate(requests):

@@ -30,8 +30,8 @@ def open_store(url: str, *, scope: str | None = None, secrets: str = "env://") -
     def find_secrets() -> Secrets:
         return cast("Secrets", drivers.client(secrets, "secrets"))
 
-    made = drivers.client(named, "online", secrets=find_secrets, scope=None if scope is None else parse_scope(scope))
-    return cast("OnlineStore", made)
+    of = None if scope is None else parse_scope(scope)
+    return cast("OnlineStore", drivers.client(named, "online", secrets=find_secrets, scope=of))
 
 
 def parse_scope(text: str) -> Scope:
