@@ -71,7 +71,9 @@ class EntityCache:
 
     def fetch(self, keys: Iterable[bytes]) -> tuple[TableState, dict[bytes, EntityHistory]]:
         """The state and the entities that exist, all as they stood at one moment."""
-        store = self._required_store()
+        store = self._store
+        if store is None:
+            raise _no_store()
         with self._lock:
             wanted = list(keys)
             now = -1 if self._state is None else self._state.sequence
@@ -87,16 +89,13 @@ class EntityCache:
         """As `fetch`, of a store that is read over a network: everything in one round trip, whatever is cached, since
         a second one would cost more. What did not change is not decoded again.
         """
-        store, wanted = self._required_store(), list(keys)
+        store, wanted = self._store, list(keys)
+        if store is None:
+            raise _no_store()
         blobs = await store.read(self._table, [STATE_KEY, *wanted])
         with self._lock:
             self._renew(blobs[0])
             return self._take(wanted, wanted, blobs[1:])
-
-    def _required_store(self) -> OnlineStore:
-        if self._store is None:
-            raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
-        return self._store
 
     def _take(
         self, wanted: Sequence[bytes], keys: Sequence[bytes], blobs: Sequence[bytes | None]
@@ -143,6 +142,10 @@ class EntityCache:
             history = EntityHistory(decode_events(blob), kinds, len(blob))
         self._kept[key] = _CachedEntity(history, sequence)
         self._bytes += _size(key, history)
+
+
+def _no_store() -> EngineUnavailableError:
+    return EngineUnavailableError("these features need an online store", hint="give the server an online URL")
 
 
 def _size(key: bytes, history: EntityHistory | None) -> int:

@@ -89,6 +89,9 @@ class OnlineFeatures:
         if self._groups:
             kinds = [reader.group.kinds for reader in self._groups]
             self._cache = EntityCache(store, table, fingerprint(plan), kinds, cache_bytes)
+        #: reading the state waits for a network: an event loop calls `request`, `read_entities` and `vectors_of` in
+        #: place of `vectors`
+        self.awaits = self._cache is not None and store is not None and store.remote
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
         self._expressions: list[tuple[FeatureSpec, Evaluate]] = [
@@ -117,14 +120,7 @@ class OnlineFeatures:
         request = self.request(rows)
         if self._cache is None:
             return self._vectors(request, [_RowMeasures({}, None, None) for _ in request.rows])
-        return self.vectors_of(request, StoredEntities(*self._cache.fetch(_entities(request))))
-
-    @property
-    def awaits(self) -> bool:
-        """Whether reading the state waits for a network: an event loop calls `request`, `read_entities` and
-        `vectors_of` in place of `vectors`.
-        """
-        return self._cache is not None and self._store is not None and self._store.remote
+        return self._vectors(request, self._measured(request, *self._cache.fetch(_entities(request))))
 
     def request(self, rows: Sequence[Mapping[str, object]]) -> FeatureRequest:
         """Raw request rows, and what must be read for them.
