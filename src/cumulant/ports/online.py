@@ -1,4 +1,4 @@
-"""Port `online`: one packed blob an entity and feature set, read in microseconds."""
+"""Port `online`: one packed blob an entity and feature set, read in microseconds or one round trip."""
 
 from __future__ import annotations
 
@@ -21,8 +21,19 @@ class Cells(Protocol):
 
 
 class OnlineStore(Protocol):
+    """The tables of one scope. Several processes, and where `remote` is true several hosts, use them at once."""
+
+    @property
+    def remote(self) -> bool:
+        """Whether reading waits for a network: a server then awaits `read` rather than calling `get`."""
+        ...
+
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Blobs in the order of `keys`."""
+        """Blobs in the order of `keys`, all as they stood at one moment."""
+        ...
+
+    async def read(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        """As `get`, for an event loop. It may be cancelled."""
         ...
 
     def put(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
@@ -34,7 +45,8 @@ class OnlineStore(Protocol):
         ...
 
     def update(self, change: Callable[[Cells], Result]) -> Result:
-        """What `change` gives, once all that it wrote, in any number of tables, is there at once and durable.
+        """What `change` gives, once all that it wrote, in any number of tables, is there at once and as durable as the
+        store is.
 
         What it read is still so when its writes appear: of several updates, of threads or processes, each sees those
         before it whole. Where it raises, nothing is written. It may be called more than once.

@@ -28,6 +28,13 @@ class ServerOptions(ServingSpec, frozen=True, kw_only=True):
     table: Annotated[
         str | None, setting("state-table NAME", "The name of the stored features there. Default: that of the servable.")
     ] = None
+    scope: Annotated[
+        str | None,
+        setting("scope TENANT/PROJECT/ENVIRONMENT", "Whose features they are, in a store that several projects share."),
+    ] = None
+    secrets: Annotated[
+        str, setting("secrets URL", "Where the secret is looked up that `--online` names by `?password=NAME`.")
+    ] = "env://"
     control: Annotated[
         Literal["none", "explicit"],
         setting("model-control none|explicit", "`explicit`: load and unload models by request."),

@@ -37,9 +37,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     grpc_host: str = "127.0.0.1"
     grpc_port: int | None = None
     workers: int = 1
-    #: the store of the features that plans read, and the name of their state there
+    #: the store of the features that plans look up, the name of their state there and the scope that it is in, and
+    #: where the secret is looked up that the store's URL names
     online: str | None = None
     table: str | None = None
+    scope: str | None = None
+    secrets: str = "env://"
     body_limit: int = 8 * 1024 * 1024
     drain: float = 10.0
     #: name of the server

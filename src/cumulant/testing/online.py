@@ -27,6 +27,8 @@ class _MemoryCells:
 class MemoryOnline:
     """Blobs by table and key."""
 
+    remote = False
+
     def __init__(self) -> None:
         self._tables: dict[str, dict[bytes, bytes]] = {}
         self._meta: dict[str, dict[str, str]] = {}
@@ -35,6 +37,9 @@ class MemoryOnline:
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         rows = self._tables.get(table, {})
         return [rows.get(key) for key in keys]
+
+    async def read(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self.get(table, keys)
 
     def put(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
         written = list(rows)

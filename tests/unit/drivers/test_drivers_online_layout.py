@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+from cumulant.core.scope import Scope
 from cumulant.drivers.local.online import SqliteOnline
 
 
@@ -37,3 +38,19 @@ def test_tables_of_earlier_versions_are_read_and_written(tmp_path: Path) -> None
     assert store.swap("t", [(b"d", b"5")]) == 1
     assert store.get("t", [b"a", b"d"]) == [None, b"5"]
     store.close()
+
+
+def test_projects_on_one_file_do_not_see_each_other(tmp_path: Path) -> None:
+    url = f"sqlite://{tmp_path}/online.db"
+    stores = {name: SqliteOnline(url, scope=Scope(project=name)) for name in ("one", "two")}
+    for name, store in stores.items():
+        store.swap("t", [(b"a", name.encode())])
+        store.update(lambda cells, name=name: cells.put("t", [(b"b", name.encode())]))  # type: ignore[misc]
+        store.put_meta("t", {"of": name})
+    stores["one"].drop("t")
+    assert (stores["one"].tables(), stores["one"].meta("t")) == ([], {})
+    assert stores["one"].get("t", [b"a"]) == [None]
+    assert (stores["two"].tables(), stores["two"].meta("t")) == (["t"], {"of": "two"})
+    assert stores["two"].get("t", [b"a", b"b"]) == [b"two", b"two"]
+    for store in stores.values():
+        store.close()

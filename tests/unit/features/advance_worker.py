@@ -1,6 +1,6 @@
 """A process that posts payments until it is killed, and says which ones were acknowledged.
 
-python advance_worker.py STORE LOG FIRST_ID
+python advance_worker.py URL LOG FIRST_ID
 """
 
 import os
@@ -9,16 +9,17 @@ from datetime import UTC, datetime, timedelta
 
 from advance_plan import PLAN
 
-from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.update_batches import Advancer
+from cumulant.ports.plugins import Drivers
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
 
 
-def main(path: str, log: str, first: int) -> None:
+def main(url: str, log: str, first: int) -> None:
     handle = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    with Advancer([StateWriter(PLAN, SqliteOnline(f"sqlite:///{path}"), "t")]) as advancer:
+    store = Drivers.installed().client(url, "online")
+    with Advancer([StateWriter(PLAN, store, "t")]) as advancer:
         for number in range(first, first + 1_000_000, 3):
             rows = [
                 {"id": one, "card": f"c{one % 5}", "at": START + timedelta(seconds=one % 1000), "amount": 1.0}

@@ -13,9 +13,9 @@ from typing import Any
 import polars as pl
 from advance_plan import PLAN
 
-from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
+from cumulant.ports.plugins import Drivers
 
 WORKER = Path(__file__).parent / "advance_worker.py"
 SCHEMA = {"id": pl.Int64, "card": pl.String, "at": pl.Datetime("us", "UTC"), "amount": pl.Float64}
@@ -23,8 +23,8 @@ END = datetime(2013, 4, 1, 1, tzinfo=UTC)
 CARDS = [f"c{i}" for i in range(5)]
 
 
-def posting(path: Path, log: Path, first: int) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, str(WORKER), str(path), str(log), str(first)], stderr=subprocess.PIPE)
+def posting(url: str, log: Path, first: int) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, str(WORKER), url, str(log), str(first)], stderr=subprocess.PIPE)
 
 
 def counts(online: OnlineFeatures) -> dict[str, Any]:
@@ -34,8 +34,12 @@ def counts(online: OnlineFeatures) -> dict[str, Any]:
 
 
 def test_what_was_acknowledged_survives_kills_and_nothing_is_counted_twice(tmp_path: Path) -> None:
-    path, random_ = tmp_path / "online.db", random.Random(7)
-    store = SqliteOnline(f"sqlite:///{path}")
+    survive_kills(f"sqlite:///{tmp_path}/online.db", tmp_path)
+
+
+def survive_kills(url: str, tmp_path: Path) -> None:
+    """Workers that post to the store at `url` are killed; what they had acknowledged is there once."""
+    random_, store = random.Random(7), Drivers.installed().client(url, "online")
     materialize(PLAN, {"tx": pl.DataFrame([], schema=SCHEMA)}, store, table="t")
     # a reader that was there all the time sees what others wrote
     online = OnlineFeatures(PLAN, store, "t")
@@ -45,7 +49,7 @@ def test_what_was_acknowledged_survives_kills_and_nothing_is_counted_twice(tmp_p
         workers = []
         for side in range(2):
             logs.append(tmp_path / f"{round_}-{side}")
-            workers.append(posting(path, logs[-1], ids))
+            workers.append(posting(url, logs[-1], ids))
             ids += 1_000_000
         wait_for(logs[-2:])
         time.sleep(random_.random() * 0.4)

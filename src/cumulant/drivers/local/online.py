@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.errors import StorageError
+from cumulant.core.scope import Scope
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.sqlite import Database
 from cumulant.ports.online import Cells, Result
@@ -28,14 +29,17 @@ class SqliteOnline:
     """`sqlite:///path/online.db`. Each generation of a table is an SQL table of its own.
 
     `swap` fills the next generation in short transactions and then points the name at it; readers use the old one
-    until then. The next swap removes the rows of a killed one.
+    until then. The next swap removes the rows of a killed one. The names of tables begin with the scope's prefix.
 
     Raises:
         StorageError: no space, a folder that cannot be written, a damaged file.
     """
 
-    def __init__(self, url: str) -> None:
+    remote = False
+
+    def __init__(self, url: str, *, scope: Scope | None = None) -> None:
         path = locate(url).path
+        self._prefix = "" if scope is None else scope.prefix
         # After a power cut the next materialisation restores a filled table, but not an update.
         self._database = _open(path, durable=False)
         self._durable = _open(path, durable=True)
@@ -67,8 +71,11 @@ class SqliteOnline:
             self._database.release(connection)
         raise StorageError(f"online table {table} was replaced again and again while it was read", subject=table)
 
+    async def read(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
+        return self.get(table, keys)
+
     def put(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
-        rows = list(rows)
+        table, rows = self._prefix + table, list(rows)
         with self._database.write() as connection:
             generation = _generation(connection, table)
             if generation is None:
@@ -78,6 +85,7 @@ class SqliteOnline:
         return len(rows)
 
     def swap(self, table: str, rows: Iterable[tuple[bytes, bytes]]) -> int:
+        table = self._prefix + table
         with self._database.write() as connection:
             generation = _begin(connection, table)
         count, remaining = 0, iter(rows)
@@ -95,23 +103,26 @@ class SqliteOnline:
 
     def update(self, change: Callable[[Cells], Result]) -> Result:
         with self._durable.write() as connection:
-            return change(_Cells(connection))
+            return change(_Cells(connection, self._prefix))
 
     def meta(self, table: str) -> dict[str, str]:
         with self._database.read() as connection:
-            row = connection.execute("SELECT value FROM meta WHERE name = ?", (table,)).fetchone()
+            row = connection.execute("SELECT value FROM meta WHERE name = ?", (self._prefix + table,)).fetchone()
         return _META.decode(row[0]) if row else {}
 
     def put_meta(self, table: str, meta: dict[str, str]) -> None:
         with self._database.write() as connection:
-            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (table, msgspec.json.encode(meta)))
+            row = (self._prefix + table, msgspec.json.encode(meta))
+            connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", row)
 
     def tables(self) -> list[str]:
         with self._database.read() as connection:
             rows = connection.execute("SELECT name FROM generations UNION SELECT name FROM meta ORDER BY name")
-            return [name for (name,) in rows.fetchall()]
+            names = [name for (name,) in rows.fetchall()]
+        return [name.removeprefix(self._prefix) for name in names if name.startswith(self._prefix)]
 
     def drop(self, table: str) -> None:
+        table = self._prefix + table
         with self._database.write() as connection:
             connection.execute("DELETE FROM tables WHERE name = ?", (table,))
             connection.execute("DELETE FROM meta WHERE name = ?", (table,))
@@ -125,7 +136,7 @@ class SqliteOnline:
 
     def _find(self, connection: sqlite3.Connection, table: str) -> str | None:
         """The statement that reads a key of `table`; None where there is no such table."""
-        generation = _generation(connection, table)
+        generation = _generation(connection, self._prefix + table)
         if generation is None:
             return None
         statement = self._select[table] = f"SELECT value FROM {_name(generation)} WHERE key = ?"  # noqa: S608
@@ -139,8 +150,8 @@ class SqliteOnline:
 class _Cells:
     """Blobs within one serialized write transaction."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
+    def __init__(self, connection: sqlite3.Connection, prefix: str) -> None:
+        self._connection, self._prefix = connection, prefix
         self._generations: dict[str, int] = {}
 
     def get(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -154,8 +165,8 @@ class _Cells:
     def put(self, table: str, rows: Iterable[tuple[bytes, bytes | None]]) -> None:
         generation = self._generation(table)
         if generation is None:
-            generation = self._generations[table] = _begin(self._connection, table)
-            _point(self._connection, table, generation)
+            generation = self._generations[table] = _begin(self._connection, self._prefix + table)
+            _point(self._connection, self._prefix + table, generation)
         written = list(rows)
         _insert(self._connection, generation, [(key, blob) for key, blob in written if blob is not None])
         deleted = [(key,) for key, blob in written if blob is None]
@@ -164,7 +175,7 @@ class _Cells:
 
     def _generation(self, table: str) -> int | None:
         if table not in self._generations:
-            generation = _generation(self._connection, table)
+            generation = _generation(self._connection, self._prefix + table)
             if generation is None:
                 return None
             self._generations[table] = generation

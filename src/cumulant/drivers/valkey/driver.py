@@ -4,4 +4,10 @@ from __future__ import annotations
 
 from cumulant.ports.driver import Driver
 
-server = Driver(clients={"cache": "cumulant.drivers.valkey.cache:ValkeyCache"}, extra="valkey")
+_HERE = "cumulant.drivers.valkey"
+
+server = Driver(
+    clients={"cache": f"{_HERE}.cache:ValkeyCache", "online": f"{_HERE}.online:ValkeyOnline"},
+    capabilities={"online": frozenset({"swap", "processes", "hosts"})},
+    extra="valkey",
+)

@@ -24,7 +24,9 @@ def check_state(blob: bytes | None, table: str, fingerprint: str) -> TableState:
     """
     if blob is None:
         raise EngineUnavailableError(
-            f'there is no online state in "{table}" yet', subject=table, hint="fill it: cumulant serve"
+            f'there is no online state in "{table}" yet',
+            subject=table,
+            hint="fill it: cumulant serve; a server that is started by hand takes --state-table and --scope",
         )
     try:
         state = decode_state(blob)
@@ -69,28 +71,47 @@ class EntityCache:
 
     def fetch(self, keys: Iterable[bytes]) -> tuple[TableState, dict[bytes, EntityHistory]]:
         """The state and the entities that exist, all as they stood at one moment."""
-        if self._store is None:
-            raise EngineUnavailableError("these features need an online store", hint="give the server an online URL")
+        store = self._store
+        if store is None:
+            raise _no_store()
         with self._lock:
             wanted = list(keys)
             now = -1 if self._state is None else self._state.sequence
             missing = [key for key in wanted if (known := self._kept.get(key)) is None or known.checked != now]
-            blobs = self._store.get(self._table, [STATE_KEY, *missing])
+            blobs = store.get(self._table, [STATE_KEY, *missing])
             if self._renew(blobs[0]) and len(missing) < len(wanted):
                 missing = wanted
-                blobs = self._store.get(self._table, [STATE_KEY, *missing])
+                blobs = store.get(self._table, [STATE_KEY, *missing])
                 self._renew(blobs[0])
-            state = self._state
-            assert state is not None
-            for key, blob in zip(missing, blobs[1:], strict=True):
-                self._keep(key, blob, state.sequence)
-            for key in wanted:
-                self._kept.move_to_end(key)
-            histories = {key: history for key in wanted if (history := self._kept[key].history) is not None}
-            while self._bytes > self._limit and self._kept:
-                oldest, cached = self._kept.popitem(last=False)
-                self._bytes -= _size(oldest, cached.history)
-            return state, histories
+            return self._take(wanted, missing, blobs[1:])
+
+    async def read(self, keys: Iterable[bytes]) -> tuple[TableState, dict[bytes, EntityHistory]]:
+        """As `fetch`, of a store that is read over a network: everything in one round trip, whatever is cached, since
+        a second one would cost more. What did not change is not decoded again.
+        """
+        store, wanted = self._store, list(keys)
+        if store is None:
+            raise _no_store()
+        blobs = await store.read(self._table, [STATE_KEY, *wanted])
+        with self._lock:
+            self._renew(blobs[0])
+            return self._take(wanted, wanted, blobs[1:])
+
+    def _take(
+        self, wanted: Sequence[bytes], keys: Sequence[bytes], blobs: Sequence[bytes | None]
+    ) -> tuple[TableState, dict[bytes, EntityHistory]]:
+        """Keep the blobs of `keys`, which are of the present state; the state and the entities that are wanted."""
+        state = self._state
+        assert state is not None
+        for key, blob in zip(keys, blobs, strict=True):
+            self._keep(key, blob, state.sequence)
+        for key in wanted:
+            self._kept.move_to_end(key)
+        histories = {key: history for key in wanted if (history := self._kept[key].history) is not None}
+        while self._bytes > self._limit and self._kept:
+            oldest, cached = self._kept.popitem(last=False)
+            self._bytes -= _size(oldest, cached.history)
+        return state, histories
 
     def _renew(self, blob: bytes | None) -> bool:
         """Take the table's state; whether it is another than before."""
@@ -121,6 +142,10 @@ class EntityCache:
             history = EntityHistory(decode_events(blob), kinds, len(blob))
         self._kept[key] = _CachedEntity(history, sequence)
         self._bytes += _size(key, history)
+
+
+def _no_store() -> EngineUnavailableError:
+    return EngineUnavailableError("these features need an online store", hint="give the server an online URL")
 
 
 def _size(key: bytes, history: EntityHistory | None) -> int:

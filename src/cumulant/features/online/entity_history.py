@@ -21,6 +21,8 @@ from cumulant.features.online.scalars import finite, whole
 from cumulant.features.online.state import Events, Slot, typecode
 
 _LONG = 512
+#: values that are kept as a list, which takes several times their stored size
+_SHARED = 64
 #: below this share of what was summed, the rest has lost digits
 _CANCELLED = 1e-6
 
@@ -36,6 +38,8 @@ class ValueHistory:
             floats = code == "d"
             self._numbers = np.frombuffer(slot.data, np.float64) if floats else np.frombuffer(slot.data, np.int64)
         self.valid = None if slot.valid is None else np.frombuffer(slot.valid, dtype=np.bool_)
+        #: the range that was read last, and its values: several windows aggregate the same ones
+        self._recent: tuple[int, int, list[Any]] = (0, 0, [])
 
     def all(self, lo: int, hi: int) -> list[Any]:
         """Values of [lo, hi), with None for null."""
@@ -48,12 +52,18 @@ class ValueHistory:
         return [value if ok else None for value, ok in zip(values, self.valid[lo:hi].tolist(), strict=True)]
 
     def present(self, lo: int, hi: int) -> list[Any]:
-        """Values of [lo, hi) that are not null."""
+        """Values of [lo, hi) that are not null; the caller does not change the list."""
+        recent = self._recent
+        if recent[0] == lo and recent[1] == hi:
+            return recent[2]
         if self._texts is not None:
-            return [text for text in self._texts[lo:hi] if text is not None]
-        assert self._numbers is not None
-        numbers = self._numbers[lo:hi]
-        present: list[Any] = (numbers if self.valid is None else numbers[self.valid[lo:hi]]).tolist()
+            present: list[Any] = [text for text in self._texts[lo:hi] if text is not None]
+        else:
+            assert self._numbers is not None
+            numbers = self._numbers[lo:hi]
+            present = (numbers if self.valid is None else numbers[self.valid[lo:hi]]).tolist()
+        if hi - lo <= _SHARED:
+            self._recent = (lo, hi, present)
         return present
 
     def count(self, lo: int, hi: int) -> int:
@@ -146,9 +156,7 @@ def _count(value: ValueHistory, lo: int, hi: int, own: Any) -> int:
 
 def _with(value: ValueHistory, lo: int, hi: int, own: Any) -> list[Any]:
     values = value.present(lo, hi)
-    if own is not None:
-        values.append(own)
-    return values
+    return values if own is None else [*values, own]
 
 
 def _min(value: ValueHistory, lo: int, hi: int, own: Any) -> Any:
@@ -176,7 +184,7 @@ def _std(value: ValueHistory, lo: int, hi: int, own: Any) -> float | None:
     off = [number - mean for number in scaled]
     spread = math.frexp(max(*off, -min(off)))[1]
     off = [math.ldexp(number, -spread) for number in off]
-    rest = math.fsum(number * number for number in off) - math.fsum(off) ** 2 / len(off)
+    rest = math.fsum([number * number for number in off]) - math.fsum(off) ** 2 / len(off)
     return finite(math.ldexp(math.sqrt(rest / (len(off) - 1)), spread) * unit)
 
 

@@ -54,6 +54,23 @@ class _RowMeasures(NamedTuple):
     late: int | None
 
 
+class FeatureRequest(NamedTuple):
+    """Rows in their inside form, their prediction moments, and for each row the key of its entity in each group, None
+    where it has none.
+    """
+
+    rows: list[Inside]
+    moments: list[int | None]
+    keys: list[list[bytes | None]]
+
+
+class StoredEntities(NamedTuple):
+    """The state of a table and the entities of a request that it has, all as they stood at one moment."""
+
+    state: TableState
+    histories: Mapping[bytes, EntityHistory]
+
+
 class OnlineFeatures:
     """The features of `plan` from the state in `table` of an online store.
 
@@ -72,6 +89,9 @@ class OnlineFeatures:
         if self._groups:
             kinds = [reader.group.kinds for reader in self._groups]
             self._cache = EntityCache(store, table, fingerprint(plan), kinds, cache_bytes)
+        #: reading the state waits for a network: an event loop calls `request`, `read_entities` and `vectors_of` in
+        #: place of `vectors`
+        self.awaits = self._cache is not None and store is not None and store.remote
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         features: dict[str, Kind] = {spec.name: spec.dtype for spec in plan.features}
         self._expressions: list[tuple[FeatureSpec, Evaluate]] = [
@@ -97,13 +117,50 @@ class OnlineFeatures:
             EngineUnavailableError: there is no state yet.
             IntegrityError: the state was made for other windows and lookups than this plan's.
         """
+        request = self.request(rows)
+        if self._cache is None:
+            return self._vectors(request, [_RowMeasures({}, None, None) for _ in request.rows])
+        return self._vectors(request, self._measured(request, *self._cache.fetch(_entities(request))))
+
+    def request(self, rows: Sequence[Mapping[str, object]]) -> FeatureRequest:
+        """Raw request rows, and what must be read for them.
+
+        Raises:
+            RequestError: a value does not fit its field.
+        """
         inside = [self._reader.read(row) for row in rows]
         if self._cache is None:
-            measured = [_RowMeasures({}, None, None) for _ in inside]
-        else:
-            measured = self._measured(self._cache, inside)
+            return FeatureRequest(inside, [], [])
+        predict_at = self._plan.predict_at
+        assert predict_at is not None, "a plan with windows has a prediction time"
+        times = [row[predict_at.column] for row in inside]
+        moments = [None if time is None else time + predict_at.offset_us for time in times]
+        keys = [
+            [group.key(row) if at is not None else None for group in self._groups]
+            for row, at in zip(inside, moments, strict=True)
+        ]
+        return FeatureRequest(inside, moments, keys)
+
+    async def read_entities(self, request: FeatureRequest) -> StoredEntities:
+        """The entities of a request, read in one round trip.
+
+        Raises:
+            EngineUnavailableError, IntegrityError: as `vectors`; also where the store does not answer.
+        """
+        assert self._cache is not None, "a plan that awaits has state"
+        return StoredEntities(*await self._cache.read(_entities(request)))
+
+    def vectors_of(self, request: FeatureRequest, entities: StoredEntities) -> Vectors:
+        """As `vectors`, from entities that were read.
+
+        Raises:
+            RequestError: a moment is before the whole table begins.
+        """
+        return self._vectors(request, self._measured(request, *entities))
+
+    def _vectors(self, request: FeatureRequest, measured: Sequence[_RowMeasures]) -> Vectors:
         columns: dict[str, list[Any]] = {name: [] for name, _ in self._outputs}
-        for row, (features, _, _) in zip(inside, measured, strict=True):
+        for row, (features, _, _) in zip(request.rows, measured, strict=True):
             for spec, evaluate in self._expressions:
                 features[spec.name] = evaluate(row, features)
             for name, convert in self._outputs:
@@ -154,18 +211,11 @@ class OnlineFeatures:
         writer = self.writer()
         return 0 if writer is None else catch_up(writer)
 
-    def _measured(self, cache: EntityCache, rows: list[Inside]) -> list[_RowMeasures]:
-        predict_at = self._plan.predict_at
-        assert predict_at is not None, "a plan with windows has a prediction time"
-        times = [row[predict_at.column] for row in rows]
-        moments = [None if time is None else time + predict_at.offset_us for time in times]
-        keys = [
-            [group.key(row) if at is not None else None for group in self._groups]
-            for row, at in zip(rows, moments, strict=True)
-        ]
-        state, histories = cache.fetch({key for row_keys in keys for key in row_keys if key is not None})
+    def _measured(
+        self, request: FeatureRequest, state: TableState, histories: Mapping[bytes, EntityHistory]
+    ) -> list[_RowMeasures]:
         results = []
-        for row, at, row_keys in zip(rows, moments, keys, strict=True):
+        for row, at, row_keys in zip(*request, strict=True):
             if at is not None and state.since_us is not None and at < state.since_us:
                 raise self._too_early(at, state.since_us)
             features: Inside = {}
@@ -193,6 +243,11 @@ class OnlineFeatures:
         )
 
 
+def _entities(request: FeatureRequest) -> set[bytes]:
+    """The keys of all entities of a request."""
+    return {key for row_keys in request.keys for key in row_keys if key is not None}
+
+
 class _GroupReader:
     """The windows and lookups of one group, over one entity's events and the row itself."""
 
@@ -207,10 +262,12 @@ class _GroupReader:
         columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
         self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
         dtypes = {spec.name: spec.dtype for spec in plan.features}
-        self._measures = [
+        measures = [
             (name, measure, reach_us(measure), group.slots[name], _aggregate(measure), _CONVERSIONS.get(dtypes[name]))
             for name, measure in group.measures.items()
         ]
+        # One after the other, those that aggregate the same values share them.
+        self._measures = sorted(measures, key=lambda each: (-1 if each[2] is None else each[2], each[3]))
 
     def key(self, row: Inside) -> bytes | None:
         """The entity's key in the store; None where a column of it is null."""
@@ -234,11 +291,15 @@ class _GroupReader:
         own_values = [] if enters is None else [own(row, {}) for own in self._own]
         hi = 0 if history is None else bisect_right(history.times, at)
         newest: int | None = None
+        before: int | None = -1
+        lo, joins = 0, False
         for name, measure, reach, slot, aggregate, convert in self._measures:
-            lo = 0 if reach is None or history is None else bisect_right(history.times, at - reach)
-            if history is not None and hi > lo:
-                newest = history.times[hi - 1]
-            joins = enters is not None and (reach is None or enters > at - reach)
+            if reach != before:
+                before = reach
+                lo = 0 if reach is None or history is None else bisect_right(history.times, at - reach)
+                if history is not None and hi > lo:
+                    newest = history.times[hi - 1]
+                joins = enters is not None and (reach is None or enters > at - reach)
             own = own_values[slot] if joins and slot >= 0 else None
             if history is not None and aggregate is not None:
                 value = aggregate(history.values[slot], lo, hi, own)

@@ -52,6 +52,9 @@ class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     online: str | None = None
     table: str | None = None
+    #: whose state it is, and where a secret of the store's URL is looked up
+    scope: str | None = None
+    secrets: str | None = None
     as_of: datetime | None = None
     entities: int = 0
     #: folder where a server notes what it serves from, so that `clean` does not delete it
@@ -132,6 +135,8 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         log=str(project.state / PREDICTIONS),
         log_key=project.salt_source.path(),
         labels=str(project.state / OUTCOMES / INBOX),
+        scope=f"{project.scope.tenant}/{project.scope.project}/{project.scope.environment}",
+        secrets=project.endpoints.secrets,
         settings=project.policies.serving,
     )
 
@@ -233,7 +238,9 @@ def server_command(service: PreparedService, *, http: str, given: Values, ready:
     if service.labels is None:
         del own["labels_size"]
     if service.online:
-        own |= {"online": service.online, "state_table": service.table}
+        own |= {"online": service.online, "state_table": service.table, "scope": service.scope}
+        if "password=" in service.online:
+            own["secrets"] = service.secrets
     return folders_command([service.folder], http=http, given=overridden(own, given), ready=ready)
 
 

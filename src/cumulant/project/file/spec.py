@@ -77,7 +77,11 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         str | None, Meta(description="Tables and objects (snapshots, servables). Default: the state folder.")
     ] = None
     online: Annotated[
-        str | None, Meta(description="State of features for serving. Default: SQLite in the state folder.")
+        str | None,
+        Meta(
+            description="State of features for serving, such as `valkey://USER@HOST:6379/0?password=SECRET`. Default:"
+            " SQLite in the state folder."
+        ),
     ] = None
     secrets: Annotated[
         str | None, Meta(description="Where `${secret:NAME}` is looked up. Default: environment variables.")

@@ -158,14 +158,42 @@ class ScoringService:
         Raises:
             CumulantError: as `read`, and as `Runner.run_now` and `Runner.run_later`.
         """
-        rows = 0
         try:
             scoring = read(model, request)
-            rows = scoring.work.rows
-            if self.recorder is not None and self.recorder.skewed:
-                scoring.work.warnings += self.recorder.warn_ahead(model, scoring.work.checked)
             if self.watch is not None:
                 self.watch.record_id(scoring.id)
+        except CumulantError as error:
+            self._observe(model, endpoint, status_of(error), 0, request)
+            raise
+        if scoring.work.read_state is not None:
+            return self._with_state(scoring.work.read_state, request, scoring, endpoint, model)
+        return self._score(request, scoring, endpoint, model)
+
+    async def _with_state(
+        self,
+        read_state: Callable[[], Awaitable[None]],
+        request: Q,
+        scoring: Scoring[R],
+        endpoint: str,
+        model: Model,
+    ) -> R:
+        """The answer, once the stored features were read over the network."""
+        try:
+            await read_state()
+        except CumulantError as error:
+            self._observe(model, endpoint, status_of(error), scoring.work.rows, request)
+            raise
+        except asyncio.CancelledError:
+            self._observe(model, endpoint, _GONE, scoring.work.rows, request)
+            raise
+        response = self._score(request, scoring, endpoint, model)
+        return await response if isinstance(response, Awaitable) else response
+
+    def _score(self, request: Q, scoring: Scoring[R], endpoint: str, model: Model) -> R | Awaitable[R]:
+        rows = scoring.work.rows
+        try:
+            if self.recorder is not None and self.recorder.skewed:
+                scoring.work.warnings += self.recorder.warn_ahead(model, scoring.work.checked)
             raw = model.runner.run_now(scoring.work.feeds, rows)
             if raw is None or scoring.work.reasons is not None:
                 return self._later(request, scoring, endpoint, model, raw)

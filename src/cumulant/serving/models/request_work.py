@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -33,6 +33,8 @@ class RequestWork(msgspec.Struct, gc=False):
     invalid: Sequence[str] = ()
     #: None: no reasons are wanted
     reasons: ReasonsRequest | None = None
+    #: reads stored features over a network and sets `feeds`; None: they are set
+    read_state: Callable[[], Awaitable[None]] | None = None
 
     def age(self) -> float | None:
         """The greatest age of stored features among the rows."""

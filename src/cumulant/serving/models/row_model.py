@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +13,12 @@ import numpy as np
 from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.servable import UNREGISTERED, Answer, FieldRule, Servable
 from cumulant.core.units import from_micros
-from cumulant.features.online.online import OnlineFeatures
+from cumulant.features.online.online import FeatureRequest, OnlineFeatures, Vectors
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import Scorer
 from cumulant.serving.models.request_work import FallbackAnswers, RequestWork
 from cumulant.serving.models.sample_inputs import make_noise
-from cumulant.serving.protocol.request_rules import RequestRules, invalid_rows
+from cumulant.serving.protocol.request_rules import Fault, RequestRules, invalid_rows
 from cumulant.serving.protocol.request_schema import RequestSchema
 from cumulant.serving.protocol.row_counts import MOST_ROWS, row_count_error
 from cumulant.serving.protocol.row_tensors import DATATYPES, from_answers, output_specs, to_rows
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
 #: late rows that a warning names
 _NAMED = 5
+#: rows whose features are computed on the event loop
+_INLINE_ROWS = 200
 #: made-up rows of a trial
 _TRIED = 3
 
@@ -147,19 +151,37 @@ class RowModel:
             raise row_count_error(len(rows))
         checked = [self.schema.row(rows[0])] if len(rows) == 1 else self.schema.rows(rows)
         broken = {} if self.rules is None else self.rules.broken(checked, datatypes)
-        vectors = self.features.vectors(checked)
-        feeds: Feeds = {self._input: self.scorer.encoder.matrix(vectors.columns)}
-        work = RequestWork(feeds, len(rows), vectors.age, rows, checked)
+        work = RequestWork({}, len(rows), (), rows, checked)
         if self.schema.unread:
             names = set[str]().union(*(row for row in rows if isinstance(row, dict)))
             work.warnings = self.schema.warnings(names)
+        if self.features.awaits:
+            work.read_state = partial(self._read_state, work, self.features.request(checked), broken)
+        else:
+            self._complete(work, self.features.vectors(checked), broken)
+        return work
+
+    async def _read_state(self, work: RequestWork, request: FeatureRequest, broken: Mapping[Fault, list[int]]) -> None:
+        entities = await self.features.read_entities(request)
+
+        def complete() -> None:
+            self._complete(work, self.features.vectors_of(request, entities), broken)
+
+        if work.rows > _INLINE_ROWS:  # so many would hold up all other requests of the event loop
+            await asyncio.to_thread(complete)
+        else:
+            complete()
+
+    def _complete(self, work: RequestWork, vectors: Vectors, broken: Mapping[Fault, list[int]]) -> None:
+        """Set what follows from the features."""
+        work.feeds = {self._input: self.scorer.encoder.matrix(vectors.columns)}
+        work.ages = vectors.age
         if any(since is not None for since in vectors.late):
             work.warnings += late_warnings(vectors.late)
-        faults = {} if self.rules is None else self.rules.unusual(checked, vectors.columns, broken)
+        faults = {} if self.rules is None else self.rules.unusual(work.checked, vectors.columns, broken)
         if self.rules is not None and faults:
-            work.warnings += self.rules.warnings(faults, len(rows))
-            work.invalid = invalid_rows(faults, len(rows))
-        return work
+            work.warnings += self.rules.warnings(faults, work.rows)
+            work.invalid = invalid_rows(faults, work.rows)
 
     def tensors(self, work: RequestWork, raw: Sequence[Array], wanted: Sequence[str]) -> list[OutputTensor]:
         names = wanted or self._names

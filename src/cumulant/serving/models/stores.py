@@ -5,22 +5,46 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
+from cumulant.core.errors import UsageError
+from cumulant.core.scope import Scope
 from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
     from cumulant.ports.cache import SharedCache
     from cumulant.ports.online import OnlineStore
+    from cumulant.ports.secrets import Secrets
 
 
-def open_store(url: str) -> OnlineStore:
+def open_store(url: str, *, scope: str | None = None, secrets: str = "env://") -> OnlineStore:
     """Online store at `url`, opened by the driver of its scheme.
 
+    `scope` is `TENANT/PROJECT/ENVIRONMENT` of the state there, and the secret that `url` names is looked up at the URL
+    `secrets`.
+
     Raises:
-        UsageError: no installed driver has that scheme, or the driver holds no online state.
+        UsageError: no installed driver has that scheme, the driver holds no online state, or no such scope.
         MissingPartError: the driver's engine is not installed.
     """
-    named = url if "://" in url else f"sqlite://{url}"
-    return cast("OnlineStore", Drivers.installed().client_class(named, "online")(url))
+    named, drivers = url if "://" in url else f"sqlite://{url}", Drivers.installed()
+
+    def find_secrets() -> Secrets:
+        return cast("Secrets", drivers.client(secrets, "secrets"))
+
+    of = None if scope is None else parse_scope(scope)
+    return cast("OnlineStore", drivers.client(named, "online", secrets=find_secrets, scope=of))
+
+
+def parse_scope(text: str) -> Scope:
+    """The scope that `TENANT/PROJECT/ENVIRONMENT` names.
+
+    Raises:
+        UsageError: it has other parts.
+    """
+    names = text.split("/")
+    if len(names) != 3 or not all(names):
+        raise UsageError(f'"{text}" is no scope', subject="--scope", hint="write TENANT/PROJECT/ENVIRONMENT")
+    tenant, project, environment = names
+    return Scope(tenant=tenant, project=project, environment=environment)
 
 
 def open_cache(url: str, password: str | None) -> SharedCache:

@@ -34,7 +34,9 @@ class ModelOpener:
     ) -> None:
         self._settings, self._untried = settings, untried
         self._shared_cache = shared_cache
-        self._store: OnlineStore | None = open_store(settings.online) if settings.online else None
+        self._store: OnlineStore | None = None
+        if settings.online:
+            self._store = open_store(settings.online, scope=settings.scope, secrets=settings.secrets)
         self._sequences = _sequences(settings)
         self.repository = Repository(settings.folders)
 
