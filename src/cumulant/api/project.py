@@ -341,7 +341,6 @@ def _is_pandas(rows: object) -> bool:
 
 
 def _frame(rows: object) -> pl.DataFrame:
-    """A table of any kind as a Polars frame."""
     try:
         import polars as pl
     except ModuleNotFoundError as error:

@@ -4,9 +4,6 @@ A command function takes an `Invocation` first and its own parameters after it:
 
     @command(app, action="model.train", examples=["cumulant train --quick"])
     def train(call: Invocation, quick: Annotated[bool, typer.Option(help="...")] = False) -> None: ...
-
-`command` adds `--json`, `--project` and `--env`, so that no command can lack them. It refuses, when the module is
-loaded, a command without an example, and one whose action `flows.ledger.actions` does not declare.
 """
 
 from __future__ import annotations
@@ -131,9 +128,7 @@ def application(name: str, summary: str, *, examples: Sequence[str] = ()) -> typ
 def command(
     app: typer.Typer, *, action: str | None, examples: Sequence[str], name: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register the decorated function as a command of `app` (see the module's text).
-
-    `action` is what the principal must be allowed to do to the project; None for a command that touches no project.
+    """Register the decorated function as a command of `app`; `action`: the permission it needs, None without a project.
 
     Raises:
         TerminalError: the action is not declared.

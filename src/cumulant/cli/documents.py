@@ -1,7 +1,4 @@
-"""The JSON documents of `train`, `evaluate` and `demo`, as types: their JSON Schema is made from these.
-
-Keys are added over time and never change their meaning.
-"""
+"""The JSON documents of `train`, `evaluate` and `demo`, as types: their JSON Schema is made from these."""
 
 from __future__ import annotations
 

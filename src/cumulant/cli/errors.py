@@ -80,17 +80,13 @@ def finish(error: BaseException, output: CommandOutput, *, debug: bool) -> int:
 
 
 def _from_here(text: str) -> str:
-    """`text` with paths below the working directory as a user of it writes them."""
     with suppress(OSError):  # the working directory may be gone
         return re.sub(rf"(?<![\w/]){re.escape(str(Path.cwd()))}/", "", text)
     return text
 
 
 def _reader_gone(error: BaseException | None) -> bool:
-    """Whether the output was closed by its reader (`cumulant ... | head`).
-
-    The parser and the console turn that into an exit with code 1, which here would mean that a gate refused.
-    """
+    """Whether the output was closed by its reader (`cumulant ... | head`)."""
     while error is not None:
         if isinstance(error, BrokenPipeError):
             return True
@@ -179,7 +175,6 @@ def _from_parser(error: BaseException) -> UsageError:
 
 
 def _other_place(option: str, known: list[str], path: str) -> str | None:
-    """The place or the name of an option that is used where it does not exist."""
     if path == "cumulant" and option in _AFTER_COMMAND:
         return f"write it after a command: cumulant ps {option}"
     if option == "--port" and "--http" in known:

@@ -192,9 +192,7 @@ class UndeliverableError(TerminalError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and each that led to it or was being handled when it was raised, once: an error that is raised again
-    from another one may be the context of its own cause.
-    """
+    """The error and each that led to it (causes and contexts), each once."""
     below: BaseException | None = error
     seen: set[int] = set()
     while below is not None and id(below) not in seen:
@@ -204,9 +202,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether an interrupt led to it: a library that is interrupted (an import, a session of SQLAlchemy) may raise an
-    error of its own.
-    """
+    """Whether an interrupt led to the error: an interrupted library may raise an error of its own."""
     return not isinstance(error, Exception) or any(isinstance(below, KeyboardInterrupt) for below in causes(error))
 
 

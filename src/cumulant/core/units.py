@@ -108,7 +108,6 @@ class Rate(NamedTuple):
     period: str
 
     def __str__(self) -> str:
-        """As `rate` reads it: `20/month`."""
         return f"{self.number:g}/{self.period}"
 
     @property

@@ -146,7 +146,6 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _begin_again(folder: Path) -> None:
-    """Put aside all that the interrupted demo made: half a year's log would lead to other releases."""
     with cumulant.open(folder) as project:
         project.stack.down()
     deliver_again(folder / "data", FEED)

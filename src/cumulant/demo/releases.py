@@ -159,7 +159,6 @@ class DemoReleases:
         raise StepFailedError(f"the release of {name} did not come to its end in {_LONGEST:g} s", subject=identity)
 
     def _await_settled(self, identity: str) -> None:
-        """Wait for all that the end of a release starts: the next one begins from a settled state."""
         deadline = time.monotonic() + _LONGEST
         while "drained" not in self._current(identity).settled and time.monotonic() < deadline:
             time.sleep(_LOOK)

@@ -67,10 +67,6 @@ class _Year:
         )
 
     def _summer(self, served: str, since: datetime) -> None:
-        """The rest of July's flights are scored; then a day of weather comes without values, which trains nothing.
-
-        Flights since the version was trained are scored too: its release gave it callers later, and few at first.
-        """
         score(self._project, served, SINCE, since, self._progress, every=_EVERY_EARLIER)
         score(self._project, served, since, FEED, self._progress)
         weather_feed.go_null(self._project.root / "data", FEED)
@@ -89,7 +85,6 @@ class _Year:
             return await_retrained(self._project, request.candidate, request.release, at, self._progress)
 
     def _day_of_request(self, served: str, since: datetime) -> datetime:
-        """The day of the evaluation that requested a training."""
         for at in (FEED + number * _DAY for number in range(1, _EVALUATIONS + 1)):
             score(self._project, served, since, at, self._progress)
             since, result = max(since, at), self._evaluate(at)
@@ -106,7 +101,6 @@ class _Year:
         self._evaluate(_LAST)
 
     def _evaluate(self, at: datetime) -> MonitorRun:
-        """One evaluation, as `cumulant monitor watch --once --at` has it."""
         self._progress(f"monitoring, {at:%d %B}")
         result = self._project.monitoring.run(at=at)
         self._findings += [

@@ -83,7 +83,6 @@ def _cast(values: Mapping[str, Array], spec: TensorSpec) -> Array:
 
 
 def _single(array: Array) -> Array:
-    """The one value of a column that has the same in each row."""
     flat = array.ravel()
     return flat[:1].reshape(()) if array.ndim == 1 and len(flat) and (flat == flat[0]).all() else array
 

@@ -1,7 +1,4 @@
-"""How a candidate takes over from the champion, as numbers: made once by `project.policies.release`.
-
-Seconds where time is counted, `timedelta` where it is added to a moment; shares are fractions from 0 to 1.
-"""
+"""The release policy as numbers: times in seconds (`timedelta` where added to a moment), shares from 0 to 1."""
 
 from __future__ import annotations
 

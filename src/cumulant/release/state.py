@@ -1,8 +1,4 @@
-"""The state of a release: one row, from which routes, servers and aliases follow.
-
-Whatever the gateway, the registry and the servers should be is worked out from this row, never remembered
-elsewhere, so that a controller that was killed goes on from it and two of them cannot disagree.
-"""
+"""The state of a release: one row, from which routes, servers and aliases follow."""
 
 from __future__ import annotations
 
@@ -47,9 +43,8 @@ class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
 class Board(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one metric at a look. `harm` and `fine` are logarithms of e-values.
 
-    `harm` is the evidence that the candidate is worse, `fine` that it is not worse by more than the margin. They
-    prove it from `harm_bar` and `fine_bar` up: any harm brings back, so the metrics share alpha there; a promotion
-    needs every one to be fine, so each keeps the whole of it. `state` is the statistic's own, to go on from.
+    `harm` is the evidence that the candidate is worse, `fine` that it is not worse by more than the margin. They prove
+    it from `harm_bar` and `fine_bar` up; metrics share alpha for harm, and each `fine` has the whole of it.
     """
 
     metric: str

@@ -1,7 +1,6 @@
 """The agreement of two raters beyond chance: Cohen's kappa with its interval.
 
-Cohen (1960), A Coefficient of Agreement for Nominal Scales; the standard errors are those of Fleiss, Cohen & Everitt
-(1969), Large Sample Standard Errors of Kappa and Weighted Kappa, as in Fleiss, Levin & Paik (2003), chapter 18.
+Cohen (1960); standard errors of Fleiss, Cohen & Everitt (1969), as in Fleiss, Levin & Paik (2003), chapter 18.
 """
 
 from __future__ import annotations

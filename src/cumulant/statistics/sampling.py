@@ -1,9 +1,6 @@
 """Figures of a whole population from rows that were drawn with known probabilities.
 
-A row that had the chance p of being drawn stands for 1/p rows. Horvitz & Thompson (1952), A Generalization of
-Sampling Without Replacement From a Finite Universe; Hájek (1971) divides by the sum of the weights, as is done here: it
-is steadier where the values do not grow with the chances. Särndal, Swensson & Wretman (1992), Model Assisted Survey
-Sampling, 5.7.
+Horvitz & Thompson (1952); Hájek (1971) divides by the sum of the weights. Särndal, Swensson & Wretman (1992), 5.7.
 """
 
 from __future__ import annotations
@@ -33,11 +30,10 @@ class Weighted:
 def hajek(values: Floats, chances: Floats, *, level: float = LEVEL) -> Weighted:
     """The mean over the population, of drawn `values` [n] with inclusion probabilities [n], and its interval.
 
-    Rows that were sure to be drawn are known and add no error; the mean of the others has the error. Of values that
-    are 0 or 1 its interval is Clopper & Pearson's at the effective number of rows (Korn & Graubard 1998), which holds
-    for rare values too; of others that of t about the linearised variance for rows drawn independently. A sample of
-    fixed size is a little surer than that. Fewer than two uncertain rows of values that are no flags tell nothing of
-    their spread: the interval is infinite.
+    Rows that were sure to be drawn are known and add no error; the mean of the others has the error. Of values that are
+    0 or 1 its interval is Clopper & Pearson's at the effective number of rows (Korn & Graubard 1998), which holds for
+    rare values too; of others that of t about the linearised variance for rows drawn independently. Fewer than two
+    uncertain rows of values that are no flags tell nothing of their spread: the interval is infinite.
 
     Raises:
         ValueError: a chance is not in (0, 1], or there is no row.

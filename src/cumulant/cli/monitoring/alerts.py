@@ -195,7 +195,6 @@ def drop(
 
 
 def _code(fault: ReceiverTrial) -> int:
-    """The exit code that the fault's error would have had."""
     from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UndeliverableError
 
     if fault.code in (EngineUnavailableError.code, OverloadedError.code):

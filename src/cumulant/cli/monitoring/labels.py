@@ -234,7 +234,6 @@ def _tell(call: Invocation, intake: Intake) -> None:
 
 
 def _refused(problems: Mapping[str, int]) -> str:
-    """How many rows cannot be used, and why; nothing where all can."""
     if not problems:
         return ""
     reasons = ", ".join(f"{count:,} {problem}" for problem, count in problems.items())

@@ -155,7 +155,6 @@ def run(
 def _found(
     call: Invocation, request: MonitorRequest, *, own: bool, window: str | None, ignore: tuple[str, ...]
 ) -> MonitorResult:
-    """By the settings of the project, if there is one; a table needs none."""
     from dataclasses import replace
 
     import msgspec

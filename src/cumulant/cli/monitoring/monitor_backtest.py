@@ -158,7 +158,6 @@ def _history(name: str) -> str:
 
 
 def _between(difference: Difference | None, loss: str) -> str:
-    """With as many decimals as the loss beside it."""
     if difference is None:
         return "–"
     if difference.low is None or difference.high is None:

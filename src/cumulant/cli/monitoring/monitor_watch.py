@@ -51,11 +51,9 @@ def _watch(
         bool, typer.Option("--retrain/--no-retrain", help="Begin a training that the rule of the project asks for.")
     ] = True,
 ) -> None:
-    """Hold the served model against what it was: its rows, its loss with labels and without, and what became of them.
+    """Evaluate drift and loss of the served model, raise alerts, and retrain and release where the policy requires it.
 
-    What is found becomes alerts. Where `monitoring.retrain` asks for a training it is done, the gate
-    compares, and a release delivers. `cumulant tick` does the same, one look at a time. Exit code 1 with --once where
-    something is alarming.
+    `cumulant tick` runs one evaluation. Exit code 1 with --once where something is alarming.
     """
     from cumulant.core.units import duration, moment
 
@@ -85,9 +83,7 @@ def _watch(
 
 
 def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[MonitorRun, RetrainRequest | None]:
-    """One look, and the training that is wanted, before and after it: one that was cut off goes on, whatever the look
-    finds. A look at the past carries out only what it asked for itself: what was asked for later is not for its data.
-    """
+    """Run one evaluation and the required training; an interrupted training is resumed first."""
     from cumulant.flows.monitoring.retraining import continue_retraining
     from cumulant.flows.monitoring.run import run_monitoring
 
@@ -102,9 +98,7 @@ def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[Mon
 
 
 def _passes(error: CumulantError, *, before: bool) -> bool:
-    """Whether the next look may succeed: after one that did (`before`), the project may be being changed, or a new
-    version may have answered nothing yet.
-    """
+    """Whether the next evaluation may succeed; `before`: an earlier one did."""
     return isinstance(error, RetryableError) or (before and not isinstance(error, TerminalError))
 
 
@@ -181,7 +175,6 @@ def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None,
 
 
 def _labels(round_: MonitorRun) -> str:
-    """How far the served version was evaluated, and what it waits for."""
     evaluation = round_.evaluation
     waiting = sum(window.end > evaluation.until for window in evaluation.windows)
     new = f"{evaluation.fresh} new window{'' if evaluation.fresh == 1 else 's'}, up to {_day(evaluation.until)}"
@@ -193,7 +186,6 @@ def _labels(round_: MonitorRun) -> str:
 
 
 def _losses(round_: MonitorRun) -> str:
-    """Of the newest windows, as estimated and as measured, against the test rows."""
     from cumulant.flows.monitoring.result import newest_since
 
     estimated, measured = round_.evaluation.losses_since(newest_since(round_.evaluation))
@@ -206,14 +198,12 @@ def _losses(round_: MonitorRun) -> str:
 
 
 def _estimates(evaluation: EvaluationResult) -> str:
-    """Metrics of classes of the newest windows, or why there are none."""
     if evaluation.estimate_refused is not None:
         return f"not estimated: {evaluation.estimate_refused}"
     return f"{figures(evaluation.estimates)}, of the newest windows with 95%"
 
 
 def _audit(audit: Audit) -> str:
-    """How the estimates did where labels have come."""
     text = (
         f"{audit.covered} of {audit.windows} windows lost what was estimated, within its interval; off by "
         f"{audit.mean_absolute_error:.2g} on average, where the loss on the test rows is off by {audit.unmoved:.2g}"

@@ -355,7 +355,6 @@ def _decide_file(call: Invocation, file: Path) -> None:
 
 
 def _id(project: Project, beginning: str) -> str:
-    """People may leave out the end of an id."""
     from cumulant.flows.review.service import case_named
 
     return case_named(project, beginning, principal=project.principal())

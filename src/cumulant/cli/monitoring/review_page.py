@@ -61,7 +61,6 @@ def _known(case: CaseView) -> list[tuple[str, object]]:
 
 
 def _explained(explanation: Any) -> list[str]:
-    """Reasons as the log holds them: a list of features with their contributions."""
     rows = explanation if isinstance(explanation, list) else []
     return [
         f"{reason.get('code') or reason.get('feature')} {reason.get('direction', '')}"

@@ -120,7 +120,6 @@ def _show(console: Console, result: DemoResult) -> None:
 
 
 def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> None:
-    """One line per release: verdict, last stage, reason."""
     from cumulant.flows.reports.terminal import table
     from cumulant.flows.reports.wording import duration
 
@@ -142,7 +141,6 @@ def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> Non
 
 
 def _show_watch(console: Console, year: Year) -> None:
-    """One line per finding, as of the newest evaluation; then retraining, alerts and reviews."""
     from cumulant.flows.reports.terminal import pairs, table
     from cumulant.flows.reports.wording import value
 
@@ -184,7 +182,6 @@ def _show_watch(console: Console, year: Year) -> None:
 
 
 def _answer(answer: dict[str, object]) -> str:
-    """An answer as text: prediction, probability, and the age of the stored state."""
     from cumulant.flows.reports.wording import duration, value
 
     parts = [f"prediction {value(answer.get('prediction'))}"]

@@ -187,7 +187,6 @@ def features_file(loaded: Project) -> DoctorFinding:
 
 
 def _result(check: str, detail: Callable[[], str], *, otherwise: Literal["warn", "fail"] = "fail") -> DoctorFinding:
-    """The finding of a check that returns its detail, or raises a CumulantError."""
     try:
         return DoctorFinding(check, "ok", detail())
     except CumulantError as error:

@@ -104,7 +104,6 @@ def new(
 
 
 def _workflow_only(call: Invocation, ci: str, *, described: bool) -> None:
-    """Write a workflow file into the project that is here."""
     from cumulant.project.new.workflows import write_workflow
 
     if not ci or described:

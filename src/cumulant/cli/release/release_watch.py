@@ -54,7 +54,6 @@ def _live(console: Console, project: Project, model: str, identity: str) -> Rele
 
 
 def _changes(project: Project, model: str, identity: str) -> Iterator[Release]:
-    """The release, twice a second, up to its end."""
     from cumulant.flows.release import store
 
     while True:

@@ -222,11 +222,7 @@ def _show_key(call: Invocation, key: list[str], model: str, rows: int) -> None:
 
 
 def _key(words: list[str] | None) -> dict[str, object]:
-    """`card=c17` as columns and values.
-
-    Raises:
-        UsageError: a word is not written so.
-    """
+    """`card=c17` as columns and values."""
     from cumulant.core.errors import UsageError
 
     pairs = [word.partition("=") for word in words or ()]

@@ -125,7 +125,6 @@ def learned_text(rows: LearnedRows) -> str:
 
 
 def _equal_rows(details: list[ModelDetail]) -> str:
-    """Whether the figures are of equal rows, and what to do where they are not."""
     if any(detail.measured is None for detail in details):
         return "the test rows of a version that was not trained here are not known: the figures may be of other rows"
     if len({detail.measured.identity for detail in details if detail.measured}) == 1:

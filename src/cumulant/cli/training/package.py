@@ -157,7 +157,6 @@ _AIMS: dict[Quantize, Literal["size", "speed"] | None] = {
 
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
-    """What `--state` names: outputs by input."""
     outputs: dict[str, str] = {}
     for pair in given or []:
         name, _, output = pair.partition("=")
@@ -169,8 +168,6 @@ def _pairs(given: list[str] | None) -> dict[str, str]:
 
 
 class _Imaging:
-    """The image to build, if any; faults are reported before the model is read."""
-
     def __init__(
         self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None, options: str | None
     ) -> None:
@@ -219,7 +216,6 @@ class _Imaging:
 
 @contextmanager
 def _folder(out: Path | None, imaging: _Imaging) -> Iterator[Path]:
-    """Where the servable is made: as given, or for the time that an image is built."""
     if out is not None:
         yield out
         return
@@ -276,7 +272,6 @@ def _show(console: Console, packaged: PackagedModel, *, in_folder: bool, built: 
 
 
 def _show_forms(console: Console, servable: Servable | GraphServable) -> None:
-    """The forms of the graph that were tried, where any were."""
     from cumulant.core.servable import GraphServable
     from cumulant.flows.reports.terminal import table
 

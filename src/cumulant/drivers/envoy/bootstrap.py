@@ -218,10 +218,7 @@ def _tls_socket(tls: Certificates) -> dict[str, Any]:
 
 
 def _early_mutations() -> dict[str, Any]:
-    """The first changes of a caller's headers: some are removed, and each request gets an id of the gateway's.
-
-    It is also the caller's id if the caller sent none.
-    """
+    """First changes of a caller's headers: some are removed, and each request gets an id of the gateway's."""
     kind = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     mutations: list[dict[str, Any]] = [
         *({"remove": name} for name in UNTRUSTED),

@@ -127,7 +127,6 @@ def _wait(is_done: Callable[[], bool], admin: Admin, refused: int, what: str) ->
 
 
 def _list_health(routes: Routes, clusters: _Clusters) -> list[EndpointHealth]:
-    """Health of the servers of `routes`, from Envoy's list of clusters."""
     hosts = {cluster["name"]: cluster.get("host_statuses", []) for cluster in clusters}
     return [
         _health(host, arm.name, arm.endpoints)
@@ -137,7 +136,6 @@ def _list_health(routes: Routes, clusters: _Clusters) -> list[EndpointHealth]:
 
 
 def _count_active(model: str, arm: str, clusters: _Clusters) -> int:
-    """Number of requests in progress at an arm's servers, those of previous routes included."""
     of_arm = [cluster for cluster in clusters if arm_of(cluster["name"], model) == arm]
     return sum(_active(host) for cluster in of_arm for host in cluster.get("host_statuses", ()))
 

@@ -148,7 +148,6 @@ def _action(routes: Routes) -> dict[str, Any]:
 
 
 def _has_named_server(routes: Routes) -> bool:
-    """Whether a server has a host name: then requests carry it."""
     return any(re.search(r"//[^/]*[A-Za-z]", url) for arm in routes.arms for url in arm.endpoints)
 
 

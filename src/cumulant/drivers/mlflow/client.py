@@ -162,7 +162,6 @@ class MlflowRegistry:
 
     @cached_property
     def _reader(self) -> Tables | Rest | None:
-        """The reader without MLflow."""
         return self._tables if self._location.database is not None else Rest(self._location.tracking_uri)
 
     def models(self) -> Iterator[str]:
@@ -298,11 +297,7 @@ class MlflowRegistry:
 
 
 def _artifact_folder(artifacts: Path, folder: str | None) -> Path:
-    """The folder of that name among a run's files, links followed.
-
-    Raises:
-        UsageError: it is absolute, or `..` or a link leads out of them.
-    """
+    """The folder of that name among a run's files; UsageError if it leads out of them."""
     root = artifacts.resolve()
     target = (root / (folder or "")).resolve()
     if not target.is_relative_to(root):

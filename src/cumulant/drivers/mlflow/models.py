@@ -134,7 +134,6 @@ def signature(mlflow: Any, servable: Servable | GraphServable) -> Any:
 
 
 def _answer_columns(servable: Servable) -> list[tuple[str, str]]:
-    """Kind and name of each column of the answer."""
     match servable.task:
         case "regression":
             return [("number", "prediction")]
@@ -148,7 +147,6 @@ def _answer_columns(servable: Servable) -> list[tuple[str, str]]:
 
 
 def _link_to_run(client: Any, run_id: str, model_id: str) -> None:
-    """Show the model among the run's outputs, with the run's metrics."""
     with engine(f"run {run_id}") as mlflow:
         client.log_outputs(run_id, models=[mlflow.entities.LoggedModelOutput(model_id, step=0)])
         points = [
@@ -164,7 +162,6 @@ def _link_to_run(client: Any, run_id: str, model_id: str) -> None:
 
 
 def _describe(folder: Path) -> Servable | GraphServable:
-    """The description of the servable in `folder`."""
     text = (folder / "servable.json").read_bytes()
     kind: type[Servable | GraphServable] = Servable
     if msgspec.json.decode(text, type=_Format).format == GRAPH_FORMAT:
@@ -173,14 +170,12 @@ def _describe(folder: Path) -> Servable | GraphServable:
 
 
 def _model_params(servable: Servable | GraphServable) -> dict[str, str]:
-    """The parameters of a logged model."""
     if isinstance(servable, Servable):
         return {"task": servable.task, "features": str(len(servable.inputs))}
     return {"task": _model_type(servable), "kind": servable.lineage.get("kind", "ONNX")}
 
 
 def _model_type(servable: Servable | GraphServable) -> str:
-    """The model's type in MLflow."""
     return servable.task if isinstance(servable, Servable) else "graph"
 
 

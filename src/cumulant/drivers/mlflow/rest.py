@@ -80,11 +80,7 @@ class Rest(msgspec.Struct, frozen=True):
                 return
 
     def _get(self, path: str, **query: str) -> dict[str, Any]:
-        """The document at a path; an empty one where the server reports that it does not exist.
-
-        Raises:
-            _UnreadableError, NoResponseError: the server gives something else, or nothing.
-        """
+        """The document at a path; an empty one where the server reports that it does not exist."""
         address = f"{self.url.rstrip('/')}/api/2.0/mlflow/{path}?{urlencode(query)}"
         # A redirect is not followed: it could take the token to another host.
         response = HttpClient(seconds=_TIMEOUT, use_proxies=True).get(address, self._credentials())
@@ -95,7 +91,6 @@ class Rest(msgspec.Struct, frozen=True):
         raise _UnreadableError
 
     def _credentials(self) -> dict[str, str]:
-        """The request header with the credentials that MLflow takes from the environment."""
         name, password, token = (
             self.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD", "TOKEN")
         )
@@ -104,11 +99,7 @@ class Rest(msgspec.Struct, frozen=True):
         return {"authorization": f"Bearer {token}"} if token else {}
 
     def _read(self, read: Callable[[], Result]) -> Result | None:
-        """The result of `read`; None if the server cannot be read this way.
-
-        Raises:
-            EngineUnavailableError, UsageError: as `check_reachable`.
-        """
+        """The result of `read`; None if the server cannot be read this way."""
         if urlsplit(self.url).scheme not in ("http", "https") or "@" in self.url or _has_other_settings(self.environ):
             return None
         check_reachable(self.url)

@@ -60,11 +60,7 @@ class Tables(msgspec.Struct, frozen=True):
         return _folder(self._read(partial(_artifacts, run_id)))
 
     def _read(self, read: Callable[[sqlite3.Connection], Result | None]) -> Result | None:
-        """The result of `read` on one state of the file; None if the file cannot be read this way.
-
-        Raises:
-            EngineUnavailableError: another process has locked it for too long.
-        """
+        """The result of `read` on one state of the file; None if the file cannot be read this way."""
         try:
             with closing(
                 sqlite3.connect(f"{self.database.as_uri()}?mode=ro", self.wait, isolation_level=None, uri=True)
@@ -84,9 +80,7 @@ class Tables(msgspec.Struct, frozen=True):
 def _in_default_workspace(
     read: Callable[[sqlite3.Connection], Result | None],
 ) -> Callable[[sqlite3.Connection], Result | None]:
-    """`read`, or None where models of another workspace than the default one are registered: MLflow keys the tables by
-    workspace and name, and its client knows whose are wanted.
-    """
+    """`read`, or None where models of another workspace than the default one are registered."""
 
     def checked(opened: sqlite3.Connection) -> Result | None:
         columns = {row[1] for row in opened.execute("PRAGMA table_info(registered_models)")}

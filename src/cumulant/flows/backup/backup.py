@@ -194,7 +194,6 @@ class _Copy:
             time.sleep(seconds)
 
     def _add(self, path: Path) -> bool:
-        """Whether it was there."""
         name = self._name(path)
         if name in self._writer.stored:
             return True

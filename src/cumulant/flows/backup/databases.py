@@ -1,7 +1,4 @@
-"""A consistent copy of a SQLite database while others write to it.
-
-Only SQLite may open the file: the locks of this process on it end when any handle of it is closed.
-"""
+"""A consistent copy of a SQLite database during writes; only SQLite may open it, or its locks end."""
 
 from __future__ import annotations
 

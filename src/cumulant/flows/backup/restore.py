@@ -128,7 +128,6 @@ def _make_durable(content: Path) -> None:
 
 
 def _settle_state(folder: Path, archive: Path, manifest: BackupManifest, note: Callable[[str], None]) -> None:
-    """Give the state an identity of its own and record its origin in the journal."""
     try:
         with load(folder, environment=manifest.environment) as project:
             claim_folder(project, note)

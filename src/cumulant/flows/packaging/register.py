@@ -146,7 +146,6 @@ def _example(packaged: PackagedModel) -> pd.DataFrame:
 
 
 def _frame(sample: Any) -> Any:
-    """The sample as a Polars table where it is a table; None otherwise."""
     import polars as pl
 
     if isinstance(sample, str | Path):
@@ -162,7 +161,6 @@ def _frame(sample: Any) -> Any:
 
 
 def _rows(sample: object) -> Rows | None:
-    """How the sample becomes rows for a graph's inputs."""
     import numpy as np
 
     if sample is None:

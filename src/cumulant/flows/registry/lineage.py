@@ -137,8 +137,7 @@ def _source(project: Project, name: str, identity: str) -> SourceLineage:
 def reproduce(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Reproduction:
     """Train a version again from its recorded snapshots, plan and settings, and compare every file of the servable.
 
-    Nothing is looked up but which trials and boosters the model is made of: features, their fits and packaging are done
-    again. What the clock decided in the search is so decided again, on a machine of any speed.
+    Recorded trials and boosters are taken as chosen; features, their fits and packaging are done again.
     """
     with open_run(
         project, "reproduce", action="model.reproduce", principal=principal, progress=progress, settings={"model": uri}
@@ -273,13 +272,11 @@ def repeat_spec(record: ModelRecord) -> TrainingSpec:
 
 
 def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """Files with another hash."""
     pairs = {name: (before[name], after.get(name, "nothing")) for name in before}
     return tuple(f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in pairs.items() if a != b)
 
 
 def _causes(record: ModelRecord, before: Servable, work: TrainingWork) -> tuple[str, ...]:
-    """What is otherwise than it was: code of the user's trainers, settings, environment."""
     causes = [
         f"the code of {name} is another now"
         for name, code in work.trainers.items()

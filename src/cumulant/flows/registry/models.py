@@ -108,7 +108,6 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
 
 
 def _served_at(project: Project, model: str) -> str | None:
-    """Where the gateway of the project's running supervisor takes requests for the model; None where none does."""
     from cumulant.flows.stack.lock import own_status
 
     try:
@@ -136,7 +135,6 @@ def learned_rows(fitted: Fitted) -> LearnedRows:
 
 
 def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | None:
-    """The rows of the evaluation in the version's training; None where it was not trained here."""
     record = find_record(project, version)
     if record is None:
         return None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> tuple[ModelVersion, bool]:
-    """Log and register the candidate, and set its aliases as the verdict says; whether it was found done.
+    """Log and register the candidate, and set its aliases as the verdict says; returns also whether it existed.
 
     The champion made again gets no alias. With `promote`, a candidate that passed becomes the champion, unless the
     project delivers through releases and has a champion, or asks for an approval first.
@@ -58,10 +58,7 @@ def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> t
 
 
 def _may_lead(context: Context, candidate: ModelCandidate, version: ModelVersion) -> bool:
-    """Whether neither an approval nor a release comes first, and the champion is still the one it was measured against.
-
-    A model without a champion needs no release: there is nothing to compare with.
-    """
+    """Whether no approval or release comes first, and the champion is still the one it was measured against."""
     if context.project.policies.release.approval is not None:
         return False
     present = champion_version(context)

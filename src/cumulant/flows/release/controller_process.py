@@ -96,7 +96,7 @@ class Controllers:
         self._by_model: dict[str, Controller] = {}
 
     def tick(self) -> list[Release]:
-        """A round of each; the releases after it. A model that fails is reported and stops no other.
+        """Run a round of each release; returns the releases after it. A failing model is reported and stops no other.
 
         Raises:
             CumulantError: the journal or the gateway cannot be reached, so that none goes on.
@@ -125,11 +125,7 @@ def run(
     ended: Callable[[float], bool],
     report: Callable[[str], None],
 ) -> None:
-    """Rounds until `ended`, which waits so many seconds, returns true.
-
-    A journal or gateway that cannot be reached stops progress and not serving: the next round comes later, at most
-    half a minute.
-    """
+    """Run rounds until `ended`, which waits so many seconds, returns true; a failure lengthens the wait to 30 s."""
     reported: dict[str, tuple[object, ...]] = {}
     owed, pause = RollbackOutbox(project, report), _ROUND
     while not ended(pause):
@@ -156,8 +152,7 @@ def run_once(
 
     Returns the releases after it.
 
-    A look is watched for in full: what was answered since the last one counts, the time in between does not. So this
-    takes as long as the longest `look`, and a few seconds more where another controller's lease must lapse first.
+    It takes as long as the longest `look`, and until another controller's lease expires.
 
     Raises:
         CumulantError: the journal or the gateway cannot be reached.
@@ -174,7 +169,6 @@ def run_once(
 
 
 def _rounds_until_look(releases: Sequence[Release]) -> int:
-    """Rounds in which each of them has a look."""
     return max((math.ceil(release.policy.look) + 1 for release in releases if not release.over), default=0)
 
 

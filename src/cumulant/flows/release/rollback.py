@@ -43,8 +43,8 @@ _TRIES = 5
 class RollbackResult(msgspec.Struct, frozen=True, kw_only=True):
     """All requests go to `version`. `missed`: deliveries that failed, in words; callers see no difference.
 
-    `later`: the controller of `cumulant up`, or `cumulant tick`, tells it when that can be done. `stored_features`:
-    whether it reads any, which are those of when its server was last given newer data.
+    `later`: the controller of `cumulant up`, or `cumulant tick`, delivers it later. `stored_features`: whether it reads
+    any, which are those of when its server was last given newer data.
     """
 
     model: str
@@ -70,10 +70,9 @@ def roll_back(
     progress: Progress = silent,
     clock: Clock | None = None,
 ) -> RollbackResult:
-    """Send all requests of a model to a version that was served here: by default the champion while a candidate has
-    requests, else the champion before the present one.
+    """Send all requests to the version `to`: by default the champion of a release under way, else its predecessor.
 
-    Neither registry nor journal is needed; they are told afterwards, if they can be. A server that is not up is
+    Neither registry nor journal is needed; they are updated afterwards, if they can be. A server that is not up is
     started by the supervisor, and requests move when it is ready.
 
     Raises:
@@ -172,7 +171,6 @@ def _served_before(desired: DesiredState) -> list[str]:
 
 
 def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, ...]:
-    """The versions that have requests now, without that one."""
     if routes is None:
         return ()
     candidate = routes.candidate
@@ -182,14 +180,12 @@ def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, .
 
 
 def _with_started(desired: DesiredState, version: str, until: datetime) -> DesiredState:
-    """The version's server runs from now on, beside the present ones."""
     if version in (desired.champion, desired.candidate):
         return desired
     return msgspec.structs.replace(desired, versions=with_warm_version(desired, version, until))
 
 
 def _with_rollback(desired: DesiredState, rollback: Rollback, until: datetime) -> DesiredState:
-    """It is the champion; what it took over from stays up for a while, to be looked into."""
     version = rollback.version
     replaced = desired.candidate if desired.candidate != version else None
     versions = with_warm_version(desired, replaced, until) if replaced is not None else desired.versions

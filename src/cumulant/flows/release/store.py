@@ -30,11 +30,7 @@ def read(journal: Journal, model: str) -> tuple[Release, int] | None:
 
 
 def read_required(journal: Journal, model: str) -> tuple[Release, int]:
-    """As `read`.
-
-    Raises:
-        NotFoundError: no release of the model was ever started.
-    """
+    """As `read`; raises NotFoundError if no release of the model was ever started."""
     stored = read(journal, model)
     if stored is None:
         raise NotFoundError(f"{model} has had no release", subject=model, hint="`cumulant release start` begins one")
@@ -64,11 +60,7 @@ def list_releases(journal: Journal, model: str) -> list[Release]:
 
 
 def write(transaction: Transaction, before: Release | None, after: Release, *, expect: int) -> int:
-    """Store the release and emit what happened to it since `before`, in the caller's transaction.
-
-    Of an ended release the figures are kept, with their intervals, and no state of a test.
-
-    Returns the row's new version.
+    """Store the release and emit its changes since `before`, in the caller's transaction; returns the row's version.
 
     Raises:
         LeaseHeldError: another process wrote it since it was read.

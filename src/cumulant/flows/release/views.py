@@ -117,10 +117,7 @@ def view(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseView:
 
 
 def _evidence(release: Release) -> tuple[list[Board], list[str], list[str]]:
-    """The boards with their intervals, what is lacking, and what the evidence assumes.
-
-    The row of an ended release has its intervals: it is shown as it was kept, and without numpy.
-    """
+    """The boards with their intervals, the missing evidence, and the assumptions; an ended release's as stored."""
     boards = list(release.boards.values())
     if release.over and not any(board.state for board in boards):
         return boards, [], []

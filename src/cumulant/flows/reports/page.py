@@ -226,7 +226,6 @@ def _gate_lead(gate: GateReport | None) -> str:
 
 
 def _gate_text(gate: GateReport) -> str:
-    """The gate's verdict in a sentence."""
     failed = [rule for rule in gate.rules if not rule.passed]
     if failed:
         names = ", ".join(wording.title(rule.metric).lower() for rule in failed)
@@ -253,7 +252,6 @@ def _features_lead(features: Sequence[FeatureReport]) -> str:
 
 
 def _main_metrics(report: ReportData) -> list[MetricReport]:
-    """The figures that the gate asks about, then the others."""
     gated = [rule.metric for rule in report.gate.rules] if report.gate else []
     order = {name: index for index, name in enumerate(gated)}
     return sorted(report.metrics, key=lambda metric: order.get(metric.name, len(order)))
@@ -336,7 +334,6 @@ def _features(features: tuple[FeatureReport, ...]) -> FeatureTable:
 
 
 def _splits(folds: Sequence[FoldReport]) -> Splits | None:
-    """None where the split is not by time."""
     times = [
         [_stamp(row.train_from), _stamp(row.train_to), _stamp(row.held_from), _stamp(row.held_to)] for row in folds
     ]

@@ -175,7 +175,6 @@ def _short(name: str, letters: int) -> str:
 
 
 def _room(names: Sequence[str], letters: int) -> float:
-    """Units that the longest of the names takes beside a drawing."""
     return _units(16 + _LETTER * max((len(_short(name, letters)) for name in names), default=0))
 
 

@@ -1,8 +1,4 @@
-"""SVG drawn by our own code: elements that are escaped by construction, a plot area with axes, files of drawings.
-
-Colours come from `charts.css` by class, so that one drawing serves light, dark, print and files. It has no script and
-loads nothing, and has a text that says what it shows, for those who do not see it.
-"""
+"""SVG from escaped elements: plot area, axes, drawings; colours come from `charts.css` by class."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""The desired state as a file: which versions are served; enough for a rollback without journal and registry.
-
-The supervisor reconciles the processes with the file. It is written whole under a lock, so that a reader never sees
-half of it and two writers never lose each other's change.
-"""
+"""The desired state as a file: which versions are served; enough for a rollback without journal and registry."""
 
 from __future__ import annotations
 

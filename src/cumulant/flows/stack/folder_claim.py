@@ -45,10 +45,9 @@ _NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/address.j
 def claim_folder(project: Project, report: Callable[[str], None] = silent) -> None:
     """Make the state belong to this project folder on this machine, before anything is started from it.
 
-    In a copy the servers' commands name the original's log, online store and ports: they get paths below this
-    folder, and ports of their own. All requests go to the champion, so that a release that was under way in the
-    original ends here. No process of the original is touched. Does nothing where the state is this folder's
-    already, or a supervisor runs in it.
+    In a copy the servers' commands name the original's log, online store and ports: they get paths below this folder,
+    and ports of their own. All requests go to the champion, so that a release that was under way in the original ends
+    here. Does nothing where the state is this folder's already, or a supervisor runs in it.
 
     Raises:
         IntegrityError: the desired state is damaged.
@@ -87,7 +86,6 @@ def _roots_before(project: Project, before: Identity | None) -> tuple[Path, ...]
 
 
 def _above(state: Path, within: tuple[str, ...]) -> Path | None:
-    """The project folder of a state folder, which lies `within` it."""
     return state.parents[len(within) - 1] if state.parts[-len(within) :] == within else None
 
 
@@ -139,7 +137,7 @@ def rebase_versions(
 ) -> DesiredState:
     """The desired state with paths below `new` where they were below `old`, and a port for each version.
 
-    Where a port changes, the candidate leaves: its release is the original's.
+    Where a port changes, the candidate is removed: its release is the original's.
     """
     versions: dict[str, ServedVersion] = {}
     taken = {version.port for version in desired.versions.values()}

@@ -105,7 +105,6 @@ def _bring_up(
     detached: bool,
     progress: Progress,
 ) -> StartedStack:
-    """As `up`, once nothing of the project runs."""
     notes: list[str] = []
     claim_folder(project, notes.append)
     _check_address(address, insecure=insecure)
@@ -174,9 +173,7 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
 
 
 def traffic_shares(project: Project) -> dict[str, float]:
-    """Version to the share of the keys that it answers, from 0 to 1, by the routes in force; empty where there
-    are none, or the gateway does not answer.
-    """
+    """Share of keys (0 to 1) by version under the routes in force; empty without routes or an answering gateway."""
     try:
         routes = project.traffic().in_force(project.name)
     except CumulantError:

@@ -87,7 +87,6 @@ def end_leftovers(status: Status | None, *, patience: float = PATIENCE) -> int:
 
 
 def _living(status: Status) -> dict[str, Process]:
-    """The processes of a status that are in reach and live."""
     present = {child.name: child.process for child in status.children if child.process and is_here(child.process)}
     return {name: process for name, process in present.items() if not is_gone(process)}
 

@@ -62,8 +62,8 @@ def with_newest_features(
 ) -> ServedVersion:
     """A version that was served before, with stored features of the newest data.
 
-    It needs no registry. Where they cannot be had, because the data are refused or a store is not there, it keeps those
-    that it has, and that is reported; so it does where `online` is another store now, which has not what was posted.
+    Where they cannot be had, because the data are refused or a store is not there, it keeps those that it has, and that
+    is reported; so it does where `online` is another store now, which has not what was posted.
     """
     if table_of(served.command) is None:
         return served
@@ -88,7 +88,7 @@ def reads_older_data(project: Project, version: str, *, principal: Principal, pr
 
 
 def catch_up(project: Project, served: ServedVersion) -> None:
-    """Take into a version's stored features what servers of others were posted; its own server sees it at once.
+    """Add the events that other servers received to a version's stored features; its own server reads them at once.
 
     Raises:
         EngineUnavailableError, StorageError: the online store cannot be reached or written.

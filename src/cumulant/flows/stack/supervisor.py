@@ -98,7 +98,6 @@ class StackSupervisor:
                 self._report(ProcessEnded(name=_NAME, process=_NAME, pid=os.getpid(), cause=cause, seconds=seconds))
 
     async def _rounds(self) -> str:
-        """Until the end; its cause."""
         while not self._ended.is_set():
             self._round()
             with suppress(TimeoutError):
@@ -122,7 +121,6 @@ class StackSupervisor:
             self._write_status(now, at)
 
     def _read(self, at: datetime) -> None:
-        """Read which processes the desired state wants; as before where it cannot be read."""
         try:
             self._wanted = wanted_processes(self._stack, read_desired_state(self._stack.state, self._stack.model), at)
             self._trouble.pop("desired state", None)

@@ -109,7 +109,6 @@ def _first_step(
     name: str,
     tolerance: float | None,
 ) -> Parity:
-    """Parity of a sequence's first step, without its next state."""
     part = rows.take(slice(0, _FIRST))
     carried = initial_state(states, part.rows)
     sent = [spec for spec in engine.inputs if spec.name not in carried]
@@ -226,12 +225,7 @@ def _parity(foreign: ForeignModel, engine: Engine, rows: ModelSample, name: str,
 
 
 def _check_runs(engine: Engine, feeds: Mapping[str, Array], name: str) -> None:
-    """Run made-up rows, then one row of zeros and one of ones in several sizes, until the graph takes some. Inputs that
-    are too large to make up are left out.
-
-    Raises:
-        DefinitionError: it takes none of them.
-    """
+    """Run made-up rows, then rows of zeros and of ones in several sizes, until the graph takes some."""
     if any(np.prod([float(size) for size in _made_up_shape(spec, max(_SIZES))]) > _MOST for spec in engine.inputs):
         return
     first: RequestError | None = None

@@ -43,7 +43,6 @@ def needed_columns(
 
 
 def _whole(rows: ModelSample, engine: Engine) -> Array:
-    """Rows without missing values."""
     (spec,) = engine.inputs
     return np.nan_to_num(rows.feeds(engine.inputs)[spec.name], posinf=0.0, neginf=0.0)
 

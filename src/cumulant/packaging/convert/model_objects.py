@@ -83,7 +83,6 @@ def _has_own_trees(model: Any) -> bool:
 
 
 def _family(model: Any) -> str:
-    """The package whose classes the model's class descends from."""
     packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     if type(model).__name__ == "ModelProto":
         return "onnx"

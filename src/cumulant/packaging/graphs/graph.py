@@ -1,7 +1,4 @@
-"""A small builder of ONNX graphs: one matrix in, one float64 matrix out, or outputs by name.
-
-What is float64 inside answers as the trained model does, and onnxruntime takes no longer for it.
-"""
+"""A builder of ONNX graphs: one matrix in, one float64 matrix out, or outputs by name."""
 
 from __future__ import annotations
 

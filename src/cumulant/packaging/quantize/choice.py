@@ -113,7 +113,6 @@ def _speed_key(trial: FormTrial) -> tuple[float, float]:
 
 
 def _relative(trial: FormTrial) -> float:
-    """Geometric mean of the time as a share of the original's."""
     return math.exp(sum(math.log(pace.ratio) for pace in trial.paces) / max(1, len(trial.paces)))
 
 

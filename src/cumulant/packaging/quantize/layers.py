@@ -144,7 +144,6 @@ def _inputs(layer: WeightedLayer, node: NodeProto, value: Array) -> Floats | Non
 
 
 def _windows(layer: WeightedLayer, node: NodeProto, value: Array) -> Floats:
-    """What a convolution's kernel sees, at some positions evenly over each row."""
     kernel = layer.value.shape[2:]
     dilations = node_attribute(node, "dilations", [1] * len(kernel))
     reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))

@@ -1,7 +1,4 @@
-"""A product with one-hot rows is a lookup: the same numbers without the product.
-
-Converters write an embedding as Equal(ids, 0..n-1), Cast to float, MatMul with the table.
-"""
+"""One-hot products (Equal, Cast, MatMul), as converters write embeddings, replaced by lookups."""
 
 from __future__ import annotations
 
@@ -23,11 +20,7 @@ _MAXIMUM = 8
 
 
 def replace_lookups(model: ModelProto) -> tuple[ModelProto, int]:
-    """A copy of `model` with its one-hot products as Gather, and how many there were.
-
-    An id outside the table gives a row of zeros in the product and an error in a lookup; ids are therefore
-    clipped into a table with a row of zeros before and after.
-    """
+    """A copy of `model` with its one-hot products as Gather, and their number; unknown ids give rows of zeros."""
     copy = deepcopy(model)
     makers = {output: node for node in copy.graph.node for output in node.output}
     constants = {constant.name: constant for constant in copy.graph.initializer}

@@ -1,8 +1,6 @@
 """The state of every metric's test, updated with the evidence of one look.
 
-Each step of the canary has tests of its own, since its share of traffic differs; evidence of harm over the release
-joins them (`statistics.sequential.stages`), and nothing else of an earlier step is kept. Everything that must be
-remembered is plain data in the release's row.
+Each step of the canary has tests of its own; evidence of harm joins them (`statistics.sequential.stages`).
 """
 
 from __future__ import annotations
@@ -191,7 +189,6 @@ def _add_to_memory(
 
 
 def _with_fewest(release: Release, named: dict[str, ReleaseMetric]) -> dict[str, ReleaseMetric]:
-    """The metrics, each with the fewest pairs of a block that the paired evaluation needs."""
     fewest = release.fewest_by_metric
     return {
         name: msgspec.structs.replace(metric, fewest=max(metric.fewest, fewest.get(name, 1)))
@@ -236,11 +233,7 @@ def has_history(release: Release) -> bool:
 
 
 def begin_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]]:
-    """The memory and the boards with which the next step begins: nothing of keys, open blocks or the split.
-
-    What the champion showed up to now fixes the length of its blocks. The bound of slow requests is the champion's
-    latest: one of the first moments, when servers have just started, would say little for the whole release.
-    """
+    """The memory and the boards with which the next step begins: nothing of keys, open blocks or the split."""
     old, named = read_memory(release), metrics(release.policy)
     took, slow = old.took.get(CHAMPION, []), old.slow
     if sum(took) >= _FIRST:
@@ -300,10 +293,7 @@ def _is_warming_up(memory: Memory, release: Release) -> bool:
 
 
 def _units(memory: Memory, requests: Requests, latency: ReleaseMetric) -> Units:
-    """The look's units by key; a request is slow by a bound that was taken from earlier requests only.
-
-    A candidate whose quantile is within the margin exceeds the raised bound no oftener than the champion its own.
-    """
+    """The look's units by key; a request is slow by a bound that was taken from earlier requests only."""
     limit = np.inf if memory.slow is None else memory.slow
     raised = limit * (1 + (latency.margin or 0))
     slow = requests.micros > np.where(requests.candidate, raised, limit)
@@ -376,7 +366,6 @@ def _quantile(counts: Sequence[int], quantile: float) -> float | None:
 
 
 def _split(release: Release, memory: Memory, of_look: Units, keys: KeyStatistics) -> tuple[Memory, bool]:
-    """Whether the arms get the keys (or, without keys, the requests) that the weight says."""
     weight = release.step.weight / 100
     if not 0 < weight < 1:
         return memory, False

@@ -1,7 +1,6 @@
 """The champion's own history: how long its failures depend on each other, and its worst moments.
 
-A test that counts blocks of time as independent must know how long a block has to be. That is read from the champion
-alone, before the candidate answers a caller: choosing it from the data that are tested would break the guarantee.
+It is read before the candidate answers a caller: choosing blocks from the data that are tested breaks the guarantee.
 """
 
 from __future__ import annotations

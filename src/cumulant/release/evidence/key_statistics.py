@@ -1,8 +1,6 @@
-"""The keys of a step: which of them fail, how unevenly, and how unevenly they ask.
+"""The keys of a step: which of them fail, how unevenly, and how unevenly they send requests.
 
-Requests of one key depend on each other, so a key is one unit a look however often it asks: its value is the share of
-its requests that were bad. Keys that fail again and again make failures vary more between keys than chance would; the
-dispersion over keys says how many times, and evidence counts for so much less.
+A key is one unit a look, the share of its requests that were bad; evidence is divided by the dispersion over keys.
 """
 
 from __future__ import annotations
@@ -117,7 +115,7 @@ class KeyStatistics:
 
         `sums` [2, 4] are all units of the step and their bad shares, also of keys that are not kept. It is the sum of
         squared deviations of each key from its arm's rate over the sum of expected values (McCullagh and Nelder 1989,
-        Generalized Linear Models, section 4.5, by clusters). An arm of very few keys has no evidence.
+        Generalized Linear Models, section 4.5, by clusters).
         """
         factors = np.ones((2, len(COUNTED)))
         for arm in (0, 1):

@@ -146,7 +146,6 @@ def with_block(
 
 
 def _test_block(state: _Rated, metric: ReleaseMetric, block: LookBlock, tempering: Tempering) -> tuple[_Rated, Rates]:
-    """The state with the block added to its test, and the test with each arm's evidence tempered."""
     test = Rates.from_json(state.test) if state.test else _new_test(tempering)
     test = test.add(
         champion_requests=block.units.champion,
@@ -171,10 +170,7 @@ def _test_block(state: _Rated, metric: ReleaseMetric, block: LookBlock, temperin
 def with_rates(
     board: Board, metric: ReleaseMetric, champion: tuple[float, float], candidate: tuple[float, float]
 ) -> Board:
-    """The board with each arm's rate in the present step, of so many units and bad ones, and whether it looks too high.
-
-    These are all units of the step, also of the block that is not full.
-    """
+    """The board with each arm's rate (bad ones of so many units) in this step, and whether it looks too high."""
     (n, x), (m, y) = champion, candidate
     if metric.margin is None or not n or not m:
         return board
@@ -251,7 +247,6 @@ def _log_beyond_accepted(metric: ReleaseMetric, state: _Rated, weighed: Rates, t
 
 
 def _add_pairs(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board]:
-    """The sums with more pairs [n, 2], and the board with the means."""
     state = msgspec.structs.replace(
         state,
         count=state.count + len(pairs),
@@ -280,7 +275,6 @@ def _beyond(metric: ReleaseMetric, state: _Paired) -> bool:
 
 
 def _close_block(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float, float]:
-    """The state with the open block closed, and the evidence of harm and of no harm."""
     mean = state.differences / state.pairs
     history = LongRunVariance.from_json(state.dependence)
     weight = _weight(history)
@@ -308,10 +302,7 @@ def _close_block(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float,
 
 
 def _weight(earlier: LongRunVariance) -> float:
-    """What a block counts for, by what the blocks before it show of how they depend on each other: known before it.
-
-    While they are too few to show it, they may be a single day: then they count for half, and prove nothing alone.
-    """
+    """A block's weight by the dependence of the blocks before it; a half while they are too few to show it."""
     return 1 / earlier.design_effect() if earlier.visible() > 1 else _UNKNOWN_WEIGHT
 
 
@@ -323,10 +314,7 @@ def _paired(stored: Mapping[str, object], margin: float) -> PairedBlocks:
 
 
 def with_interval(board: Board) -> Board:
-    """The board with the interval of its difference of rates in this step, valid at every look; it decides nothing.
-
-    Without one where another version of the program stored the evidence in a form that this one cannot read.
-    """
+    """The board with the interval of its difference of rates in this step, valid at every look; it decides nothing."""
     if board.unit != "%" or "test" not in board.state or "step" not in board.state or not board.state["test"]:
         return board
     try:

@@ -1,11 +1,6 @@
 """Whether the arms get the share of the traffic that the weight says: by keys that are new, and by requests over time.
 
-A split that is not kept says that the comparison is broken, not that the candidate is bad. Two things are watched, each
-in epochs that grow, so that a share that stops late is seen as well as one that was wrong from the start: to which arm
-keys go that were not seen before in the step, and how many requests each arm has. Keys are sampled by their hash, ever
-more sparsely, so that the newest are watched as the first ones were, whatever their number. An epoch is judged when it
-is over: requests are logged when they are answered, so that a slow arm's lag behind a wave of traffic by what little
-it is slower.
+A split that is not kept says that the comparison is broken, not that the candidate is bad.
 """
 
 from __future__ import annotations

@@ -19,10 +19,7 @@ class DayDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of one value (or range) of a feature: `low` is the lower limit of the difference of mean losses.
-
-    It holds for all segments that were looked at together.
-    """
+    """Rows of one value (or range) of a feature; `low`: simultaneous lower limit of the difference of mean losses."""
 
     feature: str
     value: str

@@ -118,10 +118,7 @@ def _skewness(values: Floats) -> float:
 
 
 def _day_deviation(values: Floats, block: npt.NDArray[np.int64]) -> float:
-    """Standard deviation of blocks' expectations: the variance of means less what sampling of rows adds.
-
-    The estimator of moments for blocks of unequal size (one-way random effects).
-    """
+    """Standard deviation of blocks' expectations: variance of means less sampling (one-way random effects)."""
     counts = np.bincount(block).astype(np.float64)
     blocks, rows = len(counts), len(values)
     if blocks < 2 or rows <= blocks:
@@ -134,10 +131,7 @@ def _day_deviation(values: Floats, block: npt.NDArray[np.int64]) -> float:
 
 
 def _limit(values: Floats, block: npt.NDArray[np.int64], *, share: bool = False) -> float:
-    """Upper limit of the mean of one more block: a release sees the rows of a few hours, and days differ.
-
-    Of a `share` it is at least the exact limit over all rows.
-    """
+    """Upper limit of the mean of one more block; of a `share`, at least the exact limit over all rows."""
     from scipy import stats
 
     counts = np.bincount(block).astype(np.float64)

@@ -38,8 +38,7 @@ def effect(
 ) -> Effect:
     """Jensen-Shannon distance, base 2, of counts [blocks, cells] each, corrected for chance as `excess` does.
 
-    Both samples are drawn again: whole blocks where there are enough, else rows. A resample strays from the estimate
-    as the estimate does from the truth, so chance is taken off twice.
+    Whole blocks are resampled where there are enough, else rows; the bias that resamples show is subtracted.
     """
     n, m = float(reference.sum()), float(current.sum())
     cells = int(((reference.sum(axis=0) + current.sum(axis=0)) > 0).sum())

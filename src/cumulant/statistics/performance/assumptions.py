@@ -1,8 +1,4 @@
-"""The reasons to refuse an estimate without labels: each function returns the reason, or None.
-
-A number that stands on a broken assumption looks like any other. So these checks come first, and their
-reason is reported instead of the number.
-"""
+"""The reasons to refuse an estimate without labels: each function returns the reason, or None."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
 """The calibration of scores as probabilities, its error, and the loss that it causes.
 
 The map is isotonic regression (Zadrozny and Elkan 2002, doi:10.1145/775047.775151), linear between the scores it was
-fitted on. The loss by miscalibration is given by the decomposition of Dimitriadis, Gneiting and Jordan 2021, Stable
-reliability diagrams for probabilistic classifiers (doi:10.1073/pnas.2016191118): the loss is the miscalibration, less
-the discrimination, plus the uncertainty that a constant forecast of the base rate has.
+fitted on.
 """
 
 from __future__ import annotations

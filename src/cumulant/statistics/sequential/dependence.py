@@ -1,9 +1,7 @@
 """The dependence and skewness of successive values, and the evidence that these alone would show.
 
-`Student` takes values for independent and near normal. Means of windows often are neither: a loss that lasts some days
-moves several of them, and where a large loss is rare most windows look better than their mean. Both make evidence of
-nothing. So the dependence is estimated from the reference's own values (`estimate_dependence`); `allowance` is how much
-evidence such values show by chance beyond independent normal ones: it is subtracted before the verdict.
+`Student` takes values for independent and near normal. `estimate_dependence` learns from the reference how far they are
+not; `allowance` is the evidence that such values show by chance, which is subtracted.
 
 **The rule.** Values of one window that vary together, by their sum's variance against that of independent ones, are one
 value. Windows follow each other as an autoregression of first order, whose correlation stands for the sum of all

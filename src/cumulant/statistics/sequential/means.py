@@ -97,8 +97,8 @@ class Bernstein:
 class Betting:
     """Evidence that the mean of values in [0, 1] is above `boundary`: the capital of bets spread over many sizes.
 
-    A bet of size b multiplies its capital by 1 + b (value - boundary); the mean of all capitals is an e-process
-    under "mean <= boundary". Its state is one logarithm for each size.
+    A bet of size b multiplies its capital by 1 + b (value - boundary); the mean of all capitals is an e-process under
+    "mean <= boundary".
     """
 
     boundary: float

@@ -1,7 +1,4 @@
-"""The duration of a release: looks and requests until a given harm, or its absence, is detected.
-
-By simulation with the very tests that decide, many releases at once, from a seed: the same inputs give the same answer.
-"""
+"""The duration of a release: simulated looks and requests until a given harm, or its absence, is detected."""
 
 from __future__ import annotations
 
@@ -74,17 +71,8 @@ def harm_power(
 ) -> Power:
     """Looks until a candidate with `ratio` x the champion's `rate` of bad events is rolled back.
 
-    Args:
-        traffic: Poisson arrivals with these means.
-        rate: champion's bad events a request.
-        ratio: candidate's rate over champion's; 1 gives false alarms.
-        alpha: of this metric's harm test.
-        looks: simulated at most.
-        wanted: the power, between 0 and 1.
-        burst: coefficient of variation of each arm's own rate from look to look.
-        margin: ratio up to which the candidate is not called worse.
-        releases: simulated.
-        seed: of the simulation.
+    `rate`: the champion's bad events a request; a `ratio` of 1 gives false alarms. `burst`: coefficient of variation of
+    each arm's own rate from look to look. `margin`: ratio up to which the candidate is not called worse.
 
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
@@ -104,11 +92,7 @@ def harm_is_seen(
     releases: int = 400,
     seed: int = 0,
 ) -> bool:
-    """Whether `harm_power` of the same arguments decides in at least `wanted` of the releases; it is known sooner.
-
-    Raises:
-        ValueError: as `harm_power`.
-    """
+    """Whether `harm_power` of the same arguments decides in at least `wanted` of the releases; it is known sooner."""
     counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
     return decide_often(counts, harm_test(alpha), check_alpha(wanted))
 
@@ -149,11 +133,7 @@ def not_worse_looks(
     releases: int = 400,
     seed: int = 0,
 ) -> int | None:
-    """About the `looks` of `not_worse_power` of the same arguments, in much less time.
-
-    Raises:
-        ValueError: as `not_worse_power`.
-    """
+    """About the `looks` of `not_worse_power` of the same arguments, in much less time."""
     counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
     return look_of_most(counts, not_worse_test(alpha, margin), check_alpha(wanted))
 
@@ -210,14 +190,8 @@ def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: 
 def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float = 0.0, alpha: float = 0.05) -> float:
     """About how many blocks `symmetric.PairedBlocks` needs to show non-inferiority when there is no difference.
 
-    It is when the mean of all capitals, each growing as normal means of blocks let it, reaches 1 / alpha.
-
-    Args:
-        margin: in the unit of the loss.
-        deviation: standard deviation of a pair's difference, in the same unit.
-        pairs: in a block.
-        drift: standard deviation of what all pairs of a block share (a day's weather), in the same unit.
-        alpha: of the test.
+    `deviation` and `drift` are standard deviations in the unit of the loss and `margin`: of a pair's difference, and of
+    what all `pairs` of a block share (a day's weather).
 
     Raises:
         ValueError: margin, deviation or pairs is not above 0, the drift is below 0, or alpha is not between 0 and 1.

@@ -1,8 +1,8 @@
 """A sequential test of sample-ratio mismatch: whether each arm gets its declared share of keys.
 
 Lindon and Malek 2022, Anytime-valid inference for multinomial count data (NeurIPS 35), equation 5: the
-Dirichlet-multinomial mixture over the declared shares. A mismatch says that the comparison is broken, not that the
-candidate is bad. Count units of assignment (a key once, when first seen): requests of one key are not independent.
+Dirichlet-multinomial mixture over the declared shares. Count units of assignment (a key once, when first seen):
+requests of one key are not independent.
 """
 
 from __future__ import annotations

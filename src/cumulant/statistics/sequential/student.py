@@ -1,16 +1,14 @@
 """Means of near-normal values of unknown spread under continuous watching, and when a mean has risen.
 
 Source: Wang and Ramdas 2025, Anytime-valid t-tests and confidence sequences for Gaussian means with unknown variance
-(doi:10.1080/07474946.2024.2428245), the scale-invariant mixture after Lai 1976, here over positive effects only: with
-S and V the sums of n values and of their squares, c = 1 / effect and A = V - S^2 / (n + c^2), the e-process against
-"the mean is 0 or less" is 2 T_n(S sqrt(n / (A (n + c^2)))) sqrt(c^2 / (n + c^2)) (V / A)^(n/2), T_n being the
-distribution function of Student's t. A change is found as in Shin, Ramdas and Rinaldo 2024, E-detectors
-(doi:10.51387/23-NEJSDS51): an e-process begins at each look, and their sum is watched.
+(doi:10.1080/07474946.2024.2428245), the scale-invariant mixture after Lai 1976, here over positive effects only: with S
+and V the sums of n values and of their squares, c = 1 / effect and A = V - S^2 / (n + c^2), the e-process against "the
+mean is 0 or less" is 2 T_n(S sqrt(n / (A (n + c^2)))) sqrt(c^2 / (n + c^2)) (V / A)^(n/2), T_n being the distribution
+function of Student's t. A change is found as in Shin, Ramdas and Rinaldo 2024, E-detectors (doi:10.51387/23-NEJSDS51):
+an e-process begins at each look, and their sum is watched.
 
-**Assumption.** Values are independent and near normal: means of blocks, such as a day's rows. Losses of single rows are
-not. Means of windows that follow each other often are neither; `dependence` learns it and says what to take off.
-Bounded values in small blocks are better served by `means.Betting`; day means are too few for it, since a bet against
-values in [-1, 1] cannot use that day means vary by a hundredth.
+**Assumption.** Values are independent and near normal: means of blocks, such as a day's rows, not losses of single
+rows. `dependence` learns by how much windows are not.
 """
 
 from __future__ import annotations
@@ -99,9 +97,7 @@ class Student:
 
 
 def of_any_size(sums: Student) -> Floats:
-    """Log e-value [batch] as `Student.log_evidence`, looked for at `effect` and at LARGE deviations alike: the mean of
-    both. Of few values that all are far above 0 the first alone never says enough.
-    """
+    """Log e-value [batch]: the mean of those of `Student.log_evidence` at `effect` and at LARGE deviations."""
     return np.logaddexp(sums.log_evidence(), replace(sums, effect=LARGE).log_evidence()) - math.log(2)
 
 

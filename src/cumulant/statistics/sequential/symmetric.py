@@ -1,22 +1,13 @@
 """Means of blocks under continuous watching, whatever the dependence within a block: one value a block, and its side.
 
-**Why not bets on the mean itself.** A bounded value can lose all of a bet, so a bet on the mean of a block wins at most
-the mean itself: a block of a thousand pairs would say no more than one pair, and a margin of 0.005 would take 600
-blocks. What makes the mean of many pairs worth more is that chance moves it up as easily as down.
-
-**Assumption.** The value of a block, given those before, lies symmetrically about an expectation that is on the null's
-side of the boundary. How widely may differ from block to block and need not be known. Where the arms are
-exchangeable (no difference at all) this is exact; the mean of many pairs is nearly symmetric by the central limit
-theorem. **Block rule:** blocks are nearly independent (`LongRunVariance`), and a block holds so many pairs that
-its mean is hardly skewed (`FEWEST_PAIRS`, and more where losses are rare and large): the tests count what skewness
-and autocorrelation cost.
+**Assumption.** The value of a block, given those before, lies symmetrically about an expectation on the null's side of
+the boundary, with any spread. Exact where the arms are exchangeable; the mean of many pairs is nearly symmetric. Blocks
+are nearly independent (`LongRunVariance`) and hold at least `FEWEST_PAIRS`.
 
 **Evidence.** For h odd, rising and within [-1, 1], the expected value of 1 + h(x) is at most 1 under the null, so their
-product is an e-process (de la Pena 1999, A general class of exponential inequalities for martingales and ratios,
-doi:10.1214/aop/1022677467, for symmetric terms; Ramdas, Ruf, Larsson and Koolen 2020, Admissible anytime-valid
-sequential inference must rely on nonnegative martingales, arXiv:2009.03167, section 5, says that all e-values against
-symmetry have this form). Here h(x) = tanh(bet x / scale), with the root mean square of all values up to x as scale: it
-is even in x, and h rises in x. Capital is spread over bets. A block at most doubles it: few blocks never prove much.
+product is an e-process (de la Pena 1999, doi:10.1214/aop/1022677467; Ramdas, Ruf, Larsson and Koolen 2020,
+arXiv:2009.03167, section 5). Here h(x) = tanh(bet x / scale), the scale being the root mean square of all values up to
+x. Capital is spread over bets; a block at most doubles it.
 """
 
 from __future__ import annotations

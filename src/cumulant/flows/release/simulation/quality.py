@@ -87,7 +87,6 @@ def labelled_losses(quality: Quality, rows: int, *, shift: float, effect: float,
 
 
 def _scores(quality: Quality, count: int, rng: np.random.Generator) -> Floats:
-    """The champion's scores [count] of rows that have a label; it is calibrated."""
     low, high = _SCORES
     if quality.labelled == "positives":  # a score is the chance of being positive
         return np.asarray(rng.beta(low + 1, high, count))
@@ -96,7 +95,6 @@ def _scores(quality: Quality, count: int, rng: np.random.Generator) -> Floats:
 
 
 def _labelled(quality: Quality, rows: int, rng: np.random.Generator) -> tuple[int, Bools]:
-    """How many rows get a label, and which of them are positive."""
     if quality.labelled == "positives":
         count = int(rng.binomial(rows, POSITIVE))
         return count, np.ones(count, dtype=np.bool_)

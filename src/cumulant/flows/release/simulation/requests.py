@@ -109,7 +109,6 @@ class SimulatedCallers:
     def _failing(
         self, moment: LookInterval, came: Floats, candidate: npt.NDArray[np.bool_], number: Ints | None
     ) -> Floats:
-        """The chance of each request to fail."""
         scene, errors = self._scene, self._world.errors
         rate = np.where(candidate, scene.candidate_errors(moment), errors.champion)
         cold = scene.cold(moment, came) & candidate
@@ -175,7 +174,6 @@ def champion_history(
 
 
 def _champion_errors(world: ReleaseWorld) -> float:
-    """The mean rate over keys."""
     base = world.errors.champion
     heavy = world.keys.heavy if world.keys is not None else []
     return base + sum(key.share * (key.errors - base) for key in heavy if key.errors is not None)

@@ -135,7 +135,6 @@ def cores() -> int:
 
 
 def _read_log(project: Project) -> LoggedRequests:
-    """The newest requests of the gateway's log."""
     exchanges: deque[Exchange] = deque(maxlen=MOST)
     client, after = project.traffic(), ""
     while True:

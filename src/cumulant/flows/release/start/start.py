@@ -217,7 +217,6 @@ def _arms(
 
 
 def _with_arms(desired: DesiredState, champion: str, candidate: str, until: datetime) -> DesiredState:
-    """The candidate before may have requests until this one's release begins: its server stays up."""
     versions = (
         desired.versions
         if desired.candidate in (None, candidate)
@@ -298,9 +297,7 @@ def _check_wound_up(old: Release) -> None:
 def start_waiting_release(
     project: Project, *, begin: Callable[..., ReleaseStart] = start_release
 ) -> ReleaseStart | None:
-    """Begin the release that waits, if one does and nothing is under way. The controller asks this when one ends.
-
-    One that can never begin, such as of a version that became the champion meanwhile, waits no longer.
+    """Begin the release that waits, if one does and nothing is under way.
 
     Raises:
         CumulantError: as `start_release`.
