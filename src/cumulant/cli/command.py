@@ -35,10 +35,7 @@ _COMMON = [
         inspect.Parameter.KEYWORD_ONLY,
         default="",
         annotation=Annotated[
-            str,
-            typer.Option(
-                "--project", metavar="DIR", show_default=False, help="Folder of cumulant.yaml; default: here, or above."
-            ),
+            str, typer.Option("--project", metavar="DIR", help="Folder of cumulant.yaml; default: here, or above.")
         ],
     ),
     inspect.Parameter(

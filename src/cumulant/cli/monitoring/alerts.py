@@ -35,7 +35,7 @@ Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it stands in the
 def list_(
     call: Invocation,
     ended: Annotated[bool, typer.Option("--ended", help="Also alerts that are over, the newest first.")] = False,
-    model: Annotated[str, typer.Option(metavar="NAME", help="Only of this model.", show_default=False)] = "",
+    model: Annotated[str, typer.Option(metavar="NAME", help="Only of this model.")] = "",
 ) -> None:
     """Show what fires or is pending, the most urgent first, silences, and how each receiver stands."""
     from cumulant.flows.alerting.views import overview
@@ -85,9 +85,7 @@ def silence(
     model: Annotated[str, typer.Option(metavar="PATTERN", help="Of models.")] = "*",
     rule: Annotated[str, typer.Option(metavar="PATTERN", help="Of rules.")] = "*",
     subject: Annotated[str, typer.Option(metavar="PATTERN", help="Of subjects: features, sources, metrics.")] = "*",
-    span: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="How long: 2h, 7d.", show_default=False)
-    ] = None,
+    span: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long: 2h, 7d.")] = None,
     reason: Reason = "",
     end: Annotated[str | None, typer.Option(metavar="ID", help="End this silence instead.")] = None,
 ) -> None:
@@ -125,9 +123,7 @@ def silence(
 )
 def try_(
     call: Invocation,
-    receiver: Annotated[
-        str, typer.Option(metavar="NAME", help="Only this one, as `alerts list` names it.", show_default=False)
-    ] = "",
+    receiver: Annotated[str, typer.Option(metavar="NAME", help="Only this one, as `alerts list` names it.")] = "",
 ) -> None:
     """Send a sample to each receiver of `monitoring.notify`, and say what happened.
 
@@ -155,14 +151,9 @@ def try_(
 def retry(
     call: Invocation,
     message: Annotated[
-        str,
-        typer.Argument(
-            metavar="[MESSAGE]", help="A refused message, or the beginning of its name.", show_default=False
-        ),
+        str, typer.Argument(metavar="[MESSAGE]", help="A refused message, or the beginning of its name.")
     ] = "",
-    receiver: Annotated[
-        str, typer.Option(metavar="NAME", help="Only of this one, as `alerts list` names it.", show_default=False)
-    ] = "",
+    receiver: Annotated[str, typer.Option(metavar="NAME", help="Only of this one, as `alerts list` names it.")] = "",
 ) -> None:
     """Send now what waits and what was refused, without waiting for the next try.
 

@@ -32,7 +32,7 @@ app = application(
 )
 
 Case = Annotated[str, typer.Argument(metavar="CASE", help="The case's id, or enough of its beginning.")]
-Note = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="A note beside the case.")]
+Note = Annotated[str, typer.Option(metavar="TEXT", help="A note beside the case.")]
 Status = Literal["waiting", "done", "expired", "all"]
 
 
@@ -209,9 +209,7 @@ def note(
 def assign(
     call: Invocation,
     case: Case,
-    to: Annotated[
-        str | None, typer.Argument(metavar="[USER]", show_default=False, help="Who gets it: ada, or user:ada.")
-    ] = None,
+    to: Annotated[str | None, typer.Argument(metavar="[USER]", help="Who gets it: ada, or user:ada.")] = None,
     to_all: Annotated[bool, typer.Option("--to-all", help="Give it back to everybody.")] = False,
 ) -> None:
     """Give a case to one reviewer."""

@@ -110,10 +110,7 @@ def follow(
 def verify(
     call: Invocation,
     known: Annotated[
-        str,
-        typer.Option(
-            "--head", metavar="HASH", show_default=False, help="The end of the chain as an earlier verify showed it."
-        ),
+        str, typer.Option("--head", metavar="HASH", help="The end of the chain as an earlier verify showed it.")
     ] = "",
 ) -> None:
     """Show whether an event or a state row was altered, removed or inserted; exit code 1 where one was.

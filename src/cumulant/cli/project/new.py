@@ -35,9 +35,7 @@ WARNING = "warning: "
 def new(
     call: Invocation,
     *,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", show_default=False, help="The model's name and the new folder's.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The model's name and the new folder's.")] = None,
     source: Annotated[
         str | None, typer.Option("--from", metavar="FILE", help="Your data: a file, folder, glob or URL.")
     ] = None,
@@ -54,7 +52,6 @@ def new(
         str,
         typer.Option(
             metavar="github|gitlab",
-            show_default=False,
             help="Write the workflow: plan, validate, train, gate, report. Without NAME: of the project that is here.",
         ),
     ] = "",

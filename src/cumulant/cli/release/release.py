@@ -27,15 +27,9 @@ app = application(
 )
 
 Name = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        show_default=False,
-        help="Of servers that are not this project's own; else its model.",
-    ),
+    str, typer.Option("--model", metavar="NAME", help="Of servers that are not this project's own; else its model.")
 ]
-Reason = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Why; kept in the event.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")]
 
 
 @command(
@@ -54,7 +48,6 @@ def start(
         str,
         typer.Argument(
             metavar="[MODEL]",
-            show_default=False,
             help="The candidate: NAME@ALIAS or NAME/VERSION; default: the version with the alias candidate.",
         ),
     ] = "",
@@ -66,7 +59,6 @@ def start(
         str | None,
         typer.Option(
             metavar="FILE",
-            show_default=False,
             help="PEM certificates of those who may have signed those of https servers; default: `release.authority`, "
             "else those that the system trusts.",
         ),
@@ -211,9 +203,7 @@ def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
 )
 def why(
     call: Invocation,
-    release: Annotated[
-        str, typer.Argument(metavar="[ID]", show_default=False, help="Of `release history`; default: the newest.")
-    ] = "",
+    release: Annotated[str, typer.Argument(metavar="[ID]", help="Of `release history`; default: the newest.")] = "",
     name: Name = "",
 ) -> None:
     """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""

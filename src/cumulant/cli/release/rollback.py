@@ -25,17 +25,13 @@ app = application("rollback", "Send all requests to a version that was served be
 )
 def rollback(
     call: Invocation,
-    model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", show_default=False, help="The model's name; default: the project's.")
-    ] = "",
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The model's name; default: the project's.")] = "",
     *,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
     to: Annotated[
         str,
         typer.Option(
-            metavar="VERSION",
-            show_default=False,
-            help="Default: the champion while a candidate has requests, else the champion before.",
+            metavar="VERSION", help="Default: the champion while a candidate has requests, else the champion before."
         ),
     ] = "",
     within: Annotated[

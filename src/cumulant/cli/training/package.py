@@ -58,15 +58,13 @@ def package(
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The servable's folder; one that is there is replaced."),
+        Path | None, typer.Option(metavar="DIR", help="The servable's folder; one that is there is replaced.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name for its callers; default: the source's.")
     ] = None,
     sample: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Rows to compare the answers on: .csv, .parquet, .npy or .npz."),
+        Path | None, typer.Option(metavar="FILE", help="Rows to compare the answers on: .csv, .parquet, .npy or .npz.")
     ] = None,
     tolerance: Annotated[
         float | None,
@@ -108,16 +106,14 @@ def package(
         typer.Option(metavar="DIR", help="Write the folder that the image is built from: a Dockerfile and its files."),
     ] = None,
     base: Annotated[
-        str | None,
-        typer.Option(metavar="IMAGE", help="The image with Python to build on; default: python:3.11-slim."),
+        str | None, typer.Option(metavar="IMAGE", help="The image with Python to build on; default: python:3.11-slim.")
     ] = None,
     tool: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="buildah, podman or docker; default: the first that is installed."),
     ] = None,
     options: Annotated[
-        str | None,
-        typer.Option(metavar="WORDS", help="Options of the image's server, such as '--grpc 0.0.0.0:8081'."),
+        str | None, typer.Option(metavar="WORDS", help="Options of the image's server, such as '--grpc 0.0.0.0:8081'.")
     ] = None,
 ) -> None:
     """Make a servable's folder or an image from a model; its answers are compared with the original's on the sample.
