@@ -53,7 +53,10 @@ class _Year:
         queued, answered = review_cases(
             self._project, min(max(reached, FEED - timedelta(days=7)), FEED), self._progress
         )
-        self._summer(candidates.good, reached)
+        score(self._project, candidates.good, SINCE, reached, self._progress, every=_EVERY_EARLIER)
+        score(self._project, candidates.good, reached, FEED, self._progress)
+        weather_feed.go_null(self._project.root / "data", FEED)
+        self._evaluate(FEED)
         retrained, reached = self._release_retrained(candidates.good, max(FEED, reached))
         used = self._project.reviews.used_for_training()
         self._autumn(f"{self._project.name}/{retrained[-1].version}", reached)
@@ -65,12 +68,6 @@ class _Year:
             ),
             review=ReviewReport(queued=queued, answered=answered, used_for_training=used),
         )
-
-    def _summer(self, served: str, since: datetime) -> None:
-        score(self._project, served, SINCE, since, self._progress, every=_EVERY_EARLIER)
-        score(self._project, served, since, FEED, self._progress)
-        weather_feed.go_null(self._project.root / "data", FEED)
-        self._evaluate(FEED)
 
     def _release_retrained(self, served: str, since: datetime) -> tuple[tuple[ReleaseReport, ...], datetime]:
         """The feed is fixed; harm that persists is a reason to train, and the new version is released automatically."""

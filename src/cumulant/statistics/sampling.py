@@ -38,7 +38,8 @@ def hajek(values: Floats, chances: Floats, *, level: float = LEVEL) -> Weighted:
     Raises:
         ValueError: a chance is not in (0, 1], or there is no row.
     """
-    _check(chances)
+    if not bool(((chances > 0) & (chances <= 1)).all()):
+        raise ValueError("the chance of being drawn lies above 0 and at most at 1")
     if not len(values):
         raise ValueError("there is no row to take a mean of")
     weights, unsure = 1 / chances, chances < 1
@@ -84,8 +85,3 @@ def _of_numbers(values: Floats, chances: Floats, level: float) -> tuple[float, f
     spread = math.sqrt(float(terms.sum()) * rows / (rows - 1)) / float(weights.sum())
     wide = float(stdtrit(rows - 1, (1 + level) / 2)) * spread
     return mean - wide, mean + wide
-
-
-def _check(chances: Floats) -> None:
-    if not bool(((chances > 0) & (chances <= 1)).all()):
-        raise ValueError("the chance of being drawn lies above 0 and at most at 1")

@@ -89,7 +89,7 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
             case.id,
             f"{case.time:%Y-%m-%d %H:%M}Z",
             case.version,
-            _why(case),
+            ("hidden" if case.hidden else ", ".join(case.reasons)),
             case.status,
             case.holder or case.assigned or _DASH,
             f"{case.deadline:%Y-%m-%d %H:%M}Z",
@@ -104,10 +104,6 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
     console.print(table([columns[place] for place in shown], [[row[place] for place in shown] for row in rows]))
     if blind:
         console.print("why they were chosen is hidden until you decide", style="dim")
-
-
-def _why(case: CaseView) -> str:
-    return "hidden" if case.hidden else ", ".join(case.reasons)
 
 
 def outcome(answered: AnsweredCase) -> str:

@@ -138,7 +138,10 @@ def _callers(folder: Folder, opening: ListenOptions) -> dict[str, Any]:
         },
         **_caller_timeouts(),
         "http_protocol_options": {"accept_http_10": True},
-        "local_reply_config": _local_replies(),
+        "local_reply_config": {
+            "mappers": [_reply_mapper(status) for status in _REPLIES],
+            "body_format": {"json_format": _reply_body("request", "%LOCAL_REPLY_BODY%", retryable=False)},
+        },
         "access_log": [_log()],
     }
     return _listener("callers", opening.http, manager, opening.tls)
@@ -264,14 +267,6 @@ def _envoy_itself(socket: str) -> dict[str, Any]:
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": "envoy", "endpoints": [{"lb_endpoints": [place]}]},
-    }
-
-
-def _local_replies() -> dict[str, Any]:
-    """Error responses of the gateway in the servers' format; an error with another status is the caller's."""
-    return {
-        "mappers": [_reply_mapper(status) for status in _REPLIES],
-        "body_format": {"json_format": _reply_body("request", "%LOCAL_REPLY_BODY%", retryable=False)},
     }
 
 

@@ -144,14 +144,9 @@ class Folder:
         busy = EngineUnavailableError(message, subject=str(self.path))
         with lock_file(self.path / "apply.lock", busy, wait=_WAIT, private=True):
             for path in (self._state, self.clusters, self.routes):
-                _remove_drafts(path)
+                for draft in path.parent.glob(f".{path.name}.*"):
+                    draft.unlink(missing_ok=True)
             yield
-
-
-def _remove_drafts(path: Path) -> None:
-    """Remove the drafts of killed writers; the caller is the only writer."""
-    for draft in path.parent.glob(f".{path.name}.*"):
-        draft.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes) -> None:

@@ -119,7 +119,11 @@ class MlflowRegistry:
                 return present
             experiment_id = self._client.get_run(run.id).info.experiment_id
             model_id = log_model(self._client, (experiment_id, run.id), servable, example, tags=tags, key=key)
-            self._ensure_model(name, about.model)
+            model = self._model(name)
+            if model is None:
+                self._client.create_registered_model(name, description=about.model or None)
+            elif about.model and not model.description:
+                self._client.update_registered_model(name, description=about.model)
             created = self._client.create_model_version(
                 name,
                 f"models:/{model_id}",
@@ -129,14 +133,6 @@ class MlflowRegistry:
                 model_id=model_id,
             )
             return self._version(self._client.get_model_version(name, created.version), ())
-
-    def _ensure_model(self, name: str, text: str) -> None:
-        """Create the registered model if it is missing; an existing description is not replaced."""
-        model = self._model(name)
-        if model is None:
-            self._client.create_registered_model(name, description=text or None)
-        elif text and not model.description:
-            self._client.update_registered_model(name, description=text)
 
     def _version_with_key(self, name: str, key: str) -> ModelVersion | None:
         return (

@@ -53,7 +53,11 @@ def log_model(
     logged = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}' AND status = 'READY'")
     if logged:
         return str(logged[0].model_id)
-    description = _describe(servable)
+    text = (servable / "servable.json").read_bytes()
+    kind: type[Servable | GraphServable] = Servable
+    if msgspec.json.decode(text, type=_Format).format == GRAPH_FORMAT:
+        kind = GraphServable
+    description = msgspec.json.decode(text, type=kind)
     model = client.create_logged_model(
         experiment_id,
         name=description.name,
@@ -159,14 +163,6 @@ def _link_to_run(client: Any, run_id: str, model_id: str) -> None:
         ]
         if points:
             client.log_batch(run_id, metrics=points)
-
-
-def _describe(folder: Path) -> Servable | GraphServable:
-    text = (folder / "servable.json").read_bytes()
-    kind: type[Servable | GraphServable] = Servable
-    if msgspec.json.decode(text, type=_Format).format == GRAPH_FORMAT:
-        kind = GraphServable
-    return msgspec.json.decode(text, type=kind)
 
 
 def _model_params(servable: Servable | GraphServable) -> dict[str, str]:

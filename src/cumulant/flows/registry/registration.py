@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.registry.candidate_alias import ModelCandidate
-    from cumulant.flows.training.evaluation_record import Judgement
     from cumulant.ports.journal import Transaction
     from cumulant.ports.registry import RunLog
 
@@ -89,7 +88,11 @@ def _log(context: Context, candidate: ModelCandidate, key: str) -> ModelVersion:
         run.metrics(candidate.metrics())
         run.tags({"cumulant.run": context.run, "cumulant.verdict": candidate.word})
         _trials(context, candidate, run)
-        _plots(candidate.judgement, project.name, run)
+        from cumulant.flows.reports.registry_plots import save_plots
+
+        with tempfile.TemporaryDirectory() as scratch:
+            for path in save_plots(candidate.judgement.evaluation, Path(scratch), title=project.name):
+                run.artifact(path, "plots")
         return registry.register(
             run,
             project.name,
@@ -130,11 +133,3 @@ def _input_example(context: Context, candidate: ModelCandidate) -> pd.DataFrame:
     if candidate.example is not None:
         return candidate.example
     return input_example(context, candidate.work, rows_of(context, candidate.work).test.features)
-
-
-def _plots(judgement: Judgement, title: str, run: RunLog) -> None:
-    from cumulant.flows.reports.registry_plots import save_plots
-
-    with tempfile.TemporaryDirectory() as scratch:
-        for path in save_plots(judgement.evaluation, Path(scratch), title=title):
-            run.artifact(path, "plots")

@@ -133,9 +133,12 @@ def run(
             owed.tick()
             releases = acting.tick()
             for release in releases:
-                _report_change(release, reported, report)
+                now = (release.id, release.status, release.at)
+                if reported.get(release.model) != now:
+                    reported[release.model] = now
+                    report(f"release {release.id}: {sentence(release)}")
             _begin_waiting(project, report)
-            pause = _seconds_to_next_round(releases)
+            pause = min([_ROUND, *(release.policy.look for release in releases if not release.over)])
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
             pause = min(_LONGEST, pause * 2)
@@ -172,11 +175,6 @@ def _rounds_until_look(releases: Sequence[Release]) -> int:
     return max((math.ceil(release.policy.look) + 1 for release in releases if not release.over), default=0)
 
 
-def _seconds_to_next_round(releases: Sequence[Release]) -> float:
-    """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
-    return min([_ROUND, *(release.policy.look for release in releases if not release.over)])
-
-
 def describe_progress(release: Release) -> str:
     """How far a release is, in a line."""
     if release.over:
@@ -184,13 +182,6 @@ def describe_progress(release: Release) -> str:
     if release.status == "pending":
         return sentence(release)
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
-
-
-def _report_change(release: Release, reported: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
-    now = (release.id, release.status, release.at)
-    if reported.get(release.model) != now:
-        reported[release.model] = now
-        report(f"release {release.id}: {sentence(release)}")
 
 
 def _begin_waiting(project: Project, report: Callable[[str], None]) -> None:

@@ -139,10 +139,12 @@ class Child:
         self._stopped, self._since, self._answered = 0.0, at, None
         cause, self._cause = f"again, after {self._cause}" if self._cause else "it should run", ""
         self._not_ready_since = self._not_ready_since or at
+        # a server of several workers has descendants, and watches its parent itself, on every system
+        parent = ["--parent", str(os.getpid())] if wanted.kind == "server" else []
         try:
             with self.log.open() as stream:
                 self.process = spawn(
-                    [*wanted.command, *_parent(wanted)],
+                    [*wanted.command, *parent],
                     stderr=stream,
                     salt=self._salt,
                     own_session=True,
@@ -268,8 +270,3 @@ class Child:
 
 def log_file(folder: Path, name: str) -> LogFile:
     return LogFile(folder / f"{name}.log")
-
-
-def _parent(wanted: WantedProcess) -> list[str]:
-    """A server of several workers has descendants, and watches its parent itself, on every system."""
-    return ["--parent", str(os.getpid())] if wanted.kind == "server" else []

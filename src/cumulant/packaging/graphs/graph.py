@@ -89,17 +89,14 @@ class GraphBuilder:
                 unit = self.number(1)
                 return self.add("Div", unit, self.add("Add", unit, self._exp(self.add("Neg", score))))
             case _:
-                return self._softmax(score, outputs)
+                top = self.add("ReduceMax", score, self.constant(np.array([1], np.int64)), keepdims=1)
+                raised = self._exp(self.add("Sub", score, top))
+                total = self.add("Sum", *self.columns(raised, outputs))
+                return self.add("Div", raised, total)
 
     def _exp(self, score: str) -> str:
         # 2^(x/ln 2): of a constant base, onnxruntime computes each power alone.
         return self.add("Pow", self.number(2), self.add("Mul", score, self.number(1 / math.log(2))))
-
-    def _softmax(self, score: str, outputs: int) -> str:
-        top = self.add("ReduceMax", score, self.constant(np.array([1], np.int64)), keepdims=1)
-        raised = self._exp(self.add("Sub", score, top))
-        total = self.add("Sum", *self.columns(raised, outputs))
-        return self.add("Div", raised, total)
 
     def columns(self, matrix: str, count: int) -> list[str]:
         """The columns of `matrix` [n, count], each [n, 1]."""

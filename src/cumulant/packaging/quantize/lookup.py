@@ -24,7 +24,13 @@ def replace_lookups(model: ModelProto) -> tuple[ModelProto, int]:
     copy = deepcopy(model)
     makers = {output: node for node in copy.graph.node for output in node.output}
     constants = {constant.name: constant for constant in copy.graph.initializer}
-    ranks = _input_ranks(copy)
+    types = import_onnx().TensorProto
+    whole = (types.INT32, types.INT64)
+    ranks = {
+        value_info.name: len(value_info.type.tensor_type.shape.dim)
+        for value_info in copy.graph.input
+        if value_info.type.tensor_type.elem_type in whole
+    }
     count = 0
     for node in list(copy.graph.node):
         ids = _ids(node, makers, constants, ranks) if node.op_type == "MatMul" else None
@@ -32,16 +38,6 @@ def replace_lookups(model: ModelProto) -> tuple[ModelProto, int]:
             replace_node(copy.graph, node, _as_gather(copy, node, ids, count))
             count += 1
     return copy, count
-
-
-def _input_ranks(model: ModelProto) -> Mapping[str, int]:
-    types = import_onnx().TensorProto
-    whole = (types.INT32, types.INT64)
-    return {
-        value_info.name: len(value_info.type.tensor_type.shape.dim)
-        for value_info in model.graph.input
-        if value_info.type.tensor_type.elem_type in whole
-    }
 
 
 def _ids(

@@ -45,15 +45,11 @@ def round_weights(rows: Floats, bits: int, group: int, moments: Floats | None = 
     that follow it (Frantar et al., "GPTQ", 2022); without, each goes to the nearest code.
     """
     if moments is None:
-        return _nearest(rows, bits, group)
+        groups = rows.reshape(len(rows), -1, group)
+        scales = np.stack([_scales(groups[:, k], bits) for k in range(groups.shape[1])], axis=1)
+        values = _round(groups, scales[:, :, None], bits).reshape(rows.shape)
+        return WeightCodes(bits, group, values, scales.astype(np.float16))
     return _compensated(rows, bits, group, _inverse_root(moments))
-
-
-def _nearest(rows: Floats, bits: int, group: int) -> WeightCodes:
-    groups = rows.reshape(len(rows), -1, group)
-    scales = np.stack([_scales(groups[:, k], bits) for k in range(groups.shape[1])], axis=1)
-    values = _round(groups, scales[:, :, None], bits).reshape(rows.shape)
-    return WeightCodes(bits, group, values, scales.astype(np.float16))
 
 
 def _compensated(rows: Floats, bits: int, group: int, root: Floats) -> WeightCodes:

@@ -173,7 +173,10 @@ def _add_to_memory(
     """The memory with a look; by metric full blocks and their tempering; and whether the traffic split is broken."""
     requests = look.requests
     memory = _with_answering_time(read_memory(release), release, look, int(requests.candidate.sum()))
-    of_look = _units(memory, requests, latency)
+    limit = np.inf if memory.slow is None else memory.slow
+    raised = limit * (1 + (latency.margin or 0))
+    slow = requests.micros > np.where(requests.candidate, raised, limit)
+    of_look = units(requests, slow=slow)
     sums, keys = of_look.sums(), KeyStatistics.from_json(memory.keys)
     blocks: dict[str, LookBlock] = {}
     warming = _is_warming_up(memory, release)
@@ -290,14 +293,6 @@ def _is_warming_up(memory: Memory, release: Release) -> bool:
     if memory.answering is None:
         return False
     return memory.answering <= release.policy.warm_up
-
-
-def _units(memory: Memory, requests: Requests, latency: ReleaseMetric) -> Units:
-    """The look's units by key; a request is slow by a bound that was taken from earlier requests only."""
-    limit = np.inf if memory.slow is None else memory.slow
-    raised = limit * (1 + (latency.margin or 0))
-    slow = requests.micros > np.where(requests.candidate, raised, limit)
-    return units(requests, slow=slow)
 
 
 def _blocks(release: Release, memory: Memory, of_look: Units, sums: Floats) -> tuple[Memory, dict[str, LookBlock]]:

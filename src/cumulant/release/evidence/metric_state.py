@@ -277,7 +277,7 @@ def _beyond(metric: ReleaseMetric, state: _Paired) -> bool:
 def _close_block(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float, float]:
     mean = state.differences / state.pairs
     history = LongRunVariance.from_json(state.dependence)
-    weight = _weight(history)
+    weight = 1 / history.design_effect() if history.visible() > 1 else _UNKNOWN_WEIGHT
     closed = msgspec.structs.replace(state, dependence=history.add([mean]).to_json(), looks=0, pairs=0, differences=0.0)
     margin = cast("float", metric.margin)
     if metric.kind == "own":  # it is bounded and may be anything else
@@ -299,11 +299,6 @@ def _close_block(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float,
     closed = msgspec.structs.replace(closed, **{name: test.to_json() for name, test in tests.items()})
     # The mean of e-values is one.
     return closed, float(np.logaddexp.reduce(list(signs.values()))) - math.log(len(signs)), fine
-
-
-def _weight(earlier: LongRunVariance) -> float:
-    """A block's weight by the dependence of the blocks before it; a half while they are too few to show it."""
-    return 1 / earlier.design_effect() if earlier.visible() > 1 else _UNKNOWN_WEIGHT
 
 
 def _paired(stored: Mapping[str, object], margin: float) -> PairedBlocks:

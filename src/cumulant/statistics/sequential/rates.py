@@ -269,7 +269,9 @@ class Rates:
         steepness = np.maximum(1.0, np.gradient(np.log(curve), self.design.step))[self._likely]
         theirs = _moved(self.candidate, curve[self._likely], self.design) + np.log(steepness)
         top = theirs.max((-2, -1), keepdims=True)
-        return self._summed(np.exp(theirs - top), top)
+        sums = np.matmul(self._champion, np.swapaxes(np.exp(theirs - top), -1, -2))
+        logs = np.log(np.maximum(sums, _LEAST)) + top
+        return cast("Floats", logs.reshape((*sums.shape[:-2], -1)))
 
     def _near(self, curves: Floats) -> tuple[Floats, Floats]:
         """The sums of `_along` for `curves` [curves, points] rounded to the grid, and the log of their factor."""
@@ -279,11 +281,6 @@ class Rates:
         *batch, kinds, count, points = theirs.shape
         sums = np.matmul(self._champion, np.swapaxes(theirs.reshape((*batch, kinds * count, points)), -1, -2))
         return sums.reshape((*batch, kinds**2, count)), top[..., 0, 0]
-
-    def _summed(self, theirs: Floats, top: Floats) -> Floats:
-        sums = np.matmul(self._champion, np.swapaxes(theirs, -1, -2))
-        logs = np.log(np.maximum(sums, _LEAST)) + top
-        return cast("Floats", logs.reshape((*sums.shape[:-2], -1)))
 
     @cached_property
     def _likely(self) -> npt.NDArray[np.int64]:

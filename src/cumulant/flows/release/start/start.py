@@ -44,7 +44,6 @@ from cumulant.release.state import Release
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
-    from cumulant.ports.journal import Row
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.release.policy import ReleasePolicy
@@ -318,12 +317,8 @@ def start_waiting_release(
     except RetryableError:
         raise
     except CumulantError:
-        _delete_waiting(project, row)
+        with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
+            present = transaction.get(store.WAITING, row.key)
+            if present is not None and present.version == row.version:
+                transaction.delete(store.WAITING, row.key)
         raise
-
-
-def _delete_waiting(project: Project, row: Row) -> None:
-    with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
-        present = transaction.get(store.WAITING, row.key)
-        if present is not None and present.version == row.version:
-            transaction.delete(store.WAITING, row.key)
