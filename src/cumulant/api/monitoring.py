@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cumulant.api.errors import short_methods
 from cumulant.api.group import MethodGroup
 from cumulant.core.clock import FixedClock
+from cumulant.flows.ledger.actions import check
 
 if TYPE_CHECKING:
     from cumulant.flows.alerting.views import AlertView
@@ -88,7 +89,6 @@ class ProjectReviews(MethodGroup):
 
     def used_for_training(self) -> int:
         """How many answers the newest training learned from."""
-        from cumulant.flows.ledger.actions import check
         from cumulant.flows.review.service import used_for_training
 
         check(self._loaded.access(), self._principal, "review.show", self._loaded.name)

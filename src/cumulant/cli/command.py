@@ -18,6 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from cumulant.cli.garbage_collector import collect_for
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.output import wants_colour
 from cumulant.flows.ledger.actions import find_action
 
 WIDTH = 100
@@ -95,8 +96,6 @@ def only_common(arguments: Sequence[str]) -> bool:
 
 def with_bold_headings(text: str) -> str:
     """`text` with its headings in bold, where standard output is a terminal that wants colour."""
-    from cumulant.cli.output import wants_colour
-
     if not wants_colour(sys.stdout):
         return text
     lines = text.splitlines()

@@ -8,7 +8,9 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UndeliverableError, UsageError
+from cumulant.flows.reports.terminal import clean, table
+from cumulant.flows.reports.wording import instant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -186,16 +188,12 @@ def drop(
 
 
 def _code(fault: ReceiverTrial) -> int:
-    from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UndeliverableError
-
     if fault.code in (EngineUnavailableError.code, OverloadedError.code):
         return 3
     return 4 if fault.code in (TerminalError.code, UndeliverableError.code) else 2
 
 
 def _print_tested(console: Console, receivers: list[ReceiverTrial]) -> None:
-    from cumulant.flows.reports.terminal import table
-
     rows = [
         (tested.receiver, tested.url, "took it" if tested.taken else "did not", tested.answer) for tested in receivers
     ]
@@ -203,8 +201,6 @@ def _print_tested(console: Console, receivers: list[ReceiverTrial]) -> None:
 
 
 def _print(console: Console, overview: AlertsView, model: str) -> None:
-    from cumulant.flows.reports.terminal import clean, table
-
     if overview.alerts:
         rows = [
             (row.id, row.level, _state(row), row.model, row.rule, row.subject, row.since) for row in overview.alerts
@@ -231,8 +227,6 @@ def _print(console: Console, overview: AlertsView, model: str) -> None:
 
 
 def _say(console: Console, *lines: str) -> None:
-    from cumulant.flows.reports.terminal import clean
-
     for line in lines:
         console.print(clean(line), soft_wrap=True, markup=False)
 
@@ -256,9 +250,6 @@ def _state(alert: AlertView) -> str:
 
 
 def _print_one(console: Console, alert: AlertView, *, heard: bool) -> None:
-    from cumulant.flows.reports.terminal import clean
-    from cumulant.flows.reports.wording import instant
-
     console.print(
         clean(f"{alert.level}: {alert.rule} in {alert.subject} of {alert.model}, {_state(alert)}"), style="bold"
     )

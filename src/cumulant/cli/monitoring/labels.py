@@ -13,6 +13,9 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
+from cumulant.flows.reports.terminal import table
+from cumulant.flows.reports.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -128,8 +131,6 @@ def show(
         rows, labels_listed = show_labels(project, request, principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import table
-
         shown = [
             (
                 prediction.row,
@@ -158,7 +159,6 @@ def report(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Predictions until that day.")] = None,
 ) -> None:
     """Show which share of the predictions is labelled, by cohort, and what cannot be used."""
-    from cumulant.core.units import moment
     from cumulant.flows.outcomes.labels import report_labels
 
     first, last = (None if text is None else moment(text).date() for text in (since, until))
@@ -241,8 +241,6 @@ def _refused(problems: Mapping[str, int]) -> str:
 
 
 def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
-    from cumulant.flows.reports.wording import plural
-
     for source in intake.sources:
         if source.error:
             console.print(f"nothing was taken in: {source.error}", style="yellow", markup=False)
@@ -267,8 +265,6 @@ def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
 
 
 def _print_said(console: Console, labels_listed: list[LabelFact]) -> None:
-    from cumulant.flows.reports.terminal import table
-
     rows = [
         (label.state, meant(label), label.label, label.known_time, label.problem, f"{label.source}:{label.line}")
         for label in labels_listed
@@ -297,9 +293,6 @@ def _document(report: Report) -> dict[str, object]:
 
 
 def _print_report(console: Console, report: Report, given: str | None) -> None:
-    from cumulant.flows.reports.terminal import table
-    from cumulant.flows.reports.wording import plural
-
     rows = [
         (
             cohort.start,

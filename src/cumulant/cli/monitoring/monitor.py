@@ -14,6 +14,11 @@ from cumulant.cli.monitoring.monitor_watch import declare as declare_watch
 from cumulant.cli.monitoring.monitor_watch import figures
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
+from cumulant.flows.reports.terminal import clean, table
+from cumulant.flows.serving.predictions import log_folder
+from cumulant.monitoring.spec import DriftSpec
+from cumulant.project.monitoring_section import drift_policy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -115,7 +120,6 @@ def run(
     false alarms that holds for all columns and windows together. With labels the loss is
     told, too. Exit code 1 where something is alarming, or the model loses more than it should.
     """
-    from cumulant.core.units import moment
     from cumulant.flows.monitoring.drift.sides import MonitorRequest
 
     if window is not None and windows is not None:
@@ -162,9 +166,6 @@ def _found(
     from cumulant.flows.data.memory_budget import SPILL
     from cumulant.flows.monitoring.monitor import monitor
     from cumulant.flows.monitoring.project_drift import monitor_project, target_columns
-    from cumulant.flows.serving.predictions import log_folder
-    from cumulant.monitoring.spec import DriftSpec
-    from cumulant.project.monitoring_section import drift_policy
 
     def told(spec: DriftSpec) -> DriftPolicy:
         narrowed = msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])
@@ -215,7 +216,6 @@ def _document(monitored: MonitorResult) -> dict[str, object]:
 
 def _print(console: Console, monitored: MonitorResult, *, every: bool, page: Path | None) -> None:
     from cumulant.flows.monitoring.monitor import notes
-    from cumulant.flows.reports.terminal import clean, table
     from cumulant.monitoring.drift.words import day
     from cumulant.monitoring.tables import MOMENT
 
@@ -255,8 +255,6 @@ def _print(console: Console, monitored: MonitorResult, *, every: bool, page: Pat
 
 
 def _print_alarms(console: Console, monitored: MonitorResult) -> None:
-    from cumulant.flows.reports.terminal import clean, table
-
     drift, alarming = monitored.drift, monitored.alarming_windows
     if not monitored.findings:
         console.print("nothing is alarming")

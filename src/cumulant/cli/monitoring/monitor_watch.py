@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cumulant.cli.command import command
+from cumulant.cli.errors import show
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import line
 from cumulant.core.errors import CumulantError, RetryableError, TerminalError, UsageError
+from cumulant.core.units import duration, moment
+from cumulant.flows.reports.terminal import clean, pairs, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,8 +58,6 @@ def _watch(
 
     `cumulant tick` runs one evaluation. Exit code 1 with --once where something is alarming.
     """
-    from cumulant.core.units import duration, moment
-
     pause, when = duration(every).total_seconds(), None if at is None else moment(at)
     if at is not None and not once:
         raise UsageError("--at looks at the past, once", hint="add --once")
@@ -103,8 +104,6 @@ def _passes(error: CumulantError, *, before: bool) -> bool:
 
 
 def _tell(call: Invocation, error: CumulantError, every: str) -> None:
-    from cumulant.cli.errors import show
-
     notices = call.output.notices()
     show(error.reworded(call.output.redact), notices, debug=False)
     notices.print(f"the next look is in {every}", soft_wrap=True)
@@ -136,8 +135,6 @@ def document(round_: MonitorRun, done: RetrainRequest | None) -> dict[str, objec
 
 
 def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None, project: str | None) -> None:
-    from cumulant.flows.reports.terminal import clean, pairs, table
-
     evaluation = round_.evaluation
     rows: list[tuple[str, object]] = [
         ("model", f"{round_.model}/{round_.version}"),

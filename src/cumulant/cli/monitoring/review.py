@@ -11,7 +11,11 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.monitoring.review_page import cases, figures, label_names, outcome, page
+from cumulant.cli.output import print_rest
 from cumulant.cli.program import line
+from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,7 +51,6 @@ def fill(
     ] = None,
 ) -> None:
     """Choose cases from the predictions since the last time, within the budget; each prediction at most once."""
-    from cumulant.core.units import moment
     from cumulant.flows.review.fill_queue import fill as flow
     from cumulant.flows.review.service import ingest_decisions
 
@@ -70,15 +73,12 @@ def list_(
     limit: Annotated[int, typer.Option(metavar="N", help="How many.", min=1)] = 20,
 ) -> None:
     """Show cases: those that wait in the order in which they are given out, closed ones newest first."""
-    from cumulant.cli.output import print_rest
     from cumulant.flows.review.service import first_cases
 
     with call.project() as project:
         listed, total = first_cases(project, principal=project.principal(), status=status, limit=limit)
 
     def text(console: Console) -> None:
-        from cumulant.cli.monitoring.review_page import cases
-
         cases(console, listed, status, fill=line("review fill", project=call.given))
         print_rest(console, len(listed), total)
 
@@ -102,8 +102,6 @@ def next_(
         case = next_case(project, principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.cli.monitoring.review_page import label_names, page
-
         if case is None:
             console.print(f"no case waits for you: {line('review fill', project=call.given)}", style="dim")
             return
@@ -125,8 +123,6 @@ def show(call: Invocation, case: Case) -> None:
         shown = show_case(project, _id(project, case), principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.cli.monitoring.review_page import page
-
         page(console, shown)
 
     call.answer(shown, text)
@@ -156,7 +152,6 @@ def decide(
     ] = None,
 ) -> None:
     """Say what is true of a case; it becomes a label."""
-    from cumulant.core.errors import UsageError
     from cumulant.flows.review import service
 
     if from_ is not None and case is None and not note:
@@ -213,7 +208,6 @@ def assign(
     to_all: Annotated[bool, typer.Option("--to-all", help="Give it back to everybody.")] = False,
 ) -> None:
     """Give a case to one reviewer."""
-    from cumulant.core.errors import UsageError
     from cumulant.flows.review import service
 
     if (to is None) != to_all:
@@ -234,8 +228,6 @@ def report(call: Invocation) -> None:
         summary = service.report(project, principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.cli.monitoring.review_page import figures
-
         figures(console, summary)
 
     call.answer(summary, text)
@@ -370,6 +362,4 @@ def _print_filled(console: Console, filled: FillResult) -> None:
 
 
 def _answer(call: Invocation, answered: AnsweredCase) -> None:
-    from cumulant.cli.monitoring.review_page import outcome
-
     call.answer(answered, lambda console: console.print(outcome(answered)))

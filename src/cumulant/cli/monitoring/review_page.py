@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cumulant.flows.reports.terminal import heading, pairs, table
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,8 +19,6 @@ _DASH = "–"
 
 def page(console: Console, case: CaseView) -> None:
     """One case, whole."""
-    from cumulant.flows.reports.terminal import heading, pairs, table
-
     heading(console, f"case {case.id}", f"{case.model} version {case.version}, request {case.request_id}")
     if case.request is None:
         console.print("the prediction log no longer holds this prediction", style="yellow")
@@ -77,8 +77,6 @@ def label_names(case: CaseView) -> list[str]:
 
 def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: str) -> None:
     """A table of cases. `fill` is the command that brings some."""
-    from cumulant.flows.reports.terminal import table
-
     if not listed:
         message = f"no case waits: {fill}" if status == "waiting" else "there is no such case"
         console.print(message, style="dim")
@@ -129,8 +127,6 @@ def _decision(answer: dict[str, Any]) -> object:
 
 def figures(console: Console, report: ReviewSummary) -> None:
     """The queue in numbers."""
-    from cumulant.flows.reports.terminal import heading, pairs, table
-
     heading(
         console,
         f"review of {report.model}",

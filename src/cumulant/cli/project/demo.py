@@ -9,8 +9,10 @@ import msgspec
 import typer
 
 from cumulant.cli.command import application, command
+from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import line, program
+from cumulant.flows.reports.terminal import clean, pairs, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,8 +57,6 @@ def demo(
 
 def document(result: DemoResult) -> dict[str, object]:
     """The demo's document: that of `train`, the request, and the year."""
-    from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
-
     trained = train_document(result.page, result.train.features, reused=result.train.reused, seconds=result.seconds)
     request = result.request
     whole = DemoDocument(
@@ -84,7 +84,6 @@ def _show(console: Console, result: DemoResult) -> None:
     from rich.text import Text
 
     from cumulant.flows.reports.summary import show_training
-    from cumulant.flows.reports.terminal import clean, pairs
     from cumulant.flows.reports.wording import duration
 
     show_training(console, result.page)
@@ -120,7 +119,6 @@ def _show(console: Console, result: DemoResult) -> None:
 
 
 def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> None:
-    from cumulant.flows.reports.terminal import table
     from cumulant.flows.reports.wording import duration
 
     if not releases:
@@ -141,7 +139,6 @@ def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> Non
 
 
 def _show_watch(console: Console, year: Year) -> None:
-    from cumulant.flows.reports.terminal import pairs, table
     from cumulant.flows.reports.wording import value
 
     newest = {(finding.version, finding.feature, finding.kind): finding for finding in year.monitoring.findings}

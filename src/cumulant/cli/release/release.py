@@ -8,9 +8,15 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.release.release_page import page
+from cumulant.cli.release.release_plan import show
 from cumulant.cli.release.release_simulate import declare as declare_simulate
 from cumulant.cli.release.release_watch import follow
 from cumulant.core.errors import UsageError
+from cumulant.core.units import share
+from cumulant.flows.release.release_queries import current_release, find_release, waiting_candidate
+from cumulant.flows.release.views import sentence, view
+from cumulant.flows.reports.terminal import clean, table, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,8 +107,6 @@ def start(
 def status(call: Invocation, name: Name = "") -> None:
     """Show where the release is, what each metric has shown, and what is still needed."""
     from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
-    from cumulant.flows.release.release_queries import current_release, waiting_candidate
-    from cumulant.flows.release.views import view
 
     with call.project() as project:
         release = current_release(project, principal=project.principal(), model=name)
@@ -110,8 +114,6 @@ def status(call: Invocation, name: Name = "") -> None:
         waits = waiting_candidate(project)
 
     def text(console: Console) -> None:
-        from cumulant.cli.release.release_page import page
-
         console.print(page(status_view, waiting=waits))
 
     call.answer({**_plain(status_view), "waiting": waits}, text)
@@ -123,8 +125,6 @@ def watch(call: Invocation, name: Name = "") -> None:
 
     With --json: one document a line, at each change.
     """
-    from cumulant.flows.release.release_queries import current_release
-
     with call.project() as project:
         release = current_release(project, principal=project.principal(), model=name)
         last = follow(call, project, release.model, release.id)
@@ -208,16 +208,12 @@ def why(
 ) -> None:
     """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
     from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
-    from cumulant.flows.release.release_queries import find_release
-    from cumulant.flows.release.views import view
 
     with call.project() as project:
         release_ = find_release(project, release, principal=project.principal(), model=name)
         explained = view(release_, list_rollbacks(project, release_.model))
 
     def text(console: Console) -> None:
-        from cumulant.cli.release.release_page import page
-
         console.print(page(explained))
         if explained.metrics:
             console.print(
@@ -231,7 +227,6 @@ def why(
 def history(call: Invocation, name: Name = "") -> None:
     """Show all releases, newest first."""
     from cumulant.flows.release import release_queries
-    from cumulant.flows.release.views import view
 
     with call.project() as project:
         releases = [
@@ -239,8 +234,6 @@ def history(call: Invocation, name: Name = "") -> None:
         ]
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import table
-
         rows = [
             (item.id, item.candidate, item.champion, item.status.replace("_", " "), item.begun, item.ended, item.reason)
             for item in releases
@@ -268,7 +261,6 @@ def plan(
     errors: Annotated[str, typer.Option(metavar="SHARE", help="Share of requests that fail today.")] = "0.5%",
 ) -> None:
     """Say beforehand how long each stage takes, the smallest harm that it sees, and what cannot be decided in time."""
-    from cumulant.core.units import share
     from cumulant.flows.release.plan.release_plan import plan_release
 
     with call.project() as project:
@@ -314,15 +306,11 @@ def _outside(
 
 
 def _begun_document(begun: ReleaseStart) -> dict[str, object]:
-    from cumulant.flows.release.views import view
-
     shown = None if begun.release is None else view(begun.release)
     return {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
 
 
 def _show_begun(console: Console, begun: ReleaseStart) -> None:
-    from cumulant.flows.reports.terminal import clean, warn
-
     warn(console, begun.notes)
     if begun.release is None:
         console.print(f"it waits until the release {begun.waits_for} is over")
@@ -342,9 +330,6 @@ def _plain(value: object) -> dict[str, object]:
 
 
 def _print_release(call: Invocation, release: Release) -> None:
-    from cumulant.flows.release.views import sentence, view
-    from cumulant.flows.reports.terminal import clean
-
     call.answer(view(release), lambda console: console.print(clean(sentence(release)), soft_wrap=True))
 
 
@@ -358,6 +343,4 @@ def _finish(call: Invocation, last: Release) -> None:
 
 
 def _show_plan(console: Console, plan: ReleasePlan) -> None:
-    from cumulant.cli.release.release_plan import show
-
     show(console, plan)

@@ -8,6 +8,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.flows.reports.terminal import clean, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -57,8 +58,6 @@ def rollback(
         )
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import clean, warn
-
         instead = f", instead of {' and '.join(result.given_up)}" if result.given_up else ""
         console.print(clean(f"version {result.version} has all requests of {result.model}{instead}"))
         if not result.serving:

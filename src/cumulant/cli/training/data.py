@@ -10,7 +10,14 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.output import print_rest
+from cumulant.cli.training.frame_output import check_out, show_frame
 from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
+from cumulant.core.units import show_duration
+from cumulant.data.shift import notable_shifts
+from cumulant.flows.reports.collect import shift_texts
+from cumulant.flows.reports.wording import plural, size
+from cumulant.flows.reports.wording import share as percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -73,7 +80,6 @@ def show(
         frame = preview_rows(snapshot, project.tables(), project.salt(), rows=rows)
 
     def text(console: Console) -> None:
-        from cumulant.cli.training.frame_output import show_frame
         from cumulant.flows.reports.terminal import table
 
         show_snapshot(console, snapshot)
@@ -121,7 +127,6 @@ def quarantine(
 
     Looks at the last refused snapshot, where there is one, else at the newest accepted one.
     """
-    from cumulant.cli.training.frame_output import check_out
     from cumulant.data.views import read_quarantine
 
     check_out(out)
@@ -138,10 +143,7 @@ def quarantine(
         write_frame(frame, out)
 
     def text(console: Console) -> None:
-        from cumulant.cli.output import print_rest
-        from cumulant.cli.training.frame_output import show_frame
         from cumulant.flows.reports.terminal import clean
-        from cumulant.flows.reports.wording import plural
 
         place = f"from {clean(file)}" if file else f"of {snapshot.rows_in:,}"
         if not count:
@@ -206,7 +208,6 @@ def clean(
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
-        from cumulant.flows.reports.wording import size
 
         console.print(table(["what", "kind", "size"], [(item.key, item.kind, size(item.bytes)) for item in items]))
         total = size(sum(item.bytes for item in items))
@@ -292,10 +293,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
     """Rows in and where they went, what the rules refused, how large it is."""
     from cumulant.data.checks.verdict import describe_change, warnings_of
-    from cumulant.data.shift import notable_shifts
-    from cumulant.flows.reports.collect import shift_texts
     from cumulant.flows.reports.terminal import clean, heading, pairs, table, warn
-    from cumulant.flows.reports.wording import share as percent
 
     heading(console, snapshot.source, f"snapshot {snapshot.id[:12]}" + (", nothing new" if reused else ""))
     pairs(
@@ -351,15 +349,11 @@ def versions_line(snapshot: Snapshot) -> str:
 
 
 def _stored(stored: int, csv: int) -> str:
-    from cumulant.flows.reports.wording import size
-
     return f"{size(stored)} (as CSV: {size(csv)}, {csv / stored:.1f} times as much)" if stored else size(stored)
 
 
 def _known(column: str | None, delay: int) -> str:
     from datetime import timedelta
-
-    from cumulant.core.units import show_duration
 
     later = show_duration(timedelta(microseconds=delay)) if delay else ""
     if column:

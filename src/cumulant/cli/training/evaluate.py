@@ -9,6 +9,8 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf, Model
+from cumulant.core.units import moment
+from cumulant.flows.reports.terminal import heading, pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +32,6 @@ def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
 
     Exit code 1 where the gate says no.
     """
-    from cumulant.core.units import moment
     from cumulant.flows.reports.report import content
     from cumulant.flows.training.evaluate import evaluate as flow
 
@@ -48,7 +49,6 @@ def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.summary import show_gate, show_metrics
-        from cumulant.flows.reports.terminal import heading, pairs
 
         heading(console, page.subject)
         show_metrics(console, page)

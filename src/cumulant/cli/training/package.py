@@ -13,12 +13,16 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.core.errors import UsageError
+from cumulant.core.servable import GraphServable
+from cumulant.core.units import duration, share
+from cumulant.flows.packaging.package_summary import summary_rows
+from cumulant.flows.reports.terminal import clean, heading, pairs, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.core.progress import Progress
-    from cumulant.core.servable import FormResult, GraphServable, Servable
+    from cumulant.core.servable import FormResult, Servable
     from cumulant.flows.packaging.package_model import PackagedModel
     from cumulant.project.project import Project
 
@@ -120,7 +124,6 @@ def package(
 
     Needs no project. A models:/ or runs:/ URI is looked up in the project's registry, where there is one.
     """
-    from cumulant.core.units import duration, share
     from cumulant.flows.packaging.package_model import package as flow
 
     imaging = _Imaging(image, dockerfile, base, tool, options)
@@ -248,9 +251,6 @@ def document(packaged: PackagedModel) -> dict[str, Any]:
 
 
 def _show(console: Console, packaged: PackagedModel, *, in_folder: bool, built: dict[str, Any]) -> None:
-    from cumulant.flows.packaging.package_summary import summary_rows
-    from cumulant.flows.reports.terminal import clean, heading, pairs
-
     where = f"a servable in {packaged.folder}" if in_folder else "a servable"
     heading(console, f"{packaged.servable.name}: {where}")
     pairs(console, summary_rows(packaged))
@@ -268,9 +268,6 @@ def _show(console: Console, packaged: PackagedModel, *, in_folder: bool, built: 
 
 
 def _show_forms(console: Console, servable: Servable | GraphServable) -> None:
-    from cumulant.core.servable import GraphServable
-    from cumulant.flows.reports.terminal import table
-
     if isinstance(servable, GraphServable) and servable.candidates:
         heads = ("form", "size", "µs a row", "agreement", "reason")
         right = ("size", "µs a row", "agreement")

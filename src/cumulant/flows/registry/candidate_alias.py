@@ -120,7 +120,6 @@ class ModelCandidate:
             change=work.change,
             reviewed=None if work.reviewed is None else work.reviewed.key,
             trainers=dict(work.trainers),
-            warm_start=self.fitted.warm_start,
             lineage=self.lineage,
             packages=python.packages,
             python=python.python,

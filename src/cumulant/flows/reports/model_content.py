@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.masking import mask
 from cumulant.core.plan import PredictAt
 from cumulant.core.units import moment
 from cumulant.flows.reports import wording
@@ -152,8 +153,6 @@ def alerts_a_day(evaluation: Evaluation) -> float | None:
 
 def without_personal_values(report: ReportData, personal: Collection[str], salt: bytes) -> ReportData:
     """`report` with the values of slices by a personal column as keyed hashes."""
-    from cumulant.core.masking import mask
-
     hidden = [
         msgspec.structs.replace(part, value=mask(part.value, salt)) if part.column in personal else part
         for part in report.slices

@@ -22,8 +22,8 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     inode: int
     host: str
-    #: None where an older version wrote it
-    device: int | None = None
+    #: None where the folder cannot be read
+    device: int | None
 
     def is_folder(self, other: Home) -> bool:
         """Whether both are one folder, whatever the machine is called."""

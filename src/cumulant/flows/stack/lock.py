@@ -111,9 +111,6 @@ def own_status(state: Path) -> Status | None:
 
 
 def _is_own(status: Status, state: Path) -> bool:
-    if status.home is None:
-        # An older version wrote it. Where its supervisor lives without the lock of this folder, this is a copy.
-        return is_here(status.supervisor) and is_gone(status.supervisor)
     here = home_of(state)
     return status.home.is_folder(here) or status.home.is_moved(here)
 

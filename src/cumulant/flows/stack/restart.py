@@ -101,7 +101,7 @@ def renew_servers(
     """Replace the servers of a running stack, or of one version, whose stored features are older than the newest data.
 
     Raises:
-        ConflictError: a release is under way, or the supervisor is of an older version.
+        ConflictError: a release is under way.
         UsageError: the supervisor runs on another machine.
         LeaseHeldError, EngineUnavailableError: as `restart`.
     """
@@ -168,12 +168,6 @@ def _check_running(project: Project) -> Status:
             f"the supervisor of this project runs elsewhere, as {status.supervisor}",
             subject=project.name,
             hint="run `cumulant up --restart` on that machine, or in that container",
-        )
-    if not status.replaces:
-        raise ConflictError(
-            "the supervisor that runs is of an older version, which would end a server before its successor answers",
-            subject=project.name,
-            hint="`cumulant down`, then `cumulant up`, once",
         )
     return status
 

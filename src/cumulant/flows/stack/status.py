@@ -60,9 +60,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     #: what keeps the supervisor from doing all that it should
     trouble: str = ""
     #: the state folder that the supervisor works in; a copy of it holds a status that is not its own
-    home: Home | None = None
-    #: it runs servers that are replaced beside those that replace them; False: an older version of it, which does not
-    replaces: bool = False
+    home: Home
 
     @property
     def running(self) -> bool:

@@ -225,7 +225,6 @@ class StackSupervisor:
             children=tuple(child.status(now) for child in self._children.values()),
             trouble="; ".join(self._trouble.values()),
             home=home_of(self._stack.state),
-            replaces=True,
         )
         try:
             write_status(self._stack.state, status)

@@ -31,17 +31,6 @@ FIGURES = (
 _GROUPS = 400
 
 
-def expected_counts(probability: Floats, decision: Flags) -> dict[str, float]:
-    """The expected confusion matrix of rows with calibrated `probability` [n] of being positive, in rows."""
-    yes, no = probability[decision], probability[~decision]
-    return {
-        "true_positive": float(yes.sum()),
-        "false_positive": float((1 - yes).sum()),
-        "false_negative": float(no.sum()),
-        "true_negative": float((1 - no).sum()),
-    }
-
-
 def expected(
     probability: Floats, score: Floats, decision: Flags, *, ties: Literal["together", "apart"] = "together"
 ) -> dict[str, float]:

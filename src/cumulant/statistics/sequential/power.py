@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.statistics.sequential.arrays import Floats, check_alpha
-from cumulant.statistics.sequential.means import Betting
 from cumulant.statistics.sequential.simulated import (
     decide_often,
     first_looks,
@@ -162,29 +161,6 @@ def not_worse_seconds(
     null = np.linspace(max(rate * ratio - margin, 0.0), rate, _NULLS + 1)[1:]  # of the champion, the likeliest is there
     grows = float((n * _divergence(rate, null) + m * _divergence(rate * ratio, null + margin)).min())
     return traffic.seconds * math.log(1 / check_alpha(alpha)) / grows if grows > 0 else math.inf
-
-
-def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: float = 0.05) -> float:
-    """About how many pairs `means.Paired` needs to show non-inferiority when there is no difference.
-
-    A bet b grows by b m - b^2 v / 2 a pair, m and v the margin and variance as parts of twice the scale; the answer is
-    when the mean of all capitals that grow so reaches 1 / alpha.
-
-    Args:
-        margin: in the unit of the loss.
-        deviation: standard deviation of a pair's difference, in the same unit.
-        scale: largest possible difference, in the same unit.
-        alpha: of the test.
-
-    Raises:
-        ValueError: not 0 < margin < scale, deviation is not above 0, or alpha is not between 0 and 1.
-    """
-    if not (0 < margin < scale and deviation > 0):
-        raise ValueError(f"pairs need 0 < margin < scale and a deviation above 0, not {margin}, {scale}, {deviation}")
-    bets = Betting.start((1 - margin / scale) / 2).bets
-    growth = bets * margin / (2 * scale) - (bets * deviation / (2 * scale)) ** 2 / 2
-    needed = math.log(len(bets) / check_alpha(alpha))
-    return _steps_until(growth, needed)
 
 
 def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float = 0.0, alpha: float = 0.05) -> float:

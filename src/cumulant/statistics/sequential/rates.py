@@ -13,7 +13,7 @@ release. Count a key once a look, weighed by one over the dispersion over keys (
 gets a fresh process (`stages`).
 
 **Grid.** Rates lie on a logarithmic grid `step` apart. With more than about 1 / step^2 bad events of the candidate (400
-at 0.05) use a finer step: `RateDesign.for_events`.
+at 0.05) use a finer step.
 """
 
 from __future__ import annotations
@@ -93,11 +93,6 @@ class RateDesign:
             )
         if not (min(self.independent, self.alike) > 0 and self.independent + self.alike < 1 and min(self.ratios) > 1):
             raise ValueError("independent and alike are weights above 0 that leave some, and ratios are above 1")
-
-    @classmethod
-    def for_events(cls, events: float, *, lowest: float = 1e-6, highest: float = 0.5) -> RateDesign:
-        """A design fine enough for `events` bad events of the candidate in one process."""
-        return cls(lowest=lowest, highest=highest, step=float(np.clip(1 / math.sqrt(max(events, 1)), 0.01, 0.05)))
 
     @cached_property
     def rates(self) -> Floats:

@@ -36,6 +36,7 @@ from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.restart import renew_servers
 from cumulant.flows.stack.served_versions import adopt, is_refused, reads_older_data
 from cumulant.flows.stack.stack_processes import check_gateway
+from cumulant.ports.access import Principal
 from cumulant.release.admission import with_margins
 from cumulant.release.events import ReleaseWaits
 from cumulant.release.policy import ANYBODY, ApprovalPolicy
@@ -43,7 +44,6 @@ from cumulant.release.state import Release
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.ports.access import Principal
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.release.policy import ReleasePolicy
@@ -301,8 +301,6 @@ def start_waiting_release(
     Raises:
         CumulantError: as `start_release`.
     """
-    from cumulant.ports.access import Principal
-
     row = project.journal().get(store.WAITING, project.name)
     stored = store.read(project.journal(), project.name)
     if row is None or (stored is not None and not stored[0].over):
