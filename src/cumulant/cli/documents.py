@@ -61,8 +61,6 @@ class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `cumulant train --json` prints."""
-
     run: str
     data: DataFigures
     features: FeatureFigures
@@ -88,8 +86,6 @@ class ServeFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoDocument(TrainDocument, frozen=True, kw_only=True):
-    """What `cumulant demo --json` prints."""
-
     folder: str
     serve: ServeFigures
     release: tuple[ReleaseReport, ...]

@@ -50,7 +50,6 @@ _EXTRAS = {"onnxruntime": "serve", "httptools": "serve", "uvloop": "serve", "obs
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code of an error."""
     for kind, code in ((RefusedError, 1), (UsageError, 2), (PARSER_ERROR, 2), (RetryableError, 3)):
         if isinstance(error, kind):
             return code
@@ -128,7 +127,6 @@ def as_document(known: CumulantError, error: BaseException) -> dict[str, object]
 
 
 def page(error: CumulantError) -> str:
-    """The error's page in the documents."""
     return f"{PAGE}#{error.code}"
 
 

@@ -60,7 +60,6 @@ class CommandOutput:
         self.documents += 1
 
     def console(self) -> Console:
-        """A console on standard output."""
         return _console(self._stream)
 
     def notices(self) -> Console:

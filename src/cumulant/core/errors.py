@@ -229,7 +229,6 @@ def not_found(kind: str, name: str, known: Iterable[str], *, empty: str | None =
 
 
 def missing_part(module: str, extra: str) -> MissingPartError:
-    """The error for an engine whose extra is not installed."""
     return MissingPartError(
         f"this needs the Python package {module}, which is not installed",
         subject=module,

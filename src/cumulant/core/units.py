@@ -57,7 +57,6 @@ def show_duration(span: timedelta) -> str:
 
 
 def micros(span: timedelta) -> int:
-    """`span` in whole microseconds."""
     return span // timedelta(microseconds=1)
 
 

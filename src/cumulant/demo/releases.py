@@ -34,8 +34,6 @@ _SLOW, _FAILING = 0.25, 0.02
 
 
 class ReleaseCandidates(NamedTuple):
-    """Versions to be released."""
-
     good: str
     leaked: str
 

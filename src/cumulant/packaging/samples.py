@@ -58,7 +58,6 @@ def row_count(feeds: Mapping[str, Array]) -> int:
 
 
 def take_rows(feeds: Mapping[str, Array], rows: Any) -> dict[str, Array]:
-    """Some of the rows, with the single values as they are."""
     return {name: array[rows] if array.ndim else array for name, array in feeds.items()}
 
 

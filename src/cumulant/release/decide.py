@@ -230,7 +230,6 @@ def pause(release: Release, reason: str) -> Release:
 
 
 def resume(release: Release) -> Release:
-    """A paused release, going on."""
     if release.status != "paused":
         return release
     return msgspec.structs.replace(release, status="running", reason=f"{release.step.label} goes on")

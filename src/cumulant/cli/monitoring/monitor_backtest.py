@@ -23,7 +23,6 @@ _PERIODS = 12
 
 
 def declare(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
     command(
         app,
         action="monitor.backtest",

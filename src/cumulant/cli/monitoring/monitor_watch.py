@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 
 def declare(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
     command(
         app,
         action="monitor.run",
@@ -110,7 +109,6 @@ def _tell(call: Invocation, error: CumulantError, every: str) -> None:
 
 
 def document(round_: MonitorRun, done: RetrainRequest | None) -> dict[str, object]:
-    """One round for machines."""
     evaluation = round_.evaluation
     return {
         "at": round_.at,

@@ -18,7 +18,6 @@ _DASH = "–"
 
 
 def page(console: Console, case: CaseView) -> None:
-    """One case, whole."""
     heading(console, f"case {case.id}", f"{case.model} version {case.version}, request {case.request_id}")
     if case.request is None:
         console.print("the prediction log no longer holds this prediction", style="yellow")
@@ -126,7 +125,6 @@ def _decision(answer: dict[str, Any]) -> object:
 
 
 def figures(console: Console, report: ReviewSummary) -> None:
-    """The queue in numbers."""
     heading(
         console,
         f"review of {report.model}",

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def declare(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
     command(
         app,
         action="release.simulate",

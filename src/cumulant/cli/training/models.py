@@ -218,7 +218,6 @@ def reproduce(call: Invocation, model: Model = "") -> None:
 
 
 def document(detail: ModelDetail) -> dict[str, object]:
-    """A version for machines."""
     servable = detail.servable
     if isinstance(servable, GraphServable):
         names = ("inputs", "outputs", "columns", "classes", "batching", "parity", "lineage")

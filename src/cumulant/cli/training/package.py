@@ -234,7 +234,6 @@ def _project(call: Invocation) -> Project | None:
 
 
 def document(packaged: PackagedModel) -> dict[str, Any]:
-    """The result for programs."""
     import msgspec
 
     described = msgspec.to_builtins(packaged.servable)

@@ -55,8 +55,6 @@ class RunningGateway(msgspec.Struct, frozen=True):
 
 
 class Folder:
-    """Paths and files of one gateway."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self.exchanges = path / "exchanges"
@@ -114,7 +112,6 @@ class Folder:
             return None
 
     def is_running(self) -> bool:
-        """Whether the gateway's process is alive; it may not listen yet."""
         # A shared lock, so that processes that check do not take each other for the gateway.
         try:
             handle = os.open(self._running, os.O_RDONLY)

@@ -33,13 +33,10 @@ class _UnreadableError(Exception):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """The server at `url`."""
-
     url: str
     environ: Mapping[str, str] = msgspec.field(default_factory=lambda: os.environ)
 
     def models(self) -> list[str] | None:
-        """Names of the registered models, in their order."""
         return self._read(
             lambda: [model["name"] for model in self._pages("registered-models/search", "registered_models")]
         )

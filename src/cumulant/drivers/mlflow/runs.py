@@ -98,7 +98,6 @@ class MlflowRun:
                 self._client.log_batch(self.id, tags=entities[start : start + _BATCH])
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Add a file or a whole folder."""
         with engine(f"run {self.id}"):
             add_artifact(self._client, self.id, path, folder)
 

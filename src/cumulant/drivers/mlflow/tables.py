@@ -32,18 +32,14 @@ _PRIMARY = 0xFF
 
 
 class Tables(msgspec.Struct, frozen=True):
-    """The tables of the file `database`."""
-
     database: Path
     #: seconds to wait for a lock
     wait: float = 10.0
 
     def models(self) -> list[str] | None:
-        """Names of the registered models, in their order."""
         return self._read(_in_default_workspace(_models)) if self.database.exists() else []
 
     def versions(self, name: str) -> list[ModelVersion] | None:
-        """The versions of a model, newest first."""
         return self._read(_in_default_workspace(partial(_versions, name))) if self.database.exists() else []
 
     def metrics(self, run_id: str) -> dict[str, float] | None:

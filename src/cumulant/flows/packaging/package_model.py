@@ -178,7 +178,6 @@ def _package(
 
 
 def copy_existing(path: Path, source: str, out: Path, name: str | None) -> PackagedModel:
-    """A servable that exists, copied to `out`."""
     if out.resolve() == path.resolve():
         raise UsageError(f"{out} is the servable itself", subject=str(out), hint="choose another --out")
     servable = copy_servable(path, out, name=None if name is None else check_name(name))

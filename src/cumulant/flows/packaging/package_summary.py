@@ -43,7 +43,6 @@ def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
 
 
 def tensor(spec: TensorSpec) -> str:
-    """A tensor in words: its name, datatype and shape."""
     sizes = ", ".join(
         ("n" if index == 0 else "any") if size == -1 else str(size) for index, size in enumerate(spec.shape)
     )
@@ -51,7 +50,6 @@ def tensor(spec: TensorSpec) -> str:
 
 
 def parity_text(measured: Parity | None) -> str:
-    """The comparison with the original in words."""
     if measured is None:
         return "not compared: no sample was given"
     return (

@@ -206,7 +206,6 @@ def _repeat(
 def recorded_work(
     project: Project, record: ModelRecord, plan: FeaturePlan, snapshot: Snapshot, table: TableRef
 ) -> TrainingWork:
-    """The work that made a version, with its features in `table`."""
     target = target_of(record.training, {field.name for field in snapshot.fields})
     return TrainingWork(
         task=Task(entity=plan.entity, target=target, predict_at=plan.predict_at, plan=plan),

@@ -162,7 +162,6 @@ def remove_alias(project: Project, name: str, alias: str, *, principal: Principa
 
 
 def tag_model(project: Project, uri: str, tags: dict[str, str | None], *, principal: Principal) -> ModelVersion:
-    """Set tags of a version; None removes one."""
     check(project.access(), principal, "model.tag", uri)
     version = project.registry().resolve(uri)
     project.registry().tag(version.name, version.version, tags)

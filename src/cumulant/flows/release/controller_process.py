@@ -176,7 +176,6 @@ def _rounds_until_look(releases: Sequence[Release]) -> int:
 
 
 def describe_progress(release: Release) -> str:
-    """How far a release is, in a line."""
     if release.over:
         return f"no release is under way; the last one: {sentence(release)}"
     if release.status == "pending":

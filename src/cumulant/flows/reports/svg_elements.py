@@ -48,7 +48,6 @@ def element(tag: str, *children: Child, **attributes: object) -> Markup:
 
 
 def join(children: Iterable[Child]) -> Markup:
-    """The children one after another."""
     parts = (child if isinstance(child, Markup) else escape(child) for child in children if child is not None)
     return Markup("".join(parts))  # noqa: S704 - of escaped parts
 

@@ -54,7 +54,6 @@ class LogFile:
                 os.truncate(self.path, 0)
 
     def remove(self) -> None:
-        """Remove both files; one that cannot be removed stays."""
         for path in (self.path, self.path.with_name(f"{self.path.name}.1")):
             with suppress(OSError):
                 path.unlink()
@@ -116,7 +115,6 @@ class Child:
         return self._stopped > 0
 
     def age(self, now: float) -> float:
-        """Seconds since its start."""
         return now - self._began
 
     def present(self) -> PresentProcess:

@@ -38,7 +38,6 @@ class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Of its process."""
         return f"server-{self.version}" + (f".{self.generation}" if self.generation else "")
 
     @property
@@ -106,7 +105,6 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ports(self) -> set[int]:
-        """All that its servers have."""
         return {server.port for server in (*self.versions.values(), *self.starting, *self.retiring)}
 
     def running(self, now: datetime) -> tuple[ServedVersion, ...]:

@@ -14,8 +14,6 @@ _ORDER: tuple[Kind, ...] = ("server", "gateway", "controller")
 
 
 class WantedProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that should run."""
-
     name: str
     kind: Kind
     command: tuple[str, ...]

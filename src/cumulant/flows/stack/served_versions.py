@@ -164,7 +164,6 @@ def champion_uri(project: Project) -> str:
 
 
 def is_refused(version: ModelVersion) -> bool:
-    """Whether the gate refused a version when it was trained."""
     return version.tags.get("cumulant.verdict") == "refused"
 
 
@@ -179,7 +178,6 @@ def table_of(line: Sequence[str]) -> str | None:
 
 
 def online_of(line: Sequence[str]) -> str | None:
-    """The store of that table."""
     return _value(line, "--online")
 
 
@@ -208,7 +206,6 @@ def free_port(seed: str, taken: Collection[int]) -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether the port is free."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -219,6 +216,5 @@ def is_free(host: str, port: int) -> bool:
 
 
 def without_option(line: Sequence[str], option: str) -> list[str]:
-    """A command line without an option and its value."""
     at = line.index(option)
     return [*line[:at], *line[at + 2 :]]

@@ -113,7 +113,6 @@ def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
 
 
 def controller_command(project: Project) -> tuple[str, ...]:
-    """The command of the process that carries out releases."""
     return (sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment)
 
 

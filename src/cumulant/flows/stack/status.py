@@ -64,11 +64,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def running(self) -> bool:
-        """Whether the supervisor lives."""
         return not is_gone(self.supervisor)
 
     def server(self, version: str) -> ChildStatus | None:
-        """The process that serves a version."""
         return next((child for child in self.children if child.version == version), None)
 
 

@@ -23,7 +23,6 @@ OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
 
 
 def import_onnx() -> Any:
-    """The `onnx` package, imported on first use."""
     try:
         import onnx
         import onnx.checker
@@ -66,7 +65,6 @@ class GraphBuilder:
         return name
 
     def constant(self, value: NDArray[np.generic]) -> str:
-        """Add a constant; returns its name."""
         name = f"c{len(self._constants)}"
         self._constants.append(self._onnx.numpy_helper.from_array(value, name))
         return name

@@ -68,7 +68,6 @@ def _layer(place: int, node: NodeProto, known: Mapping[str, Any], onnx: Any) -> 
 
 
 def node_attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """The node's attribute `name`, or `default`."""
     for item in node.attribute:
         if item.name == name:
             return import_onnx().helper.get_attribute_value(item)

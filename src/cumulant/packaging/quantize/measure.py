@@ -187,7 +187,6 @@ def _timing(rows: int, place: int, rounds: Sequence[Sequence[float]]) -> FormTim
 
 
 def run_model(model: Any, sample: Sample) -> list[Array]:
-    """Outputs of a graph in memory."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model.SerializeToString())

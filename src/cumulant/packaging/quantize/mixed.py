@@ -45,7 +45,6 @@ class Rounder:
         return _power(lost, moments) / max(_power(rows, moments), 1e-30)
 
     def size(self, weight: str, bits: int) -> float:
-        """Bytes."""
         codes = self.codes(weight, bits)
         return codes.values.size * bits / 8 + 2 * codes.scales.size
 

@@ -27,7 +27,6 @@ class WeightCodes(NamedTuple):
 
     @property
     def weights(self) -> NDArray[np.float32]:
-        """[outputs, inputs]"""
         wide = np.repeat(self.scales.astype(np.float32), self.group, axis=1)
         return self.values.astype(np.float32) * wide
 

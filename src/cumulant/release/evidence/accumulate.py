@@ -89,7 +89,6 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_memory(release: Release) -> Memory:
-    """What the figures keep of a release."""
     return msgspec.convert(release.memory, Memory) if release.memory else Memory()
 
 

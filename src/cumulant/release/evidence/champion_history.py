@@ -56,7 +56,6 @@ class ChampionHistory:
 
 
 def no_history() -> ChampionHistory:
-    """No looks."""
     return ChampionHistory(requests=np.zeros(0), bad=np.zeros((0, len(COUNTED))), slow_us=None)
 
 

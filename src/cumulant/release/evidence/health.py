@@ -22,8 +22,6 @@ RECENT = 5
 
 
 class ArmHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm in the last seconds."""
-
     #: seconds for which no server of the arm has been ready; 0 while one is
     not_ready: float = 0.0
     #: of its servers, in the last minute

@@ -82,7 +82,6 @@ class KeyStatistics:
 
     @classmethod
     def start(cls) -> KeyStatistics:
-        """No keys yet."""
         none = np.zeros(0)
         return cls(none.astype(np.uint64), none.astype(np.bool_), none, none, np.zeros((0, len(COUNTED))))
 
@@ -144,7 +143,6 @@ class KeyStatistics:
         return float((self.requests**2).sum() + rest * largest) / total**2
 
     def to_json(self) -> dict[str, str]:
-        """Packed columns."""
         columns = np.column_stack([self.looks, self.requests, self.bad]).astype("<f4")
         return {
             "key": pack(self.key.astype("<u8")),

@@ -22,13 +22,10 @@ Bools = npt.NDArray[np.bool_]
 
 
 class PerArm(msgspec.Struct, frozen=True, kw_only=True):
-    """A number of each arm."""
-
     champion: float = 0.0
     candidate: float = 0.0
 
     def with_more(self, champion: float, candidate: float) -> PerArm:
-        """The sums."""
         return PerArm(champion=self.champion + float(champion), candidate=self.candidate + float(candidate))
 
 
@@ -111,7 +108,6 @@ class ScorePairs:
 
     @classmethod
     def of(cls, pairs: Sequence[ScorePair]) -> ScorePairs:
-        """The columns of single pairs."""
         return cls(
             champion=np.array([pair.champion for pair in pairs], dtype=np.float64),
             candidate=np.array([pair.candidate for pair in pairs], dtype=np.float64),
@@ -136,7 +132,6 @@ class LossPairs:
 
     @classmethod
     def of(cls, graded: Sequence[LossPair]) -> LossPairs:
-        """The columns of single rows."""
         return cls(
             champion=np.array([pair.champion for pair in graded], dtype=np.float64),
             candidate=np.array([pair.candidate for pair in graded], dtype=np.float64),

@@ -28,8 +28,6 @@ _UNEVEN = 1.5
 
 
 class TrafficSplitState(msgspec.Struct, frozen=True, kw_only=True):
-    """State of one step."""
-
     #: sampled keys that were seen: base64 of sorted 64-bit numbers below `below`
     keys: str = ""
     below: int = 2**64 - 1
@@ -44,7 +42,6 @@ class TrafficSplitState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_units(state: TrafficSplitState, units: Units) -> TrafficSplitState:
-    """The state with a look's units."""
     known = unpack(state.keys, "<u8")
     keyed = units.key != 0
     sampled = keyed & (units.key <= np.uint64(state.below))

@@ -79,5 +79,4 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def difference(self) -> float:
-        """Mean loss of the candidate less that of the champion."""
         return self.candidate_loss - self.champion_loss

@@ -30,12 +30,10 @@ class Grid:
 
     @property
     def low(self) -> float:
-        """The least finite value of the reference."""
         return float(np.nextafter(self.edges[1], np.inf))
 
     @property
     def high(self) -> float:
-        """The greatest finite value of the reference."""
         return float(self.edges[-2])
 
 

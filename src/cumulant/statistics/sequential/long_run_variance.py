@@ -50,7 +50,6 @@ class LongRunVariance:
 
     @classmethod
     def start(cls) -> LongRunVariance:
-        """No values yet."""
         return cls(
             np.zeros(_SCALES, dtype=np.int64),
             np.zeros((_SCALES, 2)),

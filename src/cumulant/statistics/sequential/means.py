@@ -82,13 +82,11 @@ class Bernstein:
         return np.clip(middle - radius, 0, 1), np.clip(middle + radius, 0, 1)
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         fields = ("total", "squares", "bet", "bet_values", "penalty")
         return {"alpha": self.alpha, "count": self.count, **{name: getattr(self, name).tolist() for name in fields}}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Bernstein:
-        """What `to_json` wrote."""
         arrays = {k: np.asarray(v, dtype=np.float64) for k, v in stored.items() if k not in {"alpha", "count"}}
         return cls(alpha=float(cast("float", stored["alpha"])), count=int(cast("int", stored["count"])), **arrays)
 
@@ -131,12 +129,10 @@ class Betting:
         return cast("Floats", logsumexp(self.capital, axis=-1) - math.log(self.capital.shape[-1]))
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         return {"boundary": self.boundary, "capital": self.capital.tolist()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Betting:
-        """What `to_json` wrote."""
         return cls(float(cast("float", stored["boundary"])), np.asarray(stored["capital"], dtype=np.float64))
 
     @property
@@ -189,12 +185,10 @@ class Paired:
         return self.better.log_evidence()
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         return {"scale": self.scale, "worse": self.worse.to_json(), "better": self.better.to_json()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Paired:
-        """What `to_json` wrote."""
         worse, better = (Betting.from_json(cast("Mapping[str, object]", stored[side])) for side in ("worse", "better"))
         return cls(float(cast("float", stored["scale"])), worse, better)
 

@@ -73,12 +73,10 @@ class Quantiles:
         return padded[below], padded[len(self.edges) + 1 - reached]
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         return {"edges": self.edges.tolist(), "shares": self.shares.to_json()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Quantiles:
-        """What `to_json` wrote."""
         shares = Bernstein.from_json(cast("Mapping[str, object]", stored["shares"]))
         return cls(np.asarray(stored["edges"], dtype=np.float64), shares)
 

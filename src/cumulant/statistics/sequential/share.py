@@ -63,11 +63,9 @@ class Shares:
         return cast("Floats", marginal + total - self.counts @ np.log(declared))
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         return {"shares": list(self.shares), "counts": self.counts.tolist(), "strength": self.strength}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Shares:
-        """What `to_json` wrote."""
         shares = tuple(cast("Sequence[float]", stored["shares"]))
         return cls(shares, np.asarray(stored["counts"], dtype=np.float64), float(cast("float", stored["strength"])))

@@ -44,7 +44,6 @@ class SimulatedCounts:
     bursts: bool = False
 
     def of(self, releases: slice) -> SimulatedCounts:
-        """The counts of some releases."""
         return self._each(lambda counts: counts[:, releases])
 
     def until(self) -> SimulatedCounts:

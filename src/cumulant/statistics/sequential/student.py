@@ -85,13 +85,11 @@ class Student:
         return np.where(nonzero, evidence, 0.0)
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         sums = {name: getattr(self, name).tolist() for name in ("count", "total", "squares")}
         return {"effect": self.effect, **sums}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Student:
-        """What `to_json` wrote."""
         sums = (np.asarray(stored[name], dtype=np.float64) for name in ("count", "total", "squares"))
         return cls(float(cast("float", stored["effect"])), *sums)
 
@@ -174,13 +172,11 @@ class Risen:
         return float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(spread / n)
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         plain = {"horizon": self.horizon, "looks": self.looks, "allowed": self.allowed}
         return {**plain, "starts": self.starts.to_json()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Risen:
-        """What `to_json` wrote."""
         starts = Student.from_json(cast("Mapping[str, object]", stored["starts"]))
         allowed = float(cast("float", stored.get("allowed", 0.0)))
         return cls(int(cast("int", stored["horizon"])), int(cast("int", stored["looks"])), starts, allowed)

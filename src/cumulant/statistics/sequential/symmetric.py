@@ -44,7 +44,6 @@ class Symmetric:
 
     @classmethod
     def start(cls, *, batch: tuple[int, ...] = ()) -> Symmetric:
-        """No values yet."""
         return cls(0, np.zeros(batch), np.zeros((*batch, _BETS)))
 
     def add(self, value: npt.ArrayLike, *, weight: float = 1.0) -> Symmetric:
@@ -72,12 +71,10 @@ class Symmetric:
         return cast("Floats", whole - math.log(self.capital.shape[-1]))
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         return {"blocks": self.blocks, "squares": self.squares.tolist(), "capital": self.capital.tolist()}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> Symmetric:
-        """What `to_json` wrote."""
         arrays = (np.asarray(stored[name], dtype=np.float64) for name in ("squares", "capital"))
         return cls(int(cast("int", stored["blocks"])), *arrays)
 
@@ -136,13 +133,11 @@ class PairedBlocks:
         return self.better.log_evidence()
 
     def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
         sides = {"worse": self.worse.to_json(), "better": self.better.to_json()}
         return {"margin": self.margin, "edge": self.edge, "pairs": self.pairs.tolist(), **sides}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, object]) -> PairedBlocks:
-        """What `to_json` wrote."""
         margin, edge = (float(cast("float", stored[name])) for name in ("margin", "edge"))
         worse, better = (
             Symmetric.from_json(cast("Mapping[str, object]", stored[side])) for side in ("worse", "better")

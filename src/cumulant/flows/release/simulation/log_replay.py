@@ -71,7 +71,6 @@ class LoggedCallers:
         self._starts: list[Floats] = [np.zeros(0), np.zeros(0)]
 
     def look(self, moment: LookInterval) -> ArrivedRequests:
-        """The requests of one look."""
         parts = [self._of_arm(moment, arm) for arm in (False, True)]
         rows = np.concatenate([of_arm for of_arm, _ in parts])
         came = np.concatenate([seconds for _, seconds in parts])
@@ -88,7 +87,6 @@ class LoggedCallers:
         return ArrivedRequests(requests, came)
 
     def candidate_rate(self, moment: LookInterval) -> float:
-        """Share of mirrored requests that the candidate fails."""
         return float(min(1.0, self._log.requests.failed.mean() + self._added(moment)))
 
     def history(self, *, look: float, quantile: float) -> ChampionHistory:

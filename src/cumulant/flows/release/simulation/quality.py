@@ -33,7 +33,6 @@ class Mirror:
         self._due: deque[tuple[float, int, int, int]] = deque()
 
     def pairs(self, count: int) -> ScorePairs:
-        """Answers of both versions to so many rows."""
         scores, rng = self._world.scores, self._rng
         champion = rng.beta(*_SCORES, count)
         candidate = champion + scores.shift + _APART * rng.normal(size=count)
@@ -64,12 +63,10 @@ class Mirror:
 
 
 def hour_of(at: float) -> int:
-    """The hour of a moment of the world."""
     return int(at // 3600)
 
 
 def label_delay_seconds(quality: Quality) -> float:
-    """Seconds from a request to its label."""
     given = quality.label_delay
     return duration(given).total_seconds() if isinstance(given, str) else float(given)
 

@@ -49,7 +49,6 @@ class SimulatedKeys:
         self.ratio = np.array([key.latency_ratio for key in keys.heavy])
 
     def draw(self, rng: np.random.Generator, count: int) -> Ints:
-        """The keys of so many requests."""
         places = np.searchsorted(self._upto, rng.random(count) * self._upto[-1], side="right")
         return np.asarray(np.minimum(places, len(self.place) - 1), dtype=np.int64)
 
@@ -84,7 +83,6 @@ class SimulatedCallers:
         )
 
     def look(self, moment: LookInterval) -> ArrivedRequests:
-        """The requests of one look."""
         rng, seconds = self._rng, moment.seconds
         expected = self._world.traffic.requests_per_second * seconds * self._scene.factor(moment.at)
         count = int(rng.poisson(expected))

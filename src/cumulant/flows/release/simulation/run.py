@@ -196,7 +196,6 @@ def draw_begin(world: ReleaseWorld, rng: np.random.Generator) -> float:
 
 
 def longest_seconds(world: ReleaseWorld, look: float) -> float:
-    """Seconds after which a release is cut off."""
     hours = world.traffic.release_hours
     if hours is not None and not isinstance(hours, list):
         return hours * 3600

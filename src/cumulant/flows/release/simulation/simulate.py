@@ -125,12 +125,10 @@ def _simulate_in_processes(
 def simulate_batch(
     world: ReleaseWorld, policy: ReleasePolicy, seeds: Sequence[np.random.SeedSequence], log: LoggedRequests | None
 ) -> list[SimulatedRelease]:
-    """The releases of one batch."""
     return [simulate_release(world, policy, seed, log) for seed in seeds]
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -159,7 +157,6 @@ class SimulationProgress:
         progress(f"simulate {plural(releases, 'release')}, {at_once} at a time")
 
     def ended(self, count: int) -> None:
-        """So many releases have ended."""
         remaining, text = self.left(count), f"{count} of {plural(self._releases, 'release')}"
         if remaining is not None and remaining >= _LONG:
             if not self._announced:
