@@ -14,14 +14,12 @@ rows. `dependence` learns by how much windows are not.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.arrays import Floats, StoredState
 
 #: a rise that is looked for beside small ones, in standard deviations of a value
 LARGE = 2.0
@@ -30,7 +28,7 @@ _LEAST = 1e-290
 
 
 @dataclass(frozen=True)
-class Student:
+class Student(StoredState):
     """Evidence that the mean of near-normal values is above 0; `effect` is the size, in deviations, looked for.
 
     count, total, squares: [batch] of the values added.
@@ -84,15 +82,6 @@ class Student:
         evidence = math.log(2) + side + (np.log(c / (n + c)) + n * np.log(squares / rest)) / 2
         return np.where(nonzero, evidence, 0.0)
 
-    def to_json(self) -> dict[str, object]:
-        sums = {name: getattr(self, name).tolist() for name in ("count", "total", "squares")}
-        return {"effect": self.effect, **sums}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Student:
-        sums = (np.asarray(stored[name], dtype=np.float64) for name in ("count", "total", "squares"))
-        return cls(float(cast("float", stored["effect"])), *sums)
-
 
 def of_any_size(sums: Student) -> Floats:
     """Log e-value [batch]: the mean of those of `Student.log_evidence` at `effect` and at LARGE deviations."""
@@ -100,7 +89,7 @@ def of_any_size(sums: Student) -> Floats:
 
 
 @dataclass(frozen=True)
-class Risen:
+class Risen(StoredState):
     """Whether the mean of near-normal values has risen above 0 since some look; a `Student` begins at each.
 
     With every look before the change alike, an alarm at evidence log(1 / alpha) comes with probability alpha at most
@@ -170,13 +159,3 @@ class Risen:
         n, mean = float(self.starts.count[place]), self.mean_since(look)
         spread = max(0.0, float(self.starts.squares[place]) - n * mean**2) / (n - 1)
         return float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(spread / n)
-
-    def to_json(self) -> dict[str, object]:
-        plain = {"horizon": self.horizon, "looks": self.looks, "allowed": self.allowed}
-        return {**plain, "starts": self.starts.to_json()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Risen:
-        starts = Student.from_json(cast("Mapping[str, object]", stored["starts"]))
-        allowed = float(cast("float", stored.get("allowed", 0.0)))
-        return cls(int(cast("int", stored["horizon"])), int(cast("int", stored["looks"])), starts, allowed)

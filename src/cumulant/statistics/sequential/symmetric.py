@@ -13,14 +13,13 @@ x. Capital is spread over bets; a block at most doubles it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.arrays import Floats, StoredState
 
 #: pairs that the mean of a block is taken over, at least
 FEWEST_PAIRS = 50
@@ -32,7 +31,7 @@ _NODES: Floats = np.linspace(-9, 9, 145)
 
 
 @dataclass(frozen=True)
-class Symmetric:
+class Symmetric(StoredState):
     """Evidence that the expectation of symmetric values is above 0; O(1) state.
 
     `blocks` and `squares` (their sum) are [batch], `capital` is [batch, bets], in logarithms.
@@ -70,17 +69,9 @@ class Symmetric:
         whole = np.logaddexp.reduce(self.capital, axis=-1)  # much quicker than scipy's logsumexp for so few values
         return cast("Floats", whole - math.log(self.capital.shape[-1]))
 
-    def to_json(self) -> dict[str, object]:
-        return {"blocks": self.blocks, "squares": self.squares.tolist(), "capital": self.capital.tolist()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Symmetric:
-        arrays = (np.asarray(stored[name], dtype=np.float64) for name in ("squares", "capital"))
-        return cls(int(cast("int", stored["blocks"])), *arrays)
-
 
 @dataclass(frozen=True)
-class PairedBlocks:
+class PairedBlocks(StoredState):
     """Whether a candidate's loss exceeds the champion's by more than a margin, on the same requests, block by block.
 
     All pairs of a block, of whatever keys, give one value, their mean difference (candidate's loss - champion's). One
@@ -131,18 +122,6 @@ class PairedBlocks:
     def log_not_worse(self) -> Floats:
         """Log e-value [batch] against "the candidate's mean loss is the champion's plus the margin, or more"."""
         return self.better.log_evidence()
-
-    def to_json(self) -> dict[str, object]:
-        sides = {"worse": self.worse.to_json(), "better": self.better.to_json()}
-        return {"margin": self.margin, "edge": self.edge, "pairs": self.pairs.tolist(), **sides}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> PairedBlocks:
-        margin, edge = (float(cast("float", stored[name])) for name in ("margin", "edge"))
-        worse, better = (
-            Symmetric.from_json(cast("Mapping[str, object]", stored[side])) for side in ("worse", "better")
-        )
-        return cls(margin, edge, np.asarray(stored["pairs"], dtype=np.float64), worse, better)
 
 
 def bet_sizes() -> Floats:
