@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from cumulant.core.structs import struct_from
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.policy import ReleasePolicy
@@ -169,16 +170,7 @@ def desired_routes(release: Release) -> Routes:
         return Routes(
             model=release.model, revision=release.revision, champion=arm, key=release.policy.key, limits=release.limits
         )
-    return Routes(
-        model=release.model,
-        revision=release.revision,
-        champion=release.champion,
-        candidate=release.candidate,
-        weight=release.weight,
-        mirror=release.mirror,
-        key=release.policy.key,
-        limits=release.limits,
-    )
+    return struct_from(Routes, release, key=release.policy.key)
 
 
 def add_samples(release: Release, samples: dict[str, int], seconds: float) -> Release:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
     from cumulant.statistics.performance.audit import Audit
 
+#: fields of an evaluation in documents for machines
+_DOCUMENTED = (
+    *("fault", "until", "fresh", "late", "harm", "estimate", "estimates", "estimate_refused", "audit"),
+    *("reference_loss", "windows", "notes"),
+)
+
 
 def declare(app: typer.Typer) -> None:
     command(
@@ -109,27 +115,8 @@ def _tell(call: Invocation, error: CumulantError, every: str) -> None:
 
 
 def document(round_: MonitorRun, done: RetrainRequest | None) -> dict[str, object]:
-    evaluation = round_.evaluation
-    return {
-        "at": round_.at,
-        "model": round_.model,
-        "version": round_.version,
-        "findings": round_.findings,
-        "action": round_.action,
-        "fault": evaluation.fault,
-        "until": evaluation.until,
-        "fresh": evaluation.fresh,
-        "late": evaluation.late,
-        "harm": evaluation.harm,
-        "estimate": evaluation.estimate,
-        "estimates": evaluation.estimates,
-        "estimate_refused": evaluation.estimate_refused,
-        "audit": evaluation.audit,
-        "reference_loss": evaluation.reference_loss,
-        "windows": evaluation.windows,
-        "retraining": done,
-        "notes": evaluation.notes,
-    }
+    about = {name: getattr(round_, name) for name in ("at", "model", "version", "findings", "action")}
+    return about | {name: getattr(round_.evaluation, name) for name in _DOCUMENTED} | {"retraining": done}
 
 
 def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None, project: str | None) -> None:

@@ -31,6 +31,22 @@ app = application(
     examples=["cumulant data validate", "cumulant data quarantine payments", "cumulant data infer payments.csv"],
 )
 
+#: fields of a snapshot in documents for machines
+_DOCUMENTED = (
+    *("source", "rows_in", "rows_passed", "rows_quarantined", "rows_dropped", "rows_current", "rows_superseded"),
+    *(
+        "rows_repeated",
+        "rows_deletions",
+        "bytes",
+        "csv_bytes",
+        "accepted",
+        "checks",
+        "batch_checks",
+        "changes",
+        "shifts",
+    ),
+)
+
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Names of sources; default: all.")]
 Name = Annotated[
     str, typer.Argument(metavar="[SOURCE]", help="The name of a source; may be left out where there is only one.")
@@ -263,22 +279,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 
     return {
         "snapshot": snapshot.id,
-        "source": snapshot.source,
-        "rows_in": snapshot.rows_in,
-        "rows_passed": snapshot.rows_passed,
-        "rows_quarantined": snapshot.rows_quarantined,
-        "rows_dropped": snapshot.rows_dropped,
-        "rows_current": snapshot.rows_current,
-        "rows_superseded": snapshot.rows_superseded,
-        "rows_repeated": snapshot.rows_repeated,
-        "rows_deletions": snapshot.rows_deletions,
-        "bytes": snapshot.bytes,
-        "csv_bytes": snapshot.csv_bytes,
-        "accepted": snapshot.accepted,
-        "checks": snapshot.checks,
-        "batch_checks": snapshot.batch_checks,
-        "changes": snapshot.changes,
-        "shifts": snapshot.shifts,
+        **{name: getattr(snapshot, name) for name in _DOCUMENTED},
         "unreadable": [
             {"url": file.url, "reason": file.reason, "sha256": file.sha256, "bytes": file.bytes}
             for file in snapshot.unreadable

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from cumulant.core.errors import NotFoundError
+from cumulant.core.structs import struct_from
 from cumulant.release.events import MetricReported, ReleaseEnded, ReleaseHeld, ReleaseResumed, ReleaseStarted, StepBegun
 from cumulant.release.state import Board, Release
 
@@ -103,14 +104,7 @@ def change_facts(before: Release | None, after: Release) -> Iterator[Fact]:
             yield ReleaseResumed(release=after.id, model=after.model, step=after.step.label, reason=after.reason)
     began = after.status == "running" and (before is None or before.status == "pending" or before.at != after.at)
     if began:
-        yield StepBegun(
-            release=after.id,
-            model=after.model,
-            step=after.step.label,
-            weight=after.weight,
-            mirror=after.mirror,
-            reason=after.reason,
-        )
+        yield struct_from(StepBegun, after, release=after.id, step=after.step.label)
 
 
 def _ended_event(release: Release) -> ReleaseEnded:
@@ -128,13 +122,9 @@ def _ended_event(release: Release) -> ReleaseEnded:
 
 def board_figure(board: Board) -> MetricReported:
     """The values of a board for an event."""
-    return MetricReported(
-        metric=board.metric,
-        champion=board.champion,
-        candidate=board.candidate,
-        low=board.low,
-        high=board.high,
-        margin=board.margin,
+    return struct_from(
+        MetricReported,
+        board,
         harm=_value(board.most_harm),
         harm_needed=None if board.harm_bar is None else _value(board.harm_bar),
         fine=_value(board.most_fine),

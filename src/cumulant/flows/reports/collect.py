@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.core.events import Event
 from cumulant.core.servable import Servable
+from cumulant.core.structs import struct_from
 from cumulant.core.version import __version__
 from cumulant.flows.reports.content import (
     CheckReport,
@@ -61,18 +62,11 @@ def sources(project: Project, snapshots: Iterable[Snapshot]) -> tuple[SourceRepo
 def source(snapshot: Snapshot, root: str) -> SourceReport:
     from cumulant.data.checks.verdict import warnings_of
 
-    return SourceReport(
+    return struct_from(
+        SourceReport,
+        snapshot,
         name=snapshot.source,
         snapshot=snapshot.id,
-        accepted=snapshot.accepted,
-        rows_in=snapshot.rows_in,
-        rows_passed=snapshot.rows_passed,
-        rows_quarantined=snapshot.rows_quarantined,
-        rows_dropped=snapshot.rows_dropped,
-        bytes=snapshot.bytes,
-        csv_bytes=snapshot.csv_bytes,
-        event_time=snapshot.event_time,
-        key=snapshot.key,
         files=tuple(
             FileReport(file.url.removeprefix(root), file.sha256, file.bytes, file.rows) for file in snapshot.files
         ),
@@ -118,7 +112,7 @@ def serving(servable: Servable, threshold_text: str = "") -> ServingReport:
 def events(recorded: Iterable[Event]) -> tuple[EventReport, ...]:
     """The story of a run. Steps that only began are left out: each ends with an event of its own."""
     return tuple(
-        EventReport(seq=event.seq, time=event.time, actor=event.actor, kind=event.kind, text=event_text(event.data))
+        struct_from(EventReport, event, text=event_text(event.data))
         for event in recorded
         if event.kind not in ("step.started", "training.trial_finished")
     )
