@@ -38,7 +38,7 @@ class ProjectMonitoring(MethodGroup):
             return run_monitoring(self._loaded, principal=self._principal, at=at, progress=progress)
 
     def retrain(self, *, as_of: datetime | None = None) -> RetrainRequest | None:
-        """Train and release as the recorded request of retraining asks, as far as it goes; None where there is none.
+        """Train and release as far as the recorded request of retraining requires; None without a request.
 
         Raises:
             LeaseHeldError: another process retrains at the same time.

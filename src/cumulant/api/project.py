@@ -282,7 +282,7 @@ class Project(MethodGroup):
     ) -> Server:
         """Start a local server for a model and return when it answers; end it with `.stop()` or `with`.
 
-        With `keep` its process goes on after that; `.pid` is its id.
+        With `keep` its process runs on after that; `.pid` is its id.
         """
         from cumulant.flows.serving.serve import prepare_service
 

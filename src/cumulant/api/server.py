@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Server:
     """A server that answers at `.url` until `.stop()`, the end of a `with` block, or the end of this process.
 
-    With `keep` its process goes on after all of them.
+    With `keep` its process runs on after all of them.
 
     Raises:
         PortInUseError: the address is taken.

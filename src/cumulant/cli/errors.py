@@ -94,7 +94,7 @@ def _reader_gone(error: BaseException | None) -> bool:
 
 
 def as_known(error: BaseException) -> CumulantError:
-    """`error` itself if it is a CumulantError, else one that says what it means to a user."""
+    """`error` itself if it is a CumulantError, else one that explains it to a user."""
     if isinstance(error, CumulantError):
         return error
     if isinstance(error, PARSER_ERROR):

@@ -126,7 +126,7 @@ def mark_ended(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """No other demo runs in the folder within the block; the state of an interrupted one is put aside.
+    """No other demo runs in the folder within the block; the state of an interrupted one is moved aside.
 
     Raises:
         LeaseHeldError: another one runs.

@@ -23,7 +23,7 @@ from cumulant.release.paired.segments import broken_segment
 from cumulant.release.policy import MetricPolicy, ReleasePolicy
 from cumulant.release.wording import format_value
 
-#: part of alpha of a metric whose margin nobody declared, against the others' whole part
+#: part of alpha of a metric whose margin nobody declared, against 1 for the others
 UNDECLARED_PART = 0.5
 
 

@@ -52,7 +52,7 @@ def decide(release: Release, *, skewed: bool = False, failing: bool = False, at:
     """The release after a look that `accumulate.count_look` added to it.
 
     `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted. `failing`: both
-    arms fail hard, so that it does not go on; two arms that answer nothing are equally good.
+    arms fail hard, so that it does not advance; two arms that answer nothing are equally good.
     """
     if release.status not in ACTIVE:
         return release
@@ -225,7 +225,7 @@ def start(release: Release) -> Release:
 
 
 def pause(release: Release, reason: str) -> Release:
-    """The release with its weights held; hard failures and harm still bring it back."""
+    """The release with its weights kept; hard failures and harm still roll it back."""
     return msgspec.structs.replace(release, status="paused", reason=reason) if release.status == "running" else release
 
 

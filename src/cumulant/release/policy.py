@@ -99,7 +99,7 @@ class ReleasePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def holdback(self) -> ReleaseStep | None:
-        """The step that waits for labels; None where there is none."""
+        """The step that waits for labels, if any."""
         return self.steps[-1] if self.steps[-1].stage == "holdback" else None
 
 

@@ -62,7 +62,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     #: None: the metric is reported and decides nothing
     harm_bar: float | None
     fine_bar: float
-    #: the difference as it looks is beyond the margin: nothing goes forward
+    #: the difference so far is beyond the margin: no step advances
     beyond: bool = False
     #: a harm that is proven is large enough to act on
     confirmed: bool = False
@@ -94,7 +94,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate on its way. Times in it are of the wall, for people; what decides is counted in active seconds."""
+    """A release. Times in it are wall-clock times, for display; decisions count active seconds."""
 
     id: str
     model: str

@@ -20,7 +20,7 @@ LEVEL = 0.95
 class Agreement:
     """`observed` and `expected` are shares of cases on which both agree; `kappa` is 1 where they always do.
 
-    `kappa` is None where chance alone would bring full agreement (both use one and the same category), `low` and
+    `kappa` is None where chance alone would give full agreement (both use one and the same category), `low` and
     `high` also where fewer than two cases were judged. Where both agree on all cases, or on none, the interval is
     Clopper & Pearson's of `observed`, with `expected` as it is.
     """

@@ -17,7 +17,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """A figure of the population with its interval. `effective`: how many evenly drawn rows would say as much."""
+    """A figure of the population with its interval. `effective`: as many evenly drawn rows have its error."""
 
     value: float
     low: float
@@ -33,7 +33,7 @@ def hajek(values: Floats, chances: Floats, *, level: float = LEVEL) -> Weighted:
     Rows that were sure to be drawn are known and add no error; the mean of the others has the error. Of values that are
     0 or 1 its interval is Clopper & Pearson's at the effective number of rows (Korn & Graubard 1998), which holds for
     rare values too; of others that of t about the linearised variance for rows drawn independently. Fewer than two
-    uncertain rows of values that are no flags tell nothing of their spread: the interval is infinite.
+    uncertain rows of values that are no flags do not show their spread: the interval is infinite.
 
     Raises:
         ValueError: a chance is not in (0, 1], or there is no row.
@@ -56,7 +56,7 @@ def hajek(values: Floats, chances: Floats, *, level: float = LEVEL) -> Weighted:
 
 
 def effective(weights: Floats) -> float:
-    """How many rows of equal weight say as much: the squared sum over the sum of squares (Kish 1965). 0 for no row."""
+    """The effective number of rows: the squared sum over the sum of squares (Kish 1965). 0 for no row."""
     return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
 
 

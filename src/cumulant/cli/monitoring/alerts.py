@@ -91,7 +91,7 @@ def silence(
     reason: Reason = "",
     end: Annotated[str | None, typer.Option(metavar="ID", help="End this silence instead.")] = None,
 ) -> None:
-    """Send people no messages about some alerts for a while. They are recorded all the same.
+    """Suppress messages about some alerts for a while; the alerts are recorded.
 
     The end of an alert is sent to its receivers. What still fires when a silence ends is sent then.
     Alertmanager receives all alerts and has silences of its own.
@@ -127,7 +127,7 @@ def try_(
     call: Invocation,
     receiver: Annotated[str, typer.Option(metavar="NAME", help="Only this one, as `alerts list` names it.")] = "",
 ) -> None:
-    """Send a sample to each receiver of `monitoring.notify`, and say what happened.
+    """Send a sample to each receiver of `monitoring.notify`, and show the result.
 
     Exit code 3 where one does not answer, 4 where one refuses, 2 where its address cannot be used.
     """
@@ -178,7 +178,7 @@ def drop(
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A refused message, or the beginning of its name.")],
     reason: Reason = "",
 ) -> None:
-    """Give up a message that its receiver refuses. The alert stays as it is, and the events tell of it."""
+    """Drop a message that its receiver refuses. The alert is unchanged, and an event records it."""
     from cumulant.flows.alerting.manual_retry import drop as flow
 
     with call.project() as project:

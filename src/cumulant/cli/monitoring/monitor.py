@@ -103,9 +103,7 @@ def run(
         str | None, typer.Option(metavar="NAME,...", help="Only these columns. Default: all that both have.")
     ] = None,
     ignore: Annotated[str | None, typer.Option(metavar="NAME,...", help="Not these columns.")] = None,
-    answers: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Which columns are what the model said.")
-    ] = None,
+    answers: Annotated[str | None, typer.Option(metavar="NAME,...", help="The columns of the model's answers.")] = None,
     since: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: from this day on.")] = None,
     until: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: up to this day.")] = None,
     joint: Annotated[
@@ -118,7 +116,7 @@ def run(
 
     An alarm is a change that is large enough to matter and is not chance, at a rate of
     false alarms that holds for all columns and windows together. With labels the loss is
-    told, too. Exit code 1 where something is alarming, or the model loses more than it should.
+    reported, too. Exit code 1 where something is alarming, or the model loses more than it should.
     """
     from cumulant.flows.monitoring.drift.sides import MonitorRequest
 
@@ -141,7 +139,7 @@ def run(
         estimate=True,
         out=out,
     )
-    monitored = _found(call, request, own=predictions is None, window=window, ignore=_list(ignore))
+    monitored = _monitor(call, request, own=predictions is None, window=window, ignore=_list(ignore))
 
     def text(console: Console) -> None:
         _print(console, monitored, every=every, page=out)
@@ -156,7 +154,7 @@ def run(
         raise typer.Exit(1)
 
 
-def _found(
+def _monitor(
     call: Invocation, request: MonitorRequest, *, own: bool, window: str | None, ignore: tuple[str, ...]
 ) -> MonitorResult:
     from dataclasses import replace
@@ -167,15 +165,14 @@ def _found(
     from cumulant.flows.monitoring.monitor import monitor
     from cumulant.flows.monitoring.project_drift import monitor_project, target_columns
 
-    def told(spec: DriftSpec) -> DriftPolicy:
-        narrowed = msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])
-        return drift_policy(narrowed)
+    def policy_of(spec: DriftSpec) -> DriftPolicy:
+        return drift_policy(msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore]))
 
     if not own and call.given is None and not (call.directory / "cumulant.yaml").is_file():
-        return monitor(request, told(DriftSpec()))
+        return monitor(request, policy_of(DriftSpec()))
     with call.project() as project:
         principal = project.principal()
-        policy = told(project.file.spec.monitoring.drift)
+        policy = policy_of(project.file.spec.monitoring.drift)
         if not own:
             return monitor(
                 replace(request, targets=target_columns(project)),

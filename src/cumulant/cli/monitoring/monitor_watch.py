@@ -1,4 +1,4 @@
-"""`cumulant monitor watch`: look at the served model again and again, and train it again where the rule says so."""
+"""`cumulant monitor watch`: evaluate the served model repeatedly, and retrain it where the policy requires it."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _watch(
         str | None, typer.Option(metavar="MOMENT", help="With --once: rows, labels and windows as they were by then.")
     ] = None,
     retrain: Annotated[
-        bool, typer.Option("--retrain/--no-retrain", help="Begin a training that the rule of the project asks for.")
+        bool, typer.Option("--retrain/--no-retrain", help="Begin a training that the policy of the project requires.")
     ] = True,
 ) -> None:
     """Evaluate drift and loss of the served model, raise alerts, and retrain and release where the policy requires it.
@@ -163,7 +163,7 @@ def _labels(round_: MonitorRun) -> str:
     if not waiting:
         return new
     if not any(window.labelled for window in evaluation.windows):
-        return f"none: {waiting} windows wait for labels, which `cumulant labels ingest` takes in"
+        return f"none: {waiting} windows wait for labels, which `cumulant labels ingest` reads"
     return f"{new}; {waiting} wait for labels"
 
 

@@ -1,4 +1,4 @@
-"""`cumulant review`: the predictions that people should look at, and what they say of them."""
+"""`cumulant review`: the predictions for review, and the reviewers' answers."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def decide(
 
 @command(app, action="review.answer", examples=["cumulant review skip 3f9a"])
 def skip(call: Invocation, case: Case) -> None:
-    """Leave a case to others; you will not be asked again."""
+    """Leave a case to other reviewers; it is not offered to you again."""
     from cumulant.flows.review import service
 
     with call.project() as project:
@@ -251,7 +251,7 @@ def serve(
         bool, typer.Option("--insecure", help="Allow an address that others can reach without a token.")
     ] = False,
 ) -> None:
-    """Let people and programs answer the queue over HTTP, by the same rules, until interrupted."""
+    """Serve the queue over HTTP to reviewers and programs, by the same rules, until interrupted."""
     from cumulant.flows.review.http import callers, server
 
     known = callers.read_callers(token_file, os.environ.get("CUMULANT_TOKEN", ""))

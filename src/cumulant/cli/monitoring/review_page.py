@@ -70,12 +70,12 @@ def _explained(explanation: Any) -> list[str]:
 
 
 def label_names(case: CaseView) -> list[str]:
-    """What a reviewer may say, as it is written; none where it is a number."""
+    """The labels that a reviewer may enter; none where the answer is a number."""
     return [str(label).lower() if isinstance(label, bool) else str(label) for label in case.labels]
 
 
 def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: str) -> None:
-    """A table of cases. `fill` is the command that brings some."""
+    """A table of cases. `fill` is the command that adds some."""
     if not listed:
         message = f"no case waits: {fill}" if status == "waiting" else "there is no such case"
         console.print(message, style="dim")
@@ -94,7 +94,7 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
         ]
         for case in listed
     ]
-    # A column that says the same of every case is said once, or not at all.
+    # A column with one value in every case is shown once, or not at all.
     blind = all(case.hidden for case in listed)
     needless = {"reasons": blind, "status": status != "all", "label": status == "waiting"}
     shown = [place for place, name in enumerate(columns) if not needless.get(name)]
@@ -108,7 +108,9 @@ def outcome(answered: AnsweredCase) -> str:
     case = answered.case
     if case.status == "done":
         agreed = (
-            "" if case.hidden or case.answer is None else f"; the model said {_format_value(_decision(case.answer))}"
+            ""
+            if case.hidden or case.answer is None
+            else f"; the model answered {_format_value(_decision(case.answer))}"
         )
         return f"case {case.id} is done: {_format_value(case.label)}{agreed}"
     if case.escalated and any(decision["kind"] == "decided" for decision in case.others):
@@ -117,7 +119,7 @@ def outcome(answered: AnsweredCase) -> str:
         return f"case {case.id} goes to those who take escalated cases"
     if case.own and case.own[-1]["kind"] == "skipped":
         return f"you skipped case {case.id}: others get it"
-    return f"case {case.id} waits for a second reviewer, who decides without knowing what you said"
+    return f"case {case.id} waits for a second reviewer, who decides without seeing your answer"
 
 
 def _decision(answer: dict[str, Any]) -> object:

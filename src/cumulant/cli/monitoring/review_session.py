@@ -51,7 +51,7 @@ def _prompt_text(case: CaseView) -> str:
 
 
 def _answer(console: Console, project: Project, case: CaseView, reader: CaseReader) -> bool | None:
-    """Whether the case was answered; None where the reviewer quits. A wrong word is asked again."""
+    """Whether the case was answered; None where the reviewer quits. A wrong word is prompted for again."""
     from cumulant.flows.review import service
 
     who = project.principal()

@@ -1,4 +1,4 @@
-"""`cumulant release`: a candidate takes over from the champion step by step, or comes back by itself."""
+"""`cumulant release`: a candidate replaces the champion step by step, or is rolled back automatically."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 app = application(
     "release",
-    "Bring a new version to all callers, or back by itself.",
+    "Release a new version step by step, with automatic rollback.",
     examples=["cumulant release plan", "cumulant release start --wait", "cumulant release watch"],
 )
 
@@ -77,7 +77,7 @@ def start(
         float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the candidate's server.")
     ] = 60.0,
 ) -> None:
-    """Begin to release a candidate through the stages of the section `release`; the controller of `up` goes on."""
+    """Begin to release a candidate through the stages of the section `release`; the controller of `up` continues it."""
     from cumulant.flows.release.start.start import start_release
 
     outside = _outside(model, champion_url, candidate_url, name=name, authority=authority)
@@ -121,7 +121,7 @@ def status(call: Invocation, name: Name = "") -> None:
 
 @command(app, action="release.show", examples=["cumulant release watch", "cumulant release watch --json"])
 def watch(call: Invocation, name: Name = "") -> None:
-    """Follow the release until it is over; exit code 0 promoted, 1 anything else. Ctrl-C leaves, the release goes on.
+    """Follow the release until it is over; exit code 0 promoted, 1 anything else. Ctrl-C ends this command only.
 
     With --json: one document a line, at each change.
     """
@@ -136,7 +136,7 @@ def watch(call: Invocation, name: Name = "") -> None:
     app, action="release.steer", examples=["cumulant release pause --reason 'a sale begins'", "cumulant release pause"]
 )
 def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
-    """Hold the weights as they are. Failures and proven harm still bring the candidate back."""
+    """Keep the weights as they are. Failures and proven harm still roll the candidate back."""
     from cumulant.flows.release import actions
 
     with call.project() as project:
@@ -146,7 +146,7 @@ def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
 
 @command(app, action="release.steer", examples=["cumulant release resume"])
 def resume(call: Invocation, reason: Reason = "", name: Name = "") -> None:
-    """Go on with a paused release."""
+    """Resume a paused release."""
     from cumulant.flows.release import actions
 
     with call.project() as project:
@@ -206,7 +206,7 @@ def why(
     release: Annotated[str, typer.Argument(metavar="[ID]", help="Of `release history`; default: the newest.")] = "",
     name: Name = "",
 ) -> None:
-    """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
+    """Explain the state of a release, or its end: a sentence, then the numbers of that moment."""
     from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
 
     with call.project() as project:
@@ -260,7 +260,7 @@ def plan(
     ] = None,
     errors: Annotated[str, typer.Option(metavar="SHARE", help="Share of requests that fail today.")] = "0.5%",
 ) -> None:
-    """Say beforehand how long each stage takes, the smallest harm that it sees, and what cannot be decided in time."""
+    """Forecast how long each stage takes, the smallest harm it detects, and what cannot be decided in time."""
     from cumulant.flows.release.plan.release_plan import plan_release
 
     with call.project() as project:

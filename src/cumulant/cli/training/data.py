@@ -191,7 +191,7 @@ def infer(
         str | None, typer.Option(metavar="NAME", help="The sheet of an Excel workbook that has several.")
     ] = None,
 ) -> None:
-    """Propose keys, times and rules for a file, and say why."""
+    """Propose keys, times and rules for a file, with reasons."""
     from cumulant.flows.data.tables import propose
 
     with call.progress("infer") as progress:
@@ -363,7 +363,7 @@ def _known(column: str | None, delay: int) -> str:
 
 
 def yaml_lines(value: dict[str, Any], *, indent: int = 0) -> str:
-    """A source section as a person would write it: blocks, and one line for what a column's rules say."""
+    """A source section as a person would write it: blocks, and one line for the rules of a column."""
     lines = []
     for key, inner in value.items():
         if isinstance(inner, dict) and any(isinstance(part, dict) for part in inner.values()):

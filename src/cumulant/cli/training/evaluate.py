@@ -28,9 +28,9 @@ app = application("evaluate", "Score a registered model.")
     ],
 )
 def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
-    """Score a registered model on the test rows of today's data and ask the gate.
+    """Score a registered model on the test rows of today's data and evaluate the gate.
 
-    Exit code 1 where the gate says no.
+    Exit code 1 where the gate refuses.
     """
     from cumulant.flows.reports.report import content
     from cumulant.flows.training.evaluate import evaluate as flow

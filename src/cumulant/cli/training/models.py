@@ -195,7 +195,7 @@ def alias(
     examples=["cumulant models reproduce flight-late/3", "cumulant models reproduce churn@champion --json"],
 )
 def reproduce(call: Invocation, model: Model = "") -> None:
-    """Train a version again from its recorded snapshot and say whether it is identical, or what differs.
+    """Train a version again from its recorded snapshot and show whether it is identical, or what differs.
 
     Exit code 1 where it is not.
     """

@@ -227,7 +227,7 @@ def _folder(out: Path | None, imaging: _Imaging) -> Iterator[Path]:
 
 
 def _project(call: Invocation) -> Project | None:
-    """The project here, after asking whether the user may; None where there is none and none was named."""
+    """The project here, after an access check; None where none exists and none was named."""
     if call.given is None and not (call.directory / "cumulant.yaml").is_file():
         return None
     return call.project()

@@ -49,8 +49,8 @@ def train(
 ) -> None:
     """Bring data and features up to date, search, evaluate, package, register.
 
-    What was done before is found and not done again; a run that was cut off goes on from its last finished step.
-    Exit code 1 where the gate says no: the version is registered all the same, without the alias `champion`.
+    Steps that were done before are reused; an interrupted run continues from its last finished step.
+    Exit code 1 where the gate refuses: the version is registered all the same, without the alias `champion`.
     Where a release delivers, a version that passes is the `candidate`, and its release moves `champion`.
     """
     from cumulant.flows.reports.report import content

@@ -30,7 +30,7 @@ class _FromText(SourceFileLoader):
 
 
 def import_file(name: str, file: Path) -> ModuleType:
-    """Run the file as the module `name`. What its code raises is raised here, and leaves no module of that name."""
+    """Run the file as the module `name`. What its code raises is raised here, and no module of that name remains."""
     spec = spec_from_loader(name, _FromText(name, str(file)))
     assert spec is not None
     assert spec.loader is not None

@@ -98,7 +98,7 @@ class Folder:
         )
 
     def remove_gateway(self) -> None:
-        """Remove the gateway's record and the folder of its socket, which a killed process leaves behind."""
+        """Remove the gateway's record and the folder of its socket, which remain after a killed process."""
         gateway = self._read_gateway()
         self._gateway.unlink(missing_ok=True)
         private = Path(gateway.socket).parent if gateway else None

@@ -78,7 +78,7 @@ def _model_routes(routes: Routes, *, alone: bool) -> list[dict[str, Any]]:
 
 
 def _forced_route(routes: Routes, arm: Arm, match: dict[str, Any]) -> dict[str, Any]:
-    """The route of a request that names its arm: it goes to that arm and to no other, healthy or not."""
+    """The route of a request that names its arm: it reaches that arm and no other, healthy or not."""
     header_match = {"name": FORCE_HEADER, "string_match": {"exact": arm.name}}
     return {
         **_common_settings(routes, forced=True),

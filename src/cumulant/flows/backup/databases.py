@@ -19,7 +19,7 @@ _PENDING = ("-wal", "-journal")
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy in one read transaction: with all that was committed before, and nothing by halves.
+    """Copy in one read transaction: with all that was committed before, and no partial transaction.
 
     Raises:
         EngineUnavailableError: a writer has kept it locked for a minute.

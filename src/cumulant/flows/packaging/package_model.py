@@ -108,7 +108,7 @@ def package(
 
 
 def _with_environment_salt(packaged: PackagedModel, project: Project) -> PackagedModel:
-    """A model of the registry goes where the project's environment is, whose salt hashes the personal values."""
+    """A model of the registry serves in the project's environment, whose salt hashes the personal values."""
     servable = packaged.servable
     if not isinstance(servable, Servable) or not any(field.personal for field in servable.plan.request):
         return packaged

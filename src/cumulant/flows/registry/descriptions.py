@@ -27,7 +27,7 @@ _PURPOSE = 400
 
 
 def run_name(candidate: ModelCandidate) -> str:
-    """What tells runs apart in a list: trainer, main figure, and the gate's answer where it refused."""
+    """The name of a run in a list: trainer, main figure, and the gate's answer where it refused."""
     name = main_metric(candidate)
     figure = wording.number(_figure(candidate, name).value)
     refused = ", refused" if candidate.word == "refused" else ""

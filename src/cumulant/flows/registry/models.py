@@ -147,7 +147,7 @@ def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | No
 def set_alias(
     project: Project, uri: str, alias: str, *, principal: Principal, reason: str | None = None
 ) -> ModelVersion:
-    """Point `alias` at a version, and say so in the events."""
+    """Point `alias` at a version, and record it in the events."""
     check(project.access(), principal, "model.alias", uri)
     version = project.registry().resolve(uri)
     project.registry().alias(version.name, alias, version.version)

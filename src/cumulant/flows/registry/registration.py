@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> tuple[ModelVersion, bool]:
-    """Log and register the candidate, and set its aliases as the verdict says; returns also whether it existed.
+    """Log and register the candidate, and set its aliases by the verdict; returns also whether it existed.
 
     The champion made again gets no alias. With `promote`, a candidate that passed becomes the champion, unless the
-    project delivers through releases and has a champion, or asks for an approval first.
+    project delivers through releases and has a champion, or requires an approval first.
     """
     verdict = candidate.judgement.verdict
     key = digest([candidate.package.servable.key, candidate.work.identity, verdict.passed])

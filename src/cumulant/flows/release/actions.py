@@ -120,7 +120,7 @@ def approve(
 
 
 def check_may_approve(release: Release, approval: ApprovalPolicy, principal: Principal) -> None:
-    """Return, or say why not.
+    """Check that the principal may approve this release.
 
     Raises:
         RefusedError: the principal may not approve this release.

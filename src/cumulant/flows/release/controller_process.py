@@ -99,7 +99,7 @@ class Controllers:
         """Run a round of each release; returns the releases after it. A failing model is reported and stops no other.
 
         Raises:
-            CumulantError: the journal or the gateway cannot be reached, so that none goes on.
+            CumulantError: the journal or the gateway cannot be reached, so that no release advances.
         """
         for name in store.list_models(self._project.journal()):
             if name not in self._by_model:

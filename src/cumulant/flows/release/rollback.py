@@ -105,7 +105,7 @@ def roll_back(
     if arm.version in desired.versions:
         change_desired_state(project.state, model, lambda present: _with_started(present, arm.version, keep))
     serving = project.traffic().address() is not None
-    if serving:  # else nobody asks, and the supervisor starts from the desired state
+    if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
     rollback = Rollback(
@@ -190,7 +190,7 @@ def _with_rollback(desired: DesiredState, rollback: Rollback, until: datetime) -
     replaced = desired.candidate if desired.candidate != version else None
     versions = with_warm_version(desired, replaced, until) if replaced is not None else desired.versions
     back = with_champion(msgspec.structs.replace(desired, candidate=None, versions=versions), version, until)
-    # What was given up is not gone back to unless it is named: a second rollback goes further back.
+    # The replaced champion is no target unless it is named: a second rollback selects an earlier version.
     former = tuple(other for other in back.former if other != desired.champion)
     return msgspec.structs.replace(back, former=former, rollbacks=(*back.rollbacks, rollback))
 

@@ -27,7 +27,7 @@ class TimeScale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_time_scale(stack: Path) -> float:
-    """Seconds of a release's time to one of the clock; 1 where no replay says otherwise."""
+    """Seconds of a release's time to one of the clock; 1 without a replay."""
     scale = read_json(stack / _NOTE, TimeScale)
     return 1.0 if scale is None or scale.factor <= 0 or is_gone(scale.process) else scale.factor
 

@@ -92,7 +92,7 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def view(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseView:
-    """Everything that a person or a program asks for; `returns`: rollbacks of the model, the oldest first."""
+    """The view of a release; `returns`: rollbacks of the model, the oldest first."""
     boards, lacks, assumptions = _evidence(release)
     return struct_from(
         ReleaseView,
@@ -155,7 +155,7 @@ def evaluation_text(evaluation: PairedEvaluation) -> str:
 
 
 def _rollback_text(release: Release, returns: Sequence[Rollback]) -> str:
-    """What a rollback made of a promotion since; nothing where the version serves, or came back."""
+    """The rollback of a promoted version since; empty where the version serves."""
     candidate = release.candidate.version
     since = [
         rollback

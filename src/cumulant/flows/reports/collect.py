@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cumulant.flows.ledger.ledger_records import RunRecord
     from cumulant.project.project import Project
 
-#: what an event may say of itself on the page: names, words and figures
+#: types of an event's values that the page shows
 _SAID = (str, int, float, bool)
 _HASH = 64
 #: changes of columns by which nothing is lost; the others are warnings
@@ -40,7 +40,7 @@ _TOLD_ONLY = ("added", "widened")
 
 
 def base(project: Project, *, subject: str, run: str | None) -> ReportData:
-    """What every report says of its project."""
+    """The part of a report that is about the project."""
     model = project.policies.model
     return ReportData(
         name=model.name,
@@ -145,7 +145,7 @@ def figures(logged: Mapping[str, float]) -> dict[str, Interval]:
 
 
 def version_facts(version: ModelVersion) -> dict[str, Any]:
-    """What the registry says of the version, as fields of a report."""
+    """The registry's facts of the version, as fields of a report."""
     return {
         "name": version.name,
         "version": version.version,

@@ -119,7 +119,7 @@ def with_judgement(report: ReportData, judgement: Judgement, *, subject: str, te
 
 
 def with_importance(features: tuple[FeatureReport, ...], importance: Mapping[str, float]) -> tuple[FeatureReport, ...]:
-    """Features with their part of the model's importance; unchanged where the model tells none."""
+    """Features with their part of the model's importance; unchanged where the model provides none."""
     whole = sum(importance.values())
     if whole <= 0:
         return features

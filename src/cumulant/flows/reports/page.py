@@ -39,7 +39,7 @@ def page_style() -> Markup:
 
 
 class Section(msgspec.Struct, frozen=True):
-    """A part of a page, by the template of its name; `lead`: a sentence that says what it shows."""
+    """A part of a page, by the template of its name; `lead`: a sentence about its content."""
 
     anchor: str
     title: str
@@ -168,7 +168,7 @@ def render(report: ReportData) -> str:
 
 
 def sections(report: ReportData) -> list[Section]:
-    """The sections that this report has something to say in, in reading order."""
+    """The sections of this report that have content, in reading order."""
     parts: list[tuple[object, Section]] = [
         (True, Section("summary", "At a glance")),
         (report.metrics, Section("quality", "Quality", _quality_lead(report))),
@@ -229,9 +229,9 @@ def _gate_text(gate: GateReport) -> str:
     failed = [rule for rule in gate.rules if not rule.passed]
     if failed:
         names = ", ".join(wording.title(rule.metric).lower() for rule in failed)
-        return f"The gate said no: {wording.plural(len(failed), 'rule')} did not hold ({names})."
+        return f"The gate refused: {wording.plural(len(failed), 'rule')} did not hold ({names})."
     if not gate.passed:
-        return "The gate said no."
+        return "The gate refused."
     if len(gate.rules) == 1:
         return f"The gate's one rule holds, against {gate.reference}."
     return f"The gate's {len(gate.rules)} rules hold, against {gate.reference}."

@@ -44,7 +44,7 @@ def save_plots(evaluation: Evaluation, folder: Path, *, title: str = "") -> list
 
 
 def draw_plots(evaluation: Evaluation) -> dict[str, tuple[Drawing, str]]:
-    """Name -> the drawing of each curve and of the importance, with the sentence that says what it is."""
+    """Name -> the drawing of each curve and of the importance, with a sentence about it."""
     drawings: dict[str, tuple[Drawing, str]] = {}
     for name, curve in model_content.named_curves(evaluation).items():
         if (figure := report_charts.curve(curve)) is not None:

@@ -66,7 +66,7 @@ def render_report(data: ReportData, suffix: str) -> bytes:
 
 
 def content(project: Project, target: str, *, principal: Principal) -> ReportData:
-    """Everything that the report of a run or model says.
+    """The content of the report of a run or model.
 
     Raises:
         NotFoundError: there is no such run and no such model.
@@ -196,5 +196,5 @@ def _log(project: Project, data: ReportData, out: Path) -> None:
     version = project.registry().resolve(data.uri)
     if version.run_id is None:
         return
-    with suppress(StorageError):  # the page itself is where it was asked for; a read-only registry keeps no copy
+    with suppress(StorageError):  # the page itself is written; a read-only registry keeps no copy
         project.registry().attach(version.run_id, out, "report")

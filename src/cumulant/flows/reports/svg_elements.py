@@ -53,7 +53,7 @@ def join(children: Iterable[Child]) -> Markup:
 
 
 class Drawing(NamedTuple):
-    """A drawing of `width` by `height` units; `text` says what it shows. In a template it is an inline element."""
+    """A drawing of `width` by `height` units; `text` describes it. In a template it is an inline element."""
 
     text: str
     content: Markup

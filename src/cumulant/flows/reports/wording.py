@@ -59,7 +59,7 @@ def gate_word(word: str, *, passed: bool) -> str:
 
 
 def rule_word(word: str, *, against: str, passed: bool) -> str:
-    """A rule's verdict for people. Against a limit the words say whether it is kept, and how surely."""
+    """A rule's verdict for people. Against a limit the words are about whether it is kept, and how surely."""
     if against != "limit":
         return verdict(word)
     if not passed:

@@ -42,7 +42,7 @@ class LogFile:
         self._most = most
 
     def open(self) -> IO[bytes]:
-        """To hand to a process. Every write goes to the end, also after `rotate`."""
+        """The file for a process; every write appends, also after `rotate`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self.path.open("ab")
 
@@ -59,7 +59,7 @@ class LogFile:
                 path.unlink()
 
     def last_line(self) -> str:
-        """The last line; empty where there is none."""
+        """The last line; empty for an empty file."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
@@ -190,7 +190,7 @@ class Child:
             self._cause = f"{self._cause}; it did not within {PATIENCE:g} s"
             self.kill()
         if (code := self.process.poll()) is not None:
-            # Whatever it started goes with it.
+            # Its own children end with it.
             kill_group(self.process.pid)
             self._cause = self._cause or describe_exit(code)
             self._end(now, at)

@@ -122,7 +122,7 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_desired_state(state: Path, model: str) -> DesiredState:
-    """The desired state in a project's state folder; an empty one where there is none.
+    """The desired state in a project's state folder; an empty one if it has none.
 
     Raises:
         IntegrityError: the file is damaged.
@@ -159,7 +159,7 @@ def change_desired_state(state: Path, model: str, change: Callable[[DesiredState
 
 
 def uses_releases(project: Project) -> bool:
-    """Whether the alias `champion` is for a release to move: the project file says so, or `up` served it."""
+    """Whether a release moves the alias `champion`: the project file declares it, or `up` served it."""
     return project.file.declares("release") or was_served(project)
 
 

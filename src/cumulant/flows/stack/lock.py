@@ -59,7 +59,7 @@ def already_runs_error(pid: int | None) -> LeaseHeldError:
 
 
 def find_supervisor(state: Path) -> int | None:
-    """The process id of the living supervisor; None where there is none."""
+    """The process id of the living supervisor, if any."""
     path = state / FOLDER / LOCK
     try:
         descriptor = os.open(path, os.O_RDWR)

@@ -9,7 +9,7 @@ import msgspec
 
 Kind = Literal["server", "gateway", "controller"]
 Verb = Literal["start", "stop", "forget"]
-#: what others need comes up first, and goes down last
+#: processes that others need start first and end last
 _ORDER: tuple[Kind, ...] = ("server", "gateway", "controller")
 
 

@@ -226,7 +226,7 @@ def _recover(project: Project) -> None:
 
 
 def _end(project: Project, before: ServedVersion, after: ServedVersion) -> None:
-    """Let the server before end when it has answered what it was sent."""
+    """End the former server once it has answered its requests."""
     _change(project, lambda desired: msgspec.structs.replace(desired, retiring=_without(desired.retiring, before)))
 
     def ended() -> bool:
@@ -297,7 +297,7 @@ def not_ready_error(project: Project, name: str, what: str, advice: str = "") ->
 
 
 def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) -> None:
-    """Send what goes to one server to another; all else in the routes stays, as a rollback may have written it."""
+    """Route the requests of one server to another; all else in the routes stays, as a rollback may have written it."""
     traffic = project.traffic()
     for attempt in range(_ATTEMPTS):
         present = traffic.in_force(project.name)

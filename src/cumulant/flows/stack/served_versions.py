@@ -144,7 +144,7 @@ def champion_uri(project: Project) -> str:
     """The version with the alias `champion`; where none has it, the newest that the gate did not refuse.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: the registry has no version that the gate passed.
     """
     registry = project.registry()
     try:
@@ -195,7 +195,7 @@ def free_port(seed: str, taken: Collection[int]) -> int:
     """A free port on loopback that is not `taken`; the same for the same project, if free.
 
     Raises:
-        EngineUnavailableError: there is none.
+        EngineUnavailableError: no port is free.
     """
     begin = zlib.crc32(seed.encode())
     for step in range(_COUNT):

@@ -90,7 +90,7 @@ def without_ended_processes(status: Status, now: datetime | None = None) -> Stat
 
 
 def read_status(state: Path) -> Status | None:
-    """The last status in a project's state folder; None where there is none.
+    """The last status in a project's state folder; None if it has none.
 
     Raises:
         IntegrityError: the file is damaged.

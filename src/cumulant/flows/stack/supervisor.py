@@ -228,7 +228,7 @@ class StackSupervisor:
         )
         try:
             write_status(self._stack.state, status)
-        except OSError as error:  # a full disk: serving goes on, and the status is written when there is room again
+        except OSError as error:  # a full disk: serving continues, and the status is written when space is free again
             sys.stderr.write(f"the status cannot be written: {error}\n")
 
     async def _end(self) -> None:

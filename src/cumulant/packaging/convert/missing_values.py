@@ -14,7 +14,7 @@ from cumulant.servable.engine import Array, Engine
 
 #: rows that each column is missing in
 _ROWS = 8
-#: rows among which those are looked for
+#: rows that are searched for them
 _TRIED = 64
 #: how libraries refuse a missing value; none of them has an error of its own for it
 _REFUSALS = (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError)

@@ -47,7 +47,7 @@ def count_rows(sample: Sample) -> int:
     """Rows of the sample.
 
     Raises:
-        DataError: its arrays differ in length, or there are none.
+        DataError: its arrays differ in length, or it has none.
     """
     lengths = {len(value) for value in sample.values()}
     if len(lengths) != 1:

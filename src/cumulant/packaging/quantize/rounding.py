@@ -40,8 +40,8 @@ def group_size(inputs: int, wanted: int) -> int:
 def round_weights(rows: Floats, bits: int, group: int, moments: Floats | None = None) -> WeightCodes:
     """Codes of `rows` [outputs, inputs].
 
-    With the second moments [inputs, inputs] of the inputs, the error of each weight is made good by those
-    that follow it (Frantar et al., "GPTQ", 2022); without, each goes to the nearest code.
+    With the second moments [inputs, inputs] of the inputs, the error of each weight is compensated by those
+    that follow it (Frantar et al., "GPTQ", 2022); without, each gets the nearest code.
     """
     if moments is None:
         groups = rows.reshape(len(rows), -1, group)

@@ -62,7 +62,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     champion: ChampionRecord = ChampionRecord()
     #: by metric that is counted, from the champion's record
     blocks: dict[str, BlockLength] = {}
-    #: by metric, what the champion's past says of its bursts (`known_bursts`), packed
+    #: by metric, the evidence of the champion's past on its bursts (`known_bursts`), packed
     bursts: dict[str, str] = {}
     #: by metric, spacing of the grid of rates in this step
     grids: dict[str, float] = {}
@@ -123,7 +123,7 @@ def with_history(release: Release, history: ChampionHistory) -> Release:
 
 
 def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
-    """What the newest blocks of so many looks say of the champion's bursts."""
+    """The evidence of the newest blocks of so many looks on the champion's bursts."""
     whole = len(history) // looks
     newest = slice(len(history) - whole * looks, None)
     requests, bad = (
@@ -230,7 +230,7 @@ def count_keys(release: Release) -> int:
 
 
 def has_history(release: Release) -> bool:
-    """Whether enough of the champion is known to say how its failures depend on each other."""
+    """Whether the champion's history is long enough to show how its failures depend on each other."""
     return read_memory(release).champion.looks >= FEWEST_LOOKS
 
 
@@ -276,7 +276,7 @@ def _with_block_lengths(memory: Memory, release: Release) -> Memory:
 
 
 def _with_answering_time(memory: Memory, release: Release, look: Look, requests: int) -> Memory:
-    """How long the candidate has answered callers, and what of it the warm-up leaves out."""
+    """The memory with the time for which the candidate has answered callers, and what the warm-up excludes."""
     if not release.step.weight or (memory.answering is None and not requests):
         return memory
     memory = msgspec.structs.replace(memory, answering=(memory.answering or 0.0) + look.seconds)

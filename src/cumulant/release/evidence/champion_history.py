@@ -29,7 +29,7 @@ class ChampionHistory:
     """The champion's requests before a release, in consecutive looks of one length.
 
     Attributes:
-        requests: [looks] answered by the champion; a look without any says nothing.
+        requests: [looks] answered by the champion; looks without any are left out.
         bad: [looks, 3] failures, time-outs and requests slower than `slow_us`, in the order of `look.COUNTED`.
         slow_us: microseconds above which a request counted as slow: the champion's quantile in the history itself.
     """
@@ -47,7 +47,7 @@ class ChampionHistory:
 
     @classmethod
     def of(cls, look: npt.NDArray[np.int64], requests: Requests, slow_us: float | None) -> ChampionHistory:
-        """The looks, in their order, of requests [n] of the champion of which `look` [n] says in which each was."""
+        """The looks of requests [n] of the champion, in order; `look` [n] is the look of each."""
         slow = requests.micros > (math.inf if slow_us is None else slow_us)
         _, place = np.unique(look, return_inverse=True)
         counts = np.zeros((int(place.max(initial=-1)) + 1, 1 + len(COUNTED)))

@@ -49,7 +49,7 @@ class HardFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureReference(msgspec.Struct, frozen=True, kw_only=True):
-    """What the champion's past says of its failures, and the level of one check.
+    """The champion's past failures, and the level of one check.
 
     `worst` is its worst share in one look, `usual` its rate, `shape` that of the gamma bursts (mean 1) of those
     seconds; infinity where its failures are independent.

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from cumulant.release.evidence.look import COUNTED, Requests
 from cumulant.statistics.sequential.arrays import Floats, pack, unpack
 
-#: keys that are kept of a step: those that failed, then those that ask most
+#: keys that are kept of a step: those that failed, then those with most requests
 _MOST = 1024
-#: keys of an arm below which differences between keys and between arms cannot be told apart
+#: keys of an arm below which differences between keys and between arms cannot be distinguished
 FEWEST_KEYS = 5
-#: a dispersion over keys that says there is no evidence
+#: a dispersion over keys that stands for no evidence
 NO_EVIDENCE = float("inf")
 
 
@@ -48,7 +48,7 @@ class Units:
 
 
 def units(requests: Requests, *, slow: npt.NDArray[np.bool_]) -> Units:
-    """The units of a look's requests; `slow` [n] says which took longer than their arm's bound."""
+    """The units of a look's requests; `slow` [n]: took longer than the bound of its arm."""
     bad = np.stack([requests.failed, requests.timed_out, slow], axis=1).astype(np.float64)
     alone = requests.key == 0
     keyed = ~alone
@@ -72,7 +72,7 @@ def units(requests: Requests, *, slow: npt.NDArray[np.bool_]) -> Units:
 
 @dataclass(frozen=True, eq=False)
 class KeyStatistics:
-    """Keys of a step [keys]: looks in which they asked, requests, and sums of their bad shares [keys, 3]."""
+    """Keys of a step [keys]: looks with requests of theirs, requests, and sums of their bad shares [keys, 3]."""
 
     key: npt.NDArray[np.uint64]
     candidate: npt.NDArray[np.bool_]
@@ -86,7 +86,7 @@ class KeyStatistics:
         return cls(none.astype(np.uint64), none.astype(np.bool_), none, none, np.zeros((0, len(COUNTED))))
 
     def add(self, more: Units) -> KeyStatistics:
-        """With a look's units; keys that neither failed nor ask much are left out where they are too many."""
+        """With a look's units; of too many keys, those that failed and those with most requests stay."""
         keyed = more.key != 0
         key = np.concatenate([self.key, more.key[keyed]])
         if not len(key):

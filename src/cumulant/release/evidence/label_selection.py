@@ -10,7 +10,7 @@ import numpy as np
 from cumulant.release.evidence.look import Look
 from cumulant.statistics.sequential.arrays import Floats
 
-#: labelled rows below which nothing is said
+#: labelled rows below which nothing is concluded
 _FEWEST = 30
 #: means further apart than this part of a standard deviation, and than so many standard errors, are of other rows
 _APART, _ERRORS = 0.2, 4.0

@@ -1,4 +1,4 @@
-"""What one look brings: the requests answered since the last one, and the mirrored ones that both arms scored."""
+"""The data of one look: requests answered since the last one, and mirrored ones that both arms scored."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def with_block(
     if board.verdict.worse and not board.confirmed:
         beyond = _log_beyond_accepted(metric, state, weighed, tempering)
         board = msgspec.structs.replace(board, confirmed=beyond >= (board.harm_bar or math.inf))
-    # An arm of few events needs no finer grid, and a test that begins afresh would lose what it says.
+    # An arm of few events needs no finer grid, and a fresh test would lose its evidence.
     resolved = min(state.events.champion, state.events.candidate) >= tempering.step**-2
     return _with_state(board, _with_fresh_test(state) if resolved else state)
 
@@ -266,7 +266,7 @@ def _add_pairs(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Bo
 
 
 def _beyond(metric: ReleaseMetric, state: _Paired) -> bool:
-    """Whether a mean difference, of all pairs or of this step's, is beyond the margin as it looks; few say nothing."""
+    """Whether a mean difference, of all pairs or of this step's, is beyond the margin so far; few pairs never are."""
     if metric.margin is None:
         return False
     sums = ((state.count, state.candidate - state.champion), (state.step_count, state.step_differences))

@@ -1,6 +1,6 @@
-"""Whether the arms get the share of the traffic that the weight says: by keys that are new, and by requests over time.
+"""Whether the arms get the declared share of the traffic: by keys that are new, and by requests over time.
 
-A split that is not kept says that the comparison is broken, not that the candidate is bad.
+A violated split means that the comparison is broken, not that the candidate is bad.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIRST_EPOCH, _LONGEST_EPOCH = 12, 96
 _MOST = 2048
 #: as many equal keys must there be, in effect, before shares of requests are near normal
 _FEWEST_EFFECTIVE = 50
-#: a key may ask more in one epoch than in the whole step
+#: a key may have a larger share of requests in one epoch than in the whole step
 _UNEVEN = 1.5
 
 

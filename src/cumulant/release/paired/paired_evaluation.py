@@ -57,7 +57,7 @@ def block_days(evaluation: PairedEvaluation) -> int:
 
 
 def block_seconds(evaluation: PairedEvaluation, *, margin: float) -> float | None:
-    """How long pairs of `quality` depend on each other; 0: not at all. None: the evaluation cannot say.
+    """How long pairs of `quality` depend on each other; 0: not at all. None: unknown.
 
     Days may be looked through where, at 95%, they differ by less than a quarter of the margin beyond what sampling of
     their rows adds (a limit of the variance by chi squared). Otherwise a block is as many days as depend on each other.

@@ -1,6 +1,6 @@
 """Two rates of bad events, compared at every look, with errors that may come in bursts.
 
-**Model.** A look brings each arm a block of `requests` n and `bad` events k, Poisson around n times the rate times a
+**Model.** A look adds to each arm a block of `requests` n and `bad` events k, Poisson around n times the rate times a
 gamma burst with mean 1 and shape a (coefficient of variation 1/sqrt(a); infinity: no bursts), or calm but for rare
 outages. The kinds of the two arms are unknown and may differ: the state is each arm's likelihood over kind and rate.
 
@@ -132,7 +132,7 @@ class Rates:
     ) -> Rates:
         """No blocks yet, for one release or for a `batch` of them.
 
-        `known` [kinds, levels] is what the champion's past says of its bursts, from `known_bursts`; by default nothing.
+        `known` [kinds, levels] is the champion's past evidence on its bursts, from `known_bursts`; by default none.
         """
         design = design or RateDesign()
         shape = (*batch, len(design.kinds), len(design.rates))
@@ -151,7 +151,7 @@ class Rates:
         candidate_requests: npt.ArrayLike,
         candidate_bad: npt.ArrayLike,
     ) -> Rates:
-        """The state with one more block; counts have the shape of the batch. An arm without requests says nothing.
+        """The state with one more block; counts have the shape of the batch. An arm without requests adds no evidence.
 
         Raises:
             ValueError: counts are negative or there are more bad events than requests.

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from cumulant.statistics.sequential.arrays import Floats, StoredState
 
-#: a rise that is looked for beside small ones, in standard deviations of a value
+#: a rise that is tested for in addition to small ones, in standard deviations of a value
 LARGE = 2.0
 #: a sum of squares up to this is that of zeros: ratios of smaller ones lose their digits, or overflow
 _LEAST = 1e-290
@@ -29,7 +29,7 @@ _LEAST = 1e-290
 
 @dataclass(frozen=True)
 class Student(StoredState):
-    """Evidence that the mean of near-normal values is above 0; `effect` is the size, in deviations, looked for.
+    """Evidence that the mean of near-normal values is above 0; `effect` is the size to detect, in deviations.
 
     count, total, squares: [batch] of the values added.
     """
@@ -94,7 +94,7 @@ class Risen(StoredState):
 
     With every look before the change alike, an alarm at evidence log(1 / alpha) comes with probability alpha at most
     within the first `horizon` looks, and on average not before `horizon` / alpha of them. The last `horizon` starts
-    are kept: what happened longer ago is not looked for. `allowed`: log evidence that is taken off, since values that
+    are kept: earlier changes are not detected. `allowed`: log evidence that is taken off, since values that
     depend on each other or are skewed show as much by chance (`dependence.allowance`).
     """
 

@@ -93,7 +93,7 @@ def simulate(
         raise UsageError(
             f"{releases} releases cannot be simulated",
             subject="--releases",
-            hint=f"write a number from 1 to {_MOST:,}; 100 tell a share to within 10 points",
+            hint=f"write a number from 1 to {_MOST:,}; 100 give a share to within 10 points",
         )
     policy = policy_of(world, base)
     at_once = min(releases, cores() if processes is None else processes)

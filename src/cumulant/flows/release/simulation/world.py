@@ -170,7 +170,7 @@ class WorldSplit(WorldSection, frozen=True, kw_only=True):
 
 
 class ReleaseWorld(WorldSection, frozen=True, kw_only=True):
-    """What a simulated release meets. `expect` says which end is right."""
+    """The conditions of a simulated release. `expect`: which end is right."""
 
     description: Annotated[str, Meta(description="What the world is, in a sentence.")] = ""
     expect: Annotated[

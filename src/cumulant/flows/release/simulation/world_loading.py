@@ -112,7 +112,7 @@ def first_step(every: Sequence[ReleaseStep], stage: str, path: str = "stage") ->
     """Position of the first step that a stage's name or a step's label stands for.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no step has that name.
     """
     places = [place for place, step in enumerate(every) if stage in (step.label, step.stage)]
     if not places:

@@ -48,7 +48,7 @@ def smallest_arm(policy: ReleasePolicy) -> tuple[ReleaseStep, float]:
 
 
 def count_known_keys(project: Project, model: str, key: str, *, enough: int) -> int | None:
-    """How many different keys requests of the last week had, at most `enough`; None where no log tells of any.
+    """How many different keys requests of the last week had, at most `enough`; None where no log has any.
 
     Raises:
         CumulantError: a log cannot be read.
