@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.release.controller.external_servers import ExternalServers
-    from cumulant.flows.release.plan.release_plan import ReleasePlan
     from cumulant.flows.release.start.start import ReleaseStart
     from cumulant.release.state import Release
 
@@ -93,7 +92,9 @@ def start(
                 ready_within=within,
             )
         if not wait or begun.release is None:
-            call.answer(_begun_document(begun), lambda console: _show_begun(console, begun))
+            shown = None if begun.release is None else view(begun.release)
+            document = {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
+            call.answer(document, lambda console: _show_begun(console, begun))
             if wait:  # it has not begun, so nothing was promoted
                 raise typer.Exit(1)
             return
@@ -265,7 +266,7 @@ def plan(
 
     with call.project() as project:
         release_plan = plan_release(project, principal=project.principal(), requests=requests, errors=share(errors))
-    call.answer(release_plan, lambda console: _show_plan(console, release_plan))
+    call.answer(release_plan, lambda console: show(console, release_plan))
 
 
 declare_simulate(app)
@@ -305,11 +306,6 @@ def _outside(
     return ExternalServers(champion=champion, candidate=candidate, authority=authority)
 
 
-def _begun_document(begun: ReleaseStart) -> dict[str, object]:
-    shown = None if begun.release is None else view(begun.release)
-    return {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
-
-
 def _show_begun(console: Console, begun: ReleaseStart) -> None:
     warn(console, begun.notes)
     if begun.release is None:
@@ -340,7 +336,3 @@ def _finish(call: Invocation, last: Release) -> None:
         call.output.document(view(last))
     if last.status != "promoted":
         raise typer.Exit(1)
-
-
-def _show_plan(console: Console, plan: ReleasePlan) -> None:
-    show(console, plan)

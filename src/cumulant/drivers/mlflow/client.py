@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from cumulant.drivers.mlflow.models import log_model
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.drivers.mlflow.rest import Rest
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run, origin_tags
-from cumulant.drivers.mlflow.tables import Tables
+from cumulant.drivers.mlflow.tables import Tables, model_version
 from cumulant.ports.registry import About, ModelVersion
 
 if TYPE_CHECKING:
@@ -203,14 +202,8 @@ class MlflowRegistry:
 
     def _version(self, entity: Any, aliases: tuple[str, ...]) -> ModelVersion:
         created = entity.creation_timestamp or entity.last_updated_timestamp or 0
-        return ModelVersion(
-            name=entity.name,
-            version=str(entity.version),
-            uri=f"models:/{entity.name}/{entity.version}",
-            run_id=entity.run_id,
-            created=datetime.fromtimestamp(created / 1000, UTC),
-            aliases=aliases,
-            tags=dict(entity.tags),
+        return model_version(
+            entity.name, entity.version, entity.run_id, created, aliases=aliases, tags=dict(entity.tags)
         )
 
     def resolve(self, uri: str) -> ModelVersion:

@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 _WRAPPER = Path(__file__).with_name("wrapper.py")
-#: numpy's names of what MLflow's tensors can hold
-_DTYPES = {
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-    "BYTES": "object",
-}
 
 
 class _Format(msgspec.Struct):
@@ -191,4 +175,5 @@ def _tensor(mlflow: Any, spec: TensorSpec, *, named: bool) -> Any:
     import numpy as np
 
     shape = tuple(spec.shape) or (-1,)
-    return mlflow.types.schema.TensorSpec(np.dtype(_DTYPES[spec.datatype]), shape, name=spec.name if named else None)
+    dtype = np.dtype("object" if spec.datatype == "BYTES" else spec.datatype.lower().replace("fp", "float"))
+    return mlflow.types.schema.TensorSpec(dtype, shape, name=spec.name if named else None)

@@ -10,7 +10,6 @@ import base64
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -18,6 +17,7 @@ import msgspec
 
 from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.drivers.mlflow.reach import check_reachable
+from cumulant.drivers.mlflow.tables import model_version
 from cumulant.ports.registry import ModelVersion
 
 Result = TypeVar("Result")
@@ -114,14 +114,8 @@ def _has_other_settings(environ: Mapping[str, str]) -> bool:
 
 
 def _version(document: dict[str, Any], aliases: tuple[str, ...]) -> ModelVersion:
-    name, version = document["name"], str(document["version"])
     created = int(document.get("creation_timestamp") or document.get("last_updated_timestamp") or 0)
-    return ModelVersion(
-        name=name,
-        version=version,
-        uri=f"models:/{name}/{version}",
-        run_id=document.get("run_id", ""),
-        created=datetime.fromtimestamp(created / 1000, UTC),
-        aliases=aliases,
-        tags={tag["key"]: tag.get("value", "") for tag in document.get("tags", ())},
+    tags = {tag["key"]: tag.get("value", "") for tag in document.get("tags", ())}
+    return model_version(
+        document["name"], document["version"], document.get("run_id", ""), created, aliases=aliases, tags=tags
     )

@@ -6,7 +6,7 @@ import math
 import re
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -65,8 +65,7 @@ class MlflowRun:
         }
         with engine(f"run {self.id}") as mlflow:
             entities = [mlflow.entities.Param(name, value) for name, value in fresh.items()]
-            for start in range(0, len(entities), _BATCH):
-                self._client.log_batch(self.id, params=entities[start : start + _BATCH])
+            self._log("params", entities)
         self._params |= fresh
 
     def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
@@ -78,8 +77,7 @@ class MlflowRun:
                 for name, value in values.items()
                 if not self._has(_to_mlflow_name(name), float(value), step)
             ]
-            for start in range(0, len(fresh), _BATCH):
-                self._client.log_batch(self.id, metrics=fresh[start : start + _BATCH])
+            self._log("metrics", fresh)
 
     def _has(self, name: str, value: float, step: int | None) -> bool:
         if not self._again or name not in self._metrics:
@@ -94,8 +92,11 @@ class MlflowRun:
     def tags(self, values: Mapping[str, str]) -> None:
         with engine(f"run {self.id}") as mlflow:
             entities = [mlflow.entities.RunTag(_to_mlflow_name(name), value) for name, value in values.items()]
-            for start in range(0, len(entities), _BATCH):
-                self._client.log_batch(self.id, tags=entities[start : start + _BATCH])
+            self._log("tags", entities)
+
+    def _log(self, kind: str, entities: Sequence[object]) -> None:
+        for start in range(0, len(entities), _BATCH):
+            self._client.log_batch(self.id, **{kind: entities[start : start + _BATCH]})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
         with engine(f"run {self.id}"):

@@ -110,17 +110,19 @@ def _versions(name: str, opened: sqlite3.Connection) -> list[ModelVersion]:
         (name, _DELETED),
     )
     return [
-        ModelVersion(
-            name=name,
-            version=str(version),
-            uri=f"models:/{name}/{version}",
-            run_id=run_id,
-            created=datetime.fromtimestamp(created / 1000, UTC),
-            aliases=tuple(aliases[version]),
-            tags=tags[version],
-        )
+        model_version(name, version, run_id, created, aliases=tuple(aliases[version]), tags=tags[version])
         for version, run_id, created in rows
     ]
+
+
+def model_version(
+    name: str, version: object, run_id: str | None, created: int, *, aliases: tuple[str, ...], tags: dict[str, str]
+) -> ModelVersion:
+    """A version that was `created` so many milliseconds after 1970 UTC."""
+    uri, moment = f"models:/{name}/{version}", datetime.fromtimestamp(created / 1000, UTC)
+    return ModelVersion(
+        name=name, version=str(version), uri=uri, run_id=run_id, created=moment, aliases=aliases, tags=tags
+    )
 
 
 def _metrics(run_id: str, opened: sqlite3.Connection) -> dict[str, float] | None:

@@ -169,12 +169,19 @@ def render(report: ReportData) -> str:
 
 def sections(report: ReportData) -> list[Section]:
     """The sections of this report that have content, in reading order."""
+    reference = report.gate.reference if report.gate else ""
+    features = wording.plural(len(report.features), "feature")
     parts: list[tuple[object, Section]] = [
         (True, Section("summary", "At a glance")),
         (report.metrics, Section("quality", "Quality", _quality_lead(report))),
-        (report.gate, Section("gate", "Gate", _gate_lead(report.gate))),
+        (report.gate, Section("gate", "Gate", f"The model was compared with {reference} on the same rows.")),
         (True, Section("data", "Data", _data_lead(report.sources))),
-        (report.features, Section("features", "Features", _features_lead(report.features))),
+        (
+            report.features,
+            Section(
+                "features", "Features", f"{features}, computed only from what was known at the moment of prediction."
+            ),
+        ),
         (report.training, Section("training", "Training", search_summary(report.training or TrainingReport()))),
         (
             report.serving,
@@ -221,10 +228,6 @@ def _quality_lead(report: ReportData) -> str:
     return f"{lead} Intervals hold 95%, from resampling the {clusters} whole: rows of one depend on each other."
 
 
-def _gate_lead(gate: GateReport | None) -> str:
-    return f"The model was compared with {gate.reference} on the same rows." if gate else ""
-
-
 def _gate_text(gate: GateReport) -> str:
     failed = [rule for rule in gate.rules if not rule.passed]
     if failed:
@@ -245,10 +248,6 @@ def _data_lead(sources: Sequence[SourceReport]) -> str:
         f"{wording.plural(total, 'row')} from {wording.plural(len(sources), 'source')}. "
         "Every row is counted: it passed, was quarantined by a rule, or was dropped by the project's own preparation."
     )
-
-
-def _features_lead(features: Sequence[FeatureReport]) -> str:
-    return f"{wording.plural(len(features), 'feature')}, computed only from what was known at the moment of prediction."
 
 
 def _main_metrics(report: ReportData) -> list[MetricReport]:

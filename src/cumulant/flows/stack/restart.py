@@ -86,7 +86,8 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
             progress(f"{after.name} in place of {before.name}")
             _replace(project, before, after)
             done.add(before.version)
-        _restart_controller(project, progress)
+        progress("the controller reads the project file again")
+        _change(project, lambda desired: msgspec.structs.replace(desired, controller=desired.controller + 1))
     return RestartResult(_check_running(project), tuple(notes))
 
 
@@ -319,11 +320,6 @@ def _moved(routes: Routes, before: str, after: str) -> Routes:
 
     candidate = None if routes.candidate is None else moved(routes.candidate)
     return msgspec.structs.replace(routes, champion=moved(routes.champion), candidate=candidate)
-
-
-def _restart_controller(project: Project, progress: Progress) -> None:
-    progress("the controller reads the project file again")
-    _change(project, lambda desired: msgspec.structs.replace(desired, controller=desired.controller + 1))
 
 
 def _await(condition: Callable[[], bool], seconds: float) -> bool:
