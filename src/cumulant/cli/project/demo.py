@@ -9,9 +9,9 @@ import msgspec
 import typer
 
 from cumulant.cli.command import application, command
-from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import line, program
+from cumulant.core.structs import struct_from
 from cumulant.flows.reports.terminal import clean, pairs, table
 
 if TYPE_CHECKING:
@@ -57,10 +57,13 @@ def demo(
 
 def document(result: DemoResult) -> dict[str, object]:
     """The demo's document: that of `train`, the request, and the year."""
+    from cumulant.cli.documents import DemoDocument, ServeFigures, train_document  # loads numpy
+
     trained = train_document(result.page, result.train.features, reused=result.train.reused, seconds=result.seconds)
     request = result.request
-    whole = DemoDocument(
-        **{name: getattr(trained, name) for name in trained.__struct_fields__},
+    whole = struct_from(
+        DemoDocument,
+        trained,
         folder=result.folder,
         serve=ServeFigures(
             url=result.serve_url,

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cumulant.cli.command import application, command
-from cumulant.cli.documents import train_document
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
 from cumulant.cli.program import line
@@ -74,6 +73,8 @@ def train(
 
 def finish(call: Invocation, page: object, result: TrainResult) -> None:
     """Show a finished training and end with the gate's exit code."""
+    from cumulant.cli.documents import train_document  # loads numpy
+
     assert isinstance(page, ReportData)
 
     def text(console: object) -> None:

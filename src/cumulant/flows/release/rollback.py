@@ -84,15 +84,8 @@ def roll_back(
     check(project.access(), principal, "release.rollback", model)
     now = (clock or SystemClock()).now()
     claim_folder(project, progress)
-    desired, routes = read_desired_state(project.state, model), project.traffic().in_force(model)
-    if desired.model != model:  # a model of servers that are not ours: the desired state is not about it
-        if routes is None and desired.model:
-            raise NotFoundError(
-                f'no model "{model}" is served here',
-                subject=model,
-                hint=did_you_mean(model, [desired.model]) or f"served here: {desired.model}",
-            )
-        desired = DesiredState(model=model)
+    routes = project.traffic().in_force(model)
+    desired = _desired_versions(project, model, routes)
     arm = choose_arm(model, desired, routes, to)
     given_up = _versions_with_requests(routes, arm.version)
     if routes is not None and not given_up:
@@ -124,6 +117,19 @@ def roll_back(
         later=own and bool(missed),
         stored_features=own and table_of(desired.versions[arm.version].command) is not None,
     )
+
+
+def _desired_versions(project: Project, model: str, routes: Routes | None) -> DesiredState:
+    desired = read_desired_state(project.state, model)
+    if desired.model == model:
+        return desired
+    if routes is None and desired.model:
+        raise NotFoundError(
+            f'no model "{model}" is served here',
+            subject=model,
+            hint=did_you_mean(model, [desired.model]) or f"served here: {desired.model}",
+        )
+    return DesiredState(model=model)  # of servers that are not ours, of which the desired state says nothing
 
 
 def choose_arm(model: str, desired: DesiredState, routes: Routes | None, to: str) -> Arm:

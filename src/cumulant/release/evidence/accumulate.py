@@ -241,15 +241,8 @@ def begin_next_step(release: Release) -> tuple[dict[str, object], dict[str, Boar
     if sum(took) >= _FIRST:
         quantile = _quantile(took, named["latency"].quantile)
         slow = None if quantile is None else quantile * 1000
-    memory = Memory(
-        champion=old.champion,
-        slow=slow,
-        early=old.early,
-        answering=old.answering,
-        bursts=old.bursts,
-        warm_up_seconds=old.warm_up_seconds,
-        warm_up_requests=old.warm_up_requests,
-        selection=old.selection,
+    memory = msgspec.structs.replace(
+        old, slow=slow, open={}, took={}, keys={}, units=[], split=TrafficSplitState(), keyed=0.0
     )
     following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
     memory = _with_block_lengths(memory, following)

@@ -17,6 +17,7 @@ from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.champion_scores import model_answers
 from cumulant.flows.registry.model_record import find_record
+from cumulant.flows.training.search_step import horizon_of
 from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.tested_model import comparable_tested, tested_model
 from cumulant.flows.training.train import work_of
@@ -195,7 +196,7 @@ def _rows(
 
     if rows.at is None:
         return _test_rows(context, work, rows, versions, most=policy.rows, tested=tested)
-    rows = rows.take(ripened(rows, _horizon(rows)))
+    rows = rows.take(ripened(rows, horizon_of(rows, None)))
     assert rows.at is not None
     if not len(rows):
         return rows, ()
@@ -236,12 +237,6 @@ def _least_learned(unlearned: Unlearned) -> NDArray[np.intp]:
 
 def _learned_by(unlearned: Unlearned, places: NDArray[np.intp]) -> tuple[str, ...]:
     return tuple(arm for arm, known in unlearned.items() if not known[places].all())
-
-
-def _horizon(rows: TrainingSet) -> int | None:
-    if rows.at is None or rows.known is None or not len(rows):
-        return None
-    return max(int(rows.at.max()), int(rows.known.max()))
 
 
 def _learned_to(project: Project, version: ModelVersion, *, tested: bool) -> int:
