@@ -52,14 +52,14 @@ def window_refusal(score: Floats, calibrator: Calibrator) -> str | None:
     return None
 
 
-def calibration_refusal(error: Estimate, *, worst: float = WORST_CALIBRATION) -> str | None:
+def calibration_refusal(error: Estimate) -> str | None:
     """Why scores with this expected calibration error are not taken as probabilities."""
     if error.low is None or error.value is None:
         return "the calibration of the scores cannot be estimated from these rows"
-    if error.low > worst:
+    if error.low > WORST_CALIBRATION:
         return (
             f"the scores are not calibrated: their expected calibration error is {error.value:.3f}, "
-            f"surely above {error.low:.3f}; {worst} is allowed"
+            f"surely above {error.low:.3f}; {WORST_CALIBRATION} is allowed"
         )
     return None
 
