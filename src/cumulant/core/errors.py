@@ -35,9 +35,6 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Self
 
-#: of a list in a message
-_NAMED_AT_MOST = 3
-
 
 class CumulantError(Exception):
     """What happened, to which object, what to do next, and whether a retry can help.
@@ -212,10 +209,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f'did you mean "{close[0]}"?' if close else None
 
 
-def join_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - _NAMED_AT_MOST:,} more" if len(names) > _NAMED_AT_MOST else ""
-    return ", ".join(names[:_NAMED_AT_MOST]) + more
+def join_names(names: Sequence[str], most: int = 3) -> str:
+    """The first `most` names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def not_found(kind: str, name: str, known: Iterable[str], *, empty: str | None = None) -> NotFoundError:

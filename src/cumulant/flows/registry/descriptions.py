@@ -116,7 +116,5 @@ def _figure(candidate: ModelCandidate, name: str) -> Estimate:
 
 
 def _estimate_text(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "–"
-    ends = wording.interval(Interval(estimate.value, estimate.low, estimate.high))
-    return wording.number(estimate.value) if ends == "–" else f"{wording.number(estimate.value)} ({ends})"
+    value = estimate.value
+    return wording.figure(None if value is None else Interval(value, estimate.low, estimate.high))

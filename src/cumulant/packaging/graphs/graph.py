@@ -101,6 +101,13 @@ class GraphBuilder:
         places = [self.constant(np.array([place], np.int64)) for place in range(count)]
         return [self.add("Gather", matrix, place, axis=1) for place in places]
 
+    def lookup(self, matrix: str, column: int, table: NDArray[np.float64]) -> str:
+        """The row of `table` for each code of a column; its last row for missing codes."""
+        codes = self.add("Gather", matrix, self.constant(np.array(column, np.int64)), axis=1)
+        known = self.add("Where", self.add("IsNaN", codes), self.number(len(table) - 1), codes)
+        rows = self.add("Cast", known, to=self._element("INT64"))
+        return self.add("Gather", self.constant(table), rows, axis=0)
+
     def mean(self, answers: Sequence[str]) -> str:
         """The mean of answers, added in their order; of one alone it itself."""
         total = answers[0]

@@ -128,8 +128,7 @@ def compact(model: ModelProto) -> ModelProto:
 
     def short(name: str) -> str:
         if name not in fixed and name not in names:
-            number = len(names)
-            names[name] = _base36(number)
+            names[name] = np.base_repr(len(names), 36).lower()
             while names[name] in fixed:
                 names[name] += "_"
         return names.get(name, name)
@@ -157,8 +156,3 @@ def _drop_unused(graph: Any) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
-
-
-def _base36(number: int) -> str:
-    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    return digits[number] if number < 36 else _base36(number // 36) + digits[number % 36]
