@@ -86,6 +86,8 @@ class ServeFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoDocument(TrainDocument, frozen=True, kw_only=True):
+    """What `cumulant demo --json` prints."""
+
     folder: str
     serve: ServeFigures
     release: tuple[ReleaseReport, ...]
