@@ -20,10 +20,7 @@ class RowWarning(UserWarning):
 
 
 def short_errors(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """`function`, whose errors of ours show what happened and what to do next, in the caller's own code.
-
-    What a user's function raised stays their cause, with the user's frames. `CUMULANT_DEBUG=1` shows everything.
-    """
+    """`function`, whose errors show what happened and the next step; `CUMULANT_DEBUG=1` shows everything."""
 
     @functools.wraps(function)
     def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:

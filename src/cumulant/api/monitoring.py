@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cumulant.api.errors import short_methods
 from cumulant.api.group import MethodGroup
 from cumulant.core.clock import FixedClock
+from cumulant.flows.ledger.actions import check
 
 if TYPE_CHECKING:
     from cumulant.flows.alerting.views import AlertView
@@ -37,7 +38,7 @@ class ProjectMonitoring(MethodGroup):
             return run_monitoring(self._loaded, principal=self._principal, at=at, progress=progress)
 
     def retrain(self, *, as_of: datetime | None = None) -> RetrainRequest | None:
-        """Train and release as the recorded request of retraining asks, as far as it goes; None where there is none.
+        """Train and release as far as the recorded request of retraining requires; None without a request.
 
         Raises:
             LeaseHeldError: another process retrains at the same time.
@@ -88,7 +89,6 @@ class ProjectReviews(MethodGroup):
 
     def used_for_training(self) -> int:
         """How many answers the newest training learned from."""
-        from cumulant.flows.ledger.actions import check
         from cumulant.flows.review.service import used_for_training
 
         check(self._loaded.access(), self._principal, "review.show", self._loaded.name)

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from cumulant.api.errors import short_methods
 from cumulant.api.group import MethodGroup
+from cumulant.core.units import to_micros
+from cumulant.flows.ledger.actions import check
+from cumulant.flows.replay.replay_progress import ReplayRequest, load_or_begin
 
 if TYPE_CHECKING:
     import polars as pl
@@ -81,9 +84,6 @@ class ProjectOutcomes(MethodGroup):
         """Ingest the labels that a replay of the period did not send, because it was stopped before they were known."""
         import polars as pl
 
-        from cumulant.core.units import to_micros
-        from cumulant.flows.replay.replay_progress import ReplayRequest, load_or_begin
-
         period = self._period(model, since, until)
         request = ReplayRequest(model=period.model, since=to_micros(since), until=to_micros(until))
         ids = load_or_begin(self._loaded.state, request).ids
@@ -123,7 +123,6 @@ class ProjectOutcomes(MethodGroup):
         return ingest_labels(self._loaded, [str(file) for file in files], principal=self._principal)
 
     def _period(self, model: str, since: datetime, until: datetime) -> Period:
-        from cumulant.flows.ledger.actions import check
         from cumulant.flows.replay.replay_rows import Period
 
         check(self._loaded.access(), self._principal, "data.show", self._loaded.name)

@@ -16,13 +16,15 @@ from cumulant.api.group import MethodGroup
 from cumulant.api.monitoring import ProjectMonitoring, ProjectReviews
 from cumulant.api.outcomes import ProjectOutcomes
 from cumulant.api.progress import notebook_progress
+from cumulant.api.server import Server
 from cumulant.api.stack import ProjectReleases, ProjectStack
 from cumulant.core.errors import MissingPartError, NotFoundError
+from cumulant.core.units import moment
+from cumulant.flows.ledger.actions import check
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.api.server import Server
     from cumulant.api.views import TrainingView
     from cumulant.core.events import Event
     from cumulant.core.progress import Progress
@@ -147,7 +149,6 @@ class Project(MethodGroup):
     def _snapshot(self, source: str, *, refused: bool = False) -> Snapshot:
         """The newest accepted snapshot; where `refused`, one that was refused since then comes first."""
         from cumulant.flows.data.validate import newest_snapshot, refused_snapshot
-        from cumulant.flows.ledger.actions import check
 
         action = "data.quarantine" if refused else "data.show"
         check(self.loaded.access(), self._principal, action, self.name)
@@ -281,9 +282,8 @@ class Project(MethodGroup):
     ) -> Server:
         """Start a local server for a model and return when it answers; end it with `.stop()` or `with`.
 
-        With `keep` its process goes on after that; `.pid` is its id.
+        With `keep` its process runs on after that; `.pid` is its id.
         """
-        from cumulant.api.server import Server
         from cumulant.flows.serving.serve import prepare_service
 
         with self._follow("serve") as progress:
@@ -308,7 +308,6 @@ class Project(MethodGroup):
 
     def runs(self, flow: str | None = None) -> Listing[RunRecord]:
         """Runs, newest first."""
-        from cumulant.flows.ledger.actions import check
         from cumulant.flows.ledger.ledger_records import runs
 
         check(self.loaded.access(), self._principal, "runs.show", self.name)
@@ -322,8 +321,6 @@ class Project(MethodGroup):
 
     def events(self, *, run: str | None = None, kinds: Sequence[str] = ()) -> Listing[Event]:
         """The project's events, oldest first."""
-        from cumulant.flows.ledger.actions import check
-
         check(self.loaded.access(), self._principal, "events.show", self.name)
         events = list(self.loaded.journal().events(run=run, kinds=kinds))
         columns = ("seq", "time", "who", "what", "run")
@@ -331,8 +328,6 @@ class Project(MethodGroup):
 
 
 def _moment(value: datetime | str | None) -> datetime | None:
-    from cumulant.core.units import moment
-
     return None if value is None else moment(value)
 
 
@@ -341,7 +336,6 @@ def _is_pandas(rows: object) -> bool:
 
 
 def _frame(rows: object) -> pl.DataFrame:
-    """A table of any kind as a Polars frame."""
     try:
         import polars as pl
     except ModuleNotFoundError as error:

@@ -43,7 +43,9 @@ def register(
             model, Path(out), name=name, sample=sample, tolerance=tolerance, trust_pickle=trust_pickle
         )
         return views.registered(flow.RegisterResult(packaged=packaged))
-    loaded = _loaded(project)
+    from cumulant.project.file.loading import load
+
+    loaded = load(project or ".") if project is None or isinstance(project, str | Path) else project.loaded
     result = flow.register(
         loaded,
         model,
@@ -54,9 +56,3 @@ def register(
         trust_pickle=trust_pickle,
     )
     return views.registered(result)
-
-
-def _loaded(project: Project | Path | str | None) -> Any:
-    from cumulant.project.file.loading import load
-
-    return load(project or ".") if project is None or isinstance(project, str | Path) else project.loaded

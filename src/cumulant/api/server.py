@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from cumulant.api.display import ResultPage
+from cumulant.core.errors import EngineUnavailableError, RequestError
+from cumulant.flows.reports.request_example import curl
 
 if TYPE_CHECKING:
     from cumulant.flows.serving.serve import PreparedService
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 class Server:
     """A server that answers at `.url` until `.stop()`, the end of a `with` block, or the end of this process.
 
-    With `keep` its process goes on after all of them.
+    With `keep` its process runs on after all of them.
 
     Raises:
         PortInUseError: the address is taken.
@@ -40,7 +42,6 @@ class Server:
         """
         import msgspec
 
-        from cumulant.core.errors import EngineUnavailableError, RequestError
         from cumulant.core.network.http_client import HttpClient, NoResponseError
 
         target = f"{self.url}/v1/models/{self.service.model.name}/predict"
@@ -68,7 +69,6 @@ class Server:
         return f"Server({self.service.model.uri}, url={self.url!r})"
 
     def _repr_html_(self) -> str:
-        from cumulant.flows.reports.request_example import curl
         from cumulant.servable.folder import load_servable
 
         line = curl(load_servable(Path(self.service.folder)), self.url)

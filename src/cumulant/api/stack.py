@@ -11,6 +11,7 @@ from cumulant.api.errors import short_methods
 from cumulant.api.group import MethodGroup
 from cumulant.core.errors import EngineUnavailableError, NotFoundError
 from cumulant.core.system.child_processes import stop
+from cumulant.flows.ledger.actions import check
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import ServedVersion
@@ -92,7 +93,6 @@ class ProjectStack(MethodGroup):
         Raises:
             NotFoundError: nothing was served yet.
         """
-        from cumulant.flows.ledger.actions import check
         from cumulant.flows.stack.desired_state import read_desired_state
 
         check(self._loaded.access(), self._principal, "stack.show", self._loaded.name)
@@ -159,7 +159,6 @@ class ProjectReleases(MethodGroup):
         Raises:
             NotFoundError: there was no release yet.
         """
-        from cumulant.flows.ledger.actions import check
         from cumulant.flows.release import store
 
         check(self._loaded.access(), self._principal, "release.show", self._loaded.name)

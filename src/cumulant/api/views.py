@@ -9,7 +9,11 @@ import msgspec
 
 from cumulant.api.display import ResultPage, ResultView, Value, drop_empty
 from cumulant.core.servable import GraphServable
+from cumulant.flows.packaging.package_summary import summary_rows
 from cumulant.flows.reports import rendering, wording
+from cumulant.flows.reports.origins import lines
+from cumulant.flows.reports.request_example import curl, fields
+from cumulant.flows.reports.terminal import heading, pairs, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -80,7 +84,6 @@ def training(result: Value, page: ReportData) -> TrainingView[Value]:
 def model(result: ModelDetail) -> ResultView[ModelDetail]:
     """A version with its figures and its request."""
     from cumulant.flows.reports.collect import figures
-    from cumulant.flows.reports.request_example import curl, fields
 
     version = result.version
     if isinstance(result.servable, GraphServable):
@@ -106,16 +109,12 @@ def _figure(name: str, figure: Interval, result: ModelDetail) -> str:
 
 def registered(result: RegisterResult) -> ResultView[RegisterResult]:
     """What was packaged, the results of the checks, and its place."""
-    from cumulant.flows.packaging.package_summary import summary_rows
-
     notes = [("note" if index == 0 else "", line) for index, line in enumerate(result.packaged.notes)]
     return _facts(result.servable.name, [("where", result.uri), *summary_rows(result.packaged), *notes], result)
 
 
 def lineage(result: Any) -> ResultView[Any]:
     """Where a version comes from."""
-    from cumulant.flows.reports.origins import lines
-
     return _facts("Lineage", lines(result), result)
 
 
@@ -164,8 +163,6 @@ def _page(page: ReportData) -> ResultPage:
 
 def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *, code: str | None = None) -> ResultView[Any]:
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import heading, pairs
-
         heading(console, title)
         pairs(console, drop_empty(rows))
 
@@ -174,8 +171,6 @@ def _facts(title: str, rows: Sequence[tuple[str, object]], value: Any, *, code: 
 
 def _table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], value: Any) -> ResultView[Any]:
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import heading, table
-
         heading(console, title)
         console.print(table(columns, rows))
 

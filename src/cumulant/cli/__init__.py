@@ -1,8 +1,4 @@
-"""The command line: parse, call a flow, render, map errors to exit codes.
-
-`main` is the console script. Importing this package costs next to nothing; every command's module, and every
-engine it needs, is imported when that command runs.
-"""
+"""The command line: parse, call a flow, render, map errors to exit codes."""
 
 from __future__ import annotations
 

@@ -4,9 +4,6 @@ A command function takes an `Invocation` first and its own parameters after it:
 
     @command(app, action="model.train", examples=["cumulant train --quick"])
     def train(call: Invocation, quick: Annotated[bool, typer.Option(help="...")] = False) -> None: ...
-
-`command` adds `--json`, `--project` and `--env`, so that no command can lack them. It refuses, when the module is
-loaded, a command without an example, and one whose action `flows.ledger.actions` does not declare.
 """
 
 from __future__ import annotations
@@ -20,6 +17,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.output import wants_colour
 from cumulant.cli.process_settings import prepare_for
 from cumulant.flows.ledger.actions import find_action
 
@@ -38,10 +36,7 @@ _COMMON = [
         inspect.Parameter.KEYWORD_ONLY,
         default="",
         annotation=Annotated[
-            str,
-            typer.Option(
-                "--project", metavar="DIR", show_default=False, help="Folder of cumulant.yaml; default: here, or above."
-            ),
+            str, typer.Option("--project", metavar="DIR", help="Folder of cumulant.yaml; default: here, or above.")
         ],
     ),
     inspect.Parameter(
@@ -101,8 +96,6 @@ def only_common(arguments: Sequence[str]) -> bool:
 
 def with_bold_headings(text: str) -> str:
     """`text` with its headings in bold, where standard output is a terminal that wants colour."""
-    from cumulant.cli.output import wants_colour
-
     if not wants_colour(sys.stdout):
         return text
     lines = text.splitlines()
@@ -131,9 +124,7 @@ def application(name: str, summary: str, *, examples: Sequence[str] = ()) -> typ
 def command(
     app: typer.Typer, *, action: str | None, examples: Sequence[str], name: str | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register the decorated function as a command of `app` (see the module's text).
-
-    `action` is what the principal must be allowed to do to the project; None for a command that touches no project.
+    """Register the decorated function as a command of `app`; `action`: the permission it needs, None without a project.
 
     Raises:
         TerminalError: the action is not declared.

@@ -1,7 +1,4 @@
-"""The JSON documents of `train`, `evaluate` and `demo`, as types: their JSON Schema is made from these.
-
-Keys are added over time and never change their meaning.
-"""
+"""The JSON documents of `train`, `evaluate` and `demo`, as types: their JSON Schema is made from these."""
 
 from __future__ import annotations
 
@@ -64,8 +61,6 @@ class ModelFigures(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """What `cumulant train --json` prints."""
-
     run: str
     data: DataFigures
     features: FeatureFigures

@@ -50,7 +50,6 @@ _EXTRAS = {"onnxruntime": "serve", "httptools": "serve", "uvloop": "serve", "obs
 
 
 def exit_code(error: BaseException) -> int:
-    """The exit code of an error."""
     for kind, code in ((RefusedError, 1), (UsageError, 2), (PARSER_ERROR, 2), (RetryableError, 3)):
         if isinstance(error, kind):
             return code
@@ -80,17 +79,13 @@ def finish(error: BaseException, output: CommandOutput, *, debug: bool) -> int:
 
 
 def _from_here(text: str) -> str:
-    """`text` with paths below the working directory as a user of it writes them."""
     with suppress(OSError):  # the working directory may be gone
         return re.sub(rf"(?<![\w/]){re.escape(str(Path.cwd()))}/", "", text)
     return text
 
 
 def _reader_gone(error: BaseException | None) -> bool:
-    """Whether the output was closed by its reader (`cumulant ... | head`).
-
-    The parser and the console turn that into an exit with code 1, which here would mean that a gate refused.
-    """
+    """Whether the output was closed by its reader (`cumulant ... | head`)."""
     while error is not None:
         if isinstance(error, BrokenPipeError):
             return True
@@ -99,7 +94,7 @@ def _reader_gone(error: BaseException | None) -> bool:
 
 
 def as_known(error: BaseException) -> CumulantError:
-    """`error` itself if it is a CumulantError, else one that says what it means to a user."""
+    """`error` itself if it is a CumulantError, else one that explains it to a user."""
     if isinstance(error, CumulantError):
         return error
     if isinstance(error, PARSER_ERROR):
@@ -132,7 +127,6 @@ def as_document(known: CumulantError, error: BaseException) -> dict[str, object]
 
 
 def page(error: CumulantError) -> str:
-    """The error's page in the documents."""
     return f"{PAGE}#{error.code}"
 
 
@@ -179,7 +173,6 @@ def _from_parser(error: BaseException) -> UsageError:
 
 
 def _other_place(option: str, known: list[str], path: str) -> str | None:
-    """The place or the name of an option that is used where it does not exist."""
     if path == "cumulant" and option in _AFTER_COMMAND:
         return f"write it after a command: cumulant ps {option}"
     if option == "--port" and "--http" in known:

@@ -7,14 +7,12 @@ from typing import Annotated
 import typer
 
 AsOf = Annotated[
-    str | None,
-    typer.Option("--as-of", metavar="TIME", help="Hide what became known later, such as 2013-04-01T06:00Z."),
+    str | None, typer.Option("--as-of", metavar="TIME", help="Hide what became known later, such as 2013-04-01T06:00Z.")
 ]
 Model = Annotated[
     str,
     typer.Argument(
         metavar="[MODEL]",
-        show_default=False,
         help="NAME@ALIAS, NAME/VERSION or NAME; models:/ may stand before it. Default: the newest of this project.",
     ),
 ]

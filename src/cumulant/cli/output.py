@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 class CommandOutput:
-    """Standard output and error of one command.
-
-    In JSON mode the real standard output is set aside for documents, and everything else that prints there (Python or
-    C) lands on standard error until the command ends.
-    """
+    """Standard output and error of one command; in JSON mode, all but the document goes to standard error."""
 
     def __init__(self, *, json: bool) -> None:
         self.json = json
@@ -64,7 +60,6 @@ class CommandOutput:
         self.documents += 1
 
     def console(self) -> Console:
-        """A console on standard output."""
         return _console(self._stream)
 
     def notices(self) -> Console:

@@ -1,10 +1,6 @@
 """Settings of a command's process: how often the garbage collector runs, and how many threads numpy starts.
 
-Importing packages and showing rows makes tens of thousands of objects and no garbage in cycles: searching them took a
-command that reads 15 to 50 ms. Commands that train, score or serve free large arrays by it, and keep Python's rule.
-
-A process that ends gives its memory back at once, however it is arranged: taking the modules of a training apart one by
-one took 0.8 s of a processor, which someone who interrupts it on a busy machine waits for.
+Commands that only read and render create no garbage cycles; looking for them took 15 to 50 ms.
 """
 
 from __future__ import annotations
@@ -39,9 +35,7 @@ def prepare_for(action: str | None) -> None:
 
 
 def collect_no_more() -> None:
-    """Before the process ends: what lives now is left to the system. What must be closed is closed by its block, and
-    functions registered with `atexit` still run. What a user's code wrote to a file that it left open is written.
-    """
+    """Stop garbage collection before the process ends; functions registered with `atexit` still run."""
     for candidate in gc.get_objects():
         if issubclass(type(candidate), _File):
             with suppress(OSError, ValueError):  # a full disk, a closed file

@@ -12,10 +12,7 @@ NAME = "cumulant"
 
 
 def program(name: str) -> str:
-    """Another program of this installation: `name` where the shell finds it, else the short path of its script.
-
-    A program that was not started by its script (`python -m`, a notebook, a test) gives plain `name`.
-    """
+    """Another program of this installation: `name` if the shell finds it, else the path of its script."""
     called = Path((sys.argv or [""])[0] or "notebook")
     script = called.with_name(name + called.suffix)
     if called.stem != NAME or not script.is_file():

@@ -80,13 +80,10 @@ class Steps:
         if not begins_step(text, share):
             self._detail, self._share = text if text != self._now else "", share
         elif text != self._now:
-            self._begin(text)
-
-    def _begin(self, step: str) -> None:
-        moment = time.monotonic()
-        if self._now is not None:
-            self._done.append((self._now, moment - self._since))
-        self._now, self._since, self._detail, self._share = step, moment, "", None
+            moment = time.monotonic()
+            if self._now is not None:
+                self._done.append((self._now, moment - self._since))
+            self._now, self._since, self._detail, self._share = text, moment, "", None
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.text import Text

@@ -14,8 +14,6 @@ from cumulant.serving.options import Option, options
 def with_server_options(names: Collection[str]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give the decorated command these options of a server (such as `log_keep`), which it takes as `**given`.
 
-    What is not given is None, False or empty, so that the project file decides.
-
     Raises:
         KeyError: a server has no such option.
     """

@@ -1,8 +1,4 @@
-"""SIGTERM (a shut-down, a scheduler, `kill`) ends a command as Ctrl-C does.
-
-The interrupt is raised wherever the main thread happens to be. In a finalizer or the callback of a weak reference
-Python prints an exception and drops it: one in sixty interrupts of a registration was lost so. It is raised again.
-"""
+"""SIGTERM ends a command as Ctrl-C does; an interrupt that Python drops in a finalizer is raised again."""
 
 from __future__ import annotations
 

@@ -8,9 +8,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    def now(self) -> datetime:
-        """The current time in UTC."""
-        ...
+    def now(self) -> datetime: ...
 
     def sleep(self, seconds: float) -> None: ...
 
@@ -24,8 +22,6 @@ class SystemClock:
 
 
 class FixedClock:
-    """A clock that stands at one moment."""
-
     def __init__(self, at: datetime) -> None:
         self._at = at
 

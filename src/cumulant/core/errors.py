@@ -35,9 +35,6 @@ import difflib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import ClassVar, Self
 
-#: of a list in a message
-_NAMED_AT_MOST = 3
-
 
 class CumulantError(Exception):
     """What happened, to which object, what to do next, and whether a retry can help.
@@ -192,9 +189,7 @@ class UndeliverableError(TerminalError):
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """The error, and each that led to it or was being handled when it was raised, once: an error that is raised again
-    from another one may be the context of its own cause.
-    """
+    """The error and each that led to it (causes and contexts), each once."""
     below: BaseException | None = error
     seen: set[int] = set()
     while below is not None and id(below) not in seen:
@@ -204,9 +199,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_interrupt(error: BaseException) -> bool:
-    """Whether an interrupt led to it: a library that is interrupted (an import, a session of SQLAlchemy) may raise an
-    error of its own.
-    """
+    """Whether an interrupt led to the error: an interrupted library may raise an error of its own."""
     return not isinstance(error, Exception) or any(isinstance(below, KeyboardInterrupt) for below in causes(error))
 
 
@@ -216,10 +209,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str | None:
     return f'did you mean "{close[0]}"?' if close else None
 
 
-def join_names(names: Sequence[str]) -> str:
-    """The first names, and how many more there are."""
-    more = f" and {len(names) - _NAMED_AT_MOST:,} more" if len(names) > _NAMED_AT_MOST else ""
-    return ", ".join(names[:_NAMED_AT_MOST]) + more
+def join_names(names: Sequence[str], most: int = 3) -> str:
+    """The first `most` names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def not_found(kind: str, name: str, known: Iterable[str], *, empty: str | None = None) -> NotFoundError:
@@ -233,7 +226,6 @@ def not_found(kind: str, name: str, known: Iterable[str], *, empty: str | None =
 
 
 def missing_part(module: str, extra: str) -> MissingPartError:
-    """The error for an engine whose extra is not installed."""
     return MissingPartError(
         f"this needs the Python package {module}, which is not installed",
         subject=module,

@@ -1,8 +1,4 @@
-"""The event envelope: one chain of what happened, who did it and why.
-
-An event holds references and figures, never payloads of data. Each event carries the hash of the
-one before it, so that an edited, removed or inserted row breaks the chain (`verify_chain`).
-"""
+"""The event envelope: references and figures, chained by hashes so that an edit shows (`verify_chain`)."""
 
 from __future__ import annotations
 

@@ -22,8 +22,6 @@ Scalar = None | bool | int | float | str
 
 
 class Column(msgspec.Struct, frozen=True, tag="col"):
-    """A raw column of the row."""
-
     name: str
 
 

@@ -21,7 +21,5 @@ def mask(value: object, salt: bytes) -> str:
 
 
 def fingerprint(salt: bytes) -> str:
-    """A fingerprint that differs between salts and reveals nothing of them:
-    16 hexadecimal digits of HMAC-SHA256. Empty without one.
-    """
+    """16 hexadecimal digits of HMAC-SHA256 that differ between salts and reveal nothing; empty without a salt."""
     return hmac.digest(salt, _FINGERPRINTED, "sha256").hex()[:16] if salt else ""

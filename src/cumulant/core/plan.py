@@ -1,8 +1,4 @@
-"""The feature plan: what the definitions of a project compile to, as plain values.
-
-It travels inside a servable, so the server computes features without the project, and it is hashed
-into the identity of every training set.
-"""
+"""The feature plan that a project's definitions compile to, as plain values; part of servables and identities."""
 
 from __future__ import annotations
 

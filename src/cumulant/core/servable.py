@@ -214,8 +214,6 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One row's answer."""
-
     prediction: str | int | float | bool
     probability: float | None = None
     probabilities: dict[str, float] | None = None

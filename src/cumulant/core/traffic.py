@@ -114,7 +114,6 @@ def printable_id(value: bytes) -> str:
 
 
 def predicts(method: str, target: str) -> bool:
-    """Whether a request is for a prediction."""
     return method == "POST" and target.partition("?")[0].rstrip("/") not in _OTHER_POSTS
 
 

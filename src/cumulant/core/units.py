@@ -57,7 +57,6 @@ def show_duration(span: timedelta) -> str:
 
 
 def micros(span: timedelta) -> int:
-    """`span` in whole microseconds."""
     return span // timedelta(microseconds=1)
 
 
@@ -108,7 +107,6 @@ class Rate(NamedTuple):
     period: str
 
     def __str__(self) -> str:
-        """As `rate` reads it: `20/month`."""
         return f"{self.number:g}/{self.period}"
 
     @property

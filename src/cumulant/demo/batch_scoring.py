@@ -17,10 +17,7 @@ _COLUMNS = {"id": "id", "time": "moment", "event_time": "moment", "prediction": 
 def score(
     project: cumulant.Project, uri: str, since: datetime, until: datetime, progress: Progress, *, every: int = 1
 ) -> None:
-    """Score each `every`th row of the period with the version `uri`, and ingest their labels.
-
-    A label counts from when it was known: an evaluation before that does not see it. Without a period nothing is done.
-    """
+    """Score each `every`th row of the period with the version `uri`, and ingest their labels."""
     import polars as pl
 
     if since >= until:

@@ -32,11 +32,7 @@ def train_good(project: cumulant.Project, as_of: datetime) -> str:
 
 
 def train_leaked(project: cumulant.Project, as_of: datetime, progress: Progress) -> str:
-    """The URI of a model that learned from `dep_delay`, which no caller has two hours before departure.
-
-    Cumulant refuses that where the project file is right, so it is wrong here: it declares that `dep_delay` is known
-    with the row. When a column is known is the one thing that only people can say.
-    """
+    """The URI of a model trained with `dep_delay`, which the project file here wrongly declares as known."""
     root = project.root
     text = (root / "features.py").read_text(encoding="utf-8")
     (root / LEAKY).write_text(text.replace('"distance")', '"distance", "dep_delay")', 1), encoding="utf-8")

@@ -1,8 +1,4 @@
-"""`python -m cumulant.demo.data_fault URL --slow 0.2 --failing 0.02`: a proxy that adds a fault to a server.
-
-It forwards everything to a sound server, but delays predictions or lets a share of them fail, so that a release has
-something to find. Requests for health and models pass unchanged, and so does what the gateway says of a request.
-"""
+"""`python -m cumulant.demo.data_fault URL --slow 0.2 --failing 0.02`: a proxy that adds a fault to a server."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def demo(
 ) -> DemoResult:
     """Create the flights project in `folder` (or continue it), train, serve, send a request, report; then the year.
 
-    With `keep` the server goes on after the return; its process id is in the result. Without `released` the demo ends
+    With `keep` the server runs on after the return; its process id is in the result. Without `released` the demo ends
     with the first model.
 
     Raises:

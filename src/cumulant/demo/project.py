@@ -126,7 +126,7 @@ def mark_ended(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """No other demo runs in the folder within the block; the state of an interrupted one is put aside.
+    """No other demo runs in the folder within the block; the state of an interrupted one is moved aside.
 
     Raises:
         LeaseHeldError: another one runs.
@@ -137,20 +137,15 @@ def locked(folder: Path) -> Iterator[None]:
             hint = "wait for it, or name another folder with --dir"
             raise LeaseHeldError("another demo runs in this folder", subject=str(folder), hint=hint)
         if _marker(folder).exists():
-            _begin_again(folder)
+            with cumulant.open(folder) as project:
+                project.stack.down()
+            deliver_again(folder / "data", FEED)
+            (folder / _STATE).rename(folder / f".cumulant-cut-off-{datetime.now(UTC):%Y%m%dT%H%M%S}")
         elif not any((folder / "data").glob("weather-*.parquet")):  # interrupted between the files
             deliver_again(folder / "data", FEED)
         yield
     finally:
         os.close(handle)
-
-
-def _begin_again(folder: Path) -> None:
-    """Put aside all that the interrupted demo made: half a year's log would lead to other releases."""
-    with cumulant.open(folder) as project:
-        project.stack.down()
-    deliver_again(folder / "data", FEED)
-    (folder / _STATE).rename(folder / f".cumulant-cut-off-{datetime.now(UTC):%Y%m%dT%H%M%S}")
 
 
 class StoredYear(msgspec.Struct, frozen=True, kw_only=True):

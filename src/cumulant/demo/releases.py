@@ -34,8 +34,6 @@ _SLOW, _FAILING = 0.25, 0.02
 
 
 class ReleaseCandidates(NamedTuple):
-    """Versions to be released."""
-
     good: str
     leaked: str
 
@@ -132,7 +130,9 @@ class DemoReleases:
 
     def _report(self, name: str, version: str, release: Release, begun: float) -> ReleaseReport:
         failed = self._callers.take_failures()
-        self._await_settled(release.id)
+        deadline = time.monotonic() + _LONGEST
+        while "drained" not in self._current(release.id).settled and time.monotonic() < deadline:
+            time.sleep(_LOOK)
         return ReleaseReport(
             candidate=name,
             version=version,
@@ -157,12 +157,6 @@ class DemoReleases:
             self._progress(f"{name} in {release.step.label}", share)
             time.sleep(_LOOK)
         raise StepFailedError(f"the release of {name} did not come to its end in {_LONGEST:g} s", subject=identity)
-
-    def _await_settled(self, identity: str) -> None:
-        """Wait for all that the end of a release starts: the next one begins from a settled state."""
-        deadline = time.monotonic() + _LONGEST
-        while "drained" not in self._current(identity).settled and time.monotonic() < deadline:
-            time.sleep(_LOOK)
 
     def _current(self, identity: str) -> Release:
         release = self._project.releases.current()

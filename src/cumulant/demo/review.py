@@ -17,10 +17,7 @@ _FLIGHT = ("carrier", "origin", "dest", "sched_dep")
 
 
 def review_cases(project: cumulant.Project, at: datetime, progress: Progress) -> tuple[int, int]:
-    """Queue what the budget allows of all predictions, and answer it as of `at`; numbers of cases and of answers.
-
-    Labels that are missing are of flights that never left: for whoever waits at the gate, that is later than late.
-    """
+    """Queue what the budget allows of all predictions, and answer it as of `at`; numbers of cases and of answers."""
     progress("review of cases")
     queued = project.reviews.fill(since=datetime.now(UTC) - _LOG, whole_budget=True)
     late = _late_flights(project)
@@ -32,7 +29,6 @@ def _label(case: CaseView, late: dict[tuple[object, ...], bool]) -> bool | None:
 
 
 def _late_flights(project: cumulant.Project) -> dict[tuple[object, ...], bool]:
-    """Whether each flight was late, by the columns of its request that identify it."""
     import polars as pl
 
     late = (pl.col("arr_delay") > 15).fill_null(value=True)

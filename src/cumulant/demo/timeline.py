@@ -53,7 +53,10 @@ class _Year:
         queued, answered = review_cases(
             self._project, min(max(reached, FEED - timedelta(days=7)), FEED), self._progress
         )
-        self._summer(candidates.good, reached)
+        score(self._project, candidates.good, SINCE, reached, self._progress, every=_EVERY_EARLIER)
+        score(self._project, candidates.good, reached, FEED, self._progress)
+        weather_feed.go_null(self._project.root / "data", FEED)
+        self._evaluate(FEED)
         retrained, reached = self._release_retrained(candidates.good, max(FEED, reached))
         used = self._project.reviews.used_for_training()
         self._autumn(f"{self._project.name}/{retrained[-1].version}", reached)
@@ -65,16 +68,6 @@ class _Year:
             ),
             review=ReviewReport(queued=queued, answered=answered, used_for_training=used),
         )
-
-    def _summer(self, served: str, since: datetime) -> None:
-        """The rest of July's flights are scored; then a day of weather comes without values, which trains nothing.
-
-        Flights since the version was trained are scored too: its release gave it callers later, and few at first.
-        """
-        score(self._project, served, SINCE, since, self._progress, every=_EVERY_EARLIER)
-        score(self._project, served, since, FEED, self._progress)
-        weather_feed.go_null(self._project.root / "data", FEED)
-        self._evaluate(FEED)
 
     def _release_retrained(self, served: str, since: datetime) -> tuple[tuple[ReleaseReport, ...], datetime]:
         """The feed is fixed; harm that persists is a reason to train, and the new version is released automatically."""
@@ -89,7 +82,6 @@ class _Year:
             return await_retrained(self._project, request.candidate, request.release, at, self._progress)
 
     def _day_of_request(self, served: str, since: datetime) -> datetime:
-        """The day of the evaluation that requested a training."""
         for at in (FEED + number * _DAY for number in range(1, _EVALUATIONS + 1)):
             score(self._project, served, since, at, self._progress)
             since, result = max(since, at), self._evaluate(at)
@@ -106,7 +98,6 @@ class _Year:
         self._evaluate(_LAST)
 
     def _evaluate(self, at: datetime) -> MonitorRun:
-        """One evaluation, as `cumulant monitor watch --once --at` has it."""
         self._progress(f"monitoring, {at:%d %B}")
         result = self._project.monitoring.run(at=at)
         self._findings += [

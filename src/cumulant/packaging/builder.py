@@ -150,7 +150,6 @@ def _add(graph: GraphBuilder, model: TrainedModel) -> tuple[str, int]:
 
 
 def _add_blend(graph: GraphBuilder, model: TrainedModel) -> tuple[str, int]:
-    """Append the members, all of which read the same input, and their weighted sum."""
     total, outputs = "", set[int]()
     for weight, member in model.members():
         answer, count = _add(graph, member)

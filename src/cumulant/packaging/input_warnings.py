@@ -17,10 +17,7 @@ _UNSEEN_ROWS = 3
 
 
 def closed_features(features: pl.DataFrame, inputs: Sequence[Input]) -> tuple[str, ...]:
-    """Features whose categories cover at least 99% of the rows with a value, by these training rows.
-
-    Of others, such as names of many merchants, rare values are the rule: a warning at each would be noise.
-    """
+    """Features whose categories cover at least 99% of these training rows with a value; others never warn."""
     return tuple(
         declared.feature
         for declared in inputs

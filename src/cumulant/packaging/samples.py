@@ -58,7 +58,6 @@ def row_count(feeds: Mapping[str, Array]) -> int:
 
 
 def take_rows(feeds: Mapping[str, Array], rows: Any) -> dict[str, Array]:
-    """Some of the rows, with the single values as they are."""
     return {name: array[rows] if array.ndim else array for name, array in feeds.items()}
 
 
@@ -83,7 +82,6 @@ def _cast(values: Mapping[str, Array], spec: TensorSpec) -> Array:
 
 
 def _single(array: Array) -> Array:
-    """The one value of a column that has the same in each row."""
     flat = array.ravel()
     return flat[:1].reshape(()) if array.ndim == 1 and len(flat) and (flat == flat[0]).all() else array
 

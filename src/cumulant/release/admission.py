@@ -1,8 +1,4 @@
-"""What the paired evaluation means for a release before it begins: the margins it gets, and why it may not begin.
-
-A project that declares nothing is protected by what the two versions showed on the same rows. What a project declares
-is what it meant: a declared margin is never narrowed, and what exceeds it is refused here as it would be rolled back.
-"""
+"""The effect of the paired evaluation on a release: the margins it gets, and the reasons not to begin."""
 
 from __future__ import annotations
 
@@ -27,7 +23,7 @@ from cumulant.release.paired.segments import broken_segment
 from cumulant.release.policy import MetricPolicy, ReleasePolicy
 from cumulant.release.wording import format_value
 
-#: part of alpha of a metric whose margin nobody declared, against the others' whole part
+#: part of alpha of a metric whose margin nobody declared, against 1 for the others
 UNDECLARED_PART = 0.5
 
 
@@ -82,9 +78,7 @@ def refusal(policy: ReleasePolicy, evaluation: PairedEvaluation) -> AdmissionRef
 
 
 def refit_fault(evaluation: PairedEvaluation) -> AdmissionRefusal | None:
-    """Why the served model does not stand for its tested one, which is the `evaluation`'s champion; None: it does. It
-    has learned these rows, so it may be better by any amount, but neither worse nor of other answers.
-    """
+    """Why the served model is worse than, or differs from, its tested one (the `evaluation`'s champion); else None."""
     margin = quality_margin(evaluation, most=QUALITY_MARGIN)
     return _failed(evaluation) or _worse(evaluation, margin) or _broken(evaluation, margin) or _unlike(None, evaluation)
 
@@ -162,10 +156,7 @@ def _unlike(declared: MetricPolicy | None, evaluation: PairedEvaluation) -> Admi
 
 
 def _least_loss(policy: ReleasePolicy, evaluation: PairedEvaluation) -> float | None:
-    """The loss below which a candidate is too good; None where nothing says how much can be known.
-
-    It is measured by the champion, and by its usual loss where it has become worse.
-    """
+    """The loss below which a candidate is too good to be true; None where nothing says how much can be known."""
     usual = evaluation.usual_loss
     if usual is None and evaluation.champion_loss >= evaluation.baseline_loss:
         return None

@@ -1,4 +1,4 @@
-"""What the evidence of a release assumes, where that is seen to fail or cannot be seen; a status says it."""
+"""Assumptions of the evidence of a release that fail or cannot be checked, for its status."""
 
 from __future__ import annotations
 

@@ -1,8 +1,4 @@
-"""What a release does next: a pure function of its state and of what was seen.
-
-Nothing here reads a clock, a file or a network. The caller writes the new state first and then makes the world
-follow it, so that a kill between the two only delays.
-"""
+"""The next state of a release: a pure function of its state and the evidence; it is stored before it is acted on."""
 
 from __future__ import annotations
 
@@ -38,8 +34,7 @@ def act_on_failure(release: Release, failure: HardFailure | None, *, at: datetim
 def build_failure_reference(release: Release) -> FailureReference:
     """What a candidate's failures are compared with: its champion's past, at the level of the present check.
 
-    All checks of a release share a part of alpha. The levels of looks, from 0, are 1 / ((n + 1)(n + 2)) of it, which
-    add up to the whole; a look holds a check a second.
+    Checks share a part of alpha: a look n, from 0, has 1 / ((n + 1)(n + 2)) of it and holds a check a second.
     """
     look = release.policy.look
     number = int((release.seconds + sum(step.seconds for step in release.passed)) / look)
@@ -57,7 +52,7 @@ def decide(release: Release, *, skewed: bool = False, failing: bool = False, at:
     """The release after a look that `accumulate.count_look` added to it.
 
     `skewed`: the arms' numbers of requests do not fit the weights, so that no figure can be trusted. `failing`: both
-    arms fail hard, so that it does not go on; two arms that answer nothing are equally good.
+    arms fail hard, so that it does not advance; two arms that answer nothing are equally good.
     """
     if release.status not in ACTIVE:
         return release
@@ -133,11 +128,7 @@ def _closing(release: Release) -> bool:
 
 
 def _unproven_metrics(release: Release, verdicts: Verdicts, moot: frozenset[str]) -> Iterator[str]:
-    """Required metrics that the step has not shown to be within their margins.
-
-    In shadow, pairs alone are there. Labels that take longer than the step may still come in later ones; where a
-    holdback waits for them, no earlier step does, and there nothing but labels of the release itself counts.
-    """
+    """Required metrics that the step has not shown to be within their margins."""
     step, closing, named = release.step, _closing(release), metrics(release.policy)
     waits = release.policy.holdback is not None
     shadow = step.stage == "shadow" and release.seconds < step.at_most
@@ -163,11 +154,7 @@ def _selective_labels(release: Release, verdicts: Verdicts) -> list[str]:
 
 
 def _moot_metrics(release: Release, verdicts: Verdicts) -> frozenset[str]:
-    """Metrics that stand for quality while it is not known, where labels of the release show it within its margin.
-
-    A candidate that replaces a failing champion has to decide otherwise. Rows of the past do not count here: what is
-    wrong with serving alone, such as a stale feature, does not show in them.
-    """
+    """Metrics that stand for quality while it is not known, where labels of the release show it within its margin."""
     quality = release.boards.get("quality")
     if quality is None or quality.margin is None or quality.beyond or not verdicts["quality"].acceptable_alone:
         return frozenset()
@@ -175,10 +162,7 @@ def _moot_metrics(release: Release, verdicts: Verdicts) -> frozenset[str]:
 
 
 def _arms_without_keys(release: Release) -> Iterator[str]:
-    """An arm that no key falls to, once the other has what the step needs of it, or the shortest time is over.
-
-    Keys go to an arm by their hash: of few keys, a small share may get none, however long is waited.
-    """
+    """An arm that no key falls to, once the other has what the step needs of it, or the shortest time is over."""
     step, counts = release.step, release.samples
     for arm, other in ((CANDIDATE, CHAMPION), (CHAMPION, CANDIDATE)):
         long = counts.get(other, 0) >= step.samples or release.seconds >= step.at_least
@@ -241,12 +225,11 @@ def start(release: Release) -> Release:
 
 
 def pause(release: Release, reason: str) -> Release:
-    """The release with its weights held; hard failures and harm still bring it back."""
+    """The release with its weights kept; hard failures and harm still roll it back."""
     return msgspec.structs.replace(release, status="paused", reason=reason) if release.status == "running" else release
 
 
 def resume(release: Release) -> Release:
-    """A paused release, going on."""
     if release.status != "paused":
         return release
     return msgspec.structs.replace(release, status="running", reason=f"{release.step.label} goes on")

@@ -9,7 +9,7 @@ from cumulant.core.events import Fact
 
 
 class ReleaseStarted(Fact, frozen=True, kw_only=True):
-    """A candidate set out to take over from the champion."""
+    """A release of a candidate started."""
 
     kind: ClassVar[str] = "release.started"
     release: str
@@ -83,7 +83,7 @@ class ReleaseEnded(Fact, frozen=True, kw_only=True):
 
 
 class ReleaseTold(Fact, frozen=True, kw_only=True):
-    """How it ended is on its way to so many receivers of `monitoring.notify`; `notify.delivered` says who took it."""
+    """Messages about its end were queued for so many receivers; `notify.delivered` records each delivery."""
 
     kind: ClassVar[str] = "release.told"
     release: str

@@ -1,7 +1,4 @@
-"""How a candidate takes over from the champion, as numbers: made once by `project.policies.release`.
-
-Seconds where time is counted, `timedelta` where it is added to a moment; shares are fractions from 0 to 1.
-"""
+"""The release policy as numbers: times in seconds (`timedelta` where added to a moment), shares from 0 to 1."""
 
 from __future__ import annotations
 
@@ -102,7 +99,7 @@ class ReleasePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def holdback(self) -> ReleaseStep | None:
-        """The step that waits for labels; None where there is none."""
+        """The step that waits for labels, if any."""
         return self.steps[-1] if self.steps[-1].stage == "holdback" else None
 
 

@@ -1,8 +1,4 @@
-"""The state of a release: one row, from which routes, servers and aliases follow.
-
-Whatever the gateway, the registry and the servers should be is worked out from this row, never remembered
-elsewhere, so that a controller that was killed goes on from it and two of them cannot disagree.
-"""
+"""The state of a release: one row, from which routes, servers and aliases follow."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from cumulant.core.structs import struct_from
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Limits, Routes
 from cumulant.release.paired.paired_records import PairedEvaluation
 from cumulant.release.policy import ReleasePolicy
@@ -47,9 +44,8 @@ class MetricVerdict(msgspec.Struct, frozen=True, kw_only=True):
 class Board(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one metric at a look. `harm` and `fine` are logarithms of e-values.
 
-    `harm` is the evidence that the candidate is worse, `fine` that it is not worse by more than the margin. They
-    prove it from `harm_bar` and `fine_bar` up: any harm brings back, so the metrics share alpha there; a promotion
-    needs every one to be fine, so each keeps the whole of it. `state` is the statistic's own, to go on from.
+    `harm` is the evidence that the candidate is worse, `fine` that it is not worse by more than the margin. They prove
+    it from `harm_bar` and `fine_bar` up; metrics share alpha for harm, and each `fine` has the whole of it.
     """
 
     metric: str
@@ -66,7 +62,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     #: None: the metric is reported and decides nothing
     harm_bar: float | None
     fine_bar: float
-    #: the difference as it looks is beyond the margin: nothing goes forward
+    #: the difference so far is beyond the margin: no step advances
     beyond: bool = False
     #: a harm that is proven is large enough to act on
     confirmed: bool = False
@@ -98,7 +94,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
-    """A candidate on its way. Times in it are of the wall, for people; what decides is counted in active seconds."""
+    """A release. Times in it are wall-clock times, for display; decisions count active seconds."""
 
     id: str
     model: str
@@ -174,16 +170,7 @@ def desired_routes(release: Release) -> Routes:
         return Routes(
             model=release.model, revision=release.revision, champion=arm, key=release.policy.key, limits=release.limits
         )
-    return Routes(
-        model=release.model,
-        revision=release.revision,
-        champion=release.champion,
-        candidate=release.candidate,
-        weight=release.weight,
-        mirror=release.mirror,
-        key=release.policy.key,
-        limits=release.limits,
-    )
+    return struct_from(Routes, release, key=release.policy.key)
 
 
 def add_samples(release: Release, samples: dict[str, int], seconds: float) -> Release:

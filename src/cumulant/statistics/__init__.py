@@ -1,10 +1,4 @@
-"""Statistics with their uncertainty.
-
-Metrics, clustered bootstrap intervals, verdicts, distances, conformal sets, sample estimates, agreement, novelty.
-`sequential` is a package of its own: tests that stay valid under repeated looks.
-
-Needs numpy and scipy only, and nothing of Cumulant: these functions can be read and checked alone.
-"""
+"""Statistics with their uncertainty; they need numpy and scipy only."""
 
 from __future__ import annotations
 

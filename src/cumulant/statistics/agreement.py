@@ -1,7 +1,6 @@
 """The agreement of two raters beyond chance: Cohen's kappa with its interval.
 
-Cohen (1960), A Coefficient of Agreement for Nominal Scales; the standard errors are those of Fleiss, Cohen & Everitt
-(1969), Large Sample Standard Errors of Kappa and Weighted Kappa, as in Fleiss, Levin & Paik (2003), chapter 18.
+Cohen (1960); standard errors of Fleiss, Cohen & Everitt (1969), as in Fleiss, Levin & Paik (2003), chapter 18.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ LEVEL = 0.95
 class Agreement:
     """`observed` and `expected` are shares of cases on which both agree; `kappa` is 1 where they always do.
 
-    `kappa` is None where chance alone would bring full agreement (both use one and the same category), `low` and
+    `kappa` is None where chance alone would give full agreement (both use one and the same category), `low` and
     `high` also where fewer than two cases were judged. Where both agree on all cases, or on none, the interval is
     Clopper & Pearson's of `observed`, with `expected` as it is.
     """

@@ -1,15 +1,9 @@
 """Clustered bootstrap: intervals of metrics and of paired differences.
 
-Rows of one day or one customer depend on each other, so whole clusters are drawn with replacement, never
-rows. A draw is a weight for each cluster (a multinomial count), and a metric is computed from weights, so
-no row is ever copied. The ends are percentiles widened for few clusters as in Hesterberg (2015), What
-Teachers Should Know About the Bootstrap: with k clusters the normal quantile z gives way to t(k-1) sqrt(k/(k-1)).
-Draws of a handful of clusters are too few to have such percentiles, and of skewed differences percentiles lie too far
-in on the side of the long tail. So the interval also covers that of the jackknife (Efron & Tibshirani 1993, An
-Introduction to the Bootstrap, chapter 11) with the first skewness term of Student's statistic (Johnson 1978, Modified t
-Tests and Confidence Intervals for Asymmetrical Populations). A few clusters of a skewed world often hold none of its
-tail, and then neither term knows of it. So the interval is wider by 1.5 / k with k clusters, which was chosen by
-simulation: exponential values, 3 to 20 of them (`bench/gate/worlds.py`).
+Whole clusters are drawn with replacement, as weights (multinomial counts). Percentiles are widened for few clusters
+(Hesterberg 2015, What Teachers Should Know About the Bootstrap: t(k-1) sqrt(k/(k-1)) replaces the normal z), extended
+to the jackknife's interval (Efron & Tibshirani 1993, chapter 11) with the first skewness term (Johnson 1978, Modified t
+Tests), and widened by 1.5 / k with k clusters, which was chosen by simulation (`bench/gate/worlds.py`).
 """
 
 from __future__ import annotations

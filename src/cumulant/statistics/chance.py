@@ -1,13 +1,7 @@
 """The value of a metric by chance: a model's answers exchanged between rows.
 
-A model without information has a metric that is no different when its answers are exchanged among the rows, so the
-place of its value among the exchanged ones has a known distribution, whatever the metric, the sample size and the
-rarity of positives (Phipson & Smyth 2010, Permutation P-values Should Never Be Zero). A constant cannot serve instead:
-the average precision of a random ranking lies above the share of positives in small samples, and the error of a
-constant for one metric is not the best constant for another one.
-
-Independent rows are permuted. Rows of clusters are rotated in the clusters' order, which keeps together what depends on
-each other in the truth and in the answers (Theiler & Prichard 1996, Constrained-realization Monte-Carlo method).
+Independent rows are permuted (Phipson & Smyth 2010, Permutation P-values Should Never Be Zero); rows of clusters are
+rotated in the clusters' order (Theiler & Prichard 1996, Constrained-realization Monte-Carlo method).
 """
 
 from __future__ import annotations
@@ -63,7 +57,6 @@ def exchanged_values(metric: Metric, rows: Rows, *, count: int = EXCHANGES, seed
 
 
 def _sort_by_cluster(rows: Rows) -> Rows:
-    """The rows of a cluster beside each other."""
     if rows.cluster is None:
         return rows
     order = np.argsort(rows.cluster, kind="stable")
@@ -78,7 +71,6 @@ def _exchange_positions(rows: Rows, generator: np.random.Generator) -> Codes:
 
 
 def _exchange(rows: Rows, answers: Codes, truths: Codes) -> Rows:
-    """The answers of some rows, and the truth and costs of others."""
     miss, alarm = rows.cost_false_negative, rows.cost_false_positive
     return replace(
         rows,

@@ -1,9 +1,7 @@
 """Split conformal prediction: sets of possible answers, with an error rate that holds for any model.
 
-Scores of calibration rows that the model did not learn from say how wrong it tends to be. A label whose score is not
-among the largest `error` of them stays in the set; then the set misses the truth in at most that share of rows, if
-they are exchangeable with the calibration rows. Vovk, Gammerman & Shafer (2005), Algorithmic Learning in a Random
-World; Angelopoulos & Bates (2023), Conformal Prediction: A Gentle Introduction, sections 1 to 4.
+Vovk, Gammerman & Shafer (2005), Algorithmic Learning in a Random World; Angelopoulos & Bates (2023), Conformal
+Prediction: A Gentle Introduction, sections 1 to 4.
 """
 
 from __future__ import annotations
@@ -45,16 +43,12 @@ def p_values(calibration: Floats, scores: Floats) -> Floats:
 
 
 def lac_scores(probabilities: Floats) -> Floats:
-    """[n, k] of probabilities [n, k]: one less the label's probability (least ambiguous sets: Sadinle, Lei &
-    Wasserman 2019).
-    """
+    """[n, k] of probabilities [n, k]: one less the label's probability (LAC: Sadinle, Lei & Wasserman 2019)."""
     return 1 - probabilities
 
 
 def aps_scores(probabilities: Floats) -> Floats:
-    """[n, k] of probabilities [n, k]: the sum of those at least as large (adaptive sets: Romano, Sesia & Candès 2020,
-    without their randomisation, which makes the sets larger, never too small). Labels that tie count each other.
-    """
+    """[n, k] of probabilities [n, k]: the sum of those at least as large (APS, not randomised: Romano et al. 2020)."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     ranked = np.take_along_axis(probabilities, order, axis=1)
     summed = np.cumsum(ranked, axis=1)

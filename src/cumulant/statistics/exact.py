@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 
 def overdispersion(counts: Sequence[int], rows: Sequence[int]) -> float:
-    """By how much the shares of several samples vary more than those of independent rows: Pearson's statistic over its
-    degrees of freedom, at least 1 (McCullagh and Nelder 1989, 4.5). 1 where nothing can be learned. Samples without
-    rows do not count.
-    """
+    """Pearson's statistic of several samples over its degrees of freedom, at least 1 (McCullagh and Nelder 1989)."""
     samples = [(count, n) for count, n in zip(counts, rows, strict=True) if n]
     share = sum(counts) / max(sum(rows), 1)
     if len(samples) < 2 or not 0 < share < 1:

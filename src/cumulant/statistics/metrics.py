@@ -21,7 +21,7 @@ Weighted = Callable[[Floats], Floats]
 class Metric:
     """One metric. `prepare` sums rows up once; its result measures any weighting of their clusters.
 
-    `shifted` says that resampling itself moves the value (noise adds to a distance), so that an interval
+    `shifted`: resampling itself moves the value (noise adds to a distance), so that an interval
     is moved back by the median shift. No value is below `least` or above `most`, and no end of an interval is.
     """
 
@@ -92,7 +92,7 @@ def metric(name: str) -> Metric:
     """The metric called `name`; `pinball_90` is the pinball loss at the quantile 0.90.
 
     Raises:
-        KeyError: there is none of that name.
+        KeyError: no metric has that name.
     """
     quantile = quantile_of(name)
     if quantile is None or name in METRICS:

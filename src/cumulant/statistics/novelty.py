@@ -3,9 +3,8 @@
 Numbers are divided by their spread, and a category that differs counts as one such unit (HEOM of Wilson & Martinez
 1997, Improved Heterogeneous Distance Functions); a number is at most `MOST_SPREADS` from the centre.
 
-A row is called far by a conformal p-value: the share of known rows, held out from the neighbours, that lie
-at least as far (Laxhammar & Falkman 2011; Bates et al. 2023, Testing for Outliers with Conformal p-Values). So at
-most that share of rows like the known ones is called far, whatever their shape.
+A row is called far by a conformal p-value: the share of known rows, held out from the neighbours, that lie at least as
+far (Laxhammar & Falkman 2011; Bates et al. 2023, Testing for Outliers with Conformal p-Values).
 """
 
 from __future__ import annotations

@@ -16,10 +16,7 @@ _MOST_CELLS = 1 << 20
 
 
 def average_precision(truth: Floats, score: Floats) -> float:
-    """The mean over positives of the precision at their score; tied scores enter together.
-
-    This is the step-wise sum of precision over recall, without interpolation. NaN without a positive.
-    """
+    """The mean over positives of the precision at their score, tied scores together; NaN without a positive."""
     return float(Ranking(Rows(truth=truth, prediction=score)).average_precision(np.ones((1, len(truth))))[0])
 
 
@@ -31,9 +28,8 @@ def roc_auc(truth: Floats, score: Floats) -> float:
 class Ranking:
     """Rows sorted once by falling score, then measured under many weightings of their clusters.
 
-    Both metrics need counts only at the scores that hold a positive: of the positives there, of the negatives
-    tied with them, and of the negatives above. With few positives these counts form a small table
-    [levels, clusters], and all resamples are one product with it; else each resample goes through the rows.
+    Both metrics need counts only at the scores that hold a positive: of the positives there, of the negatives tied with
+    them, and of the negatives above.
     """
 
     def __init__(self, rows: Rows) -> None:
@@ -81,25 +77,18 @@ class Ranking:
             yield positive, tied, np.cumsum(self._summed(negative)) - tied
 
     def _summed(self, values: Floats) -> Floats:
-        """[rows] summed over each level."""
         return np.asarray(np.bincount(self._level, values, self._levels + 1)[:-1], dtype=np.float64)
 
 
 def _parts(weights: Floats, levels: int) -> Iterator[Floats]:
-    """`weights` some resamples at a time, so that the products with the tables take the same memory of any number of
-    rows. Counts times whole numbers are exact in any order; a sum with other weights might depend on the size of parts.
-    """
+    """`weights` some resamples at a time, so that the products with the tables take bounded memory."""
     size = max(1, _MOST_CELLS // max(levels, 1)) if bool((weights == np.floor(weights)).all()) else max(len(weights), 1)
     for start in range(0, len(weights), size):
         yield weights[start : start + size]
 
 
 def _levels(score: Floats, positive: Flags) -> tuple[Codes, Flags, int]:
-    """Of rows sorted by falling `score`: the level of each, whether it is at one, and how many there are.
-
-    A level is a score held by a positive. A row between two levels belongs to the lower one: it is above it.
-    Rows below the last level get the number of levels.
-    """
+    """The level (a score held by a positive) of each row by falling `score`, whether it is at one, and how many."""
     if not len(score):
         return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=bool), 0
     group = np.cumsum(np.r_[False, score[1:] != score[:-1]])

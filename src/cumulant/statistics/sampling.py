@@ -1,9 +1,6 @@
 """Figures of a whole population from rows that were drawn with known probabilities.
 
-A row that had the chance p of being drawn stands for 1/p rows. Horvitz & Thompson (1952), A Generalization of
-Sampling Without Replacement From a Finite Universe; Hájek (1971) divides by the sum of the weights, as is done here: it
-is steadier where the values do not grow with the chances. Särndal, Swensson & Wretman (1992), Model Assisted Survey
-Sampling, 5.7.
+Horvitz & Thompson (1952); Hájek (1971) divides by the sum of the weights. Särndal, Swensson & Wretman (1992), 5.7.
 """
 
 from __future__ import annotations
@@ -20,7 +17,7 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """A figure of the population with its interval. `effective`: how many evenly drawn rows would say as much."""
+    """A figure of the population with its interval. `effective`: as many evenly drawn rows have its error."""
 
     value: float
     low: float
@@ -33,16 +30,16 @@ class Weighted:
 def hajek(values: Floats, chances: Floats, *, level: float = LEVEL) -> Weighted:
     """The mean over the population, of drawn `values` [n] with inclusion probabilities [n], and its interval.
 
-    Rows that were sure to be drawn are known and add no error; the mean of the others has the error. Of values that
-    are 0 or 1 its interval is Clopper & Pearson's at the effective number of rows (Korn & Graubard 1998), which holds
-    for rare values too; of others that of t about the linearised variance for rows drawn independently. A sample of
-    fixed size is a little surer than that. Fewer than two uncertain rows of values that are no flags tell nothing of
-    their spread: the interval is infinite.
+    Rows that were sure to be drawn are known and add no error; the mean of the others has the error. Of values that are
+    0 or 1 its interval is Clopper & Pearson's at the effective number of rows (Korn & Graubard 1998), which holds for
+    rare values too; of others that of t about the linearised variance for rows drawn independently. Fewer than two
+    uncertain rows of values that are no flags do not show their spread: the interval is infinite.
 
     Raises:
         ValueError: a chance is not in (0, 1], or there is no row.
     """
-    _check(chances)
+    if not bool(((chances > 0) & (chances <= 1)).all()):
+        raise ValueError("the chance of being drawn lies above 0 and at most at 1")
     if not len(values):
         raise ValueError("there is no row to take a mean of")
     weights, unsure = 1 / chances, chances < 1
@@ -59,7 +56,7 @@ def hajek(values: Floats, chances: Floats, *, level: float = LEVEL) -> Weighted:
 
 
 def effective(weights: Floats) -> float:
-    """How many rows of equal weight say as much: the squared sum over the sum of squares (Kish 1965). 0 for no row."""
+    """The effective number of rows: the squared sum over the sum of squares (Kish 1965). 0 for no row."""
     return float(weights.sum() ** 2 / (weights**2).sum()) if len(weights) else 0.0
 
 
@@ -88,8 +85,3 @@ def _of_numbers(values: Floats, chances: Floats, level: float) -> tuple[float, f
     spread = math.sqrt(float(terms.sum()) * rows / (rows - 1)) / float(weights.sum())
     wide = float(stdtrit(rows - 1, (1 + level) / 2)) * spread
     return mean - wide, mean + wide
-
-
-def _check(chances: Floats) -> None:
-    if not bool(((chances > 0) & (chances <= 1)).all()):
-        raise ValueError("the chance of being drawn lies above 0 and at most at 1")

@@ -9,8 +9,6 @@ from cumulant.ports.online import Cells, Result
 
 
 class _MemoryCells:
-    """What an update has written so far, over what is there."""
-
     def __init__(self, store: MemoryOnline) -> None:
         self._store = store
         self.written: dict[str, dict[bytes, bytes | None]] = {}

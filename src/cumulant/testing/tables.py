@@ -32,7 +32,10 @@ class MemoryTables:
         if head is not None:
             rows = self.scan(head.key).head(head.rows).collect()
             frames = [rows, *_parts(frames)]
-        frame = _whole(key, frames)
+        parts = _parts(frames)
+        if any(part.schema != parts[0].schema for part in parts):
+            raise DataError(f"the parts of table {key} do not have the same columns and types", subject=key)
+        frame = pl.concat(parts) if parts else pl.DataFrame()
         for column in partition_by:
             if column not in frame.columns:
                 raise not_found("column", column, frame.columns)
@@ -58,13 +61,6 @@ class MemoryTables:
 
     def delete(self, key: str) -> None:
         self._frames.pop(key, None)
-
-
-def _whole(key: str, frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> pl.DataFrame:
-    parts = _parts(frames)
-    if any(part.schema != parts[0].schema for part in parts):
-        raise DataError(f"the parts of table {key} do not have the same columns and types", subject=key)
-    return pl.concat(parts) if parts else pl.DataFrame()
 
 
 def _parts(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> list[pl.DataFrame]:

@@ -79,7 +79,7 @@ def test_labels_of_imported_predictions_are_joined_and_reported(filled, cumulant
     assert "labels: 6 rows, 1 duplicate, 1 without a prediction in the log" in text
     assert "50.0%" in text
     shown = cumulant("labels", "show", "r1", "--project", str(filled), "--json").document
-    assert (shown["predictions"][0]["label"], shown["said"][0]["line"]) == ("yes", 1)
+    assert (shown["predictions"][0]["label"], shown["labels"][0]["line"]) == ("yes", 1)
     odd = cumulant("labels", "list", "--state", "contradicted", "--project", str(filled), "--json").document
     assert {one["id"] for one in odd} == {"r3"}
     listed = cumulant("labels", "list", "--project", str(filled), "--json").document
@@ -223,7 +223,7 @@ def test_a_file_that_was_taken_in_before_counts_one_row_as_one(filled, cumulant,
     file = write(tmp_path / "one.jsonl", {"id": "r1", "label": "yes"})
     assert ingest(cumulant, filled, file).code == 0
     again = cumulant("labels", "ingest", str(file), "--project", str(filled)).out
-    assert "one.jsonl: taken in before, 1 row\n" in again
+    assert "one.jsonl: ingested before, 1 row\n" in again
 
 
 @pytest.mark.parametrize("name", ["broken.csv", "none.csv"])
@@ -257,7 +257,7 @@ def test_a_watched_folder_is_taken_in_as_it_fills(filled, tmp_path):
             until = time.monotonic() + 90
             while "1 prediction has a label now" not in said and time.monotonic() < until:
                 said += process.stdout.readline()
-            assert "nothing was taken in: broken.csv " in said
+            assert "nothing was ingested: broken.csv " in said
             assert "one.jsonl: 1 row\n" in said
         finally:
             process.send_signal(signal.SIGTERM)

@@ -94,7 +94,7 @@ def test_a_queue_is_filled_answered_and_reported(review, cumulant, queue):
     assert "hidden until you decide" in text
     assert f"cumulant review decide {case['id']} LABEL --project {queue}" in text
     said = review("decide", case["id"][:8], "1", "--note", "seen", json=False)
-    assert (said.code, "is done: 1; the model:" in said.out) == (0, True)
+    assert (said.code, "is done: 1; the model answered" in said.out) == (0, True)
     shown = review("show", case["id"], json=False).out
     assert "user:ada: seen" in shown
     listed = cumulant("labels", "list", "--project", str(queue), "--json").document

@@ -15,6 +15,7 @@ import pytest
 from cumulant.core.errors import IntegrityError, LeaseHeldError, StorageError
 from cumulant.flows.ledger.processes import Process, is_gone, process_of
 from cumulant.flows.stack.child_process import Child, LogFile
+from cumulant.flows.stack.identity import Home
 from cumulant.flows.stack.lock import end_left_behind, end_leftovers, find_supervisor, hold_lock
 from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.flows.stack.status import ChildStatus, Status, read_status, write_status
@@ -25,6 +26,7 @@ with hold_lock(Path(sys.argv[1])):
     print("held", flush=True); time.sleep(60)
 """
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+HOME = Home(folder="", inode=0, host="", device=None)
 AT = datetime(2026, 11, 24, tzinfo=UTC)
 
 
@@ -53,6 +55,7 @@ def status(*children, supervisor=None):
         since=AT,
         at=AT,
         url=None,
+        home=HOME,
         children=children,
     )
 

@@ -70,7 +70,6 @@ def supervised(project, ready=lambda one: True):
                     url=None,
                     children=tuple(child(one, ready(one)) for one in running),
                     home=home_of(project.state),
-                    replaces=True,
                 ),
             )
             time.sleep(0.01)

@@ -8,18 +8,12 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from cumulant.core.errors import ConflictError
 from cumulant.core.traffic import Arm, Routes
-from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
 from cumulant.flows.stack.folder_claim import rebase_versions
 from cumulant.flows.stack.health import is_replaced
-from cumulant.flows.stack.identity import home_of
-from cumulant.flows.stack.lock import hold_lock
-from cumulant.flows.stack.restart import restart
 from cumulant.flows.stack.served_versions import with_newest_features
 from cumulant.flows.stack.server_commands import describe_changes, refresh_commands
-from cumulant.flows.stack.status import Status, write_status
 from cumulant.project.file.loading import load
 from cumulant.testing.traffic import MemoryTraffic
 
@@ -120,22 +114,3 @@ def test_a_server_is_replaced_when_requests_of_its_version_go_elsewhere():
     assert is_replaced(traffic, "m", "1", "http://127.0.0.1:1")
     assert not is_replaced(traffic, "m", "1", "http://127.0.0.1:2")
     assert not is_replaced(traffic, "m", "2", "http://127.0.0.1:1"), "no requests at all: it is drained, not replaced"
-
-
-def test_a_supervisor_of_an_older_version_is_not_asked_to_replace_servers(project):
-    before = read_desired_state(project.state, "m")
-    old = Status(
-        model="m",
-        environment="local",
-        supervisor=this_process(),
-        since=NOW,
-        at=NOW,
-        url=None,
-        home=home_of(project.state),
-    )
-    with hold_lock(project.state):
-        write_status(project.state, old)
-        with pytest.raises(ConflictError, match="older version") as caught:
-            restart(project, principal=project.principal())
-    assert caught.value.hint == "`cumulant down`, then `cumulant up`, once"
-    assert read_desired_state(project.state, "m") == before

@@ -14,9 +14,11 @@ from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import silent
 from cumulant.flows.ledger.processes import process_of, this_process
 from cumulant.flows.stack import lifecycle
+from cumulant.flows.stack.identity import Home
 from cumulant.flows.stack.stack_processes import logs_folder
 from cumulant.flows.stack.status import ChildStatus, Status, without_ended_processes, write_status
 
+HOME = Home(folder="", inode=0, host="", device=None)
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
 
@@ -28,7 +30,9 @@ def test_after_a_killed_supervisor_what_ended_with_it_is_not_called_ready():
         ChildStatus(name="server-1", kind="server", process=gone, **common),
         ChildStatus(name="gateway", kind="gateway", process=alive, **common),
     )
-    known = Status(model="late", environment="local", supervisor=alive, since=NOW, at=NOW, url=None, children=children)
+    known = Status(
+        model="late", environment="local", supervisor=alive, since=NOW, at=NOW, url=None, home=HOME, children=children
+    )
     assert without_ended_processes(known, NOW) == known, "its own words, while it lives"
     full = without_ended_processes(known, NOW + timedelta(seconds=50))
     assert full.trouble.startswith("the supervisor could not write this for 50 s")
@@ -57,7 +61,14 @@ def test_a_process_that_is_late_is_named_with_the_last_line_of_its_log(tmp_path,
             )
             supervisor = process_of(process.pid)
             known = Status(
-                model="late", environment="local", supervisor=supervisor, since=NOW, at=NOW, url=None, children=children
+                model="late",
+                environment="local",
+                supervisor=supervisor,
+                since=NOW,
+                at=NOW,
+                url=None,
+                home=HOME,
+                children=children,
             )
             write_status(tmp_path, known)
         with pytest.raises(EngineUnavailableError, match=rf"^{name} did not answer within 0.3 s: last$") as caught:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from cumulant.packaging.convert.foreign_build import build_graph
+from cumulant.packaging.convert.foreign_build import GraphOptions, build_graph
 from cumulant.packaging.samples import ModelSample
 
 CATEGORIES = 17
@@ -32,7 +32,7 @@ def given(array, name="input"):
 
 
 def built(foreign, out, sample=None, **options):
-    return build_graph(foreign, name="m", out=out, sample=sample, lineage={}, **options)
+    return build_graph(foreign, name="m", out=out, sample=sample, lineage={}, options=GraphOptions(**options))
 
 
 def network(*, rows="n", output_rows="n", weights=None, zipmap=False):

@@ -246,11 +246,6 @@ def test_impossible_designs_boundaries_and_states_are_refused():
         Rates.from_json(stored)
 
 
-def test_a_design_for_many_events_is_finer():
-    assert RateDesign.for_events(10_000).step == pytest.approx(0.01)
-    assert RateDesign.for_events(0).step == 0.05
-
-
 def test_evidence_of_an_arm_counts_for_less_where_its_events_depend_on_each_other():
     state = Rates.start(SMALL)
     for _ in range(8):

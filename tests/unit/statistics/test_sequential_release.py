@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp
 
-from cumulant.statistics.sequential.means import Paired
 from cumulant.statistics.sequential.power import (
     ArmTraffic,
     _steps_until,
@@ -20,7 +19,6 @@ from cumulant.statistics.sequential.power import (
     not_worse_looks,
     not_worse_power,
     not_worse_seconds,
-    paired_pairs,
 )
 from cumulant.statistics.sequential.rates import Rates
 from cumulant.statistics.sequential.simulated import (
@@ -50,7 +48,6 @@ def test_faults_are_refused():
         lambda: stages([0.0], spent=0),
         lambda: ArmTraffic(champion=1, candidate=0, seconds=1),
         lambda: harm_power(ArmTraffic(champion=1, candidate=1, seconds=1), rate=0.5, ratio=3),
-        lambda: paired_pairs(margin=0, deviation=1),
     ):
         with pytest.raises(ValueError):
             call()
@@ -85,20 +82,6 @@ def test_a_wide_margin_is_shown_sooner_than_a_narrow_one():
     traffic = ArmTraffic(champion=1800, candidate=1800, seconds=10)
     wide, narrow = (not_worse_power(traffic, rate=0.005, margin=m, looks=30, releases=40) for m in (0.01, 0.004))
     assert wide.looks < narrow.looks
-
-
-def test_pairs_grow_with_the_square_of_deviation_over_margin():
-    few, many = (paired_pairs(margin=0.005, deviation=d) for d in (0.15, 0.3))
-    assert many == pytest.approx(4 * few, rel=0.05)
-
-
-def test_pairs_are_about_those_that_the_test_needs():
-    x = np.random.default_rng(2).normal(0, 0.1, (100, 1200)).clip(-1, 1)
-    state, first = Paired.start(margin=0.02, batch=(100,)), np.full(100, np.inf)
-    for seen in range(20, 1201, 20):
-        state = state.add(x[:, seen - 20 : seen])
-        first[np.isinf(first) & (state.log_not_worse() >= math.log(20))] = seen
-    assert np.median(first) == pytest.approx(paired_pairs(margin=0.02, deviation=0.1), rel=0.35)
 
 
 @pytest.mark.parametrize("champion", [300, 3000])

@@ -8,7 +8,9 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UndeliverableError, UsageError
+from cumulant.flows.reports.terminal import clean, table
+from cumulant.flows.reports.wording import instant
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,7 +37,7 @@ Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; it stands in the
 def list_(
     call: Invocation,
     ended: Annotated[bool, typer.Option("--ended", help="Also alerts that are over, the newest first.")] = False,
-    model: Annotated[str, typer.Option(metavar="NAME", help="Only of this model.", show_default=False)] = "",
+    model: Annotated[str, typer.Option(metavar="NAME", help="Only of this model.")] = "",
 ) -> None:
     """Show what fires or is pending, the most urgent first, silences, and how each receiver stands."""
     from cumulant.flows.alerting.views import overview
@@ -85,13 +87,11 @@ def silence(
     model: Annotated[str, typer.Option(metavar="PATTERN", help="Of models.")] = "*",
     rule: Annotated[str, typer.Option(metavar="PATTERN", help="Of rules.")] = "*",
     subject: Annotated[str, typer.Option(metavar="PATTERN", help="Of subjects: features, sources, metrics.")] = "*",
-    span: Annotated[
-        str | None, typer.Option("--for", metavar="DURATION", help="How long: 2h, 7d.", show_default=False)
-    ] = None,
+    span: Annotated[str | None, typer.Option("--for", metavar="DURATION", help="How long: 2h, 7d.")] = None,
     reason: Reason = "",
     end: Annotated[str | None, typer.Option(metavar="ID", help="End this silence instead.")] = None,
 ) -> None:
-    """Send people no messages about some alerts for a while. They are recorded all the same.
+    """Suppress messages about some alerts for a while; the alerts are recorded.
 
     The end of an alert is sent to its receivers. What still fires when a silence ends is sent then.
     Alertmanager receives all alerts and has silences of its own.
@@ -125,11 +125,9 @@ def silence(
 )
 def try_(
     call: Invocation,
-    receiver: Annotated[
-        str, typer.Option(metavar="NAME", help="Only this one, as `alerts list` names it.", show_default=False)
-    ] = "",
+    receiver: Annotated[str, typer.Option(metavar="NAME", help="Only this one, as `alerts list` names it.")] = "",
 ) -> None:
-    """Send a sample to each receiver of `monitoring.notify`, and say what happened.
+    """Send a sample to each receiver of `monitoring.notify`, and show the result.
 
     Exit code 3 where one does not answer, 4 where one refuses, 2 where its address cannot be used.
     """
@@ -155,14 +153,9 @@ def try_(
 def retry(
     call: Invocation,
     message: Annotated[
-        str,
-        typer.Argument(
-            metavar="[MESSAGE]", help="A refused message, or the beginning of its name.", show_default=False
-        ),
+        str, typer.Argument(metavar="[MESSAGE]", help="A refused message, or the beginning of its name.")
     ] = "",
-    receiver: Annotated[
-        str, typer.Option(metavar="NAME", help="Only of this one, as `alerts list` names it.", show_default=False)
-    ] = "",
+    receiver: Annotated[str, typer.Option(metavar="NAME", help="Only of this one, as `alerts list` names it.")] = "",
 ) -> None:
     """Send now what waits and what was refused, without waiting for the next try.
 
@@ -185,7 +178,7 @@ def drop(
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A refused message, or the beginning of its name.")],
     reason: Reason = "",
 ) -> None:
-    """Give up a message that its receiver refuses. The alert stays as it is, and the events tell of it."""
+    """Drop a message that its receiver refuses. The alert is unchanged, and an event records it."""
     from cumulant.flows.alerting.manual_retry import drop as flow
 
     with call.project() as project:
@@ -195,17 +188,12 @@ def drop(
 
 
 def _code(fault: ReceiverTrial) -> int:
-    """The exit code that the fault's error would have had."""
-    from cumulant.core.errors import EngineUnavailableError, OverloadedError, TerminalError, UndeliverableError
-
     if fault.code in (EngineUnavailableError.code, OverloadedError.code):
         return 3
     return 4 if fault.code in (TerminalError.code, UndeliverableError.code) else 2
 
 
 def _print_tested(console: Console, receivers: list[ReceiverTrial]) -> None:
-    from cumulant.flows.reports.terminal import table
-
     rows = [
         (tested.receiver, tested.url, "took it" if tested.taken else "did not", tested.answer) for tested in receivers
     ]
@@ -213,8 +201,6 @@ def _print_tested(console: Console, receivers: list[ReceiverTrial]) -> None:
 
 
 def _print(console: Console, overview: AlertsView, model: str) -> None:
-    from cumulant.flows.reports.terminal import clean, table
-
     if overview.alerts:
         rows = [
             (row.id, row.level, _state(row), row.model, row.rule, row.subject, row.since) for row in overview.alerts
@@ -241,8 +227,6 @@ def _print(console: Console, overview: AlertsView, model: str) -> None:
 
 
 def _say(console: Console, *lines: str) -> None:
-    from cumulant.flows.reports.terminal import clean
-
     for line in lines:
         console.print(clean(line), soft_wrap=True, markup=False)
 
@@ -266,9 +250,6 @@ def _state(alert: AlertView) -> str:
 
 
 def _print_one(console: Console, alert: AlertView, *, heard: bool) -> None:
-    from cumulant.flows.reports.terminal import clean
-    from cumulant.flows.reports.wording import instant
-
     console.print(
         clean(f"{alert.level}: {alert.rule} in {alert.subject} of {alert.model}, {_state(alert)}"), style="bold"
     )

@@ -13,6 +13,9 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
+from cumulant.flows.reports.terminal import table
+from cumulant.flows.reports.wording import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -107,7 +110,7 @@ def list_(
 
     def text(console: Console) -> None:
         if labels_listed:
-            _print_said(console, labels_listed)
+            _print_labels(console, labels_listed)
             print_rest(console, len(labels_listed), total)
             return
         none = f"no labels yet: {line('labels ingest FILE', project=call.given)}"
@@ -121,15 +124,13 @@ def show(
     call: Invocation,
     request: Annotated[str, typer.Argument(metavar="ID", help="The request's id, as the answer named it.")],
 ) -> None:
-    """Show one request: what was predicted, what became known, and all that was said of it."""
+    """Show one request: its predictions and all labels of it."""
     from cumulant.flows.outcomes.labels import show_labels
 
     with call.project() as project:
         rows, labels_listed = show_labels(project, request, principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import table
-
         shown = [
             (
                 prediction.row,
@@ -145,9 +146,9 @@ def show(
         ]
         columns = ["row", "model", "version", "arm", "score", "label", "known", "state"]
         console.print(table(columns, _dashed(shown)) if rows else "no prediction in the log has this id")
-        _print_said(console, labels_listed)
+        _print_labels(console, labels_listed)
 
-    call.answer({"predictions": rows, "said": labels_listed}, text)
+    call.answer({"predictions": rows, "labels": labels_listed}, text)
 
 
 @command(app, action="labels.show", examples=["cumulant labels report", "cumulant labels report --by week --json"])
@@ -158,7 +159,6 @@ def report(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Predictions until that day.")] = None,
 ) -> None:
     """Show which share of the predictions is labelled, by cohort, and what cannot be used."""
-    from cumulant.core.units import moment
     from cumulant.flows.outcomes.labels import report_labels
 
     first, last = (None if text is None else moment(text).date() for text in (since, until))
@@ -188,9 +188,9 @@ def import_predictions(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The model, where no column says; default: the project's.")
+        str | None, typer.Option(metavar="NAME", help="The model, where no column names it; default: the project's.")
     ] = None,
-    version: Annotated[str, typer.Option(metavar="TEXT", help="The version, where no column says.")] = "imported",
+    version: Annotated[str, typer.Option(metavar="TEXT", help="The version, where no column names it.")] = "imported",
 ) -> None:
     """Bring predictions that were logged elsewhere into the prediction log, each file once."""
     from cumulant.flows.outcomes import labels
@@ -202,7 +202,7 @@ def import_predictions(
 
     def text(console: Console) -> None:
         if imported.again:
-            console.print(f"{file.name} was taken in before; nothing was added")
+            console.print(f"{file.name} was imported before; nothing was added")
             return
         lacking = imported.refused - imported.future
         refused = f", {lacking:,} rows have no id, time or answer" if lacking else ""
@@ -234,7 +234,6 @@ def _tell(call: Invocation, intake: Intake) -> None:
 
 
 def _refused(problems: Mapping[str, int]) -> str:
-    """How many rows cannot be used, and why; nothing where all can."""
     if not problems:
         return ""
     reasons = ", ".join(f"{count:,} {problem}" for problem, count in problems.items())
@@ -242,13 +241,11 @@ def _refused(problems: Mapping[str, int]) -> str:
 
 
 def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
-    from cumulant.flows.reports.wording import plural
-
     for source in intake.sources:
         if source.error:
-            console.print(f"nothing was taken in: {source.error}", style="yellow", markup=False)
+            console.print(f"nothing was ingested: {source.error}", style="yellow", markup=False)
         elif source.again:
-            console.print(f"{source.name}: taken in before, {plural(source.rows, 'row')}", markup=False)
+            console.print(f"{source.name}: ingested before, {plural(source.rows, 'row')}", markup=False)
         else:
             console.print(f"{source.name}: {plural(source.rows, 'row')}{_refused(source.problems)}", markup=False)
     has = "has" if intake.labelled == 1 else "have"
@@ -267,9 +264,7 @@ def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
 
 
-def _print_said(console: Console, labels_listed: list[LabelFact]) -> None:
-    from cumulant.flows.reports.terminal import table
-
+def _print_labels(console: Console, labels_listed: list[LabelFact]) -> None:
     rows = [
         (label.state, meant(label), label.label, label.known_time, label.problem, f"{label.source}:{label.line}")
         for label in labels_listed
@@ -298,9 +293,6 @@ def _document(report: Report) -> dict[str, object]:
 
 
 def _print_report(console: Console, report: Report, given: str | None) -> None:
-    from cumulant.flows.reports.terminal import table
-    from cumulant.flows.reports.wording import plural
-
     rows = [
         (
             cohort.start,

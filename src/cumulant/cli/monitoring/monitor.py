@@ -14,6 +14,11 @@ from cumulant.cli.monitoring.monitor_watch import declare as declare_watch
 from cumulant.cli.monitoring.monitor_watch import figures
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
+from cumulant.flows.reports.terminal import clean, table
+from cumulant.flows.serving.predictions import log_folder
+from cumulant.monitoring.spec import DriftSpec
+from cumulant.project.monitoring_section import drift_policy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,9 +103,7 @@ def run(
         str | None, typer.Option(metavar="NAME,...", help="Only these columns. Default: all that both have.")
     ] = None,
     ignore: Annotated[str | None, typer.Option(metavar="NAME,...", help="Not these columns.")] = None,
-    answers: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Which columns are what the model said.")
-    ] = None,
+    answers: Annotated[str | None, typer.Option(metavar="NAME,...", help="The columns of the model's answers.")] = None,
     since: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: from this day on.")] = None,
     until: Annotated[str | None, typer.Option(metavar="DAY", help="Of a log: up to this day.")] = None,
     joint: Annotated[
@@ -113,9 +116,8 @@ def run(
 
     An alarm is a change that is large enough to matter and is not chance, at a rate of
     false alarms that holds for all columns and windows together. With labels the loss is
-    told, too. Exit code 1 where something is alarming, or the model loses more than it should.
+    reported, too. Exit code 1 where something is alarming, or the model loses more than it should.
     """
-    from cumulant.core.units import moment
     from cumulant.flows.monitoring.drift.sides import MonitorRequest
 
     if window is not None and windows is not None:
@@ -137,7 +139,7 @@ def run(
         estimate=True,
         out=out,
     )
-    monitored = _found(call, request, own=predictions is None, window=window, ignore=_list(ignore))
+    monitored = _monitor(call, request, own=predictions is None, window=window, ignore=_list(ignore))
 
     def text(console: Console) -> None:
         _print(console, monitored, every=every, page=out)
@@ -152,10 +154,9 @@ def run(
         raise typer.Exit(1)
 
 
-def _found(
+def _monitor(
     call: Invocation, request: MonitorRequest, *, own: bool, window: str | None, ignore: tuple[str, ...]
 ) -> MonitorResult:
-    """By the settings of the project, if there is one; a table needs none."""
     from dataclasses import replace
 
     import msgspec
@@ -163,19 +164,15 @@ def _found(
     from cumulant.flows.data.memory_budget import SPILL
     from cumulant.flows.monitoring.monitor import monitor
     from cumulant.flows.monitoring.project_drift import monitor_project, target_columns
-    from cumulant.flows.serving.predictions import log_folder
-    from cumulant.monitoring.spec import DriftSpec
-    from cumulant.project.monitoring_section import drift_policy
 
-    def told(spec: DriftSpec) -> DriftPolicy:
-        narrowed = msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore])
-        return drift_policy(narrowed)
+    def policy_of(spec: DriftSpec) -> DriftPolicy:
+        return drift_policy(msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore]))
 
     if not own and call.given is None and not (call.directory / "cumulant.yaml").is_file():
-        return monitor(request, told(DriftSpec()))
+        return monitor(request, policy_of(DriftSpec()))
     with call.project() as project:
         principal = project.principal()
-        policy = told(project.file.spec.monitoring.drift)
+        policy = policy_of(project.file.spec.monitoring.drift)
         if not own:
             return monitor(
                 replace(request, targets=target_columns(project)),
@@ -216,7 +213,6 @@ def _document(monitored: MonitorResult) -> dict[str, object]:
 
 def _print(console: Console, monitored: MonitorResult, *, every: bool, page: Path | None) -> None:
     from cumulant.flows.monitoring.monitor import notes
-    from cumulant.flows.reports.terminal import clean, table
     from cumulant.monitoring.drift.words import day
     from cumulant.monitoring.tables import MOMENT
 
@@ -256,8 +252,6 @@ def _print(console: Console, monitored: MonitorResult, *, every: bool, page: Pat
 
 
 def _print_alarms(console: Console, monitored: MonitorResult) -> None:
-    from cumulant.flows.reports.terminal import clean, table
-
     drift, alarming = monitored.drift, monitored.alarming_windows
     if not monitored.findings:
         console.print("nothing is alarming")

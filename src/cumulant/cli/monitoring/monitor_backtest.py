@@ -9,6 +9,8 @@ import typer
 
 from cumulant.cli.command import command
 from cumulant.cli.invocation import Invocation
+from cumulant.core.units import duration, moment
+from cumulant.flows.reports.terminal import clean, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +23,6 @@ _PERIODS = 12
 
 
 def declare(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
     command(
         app,
         action="monitor.backtest",
@@ -68,7 +69,6 @@ def _backtest(
     A model is judged on a window before it may learn from it, and labels come as late as
     they do in life. At each training the champion's trainer is fitted with its parameters.
     """
-    from cumulant.core.units import duration, moment
     from cumulant.flows.monitoring.backtest.backtest import BacktestRequest, backtest_project
 
     request = BacktestRequest(
@@ -87,7 +87,6 @@ def _backtest(
 
 def _print(console: Console, result: BacktestResult) -> None:
     from cumulant.flows.monitoring.backtest.policy_comparison import figure
-    from cumulant.flows.reports.terminal import clean, table
 
     late = f", labels {result.delay} window{'s' * (result.delay != 1)} late" if result.delay else ""
     by = f"{result.trainer} as in {result.parameters_of}" if result.parameters_of else result.trainer
@@ -129,9 +128,6 @@ def _print(console: Console, result: BacktestResult) -> None:
 
 def _print_time(console: Console, result: BacktestResult) -> None:
     """Loss over time, in at most some periods of equal numbers of windows, with a mark for each training in one."""
-    from cumulant.core.units import duration
-    from cumulant.flows.reports.terminal import table
-
     every, looks = duration(result.every), result.rules[0].looks
     begun, step = result.end - looks * every, -(-looks // _PERIODS)
     rows = []
@@ -158,7 +154,6 @@ def _history(name: str) -> str:
 
 
 def _between(difference: Difference | None, loss: str) -> str:
-    """With as many decimals as the loss beside it."""
     if difference is None:
         return "–"
     if difference.low is None or difference.high is None:

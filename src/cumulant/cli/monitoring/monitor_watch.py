@@ -1,4 +1,4 @@
-"""`cumulant monitor watch`: look at the served model again and again, and train it again where the rule says so."""
+"""`cumulant monitor watch`: evaluate the served model repeatedly, and retrain it where the policy requires it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cumulant.cli.command import command
+from cumulant.cli.errors import show
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import line
 from cumulant.core.errors import CumulantError, RetryableError, TerminalError, UsageError
+from cumulant.core.units import duration, moment
+from cumulant.flows.reports.terminal import clean, pairs, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,9 +27,14 @@ if TYPE_CHECKING:
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
     from cumulant.statistics.performance.audit import Audit
 
+#: fields of an evaluation in documents for machines
+_DOCUMENTED = (
+    *("fault", "until", "fresh", "late", "harm", "estimate", "estimates", "estimate_refused", "audit"),
+    *("reference_loss", "windows", "notes"),
+)
+
 
 def declare(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
     command(
         app,
         action="monitor.run",
@@ -48,17 +56,13 @@ def _watch(
         str | None, typer.Option(metavar="MOMENT", help="With --once: rows, labels and windows as they were by then.")
     ] = None,
     retrain: Annotated[
-        bool, typer.Option("--retrain/--no-retrain", help="Begin a training that the rule of the project asks for.")
+        bool, typer.Option("--retrain/--no-retrain", help="Begin a training that the policy of the project requires.")
     ] = True,
 ) -> None:
-    """Hold the served model against what it was: its rows, its loss with labels and without, and what became of them.
+    """Evaluate drift and loss of the served model, raise alerts, and retrain and release where the policy requires it.
 
-    What is found becomes alerts. Where `monitoring.retrain` asks for a training it is done, the gate
-    compares, and a release delivers. `cumulant tick` does the same, one look at a time. Exit code 1 with --once where
-    something is alarming.
+    `cumulant tick` runs one evaluation. Exit code 1 with --once where something is alarming.
     """
-    from cumulant.core.units import duration, moment
-
     pause, when = duration(every).total_seconds(), None if at is None else moment(at)
     if at is not None and not once:
         raise UsageError("--at looks at the past, once", hint="add --once")
@@ -85,9 +89,7 @@ def _watch(
 
 
 def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[MonitorRun, RetrainRequest | None]:
-    """One look, and the training that is wanted, before and after it: one that was cut off goes on, whatever the look
-    finds. A look at the past carries out only what it asked for itself: what was asked for later is not for its data.
-    """
+    """Run one evaluation and the required training; an interrupted training is resumed first."""
     from cumulant.flows.monitoring.retraining import continue_retraining
     from cumulant.flows.monitoring.run import run_monitoring
 
@@ -102,48 +104,22 @@ def _round(call: Invocation, *, at: datetime | None, retrain: bool) -> tuple[Mon
 
 
 def _passes(error: CumulantError, *, before: bool) -> bool:
-    """Whether the next look may succeed: after one that did (`before`), the project may be being changed, or a new
-    version may have answered nothing yet.
-    """
+    """Whether the next evaluation may succeed; `before`: an earlier one did."""
     return isinstance(error, RetryableError) or (before and not isinstance(error, TerminalError))
 
 
 def _tell(call: Invocation, error: CumulantError, every: str) -> None:
-    from cumulant.cli.errors import show
-
     notices = call.output.notices()
     show(error.reworded(call.output.redact), notices, debug=False)
     notices.print(f"the next look is in {every}", soft_wrap=True)
 
 
 def document(round_: MonitorRun, done: RetrainRequest | None) -> dict[str, object]:
-    """One round for machines."""
-    evaluation = round_.evaluation
-    return {
-        "at": round_.at,
-        "model": round_.model,
-        "version": round_.version,
-        "findings": round_.findings,
-        "action": round_.action,
-        "fault": evaluation.fault,
-        "until": evaluation.until,
-        "fresh": evaluation.fresh,
-        "late": evaluation.late,
-        "harm": evaluation.harm,
-        "estimate": evaluation.estimate,
-        "estimates": evaluation.estimates,
-        "estimate_refused": evaluation.estimate_refused,
-        "audit": evaluation.audit,
-        "reference_loss": evaluation.reference_loss,
-        "windows": evaluation.windows,
-        "retraining": done,
-        "notes": evaluation.notes,
-    }
+    about = {name: getattr(round_, name) for name in ("at", "model", "version", "findings", "action")}
+    return about | {name: getattr(round_.evaluation, name) for name in _DOCUMENTED} | {"retraining": done}
 
 
 def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None, project: str | None) -> None:
-    from cumulant.flows.reports.terminal import clean, pairs, table
-
     evaluation = round_.evaluation
     rows: list[tuple[str, object]] = [
         ("model", f"{round_.model}/{round_.version}"),
@@ -181,19 +157,17 @@ def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None,
 
 
 def _labels(round_: MonitorRun) -> str:
-    """How far the served version was evaluated, and what it waits for."""
     evaluation = round_.evaluation
     waiting = sum(window.end > evaluation.until for window in evaluation.windows)
     new = f"{evaluation.fresh} new window{'' if evaluation.fresh == 1 else 's'}, up to {_day(evaluation.until)}"
     if not waiting:
         return new
     if not any(window.labelled for window in evaluation.windows):
-        return f"none: {waiting} windows wait for labels, which `cumulant labels ingest` takes in"
+        return f"none: {waiting} windows wait for labels, which `cumulant labels ingest` reads"
     return f"{new}; {waiting} wait for labels"
 
 
 def _losses(round_: MonitorRun) -> str:
-    """Of the newest windows, as estimated and as measured, against the test rows."""
     from cumulant.flows.monitoring.result import newest_since
 
     estimated, measured = round_.evaluation.losses_since(newest_since(round_.evaluation))
@@ -206,14 +180,12 @@ def _losses(round_: MonitorRun) -> str:
 
 
 def _estimates(evaluation: EvaluationResult) -> str:
-    """Metrics of classes of the newest windows, or why there are none."""
     if evaluation.estimate_refused is not None:
         return f"not estimated: {evaluation.estimate_refused}"
     return f"{figures(evaluation.estimates)}, of the newest windows with 95%"
 
 
 def _audit(audit: Audit) -> str:
-    """How the estimates did where labels have come."""
     text = (
         f"{audit.covered} of {audit.windows} windows lost what was estimated, within its interval; off by "
         f"{audit.mean_absolute_error:.2g} on average, where the loss on the test rows is off by {audit.unmoved:.2g}"

@@ -1,4 +1,4 @@
-"""`cumulant review`: predictions for reviewers, and their decisions."""
+"""`cumulant review`: the predictions for review, and the reviewers' answers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.monitoring.review_page import cases, figures, label_names, outcome, page
+from cumulant.cli.output import print_rest
 from cumulant.cli.program import line
+from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +36,7 @@ app = application(
 )
 
 Case = Annotated[str, typer.Argument(metavar="CASE", help="The case's id, or enough of its beginning.")]
-Note = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="A note beside the case.")]
+Note = Annotated[str, typer.Option(metavar="TEXT", help="A note beside the case.")]
 Status = Literal["waiting", "done", "expired", "all"]
 
 
@@ -47,7 +51,6 @@ def fill(
     ] = None,
 ) -> None:
     """Choose cases from the predictions since the last time, within the budget; each prediction at most once."""
-    from cumulant.core.units import moment
     from cumulant.flows.review.fill_queue import fill as flow
     from cumulant.flows.review.service import ingest_decisions
 
@@ -70,15 +73,12 @@ def list_(
     limit: Annotated[int, typer.Option(metavar="N", help="How many.", min=1)] = 20,
 ) -> None:
     """Show cases: those that wait in the order in which they are given out, closed ones newest first."""
-    from cumulant.cli.output import print_rest
     from cumulant.flows.review.service import first_cases
 
     with call.project() as project:
         listed, total = first_cases(project, principal=project.principal(), status=status, limit=limit)
 
     def text(console: Console) -> None:
-        from cumulant.cli.monitoring.review_page import cases
-
         cases(console, listed, status, fill=line("review fill", project=call.given))
         print_rest(console, len(listed), total)
 
@@ -102,8 +102,6 @@ def next_(
         case = next_case(project, principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.cli.monitoring.review_page import label_names, page
-
         if case is None:
             console.print(f"no case waits for you: {line('review fill', project=call.given)}", style="dim")
             return
@@ -125,8 +123,6 @@ def show(call: Invocation, case: Case) -> None:
         shown = show_case(project, _id(project, case), principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.cli.monitoring.review_page import page
-
         page(console, shown)
 
     call.answer(shown, text)
@@ -171,7 +167,7 @@ def decide(
 
 @command(app, action="review.answer", examples=["cumulant review skip 3f9a"])
 def skip(call: Invocation, case: Case) -> None:
-    """Leave a case to others; you will not get it again."""
+    """Leave a case to other reviewers; it is not offered to you again."""
     from cumulant.flows.review import service
 
     with call.project() as project:
@@ -209,13 +205,10 @@ def note(
 def assign(
     call: Invocation,
     case: Case,
-    to: Annotated[
-        str | None, typer.Argument(metavar="[USER]", show_default=False, help="Who gets it: ada, or user:ada.")
-    ] = None,
+    to: Annotated[str | None, typer.Argument(metavar="[USER]", help="Who gets it: ada, or user:ada.")] = None,
     to_all: Annotated[bool, typer.Option("--to-all", help="Give it back to everybody.")] = False,
 ) -> None:
     """Give a case to one reviewer."""
-    from cumulant.core.errors import UsageError
     from cumulant.flows.review import service
 
     if (to is None) != to_all:
@@ -236,8 +229,6 @@ def report(call: Invocation) -> None:
         summary = service.report(project, principal=project.principal())
 
     def text(console: Console) -> None:
-        from cumulant.cli.monitoring.review_page import figures
-
         figures(console, summary)
 
     call.answer(summary, text)
@@ -261,7 +252,7 @@ def serve(
         bool, typer.Option("--insecure", help="Allow an address that others can reach without a token.")
     ] = False,
 ) -> None:
-    """Serve the queue over HTTP, by the same rules, until interrupted."""
+    """Serve the queue over HTTP to reviewers and programs, by the same rules, until interrupted."""
     from cumulant.flows.review.http import callers, server
 
     known = callers.read_callers(token_file, os.environ.get("CUMULANT_TOKEN", ""))
@@ -355,7 +346,6 @@ def _decide_file(call: Invocation, file: Path) -> None:
 
 
 def _id(project: Project, beginning: str) -> str:
-    """The whole id of a case."""
     from cumulant.flows.review.service import case_named
 
     return case_named(project, beginning, principal=project.principal())
@@ -373,6 +363,4 @@ def _print_filled(console: Console, filled: FillResult) -> None:
 
 
 def _answer(call: Invocation, answered: AnsweredCase) -> None:
-    from cumulant.cli.monitoring.review_page import outcome
-
     call.answer(answered, lambda console: console.print(outcome(answered)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from cumulant.flows.reports.terminal import heading, pairs, table
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -16,9 +18,6 @@ _DASH = "–"
 
 
 def page(console: Console, case: CaseView) -> None:
-    """One case, whole."""
-    from cumulant.flows.reports.terminal import heading, pairs, table
-
     heading(console, f"case {case.id}", f"{case.model} version {case.version}, request {case.request_id}")
     if case.request is None:
         console.print("the prediction log no longer holds this prediction", style="yellow")
@@ -61,7 +60,6 @@ def _known(case: CaseView) -> list[tuple[str, object]]:
 
 
 def _explained(explanation: Any) -> list[str]:
-    """Reasons as the log holds them: a list of features with their contributions."""
     rows = explanation if isinstance(explanation, list) else []
     return [
         f"{reason.get('code') or reason.get('feature')} {reason.get('direction', '')}"
@@ -72,7 +70,7 @@ def _explained(explanation: Any) -> list[str]:
 
 
 def label_names(case: CaseView) -> list[str]:
-    """Labels that a reviewer may write; none where it is a number."""
+    """The labels that a reviewer may enter; none where the answer is a number."""
     return [str(label).lower() if isinstance(label, bool) else str(label) for label in case.labels]
 
 
@@ -90,7 +88,7 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
             case.id,
             f"{case.time:%Y-%m-%d %H:%M}Z",
             case.version,
-            _why(case),
+            ("hidden" if case.hidden else ", ".join(case.reasons)),
             case.status,
             case.holder or case.assigned or _DASH,
             f"{case.deadline:%Y-%m-%d %H:%M}Z",
@@ -99,6 +97,7 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
         for case in listed
     ]
     # A value that all cases share is printed once, or not at all.
+    # A column with one value in every case is shown once, or not at all.
     blind = all(case.hidden for case in listed)
     needless = {"reasons": blind, "status": status != "all", "label": status == "waiting"}
     shown = [place for place, name in enumerate(columns) if not needless.get(name)]
@@ -107,15 +106,15 @@ def cases(console: Console, listed: Sequence[CaseView], status: str, *, fill: st
         console.print("why they were chosen is hidden until you decide", style="dim")
 
 
-def _why(case: CaseView) -> str:
-    return "hidden" if case.hidden else ", ".join(case.reasons)
-
-
 def outcome(answered: AnsweredCase) -> str:
     """What an answer led to, in one sentence."""
     case = answered.case
     if case.status == "done":
-        agreed = "" if case.hidden or case.answer is None else f"; the model: {_format_value(_decision(case.answer))}"
+        agreed = (
+            ""
+            if case.hidden or case.answer is None
+            else f"; the model answered {_format_value(_decision(case.answer))}"
+        )
         return f"case {case.id} is done: {_format_value(case.label)}{agreed}"
     if case.escalated and any(decision["kind"] == "decided" for decision in case.others):
         return f"two reviewers differ on case {case.id}: a third decides"
@@ -123,7 +122,7 @@ def outcome(answered: AnsweredCase) -> str:
         return f"case {case.id} goes to those who take escalated cases"
     if case.own and case.own[-1]["kind"] == "skipped":
         return f"you skipped case {case.id}: others get it"
-    return f"case {case.id} waits for a second reviewer, who decides without seeing your decision"
+    return f"case {case.id} waits for a second reviewer, who decides without seeing your answer"
 
 
 def _decision(answer: dict[str, Any]) -> object:
@@ -131,9 +130,6 @@ def _decision(answer: dict[str, Any]) -> object:
 
 
 def figures(console: Console, report: ReviewSummary) -> None:
-    """The queue in numbers."""
-    from cumulant.flows.reports.terminal import heading, pairs, table
-
     heading(
         console,
         f"review of {report.model}",

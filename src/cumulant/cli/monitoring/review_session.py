@@ -20,11 +20,7 @@ _HELP = "s skip, e escalate, n TEXT note, q quit"
 
 
 def session(console: Console, project: Project, *, report: str) -> None:
-    """Give out cases and take answers until none is left or the reviewer quits; each stands at once, and is a label
-    when the session ends at the latest.
-
-    `report` is the command of the queue's report.
-    """
+    """Present cases and store each answer until none remains or the reviewer quits; `report`: the queue's command."""
     from cumulant.flows.review.service import ingest_unless_locked, next_case, session_reader
 
     answered, passed, reader = 0, list[str](), session_reader(project)

@@ -9,6 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.flows.reports.wording import size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -48,8 +49,6 @@ def backup(
     manifest = done.manifest
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.wording import size
-
         console.print(f"{done.archive}: {len(manifest.files):,} files, {size(done.bytes)}", soft_wrap=True)
         for excluded in manifest.left_out:
             console.print(f"not in it: {excluded}", soft_wrap=True)

@@ -11,6 +11,8 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import line, program
+from cumulant.core.structs import struct_from
+from cumulant.flows.reports.terminal import clean, pairs, table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,12 +57,13 @@ def demo(
 
 def document(result: DemoResult) -> dict[str, object]:
     """The demo's document: that of `train`, the request, and the year."""
-    from cumulant.cli.documents import DemoDocument, ServeFigures, train_document
+    from cumulant.cli.documents import DemoDocument, ServeFigures, train_document  # loads numpy
 
     trained = train_document(result.page, result.train.features, reused=result.train.reused, seconds=result.seconds)
     request = result.request
-    whole = DemoDocument(
-        **{name: getattr(trained, name) for name in trained.__struct_fields__},
+    whole = struct_from(
+        DemoDocument,
+        trained,
         folder=result.folder,
         serve=ServeFigures(
             url=result.serve_url,
@@ -84,7 +87,6 @@ def _show(console: Console, result: DemoResult) -> None:
     from rich.text import Text
 
     from cumulant.flows.reports.summary import show_training
-    from cumulant.flows.reports.terminal import clean, pairs
     from cumulant.flows.reports.wording import duration
 
     show_training(console, result.page)
@@ -120,8 +122,6 @@ def _show(console: Console, result: DemoResult) -> None:
 
 
 def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> None:
-    """One line per release: verdict, last stage, reason."""
-    from cumulant.flows.reports.terminal import table
     from cumulant.flows.reports.wording import duration
 
     if not releases:
@@ -142,8 +142,6 @@ def _show_releases(console: Console, releases: tuple[ReleaseReport, ...]) -> Non
 
 
 def _show_watch(console: Console, year: Year) -> None:
-    """One line per finding, as of the newest evaluation; then retraining, alerts and reviews."""
-    from cumulant.flows.reports.terminal import pairs, table
     from cumulant.flows.reports.wording import value
 
     newest = {(finding.version, finding.feature, finding.kind): finding for finding in year.monitoring.findings}
@@ -184,7 +182,6 @@ def _show_watch(console: Console, year: Year) -> None:
 
 
 def _answer(answer: dict[str, object]) -> str:
-    """An answer as text: prediction, probability, and the age of the stored state."""
     from cumulant.flows.reports.wording import duration, value
 
     parts = [f"prediction {value(answer.get('prediction'))}"]

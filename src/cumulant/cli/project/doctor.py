@@ -18,6 +18,9 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.core.errors import CumulantError, ProjectFileError
+from cumulant.flows.reports.terminal import clean
+from cumulant.flows.reports.wording import size
+from cumulant.ports.plugins import scheme_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -129,8 +132,6 @@ def writable(folder: Path) -> DoctorFinding:
 
 
 def disk(folder: Path) -> DoctorFinding:
-    from cumulant.flows.reports.wording import size
-
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if free >= LEAST_DISK:
@@ -188,7 +189,6 @@ def features_file(loaded: Project) -> DoctorFinding:
 
 
 def _result(check: str, detail: Callable[[], str], *, otherwise: Literal["warn", "fail"] = "fail") -> DoctorFinding:
-    """The finding of a check that returns its detail, or raises a CumulantError."""
     try:
         return DoctorFinding(check, "ok", detail())
     except CumulantError as error:
@@ -210,7 +210,6 @@ def _drivers(loaded: Project) -> str:
 
 def _gateway(loaded: Project) -> str:
     from cumulant.flows.stack.stack_processes import check_gateway
-    from cumulant.ports.plugins import scheme_of
 
     check_gateway(loaded)
     return f"{scheme_of(loaded.endpoints.traffic)}:// is installed"
@@ -239,8 +238,6 @@ def _fault(check: str, error: CumulantError, state: Literal["warn", "fail"] = "f
 
 def _show(console: Console, findings: list[DoctorFinding]) -> None:
     from rich.text import Text
-
-    from cumulant.flows.reports.terminal import clean
 
     marks = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "fail": ("✗", "red")}
     wide = max(len(finding.check) for finding in findings)

@@ -13,6 +13,11 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
+from cumulant.core.errors import IntegrityError, StorageError, UsageError
+from cumulant.flows.ledger.run_events import UNSEEN
+from cumulant.flows.ledger.run_events import verify as verify_journal
+from cumulant.flows.reports.terminal import cell, clean, table
+from cumulant.flows.reports.wording import instant as moment
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -56,8 +61,6 @@ def list_(
     shown = events[-last:] if last else events
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import table
-
         rows = [
             (
                 event.seq,
@@ -115,10 +118,7 @@ def follow(
 def verify(
     call: Invocation,
     known: Annotated[
-        str,
-        typer.Option(
-            "--head", metavar="HASH", show_default=False, help="The end of the chain as an earlier verify showed it."
-        ),
+        str, typer.Option("--head", metavar="HASH", help="The end of the chain as an earlier verify showed it.")
     ] = "",
 ) -> None:
     """Show whether an event or a state row was altered, removed or inserted; exit code 1 where one was.
@@ -126,10 +126,6 @@ def verify(
     The chain is compared with its counter, with the head in a file beside the database, and with --head, a head that
     you stored elsewhere. State rows (runs, releases, review cases) are compared with the hashes that events carry.
     """
-    from cumulant.core.errors import IntegrityError, UsageError
-    from cumulant.flows.ledger.run_events import UNSEEN
-    from cumulant.flows.ledger.run_events import verify as verify_journal
-
     if known and not _HEAD.fullmatch(known):
         raise UsageError(
             f'"{known}" is no hash', subject="--head", hint="give 12 to 64 of its digits, as verify prints"
@@ -192,8 +188,6 @@ def export(
     """Write events as JSON lines, with their hashes, so that others can verify them."""
     import msgspec
 
-    from cumulant.core.errors import StorageError
-
     with call.project() as project:
         lines = [msgspec.json.encode(event) for event in project.journal().events(kinds=kind or (), run=run)]
     if str(out) == "-" and not call.json:
@@ -210,8 +204,6 @@ def export(
 
 def summary(data: dict[str, object], *, limit: int = 90) -> str:
     """An event's figures on one line: short values only, and hashes by their beginning."""
-    from cumulant.flows.reports.terminal import cell, clean
-
     parts = [
         f"{clean(key)} {value[:12] if isinstance(value, str) and _HASH.fullmatch(value) else cell(value)}"
         for key, value in data.items()
@@ -223,9 +215,6 @@ def summary(data: dict[str, object], *, limit: int = 90) -> str:
 
 def _print(console: Console, event: Event) -> None:
     from rich.text import Text
-
-    from cumulant.flows.reports.terminal import clean
-    from cumulant.flows.reports.wording import instant as moment
 
     head: Iterable[tuple[str, str] | str] = (
         (f"{event.seq:>6} ", "dim"),

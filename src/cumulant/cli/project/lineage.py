@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import Model
+from cumulant.flows.reports.origins import lines
+from cumulant.flows.reports.terminal import heading, pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,8 +33,5 @@ def lineage(call: Invocation, model: Model = "") -> None:
 
 
 def _show(console: Console, origins: Lineage) -> None:
-    from cumulant.flows.reports.origins import lines
-    from cumulant.flows.reports.terminal import heading, pairs
-
     heading(console, "lineage")
     pairs(console, lines(origins))

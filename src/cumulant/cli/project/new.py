@@ -12,6 +12,8 @@ from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import line_in
 from cumulant.core.errors import UsageError
+from cumulant.flows.reports.terminal import clean, warn
+from cumulant.project.new.workflows import check_service, write_workflow
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,9 +37,7 @@ WARNING = "warning: "
 def new(
     call: Invocation,
     *,
-    name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", show_default=False, help="The model's name and the new folder's.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="The model's name and the new folder's.")] = None,
     source: Annotated[
         str | None, typer.Option("--from", metavar="FILE", help="Your data: a file, folder, glob or URL.")
     ] = None,
@@ -54,7 +54,6 @@ def new(
         str,
         typer.Option(
             metavar="github|gitlab",
-            show_default=False,
             help="Write the workflow: plan, validate, train, gate, report. Without NAME: of the project that is here.",
         ),
     ] = "",
@@ -65,7 +64,6 @@ def new(
     """
     from cumulant.project.new.create import create_from
     from cumulant.project.new.templates import create_from_template
-    from cumulant.project.new.workflows import check_service
 
     if ci:
         check_service(ci)
@@ -90,8 +88,6 @@ def new(
     warnings = [line.removeprefix(WARNING) for line in notes if line.startswith(WARNING)]
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import clean, warn
-
         where = _short(created.path)
         console.print(f"{where}/ is ready", style="bold")
         for line in notes:
@@ -104,9 +100,6 @@ def new(
 
 
 def _workflow_only(call: Invocation, ci: str, *, described: bool) -> None:
-    """Write a workflow file into the project that is here."""
-    from cumulant.project.new.workflows import write_workflow
-
     if not ci or described:
         raise UsageError("the new project needs a name", hint="cumulant new NAME; see `cumulant new --help`")
     path = write_workflow(call.directory.absolute(), ci)
@@ -114,8 +107,6 @@ def _workflow_only(call: Invocation, ci: str, *, described: bool) -> None:
 
 
 def _workflow(folder: Path, ci: str) -> str:
-    from cumulant.project.new.workflows import write_workflow
-
     path = write_workflow(folder, ci).relative_to(folder)
     return f"{path} runs plan, validate, train, gate and report where {folder.name}/ is the root of the repository"
 

@@ -9,6 +9,8 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.program import line
+from cumulant.flows.reports.terminal import cell, heading, pairs, table, warn
+from cumulant.flows.reports.wording import classes_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,8 +53,6 @@ def _row(row: ResolvedRow) -> dict[str, object]:
 
 
 def _resolved(console: Console, rows: list[ResolvedRow]) -> None:
-    from cumulant.flows.reports.terminal import cell, table
-
     def value(content: object) -> str:
         return "–" if content is None else "{}" if content == {} else "[]" if content == [] else cell(content)
 
@@ -65,9 +65,6 @@ def held_out(part: str, *, timed: bool) -> str:
 
 
 def _show(console: Console, plan: TrainingPlan, project: str | None) -> None:
-    from cumulant.flows.reports.terminal import heading, pairs, table, warn
-    from cumulant.flows.reports.wording import classes_text
-
     heading(console, plan.project, f"environment {plan.environment}")
     training, evaluation = plan.training, plan.evaluation
     budget = f"{training['trials']} trials" + (f" or {training['time']}" if training.get("time") else "")

@@ -12,6 +12,9 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError, not_found
+from cumulant.flows.ledger.ledger_records import runs
+from cumulant.flows.reports.terminal import heading, pairs, table
+from cumulant.flows.reports.wording import duration as seconds
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,15 +41,11 @@ def list_(
     last: Annotated[int, typer.Option("--last", metavar="N", help="How many of the newest; 0 for all.", min=0)] = 20,
 ) -> None:
     """Show runs, newest first."""
-    from cumulant.flows.ledger.ledger_records import runs
-
     with call.project() as project:
         records = [record for record in runs(project.journal()) if flow is None or record.flow == flow]
     shown = records[:last] if last else records
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import table
-
         rows = [
             (record.id, record.flow, record.ended, record.started, _spent(record), _steps(record), record.principal)
             for record in shown
@@ -69,15 +68,10 @@ def show(
     ] = "latest",
 ) -> None:
     """Show one run: its settings, its steps and how it ended."""
-    from cumulant.flows.ledger.ledger_records import runs
-
     with call.project() as project:
         record = _find(runs(project.journal()), run)
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import heading, pairs, table
-        from cumulant.flows.reports.wording import duration as seconds
-
         heading(console, record.id, record.flow)
         error = (record.error or {}).get("error")
         pairs(
@@ -116,8 +110,6 @@ def _find(known: Sequence[RunRecord], run: str) -> RunRecord:
 
 
 def _spent(record: RunRecord) -> str:
-    from cumulant.flows.reports.wording import duration as seconds
-
     return seconds(record.seconds) if record.finished else "–"
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.flows.reports.terminal import clean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,8 +27,6 @@ def tick(call: Invocation) -> None:
         ticked, error = flow(project, principal=project.principal(), progress=progress)
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import clean
-
         for job in ticked:
             last = "last time: " if job.outcome == "not_due" else ""
             detail = f", {last}{job.sentence}" if job.sentence else ""

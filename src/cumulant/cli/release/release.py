@@ -1,4 +1,4 @@
-"""`cumulant release`: a candidate takes over from the champion step by step, or comes back by itself."""
+"""`cumulant release`: a candidate replaces the champion step by step, or is rolled back automatically."""
 
 from __future__ import annotations
 
@@ -8,34 +8,33 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.release.release_page import page
+from cumulant.cli.release.release_plan import show
 from cumulant.cli.release.release_simulate import declare as declare_simulate
 from cumulant.cli.release.release_watch import follow
 from cumulant.core.errors import UsageError
+from cumulant.core.units import share
+from cumulant.flows.release.release_queries import current_release, find_release, waiting_candidate
+from cumulant.flows.release.views import sentence, view
+from cumulant.flows.reports.terminal import clean, table, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.release.controller.external_servers import ExternalServers
-    from cumulant.flows.release.plan.release_plan import ReleasePlan
     from cumulant.flows.release.start.start import ReleaseStart
     from cumulant.release.state import Release
 
 app = application(
     "release",
-    "Bring a new version to all callers, or back by itself.",
+    "Release a new version step by step, with automatic rollback.",
     examples=["cumulant release plan", "cumulant release start --wait", "cumulant release watch"],
 )
 
 Name = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        metavar="NAME",
-        show_default=False,
-        help="Of servers that are not this project's own; else its model.",
-    ),
+    str, typer.Option("--model", metavar="NAME", help="Of servers that are not this project's own; else its model.")
 ]
-Reason = Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="Why; kept in the event.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")]
 
 
 @command(
@@ -54,7 +53,6 @@ def start(
         str,
         typer.Argument(
             metavar="[MODEL]",
-            show_default=False,
             help="The candidate: NAME@ALIAS or NAME/VERSION; default: the version with the alias candidate.",
         ),
     ] = "",
@@ -66,7 +64,6 @@ def start(
         str | None,
         typer.Option(
             metavar="FILE",
-            show_default=False,
             help="PEM certificates of those who may have signed those of https servers; default: `release.authority`, "
             "else those that the system trusts.",
         ),
@@ -79,7 +76,7 @@ def start(
         float, typer.Option(metavar="SECONDS", min=0, help="How long to wait for the candidate's server.")
     ] = 60.0,
 ) -> None:
-    """Begin to release a candidate through the stages of the section `release`; the controller of `up` goes on."""
+    """Begin to release a candidate through the stages of the section `release`; the controller of `up` continues it."""
     from cumulant.flows.release.start.start import start_release
 
     outside = _outside(model, champion_url, candidate_url, name=name, authority=authority)
@@ -95,7 +92,9 @@ def start(
                 ready_within=within,
             )
         if not wait or begun.release is None:
-            call.answer(_begun_document(begun), lambda console: _show_begun(console, begun))
+            shown = None if begun.release is None else view(begun.release)
+            document = {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
+            call.answer(document, lambda console: _show_begun(console, begun))
             if wait:  # it has not begun, so nothing was promoted
                 raise typer.Exit(1)
             return
@@ -109,8 +108,6 @@ def start(
 def status(call: Invocation, name: Name = "") -> None:
     """Show where the release is, what each metric has shown, and what is still needed."""
     from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
-    from cumulant.flows.release.release_queries import current_release, waiting_candidate
-    from cumulant.flows.release.views import view
 
     with call.project() as project:
         release = current_release(project, principal=project.principal(), model=name)
@@ -118,8 +115,6 @@ def status(call: Invocation, name: Name = "") -> None:
         waits = waiting_candidate(project)
 
     def text(console: Console) -> None:
-        from cumulant.cli.release.release_page import page
-
         console.print(page(status_view, waiting=waits))
 
     call.answer({**_plain(status_view), "waiting": waits}, text)
@@ -127,12 +122,10 @@ def status(call: Invocation, name: Name = "") -> None:
 
 @command(app, action="release.show", examples=["cumulant release watch", "cumulant release watch --json"])
 def watch(call: Invocation, name: Name = "") -> None:
-    """Follow the release until it is over; exit code 0 promoted, 1 anything else. Ctrl-C leaves, the release goes on.
+    """Follow the release until it is over; exit code 0 promoted, 1 anything else. Ctrl-C ends this command only.
 
     With --json: one document a line, at each change.
     """
-    from cumulant.flows.release.release_queries import current_release
-
     with call.project() as project:
         release = current_release(project, principal=project.principal(), model=name)
         last = follow(call, project, release.model, release.id)
@@ -144,7 +137,7 @@ def watch(call: Invocation, name: Name = "") -> None:
     app, action="release.steer", examples=["cumulant release pause --reason 'a sale begins'", "cumulant release pause"]
 )
 def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
-    """Hold the weights as they are. Failures and proven harm still bring the candidate back."""
+    """Keep the weights as they are. Failures and proven harm still roll the candidate back."""
     from cumulant.flows.release import actions
 
     with call.project() as project:
@@ -154,7 +147,7 @@ def pause(call: Invocation, reason: Reason = "", name: Name = "") -> None:
 
 @command(app, action="release.steer", examples=["cumulant release resume"])
 def resume(call: Invocation, reason: Reason = "", name: Name = "") -> None:
-    """Go on with a paused release."""
+    """Resume a paused release."""
     from cumulant.flows.release import actions
 
     with call.project() as project:
@@ -211,23 +204,17 @@ def approve(call: Invocation, reason: Reason = "", name: Name = "") -> None:
 )
 def why(
     call: Invocation,
-    release: Annotated[
-        str, typer.Argument(metavar="[ID]", show_default=False, help="Of `release history`; default: the newest.")
-    ] = "",
+    release: Annotated[str, typer.Argument(metavar="[ID]", help="Of `release history`; default: the newest.")] = "",
     name: Name = "",
 ) -> None:
-    """Say why a release is where it is, or ended as it did: a sentence, then the numbers of that moment."""
+    """Explain the state of a release, or its end: a sentence, then the numbers of that moment."""
     from cumulant.flows.release.controller.rollback_outbox import list_rollbacks
-    from cumulant.flows.release.release_queries import find_release
-    from cumulant.flows.release.views import view
 
     with call.project() as project:
         release_ = find_release(project, release, principal=project.principal(), model=name)
         explained = view(release_, list_rollbacks(project, release_.model))
 
     def text(console: Console) -> None:
-        from cumulant.cli.release.release_page import page
-
         console.print(page(explained))
         if explained.metrics:
             console.print(
@@ -241,7 +228,6 @@ def why(
 def history(call: Invocation, name: Name = "") -> None:
     """Show all releases, newest first."""
     from cumulant.flows.release import release_queries
-    from cumulant.flows.release.views import view
 
     with call.project() as project:
         releases = [
@@ -249,8 +235,6 @@ def history(call: Invocation, name: Name = "") -> None:
         ]
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import table
-
         rows = [
             (item.id, item.candidate, item.champion, item.status.replace("_", " "), item.begun, item.ended, item.reason)
             for item in releases
@@ -277,13 +261,12 @@ def plan(
     ] = None,
     errors: Annotated[str, typer.Option(metavar="SHARE", help="Share of requests that fail today.")] = "0.5%",
 ) -> None:
-    """Say beforehand how long each stage takes, the smallest harm that it sees, and what cannot be decided in time."""
-    from cumulant.core.units import share
+    """Forecast how long each stage takes, the smallest harm it detects, and what cannot be decided in time."""
     from cumulant.flows.release.plan.release_plan import plan_release
 
     with call.project() as project:
         release_plan = plan_release(project, principal=project.principal(), requests=requests, errors=share(errors))
-    call.answer(release_plan, lambda console: _show_plan(console, release_plan))
+    call.answer(release_plan, lambda console: show(console, release_plan))
 
 
 declare_simulate(app)
@@ -323,16 +306,7 @@ def _outside(
     return ExternalServers(champion=champion, candidate=candidate, authority=authority)
 
 
-def _begun_document(begun: ReleaseStart) -> dict[str, object]:
-    from cumulant.flows.release.views import view
-
-    shown = None if begun.release is None else view(begun.release)
-    return {"release": shown, "waits_for": begun.waits_for, "notes": begun.notes}
-
-
 def _show_begun(console: Console, begun: ReleaseStart) -> None:
-    from cumulant.flows.reports.terminal import clean, warn
-
     warn(console, begun.notes)
     if begun.release is None:
         console.print(f"it waits until the release {begun.waits_for} is over")
@@ -352,9 +326,6 @@ def _plain(value: object) -> dict[str, object]:
 
 
 def _print_release(call: Invocation, release: Release) -> None:
-    from cumulant.flows.release.views import sentence, view
-    from cumulant.flows.reports.terminal import clean
-
     call.answer(view(release), lambda console: console.print(clean(sentence(release)), soft_wrap=True))
 
 
@@ -365,9 +336,3 @@ def _finish(call: Invocation, last: Release) -> None:
         call.output.document(view(last))
     if last.status != "promoted":
         raise typer.Exit(1)
-
-
-def _show_plan(console: Console, plan: ReleasePlan) -> None:
-    from cumulant.cli.release.release_plan import show
-
-    show(console, plan)

@@ -46,7 +46,6 @@ def page(release: ReleaseView, *, waiting: str | None = None) -> RenderableType:
 
 
 def headline(release: ReleaseView) -> Text:
-    """The sentence, with the release's id."""
     from rich.text import Text
 
     style = _STYLES.get(release.status, "bold")
@@ -54,7 +53,6 @@ def headline(release: ReleaseView) -> Text:
 
 
 def line(release: ReleaseView) -> str:
-    """One line for a log or a pipe."""
     split = f"{release.candidate} {release.weight:g}%, {release.champion} {100 - release.weight:g}%"
     if release.mirror:
         split += f", {release.mirror:g}% mirrored"

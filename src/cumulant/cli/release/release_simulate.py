@@ -8,6 +8,8 @@ import typer
 
 from cumulant.cli.command import command
 from cumulant.cli.invocation import Invocation
+from cumulant.flows.reports.terminal import clean, table
+from cumulant.release.wording import span
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
 
 
 def declare(app: typer.Typer) -> None:
-    """Make it a command of `app`."""
     command(
         app,
         action="release.simulate",
@@ -71,8 +72,6 @@ def _simulate(
 
 def _show(console: Console, result: SimulationResult) -> None:
     from cumulant.flows.release.simulation.result import ENDS
-    from cumulant.flows.reports.terminal import clean, table
-    from cumulant.release.wording import span
 
     console.print(
         clean(

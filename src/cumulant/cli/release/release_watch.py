@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.release.release_page import line, page
+from cumulant.flows.release import store
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,7 +24,6 @@ def follow(call: Invocation, project: Project, model: str, identity: str, *, las
     console = call.output.console()
     if not call.json and console.is_terminal and not console.is_dumb_terminal:
         return _live(console, project, model, identity)
-    from cumulant.cli.release.release_page import line
     from cumulant.flows.release.views import view
 
     printed: object = None
@@ -42,7 +43,6 @@ def follow(call: Invocation, project: Project, model: str, identity: str, *, las
 def _live(console: Console, project: Project, model: str, identity: str) -> Release:
     from rich.live import Live
 
-    from cumulant.cli.release.release_page import page
     from cumulant.flows.release.views import view
 
     last: Release | None = None
@@ -54,9 +54,6 @@ def _live(console: Console, project: Project, model: str, identity: str) -> Rele
 
 
 def _changes(project: Project, model: str, identity: str) -> Iterator[Release]:
-    """The release, twice a second, up to its end."""
-    from cumulant.flows.release import store
-
     while True:
         release = next((other for other in store.list_releases(project.journal(), model) if other.id == identity), None)
         if release is not None:

@@ -8,6 +8,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.flows.reports.terminal import clean, warn
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,17 +26,13 @@ app = application("rollback", "Send all requests to a version that was served be
 )
 def rollback(
     call: Invocation,
-    model: Annotated[
-        str, typer.Argument(metavar="[MODEL]", show_default=False, help="The model's name; default: the project's.")
-    ] = "",
+    model: Annotated[str, typer.Argument(metavar="[MODEL]", help="The model's name; default: the project's.")] = "",
     *,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; kept in the event.")],
     to: Annotated[
         str,
         typer.Option(
-            metavar="VERSION",
-            show_default=False,
-            help="Default: the champion while a candidate has requests, else the champion before.",
+            metavar="VERSION", help="Default: the champion while a candidate has requests, else the champion before."
         ),
     ] = "",
     within: Annotated[
@@ -61,8 +58,6 @@ def rollback(
         )
 
     def text(console: Console) -> None:
-        from cumulant.flows.reports.terminal import clean, warn
-
         instead = f", instead of {' and '.join(result.given_up)}" if result.given_up else ""
         console.print(clean(f"version {result.version} has all requests of {result.model}{instead}"))
         if not result.serving:

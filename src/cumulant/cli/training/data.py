@@ -10,7 +10,14 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.output import print_rest
+from cumulant.cli.training.frame_output import check_out, show_frame
 from cumulant.core.errors import NotFoundError, UsageError, did_you_mean
+from cumulant.core.units import show_duration
+from cumulant.data.shift import notable_shifts
+from cumulant.flows.reports.collect import shift_texts
+from cumulant.flows.reports.wording import plural, size
+from cumulant.flows.reports.wording import share as percent
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,6 +29,22 @@ app = application(
     "data",
     "Sources, their snapshots, checks and quarantine.",
     examples=["cumulant data validate", "cumulant data quarantine payments", "cumulant data infer payments.csv"],
+)
+
+#: fields of a snapshot in documents for machines
+_DOCUMENTED = (
+    *("source", "rows_in", "rows_passed", "rows_quarantined", "rows_dropped", "rows_current", "rows_superseded"),
+    *(
+        "rows_repeated",
+        "rows_deletions",
+        "bytes",
+        "csv_bytes",
+        "accepted",
+        "checks",
+        "batch_checks",
+        "changes",
+        "shifts",
+    ),
 )
 
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Names of sources; default: all.")]
@@ -73,7 +96,6 @@ def show(
         frame = preview_rows(snapshot, project.tables(), project.salt(), rows=rows)
 
     def text(console: Console) -> None:
-        from cumulant.cli.training.frame_output import show_frame
         from cumulant.flows.reports.terminal import table
 
         show_snapshot(console, snapshot)
@@ -121,7 +143,6 @@ def quarantine(
 
     Looks at the last refused snapshot, where there is one, else at the newest accepted one.
     """
-    from cumulant.cli.training.frame_output import check_out
     from cumulant.data.views import read_quarantine
 
     check_out(out)
@@ -138,10 +159,7 @@ def quarantine(
         write_frame(frame, out)
 
     def text(console: Console) -> None:
-        from cumulant.cli.output import print_rest
-        from cumulant.cli.training.frame_output import show_frame
         from cumulant.flows.reports.terminal import clean
-        from cumulant.flows.reports.wording import plural
 
         place = f"from {clean(file)}" if file else f"of {snapshot.rows_in:,}"
         if not count:
@@ -173,7 +191,7 @@ def infer(
         str | None, typer.Option(metavar="NAME", help="The sheet of an Excel workbook that has several.")
     ] = None,
 ) -> None:
-    """Propose keys, times and rules for a file, and say why."""
+    """Propose keys, times and rules for a file, with reasons."""
     from cumulant.flows.data.tables import propose
 
     with call.progress("infer") as progress:
@@ -206,7 +224,6 @@ def clean(
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
-        from cumulant.flows.reports.wording import size
 
         console.print(table(["what", "kind", "size"], [(item.key, item.kind, size(item.bytes)) for item in items]))
         total = size(sum(item.bytes for item in items))
@@ -262,22 +279,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 
     return {
         "snapshot": snapshot.id,
-        "source": snapshot.source,
-        "rows_in": snapshot.rows_in,
-        "rows_passed": snapshot.rows_passed,
-        "rows_quarantined": snapshot.rows_quarantined,
-        "rows_dropped": snapshot.rows_dropped,
-        "rows_current": snapshot.rows_current,
-        "rows_superseded": snapshot.rows_superseded,
-        "rows_repeated": snapshot.rows_repeated,
-        "rows_deletions": snapshot.rows_deletions,
-        "bytes": snapshot.bytes,
-        "csv_bytes": snapshot.csv_bytes,
-        "accepted": snapshot.accepted,
-        "checks": snapshot.checks,
-        "batch_checks": snapshot.batch_checks,
-        "changes": snapshot.changes,
-        "shifts": snapshot.shifts,
+        **{name: getattr(snapshot, name) for name in _DOCUMENTED},
         "unreadable": [
             {"url": file.url, "reason": file.reason, "sha256": file.sha256, "bytes": file.bytes}
             for file in snapshot.unreadable
@@ -292,10 +294,7 @@ def document(snapshot: Snapshot) -> dict[str, object]:
 def show_snapshot(console: Console, snapshot: Snapshot, *, reused: bool = False) -> None:
     """Rows in and where they went, what the rules refused, how large it is."""
     from cumulant.data.checks.verdict import describe_change, warnings_of
-    from cumulant.data.shift import notable_shifts
-    from cumulant.flows.reports.collect import shift_texts
     from cumulant.flows.reports.terminal import clean, heading, pairs, table, warn
-    from cumulant.flows.reports.wording import share as percent
 
     heading(console, snapshot.source, f"snapshot {snapshot.id[:12]}" + (", nothing new" if reused else ""))
     pairs(
@@ -351,15 +350,11 @@ def versions_line(snapshot: Snapshot) -> str:
 
 
 def _stored(stored: int, csv: int) -> str:
-    from cumulant.flows.reports.wording import size
-
     return f"{size(stored)} (as CSV: {size(csv)}, {csv / stored:.1f} times as much)" if stored else size(stored)
 
 
 def _known(column: str | None, delay: int) -> str:
     from datetime import timedelta
-
-    from cumulant.core.units import show_duration
 
     later = show_duration(timedelta(microseconds=delay)) if delay else ""
     if column:
@@ -368,7 +363,7 @@ def _known(column: str | None, delay: int) -> str:
 
 
 def yaml_lines(value: dict[str, Any], *, indent: int = 0) -> str:
-    """A source section as a person would write it: blocks, and one line for what a column's rules say."""
+    """A source section as a person would write it: blocks, and one line for the rules of a column."""
     lines = []
     for key, inner in value.items():
         if isinstance(inner, dict) and any(isinstance(part, dict) for part in inner.values()):

@@ -9,6 +9,8 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf, Model
+from cumulant.core.units import moment
+from cumulant.flows.reports.terminal import heading, pairs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,11 +28,10 @@ app = application("evaluate", "Score a registered model.")
     ],
 )
 def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
-    """Score a registered model on the test rows of today's data and ask the gate.
+    """Score a registered model on the test rows of today's data and evaluate the gate.
 
-    Exit code 1 where the gate says no.
+    Exit code 1 where the gate refuses.
     """
-    from cumulant.core.units import moment
     from cumulant.flows.reports.report import content
     from cumulant.flows.training.evaluate import evaluate as flow
 
@@ -48,7 +49,6 @@ def evaluate(call: Invocation, model: Model = "", as_of: AsOf = None) -> None:
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.summary import show_gate, show_metrics
-        from cumulant.flows.reports.terminal import heading, pairs
 
         heading(console, page.subject)
         show_metrics(console, page)

@@ -10,6 +10,12 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
+from cumulant.cli.training.frame_output import check_out, show_frame
+from cumulant.core.errors import UsageError
+from cumulant.core.units import moment
+from cumulant.data.masking import mask_frame
+from cumulant.flows.reports.feature_texts import definition, kind, personal
+from cumulant.flows.reports.wording import instant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +54,6 @@ def show(
         _show_key(call, key, model, rows)
         return
     from cumulant.flows.project.planning import plan
-    from cumulant.flows.reports.feature_texts import definition, kind
 
     with call.project() as project, call.progress("features") as progress:
         feature_plan = plan(project, principal=project.principal(), checks=False, progress=progress)
@@ -95,11 +100,7 @@ def get(
 
     Features that would show a personal value appear as keyed hashes.
     """
-    from cumulant.cli.training.frame_output import check_out
-    from cumulant.core.units import moment
-    from cumulant.data.masking import mask_frame
     from cumulant.flows.features.feature_table import featurize
-    from cumulant.flows.reports.feature_texts import personal
 
     check_out(out)
     with call.project() as project, call.progress("features") as progress:
@@ -114,8 +115,6 @@ def get(
         write_frame(frame, out)
 
     def text(console: Console) -> None:
-        from cumulant.cli.training.frame_output import show_frame
-
         detail = (
             ", nothing new" if featurized.reused else f": {featurized.computed_of}" if featurized.computed_of else ""
         )
@@ -150,7 +149,6 @@ def materialize(
     as_of: AsOf = None,
 ) -> None:
     """Fill the stored state that a server reads for a model's windows and lookups."""
-    from cumulant.core.units import moment
     from cumulant.flows.serving.serve import prepare_service
 
     with call.project() as project, call.progress("online state") as progress:
@@ -190,7 +188,6 @@ def forget(
 
     Rows of the project's data stay. A server that runs reads the new state with its next request.
     """
-    from cumulant.core.units import moment
     from cumulant.flows.serving.stored_keys import forget_key
 
     values = _key(key)
@@ -222,13 +219,7 @@ def _show_key(call: Invocation, key: list[str], model: str, rows: int) -> None:
 
 
 def _key(words: list[str] | None) -> dict[str, object]:
-    """`card=c17` as columns and values.
-
-    Raises:
-        UsageError: a word is not written so.
-    """
-    from cumulant.core.errors import UsageError
-
+    """`card=c17` as columns and values."""
     pairs = [word.partition("=") for word in words or ()]
     if not pairs or not all(name and equals for name, equals, _ in pairs):
         raise UsageError(
@@ -247,7 +238,6 @@ def _key(words: list[str] | None) -> dict[str, object]:
 
 def _print_stored(console: Console, stored: Sequence[StoredKey]) -> None:
     from cumulant.flows.reports.terminal import cell, table
-    from cumulant.flows.reports.wording import instant
 
     for state in stored:
         where = ", ".join(f"{name} {cell(value)}" for name, value in state.key.items())

@@ -42,7 +42,7 @@ def check_out(path: Path | None) -> None:
 
 
 def write_frame(frame: pl.DataFrame, path: Path) -> None:
-    """Write the frame in the format that the file's name says.
+    """Write the frame in the format of the file's suffix.
 
     Raises:
         UsageError: as `check_out`.

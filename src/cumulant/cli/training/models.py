@@ -13,6 +13,10 @@ from cumulant.cli.options import Model
 from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 from cumulant.core.servable import GraphServable, Servable
+from cumulant.flows.packaging.package_summary import graph_rows
+from cumulant.flows.reports.collect import figures
+from cumulant.flows.reports.request_example import curl, fields
+from cumulant.flows.reports.wording import figure, interval, title
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -82,7 +86,6 @@ def compare(
 ) -> None:
     """Put the figures of versions side by side; whether one is better, `evaluate` decides on equal rows."""
     from cumulant.flows.registry.models import compare_models
-    from cumulant.flows.reports.collect import figures
 
     if len(models) < 2:
         raise UsageError("a comparison needs two models", subject=models[0], hint="name another version")
@@ -91,7 +94,6 @@ def compare(
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
-        from cumulant.flows.reports.wording import figure, title
 
         names = list(dict.fromkeys(name for detail in details for name in figures(detail.metrics)))
         heads = ["metric", *[f"{detail.version.name}/{detail.version.version}" for detail in details]]
@@ -125,7 +127,6 @@ def learned_text(rows: LearnedRows) -> str:
 
 
 def _equal_rows(details: list[ModelDetail]) -> str:
-    """Whether the figures are of equal rows, and what to do where they are not."""
     if any(detail.measured is None for detail in details):
         return "the test rows of a version that was not trained here are not known: the figures may be of other rows"
     if len({detail.measured.identity for detail in details if detail.measured}) == 1:
@@ -194,7 +195,7 @@ def alias(
     examples=["cumulant models reproduce flight-late/3", "cumulant models reproduce churn@champion --json"],
 )
 def reproduce(call: Invocation, model: Model = "") -> None:
-    """Train a version again from its recorded snapshot and say whether it is identical, or what differs.
+    """Train a version again from its recorded snapshot and show whether it is identical, or what differs.
 
     Exit code 1 where it is not.
     """
@@ -217,9 +218,6 @@ def reproduce(call: Invocation, model: Model = "") -> None:
 
 
 def document(detail: ModelDetail) -> dict[str, object]:
-    """A version for machines."""
-    from cumulant.flows.reports.request_example import curl, fields
-
     servable = detail.servable
     if isinstance(servable, GraphServable):
         names = ("inputs", "outputs", "columns", "classes", "batching", "parity", "lineage")
@@ -242,10 +240,7 @@ def document(detail: ModelDetail) -> dict[str, object]:
 
 
 def _show(console: Console, detail: ModelDetail) -> None:
-    from cumulant.flows.reports.collect import figures
-    from cumulant.flows.reports.request_example import curl, fields
     from cumulant.flows.reports.terminal import clean, heading, pairs, table
-    from cumulant.flows.reports.wording import interval, title
 
     version, servable = detail.version, detail.servable
     if isinstance(servable, GraphServable):
@@ -285,7 +280,6 @@ def _show(console: Console, detail: ModelDetail) -> None:
 
 
 def _show_graph(console: Console, detail: ModelDetail, servable: GraphServable) -> None:
-    from cumulant.flows.packaging.package_summary import graph_rows
     from cumulant.flows.reports.terminal import heading, pairs
 
     version = detail.version

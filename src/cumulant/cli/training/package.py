@@ -13,12 +13,16 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.core.errors import UsageError
+from cumulant.core.servable import GraphServable
+from cumulant.core.units import duration, share
+from cumulant.flows.packaging.package_summary import summary_rows
+from cumulant.flows.reports.terminal import clean, heading, pairs, table
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.core.progress import Progress
-    from cumulant.core.servable import FormResult, GraphServable, Servable
+    from cumulant.core.servable import FormResult, Servable
     from cumulant.flows.packaging.package_model import PackagedModel
     from cumulant.project.project import Project
 
@@ -58,15 +62,13 @@ def package(
         ),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="The servable's folder; one that is there is replaced."),
+        Path | None, typer.Option(metavar="DIR", help="The servable's folder; one that is there is replaced.")
     ] = None,
     name: Annotated[
         str | None, typer.Option(metavar="NAME", help="The model's name for its callers; default: the source's.")
     ] = None,
     sample: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Rows to compare the answers on: .csv, .parquet, .npy or .npz."),
+        Path | None, typer.Option(metavar="FILE", help="Rows to compare the answers on: .csv, .parquet, .npy or .npz.")
     ] = None,
     tolerance: Annotated[
         float | None,
@@ -108,23 +110,20 @@ def package(
         typer.Option(metavar="DIR", help="Write the folder that the image is built from: a Dockerfile and its files."),
     ] = None,
     base: Annotated[
-        str | None,
-        typer.Option(metavar="IMAGE", help="The image with Python to build on; default: python:3.11-slim."),
+        str | None, typer.Option(metavar="IMAGE", help="The image with Python to build on; default: python:3.11-slim.")
     ] = None,
     tool: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="buildah, podman or docker; default: the first that is installed."),
     ] = None,
     options: Annotated[
-        str | None,
-        typer.Option(metavar="WORDS", help="Options of the image's server, such as '--grpc 0.0.0.0:8081'."),
+        str | None, typer.Option(metavar="WORDS", help="Options of the image's server, such as '--grpc 0.0.0.0:8081'.")
     ] = None,
 ) -> None:
     """Make a servable's folder or an image from a model; its answers are compared with the original's on the sample.
 
     Needs no project. A models:/ or runs:/ URI is looked up in the project's registry, where there is one.
     """
-    from cumulant.core.units import duration, share
     from cumulant.flows.packaging.package_model import package as flow
 
     imaging = _Imaging(image, dockerfile, base, tool, options)
@@ -157,7 +156,6 @@ _AIMS: dict[Quantize, Literal["size", "speed"] | None] = {
 
 
 def _pairs(given: list[str] | None) -> dict[str, str]:
-    """What `--state` names: outputs by input."""
     outputs: dict[str, str] = {}
     for pair in given or []:
         name, _, output = pair.partition("=")
@@ -169,8 +167,6 @@ def _pairs(given: list[str] | None) -> dict[str, str]:
 
 
 class _Imaging:
-    """The image to build, if any; faults are reported before the model is read."""
-
     def __init__(
         self, image: str | None, dockerfile: Path | None, base: str | None, tool: str | None, options: str | None
     ) -> None:
@@ -219,7 +215,6 @@ class _Imaging:
 
 @contextmanager
 def _folder(out: Path | None, imaging: _Imaging) -> Iterator[Path]:
-    """Where the servable is made: as given, or for the time that an image is built."""
     if out is not None:
         yield out
         return
@@ -232,14 +227,13 @@ def _folder(out: Path | None, imaging: _Imaging) -> Iterator[Path]:
 
 
 def _project(call: Invocation) -> Project | None:
-    """The project here, after asking whether the user may; None where there is none and none was named."""
+    """The project here, after an access check; None where none exists and none was named."""
     if call.given is None and not (call.directory / "cumulant.yaml").is_file():
         return None
     return call.project()
 
 
 def document(packaged: PackagedModel) -> dict[str, Any]:
-    """The result for programs."""
     import msgspec
 
     described = msgspec.to_builtins(packaged.servable)
@@ -256,9 +250,6 @@ def document(packaged: PackagedModel) -> dict[str, Any]:
 
 
 def _show(console: Console, packaged: PackagedModel, *, in_folder: bool, built: dict[str, Any]) -> None:
-    from cumulant.flows.packaging.package_summary import summary_rows
-    from cumulant.flows.reports.terminal import clean, heading, pairs
-
     where = f"a servable in {packaged.folder}" if in_folder else "a servable"
     heading(console, f"{packaged.servable.name}: {where}")
     pairs(console, summary_rows(packaged))
@@ -276,10 +267,6 @@ def _show(console: Console, packaged: PackagedModel, *, in_folder: bool, built: 
 
 
 def _show_forms(console: Console, servable: Servable | GraphServable) -> None:
-    """The forms of the graph that were tried, where any were."""
-    from cumulant.core.servable import GraphServable
-    from cumulant.flows.reports.terminal import table
-
     if isinstance(servable, GraphServable) and servable.candidates:
         heads = ("form", "size", "µs a row", "agreement", "reason")
         right = ("size", "µs a row", "agreement")

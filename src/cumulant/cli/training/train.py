@@ -10,6 +10,11 @@ from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
 from cumulant.cli.program import line
+from cumulant.core.units import moment
+from cumulant.flows.reports.content import ReportData
+from cumulant.flows.reports.model_content import with_notes
+from cumulant.flows.reports.wording import duration as spent
+from cumulant.flows.reports.wording import steps as step_times
 
 if TYPE_CHECKING:
     from cumulant.flows.training.train import TrainResult
@@ -43,12 +48,10 @@ def train(
 ) -> None:
     """Bring data and features up to date, search, evaluate, package, register.
 
-    What was done before is found and not done again; a run that was cut off goes on from its last finished step.
-    Exit code 1 where the gate says no: the version is registered all the same, without the alias `champion`.
+    Steps that were done before are reused; an interrupted run continues from its last finished step.
+    Exit code 1 where the gate refuses: the version is registered all the same, without the alias `champion`.
     Where a release delivers, a version that passes is the `candidate`, and its release moves `champion`.
     """
-    from cumulant.core.units import moment
-    from cumulant.flows.reports.model_content import with_notes
     from cumulant.flows.reports.report import content
     from cumulant.flows.training.train import train as flow
 
@@ -70,8 +73,7 @@ def train(
 
 def finish(call: Invocation, page: object, result: TrainResult) -> None:
     """Show a finished training and end with the gate's exit code."""
-    from cumulant.cli.documents import train_document
-    from cumulant.flows.reports.content import ReportData
+    from cumulant.cli.documents import train_document  # loads numpy
 
     assert isinstance(page, ReportData)
 
@@ -79,8 +81,6 @@ def finish(call: Invocation, page: object, result: TrainResult) -> None:
         from rich.console import Console
 
         from cumulant.flows.reports.summary import show_training
-        from cumulant.flows.reports.wording import duration as spent
-        from cumulant.flows.reports.wording import steps as step_times
 
         assert isinstance(console, Console)
         show_training(console, page)

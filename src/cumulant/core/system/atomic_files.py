@@ -1,7 +1,4 @@
-"""Files that are replaced in one step: a reader, and whoever comes after a crash, sees the old content or the new one.
-
-Importing this module loads no engine.
-"""
+"""Files that are replaced in one step: readers, also after a crash, see the old content or the new one."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def wait_or_kill(process: subprocess.Popen[bytes], patience: float) -> bool:
 
 
 def kill_group(pid: int) -> None:
-    """Kill a process that leads a session and all that it has started; no matter if there is none."""
+    """Kill a process that leads a session and all that it has started; nothing happens if it is gone."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
 

@@ -12,7 +12,7 @@ _CUT_SHORT = "transport error"
 
 
 def disk_error(error: Exception) -> OSError | None:
-    """The error of the system behind `error`, which may quote it (`os error 28`); None where there is none."""
+    """The error of the system behind `error`, which may quote it (`os error 28`); None without one."""
     if isinstance(error, OSError) and error.errno:
         return error
     if match := _SYSTEM_ERROR.search(str(error)):

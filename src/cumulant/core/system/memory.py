@@ -53,10 +53,7 @@ def resident_memory() -> int:
 
 
 def release_free_memory() -> None:
-    """Give back to the system what this process has freed, and from now on each large array as soon as it is freed, so
-    far as its allocator allows: glibc keeps arrays of up to 32 MiB for later, and between two steps of a training
-    that is a third of what it holds.
-    """
+    """Return freed memory to the system now and, from now on, each large array as soon as it is freed."""
     if sys.platform == "linux":
         with suppress(AttributeError):  # another C library
             library = ctypes.CDLL(None)

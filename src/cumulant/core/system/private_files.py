@@ -16,7 +16,7 @@ _MOUNTED = (Path("/run/secrets"), Path("/var/run/secrets"))
 def check_private(path: Path, *, what: str = "the tokens") -> None:
     """Refuse a file of secrets, `what` in a message, that its owner, who runs this, has left open to other users.
 
-    A file of another owner, on a read-only file system or below `/run/secrets` is as whoever mounted it wants it.
+    A file of another owner, on a read-only file system or below `/run/secrets` is left to whoever mounted it.
 
     Raises:
         RefusedError: other users can read or write it.

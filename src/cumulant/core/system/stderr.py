@@ -1,7 +1,4 @@
-"""Standard error of a program that serves: where it cannot be written, a line is lost and the program continues.
-
-It often is a file beside what the program writes. When their disk is full, reporting it must not end the program.
-"""
+"""Standard error of a server: where it cannot be written (disk full), a line is lost and the program continues."""
 
 from __future__ import annotations
 

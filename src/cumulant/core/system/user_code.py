@@ -36,7 +36,6 @@ def nearest_name(error: BaseException) -> str | None:
 
 
 def _names_at(trace: TracebackType | None) -> list[str]:
-    """The names that the innermost frame sees."""
     if trace is None:
         return []
     while trace.tb_next is not None:

@@ -30,7 +30,7 @@ class _FromText(SourceFileLoader):
 
 
 def import_file(name: str, file: Path) -> ModuleType:
-    """Run the file as the module `name`. What its code raises is raised here, and leaves no module of that name."""
+    """Run the file as the module `name`. What its code raises is raised here, and no module of that name remains."""
     spec = spec_from_loader(name, _FromText(name, str(file)))
     assert spec is not None
     assert spec.loader is not None
@@ -103,7 +103,6 @@ def _forget_finders(roots: set[str]) -> None:
 
 
 def _is_below(place: str | None, root: Path) -> bool:
-    """Whether a file or folder is of the project, and of no environment that is inside it."""
     if not place:
         return False
     path = Path(place).resolve()
@@ -114,10 +113,7 @@ def _is_below(place: str | None, root: Path) -> bool:
 
 
 def _is_of_project(name: str, module: ModuleType, root: Path, folders: dict[str, bool]) -> bool:
-    """Whether a module is below `root`, this package's own in a working copy of it apart.
-
-    `folders`: those that are known to be below it or not. An engine is hundreds of files in a few folders.
-    """
+    """Whether a module is below `root`, except this package in a working copy; `folders` caches the answer."""
     place = _location(module)
     if place is None or name.partition(".")[0] == __package__.partition(".")[0]:
         return False
@@ -137,7 +133,6 @@ def _is_top(name: str, module: ModuleType, roots: set[str]) -> bool:
 
 
 def _location(module: ModuleType) -> str | None:
-    """The module's file, or the first folder of a package without one."""
     names = getattr(module, "__dict__", {})  # reading an attribute may import more
     file = names.get("__file__")
     if isinstance(file, str):

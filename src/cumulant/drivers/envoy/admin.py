@@ -67,7 +67,6 @@ class Admin:
         return addresses
 
     def active_requests(self) -> int:
-        """Number of callers' requests in progress."""
         document = msgspec.json.decode(self.request("/stats?format=json&filter=^http.callers.downstream_rq_active$"))
         return sum(int(stat["value"]) for stat in document["stats"] if "value" in stat)
 

@@ -16,12 +16,13 @@ from cumulant.core.traffic import (
     TOKEN_HEADER,
     Certificates,
 )
+from cumulant.drivers.envoy.entries import TYPES, extension, header
 from cumulant.drivers.envoy.folder import Folder
 from cumulant.drivers.envoy.routing import MIRROR_HEADER, STALL, TABLE
 from cumulant.ports.traffic import ListenOptions
 
-_FILTERS = "type.googleapis.com/envoy.extensions.filters"
-_HTTP = f"{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
+_FILTERS = "envoy.extensions.filters"
+_HTTP = f"{TYPES}/{_FILTERS}.network.http_connection_manager.v3.HttpConnectionManager"
 #: bytes of a request that are buffered before its server reads them; bodies with keys are at most half of it
 _BUFFER = 8 * 1024 * 1024
 #: an address reserved for future use
@@ -106,8 +107,8 @@ def build_bootstrap(folder: Folder, opening: ListenOptions, socket: str) -> dict
 
 def _connection_limit() -> dict[str, Any]:
     kind = "envoy.extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
-    config = {"@type": f"type.googleapis.com/{kind}", "max_active_downstream_connections": _CONNECTIONS}
-    return {"name": "envoy.resource_monitors.global_downstream_max_connections", "typed_config": config}
+    name = "envoy.resource_monitors.global_downstream_max_connections"
+    return extension(name, kind, max_active_downstream_connections=_CONNECTIONS)
 
 
 def _watched_file(path: Path) -> dict[str, Any]:
@@ -132,13 +133,16 @@ def _callers(folder: Folder, opening: ListenOptions) -> dict[str, Any]:
         "always_set_request_id_in_response": True,
         "request_id_extension": {
             "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
+                "@type": f"{TYPES}/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig",
                 "pack_trace_reason": False,
             }
         },
         **_caller_timeouts(),
         "http_protocol_options": {"accept_http_10": True},
-        "local_reply_config": _local_replies(),
+        "local_reply_config": {
+            "mappers": [_reply_mapper(status) for status in _REPLIES],
+            "body_format": {"json_format": _reply_body("request", "%LOCAL_REPLY_BODY%", retryable=False)},
+        },
         "access_log": [_log()],
     }
     return _listener("callers", opening.http, manager, opening.tls)
@@ -207,57 +211,44 @@ def _tls_socket(tls: Certificates) -> dict[str, Any]:
     common: dict[str, Any] = {"tls_certificates": [files], "alpn_protocols": ["h2", "http/1.1"]}
     if tls.authority:
         common["validation_context"] = {"trusted_ca": {"filename": tls.authority}}
-    return {
-        "name": "envoy.transport_sockets.tls",
-        "typed_config": {
-            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
-            "common_tls_context": common,
-            "require_client_certificate": tls.authority is not None,
-        },
-    }
+    return extension(
+        "envoy.transport_sockets.tls",
+        "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+        common_tls_context=common,
+        require_client_certificate=tls.authority is not None,
+    )
 
 
 def _early_mutations() -> dict[str, Any]:
-    """The first changes of a caller's headers: some are removed, and each request gets an id of the gateway's.
-
-    It is also the caller's id if the caller sent none.
-    """
+    """First changes of a caller's headers: some are removed, and each request gets an id of the gateway's."""
     kind = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
     mutations: list[dict[str, Any]] = [
         *({"remove": name} for name in UNTRUSTED),
-        _set_header(REQUEST_HEADER, "%UNIQUE_ID%", "OVERWRITE_IF_EXISTS_OR_ADD"),
-        _set_header(CALLER_HEADER, f"%REQ({REQUEST_HEADER})%", "ADD_IF_ABSENT"),
+        {"append": header(REQUEST_HEADER, "%UNIQUE_ID%")},
+        {"append": header(CALLER_HEADER, f"%REQ({REQUEST_HEADER})%", "ADD_IF_ABSENT")},
     ]
-    return {
-        "name": "envoy.http.early_header_mutation.header_mutation",
-        "typed_config": {"@type": f"type.googleapis.com/{kind}", "mutations": mutations},
-    }
-
-
-def _set_header(name: str, value: str, action: str) -> dict[str, Any]:
-    return {"append": {"header": {"key": name, "value": value}, "append_action": action}}
+    return extension("envoy.http.early_header_mutation.header_mutation", kind, mutations=mutations)
 
 
 def _body_key() -> dict[str, Any]:
     code = Path(__file__).with_name("body_key.lua").read_text("utf-8")
-    config = {"@type": f"{_FILTERS}.http.lua.v3.Lua", "default_source_code": {"inline_string": code}}
-    return {"name": "envoy.filters.http.lua", "typed_config": config}
+    return extension(
+        "envoy.filters.http.lua", f"{_FILTERS}.http.lua.v3.Lua", default_source_code={"inline_string": code}
+    )
 
 
 def _rate() -> dict[str, Any]:
-    config = {"@type": f"{_FILTERS}.http.local_ratelimit.v3.LocalRateLimit", "stat_prefix": "rate"}
-    return {"name": "envoy.filters.http.local_ratelimit", "typed_config": config}
+    kind = f"{_FILTERS}.http.local_ratelimit.v3.LocalRateLimit"
+    return extension("envoy.filters.http.local_ratelimit", kind, stat_prefix="rate")
 
 
 def _router() -> dict[str, Any]:
-    config = {"@type": f"{_FILTERS}.http.router.v3.Router", "suppress_envoy_headers": True}
-    return {"name": "envoy.filters.http.router", "typed_config": config}
+    return extension("envoy.filters.http.router", f"{_FILTERS}.http.router.v3.Router", suppress_envoy_headers=True)
 
 
 def _log() -> dict[str, Any]:
-    kind = "type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
-    config = {"@type": kind, "log_format": {"json_format": LOGGED}}
-    return {"name": "envoy.access_loggers.stdout", "typed_config": config}
+    kind = "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog"
+    return extension("envoy.access_loggers.stdout", kind, log_format={"json_format": LOGGED})
 
 
 def _envoy_itself(socket: str) -> dict[str, Any]:
@@ -267,14 +258,6 @@ def _envoy_itself(socket: str) -> dict[str, Any]:
         "type": "STATIC",
         "connect_timeout": "1s",
         "load_assignment": {"cluster_name": "envoy", "endpoints": [{"lb_endpoints": [place]}]},
-    }
-
-
-def _local_replies() -> dict[str, Any]:
-    """Error responses of the gateway in the servers' format; an error with another status is the caller's."""
-    return {
-        "mappers": [_reply_mapper(status) for status in _REPLIES],
-        "body_format": {"json_format": _reply_body("request", "%LOCAL_REPLY_BODY%", retryable=False)},
     }
 
 

@@ -63,19 +63,16 @@ class EnvoyTraffic:
             wanted = state if present == routes else state.with_routes(routes)
             key = read_gateway_key(self._folder, state.gateway_key_file)
             self._folder.write_state(wanted)
-            self._apply_state(wanted, state, key)
-
-    def _apply_state(self, wanted: GatewayState, before: GatewayState, key: bytes | None) -> None:
-        try:
-            self._write_and_wait(wanted, key)
-        except EngineUnavailableError:
-            if self._folder.gateway() is not None:
-                # It runs and rejects them: the stored state must be the one in force.
-                restored = msgspec.structs.replace(before, generation=wanted.generation + 1)
-                self._folder.write_state(restored)
-                write_clusters(self._folder, restored, key)
-                write_table(self._folder, restored)
-                raise
+            try:
+                self._write_and_wait(wanted, key)
+            except EngineUnavailableError:
+                if self._folder.gateway() is not None:
+                    # It runs and rejects them: the stored state must be the one in force.
+                    restored = msgspec.structs.replace(state, generation=wanted.generation + 1)
+                    self._folder.write_state(restored)
+                    write_clusters(self._folder, restored, key)
+                    write_table(self._folder, restored)
+                    raise
 
     def _write_and_wait(self, state: GatewayState, key: bytes | None) -> None:
         """Writes the servers first, and the routes once the servers are ready, so that no request fails."""
@@ -127,7 +124,6 @@ def _wait(is_done: Callable[[], bool], admin: Admin, refused: int, what: str) ->
 
 
 def _list_health(routes: Routes, clusters: _Clusters) -> list[EndpointHealth]:
-    """Health of the servers of `routes`, from Envoy's list of clusters."""
     hosts = {cluster["name"]: cluster.get("host_statuses", []) for cluster in clusters}
     return [
         _health(host, arm.name, arm.endpoints)
@@ -137,7 +133,6 @@ def _list_health(routes: Routes, clusters: _Clusters) -> list[EndpointHealth]:
 
 
 def _count_active(model: str, arm: str, clusters: _Clusters) -> int:
-    """Number of requests in progress at an arm's servers, those of previous routes included."""
     of_arm = [cluster for cluster in clusters if arm_of(cluster["name"], model) == arm]
     return sum(_active(host) for cluster in of_arm for host in cluster.get("host_statuses", ()))
 

@@ -16,8 +16,9 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import SERVED_HEADER, TOKEN_HEADER, Arm, Limits, Routes
+from cumulant.drivers.envoy.entries import TYPES, extension, header
 
-_TYPE = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+_TYPE = f"{TYPES}/envoy.config.cluster.v3.Cluster"
 _HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #: the endpoint metadata that selects its TLS settings
 _MATCH = "envoy.transport_socket_match"
@@ -61,16 +62,13 @@ def _failover_order(routes: Routes, arm: Arm) -> list[Arm]:
 
 def _failover_cluster(routes: Routes, arm: Arm, *, tokens: bool) -> dict[str, Any]:
     members = [cluster_name(routes.model, member, routes.limits) for member in _failover_order(routes, arm)]
-    aggregate = "type.googleapis.com/envoy.extensions.clusters.aggregate.v3.ClusterConfig"
+    aggregate = "envoy.extensions.clusters.aggregate.v3.ClusterConfig"
     return {
         "@type": _TYPE,
         "name": failover_name(routes, arm),
         "connect_timeout": f"{_PATIENCE}s",
         "lb_policy": "CLUSTER_PROVIDED",
-        "cluster_type": {
-            "name": "envoy.clusters.aggregate",
-            "typed_config": {"@type": aggregate, "clusters": members},
-        },
+        "cluster_type": extension("envoy.clusters.aggregate", aggregate, clusters=members),
         "circuit_breakers": _circuit_breakers(routes.limits, failover=True),
         "typed_extension_protocol_options": _protocol_options(tokens=tokens),
     }
@@ -78,34 +76,21 @@ def _failover_cluster(routes: Routes, arm: Arm, *, tokens: bool) -> dict[str, An
 
 def _protocol_options(*, tokens: bool) -> dict[str, Any]:
     """HTTP/1.1 to the servers; a filter sets the arm's header, since the arm is known once a server is chosen."""
-    filters = "type.googleapis.com/envoy.extensions.filters.http"
+    filters = "envoy.extensions.filters.http"
     names = {SERVED_HEADER: "arm"} | ({TOKEN_HEADER: "token"} if tokens else {})
-    mutations = [
-        {
-            "append": {
-                "header": {"key": header, "value": f"%UPSTREAM_METADATA(cumulant:{name})%"},
-                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-            }
-        }
-        for header, name in names.items()
-    ]
+    mutations = [{"append": header(name, f"%UPSTREAM_METADATA(cumulant:{field})%")} for name, field in names.items()]
     return {
         _HTTP: {
-            "@type": f"type.googleapis.com/{_HTTP}",
+            "@type": f"{TYPES}/{_HTTP}",
             "common_http_protocol_options": {"idle_timeout": _IDLE},
             "explicit_http_config": {"http_protocol_options": {}},
             "http_filters": [
-                {
-                    "name": "envoy.filters.http.header_mutation",
-                    "typed_config": {
-                        "@type": f"{filters}.header_mutation.v3.HeaderMutation",
-                        "mutations": {"request_mutations": mutations},
-                    },
-                },
-                {
-                    "name": "envoy.filters.http.upstream_codec",
-                    "typed_config": {"@type": f"{filters}.upstream_codec.v3.UpstreamCodec"},
-                },
+                extension(
+                    "envoy.filters.http.header_mutation",
+                    f"{filters}.header_mutation.v3.HeaderMutation",
+                    mutations={"request_mutations": mutations},
+                ),
+                extension("envoy.filters.http.upstream_codec", f"{filters}.upstream_codec.v3.UpstreamCodec"),
             ],
         }
     }
@@ -171,17 +156,14 @@ def _is_address(host: str | None) -> bool:
 
 def _tls_match(host: str, authority: str | None) -> dict[str, Any]:
     """TLS to the servers of that name: the certificate's chain and its name are verified."""
-    tls = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
+    tls = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
     address = _is_address(host)
     name = {"san_type": "IP_ADDRESS" if address else "DNS", "matcher": {"exact": host}}
     trusted = {"system_root_certs": {}} if authority is None else {"trusted_ca": {"filename": authority}}
-    context: dict[str, Any] = {
-        "@type": tls,
-        "common_tls_context": {"validation_context": {**trusted, "match_typed_subject_alt_names": [name]}},
-    }
-    if not address:  # an IP address is not allowed as a server name indication
-        context["sni"] = host
-    socket = {"name": "envoy.transport_sockets.tls", "typed_config": context}
+    context = {"validation_context": {**trusted, "match_typed_subject_alt_names": [name]}}
+    # an IP address is not allowed as a server name indication
+    indication = {} if address else {"sni": host}
+    socket = extension("envoy.transport_sockets.tls", tls, common_tls_context=context, **indication)
     return {"name": host, "match": {"host": host}, "transport_socket": socket}
 
 

@@ -47,10 +47,7 @@ class ExchangeWriter:
         self._written += len(lines)
 
     def _truncate(self, size: int) -> None:
-        """Remove an incomplete line. If that fails the file counts as full, and a new one is started.
-
-        Not for each failure: while a disk stays full, new files would displace all that was written.
-        """
+        """Remove an incomplete line; if that fails the file counts as full, and a new one is started."""
         self._written = self._size + 1
         with contextlib.suppress(OSError):
             self._file.truncate(size)

@@ -55,8 +55,6 @@ class RunningGateway(msgspec.Struct, frozen=True):
 
 
 class Folder:
-    """Paths and files of one gateway."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self.exchanges = path / "exchanges"
@@ -100,7 +98,7 @@ class Folder:
         )
 
     def remove_gateway(self) -> None:
-        """Remove the gateway's record and the folder of its socket, which a killed process leaves behind."""
+        """Remove the gateway's record and the folder of its socket, which remain after a killed process."""
         gateway = self._read_gateway()
         self._gateway.unlink(missing_ok=True)
         private = Path(gateway.socket).parent if gateway else None
@@ -114,7 +112,6 @@ class Folder:
             return None
 
     def is_running(self) -> bool:
-        """Whether the gateway's process is alive; it may not listen yet."""
         # A shared lock, so that processes that check do not take each other for the gateway.
         try:
             handle = os.open(self._running, os.O_RDONLY)
@@ -144,14 +141,9 @@ class Folder:
         busy = EngineUnavailableError(message, subject=str(self.path))
         with lock_file(self.path / "apply.lock", busy, wait=_WAIT, private=True):
             for path in (self._state, self.clusters, self.routes):
-                _remove_drafts(path)
+                for draft in path.parent.glob(f".{path.name}.*"):
+                    draft.unlink(missing_ok=True)
             yield
-
-
-def _remove_drafts(path: Path) -> None:
-    """Remove the drafts of killed writers; the caller is the only writer."""
-    for draft in path.parent.glob(f".{path.name}.*"):
-        draft.unlink(missing_ok=True)
 
 
 def write_file(path: Path, content: bytes) -> None:

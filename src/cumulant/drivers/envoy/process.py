@@ -47,7 +47,6 @@ def await_ready(envoy: subprocess.Popen[bytes], admin: Admin) -> None:
 
 
 def end(envoy: subprocess.Popen[bytes]) -> None:
-    """Terminate Envoy; kill it if it does not end in time."""
     child_processes.stop(envoy, _END)
 
 

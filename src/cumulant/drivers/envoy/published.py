@@ -54,7 +54,6 @@ def read_gateway_key(folder: Folder, path: str | None) -> bytes | None:
 
 
 def write_table(folder: Folder, state: GatewayState) -> None:
-    """Write the desired routes."""
     write_file(folder.routes, _discovery_response(state, [build_table(state.routes)]))
 
 

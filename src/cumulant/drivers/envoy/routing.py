@@ -18,6 +18,7 @@ from cumulant.core.traffic import (
     Routes,
 )
 from cumulant.drivers.envoy.clusters import cluster_name, failover_name
+from cumulant.drivers.envoy.entries import TYPES, extension, header
 
 #: name of the table that the listener requests
 TABLE = "callers"
@@ -36,14 +37,14 @@ def build_table(models: dict[str, Routes]) -> dict[str, Any]:
     names = sorted(models)
     model_routes = [route for name in names for route in _model_routes(models[name], alone=len(names) == 1)]
     return {
-        "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+        "@type": f"{TYPES}/envoy.config.route.v3.RouteConfiguration",
         "name": TABLE,
         "virtual_hosts": [
             {
                 "name": "all",
                 "domains": ["*"],
                 "routes": [*model_routes, _unknown_path_route()],
-                "response_headers_to_add": [_set_header(REQUEST_HEADER, f"%REQ({REQUEST_HEADER})%")],
+                "response_headers_to_add": [header(REQUEST_HEADER, f"%REQ({REQUEST_HEADER})%")],
                 "response_headers_to_remove": [TOKEN_HEADER],
             }
         ],
@@ -78,14 +79,14 @@ def _model_routes(routes: Routes, *, alone: bool) -> list[dict[str, Any]]:
 
 
 def _forced_route(routes: Routes, arm: Arm, match: dict[str, Any]) -> dict[str, Any]:
-    """The route of a request that names its arm: it goes to that arm and to no other, healthy or not."""
-    header_match = {"name": FORCE_HEADER, "string_match": {"exact": arm.name}}
+    """The route of a request that names its arm: it reaches that arm and no other, healthy or not."""
+    forced = {"name": FORCE_HEADER, "string_match": {"exact": arm.name}}
     return {
         **_common_settings(routes, forced=True),
-        "match": {**match, "headers": [header_match]},
+        "match": {**match, "headers": [forced]},
         "route": {**_action(routes), "cluster": cluster_name(routes.model, arm, routes.limits)},
-        "request_headers_to_add": [_set_header(ARM_HEADER, arm.name)],
-        "response_headers_to_add": [_set_header(ARM_HEADER, arm.name)],
+        "request_headers_to_add": [header(ARM_HEADER, arm.name)],
+        "response_headers_to_add": [header(ARM_HEADER, arm.name)],
     }
 
 
@@ -114,25 +115,24 @@ def _weighted_clusters(routes: Routes) -> list[dict[str, Any]]:
 
 
 def _weighted_cluster(routes: Routes, arm: Arm, parts: int) -> dict[str, Any]:
-    headers = [_set_header(ARM_HEADER, arm.name)]
+    headers = [header(ARM_HEADER, arm.name)]
     if arm.name == "champion" and routes.mirror and routes.candidate:
         to = cluster_name(routes.model, routes.candidate, routes.limits)
-        headers.append(_set_header(MIRROR_HEADER, to))
+        headers.append(header(MIRROR_HEADER, to))
     return {
         "name": failover_name(routes, arm),
         "weight": parts,
         "request_headers_to_add": headers,
-        "response_headers_to_add": [_set_header(ARM_HEADER, arm.name)],
+        "response_headers_to_add": [header(ARM_HEADER, arm.name)],
     }
 
 
 def _mirror_policy(routes: Routes) -> dict[str, Any]:
     share = {"numerator": round(routes.mirror / 100 * _PARTS), "denominator": "MILLION"}
-    mark = {"append": {"header": {"key": SHADOW_HEADER, "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}}
     return {
         "cluster_header": MIRROR_HEADER,
         "runtime_fraction": {"default_value": share, "runtime_key": "cumulant.mirror"},
-        "request_headers_mutations": [mark, {"remove": MIRROR_HEADER}],
+        "request_headers_mutations": [{"append": header(SHADOW_HEADER, "1")}, {"remove": MIRROR_HEADER}],
         "disable_shadow_host_suffix_append": True,
     }
 
@@ -148,30 +148,24 @@ def _action(routes: Routes) -> dict[str, Any]:
 
 
 def _has_named_server(routes: Routes) -> bool:
-    """Whether a server has a host name: then requests carry it."""
     return any(re.search(r"//[^/]*[A-Za-z]", url) for arm in routes.arms for url in arm.endpoints)
 
 
 def _retry_policy(count: int) -> dict[str, Any]:
     """Retries only if no byte of the request was sent: first another server, then the other arm."""
-    priority = "envoy.retry_priorities.previous_priorities"
-    predicate = "envoy.retry_host_predicates.previous_hosts"
-    types = "type.googleapis.com/envoy.extensions.retry"
+    retry = "envoy.extensions.retry"
     return {
         "retry_on": "connect-failure,reset-before-request",
         "num_retries": count,
-        "retry_priority": {
-            "name": priority,
-            "typed_config": {
-                "@type": f"{types}.priority.previous_priorities.v3.PreviousPrioritiesConfig",
-                "update_frequency": 1,
-            },
-        },
+        "retry_priority": extension(
+            "envoy.retry_priorities.previous_priorities",
+            f"{retry}.priority.previous_priorities.v3.PreviousPrioritiesConfig",
+            update_frequency=1,
+        ),
         "retry_host_predicate": [
-            {
-                "name": predicate,
-                "typed_config": {"@type": f"{types}.host.previous_hosts.v3.PreviousHostsPredicate"},
-            }
+            extension(
+                "envoy.retry_host_predicates.previous_hosts", f"{retry}.host.previous_hosts.v3.PreviousHostsPredicate"
+            )
         ],
         "host_selection_retry_max_attempts": 3,
         "retry_back_off": {"base_interval": "0.001s", "max_interval": "0.01s"},
@@ -183,10 +177,7 @@ def _common_settings(routes: Routes, *, forced: bool) -> dict[str, Any]:
     metadata: dict[str, Any] = {"cumulant": labels}
     filters: dict[str, Any] = {}
     if routes.key is None or forced:
-        filters[_LUA] = {
-            "@type": "type.googleapis.com/envoy.extensions.filters.http.lua.v3.LuaPerRoute",
-            "disabled": True,
-        }
+        filters[_LUA] = {"@type": f"{TYPES}/envoy.extensions.filters.http.lua.v3.LuaPerRoute", "disabled": True}
     else:
         metadata[_LUA] = {"key": routes.key}
     if routes.limits.rate is not None:
@@ -197,13 +188,9 @@ def _common_settings(routes: Routes, *, forced: bool) -> dict[str, Any]:
 def _rate_limit(rate: int) -> dict[str, Any]:
     always = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
     return {
-        "@type": "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
+        "@type": f"{TYPES}/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit",
         "stat_prefix": "rate",
         "token_bucket": {"max_tokens": rate, "tokens_per_fill": rate, "fill_interval": "1s"},
         "filter_enabled": always,
         "filter_enforced": always,
     }
-
-
-def _set_header(name: str, value: str) -> dict[str, Any]:
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

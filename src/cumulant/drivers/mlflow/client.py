@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +24,7 @@ from cumulant.drivers.mlflow.models import log_model
 from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.drivers.mlflow.rest import Rest
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run, origin_tags
-from cumulant.drivers.mlflow.tables import Tables
+from cumulant.drivers.mlflow.tables import Tables, model_version
 from cumulant.ports.registry import About, ModelVersion
 
 if TYPE_CHECKING:
@@ -119,7 +118,11 @@ class MlflowRegistry:
                 return present
             experiment_id = self._client.get_run(run.id).info.experiment_id
             model_id = log_model(self._client, (experiment_id, run.id), servable, example, tags=tags, key=key)
-            self._ensure_model(name, about.model)
+            model = self._model(name)
+            if model is None:
+                self._client.create_registered_model(name, description=about.model or None)
+            elif about.model and not model.description:
+                self._client.update_registered_model(name, description=about.model)
             created = self._client.create_model_version(
                 name,
                 f"models:/{model_id}",
@@ -129,14 +132,6 @@ class MlflowRegistry:
                 model_id=model_id,
             )
             return self._version(self._client.get_model_version(name, created.version), ())
-
-    def _ensure_model(self, name: str, text: str) -> None:
-        """Create the registered model if it is missing; an existing description is not replaced."""
-        model = self._model(name)
-        if model is None:
-            self._client.create_registered_model(name, description=text or None)
-        elif text and not model.description:
-            self._client.update_registered_model(name, description=text)
 
     def _version_with_key(self, name: str, key: str) -> ModelVersion | None:
         return (
@@ -162,7 +157,6 @@ class MlflowRegistry:
 
     @cached_property
     def _reader(self) -> Tables | Rest | None:
-        """The reader without MLflow."""
         return self._tables if self._location.database is not None else Rest(self._location.tracking_uri)
 
     def models(self) -> Iterator[str]:
@@ -208,14 +202,8 @@ class MlflowRegistry:
 
     def _version(self, entity: Any, aliases: tuple[str, ...]) -> ModelVersion:
         created = entity.creation_timestamp or entity.last_updated_timestamp or 0
-        return ModelVersion(
-            name=entity.name,
-            version=str(entity.version),
-            uri=f"models:/{entity.name}/{entity.version}",
-            run_id=entity.run_id,
-            created=datetime.fromtimestamp(created / 1000, UTC),
-            aliases=aliases,
-            tags=dict(entity.tags),
+        return model_version(
+            entity.name, entity.version, entity.run_id, created, aliases=aliases, tags=dict(entity.tags)
         )
 
     def resolve(self, uri: str) -> ModelVersion:
@@ -298,11 +286,7 @@ class MlflowRegistry:
 
 
 def _artifact_folder(artifacts: Path, folder: str | None) -> Path:
-    """The folder of that name among a run's files, links followed.
-
-    Raises:
-        UsageError: it is absolute, or `..` or a link leads out of them.
-    """
+    """The folder of that name among a run's files; UsageError if it leads out of them."""
     root = artifacts.resolve()
     target = (root / (folder or "")).resolve()
     if not target.is_relative_to(root):

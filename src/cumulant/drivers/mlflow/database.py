@@ -126,12 +126,7 @@ def _folder(uri: str) -> Path:
 
 
 def _exclusive_lock(path: Path) -> AbstractContextManager[None]:
-    """Lock on the file `path`.
-
-    Raises:
-        EngineUnavailableError: another process has held it for too long.
-        OSError: the file cannot be made.
-    """
+    """Lock on the file `path`; EngineUnavailableError if another process holds it for too long."""
     hint = "look for a stopped process that holds it"
     busy = EngineUnavailableError(f"{path} is held by another process", subject=str(path), hint=hint)
     return lock_file(path, busy, wait=_LOCK_WAIT)

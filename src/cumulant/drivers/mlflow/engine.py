@@ -17,6 +17,7 @@ from cumulant.core.errors import (
     NotFoundError,
     StorageError,
     UsageError,
+    causes,
     missing_part,
 )
 
@@ -110,14 +111,12 @@ def use_uri(uri: str) -> Iterator[None]:
 
 def _find_storage_error(error: BaseException, subject: str) -> StorageError | None:
     """The error of SQLite or the disk that caused MLflow's error; None if that was not the cause."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in causes(error):
         engine_error = getattr(cause, "orig", None) or cause
         if isinstance(engine_error, sqlite3.Error) and getattr(engine_error, "sqlite_errorcode", 0) & 0xFF in _STORAGE:
             return _storage_error(str(engine_error), subject)
         if isinstance(engine_error, OSError) and engine_error.errno in _DISK:
             return _storage_error(engine_error.strerror or str(engine_error), subject)
-        cause = cause.__cause__ or cause.__context__
     return None
 
 

@@ -20,22 +20,6 @@ if TYPE_CHECKING:
 
 MODEL = "model"
 _WRAPPER = Path(__file__).with_name("wrapper.py")
-#: numpy's names of what MLflow's tensors can hold
-_DTYPES = {
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "UINT16": "uint16",
-    "UINT32": "uint32",
-    "UINT64": "uint64",
-    "INT8": "int8",
-    "INT16": "int16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "FP16": "float16",
-    "FP32": "float32",
-    "FP64": "float64",
-    "BYTES": "object",
-}
 
 
 class _Format(msgspec.Struct):
@@ -53,7 +37,11 @@ def log_model(
     logged = client.search_logged_models([experiment_id], f"tags.`{KEY_TAG}` = '{key}' AND status = 'READY'")
     if logged:
         return str(logged[0].model_id)
-    description = _describe(servable)
+    text = (servable / "servable.json").read_bytes()
+    kind: type[Servable | GraphServable] = Servable
+    if msgspec.json.decode(text, type=_Format).format == GRAPH_FORMAT:
+        kind = GraphServable
+    description = msgspec.json.decode(text, type=kind)
     model = client.create_logged_model(
         experiment_id,
         name=description.name,
@@ -134,7 +122,6 @@ def signature(mlflow: Any, servable: Servable | GraphServable) -> Any:
 
 
 def _answer_columns(servable: Servable) -> list[tuple[str, str]]:
-    """Kind and name of each column of the answer."""
     match servable.task:
         case "regression":
             return [("number", "prediction")]
@@ -148,7 +135,6 @@ def _answer_columns(servable: Servable) -> list[tuple[str, str]]:
 
 
 def _link_to_run(client: Any, run_id: str, model_id: str) -> None:
-    """Show the model among the run's outputs, with the run's metrics."""
     with engine(f"run {run_id}") as mlflow:
         client.log_outputs(run_id, models=[mlflow.entities.LoggedModelOutput(model_id, step=0)])
         points = [
@@ -163,24 +149,13 @@ def _link_to_run(client: Any, run_id: str, model_id: str) -> None:
             client.log_batch(run_id, metrics=points)
 
 
-def _describe(folder: Path) -> Servable | GraphServable:
-    """The description of the servable in `folder`."""
-    text = (folder / "servable.json").read_bytes()
-    kind: type[Servable | GraphServable] = Servable
-    if msgspec.json.decode(text, type=_Format).format == GRAPH_FORMAT:
-        kind = GraphServable
-    return msgspec.json.decode(text, type=kind)
-
-
 def _model_params(servable: Servable | GraphServable) -> dict[str, str]:
-    """The parameters of a logged model."""
     if isinstance(servable, Servable):
         return {"task": servable.task, "features": str(len(servable.inputs))}
     return {"task": _model_type(servable), "kind": servable.lineage.get("kind", "ONNX")}
 
 
 def _model_type(servable: Servable | GraphServable) -> str:
-    """The model's type in MLflow."""
     return servable.task if isinstance(servable, Servable) else "graph"
 
 
@@ -200,4 +175,5 @@ def _tensor(mlflow: Any, spec: TensorSpec, *, named: bool) -> Any:
     import numpy as np
 
     shape = tuple(spec.shape) or (-1,)
-    return mlflow.types.schema.TensorSpec(np.dtype(_DTYPES[spec.datatype]), shape, name=spec.name if named else None)
+    dtype = np.dtype("object" if spec.datatype == "BYTES" else spec.datatype.lower().replace("fp", "float"))
+    return mlflow.types.schema.TensorSpec(dtype, shape, name=spec.name if named else None)

@@ -10,7 +10,6 @@ import base64
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
@@ -18,6 +17,7 @@ import msgspec
 
 from cumulant.core.network.http_client import HttpClient, NoResponseError
 from cumulant.drivers.mlflow.reach import check_reachable
+from cumulant.drivers.mlflow.tables import model_version
 from cumulant.ports.registry import ModelVersion
 
 Result = TypeVar("Result")
@@ -33,13 +33,10 @@ class _UnreadableError(Exception):
 
 
 class Rest(msgspec.Struct, frozen=True):
-    """The server at `url`."""
-
     url: str
     environ: Mapping[str, str] = msgspec.field(default_factory=lambda: os.environ)
 
     def models(self) -> list[str] | None:
-        """Names of the registered models, in their order."""
         return self._read(
             lambda: [model["name"] for model in self._pages("registered-models/search", "registered_models")]
         )
@@ -80,11 +77,7 @@ class Rest(msgspec.Struct, frozen=True):
                 return
 
     def _get(self, path: str, **query: str) -> dict[str, Any]:
-        """The document at a path; an empty one where the server reports that it does not exist.
-
-        Raises:
-            _UnreadableError, NoResponseError: the server gives something else, or nothing.
-        """
+        """The document at a path; an empty one where the server reports that it does not exist."""
         address = f"{self.url.rstrip('/')}/api/2.0/mlflow/{path}?{urlencode(query)}"
         # A redirect is not followed: it could take the token to another host.
         response = HttpClient(seconds=_TIMEOUT, use_proxies=True).get(address, self._credentials())
@@ -95,7 +88,6 @@ class Rest(msgspec.Struct, frozen=True):
         raise _UnreadableError
 
     def _credentials(self) -> dict[str, str]:
-        """The request header with the credentials that MLflow takes from the environment."""
         name, password, token = (
             self.environ.get(f"MLFLOW_TRACKING_{part}") for part in ("USERNAME", "PASSWORD", "TOKEN")
         )
@@ -104,11 +96,7 @@ class Rest(msgspec.Struct, frozen=True):
         return {"authorization": f"Bearer {token}"} if token else {}
 
     def _read(self, read: Callable[[], Result]) -> Result | None:
-        """The result of `read`; None if the server cannot be read this way.
-
-        Raises:
-            EngineUnavailableError, UsageError: as `check_reachable`.
-        """
+        """The result of `read`; None if the server cannot be read this way."""
         if urlsplit(self.url).scheme not in ("http", "https") or "@" in self.url or _has_other_settings(self.environ):
             return None
         check_reachable(self.url)
@@ -126,14 +114,8 @@ def _has_other_settings(environ: Mapping[str, str]) -> bool:
 
 
 def _version(document: dict[str, Any], aliases: tuple[str, ...]) -> ModelVersion:
-    name, version = document["name"], str(document["version"])
     created = int(document.get("creation_timestamp") or document.get("last_updated_timestamp") or 0)
-    return ModelVersion(
-        name=name,
-        version=version,
-        uri=f"models:/{name}/{version}",
-        run_id=document.get("run_id", ""),
-        created=datetime.fromtimestamp(created / 1000, UTC),
-        aliases=aliases,
-        tags={tag["key"]: tag.get("value", "") for tag in document.get("tags", ())},
+    tags = {tag["key"]: tag.get("value", "") for tag in document.get("tags", ())}
+    return model_version(
+        document["name"], document["version"], document.get("run_id", ""), created, aliases=aliases, tags=tags
     )

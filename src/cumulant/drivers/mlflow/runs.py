@@ -6,7 +6,7 @@ import math
 import re
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -59,14 +59,13 @@ class MlflowRun:
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters; those that the run has keep their first value."""
         fresh = {
-            _to_mlflow_name(name): _text(value)
+            _to_mlflow_name(name): ("" if value is None else str(value))
             for name, value in values.items()
             if _to_mlflow_name(name) not in self._params
         }
         with engine(f"run {self.id}") as mlflow:
             entities = [mlflow.entities.Param(name, value) for name, value in fresh.items()]
-            for start in range(0, len(entities), _BATCH):
-                self._client.log_batch(self.id, params=entities[start : start + _BATCH])
+            self._log("params", entities)
         self._params |= fresh
 
     def metrics(self, values: Mapping[str, float], *, step: int | None = None) -> None:
@@ -78,8 +77,7 @@ class MlflowRun:
                 for name, value in values.items()
                 if not self._has(_to_mlflow_name(name), float(value), step)
             ]
-            for start in range(0, len(fresh), _BATCH):
-                self._client.log_batch(self.id, metrics=fresh[start : start + _BATCH])
+            self._log("metrics", fresh)
 
     def _has(self, name: str, value: float, step: int | None) -> bool:
         if not self._again or name not in self._metrics:
@@ -94,11 +92,13 @@ class MlflowRun:
     def tags(self, values: Mapping[str, str]) -> None:
         with engine(f"run {self.id}") as mlflow:
             entities = [mlflow.entities.RunTag(_to_mlflow_name(name), value) for name, value in values.items()]
-            for start in range(0, len(entities), _BATCH):
-                self._client.log_batch(self.id, tags=entities[start : start + _BATCH])
+            self._log("tags", entities)
+
+    def _log(self, kind: str, entities: Sequence[object]) -> None:
+        for start in range(0, len(entities), _BATCH):
+            self._client.log_batch(self.id, **{kind: entities[start : start + _BATCH]})
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Add a file or a whole folder."""
         with engine(f"run {self.id}"):
             add_artifact(self._client, self.id, path, folder)
 
@@ -146,7 +146,9 @@ def open_run(
     A new run begins at `begun`, else now; it lasts `seconds`, else until it is closed.
     """
     with engine(f"run {name}"):
-        present = _find(client, experiment_id, key)
+        quoted = key.replace("'", "")
+        runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{quoted}'", max_results=1)
+        present = runs[0] if runs else None
         run = present or client.create_run(
             experiment_id, run_name=name, start_time=_millis(begun), tags={KEY_TAG: key, **(tags or {})}
         )
@@ -179,12 +181,6 @@ def origin_tags(origin: Origin) -> dict[str, str]:
     return {name: value for name, value in tags.items() if value}
 
 
-def _find(client: Any, experiment_id: str, key: str) -> Any | None:
-    quoted = key.replace("'", "")
-    runs = client.search_runs([experiment_id], f"tags.`{KEY_TAG}` = '{quoted}'", max_results=1)
-    return runs[0] if runs else None
-
-
 def add_artifact(client: Any, run_id: str, path: Path, folder: str | None) -> None:
     if path.is_dir():
         client.log_artifacts(run_id, str(path), folder or path.name)
@@ -208,7 +204,3 @@ def _json(document: object) -> str:
 def _column(name: str, dtype: str) -> dict[str, object]:
     """A column as MLflow's own datasets describe theirs."""
     return {"name": name, "type": _COLUMN_TYPES.get(dtype, dtype), "required": False}
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

@@ -32,18 +32,14 @@ _PRIMARY = 0xFF
 
 
 class Tables(msgspec.Struct, frozen=True):
-    """The tables of the file `database`."""
-
     database: Path
     #: seconds to wait for a lock
     wait: float = 10.0
 
     def models(self) -> list[str] | None:
-        """Names of the registered models, in their order."""
         return self._read(_in_default_workspace(_models)) if self.database.exists() else []
 
     def versions(self, name: str) -> list[ModelVersion] | None:
-        """The versions of a model, newest first."""
         return self._read(_in_default_workspace(partial(_versions, name))) if self.database.exists() else []
 
     def metrics(self, run_id: str) -> dict[str, float] | None:
@@ -60,11 +56,7 @@ class Tables(msgspec.Struct, frozen=True):
         return _folder(self._read(partial(_artifacts, run_id)))
 
     def _read(self, read: Callable[[sqlite3.Connection], Result | None]) -> Result | None:
-        """The result of `read` on one state of the file; None if the file cannot be read this way.
-
-        Raises:
-            EngineUnavailableError: another process has locked it for too long.
-        """
+        """The result of `read` on one state of the file; None if the file cannot be read this way."""
         try:
             with closing(
                 sqlite3.connect(f"{self.database.as_uri()}?mode=ro", self.wait, isolation_level=None, uri=True)
@@ -84,9 +76,7 @@ class Tables(msgspec.Struct, frozen=True):
 def _in_default_workspace(
     read: Callable[[sqlite3.Connection], Result | None],
 ) -> Callable[[sqlite3.Connection], Result | None]:
-    """`read`, or None where models of another workspace than the default one are registered: MLflow keys the tables by
-    workspace and name, and its client knows whose are wanted.
-    """
+    """`read`, or None where models of another workspace than the default one are registered."""
 
     def checked(opened: sqlite3.Connection) -> Result | None:
         columns = {row[1] for row in opened.execute("PRAGMA table_info(registered_models)")}
@@ -120,17 +110,19 @@ def _versions(name: str, opened: sqlite3.Connection) -> list[ModelVersion]:
         (name, _DELETED),
     )
     return [
-        ModelVersion(
-            name=name,
-            version=str(version),
-            uri=f"models:/{name}/{version}",
-            run_id=run_id,
-            created=datetime.fromtimestamp(created / 1000, UTC),
-            aliases=tuple(aliases[version]),
-            tags=tags[version],
-        )
+        model_version(name, version, run_id, created, aliases=tuple(aliases[version]), tags=tags[version])
         for version, run_id, created in rows
     ]
+
+
+def model_version(
+    name: str, version: object, run_id: str | None, created: int, *, aliases: tuple[str, ...], tags: dict[str, str]
+) -> ModelVersion:
+    """A version that was `created` so many milliseconds after 1970 UTC."""
+    uri, moment = f"models:/{name}/{version}", datetime.fromtimestamp(created / 1000, UTC)
+    return ModelVersion(
+        name=name, version=str(version), uri=uri, run_id=run_id, created=moment, aliases=aliases, tags=tags
+    )
 
 
 def _metrics(run_id: str, opened: sqlite3.Connection) -> dict[str, float] | None:

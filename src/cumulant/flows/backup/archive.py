@@ -53,8 +53,6 @@ class ArchiveWriter:
 
 
 class _Hashed:
-    """A stream that hashes what is read of it."""
-
     def __init__(self, stream: IO[bytes]) -> None:
         self.digest = hashlib.sha256()
         self._stream = stream

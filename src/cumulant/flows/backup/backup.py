@@ -171,8 +171,9 @@ class _Copy:
 
     def _add_folder(self, folder: Path, selection: BackupSelection) -> None:
         """All files of a folder; where one is gone when it is read, the one that it was merged into is listed next."""
-        if folder == self._project.state / PREDICTIONS:
-            self._await_log()
+        if folder == self._project.state / PREDICTIONS and (seconds := self._until - time.monotonic()) > 0:
+            self._progress("waiting until answered requests are in the prediction log")
+            time.sleep(seconds)
         with self._guarded(folder):
             for _ in range(_LISTINGS):
                 complete = True
@@ -188,13 +189,7 @@ class _Copy:
     def _skip(self, link: Path) -> None:
         self.links[f"{self._name(link)}: {LINK}"] = None
 
-    def _await_log(self) -> None:
-        if (seconds := self._until - time.monotonic()) > 0:
-            self._progress("waiting until answered requests are in the prediction log")
-            time.sleep(seconds)
-
     def _add(self, path: Path) -> bool:
-        """Whether it was there."""
         name = self._name(path)
         if name in self._writer.stored:
             return True

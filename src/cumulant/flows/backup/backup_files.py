@@ -1,9 +1,7 @@
 """The files of a project's backup, in the order in which they are read.
 
-The desired state (served versions, routes) comes first, then the journal, then all that these name: a file that is
-written meanwhile is at most newer than what names it, as after a crash. What a driver stores is in the driver's record.
-
-Secrets are left out, except the salt: without it, hashes of personal values match none of those that are stored.
+The desired state comes first, then the journal, then what these name: a file that changes meanwhile is at most newer
+than what refers to it.
 """
 
 from __future__ import annotations
@@ -96,8 +94,7 @@ def select_files(project: Project, *, sources: bool = True) -> BackupSelection:
 
 
 def files_below(folder: Path, link: Callable[[Path], object], *, content: bool = False) -> Iterator[Path]:
-    """Files of the state that are whole: no draft, no lock, no database, and no link, which is given to `link`; and
-    journals of the prediction log, whose rows a log process recovers up to the last whole record.
+    """Complete files of the state: no draft, lock or database; links go to `link`; journals of the prediction log.
 
     `content`: the folder of a store, whose files may have any name.
 
@@ -146,10 +143,7 @@ def _state_folders(state: Path, gateway: list[Path]) -> list[Path]:
 
 
 class _Area:
-    """The project's folder, links followed.
-
-    The state folder and what lies directly in it may be links, to another disk.
-    """
+    """The project's folder, links followed; the state folder and its direct content may be links."""
 
     def __init__(self, project: Project) -> None:
         links = [link for link in _links(project.state) if link.name not in _NOT - {STACK, _GATEWAY}]
@@ -157,14 +151,12 @@ class _Area:
         self._places = [place.resolve() for place in (project.root, project.state, *links)]
 
     def holds(self, path: Path) -> bool:
-        """Whether a path lies below the folder."""
         if not path.is_relative_to(self._root):
             return False
         real = path.resolve()
         return any(real.is_relative_to(place) for place in self._places)
 
     def files(self, paths: Iterable[Path]) -> tuple[Path, ...]:
-        """Those that are files of the folder, each once, links out of it left out."""
         return tuple(path for path in dict.fromkeys(paths) if path.is_file() and self.holds(path))
 
 
@@ -200,7 +192,6 @@ def _is_foreign(folder: Path) -> bool:
 
 
 def _files_of(project: Project, name: str) -> list[Path]:
-    """Files of a source on this machine; none where it has no path or its files are gone."""
     spec = project.file.spec.data[name]
     try:
         from cumulant.data.files.listing import find_files

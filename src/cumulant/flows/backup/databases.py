@@ -1,7 +1,4 @@
-"""A consistent copy of a SQLite database while others write to it.
-
-Only SQLite may open the file: the locks of this process on it end when any handle of it is closed.
-"""
+"""A consistent copy of a SQLite database during writes; only SQLite may open it, or its locks end."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ _PENDING = ("-wal", "-journal")
 
 
 def copy_database(source: Path, target: Path) -> None:
-    """Copy in one read transaction: with all that was committed before, and nothing by halves.
+    """Copy in one read transaction: with all that was committed before, and no partial transaction.
 
     Raises:
         EngineUnavailableError: a writer has kept it locked for a minute.

@@ -59,7 +59,8 @@ def restore(archive: Path, folder: Path, *, progress: Progress = silent) -> Rest
         content = work / "content"
         content.mkdir(mode=0o700)
         manifest = _extract(archive, content, progress)
-        _make_durable(content)
+        for current, _, _ in os.walk(content):
+            sync(Path(current))
         put_in_place(content, folder)
     notes: list[str] = []
     _settle_state(folder, archive, manifest, notes.append)
@@ -122,13 +123,7 @@ def _check(archive: Path, listed: dict[str, StoredFile], extracted: dict[str, tu
             raise damaged_error(archive, f"{path} is missing in the archive")
 
 
-def _make_durable(content: Path) -> None:
-    for current, _, _ in os.walk(content):
-        sync(Path(current))
-
-
 def _settle_state(folder: Path, archive: Path, manifest: BackupManifest, note: Callable[[str], None]) -> None:
-    """Give the state an identity of its own and record its origin in the journal."""
     try:
         with load(folder, environment=manifest.environment) as project:
             claim_folder(project, note)

@@ -57,7 +57,7 @@ def _make_folder(beside: Path) -> tuple[Path, int]:
 
 
 def put_in_place(content: Path, target: Path) -> None:
-    """One renaming, durable; an empty folder gives way to it, and a full one refuses it. Raises OSError."""
+    """One renaming, durable; an empty folder is replaced, and a full one is an error. Raises OSError."""
     content.rename(target)
     sync(target.parent)
 

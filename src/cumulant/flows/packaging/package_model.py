@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import UsageError, join_names
 from cumulant.core.ids import file_digest
 from cumulant.core.servable import FormResult, GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.packaging.convert.copies import copy_servable
-from cumulant.packaging.convert.foreign_build import Rows, build_graph
+from cumulant.packaging.convert.foreign_build import GraphOptions, Rows, build_graph
 from cumulant.packaging.convert.model_files import read_model
 from cumulant.packaging.samples import read_sample
 from cumulant.packaging.sources import identify
@@ -87,28 +87,18 @@ def package(
             '"small.onnx"), and package small.onnx with --state; or leave out one of the two',
         )
     shrink = None if quantize is None else build_shrink(quantize, accuracy_loss, sample, threshold)
+    options = GraphOptions(tolerance=tolerance, shrink=shrink, state=state, idle=idle)
     with TemporaryDirectory() as scratch:
         path = Path(source)
         if _URI.match(source):
             registry = registry_here() if project is None else project.registry()
             path = registry.download(source, Path(scratch))
-        packaged = _package(
-            path,
-            source,
-            out,
-            name,
-            sample,
-            tolerance=tolerance,
-            trust_pickle=trust_pickle,
-            shrink=shrink,
-            state=state,
-            idle=idle,
-        )
+        packaged = _package(path, source, out, name, sample, options=options, trust_pickle=trust_pickle)
         return packaged if project is None or path == Path(source) else _with_environment_salt(packaged, project)
 
 
 def _with_environment_salt(packaged: PackagedModel, project: Project) -> PackagedModel:
-    """A model of the registry goes where the project's environment is, whose salt hashes the personal values."""
+    """A model of the registry serves in the project's environment, whose salt hashes the personal values."""
     servable = packaged.servable
     if not isinstance(servable, Servable) or not any(field.personal for field in servable.plan.request):
         return packaged
@@ -151,11 +141,8 @@ def _package(
     name: str | None,
     sample: Path | None,
     *,
-    tolerance: float | None,
+    options: GraphOptions,
     trust_pickle: bool,
-    shrink: Shrink | None,
-    state: Mapping[str, str] | None,
-    idle: float,
 ) -> PackagedModel:
     kind = identify(path)
     if kind == "mlflow":
@@ -164,21 +151,17 @@ def _package(
         path = find_mlflow_model(path, trust_pickle=trust_pickle)
         kind = identify(path)
     if kind == "servable":
-        if shrink is not None or state:
+        if options.shrink is not None or options.state:
             hint = "package the model that it was made from"
             raise UsageError(f"{source} is a servable already, which is copied as it is", subject=source, hint=hint)
         return copy_existing(path, source, out, name)
     foreign = read_model(path, trust_pickle=trust_pickle, example=sample)
     lineage = {"source": path.name, "source.sha256": file_digest(path)}
     rows: Rows | None = None if sample is None else lambda inputs, columns: read_sample(sample, inputs, columns)
-    name = name or derive_name(source)
-    return write_servable(
-        foreign, source, out, name, rows, lineage=lineage, tolerance=tolerance, shrink=shrink, state=state, idle=idle
-    )
+    return write_servable(foreign, source, out, name or derive_name(source), rows, lineage=lineage, options=options)
 
 
 def copy_existing(path: Path, source: str, out: Path, name: str | None) -> PackagedModel:
-    """A servable that exists, copied to `out`."""
     if out.resolve() == path.resolve():
         raise UsageError(f"{out} is the servable itself", subject=str(out), hint="choose another --out")
     servable = copy_servable(path, out, name=None if name is None else check_name(name))
@@ -194,35 +177,19 @@ def write_servable(
     rows: Rows | None,
     *,
     lineage: Mapping[str, str],
-    tolerance: float | None,
-    shrink: Shrink | None = None,
-    state: Mapping[str, str] | None = None,
-    idle: float = 600.0,
+    options: GraphOptions,
 ) -> PackagedModel:
     """The servable of a model that was read, built at `out`."""
     origin = {**lineage, "kind": foreign.kind, "converter": foreign.converter, "package.cumulant": __version__}
-    servable = build_graph(
-        foreign,
-        name=check_name(name),
-        out=out,
-        sample=rows,
-        lineage=origin,
-        tolerance=tolerance,
-        shrink=shrink,
-        state=state,
-        idle=idle,
-    )
+    servable = build_graph(foreign, name=check_name(name), out=out, sample=rows, lineage=origin, options=options)
     notes = foreign.notes
     if rows is None:
         notes += ("without a sample the batching was tried on made-up rows, and the answers were not compared",)
     if servable.required:
-        notes += (f"rows must carry {_join_names(servable.required)}: the model has no answer where they are missing",)
+        notes += (
+            f"rows must carry {join_names(servable.required, _NAMED)}: the model has no answer where they are missing",
+        )
     return PackagedModel(folder=out, kind=foreign.kind, source=source, size=_size(out), servable=servable, notes=notes)
-
-
-def _join_names(names: Sequence[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names) if more <= 0 else f"{', '.join(names[:_NAMED])} and {more} more columns"
 
 
 def check_name(name: str) -> str:

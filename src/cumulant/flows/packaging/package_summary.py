@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cumulant.core.errors import join_names
 from cumulant.core.servable import GraphServable, Parity, TensorSpec
+from cumulant.flows.reports.wording import size
 
 if TYPE_CHECKING:
     from cumulant.flows.packaging.package_model import PackagedModel
@@ -18,10 +20,14 @@ def summary_rows(packaged: PackagedModel) -> list[tuple[str, object]]:
     servable = packaged.servable
     lines: list[tuple[str, object]] = [
         ("from", f"{packaged.source} ({packaged.kind})"),
-        ("size", _bytes(packaged.size)),
+        ("size", size(packaged.size)),
     ]
     if not isinstance(servable, GraphServable):
-        return [*lines, ("task", servable.task), ("features", _few([feature.feature for feature in servable.inputs]))]
+        return [
+            *lines,
+            ("task", servable.task),
+            ("features", join_names([feature.feature for feature in servable.inputs], _NAMES)),
+        ]
     return [*lines, *graph_rows(servable)]
 
 
@@ -34,16 +40,15 @@ def graph_rows(servable: GraphServable) -> list[tuple[str, object]]:
             ("state" if index == 0 else "", f"{state.output} -> {state.input}")
             for index, state in enumerate(servable.state)
         ],
-        ("columns", _few(servable.columns)),
+        ("columns", join_names(servable.columns, _NAMES)),
         *[("output" if index == 0 else "", tensor(spec)) for index, spec in enumerate(servable.outputs)],
-        ("classes", _few(servable.classes)),
+        ("classes", join_names(servable.classes, _NAMES)),
         ("parity", parity_text(servable.parity) + _later_form_text(servable)),
         ("batching", f"{'exact' if servable.batching.exact else 'off'}: {servable.batching.reason}"),
     ]
 
 
 def tensor(spec: TensorSpec) -> str:
-    """A tensor in words: its name, datatype and shape."""
     sizes = ", ".join(
         ("n" if index == 0 else "any") if size == -1 else str(size) for index, size in enumerate(spec.shape)
     )
@@ -51,7 +56,6 @@ def tensor(spec: TensorSpec) -> str:
 
 
 def parity_text(measured: Parity | None) -> str:
-    """The comparison with the original in words."""
     if measured is None:
         return "not compared: no sample was given"
     return (
@@ -66,15 +70,3 @@ def _later_form_text(servable: GraphServable) -> str:
     if servable.parity is None or chosen is None or chosen.kind == _ORIGINAL:
         return ""
     return f"; {chosen.kind}, put in place since, agrees with it on {chosen.agreement:.2%}"
-
-
-def _few(names: tuple[str, ...] | list[str]) -> str:
-    more = len(names) - _NAMES
-    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _bytes(size: int) -> str:
-    for unit, step in (("MiB", 2**20), ("KiB", 2**10)):
-        if size >= step:
-            return f"{size / step:.1f} {unit}"
-    return f"{size} bytes"

@@ -13,6 +13,8 @@ from cumulant.core.ids import digest
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.packaging.package_model import PackagedModel, check_name, check_place, package, write_servable
+from cumulant.packaging.convert.foreign_build import GraphOptions, Rows
+from cumulant.packaging.convert.model_files import read_model
 from cumulant.packaging.convert.model_objects import from_object
 from cumulant.packaging.samples import ModelSample, arrays_of_frame, check_sample, read_sample
 from cumulant.ports.registry import ModelVersion
@@ -20,7 +22,6 @@ from cumulant.ports.registry import ModelVersion
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cumulant.packaging.convert.foreign_build import Rows
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
@@ -79,13 +80,12 @@ def package_object(
         )
     check_place(out)
     if isinstance(model, str | Path):
-        from cumulant.packaging.convert.model_files import read_model
-
         foreign, source = read_model(Path(model), trust_pickle=trust_pickle), str(model)
     else:
         foreign = from_object(model, example=_frame(sample))
         source = f"{type(model).__module__}.{type(model).__qualname__}"
-    return write_servable(foreign, source, out, name, _rows(sample), lineage={"source": source}, tolerance=tolerance)
+    options = GraphOptions(tolerance=tolerance)
+    return write_servable(foreign, source, out, name, _rows(sample), lineage={"source": source}, options=options)
 
 
 def register(
@@ -146,7 +146,6 @@ def _example(packaged: PackagedModel) -> pd.DataFrame:
 
 
 def _frame(sample: Any) -> Any:
-    """The sample as a Polars table where it is a table; None otherwise."""
     import polars as pl
 
     if isinstance(sample, str | Path):
@@ -162,7 +161,6 @@ def _frame(sample: Any) -> Any:
 
 
 def _rows(sample: object) -> Rows | None:
-    """How the sample becomes rows for a graph's inputs."""
     import numpy as np
 
     if sample is None:

@@ -70,10 +70,7 @@ class ModelCandidate:
         )
 
     def tags(self, context: Context) -> dict[str, str]:
-        """What the version carries: its lineage, and who answers for it; nothing that is not known.
-
-        Digests are whole: what is cleaned goes by them.
-        """
+        """Tags of the version: its lineage, with whole digests, and its owners; nothing that is not known."""
         model, summary = context.project.policies.model, self.fitted.summary
         tags = {
             **{f"cumulant.{name}": value for name, value in self.lineage.items()},
@@ -123,7 +120,6 @@ class ModelCandidate:
             change=work.change,
             reviewed=None if work.reviewed is None else work.reviewed.key,
             trainers=dict(work.trainers),
-            warm_start=self.fitted.warm_start,
             lineage=self.lineage,
             packages=python.packages,
             python=python.python,

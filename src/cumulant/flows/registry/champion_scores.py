@@ -40,9 +40,7 @@ class ModelAnswers:
 def model_answers(
     context: Context, work: TrainingWork, version: ModelVersion, test: TrainingSet, *, tested: FittedModel | None = None
 ) -> tuple[ModelAnswers | None, tuple[str, ...]]:
-    """A registered version's answers to the test rows, or those of its `tested` model; None, and a note why, where they
-    would not be comparable.
-    """
+    """A version's answers to the test rows, or its `tested` model's; None, with a note, if not comparable."""
     try:
         from cumulant.servable.scorer import Scorer
 

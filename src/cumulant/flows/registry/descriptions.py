@@ -27,7 +27,7 @@ _PURPOSE = 400
 
 
 def run_name(candidate: ModelCandidate) -> str:
-    """What tells runs apart in a list: trainer, main figure, and the gate's answer where it refused."""
+    """The name of a run in a list: trainer, main figure, and the gate's answer where it refused."""
     name = main_metric(candidate)
     figure = wording.number(_figure(candidate, name).value)
     refused = ", refused" if candidate.word == "refused" else ""
@@ -116,7 +116,5 @@ def _figure(candidate: ModelCandidate, name: str) -> Estimate:
 
 
 def _estimate_text(estimate: Estimate) -> str:
-    if estimate.value is None:
-        return "–"
-    ends = wording.interval(Interval(estimate.value, estimate.low, estimate.high))
-    return wording.number(estimate.value) if ends == "–" else f"{wording.number(estimate.value)} ({ends})"
+    value = estimate.value
+    return wording.figure(None if value is None else Interval(value, estimate.low, estimate.high))

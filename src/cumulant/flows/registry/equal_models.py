@@ -19,10 +19,7 @@ if TYPE_CHECKING:
 
 
 def same_as_champion(project: Project, package: PackageResult, champion: ModelVersion | None) -> bool:
-    """Whether callers would get the same answers and warnings from both, to the last bit.
-
-    A champion that is not there any more is another one.
-    """
+    """Whether callers would get the same answers and warnings, to the last bit; a missing champion differs."""
     if champion is None:
         return False
     return _same(lambda: servable_folder(project, champion), lambda: project.objects().path(package.servable.key))
@@ -44,5 +41,4 @@ def _same(first_folder: Callable[[], Path], second_folder: Callable[[], Path]) -
 
 
 def _answering(servable: Servable | GraphServable) -> Servable | GraphServable:
-    """Without what tells how a servable was made: its lineage, example and parity."""
     return msgspec.structs.replace(servable, version="", lineage={}, example={}, parity=None)

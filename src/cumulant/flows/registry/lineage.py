@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot, SourceFile
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
-    from cumulant.training.dataset import TrainingSet
-    from cumulant.training.model import FittedModel
-    from cumulant.training.spec import TrainingSpec
 
 
 class SourceLineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,8 +134,7 @@ def _source(project: Project, name: str, identity: str) -> SourceLineage:
 def reproduce(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Reproduction:
     """Train a version again from its recorded snapshots, plan and settings, and compare every file of the servable.
 
-    Nothing is looked up but which trials and boosters the model is made of: features, their fits and packaging are done
-    again. What the clock decided in the search is so decided again, on a machine of any speed.
+    Recorded trials and boosters are taken as chosen; features, their fits and packaging are done again.
     """
     with open_run(
         project, "reproduce", action="model.reproduce", principal=principal, progress=progress, settings={"model": uri}
@@ -176,12 +172,21 @@ def _repeat(
     table = store_features(project, f"reproductions/{context.run}", plan, frames)
     try:
         from cumulant.packaging.builder import build
+        from cumulant.training.search.refit import refit
 
         work = recorded_work(project, record, plan, snapshots[plan.entity], table)
         split = rows_of(context, work)
-        best = _refit(context, record, sample_training_rows(split.train, work), scratch)
-        if record.fitted.final is not None:
-            best = fit_on_all_rows(context, work, record.fitted, best, all_rows(context, work))
+        fitted = record.fitted
+        best = refit(
+            sample_training_rows(split.train, work),
+            training_policy(record.training),
+            fitted.summary,
+            fitted.trials,
+            root=project.root,
+            progress=context.progress,
+        )
+        if fitted.final is not None:
+            best = fit_on_all_rows(context, work, fitted, best, all_rows(context, work))
         folder = scratch / "servable"
         build(
             best,
@@ -201,7 +206,6 @@ def _repeat(
 def recorded_work(
     project: Project, record: ModelRecord, plan: FeaturePlan, snapshot: Snapshot, table: TableRef
 ) -> TrainingWork:
-    """The work that made a version, with its features in `table`."""
     target = target_of(record.training, {field.name for field in snapshot.fields})
     return TrainingWork(
         task=Task(entity=plan.entity, target=target, predict_at=plan.predict_at, plan=plan),
@@ -234,52 +238,12 @@ def work_again(context: Context, record: ModelRecord, plan: FeaturePlan) -> Trai
     return recorded_work(project, record, plan, snapshots[plan.entity], table)
 
 
-def _refit(context: Context, record: ModelRecord, rows: TrainingSet, scratch: Path) -> FittedModel:
-    """The recorded trials and boosters fitted again, without a search and without a clock."""
-    root, fitted = context.project.root, record.fitted
-    if fitted.summary.chosen:
-        from cumulant.training.search.refit import refit
-
-        summary, trials = fitted.summary, fitted.trials
-        return refit(rows, training_policy(record.training), summary, trials, root=root, progress=context.progress)
-    # A record of before the boosters were named: the search is done again with as many trials.
-    from cumulant.training.search.search import search
-
-    result = search(
-        rows,
-        training_policy(repeat_spec(record)),
-        root=root,
-        scratch=scratch / "search",
-        champion=record.warm_start,
-        progress=context.progress,
-    )
-    return result.best
-
-
-def repeat_spec(record: ModelRecord) -> TrainingSpec:
-    """The settings with the budget that was used: as many trials and boosters as there were, and no clock."""
-    done = [trial for trial in record.fitted.trials if trial.trainer == "lightgbm" and trial.state != "cut"]
-    # A trainer whose trial the clock cut off took no part in the choice.
-    judged = {trial.trainer for trial in record.fitted.trials if trial.state != "cut"}
-    cut = {trial.trainer for trial in record.fitted.trials} - judged
-    return msgspec.structs.replace(
-        record.training,
-        trials=max(1, len(done)),
-        time=None,
-        ensemble=record.fitted.summary.members,
-        blend="off",
-        trainers=[name for name in record.training.trainers if name not in cut],
-    )
-
-
 def _differences(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[str, ...]:
-    """Files with another hash."""
     pairs = {name: (before[name], after.get(name, "nothing")) for name in before}
     return tuple(f"{name}: {a[:12]} was recorded, {b[:12]} was made" for name, (a, b) in pairs.items() if a != b)
 
 
 def _causes(record: ModelRecord, before: Servable, work: TrainingWork) -> tuple[str, ...]:
-    """What is otherwise than it was: code of the user's trainers, settings, environment."""
     causes = [
         f"the code of {name} is another now"
         for name, code in work.trainers.items()

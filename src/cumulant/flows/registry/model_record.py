@@ -11,7 +11,7 @@ from cumulant.core.refs import ObjectRef
 from cumulant.flows.training.evaluation_record import Judgement
 from cumulant.flows.training.fitted import Fitted
 from cumulant.ports.registry import ModelVersion
-from cumulant.training.spec import EvaluationSpec, Parameter, TrainingSpec
+from cumulant.training.spec import EvaluationSpec, TrainingSpec
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -42,8 +42,6 @@ class ModelRecord(msgspec.Struct, frozen=True, kw_only=True):
     trainers: dict[str, str | None] = {}
     #: the table of labels that came from the review queue
     reviewed: str | None = None
-    #: the champion's parameters, which were tried first
-    warm_start: dict[str, Parameter] | None = None
     lineage: dict[str, str]
     packages: dict[str, str]
     python: str

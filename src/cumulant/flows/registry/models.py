@@ -108,7 +108,6 @@ def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDeta
 
 
 def _served_at(project: Project, model: str) -> str | None:
-    """Where the gateway of the project's running supervisor takes requests for the model; None where none does."""
     from cumulant.flows.stack.lock import own_status
 
     try:
@@ -136,7 +135,6 @@ def learned_rows(fitted: Fitted) -> LearnedRows:
 
 
 def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | None:
-    """The rows of the evaluation in the version's training; None where it was not trained here."""
     record = find_record(project, version)
     if record is None:
         return None
@@ -149,7 +147,7 @@ def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | No
 def set_alias(
     project: Project, uri: str, alias: str, *, principal: Principal, reason: str | None = None
 ) -> ModelVersion:
-    """Point `alias` at a version, and say so in the events."""
+    """Point `alias` at a version, and record it in the events."""
     check(project.access(), principal, "model.alias", uri)
     version = project.registry().resolve(uri)
     project.registry().alias(version.name, alias, version.version)
@@ -164,7 +162,6 @@ def remove_alias(project: Project, name: str, alias: str, *, principal: Principa
 
 
 def tag_model(project: Project, uri: str, tags: dict[str, str | None], *, principal: Principal) -> ModelVersion:
-    """Set tags of a version; None removes one."""
     check(project.access(), principal, "model.tag", uri)
     version = project.registry().resolve(uri)
     project.registry().tag(version.name, version.version, tags)

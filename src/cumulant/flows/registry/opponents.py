@@ -57,8 +57,7 @@ class Opponents:
     def margins_from(self, verdict: Verdict, main: str) -> str | None:
         """The version that margins are held against if the candidate becomes the champion; None: the candidate.
 
-        That is the champion, or the one before it, until one is shown to be better in the metric `main`. Who becomes
-        the champion against the gate's word begins anew.
+        That is the champion, or the one before it, until one is shown to be better in the metric `main`.
         """
         reference = self.before or self.champion
         if reference is None or not verdict.passed:

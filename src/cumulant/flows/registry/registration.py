@@ -23,16 +23,15 @@ if TYPE_CHECKING:
 
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.registry.candidate_alias import ModelCandidate
-    from cumulant.flows.training.evaluation_record import Judgement
     from cumulant.ports.journal import Transaction
     from cumulant.ports.registry import RunLog
 
 
 def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> tuple[ModelVersion, bool]:
-    """Log and register the candidate, and set its aliases as the verdict says; whether it was found done.
+    """Log and register the candidate, and set its aliases by the verdict; returns also whether it existed.
 
     The champion made again gets no alias. With `promote`, a candidate that passed becomes the champion, unless the
-    project delivers through releases and has a champion, or asks for an approval first.
+    project delivers through releases and has a champion, or requires an approval first.
     """
     verdict = candidate.judgement.verdict
     key = digest([candidate.package.servable.key, candidate.work.identity, verdict.passed])
@@ -58,10 +57,7 @@ def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> t
 
 
 def _may_lead(context: Context, candidate: ModelCandidate, version: ModelVersion) -> bool:
-    """Whether neither an approval nor a release comes first, and the champion is still the one it was measured against.
-
-    A model without a champion needs no release: there is nothing to compare with.
-    """
+    """Whether no approval or release comes first, and the champion is still the one it was measured against."""
     if context.project.policies.release.approval is not None:
         return False
     present = champion_version(context)
@@ -92,7 +88,11 @@ def _log(context: Context, candidate: ModelCandidate, key: str) -> ModelVersion:
         run.metrics(candidate.metrics())
         run.tags({"cumulant.run": context.run, "cumulant.verdict": candidate.word})
         _trials(context, candidate, run)
-        _plots(candidate.judgement, project.name, run)
+        from cumulant.flows.reports.registry_plots import save_plots
+
+        with tempfile.TemporaryDirectory() as scratch:
+            for path in save_plots(candidate.judgement.evaluation, Path(scratch), title=project.name):
+                run.artifact(path, "plots")
         return registry.register(
             run,
             project.name,
@@ -133,11 +133,3 @@ def _input_example(context: Context, candidate: ModelCandidate) -> pd.DataFrame:
     if candidate.example is not None:
         return candidate.example
     return input_example(context, candidate.work, rows_of(context, candidate.work).test.features)
-
-
-def _plots(judgement: Judgement, title: str, run: RunLog) -> None:
-    from cumulant.flows.reports.registry_plots import save_plots
-
-    with tempfile.TemporaryDirectory() as scratch:
-        for path in save_plots(judgement.evaluation, Path(scratch), title=title):
-            run.artifact(path, "plots")

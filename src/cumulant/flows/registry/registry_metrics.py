@@ -28,10 +28,7 @@ def registry_metrics(
 
 
 def plain_metrics(registered: Mapping[str, float]) -> dict[str, float]:
-    """A run's metrics without their groups: `NAME`, `NAME_low`, `NAME_high`, `naive_NAME`, `cv_NAME`.
-
-    Runs of earlier versions were registered under these names, and come back as they are.
-    """
+    """A run's metrics without their groups: `NAME`, `NAME_low`, `NAME_high`, `naive_NAME`, `cv_NAME`."""
     return {_plain(name): value for name, value in registered.items()}
 
 

@@ -1,6 +1,6 @@
 """`python -m cumulant.flows.release PROJECT --env NAME`: the release controller in the foreground, until SIGTERM.
 
-With `--once` it looks once at every release, says on standard output where each is, and ends.
+With `--once` it evaluates every release once, prints the state of each, and ends.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cumulant.project.file.loading import load
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Exit code 0 after it was asked to end, 4 where the project cannot be loaded."""
+    """Exit code 0 after a request to end, 4 where the project cannot be loaded."""
     options = _parser().parse_args(words)
     ending = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -40,7 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 deliver_in_background(project, LogLines(sys.stderr.write)),
                 serve_status(project.state / FOLDER, project.journal) as url,
             ):
-                report(f"watching over releases of {project.name}, and telling of them at {url}/v1/releases")
+                report(f"controlling releases of {project.name}; their status is at {url}/v1/releases")
                 run(project, acting, ending.wait, report)
     except CumulantError as error:
         sys.stderr.write(f"{error.message}\n")
@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("project", help="folder of cumulant.yaml")
     parser.add_argument("--env", default="local", help="environment of the project file")
     parser.add_argument("--settle", type=float, default=15.0, help="seconds until a row is in the prediction log")
-    parser.add_argument("--once", action="store_true", help="look once, say where each release is, and end")
+    parser.add_argument("--once", action="store_true", help="evaluate each release once, print its state, and end")
     return parser
 
 

@@ -26,7 +26,7 @@ _TRIES = 20
 
 @verb("release.steer")
 def pause(project: Project, *, principal: Principal, reason: str, model: str = "") -> Release:
-    """Hold the weights as they are; failures and proven harm still bring the release back.
+    """Keep the weights as they are; failures and proven harm still roll the release back.
 
     Raises:
         UsageError: it does not run.
@@ -120,7 +120,7 @@ def approve(
 
 
 def check_may_approve(release: Release, approval: ApprovalPolicy, principal: Principal) -> None:
-    """Return, or say why not.
+    """Check that the principal may approve this release.
 
     Raises:
         RefusedError: the principal may not approve this release.

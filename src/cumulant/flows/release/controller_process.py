@@ -98,10 +98,10 @@ class Controllers:
         self._by_model: dict[str, Controller] = {}
 
     def tick(self) -> list[Release]:
-        """A round of each; the releases after it. A model that fails is reported and stops no other.
+        """Run a round of each release; returns the releases after it. A failing model is reported and stops no other.
 
         Raises:
-            CumulantError: the journal or the gateway cannot be reached, so that none goes on.
+            CumulantError: the journal or the gateway cannot be reached, so that no release advances.
         """
         for name in store.list_models(self._project.journal()):
             if name not in self._by_model:
@@ -127,11 +127,7 @@ def run(
     ended: Callable[[float], bool],
     report: Callable[[str], None],
 ) -> None:
-    """Rounds until `ended`, which waits so many seconds, returns true.
-
-    A journal or gateway that cannot be reached stops progress and not serving: the next round comes later, at most
-    half a minute.
-    """
+    """Run rounds until `ended`, which waits so many seconds, returns true; a failure lengthens the wait to 30 s."""
     reported: dict[str, tuple[object, ...]] = {}
     owed, pause = RollbackOutbox(project, report), _ROUND
     while not ended(pause):
@@ -139,9 +135,12 @@ def run(
             owed.tick()
             releases = acting.tick()
             for release in releases:
-                _report_change(release, reported, report)
+                now = (release.id, release.status, release.at)
+                if reported.get(release.model) != now:
+                    reported[release.model] = now
+                    report(f"release {release.id}: {sentence(release)}")
             _begin_waiting(project, report)
-            pause = _seconds_to_next_round(releases)
+            pause = min([_ROUND, *(release.policy.look for release in releases if not release.over)])
         except CumulantError as error:
             report(f"waits: {project.vault.redact(error.message)}")
             pause = min(_LONGEST, pause * 2)
@@ -158,8 +157,7 @@ def run_once(
 
     Returns the releases after it.
 
-    A look is watched for in full: what was answered since the last one counts, the time in between does not. So this
-    takes as long as the longest `look`, and a few seconds more where another controller's lease must lapse first.
+    It takes as long as the longest `look`, and until another controller's lease expires.
 
     Raises:
         CumulantError: the journal or the gateway cannot be reached.
@@ -176,29 +174,15 @@ def run_once(
 
 
 def _rounds_until_look(releases: Sequence[Release]) -> int:
-    """Rounds in which each of them has a look."""
     return max((math.ceil(release.policy.look) + 1 for release in releases if not release.over), default=0)
 
 
-def _seconds_to_next_round(releases: Sequence[Release]) -> float:
-    """Seconds to the next round: a second, or less where looks of a release under way follow each other faster."""
-    return min([_ROUND, *(release.policy.look for release in releases if not release.over)])
-
-
 def describe_progress(release: Release) -> str:
-    """How far a release is, in a line."""
     if release.over:
         return f"no release is under way; the last one: {sentence(release)}"
     if release.status == "pending":
         return sentence(release)
     return f"{release.step.label}: {sum(release.samples.values()):,} requests"
-
-
-def _report_change(release: Release, reported: dict[str, tuple[object, ...]], report: Callable[[str], None]) -> None:
-    now = (release.id, release.status, release.at)
-    if reported.get(release.model) != now:
-        reported[release.model] = now
-        report(f"release {release.id}: {sentence(release)}")
 
 
 def _begin_waiting(project: Project, report: Callable[[str], None]) -> None:

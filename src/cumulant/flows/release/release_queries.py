@@ -43,7 +43,6 @@ def find_release(project: Project, identity: str, *, principal: Principal, model
 
 @verb("release.show")
 def release_history(project: Project, *, principal: Principal, model: str = "") -> list[Release]:
-    """All releases, the newest first."""
     check(project.access(), principal, "release.show", project.name)
     return store.list_releases(project.journal(), model or project.name)
 

@@ -45,8 +45,8 @@ _TRIES = 5
 class RollbackResult(msgspec.Struct, frozen=True, kw_only=True):
     """All requests go to `version`. `missed`: deliveries that failed, in words; callers see no difference.
 
-    `later`: the controller of `cumulant up`, or `cumulant tick`, tells it when that can be done. `stored_features`:
-    whether it reads any, which are those of when its server was last given newer data.
+    `later`: the controller of `cumulant up`, or `cumulant tick`, delivers it later. `stored_features`: whether it reads
+    any, which are those of when its server was last given newer data.
     """
 
     model: str
@@ -72,10 +72,9 @@ def roll_back(
     progress: Progress = silent,
     clock: Clock | None = None,
 ) -> RollbackResult:
-    """Send all requests of a model to a version that was served here: by default the champion while a candidate has
-    requests, else the champion before the present one.
+    """Send all requests to the version `to`: by default the champion of a release under way, else its predecessor.
 
-    Neither registry nor journal is needed; they are told afterwards, if they can be. A server that is not up is
+    Neither registry nor journal is needed; they are updated afterwards, if they can be. A server that is not up is
     started by the supervisor, and requests move when it is ready.
 
     Raises:
@@ -87,15 +86,8 @@ def roll_back(
     check(project.access(), principal, "release.rollback", model)
     now = (clock or SystemClock()).now()
     claim_folder(project, progress)
-    desired, routes = read_desired_state(project.state, model), project.traffic().in_force(model)
-    if desired.model != model:  # a model of servers that are not ours: the desired state is not about it
-        if routes is None and desired.model:
-            raise NotFoundError(
-                f'no model "{model}" is served here',
-                subject=model,
-                hint=did_you_mean(model, [desired.model]) or f"served here: {desired.model}",
-            )
-        desired = DesiredState(model=model)
+    routes = project.traffic().in_force(model)
+    desired = _desired_versions(project, model, routes)
     arm = choose_arm(model, desired, routes, to)
     given_up = _versions_with_requests(routes, arm.version)
     if routes is not None and not given_up:
@@ -108,7 +100,7 @@ def roll_back(
     if arm.version in desired.versions:
         change_desired_state(project.state, model, lambda present: _with_started(present, arm.version, keep))
     serving = project.traffic().address() is not None
-    if serving:  # else nobody asks, and the supervisor starts from the desired state
+    if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
     rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name)
@@ -125,6 +117,19 @@ def roll_back(
         later=own and bool(missed),
         stored_features=own and table_of(desired.versions[arm.version].command) is not None,
     )
+
+
+def _desired_versions(project: Project, model: str, routes: Routes | None) -> DesiredState:
+    desired = read_desired_state(project.state, model)
+    if desired.model == model:
+        return desired
+    if routes is None and desired.model:
+        raise NotFoundError(
+            f'no model "{model}" is served here',
+            subject=model,
+            hint=did_you_mean(model, [desired.model]) or f"served here: {desired.model}",
+        )
+    return DesiredState(model=model)  # of servers that are not ours, of which the desired state says nothing
 
 
 def choose_arm(model: str, desired: DesiredState, routes: Routes | None, to: str) -> Arm:
@@ -172,7 +177,6 @@ def _served_before(desired: DesiredState) -> list[str]:
 
 
 def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, ...]:
-    """The versions that have requests now, without that one."""
     if routes is None:
         return ()
     candidate = routes.candidate
@@ -182,19 +186,17 @@ def _versions_with_requests(routes: Routes | None, version: str) -> tuple[str, .
 
 
 def _with_started(desired: DesiredState, version: str, until: datetime) -> DesiredState:
-    """The version's server runs from now on, beside the present ones."""
     if version in (desired.champion, desired.candidate):
         return desired
     return msgspec.structs.replace(desired, versions=with_warm_version(desired, version, until))
 
 
 def _with_rollback(desired: DesiredState, rollback: Rollback, until: datetime) -> DesiredState:
-    """It is the champion; what it took over from stays up for a while, to be looked into."""
     version = rollback.version
     replaced = desired.candidate if desired.candidate != version else None
     versions = with_warm_version(desired, replaced, until) if replaced is not None else desired.versions
     back = with_champion(msgspec.structs.replace(desired, candidate=None, versions=versions), version, until)
-    # What was given up is not gone back to unless it is named: a second rollback goes further back.
+    # The replaced champion is no target unless it is named: a second rollback selects an earlier version.
     former = tuple(other for other in back.former if other != desired.champion)
     return msgspec.structs.replace(back, former=former, rollbacks=(*back.rollbacks, rollback))
 

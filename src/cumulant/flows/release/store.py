@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 
 from cumulant.core.errors import NotFoundError
+from cumulant.core.structs import struct_from
 from cumulant.release.events import MetricReported, ReleaseEnded, ReleaseHeld, ReleaseResumed, ReleaseStarted, StepBegun
 from cumulant.release.state import Board, Release
 
@@ -30,11 +31,7 @@ def read(journal: Journal, model: str) -> tuple[Release, int] | None:
 
 
 def read_required(journal: Journal, model: str) -> tuple[Release, int]:
-    """As `read`.
-
-    Raises:
-        NotFoundError: no release of the model was ever started.
-    """
+    """As `read`; raises NotFoundError if no release of the model was ever started."""
     stored = read(journal, model)
     if stored is None:
         raise NotFoundError(f"{model} has had no release", subject=model, hint="`cumulant release start` begins one")
@@ -64,11 +61,7 @@ def list_releases(journal: Journal, model: str) -> list[Release]:
 
 
 def write(transaction: Transaction, before: Release | None, after: Release, *, expect: int) -> int:
-    """Store the release and emit what happened to it since `before`, in the caller's transaction.
-
-    Of an ended release the figures are kept, with their intervals, and no state of a test.
-
-    Returns the row's new version.
+    """Store the release and emit its changes since `before`, in the caller's transaction; returns the row's version.
 
     Raises:
         LeaseHeldError: another process wrote it since it was read.
@@ -111,14 +104,7 @@ def change_facts(before: Release | None, after: Release) -> Iterator[Fact]:
             yield ReleaseResumed(release=after.id, model=after.model, step=after.step.label, reason=after.reason)
     began = after.status == "running" and (before is None or before.status == "pending" or before.at != after.at)
     if began:
-        yield StepBegun(
-            release=after.id,
-            model=after.model,
-            step=after.step.label,
-            weight=after.weight,
-            mirror=after.mirror,
-            reason=after.reason,
-        )
+        yield struct_from(StepBegun, after, release=after.id, step=after.step.label)
 
 
 def _ended_event(release: Release) -> ReleaseEnded:
@@ -136,13 +122,9 @@ def _ended_event(release: Release) -> ReleaseEnded:
 
 def board_figure(board: Board) -> MetricReported:
     """The values of a board for an event."""
-    return MetricReported(
-        metric=board.metric,
-        champion=board.champion,
-        candidate=board.candidate,
-        low=board.low,
-        high=board.high,
-        margin=board.margin,
+    return struct_from(
+        MetricReported,
+        board,
         harm=_value(board.most_harm),
         harm_needed=None if board.harm_bar is None else _value(board.harm_bar),
         fine=_value(board.most_fine),

@@ -1,8 +1,6 @@
 """Time scale of releases: the clock's, or faster while a replay sends requests of a past period.
 
-A replay holds a lease that carries the factor. The times of stages (`at_least`, `at_most`, `soak`) are then counted in
-replayed time. Looks, blocks, ceilings and samples stay what they are: evidence comes by the request, and failures are
-seen by the clock. The lease of a replay that was killed ends.
+The times of stages (`at_least`, `at_most`, `soak`) are counted in replayed time; looks, blocks and samples are not.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.structs import struct_from
 from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.release.store import board_figure
 from cumulant.ports.notifier import Message
@@ -91,21 +92,15 @@ class ReleaseView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def view(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseView:
-    """Everything that a person or a program asks for; `returns`: rollbacks of the model, the oldest first."""
+    """The view of a release; `returns`: rollbacks of the model, the oldest first."""
     boards, lacks, assumptions = _evidence(release)
-    return ReleaseView(
-        id=release.id,
-        model=release.model,
+    return struct_from(
+        ReleaseView,
+        release,
         champion=release.champion.version,
         candidate=release.candidate.version,
-        status=release.status,
-        reason=release.reason,
         sentence=sentence(release, returns),
         step=release.step.label,
-        weight=release.weight,
-        mirror=release.mirror,
-        begun=release.begun,
-        ended=release.ended,
         stages=_stages(release),
         metrics=[metric_view(board) for board in boards],
         evaluation="" if release.evaluation is None else evaluation_text(release.evaluation),
@@ -117,10 +112,7 @@ def view(release: Release, returns: Sequence[Rollback] = ()) -> ReleaseView:
 
 
 def _evidence(release: Release) -> tuple[list[Board], list[str], list[str]]:
-    """The boards with their intervals, what is lacking, and what the evidence assumes.
-
-    The row of an ended release has its intervals: it is shown as it was kept, and without numpy.
-    """
+    """The boards with their intervals, the missing evidence, and the assumptions; an ended release's as stored."""
     boards = list(release.boards.values())
     if release.over and not any(board.state for board in boards):
         return boards, [], []
@@ -163,7 +155,7 @@ def evaluation_text(evaluation: PairedEvaluation) -> str:
 
 
 def _rollback_text(release: Release, returns: Sequence[Rollback]) -> str:
-    """What a rollback made of a promotion since; nothing where the version serves, or came back."""
+    """The rollback of a promoted version since; empty where the version serves."""
     candidate = release.candidate.version
     since = [
         rollback
@@ -198,19 +190,12 @@ def ending_message(release: Release, at: datetime) -> Message:
 
 def metric_view(board: Board) -> MetricView:
     """A board with its evidence as shares of what would prove it."""
-    return MetricView(
-        metric=board.metric,
-        unit=board.unit,
-        champion=board.champion,
-        candidate=board.candidate,
-        low=board.low,
-        high=board.high,
-        margin=board.margin,
-        required=board.required,
+    return struct_from(
+        MetricView,
+        board,
         verdict=_verdict(board),
         harm=None if board.harm_bar is None else _part(board.most_harm, board.harm_bar),
         fine=_part(board.combined_fine, board.fine_bar),
-        samples=board.samples,
         evidence=board_figure(board),
     )
 
@@ -238,14 +223,11 @@ def _stages(release: Release) -> list[StageView]:
         present = place == release.at and not release.over and release.status != "pending"
         samples = passed.samples if passed else (release.samples if present else {})
         views.append(
-            StageView(
+            struct_from(
+                StageView,
+                step,
                 name=step.label,
-                stage=step.stage,
-                weight=step.weight,
-                mirror=step.mirror,
                 seconds=passed.seconds if passed else (round(release.seconds, 3) if present else 0.0),
-                at_least=step.at_least,
-                at_most=step.at_most,
                 samples={arm: samples.get(arm, 0) for arm in (CHAMPION, CANDIDATE)},
                 samples_needed=step.samples,
                 state=_state(release, passed=passed is not None, present=present, last=place == release.at),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from cumulant.core.events import Event
 from cumulant.core.servable import Servable
+from cumulant.core.structs import struct_from
 from cumulant.core.version import __version__
 from cumulant.flows.reports.content import (
     CheckReport,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from cumulant.flows.ledger.ledger_records import RunRecord
     from cumulant.project.project import Project
 
-#: what an event may say of itself on the page: names, words and figures
+#: types of an event's values that the page shows
 _SAID = (str, int, float, bool)
 _HASH = 64
 #: changes of columns by which nothing is lost; the others are warnings
@@ -39,7 +40,7 @@ _TOLD_ONLY = ("added", "widened")
 
 
 def base(project: Project, *, subject: str, run: str | None) -> ReportData:
-    """What every report says of its project."""
+    """The part of a report that is about the project."""
     model = project.policies.model
     return ReportData(
         name=model.name,
@@ -61,18 +62,11 @@ def sources(project: Project, snapshots: Iterable[Snapshot]) -> tuple[SourceRepo
 def source(snapshot: Snapshot, root: str) -> SourceReport:
     from cumulant.data.checks.verdict import warnings_of
 
-    return SourceReport(
+    return struct_from(
+        SourceReport,
+        snapshot,
         name=snapshot.source,
         snapshot=snapshot.id,
-        accepted=snapshot.accepted,
-        rows_in=snapshot.rows_in,
-        rows_passed=snapshot.rows_passed,
-        rows_quarantined=snapshot.rows_quarantined,
-        rows_dropped=snapshot.rows_dropped,
-        bytes=snapshot.bytes,
-        csv_bytes=snapshot.csv_bytes,
-        event_time=snapshot.event_time,
-        key=snapshot.key,
         files=tuple(
             FileReport(file.url.removeprefix(root), file.sha256, file.bytes, file.rows) for file in snapshot.files
         ),
@@ -118,7 +112,7 @@ def serving(servable: Servable, threshold_text: str = "") -> ServingReport:
 def events(recorded: Iterable[Event]) -> tuple[EventReport, ...]:
     """The story of a run. Steps that only began are left out: each ends with an event of its own."""
     return tuple(
-        EventReport(seq=event.seq, time=event.time, actor=event.actor, kind=event.kind, text=event_text(event.data))
+        struct_from(EventReport, event, text=event_text(event.data))
         for event in recorded
         if event.kind not in ("step.started", "training.trial_finished")
     )
@@ -151,7 +145,7 @@ def figures(logged: Mapping[str, float]) -> dict[str, Interval]:
 
 
 def version_facts(version: ModelVersion) -> dict[str, Any]:
-    """What the registry says of the version, as fields of a report."""
+    """The registry's facts of the version, as fields of a report."""
     return {
         "name": version.name,
         "version": version.version,

@@ -1,4 +1,4 @@
-"""What a report says, as plain values: every rendering reads this and nothing else."""
+"""The content of a report as plain values, the only input of every rendering."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class FeatureReport(msgspec.Struct, frozen=True, kw_only=True):
     description: str = ""
     owner: str = ""
     tags: tuple[str, ...] = ()
-    #: the feature's part of all importance, where the model tells it
+    #: the feature's part of all importance, where the model provides it
     importance: float | None = None
 
 
@@ -162,7 +162,7 @@ class CurveReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RuleReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule of the gate: what it asked, what was measured, and the verdict word.
+    """One rule of the gate: its text, the measured values, and the verdict word.
 
     `against` is `champion`, `champion_before`, `naive` or `limit`; `difference` is above 0 where the model is better,
     or inside its limit.

@@ -1,4 +1,4 @@
-"""What a report says of the search's result and of the decisions at the threshold, the same in every rendering."""
+"""Texts on the search's result and on the decisions at the threshold, for every rendering."""
 
 from __future__ import annotations
 

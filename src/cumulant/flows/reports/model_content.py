@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cumulant.core.masking import mask
 from cumulant.core.plan import PredictAt
+from cumulant.core.structs import struct_from
 from cumulant.core.units import moment
 from cumulant.flows.reports import wording
 from cumulant.flows.reports.content import (
@@ -53,26 +55,26 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
     fitted, split = record.fitted, record.fitted.split
     notes = [f"test: {split.how}", *fitted.notes, *record.judgement.notes, *record.judgement.evaluation.notes]
     training = TrainingReport(
+        task=fitted.summary.task,
+        seconds=fitted.summary.seconds,
+        trainer=fitted.summary.trainer,
+        score=fitted.summary.score,
+        scores=fitted.summary.scores,
+        warnings=fitted.summary.warnings,
         target=record.training.target,
         predict_at=moment_text(predict_at) or "",
-        task=fitted.summary.task,
         rows=split.train,
         unlabelled=split.unlabelled,
         test_rows=split.test,
         classes=split.classes,
-        seconds=fitted.summary.seconds,
         score_name=fitted.summary.metric,
         higher_is_better=wording.higher_is_better(fitted.summary.metric),
         trials=trials(fitted),
         best=fitted.summary.best_trial,
-        trainer=fitted.summary.trainer,
-        score=fitted.summary.score,
         averaged=max(1, len(fitted.summary.chosen)),
-        scores=fitted.summary.scores,
         blend=_blend(fitted.summary.blend),
         folds=folds(fitted.summary.folds, split),
         notes=tuple(dict.fromkeys(notes)),
-        warnings=fitted.summary.warnings,
     )
     features = with_importance(report.features, fitted.summary.importance)
     report = msgspec.structs.replace(report, training=training, features=features)
@@ -117,7 +119,7 @@ def with_judgement(report: ReportData, judgement: Judgement, *, subject: str, te
 
 
 def with_importance(features: tuple[FeatureReport, ...], importance: Mapping[str, float]) -> tuple[FeatureReport, ...]:
-    """Features with their part of the model's importance; unchanged where the model tells none."""
+    """Features with their part of the model's importance; unchanged where the model provides none."""
     whole = sum(importance.values())
     if whole <= 0:
         return features
@@ -152,8 +154,6 @@ def alerts_a_day(evaluation: Evaluation) -> float | None:
 
 def without_personal_values(report: ReportData, personal: Collection[str], salt: bytes) -> ReportData:
     """`report` with the values of slices by a personal column as keyed hashes."""
-    from cumulant.core.masking import mask
-
     hidden = [
         msgspec.structs.replace(part, value=mask(part.value, salt)) if part.column in personal else part
         for part in report.slices
@@ -197,15 +197,7 @@ def gate(judgement: Judgement) -> GateReport:
 
 def trials(fitted: Fitted) -> tuple[TrialReport, ...]:
     return tuple(
-        TrialReport(
-            number=trial.number,
-            trainer=trial.trainer,
-            state=trial.state,
-            score=trial.score,
-            seconds=trial.seconds,
-            shortened=trial.shortened,
-            settings={name: _setting(value) for name, value in trial.params.items()},
-        )
+        struct_from(TrialReport, trial, settings={name: _setting(value) for name, value in trial.params.items()})
         for trial in fitted.trials
     )
 
@@ -242,12 +234,10 @@ def _test(split: SplitSummary) -> FoldReport:
 
 
 def _rule(rule: RuleVerdict) -> RuleReport:
-    return RuleReport(
-        metric=rule.metric,
+    return struct_from(
+        RuleReport,
+        rule,
         text=f"{wording.title(rule.metric)}: {rule.rule}",
-        against=rule.against,
-        word=rule.word,
-        passed=rule.passed,
         difference=interval(rule.difference),
         value=interval(rule.candidate),
     )

@@ -39,7 +39,7 @@ def page_style() -> Markup:
 
 
 class Section(msgspec.Struct, frozen=True):
-    """A part of a page, by the template of its name; `lead`: a sentence that says what it shows."""
+    """A part of a page, by the template of its name; `lead`: a sentence about its content."""
 
     anchor: str
     title: str
@@ -168,13 +168,20 @@ def render(report: ReportData) -> str:
 
 
 def sections(report: ReportData) -> list[Section]:
-    """The sections that this report has something to say in, in reading order."""
+    """The sections of this report that have content, in reading order."""
+    reference = report.gate.reference if report.gate else ""
+    features = wording.plural(len(report.features), "feature")
     parts: list[tuple[object, Section]] = [
         (True, Section("summary", "At a glance")),
         (report.metrics, Section("quality", "Quality", _quality_lead(report))),
-        (report.gate, Section("gate", "Gate", _gate_lead(report.gate))),
+        (report.gate, Section("gate", "Gate", f"The model was compared with {reference} on the same rows.")),
         (True, Section("data", "Data", _data_lead(report.sources))),
-        (report.features, Section("features", "Features", _features_lead(report.features))),
+        (
+            report.features,
+            Section(
+                "features", "Features", f"{features}, computed only from what was known at the moment of prediction."
+            ),
+        ),
         (report.training, Section("training", "Training", search_summary(report.training or TrainingReport()))),
         (
             report.serving,
@@ -221,18 +228,13 @@ def _quality_lead(report: ReportData) -> str:
     return f"{lead} Intervals hold 95%, from resampling the {clusters} whole: rows of one depend on each other."
 
 
-def _gate_lead(gate: GateReport | None) -> str:
-    return f"The model was compared with {gate.reference} on the same rows." if gate else ""
-
-
 def _gate_text(gate: GateReport) -> str:
-    """The gate's verdict in a sentence."""
     failed = [rule for rule in gate.rules if not rule.passed]
     if failed:
         names = ", ".join(wording.title(rule.metric).lower() for rule in failed)
-        return f"The gate said no: {wording.plural(len(failed), 'rule')} did not hold ({names})."
+        return f"The gate refused: {wording.plural(len(failed), 'rule')} did not hold ({names})."
     if not gate.passed:
-        return "The gate said no."
+        return "The gate refused."
     if len(gate.rules) == 1:
         return f"The gate's one rule holds, against {gate.reference}."
     return f"The gate's {len(gate.rules)} rules hold, against {gate.reference}."
@@ -248,12 +250,7 @@ def _data_lead(sources: Sequence[SourceReport]) -> str:
     )
 
 
-def _features_lead(features: Sequence[FeatureReport]) -> str:
-    return f"{wording.plural(len(features), 'feature')}, computed only from what was known at the moment of prediction."
-
-
 def _main_metrics(report: ReportData) -> list[MetricReport]:
-    """The figures that the gate asks about, then the others."""
     gated = [rule.metric for rule in report.gate.rules] if report.gate else []
     order = {name: index for index, name in enumerate(gated)}
     return sorted(report.metrics, key=lambda metric: order.get(metric.name, len(order)))
@@ -336,7 +333,6 @@ def _features(features: tuple[FeatureReport, ...]) -> FeatureTable:
 
 
 def _splits(folds: Sequence[FoldReport]) -> Splits | None:
-    """None where the split is not by time."""
     times = [
         [_stamp(row.train_from), _stamp(row.train_to), _stamp(row.held_from), _stamp(row.held_to)] for row in folds
     ]

@@ -44,7 +44,7 @@ def save_plots(evaluation: Evaluation, folder: Path, *, title: str = "") -> list
 
 
 def draw_plots(evaluation: Evaluation) -> dict[str, tuple[Drawing, str]]:
-    """Name -> the drawing of each curve and of the importance, with the sentence that says what it is."""
+    """Name -> the drawing of each curve and of the importance, with a sentence about it."""
     drawings: dict[str, tuple[Drawing, str]] = {}
     for name, curve in model_content.named_curves(evaluation).items():
         if (figure := report_charts.curve(curve)) is not None:
@@ -175,7 +175,6 @@ def _short(name: str, letters: int) -> str:
 
 
 def _room(names: Sequence[str], letters: int) -> float:
-    """Units that the longest of the names takes beside a drawing."""
     return _units(16 + _LETTER * max((len(_short(name, letters)) for name in names), default=0))
 
 

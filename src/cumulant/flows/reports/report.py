@@ -66,7 +66,7 @@ def render_report(data: ReportData, suffix: str) -> bytes:
 
 
 def content(project: Project, target: str, *, principal: Principal) -> ReportData:
-    """Everything that the report of a run or model says.
+    """The content of the report of a run or model.
 
     Raises:
         NotFoundError: there is no such run and no such model.
@@ -154,7 +154,6 @@ def _of_model(project: Project, version: ModelVersion, *, run: str | None) -> Re
 
 
 def _of_journal(project: Project, run: str) -> dict[str, Any]:
-    """What the journal says of a run: its events, and its row unless that was deleted."""
     row = project.journal().get(RUN, run)
     times = {} if row is None else collect.times(read_run(row))
     return {"events": collect.events(project.journal().events(run=run)), **times}
@@ -167,7 +166,6 @@ def _masked(project: Project, known: ReportData, plan: FeaturePlan) -> ReportDat
 
 
 def _registered(project: Project, run: RunRecord) -> ModelVersion | None:
-    """The version that a run registered, or found registered."""
     for result in _results(project, run, _REGISTER):
         try:
             return project.registry().resolve(f"{result['name']}/{result['version']}")
@@ -177,7 +175,6 @@ def _registered(project: Project, run: RunRecord) -> ModelVersion | None:
 
 
 def _snapshots(project: Project, run: RunRecord) -> list[Snapshot]:
-    """The snapshots that a run made or found, where it came no further."""
     snapshots = []
     for use in run.steps:
         row = project.journal().get("step", use.identity)
@@ -199,5 +196,5 @@ def _log(project: Project, data: ReportData, out: Path) -> None:
     version = project.registry().resolve(data.uri)
     if version.run_id is None:
         return
-    with suppress(StorageError):  # the page itself is where it was asked for; a read-only registry keeps no copy
+    with suppress(StorageError):  # the page itself is written; a read-only registry keeps no copy
         project.registry().attach(version.run_id, out, "report")

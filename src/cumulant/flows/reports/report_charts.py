@@ -44,10 +44,7 @@ def curve(report: CurveReport, base_rate: float | None = None) -> TitledDrawing 
 
 
 def calibration(points: Sequence[Point]) -> Drawing:
-    """What was predicted against what happened; the size of a dot is the number of rows behind it.
-
-    Where both are small, as with rare positives, the axes end beyond the largest of them and not at 1.
-    """
+    """What was predicted against what happened; the size of a dot is the number of rows behind it."""
     end = _axis_end(max((max(point.x, point.y) for point in points), default=1.0))
     frame = Frame((0, end), (0, end))
     most = max((point.weight for point in points), default=1.0) or 1.0

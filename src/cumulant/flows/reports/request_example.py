@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
+from cumulant.core.structs import struct_from
 from cumulant.flows.reports.content import FieldReport
 
 _SAMPLES: dict[str, object] = {
@@ -26,16 +27,7 @@ LOCAL_URL = "http://127.0.0.1:8080"
 
 def fields(servable: Servable) -> list[FieldReport]:
     """The request's fields with an example of each."""
-    return [
-        FieldReport(
-            name=field.name,
-            dtype=field.dtype,
-            nullable=field.nullable,
-            personal=field.personal,
-            example=_text(example(field, servable)),
-        )
-        for field in servable.plan.request
-    ]
+    return [struct_from(FieldReport, field, example=_text(example(field, servable))) for field in servable.plan.request]
 
 
 def example(field: Field, servable: Servable) -> object:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from cumulant.core.errors import join_names
 from cumulant.flows.reports import wording
 from cumulant.flows.reports.content import GateReport, Interval, ReportData, TrainingReport
 from cumulant.flows.reports.decisions import trials_text
@@ -120,8 +121,7 @@ def _place(value: float, low: float, high: float) -> int:
 
 def _features(report: ReportData) -> list[tuple[str, object]]:
     names = [feature.name for feature in report.features]
-    rest = f", and {len(names) - SHOWN_FEATURES} more" if len(names) > SHOWN_FEATURES else ""
-    return [("features", f"{len(names)}: {', '.join(names[:SHOWN_FEATURES])}{rest}")] if names else []
+    return [("features", f"{len(names)}: {join_names(names, SHOWN_FEATURES)}")] if names else []
 
 
 def _search(training: TrainingReport) -> list[tuple[str, object]]:

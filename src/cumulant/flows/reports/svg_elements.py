@@ -1,8 +1,4 @@
-"""SVG drawn by our own code: elements that are escaped by construction, a plot area with axes, files of drawings.
-
-Colours come from `charts.css` by class, so that one drawing serves light, dark, print and files. It has no script and
-loads nothing, and has a text that says what it shows, for those who do not see it.
-"""
+"""SVG from escaped elements: plot area, axes, drawings; colours come from `charts.css` by class."""
 
 from __future__ import annotations
 
@@ -52,13 +48,12 @@ def element(tag: str, *children: Child, **attributes: object) -> Markup:
 
 
 def join(children: Iterable[Child]) -> Markup:
-    """The children one after another."""
     parts = (child if isinstance(child, Markup) else escape(child) for child in children if child is not None)
     return Markup("".join(parts))  # noqa: S704 - of escaped parts
 
 
 class Drawing(NamedTuple):
-    """A drawing of `width` by `height` units; `text` says what it shows. In a template it is an inline element."""
+    """A drawing of `width` by `height` units; `text` describes it. In a template it is an inline element."""
 
     text: str
     content: Markup

@@ -41,12 +41,10 @@ _VERDICTS = {
 
 
 def higher_is_better(metric: str) -> bool:
-    """Whether a larger value of a metric is a better one."""
     return metric not in _LOWER and not metric.startswith("pinball")
 
 
 def title(name: str) -> str:
-    """A metric's or rule's name for people."""
     return _TITLES.get(name, name.replace("_", " ").capitalize())
 
 
@@ -61,7 +59,7 @@ def gate_word(word: str, *, passed: bool) -> str:
 
 
 def rule_word(word: str, *, against: str, passed: bool) -> str:
-    """A rule's verdict for people. Against a limit the words say whether it is kept, and how surely."""
+    """A rule's verdict for people. Against a limit the words are about whether it is kept, and how surely."""
     if against != "limit":
         return verdict(word)
     if not passed:
@@ -85,7 +83,6 @@ def number(value: float | None) -> str:
 
 
 def interval(estimate: Interval | None) -> str:
-    """The ends of an interval; a dash where there is none."""
     if estimate is None or estimate.low is None or estimate.high is None:
         return "–"
     return f"{number(estimate.low)} to {number(estimate.high)}"
@@ -103,7 +100,6 @@ def figure(estimate: Interval | None) -> str:
 
 
 def difference(gap: Interval | None) -> str:
-    """A difference with its sign, and the ends of its interval, where it has one; a dash where there is none."""
     if gap is None:
         return "–"
     ends = gap.low is not None and gap.high is not None
@@ -167,7 +163,6 @@ def steps(reports: Sequence[StepReport], seconds: float | None) -> str:
 
 
 def plural(number_of: int, noun: str) -> str:
-    """`1 fold`, `4 folds`."""
     return f"{number_of:,} {noun}" if number_of == 1 else f"{number_of:,} {noun}s"
 
 

@@ -42,7 +42,7 @@ class LogFile:
         self._most = most
 
     def open(self) -> IO[bytes]:
-        """To hand to a process. Every write goes to the end, also after `rotate`."""
+        """The file for a process; every write appends, also after `rotate`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self.path.open("ab")
 
@@ -54,13 +54,12 @@ class LogFile:
                 os.truncate(self.path, 0)
 
     def remove(self) -> None:
-        """Remove both files; one that cannot be removed stays."""
         for path in (self.path, self.path.with_name(f"{self.path.name}.1")):
             with suppress(OSError):
                 path.unlink()
 
     def last_line(self) -> str:
-        """The last line; empty where there is none."""
+        """The last line; empty for an empty file."""
         try:
             with self.path.open("rb") as stream:
                 stream.seek(max(0, stream.seek(0, os.SEEK_END) - _TAIL))
@@ -116,7 +115,6 @@ class Child:
         return self._stopped > 0
 
     def age(self, now: float) -> float:
-        """Seconds since its start."""
         return now - self._began
 
     def present(self) -> PresentProcess:
@@ -139,10 +137,12 @@ class Child:
         self._stopped, self._since, self._answered = 0.0, at, None
         cause, self._cause = f"again, after {self._cause}" if self._cause else "it should run", ""
         self._not_ready_since = self._not_ready_since or at
+        # a server of several workers has descendants, and watches its parent itself, on every system
+        parent = ["--parent", str(os.getpid())] if wanted.kind == "server" else []
         try:
             with self.log.open() as stream:
                 self.process = spawn(
-                    [*wanted.command, *_parent(wanted)],
+                    [*wanted.command, *parent],
                     stderr=stream,
                     salt=self._salt,
                     own_session=True,
@@ -190,7 +190,7 @@ class Child:
             self._cause = f"{self._cause}; it did not within {PATIENCE:g} s"
             self.kill()
         if (code := self.process.poll()) is not None:
-            # Whatever it started goes with it.
+            # Its own children end with it.
             kill_group(self.process.pid)
             self._cause = self._cause or describe_exit(code)
             self._end(now, at)
@@ -268,8 +268,3 @@ class Child:
 
 def log_file(folder: Path, name: str) -> LogFile:
     return LogFile(folder / f"{name}.log")
-
-
-def _parent(wanted: WantedProcess) -> list[str]:
-    """A server of several workers has descendants, and watches its parent itself, on every system."""
-    return ["--parent", str(os.getpid())] if wanted.kind == "server" else []

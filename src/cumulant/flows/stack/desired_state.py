@@ -1,8 +1,4 @@
-"""The desired state as a file: which versions are served; enough for a rollback without journal and registry.
-
-The supervisor reconciles the processes with the file. It is written whole under a lock, so that a reader never sees
-half of it and two writers never lose each other's change.
-"""
+"""The desired state as a file: which versions are served; enough for a rollback without journal and registry."""
 
 from __future__ import annotations
 
@@ -41,7 +37,6 @@ class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """Of its process."""
         return f"server-{self.version}" + (f".{self.generation}" if self.generation else "")
 
     @property
@@ -107,7 +102,6 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ports(self) -> set[int]:
-        """All that its servers have."""
         return {server.port for server in (*self.versions.values(), *self.starting, *self.retiring)}
 
     def running(self, now: datetime) -> tuple[ServedVersion, ...]:
@@ -125,7 +119,7 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_desired_state(state: Path, model: str) -> DesiredState:
-    """The desired state in a project's state folder; an empty one where there is none.
+    """The desired state in a project's state folder; an empty one if it has none.
 
     Raises:
         IntegrityError: the file is damaged.
@@ -162,7 +156,7 @@ def change_desired_state(state: Path, model: str, change: Callable[[DesiredState
 
 
 def uses_releases(project: Project) -> bool:
-    """Whether the alias `champion` is for a release to move: the project file says so, or `up` served it."""
+    """Whether a release moves the alias `champion`: the project file declares it, or `up` served it."""
     return project.file.declares("release") or was_served(project)
 
 

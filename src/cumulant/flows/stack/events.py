@@ -40,7 +40,6 @@ def unreported(fact: ProcessStarted | ProcessEnded) -> None:
 
 
 def line_of(fact: ProcessStarted | ProcessEnded) -> str:
-    """One line for the supervisor's log."""
     if isinstance(fact, ProcessStarted):
         return f"{fact.name} started as process {fact.pid}: {fact.cause}"
     return f"{fact.name} ended after {fact.seconds:.1f} s: {fact.cause}"

@@ -13,7 +13,6 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.core.traffic import CHAMPION
-from cumulant.flows.serving.serve import SERVING
 from cumulant.flows.stack.desired_state import (
     FOLDER,
     DesiredState,
@@ -45,10 +44,9 @@ _NOTES = (f"{FOLDER}/controller.json", f"{FOLDER}/pace.json", "gateway/address.j
 def claim_folder(project: Project, report: Callable[[str], None] = silent) -> None:
     """Make the state belong to this project folder on this machine, before anything is started from it.
 
-    In a copy the servers' commands name the original's log, online store and ports: they get paths below this
-    folder, and ports of their own. All requests go to the champion, so that a release that was under way in the
-    original ends here. No process of the original is touched. Does nothing where the state is this folder's
-    already, or a supervisor runs in it.
+    In a copy the servers' commands name the original's log, online store and ports: they get paths below this folder,
+    and ports of their own. All requests go to the champion, so that a release that was under way in the original ends
+    here. Does nothing where the state is this folder's already, or a supervisor runs in it.
 
     Raises:
         IntegrityError: the desired state is damaged.
@@ -61,39 +59,24 @@ def claim_folder(project: Project, report: Callable[[str], None] = silent) -> No
         return
     if before is not None and before.home.is_folder(here) and before.home.host == here.host:
         return
-    old = _roots_before(project, before)
-    if any(not is_same_folder(folder, root) for folder in old[:1]) or (
-        before is not None and not before.home.is_folder(here)
-    ):
-        _take_over(project, before, old or (root,), report)
-    elif before is not None:
-        report(f"this state was last used on {before.home.host}; it belongs to {here.host} from now on")
+    if before is not None:
+        if before.home.is_folder(here) and is_same_folder(Path(before.root), root):
+            report(f"this state was last used on {before.home.host}; it belongs to {here.host} from now on")
+        else:
+            _take_over(project, before, report)
     write_identity(state, new_identity(state, root))
 
 
-def _roots_before(project: Project, before: Identity | None) -> tuple[Path, ...]:
-    """The project folder that the commands of the desired state name, with its links resolved too; empty if unknown."""
-    within = project.state.relative_to(project.root).parts
-    if before is not None:
-        real = _above(Path(before.home.folder), within)
-        return (Path(before.root), *([real] if real is not None else []))
-    # State of an older version has it in the paths of its servables: STATE/serving/NAME/COPY.
-    commands = [version.command for version in read_desired_state(project.state, project.name).versions.values()]
-    for path in (Path(word) for command in commands for word in command):
-        root = _above(path.parents[2], within) if len(path.parents) > len(within) + 2 else None
-        if root is not None and path.parts[-3] == SERVING:
-            return (root,)
-    return ()
+def _roots_before(project: Project, before: Identity) -> tuple[str, ...]:
+    """The project folder that the commands of the desired state name, with its links resolved too."""
+    within, state = project.state.relative_to(project.root).parts, Path(before.home.folder)
+    real = [str(state.parents[len(within) - 1])] if state.parts[-len(within) :] == within else []
+    return (before.root, *real)
 
 
-def _above(state: Path, within: tuple[str, ...]) -> Path | None:
-    """The project folder of a state folder, which lies `within` it."""
-    return state.parents[len(within) - 1] if state.parts[-len(within) :] == within else None
-
-
-def _take_over(project: Project, before: Identity | None, old: tuple[Path, ...], report: Callable[[str], None]) -> None:
+def _take_over(project: Project, before: Identity, report: Callable[[str], None]) -> None:
     state, root = project.state, project.root
-    original = find_original(before, state) if before is not None else _unmarked_original(project, old[0])
+    old, original = _roots_before(project, before), find_original(before, state)
     _check_own_gateway(project, original)
     end_left_behind(state)  # only the files: no process in them was started from this folder
     for name in _NOTES:
@@ -106,7 +89,7 @@ def _take_over(project: Project, before: Identity | None, old: tuple[Path, ...],
     ports = {version.version: version.port for version in read_desired_state(state, project.name).versions.values()}
     if ports:
         desired = change_desired_state(
-            state, project.name, lambda desired: rebase_versions(desired, tuple(map(str, old)), str(root), port)
+            state, project.name, lambda desired: rebase_versions(desired, old, str(root), port)
         )
         if any(ports.get(version.version) != version.port for version in desired.versions.values()):
             _all_to_champion(project, desired)
@@ -129,17 +112,12 @@ def _check_own_gateway(project: Project, original: Path | None) -> None:
     )
 
 
-def _unmarked_original(project: Project, old: Path) -> Path | None:
-    original = old / project.state.relative_to(project.root)
-    return original if original.is_dir() and not is_same_folder(original, project.state) else None
-
-
 def rebase_versions(
     desired: DesiredState, old: tuple[str, ...], new: str, port: Callable[[ServedVersion, Collection[int]], int]
 ) -> DesiredState:
     """The desired state with paths below `new` where they were below `old`, and a port for each version.
 
-    Where a port changes, the candidate leaves: its release is the original's.
+    Where a port changes, the candidate is removed: its release is the original's.
     """
     versions: dict[str, ServedVersion] = {}
     taken = {version.port for version in desired.versions.values()}

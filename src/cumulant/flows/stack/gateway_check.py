@@ -47,8 +47,7 @@ def _with_present_address(desired: DesiredState, arm: Arm) -> Arm | None:
 def is_reachable(url: str, model: str) -> bool:
     """Whether a request for `model` at the gateway's `url` gets the answer of a server.
 
-    Only a server knows the model's description, and only a server refuses a token. A gateway that asks for certificates
-    is not tried: only its callers have one.
+    A gateway that requires client certificates is not tried: only its callers have one.
     """
     if urlsplit(url).scheme != "http":
         return True

@@ -38,6 +38,5 @@ def write_key(state: Path, key: bytes) -> None:
 
 
 def remove_key(state: Path) -> None:
-    """Nothing of the stack runs any more."""
     with suppress(OSError):
         key_path(state).unlink(missing_ok=True)

@@ -15,12 +15,10 @@ _READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close
 
 
 async def serves(url: str) -> bool:
-    """Whether the server there is ready."""
     return (await _read_first_line(url, _READY)).startswith(b"HTTP/1.1 200 ")
 
 
 async def listens(url: str) -> bool:
-    """Whether anything takes connections there."""
     return await _read_first_line(url, b"") is not _NOTHING
 
 

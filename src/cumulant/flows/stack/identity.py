@@ -22,8 +22,8 @@ class Home(msgspec.Struct, frozen=True, kw_only=True):
     folder: str
     inode: int
     host: str
-    #: None where an older version wrote it
-    device: int | None = None
+    #: None where the folder cannot be read
+    device: int | None
 
     def is_folder(self, other: Home) -> bool:
         """Whether both are one folder, whatever the machine is called."""
@@ -45,7 +45,6 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def home_of(state: Path) -> Home:
-    """Where this state folder lies now."""
     try:
         status = state.stat()
         inode, device = status.st_ino, status.st_dev
@@ -81,7 +80,6 @@ def find_original(identity: Identity, state: Path) -> Path | None:
 
 
 def is_same_folder(folder: Path, other: Path) -> bool:
-    """Whether both paths lead to one folder, as through a link."""
     try:
         return folder.samefile(other)
     except OSError:

@@ -105,10 +105,11 @@ def _bring_up(
     detached: bool,
     progress: Progress,
 ) -> StartedStack:
-    """As `up`, once nothing of the project runs."""
     notes: list[str] = []
     claim_folder(project, notes.append)
-    _check_address(address, insecure=insecure)
+    host, port = split_address(address)
+    open_to_all = insecure or read_token(None, os.environ) is not None
+    bind(host, port, insecure=open_to_all, option="--http").close()
     check_gateway(project)
     known = read_desired_state(project.state, project.name).champion is not None
     first_champion(project, model, principal=principal, progress=progress)
@@ -174,9 +175,7 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
 
 
 def traffic_shares(project: Project) -> dict[str, float]:
-    """Version to the share of the keys that it answers, from 0 to 1, by the routes in force; empty where there
-    are none, or the gateway does not answer.
-    """
+    """Share of keys (0 to 1) by version under the routes in force; empty without routes or an answering gateway."""
     try:
         routes = project.traffic().in_force(project.name)
     except CumulantError:
@@ -207,13 +206,6 @@ def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[by
         return child_processes.start(line, stderr=stream)
 
 
-def _check_address(address: str, *, insecure: bool) -> None:
-    """Listen there once, so that an address that is taken is an error before anything starts."""
-    host, port = split_address(address)
-    open_to_all = insecure or read_token(None, os.environ) is not None
-    bind(host, port, insecure=open_to_all, option="--http").close()
-
-
 def _check_model_serves(project: Project, model: str, desired: DesiredState) -> None:
     if not model:
         return
@@ -237,7 +229,9 @@ def _await(project: Project, process: subprocess.Popen[bytes], progress: Progres
                 progress(waiting_for or "all processes answer, also through the gateway")
             if not waiting_for:
                 return status
-            _check_tries(project, status)
+            for child in status.children:
+                if child.kind != "controller" and not child.ready and child.restarts >= TRIES:
+                    raise not_ready_error(project, child.name, f"has ended {child.restarts} times")
         time.sleep(_CHECK_SECONDS)
     late = next(iter(_unready(read_status(project.state))), "gateway")
     raise not_ready_error(project, late, f"did not answer within {_READY_SECONDS:g} s")
@@ -256,12 +250,6 @@ def _waits_for(status: Status) -> str:
     if not status.children or rest or not status.url:
         return f"waiting for {', '.join(rest) or 'the gateway'}"
     return "" if is_reachable(status.url, status.model) else "waiting for an answer through the gateway"
-
-
-def _check_tries(project: Project, status: Status) -> None:
-    for child in status.children:
-        if child.kind != "controller" and not child.ready and child.restarts >= TRIES:
-            raise not_ready_error(project, child.name, f"has ended {child.restarts} times")
 
 
 def _terminate(pid: int) -> None:

@@ -59,7 +59,7 @@ def already_runs_error(pid: int | None) -> LeaseHeldError:
 
 
 def find_supervisor(state: Path) -> int | None:
-    """The process id of the living supervisor; None where there is none."""
+    """The process id of the living supervisor, if any."""
     path = state / FOLDER / LOCK
     try:
         descriptor = os.open(path, os.O_RDWR)
@@ -87,7 +87,6 @@ def end_leftovers(status: Status | None, *, patience: float = PATIENCE) -> int:
 
 
 def _living(status: Status) -> dict[str, Process]:
-    """The processes of a status that are in reach and live."""
     present = {child.name: child.process for child in status.children if child.process and is_here(child.process)}
     return {name: process for name, process in present.items() if not is_gone(process)}
 
@@ -112,9 +111,6 @@ def own_status(state: Path) -> Status | None:
 
 
 def _is_own(status: Status, state: Path) -> bool:
-    if status.home is None:
-        # An older version wrote it. Where its supervisor lives without the lock of this folder, this is a copy.
-        return is_here(status.supervisor) and is_gone(status.supervisor)
     here = home_of(state)
     return status.home.is_folder(here) or status.home.is_moved(here)
 

@@ -9,13 +9,11 @@ import msgspec
 
 Kind = Literal["server", "gateway", "controller"]
 Verb = Literal["start", "stop", "forget"]
-#: what others need comes up first, and goes down last
+#: processes that others need start first and end last
 _ORDER: tuple[Kind, ...] = ("server", "gateway", "controller")
 
 
 class WantedProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """A process that should run."""
-
     name: str
     kind: Kind
     command: tuple[str, ...]

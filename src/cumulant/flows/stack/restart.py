@@ -1,8 +1,7 @@
 """Rolling restart: each server is replaced by one with the present settings, and no request is lost.
 
 The new server starts beside the old one; once it is ready it takes its place in the desired state and in the gateway's
-routes, and the old one ends when it has answered its requests. The desired state names both meanwhile, so that a later
-run resumes after a kill, and a rollback uses the one that answers.
+routes, and the old one ends when it has answered its requests.
 """
 
 from __future__ import annotations
@@ -87,7 +86,8 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
             progress(f"{after.name} in place of {before.name}")
             _replace(project, before, after)
             done.add(before.version)
-        _restart_controller(project, progress)
+        progress("the controller reads the project file again")
+        _change(project, lambda desired: msgspec.structs.replace(desired, controller=desired.controller + 1))
     return RestartResult(_check_running(project), tuple(notes))
 
 
@@ -99,11 +99,10 @@ def renew_servers(
     report: Callable[[str], None],
     progress: Progress = silent,
 ) -> None:
-    """Let the servers of a running stack, or of one version, read stored features of the newest data; those that are
-    older are replaced as in `restart`. Where nothing runs, nothing is done: `up` does it.
+    """Replace the servers of a running stack, or of one version, whose stored features are older than the newest data.
 
     Raises:
-        ConflictError: a release is under way, or the supervisor is of an older version.
+        ConflictError: a release is under way.
         UsageError: the supervisor runs on another machine.
         LeaseHeldError, EngineUnavailableError: as `restart`.
     """
@@ -153,7 +152,6 @@ def hold_restart_lock(state: Path) -> Iterator[None]:
 
 
 def _next_server(project: Project, done: set[str]) -> ServedVersion | None:
-    """A server in use that was not replaced yet, by the present desired state: a rollback may change it."""
     desired = read_desired_state(project.state, project.name)
     return next((server for server in desired.current(datetime.now(UTC)) if server.version not in done), None)
 
@@ -171,12 +169,6 @@ def _check_running(project: Project) -> Status:
             f"the supervisor of this project runs elsewhere, as {status.supervisor}",
             subject=project.name,
             hint="run `cumulant up --restart` on that machine, or in that container",
-        )
-    if not status.replaces:
-        raise ConflictError(
-            "the supervisor that runs is of an older version, which would end a server before its successor answers",
-            subject=project.name,
-            hint="`cumulant down`, then `cumulant up`, once",
         )
     return status
 
@@ -235,7 +227,7 @@ def _recover(project: Project) -> None:
 
 
 def _end(project: Project, before: ServedVersion, after: ServedVersion) -> None:
-    """Let the server before end when it has answered what it was sent."""
+    """End the former server once it has answered its requests."""
     _change(project, lambda desired: msgspec.structs.replace(desired, retiring=_without(desired.retiring, before)))
 
     def ended() -> bool:
@@ -262,7 +254,6 @@ def _with(
     retiring: tuple[ServedVersion, ...],
     without: ServedVersion | None = None,
 ) -> DesiredState:
-    """The desired state with that server of its version, and all else as others have written it meanwhile."""
     present = desired.versions.get(served.version, served)
     now = msgspec.structs.replace(present, command=served.command, port=served.port, generation=served.generation)
     return msgspec.structs.replace(
@@ -278,7 +269,6 @@ def _change(project: Project, change: Callable[[DesiredState], DesiredState]) ->
 
 
 def _server_at(project: Project, port: int) -> ChildStatus | None:
-    """The process of the server at a port."""
     status = own_status(project.state)
     url = f"http://127.0.0.1:{port}"
     return next((child for child in status.children if child.url == url), None) if status else None
@@ -308,12 +298,7 @@ def not_ready_error(project: Project, name: str, what: str, advice: str = "") ->
 
 
 def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) -> None:
-    """Send what goes to one server to another. All else in the routes stays: a rollback may have written it just now.
-
-    Raises:
-        LeaseHeldError: others keep changing them.
-        EngineUnavailableError: the gateway does not follow.
-    """
+    """Route the requests of one server to another; all else in the routes stays, as a rollback may have written it."""
     traffic = project.traffic()
     for attempt in range(_ATTEMPTS):
         present = traffic.in_force(project.name)
@@ -335,12 +320,6 @@ def _moved(routes: Routes, before: str, after: str) -> Routes:
 
     candidate = None if routes.candidate is None else moved(routes.candidate)
     return msgspec.structs.replace(routes, champion=moved(routes.champion), candidate=candidate)
-
-
-def _restart_controller(project: Project, progress: Progress) -> None:
-    """The supervisor replaces it by one that reads the project file again."""
-    progress("the controller reads the project file again")
-    _change(project, lambda desired: msgspec.structs.replace(desired, controller=desired.controller + 1))
 
 
 def _await(condition: Callable[[], bool], seconds: float) -> bool:

@@ -62,8 +62,8 @@ def with_newest_features(
 ) -> ServedVersion:
     """A version that was served before, with stored features of the newest data.
 
-    It needs no registry. Where they cannot be had, because the data are refused or a store is not there, it keeps those
-    that it has, and that is reported; so it does where `online` is another store now, which has not what was posted.
+    Where they cannot be had, because the data are refused or a store is not there, it keeps those that it has, and that
+    is reported; so it does where `online` is another store now, which has not what was posted.
     """
     if table_of(served.command) is None:
         return served
@@ -88,7 +88,7 @@ def reads_older_data(project: Project, version: str, *, principal: Principal, pr
 
 
 def catch_up(project: Project, served: ServedVersion) -> None:
-    """Take into a version's stored features what servers of others were posted; its own server sees it at once.
+    """Add the events that other servers received to a version's stored features; its own server reads them at once.
 
     Raises:
         EngineUnavailableError, StorageError: the online store cannot be reached or written.
@@ -144,7 +144,7 @@ def champion_uri(project: Project) -> str:
     """The version with the alias `champion`; where none has it, the newest that the gate did not refuse.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: the registry has no version that the gate passed.
     """
     registry = project.registry()
     try:
@@ -164,7 +164,6 @@ def champion_uri(project: Project) -> str:
 
 
 def is_refused(version: ModelVersion) -> bool:
-    """Whether the gate refused a version when it was trained."""
     return version.tags.get("cumulant.verdict") == "refused"
 
 
@@ -179,7 +178,6 @@ def table_of(line: Sequence[str]) -> str | None:
 
 
 def online_of(line: Sequence[str]) -> str | None:
-    """The store of that table."""
     return _value(line, "--online")
 
 
@@ -197,7 +195,7 @@ def free_port(seed: str, taken: Collection[int]) -> int:
     """A free port on loopback that is not `taken`; the same for the same project, if free.
 
     Raises:
-        EngineUnavailableError: there is none.
+        EngineUnavailableError: no port is free.
     """
     begin = zlib.crc32(seed.encode())
     for step in range(_COUNT):
@@ -208,7 +206,6 @@ def free_port(seed: str, taken: Collection[int]) -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether the port is free."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -219,6 +216,5 @@ def is_free(host: str, port: int) -> bool:
 
 
 def without_option(line: Sequence[str], option: str) -> list[str]:
-    """A command line without an option and its value."""
     at = line.index(option)
     return [*line[:at], *line[at + 2 :]]

@@ -24,11 +24,7 @@ _SHOWN_NAMES = {"state-table": "stored features"}
 
 
 def present_command(project: Project, served: ServedVersion) -> tuple[str, ...]:
-    """The command that would serve a version of the desired state now: its servable and its stored features stay;
-    `with_newest_features` gives it newer ones.
-
-    It needs neither journal nor registry.
-    """
+    """The present command for a version of the desired state; its servable and its stored features stay."""
     table, line = table_of(served.command), served.command
     service = service_of(project, known_version(project, served), Path(folder_of(line)))
     if table is not None:

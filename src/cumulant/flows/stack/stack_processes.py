@@ -107,15 +107,12 @@ def check_gateway(project: Project) -> None:
 
 
 def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
-    """Names that the servers behind a gateway at `http` are called by. They are on loopback also where it is not, and
-    callers from elsewhere may come by any name of it.
-    """
+    """Host names by which callers reach the servers behind a gateway at `http`."""
     host, _ = split_address(http)
     return tuple(declared) if is_loopback(host) else (*declared, ANY)
 
 
 def controller_command(project: Project) -> tuple[str, ...]:
-    """The command of the process that carries out releases."""
     return (sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment)
 
 

@@ -60,17 +60,13 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     #: what keeps the supervisor from doing all that it should
     trouble: str = ""
     #: the state folder that the supervisor works in; a copy of it holds a status that is not its own
-    home: Home | None = None
-    #: it runs servers that are replaced beside those that replace them; False: an older version of it, which does not
-    replaces: bool = False
+    home: Home
 
     @property
     def running(self) -> bool:
-        """Whether the supervisor lives."""
         return not is_gone(self.supervisor)
 
     def server(self, version: str) -> ChildStatus | None:
-        """The process that serves a version."""
         return next((child for child in self.children if child.version == version), None)
 
 
@@ -94,7 +90,7 @@ def without_ended_processes(status: Status, now: datetime | None = None) -> Stat
 
 
 def read_status(state: Path) -> Status | None:
-    """The last status in a project's state folder; None where there is none.
+    """The last status in a project's state folder; None if it has none.
 
     Raises:
         IntegrityError: the file is damaged.

@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import datetime
 
 from cumulant.core.clock import Clock, SystemClock
@@ -98,7 +98,6 @@ class StackSupervisor:
                 self._report(ProcessEnded(name=_NAME, process=_NAME, pid=os.getpid(), cause=cause, seconds=seconds))
 
     async def _rounds(self) -> str:
-        """Until the end; its cause."""
         while not self._ended.is_set():
             self._round()
             with suppress(TimeoutError):
@@ -109,8 +108,10 @@ class StackSupervisor:
 
     def _round(self) -> None:
         now, at = self._steady(), self._clock.now()
-        self._read(at)
-        self._write_key()
+        with self._noting("desired state"):
+            self._wanted = wanted_processes(self._stack, read_desired_state(self._stack.state, self._stack.model), at)
+        with self._noting("key"):  # a server that starts must accept the running gateway, also where the file was lost
+            write_key(self._stack.state, self._gateway_key)
         for child in self._children.values():
             child.reap(now, at)
         self._drain(now)
@@ -121,13 +122,14 @@ class StackSupervisor:
         if due or now - self._written >= _STATUS_SECONDS:
             self._write_status(now, at)
 
-    def _read(self, at: datetime) -> None:
-        """Read which processes the desired state wants; as before where it cannot be read."""
+    @contextmanager
+    def _noting(self, part: str) -> Iterator[None]:
+        """The trouble of a part: an error of the block, until the block runs without one."""
         try:
-            self._wanted = wanted_processes(self._stack, read_desired_state(self._stack.state, self._stack.model), at)
-            self._trouble.pop("desired state", None)
+            yield
+            self._trouble.pop(part, None)
         except CumulantError as error:
-            self._trouble["desired state"] = error.message
+            self._trouble[part] = error.message
 
     def _drain(self, now: float) -> None:
         for name, child in self._children.items():
@@ -160,22 +162,9 @@ class StackSupervisor:
             )
         child.start(wanted, now, at)
         if wanted.kind == "server" and child.identity is not None:
-            self._note(wanted, child.identity.pid)
-
-    def _write_key(self) -> None:
-        """Write the key again where its file was lost: a server that starts must accept the running gateway."""
-        try:
-            write_key(self._stack.state, self._gateway_key)
-            self._trouble.pop("key", None)
-        except CumulantError as error:
-            self._trouble["key"] = error.message
-
-    def _note(self, wanted: WantedProcess, pid: int) -> None:
-        try:
-            note_use(self._stack.uses, pid, folder=folder_of(wanted.command), table=table_of(wanted.command))
-            self._trouble.pop("disk", None)
-        except CumulantError as error:
-            self._trouble["disk"] = error.message
+            with self._noting("disk"):
+                line = wanted.command
+                note_use(self._stack.uses, child.identity.pid, folder=folder_of(line), table=table_of(line))
 
     async def _probe(self) -> None:
         """Check the health of all repeatedly, beside the rounds: one that hangs does not delay the others."""
@@ -227,11 +216,10 @@ class StackSupervisor:
             children=tuple(child.status(now) for child in self._children.values()),
             trouble="; ".join(self._trouble.values()),
             home=home_of(self._stack.state),
-            replaces=True,
         )
         try:
             write_status(self._stack.state, status)
-        except OSError as error:  # a full disk: serving goes on, and the status is written when there is room again
+        except OSError as error:  # a full disk: serving continues, and the status is written when space is free again
             sys.stderr.write(f"the status cannot be written: {error}\n")
 
     async def _end(self) -> None:

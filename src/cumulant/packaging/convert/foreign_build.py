@@ -33,6 +33,19 @@ _SIZES, _TEXTS = (1, 8), ("0", "")
 _MOST = 2**25
 
 
+class GraphOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller may choose about the servable of a foreign model."""
+
+    #: of the comparison with the original; None: the model kind's own
+    tolerance: float | None = None
+    #: may put a smaller or faster form in the graph's place once it is known to agree
+    shrink: Shrink | None = None
+    #: inputs that a server keeps, with the output that each gets next, and the seconds for which it does; they are no
+    #: part of the sample
+    state: Mapping[str, str] | None = None
+    idle: float = 600.0
+
+
 def build_graph(
     foreign: ForeignModel,
     *,
@@ -40,64 +53,66 @@ def build_graph(
     out: Path,
     sample: Rows | None,
     lineage: Mapping[str, str],
-    tolerance: float | None = None,
-    shrink: Shrink | None = None,
-    state: Mapping[str, str] | None = None,
-    idle: float = 600.0,
+    options: GraphOptions,
 ) -> GraphServable:
     """Write the servable of `foreign` to the folder `out`, whole or not at all; a servable there is replaced.
 
     `sample` gives rows for the comparison with the original, for the example and for the batching test; without it
-    made-up rows serve for the latter and no agreement is claimed. `tolerance`: of the comparison, by default the
-    model kind's own. `shrink` may put a smaller or faster form in the graph's place once it is known to agree. `state`
-    names the inputs that a server keeps, with the output that each gets next, and `idle` the seconds for which it does;
-    they are no part of the sample.
+    made-up rows serve for the latter and no agreement is claimed.
 
     Raises:
-        DefinitionError: onnxruntime cannot run the graph, a run takes too long, or its state cannot be what
-            `state` says.
+        DefinitionError: onnxruntime cannot run the graph, a run takes too long, or its state cannot be as declared.
         DataError: the sample does not fit the model.
         ParityError: the packaged model does not answer as the original; nothing is left at `out`.
         StorageError: the folder cannot be written.
     """
     with new_folder(out) as folder:
-        draft = GraphServable(name=name, inputs=(), outputs=())
+        packages = {f"package.{key}": value for key, value in foreign.packages.items()}
+        draft = GraphServable(name=name, inputs=(), outputs=(), lineage={**lineage, **packages})
         (folder / draft.model).write_bytes(foreign.model.SerializeToString(deterministic=True))
         for place, file in foreign.files.items():
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, folder / place)
         engine = load_engine(folder / draft.model, name)
-        if state:
-            draft = msgspec.structs.replace(draft, state_idle=idle, lineage=_full_lineage(foreign, lineage))
-            return write_sealed(
-                folder, _with_state(foreign, engine, draft, sample=sample, pairs=state, tolerance=tolerance)
-            )
-        columns = foreign.columns if _is_matrix(engine, len(foreign.columns)) else ()
-        rows = sample(engine.inputs, columns) if sample else random_sample(engine.inputs)
-        parity = _parity(foreign, engine, rows, name, tolerance) if rows.given else None
-        feeds = rows.feeds(engine.inputs)
-        if not rows.given:
-            _check_runs(engine, feeds, name)
-        candidates: tuple[FormResult, ...] = ()
-        if shrink is not None:
-            candidates = shrink(folder / draft.model, feeds)
-            engine = load_engine(folder / draft.model, name)
-        servable = msgspec.structs.replace(
-            draft,
-            inputs=engine.inputs,
-            outputs=engine.outputs,
-            columns=columns,
-            required=needed_columns(
-                foreign, engine, rows, columns, tolerance=_tolerance(foreign, tolerance) if shrink is None else None
-            ),
-            classes=foreign.classes,
-            parity=parity,
-            candidates=candidates,
-            batching=measure_batching(engine, feeds),
-            lineage=_full_lineage(foreign, lineage),
-            example=_example(feeds) if rows.given else {},
-        )
+        if options.state:
+            servable = _with_state(foreign, engine, draft, sample=sample, options=options)
+        else:
+            servable = _without_state(foreign, engine, draft, folder / draft.model, sample=sample, options=options)
         return write_sealed(folder, servable)
+
+
+def _without_state(
+    foreign: ForeignModel,
+    engine: Engine,
+    draft: GraphServable,
+    path: Path,
+    *,
+    sample: Rows | None,
+    options: GraphOptions,
+) -> GraphServable:
+    columns = foreign.columns if _is_matrix(engine, len(foreign.columns)) else ()
+    rows = sample(engine.inputs, columns) if sample else random_sample(engine.inputs)
+    parity = _parity(foreign, engine, rows, draft.name, options.tolerance) if rows.given else None
+    feeds = rows.feeds(engine.inputs)
+    if not rows.given:
+        _check_runs(engine, feeds, draft.name)
+    candidates: tuple[FormResult, ...] = ()
+    tolerance: float | None = _tolerance(foreign, options.tolerance)
+    if options.shrink is not None:
+        tolerance, candidates = None, options.shrink(path, feeds)
+        engine = load_engine(path, draft.name)
+    return msgspec.structs.replace(
+        draft,
+        inputs=engine.inputs,
+        outputs=engine.outputs,
+        columns=columns,
+        required=needed_columns(foreign, engine, rows, columns, tolerance=tolerance),
+        classes=foreign.classes,
+        parity=parity,
+        candidates=candidates,
+        batching=measure_batching(engine, feeds),
+        example=_example(feeds) if rows.given else {},
+    )
 
 
 def _first_step(
@@ -109,7 +124,6 @@ def _first_step(
     name: str,
     tolerance: float | None,
 ) -> Parity:
-    """Parity of a sequence's first step, without its next state."""
     part = rows.take(slice(0, _FIRST))
     carried = initial_state(states, part.rows)
     sent = [spec for spec in engine.inputs if spec.name not in carried]
@@ -146,20 +160,16 @@ def _misfit(error: RequestError, name: str) -> DataError:
     return DataError(f"the sample does not fit the model: {error.message}", subject=name)
 
 
-def _full_lineage(foreign: ForeignModel, lineage: Mapping[str, str]) -> dict[str, str]:
-    return {**lineage, **{f"package.{key}": value for key, value in foreign.packages.items()}}
-
-
 def _with_state(
     foreign: ForeignModel,
     engine: Engine,
     draft: GraphServable,
     *,
     sample: Rows | None,
-    pairs: Mapping[str, str],
-    tolerance: float | None,
+    options: GraphOptions,
 ) -> GraphServable:
     """The servable of a graph some of whose tensors a server keeps. The comparison is of a sequence's first step."""
+    pairs = options.state or {}
     states = pair_state(pairs, engine, foreign.model)
     sent = tuple(spec for spec in engine.inputs if spec.name not in pairs)
     rows = sample(sent, ()) if sample else random_sample(sent)
@@ -167,13 +177,14 @@ def _with_state(
     try_state(engine, states, (rows.take(slice(0, 1)) if free else rows).feeds(sent), 1)
     parity = None
     if rows.given:
-        parity = _first_step(foreign, engine, rows, states, name=draft.name, tolerance=tolerance)
+        parity = _first_step(foreign, engine, rows, states, name=draft.name, tolerance=options.tolerance)
     return msgspec.structs.replace(
         draft,
         inputs=engine.inputs,
         outputs=engine.outputs,
         classes=foreign.classes,
         state=states,
+        state_idle=options.idle,
         parity=parity,
         batching=Batching(exact=False, reason="it keeps state between requests, so each runs alone"),
         example=_example(rows.feeds(sent)) if rows.given else {},
@@ -226,12 +237,7 @@ def _parity(foreign: ForeignModel, engine: Engine, rows: ModelSample, name: str,
 
 
 def _check_runs(engine: Engine, feeds: Mapping[str, Array], name: str) -> None:
-    """Run made-up rows, then one row of zeros and one of ones in several sizes, until the graph takes some. Inputs that
-    are too large to make up are left out.
-
-    Raises:
-        DefinitionError: it takes none of them.
-    """
+    """Run made-up rows, then rows of zeros and of ones in several sizes, until the graph takes some."""
     if any(np.prod([float(size) for size in _made_up_shape(spec, max(_SIZES))]) > _MOST for spec in engine.inputs):
         return
     first: RequestError | None = None

@@ -36,7 +36,6 @@ class ForeignModel:
 
 
 def installed_versions(*names: str) -> dict[str, str]:
-    """Versions of the installed ones of these packages."""
     installed = {}
     for name in names:
         try:

@@ -72,8 +72,6 @@ def _trees(model: Any, outputs: int) -> TreeEnsemble:
 
 
 class _Tree:
-    """One tree's nodes, for `TreeEnsemble.grow`."""
-
     def __init__(self, nodes: Any) -> None:
         self._nodes = nodes
 

@@ -14,7 +14,7 @@ from cumulant.servable.engine import Array, Engine
 
 #: rows that each column is missing in
 _ROWS = 8
-#: rows among which those are looked for
+#: rows that are searched for them
 _TRIED = 64
 #: how libraries refuse a missing value; none of them has an error of its own for it
 _REFUSALS = (ValueError, TypeError, ArithmeticError, LookupError, RuntimeError)
@@ -43,7 +43,6 @@ def needed_columns(
 
 
 def _whole(rows: ModelSample, engine: Engine) -> Array:
-    """Rows without missing values."""
     (spec,) = engine.inputs
     return np.nan_to_num(rows.feeds(engine.inputs)[spec.name], posinf=0.0, neginf=0.0)
 

@@ -41,6 +41,5 @@ def read_model(path: Path, *, trust_pickle: bool = False, example: Path | None =
 
 
 def untrusted_pickle(path: Path) -> UsageError:
-    """Error for a pickle without trust."""
     hint = "add --trust-pickle if you trust its author, or save the model as ONNX, LightGBM text or XGBoost JSON"
     return UsageError(f"{path} is a pickle, which may run any code when it is read", subject=str(path), hint=hint)

@@ -12,6 +12,7 @@ from cumulant.packaging.convert.boosters import from_booster
 from cumulant.packaging.convert.foreign_model import ForeignModel
 from cumulant.packaging.convert.hist_boosting import from_hist_boosting, is_hist_boosting
 from cumulant.packaging.convert.onnx_files import decode, from_graph
+from cumulant.packaging.convert.xgboost_model import from_document
 
 if TYPE_CHECKING:
     import polars as pl
@@ -83,7 +84,6 @@ def _has_own_trees(model: Any) -> bool:
 
 
 def _family(model: Any) -> str:
-    """The package whose classes the model's class descends from."""
     packages = {base.__module__.partition(".")[0] for base in type(model).__mro__}
     if type(model).__name__ == "ModelProto":
         return "onnx"
@@ -101,8 +101,6 @@ def _lightgbm(model: Any) -> ForeignModel:
 
 def _xgboost(model: Any) -> ForeignModel:
     import msgspec
-
-    from cumulant.packaging.convert.xgboost_model import from_document
 
     booster = model.get_booster() if hasattr(model, "get_booster") else model
     if not hasattr(booster, "save_raw"):

@@ -167,7 +167,6 @@ def _check_extent(file: Path, entries: dict[str, str], tensor: str, path: Path) 
 
 
 def _tensors(model: ModelProto) -> Iterator[Any]:
-    """Every constant of the graph, its subgraphs and its functions."""
     yield from _of_graph(model.graph, 0)
     for function in model.functions:
         for node in function.node:
@@ -199,10 +198,7 @@ def _of_node(node: Any, depth: int) -> Iterator[Any]:
 
 
 def _unzip(model: ModelProto) -> dict[str, tuple[str, ...]]:
-    """Replace each list of maps (ZipMap) among the outputs by the tensor that it was made from.
-
-    Returns the class labels by output name.
-    """
+    """Replace each list of maps (ZipMap) in the outputs by its tensor; returns the class labels by output name."""
     graph, onnx = model.graph, import_onnx()
     makers = {node.output[0]: node for node in graph.node if node.op_type == "ZipMap" and node.domain == ML_DOMAIN}
     labels_of: dict[str, tuple[str, ...]] = {}
@@ -236,7 +232,6 @@ def _free_rows(model: ModelProto) -> None:
 
 
 def _predict(original: ModelProto | Path, labels: Mapping[str, tuple[str, ...]]) -> Predict:
-    """Prediction function of the original graph in onnxruntime."""
     sessions: list[Any] = []
 
     def predict(values: Mapping[str, Array]) -> dict[str, Array]:

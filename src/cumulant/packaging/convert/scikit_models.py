@@ -236,7 +236,6 @@ class _Answers:
         return graph
 
     def _label_type(self, onnx: Any) -> int:
-        """The type of labels, where the converter leaves it out."""
         whole = np.asarray(self._model.classes_).dtype.kind in "biu" if self._classifier else False
         return int(onnx.TensorProto.INT64 if whole else onnx.TensorProto.STRING)
 
@@ -265,7 +264,6 @@ class _Answers:
         return "prediction", ["n"] if width == 1 else ["n", width]
 
     def _width(self) -> int:
-        """Columns of a prediction."""
         coefficients = getattr(self._model, "n_outputs_", None)
         if coefficients is not None:
             return int(coefficients)

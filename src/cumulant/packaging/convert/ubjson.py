@@ -83,9 +83,6 @@ class _Reader:
             return numbers
         if kind is not None:
             raise DataError(f"the binary JSON has an array of an unknown kind at byte {self._at:,}")
-        return self._items(depth, count)
-
-    def _items(self, depth: int, count: int | None) -> list[Any]:
         items: list[Any] = []
         while (len(items) < count) if count is not None else not self._next(b"]"):
             items.append(self.value(depth + 1))

@@ -1,7 +1,4 @@
-"""A small builder of ONNX graphs: one matrix in, one float64 matrix out, or outputs by name.
-
-What is float64 inside answers as the trained model does, and onnxruntime takes no longer for it.
-"""
+"""A builder of ONNX graphs: one matrix in, one float64 matrix out, or outputs by name."""
 
 from __future__ import annotations
 
@@ -26,7 +23,6 @@ OPSET, ML_OPSET, IR_VERSION = 21, 5, 10
 
 
 def import_onnx() -> Any:
-    """The `onnx` package, imported on first use."""
     try:
         import onnx
         import onnx.checker
@@ -69,7 +65,6 @@ class GraphBuilder:
         return name
 
     def constant(self, value: NDArray[np.generic]) -> str:
-        """Add a constant; returns its name."""
         name = f"c{len(self._constants)}"
         self._constants.append(self._onnx.numpy_helper.from_array(value, name))
         return name
@@ -92,22 +87,26 @@ class GraphBuilder:
                 unit = self.number(1)
                 return self.add("Div", unit, self.add("Add", unit, self._exp(self.add("Neg", score))))
             case _:
-                return self._softmax(score, outputs)
+                top = self.add("ReduceMax", score, self.constant(np.array([1], np.int64)), keepdims=1)
+                raised = self._exp(self.add("Sub", score, top))
+                total = self.add("Sum", *self.columns(raised, outputs))
+                return self.add("Div", raised, total)
 
     def _exp(self, score: str) -> str:
         # 2^(x/ln 2): of a constant base, onnxruntime computes each power alone.
         return self.add("Pow", self.number(2), self.add("Mul", score, self.number(1 / math.log(2))))
 
-    def _softmax(self, score: str, outputs: int) -> str:
-        top = self.add("ReduceMax", score, self.constant(np.array([1], np.int64)), keepdims=1)
-        raised = self._exp(self.add("Sub", score, top))
-        total = self.add("Sum", *self.columns(raised, outputs))
-        return self.add("Div", raised, total)
-
     def columns(self, matrix: str, count: int) -> list[str]:
         """The columns of `matrix` [n, count], each [n, 1]."""
         places = [self.constant(np.array([place], np.int64)) for place in range(count)]
         return [self.add("Gather", matrix, place, axis=1) for place in places]
+
+    def lookup(self, matrix: str, column: int, table: NDArray[np.float64]) -> str:
+        """The row of `table` for each code of a column; its last row for missing codes."""
+        codes = self.add("Gather", matrix, self.constant(np.array(column, np.int64)), axis=1)
+        known = self.add("Where", self.add("IsNaN", codes), self.number(len(table) - 1), codes)
+        rows = self.add("Cast", known, to=self._element("INT64"))
+        return self.add("Gather", self.constant(table), rows, axis=0)
 
     def mean(self, answers: Sequence[str]) -> str:
         """The mean of answers, added in their order; of one alone it itself."""

@@ -1,7 +1,4 @@
-"""Metadata of a graph for use without its servable: columns, classes, calibration, threshold, target.
-
-The values stand in the model's `metadata_props`, as `onnxruntime` gives them by `get_modelmeta().custom_metadata_map`.
-"""
+"""Metadata of a graph for use without its servable: columns, classes, calibration, threshold, target."""
 
 from __future__ import annotations
 

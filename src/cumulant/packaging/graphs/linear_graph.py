@@ -23,7 +23,7 @@ def add_scores(graph: GraphBuilder, weights: LinearWeights, x: str) -> str:
     """Append what the link of `weights` is applied to, [n, outputs], of the matrix `x`."""
     score = graph.add("Add", _numbers(graph, weights, x), graph.constant(np.array(weights.bias, np.float64)))
     for column, table in sorted(weights.tables.items()):
-        score = graph.add("Add", score, _category(graph, x, column, np.array(table, np.float64)))
+        score = graph.add("Add", score, graph.lookup(x, column, np.array(table, np.float64)))
     return score
 
 
@@ -42,16 +42,6 @@ def _numbers(graph: GraphBuilder, weights: LinearWeights, x: str) -> str:
         return score
     flags = graph.add("Cast", unknown, to=11)  # 11: double
     return graph.add("Add", score, graph.add("MatMul", flags, graph.constant(missing)))
-
-
-def _category(
-    graph: GraphBuilder, x: str, column: int, table: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-) -> str:
-    """The row of `table` for each code; its last row for missing codes."""
-    codes = graph.add("Gather", x, graph.constant(np.array(column, np.int64)), axis=1)
-    known = graph.add("Where", graph.add("IsNaN", codes), graph.number(len(table) - 1), codes)
-    rows = graph.add("Cast", known, to=7)  # 7: int64
-    return graph.add("Gather", graph.constant(table), rows, axis=0)
 
 
 def add_constant(graph: GraphBuilder, prior: Sequence[float]) -> tuple[str, int]:

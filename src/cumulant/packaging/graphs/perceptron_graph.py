@@ -65,9 +65,7 @@ def _normal_scores(graph: GraphBuilder, numbers: NormalScores) -> str:
 
 
 class _Tables:
-    """The segments of all columns one after the other, and per column the place of its `first` one and its `inner`
-    knots [columns, most], filled up with what no value reaches.
-    """
+    """Segments of all columns in a row; per column the place of its `first` and its `inner` knots [columns, most]."""
 
     def __init__(self, numbers: NormalScores) -> None:
         from cumulant.training.payloads.perceptron import segments

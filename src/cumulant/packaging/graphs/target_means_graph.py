@@ -26,11 +26,8 @@ def add_widening(graph: GraphBuilder, widening: Widening, width: int) -> str:
     rare = graph.add("GreaterOrEqual", graph.x, graph.constant(limits))
     parts = [graph.add("Where", rare, graph.number(np.nan), graph.x)]
     for table in widening.tables:
-        codes = graph.add("Gather", graph.x, graph.constant(np.array(table.column, np.int64)), axis=1)
-        known = graph.add("Where", graph.add("IsNaN", codes), graph.number(len(table.means) - 1), codes)
-        rows = graph.add("Cast", known, to=7)  # 7: int64
         means = np.array(table.means, dtype=np.float32).astype(np.float64)  # as the model was fitted on them
-        parts.append(graph.add("Gather", graph.constant(means), rows, axis=0))
+        parts.append(graph.lookup(graph.x, table.column, means))
     return graph.add("Concat", *parts, axis=1)
 
 

@@ -1,4 +1,4 @@
-"""A user's own ONNX graph, checked and brought to the servable's form."""
+"""A user's own ONNX graph, checked and adapted to the servable's form."""
 
 from __future__ import annotations
 

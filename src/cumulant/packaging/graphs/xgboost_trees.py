@@ -145,8 +145,6 @@ def _margin(base: np.float32, link: str) -> float:
 
 
 class _Tree:
-    """One tree's nodes, for `TreeEnsemble.grow`."""
-
     def __init__(self, tree: Mapping[str, Any], weight: float) -> None:
         self._tree = tree
         self._weight = np.float32(weight)

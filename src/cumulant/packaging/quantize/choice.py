@@ -46,7 +46,7 @@ def choose_form(trials: Sequence[FormTrial], *, aim: Aim, accuracy_loss: float) 
     Lehmacher, 1995).
 
     `size`: the smallest within the loss, the faster of equals. `speed`: the fastest of those that are faster than
-    the original beyond noise at one number of rows and slower at none. The original where there is none.
+    the original beyond noise at one number of rows and slower at none. The original without such a form.
     """
     tested = _tested(trials, accuracy_loss)
     refusals = [
@@ -113,7 +113,6 @@ def _speed_key(trial: FormTrial) -> tuple[float, float]:
 
 
 def _relative(trial: FormTrial) -> float:
-    """Geometric mean of the time as a share of the original's."""
     return math.exp(sum(math.log(pace.ratio) for pace in trial.paces) / max(1, len(trial.paces)))
 
 

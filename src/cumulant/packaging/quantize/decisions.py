@@ -63,9 +63,7 @@ def check_threshold(answers: Sequence[Array], threshold: float | None) -> None:
 
 
 def describe_lost_side(expected: Array, answers: Array, threshold: float | None, accuracy_loss: float) -> str:
-    """Why a form cannot be taken although few decisions change: of those on one side of a declared threshold, surely
-    more than the loss do (lower end of the exact 95% interval). A form without any yes agrees wherever yes is rare.
-    """
+    """Why a form is refused: surely (exact 95% interval) too many decisions change on one side of a threshold."""
     if threshold is None or expected.dtype.kind != "f" or not (expected.ndim == 1 or expected.shape[1] <= 2):
         return ""
     yes, now = (_scores(scores, expected) >= threshold for scores in (expected, answers))

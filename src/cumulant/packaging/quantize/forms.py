@@ -71,10 +71,7 @@ def to_float16(model: ModelProto) -> ModelProto:
 def to_four_bit_products(
     model: ModelProto, products: Mapping[str, WeightedLayer], moments: Mapping[str, Floats]
 ) -> ModelProto:
-    """`products` by onnxruntime's MatMulNBits: weights stay 4 bits in memory too.
-
-    The nodes are written here: onnxruntime's own quantizer needs one more package and rounds without `moments`.
-    """
+    """`products` by onnxruntime's MatMulNBits, with 4-bit weights rounded by `moments`, as its quantizer cannot."""
     onnx = import_onnx()
     copy = deepcopy(model)
     graph = copy.graph

@@ -68,7 +68,6 @@ def _layer(place: int, node: NodeProto, known: Mapping[str, Any], onnx: Any) -> 
 
 
 def node_attribute(node: NodeProto, name: str, default: Any) -> Any:
-    """The node's attribute `name`, or `default`."""
     for item in node.attribute:
         if item.name == name:
             return import_onnx().helper.get_attribute_value(item)
@@ -144,7 +143,6 @@ def _inputs(layer: WeightedLayer, node: NodeProto, value: Array) -> Floats | Non
 
 
 def _windows(layer: WeightedLayer, node: NodeProto, value: Array) -> Floats:
-    """What a convolution's kernel sees, at some positions evenly over each row."""
     kernel = layer.value.shape[2:]
     dilations = node_attribute(node, "dilations", [1] * len(kernel))
     reach = tuple((size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True))

@@ -1,7 +1,4 @@
-"""A product with one-hot rows is a lookup: the same numbers without the product.
-
-Converters write an embedding as Equal(ids, 0..n-1), Cast to float, MatMul with the table.
-"""
+"""One-hot products (Equal, Cast, MatMul), as converters write embeddings, replaced by lookups."""
 
 from __future__ import annotations
 
@@ -23,15 +20,17 @@ _MAXIMUM = 8
 
 
 def replace_lookups(model: ModelProto) -> tuple[ModelProto, int]:
-    """A copy of `model` with its one-hot products as Gather, and how many there were.
-
-    An id outside the table gives a row of zeros in the product and an error in a lookup; ids are therefore
-    clipped into a table with a row of zeros before and after.
-    """
+    """A copy of `model` with its one-hot products as Gather, and their number; unknown ids give rows of zeros."""
     copy = deepcopy(model)
     makers = {output: node for node in copy.graph.node for output in node.output}
     constants = {constant.name: constant for constant in copy.graph.initializer}
-    ranks = _input_ranks(copy)
+    types = import_onnx().TensorProto
+    whole = (types.INT32, types.INT64)
+    ranks = {
+        value_info.name: len(value_info.type.tensor_type.shape.dim)
+        for value_info in copy.graph.input
+        if value_info.type.tensor_type.elem_type in whole
+    }
     count = 0
     for node in list(copy.graph.node):
         ids = _ids(node, makers, constants, ranks) if node.op_type == "MatMul" else None
@@ -39,16 +38,6 @@ def replace_lookups(model: ModelProto) -> tuple[ModelProto, int]:
             replace_node(copy.graph, node, _as_gather(copy, node, ids, count))
             count += 1
     return copy, count
-
-
-def _input_ranks(model: ModelProto) -> Mapping[str, int]:
-    types = import_onnx().TensorProto
-    whole = (types.INT32, types.INT64)
-    return {
-        value_info.name: len(value_info.type.tensor_type.shape.dim)
-        for value_info in model.graph.input
-        if value_info.type.tensor_type.elem_type in whole
-    }
 
 
 def _ids(

@@ -47,7 +47,7 @@ def count_rows(sample: Sample) -> int:
     """Rows of the sample.
 
     Raises:
-        DataError: its arrays differ in length, or there are none.
+        DataError: its arrays differ in length, or it has none.
     """
     lengths = {len(value) for value in sample.values()}
     if len(lengths) != 1:
@@ -116,9 +116,7 @@ def _bound(expected: Array, answers: Array, threshold: float | None) -> float:
 
 
 def _largest_error(expected: Array, answers: Array) -> float:
-    """The upper one-sided 95% limit of the relative error over rows like these: its square is a ratio of two means,
-    with the variance of such (Cochran, Sampling techniques, 1977, 2.11).
-    """
+    """The upper one-sided 95% limit of the relative error, a ratio of two means (Cochran 1977, 2.11)."""
     usable = np.isfinite(expected)
     wide = np.where(usable, expected, 0).astype(np.float64)
     lost = np.where(usable, answers, 0).astype(np.float64) - wide
@@ -153,10 +151,7 @@ def measure_distance(expected: Sequence[Array], answers: Sequence[Array]) -> flo
 
 
 def time_engines(engines: Sequence[Engine], sample: Sample, *, budget: float) -> list[tuple[FormTiming, ...]]:
-    """The pace of each engine, the first being the original; about `budget` seconds in all.
-
-    Repetitions are interleaved, so that a busy moment of the machine meets every form alike.
-    """
+    """The pace of each engine, the original first, in about `budget` seconds; repetitions are interleaved."""
     fixed = fixed_rows(engines[0])
     sizes = (fixed,) if fixed else tuple(size for size in BATCHES if size <= count_rows(sample))
     by_size = [_time_batch(engines, sample, size, budget / len(sizes)) for size in sizes]
@@ -192,7 +187,6 @@ def _timing(rows: int, place: int, rounds: Sequence[Sequence[float]]) -> FormTim
 
 
 def run_model(model: Any, sample: Sample) -> list[Array]:
-    """Outputs of a graph in memory."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(model.SerializeToString())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -45,7 +46,6 @@ class Rounder:
         return _power(lost, moments) / max(_power(rows, moments), 1e-30)
 
     def size(self, weight: str, bits: int) -> float:
-        """Bytes."""
         codes = self.codes(weight, bits)
         return codes.values.size * bits / 8 + 2 * codes.scales.size
 
@@ -93,11 +93,4 @@ def _total(rounder: Rounder, plan: Plan) -> float:
 
 def first_good(count: int, good: Callable[[int], bool]) -> int:
     """The first of `count` steps that is good, supposing that those after a good one are; the last if none is."""
-    low, high = 0, count - 1
-    while low < high:
-        middle = (low + high) // 2
-        if good(middle):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    return bisect_left(range(count - 1), x=True, key=good)

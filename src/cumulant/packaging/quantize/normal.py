@@ -31,7 +31,6 @@ def opset_of(model: ModelProto) -> int:
 
 
 def _collect_constants(model: ModelProto) -> None:
-    """Convert tensors of `Constant` nodes to initializers."""
     graph = model.graph
     for node in [item for item in graph.node if item.op_type == "Constant"]:
         value = next((item for item in node.attribute if item.name == "value"), None)

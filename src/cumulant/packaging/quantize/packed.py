@@ -1,9 +1,4 @@
-"""Weights stored as small codes and decoded by the graph itself.
-
-The decoding reads constants only, so that onnxruntime does it once, when the graph is loaded: the file
-is small, and answering takes what the original takes. Any number of bits serves: a code of 6 bits is
-stored as planes of 4 and 2 bits, each packed into bytes.
-"""
+"""Weights stored as small codes that onnxruntime decodes once, when the graph is loaded."""
 
 from __future__ import annotations
 
@@ -56,8 +51,6 @@ def _is_large(constant: TensorProto, onnx: Any) -> bool:
 
 
 class _Writer:
-    """Nodes and constants that give back the weights."""
-
     def __init__(self, onnx: Any) -> None:
         self._onnx = onnx
         self._numbers: dict[bytes, str] = {}
@@ -125,10 +118,7 @@ class _Writer:
 
 
 def compact(model: ModelProto) -> ModelProto:
-    """Drop what no answer needs, and give inner tensors short names: of a small file, names are a good part.
-
-    A graph with inner graphs keeps its names: an inner graph reads those of the outer one.
-    """
+    """Drop what no answer needs, and shorten names of inner tensors unless the graph has inner graphs."""
     graph = model.graph
     if any(item.HasField("g") or item.graphs for node in graph.node for item in node.attribute):
         return model
@@ -138,8 +128,7 @@ def compact(model: ModelProto) -> ModelProto:
 
     def short(name: str) -> str:
         if name not in fixed and name not in names:
-            number = len(names)
-            names[name] = _base36(number)
+            names[name] = np.base_repr(len(names), 36).lower()
             while names[name] in fixed:
                 names[name] += "_"
         return names.get(name, name)
@@ -167,8 +156,3 @@ def _drop_unused(graph: Any) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(constants)
-
-
-def _base36(number: int) -> str:
-    digits = "0123456789abcdefghijklmnopqrstuvwxyz"
-    return digits[number] if number < 36 else _base36(number // 36) + digits[number % 36]

@@ -27,7 +27,6 @@ class WeightCodes(NamedTuple):
 
     @property
     def weights(self) -> NDArray[np.float32]:
-        """[outputs, inputs]"""
         wide = np.repeat(self.scales.astype(np.float32), self.group, axis=1)
         return self.values.astype(np.float32) * wide
 
@@ -41,19 +40,15 @@ def group_size(inputs: int, wanted: int) -> int:
 def round_weights(rows: Floats, bits: int, group: int, moments: Floats | None = None) -> WeightCodes:
     """Codes of `rows` [outputs, inputs].
 
-    With the second moments [inputs, inputs] of the inputs, the error of each weight is made good by those
-    that follow it (Frantar et al., "GPTQ", 2022); without, each goes to the nearest code.
+    With the second moments [inputs, inputs] of the inputs, the error of each weight is compensated by those
+    that follow it (Frantar et al., "GPTQ", 2022); without, each gets the nearest code.
     """
     if moments is None:
-        return _nearest(rows, bits, group)
+        groups = rows.reshape(len(rows), -1, group)
+        scales = np.stack([_scales(groups[:, k], bits) for k in range(groups.shape[1])], axis=1)
+        values = _round(groups, scales[:, :, None], bits).reshape(rows.shape)
+        return WeightCodes(bits, group, values, scales.astype(np.float16))
     return _compensated(rows, bits, group, _inverse_root(moments))
-
-
-def _nearest(rows: Floats, bits: int, group: int) -> WeightCodes:
-    groups = rows.reshape(len(rows), -1, group)
-    scales = np.stack([_scales(groups[:, k], bits) for k in range(groups.shape[1])], axis=1)
-    values = _round(groups, scales[:, :, None], bits).reshape(rows.shape)
-    return WeightCodes(bits, group, values, scales.astype(np.float16))
 
 
 def _compensated(rows: Floats, bits: int, group: int, root: Floats) -> WeightCodes:

@@ -42,8 +42,6 @@ Make = Callable[[], "ModelProto"]
 
 
 class _AnsweredRows(NamedTuple):
-    """Rows, and what the original answers."""
-
     sample: Sample
     answers: list[Array]
 
@@ -112,11 +110,7 @@ def _load(model: Path) -> ModelProto:
 
 
 def _split(sample: Sample, engine: Engine, accuracy_loss: float, threshold: float | None) -> tuple[Sample, Sample]:
-    """Rows to learn from, and others to compare on; evenly mixed, the same at every call.
-
-    Raises:
-        DataError: too few rows to show that the loss is kept.
-    """
+    """Rows to learn from, and others to compare on; evenly mixed, the same at every call."""
     single = [spec.name for spec in engine.inputs if not spec.shape]
     if single:
         hint = "package the model without --quantize"
@@ -140,11 +134,7 @@ def _split(sample: Sample, engine: Engine, accuracy_loss: float, threshold: floa
 
 
 def _fewest(sample: Sample, engine: Engine, accuracy_loss: float, threshold: float | None) -> int:
-    """Rows on which a form that always agrees shows it; a relative error needs no more than some.
-
-    Raises:
-        DataError: no number of rows can show it.
-    """
+    """Rows on which a form that always agrees shows it; a relative error needs no more than some."""
     few = measure.run_sample(engine, _rows(sample, slice(measure.fixed_rows(engine) or 1)))
     if not measure.is_share(few, threshold):
         return min(_SOME, math.ceil(1 / accuracy_loss) if accuracy_loss else 0)
@@ -197,7 +187,6 @@ def _note(path: Path, sample: Sample) -> str:
 
 
 def _forms(proto: ModelProto, engine: Engine, aim: _Requirement) -> Iterator[tuple[str, Make]]:
-    """Each form's name and how to make it, in order of rising effort."""
     try:
         base, replaced = replace_lookups(normalize_graph(proto))
     except _FAULTS:
@@ -245,8 +234,6 @@ def _rest(model: ModelProto) -> ModelProto:
 
 
 class _FormWork:
-    """Shared data of several forms: moments, ranges, sensitivities; each computed on first use."""
-
     def __init__(self, base: ModelProto, model_layers: tuple[WeightedLayer, ...], step: int, aim: _Requirement) -> None:
         self._base, self._layers, self._step = base, model_layers, step
         self._calibration, self._expected, self._threshold = aim.learned.sample, aim.learned.answers, aim.threshold

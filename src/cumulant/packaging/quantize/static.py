@@ -1,8 +1,4 @@
-"""int8 arithmetic with activation ranges learned beforehand: weights and activations as QuantizeLinear pairs.
-
-Ranges are fixed, so that an answer does not depend on its neighbours in a batch. A few extreme activations
-would coarsen all others: how much of each tail is cut is tried out on the calibration rows.
-"""
+"""int8 arithmetic with activation ranges fixed on calibration rows, as QuantizeLinear pairs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """The state of every metric's test, updated with the evidence of one look.
 
-Each step of the canary has tests of its own, since its share of traffic differs; evidence of harm over the release
-joins them (`statistics.sequential.stages`), and nothing else of an earlier step is kept. Everything that must be
-remembered is plain data in the release's row.
+Each step of the canary has tests of its own; evidence of harm joins them (`statistics.sequential.stages`).
 """
 
 from __future__ import annotations
@@ -64,7 +62,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     champion: ChampionRecord = ChampionRecord()
     #: by metric that is counted, from the champion's record
     blocks: dict[str, BlockLength] = {}
-    #: by metric, what the champion's past says of its bursts (`known_bursts`), packed
+    #: by metric, the evidence of the champion's past on its bursts (`known_bursts`), packed
     bursts: dict[str, str] = {}
     #: by metric, spacing of the grid of rates in this step
     grids: dict[str, float] = {}
@@ -91,7 +89,6 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_memory(release: Release) -> Memory:
-    """What the figures keep of a release."""
     return msgspec.convert(release.memory, Memory) if release.memory else Memory()
 
 
@@ -126,7 +123,7 @@ def with_history(release: Release, history: ChampionHistory) -> Release:
 
 
 def _bursts(history: ChampionHistory, place: int, looks: int) -> str:
-    """What the newest blocks of so many looks say of the champion's bursts."""
+    """The evidence of the newest blocks of so many looks on the champion's bursts."""
     whole = len(history) // looks
     newest = slice(len(history) - whole * looks, None)
     requests, bad = (
@@ -175,7 +172,10 @@ def _add_to_memory(
     """The memory with a look; by metric full blocks and their tempering; and whether the traffic split is broken."""
     requests = look.requests
     memory = _with_answering_time(read_memory(release), release, look, int(requests.candidate.sum()))
-    of_look = _units(memory, requests, latency)
+    limit = np.inf if memory.slow is None else memory.slow
+    raised = limit * (1 + (latency.margin or 0))
+    slow = requests.micros > np.where(requests.candidate, raised, limit)
+    of_look = units(requests, slow=slow)
     sums, keys = of_look.sums(), KeyStatistics.from_json(memory.keys)
     blocks: dict[str, LookBlock] = {}
     warming = _is_warming_up(memory, release)
@@ -191,7 +191,6 @@ def _add_to_memory(
 
 
 def _with_fewest(release: Release, named: dict[str, ReleaseMetric]) -> dict[str, ReleaseMetric]:
-    """The metrics, each with the fewest pairs of a block that the paired evaluation needs."""
     fewest = release.fewest_by_metric
     return {
         name: msgspec.structs.replace(metric, fewest=max(metric.fewest, fewest.get(name, 1)))
@@ -231,30 +230,19 @@ def count_keys(release: Release) -> int:
 
 
 def has_history(release: Release) -> bool:
-    """Whether enough of the champion is known to say how its failures depend on each other."""
+    """Whether the champion's history is long enough to show how its failures depend on each other."""
     return read_memory(release).champion.looks >= FEWEST_LOOKS
 
 
 def begin_next_step(release: Release) -> tuple[dict[str, object], dict[str, Board]]:
-    """The memory and the boards with which the next step begins: nothing of keys, open blocks or the split.
-
-    What the champion showed up to now fixes the length of its blocks. The bound of slow requests is the champion's
-    latest: one of the first moments, when servers have just started, would say little for the whole release.
-    """
+    """The memory and the boards with which the next step begins: nothing of keys, open blocks or the split."""
     old, named = read_memory(release), metrics(release.policy)
     took, slow = old.took.get(CHAMPION, []), old.slow
     if sum(took) >= _FIRST:
         quantile = _quantile(took, named["latency"].quantile)
         slow = None if quantile is None else quantile * 1000
-    memory = Memory(
-        champion=old.champion,
-        slow=slow,
-        early=old.early,
-        answering=old.answering,
-        bursts=old.bursts,
-        warm_up_seconds=old.warm_up_seconds,
-        warm_up_requests=old.warm_up_requests,
-        selection=old.selection,
+    memory = msgspec.structs.replace(
+        old, slow=slow, open={}, took={}, keys={}, units=[], split=TrafficSplitState(), keyed=0.0
     )
     following = msgspec.structs.replace(release, at=min(release.at + 1, len(release.steps) - 1))
     memory = _with_block_lengths(memory, following)
@@ -281,7 +269,7 @@ def _with_block_lengths(memory: Memory, release: Release) -> Memory:
 
 
 def _with_answering_time(memory: Memory, release: Release, look: Look, requests: int) -> Memory:
-    """How long the candidate has answered callers, and what of it the warm-up leaves out."""
+    """The memory with the time for which the candidate has answered callers, and what the warm-up excludes."""
     if not release.step.weight or (memory.answering is None and not requests):
         return memory
     memory = msgspec.structs.replace(memory, answering=(memory.answering or 0.0) + look.seconds)
@@ -297,17 +285,6 @@ def _is_warming_up(memory: Memory, release: Release) -> bool:
     if memory.answering is None:
         return False
     return memory.answering <= release.policy.warm_up
-
-
-def _units(memory: Memory, requests: Requests, latency: ReleaseMetric) -> Units:
-    """The look's units by key; a request is slow by a bound that was taken from earlier requests only.
-
-    A candidate whose quantile is within the margin exceeds the raised bound no oftener than the champion its own.
-    """
-    limit = np.inf if memory.slow is None else memory.slow
-    raised = limit * (1 + (latency.margin or 0))
-    slow = requests.micros > np.where(requests.candidate, raised, limit)
-    return units(requests, slow=slow)
 
 
 def _blocks(release: Release, memory: Memory, of_look: Units, sums: Floats) -> tuple[Memory, dict[str, LookBlock]]:
@@ -376,7 +353,6 @@ def _quantile(counts: Sequence[int], quantile: float) -> float | None:
 
 
 def _split(release: Release, memory: Memory, of_look: Units, keys: KeyStatistics) -> tuple[Memory, bool]:
-    """Whether the arms get the keys (or, without keys, the requests) that the weight says."""
     weight = release.step.weight / 100
     if not 0 < weight < 1:
         return memory, False

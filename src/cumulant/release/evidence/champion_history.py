@@ -1,7 +1,6 @@
 """The champion's own history: how long its failures depend on each other, and its worst moments.
 
-A test that counts blocks of time as independent must know how long a block has to be. That is read from the champion
-alone, before the candidate answers a caller: choosing it from the data that are tested would break the guarantee.
+It is read before the candidate answers a caller: choosing blocks from the data that are tested breaks the guarantee.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class ChampionHistory:
     """The champion's requests before a release, in consecutive looks of one length.
 
     Attributes:
-        requests: [looks] answered by the champion; a look without any says nothing.
+        requests: [looks] answered by the champion; looks without any are left out.
         bad: [looks, 3] failures, time-outs and requests slower than `slow_us`, in the order of `look.COUNTED`.
         slow_us: microseconds above which a request counted as slow: the champion's quantile in the history itself.
     """
@@ -48,7 +47,7 @@ class ChampionHistory:
 
     @classmethod
     def of(cls, look: npt.NDArray[np.int64], requests: Requests, slow_us: float | None) -> ChampionHistory:
-        """The looks, in their order, of requests [n] of the champion of which `look` [n] says in which each was."""
+        """The looks of requests [n] of the champion, in order; `look` [n] is the look of each."""
         slow = requests.micros > (math.inf if slow_us is None else slow_us)
         _, place = np.unique(look, return_inverse=True)
         counts = np.zeros((int(place.max(initial=-1)) + 1, 1 + len(COUNTED)))
@@ -57,7 +56,6 @@ class ChampionHistory:
 
 
 def no_history() -> ChampionHistory:
-    """No looks."""
     return ChampionHistory(requests=np.zeros(0), bad=np.zeros((0, len(COUNTED))), slow_us=None)
 
 

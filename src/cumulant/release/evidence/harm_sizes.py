@@ -46,7 +46,8 @@ def size_of(
     """
     units, bad = sum(count[0] for count in counts), sum(count[1] for count in counts)
     common = max(bad / units if units else 0.0, usual)
-    accepted = _accepted(metric, common)
+    # the margin of latency is in its bound already
+    accepted = 0.0 if metric.kind == "latency" else min(metric.margin or 0.0, max((TIMES - 1) * common, 1e-12))
     difference = weight = variance = 0.0
     for n, x, m, y in counts:
         if n and m:
@@ -59,8 +60,3 @@ def size_of(
         return HarmSize(difference=0.0, accepted=accepted, error=math.inf, events=events)
     error = math.sqrt(variance / weighed) / weight
     return HarmSize(difference=difference / weight, accepted=accepted, error=error, events=events)
-
-
-def _accepted(metric: ReleaseMetric, rate: float) -> float:
-    """How much above the champion's rate is accepted. The margin of latency is in its bound already."""
-    return 0.0 if metric.kind == "latency" else min(metric.margin or 0.0, max((TIMES - 1) * rate, 1e-12))

@@ -1,10 +1,4 @@
-"""The quick check, once a second: failures so plain that they need no long comparison.
-
-That the candidate has no ready server, is started again and again, or answers in another shape is a fact that needs no
-champion. A share of failed requests is compared with the champion's: of the same seconds by an exact test with a part
-of the release's alpha, of the champion's worst moment, and of the bursts in which the champion fails, so that what
-befalls the champion as well rolls nothing back.
-"""
+"""The quick check, once a second: failures so plain that they need no long comparison."""
 
 from __future__ import annotations
 
@@ -28,8 +22,6 @@ RECENT = 5
 
 
 class ArmHealth(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm in the last seconds."""
-
     #: seconds for which no server of the arm has been ready; 0 while one is
     not_ready: float = 0.0
     #: of its servers, in the last minute
@@ -57,7 +49,7 @@ class HardFailure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailureReference(msgspec.Struct, frozen=True, kw_only=True):
-    """What the champion's past says of its failures, and the level of one check.
+    """The champion's past failures, and the level of one check.
 
     `worst` is its worst share in one look, `usual` its rate, `shape` that of the gamma bursts (mean 1) of those
     seconds; infinity where its failures are independent.
@@ -109,10 +101,7 @@ def _failing(arm: ArmHealth, ceilings: CeilingPolicy) -> bool:
 
 
 def _chance_of_failures(health: RecentHealth, reference: FailureReference) -> float:
-    """The chance of so many failures if the candidate were like the champion; 1 where that has failed as much.
-
-    The larger of two: in bursts like the champion's past ones, and beside its present failures.
-    """
+    """The chance of so many failures if the candidate were like the champion; 1 where that has failed as much."""
     mine, theirs = health.candidate, health.champion
     failing = mine.failures / mine.requests
     if failing <= min(_TIMES * reference.worst, 1 - 1e-9):

@@ -1,8 +1,6 @@
-"""The keys of a step: which of them fail, how unevenly, and how unevenly they ask.
+"""The keys of a step: which of them fail, how unevenly, and how unevenly they send requests.
 
-Requests of one key depend on each other, so a key is one unit a look however often it asks: its value is the share of
-its requests that were bad. Keys that fail again and again make failures vary more between keys than chance would; the
-dispersion over keys says how many times, and evidence counts for so much less.
+A key is one unit a look, the share of its requests that were bad; evidence is divided by the dispersion over keys.
 """
 
 from __future__ import annotations
@@ -16,11 +14,11 @@ import numpy.typing as npt
 from cumulant.release.evidence.look import COUNTED, Requests
 from cumulant.statistics.sequential.arrays import Floats, pack, unpack
 
-#: keys that are kept of a step: those that failed, then those that ask most
+#: keys that are kept of a step: those that failed, then those with most requests
 _MOST = 1024
-#: keys of an arm below which differences between keys and between arms cannot be told apart
+#: keys of an arm below which differences between keys and between arms cannot be distinguished
 FEWEST_KEYS = 5
-#: a dispersion over keys that says there is no evidence
+#: a dispersion over keys that stands for no evidence
 NO_EVIDENCE = float("inf")
 
 
@@ -50,7 +48,7 @@ class Units:
 
 
 def units(requests: Requests, *, slow: npt.NDArray[np.bool_]) -> Units:
-    """The units of a look's requests; `slow` [n] says which took longer than their arm's bound."""
+    """The units of a look's requests; `slow` [n]: took longer than the bound of its arm."""
     bad = np.stack([requests.failed, requests.timed_out, slow], axis=1).astype(np.float64)
     alone = requests.key == 0
     keyed = ~alone
@@ -74,7 +72,7 @@ def units(requests: Requests, *, slow: npt.NDArray[np.bool_]) -> Units:
 
 @dataclass(frozen=True, eq=False)
 class KeyStatistics:
-    """Keys of a step [keys]: looks in which they asked, requests, and sums of their bad shares [keys, 3]."""
+    """Keys of a step [keys]: looks with requests of theirs, requests, and sums of their bad shares [keys, 3]."""
 
     key: npt.NDArray[np.uint64]
     candidate: npt.NDArray[np.bool_]
@@ -84,12 +82,11 @@ class KeyStatistics:
 
     @classmethod
     def start(cls) -> KeyStatistics:
-        """No keys yet."""
         none = np.zeros(0)
         return cls(none.astype(np.uint64), none.astype(np.bool_), none, none, np.zeros((0, len(COUNTED))))
 
     def add(self, more: Units) -> KeyStatistics:
-        """With a look's units; keys that neither failed nor ask much are left out where they are too many."""
+        """With a look's units; of too many keys, those that failed and those with most requests stay."""
         keyed = more.key != 0
         key = np.concatenate([self.key, more.key[keyed]])
         if not len(key):
@@ -117,7 +114,7 @@ class KeyStatistics:
 
         `sums` [2, 4] are all units of the step and their bad shares, also of keys that are not kept. It is the sum of
         squared deviations of each key from its arm's rate over the sum of expected values (McCullagh and Nelder 1989,
-        Generalized Linear Models, section 4.5, by clusters). An arm of very few keys has no evidence.
+        Generalized Linear Models, section 4.5, by clusters).
         """
         factors = np.ones((2, len(COUNTED)))
         for arm in (0, 1):
@@ -146,7 +143,6 @@ class KeyStatistics:
         return float((self.requests**2).sum() + rest * largest) / total**2
 
     def to_json(self) -> dict[str, str]:
-        """Packed columns."""
         columns = np.column_stack([self.looks, self.requests, self.bad]).astype("<f4")
         return {
             "key": pack(self.key.astype("<u8")),

@@ -1,9 +1,4 @@
-"""Whether the mirrored rows that have a label are like all mirrored rows of the same hours, by the champion's scores.
-
-Labels that come for some rows only (positives at once, the others weeks later; only what was reviewed) say nothing of
-the rows without one. A candidate that scores all rows higher looks better on positives alone, and is worse. A champion
-whose scores know next to nothing of the label cannot tell the two apart.
-"""
+"""Whether the mirrored rows that have a label are like all of the same hours, by the champion's scores."""
 
 from __future__ import annotations
 
@@ -15,7 +10,7 @@ import numpy as np
 from cumulant.release.evidence.look import Look
 from cumulant.statistics.sequential.arrays import Floats
 
-#: labelled rows below which nothing is said
+#: labelled rows below which nothing is concluded
 _FEWEST = 30
 #: means further apart than this part of a standard deviation, and than so many standard errors, are of other rows
 _APART, _ERRORS = 0.2, 4.0
@@ -45,10 +40,7 @@ class ScoreSums(msgspec.Struct, frozen=True, array_like=True):
 
 
 class HourlyScores(msgspec.Struct, frozen=True, kw_only=True):
-    """By hour of the request, the champion's scores of all mirrored rows, and of those that have a label.
-
-    Hours are texts, as keys of JSON are.
-    """
+    """By hour (text) of the request: the champion's scores of all mirrored rows, and of those that have a label."""
 
     mirrored: dict[str, ScoreSums] = {}
     labelled: dict[str, ScoreSums] = {}
@@ -86,7 +78,6 @@ class HourlyScores(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _added(hours: dict[str, ScoreSums], hour: int, scores: Floats) -> dict[str, ScoreSums]:
-    """The sums of the newest hours, with these scores in theirs."""
     sums = hours | {str(hour): hours.get(str(hour), ScoreSums()).with_scores(scores)}
     if len(sums) > _HOURS:
         del sums[min(sums, key=int)]

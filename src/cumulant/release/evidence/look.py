@@ -1,8 +1,4 @@
-"""What one look brings: the requests answered since the last one, and the mirrored ones that both arms scored.
-
-Requests and pairs are columns, one array a field, so that a look of a hundred thousand requests is counted in
-milliseconds. `Requests.of` makes them from the gateway's exchanges.
-"""
+"""The data of one look: requests answered since the last one, and mirrored ones that both arms scored."""
 
 from __future__ import annotations
 
@@ -26,13 +22,10 @@ Bools = npt.NDArray[np.bool_]
 
 
 class PerArm(msgspec.Struct, frozen=True, kw_only=True):
-    """A number of each arm."""
-
     champion: float = 0.0
     candidate: float = 0.0
 
     def with_more(self, champion: float, candidate: float) -> PerArm:
-        """The sums."""
         return PerArm(champion=self.champion + float(champion), candidate=self.candidate + float(candidate))
 
 
@@ -104,10 +97,7 @@ _COLUMNS = tuple(column.name for column in fields(Requests))
 
 @dataclass(frozen=True, eq=False)
 class ScorePairs:
-    """Mirrored rows that both arms scored [n]. Scores are of the positive class, or the predicted number.
-
-    `differs`: the decisions (past the threshold) differ.
-    """
+    """Mirrored rows [n] that both arms scored: the positive class or the number; `differs`: other decisions."""
 
     champion: Floats = field(default_factory=_no_floats)
     candidate: Floats = field(default_factory=_no_floats)
@@ -118,7 +108,6 @@ class ScorePairs:
 
     @classmethod
     def of(cls, pairs: Sequence[ScorePair]) -> ScorePairs:
-        """The columns of single pairs."""
         return cls(
             champion=np.array([pair.champion for pair in pairs], dtype=np.float64),
             candidate=np.array([pair.candidate for pair in pairs], dtype=np.float64),
@@ -143,7 +132,6 @@ class LossPairs:
 
     @classmethod
     def of(cls, graded: Sequence[LossPair]) -> LossPairs:
-        """The columns of single rows."""
         return cls(
             champion=np.array([pair.champion for pair in graded], dtype=np.float64),
             candidate=np.array([pair.candidate for pair in graded], dtype=np.float64),
@@ -195,11 +183,9 @@ def key_hash(key: str) -> int:
 
 def failed(exchange: Exchange) -> bool:
     """Whether the assigned arm did not answer: a server's error, a refusal for load or of a row (422), or an answer of
-    the other arm.
 
-    Rules of rows are of a version, so one that refuses more rows than the other is worse; rows that both refuse count
-    for both alike. What else the caller did wrong (other 4xx) is nobody's failure. One who left before the answer (499)
-    may have waited for an arm that hangs: callers who leave anyway do so in both arms.
+    What else the caller did wrong (other 4xx) is nobody's failure. One who left before the answer (499) may have waited
+    for an arm that hangs: callers who leave anyway do so in both arms.
     """
     unanswered = exchange.status >= 500 or exchange.status in (_REFUSED_ROW, _BUSY, _LEFT)
     return unanswered or bool(exchange.fault) or exchange.rescued
@@ -210,11 +196,7 @@ def timed_out(exchange: Exchange) -> bool:
 
 
 def counting(exchanges: Iterable[Exchange], *, model: str, revision: int | None = None) -> list[Exchange]:
-    """Those that a comparison counts: predictions of this model, not forced, and assigned by the weights of `revision`.
-
-    One that ended before it had an arm says nothing of either.
-    What was assigned by the weights before and answered after them belongs to no step: it would mix two shares.
-    """
+    """Those that count: predictions of this model, not forced, and assigned by the weights of `revision`."""
     return [
         exchange
         for exchange in exchanges

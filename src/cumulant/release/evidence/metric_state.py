@@ -140,13 +140,12 @@ def with_block(
     if board.verdict.worse and not board.confirmed:
         beyond = _log_beyond_accepted(metric, state, weighed, tempering)
         board = msgspec.structs.replace(board, confirmed=beyond >= (board.harm_bar or math.inf))
-    # An arm of few events needs no finer grid, and a test that begins afresh would lose what it says.
+    # An arm of few events needs no finer grid, and a fresh test would lose its evidence.
     resolved = min(state.events.champion, state.events.candidate) >= tempering.step**-2
     return _with_state(board, _with_fresh_test(state) if resolved else state)
 
 
 def _test_block(state: _Rated, metric: ReleaseMetric, block: LookBlock, tempering: Tempering) -> tuple[_Rated, Rates]:
-    """The state with the block added to its test, and the test with each arm's evidence tempered."""
     test = Rates.from_json(state.test) if state.test else _new_test(tempering)
     test = test.add(
         champion_requests=block.units.champion,
@@ -171,10 +170,7 @@ def _test_block(state: _Rated, metric: ReleaseMetric, block: LookBlock, temperin
 def with_rates(
     board: Board, metric: ReleaseMetric, champion: tuple[float, float], candidate: tuple[float, float]
 ) -> Board:
-    """The board with each arm's rate in the present step, of so many units and bad ones, and whether it looks too high.
-
-    These are all units of the step, also of the block that is not full.
-    """
+    """The board with each arm's rate (bad ones of so many units) in this step, and whether it looks too high."""
     (n, x), (m, y) = champion, candidate
     if metric.margin is None or not n or not m:
         return board
@@ -251,7 +247,6 @@ def _log_beyond_accepted(metric: ReleaseMetric, state: _Rated, weighed: Rates, t
 
 
 def _add_pairs(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Board]:
-    """The sums with more pairs [n, 2], and the board with the means."""
     state = msgspec.structs.replace(
         state,
         count=state.count + len(pairs),
@@ -271,7 +266,7 @@ def _add_pairs(state: _Paired, board: Board, pairs: Floats) -> tuple[_Paired, Bo
 
 
 def _beyond(metric: ReleaseMetric, state: _Paired) -> bool:
-    """Whether a mean difference, of all pairs or of this step's, is beyond the margin as it looks; few say nothing."""
+    """Whether a mean difference, of all pairs or of this step's, is beyond the margin so far; few pairs never are."""
     if metric.margin is None:
         return False
     sums = ((state.count, state.candidate - state.champion), (state.step_count, state.step_differences))
@@ -280,10 +275,9 @@ def _beyond(metric: ReleaseMetric, state: _Paired) -> bool:
 
 
 def _close_block(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float, float]:
-    """The state with the open block closed, and the evidence of harm and of no harm."""
     mean = state.differences / state.pairs
     history = LongRunVariance.from_json(state.dependence)
-    weight = _weight(history)
+    weight = 1 / history.design_effect() if history.visible() > 1 else _UNKNOWN_WEIGHT
     closed = msgspec.structs.replace(state, dependence=history.add([mean]).to_json(), looks=0, pairs=0, differences=0.0)
     margin = cast("float", metric.margin)
     if metric.kind == "own":  # it is bounded and may be anything else
@@ -307,14 +301,6 @@ def _close_block(state: _Paired, metric: ReleaseMetric) -> tuple[_Paired, float,
     return closed, float(np.logaddexp.reduce(list(signs.values()))) - math.log(len(signs)), fine
 
 
-def _weight(earlier: LongRunVariance) -> float:
-    """What a block counts for, by what the blocks before it show of how they depend on each other: known before it.
-
-    While they are too few to show it, they may be a single day: then they count for half, and prove nothing alone.
-    """
-    return 1 / earlier.design_effect() if earlier.visible() > 1 else _UNKNOWN_WEIGHT
-
-
 def _paired(stored: Mapping[str, object], margin: float) -> PairedBlocks:
     """The test of a metric of pairs. Harm is a mean difference beyond the margin: one within it is never acted on."""
     if stored:
@@ -323,10 +309,7 @@ def _paired(stored: Mapping[str, object], margin: float) -> PairedBlocks:
 
 
 def with_interval(board: Board) -> Board:
-    """The board with the interval of its difference of rates in this step, valid at every look; it decides nothing.
-
-    Without one where another version of the program stored the evidence in a form that this one cannot read.
-    """
+    """The board with the interval of its difference of rates in this step, valid at every look; it decides nothing."""
     if board.unit != "%" or "test" not in board.state or "step" not in board.state or not board.state["test"]:
         return board
     try:

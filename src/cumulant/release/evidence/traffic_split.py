@@ -1,11 +1,6 @@
-"""Whether the arms get the share of the traffic that the weight says: by keys that are new, and by requests over time.
+"""Whether the arms get the declared share of the traffic: by keys that are new, and by requests over time.
 
-A split that is not kept says that the comparison is broken, not that the candidate is bad. Two things are watched, each
-in epochs that grow, so that a share that stops late is seen as well as one that was wrong from the start: to which arm
-keys go that were not seen before in the step, and how many requests each arm has. Keys are sampled by their hash, ever
-more sparsely, so that the newest are watched as the first ones were, whatever their number. An epoch is judged when it
-is over: requests are logged when they are answered, so that a slow arm's lag behind a wave of traffic by what little
-it is slower.
+A violated split means that the comparison is broken, not that the candidate is bad.
 """
 
 from __future__ import annotations
@@ -28,13 +23,11 @@ _FIRST_EPOCH, _LONGEST_EPOCH = 12, 96
 _MOST = 2048
 #: as many equal keys must there be, in effect, before shares of requests are near normal
 _FEWEST_EFFECTIVE = 50
-#: a key may ask more in one epoch than in the whole step
+#: a key may have a larger share of requests in one epoch than in the whole step
 _UNEVEN = 1.5
 
 
 class TrafficSplitState(msgspec.Struct, frozen=True, kw_only=True):
-    """State of one step."""
-
     #: sampled keys that were seen: base64 of sorted 64-bit numbers below `below`
     keys: str = ""
     below: int = 2**64 - 1
@@ -49,7 +42,6 @@ class TrafficSplitState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def with_units(state: TrafficSplitState, units: Units) -> TrafficSplitState:
-    """The state with a look's units."""
     known = unpack(state.keys, "<u8")
     keyed = units.key != 0
     sampled = keyed & (units.key <= np.uint64(state.below))

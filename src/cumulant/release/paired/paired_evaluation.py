@@ -1,8 +1,6 @@
 """What both versions of a release showed on the same labelled rows of the recent past, and what follows from it.
 
-Labels of a release's own requests may come weeks later. Rows that are labelled already are evidence before the first
-request is mirrored: both packaged versions score them, and their losses are compared in pairs, a day a block. The
-evaluation is plain data in the release's row; every function here is pure.
+Both packaged versions score rows that are labelled already; their losses are compared in pairs, a day a block.
 
 **Assumption.** The rows of the recent past are like those of the release. What changes with serving (a feature that is
 stale online, a value that no row had) does not show in them: mirrored pairs show it, and the margins of `disagreement`
@@ -59,7 +57,7 @@ def block_days(evaluation: PairedEvaluation) -> int:
 
 
 def block_seconds(evaluation: PairedEvaluation, *, margin: float) -> float | None:
-    """How long pairs of `quality` depend on each other; 0: not at all. None: the evaluation cannot say.
+    """How long pairs of `quality` depend on each other; 0: not at all. None: unknown.
 
     Days may be looked through where, at 95%, they differ by less than a quarter of the margin beyond what sampling of
     their rows adds (a limit of the variance by chi squared). Otherwise a block is as many days as depend on each other.

@@ -19,10 +19,7 @@ class DayDifference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SegmentDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """Rows of one value (or range) of a feature: `low` is the lower limit of the difference of mean losses.
-
-    It holds for all segments that were looked at together.
-    """
+    """Rows of one value (or range) of a feature; `low`: simultaneous lower limit of the difference of mean losses."""
 
     feature: str
     value: str
@@ -44,7 +41,6 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
         baseline_loss: mean loss of the constant answer that suits these rows best.
         usual_loss: the champion's in the evaluation of its own training; None where that is not known.
         deviation, skewness: of single rows' differences of losses.
-        day_deviation: standard deviation of the blocks' means beyond what sampling of their rows explains.
         disagreement: share of rows with another decision, with its upper limit; None where answers are numbers.
         shift, shift_high: mean difference of scores, and the upper limit of its absolute value.
         distance, distance_high: mean absolute difference of scores, and its upper limit. Upper limits are those of one
@@ -67,7 +63,6 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
     usual_loss: float | None = None
     deviation: float
     skewness: float
-    day_deviation: float = 0.0
     disagreement: float | None = None
     disagreement_high: float | None = None
     champion_score: float
@@ -82,5 +77,4 @@ class PairedEvaluation(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def difference(self) -> float:
-        """Mean loss of the candidate less that of the champion."""
         return self.candidate_loss - self.champion_loss

@@ -77,7 +77,6 @@ def paired_evaluation(rows: PairedRows) -> PairedEvaluation | None:
         usual_loss=rows.usual_loss,
         deviation=float(loss.std(ddof=1)),
         skewness=_skewness(loss),
-        day_deviation=_day_deviation(loss, block),
         disagreement=None if disagreement is None else float(disagreement.mean()),
         disagreement_high=None if disagreement is None else min(1.0, _limit(disagreement, block, share=True)),
         champion_score=float(rows.champion[both].mean()),
@@ -117,27 +116,8 @@ def _skewness(values: Floats) -> float:
     return float(((values - values.mean()) ** 3).mean() / deviation**3) if deviation > 0 else 0.0
 
 
-def _day_deviation(values: Floats, block: npt.NDArray[np.int64]) -> float:
-    """Standard deviation of blocks' expectations: the variance of means less what sampling of rows adds.
-
-    The estimator of moments for blocks of unequal size (one-way random effects).
-    """
-    counts = np.bincount(block).astype(np.float64)
-    blocks, rows = len(counts), len(values)
-    if blocks < 2 or rows <= blocks:
-        return 0.0
-    means = np.bincount(block, weights=values) / counts
-    within = float(((values - means[block]) ** 2).sum()) / (rows - blocks)
-    between = float((counts * (means - values.mean()) ** 2).sum()) / (blocks - 1)
-    size = (rows - float((counts**2).sum()) / rows) / (blocks - 1)
-    return math.sqrt(max(0.0, (between - within) / size))
-
-
 def _limit(values: Floats, block: npt.NDArray[np.int64], *, share: bool = False) -> float:
-    """Upper limit of the mean of one more block: a release sees the rows of a few hours, and days differ.
-
-    Of a `share` it is at least the exact limit over all rows.
-    """
+    """Upper limit of the mean of one more block; of a `share`, at least the exact limit over all rows."""
     from scipy import stats
 
     counts = np.bincount(block).astype(np.float64)

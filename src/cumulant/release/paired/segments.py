@@ -1,13 +1,8 @@
 """Where a candidate is worse than the champion: values and ranges of features, all tested together.
 
-A model that is broken for a twentieth of the rows hardly moves a mean over all of them. Each segment's difference of
-losses gets a lower limit that holds for all segments at once (Bonferroni), over blocks of rows that depend on each
-other. Segments are those of at least `_LEAST` rows.
-
-Where events are rare, a segment has too few of them for its losses to tell anything. There the scores tell: two models
-of the same rows are closer to each other than to a constant. A segment in which they are not, beyond chance, is one
-that the candidate answers by something else. Where few rows have a score that says anything, a limit of a mean is too
-wide to show that. Then each of these rows is ranked by its distance among rows of the whole that score as high.
+Each segment of at least `_LEAST` rows gets a lower limit of its difference of losses that holds for all at once
+(Bonferroni), over blocks of rows that depend on each other. Where events are rare, scores are compared instead: two
+models of the same rows are closer to each other than to a constant.
 """
 
 from __future__ import annotations
@@ -68,8 +63,7 @@ def unlike_segment(
 ) -> SegmentDifference | None:
     """Of segments in which the scores [n] are no closer to the champion's than a constant would be, the worst one.
 
-    None where that holds of all rows, and where the scores lie no further apart than elsewhere. Losses are squares of
-    the distance from the champion's scores: the candidate's, and (as the champion's) the constant's.
+    None where that holds of all rows, and where the scores lie no further apart than elsewhere.
     """
     apart = (candidate - champion) ** 2
     usual = float(apart.mean())
@@ -104,10 +98,7 @@ def unlike_segment(
 
 
 def _ranks(champion: Floats, candidate: Floats) -> Floats:
-    """The rank, 0 to 1, of each row's distance [n] among rows with a score as high; NaN below the highest scores.
-
-    As high in the champion's scores, or in the candidate's; the mean where both are high.
-    """
+    """The rank, 0 to 1, of each row's distance [n] among rows with a score as high; NaN below the highest scores."""
     from scipy.stats import rankdata
 
     apart = np.abs(candidate - champion)
@@ -124,10 +115,7 @@ def _ranks(champion: Floats, candidate: Floats) -> Floats:
 def _as_by_a_constant(
     champion: Floats, candidate: Floats, rows: npt.NDArray[np.int64], high: npt.NDArray[np.int64]
 ) -> bool:
-    """Whether the scores of a segment's `high` rows lie as far apart as either model's from its mean in the segment.
-
-    Two models that both see these rows with noise differ more than elsewhere, and far less than that.
-    """
+    """Whether the scores of a segment's `high` rows lie as far apart as either model's from its mean in the segment."""
     farthest = np.maximum(*(scores[high] - scores[rows].mean() for scores in (champion, candidate)))
     return bool(((candidate - champion)[high] ** 2).sum() >= _UNLIKE * (farthest**2).sum())
 

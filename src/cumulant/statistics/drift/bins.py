@@ -30,18 +30,15 @@ class Grid:
 
     @property
     def low(self) -> float:
-        """The least finite value of the reference."""
         return float(np.nextafter(self.edges[1], np.inf))
 
     @property
     def high(self) -> float:
-        """The greatest finite value of the reference."""
         return float(self.edges[-2])
 
 
 def grid(ordered: Floats, *, declared: Floats | None = None, within: tuple[float, float] | None = None) -> Grid:
-    """Cells from the sorted finite values of a reference [n]: its percentiles, or `declared` inner edges. What is not
-    `within` the least and greatest possible value, where all of the reference is, lies far outside.
+    """Cells of the sorted finite values [n] of a reference; what is not `within` its ends lies far outside.
 
     Raises:
         ValueError: there is no value.
@@ -79,9 +76,8 @@ def cells(values: Floats, grid: Grid, *, block: Codes | None = None, blocks: int
 def groups(pooled: NDArray[Any], smaller: float, *, ordered: bool) -> Codes:
     """The group of each cell [k]: neighbours for numbers, the rare together for categories.
 
-    Only the `pooled` counts [k] of both samples decide, so that under the hypothesis of no change the choice tells
-    nothing of the difference. Each group holds about a tenth of the rows where `ordered`, and at least LEAST rows are
-    expected in the smaller of the samples, which has `smaller` rows.
+    Each group holds about a tenth of the rows where `ordered`, and at least LEAST rows are expected in the smaller of
+    the samples, which has `smaller` rows.
     """
     shares = pooled / max(float(pooled.sum()), 1.0)
     least = LEAST / max(smaller, 1.0)

@@ -59,18 +59,16 @@ def sum_groups(counts: Floats, group: Codes) -> Floats:
 def excess(squared: float, *, cells: int, rows: float) -> float:
     """A squared Jensen-Shannon distance less what chance alone adds to it, at least 0.
 
-    `rows` is n m / (n + m) of the two samples, over the design effect. To second order the distance in bits is
-    the two-sample Pearson statistic over 8 ln 2 n m / (n + m) (Lin 1991; Osterreicher and Vajda 2003), whose mean under
-    no change is the number of cells less 1. So at n = 1,000 and 10,000 the same effect means the same.
+    `rows` is n m / (n + m) of the two samples, over the design effect. To second order the distance in bits is the
+    two-sample Pearson statistic over 8 ln 2 n m / (n + m) (Lin 1991; Osterreicher and Vajda 2003), whose mean under no
+    change is the number of cells less 1.
     """
     chance = (cells - 1) / (8 * math.log(2) * rows) if rows > 0 else 1.0
     return max(squared - chance, 0.0)
 
 
 def kolmogorov_smirnov(reference: Floats, current: Floats) -> float:
-    """The greatest difference of the cumulated shares at the edges of cells [k]: at most the statistic of the samples,
-    and less by at most the share of the largest cell.
-    """
+    """The greatest difference of cumulated shares at the edges of cells [k]: a lower bound of the statistic."""
     before, after = (np.cumsum(counts) / max(float(np.sum(counts)), 1.0) for counts in (reference, current))
     return float(np.abs(before - after).max())
 

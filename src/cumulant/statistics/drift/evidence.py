@@ -38,10 +38,9 @@ def two_samples(reference: Floats, current: Floats, *, leverage: float = 1.0) ->
     multinomial one (Rao and Scott 1981). It is referred to a chi-square by its first three cumulants (Buckley and
     Eagleson 1988), and that to F, since the weights are themselves estimated from some blocks (Thomas and Rao 1987).
 
-    All that holds to second order of a small difference, and days differ by much: of a day far out Pearson's statistic
-    grows faster than the square of what moved it. So what is referred to F is the Jensen-Shannon distance, which to
-    second order is the same and then grows slower (Osterreicher and Vajda 2003), so that the weights are the same. The
-    p-value is the larger of that and Pearson's for independent rows: blocks that happened to be calm promise nothing.
+    What is referred to F is the Jensen-Shannon distance, equal to Pearson's statistic to second order and less
+    sensitive to extreme days (Osterreicher and Vajda 2003). The p-value is the larger of that and Pearson's for
+    independent rows.
 
     `leverage`: the variance of the reference's level over that of the mean of its blocks.
     """
@@ -76,11 +75,7 @@ def two_samples(reference: Floats, current: Floats, *, leverage: float = 1.0) ->
 def _null_cumulants(
     reference: Floats, current: Floats, pooled: Floats, scale: float, leverage: float
 ) -> tuple[_Cumulants, float]:
-    """The statistic's cumulants without change, and the degrees of freedom that they were learned with.
-
-    Runs of as many blocks as there are current ones show how blocks depend on those before, but of runs there are few.
-    So they count only where they vary more than runs of independent blocks, by half of what chance makes of that.
-    """
+    """The statistic's cumulants without change, and the degrees of freedom with which they were learned."""
     blocks = int((reference.sum(axis=1) > 0).sum())
     independent = mean, variance, _ = _cumulants(reference, current, pooled, scale, leverage=leverage)
     if mean <= 0:
@@ -103,11 +98,8 @@ def _cumulants(
 ) -> _Cumulants:
     """Mean, variance and third cumulant of the statistic without change, from what the reference's blocks show.
 
-    If shares vary between blocks as normal ones do, these are the sums of the eigenvalues, of their squares and cubes,
-    times 1, 2 and 8. A mean of `span` blocks that follow each other varies as moving runs of as many do (Kunsch 1989),
-    which is the sum of the autocovariances with Bartlett's weights (Newey and West 1987). Where single blocks stray
-    further than normal ones, as outages and holidays do, what they show in excess is added, less where there are many
-    current blocks, whose mean is nearer to normal.
+    A mean of `span` blocks that follow each other varies as moving runs of as many do (Kunsch 1989), which is the sum
+    of the autocovariances with Bartlett's weights (Newey and West 1987).
     """
     sizes = reference.sum(axis=1)
     rows = reference[sizes > 0]

@@ -27,19 +27,10 @@ class Effect:
     level: float = LEVEL
 
 
-def effect(
-    reference: Floats,
-    current: Floats,
-    *,
-    design: float = 1.0,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    level: float = LEVEL,
-) -> Effect:
+def effect(reference: Floats, current: Floats, *, design: float = 1.0, seed: int = 0, level: float = LEVEL) -> Effect:
     """Jensen-Shannon distance, base 2, of counts [blocks, cells] each, corrected for chance as `excess` does.
 
-    Both samples are drawn again: whole blocks where there are enough, else rows. A resample strays from the estimate
-    as the estimate does from the truth, so chance is taken off twice.
+    Whole blocks are resampled where there are enough, else rows; the bias that resamples show is subtracted.
     """
     n, m = float(reference.sum()), float(current.sum())
     cells = int(((reference.sum(axis=0) + current.sum(axis=0)) > 0).sum())
@@ -48,9 +39,7 @@ def effect(
         float(squared_distances(reference.sum(axis=0)[None], current.sum(axis=0)[None])[0]), cells=cells, rows=rows
     )
     generator = np.random.default_rng(seed)
-    drawn = squared_distances(
-        _resample(reference, design, resamples, generator), _resample(current, design, resamples, generator)
-    )
+    drawn = squared_distances(_resample(reference, design, generator), _resample(current, design, generator))
     once = excess(1.0, cells=cells, rows=rows)
     ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]) - 2 * (1.0 - once)
     low, high = (math.sqrt(min(max(float(end), 0.0), 1.0)) for end in ends)
@@ -70,11 +59,11 @@ def squared_distances(first: Floats, second: Floats) -> Floats:
     return distances
 
 
-def _resample(counts: Floats, design: float, resamples: int, generator: np.random.Generator) -> Floats:
+def _resample(counts: Floats, design: float, generator: np.random.Generator) -> Floats:
     filled = counts[counts.sum(axis=1) > 0]
     if len(filled) >= _FEW:
-        weighted: Floats = draw(len(filled), resamples=resamples, seed=int(generator.integers(1 << 31))) @ filled
+        weighted: Floats = draw(len(filled), resamples=RESAMPLES, seed=int(generator.integers(1 << 31))) @ filled
         return weighted
     total = filled.sum(axis=0)
     rows = max(round(float(total.sum()) / design), 1)
-    return generator.multinomial(rows, total / total.sum(), size=resamples).astype(np.float64)
+    return generator.multinomial(rows, total / total.sum(), size=RESAMPLES).astype(np.float64)

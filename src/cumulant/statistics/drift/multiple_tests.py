@@ -28,9 +28,5 @@ def benjamini_hochberg(p: Floats, level: float, *, weights: Floats | None = None
 
 
 def level_of_look(level: float, *, looks: int, spans: int = 1) -> float:
-    """The level of one look, so that `looks` of them together raise a false alarm with a chance of at most `level`.
-
-    Windows share their reference, so looks depend on each other; the sum of their chances bounds them however they do.
-    Every look spends the same, since a monitor has no last day: `level` is per period of `looks`.
-    """
+    """The level of one look, so that `looks` together raise a false alarm with a chance of at most `level`."""
     return level / (looks * spans)

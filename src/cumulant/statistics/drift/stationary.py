@@ -27,8 +27,7 @@ def steady_from(counts: Floats, least: float) -> int:
     """The block from which on the shares of `counts` [blocks, cells], in order of time, do not move by themselves.
 
     Halves are compared, as often as the older one is further than `least` (a Jensen-Shannon distance) from the newer
-    and that is not chance. What blocks vary by is what is left beside a smooth curve: a trend would else count as
-    noise, and hide itself and every later change.
+    and that is not chance.
     """
     first = 0
     while len(counts) - first >= FEWEST:
@@ -50,8 +49,7 @@ def has_slope(counts: Floats) -> bool:
 def shift_to_trend_end(counts: Floats) -> Floats:
     """The blocks of `counts` [blocks, cells] at the level that a straight line through their shares reaches at the end.
 
-    What is left of a trend within the blocks else counts as a change of everything after them. The end of a line is
-    less certain than a mean: its variance is `LEVERAGE` times as large.
+    The end of a line is less certain than a mean: its variance is `LEVERAGE` times as large.
     """
     sizes = counts.sum(axis=1)
     filled, sizes = counts[sizes > 0], sizes[sizes > 0]
@@ -76,7 +74,6 @@ def _differ(older: Floats, newer: Floats, least: float) -> bool:
 
 
 def _detrend(counts: Floats) -> Floats:
-    """The same blocks without their trend: shares as far from their mean as they were from a smooth curve."""
     sizes = counts.sum(axis=1)
     filled = counts[sizes > 0]
     sizes = sizes[sizes > 0]

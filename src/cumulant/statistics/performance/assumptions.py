@@ -1,8 +1,4 @@
-"""The reasons to refuse an estimate without labels: each function returns the reason, or None.
-
-A number that stands on a broken assumption looks like any other. So these checks come first, and their
-reason is reported instead of the number.
-"""
+"""The reasons to refuse an estimate without labels: each function returns the reason, or None."""
 
 from __future__ import annotations
 
@@ -56,14 +52,14 @@ def window_refusal(score: Floats, calibrator: Calibrator) -> str | None:
     return None
 
 
-def calibration_refusal(error: Estimate, *, worst: float = WORST_CALIBRATION) -> str | None:
+def calibration_refusal(error: Estimate) -> str | None:
     """Why scores with this expected calibration error are not taken as probabilities."""
     if error.low is None or error.value is None:
         return "the calibration of the scores cannot be estimated from these rows"
-    if error.low > worst:
+    if error.low > WORST_CALIBRATION:
         return (
             f"the scores are not calibrated: their expected calibration error is {error.value:.3f}, "
-            f"surely above {error.low:.3f}; {worst} is allowed"
+            f"surely above {error.low:.3f}; {WORST_CALIBRATION} is allowed"
         )
     return None
 

@@ -1,9 +1,7 @@
 """The calibration of scores as probabilities, its error, and the loss that it causes.
 
 The map is isotonic regression (Zadrozny and Elkan 2002, doi:10.1145/775047.775151), linear between the scores it was
-fitted on. The loss by miscalibration is given by the decomposition of Dimitriadis, Gneiting and Jordan 2021, Stable
-reliability diagrams for probabilistic classifiers (doi:10.1073/pnas.2016191118): the loss is the miscalibration, less
-the discrimination, plus the uncertainty that a constant forecast of the base rate has.
+fitted on.
 """
 
 from __future__ import annotations
@@ -72,26 +70,6 @@ class Calibrator:
         return Calibrator(scores, values, rows[nonempty])
 
 
-@dataclass(frozen=True, kw_only=True)
-class LossDecomposition:
-    """A Brier score or squared error as `miscalibration - discrimination + uncertainty`.
-
-    miscalibration: what the best rising map of the scores, found in hindsight, would have saved.
-    discrimination: what the scores so mapped save against the constant base rate.
-    uncertainty: the loss of that constant.
-    """
-
-    miscalibration: float
-    discrimination: float
-    uncertainty: float
-
-    @property
-    def skill(self) -> float:
-        """The part of the constant's loss that the scores as they are save; NaN where the constant is never wrong."""
-        loss = self.miscalibration - self.discrimination + self.uncertainty
-        return 1 - loss / self.uncertainty if self.uncertainty > 0 else float("nan")
-
-
 def isotonic(values: Floats, weights: Floats) -> Floats:
     """The rising sequence nearest to `values` [n] in weighted squares."""
     from scipy.optimize import isotonic_regression
@@ -103,24 +81,6 @@ def isotonic(values: Floats, weights: Floats) -> Floats:
 def summed(place: NDArray[np.int64], values: Floats) -> Floats:
     """`values` [n] summed over each place, numbered from 0."""
     return np.asarray(np.bincount(place, values), dtype=np.float64)
-
-
-def decompose_loss(truth: Floats, score: Floats, weight: Floats | None = None) -> LossDecomposition:
-    """The mean squared error of `score` [n] taken apart; `weight` [n] where rows stand for several.
-
-    Raises:
-        ValueError: there are no rows.
-    """
-    if not len(truth):
-        raise ValueError("a loss is taken apart on rows with labels; there are none")
-    w = np.ones(len(truth)) if weight is None else weight
-    points, place = np.unique(score, return_inverse=True)
-    rows = summed(place, w)
-    mapped = isotonic(summed(place, w * truth) / rows, rows)[place]
-    total = w.sum()
-    loss, best = (float((w * (truth - p) ** 2).sum() / total) for p in (points[place], mapped))
-    constant = float((w * (truth - (w * truth).sum() / total) ** 2).sum() / total)
-    return LossDecomposition(miscalibration=loss - best, discrimination=constant - best, uncertainty=constant)
 
 
 def calibration_error(rows: Rows, *, level: float = LEVEL, seed: int = 0) -> Estimate:

@@ -1,9 +1,7 @@
 """The log loss of several classes without labels, and whether calibrations of single classes go together.
 
-The log loss of a row is that of its true class, and -log p of class k depends on that class's own score: so what is
-expected of it is the sum over classes of P(class k | score of k) times -log of the score, each class calibrated against
-the rest. Nothing forces these probabilities to add up to one on new rows; where they do not, a calibration that held on
-the reference does not hold on these rows, and no label is needed to see that.
+The expected log loss of a row is the sum over classes of the calibrated P(class k | score of k) times -log of the
+score.
 """
 
 from __future__ import annotations
@@ -35,10 +33,7 @@ def class_probabilities(calibrators: Sequence[Calibrator], score: Floats) -> Flo
 
 
 def carry_refusal(calibrator: Calibrator, off: Estimate, score: Floats) -> str | None:
-    """Why a correction of scores, off by `off` on the reference, may not hold for rows with other `score` [n].
-
-    Scores that are calibrated as they are may move; what corrects others was learned at the mix of rows that it saw.
-    """
+    """Why a correction of scores, off by `off` on the reference, may not hold for `score` [n]; None: it holds."""
     if off.low is None or off.low <= _OFF:
         return None
     points = np.unique(score)

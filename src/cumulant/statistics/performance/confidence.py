@@ -1,10 +1,7 @@
 """A classifier's metrics without labels, from calibrated probabilities (confidence-based estimation, CBPE).
 
-If each row is positive with the probability p that its calibrated score says, then the expected confusion matrix is a
-sum of p and 1 - p over rows, and metrics are made of it as of counts. (Bialek, Kuberski, Perrakis and Bifet 2024,
-Estimating model performance under covariate shift without labels, arXiv:2401.08348, section 3, describe it as the
-baseline CBPE.) Holds while P(truth | score) is as it was where the calibration was learned: under concept drift these
-numbers are blind. `assumptions` has the checks.
+Bialek, Kuberski, Perrakis and Bifet 2024, arXiv:2401.08348, section 3. Holds while P(truth | score) is unchanged;
+`assumptions` has the checks.
 """
 
 from __future__ import annotations
@@ -32,17 +29,6 @@ FIGURES = (
 )
 #: an interval is drawn from at most this many groups of neighbouring scores
 _GROUPS = 400
-
-
-def expected_counts(probability: Floats, decision: Flags) -> dict[str, float]:
-    """The expected confusion matrix of rows with calibrated `probability` [n] of being positive, in rows."""
-    yes, no = probability[decision], probability[~decision]
-    return {
-        "true_positive": float(yes.sum()),
-        "false_positive": float((1 - yes).sum()),
-        "false_negative": float(no.sum()),
-        "true_negative": float((1 - no).sum()),
-    }
 
 
 def expected(
@@ -85,10 +71,9 @@ def expected_intervals(
 ) -> dict[str, tuple[float, float]]:
     """Where each of FIGURES is found, with probability `level`, when the labels of these rows come.
 
-    Two things are uncertain and both are drawn: which map from scores to probabilities other reference rows would have
-    given (`maps`, from `calibrator.drawn`), and which rows turn out positive. Rows are taken as independent given their
-    scores; `spread` widens the interval where the reference showed that they are not. `middle`: `expected` of these
-    rows, where it is known already.
+    Uncertain are the calibration map (`maps`, from `calibrator.drawn`) and which rows turn out positive; `spread`
+    widens the interval where the reference showed that rows depend on each other. `middle`: `expected` of these rows,
+    where it is known already.
 
     Raises:
         ValueError: `spread` is below 1.
@@ -125,7 +110,6 @@ def _groups(level: Codes, decision: Flags) -> tuple[tuple[Codes, Flags], Codes]:
 
 
 def _group_scores(score: Floats, decision: Flags) -> tuple[Floats, Floats, tuple[Codes, Flags]]:
-    """Neighbouring scores put together: rows, mean score, level and decision of each group."""
     points, place = np.unique(score, return_inverse=True)
     share = (np.cumsum(np.bincount(place)) - 1) / len(score)
     level = (share * _GROUPS).astype(np.int64)[place] if len(points) > _GROUPS else place.astype(np.int64)

@@ -1,8 +1,6 @@
 """A regression's loss without labels, from a model of the loss (direct loss estimation).
 
-A second model, fitted elsewhere on rows with labels, says what loss to expect of a row from its inputs; the estimate
-for new rows is the mean of its predictions. The interval holds the spread of the losses around it, the error of the
-loss model's mean, and no more: it is blind to a change of the truth given the inputs, as every estimate without labels.
+The interval holds the spread of the losses and the error of the loss model's mean; concept change stays invisible.
 """
 
 from __future__ import annotations

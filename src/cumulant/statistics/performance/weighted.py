@@ -1,7 +1,7 @@
 """Metrics of rows that were labelled with known chances: each stands for 1 / chance rows.
 
 Horvitz and Thompson 1952 (doi:10.1080/01621459.1952.10483446): weighted by the inverse of their chance, the sampled
-rows stand for all. The interval draws whole clusters, as the plain one does.
+rows stand for all.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Sequential tests, valid under repeated looks: rates, means, quantiles, shares, and the alpha of a release.
 
-Needs numpy and scipy only. States are small and immutable: `add` gives the next, `to_json` stores one, and leading axes
-hold many releases at once. Evidence is the natural logarithm of an e-value: reject at log(1 / alpha), whenever reached.
+States are small and immutable: `add` gives the next, `to_json` stores one, and leading axes hold many releases at once.
+Evidence is the natural logarithm of an e-value: reject at log(1 / alpha), whenever reached.
 """

@@ -1,14 +1,54 @@
-"""The array types of this package, and checks of what callers pass."""
+"""The array types of this package, states as plain values, and checks of what callers pass."""
 
 from __future__ import annotations
 
 import base64
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import cache, partial
+from typing import Any, Self, cast, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class StoredState:
+    """A state of numbers, tuples of them, arrays and such states, which JSON can hold."""
+
+    def to_json(self) -> dict[str, object]:
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, object]) -> Self:
+        """The state that `to_json` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is of another form.
+        """
+        return cls(**{name: read(stored[name]) for name, read in _readers(cls).items()})  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> object:
+    if isinstance(value, StoredState):
+        return value.to_json()
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+
+
+@cache
+def _readers(kind: type[StoredState]) -> dict[str, Callable[[Any], Any]]:
+    hints = get_type_hints(kind)
+    return {field.name: _reader(hints[field.name]) for field in fields(kind)}
+
+
+def _reader(kind: Any) -> Callable[[Any], Any]:
+    if isinstance(kind, type) and issubclass(kind, StoredState):
+        return kind.from_json
+    if kind in (int, float):
+        return cast("Callable[[Any], Any]", kind)
+    return tuple if get_origin(kind) is tuple else partial(np.asarray, dtype=np.float64)
 
 
 def check_counts(events: npt.ArrayLike, trials: npt.ArrayLike, what: str) -> tuple[Floats, Floats]:

@@ -43,7 +43,6 @@ def _bursts(bad: Floats, expected: Floats, shape: float) -> Floats:
 
 
 def _rate_free_terms(bad: Floats, shape: float) -> Floats:
-    """The terms of `_bursts` without a rate."""
     # scipy.special, which has this function of arrays, takes longer to import than numpy.
     gammas = np.reshape([math.lgamma(argument) for argument in (bad + shape).ravel().tolist()], bad.shape)
     ways: Floats = gammas - math.lgamma(shape) - bad * math.log(shape)
@@ -51,10 +50,7 @@ def _rate_free_terms(bad: Floats, shape: float) -> Floats:
 
 
 def distinct_likelihoods(bad: Floats, requests: Floats, rates: Floats, kinds: Kinds) -> tuple[Floats, Places]:
-    """The log likelihoods [distinct, kinds, points] of distinct blocks, and which of them each given block has.
-
-    Logarithms are taken once for blocks of as many requests, and gamma functions once for as many bad events.
-    """
+    """The log likelihoods [distinct, kinds, points] of distinct blocks, and which of them each given block has."""
     (k, k_of), (n, n_of) = distinct(bad), distinct(requests)
     pairs, places = distinct(n_of * len(k) + k_of)
     n_of, k_of = pairs // len(k), pairs % len(k)

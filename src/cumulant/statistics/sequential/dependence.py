@@ -1,9 +1,7 @@
 """The dependence and skewness of successive values, and the evidence that these alone would show.
 
-`Student` takes values for independent and near normal. Means of windows often are neither: a loss that lasts some days
-moves several of them, and where a large loss is rare most windows look better than their mean. Both make evidence of
-nothing. So the dependence is estimated from the reference's own values (`estimate_dependence`); `allowance` is how much
-evidence such values show by chance beyond independent normal ones: it is subtracted before the verdict.
+`Student` takes values for independent and near normal. `estimate_dependence` learns from the reference how far they are
+not; `allowance` is the evidence that such values show by chance, which is subtracted.
 
 **The rule.** Values of one window that vary together, by their sum's variance against that of independent ones, are one
 value. Windows follow each other as an autoregression of first order, whose correlation stands for the sum of all
@@ -26,6 +24,8 @@ from cumulant.statistics.sequential.student import Student, of_any_size
 FEWEST, ASSUMED = 12, 0.3
 #: simulated runs, and the most values of one look that are simulated: sums of more are near normal
 _RUNS, _VALUES = 600, 8
+#: the size of change that evidence is made for, as in `Student.start`
+_EFFECT = 0.5
 #: correlations beyond this cannot be distinguished from a trend
 _MOST = 0.95
 #: skewness and correlation below which values show no more than normal ones, as the test of a rise is cautious
@@ -125,14 +125,7 @@ class EvidenceAllowance:
 
 
 def allowance(
-    dependence: Dependence,
-    *,
-    horizon: int,
-    recent: int,
-    alpha: float,
-    effect: float = 0.5,
-    falling: bool = False,
-    seed: int = 0,
+    dependence: Dependence, *, horizon: int, recent: int, alpha: float, falling: bool = False
 ) -> EvidenceAllowance:
     """How much more log evidence than independent normal values, and than log(1 / alpha), values like these show with a
     chance of `alpha` within `horizon` looks although their mean is 0. `falling`: of the values with the other sign.
@@ -142,11 +135,11 @@ def allowance(
     skewness = min(-dependence.skewness if falling else dependence.skewness, 0.0)  # a long tail above only hides a rise
     if skewness > -_SLIGHT[0] and dependence.correlation < _SLIGHT[1]:
         return EvidenceAllowance()
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     values = min(dependence.values, _VALUES)
     plain = generator.standard_normal((_RUNS, horizon, values))
     like = _simulate_values(dependence.correlation, skewness, (_RUNS, horizon, values), generator)
-    ends = [np.quantile(_greatest_evidence(sample, recent, effect), 1 - alpha / 2, axis=1) for sample in (plain, like)]
+    ends = [np.quantile(_greatest_evidence(sample, recent), 1 - alpha / 2, axis=1) for sample in (plain, like)]
     bar = math.log(1 / alpha)
     risen, newest = (max(float(then) - max(float(now), bar), 0.0) for now, then in zip(*ends, strict=True))
     return EvidenceAllowance(risen, newest)
@@ -172,7 +165,7 @@ def _simulate_values(
     return simulated
 
 
-def _greatest_evidence(values: Floats, recent: int, effect: float) -> Floats:
+def _greatest_evidence(values: Floats, recent: int) -> Floats:
     """The greatest log evidence [2, runs] at any look: since any look, and of the newest looks alone."""
     runs, looks, _ = values.shape
     sums = (np.full(values.shape[:2], float(values.shape[2])), values.sum(axis=2), (values**2).sum(axis=2))
@@ -180,7 +173,7 @@ def _greatest_evidence(values: Floats, recent: int, effect: float) -> Floats:
     greatest = np.full((2, runs), -np.inf)
     for look in range(looks):
         begun = [total[:, [look]] - np.hstack([np.zeros((runs, 1)), total[:, :look]]) for total in totals]
-        evidence = of_any_size(Student(effect, *begun))
+        evidence = of_any_size(Student(_EFFECT, *begun))
         risen = np.logaddexp.reduce(evidence, axis=1) - math.log(looks)
         newest = np.logaddexp.reduce(evidence[:, -recent:], axis=1) - math.log(recent)
         greatest = np.maximum(greatest, np.stack([risen, newest]))

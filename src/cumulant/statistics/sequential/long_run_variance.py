@@ -1,13 +1,9 @@
 """How long a series depends on itself: the length of blocks whose means may be taken as independent.
 
 With blocks of m values, m x the variance of a block's mean tends to the long-run variance of the series, which is the
-variance of one value times the sum of all autocorrelations. A block is long enough when longer blocks no longer raise
-that product; the lag-one autocorrelation alone misses slow dependence under much noise. The variance is Hadamard's, a
-sixth of the mean square of the second difference of neighbouring blocks (Baugh 1971, Frequency modulation analysis with
-the Hadamard variance, doi:10.1109/FREQ.1971.199846): a slow rise or fall of the level, such as that of a day, does not
-enter it.
-
-Lengths are powers of two, so that the whole state is a few sums, whatever the number of values.
+variance of one value times the sum of all autocorrelations. The variance is Hadamard's, a sixth of the mean square of
+the second difference of neighbouring blocks (Baugh 1971, Frequency modulation analysis with the Hadamard variance,
+doi:10.1109/FREQ.1971.199846): a slow rise or fall of the level, such as that of a day, does not enter it.
 """
 
 from __future__ import annotations
@@ -54,7 +50,6 @@ class LongRunVariance:
 
     @classmethod
     def start(cls) -> LongRunVariance:
-        """No values yet."""
         return cls(
             np.zeros(_SCALES, dtype=np.int64),
             np.zeros((_SCALES, 2)),
@@ -140,7 +135,6 @@ class LongRunVariance:
         return variances[longer] / own, np.sqrt(_CHANCE / self.blocks[longer])
 
     def _variance(self, scale: int) -> float:
-        """Of the means of blocks of 2^scale values."""
         count, (total, squares) = self.blocks[scale], self.sums[scale]
         return float((squares - total**2 / max(count, 1)) / max(count - 1, 1))
 

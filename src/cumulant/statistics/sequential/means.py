@@ -13,21 +13,20 @@ other (one key, one burst) are first averaged to one value a key or a block, whi
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats, check_alpha, check_range
+from cumulant.statistics.sequential.arrays import Floats, StoredState, check_alpha, check_range
 
 #: the largest bet, as a part of the one that could lose everything
 _BOLDEST = 0.5
 
 
 @dataclass(frozen=True)
-class Bernstein:
+class Bernstein(StoredState):
     """Empirical-Bernstein confidence sequence of a mean of values in [0, 1] (predictable plug-in); O(1) state.
 
     All fields but `count` and `alpha` have the shape of the batch: the leading axes of what is added.
@@ -81,24 +80,13 @@ class Bernstein:
         middle = self.bet_values / self.bet
         return np.clip(middle - radius, 0, 1), np.clip(middle + radius, 0, 1)
 
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        fields = ("total", "squares", "bet", "bet_values", "penalty")
-        return {"alpha": self.alpha, "count": self.count, **{name: getattr(self, name).tolist() for name in fields}}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Bernstein:
-        """What `to_json` wrote."""
-        arrays = {k: np.asarray(v, dtype=np.float64) for k, v in stored.items() if k not in {"alpha", "count"}}
-        return cls(alpha=float(cast("float", stored["alpha"])), count=int(cast("int", stored["count"])), **arrays)
-
 
 @dataclass(frozen=True)
-class Betting:
+class Betting(StoredState):
     """Evidence that the mean of values in [0, 1] is above `boundary`: the capital of bets spread over many sizes.
 
-    A bet of size b multiplies its capital by 1 + b (value - boundary); the mean of all capitals is an e-process
-    under "mean <= boundary". Its state is one logarithm for each size.
+    A bet of size b multiplies its capital by 1 + b (value - boundary); the mean of all capitals is an e-process under
+    "mean <= boundary".
     """
 
     boundary: float
@@ -130,15 +118,6 @@ class Betting:
 
         return cast("Floats", logsumexp(self.capital, axis=-1) - math.log(self.capital.shape[-1]))
 
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        return {"boundary": self.boundary, "capital": self.capital.tolist()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Betting:
-        """What `to_json` wrote."""
-        return cls(float(cast("float", stored["boundary"])), np.asarray(stored["capital"], dtype=np.float64))
-
     @property
     def bets(self) -> Floats:
         """Sizes [bets] from a thousandth of the boldest upwards, evenly on a logarithmic scale."""
@@ -147,7 +126,7 @@ class Betting:
 
 
 @dataclass(frozen=True)
-class Paired:
+class Paired(StoredState):
     """Whether a candidate's loss exceeds the champion's by more than a margin, on the same requests.
 
     A pair's difference (candidate's loss - champion's, such as Brier on a mirrored request) lies in [-scale, scale].
@@ -187,16 +166,6 @@ class Paired:
     def log_not_worse(self) -> Floats:
         """Log e-value [batch] against "the candidate's mean loss is the champion's plus the margin, or more"."""
         return self.better.log_evidence()
-
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        return {"scale": self.scale, "worse": self.worse.to_json(), "better": self.better.to_json()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Paired:
-        """What `to_json` wrote."""
-        worse, better = (Betting.from_json(cast("Mapping[str, object]", stored[side])) for side in ("worse", "better"))
-        return cls(float(cast("float", stored["scale"])), worse, better)
 
 
 def hedged_interval(

@@ -1,7 +1,4 @@
-"""The duration of a release: looks and requests until a given harm, or its absence, is detected.
-
-By simulation with the very tests that decide, many releases at once, from a seed: the same inputs give the same answer.
-"""
+"""The duration of a release: simulated looks and requests until a given harm, or its absence, is detected."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from cumulant.statistics.sequential.arrays import Floats, check_alpha
-from cumulant.statistics.sequential.means import Betting
 from cumulant.statistics.sequential.simulated import (
     decide_often,
     first_looks,
@@ -74,17 +70,8 @@ def harm_power(
 ) -> Power:
     """Looks until a candidate with `ratio` x the champion's `rate` of bad events is rolled back.
 
-    Args:
-        traffic: Poisson arrivals with these means.
-        rate: champion's bad events a request.
-        ratio: candidate's rate over champion's; 1 gives false alarms.
-        alpha: of this metric's harm test.
-        looks: simulated at most.
-        wanted: the power, between 0 and 1.
-        burst: coefficient of variation of each arm's own rate from look to look.
-        margin: ratio up to which the candidate is not called worse.
-        releases: simulated.
-        seed: of the simulation.
+    `rate`: the champion's bad events a request; a `ratio` of 1 gives false alarms. `burst`: coefficient of variation of
+    each arm's own rate from look to look. `margin`: ratio up to which the candidate is not called worse.
 
     Raises:
         ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
@@ -104,11 +91,7 @@ def harm_is_seen(
     releases: int = 400,
     seed: int = 0,
 ) -> bool:
-    """Whether `harm_power` of the same arguments decides in at least `wanted` of the releases; it is known sooner.
-
-    Raises:
-        ValueError: as `harm_power`.
-    """
+    """Whether `harm_power` of the same arguments decides in at least `wanted` of the releases; it is known sooner."""
     counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
     return decide_often(counts, harm_test(alpha), check_alpha(wanted))
 
@@ -149,11 +132,7 @@ def not_worse_looks(
     releases: int = 400,
     seed: int = 0,
 ) -> int | None:
-    """About the `looks` of `not_worse_power` of the same arguments, in much less time.
-
-    Raises:
-        ValueError: as `not_worse_power`.
-    """
+    """About the `looks` of `not_worse_power` of the same arguments, in much less time."""
     counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
     return look_of_most(counts, not_worse_test(alpha, margin), check_alpha(wanted))
 
@@ -184,40 +163,11 @@ def not_worse_seconds(
     return traffic.seconds * math.log(1 / check_alpha(alpha)) / grows if grows > 0 else math.inf
 
 
-def paired_pairs(*, margin: float, deviation: float, scale: float = 1.0, alpha: float = 0.05) -> float:
-    """About how many pairs `means.Paired` needs to show non-inferiority when there is no difference.
-
-    A bet b grows by b m - b^2 v / 2 a pair, m and v the margin and variance as parts of twice the scale; the answer is
-    when the mean of all capitals that grow so reaches 1 / alpha.
-
-    Args:
-        margin: in the unit of the loss.
-        deviation: standard deviation of a pair's difference, in the same unit.
-        scale: largest possible difference, in the same unit.
-        alpha: of the test.
-
-    Raises:
-        ValueError: not 0 < margin < scale, deviation is not above 0, or alpha is not between 0 and 1.
-    """
-    if not (0 < margin < scale and deviation > 0):
-        raise ValueError(f"pairs need 0 < margin < scale and a deviation above 0, not {margin}, {scale}, {deviation}")
-    bets = Betting.start((1 - margin / scale) / 2).bets
-    growth = bets * margin / (2 * scale) - (bets * deviation / (2 * scale)) ** 2 / 2
-    needed = math.log(len(bets) / check_alpha(alpha))
-    return _steps_until(growth, needed)
-
-
 def paired_blocks(*, margin: float, deviation: float, pairs: float, drift: float = 0.0, alpha: float = 0.05) -> float:
     """About how many blocks `symmetric.PairedBlocks` needs to show non-inferiority when there is no difference.
 
-    It is when the mean of all capitals, each growing as normal means of blocks let it, reaches 1 / alpha.
-
-    Args:
-        margin: in the unit of the loss.
-        deviation: standard deviation of a pair's difference, in the same unit.
-        pairs: in a block.
-        drift: standard deviation of what all pairs of a block share (a day's weather), in the same unit.
-        alpha: of the test.
+    `deviation` and `drift` are standard deviations in the unit of the loss and `margin`: of a pair's difference, and of
+    what all `pairs` of a block share (a day's weather).
 
     Raises:
         ValueError: margin, deviation or pairs is not above 0, the drift is below 0, or alpha is not between 0 and 1.

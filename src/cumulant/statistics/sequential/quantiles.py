@@ -13,19 +13,17 @@ applications to A/B testing and best-arm identification (doi:10.3150/21-BEJ1388)
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats, check_alpha
+from cumulant.statistics.sequential.arrays import Floats, StoredState, check_alpha
 from cumulant.statistics.sequential.means import Bernstein, difference
 
 
 @dataclass(frozen=True)
-class Quantiles:
+class Quantiles(StoredState):
     """The shares at or below each of `edges` [edges], rising; `shares` has the batch's axes before that of edges."""
 
     edges: Floats
@@ -71,16 +69,6 @@ class Quantiles:
         below = (np.maximum.accumulate(high[..., ::-1] < quantile, axis=-1)).sum(-1)
         reached = np.maximum.accumulate(low >= quantile, axis=-1).sum(-1)
         return padded[below], padded[len(self.edges) + 1 - reached]
-
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        return {"edges": self.edges.tolist(), "shares": self.shares.to_json()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Quantiles:
-        """What `to_json` wrote."""
-        shares = Bernstein.from_json(cast("Mapping[str, object]", stored["shares"]))
-        return cls(np.asarray(stored["edges"], dtype=np.float64), shares)
 
 
 def histogram(values: npt.ArrayLike, edges: npt.ArrayLike) -> Floats:

@@ -1,30 +1,19 @@
 """Two rates of bad events, compared at every look, with errors that may come in bursts.
 
-**Data.** A look brings a *block* for each arm: `requests` n and `bad` events k.
+**Model.** A look adds to each arm a block of `requests` n and `bad` events k, Poisson around n times the rate times a
+gamma burst with mean 1 and shape a (coefficient of variation 1/sqrt(a); infinity: no bursts), or calm but for rare
+outages. The kinds of the two arms are unknown and may differ: the state is each arm's likelihood over kind and rate.
 
-**Model.** Bad events of an arm are Poisson around n times its rate times a burst, one burst a block, gamma with mean 1
-and shape a (coefficient of variation 1/sqrt(a)); a = infinity means no bursts. One more kind of arm is calm but for
-rare outages. The kinds of the two arms are unknown and may differ. So k is negative binomial, or a mixture of two,
-and the likelihood of an arm is a table over kind and rate that each block adds to: the whole state is two tables,
-whatever the number of blocks (about 50 kB of JSON).
+**Evidence.** Universal inference (Wasserman, Ramdas, Balakrishnan 2020, doi:10.1073/pnas.1922664117): a prior-weighted
+mixture of worse candidates over the largest value that the null reaches; the champion's rate is integrated on a
+logarithmic scale in both (the right Haar prior). Exact for ratio nulls without bursts, else checked by computation.
 
-**Evidence.** Against "candidate rate <= ratio x champion rate + difference" stands universal inference
-(Wasserman, Ramdas, Balakrishnan 2020, doi:10.1073/pnas.1922664117) in the shapes and the candidate's place below the
-boundary: a prior-weighted mixture of worse candidates over the **largest** value that the null reaches. The champion's
-rate is not maximised but integrated on a logarithmic scale in both (the right Haar prior of a scale), which costs no
-evidence: without bursts at ratio nulls this is exactly the conditional test given the total of bad events. With
-bursts, or with a difference, invariance under a change of scale is not exact, and the guarantee rests on computation:
-the tests add up the expected value at fixed rates, and `bench/release/worlds.py` counts whole releases.
+**Blocks.** Bursts of different blocks are independent: merge looks by `LongRunVariance.block`, fixed before the
+release. Count a key once a look, weighed by one over the dispersion over keys (`tempered`); a stage with another weight
+gets a fresh process (`stages`).
 
-**Assumptions and the block rule.** Bursts of different blocks are independent; merge looks by
-`LongRunVariance.block`, fixed before the release, until they are. Bursts that both arms share do no harm: they
-are read as bursts of each arm, which widens. Requests of one key depend on each other: count a key once a look, and
-weigh the evidence by one over the dispersion that remains over keys (`tempered`). Within one process the share of
-traffic is constant;
-a stage with another weight gets a fresh process (`stages`), else a drift of the common rate looks like harm.
-
-**Grid.** Rates lie on a logarithmic grid `step` apart; boundaries between points are interpolated. With more than
-about 1 / step^2 bad events of the candidate (400 at 0.05) use a finer step: `RateDesign.for_events`.
+**Grid.** Rates lie on a logarithmic grid `step` apart. With more than about 1 / step^2 bad events of the candidate (400
+at 0.05) use a finer step.
 """
 
 from __future__ import annotations
@@ -105,11 +94,6 @@ class RateDesign:
         if not (min(self.independent, self.alike) > 0 and self.independent + self.alike < 1 and min(self.ratios) > 1):
             raise ValueError("independent and alike are weights above 0 that leave some, and ratios are above 1")
 
-    @classmethod
-    def for_events(cls, events: float, *, lowest: float = 1e-6, highest: float = 0.5) -> RateDesign:
-        """A design fine enough for `events` bad events of the candidate in one process."""
-        return cls(lowest=lowest, highest=highest, step=float(np.clip(1 / math.sqrt(max(events, 1)), 0.01, 0.05)))
-
     @cached_property
     def rates(self) -> Floats:
         """The grid [points] of bad events a request."""
@@ -148,8 +132,7 @@ class Rates:
     ) -> Rates:
         """No blocks yet, for one release or for a `batch` of them.
 
-        `known` [kinds, levels] is what the champion's past says of its bursts, from `known_bursts`; by default nothing.
-        The candidate, which runs as the champion does, is taken to have bursts of the same kinds, though less surely.
+        `known` [kinds, levels] is the champion's past evidence on its bursts, from `known_bursts`; by default none.
         """
         design = design or RateDesign()
         shape = (*batch, len(design.kinds), len(design.rates))
@@ -168,7 +151,7 @@ class Rates:
         candidate_requests: npt.ArrayLike,
         candidate_bad: npt.ArrayLike,
     ) -> Rates:
-        """The state with one more block; counts have the shape of the batch. An arm without requests says nothing.
+        """The state with one more block; counts have the shape of the batch. An arm without requests adds no evidence.
 
         Raises:
             ValueError: counts are negative or there are more bad events than requests.
@@ -277,33 +260,22 @@ class Rates:
         return cast("Floats", top + np.log(weighed / len(curves)))
 
     def _along(self, curve: Floats) -> Floats:
-        """[batch, pairs of shapes]: log of the likelihood summed over the champion's rate, candidate's on `curve`.
-
-        Where the candidate's rate moves faster than the champion's (a negative difference), the sum goes over its
-        logarithm instead, whichever is larger: then the null is never understated.
-        """
+        """[batch, pairs of shapes]: log of the likelihood summed over the champion's rate, candidate's on `curve`."""
         steepness = np.maximum(1.0, np.gradient(np.log(curve), self.design.step))[self._likely]
         theirs = _moved(self.candidate, curve[self._likely], self.design) + np.log(steepness)
         top = theirs.max((-2, -1), keepdims=True)
-        return self._summed(np.exp(theirs - top), top)
+        sums = np.matmul(self._champion, np.swapaxes(np.exp(theirs - top), -1, -2))
+        logs = np.log(np.maximum(sums, _LEAST)) + top
+        return cast("Floats", logs.reshape((*sums.shape[:-2], -1)))
 
     def _near(self, curves: Floats) -> tuple[Floats, Floats]:
-        """[batch, pairs of shapes, curves]: the sums of `_along`, with `curves` [curves, points] rounded to the grid.
-
-        With the logarithm [batch] of what they are to be multiplied by. An alternative, or the inside of a null, needs
-        no more.
-        """
+        """The sums of `_along` for `curves` [curves, points] rounded to the grid, and the log of their factor."""
         likelihood, top = self._candidate
         places = np.rint(_places(curves[:, self._likely], self.design)).astype(np.int64)
         theirs = np.take(likelihood, places, axis=-1)  # in the order of its axes, so that nothing is copied below
         *batch, kinds, count, points = theirs.shape
         sums = np.matmul(self._champion, np.swapaxes(theirs.reshape((*batch, kinds * count, points)), -1, -2))
         return sums.reshape((*batch, kinds**2, count)), top[..., 0, 0]
-
-    def _summed(self, theirs: Floats, top: Floats) -> Floats:
-        sums = np.matmul(self._champion, np.swapaxes(theirs, -1, -2))
-        logs = np.log(np.maximum(sums, _LEAST)) + top
-        return cast("Floats", logs.reshape((*sums.shape[:-2], -1)))
 
     @cached_property
     def _likely(self) -> npt.NDArray[np.int64]:
@@ -337,10 +309,6 @@ def known_levels() -> Floats:
 
 def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign | None = None) -> Floats:
     """The evidence of the champion's past blocks on its bursts: log likelihood [kinds, levels], at most 0.
-
-    That its level has changed since, without bursts, may always be: the calm kind is as likely at each level. So may a
-    burst of a kind that was seen, at a level up to a few times that of the past. That it changed its level and has
-    bursts at it that the past never showed is unlikely, and never excluded altogether.
 
     Args:
         requests: [blocks] of the champion, each block as long as one of the release.

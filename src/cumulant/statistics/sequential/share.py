@@ -1,24 +1,24 @@
 """A sequential test of sample-ratio mismatch: whether each arm gets its declared share of keys.
 
 Lindon and Malek 2022, Anytime-valid inference for multinomial count data (NeurIPS 35), equation 5: the
-Dirichlet-multinomial mixture over the declared shares. A mismatch says that the comparison is broken, not that the
-candidate is bad. Count units of assignment (a key once, when first seen): requests of one key are not independent.
+Dirichlet-multinomial mixture over the declared shares. Count units of assignment (a key once, when first seen):
+requests of one key are not independent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.arrays import Floats, StoredState
 
 
 @dataclass(frozen=True)
-class Shares:
+class Shares(StoredState):
     """Counts [batch, arms] of units against declared `shares` [arms]; one stage, as weights differ between stages."""
 
     shares: tuple[float, ...]
@@ -61,13 +61,3 @@ class Shares:
         marginal = gammaln(prior + self.counts).sum(-1) - gammaln(prior).sum()
         total = gammaln(self.strength) - gammaln(self.strength + self.counts.sum(-1))
         return cast("Floats", marginal + total - self.counts @ np.log(declared))
-
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        return {"shares": list(self.shares), "counts": self.counts.tolist(), "strength": self.strength}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Shares:
-        """What `to_json` wrote."""
-        shares = tuple(cast("Sequence[float]", stored["shares"]))
-        return cls(shares, np.asarray(stored["counts"], dtype=np.float64), float(cast("float", stored["strength"])))

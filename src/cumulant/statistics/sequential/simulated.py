@@ -1,9 +1,4 @@
-"""Simulated releases under the tests that decide real ones, and the look at which each decides.
-
-What saves time: equal blocks have one likelihood; where rates do not vary, a test is run only where the same test
-without bursts, which then proves more and costs little, reaches the bound; the grid of rates is no finer than the
-events need; and no test is run once the answer is sure, or far more likely than another.
-"""
+"""Simulated releases under the tests that decide real ones, and the look at which each decides."""
 
 from __future__ import annotations
 
@@ -49,7 +44,6 @@ class SimulatedCounts:
     bursts: bool = False
 
     def of(self, releases: slice) -> SimulatedCounts:
-        """The counts of some releases."""
         return self._each(lambda counts: counts[:, releases])
 
     def until(self) -> SimulatedCounts:
@@ -92,11 +86,7 @@ def simulate_counts(
     seed: int,
     burst: float = 0.0,
 ) -> SimulatedCounts:
-    """The counts of champion and candidate: fixed requests per look, binomial bad events at these rates.
-
-    Chance in how many requests come matters little beside how many of them fail, and equal numbers give few distinct
-    blocks.
-    """
+    """The counts of champion and candidate: fixed requests per look, binomial bad events at these rates."""
     rate, worse = rates
     if not (0 < rate < 1 and 0 < worse < 1 and burst >= 0):
         raise ValueError(f"rates {rate} and {worse} must lie between 0 and 1, and the burst {burst} at or above 0")
@@ -202,10 +192,7 @@ def look_of_most(counts: SimulatedCounts, test: SimulatedTest, share: float) -> 
 
 
 def decide_often(counts: SimulatedCounts, test: SimulatedTest, least: float) -> bool:
-    """Whether at least the share `least` of the releases decides at some look.
-
-    They are tested in groups, until the share among all is sure, or among those tested is far from it.
-    """
+    """Whether at least the share `least` of the releases decides at some look, tested in groups until that is sure."""
     design, count = choose_design(counts), int(counts.bad.shape[1])
     beyond = test.beyond(counts, design)
     possible: Flags = np.any(beyond >= 0, axis=0)
@@ -232,8 +219,6 @@ def choose_design(counts: SimulatedCounts) -> RateDesign:
 
 
 class _States:
-    """The states of releases that are evaluated together."""
-
     def __init__(self, counts: SimulatedCounts, design: RateDesign) -> None:
         self._design = design
         self._tables = [
@@ -249,12 +234,10 @@ class _States:
         return sums
 
     def add(self, sums: list[Floats], look: int, releases: Places) -> None:
-        """Add the likelihood of one look."""
         for sum_, (table, places) in zip(sums, self._tables, strict=True):
             np.add(sum_, table[places[look, releases]], out=sum_)
 
     def take_out(self, sums: list[Floats], look: int, releases: Places) -> None:
-        """Subtract the likelihood of one look."""
         for sum_, (table, places) in zip(sums, self._tables, strict=True):
             np.subtract(sum_, table[places[look, releases]], out=sum_)
 
@@ -268,11 +251,7 @@ class _States:
 
 
 def _count_decided(states: _States, test: SimulatedTest, beyond: Floats) -> int:
-    """How many releases decide at some look. Most of these would also do so at the last, which goes first.
-
-    What bursts may explain costs evidence, and more of it the fewer looks there are: where evidence at one look lacks
-    as much, no earlier look is tested at which less remains without bursts.
-    """
+    """How many releases decide at some look: the last goes first, then those at which evidence may suffice."""
     waiting = np.flatnonzero((beyond >= 0).any(0))
     sums, count = states.sums(len(beyond), waiting), 0
     needed = np.zeros(beyond.shape[1])

@@ -14,11 +14,9 @@ from cumulant.statistics.sequential.arrays import Floats
 def stages(log_evidence: Sequence[npt.ArrayLike], *, spent: float = 0.7) -> Floats:
     """Log e-value [batch] of a release from one fresh process a stage, in their order, the last at its newest value.
 
-    Each stage is a process of its own because traffic weights differ and the common rate drifts; an earlier stage
-    counts with its value when it ended. The plain product would make a harm that begins late pay for what the first
-    stages lost, so each stage also starts afresh with `spent` of the cash that is left: the sum over s of
-    weight s x product of stages s, s + 1, ... now, plus the cash not yet spent. It is an e-process, as each term is.
-    The first stage pays log(1 / spent), the second at most log(1 / (spent (1 - spent))).
+    The plain product would make a harm that begins late pay for what the first stages lost, so each stage also starts
+    afresh with `spent` of the cash that is left: the sum over s of weight s x product of stages s, s + 1, ... now, plus
+    the cash not yet spent.
 
     Args:
         log_evidence: [batch] for each stage that has begun.

@@ -1,39 +1,35 @@
 """Means of near-normal values of unknown spread under continuous watching, and when a mean has risen.
 
 Source: Wang and Ramdas 2025, Anytime-valid t-tests and confidence sequences for Gaussian means with unknown variance
-(doi:10.1080/07474946.2024.2428245), the scale-invariant mixture after Lai 1976, here over positive effects only: with
-S and V the sums of n values and of their squares, c = 1 / effect and A = V - S^2 / (n + c^2), the e-process against
-"the mean is 0 or less" is 2 T_n(S sqrt(n / (A (n + c^2)))) sqrt(c^2 / (n + c^2)) (V / A)^(n/2), T_n being the
-distribution function of Student's t. A change is found as in Shin, Ramdas and Rinaldo 2024, E-detectors
-(doi:10.51387/23-NEJSDS51): an e-process begins at each look, and their sum is watched.
+(doi:10.1080/07474946.2024.2428245), the scale-invariant mixture after Lai 1976, here over positive effects only: with S
+and V the sums of n values and of their squares, c = 1 / effect and A = V - S^2 / (n + c^2), the e-process against "the
+mean is 0 or less" is 2 T_n(S sqrt(n / (A (n + c^2)))) sqrt(c^2 / (n + c^2)) (V / A)^(n/2), T_n being the distribution
+function of Student's t. A change is found as in Shin, Ramdas and Rinaldo 2024, E-detectors (doi:10.51387/23-NEJSDS51):
+an e-process begins at each look, and their sum is watched.
 
-**Assumption.** Values are independent and near normal: means of blocks, such as a day's rows. Losses of single rows are
-not. Means of windows that follow each other often are neither; `dependence` learns it and says what to take off.
-Bounded values in small blocks are better served by `means.Betting`; day means are too few for it, since a bet against
-values in [-1, 1] cannot use that day means vary by a hundredth.
+**Assumption.** Values are independent and near normal: means of blocks, such as a day's rows, not losses of single
+rows. `dependence` learns by how much windows are not.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.arrays import Floats, StoredState
 
-#: a rise that is looked for beside small ones, in standard deviations of a value
+#: a rise that is tested for in addition to small ones, in standard deviations of a value
 LARGE = 2.0
 #: a sum of squares up to this is that of zeros: ratios of smaller ones lose their digits, or overflow
 _LEAST = 1e-290
 
 
 @dataclass(frozen=True)
-class Student:
-    """Evidence that the mean of near-normal values is above 0; `effect` is the size, in deviations, looked for.
+class Student(StoredState):
+    """Evidence that the mean of near-normal values is above 0; `effect` is the size to detect, in deviations.
 
     count, total, squares: [batch] of the values added.
     """
@@ -86,32 +82,19 @@ class Student:
         evidence = math.log(2) + side + (np.log(c / (n + c)) + n * np.log(squares / rest)) / 2
         return np.where(nonzero, evidence, 0.0)
 
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        sums = {name: getattr(self, name).tolist() for name in ("count", "total", "squares")}
-        return {"effect": self.effect, **sums}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Student:
-        """What `to_json` wrote."""
-        sums = (np.asarray(stored[name], dtype=np.float64) for name in ("count", "total", "squares"))
-        return cls(float(cast("float", stored["effect"])), *sums)
-
 
 def of_any_size(sums: Student) -> Floats:
-    """Log e-value [batch] as `Student.log_evidence`, looked for at `effect` and at LARGE deviations alike: the mean of
-    both. Of few values that all are far above 0 the first alone never says enough.
-    """
+    """Log e-value [batch]: the mean of those of `Student.log_evidence` at `effect` and at LARGE deviations."""
     return np.logaddexp(sums.log_evidence(), replace(sums, effect=LARGE).log_evidence()) - math.log(2)
 
 
 @dataclass(frozen=True)
-class Risen:
+class Risen(StoredState):
     """Whether the mean of near-normal values has risen above 0 since some look; a `Student` begins at each.
 
     With every look before the change alike, an alarm at evidence log(1 / alpha) comes with probability alpha at most
     within the first `horizon` looks, and on average not before `horizon` / alpha of them. The last `horizon` starts
-    are kept: what happened longer ago is not looked for. `allowed`: log evidence that is taken off, since values that
+    are kept: earlier changes are not detected. `allowed`: log evidence that is taken off, since values that
     depend on each other or are skewed show as much by chance (`dependence.allowance`).
     """
 
@@ -176,15 +159,3 @@ class Risen:
         n, mean = float(self.starts.count[place]), self.mean_since(look)
         spread = max(0.0, float(self.starts.squares[place]) - n * mean**2) / (n - 1)
         return float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(spread / n)
-
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        plain = {"horizon": self.horizon, "looks": self.looks, "allowed": self.allowed}
-        return {**plain, "starts": self.starts.to_json()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Risen:
-        """What `to_json` wrote."""
-        starts = Student.from_json(cast("Mapping[str, object]", stored["starts"]))
-        allowed = float(cast("float", stored.get("allowed", 0.0)))
-        return cls(int(cast("int", stored["horizon"])), int(cast("int", stored["looks"])), starts, allowed)

@@ -1,35 +1,25 @@
 """Means of blocks under continuous watching, whatever the dependence within a block: one value a block, and its side.
 
-**Why not bets on the mean itself.** A bounded value can lose all of a bet, so a bet on the mean of a block wins at most
-the mean itself: a block of a thousand pairs would say no more than one pair, and a margin of 0.005 would take 600
-blocks. What makes the mean of many pairs worth more is that chance moves it up as easily as down.
-
-**Assumption.** The value of a block, given those before, lies symmetrically about an expectation that is on the null's
-side of the boundary. How widely may differ from block to block and need not be known. Where the arms are
-exchangeable (no difference at all) this is exact; the mean of many pairs is nearly symmetric by the central limit
-theorem. **Block rule:** blocks are nearly independent (`LongRunVariance`), and a block holds so many pairs that
-its mean is hardly skewed (`FEWEST_PAIRS`, and more where losses are rare and large): the tests count what skewness
-and autocorrelation cost.
+**Assumption.** The value of a block, given those before, lies symmetrically about an expectation on the null's side of
+the boundary, with any spread. Exact where the arms are exchangeable; the mean of many pairs is nearly symmetric. Blocks
+are nearly independent (`LongRunVariance`) and hold at least `FEWEST_PAIRS`.
 
 **Evidence.** For h odd, rising and within [-1, 1], the expected value of 1 + h(x) is at most 1 under the null, so their
-product is an e-process (de la Pena 1999, A general class of exponential inequalities for martingales and ratios,
-doi:10.1214/aop/1022677467, for symmetric terms; Ramdas, Ruf, Larsson and Koolen 2020, Admissible anytime-valid
-sequential inference must rely on nonnegative martingales, arXiv:2009.03167, section 5, says that all e-values against
-symmetry have this form). Here h(x) = tanh(bet x / scale), with the root mean square of all values up to x as scale: it
-is even in x, and h rises in x. Capital is spread over bets. A block at most doubles it: few blocks never prove much.
+product is an e-process (de la Pena 1999, doi:10.1214/aop/1022677467; Ramdas, Ruf, Larsson and Koolen 2020,
+arXiv:2009.03167, section 5). Here h(x) = tanh(bet x / scale), the scale being the root mean square of all values up to
+x. Capital is spread over bets; a block at most doubles it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from cumulant.statistics.sequential.arrays import Floats
+from cumulant.statistics.sequential.arrays import Floats, StoredState
 
 #: pairs that the mean of a block is taken over, at least
 FEWEST_PAIRS = 50
@@ -41,7 +31,7 @@ _NODES: Floats = np.linspace(-9, 9, 145)
 
 
 @dataclass(frozen=True)
-class Symmetric:
+class Symmetric(StoredState):
     """Evidence that the expectation of symmetric values is above 0; O(1) state.
 
     `blocks` and `squares` (their sum) are [batch], `capital` is [batch, bets], in logarithms.
@@ -53,7 +43,6 @@ class Symmetric:
 
     @classmethod
     def start(cls, *, batch: tuple[int, ...] = ()) -> Symmetric:
-        """No values yet."""
         return cls(0, np.zeros(batch), np.zeros((*batch, _BETS)))
 
     def add(self, value: npt.ArrayLike, *, weight: float = 1.0) -> Symmetric:
@@ -80,19 +69,9 @@ class Symmetric:
         whole = np.logaddexp.reduce(self.capital, axis=-1)  # much quicker than scipy's logsumexp for so few values
         return cast("Floats", whole - math.log(self.capital.shape[-1]))
 
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        return {"blocks": self.blocks, "squares": self.squares.tolist(), "capital": self.capital.tolist()}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> Symmetric:
-        """What `to_json` wrote."""
-        arrays = (np.asarray(stored[name], dtype=np.float64) for name in ("squares", "capital"))
-        return cls(int(cast("int", stored["blocks"])), *arrays)
-
 
 @dataclass(frozen=True)
-class PairedBlocks:
+class PairedBlocks(StoredState):
     """Whether a candidate's loss exceeds the champion's by more than a margin, on the same requests, block by block.
 
     All pairs of a block, of whatever keys, give one value, their mean difference (candidate's loss - champion's). One
@@ -143,20 +122,6 @@ class PairedBlocks:
     def log_not_worse(self) -> Floats:
         """Log e-value [batch] against "the candidate's mean loss is the champion's plus the margin, or more"."""
         return self.better.log_evidence()
-
-    def to_json(self) -> dict[str, object]:
-        """Plain numbers and lists."""
-        sides = {"worse": self.worse.to_json(), "better": self.better.to_json()}
-        return {"margin": self.margin, "edge": self.edge, "pairs": self.pairs.tolist(), **sides}
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, object]) -> PairedBlocks:
-        """What `to_json` wrote."""
-        margin, edge = (float(cast("float", stored[name])) for name in ("margin", "edge"))
-        worse, better = (
-            Symmetric.from_json(cast("Mapping[str, object]", stored[side])) for side in ("worse", "better")
-        )
-        return cls(margin, edge, np.asarray(stored["pairs"], dtype=np.float64), worse, better)
 
 
 def bet_sizes() -> Floats:

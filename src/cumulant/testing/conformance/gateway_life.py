@@ -1,4 +1,4 @@
-"""Rules of a gateway that changes, ends and comes back."""
+"""Rules of a gateway that changes, ends and starts again."""
 
 from __future__ import annotations
 

@@ -35,8 +35,6 @@ def find_tool(requested: str | None) -> str:
 def build_image(folder: Path, reference: str, *, tool: str) -> str:
     """Build the image of the build folder under `reference`; returns its id.
 
-    The tool reads its own settings, such as BUILDAH_ISOLATION.
-
     Raises:
         UsageError: `reference` names no image.
         TerminalError: the build failed; carries the last lines that the tool wrote.

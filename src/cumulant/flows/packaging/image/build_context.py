@@ -42,7 +42,9 @@ def write_context(servable: Path, folder: Path, *, base: str, options: Serving |
     check_folder(folder)
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _clear(folder)
+        shutil.rmtree(folder / MODEL, ignore_errors=True)
+        for old in folder.glob("cumulant-*.whl"):
+            old.unlink()
         shutil.copyfile(_lock(), folder / LOCK)
         shutil.copyfile(Path(trim.__file__), folder / TRIM)
         # Of the servable, its files as listed: what else lies there has no place in an image.
@@ -66,13 +68,6 @@ def check_folder(folder: Path) -> None:
     if folder.is_file() or (folder.is_dir() and not ours and any(folder.iterdir())):
         hint = "choose another --dockerfile"
         raise UsageError(f"{folder} holds something that is no folder of an image", subject=str(folder), hint=hint)
-
-
-def _clear(folder: Path) -> None:
-    """An older servable or wheel must not stay beside the new one."""
-    shutil.rmtree(folder / MODEL, ignore_errors=True)
-    for old in folder.glob("cumulant-*.whl"):
-        old.unlink()
 
 
 def _lock() -> Path:

@@ -77,7 +77,6 @@ class Serving(msgspec.Struct, frozen=True):
 
     @property
     def ports(self) -> tuple[int, ...]:
-        """What is listened to."""
         return (self.http,) if self.grpc is None else (self.http, self.grpc)
 
 

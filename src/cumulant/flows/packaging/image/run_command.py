@@ -17,8 +17,6 @@ _STORE = "the store of the features: its URL in ONLINE, as the container reaches
 
 
 class RunCommand(msgspec.Struct, frozen=True):
-    """The command that runs the image, and what it needs."""
-
     command: str
     needs: tuple[str, ...] = ()
 

@@ -1,9 +1,6 @@
 """Run while an image is built, by the base's own Python: `trim.py ROOT`, with the packages in ROOT/app.
 
-What the data plane never loads is removed from ROOT/app. Of the system it takes to ROOT what Python and the packages
-need: the interpreter, its library, the shared libraries by `ldd`, certificates, time zones, and of the list of Debian's
-packages those that are still there. Files get one date and `.pyc` files that no date makes stale, so that the same
-input gives the same layer.
+Removes from ROOT/app what the data plane never loads, and copies to ROOT what it needs of the system, with one date.
 """
 
 from __future__ import annotations

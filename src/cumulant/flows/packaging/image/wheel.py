@@ -1,7 +1,4 @@
-"""Cumulant itself as a wheel, from the files that run now: an editable install and an installed one alike.
-
-Nothing is built and nothing is downloaded: the package is pure Python, so its files and its metadata are the wheel.
-"""
+"""Cumulant itself as a wheel from the files that run now, editable or installed; nothing is built or downloaded."""
 
 from __future__ import annotations
 
@@ -46,7 +43,6 @@ def _add(archive: ZipFile, name: str, content: bytes) -> None:
 
 
 def _modules() -> Iterator[tuple[str, bytes]]:
-    """The package's files by their place in the wheel."""
     home = Path(version.__file__).parents[1]
     for path in sorted(home.rglob("*")):
         if path.is_file() and "__pycache__" not in path.parts:

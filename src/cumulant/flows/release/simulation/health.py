@@ -61,6 +61,5 @@ def _without_keys(requests: Requests, times: Floats, ends: Seconds) -> Iterator[
 
 
 def _recent_health(champion: tuple[int, int], candidate: tuple[int, int]) -> RecentHealth:
-    """The health of both arms from their requests and failures."""
     arms = [ArmHealth(requests=int(count), failures=int(failures)) for count, failures in (champion, candidate)]
     return RecentHealth(champion=arms[0], candidate=arms[1])

@@ -1,8 +1,4 @@
-"""A project's own log as the requests of both arms: a block bootstrap of the champion's requests.
-
-Blocks of consecutive time keep what depends on each other together: bursts, slow minutes, callers. Each arm has blocks
-of its own, so that what befell the champion in one hour is compared with another hour of its own.
-"""
+"""A project's own log as the requests of both arms: block bootstraps of the champion's requests."""
 
 from __future__ import annotations
 
@@ -75,7 +71,6 @@ class LoggedCallers:
         self._starts: list[Floats] = [np.zeros(0), np.zeros(0)]
 
     def look(self, moment: LookInterval) -> ArrivedRequests:
-        """The requests of one look."""
         parts = [self._of_arm(moment, arm) for arm in (False, True)]
         rows = np.concatenate([of_arm for of_arm, _ in parts])
         came = np.concatenate([seconds for _, seconds in parts])
@@ -92,7 +87,6 @@ class LoggedCallers:
         return ArrivedRequests(requests, came)
 
     def candidate_rate(self, moment: LookInterval) -> float:
-        """Share of mirrored requests that the candidate fails."""
         return float(min(1.0, self._log.requests.failed.mean() + self._added(moment)))
 
     def history(self, *, look: float, quantile: float) -> ChampionHistory:
@@ -102,11 +96,9 @@ class LoggedCallers:
         return ChampionHistory.of((self._log.seconds // look).astype(np.int64), log, slow_us)
 
     def _added(self, moment: LookInterval) -> float:
-        """The candidate's own failures beside those of the log."""
         return max(0.0, self._scene.candidate_errors(moment) - self._world.errors.champion)
 
     def _of_arm(self, moment: LookInterval, candidate: bool) -> tuple[Ints, Floats]:
-        """Rows of the log that an arm gets in a look, and when."""
         place, offset = divmod(moment.at, self._block(moment.seconds))
         begin = self._start(int(place), int(candidate)) + offset
         low, high = np.searchsorted(self._log.seconds, [begin, begin + moment.seconds])

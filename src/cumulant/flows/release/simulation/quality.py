@@ -33,7 +33,6 @@ class Mirror:
         self._due: deque[tuple[float, int, int, int]] = deque()
 
     def pairs(self, count: int) -> ScorePairs:
-        """Answers of both versions to so many rows."""
         scores, rng = self._world.scores, self._rng
         champion = rng.beta(*_SCORES, count)
         candidate = champion + scores.shift + _APART * rng.normal(size=count)
@@ -64,12 +63,10 @@ class Mirror:
 
 
 def hour_of(at: float) -> int:
-    """The hour of a moment of the world."""
     return int(at // 3600)
 
 
 def label_delay_seconds(quality: Quality) -> float:
-    """Seconds from a request to its label."""
     given = quality.label_delay
     return duration(given).total_seconds() if isinstance(given, str) else float(given)
 
@@ -87,7 +84,6 @@ def labelled_losses(quality: Quality, rows: int, *, shift: float, effect: float,
 
 
 def _scores(quality: Quality, count: int, rng: np.random.Generator) -> Floats:
-    """The champion's scores [count] of rows that have a label; it is calibrated."""
     low, high = _SCORES
     if quality.labelled == "positives":  # a score is the chance of being positive
         return np.asarray(rng.beta(low + 1, high, count))
@@ -96,7 +92,6 @@ def _scores(quality: Quality, count: int, rng: np.random.Generator) -> Floats:
 
 
 def _labelled(quality: Quality, rows: int, rng: np.random.Generator) -> tuple[int, Bools]:
-    """How many rows get a label, and which of them are positive."""
     if quality.labelled == "positives":
         count = int(rng.binomial(rows, POSITIVE))
         return count, np.ones(count, dtype=np.bool_)

@@ -25,14 +25,12 @@ class Factors:
         self._values = np.zeros(0)
 
     def at(self, times: Floats) -> Floats:
-        """The factor at each time [n]."""
         if not self._cv:
             return np.ones(len(times))
         place = ((times + self._offset) // self._seconds).astype(np.int64)
         return self._upto(int(place.max(initial=-1)) + 1)[place]
 
     def means(self, edges: Floats) -> Floats:
-        """The mean factor between neighbouring edges [n + 1]."""
         if not self._cv:
             return np.ones(len(edges) - 1)
         last = math.ceil((edges[-1] + self._offset) / self._seconds)
@@ -60,7 +58,6 @@ class Levels:
         return self._deviation
 
     def next(self, count: int) -> Floats:
-        """So many further values."""
         if not self._keep:
             return np.zeros(count)
         noise = math.sqrt(1 - self._keep**2) * self._rng.normal(size=count)
@@ -71,8 +68,6 @@ class Levels:
 
 
 class Days:
-    """A normal effect a day."""
-
     def __init__(self, rng: np.random.Generator, *, deviation: float) -> None:
         self._rng, self._deviation = rng, deviation
         self._effects: dict[int, float] = {}

@@ -49,7 +49,6 @@ class SimulatedKeys:
         self.ratio = np.array([key.latency_ratio for key in keys.heavy])
 
     def draw(self, rng: np.random.Generator, count: int) -> Ints:
-        """The keys of so many requests."""
         places = np.searchsorted(self._upto, rng.random(count) * self._upto[-1], side="right")
         return np.asarray(np.minimum(places, len(self.place) - 1), dtype=np.int64)
 
@@ -84,7 +83,6 @@ class SimulatedCallers:
         )
 
     def look(self, moment: LookInterval) -> ArrivedRequests:
-        """The requests of one look."""
         rng, seconds = self._rng, moment.seconds
         expected = self._world.traffic.requests_per_second * seconds * self._scene.factor(moment.at)
         count = int(rng.poisson(expected))
@@ -109,7 +107,6 @@ class SimulatedCallers:
     def _failing(
         self, moment: LookInterval, came: Floats, candidate: npt.NDArray[np.bool_], number: Ints | None
     ) -> Floats:
-        """The chance of each request to fail."""
         scene, errors = self._scene, self._world.errors
         rate = np.where(candidate, scene.candidate_errors(moment), errors.champion)
         cold = scene.cold(moment, came) & candidate
@@ -175,7 +172,6 @@ def champion_history(
 
 
 def _champion_errors(world: ReleaseWorld) -> float:
-    """The mean rate over keys."""
     base = world.errors.champion
     heavy = world.keys.heavy if world.keys is not None else []
     return base + sum(key.share * (key.errors - base) for key in heavy if key.errors is not None)

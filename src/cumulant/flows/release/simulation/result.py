@@ -69,7 +69,6 @@ class SimulationResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarize_releases(ended: Sequence[SimulatedRelease], *, world: str, expect: str, seed: int) -> SimulationResult:
-    """The result of releases that ended."""
     shares = {end: share_of(sum(release.end == end for release in ended), len(ended)) for end in ENDS}
     wrong = {"sound": shares["rolled_back"], "broken": shares["promoted"]}.get(expect)
     return SimulationResult(

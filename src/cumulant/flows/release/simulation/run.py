@@ -1,8 +1,4 @@
-"""One simulated release, driven by the code that decides real ones.
-
-The controller's order is kept: `start`, each second the health of the last five seconds to `act_on_failure`,
-and each look to `accumulate.count_look` and `decide`. Nothing here decides anything.
-"""
+"""One simulated release, driven in the controller's order by the code that decides real ones."""
 
 from __future__ import annotations
 
@@ -73,8 +69,6 @@ def simulate_release(
 
 
 class _Run:
-    """The world of one release, and where the release is in it."""
-
     def __init__(
         self, world: ReleaseWorld, policy: ReleasePolicy, rng: np.random.Generator, log: LoggedRequests | None
     ) -> None:
@@ -202,7 +196,6 @@ def draw_begin(world: ReleaseWorld, rng: np.random.Generator) -> float:
 
 
 def longest_seconds(world: ReleaseWorld, look: float) -> float:
-    """Seconds after which a release is cut off."""
     hours = world.traffic.release_hours
     if hours is not None and not isinstance(hours, list):
         return hours * 3600
@@ -220,10 +213,7 @@ def _end(release: Release) -> End:
 def simulate_evaluation(
     world: ReleaseWorld, mirror: Mirror, *, days: int = DAYS, rng: np.random.Generator
 ) -> PairedEvaluation | None:
-    """Both versions on labelled rows of the days before the release; None where no row has a label.
-
-    Labels of one class only are no evaluation, as in `start.paired_evaluation`.
-    """
+    """Both versions on labelled rows of the days before the release; None where no row has a label."""
     quality, scores = world.quality, world.scores
     if quality is None or quality.labelled == "positives":
         return None

@@ -60,13 +60,11 @@ class WorldSchedule:
         return self._world.split.lost_share if moment.place >= self._split_from else 0.0
 
     def cold(self, moment: LookInterval, came: Floats) -> npt.NDArray[np.bool_]:
-        """Which requests the candidate would answer cold."""
         if self._world.cold_start is None or moment.answering is None:
             return np.zeros(len(came), dtype=np.bool_)
         return np.asarray(moment.answering + came < self._world.cold_start.seconds)
 
     def out(self, outage: Outage, moment: LookInterval, came: Floats) -> npt.NDArray[np.bool_]:
-        """Which requests fall into the outage."""
         if moment.place != self._outages[outage]:
             return np.zeros(len(came), dtype=np.bool_)
         return np.asarray(moment.within + came < outage.seconds)

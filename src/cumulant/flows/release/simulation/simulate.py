@@ -93,7 +93,7 @@ def simulate(
         raise UsageError(
             f"{releases} releases cannot be simulated",
             subject="--releases",
-            hint=f"write a number from 1 to {_MOST:,}; 100 tell a share to within 10 points",
+            hint=f"write a number from 1 to {_MOST:,}; 100 give a share to within 10 points",
         )
     policy = policy_of(world, base)
     at_once = min(releases, cores() if processes is None else processes)
@@ -125,17 +125,14 @@ def _simulate_in_processes(
 def simulate_batch(
     world: ReleaseWorld, policy: ReleasePolicy, seeds: Sequence[np.random.SeedSequence], log: LoggedRequests | None
 ) -> list[SimulatedRelease]:
-    """The releases of one batch."""
     return [simulate_release(world, policy, seed, log) for seed in seeds]
 
 
 def cores() -> int:
-    """Processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _read_log(project: Project) -> LoggedRequests:
-    """The newest requests of the gateway's log."""
     exchanges: deque[Exchange] = deque(maxlen=MOST)
     client, after = project.traffic(), ""
     while True:
@@ -160,7 +157,6 @@ class SimulationProgress:
         progress(f"simulate {plural(releases, 'release')}, {at_once} at a time")
 
     def ended(self, count: int) -> None:
-        """So many releases have ended."""
         remaining, text = self.left(count), f"{count} of {plural(self._releases, 'release')}"
         if remaining is not None and remaining >= _LONG:
             if not self._announced:

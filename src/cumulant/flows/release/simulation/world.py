@@ -1,8 +1,4 @@
-"""The world of simulated releases: callers, keys, both versions and their labels.
-
-Every section is optional; what is left out has the values of a sound candidate. Rates are shares of requests, times
-are seconds where the name says so. The JSON Schema is generated from these structs.
-"""
+"""The world of simulated releases: callers, keys, versions, labels; an omitted section means a sound candidate."""
 
 from __future__ import annotations
 
@@ -174,7 +170,7 @@ class WorldSplit(WorldSection, frozen=True, kw_only=True):
 
 
 class ReleaseWorld(WorldSection, frozen=True, kw_only=True):
-    """What a simulated release meets. `expect` says which end is right."""
+    """The conditions of a simulated release. `expect`: which end is right."""
 
     description: Annotated[str, Meta(description="What the world is, in a sentence.")] = ""
     expect: Annotated[

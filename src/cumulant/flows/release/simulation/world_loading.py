@@ -112,7 +112,7 @@ def first_step(every: Sequence[ReleaseStep], stage: str, path: str = "stage") ->
     """Position of the first step that a stage's name or a step's label stands for.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no step has that name.
     """
     places = [place for place, step in enumerate(every) if stage in (step.label, step.stage)]
     if not places:
@@ -154,7 +154,6 @@ def _refuse(shown: str, faults: Sequence[str]) -> None:
 
 
 def _faults(world: ReleaseWorld) -> list[str]:
-    """What types alone cannot say."""
     faults = []
     shares = sum(key.share for key in world.keys.heavy) if world.keys is not None else 0.0
     if shares >= 1:
@@ -174,7 +173,6 @@ def _named_stages(world: ReleaseWorld) -> list[tuple[str, str | None]]:
 
 
 def _merged(below: Any, above: Any) -> Any:
-    """Mappings key by key; anything else is replaced."""
     if not isinstance(below, dict) or not isinstance(above, dict):
         return above
     return {**below, **{key: _merged(below.get(key), value) for key, value in above.items()}}

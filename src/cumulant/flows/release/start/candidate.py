@@ -25,7 +25,7 @@ def find_candidate(project: Project, uri: str) -> ModelVersion:
     """The version to be released. One that the gate refused must be named.
 
     Raises:
-        NotFoundError: there is none.
+        NotFoundError: no such version.
         RefusedError: the gate refused the one that would be taken by itself.
     """
     try:
@@ -56,7 +56,7 @@ def find_candidate(project: Project, uri: str) -> ModelVersion:
 
 
 def _newest_version_hint(project: Project) -> str:
-    """The newest version that is not the champion, in words; empty where there is none."""
+    """The hint that names the newest version beside the champion; empty without one."""
     try:
         versions = project.registry().versions(project.name)
     except NotFoundError:  # the model has no version yet

@@ -35,8 +35,6 @@ def champion_history(
 ) -> tuple[ChampionHistory, str]:
     """The looks of `seconds` of a champion's `version` in the gateway's log since its present routes, and the cursor.
 
-    Of several versions that were the champion one after the other, only this one is meant.
-
     Raises:
         CumulantError: the gateway's log cannot be read.
     """

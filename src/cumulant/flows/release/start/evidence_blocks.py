@@ -1,10 +1,4 @@
-"""Lengths of evidence blocks, in looks: as declared, or longer where the champion's earlier pairs need it.
-
-Neighbouring requests have labels that depend on each other: one day's flights, one key's payments. What matters is how
-the *difference* of two models depends on itself, since what moves both losses alike cancels in a pair. So the history
-is of pairs: those of the newest release that the present champion took part in. Where there is neither such a history
-nor a declared block, a block of quality is a day: outcomes of one day depend on each other more often than not.
-"""
+"""Lengths of evidence blocks, in looks: as declared, or longer where the champion's earlier pairs need it."""
 
 from __future__ import annotations
 

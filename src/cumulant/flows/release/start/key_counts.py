@@ -29,9 +29,7 @@ _PIECE, _MOST = 5_000, 1_000_000
 
 
 def few_keys_warning(project: Project, model: str, policy: ReleasePolicy) -> str | None:
-    """A warning where recent requests have too few keys for the smallest share; None where they suffice, where rows
-    go by no key, or where nothing tells. A log that cannot be read is a warning too: it stops no release.
-    """
+    """A warning where recent requests have too few keys for the smallest share, or the log is unreadable; else None."""
     if policy.key is None:
         return None
     step, part = smallest_arm(policy)
@@ -50,9 +48,7 @@ def smallest_arm(policy: ReleasePolicy) -> tuple[ReleaseStep, float]:
 
 
 def count_known_keys(project: Project, model: str, key: str, *, enough: int) -> int | None:
-    """How many different keys requests of the last week had, at most `enough`; None where no log tells of any.
-
-    The gateway's log tells where it works by that key already, else the prediction log, which holds what a model reads.
+    """How many different keys requests of the last week had, at most `enough`; None where no log has any.
 
     Raises:
         CumulantError: a log cannot be read.

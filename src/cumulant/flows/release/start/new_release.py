@@ -42,8 +42,6 @@ def begin_release(
 ) -> Release:
     """Write the row of a pending release, champion and candidate being `arms`; one that is under way is superseded.
 
-    The gateway's log is read from the next request on.
-
     Raises:
         CumulantError: the gateway's log or earlier pairs cannot be read. LeaseHeldError: another process wrote the row.
     """
@@ -110,7 +108,6 @@ def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Re
 
 
 def _with_history(project: Project, release: Release) -> Release:
-    """The release with what its champion did before."""
     history, cursor = champion_history(
         project.traffic(),
         release.model,

@@ -1,11 +1,4 @@
-"""The paired evaluation: both versions of a release on recent labelled rows, scored by their servables.
-
-Rows later than the last one that either version learned from are preferred; then nothing flatters either of them. A
-version that was trained elsewhere is taken to have learned from all rows up to its registration.
-
-Models that were fitted on all rows (`training.final_fit: all`) leave no such row at first. Then their tested models
-stand for them, if the candidate's served model is shown to be no worse than its tested one on the same rows.
-"""
+"""The paired evaluation: both versions of a release on recent labelled rows, scored by their servables."""
 
 from __future__ import annotations
 
@@ -24,6 +17,7 @@ from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.champion_scores import model_answers
 from cumulant.flows.registry.model_record import find_record
+from cumulant.flows.training.search_step import horizon_of
 from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.tested_model import comparable_tested, tested_model
 from cumulant.flows.training.train import work_of
@@ -142,9 +136,7 @@ def _evaluate_tested(
     *,
     tested: Tested,
 ) -> tuple[PairedEvaluation, tuple[str, ...]] | None:
-    """The tested models on rows that neither learned from; None where there are no such models or too few such rows,
-    or where the candidate's served model is not as good on them as its tested one.
-    """
+    """The tested models on rows that neither learned from; None where that cannot be, or the refit is worse."""
     project, candidate = context.project, versions[CANDIDATE]
     if CANDIDATE not in tested:
         return None
@@ -172,9 +164,7 @@ def _evaluate_tested(
 
 
 def _tested_models(project: Project, versions: Versions) -> tuple[Tested, tuple[str, ...]]:
-    """The tested models of the arms whose served model knows all rows, and notes; none where only one could be compared
-    fairly.
-    """
+    """The tested models of the arms whose served model knows all rows, and notes; none if only one is comparable."""
     candidate = find_record(project, versions[CANDIDATE])
     model, notes = tested_model(project, versions[CANDIDATE])
     if candidate is None or model is None:
@@ -201,14 +191,12 @@ def _single_class(rows: TrainingSet) -> str | None:
 def _rows(
     context: Context, work: TrainingWork, rows: TrainingSet, versions: Versions, policy: PairedPolicy, *, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
-    """The newest of the labelled `rows` that none of the versions learned from, else those that the fewest did, and
-    which these are; of the arms in `tested`, those that this model did not learn from.
-    """
+    """The newest labelled rows that none, else the fewest, of the versions learned from, and notes which these are."""
     from cumulant.training.splits import ripened
 
     if rows.at is None:
         return _test_rows(context, work, rows, versions, most=policy.rows, tested=tested)
-    rows = rows.take(ripened(rows, _horizon(rows)))
+    rows = rows.take(ripened(rows, horizon_of(rows, None)))
     assert rows.at is not None
     if not len(rows):
         return rows, ()
@@ -224,9 +212,7 @@ def _rows(
 def _test_rows(
     context: Context, work: TrainingWork, rows: TrainingSet, versions: Versions, *, most: int, tested: Tested
 ) -> tuple[TrainingSet, tuple[str, ...]]:
-    """The same of the test rows of rows without a time, by each version's own split: of another share or other rows it
-    leaves others out, and of a version that was fitted on all rows, or whose rows are not known, none.
-    """
+    """The same of test rows without a time, by each version's own split."""
     from cumulant.training.splits import split
 
     test = split(rows, work.evaluation, seed=work.training.seed).test
@@ -250,15 +236,7 @@ def _least_learned(unlearned: Unlearned) -> NDArray[np.intp]:
 
 
 def _learned_by(unlearned: Unlearned, places: NDArray[np.intp]) -> tuple[str, ...]:
-    """The versions that may have learned from some of these rows."""
     return tuple(arm for arm, known in unlearned.items() if not known[places].all())
-
-
-def _horizon(rows: TrainingSet) -> int | None:
-    """The last moment of the data."""
-    if rows.at is None or rows.known is None or not len(rows):
-        return None
-    return max(int(rows.at.max()), int(rows.known.max()))
 
 
 def _learned_to(project: Project, version: ModelVersion, *, tested: bool) -> int:
@@ -298,7 +276,6 @@ def _pair_rows(
 def _score_rows(
     rows: TrainingSet, answers: ModelAnswers
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Scores, losses and decisions [n], as the release compares them in mirrored requests."""
     values = answers.values
     if rows.task == "multiclass":
         best = values.argmax(axis=1)
@@ -311,7 +288,6 @@ def _score_rows(
 
 
 def _usual_loss(project: Project, champion: ModelVersion, rows: TrainingSet) -> float | None:
-    """The champion's loss in the evaluation of its own training."""
     record = find_record(project, champion)
     values = {} if record is None else record.judgement.evaluation.values()
     if rows.task == "binary":
@@ -322,14 +298,12 @@ def _usual_loss(project: Project, champion: ModelVersion, rows: TrainingSet) -> 
 
 
 def _constant_loss(rows: TrainingSet) -> float:
-    """Mean loss of the best constant answer."""
     if rows.task == "multiclass":
         return 1 - float(np.bincount(rows.target.astype(np.int64)).max()) / len(rows)
     return float(rows.target.var())
 
 
 def _segments(rows: TrainingSet, personal: frozenset[str]) -> dict[str, NDArray[np.str_]]:
-    """Each feature's values [n] as texts; personal ones stay out."""
     columns = [column for column in rows.features.get_columns() if column.name not in personal]
     return {column.name: value_texts(column) for column in columns}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -36,6 +36,7 @@ from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.restart import renew_servers
 from cumulant.flows.stack.served_versions import adopt, is_refused, reads_older_data
 from cumulant.flows.stack.stack_processes import check_gateway
+from cumulant.ports.access import Principal
 from cumulant.release.admission import with_margins
 from cumulant.release.events import ReleaseWaits
 from cumulant.release.policy import ANYBODY, ApprovalPolicy
@@ -43,10 +44,9 @@ from cumulant.release.state import Release
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
-    from cumulant.ports.access import Principal
-    from cumulant.ports.journal import Row
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
+    from cumulant.release.paired.paired_records import PairedEvaluation
     from cumulant.release.policy import ReleasePolicy
 
 _GREETING_SECONDS = 5.0
@@ -102,55 +102,100 @@ def start_release(
     stored = store.read(project.journal(), name)
     if stored is not None:
         _check_wound_up(stored[0])
+    clock = clock or SystemClock()
     if outside is not None:
-        policy = without_shadow(policy, notes)
-        arms = external_arms(outside, None if policy.authority is None else project.root / policy.authority)
-        _check_not_under_way(stored, arms[1].version)
-        author, evaluation = "", None
-        policy = with_margins(policy, None)
+        compared: _Comparison | str = _compare_servers(project, outside, policy, stored, notes)
     else:
         version = find_candidate(project, uri)
         _check_not_under_way(stored, version.version)
-        if is_refused(version):  # it was named
-            notes.append(f"the gate refused version {version.version} of {version.name} when it was trained")
-        champion = _champion(project)
-        check_distinct(project, champion, version)
-        under_way = stored is not None and not stored[0].over
-        stale = (
-            under_way
-            and policy.newer == "supersedes"
-            and reads_older_data(project, champion, principal=principal, progress=progress)
+        compared = _compare_versions(
+            project,
+            version,
+            policy,
+            under_way=stored is not None and not stored[0].over,
+            principal=principal,
+            approval=approval,
+            notes=notes,
+            progress=progress,
+            clock=clock,
         )
-        waits = _queue_candidate(project, version, policy, principal, approval=approval, supersede=not stale)
-        if waits is not None:
-            return ReleaseStart(waits_for=waits, notes=(*notes, *([_STALE] if stale else [])))
-        policy, evaluation = admit_candidate(
-            project, champion, version, policy, who=principal, notes=notes, progress=progress
-        )
-        if not under_way:
-            renew_servers(project, champion, principal=principal, report=notes.append, progress=progress)
-        arms = _arms(project, version, principal, progress, (clock or SystemClock()).now())
-        author = find_author(project, version)
+    if isinstance(compared, str):
+        return ReleaseStart(waits_for=compared, notes=tuple(notes))
     try:
-        _await_ready(arms, ready_within, progress, up=outside is None)
-        if few := few_keys_warning(project, name, policy):
+        _await_ready(compared.arms, ready_within, progress, up=outside is None)
+        if few := few_keys_warning(project, name, compared.policy):
             notes.append(few)
         release = begin_release(
             project,
             name,
-            policy=policy,
-            arms=arms,
-            author=author,
-            evaluation=evaluation,
-            at=(clock or SystemClock()).now(),
+            at=clock.now(),
             principal=principal,
+            policy=compared.policy,
+            arms=compared.arms,
+            author=compared.author,
+            evaluation=compared.evaluation,
         )
-        notes += evidence_blocks.longer_block_notes(release.looks_by_metric, policy)
+        notes += evidence_blocks.longer_block_notes(release.looks_by_metric, compared.policy)
     except BaseException:
         if outside is None:
-            _remove_candidate(project, arms[1].version)
+            _remove_candidate(project, compared.arms[1].version)
         raise
     return ReleaseStart(release=release, notes=tuple(notes))
+
+
+class _Comparison(NamedTuple):
+    policy: ReleasePolicy
+    arms: tuple[Arm, Arm]
+    author: str = ""
+    evaluation: PairedEvaluation | None = None
+
+
+def _compare_servers(
+    project: Project,
+    outside: ExternalServers,
+    policy: ReleasePolicy,
+    stored: tuple[Release, int] | None,
+    notes: list[str],
+) -> _Comparison:
+    policy = without_shadow(policy, notes)
+    arms = external_arms(outside, None if policy.authority is None else project.root / policy.authority)
+    _check_not_under_way(stored, arms[1].version)
+    return _Comparison(with_margins(policy, None), arms)
+
+
+def _compare_versions(
+    project: Project,
+    version: ModelVersion,
+    policy: ReleasePolicy,
+    *,
+    under_way: bool,
+    principal: Principal,
+    approval: bool,
+    notes: list[str],
+    progress: Progress,
+    clock: Clock,
+) -> _Comparison | str:
+    """The champion and `version`, with servers; the id of the release that `version` waits for, if it must."""
+    if is_refused(version):  # it was named
+        notes.append(f"the gate refused version {version.version} of {version.name} when it was trained")
+    champion = _champion(project)
+    check_distinct(project, champion, version)
+    stale = (
+        under_way
+        and policy.newer == "supersedes"
+        and reads_older_data(project, champion, principal=principal, progress=progress)
+    )
+    waits = _queue_candidate(project, version, policy, principal, approval=approval, supersede=not stale)
+    if waits is not None:
+        notes += [_STALE] if stale else []
+        return waits
+    policy, evaluation = admit_candidate(
+        project, champion, version, policy, who=principal, notes=notes, progress=progress
+    )
+    if not under_way:
+        renew_servers(project, champion, principal=principal, report=notes.append, progress=progress)
+    arms = _arms(project, version, principal, progress, clock.now())
+    return _Comparison(policy, arms, find_author(project, version), evaluation)
 
 
 def check_policy(project: Project, policy: ReleasePolicy) -> None:
@@ -217,7 +262,6 @@ def _arms(
 
 
 def _with_arms(desired: DesiredState, champion: str, candidate: str, until: datetime) -> DesiredState:
-    """The candidate before may have requests until this one's release begins: its server stays up."""
     versions = (
         desired.versions
         if desired.candidate in (None, candidate)
@@ -298,15 +342,11 @@ def _check_wound_up(old: Release) -> None:
 def start_waiting_release(
     project: Project, *, begin: Callable[..., ReleaseStart] = start_release
 ) -> ReleaseStart | None:
-    """Begin the release that waits, if one does and nothing is under way. The controller asks this when one ends.
-
-    One that can never begin, such as of a version that became the champion meanwhile, waits no longer.
+    """Begin the release that waits, if one does and nothing is under way.
 
     Raises:
         CumulantError: as `start_release`.
     """
-    from cumulant.ports.access import Principal
-
     row = project.journal().get(store.WAITING, project.name)
     stored = store.read(project.journal(), project.name)
     if row is None or (stored is not None and not stored[0].over):
@@ -321,12 +361,8 @@ def start_waiting_release(
     except RetryableError:
         raise
     except CumulantError:
-        _delete_waiting(project, row)
+        with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
+            present = transaction.get(store.WAITING, row.key)
+            if present is not None and present.version == row.version:
+                transaction.delete(store.WAITING, row.key)
         raise
-
-
-def _delete_waiting(project: Project, row: Row) -> None:
-    with project.journal().transaction(actor=Actor("service:release-controller")) as transaction:
-        present = transaction.get(store.WAITING, row.key)
-        if present is not None and present.version == row.version:
-            transaction.delete(store.WAITING, row.key)

@@ -1,0 +1,17 @@
+"""Entries that several parts of Envoy's configuration have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+TYPES = "type.googleapis.com"
+OVERWRITE = "OVERWRITE_IF_EXISTS_OR_ADD"
+
+
+def extension(name: str, kind: str, **settings: Any) -> dict[str, Any]:
+    """An extension of Envoy by its name and the type of its settings."""
+    return {"name": name, "typed_config": {"@type": f"{TYPES}/{kind}", **settings}}
+
+
+def header(name: str, value: str, action: str = OVERWRITE) -> dict[str, Any]:
+    return {"header": {"key": name, "value": value}, "append_action": action}
