@@ -152,7 +152,6 @@ def decide(
     ] = None,
 ) -> None:
     """Decide a case; the decision becomes a label."""
-    from cumulant.core.errors import UsageError
     from cumulant.flows.review import service
 
     if from_ is not None and case is None and not note:
