@@ -26,7 +26,8 @@ class Driver(msgspec.Struct, frozen=True):
     `path` says that the URL's path is a file or a folder on this machine: a project takes a relative one from its own
     folder. `default_paths` maps a port's name to where a URL without a path (`envoy://`) leads, below the state of the
     project's environment. `stored` maps a port's name to what a backup copies, by its place relative to the URL's path,
-    whose name is written `{name}`: `{"journal": {"{name}": "sqlite", "{name}.head": "file"}}`.
+    whose name is written `{name}`: `{"journal": {"{name}": "sqlite", "{name}.head": "file"}}`. `{scope}` is the folder
+    of the project's scope, in a store that projects may share.
 
     `embeds` maps a port's name to the scheme of the embedded driver whose clients of the same port this one keeps its
     copies in: its own client is made with `embedded=`, which makes one in a folder. `aliases` maps the beginning of a

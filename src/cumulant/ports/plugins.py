@@ -134,13 +134,15 @@ class Drivers:
         record = self._record(scheme.lower()) if separator else None
         return Path(rest.partition("?")[0]).expanduser() if record is not None and record.path is not None else None
 
-    def stored(self, url: str, port: str) -> dict[Path, PartKind]:
-        """Files and folders of this machine that a backup of `port` copies; none where its driver is elsewhere."""
+    def stored(self, url: str, port: str, scope: Scope) -> dict[Path, PartKind]:
+        """Files and folders of this machine that a backup of `port` copies for a scope; none where its driver is
+        elsewhere.
+        """
         path = self.path(url)
         if path is None:
             return {}
         parts = self.driver(url, port).stored.get(port, {})
-        return {path.parent / place.format(name=path.name): kind for place, kind in parts.items()}
+        return {path.parent / place.format(name=path.name, scope=scope.folder): kind for place, kind in parts.items()}
 
     def anchored(self, url: str, port: str, *, root: Path, state: Path) -> str:
         """`url` with a relative path taken from `root`; without a path, its driver's usual one below `state`.

@@ -135,7 +135,7 @@ class Project:
 
     def stored(self, port: str) -> dict[Path, PartKind]:
         """Files and folders of this machine that a backup of `port` copies, each with the way to copy it."""
-        return self.drivers.stored(self.endpoints.of(port), port)
+        return self.drivers.stored(self.endpoints.of(port), port, self.scope)
 
     def journal(self) -> Journal:
         return self._client("journal", self.endpoints.journal)  # type: ignore[no-any-return]

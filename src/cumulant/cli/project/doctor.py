@@ -169,7 +169,9 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
         yield _fault("project file", error)
         return
     with loaded:
-        yield DoctorFinding("project file", "ok", f"{loaded.name}, environment {loaded.environment}")
+        scope = loaded.scope
+        where = f"environment {scope.environment}, tenant {scope.tenant}, region {scope.region}"
+        yield DoctorFinding("project file", "ok", f"{loaded.name}, {where}")
         yield features_file(loaded)
         yield _result("drivers", lambda: _drivers(loaded))
         # Only `up` and releases need a gateway.

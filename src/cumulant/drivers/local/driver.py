@@ -23,7 +23,7 @@ file = Driver(
     extra="local",
     path="folder",
     default_paths={"tables": "tables", "objects": "objects"},
-    stored={"tables": {"{name}": "folder"}, "objects": {"{name}": "folder"}},
+    stored={"tables": {"{name}/{scope}": "folder"}, "objects": {"{name}/{scope}": "folder"}},
 )
 env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"}, path="folder")
 open = Driver(clients={"access": f"{_HERE}.access:OpenAccess"})  # noqa: A001 - the scheme's own name

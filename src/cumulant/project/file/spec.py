@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from cumulant.core.scope import NAME, NAME_SAYS
 from cumulant.data.spec import SourceSpec
 from cumulant.monitoring.spec import MonitoringSpec
-from cumulant.project.file.text_values import NAME, NAME_SAYS
 from cumulant.release.spec import ReleaseSpec
 from cumulant.serving.spec import ServingSpec
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
