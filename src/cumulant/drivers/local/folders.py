@@ -42,7 +42,7 @@ class FolderStore(Generic[M]):
     """
 
     def __init__(
-        self, place: Path, scope: Scope | None, *, suffix: str, manifest: str, kind: type[M], holds: str
+        self, place: Path, *, suffix: str, manifest: str, kind: type[M], holds: str, scope: Scope | None = None
     ) -> None:
         self.root = place if scope is None else place / scope.folder
         self._place = place

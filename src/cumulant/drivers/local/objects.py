@@ -36,7 +36,7 @@ class FileObjects:
 
     def __init__(self, url: str, *, scope: Scope | None = None) -> None:
         self._folders = FolderStore(
-            locate(url).path, scope, suffix=".object", manifest=_MANIFEST, kind=ObjectManifest, holds="object"
+            locate(url).path, suffix=".object", manifest=_MANIFEST, kind=ObjectManifest, holds="object", scope=scope
         )
 
     def put(self, key: str, source: Path) -> ObjectRef:

@@ -33,7 +33,7 @@ class FileTables:
 
     def __init__(self, url: str, *, scope: Scope | None = None) -> None:
         self._folders = FolderStore(
-            locate(url).path, scope, suffix=".parquet", manifest=_MANIFEST, kind=TableManifest, holds="table"
+            locate(url).path, suffix=".parquet", manifest=_MANIFEST, kind=TableManifest, holds="table", scope=scope
         )
 
     def write(
