@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import subprocess
@@ -103,9 +104,10 @@ def _report_until_end(worker: subprocess.Popen[bytes], progress: Progress) -> No
 
 def _read_lines(worker: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes | None]) -> None:
     assert worker.stdout is not None
-    # Without a buffer, so that the other thread can close it. The last line of a killed worker may be half.
-    while (line := worker.stdout.readline()).endswith(b"\n"):
-        lines.put(line)
+    # Without a buffer, so that the other thread can close it at any time, which ends this one.
+    with contextlib.suppress(ValueError, OSError):
+        while (line := worker.stdout.readline()).endswith(b"\n"):  # the last line of a killed worker may be half
+            lines.put(line)
     lines.put(None)
 
 
