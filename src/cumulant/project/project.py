@@ -82,6 +82,8 @@ class Project:
         )
         self.vault = Vault(self.secrets)
         self.salt_source = Salt(file.environment.salt, root / STATE, self.vault)
+        #: whether the journal is a copy, which other processes do not see
+        self.reads_aside = False
         self._variables = variables
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
@@ -198,6 +200,7 @@ class Project:
             copy = journal.aside()
             with self._lock:
                 self._clients["journal", self.endpoints.journal] = copy
+                self.reads_aside = True
             journal.close()
 
     def close(self) -> None:

@@ -87,6 +87,7 @@ class Ledger:
         actor: who acts, for the events.
         run: the run's id.
         compute: where steps given as `StepCall` run.
+        cause: the id of the run's first event, where another process has reported it.
         lease: how long a holder may be silent before others take over; it speaks six times in that span.
     """
 
@@ -99,13 +100,15 @@ class Ledger:
         compute: Compute | None = None,
         clock: Clock | None = None,
         lease: timedelta = LEASE,
+        cause: str | None = None,
     ) -> None:
         self.journal = journal
         self.actor = actor
         self.run = run
         #: what the model's gate said in this run, set by the flow that evaluated it
         self.verdict: RunVerdict | None = None
-        self._cause: str | None = None
+        #: the id of the run's first event; None before it is reported
+        self.cause = cause
         #: of a quiet run that has reported nothing yet: what it reports first
         self._unreported: list[Fact] = []
         self._compute = compute
@@ -217,9 +220,9 @@ class Ledger:
         with self.journal.transaction(actor=self.actor, run=self.run) as tx:
             if report and self._unreported:
                 first, *others = self._unreported
-                self._cause = tx.emit(first).id
+                self.cause = tx.emit(first).id
                 for fact in others:
-                    tx.emit(fact, cause=self._cause)
+                    tx.emit(fact, cause=self.cause)
             yield tx
             if report:
                 self._unreported = []
@@ -227,7 +230,7 @@ class Ledger:
     def emit(self, fact: Fact) -> Event:
         """Report a fact by itself. What belongs to a state row goes into that row's transaction instead."""
         with self.transaction() as tx:
-            return tx.emit(fact, cause=self._cause)
+            return tx.emit(fact, cause=self.cause)
 
     def _attempt(self, work: _Work, row: Row | None, previous: StepRecord | None) -> StepResult | None:
         """Take the step and do it; None where another process has it, before or after the work."""
@@ -242,7 +245,7 @@ class Ledger:
             lease=self._lease,
             started=self._clock.now(),
         )
-        begun, cause = time.monotonic(), self._cause
+        begun, cause = time.monotonic(), self.cause
         heart: LeaseRenewal | None = None
         try:
             version, cause = self._take(work, record, row, previous)
@@ -262,7 +265,7 @@ class Ledger:
 
     def _take(self, work: _Work, record: StepRecord, row: Row | None, previous: StepRecord | None) -> tuple[int, str]:
         with self.transaction() as tx:
-            return take_lease(tx, work.identity, record, row, previous, cause=self._cause)
+            return take_lease(tx, work.identity, record, row, previous, cause=self.cause)
 
     def _run(self, work: _Work) -> Json:
         """Do the work. The result is what JSON makes of it, as it will be when it is found again."""
@@ -294,7 +297,7 @@ class Ledger:
                 if self._unreported:
                     self._unreported.append(fact)
                 else:
-                    tx.emit(fact, cause=self._cause)
+                    tx.emit(fact, cause=self.cause)
         return StepResult(name=work.name, identity=work.identity, result=result, reused=True, seconds=record.seconds)
 
     def _give_up(
@@ -363,7 +366,7 @@ class Ledger:
                 verdict=self.verdict,
             )
             tx.put(RUN, self.run, msgspec.to_builtins(run))
-            tx.emit(end_of(run), cause=self._cause)
+            tx.emit(end_of(run), cause=self.cause)
 
     @contextmanager
     def _once(self, work: _Work) -> Iterator[None]:

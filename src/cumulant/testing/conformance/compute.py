@@ -99,8 +99,8 @@ class ComputeConformance(Suite):
         assert compute.run(StepCall(f"{_HERE}:report", {"count": 1})) == {"reported": 1}
 
     def test_an_interrupt_during_a_report_ends_the_step(self, compute: Compute) -> None:
-        def interrupt(*_: object) -> None:
-            raise KeyboardInterrupt
+        def interrupt(text: str, share: float | None = None) -> None:
+            raise KeyboardInterrupt(text, share)
 
         with pytest.raises(KeyboardInterrupt):
             compute.run(StepCall(f"{_HERE}:report", {"count": 1}), progress=interrupt)

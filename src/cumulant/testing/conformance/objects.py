@@ -61,10 +61,10 @@ class ObjectsConformance(Suite):
     def test_a_scope_neither_sees_nor_deletes_what_another_has(
         self, objects_of: Callable[[Scope], ObjectStore], tmp_path: Path
     ) -> None:
-        one, *others = [objects_of(scope) for scope in SCOPES]
+        first, *others = [objects_of(scope) for scope in SCOPES]
         source = tmp_path / "a.txt"
         source.write_text("content")
-        one.put("a", source)
+        first.put("a", source)
         for scope, other in zip(SCOPES[1:], others, strict=True):
             for key in ("a", f"../../../{SCOPES[0].prefix}a", f"{SCOPES[0].prefix}a"):
                 other.delete(key)
@@ -72,9 +72,9 @@ class ObjectsConformance(Suite):
                 with pytest.raises(NotFoundError):
                     other.path(key)
             assert other.keys() == [], scope
-        assert one.path("a").read_text() == "content"
-        one.delete("a")
-        assert one.keys() == []
+        assert first.path("a").read_text() == "content"
+        first.delete("a")
+        assert first.keys() == []
 
     def test_a_file(self, objects: ObjectStore, tmp_path: Path) -> None:
         source = tmp_path / "report.html"

@@ -63,8 +63,8 @@ class TablesConformance(Suite):
             assert_frame_equal(client.scan("a/b").collect(), shuffled(rows))
 
     def test_a_scope_neither_sees_nor_deletes_what_another_has(self, tables_of: Callable[[Scope], TableStore]) -> None:
-        one, *others = [tables_of(scope) for scope in SCOPES]
-        one.write("a", shuffled(3))
+        first, *others = [tables_of(scope) for scope in SCOPES]
+        first.write("a", shuffled(3))
         for scope, other in zip(SCOPES[1:], others, strict=True):
             for key in ("a", f"../../../{SCOPES[0].prefix}a", f"{SCOPES[0].prefix}a"):
                 other.delete(key)
@@ -74,9 +74,9 @@ class TablesConformance(Suite):
             with pytest.raises(NotFoundError):
                 other.write("b", shuffled(5), head=TableHead("a", 1))
             assert other.keys() == [], scope
-        assert_frame_equal(one.scan("a").collect(), shuffled(3))
-        one.delete("a")
-        assert one.keys() == []
+        assert_frame_equal(first.scan("a").collect(), shuffled(3))
+        first.delete("a")
+        assert first.keys() == []
 
     def test_a_frame_is_read_as_it_was_written(self, tables: TableStore) -> None:
         reference = tables.write("a", every_type())
