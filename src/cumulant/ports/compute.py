@@ -17,7 +17,7 @@ class Resources(msgspec.Struct, frozen=True):
 
 
 class StepCall(msgspec.Struct, frozen=True):
-    """`function` is `module:name`; `arguments` and the result are JSON values.
+    """`function` is `module:name`; `arguments` and the result are JSON values. Messages use the `name`, if it has one.
 
     A function with a parameter `progress` is given one, whose reports reach the caller of the step.
     """
@@ -25,6 +25,11 @@ class StepCall(msgspec.Struct, frozen=True):
     function: str
     arguments: dict[str, object]
     resources: Resources = Resources()
+    name: str = ""
+
+    @property
+    def shown(self) -> str:
+        return self.name or self.function
 
 
 class Compute(Protocol):

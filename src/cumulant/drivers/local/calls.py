@@ -50,13 +50,13 @@ def run(call: StepCall, progress: Progress = silent) -> dict[str, object]:
         raise
     except Exception as error:  # the edge to a step's own code
         raise StepFailedError(
-            f"step {call.function} raised {type(error).__name__}: {error}", subject=call.function
+            f"step {call.shown} raised {type(error).__name__}: {error}", subject=call.shown
         ) from error
     try:
         return msgspec.json.decode(msgspec.json.encode(result), type=dict[str, object])
     except (TypeError, msgspec.MsgspecError) as error:
         raise DefinitionError(
-            f"the result of step {call.function} is not a JSON object: {error}", subject=call.function
+            f"the result of step {call.shown} is not a JSON object: {error}", subject=call.shown
         ) from error
 
 

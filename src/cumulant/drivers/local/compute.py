@@ -114,13 +114,13 @@ def _read_lines(worker: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes 
 def _exit_error(call: StepCall, code: int) -> RetryableError | StepFailedError:
     if code in _EXTERNAL_SIGNALS:
         return RetryableError(
-            f"the process of step {call.function} was killed ({_EXTERNAL_SIGNALS[code]})",
-            subject=call.function,
+            f"the process of step {call.shown} was killed ({_EXTERNAL_SIGNALS[code]})",
+            subject=call.shown,
             hint="run again; if it is killed again, there may be too little memory",
         )
     return StepFailedError(
-        f"the process of step {call.function} ended without a result (exit status {code})",
-        subject=call.function,
+        f"the process of step {call.shown} ended without a result (exit status {code})",
+        subject=call.shown,
         hint="its output above may say why",
     )
 

@@ -141,7 +141,7 @@ def _ingest_isolated(
         "listing": msgspec.to_builtins(listing),
         "force": force,
     }
-    result = context.run_isolated(StepFunction(f"{__name__}:{run_ingest.__name__}", arguments))
+    result = context.run_isolated(f"data {name}", StepFunction(f"{__name__}:{run_ingest.__name__}", arguments))
     snapshot = msgspec.convert(result["snapshot"], Snapshot)
     if "breach" in result:
         raise SourceBreachError(str(result["breach"]), snapshot=snapshot, hint=str(result["hint"]))

@@ -73,7 +73,7 @@ class Context:
 
         def work() -> dict[str, object]:
             with without_secrets(self.project):
-                result = call() if function is None or not self.isolated else self.run_isolated(function)
+                result = call() if function is None or not self.isolated else self.run_isolated(name, function)
             release_free_memory()
             return result
 
@@ -81,7 +81,7 @@ class Context:
             name, inputs, work, code=__version__, verify=verify, write=write, progress=self.progress
         )
 
-    def run_isolated(self, function: StepFunction) -> dict[str, object]:
+    def run_isolated(self, name: str, function: StepFunction) -> dict[str, object]:
         """The result of a function that another process of this run calls."""
         run = RunReference(
             root=str(self.project.root),
@@ -94,7 +94,7 @@ class Context:
             begun=self.begun,
         )
         arguments = {"run": msgspec.to_builtins(run), "step": msgspec.to_builtins(function)}
-        return self.project.compute().run(StepCall(_RUN_STEP, arguments), progress=self.progress)
+        return self.project.compute().run(StepCall(_RUN_STEP, arguments, name=name), progress=self.progress)
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         return self.ledger.transaction()
