@@ -15,6 +15,20 @@ import msgspec
 PartKind = Literal["file", "folder", "sqlite"]
 
 
+class Need(msgspec.Struct, frozen=True):
+    """A capability that a flow needs of the driver of `port`, and what for, in words. `url`: of that client alone.
+
+    Capabilities: `processes` and `hosts` (several may use one store at once), `swap` (a table is replaced whole while
+    it is read), `chain` (events are chained by hashes), `partition_by`, `glob`, `isolated` (steps run in processes of
+    their own), `datasets`, `embedded`.
+    """
+
+    port: str
+    capability: str
+    reason: str
+    url: str | None = None
+
+
 class Driver(msgspec.Struct, frozen=True):
     """One technology, reached by the URL scheme that names its entry point.
 

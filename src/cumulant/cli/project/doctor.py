@@ -197,10 +197,11 @@ def _result(check: str, detail: Callable[[], str], *, otherwise: Literal["warn",
 
 
 def _drivers(loaded: Project) -> str:
+    from cumulant.flows.project.driver_needs import driver_needs
     from cumulant.project.driver_checks import check_drivers
 
-    check_drivers(loaded)
-    return "every one that the environment names is installed"
+    check_drivers(loaded, driver_needs(loaded))
+    return "every one that the environment names is installed and can do what the project needs"
 
 
 def _gateway(loaded: Project) -> str:

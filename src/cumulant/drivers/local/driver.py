@@ -19,7 +19,11 @@ file = Driver(
         "objects": f"{_HERE}.objects:FileObjects",
         "files": f"{_HERE}.files:LocalFiles",
     },
-    capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
+    capabilities={
+        "tables": frozenset({"partition_by", "processes"}),
+        "objects": frozenset({"processes"}),
+        "files": frozenset({"glob"}),
+    },
     extra="local",
     path="folder",
     default_paths={"tables": "tables", "objects": "objects"},

@@ -14,6 +14,8 @@ from cumulant.flows.data.column_usage import used_columns
 from cumulant.flows.data.memory_budget import memory_budget
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction
+from cumulant.ports.driver import Need
+from cumulant.project.sources import files_base
 
 if TYPE_CHECKING:
     from cumulant.data.files.listing import FileListing
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Row, Transaction
     from cumulant.project.project import Project
 
+#: characters that make a path a pattern
+WILDCARDS = frozenset("*?[")
 #: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
 NEWEST, SNAPSHOT, REFUSED = "newest_snapshot", "snapshot", "refused_snapshot"
 
@@ -34,6 +38,16 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     snapshots: dict[str, Snapshot]
     reused: tuple[str, ...]
+
+
+def driver_needs(project: Project) -> list[Need]:
+    """What reading the sources needs of the drivers of their files."""
+    reason = "the source {} has a pattern as path"
+    return [
+        Need("files", "glob", reason.format(name), url=files_base(spec.path, project.root))
+        for name, spec in project.spec.data.items()
+        if spec.path and WILDCARDS & set(spec.path)
+    ]
 
 
 def validate(

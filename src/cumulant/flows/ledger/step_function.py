@@ -9,6 +9,8 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.ports.access import Principal
+from cumulant.ports.driver import Need
+from cumulant.ports.plugins import scheme_of
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -38,6 +40,14 @@ class RunReference(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None
     principal: Principal
     begun: datetime
+
+
+def driver_needs(project: Project) -> list[Need]:
+    """What steps in processes of their own need of the stores that they use at the same time."""
+    if ISOLATED not in project.drivers.capabilities(project.endpoints.compute, "compute"):
+        return []
+    reason = f"steps run in processes of their own with compute: {scheme_of(project.endpoints.compute)}://"
+    return [Need(port, "processes", reason) for port in ("journal", "tables", "objects")]
 
 
 def settings_digest(project: Project) -> str:
