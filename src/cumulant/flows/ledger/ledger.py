@@ -107,8 +107,7 @@ class Ledger:
         self.run = run
         #: what the model's gate said in this run, set by the flow that evaluated it
         self.verdict: RunVerdict | None = None
-        #: the id of the run's first event; None before it is reported
-        self.cause = cause
+        self._cause = cause
         #: of a quiet run that has reported nothing yet: what it reports first
         self._unreported: list[Fact] = []
         self._compute = compute
@@ -166,6 +165,11 @@ class Ledger:
                     ledger._end(begun, error)
             raise
 
+    @property
+    def cause(self) -> str | None:
+        """The id of the run's first event; None before it is reported."""
+        return self._cause
+
     def step(
         self,
         name: str,
@@ -220,9 +224,9 @@ class Ledger:
         with self.journal.transaction(actor=self.actor, run=self.run) as tx:
             if report and self._unreported:
                 first, *others = self._unreported
-                self.cause = tx.emit(first).id
+                self._cause = tx.emit(first).id
                 for fact in others:
-                    tx.emit(fact, cause=self.cause)
+                    tx.emit(fact, cause=self._cause)
             yield tx
             if report:
                 self._unreported = []
@@ -230,7 +234,7 @@ class Ledger:
     def emit(self, fact: Fact) -> Event:
         """Report a fact by itself. What belongs to a state row goes into that row's transaction instead."""
         with self.transaction() as tx:
-            return tx.emit(fact, cause=self.cause)
+            return tx.emit(fact, cause=self._cause)
 
     def _attempt(self, work: _Work, row: Row | None, previous: StepRecord | None) -> StepResult | None:
         """Take the step and do it; None where another process has it, before or after the work."""
@@ -245,7 +249,7 @@ class Ledger:
             lease=self._lease,
             started=self._clock.now(),
         )
-        begun, cause = time.monotonic(), self.cause
+        begun, cause = time.monotonic(), self._cause
         heart: LeaseRenewal | None = None
         try:
             version, cause = self._take(work, record, row, previous)
@@ -265,7 +269,7 @@ class Ledger:
 
     def _take(self, work: _Work, record: StepRecord, row: Row | None, previous: StepRecord | None) -> tuple[int, str]:
         with self.transaction() as tx:
-            return take_lease(tx, work.identity, record, row, previous, cause=self.cause)
+            return take_lease(tx, work.identity, record, row, previous, cause=self._cause)
 
     def _run(self, work: _Work) -> Json:
         """Do the work. The result is what JSON makes of it, as it will be when it is found again."""
@@ -297,7 +301,7 @@ class Ledger:
                 if self._unreported:
                     self._unreported.append(fact)
                 else:
-                    tx.emit(fact, cause=self.cause)
+                    tx.emit(fact, cause=self._cause)
         return StepResult(name=work.name, identity=work.identity, result=result, reused=True, seconds=record.seconds)
 
     def _give_up(
@@ -366,7 +370,7 @@ class Ledger:
                 verdict=self.verdict,
             )
             tx.put(RUN, self.run, msgspec.to_builtins(run))
-            tx.emit(end_of(run), cause=self.cause)
+            tx.emit(end_of(run), cause=self._cause)
 
     @contextmanager
     def _once(self, work: _Work) -> Iterator[None]:
