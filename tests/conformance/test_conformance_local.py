@@ -1,6 +1,7 @@
 """The embedded drivers keep the rules of their ports."""
 
 import os
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -26,6 +27,10 @@ from cumulant.testing.conformance.secrets import VALUES, SecretsConformance
 from cumulant.testing.conformance.tables import TablesConformance
 
 
+def _made(kind, url, scope):
+    return kind(url, scope=scope)
+
+
 class TestSqliteJournal(JournalConformance):
     @pytest.fixture
     def journal(self, tmp_path):
@@ -43,11 +48,19 @@ class TestFileTables(TablesConformance):
     def tables(self, tmp_path):
         return FileTables(f"file://{tmp_path}/tables")
 
+    @pytest.fixture
+    def tables_of(self, tmp_path):
+        return partial(_made, FileTables, f"file://{tmp_path}/shared")
+
 
 class TestFileObjects(ObjectsConformance):
     @pytest.fixture
     def objects(self, tmp_path):
         return FileObjects(f"file://{tmp_path}/objects")
+
+    @pytest.fixture
+    def objects_of(self, tmp_path):
+        return partial(_made, FileObjects, f"file://{tmp_path}/shared")
 
 
 class TestSqliteOnline(OnlineConformance):

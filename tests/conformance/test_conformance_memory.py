@@ -48,11 +48,19 @@ class TestMemoryTables(TablesConformance):
     def tables(self):
         return MemoryTables()
 
+    @pytest.fixture
+    def tables_of(self):
+        return MemoryTables().of
+
 
 class TestMemoryObjects(ObjectsConformance):
     @pytest.fixture
     def objects(self):
         return MemoryObjects()
+
+    @pytest.fixture
+    def objects_of(self):
+        return MemoryObjects().of
 
 
 class TestMemoryOnline(OnlineConformance):

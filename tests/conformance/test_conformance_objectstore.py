@@ -41,6 +41,15 @@ class TestBucketTables(TablesConformance):
     def tables(self, bucket, tmp_path):
         return BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "cache", embedded=folder_tables)
 
+    @pytest.fixture
+    def tables_of(self, bucket, tmp_path):
+        def of(scope):
+            return BucketTables(
+                "s3://bucket/", bucket=bucket, scope=scope, cache=tmp_path / "cache", embedded=folder_tables
+            )
+
+        return of
+
     def test_another_machine_reads_it(self, bucket, tables, tmp_path):
         import polars as pl
 
@@ -69,6 +78,15 @@ class TestBucketObjects(ObjectsConformance):
     @pytest.fixture
     def objects(self, bucket, tmp_path):
         return BucketObjects("s3://bucket/", bucket=bucket, cache=tmp_path / "cache", embedded=folder_objects)
+
+    @pytest.fixture
+    def objects_of(self, bucket, tmp_path):
+        def of(scope):
+            return BucketObjects(
+                "s3://bucket/", bucket=bucket, scope=scope, cache=tmp_path / "cache", embedded=folder_objects
+            )
+
+        return of
 
     def test_what_a_killed_writer_left_in_the_cache_is_removed_and_a_living_ones_stays(self, bucket, tmp_path):
         writer, other = (Publisher(bucket, suffix=".object", cache=tmp_path / "cache") for _ in range(2))

@@ -286,7 +286,7 @@ def test_flights_that_became_known_later_change_nothing_earlier(copy):
     assert after.sources["flights"] != before.sources["flights"]
     assert not after.reused
     assert scan(newest_snapshot(copy, "flights"), copy.tables(), as_of=AS_OF).collect().equals(rows_before)
-    tables = copy.state / "tables"
+    tables = copy.state / "tables" / copy.scope.folder
     assert _parts(tables, before.table.key) == _parts(tables, after.table.key)
 
 

@@ -128,6 +128,15 @@ class TestBucketTablesInClouds(TablesConformance):
     def tables(self, url, secrets, tmp_path):
         return BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "cache", embedded=folder_tables)
 
+    @pytest.fixture
+    def tables_of(self, url, secrets, tmp_path):
+        def of(scope):
+            return BucketTables(
+                f"{url}/tables", secrets=secrets, scope=scope, cache=tmp_path / "cache", embedded=folder_tables
+            )
+
+        return of
+
     def test_a_table_of_many_chunks(self, tables, url, secrets, tmp_path):
         frame = pl.DataFrame({"n": range(2_000_000)}).with_columns(x=pl.col("n").hash())
         reference = tables.write("big", frame)
@@ -140,6 +149,15 @@ class TestBucketObjectsInClouds(ObjectsConformance):
     @pytest.fixture
     def objects(self, url, secrets, tmp_path):
         return BucketObjects(f"{url}/objects", secrets=secrets, cache=tmp_path / "cache", embedded=folder_objects)
+
+    @pytest.fixture
+    def objects_of(self, url, secrets, tmp_path):
+        def of(scope):
+            return BucketObjects(
+                f"{url}/objects", secrets=secrets, scope=scope, cache=tmp_path / "cache", embedded=folder_objects
+            )
+
+        return of
 
 
 class TestBucketFilesInClouds(FilesConformance):

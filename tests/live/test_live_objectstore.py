@@ -139,6 +139,15 @@ class TestBucketTablesOnS3(TablesConformance):
     def tables(self, url, secrets, tmp_path):
         return BucketTables(f"{url}/tables", secrets=secrets, cache=tmp_path / "cache", embedded=folder_tables)
 
+    @pytest.fixture
+    def tables_of(self, url, secrets, tmp_path):
+        def of(scope):
+            return BucketTables(
+                f"{url}/tables", secrets=secrets, scope=scope, cache=tmp_path / "cache", embedded=folder_tables
+            )
+
+        return of
+
     def test_a_table_of_many_chunks(self, tables, url, secrets, tmp_path):
         frame = pl.DataFrame({"n": range(2_000_000)}).with_columns(x=pl.col("n").hash())
         reference = tables.write("big", frame)
@@ -151,6 +160,15 @@ class TestBucketObjectsOnS3(ObjectsConformance):
     @pytest.fixture
     def objects(self, url, secrets, tmp_path):
         return BucketObjects(f"{url}/objects", secrets=secrets, cache=tmp_path / "cache", embedded=folder_objects)
+
+    @pytest.fixture
+    def objects_of(self, url, secrets, tmp_path):
+        def of(scope):
+            return BucketObjects(
+                f"{url}/objects", secrets=secrets, scope=scope, cache=tmp_path / "cache", embedded=folder_objects
+            )
+
+        return of
 
 
 class TestBucketFilesOnS3(FilesConformance):

@@ -15,6 +15,20 @@ import msgspec
 PartKind = Literal["file", "folder", "sqlite"]
 
 
+class Need(msgspec.Struct, frozen=True):
+    """A capability that a flow needs of the driver of `port`, and what for, in words. `url`: of that client alone.
+
+    Capabilities: `processes` and `hosts` (several may use one store at once), `swap` (a table is replaced whole while
+    it is read), `chain` (events are chained by hashes), `partition_by`, `glob`, `isolated` (steps run in processes of
+    their own), `datasets`, `embedded`.
+    """
+
+    port: str
+    capability: str
+    reason: str
+    url: str | None = None
+
+
 class Driver(msgspec.Struct, frozen=True):
     """One technology, reached by the URL scheme that names its entry point.
 
@@ -26,7 +40,8 @@ class Driver(msgspec.Struct, frozen=True):
     `path` says that the URL's path is a file or a folder on this machine: a project takes a relative one from its own
     folder. `default_paths` maps a port's name to where a URL without a path (`envoy://`) leads, below the state of the
     project's environment. `stored` maps a port's name to what a backup copies, by its place relative to the URL's path,
-    whose name is written `{name}`: `{"journal": {"{name}": "sqlite", "{name}.head": "file"}}`.
+    whose name is written `{name}`: `{"journal": {"{name}": "sqlite", "{name}.head": "file"}}`. `{scope}` is the folder
+    of the project's scope, in a store that projects may share.
 
     `embeds` maps a port's name to the scheme of the embedded driver whose clients of the same port this one keeps its
     copies in: its own client is made with `embedded=`, which makes one in a folder. `aliases` maps the beginning of a

@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
 from cumulant.core.scope import Scope
-from cumulant.ports.driver import Driver, PartKind
+from cumulant.ports.driver import Driver, Need, PartKind
 from cumulant.ports.secrets import Secrets
 
 GROUP = "cumulant.drivers"
@@ -86,18 +86,25 @@ class Drivers:
         """What the driver can do of the port's optional parts."""
         return self.driver(url, port).capabilities.get(port, frozenset())
 
-    def require(self, url: str, port: str, needed: Mapping[str, str]) -> None:
-        """Refuse a driver that lacks a capability; `needed` describes what each is for.
+    def require(self, url: str, port: str, needs: Iterable[Need]) -> None:
+        """Refuse a driver that lacks a capability.
 
         Raises:
             UsageError: something is missing.
         """
-        missing = [reason for name, reason in needed.items() if name not in self.capabilities(url, port)]
+        capable = self.capabilities(url, port)
+        missing = [need for need in needs if need.port == port and need.capability not in capable]
         if missing:
+            wanted = {need.capability for need in missing}
+            others = [
+                name for name in self._serving(port) if wanted <= self._records[name].capabilities.get(port, set())
+            ]
+            listed = f"use {', '.join(f'{name}://' for name in others)}" if others else "use another driver"
+            texts = "; ".join(f"{need.reason} (`{need.capability}`)" for need in missing)
             raise UsageError(
-                f'the driver of "{scheme_of(url)}://" cannot do what {port} is needed for: {"; ".join(missing)}',
+                f'the driver of "{scheme_of(url)}://" cannot do what {port} is needed for: {texts}',
                 subject=port,
-                hint="use another driver in this environment, or leave the setting out",
+                hint=f"{listed} in this environment, or leave the setting out",
             )
 
     def client(
@@ -134,13 +141,15 @@ class Drivers:
         record = self._record(scheme.lower()) if separator else None
         return Path(rest.partition("?")[0]).expanduser() if record is not None and record.path is not None else None
 
-    def stored(self, url: str, port: str) -> dict[Path, PartKind]:
-        """Files and folders of this machine that a backup of `port` copies; none where its driver is elsewhere."""
+    def stored(self, url: str, port: str, scope: Scope) -> dict[Path, PartKind]:
+        """Files and folders of this machine that a backup of `port` copies for a scope; none where its driver is
+        elsewhere.
+        """
         path = self.path(url)
         if path is None:
             return {}
         parts = self.driver(url, port).stored.get(port, {})
-        return {path.parent / place.format(name=path.name): kind for place, kind in parts.items()}
+        return {path.parent / place.format(name=path.name, scope=scope.folder): kind for place, kind in parts.items()}
 
     def anchored(self, url: str, port: str, *, root: Path, state: Path) -> str:
         """`url` with a relative path taken from `root`; without a path, its driver's usual one below `state`.

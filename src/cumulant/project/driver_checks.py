@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError
+from cumulant.ports.driver import Need
 from cumulant.project.endpoints import KEYS
 from cumulant.project.file.document import Problem, YamlEntry, file_error
 from cumulant.project.file.text_values import masked
@@ -16,22 +17,21 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-def check_drivers(project: Project, needed: Mapping[str, Mapping[str, str]] | None = None) -> None:
+def check_drivers(project: Project, needs: Iterable[Need] = ()) -> None:
     """Refuse drivers that are missing or cannot do what the project needs.
 
-    `needed` maps a port to the capabilities it must have, each with what it is for, in words. Nothing is opened or
-    imported beyond the drivers' light records.
+    Nothing is opened or imported beyond the drivers' light records.
 
     Raises:
         ProjectFileError: every problem found, with file and line where a file names the driver.
     """
     problems: list[Problem] = []
+    declared = list(needs)
     for port, key in KEYS.items():
-        wanted = (needed or {}).get(port, {})
         for url, entry in _named(project, port, key):
             try:
                 project.drivers.driver(url, port)
-                project.drivers.require(url, port, wanted)
+                project.drivers.require(url, port, [need for need in declared if need.url in (None, url)])
             except UsageError as error:
                 problems.append((*_place(project, entry), error.full_text))
     problems += _notify_problems(project)

@@ -80,6 +80,8 @@ class Project:
         self.endpoints: Endpoints = endpoints(file.environment, drivers=drivers, root=root, environment=environment)
         self.vault = Vault(self.secrets)
         self.salt_source = Salt(file.environment.salt, root / STATE, self.vault)
+        #: whether the journal is a copy, which other processes do not see
+        self.reads_aside = False
         self._variables = variables
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
@@ -133,7 +135,7 @@ class Project:
 
     def stored(self, port: str) -> dict[Path, PartKind]:
         """Files and folders of this machine that a backup of `port` copies, each with the way to copy it."""
-        return self.drivers.stored(self.endpoints.of(port), port)
+        return self.drivers.stored(self.endpoints.of(port), port, self.scope)
 
     def journal(self) -> Journal:
         return self._client("journal", self.endpoints.journal)  # type: ignore[no-any-return]
@@ -196,6 +198,7 @@ class Project:
             copy = journal.aside()
             with self._lock:
                 self._clients["journal", self.endpoints.journal] = copy
+                self.reads_aside = True
             journal.close()
 
     def close(self) -> None:

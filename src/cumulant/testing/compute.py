@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, DefinitionError, StepFailedError
+from cumulant.core.progress import Progress, silent
 from cumulant.ports.compute import StepCall
 
 
@@ -16,7 +18,7 @@ class DirectCompute:
     def __init__(self) -> None:
         self.calls: list[StepCall] = []
 
-    def run(self, call: StepCall) -> dict[str, object]:
+    def run(self, call: StepCall, *, progress: Progress = silent) -> dict[str, object]:
         self.calls.append(call)
         module, _, name = call.function.partition(":")
         try:
@@ -24,7 +26,8 @@ class DirectCompute:
         except (ImportError, AttributeError) as error:
             raise DefinitionError(f"step {call.function} cannot be imported", subject=call.function) from error
         try:
-            result = function(**msgspec.json.decode(msgspec.json.encode(call.arguments)))
+            reporting = {"progress": progress} if "progress" in inspect.signature(function).parameters else {}
+            result = function(**msgspec.json.decode(msgspec.json.encode(call.arguments)), **reporting)
         except CumulantError:
             raise
         except Exception as error:  # the edge to a step's own code

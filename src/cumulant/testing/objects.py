@@ -10,6 +10,7 @@ from pathlib import Path
 from cumulant.core.errors import UsageError, not_found
 from cumulant.core.ids import digest, tree_digest
 from cumulant.core.refs import ObjectRef
+from cumulant.core.scope import Scope
 
 
 class MemoryObjects:
@@ -20,6 +21,11 @@ class MemoryObjects:
         self._folder = Path(folder.name)
         self._end = weakref.finalize(self, folder.cleanup)
         self._objects: dict[str, tuple[ObjectRef, Path]] = {}
+        self._scopes: dict[str, MemoryObjects] = {}
+
+    def of(self, scope: Scope) -> MemoryObjects:
+        """The same store as a client of `scope` sees it."""
+        return self._scopes.setdefault(scope.prefix, MemoryObjects())
 
     def put(self, key: str, source: Path) -> ObjectRef:
         if not all(key.split("/")):

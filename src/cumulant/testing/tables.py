@@ -8,6 +8,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError, not_found
 from cumulant.core.refs import TableRef
+from cumulant.core.scope import Scope
 from cumulant.ports.tables import TableHead
 
 
@@ -16,6 +17,11 @@ class MemoryTables:
 
     def __init__(self) -> None:
         self._frames: dict[str, pl.DataFrame] = {}
+        self._scopes: dict[str, MemoryTables] = {}
+
+    def of(self, scope: Scope) -> MemoryTables:
+        """The same store as a client of `scope` sees it."""
+        return self._scopes.setdefault(scope.prefix, MemoryTables())
 
     def write(
         self,

@@ -195,7 +195,7 @@ def flipped(content: bytes) -> bytes:
 def test_a_table_of_which_a_file_is_damaged_is_not_used(project: Project, damaged: Callable[[bytes], bytes]) -> None:
     """Also where its values can still be read: they would be in every later table."""
     found = featurize(project, principal=ME)
-    for path in (project.state / "tables" / f"{found.table.key}.parquet").glob("part*"):
+    for path in (project.state / "tables" / project.scope.folder / f"{found.table.key}.parquet").glob("part*"):
         path.write_bytes(damaged(path.read_bytes()))
     deliver(project.root, DAYS)
     found = checked(project)
@@ -224,7 +224,7 @@ def test_killed_before_or_after_the_table_is_written_the_next_run_makes_it(proje
     assert not found.reused
     assert found.table != first.table
     assert found.computed < found.rows
-    shutil.rmtree(project.state / "tables" / "check.parquet", ignore_errors=True)
+    shutil.rmtree(project.state / "tables" / project.scope.folder / "check.parquet", ignore_errors=True)
 
 
 def test_the_commands_say_how_many_rows_were_computed(

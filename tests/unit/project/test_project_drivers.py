@@ -13,7 +13,7 @@ import pytest
 
 from cumulant.core.errors import DataError, MissingPartError, ProjectFileError, UsageError
 from cumulant.drivers.local import driver as local
-from cumulant.ports.driver import Driver
+from cumulant.ports.driver import Driver, Need
 from cumulant.ports.files import FileInfo
 from cumulant.ports.plugins import Drivers, scheme_of
 from cumulant.project.driver_checks import check_drivers
@@ -201,14 +201,21 @@ def test_what_a_driver_cannot_do_is_refused_when_planned(tmp_path):
     found = project(tmp_path, environment(store="s3://bucket/x"))
     assert found.drivers.capabilities(found.endpoints.tables, "tables") == {"partition_by"}
     assert scheme_of(found.endpoints.tables) == "s3"
-    check_drivers(found, {"tables": {"partition_by": "writing by day"}})
+    check_drivers(found, [Need("tables", "partition_by", "writing by day")])
     with pytest.raises(ProjectFileError) as caught:
-        check_drivers(found, {"tables": {"partition_by": "writing by day", "encryption": "keeping data in the EU"}})
+        check_drivers(
+            found,
+            [
+                Need("tables", "partition_by", "writing by day"),
+                Need("tables", "encryption", "keeping data in the EU"),
+                Need("tables", "hosts", "of another client", url="s3://other"),
+            ],
+        )
     [(file, line, text)] = caught.value.problems
     assert (file, line) == ("cumulant.yaml", 4)
     assert "cannot do what tables is needed for: keeping data in the EU" in text
     with pytest.raises(ProjectFileError) as caught:
-        check_drivers(found, {"journal": {"cluster": "many machines"}})
+        check_drivers(found, [Need("journal", "cluster", "many machines")])
     assert caught.value.problems[0][:2] == ("cumulant.yaml", None)
 
 

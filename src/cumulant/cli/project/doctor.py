@@ -171,7 +171,9 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
         yield _fault("project file", error)
         return
     with loaded:
-        yield DoctorFinding("project file", "ok", f"{loaded.name}, environment {loaded.environment}")
+        scope = loaded.scope
+        where = f"environment {scope.environment}, tenant {scope.tenant}, region {scope.region}"
+        yield DoctorFinding("project file", "ok", f"{loaded.name}, {where}")
         yield features_file(loaded)
         yield _result("drivers", lambda: _drivers(loaded))
         # Only `up` and releases need a gateway.
@@ -202,10 +204,11 @@ def _state(loaded: Project) -> str:
 
 
 def _drivers(loaded: Project) -> str:
+    from cumulant.flows.project.driver_needs import driver_needs
     from cumulant.project.driver_checks import check_drivers
 
-    check_drivers(loaded)
-    return "every one that the environment names is installed"
+    check_drivers(loaded, driver_needs(loaded))
+    return "every one that the environment names is installed and can do what the project needs"
 
 
 def _gateway(loaded: Project) -> str:

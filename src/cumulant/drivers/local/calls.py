@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 
 import msgspec
 
 from cumulant.core.errors import CumulantError, DefinitionError, StepFailedError
+from cumulant.core.progress import Progress, silent
 from cumulant.ports.compute import StepCall
 
 
@@ -26,7 +28,14 @@ class StepOutcome(msgspec.Struct, frozen=True):
     error: StepError | None = None
 
 
-def run(call: StepCall) -> dict[str, object]:
+class StepProgress(msgspec.Struct, frozen=True, array_like=True):
+    """One report of a step's progress."""
+
+    text: str
+    share: float | None = None
+
+
+def run(call: StepCall, progress: Progress = silent) -> dict[str, object]:
     """Call the step's function with its arguments by name; returns its result as JSON values.
 
     Raises:
@@ -36,18 +45,18 @@ def run(call: StepCall) -> dict[str, object]:
     """
     function = _load(call.function)
     try:
-        result = function(**call.arguments)
+        result = function(**call.arguments, **_reporting(function, progress))
     except CumulantError:
         raise
     except Exception as error:  # the edge to a step's own code
         raise StepFailedError(
-            f"step {call.function} raised {type(error).__name__}: {error}", subject=call.function
+            f"step {call.shown} raised {type(error).__name__}: {error}", subject=call.shown
         ) from error
     try:
         return msgspec.json.decode(msgspec.json.encode(result), type=dict[str, object])
     except (TypeError, msgspec.MsgspecError) as error:
         raise DefinitionError(
-            f"the result of step {call.function} is not a JSON object: {error}", subject=call.function
+            f"the result of step {call.shown} is not a JSON object: {error}", subject=call.shown
         ) from error
 
 
@@ -69,6 +78,11 @@ def rebuild(failure: StepError) -> CumulantError:
     CumulantError.__init__(error, failure.message)
     vars(error).update({name: _to_tuples(value) for name, value in failure.attributes.items()})
     return error
+
+
+def _reporting(function: Callable[..., object], progress: Progress) -> dict[str, Progress]:
+    """The argument `progress`, where the function has such a parameter."""
+    return {"progress": progress} if "progress" in inspect.signature(function).parameters else {}
 
 
 def _load(function: str) -> Callable[..., object]:

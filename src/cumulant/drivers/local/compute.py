@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import msgspec
 
 from cumulant.core.errors import RetryableError, StepFailedError, UsageError
-from cumulant.drivers.local.calls import StepOutcome, rebuild, run
+from cumulant.core.progress import Progress, silent
+from cumulant.drivers.local.calls import StepOutcome, StepProgress, rebuild, run
+from cumulant.drivers.local.worker import CALL, OUTCOME
 from cumulant.ports.compute import Resources, StepCall
 
+#: how often it is looked whether a worker without reports has ended
+_POLL_SECONDS = 0.2
 _EXTERNAL_SIGNALS = {-9: "SIGKILL", -15: "SIGTERM"}
 
 
@@ -24,10 +30,10 @@ class InlineCompute:
     def __init__(self, url: str = "inline://") -> None:
         self.url = url
 
-    def run(self, call: StepCall) -> dict[str, object]:
+    def run(self, call: StepCall, *, progress: Progress = silent) -> dict[str, object]:
         """Run the step. Raises StepFailedError for an error that is no CumulantError."""
         _check_resources(call.resources)
-        return run(msgspec.json.decode(msgspec.json.encode(call), type=StepCall))
+        return run(msgspec.json.decode(msgspec.json.encode(call), type=StepCall), progress)
 
 
 class SubprocessCompute:
@@ -39,7 +45,7 @@ class SubprocessCompute:
     def __init__(self, url: str = "subprocess://") -> None:
         self.url = url
 
-    def run(self, call: StepCall) -> dict[str, object]:
+    def run(self, call: StepCall, *, progress: Progress = silent) -> dict[str, object]:
         """Run the step to its end.
 
         Raises:
@@ -48,43 +54,73 @@ class SubprocessCompute:
             RetryableError: the process was killed from outside (no memory left, a shut-down).
         """
         _check_resources(call.resources)
-        with tempfile.TemporaryDirectory(prefix="cumulant-step-") as folder:
-            outcome_path = Path(folder, "outcome.json")
-            code = self._start(call, outcome_path)
-            if not outcome_path.exists():
+        with tempfile.TemporaryDirectory(prefix="cumulant-step-") as name:
+            folder = Path(name)
+            (folder / CALL).write_bytes(msgspec.json.encode(call))
+            code = _run_worker(folder, progress)
+            if not (folder / OUTCOME).exists():
                 raise _exit_error(call, code)
-            outcome = msgspec.json.decode(outcome_path.read_bytes(), type=StepOutcome)
+            outcome = msgspec.json.decode((folder / OUTCOME).read_bytes(), type=StepOutcome)
         if outcome.error is not None:
             raise rebuild(outcome.error)
         return outcome.result
 
-    def _start(self, call: StepCall, outcome_path: Path) -> int:
-        command = [sys.executable, "-m", "cumulant.drivers.local.worker", str(outcome_path)]
-        # The pipe stays open while this process lives: the worker ends when it closes.
-        # The worker can import whatever this process can.
-        environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.__stderr__, env=environ) as worker:
-            try:
-                if worker.stdin is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        worker.stdin.write(msgspec.json.encode(msgspec.to_builtins(call)) + b"\n")
-                        worker.stdin.flush()
-                return worker.wait()
-            except BaseException:
-                worker.kill()
-                raise
+
+def _run_worker(folder: Path, progress: Progress) -> int:
+    """Run the step of `folder` in a process, which ends with this one; returns its exit status."""
+    command = [sys.executable, "-m", "cumulant.drivers.local.worker", str(folder)]
+    # The worker can import whatever this process can.
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # Standard input stays open while this process lives: the worker ends when it closes.
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.__stderr__, env=environ, bufsize=0
+    ) as worker:
+        try:
+            _report_until_end(worker, progress)
+            return worker.wait()
+        except BaseException:
+            worker.kill()
+            raise
+
+
+def _report_until_end(worker: subprocess.Popen[bytes], progress: Progress) -> None:
+    """Pass the worker's reports on. A process that the step left behind, with the pipe open, is not waited for."""
+    lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    threading.Thread(target=_read_lines, args=(worker, lines), daemon=True).start()
+    ended = False
+    while True:
+        try:
+            line = lines.get(timeout=_POLL_SECONDS)
+        except queue.Empty:
+            if ended:
+                return
+            ended = worker.poll() is not None
+            continue
+        if line is None:
+            return
+        report = msgspec.json.decode(line, type=StepProgress)
+        progress(report.text, report.share)
+
+
+def _read_lines(worker: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes | None]) -> None:
+    assert worker.stdout is not None
+    # Without a buffer, so that the other thread can close it at any time, which ends this one.
+    with contextlib.suppress(ValueError, OSError):
+        while (line := worker.stdout.readline()).endswith(b"\n"):  # the last line of a killed worker may be half
+            lines.put(line)
+    lines.put(None)
 
 
 def _exit_error(call: StepCall, code: int) -> RetryableError | StepFailedError:
     if code in _EXTERNAL_SIGNALS:
         return RetryableError(
-            f"the process of step {call.function} was killed ({_EXTERNAL_SIGNALS[code]})",
-            subject=call.function,
+            f"the process of step {call.shown} was killed ({_EXTERNAL_SIGNALS[code]})",
+            subject=call.shown,
             hint="run again; if it is killed again, there may be too little memory",
         )
     return StepFailedError(
-        f"the process of step {call.function} ended without a result (exit status {code})",
-        subject=call.function,
+        f"the process of step {call.shown} ended without a result (exit status {code})",
+        subject=call.shown,
         hint="its output above may say why",
     )
 

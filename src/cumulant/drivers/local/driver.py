@@ -19,11 +19,15 @@ file = Driver(
         "objects": f"{_HERE}.objects:FileObjects",
         "files": f"{_HERE}.files:LocalFiles",
     },
-    capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
+    capabilities={
+        "tables": frozenset({"partition_by", "processes"}),
+        "objects": frozenset({"processes"}),
+        "files": frozenset({"glob"}),
+    },
     extra="local",
     path="folder",
     default_paths={"tables": "tables", "objects": "objects"},
-    stored={"tables": {"{name}": "folder"}, "objects": {"{name}": "folder"}},
+    stored={"tables": {"{name}/{scope}": "folder"}, "objects": {"{name}/{scope}": "folder"}},
 )
 env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"}, path="folder")
 open = Driver(clients={"access": f"{_HERE}.access:OpenAccess"})  # noqa: A001 - the scheme's own name

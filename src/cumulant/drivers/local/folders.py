@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.scope import Scope
 from cumulant.core.system.atomic_files import sync
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 
@@ -35,12 +36,16 @@ _REASONS = {
 class FolderStore(Generic[M]):
     """Folders under one root, one per key, each with the name's ending `suffix` and a manifest of the type `kind`.
 
-    A key's parts become folders, with what a file system may refuse percent-encoded. Temporary folders live
-    in `.writing` under the root; the next writer removes those of killed processes.
+    The root is the folder of the `scope` in `place`, or `place` itself without one. A key's parts become folders, with
+    what a file system may refuse percent-encoded. Temporary folders live in `.writing` under the root; the next writer
+    removes those of killed processes.
     """
 
-    def __init__(self, root: Path, *, suffix: str, manifest: str, kind: type[M], holds: str) -> None:
-        self.root = root
+    def __init__(
+        self, place: Path, *, suffix: str, manifest: str, kind: type[M], holds: str, scope: Scope | None = None
+    ) -> None:
+        self.root = place if scope is None else place / scope.folder
+        self._place = place
         self._suffix = suffix
         self._manifest = manifest
         self._kind = kind
@@ -99,7 +104,7 @@ class FolderStore(Generic[M]):
                 # Another writer of the same content was first: its folder is as good as this one.
                 if error.errno not in {errno.ENOTEMPTY, errno.EEXIST} or not (final / self._manifest).exists():
                     raise
-            sync_folders(final.parent, self.root)
+            sync_folders(final.parent, self._place)
 
     def delete(self, key: str) -> None:
         """Remove `key` at once for new readers; nothing happens where it does not exist."""

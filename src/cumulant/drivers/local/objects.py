@@ -10,6 +10,7 @@ import msgspec
 from cumulant.core.errors import not_found
 from cumulant.core.ids import tree_digest
 from cumulant.core.refs import ObjectRef
+from cumulant.core.scope import Scope
 from cumulant.drivers.local.folders import FolderStore
 from cumulant.drivers.local.location import locate
 
@@ -29,13 +30,13 @@ class ObjectManifest(msgspec.Struct, frozen=True, kw_only=True):
 class FileObjects:
     """An object store in a folder: `file:///path/to/objects`.
 
-    An object keeps its own name (`a/b` from `report.html` is `a/b.object/data/report.html`). A folder's
-    hash is that of its files' relative paths and hashes; folders without files are not part of it.
+    An object keeps its own name (`a/b` from `report.html` is `a/b.object/data/report.html` below the folder of the
+    scope). A folder's hash is that of its files' relative paths and hashes; folders without files are not part of it.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, scope: Scope | None = None) -> None:
         self._folders = FolderStore(
-            locate(url).path, suffix=".object", manifest=_MANIFEST, kind=ObjectManifest, holds="object"
+            locate(url).path, suffix=".object", manifest=_MANIFEST, kind=ObjectManifest, holds="object", scope=scope
         )
 
     def put(self, key: str, source: Path) -> ObjectRef:

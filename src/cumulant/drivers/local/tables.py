@@ -12,6 +12,7 @@ import msgspec
 from cumulant.core.errors import StorageError, UsageError, not_found
 from cumulant.core.ids import file_digest
 from cumulant.core.refs import TableRef
+from cumulant.core.scope import Scope
 from cumulant.drivers.local.folders import FolderStore, link
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.manifest import TableManifest, TablePart
@@ -26,13 +27,13 @@ _MANIFEST = "_table.json"
 class FileTables:
     """A table store in a folder: `file:///path/to/tables`.
 
-    `a/b` lies in `a/b.parquet/`, which DuckDB, Spark and Polars read as it stands. With `partition_by` the files
-    lie in `column=value` folders and keep the columns inside.
+    `a/b` lies in `a/b.parquet/` below the folder of the scope, which DuckDB, Spark and Polars read as it stands. With
+    `partition_by` the files lie in `column=value` folders and keep the columns inside.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, scope: Scope | None = None) -> None:
         self._folders = FolderStore(
-            locate(url).path, suffix=".parquet", manifest=_MANIFEST, kind=TableManifest, holds="table"
+            locate(url).path, suffix=".parquet", manifest=_MANIFEST, kind=TableManifest, holds="table", scope=scope
         )
 
     def write(

@@ -1,8 +1,13 @@
-"""The process of one step: `python -m cumulant.drivers.local.worker OUTCOME`, the call as a line of JSON on stdin."""
+"""The process of one step: `python -m cumulant.drivers.local.worker FOLDER`.
+
+It reads `call.json` in the folder and writes `outcome.json`. Standard output is a pipe of progress reports, a line of
+JSON each; what the step prints goes to standard error. Standard input ends when the process of the caller does.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -11,32 +16,39 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.atomic_files import replace_file
-from cumulant.drivers.local.calls import StepOutcome, describe, run
+from cumulant.drivers.local.calls import StepOutcome, StepProgress, describe, run
 from cumulant.ports.compute import StepCall
 
+CALL, OUTCOME = "call.json", "outcome.json"
 _PARENT_GONE = 75
 
 
-def main(outcome_path: Path) -> None:
+def main(folder: Path) -> None:
     """Run one step and write its outcome atomically."""
-    parent = _detach_stdin()
-    with open(parent, "rb", buffering=0, closefd=False) as stream:
-        call = msgspec.json.decode(stream.readline(), type=StepCall)
+    # An interrupt of the terminal is the caller's to handle, which ends this process.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent, reports = _detach_standard_streams()
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
+    call = msgspec.json.decode((folder / CALL).read_bytes(), type=StepCall)
+
+    def progress(text: str, share: float | None = None) -> None:
+        os.write(reports, msgspec.json.encode(StepProgress(text, share)) + b"\n")
+
     try:
-        outcome = StepOutcome(result=run(call))
+        outcome = StepOutcome(result=run(call, progress))
     except CumulantError as error:
         outcome = StepOutcome(error=describe(error))
-    replace_file(outcome_path, msgspec.json.encode(outcome), durable=False)
+    replace_file(folder / OUTCOME, msgspec.json.encode(outcome), durable=False)
 
 
-def _detach_stdin() -> int:
-    """Move the parent's pipe away from standard input, which is then empty for the step."""
-    parent = os.dup(0)
+def _detach_standard_streams() -> tuple[int, int]:
+    """The caller's pipes: one that ends with it, and one for reports. The step's own input is empty."""
+    parent, reports = os.dup(0), os.dup(1)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    return parent
+    os.dup2(2, 1)
+    return parent, reports
 
 
 def _end_with_parent(parent: int) -> None:

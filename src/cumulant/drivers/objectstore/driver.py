@@ -12,7 +12,11 @@ bucket = Driver(
         "objects": f"{_HERE}.objects:BucketObjects",
         "files": f"{_HERE}.files:BucketFiles",
     },
-    capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
+    capabilities={
+        "tables": frozenset({"partition_by", "processes", "hosts"}),
+        "objects": frozenset({"processes", "hosts"}),
+        "files": frozenset({"glob", "hosts"}),
+    },
     extra="objects",
     embeds={"tables": "file", "objects": "file"},
 )

@@ -20,6 +20,7 @@ import msgspec
 from cumulant.core.errors import StorageError, UsageError, not_found
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef, TableRef
+from cumulant.core.scope import Scope
 from cumulant.core.system.temporary_folders import DAY, in_use, remove_abandoned
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
 from cumulant.ports.secrets import Secrets
@@ -41,13 +42,14 @@ class PublishedFolder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Publisher:
-    """The folders of one kind in a bucket. `suffix` ends each key's name, such as `.table`."""
+    """The folders of one kind and scope in a bucket. `suffix` ends each key's name, such as `.table`."""
 
-    def __init__(self, bucket: Bucket, *, suffix: str, cache: Path | None = None) -> None:
+    def __init__(self, bucket: Bucket, *, suffix: str, scope: Scope | None = None, cache: Path | None = None) -> None:
         self._bucket = bucket
         self._suffix = suffix
+        self._prefix = "" if scope is None else scope.prefix
         root = cache or Path.home() / ".cache" / "cumulant"
-        self._cache = root / digest([bucket.url, suffix])[:16]
+        self._cache = root / digest([bucket.url, self._prefix, suffix])[:16]
 
     def find(self, key: str) -> PublishedFolder | None:
         record = self._bucket.read(f"{self._path_of(key)}/{_RECORD}")
@@ -55,8 +57,9 @@ class Publisher:
 
     def keys(self, prefix: str = "") -> list[str]:
         ending = f"{self._suffix}/{_RECORD}"
-        paths = [entry.path for entry in self._bucket.entries() if entry.path.endswith(ending)]
-        keys = ("/".join(map(_decode, path.removesuffix(ending).split("/"))) for path in paths)
+        paths = [entry.path for entry in self._bucket.entries(self._prefix) if entry.path.endswith(ending)]
+        names = (path.removeprefix(self._prefix).removesuffix(ending) for path in paths)
+        keys = ("/".join(map(_decode, name.split("/"))) for name in names)
         return sorted(key for key in keys if key.startswith(prefix))
 
     @contextmanager
@@ -144,7 +147,7 @@ class Publisher:
         if not all(parts):
             raise UsageError(f'"{key}" cannot name a stored thing', subject=key, hint="write parts between slashes")
         names = [_encode(part) for part in parts]
-        return "/".join(names) + self._suffix
+        return self._prefix + "/".join(names) + self._suffix
 
 
 class PublishedStore(Generic[Store, Ref]):
@@ -164,11 +167,14 @@ class PublishedStore(Generic[Store, Ref]):
         *,
         embedded: Callable[[Path], Store],
         secrets: Secrets | None = None,
+        scope: Scope | None = None,
         bucket: Bucket | None = None,
         cache: Path | None = None,
     ) -> None:
         self._embedded = embedded
-        self._publisher = Publisher(bucket or open_bucket(url, secrets), suffix=f".{self.noun}", cache=cache)
+        self._publisher = Publisher(
+            bucket or open_bucket(url, secrets), suffix=f".{self.noun}", scope=scope, cache=cache
+        )
 
     def find(self, key: str) -> Ref | None:
         published = self._publisher.find(key)

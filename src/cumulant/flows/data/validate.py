@@ -13,6 +13,9 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.column_usage import used_columns
 from cumulant.flows.data.memory_budget import memory_budget
 from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.ledger.step_function import StepFunction
+from cumulant.ports.driver import Need
+from cumulant.project.sources import files_base
 
 if TYPE_CHECKING:
     from cumulant.data.files.listing import FileListing
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Row, Transaction
     from cumulant.project.project import Project
 
+#: characters that make a path a pattern
+WILDCARDS = frozenset("*?[")
 #: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
 NEWEST, SNAPSHOT, REFUSED = "newest_snapshot", "snapshot", "refused_snapshot"
 
@@ -33,6 +38,16 @@ class Validation(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     snapshots: dict[str, Snapshot]
     reused: tuple[str, ...]
+
+
+def driver_needs(project: Project) -> list[Need]:
+    """What reading the sources needs of the drivers of their files."""
+    reason = "the source {} has a pattern as path"
+    return [
+        Need("files", "glob", reason.format(name), url=files_base(spec.path, project.root))
+        for name, spec in project.spec.data.items()
+        if spec.path and WILDCARDS & set(spec.path)
+    ]
 
 
 def validate(
@@ -108,7 +123,10 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     def ingest() -> dict[str, object]:
         from cumulant.data.files.file_lists import store_file_lists
 
-        snapshots.append(_ingest(context, name, policy, others, listing, force=force))
+        if context.isolated:
+            snapshots.append(_ingest_isolated(context, name, others, listing, force=force))
+        else:
+            snapshots.append(_ingest(context, name, policy, others, listing, force=force))
         records.append(store_file_lists(snapshots[-1], project.tables()))
         return {"snapshot": snapshots[-1].id}
 
@@ -123,6 +141,42 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     if outcome.reused:
         _be_newest(context, name, snapshot)
     return snapshot, not outcome.reused
+
+
+def _ingest_isolated(
+    context: Context, name: str, others: Mapping[str, Snapshot], listing: FileListing, *, force: bool
+) -> Snapshot:
+    from cumulant.data.checks.breach import SourceBreachError
+    from cumulant.data.snapshot import Snapshot
+
+    arguments = {
+        "name": name,
+        "others": {other: snapshot.id for other, snapshot in others.items()},
+        "listing": msgspec.to_builtins(listing),
+        "force": force,
+    }
+    result = context.run_isolated(f"data {name}", StepFunction(f"{__name__}:{run_ingest.__name__}", arguments))
+    snapshot = msgspec.convert(result["snapshot"], Snapshot)
+    if "breach" in result:
+        raise SourceBreachError(str(result["breach"]), snapshot=snapshot, hint=str(result["hint"]))
+    return snapshot
+
+
+def run_ingest(
+    context: Context, *, name: str, others: dict[str, str], listing: object, force: bool
+) -> dict[str, object]:
+    """The reading of a source in a process of its own: its snapshot, and where that is refused, why."""
+    from cumulant.data.checks.breach import SourceBreachError
+    from cumulant.data.files.listing import FileListing
+
+    project = context.project
+    snapshots = {other: load_snapshot(project, identity) for other, identity in others.items()}
+    files = msgspec.convert(listing, FileListing)
+    try:
+        snapshot = _ingest(context, name, project.policies.source(name), snapshots, files, force=force)
+    except SourceBreachError as breach:
+        return {"snapshot": msgspec.to_builtins(breach.snapshot), "breach": breach.message, "hint": breach.hint}
+    return {"snapshot": msgspec.to_builtins(snapshot)}
 
 
 def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:

@@ -20,13 +20,13 @@ from cumulant.flows.data.memory_budget import SPILL, memory_budget
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.training.task import Task, resolve_task
 from cumulant.ports.tables import TableHead
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.core.plan import FeaturePlan
     from cumulant.data.parts.added_rows import SharedRows
     from cumulant.data.snapshot import Snapshot
     from cumulant.features.offline.incremental import GrownSource
@@ -86,14 +86,6 @@ def feature_set(
     recorded = msgspec.to_builtins(inputs)
     key, tables = f"features/{digest(recorded)}", context.project.tables()
 
-    def compute() -> dict[str, object]:
-        extension = extend_table(context.project, key, task.plan, snapshots, inputs)
-        if extension is None:
-            rows = scans(context.project, snapshots, used, as_of=as_of)
-            table = store_features(context.project, key, task.plan, rows, progress=context.progress)
-            extension = ExtendedTable(table, table.rows)
-        return {"table": msgspec.to_builtins(extension.table), "computed": extension.computed}
-
     def emit(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.features.events import FeaturesComputed
 
@@ -113,7 +105,14 @@ def feature_set(
     def stands(result: dict[str, object]) -> bool:
         return tables.find(_table(result).key) is not None
 
-    outcome = context.step(FEATURES, recorded, compute, verify=stands, write=emit)
+    outcome = context.step(
+        FEATURES,
+        recorded,
+        lambda: _compute(context, key, task.plan, snapshots, inputs),
+        function=StepFunction(f"{__name__}:{run_features.__name__}", {"key": key, "inputs": recorded}),
+        verify=stands,
+        write=emit,
+    )
     table = _table(outcome.result)
     return FeatureSet(
         run=context.run,
@@ -125,6 +124,25 @@ def feature_set(
         reused=outcome.reused,
         computed=_computed_rows(outcome.result),
     )
+
+
+def run_features(context: Context, *, key: str, inputs: object) -> dict[str, object]:
+    """The step `features` in a process of its own: the table and how many of its rows were computed."""
+    made_of = msgspec.convert(inputs, Inputs)
+    snapshots = {name: load_snapshot(context.project, identity) for name, identity in made_of.snapshots.items()}
+    return _compute(context, key, msgspec.convert(made_of.plan, FeaturePlan), snapshots, made_of)
+
+
+def _compute(
+    context: Context, key: str, plan: FeaturePlan, snapshots: Mapping[str, Snapshot], inputs: Inputs
+) -> dict[str, object]:
+    extension = extend_table(context.project, key, plan, snapshots, inputs)
+    if extension is None:
+        as_of = None if inputs.as_of is None else datetime.fromisoformat(inputs.as_of)
+        rows = scans(context.project, snapshots, inputs.snapshots, as_of=as_of)
+        table = store_features(context.project, key, plan, rows, progress=context.progress)
+        extension = ExtendedTable(table, table.rows)
+    return {"table": msgspec.to_builtins(extension.table), "computed": extension.computed}
 
 
 def store_features(

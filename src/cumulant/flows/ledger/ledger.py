@@ -87,6 +87,7 @@ class Ledger:
         actor: who acts, for the events.
         run: the run's id.
         compute: where steps given as `StepCall` run.
+        cause: the id of the run's first event, where another process has reported it.
         lease: how long a holder may be silent before others take over; it speaks six times in that span.
     """
 
@@ -99,13 +100,14 @@ class Ledger:
         compute: Compute | None = None,
         clock: Clock | None = None,
         lease: timedelta = LEASE,
+        cause: str | None = None,
     ) -> None:
         self.journal = journal
         self.actor = actor
         self.run = run
         #: what the model's gate said in this run, set by the flow that evaluated it
         self.verdict: RunVerdict | None = None
-        self._cause: str | None = None
+        self._cause = cause
         #: of a quiet run that has reported nothing yet: what it reports first
         self._unreported: list[Fact] = []
         self._compute = compute
@@ -164,6 +166,11 @@ class Ledger:
                 with suppress(CumulantError):
                     ledger._end(begun, error)
             raise
+
+    @property
+    def cause(self) -> str | None:
+        """The id of the run's first event; None before it is reported."""
+        return self._cause
 
     def step(
         self,

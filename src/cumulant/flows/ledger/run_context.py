@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
@@ -17,6 +19,8 @@ from cumulant.core.version import __version__
 from cumulant.flows.ledger.actions import check, find_action
 from cumulant.flows.ledger.cleanup_lock import CLEAN, await_clean
 from cumulant.flows.ledger.ledger import Ledger, StepResult
+from cumulant.flows.ledger.step_function import RunReference, StepFunction, is_isolated, settings_digest
+from cumulant.ports.compute import StepCall
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.ports.journal import Transaction
     from cumulant.project.project import Project
+
+
+#: the entry of a step's process, which imports this module
+_RUN_STEP = "cumulant.flows.ledger.step_process:run_step"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +44,8 @@ class Context:
     progress: Progress
     clock: Clock
     begun: datetime
+    #: whether steps that can be called by another process are called there
+    isolated: bool = False
 
     @property
     def run(self) -> str:
@@ -50,24 +60,41 @@ class Context:
         inputs: object,
         call: Callable[[], dict[str, object]],
         *,
+        function: StepFunction | None = None,
         verify: Callable[[dict[str, object]], bool] | None = None,
         write: Callable[[Transaction, dict[str, object]], None] | None = None,
     ) -> StepResult:
         """Run a step, or find it done. `inputs` is everything its result depends on, as JSON.
 
         A step that another version of Cumulant did is done again. `write` changes state together with the result.
+        `function` does what `call` does in a process of its own, where the environment's `compute` wants that.
         """
         self.progress(name)
 
         def work() -> dict[str, object]:
             with without_secrets(self.project):
-                result = call()
+                result = call() if function is None or not self.isolated else self.run_isolated(name, function)
             release_free_memory()
             return result
 
         return self.ledger.step(
             name, inputs, work, code=__version__, verify=verify, write=write, progress=self.progress
         )
+
+    def run_isolated(self, name: str, function: StepFunction) -> dict[str, object]:
+        """The result of a function that another process of this run calls."""
+        run = RunReference(
+            root=str(self.project.root),
+            environment=self.project.environment,
+            overrides=self.project.file.layers.overrides,
+            settings=settings_digest(self.project),
+            run=self.run,
+            cause=self.ledger.cause,
+            principal=self.principal,
+            begun=self.begun,
+        )
+        arguments = {"run": msgspec.to_builtins(run), "step": msgspec.to_builtins(function)}
+        return self.project.compute().run(StepCall(_RUN_STEP, arguments, name=name), progress=self.progress)
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         return self.ledger.transaction()
@@ -122,4 +149,12 @@ def open_run(
     ):
         if flow != CLEAN:
             await_clean(ledger, clock, progress)
-        yield Context(project=project, principal=principal, ledger=ledger, progress=progress, clock=clock, begun=begun)
+        yield Context(
+            project=project,
+            principal=principal,
+            ledger=ledger,
+            progress=progress,
+            clock=clock,
+            begun=begun,
+            isolated=is_isolated(project),
+        )

@@ -14,6 +14,7 @@ from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.project.driver_needs import driver_needs
 from cumulant.flows.training.task import resolve_task
 from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.gate_rules import split_notes
@@ -75,7 +76,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     if checks:
         from cumulant.flows.project import plan_checks  # which imports what trains and releases
         from cumulant.flows.training.target_classes import class_warnings
-    check_drivers(project)
+    check_drivers(project, driver_needs(project))
     training = project.training()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
         if checks:

@@ -28,6 +28,7 @@ from cumulant.flows.registry.models import copy_name, servable_folder
 from cumulant.flows.serving.services import note_use
 from cumulant.flows.serving.spawning import spawn
 from cumulant.outcomes.labels.outcome_folder import INBOX
+from cumulant.ports.driver import Need
 from cumulant.ports.registry import ModelVersion
 from cumulant.serving.options import Values, declared, overridden, words
 from cumulant.serving.spec import ServingSpec
@@ -43,6 +44,16 @@ ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
 SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcomes"
 _START_SECONDS, _END_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.02
+
+
+def driver_needs(project: Project) -> list[Need]:
+    """What serving needs of the online store, in a project that declares how it serves or releases."""
+    if not any(map(project.file.declares, ("serving", "release"))):
+        return []
+    return [
+        Need("online", "swap", "a server reads stored features while newer ones replace them"),
+        Need("online", "processes", "several processes of servers read and update stored features"),
+    ]
 
 
 class PreparedService(msgspec.Struct, frozen=True, kw_only=True):

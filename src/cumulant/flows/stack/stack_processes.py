@@ -16,6 +16,7 @@ from cumulant.flows.serving.serve import USES
 from cumulant.flows.stack.desired_state import FOLDER, DesiredState, ServedVersion
 from cumulant.flows.stack.gateway_key import key_path
 from cumulant.flows.stack.reconcile import WantedProcess
+from cumulant.ports.driver import Need
 from cumulant.ports.traffic import ListenOptions
 from cumulant.serving.sockets import split_address
 
@@ -43,6 +44,13 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def logs(self) -> Path:
         return logs_folder(self.state)
+
+
+def driver_needs(project: Project) -> list[Need]:
+    """What `up` needs of the journal, in a project that declares how it serves or releases."""
+    if not any(map(project.file.declares, ("serving", "release"))):
+        return []
+    return [Need("journal", "processes", "the controller of `up` and commands write at the same time")]
 
 
 def logs_folder(state: Path) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import NotFoundError
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.registry.champion_scores import ModelAnswers
 from cumulant.flows.registry.models import CHAMPION
 from cumulant.flows.registry.opponents import Opponent, Opponents, margin_reference, opponents_of
@@ -16,6 +17,7 @@ from cumulant.flows.training.evaluation_record import Judgement
 from cumulant.flows.training.fitted import Fitted
 from cumulant.flows.training.search_step import load_model, rows_of
 from cumulant.flows.training.tested_model import candidate_split
+from cumulant.flows.training.training_identity import work_from_json
 from cumulant.flows.training.window_uses import Reuse, record_use, reuse_of
 from cumulant.ports.registry import ModelVersion
 from cumulant.training.evaluation.comparisons import Rival
@@ -82,9 +84,6 @@ def judge(context: Context, work: TrainingWork, fitted: Fitted, champion: ModelV
         "before": before and before.version,
     }
 
-    def measure() -> dict[str, object]:
-        return msgspec.to_builtins(_judgement(context, work, fitted, champion, before))  # type: ignore[no-any-return]
-
     def emit_decision(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.training.events import GateDecided, ModelEvaluated
 
@@ -96,8 +95,35 @@ def judge(context: Context, work: TrainingWork, fitted: Fitted, champion: ModelV
         words: dict[str, str] = {f"{rule.metric}: {rule.rule}": rule.word for rule in verdict.rules}
         transaction.emit(GateDecided(passed=verdict.passed, word=verdict.word, words=words, reason=verdict.text))
 
-    outcome = context.step("evaluate", inputs, measure, write=emit_decision)
+    rivals = {"champion": champion, "before": before}
+    arguments = {"work": work.to_json(), "fitted": msgspec.to_builtins(fitted), **msgspec.to_builtins(rivals)}
+    outcome = context.step(
+        "evaluate",
+        inputs,
+        lambda: _measure(context, work, fitted, champion, before),
+        function=StepFunction(f"{__name__}:{run_evaluation.__name__}", arguments),
+        write=emit_decision,
+    )
     return msgspec.structs.replace(msgspec.convert(outcome.result, Judgement), reused=outcome.reused)
+
+
+def run_evaluation(
+    context: Context, *, work: object, fitted: object, champion: object, before: object
+) -> dict[str, object]:
+    """The step `evaluate` in a process of its own: a `Judgement`."""
+    return _measure(
+        context,
+        work_from_json(context.project, work),
+        msgspec.convert(fitted, Fitted),
+        msgspec.convert(champion, ModelVersion | None),
+        msgspec.convert(before, ModelVersion | None),
+    )
+
+
+def _measure(
+    context: Context, work: TrainingWork, fitted: Fitted, champion: ModelVersion | None, before: ModelVersion | None
+) -> dict[str, object]:
+    return msgspec.to_builtins(_judgement(context, work, fitted, champion, before))  # type: ignore[no-any-return]
 
 
 def _judgement(

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.units import from_micros
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.training.fitted import FinalFit, Fitted
 from cumulant.flows.training.search_step import all_rows, load_model, sample_training_rows, store_model
+from cumulant.flows.training.training_identity import work_from_json
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
@@ -31,18 +33,32 @@ def final_fit(context: Context, work: TrainingWork, fitted: Fitted) -> Fitted:
         return fitted
     objects = context.project.objects()
 
-    def fit() -> dict[str, object]:
-        rows = all_rows(context, work)
-        model = fit_on_all_rows(context, work, fitted, load_model(context.project, fitted.model), rows)
-        learned_to = None if rows.at is None else from_micros(int(rows.at.max()))
-        final = FinalFit(model=store_model(context, model), rows=len(rows), learned_to=learned_to)
-        return msgspec.to_builtins(final)  # type: ignore[no-any-return]
-
     def stands(result: Mapping[str, object]) -> bool:
         return objects.find(msgspec.convert(result, FinalFit).model.key) is not None
 
-    outcome = context.step("final fit", {**work.inputs, "model": fitted.model.key}, fit, verify=stands)
+    outcome = context.step(
+        "final fit",
+        {**work.inputs, "model": fitted.model.key},
+        lambda: _fit(context, work, fitted),
+        function=StepFunction(
+            f"{__name__}:{run_final_fit.__name__}", {"work": work.to_json(), "fitted": msgspec.to_builtins(fitted)}
+        ),
+        verify=stands,
+    )
     return msgspec.structs.replace(fitted, final=msgspec.convert(outcome.result, FinalFit))
+
+
+def run_final_fit(context: Context, *, work: object, fitted: object) -> dict[str, object]:
+    """The step in a process of its own: a `FinalFit`."""
+    return _fit(context, work_from_json(context.project, work), msgspec.convert(fitted, Fitted))
+
+
+def _fit(context: Context, work: TrainingWork, fitted: Fitted) -> dict[str, object]:
+    rows = all_rows(context, work)
+    model = fit_on_all_rows(context, work, fitted, load_model(context.project, fitted.model), rows)
+    learned_to = None if rows.at is None else from_micros(int(rows.at.max()))
+    final = FinalFit(model=store_model(context, model), rows=len(rows), learned_to=learned_to)
+    return msgspec.to_builtins(final)  # type: ignore[no-any-return]
 
 
 def fit_on_all_rows(

@@ -16,12 +16,14 @@ from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.system.memory import release_free_memory
 from cumulant.core.units import from_micros, to_micros
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.serving.reason_codes import check_when
 from cumulant.flows.training.chosen_rows import chosen_rows
 from cumulant.flows.training.fitted import ChosenCount, Fitted, SplitSummary
 from cumulant.flows.training.memory_check import refuse_too_many_rows
 from cumulant.flows.training.split_rule import SplitRule, rule_of
 from cumulant.flows.training.target_classes import class_counts, class_warnings
+from cumulant.flows.training.training_identity import work_from_json
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.training.policy import ThresholdPolicy
 from cumulant.training.records import TrialRecord
@@ -52,57 +54,74 @@ def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Paramete
     objects = context.project.objects()
     inputs = {**work.inputs, "champion": champion}
 
-    def search() -> dict[str, object]:
-        # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
-        from cumulant.training.evaluation.gate import check_gate
-        from cumulant.training.search.search import search as search_models
-        from cumulant.training.trainers.trainer_checks import check_trainers
-
-        refuse_too_many_rows(
-            context.project, work.task, work.snapshot, work.training, as_of=work.as_of, share=work.sample
-        )
-        if work.training.rows is not None:
-            context.progress("choose the rows to learn from")
-        chosen = chosen_rows(context.project, work.snapshot, work.training, as_of=work.as_of)
-        split = rows_of(context, work, leakage=True)
-        counts = class_counts(split.train, split.test)
-        kind = split.train.task
-        warnings = class_warnings(context.project, work.task, work.snapshot, kind=kind, counts=counts)
-        split = replace(split, train=replace(split.train, warnings=(*split.train.warnings, *warnings)))
-        costs = split.train.false_negative is not None
-        check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
-        check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
-        check_when(context.project.policies.serving.reasons, split.train.task)
-        folder = context.project.state / "search" / digest(inputs)
-        context.progress("search", 0.0)
-        rows = [sample_training_rows(split.train, work)]
-        split = split.without_columns()
-        search_result = search_models(
-            rows.pop(),  # so that the search alone holds the features, and lets them go once they are encoded
-            work.training,
-            root=context.project.root,
-            scratch=folder,
-            champion=champion,
-            progress=context.progress,
-            on_trial=lambda trial: context.emit(_trial_event(trial)),
-        )
-        context.emit(_search_event(search_result))
-        fitted = Fitted(
-            model=store_model(context, search_result.best),
-            naive=store_model(context, search_result.naive),
-            summary=search_result.summary,
-            trials=search_result.trials,
-            split=_summary(split, rule_of(context.project, work, split), chosen),
-            warm_start=None if champion is None else dict(champion),
-        )
-        return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
-
     def stands(result: Mapping[str, object]) -> bool:
         fitted = msgspec.convert(result, Fitted)
         return all(objects.find(ref.key) is not None for ref in (fitted.model, fitted.naive))
 
-    outcome = context.step("search", inputs, search, verify=stands)
+    outcome = context.step(
+        "search",
+        inputs,
+        lambda: _search(context, work, champion=champion, scratch=digest(inputs)),
+        function=StepFunction(
+            f"{__name__}:{run_search.__name__}",
+            {"work": work.to_json(), "champion": champion and dict(champion), "scratch": digest(inputs)},
+        ),
+        verify=stands,
+    )
     return msgspec.structs.replace(msgspec.convert(outcome.result, Fitted), reused=outcome.reused)
+
+
+def run_search(
+    context: Context, *, work: object, champion: dict[str, Parameter] | None, scratch: str
+) -> dict[str, object]:
+    """The step in a process of its own: a `Fitted`. `scratch`: the name of the folder of its trials."""
+    return _search(context, work_from_json(context.project, work), champion=champion, scratch=scratch)
+
+
+def _search(
+    context: Context, work: TrainingWork, *, champion: Mapping[str, Parameter] | None, scratch: str
+) -> dict[str, object]:
+    # Here alone: what is read later fits beside less than a search takes, and a refusal would waste the search.
+    from cumulant.training.evaluation.gate import check_gate
+    from cumulant.training.search.search import search as search_models
+    from cumulant.training.trainers.trainer_checks import check_trainers
+
+    refuse_too_many_rows(context.project, work.task, work.snapshot, work.training, as_of=work.as_of, share=work.sample)
+    if work.training.rows is not None:
+        context.progress("choose the rows to learn from")
+    chosen = chosen_rows(context.project, work.snapshot, work.training, as_of=work.as_of)
+    split = rows_of(context, work, leakage=True)
+    counts = class_counts(split.train, split.test)
+    kind = split.train.task
+    warnings = class_warnings(context.project, work.task, work.snapshot, kind=kind, counts=counts)
+    split = replace(split, train=replace(split.train, warnings=(*split.train.warnings, *warnings)))
+    costs = split.train.false_negative is not None
+    check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
+    check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
+    check_when(context.project.policies.serving.reasons, split.train.task)
+    folder = context.project.state / "search" / scratch
+    context.progress("search", 0.0)
+    rows = [sample_training_rows(split.train, work)]
+    split = split.without_columns()
+    search_result = search_models(
+        rows.pop(),  # so that the search alone holds the features, and lets them go once they are encoded
+        work.training,
+        root=context.project.root,
+        scratch=folder,
+        champion=champion,
+        progress=context.progress,
+        on_trial=lambda trial: context.emit(_trial_event(trial)),
+    )
+    context.emit(_search_event(search_result))
+    fitted = Fitted(
+        model=store_model(context, search_result.best),
+        naive=store_model(context, search_result.naive),
+        summary=search_result.summary,
+        trials=search_result.trials,
+        split=_summary(split, rule_of(context.project, work, split), chosen),
+        warm_start=None if champion is None else dict(champion),
+    )
+    return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
 
 
 def sample_training_rows(rows: TrainingSet, work: TrainingWork) -> TrainingSet:

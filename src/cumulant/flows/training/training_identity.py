@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cumulant.core.expr import Node
 from cumulant.core.ids import digest
+from cumulant.core.plan import FeaturePlan, PredictAt
+from cumulant.core.refs import TableRef
+from cumulant.flows.training.task import Task
 from cumulant.project.training_section import evaluation_policy, training_policy
-from cumulant.training.spec import Threshold, TrainingSpec
+from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
 
 if TYPE_CHECKING:
-    from cumulant.core.refs import TableRef
     from cumulant.data.snapshot import Snapshot
-    from cumulant.flows.training.task import Task
     from cumulant.project.project import Project
     from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
-    from cumulant.training.spec import EvaluationSpec
 
 #: which rows a capacity or a rate counts, and which judge a fold
 _COUNTED = {"counted": "all rows", "judged": "own labels"}
@@ -89,10 +90,81 @@ class TrainingWork:
     def identity(self) -> str:
         return digest(self.inputs)
 
+    def to_json(self) -> dict[str, Any]:
+        """For `work_from_json`: snapshots by their ids."""
+        reference = _WorkReference(
+            entity=self.task.entity,
+            target=self.task.target,
+            predict_at=self.task.predict_at,
+            plan=self.task.plan,
+            snapshot=self.snapshot.id,
+            table=self.table,
+            training=self.training_spec,
+            evaluation=self.evaluation_spec,
+            as_of=self.as_of,
+            sample=self.sample,
+            reviewed=self.reviewed,
+            trainers=dict(self.trainers),
+            by_hash=self.by_hash,
+            change=self.change,
+            snapshots={name: snapshot.id for name, snapshot in self.snapshots.items()},
+        )
+        return msgspec.to_builtins(reference)  # type: ignore[no-any-return]
+
     @property
     def settings(self) -> str:
         """The digest of the sections that decide the model."""
         return digest([self.inputs["training"], self.inputs["evaluation"]])
+
+
+class _WorkReference(msgspec.Struct, frozen=True, kw_only=True):
+    """A training's work as JSON."""
+
+    entity: str
+    target: Node
+    predict_at: PredictAt | None
+    plan: FeaturePlan
+    snapshot: str
+    table: TableRef
+    training: TrainingSpec
+    evaluation: EvaluationSpec
+    as_of: datetime | None
+    sample: float
+    reviewed: TableRef | None
+    trainers: dict[str, str | None]
+    by_hash: bool
+    change: datetime | None
+    snapshots: dict[str, str]
+
+
+def work_from_json(project: Project, value: object) -> TrainingWork:
+    """The work that `TrainingWork.to_json` describes, in another process of the project.
+
+    Raises:
+        NotFoundError: a snapshot is not in the journal.
+    """
+    from cumulant.flows.data.validate import load_snapshot
+
+    reference = msgspec.convert(value, _WorkReference)
+    snapshots = {name: load_snapshot(project, identity) for name, identity in reference.snapshots.items()}
+    of_entity = snapshots.get(reference.entity)
+    same = of_entity is not None and of_entity.id == reference.snapshot
+    return TrainingWork(
+        task=Task(
+            entity=reference.entity, target=reference.target, predict_at=reference.predict_at, plan=reference.plan
+        ),
+        snapshot=of_entity if of_entity is not None and same else load_snapshot(project, reference.snapshot),
+        table=reference.table,
+        training_spec=reference.training,
+        evaluation_spec=reference.evaluation,
+        as_of=reference.as_of,
+        sample=reference.sample,
+        reviewed=reference.reviewed,
+        trainers=reference.trainers,
+        by_hash=reference.by_hash,
+        change=reference.change,
+        snapshots=snapshots,
+    )
 
 
 def _plain(spec: TrainingSpec) -> dict[str, Any]:

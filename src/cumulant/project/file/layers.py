@@ -45,11 +45,15 @@ class Document:
 
 @dataclass(frozen=True)
 class Layers:
-    """What the files say together. `project` has no environments; `chosen` holds only the environment's own keys."""
+    """What the files say together. `project` has no environments; `chosen` holds only the environment's own keys.
+
+    `overrides` maps paths of the caller's to plain values, so that another process can load the same.
+    """
 
     project: YamlEntry
     chosen: YamlEntry
     documents: tuple[Document, ...]
+    overrides: dict[str, object]
 
 
 @dataclass
@@ -114,14 +118,16 @@ def read_layers(root: Path, *, environment: str = LOCAL, overrides: Overrides = 
     project = reduce(merge, [*reader.bases(whole.get("extends"), file, "extends", None), whole])
     sections, own = _chosen(reader, project.get("environments"), environment)
     project = merge(_without(project, "environments"), sections)
-    for path, entry in override_entries(overrides):
+    entries = override_entries(overrides)
+    for path, entry in entries:
         target = path[1:] if path[0] == _ENVIRONMENT else path
         wrapped = _nested(target, entry)
         if path[0] == _ENVIRONMENT:
             own = merge(own, wrapped)
         else:
             project = merge(project, wrapped)
-    return Layers(_named(project, root), own, tuple(reader.documents))
+    plain = {".".join(path): entry.plain() for path, entry in entries}
+    return Layers(_named(project, root), own, tuple(reader.documents), plain)
 
 
 def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> tuple[YamlEntry, YamlEntry]:

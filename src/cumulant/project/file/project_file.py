@@ -70,14 +70,18 @@ class ProjectFile:
         plain = msgspec.to_builtins(self.spec)
         sections = {key: value for key, value in plain.items() if key not in ("extends", "environments")}
         resolved_rows = list(rows(sections, self.layers.project))
+        resolved_rows += [
+            ResolvedRow(f"environment.{name}", getattr(self.environment, name), self._own_origin(name))
+            for name in ("tenant", "region")
+        ]
         for port, key in KEYS.items():
             if key in DRIVERS:
                 url = masked(endpoints.of(port))
-                resolved_rows.append(ResolvedRow(f"environment.{port}", url, self._driver_origin(key)))
+                resolved_rows.append(ResolvedRow(f"environment.{port}", url, self._own_origin(key)))
         salt = self.environment.salt
         where = salt if salt is None or secrets_in(salt) else "***"
-        return [*resolved_rows, ResolvedRow("environment.salt", where, self._driver_origin("salt"))]
+        return [*resolved_rows, ResolvedRow("environment.salt", where, self._own_origin("salt"))]
 
-    def _driver_origin(self, key: str) -> ValueOrigin:
+    def _own_origin(self, key: str) -> ValueOrigin:
         entry = self.layers.chosen.get(key)
         return origin_of(None if entry is None or entry.value is None else entry.place)

@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from cumulant.core.scope import NAME, NAME_SAYS
 from cumulant.data.spec import SourceSpec
 from cumulant.monitoring.spec import MonitoringSpec
-from cumulant.project.file.text_values import NAME, NAME_SAYS
 from cumulant.release.spec import ReleaseSpec
 from cumulant.serving.spec import ServingSpec
 from cumulant.training.spec import EvaluationSpec, TrainingSpec
@@ -61,7 +61,7 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     extends: Annotated[
         str | None, Meta(description="A file with keys of an environment, shared by projects; relative to this file.")
     ] = None
-    tenant: Annotated[Name, Meta(description="Who owns what is stored; stores shared by tenants keep them apart.")] = (
+    tenant: Annotated[Name, Meta(description="Who owns what is stored: the first part of every name in a store.")] = (
         "default"
     )
     region: Annotated[Name, Meta(description="Where it runs and stores; a part of every event.")] = "local"
@@ -88,7 +88,11 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     ] = None
     access: Annotated[str | None, Meta(description="Who may do what. Default: everybody everything.")] = None
     compute: Annotated[
-        str | None, Meta(description="Where steps run: `inline://`, `subprocess://`. Default: inline.")
+        str | None,
+        Meta(
+            description="Where steps of `data`, `features` and `train` run: `inline://`, in the command's process, or "
+            "`subprocess://`, each in its own. Default: inline."
+        ),
     ] = None
     traffic: Annotated[
         str | None,

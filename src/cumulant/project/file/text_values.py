@@ -12,10 +12,6 @@ from cumulant.core import units
 from cumulant.core.errors import UsageError, did_you_mean
 from cumulant.core.network.hosts import host_name
 
-NAME = r"^[A-Za-z][A-Za-z0-9_-]{0,62}$"
-#: the message where a name does not fit `NAME`
-NAME_SAYS = "a name: a letter, then letters, digits, - or _, at most 63 in all"
-
 SECRET = re.compile(r"\$\{secret:([A-Za-z_][A-Za-z0-9_.-]*)\}")
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z_]+):([^}]*)\}?")
 _PASSWORD = re.compile(r"(?<=://)([^/?#@:\s]*):([^@/\s]*)@")

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cumulant.core.errors import StorageError, UsageError
-from cumulant.project.file.text_values import NAME, NAME_SAYS
+from cumulant.core.scope import NAME, NAME_SAYS
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 

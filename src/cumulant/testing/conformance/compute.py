@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 
 import pytest
@@ -15,6 +16,7 @@ from cumulant.core.errors import (
     RetryableError,
     StepFailedError,
 )
+from cumulant.core.progress import Progress
 from cumulant.ports.compute import Compute, StepCall
 from cumulant.testing.conformance.gaps import Suite
 
@@ -29,6 +31,12 @@ def add(first: float, second: float) -> dict[str, object]:
 
 def echo(**arguments: object) -> dict[str, object]:
     return arguments
+
+
+def report(count: int, progress: Progress) -> dict[str, object]:
+    for number in range(count):
+        progress(f"part {number}", None if number == 0 else number / count)
+    return {"reported": count}
 
 
 def refuse(kind: str) -> dict[str, object]:
@@ -77,6 +85,25 @@ class ComputeConformance(Suite):
             compute.run(StepCall(f"{_HERE}:refuse", {"kind": "project"}))
         assert caught.value.problems == (("a.yaml", 3, "unknown key"),)
         assert caught.value.as_dict()["hint"] == "look there"
+
+    def test_reports_arrive_in_order_and_before_the_result(self, compute: Compute) -> None:
+        reports: list[tuple[str, float | None, int]] = []
+
+        def progress(text: str, share: float | None = None) -> None:
+            reports.append((text, share, threading.get_ident()))
+
+        count = 300
+        assert compute.run(StepCall(f"{_HERE}:report", {"count": count}), progress=progress) == {"reported": count}
+        here = threading.get_ident()
+        assert reports == [(f"part {n}", n / count if n else None, here) for n in range(count)]
+        assert compute.run(StepCall(f"{_HERE}:report", {"count": 1})) == {"reported": 1}
+
+    def test_an_interrupt_during_a_report_ends_the_step(self, compute: Compute) -> None:
+        def interrupt(text: str, share: float | None = None) -> None:
+            raise KeyboardInterrupt(text, share)
+
+        with pytest.raises(KeyboardInterrupt):
+            compute.run(StepCall(f"{_HERE}:report", {"count": 1}), progress=interrupt)
 
     def test_other_errors_fail_the_step(self, compute: Compute) -> None:
         with pytest.raises(StepFailedError, match="ZeroDivisionError"):

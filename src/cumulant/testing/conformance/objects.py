@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cumulant.core.errors import NotFoundError, UsageError
+from cumulant.core.scope import Scope
 from cumulant.ports.objects import ObjectStore
 from cumulant.testing.conformance.gaps import Suite
+from cumulant.testing.conformance.scopes import SCOPES
 
 
 def folder_of(path: Path, files: dict[str, bytes]) -> Path:
@@ -27,11 +30,51 @@ FILES = {"servable.json": b"{}", "model/a.onnx": b"\x00\x01" * 5000, "model/deep
 
 
 class ObjectsConformance(Suite):
-    """Give a fixture `objects`: an empty store."""
+    """Give the fixtures `objects`, an empty store, and `objects_of`: makes clients of one store, each for a scope."""
 
     @pytest.fixture
     def objects(self) -> ObjectStore:
         raise NotImplementedError
+
+    @pytest.fixture
+    def objects_of(self) -> Callable[[Scope], ObjectStore]:
+        raise NotImplementedError
+
+    def test_scopes_have_objects_of_their_own_under_the_same_key(
+        self, objects_of: Callable[[Scope], ObjectStore], tmp_path: Path
+    ) -> None:
+        clients, source = [objects_of(scope) for scope in SCOPES], tmp_path / "a.txt"
+        for number, client in enumerate(clients):
+            source.write_text(f"content {number}")
+            assert client.find("a/b") is None
+            client.put("a/b", source)
+        for number, client in enumerate(clients):
+            assert client.keys() == client.keys("a/") == ["a/b"]
+            assert client.path("a/b").read_text() == f"content {number}"
+        source.write_text("the same in all")
+        assert {client.put("same", source).sha256 for client in clients} == {
+            hashlib.sha256(b"the same in all").hexdigest()
+        }
+        clients[0].delete("same")
+        assert [client.find("same") is None for client in clients] == [True] + [False] * (len(clients) - 1)
+
+    def test_a_scope_neither_sees_nor_deletes_what_another_has(
+        self, objects_of: Callable[[Scope], ObjectStore], tmp_path: Path
+    ) -> None:
+        first, *others = [objects_of(scope) for scope in SCOPES]
+        source = tmp_path / "a.txt"
+        source.write_text("content")
+        first.put("a", source)
+        for scope, other in zip(SCOPES[1:], others, strict=True):
+            for key in ("a", f"../../../{SCOPES[0].prefix}a", f"{SCOPES[0].prefix}a"):
+                other.delete(key)
+                assert other.find(key) is None
+                with pytest.raises(NotFoundError):
+                    other.path(key)
+            assert other.keys() == [], scope
+        assert first.path("a").read_text() == "content"
+        first.delete("a")
+        assert first.keys() == []
 
     def test_a_file(self, objects: ObjectStore, tmp_path: Path) -> None:
         source = tmp_path / "report.html"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 
 import polars as pl
@@ -10,8 +10,10 @@ import pytest
 from polars.testing import assert_frame_equal
 
 from cumulant.core.errors import DataError, NotFoundError, UsageError
+from cumulant.core.scope import Scope
 from cumulant.ports.tables import TableHead, TableStore
 from cumulant.testing.conformance.gaps import Suite
+from cumulant.testing.conformance.scopes import SCOPES
 
 
 def every_type() -> pl.DataFrame:
@@ -37,11 +39,44 @@ def shuffled(rows: int = 1000) -> pl.DataFrame:
 
 
 class TablesConformance(Suite):
-    """Give a fixture `tables`: an empty store. Gaps: `partition_by`."""
+    """Give the fixtures `tables`, an empty store, and `tables_of`: makes clients of one store, each for a scope.
+
+    Gaps: `partition_by`.
+    """
 
     @pytest.fixture
     def tables(self) -> TableStore:
         raise NotImplementedError
+
+    @pytest.fixture
+    def tables_of(self) -> Callable[[Scope], TableStore]:
+        raise NotImplementedError
+
+    def test_scopes_have_tables_of_their_own_under_the_same_key(self, tables_of: Callable[[Scope], TableStore]) -> None:
+        clients = [tables_of(scope) for scope in SCOPES]
+        for rows, client in enumerate(clients, 1):
+            assert client.find("a/b") is None
+            assert client.write("a/b", shuffled(rows)).rows == rows
+        for rows, client in enumerate(clients, 1):
+            assert client.keys() == client.keys("a/") == ["a/b"]
+            client.check("a/b")
+            assert_frame_equal(client.scan("a/b").collect(), shuffled(rows))
+
+    def test_a_scope_neither_sees_nor_deletes_what_another_has(self, tables_of: Callable[[Scope], TableStore]) -> None:
+        first, *others = [tables_of(scope) for scope in SCOPES]
+        first.write("a", shuffled(3))
+        for scope, other in zip(SCOPES[1:], others, strict=True):
+            for key in ("a", f"../../../{SCOPES[0].prefix}a", f"{SCOPES[0].prefix}a"):
+                other.delete(key)
+                assert other.find(key) is None
+                with pytest.raises(NotFoundError):
+                    other.scan(key)
+            with pytest.raises(NotFoundError):
+                other.write("b", shuffled(5), head=TableHead("a", 1))
+            assert other.keys() == [], scope
+        assert_frame_equal(first.scan("a").collect(), shuffled(3))
+        first.delete("a")
+        assert first.keys() == []
 
     def test_a_frame_is_read_as_it_was_written(self, tables: TableStore) -> None:
         reference = tables.write("a", every_type())
