@@ -76,6 +76,8 @@ class TrialReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     #: whether the time ended its fits before they were done
     shortened: bool = False
+    #: whether scores chose its parameters
+    tuned: bool = False
     settings: dict[str, str] = {}
 
 
@@ -93,7 +95,7 @@ class FoldReport(msgspec.Struct, frozen=True, kw_only=True):
 
 class BlendReport(msgspec.Struct, frozen=True, kw_only=True):
     """A weighted average of trainers that was tried: `taken` where it is the model. `gain`: over the trainer `best`
-    alone, out of fold.
+    alone, out of fold and untuned.
     """
 
     taken: bool

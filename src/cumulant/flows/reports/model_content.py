@@ -204,6 +204,7 @@ def trials(fitted: Fitted) -> tuple[TrialReport, ...]:
             score=trial.score,
             seconds=trial.seconds,
             shortened=trial.shortened,
+            tuned=trial.tuned,
             settings={name: _setting(value) for name, value in trial.params.items()},
         )
         for trial in fitted.trials

@@ -1,14 +1,18 @@
 """A weighted average of trainers: its weights, and whether it is better than the best trainer alone.
 
 Weights come from greedy ensemble selection with replacement (Caruana et al. 2004, Ensemble Selection from Libraries of
-Models) on out-of-fold answers: probabilities, or values of a regression. Weights that are judged by the rows they were
-fitted on always seem to help, and so does a trainer by the rows that its parameters were chosen on: the longer its
-search, the more. So the comparison takes each fold's answers of both by what the other folds chose.
+Models) on out-of-fold answers: probabilities, or values of a regression. A search flatters its trainer on the rows that
+judge, the longer the more (Cawley and Talbot 2010, On Over-fitting in Model Selection and Subsequent Selection Bias in
+Performance Evaluation): by tuned answers the trainer with most trials would have nearly all the weight. So both the
+weights and the gain are of untuned trials, the same few of each trainer; the weights are then given to the best trials
+of each. Weights that are judged by the rows they were fitted on always seem to help: the gain takes each fold's answers
+of both by what the other folds chose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,29 +41,36 @@ def blendable(trainer: Trainer) -> bool:
 
 
 def blend(
-    choices: Sequence[ModelChoice], crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
+    choices: Sequence[ModelChoice],
+    plain: Sequence[ModelChoice],
+    crossed: Sequence[Sequence[ModelChoice]],
+    folds: CrossValidation,
+    rows: TrainingSet,
 ) -> BlendChoice | None:
     """The blend of those of `choices` that can be part of one; None where one of them has all the weight.
 
-    crossed: of each fold the choices by the other folds. rows: those of the folds.
+    plain: of the same trainers the choices among their untuned trials; crossed: of each fold those by the other folds.
+    rows: those of the folds.
     """
-    ranked = _ranked(choices, folds)
-    members = [choice for choice in ranked if blendable(choice.trainer)]
-    if len(members) < 2 or folds.count < 2:
+    ranked = _ranked(plain, folds)
+    weighed = [choice for choice in ranked if blendable(choice.trainer)]
+    if len(weighed) < 2 or folds.count < 2:
         return None
-    weights = _Weighing(members, folds, rows).weights(range(folds.count))
+    weights = _Weighing(weighed, folds, rows).weights(range(folds.count))
     if np.count_nonzero(weights) < 2:
         return None
+    best = {choice.name: choice for choice in choices}
     order = [place for place in np.argsort(-weights, kind="stable") if weights[place] > 0]
-    chosen = [members[place] for place in order]
+    chosen = [best[weighed[place].name] for place in order]
     shares = tuple(float(weights[place]) for place in order)
-    averaged, alone, places = _judged_by_others(crossed, folds, rows)
+    others = _judged_by_others(best, crossed, folds, rows)
+    measured = rows.take(folds.places[others.measured])
     return BlendChoice(
         members=tuple(chosen),
         weights=shares,
         answers=average([member.answers for member in chosen], shares),
-        score=folds.mean_judged(averaged),
-        gain=_gain(folds.metric, averaged[places], alone[places], rows.take(folds.places[places])),
+        score=folds.mean_judged(others.tuned),
+        gain=_gain(folds.metric, others.plain[others.measured], others.alone[others.measured], measured),
         best=ranked[0].name,
     )
 
@@ -69,23 +80,31 @@ def _ranked(choices: Sequence[ModelChoice], folds: CrossValidation) -> list[Mode
     return sorted(choices, key=lambda choice: choice.score, reverse=folds.metric.larger_is_better)
 
 
-def _judged_by_others(
-    crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
-) -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Answers to each fold of the blend and of the best trainer that the other folds choose, and the positions of the
-    rows that the gain is measured on.
+class _CrossedAnswers(NamedTuple):
+    """[judged rows] answers to each fold by what the other folds choose: of their blend with the best trials of each
+    trainer (`tuned`) and with the untuned (`plain`), and of their best trainer `alone`, untuned.
+    measured: positions of the rows that the gain is measured on.
     """
-    pairs, measured = [], []
+
+    tuned: Floats
+    plain: Floats
+    alone: Floats
+    measured: NDArray[np.int64]
+
+
+def _judged_by_others(
+    best: Mapping[str, ModelChoice], crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
+) -> _CrossedAnswers:
+    parts = []
     for fold, (own, choices) in enumerate(zip(folds.judged_by, crossed, strict=True)):
         ranked = _ranked(choices, folds)
         members = [choice for choice in ranked if blendable(choice.trainer)]
         weighing = _Weighing(members, folds, rows)
-        weights = weighing.weights([other for other in range(folds.count) if other != fold])
-        averaged = average([folds.judged(member.answers)[own] for member in members], weights.tolist())
-        pairs.append((averaged, folds.judged(ranked[0].answers)[own]))
-        measured.append(weighing.places(fold))
-    averaged, alone = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    return averaged, alone, np.concatenate(measured)
+        weights = weighing.weights([other for other in range(folds.count) if other != fold]).tolist()
+        tuned = average([folds.judged(best[member.name].answers)[own] for member in members], weights)
+        plain = average([folds.judged(member.answers)[own] for member in members], weights)
+        parts.append((tuned, plain, folds.judged(ranked[0].answers)[own], weighing.places(fold)))
+    return _CrossedAnswers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 class _Weighing:

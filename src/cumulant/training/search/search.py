@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -27,7 +28,7 @@ from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search import duplicates, proposals
 from cumulant.training.search.blend import blend, blendable
 from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings, longest
-from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking
+from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking, untuned
 from cumulant.training.search.cross_validation import CrossValidation, Outcome
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.search_metric import searched_metric
@@ -154,7 +155,7 @@ class _Study:
             self._search(trainer, offset=len(single) + place * self.spec.trials)
             trainer.forget()
         release_free_memory()
-        choices = self._choices()
+        choices = self._choices(self.journal.records)
         tried = self._blend(choices)
         best: ModelChoice | BlendChoice = self._better(choices)
         if tried is not None and tried.better:
@@ -214,11 +215,11 @@ class _Study:
 
     def _trial(self, trainer: Searched, number: int, offset: int) -> Outcome:
         finished = self._searched(trainer)
-        fixed = self.spec.parameters.get(trainer.name, {})
+        first, fixed = self._first(trainer), self.spec.parameters.get(trainer.name, {})
         params = proposals.propose(
             number,
             finished=finished,
-            first=self._first(trainer),
+            first=first,
             space=lambda drawn: trainer.space(drawn, rows=len(self.rows), categories=self._categories),
             larger_is_better=self.metric.larger_is_better,
             seed=self.spec.seed,
@@ -231,6 +232,7 @@ class _Study:
             trainer,
             params | fixed,
             number=offset + number,
+            tuned=number >= len(first) or (self._is_warm(trainer) and number == 0),
             give_up=give_up,
             seconds_left=self.budget.clock_of_trial(
                 [record.seconds for record in finished if record.state == "complete"], self.spec.trials - number
@@ -247,16 +249,12 @@ class _Study:
             self.on_trial(record)
 
     def _needed(self) -> set[int]:
-        """Trials whose answers may still enter the model, or its comparison: the best few of each trainer, on all folds
-        and without each of them.
+        """Trials whose answers may still enter the model, or the comparison with a blend: the best few of each trainer,
+        and the untuned.
         """
         larger, records = self.metric.larger_is_better, self.journal.records
-        return {
-            record.number
-            for name in self.trainers
-            for fold in (None, *self.folds.left_out)
-            for record in ranking(records, name, larger_is_better=larger, without=fold)[: self.spec.ensemble]
-        }
+        best = (ranking(records, name, larger_is_better=larger)[: self.spec.ensemble] for name in self.trainers)
+        return {record.number for record in (*chain(*best), *untuned(records))}
 
     def _searched(self, trainer: Trainer) -> list[TrialRecord]:
         records = [record for record in self.journal.records if record.trainer == trainer.name]
@@ -303,19 +301,21 @@ class _Study:
     def _first(self, trainer: Searched) -> list[Mapping[str, Parameter]]:
         rare = min(self.rows.rate, 1 - self.rows.rate) if self.rows.task == "binary" else None
         points = trainer.first_points(rows=len(self.rows), rate=rare, categories=self._categories)
-        # the champion's parameters are LightGBM's
-        known = self.champion is not None and trainer.name == "lightgbm"
-        return [cast("Mapping[str, Parameter]", self.champion), *points] if known else list(points)
+        return [cast("Mapping[str, Parameter]", self.champion), *points] if self._is_warm(trainer) else list(points)
+
+    def _is_warm(self, trainer: Trainer) -> bool:
+        """Whether the champion's parameters, which are LightGBM's, are tried first."""
+        return self.champion is not None and trainer.name == "lightgbm"
 
     @property
     def _categories(self) -> bool:
         return any(input_.kind == "category" for input_ in self.problem.inputs)
 
-    def _choices(self, without: int | None = None) -> dict[str, ModelChoice]:
-        """The best of each trainer; `without`: a fold that chooses nothing."""
+    def _choices(self, records: Sequence[TrialRecord], without: int | None = None) -> dict[str, ModelChoice]:
+        """The best of each trainer among `records`; `without`: a fold that chooses nothing."""
         journal, most = self.journal, self.spec.ensemble
         choices = {
-            name: best_of(trainer, journal.records, journal, self.folds, most=most, without=without)
+            name: best_of(trainer, records, journal, self.folds, most=most, without=without)
             for name, trainer in self.trainers.items()
         }
         return {name: choice for name, choice in choices.items() if choice is not None}
@@ -329,9 +329,10 @@ class _Study:
         """The blend that was tried; the naive answer is no part of it."""
         if self.spec.blend == "off":
             return None
-        each = [choices, *(self._choices(fold) for fold in self.folds.left_out)]
-        whole, *crossed = [[choice for name, choice in chosen.items() if name != "naive"] for chosen in each]
-        return blend(whole, crossed, self.folds, self.rows)
+        records = untuned(self.journal.records)
+        each = [choices, *(self._choices(records, fold) for fold in (None, *self.folds.left_out))]
+        best, plain, *crossed = [[choice for name, choice in chosen.items() if name != "naive"] for chosen in each]
+        return blend(best, plain, crossed, self.folds, self.rows)
 
     def _report(self, trainer: Trainer) -> None:
         done = self._searched(trainer)
