@@ -11,7 +11,7 @@ of both by what the other folds chose.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -43,7 +43,7 @@ def blendable(trainer: Trainer) -> bool:
 def blend(
     choices: Sequence[ModelChoice],
     plain: Sequence[ModelChoice],
-    crossed: Sequence[Sequence[ModelChoice]],
+    crossed: Iterable[Sequence[ModelChoice]],
     folds: CrossValidation,
     rows: TrainingSet,
 ) -> BlendChoice | None:
@@ -93,7 +93,7 @@ class _CrossedAnswers(NamedTuple):
 
 
 def _judged_by_others(
-    best: Mapping[str, ModelChoice], crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
+    best: Mapping[str, ModelChoice], crossed: Iterable[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
 ) -> _CrossedAnswers:
     parts = []
     for fold, (own, choices) in enumerate(zip(folds.judged_by, crossed, strict=True)):

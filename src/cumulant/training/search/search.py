@@ -329,9 +329,11 @@ class _Study:
         """The blend that was tried; the naive answer is no part of it."""
         if self.spec.blend == "off":
             return None
-        records = untuned(self.journal.records)
-        each = [choices, *(self._choices(records, fold) for fold in (None, *self.folds.left_out))]
-        best, plain, *crossed = [[choice for name, choice in chosen.items() if name != "naive"] for chosen in each]
+        records = [record for record in untuned(self.journal.records) if record.trainer != "naive"]
+        best = [choice for name, choice in choices.items() if name != "naive"]
+        plain = list(self._choices(records).values())
+        # of one fold at a time: the answers by all of them would take much more memory
+        crossed = (list(self._choices(records, fold).values()) for fold in self.folds.left_out)
         return blend(best, plain, crossed, self.folds, self.rows)
 
     def _report(self, trainer: Trainer) -> None:
