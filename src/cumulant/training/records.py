@@ -79,8 +79,9 @@ class BlendMember(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlendSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A blend that was tried; `taken` where it is the model. `gain` is of untuned trials over the trainer `best` alone,
-    above 0 better, and `score` is out of fold too, both by weights that were fitted on other folds.
+    """A blend that was tried; `taken` where it is the model. `gain` is over the best trainer alone (`best`), above 0
+    better, among untuned trials or among all, and `score` is out of fold too, by weights that were fitted on other
+    folds.
     """
 
     taken: bool

@@ -95,7 +95,7 @@ class FoldReport(msgspec.Struct, frozen=True, kw_only=True):
 
 class BlendReport(msgspec.Struct, frozen=True, kw_only=True):
     """A weighted average of trainers that was tried: `taken` where it is the model. `gain`: over the trainer `best`
-    alone, out of fold and untuned.
+    alone, out of fold.
     """
 
     taken: bool

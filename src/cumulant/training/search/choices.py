@@ -36,8 +36,9 @@ class ModelChoice:
 class BlendChoice:
     """Choices of several trainers, averaged by `weights` (above 0, of sum 1), the largest weight first.
 
-    answers: out of fold, by `weights`. score: of answers to each fold by weights that the other folds chose. gain over
-    one trainer alone (`best` on all folds): of untuned trials, which the other folds chose too.
+    answers: out of fold, by `weights`. score, and gain over one trainer alone: of answers to each fold by trials,
+    weights and a trainer that the other folds chose; the gain among untuned trials or among all. best: the trainer that
+    is best alone.
     """
 
     members: tuple[ModelChoice, ...]

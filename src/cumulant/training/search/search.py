@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import cast
 
@@ -26,7 +25,7 @@ from cumulant.training.payloads.widened import Widened
 from cumulant.training.policy import ThresholdPolicy, TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search import duplicates, proposals
-from cumulant.training.search.blend import blend, blendable
+from cumulant.training.search.blend import Candidates, blend, blendable
 from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings, longest
 from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking, untuned
 from cumulant.training.search.cross_validation import CrossValidation, Outcome
@@ -232,7 +231,7 @@ class _Study:
             trainer,
             params | fixed,
             number=offset + number,
-            tuned=number >= len(first) or (self._is_warm(trainer) and number == 0),
+            tuned=number >= len(first) or first[number] is self.champion,
             give_up=give_up,
             seconds_left=self.budget.clock_of_trial(
                 [record.seconds for record in finished if record.state == "complete"], self.spec.trials - number
@@ -249,12 +248,15 @@ class _Study:
             self.on_trial(record)
 
     def _needed(self) -> set[int]:
-        """Trials whose answers may still enter the model, or the comparison with a blend: the best few of each trainer,
-        and the untuned.
-        """
+        """Trials whose answers may be needed: the best few of each trainer, also without each fold, and the untuned."""
         larger, records = self.metric.larger_is_better, self.journal.records
-        best = (ranking(records, name, larger_is_better=larger)[: self.spec.ensemble] for name in self.trainers)
-        return {record.number for record in (*chain(*best), *untuned(records))}
+        best = {
+            record.number
+            for name in self.trainers
+            for fold in (None, *self.folds.left_out)
+            for record in ranking(records, name, larger_is_better=larger, without=fold)[: self.spec.ensemble]
+        }
+        return best | {record.number for record in untuned(records)}
 
     def _searched(self, trainer: Trainer) -> list[TrialRecord]:
         records = [record for record in self.journal.records if record.trainer == trainer.name]
@@ -301,11 +303,9 @@ class _Study:
     def _first(self, trainer: Searched) -> list[Mapping[str, Parameter]]:
         rare = min(self.rows.rate, 1 - self.rows.rate) if self.rows.task == "binary" else None
         points = trainer.first_points(rows=len(self.rows), rate=rare, categories=self._categories)
-        return [cast("Mapping[str, Parameter]", self.champion), *points] if self._is_warm(trainer) else list(points)
-
-    def _is_warm(self, trainer: Trainer) -> bool:
-        """Whether the champion's parameters, which are LightGBM's, are tried first."""
-        return self.champion is not None and trainer.name == "lightgbm"
+        # the champion's parameters are LightGBM's
+        known = self.champion is not None and trainer.name == "lightgbm"
+        return [cast("Mapping[str, Parameter]", self.champion), *points] if known else list(points)
 
     @property
     def _categories(self) -> bool:
@@ -329,12 +329,15 @@ class _Study:
         """The blend that was tried; the naive answer is no part of it."""
         if self.spec.blend == "off":
             return None
-        records = [record for record in untuned(self.journal.records) if record.trainer != "naive"]
+        finished = [record for record in self.journal.records if record.score is not None and record.trainer != "naive"]
+        tried = [untuned(finished), *([finished] if any(record.tuned for record in finished) else [])]
         best = [choice for name, choice in choices.items() if name != "naive"]
-        plain = list(self._choices(records).values())
-        # of one fold at a time: the answers by all of them would take much more memory
+        return blend(best, [self._candidates(trials) for trials in tried], self.folds, self.rows)
+
+    def _candidates(self, records: Sequence[TrialRecord]) -> Candidates:
+        # of one fold at a time: all would take much memory
         crossed = (list(self._choices(records, fold).values()) for fold in self.folds.left_out)
-        return blend(best, plain, crossed, self.folds, self.rows)
+        return Candidates(list(self._choices(records).values()), crossed)
 
     def _report(self, trainer: Trainer) -> None:
         done = self._searched(trainer)
