@@ -4,7 +4,7 @@
 
 Both have the same trials on the same folds; the budget is of trials, so that a busy machine finds the same models. Each
 split holds out another random quarter. Prints a Markdown row a table and split: the members with their weights, the
-gain out of fold with its interval, and the gain on the held-out rows with its interval (above 0: the blend is better);
+gain out of fold and the gain on the held-out rows, with intervals (above 0: the blend is better);
 0 where no blend was taken.
 Then the serving price: processor time of the packaged model without a blend, and of its average with a linear model.
 """

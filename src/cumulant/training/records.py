@@ -31,12 +31,14 @@ class TrialRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     `scores` are values of the search's metric, one a fold that was judged; `score` their mean. `pruned`: given up
     after a fold, being worse than most. `cut`: time ran out; `score` is then None. `shortened`: it had to finish, and
-    time ended its fits before they were done.
+    time ended its fits before they were done. `tuned`: scores of earlier trials, or of an earlier search, chose its
+    parameters, so that its own scores on much the same rows are better than on new ones.
     """
 
     number: int
     trainer: str
     params: dict[str, Parameter] = {}
+    tuned: bool = False
     state: State = "complete"
     score: float | None = None
     scores: tuple[float, ...] = ()
@@ -77,8 +79,9 @@ class BlendMember(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlendSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A blend that was tried; `taken` where it is the model. `gain` is over the trainer `best` alone, above 0 better,
-    and `score` is out of fold too, both by weights that were fitted on other folds.
+    """A blend that was tried; `taken` where it is the model. `gain` is over the best trainer alone (`best`), above 0
+    better, among untuned trials or among all, and `score` is out of fold too, by weights that were fitted on other
+    folds.
     """
 
     taken: bool

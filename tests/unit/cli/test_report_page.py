@@ -475,6 +475,11 @@ def test_a_blend_is_named_with_its_weights_and_its_gain_whether_it_was_chosen_or
         " folds is 0.300, by weights fitted on the other folds; it is better than lightgbm alone by 0.0123 (95%"
         " interval 0.0045 to 0.0210); the best of other trainers: lightgbm 0.310."
     )
+    searched = msgspec.structs.replace(training, trials=(trial, msgspec.structs.replace(trial, number=2, tuned=True)))
+    assert (
+        "than lightgbm alone by 0.0123 (95% interval 0.0045 to 0.0210) (a trainer's score flatters it, the more"
+        " trials it had); the best of other trainers"
+    ) in decisions.search_summary(searched)
     left = msgspec.structs.replace(blend, taken=False, gain=Interval(0.0123, -0.0045, 0.021))
     alone = msgspec.structs.replace(training, trainer="lightgbm", score=0.31, blend=left)
     assert decisions.search_summary(alone).endswith(

@@ -9,9 +9,9 @@ from cumulant.core.errors import DefinitionError, IntegrityError, UsageError
 from cumulant.training.dataset import training_set
 from cumulant.training.model import FittedModel
 from cumulant.training.policy import TrainingPolicy
-from cumulant.training.records import TrainingSummary
-from cumulant.training.search.blend import blend
-from cumulant.training.search.choices import ModelChoice
+from cumulant.training.records import TrainingSummary, TrialRecord
+from cumulant.training.search.blend import Candidates, blend
+from cumulant.training.search.choices import ModelChoice, untuned
 from cumulant.training.search.final_fit import fit_all
 from cumulant.training.search.refit import refit
 from cumulant.training.search.search import made_folds, search
@@ -98,6 +98,32 @@ def test_a_blend_is_read_back_and_repeated_from_its_records(blended, tmp_path):
         found.best.boosters()
 
 
+def test_weights_do_not_depend_on_what_the_search_finds():
+    """All but the first points of a search are tuned, and the champion's parameters, which were chosen before."""
+    rows = mixed("late", rows=900)
+    few = spec_of("late", parameters={}, trials=3)
+    short, long = (search(rows, spec) for spec in (few, msgspec.structs.replace(few, trials=8)))
+    assert [trial.tuned for trial in long.trials if trial.trainer == "lightgbm"] == [False] * 3 + [True] * 5
+    assert not any(trial.tuned for trial in short.trials)
+    weights = [[(member.trainer, member.weight) for member in found.summary.blend.members] for found in (short, long)]
+    assert weights[0] == weights[1]
+    # of the untuned trials, or of all where that is surer
+    assert long.summary.blend.gain.low >= short.summary.blend.gain.low
+    warm = search(rows, msgspec.structs.replace(few, trials=4), champion={"num_leaves": 6})
+    assert [trial.tuned for trial in warm.trials if trial.trainer == "lightgbm"] == [True] + [False] * 3
+
+
+def test_a_trainer_without_untuned_trials_is_weighed_by_those_it_has():
+    records = [
+        TrialRecord(number=0, trainer="linear", score=0.5),
+        TrialRecord(number=1, trainer="lightgbm", score=0.4, tuned=True),
+        TrialRecord(number=2, trainer="xgboost", score=0.4, tuned=True),
+        TrialRecord(number=3, trainer="xgboost", score=0.6),
+        TrialRecord(number=4, trainer="lightgbm", state="cut"),
+    ]
+    assert [record.number for record in untuned(records)] == [0, 1, 3]
+
+
 def test_a_trainer_cannot_be_called_blend():
     with pytest.raises(UsageError, match='no trainer "blend"'):
         search(mixed("late", rows=300), spec_of("late", trainers=["blend"]))
@@ -114,7 +140,7 @@ def choices_of(rows, folds, names, answers):
 
 def tried_blend(choices, folds, rows):
     """Of trainers without a search: every fold chooses the same."""
-    return blend(choices, [choices] * folds.count, folds, rows)
+    return blend(choices, [Candidates(choices, [choices] * folds.count)], folds, rows)
 
 
 def noise_worlds(count, *, clusters, shared):
@@ -157,7 +183,8 @@ def searched(records, answers, folds, trainer, *, without=None):
 
 def long_search_worlds(count, *, own, other):
     """How often a blend is taken of a trainer with 100 trials, none really better than another, which differ by noise
-    of size `own`, and of a second trainer with the same error and noise of size `other`.
+    of size `own`, and of a second trainer with the same error and noise of size `other`. Three of the first one's
+    trials are untuned.
     """
     taken = 0
     for seed in range(count):
@@ -171,16 +198,25 @@ def long_search_worlds(count, *, own, other):
         noises, scales = own * generator.normal(size=(100, 800)), 1 + 0.05 * generator.normal(size=100)
         first = [(scale * (truth + error) + noise)[folds.places] for scale, noise in zip(scales, noises, strict=True)]
         second = [(truth + 0.97 * error + other * generator.normal(size=800))[folds.places]]
-        pairs = {
-            fold: [
-                searched(None, answers, folds, name, without=fold)
-                for name, answers in (("lightgbm", first), ("linear", second))
-            ]
-            for fold in (None, *range(folds.count))
-        }
-        tried = blend(pairs[None], [pairs[fold] for fold in range(folds.count)], folds, rows)
+        tried = searched_blend({"lightgbm": (first, 3), "linear": (second, 1)}, folds, rows)
         taken += tried is not None and tried.better
     return taken
+
+
+def searched_blend(trials, folds, rows):
+    """The blend of trainers whose trials gave these answers; the first few of each are untuned."""
+
+    def best(*, plain, without=None):
+        return [
+            searched(None, answers[: untuned if plain else None], folds, name, without=without)
+            for name, (answers, untuned) in trials.items()
+        ]
+
+    candidates = [
+        Candidates(best(plain=plain), [best(plain=plain, without=fold) for fold in range(folds.count)])
+        for plain in (True, False)
+    ]
+    return blend(best(plain=False), candidates, folds, rows)
 
 
 def test_a_long_search_does_not_hide_what_an_average_gains():
@@ -191,6 +227,24 @@ def test_a_long_search_does_not_hide_what_an_average_gains():
 def test_a_long_search_does_not_make_an_average_look_good():
     """The second trainer has the first one's error and more: the average of both gains nothing."""
     assert long_search_worlds(40, own=0.0, other=0.55) <= 3
+
+
+def test_a_long_search_gains_no_weight_by_its_length():
+    """Two trainers whose errors are as large, and independent: half the weight each is best. By the rows that chose it,
+    the best of 100 trials has .6.
+    """
+    weights = []
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        truth = generator.normal(size=80)
+        frame = pl.DataFrame({"x": generator.normal(size=80)})
+        rows = training_set(frame, pl.Series("y", truth), spec=TrainingPolicy(target="y"))
+        spec = TrainingPolicy(target="y")
+        folds, _, _ = made_folds(rows, spec, searched_metric(spec, rows))
+        answers = [(truth + 0.5 * error)[folds.places] for error in generator.normal(size=(101, 80))]
+        tried = searched_blend({"lightgbm": (answers[:100], 1), "linear": (answers[100:], 1)}, folds, rows)
+        weights.append({member.name: weight for member, weight in zip(tried.members, tried.weights, strict=True)})
+    assert 0.45 <= np.mean([each["lightgbm"] for each in weights]) <= 0.55
 
 
 def test_a_model_of_the_users_takes_no_part_and_a_constant_none():

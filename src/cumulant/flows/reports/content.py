@@ -76,6 +76,8 @@ class TrialReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float | None = None
     #: whether the time ended its fits before they were done
     shortened: bool = False
+    #: whether scores chose its parameters
+    tuned: bool = False
     settings: dict[str, str] = {}
 
 

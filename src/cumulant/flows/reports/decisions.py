@@ -38,6 +38,10 @@ def search_summary(training: TrainingReport) -> str:
     return f"{trials_text(training.trials).capitalize()}.{_choice(training)}"
 
 
+#: why a blend with a worse score than one trainer alone can be better
+_FLATTERED = " (a trainer's score flatters it, the more trials it had)"
+
+
 def trials_text(trials: Sequence[TrialReport]) -> str:
     """How many sets of parameters were tried of each searched trainer, and which others were fitted as they are."""
     counts = Counter(trial.trainer for trial in trials if trial.trainer in SEARCHED)
@@ -62,6 +66,7 @@ def _choice(training: TrainingReport) -> str:
     if blend is not None and blend.taken:
         text = f" A{blend.text[1:]} was chosen: its mean {name} over the folds is {wording.number(training.score)}"
         text += f", by weights fitted on the other folds; it is better than {blend.best} alone by {_gain(blend)}"
+        text += _FLATTERED if any(trial.tuned for trial in training.trials) else ""
     elif training.averaged > 1:
         text += f", as the average of {training.averaged} trials"
     others = {key: score for key, score in training.scores.items() if key not in (training.trainer, _BASELINE)}

@@ -1,14 +1,18 @@
 """A weighted average of trainers: its weights, and whether it is better than the best trainer alone.
 
 Weights come from greedy ensemble selection with replacement (Caruana et al. 2004, Ensemble Selection from Libraries of
-Models) on out-of-fold answers: probabilities, or values of a regression. Weights that are judged by the rows they were
-fitted on always seem to help, and so does a trainer by the rows that its parameters were chosen on: the longer its
-search, the more. So the comparison takes each fold's answers of both by what the other folds chose.
+Models) on out-of-fold answers: probabilities, or values of a regression. A search flatters its trainer on the rows that
+judge, the longer the more (Cawley and Talbot 2010, On Over-fitting in Model Selection and Subsequent Selection Bias in
+Performance Evaluation): by tuned answers the trainer with most trials would have nearly all the weight. So the weights
+are of untuned trials, the same few of each trainer; they are then given to the best trials of each. The gain is that of
+untuned trials, or of all where that is surer. Weights that are judged by the rows they were fitted on always seem to
+help: a gain takes each fold's answers of both by what the other folds chose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,31 +40,42 @@ def blendable(trainer: Trainer) -> bool:
     return trainer.name != "naive" and not isinstance(trainer, UserTrainer)
 
 
-def blend(
-    choices: Sequence[ModelChoice], crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
-) -> BlendChoice | None:
-    """The blend of those of `choices` that can be part of one; None where one of them has all the weight.
+class Candidates(NamedTuple):
+    """The choice of each trainer among some trials: by all folds, and `crossed`, of each fold by the other folds."""
 
-    crossed: of each fold the choices by the other folds. rows: those of the folds.
+    choices: Sequence[ModelChoice]
+    crossed: Iterable[Sequence[ModelChoice]]
+
+
+def blend(
+    best: Sequence[ModelChoice], candidates: Sequence[Candidates], folds: CrossValidation, rows: TrainingSet
+) -> BlendChoice | None:
+    """The blend of those of `best`, one of each trainer, that can be part of one; None where one has all the weight.
+
+    candidates: among the untuned trials, which give the weights, and where there are others among all. rows: those of
+    the folds.
     """
-    ranked = _ranked(choices, folds)
-    members = [choice for choice in ranked if blendable(choice.trainer)]
-    if len(members) < 2 or folds.count < 2:
+    weighed = [choice for choice in _ranked(candidates[0].choices, folds) if blendable(choice.trainer)]
+    if len(weighed) < 2 or folds.count < 2:
         return None
-    weights = _Weighing(members, folds, rows).weights(range(folds.count))
+    weights = _Weighing(weighed, folds, rows).weights(range(folds.count))
     if np.count_nonzero(weights) < 2:
         return None
+    by_name = {choice.name: choice for choice in best}
     order = [place for place in np.argsort(-weights, kind="stable") if weights[place] > 0]
-    chosen = [members[place] for place in order]
+    chosen = [by_name[weighed[place].name] for place in order]
     shares = tuple(float(weights[place]) for place in order)
-    averaged, alone, places = _judged_by_others(crossed, folds, rows)
+    gains = []
+    for each in candidates:
+        averaged, alone, places = _judged_by_others(each.crossed, folds, rows)
+        gains.append(_gain(folds.metric, averaged[places], alone[places], rows.take(folds.places[places])))
     return BlendChoice(
         members=tuple(chosen),
         weights=shares,
         answers=average([member.answers for member in chosen], shares),
         score=folds.mean_judged(averaged),
-        gain=_gain(folds.metric, averaged[places], alone[places], rows.take(folds.places[places])),
-        best=ranked[0].name,
+        gain=max(gains, key=_lower_end),
+        best=_ranked(best, folds)[0].name,
     )
 
 
@@ -70,7 +85,7 @@ def _ranked(choices: Sequence[ModelChoice], folds: CrossValidation) -> list[Mode
 
 
 def _judged_by_others(
-    crossed: Sequence[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
+    crossed: Iterable[Sequence[ModelChoice]], folds: CrossValidation, rows: TrainingSet
 ) -> tuple[Floats, Floats, NDArray[np.int64]]:
     """Answers to each fold of the blend and of the best trainer that the other folds choose, and the positions of the
     rows that the gain is measured on.
@@ -150,4 +165,8 @@ def _gain(metric: Metric, ours: Floats, theirs: Floats, rows: TrainingSet) -> Es
         )
         for codes in clusters or [None]
     ]
-    return min(estimates, key=lambda estimate: -np.inf if estimate.low is None else estimate.low)
+    return min(estimates, key=_lower_end)
+
+
+def _lower_end(estimate: Estimate) -> float:
+    return -np.inf if estimate.low is None else estimate.low

@@ -36,8 +36,9 @@ class ModelChoice:
 class BlendChoice:
     """Choices of several trainers, averaged by `weights` (above 0, of sum 1), the largest weight first.
 
-    answers: out of fold, by `weights`. score, and gain over one trainer alone (`best` on all folds): of answers to each
-    fold by trials, weights and a trainer that the other folds chose.
+    answers: out of fold, by `weights`. score, and gain over one trainer alone: of answers to each fold by trials,
+    weights and a trainer that the other folds chose; the gain among untuned trials or among all. best: the trainer that
+    is best alone.
     """
 
     members: tuple[ModelChoice, ...]
@@ -122,3 +123,10 @@ def ranking(
 
 def _mean(record: TrialRecord, without: int | None) -> float:
     return statistics.fmean(score for fold, score in enumerate(record.scores) if fold != without)
+
+
+def untuned(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The finished trials that are not tuned; of a trainer that has none, all of its finished trials."""
+    finished = [record for record in records if record.score is not None]
+    plain = {record.trainer for record in finished if not record.tuned}
+    return [record for record in finished if not record.tuned or record.trainer not in plain]

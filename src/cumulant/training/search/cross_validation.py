@@ -170,12 +170,13 @@ class CrossValidation:
         params: Params,
         *,
         number: int,
+        tuned: bool = False,
         give_up: GiveUp | None = None,
         seconds_left: Callable[[], float] | None = None,
         must_finish: bool = False,
     ) -> Outcome:
-        """Judge `params`. When the time is over the trial is cut, unless it `must_finish`: then the time left is
-        shared out among the folds, and each ends with the rounds it has.
+        """Judge `params`, `tuned` or not as `TrialRecord` says. When the time is over the trial is cut, unless it
+        `must_finish`: then the time left is shared out among the folds, and each ends with the rounds it has.
 
         Folds run beside each other, but are looked at in their order, so that the record does not depend on how
         many cores there are.
@@ -195,6 +196,7 @@ class CrossValidation:
             number=number,
             trainer=trainer.name,
             params=dict(params),
+            tuned=tuned,
             state=_state(state),
             score=averages.fmean(fold_result.score for fold_result in done) if state == "complete" else None,
             scores=tuple(fold_result.score for fold_result in done),

@@ -25,9 +25,9 @@ from cumulant.training.payloads.widened import Widened
 from cumulant.training.policy import ThresholdPolicy, TrainingPolicy
 from cumulant.training.records import TrainingSummary, TrialRecord
 from cumulant.training.search import duplicates, proposals
-from cumulant.training.search.blend import blend, blendable
+from cumulant.training.search.blend import Candidates, blend, blendable
 from cumulant.training.search.budget import SearchBudget, clock_notes, clock_warnings, longest
-from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking
+from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, ranking, untuned
 from cumulant.training.search.cross_validation import CrossValidation, Outcome
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.search_metric import searched_metric
@@ -154,7 +154,7 @@ class _Study:
             self._search(trainer, offset=len(single) + place * self.spec.trials)
             trainer.forget()
         release_free_memory()
-        choices = self._choices()
+        choices = self._choices(self.journal.records)
         tried = self._blend(choices)
         best: ModelChoice | BlendChoice = self._better(choices)
         if tried is not None and tried.better:
@@ -214,11 +214,11 @@ class _Study:
 
     def _trial(self, trainer: Searched, number: int, offset: int) -> Outcome:
         finished = self._searched(trainer)
-        fixed = self.spec.parameters.get(trainer.name, {})
+        first, fixed = self._first(trainer), self.spec.parameters.get(trainer.name, {})
         params = proposals.propose(
             number,
             finished=finished,
-            first=self._first(trainer),
+            first=first,
             space=lambda drawn: trainer.space(drawn, rows=len(self.rows), categories=self._categories),
             larger_is_better=self.metric.larger_is_better,
             seed=self.spec.seed,
@@ -231,6 +231,7 @@ class _Study:
             trainer,
             params | fixed,
             number=offset + number,
+            tuned=number >= len(first) or first[number] is self.champion,
             give_up=give_up,
             seconds_left=self.budget.clock_of_trial(
                 [record.seconds for record in finished if record.state == "complete"], self.spec.trials - number
@@ -247,16 +248,15 @@ class _Study:
             self.on_trial(record)
 
     def _needed(self) -> set[int]:
-        """Trials whose answers may still enter the model, or its comparison: the best few of each trainer, on all folds
-        and without each of them.
-        """
+        """Trials whose answers may be needed: the best few of each trainer, also without each fold, and the untuned."""
         larger, records = self.metric.larger_is_better, self.journal.records
-        return {
+        best = {
             record.number
             for name in self.trainers
             for fold in (None, *self.folds.left_out)
             for record in ranking(records, name, larger_is_better=larger, without=fold)[: self.spec.ensemble]
         }
+        return best | {record.number for record in untuned(records)}
 
     def _searched(self, trainer: Trainer) -> list[TrialRecord]:
         records = [record for record in self.journal.records if record.trainer == trainer.name]
@@ -311,11 +311,11 @@ class _Study:
     def _categories(self) -> bool:
         return any(input_.kind == "category" for input_ in self.problem.inputs)
 
-    def _choices(self, without: int | None = None) -> dict[str, ModelChoice]:
-        """The best of each trainer; `without`: a fold that chooses nothing."""
+    def _choices(self, records: Sequence[TrialRecord], without: int | None = None) -> dict[str, ModelChoice]:
+        """The best of each trainer among `records`; `without`: a fold that chooses nothing."""
         journal, most = self.journal, self.spec.ensemble
         choices = {
-            name: best_of(trainer, journal.records, journal, self.folds, most=most, without=without)
+            name: best_of(trainer, records, journal, self.folds, most=most, without=without)
             for name, trainer in self.trainers.items()
         }
         return {name: choice for name, choice in choices.items() if choice is not None}
@@ -329,9 +329,15 @@ class _Study:
         """The blend that was tried; the naive answer is no part of it."""
         if self.spec.blend == "off":
             return None
-        each = [choices, *(self._choices(fold) for fold in self.folds.left_out)]
-        whole, *crossed = [[choice for name, choice in chosen.items() if name != "naive"] for chosen in each]
-        return blend(whole, crossed, self.folds, self.rows)
+        finished = [record for record in self.journal.records if record.score is not None and record.trainer != "naive"]
+        tried = [untuned(finished), *([finished] if any(record.tuned for record in finished) else [])]
+        best = [choice for name, choice in choices.items() if name != "naive"]
+        return blend(best, [self._candidates(trials) for trials in tried], self.folds, self.rows)
+
+    def _candidates(self, records: Sequence[TrialRecord]) -> Candidates:
+        # of one fold at a time: all would take much memory
+        crossed = (list(self._choices(records, fold).values()) for fold in self.folds.left_out)
+        return Candidates(list(self._choices(records).values()), crossed)
 
     def _report(self, trainer: Trainer) -> None:
         done = self._searched(trainer)
