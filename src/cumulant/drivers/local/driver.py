@@ -18,11 +18,12 @@ file = Driver(
         "tables": f"{_HERE}.tables:FileTables",
         "objects": f"{_HERE}.objects:FileObjects",
         "files": f"{_HERE}.files:LocalFiles",
+        "log": f"{_HERE}.log:FileLog",
     },
     capabilities={"tables": frozenset({"partition_by"}), "files": frozenset({"glob"})},
     extra="local",
     path="folder",
-    default_paths={"tables": "tables", "objects": "objects"},
+    default_paths={"tables": "tables", "objects": "objects", "log": "."},
     stored={"tables": {"{name}": "folder"}, "objects": {"{name}": "folder"}},
 )
 env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"}, path="folder")
