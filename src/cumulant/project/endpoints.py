@@ -19,6 +19,7 @@ KEYS = {
     "objects": "store",
     "files": "data",
     "online": "online",
+    "log": "log",
     "registry": "tracking_uri",
     "secrets": "secrets",
     "access": "access",
@@ -34,6 +35,7 @@ DEFAULTS = {
     "objects": "file://",
     "files": "file://.",
     "online": "sqlite://",
+    "log": "file://",
     "registry": "mlflow+sqlite://",
     "secrets": f"env://{STATE}/secrets",
     "access": "open://",
@@ -50,6 +52,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     objects: str
     files: str
     online: str
+    log: str
     registry: str
     secrets: str
     access: str
@@ -59,6 +62,12 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     def of(self, port: str) -> str:
         url: str = getattr(self, port)
         return url
+
+
+def url_below(url: str, path: str) -> str:
+    """The URL of what is at `path` below `url`, with its options."""
+    address, mark, options = url.partition("?")
+    return f"{address.rstrip('/')}/{path}{mark}{options}"
 
 
 def state_folder(root: Path, environment: str) -> Path:
@@ -77,6 +86,8 @@ def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, environmen
         url = (getattr(spec, key) if key in DRIVERS else None) or DEFAULTS[port]
         if key == "store" and url.partition("://")[2]:
             url = f"{url.rstrip('/')}/{port}"  # tables and objects are both below it
+        if key == "log" and spec.log is not None:
+            url = url_below(url, f"{spec.tenant}/{project}/{environment}")  # a log belongs to one environment
         urls[port] = drivers.anchored(url, port, root=root, state=state)
     _, mark, options = urls["journal"].rpartition("?")
     if not any(option.startswith("project=") for option in options.split("&")):

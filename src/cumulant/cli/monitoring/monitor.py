@@ -163,7 +163,7 @@ def _found(
     from cumulant.flows.data.memory_budget import SPILL
     from cumulant.flows.monitoring.monitor import monitor
     from cumulant.flows.monitoring.project_drift import monitor_project, target_columns
-    from cumulant.flows.serving.predictions import log_folder
+    from cumulant.flows.serving.predictions import prediction_log
     from cumulant.monitoring.spec import DriftSpec
     from cumulant.project.monitoring_section import drift_policy
 
@@ -183,15 +183,15 @@ def _found(
                 performance=project.policies.monitoring.performance,
                 scratch=project.state / SPILL,
             )
-        folder = log_folder(project, principal=principal)
-        if not folder.is_dir():
+        log = prediction_log(project, principal=principal)
+        if not log.days():
             raise UsageError(
                 "the project has no prediction log yet",
-                subject=str(folder),
+                subject=log.location,
                 hint="serve the model, or name the rows with --predictions",
             )
         with call.progress("monitor run") as progress:
-            return monitor_project(project, request, folder, policy, principal=principal, progress=progress)
+            return monitor_project(project, request, log, policy, principal=principal, progress=progress)
 
 
 def _document(monitored: MonitorResult) -> dict[str, object]:
