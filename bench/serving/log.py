@@ -22,6 +22,7 @@ from cumulant.serving.prediction_log.client import LogClient
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 COLUMNS = [f"f{n}" for n in range(30)]
 RANDOM = np.random.default_rng(0)
@@ -76,7 +77,7 @@ async def measure(kind, entries, rows):
         process.terminate()
         _, _, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
-        found = scan(place).count_rows() - rows
+        found = scan(folder_log(place)).dataset.count_rows() - rows
         size = sum(file.stat().st_size for file in place.rglob("*.parquet")) / found
         assert found == entries * rows, (found, client.lost)
     used = usage.ru_utime + usage.ru_stime - before

@@ -15,6 +15,7 @@ from e2e_support import opened, run, start
 from cumulant.flows.release import release_queries
 from cumulant.flows.stack.status import read_status
 from cumulant.serving.prediction_log.storage.scanning import batches
+from cumulant.testing.log import folder_log
 
 pytestmark = pytest.mark.slow
 
@@ -119,7 +120,7 @@ def test_every_version_answered_as_it_does_offline(told, tmp_path):
     folder, document, _ = told
     released = of(document, "v2")["version"], of(document, "retrained")["version"]
     read = ["event_time", "version", "arm", "shadow", "request", "outputs"]
-    log = pl.concat(pl.from_arrow(one) for one in batches(folder / ".cumulant" / "predictions", read))
+    log = pl.concat(pl.from_arrow(one) for one in batches(folder_log(folder / ".cumulant" / "predictions"), read))
     logged = log.filter((pl.col("arm") != "") & ~pl.col("shadow"))
     for version, month in ((released[0], 6), (released[0], 8), (released[1], 8)):
         answered = logged.filter((pl.col("version") == version) & (pl.col("event_time").dt.month() == month)).sample(

@@ -28,6 +28,7 @@ from cumulant.flows.stack.served_versions import folder_of
 from cumulant.flows.stack.status import read_status
 from cumulant.flows.training.train import train
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 pytestmark = pytest.mark.slow
 
@@ -514,7 +515,11 @@ def test_a_backup_of_what_runs_is_served_elsewhere(shop, tmp_path):
     rows.write_text(json.dumps(ROW))
     one, other = (run(where, "predict", str(rows)) for where in (shop, folder))
     assert other["answers"] == one["answers"]
-    logged = scan(state_of(folder) / "predictions").to_table(columns=["caller_id"])["caller_id"].to_pylist()
+    logged = (
+        scan(folder_log(state_of(folder) / "predictions"))
+        .dataset.to_table(columns=["caller_id"])["caller_id"]
+        .to_pylist()
+    )
     assert set(before) <= set(logged)
     other = run(folder, "up", "--detach")
     try:

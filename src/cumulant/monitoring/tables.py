@@ -16,6 +16,8 @@ import polars as pl
 from cumulant.core.errors import ContractBreachError, CumulantError, DataError, did_you_mean
 from cumulant.data.files.collected_frames import CollectedFrames
 from cumulant.outcomes.labels.label_files import kind_of
+from cumulant.ports.log import Log
+from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
@@ -116,7 +118,7 @@ def parts_of(column: pl.LazyFrame) -> Iterator[pl.Series]:
 
 
 def open_table(
-    path: Path,
+    source: Path | Log,
     *,
     since: date | None = None,
     until: date | None = None,
@@ -134,9 +136,11 @@ def open_table(
         ContractBreachError: all rows of the log are misdated.
         StorageError: a file of the log is damaged.
     """
-    if path.is_dir() and any(path.glob("date=*")):
-        log = open_log(path, since=since, until=until, of=of, skew=skew, spill=spill, name=name)
-        return _some_rows(log, path, of)
+    if not isinstance(source, Path) or (source.is_dir() and any(source.glob("date=*"))):
+        log = log_at(source)
+        table = open_log(log, since=since, until=until, of=of, skew=skew, spill=spill, name=name)
+        return _some_rows(table, log, of)
+    path = source
     with readable(str(path)):
         lazy = _scan(path)
         schema = lazy.collect_schema()
@@ -154,6 +158,13 @@ def open_table(
     return PredictionTable(
         str(path), lazy, names, next(iter(times), None), tuple(column for column in names if column in _ANSWERS)
     )
+
+
+def log_at(source: Path | Log) -> Log:
+    """The log that is named, be it by the folder of its parts."""
+    if isinstance(source, Path):
+        return Drivers.installed().client(f"file://{source.absolute()}", "log")  # type: ignore[no-any-return]
+    return source
 
 
 def _scan(path: Path) -> pl.LazyFrame:
@@ -176,7 +187,7 @@ def _scan(path: Path) -> pl.LazyFrame:
 
 
 def open_log(
-    folder: Path,
+    log: Log,
     *,
     since: date | None,
     until: date | None,
@@ -197,9 +208,9 @@ def open_log(
     from cumulant.serving.prediction_log.storage.scanning import batches
 
     columns = ["id", "row", "time", "event_time", "model", "version", "shadow", "request", "outputs"]
-    title, others, misdated = f"the log {folder}", 0, Counter[date]()
+    title, others, misdated = f"the log {log.location}", 0, Counter[date]()
     rows, moments = CollectedFrames(spill, name), CollectedFrames(spill, f"{name}.moments")
-    for batch in batches(folder, columns, since=since, until=until):
+    for batch in batches(log, columns, since=since, until=until):
         frame = pl.from_arrow(batch)
         assert isinstance(frame, pl.DataFrame)
         # A request without rows was logged by earlier versions as one row with an empty answer.
@@ -232,34 +243,36 @@ def _of(of: tuple[str, str] | None) -> pl.Expr:
     return pl.lit(True) if of is None else (pl.col("model") == of[0]) & (pl.col("version") == of[1])  # noqa: FBT003
 
 
-def _some_rows(table: PredictionTable, folder: Path, of: tuple[str, str] | None) -> PredictionTable:
+def _some_rows(table: PredictionTable, log: Log, of: tuple[str, str] | None) -> PredictionTable:
     if table.columns:
         return table
     if misdated := sum(table.misdated.values()):
-        raise none_is_past(folder, of, misdated=misdated)
+        raise none_is_past(log, of, misdated=misdated)
     if of is None or not table.others:
         raise DataError(
-            f"no prediction is in the log {folder}", subject=str(folder), hint="look at --since and --until"
+            f"no prediction is in the log {log.location}", subject=log.location, hint="look at --since and --until"
         )
     raise DataError(
-        f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {table.others:,} of other versions",
+        f"no prediction of {of[0]}/{of[1]} is in the log {log.location}, but {table.others:,} of other versions",
         subject=f"{of[0]}/{of[1]}",
         hint="name rows to compare them with by --reference FILE",
     )
 
 
-def none_is_past(folder: Path, of: tuple[str, str] | None, *, misdated: int = 0, coming: int = 0) -> CumulantError:
+def none_is_past(log: Log, of: tuple[str, str] | None, *, misdated: int = 0, coming: int = 0) -> CumulantError:
     """Why all rows of a log are left out for their time, as in `PredictionTable`: a breach, or all to come."""
-    rows = f"all {misdated + coming:,} predictions {'' if of is None else f'of {of[0]}/{of[1]} '}in the log {folder}"
+    rows = (
+        f"all {misdated + coming:,} predictions {'' if of is None else f'of {of[0]}/{of[1]} '}in the log {log.location}"
+    )
     if misdated:
         return ContractBreachError(
             f"{rows} are dated after they were answered, {misdated:,} by more than serving.clock_skew",
-            subject=str(folder),
+            subject=log.location,
             hint="correct the clock of the callers, or raise serving.clock_skew",
         )
     return DataError(
         f"{rows} are dated after this look",
-        subject=str(folder),
+        subject=log.location,
         hint="correct the clock of the callers, if it is wrong; they count when their time has come",
     )
 

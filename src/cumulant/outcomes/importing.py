@@ -14,12 +14,13 @@ import msgspec
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.core.system.atomic_files import replace_file, sync
+from cumulant.core.system.atomic_files import replace_file
 from cumulant.core.units import EPOCH, micros
 from cumulant.outcomes.labels import label_files
 from cumulant.outcomes.labels.label_rows import parse_value, read_moment
 from cumulant.outcomes.labels.store import lock_folder, writing_to
 from cumulant.outcomes.labels.target_values import parse_number
+from cumulant.ports.log import Log, PartInfo, parse_name
 from cumulant.serving.prediction_log.personal_values import convert_value
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 def import_predictions(
     folder: Path,
-    predictions: Path,
+    predictions: Log,
     path: Path,
     names: Mapping[str, str],
     defaults: Defaults,
@@ -90,7 +91,7 @@ def import_predictions(
             return msgspec.structs.replace(known, again=True)
         shown = _value_masker(fields, salt)
         report = _ImportWriter(folder / _WRITING, content, names, defaults, shown, key=key, until=until).write(path)
-        with writing_to(predictions):
+        with writing_to(folder):
             _publish(folder / _WRITING, predictions)
             if report.rows:
                 note.parent.mkdir(parents=True, exist_ok=True)
@@ -264,11 +265,11 @@ def _time(value: object) -> datetime | None:
     return None
 
 
-def _publish(draft: Path, predictions: Path) -> None:
-    """Move the files into the log. Cut off, the next attempt moves files of the same names and content."""
+def _publish(draft: Path, predictions: Log) -> None:
+    """Append the files to the log. Cut off, the next attempt appends parts of the same names and content."""
     for path in sorted(draft.glob("date=*/*.parquet")):
-        day = predictions / path.parent.name
-        day.mkdir(parents=True, exist_ok=True)
-        path.replace(day / path.name)
-        sync(day)
+        if (name := parse_name(path.name)) is not None:
+            part = PartInfo(date.fromisoformat(path.parent.name.removeprefix("date=")), *name)
+            with predictions.append(part) as stream, path.open("rb") as source:
+                shutil.copyfileobj(source, stream)
     shutil.rmtree(draft, ignore_errors=True)

@@ -25,6 +25,7 @@ from cumulant.outcomes.labels.label_snapshot import (
 )
 from cumulant.outcomes.matching import READ, filter_usable, has_key_refs, match_labels, resolve_labels
 from cumulant.outcomes.prediction_refs import BY_KEY
+from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +49,7 @@ _WITHOUT_REQUEST = [name for name in COLUMNS if name != "request"]
 
 
 class LabelledLog:
-    """Labels in `folder`, the prediction log in `predictions`, which is `log`.
+    """Labels in `folder`, the prediction log in `predictions`, which is `log` afterwards.
 
     `key` are the fields of the model's request by which labels may name a prediction, beside its id; or what reads
     them, called where a label does.
@@ -57,7 +58,7 @@ class LabelledLog:
     def __init__(
         self,
         folder: Path,
-        predictions: Path,
+        predictions: Log,
         *,
         key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
         clock: Clock | None = None,
@@ -164,9 +165,7 @@ class LabelledLog:
         scanned = scan(self.log, since=since, until=until)
 
         def read(columns: list[str]) -> Iterator[pa.RecordBatch]:
-            from cumulant.serving.prediction_log.storage.scanning import batches_of
-
-            return (batch for batch in batches_of(scanned, columns) if batch.num_rows)
+            return (batch for batch in scanned.batches(columns) if batch.num_rows)
 
         return self._join(self._framed(read, labels), labels)
 

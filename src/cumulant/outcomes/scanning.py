@@ -16,9 +16,10 @@ import polars as pl
 from cumulant.core.errors import StorageError
 from cumulant.outcomes.join.log_rows import TYPES
 from cumulant.outcomes.labels import outcome_folder as place
+from cumulant.ports.log import Log, PartInfo, current_parts
 
-#: bytes of the log's files that are read at once
-_AT_ONCE = 16 << 20
+#: bytes of the log's parts that are read at once, and how many of them are open
+_AT_ONCE, _OPEN = 16 << 20, 128
 #: descriptors that an open file takes: its own, and one more while it is read; and those left for others
 _EACH, _OTHERS, _UNLIMITED = 2, 64, 1 << 20
 #: the column that names the file of a row, and the one that numbers the labels
@@ -140,87 +141,95 @@ def scan_files_of(rows: pl.DataFrame) -> pl.LazyFrame:
 
 
 def scan_predictions(
-    folder: Path, query: Query, *, since: date | None = None, until: date | None = None, size: int | None = None
+    log: Log, query: Query, *, since: date | None = None, until: date | None = None, size: int | None = None
 ) -> Iterator[pl.DataFrame]:
     """What `query` selects of the prediction log's `COLUMNS`, for one or several days at a time, each row once.
 
-    `size`: bytes of files that are read at once; a day is read whole.
+    `query` is for rows: parts are read some at a time. `size`: bytes of parts that are read at once; a day is read
+    whole.
 
     Raises:
-        StorageError: a file cannot be read.
+        StorageError: a part cannot be read.
     """
-    from cumulant.serving.prediction_log.storage.log_folder import current_files as log_files
-
-    for days in _groups(folder, since, until, size or _AT_ONCE):
-
-        def paths(days: Sequence[date] = days) -> list[Path]:
-            return [file.path for day in days for file in log_files(folder, day, day)]
-
-        rows = _collect(folder, paths, lambda files: query(_scan_log(files)))
+    for days in _groups(log, since, until, size or _AT_ONCE):
+        rows = _scan_days(log, days, query)
         if rows is not None and rows.height:
             yield rows
 
 
-def find_files_with(folder: Path, files: Sequence[Path], wanted: pl.Expr) -> set[Path]:
-    """Those of these files of the prediction log in `folder` that have a row for which `wanted` holds.
+def _scan_days(log: Log, days: Sequence[date], query: Query) -> pl.DataFrame | None:
+    """The rows of some days; a day whose parts are merged meanwhile is listed again."""
+    for _ in range(place.LISTINGS):
+        parts = [part for day in days for part in current_parts(log, day, day)]
+        with contextlib.suppress(FileNotFoundError):
+            frames = [_scan_parts(log, some, query) for some in _read_at_once(_sized(parts), _AT_ONCE, _OPEN)]
+            return pl.concat(frames) if frames else None
+    raise place.vanishing_files_error(log.location, "files")
+
+
+def _scan_parts(log: Log, parts: Sequence[PartInfo], query: Query) -> pl.DataFrame:
+    """Raises FileNotFoundError, StorageError."""
+    with contextlib.ExitStack() as stack:
+        files = [stack.enter_context(log.open(part)) for part in parts]
+        try:
+            return query(_scan_log(files)).collect()
+        except (OSError, pl.exceptions.PolarsError) as error:
+            raise _damaged_part(log, parts, error) from error
+
+
+def find_parts_with(log: Log, parts: Sequence[PartInfo], wanted: pl.Expr) -> set[str]:
+    """The keys of those of these parts of the prediction log that have a row for which `wanted` holds.
 
     Raises:
-        FileNotFoundError: a file is not there any more.
-        StorageError: a file cannot be read.
+        FileNotFoundError: a part is not there any more.
+        StorageError: a part cannot be read.
     """
-    matches: set[Path] = set()
-    for some in _read_at_once(((path, path.stat().st_size) for path in files), _AT_ONCE):
-        try:
-            rows = _scan_log(some, FILE).filter(wanted).select(pl.col(FILE).unique()).collect()
-        except FileNotFoundError:
-            raise
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise _read_error(folder, some, _scan_log, error) from error
-        matches.update(map(Path, rows[FILE].to_list()))
+    matches: set[str] = set()
+    for some in _read_at_once(_sized(parts), _AT_ONCE, _OPEN):
+        places = _scan_parts(log, some, lambda rows: rows.with_row_index(FACT).filter(wanted).select(FACT))[FACT]
+        if len(places):
+            heights = pl.Series([_height(log, part) for part in some])
+            within = heights.cum_sum().search_sorted(places, side="right").unique()
+            matches.update(some[number].key for number in within.to_list())
     return matches
 
 
-def _scan_log(files: list[Path], name: str | None = None) -> pl.LazyFrame:
-    """Rows of the log, whose files of another version may have fewer columns or more; with their file as `name`."""
-    return pl.scan_parquet(
-        files, glob=False, schema=TYPES, missing_columns="insert", extra_columns="ignore", include_file_paths=name
-    )
+def _height(log: Log, part: PartInfo) -> int:
+    with log.open(part) as file:
+        return int(_scan_log([file]).select(pl.len()).collect().item())
 
 
-def _groups(folder: Path, since: date | None, until: date | None, size: int) -> Iterator[list[date]]:
-    """Days whose files are read at once."""
-    from cumulant.serving.prediction_log.storage.log_folder import list_days
+def _scan_log(files: Sequence[IO[bytes]]) -> pl.LazyFrame:
+    """Rows of parts of the log, which another version may have written with fewer columns or more."""
+    return pl.scan_parquet(list(files), glob=False, schema=TYPES, missing_columns="insert", extra_columns="ignore")
 
+
+def _groups(log: Log, since: date | None, until: date | None, size: int) -> Iterator[list[date]]:
+    """Days whose parts are read at once."""
     sized = (
-        (day, _size(path))
-        for day, path in list_days(folder)
+        (day, sum(part.bytes for part in log.parts(day)))
+        for day in log.days()
         if (since is None or day >= since) and (until is None or day <= until)
     )
     return _read_at_once(sized, size)
 
 
-def _read_at_once(sized: Iterable[tuple[Item, int]], most: int) -> Iterator[list[Item]]:
-    """Things of so many bytes, in groups that are read at once."""
+def _sized(parts: Iterable[PartInfo]) -> Iterator[tuple[PartInfo, int]]:
+    return ((part, part.bytes) for part in parts)
+
+
+def _read_at_once(sized: Iterable[tuple[Item, int]], most: int, count: int | None = None) -> Iterator[list[Item]]:
+    """Things of so many bytes, in groups that are read at once; of at most `count`."""
     some: list[Item] = []
     size = 0
     for item, taken in sized:
         some.append(item)
         size += taken
-        if size >= most:
+        if size >= most or len(some) == count:
             yield some
             some, size = [], 0
     if some:
         yield some
-
-
-def _size(folder: Path) -> int:
-    """Bytes of a day's files; one that is merged meanwhile, or a day that is deleted, counts nothing."""
-    sizes = 0
-    with contextlib.suppress(FileNotFoundError):
-        for path in folder.iterdir():
-            with contextlib.suppress(FileNotFoundError):
-                sizes += path.stat().st_size
-    return sizes
 
 
 def _collect(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.DataFrame | None:
@@ -241,11 +250,30 @@ def _collect(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.D
 
 def _read_error(folder: Path, paths: Sequence[Path], scan: _Scan, error: Exception) -> StorageError:
     """Names the file; Polars names none where it reads several. Where each can be read alone, names the folder."""
+    return _unreadable(str(next((path for path in paths if not _is_readable(path, scan)), folder)), error)
+
+
+def _unreadable(subject: str, error: Exception) -> StorageError:
     return StorageError(
         f"a file of the outcomes or of the prediction log cannot be read: {error}",
-        subject=str(next((path for path in paths if not _is_readable(path, scan)), folder)),
+        subject=subject,
         hint="if it is damaged, move it out of its folder; labels can be ingested again, rows of the log show as a gap",
     )
+
+
+def _damaged_part(log: Log, parts: Sequence[PartInfo], error: Exception) -> StorageError:
+    """Names the part; Polars names none where it reads several. Where each can be read alone, names the log."""
+    damaged = next((part.key for part in parts if not _is_readable_part(log, part)), None)
+    return _unreadable(log.location if damaged is None else f"{log.location}/{damaged}", error)
+
+
+def _is_readable_part(log: Log, part: PartInfo) -> bool:
+    try:
+        with log.open(part) as file:
+            _scan_log([file]).collect()
+    except (OSError, pl.exceptions.PolarsError):
+        return False
+    return True
 
 
 def _is_readable(path: Path, scan: _Scan) -> bool:

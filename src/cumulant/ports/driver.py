@@ -32,7 +32,7 @@ class Need(msgspec.Struct, frozen=True):
 class Driver(msgspec.Struct, frozen=True):
     """One technology, reached by the URL scheme that names its entry point.
 
-    `clients` maps a port's name (`journal`, `tables`, `objects`, `files`, `online`, `registry`, `compute`,
+    `clients` maps a port's name (`journal`, `tables`, `objects`, `files`, `log`, `online`, `registry`, `compute`,
     `secrets`, `access`, `cache`, `traffic`, `notifier`) to `module:Class`. `capabilities` maps a port's name to what
     the driver can do of the optional parts; what is missing is refused when a plan is made. `extra` installs the
     engine.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from cumulant.core.scope import Scope
 from cumulant.ports.plugins import Drivers
 from cumulant.project.file.layers import LOCAL
 from cumulant.project.file.spec import DRIVERS, EnvironmentSpec
@@ -19,6 +20,7 @@ KEYS = {
     "objects": "store",
     "files": "data",
     "online": "online",
+    "log": "log",
     "registry": "tracking_uri",
     "secrets": "secrets",
     "access": "access",
@@ -34,6 +36,7 @@ DEFAULTS = {
     "objects": "file://",
     "files": "file://.",
     "online": "sqlite://",
+    "log": "file://",
     "registry": "mlflow+sqlite://",
     "secrets": f"env://{STATE}/secrets",
     "access": "open://",
@@ -50,6 +53,7 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
     objects: str
     files: str
     online: str
+    log: str
     registry: str
     secrets: str
     access: str
@@ -61,21 +65,29 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
         return url
 
 
+def url_below(url: str, path: str) -> str:
+    """The URL of what is at `path` below `url`, with its options."""
+    address, mark, options = url.partition("?")
+    return f"{address.rstrip('/')}/{path}{mark}{options}"
+
+
 def state_folder(root: Path, environment: str) -> Path:
     """Where an environment keeps what it does not keep elsewhere. Environments do not share state."""
     return root / STATE if environment == LOCAL else root / STATE / "environments" / environment
 
 
-def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, environment: str) -> Endpoints:
+def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, scope: Scope) -> Endpoints:
     """The URLs that `spec` names, and those of the embedded drivers for the rest.
 
     The driver of a scheme decides which relative path is taken from the project's folder.
     """
-    state = state_folder(root, environment)
+    state = state_folder(root, scope.environment)
     urls = {}
     for port, key in KEYS.items():
         url = (getattr(spec, key) if key in DRIVERS else None) or DEFAULTS[port]
         if key == "store" and url.partition("://")[2]:
             url = f"{url.rstrip('/')}/{port}"  # tables and objects are both below it
+        if key == "log" and spec.log is not None:
+            url = url_below(url, scope.prefix.rstrip("/"))
         urls[port] = drivers.anchored(url, port, root=root, state=state)
     return Endpoints(**urls)

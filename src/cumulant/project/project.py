@@ -16,6 +16,7 @@ from cumulant.ports.compute import Compute
 from cumulant.ports.driver import PartKind
 from cumulant.ports.files import Files
 from cumulant.ports.journal import Freezing, Journal
+from cumulant.ports.log import Log
 from cumulant.ports.notifier import Notifier
 from cumulant.ports.objects import ObjectStore
 from cumulant.ports.online import OnlineStore
@@ -24,7 +25,7 @@ from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
 from cumulant.ports.traffic import Traffic
-from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder
+from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder, url_below
 from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.spec import ProjectSpec
 from cumulant.project.file.text_values import SECRET
@@ -39,6 +40,8 @@ from cumulant.project.vault import Vault
 if TYPE_CHECKING:
     from cumulant.training.policy import TrainingPolicy
 
+#: the log of what servers answered
+PREDICTIONS = "predictions"
 #: seconds after which a receiver's secret is read again, since it may have been replaced
 _SECRET_SECONDS = 60.0
 
@@ -77,7 +80,7 @@ class Project:
         self.file = file
         self.policies = Policies(file.spec, root)
         self.drivers = drivers
-        self.endpoints: Endpoints = endpoints(file.environment, drivers=drivers, root=root, environment=environment)
+        self.endpoints: Endpoints = endpoints(file.environment, drivers=drivers, root=root, scope=self.scope)
         self.vault = Vault(self.secrets)
         self.salt_source = Salt(file.environment.salt, root / STATE, self.vault)
         #: whether the journal is a copy, which other processes do not see
@@ -152,6 +155,14 @@ class Project:
 
     def online(self) -> OnlineStore:
         return self._client("online", self.endpoints.online)  # type: ignore[no-any-return]
+
+    def log(self, name: str = PREDICTIONS) -> Log:
+        """The log of that name: of predictions."""
+        return self._client("log", self.log_url(name))  # type: ignore[no-any-return]
+
+    def log_url(self, name: str = PREDICTIONS) -> str:
+        """The URL of a log, for the processes that write it."""
+        return url_below(self.endpoints.log, name)
 
     def registry(self) -> Registry:
         return self._client("registry", self.endpoints.registry)  # type: ignore[no-any-return]

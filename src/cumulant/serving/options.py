@@ -87,6 +87,10 @@ class ServerOptions(ServingSpec, frozen=True, kw_only=True):
     log_folder: Annotated[
         str | None, setting("log DIR", "Keep a prediction log there. Default: a project's own; none of folders.")
     ] = None
+    log_upload: Annotated[
+        str | None,
+        setting("log-upload URL", "Upload the prediction log there; the folder then holds what is not uploaded yet."),
+    ] = None
     labels: Annotated[
         str | None, setting("labels DIR", "Accept posted labels, and store them there until they are ingested.")
     ] = None

@@ -69,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     invalid: Literal["warn", "refuse"] = "warn"
     #: folder of the prediction log; None: no log
     log: str | None = None
+    #: URL of the log that parts are uploaded to; None: the folder is the log
+    log_upload: str | None = None
     log_keep: float = 90 * 86_400.0
     #: an answer waits until its record is on the disk, or goes at once
     log_write: Literal["durable", "background"] = "background"

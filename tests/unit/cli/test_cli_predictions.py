@@ -12,6 +12,7 @@ from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
+from cumulant.testing.log import folder_log
 
 NOW = time.time_ns() // 1000
 KEY = b"pepper"
@@ -40,7 +41,7 @@ def fill(folder):
         )
         parts.add(one, "w.1", "eu")
     parts.close()
-    log_folder.write_life(folder, log_folder.WorkerLife(worker="w.1", started=1, last=6))
+    log_folder.write_life(folder_log(folder), log_folder.WorkerLife(worker="w.1", started=1, last=6))
 
 
 @pytest.fixture

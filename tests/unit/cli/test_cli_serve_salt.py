@@ -23,6 +23,7 @@ from cumulant.flows.serving.spawning import spawn
 from cumulant.project.file.loading import load
 from cumulant.servable.folder import load_servable
 from cumulant.serving.prediction_log.storage.log_reader import find_predictions
+from cumulant.testing.log import folder_log
 
 SECRET = "pepper and more pepper"
 _SAYS = """
@@ -110,7 +111,7 @@ def test_a_project_hashes_with_the_secret_of_its_environment(personal: Path, cum
         assert process.stderr is not None
         lines = [json.loads(line) for line in process.stderr.read().splitlines() if line.startswith("{")]
         assert [(line["path"], line["request_id"]) for line in lines] == [("/v1/models/{model}/predict", "r1")]
-    (one,) = find_predictions(next(personal.rglob("predictions")), "r1")
+    (one,) = find_predictions(folder_log(next(personal.rglob("predictions"))), "r1")
     assert json.loads(one.request)["pages"] == mask(25, SECRET.encode())
 
 

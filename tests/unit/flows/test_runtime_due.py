@@ -24,12 +24,13 @@ from cumulant.flows.ledger.lease import LeaseWatch, take_lease
 from cumulant.flows.ledger.processes import Process, process_of
 from cumulant.flows.maintenance.schedule import DUE, JOBS, JobRecord, ScheduledJob, tick
 from cumulant.flows.release import store
-from cumulant.flows.serving.predictions import log_folder
 from cumulant.ports.access import Principal
+from cumulant.ports.log import PartInfo
 from cumulant.project.file.loading import load
 from cumulant.project.release_section import release_policy
 from cumulant.release.spec import ReleaseSpec
 from cumulant.release.state import Release
+from cumulant.testing.log import DAY, append_lines
 
 WHO = Principal("user:ada")
 START = datetime(2026, 11, 24, tzinfo=UTC)
@@ -184,7 +185,7 @@ def test_a_fault_that_ends_watching_is_not_called_nothing_to_watch(project, monk
         raise error
 
     monkeypatch.setattr("cumulant.flows.monitoring.run.run_monitoring", look)
-    log_folder(project, principal=WHO).mkdir(parents=True)
+    append_lines(project.log(), PartInfo(DAY, "a", 1, 1), [])
     found, first = tick(project, principal=WHO, jobs=[one for one in JOBS if one.name == "monitoring"], clock=Hands())
     assert [one.outcome for one in found] == [outcome]
     assert error.message in found[0].sentence

@@ -24,6 +24,7 @@ from cumulant.monitoring.policy import DriftPolicy
 from cumulant.monitoring.tables import open_table
 from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.serving.prediction_log.storage.part_writer import LogPart
+from cumulant.testing.log import folder_log
 
 FIRST = date(2026, 3, 1)
 FIRST_MOMENT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -163,7 +164,7 @@ def test_rows_that_are_set_aside_are_looked_at_alike(root, monkeypatch):
 
 
 def windows(root):
-    return LogWindows(root / "log", side(root), ResultCache(root / "kept", "k"), timedelta(days=1))
+    return LogWindows(folder_log(root / "log"), side(root), ResultCache(root / "kept", "k"), timedelta(days=1))
 
 
 def days(count, start=0):
@@ -246,7 +247,7 @@ def test_a_request_without_rows_of_an_earlier_version_does_not_count(root):
         for name in ("full", "empty")
     )
     assert (mixed.rows, mixed.drift) == (19, plain.drift)
-    assert len(recent_predictions(root / "empty", limit=30)) == 19
+    assert len(recent_predictions(folder_log(root / "empty"), limit=30)) == 19
 
 
 def test_a_damaged_file_of_the_log_is_named(root):
@@ -278,7 +279,10 @@ def test_a_look_at_the_past_counts_what_a_log_that_ends_there_holds(tmp_path_fac
         [row for row in rows if FIRST_MOMENT + timedelta(days=place, hours=row[0]) < end]
         for place, rows in enumerate(days)
     ]
-    before, whole = side(root), LogWindows(root / "log", side(root), ResultCache(root / "kept", "k"), timedelta(days=1))
+    before, whole = (
+        side(root),
+        LogWindows(folder_log(root / "log"), side(root), ResultCache(root / "kept", "k"), timedelta(days=1)),
+    )
     roles = dict.fromkeys(("x", "kind"), "feature") | {"answer.p": "prediction"}
     all_counts = counts(whole.against(whole.reference, roles)[1])
     past = replace(whole, before=end, reference=before, _held={}, fresh=[])
@@ -287,7 +291,7 @@ def test_a_look_at_the_past_counts_what_a_log_that_ends_there_holds(tmp_path_fac
             past.against(before, roles)
         return
     fill(root / "past", kept)
-    apart = LogWindows(root / "past", before, ResultCache(root / "other", "k"), timedelta(days=1))
+    apart = LogWindows(folder_log(root / "past"), before, ResultCache(root / "other", "k"), timedelta(days=1))
     expected = apart.against(before, roles)[1]
     assert counts(past.against(before, roles)[1]) == counts(expected)
     last = len(expected.blocks) - 1

@@ -18,6 +18,7 @@ from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
 from cumulant.serving.prediction_log.storage.retention import upkeep
+from cumulant.testing.log import folder_log
 
 
 class Noted(Fact, frozen=True, kw_only=True):
@@ -69,7 +70,7 @@ def labels(project, number):
 def moves(project, number):
     """What takes files away under a reader."""
     ingest_inbox(project.state / "outcomes", SCHEMA, salt=SALT)
-    upkeep(project.state / "predictions", keep=timedelta(days=90), file_size=1 << 20, file_age=0.0)
+    upkeep(folder_log(project.state / "predictions"), keep=timedelta(days=90), file_size=1 << 20, file_age=0.0)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.storage.recovery import recover
 from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 HERE = Path(__file__).parent
 ROLES = ("events", "rows", "labels", "moves")
@@ -72,7 +73,11 @@ def test_all_that_was_accepted_before_the_start_is_restored(root, tmp_path):
                 numbers = [event.data["number"] for event in journal.events(kinds=("test.noted",))]
                 assert set(numbers) >= set(range(before["events"]))
                 assert len(journal.rows("note")) == len(numbers) - 1, "rows and events are of one moment"
-            logged = scan(folder / ".cumulant" / "predictions").to_table(columns=["id"])["id"].to_pylist()
+            logged = (
+                scan(folder_log(folder / ".cumulant" / "predictions"))
+                .dataset.to_table(columns=["id"])["id"]
+                .to_pylist()
+            )
             assert len(logged) == len(set(logged)), "a merged file and its parts are not counted twice"
             assert set(logged) >= {f"r{one}" for one in range(before["rows"])}
             assert labelled(folder) >= {f"r{one}" for one in range(before["labels"])}
@@ -88,11 +93,15 @@ def test_parts_that_are_merged_while_they_are_read_are_in_it_once(root, tmp_path
     def merge(event, arguments):
         if event == "open" and str(arguments[0]).endswith(".parquet") and not merged:
             merged.append(1)
-            upkeep(log, keep=None, file_size=1 << 20, file_age=0.0)
+            upkeep(folder_log(log), keep=None, file_size=1 << 20, file_age=0.0)
 
     assert forked(lambda: sys.addaudithook(merge), lambda: backup(root, tmp_path / "b.tar")) == 0
     restore(tmp_path / "b.tar", tmp_path / "restored")
-    ids = scan(tmp_path / "restored" / ".cumulant" / "predictions").to_table(columns=["id"])["id"].to_pylist()
+    ids = (
+        scan(folder_log(tmp_path / "restored" / ".cumulant" / "predictions"))
+        .dataset.to_table(columns=["id"])["id"]
+        .to_pylist()
+    )
     assert sorted(ids) == [f"r{number}" for number in range(6)]
     assert len(list(log.glob("date=*/*.parquet"))) == 1, "they were merged meanwhile"
 
@@ -115,6 +124,6 @@ def test_rows_in_a_journal_of_the_log_are_in_it_and_recovered_once(root, tmp_pat
     restore(tmp_path / "b.tar", tmp_path / "restored")
     restored = tmp_path / "restored" / ".cumulant" / "predictions"
     recover(restored)
-    ids = scan(restored).to_table(columns=["id"])["id"].to_pylist()
+    ids = scan(folder_log(restored)).dataset.to_table(columns=["id"])["id"].to_pylist()
     assert sorted(ids) == ["r0", "r1", "r2"]
     assert list(restored.glob("date=*/.*")) == []

@@ -11,6 +11,7 @@ from cumulant.outcomes.labels.label_rows import LabelSchema
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
+from cumulant.testing.log import folder_log
 
 NOW = datetime.now(UTC).replace(microsecond=0)
 SALT = b"pepper"
@@ -71,4 +72,6 @@ def tell(folder, *rows, name=None, schema=SCHEMA, **more):
 
 
 def opened(tmp_path, **more):
-    return Outcomes(tmp_path / "outcomes", tmp_path / "log", key=KEY, clock=more.pop("clock", Clock()), **more)
+    return Outcomes(
+        tmp_path / "outcomes", folder_log(tmp_path / "log"), key=KEY, clock=more.pop("clock", Clock()), **more
+    )

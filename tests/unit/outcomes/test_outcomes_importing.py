@@ -13,6 +13,7 @@ from cumulant.outcomes.importing import Defaults, import_predictions
 from cumulant.outcomes.join.prediction_losses import class_probabilities
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_predictions
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 NAMES = {"id": "request", "time": "at", "score": "p", "prediction": "said", "event_time": "at"}
 CSV = """request,at,p,said,card,number
@@ -37,7 +38,7 @@ def bring(tmp_path, text=CSV, names=NAMES, **options):
     path.write_text(text)
     return import_predictions(
         tmp_path / "outcomes",
-        tmp_path / "log",
+        folder_log(tmp_path / "log"),
         path,
         names,
         Defaults(model="m", version="7"),
@@ -51,10 +52,10 @@ def test_rows_come_into_the_log_once(tmp_path):
     found = bring(tmp_path)
     assert (found.rows, found.refused, found.again) == (2, 2, False)
     assert bring(tmp_path).again
-    (one,) = find_predictions(tmp_path / "log", "x1")
+    (one,) = find_predictions(folder_log(tmp_path / "log"), "x1")
     assert (one.model, one.version, json.loads(one.outputs)) == ("m", "7", {"prediction": True, "probability": 0.75})
     assert json.loads(one.request) == {"card": mask("4000", SALT), "number": "7"}
-    assert find_gaps(tmp_path / "log") == []
+    assert find_gaps(folder_log(tmp_path / "log")) == []
     assert not list((tmp_path / "outcomes").rglob("*.parquet"))
 
 
@@ -62,7 +63,7 @@ def test_rows_that_were_answered_in_the_future_stay_out_of_the_log(tmp_path):
     until = datetime(2026, 10, 1, 12, tzinfo=UTC)
     found = bring(tmp_path, until=until)
     assert (found.rows, found.refused, found.future) == (1, 3, 1)
-    assert find_predictions(tmp_path / "log", "x2") == []
+    assert find_predictions(folder_log(tmp_path / "log"), "x2") == []
     assert [one.name for one in (tmp_path / "log").iterdir() if "2026-10-02" in one.name] == []
 
 
@@ -80,7 +81,7 @@ def test_texts_of_a_csv_file_get_the_types_of_a_request(tmp_path):
         for place, cells in enumerate(["19.6,9007199254740993,true,01234", "7,,0,1", "much,1.5,yes,"])
     )
     bring(tmp_path, text, {"id": "request", "time": "at", "score": "p"})
-    asked = [json.loads(find_predictions(tmp_path / "log", f"x{place}")[0].request) for place in range(3)]
+    asked = [json.loads(find_predictions(folder_log(tmp_path / "log"), f"x{place}")[0].request) for place in range(3)]
     assert asked[0] == {"amount": 19.6, "count": 9007199254740993, "new": True, "zip": "01234"}
     assert (asked[1]["amount"], asked[1].get("count"), asked[1]["new"], asked[1]["zip"]) == (7.0, None, False, "1")
     # What is no value of the type stays as it was said, so that a look at the data can name it.
@@ -96,7 +97,7 @@ x2,2026-10-01,high,0.6
 x3,2026-10-01,low,not JSON
 """
     assert bring(tmp_path, text, names).rows == 4
-    said = [json.loads(find_predictions(tmp_path / "log", f"x{place}")[0].outputs) for place in range(4)]
+    said = [json.loads(find_predictions(folder_log(tmp_path / "log"), f"x{place}")[0].outputs) for place in range(4)]
     assert said[0] == {"prediction": "low", "probability": 0.7, "probabilities": {"low": 0.7, "high": 0.3}}
     assert said[1] == {"prediction": "high", "probability": 0.6, "probabilities": {"low": 0.4, "high": 0.6}}
     assert said[2:] == [{"prediction": "high"}, {"prediction": "low"}]
@@ -109,7 +110,7 @@ x3,2026-10-01,low,not JSON
 def test_a_key_stays_in_the_request_also_where_it_is_the_id(tmp_path):
     names = {"id": "request", "time": "at", "score": "p"}
     bring(tmp_path, "request,at,p,card\nx1,2026-10-01,0.5,4000\n", names, key=("request",))
-    assert json.loads(find_predictions(tmp_path / "log", "x1")[0].request) == {
+    assert json.loads(find_predictions(folder_log(tmp_path / "log"), "x1")[0].request) == {
         "request": "x1",
         "card": mask("4000", SALT),
     }
@@ -120,7 +121,7 @@ def test_cut_off_after_some_files_it_is_the_same_in_the_end(tmp_path):
     for path in (tmp_path / "outcomes" / "imports").iterdir():
         path.unlink()
     assert bring(tmp_path).rows == 2
-    assert scan(tmp_path / "log").count_rows() == 2
+    assert scan(folder_log(tmp_path / "log")).dataset.count_rows() == 2
 
 
 def test_imported_predictions_are_joined(tmp_path):

@@ -326,10 +326,11 @@ import sys, pathlib
 from cumulant.outcomes.labels.label_rows import LabelSchema
 from cumulant.outcomes.join.joining import Outcomes
 from cumulant.outcomes.labels.ingest import ingest_file
+from cumulant.testing.log import folder_log
 base = pathlib.Path(sys.argv[1])
 for path in sorted(base.glob("*.csv")):
     ingest_file(base / "outcomes", path, LabelSchema())
-    Outcomes(base / "outcomes", base / "log").advance()
+    Outcomes(base / "outcomes", folder_log(base / "log")).advance()
 print("done")
 """
 

@@ -5,6 +5,7 @@ import random
 import shutil
 from datetime import timedelta
 
+import msgspec
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
@@ -13,7 +14,7 @@ from outcomes_support import NOW, Clock, micros, opened, put, tell
 from cumulant.core.errors import StorageError
 from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.label_facts import newest_labels
-from cumulant.serving.prediction_log.storage.log_folder import list_days as log_days
+from cumulant.testing.log import folder_log
 
 EARLIER = (NOW - timedelta(hours=2)).isoformat()
 LATER = (NOW - timedelta(hours=1)).isoformat()
@@ -174,7 +175,6 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
     """The log merges its files at any moment, also between the listing and the reading of one that was seen."""
     import pyarrow.parquet as pq
 
-    from cumulant.serving.prediction_log.storage import log_folder
     from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
     put(tmp_path / "log", {"id": "a"})
@@ -183,13 +183,13 @@ def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, mo
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER})
     merged = []
 
-    def merging(folder):
-        found = list(iterate_files(folder))
+    def merging(log):
+        found = list(iterate_files(log))
         if not merged:
-            ((file, _),) = found
-            wider = log_folder.part_path(folder, file.day, file.life, file.first, file.last + 1)
-            pq.write_table(pq.read_table(file.path), wider)
-            file.path.unlink()
+            ((part, _),) = found
+            wider = msgspec.structs.replace(part, last=part.last + 1)
+            pq.write_table(pq.read_table(tmp_path / "log" / part.key), tmp_path / "log" / wider.key)
+            (tmp_path / "log" / part.key).unlink()
             merged.append(wider)
         return found
 
@@ -280,9 +280,9 @@ def test_pairs_cost_what_is_new_and_not_the_log_of_the_day(tmp_path):
 def test_a_day_that_is_deleted_while_the_log_is_read_has_no_rows(tmp_path, monkeypatch):
     put(tmp_path / "log", {"id": "a"})
     tell(tmp_path / "outcomes", {"id": "a", "label": True, "known_time": LATER}, {"id": "b", "label": True})
-    days = log_days(tmp_path / "log")
+    days = folder_log(tmp_path / "log").days()
     shutil.rmtree(tmp_path / "log")
-    monkeypatch.setattr("cumulant.serving.prediction_log.storage.log_folder.list_days", lambda _: days)
+    monkeypatch.setattr("cumulant.drivers.local.log.FileLog.days", lambda _: days)
     assert report(opened(tmp_path), NOW).predictions == 0
 
 

@@ -18,6 +18,7 @@ from cumulant.outcomes.join.joining import Outcomes
 from cumulant.outcomes.join.numbered_table import NumberedTable
 from cumulant.outcomes.labels import label_snapshot
 from cumulant.outcomes.labels.cohorts import report
+from cumulant.testing.log import folder_log
 
 
 def in_windows(patch, held=2, window=3):
@@ -31,7 +32,7 @@ def in_windows(patch, held=2, window=3):
 
 def results(tmp_path, clock, folder):
     """What the labels say: the table, the report, and what a join in `folder` has given by now."""
-    outcomes = Outcomes(tmp_path / folder, tmp_path / "log", key=opened(tmp_path)._key, clock=clock)
+    outcomes = Outcomes(tmp_path / folder, folder_log(tmp_path / "log"), key=opened(tmp_path)._key, clock=clock)
     shutil.rmtree(tmp_path / folder / "labels", ignore_errors=True)
     shutil.copytree(tmp_path / "outcomes" / "labels", tmp_path / folder / "labels")
     found = outcomes.advance()

@@ -8,6 +8,7 @@ from outcomes_support import KEY, NOW, micros, put
 
 from cumulant.flows.monitoring.served_log import REF, row_references
 from cumulant.outcomes.join.log_rows import IDENTITY, scan_log_keys
+from cumulant.testing.log import folder_log
 
 DAYS, EACH = 6, 40
 
@@ -31,11 +32,11 @@ def logged_rows(folder):
             ),
         )
     since = NOW - timedelta(days=DAYS)
-    return pl.concat(list(scan_log_keys(folder, KEY, since=since, until=NOW + timedelta(hours=1))))
+    return pl.concat(list(scan_log_keys(folder_log(folder), KEY, since=since, until=NOW + timedelta(hours=1))))
 
 
 def given(tmp_path):
-    project, model = SimpleNamespace(state=tmp_path), SimpleNamespace(request=KEY)
+    project, model = SimpleNamespace(log=lambda: folder_log(tmp_path / "predictions")), SimpleNamespace(request=KEY)
     return project, model, logged_rows(tmp_path / "predictions")
 
 

@@ -13,7 +13,9 @@ from cumulant.outcomes import scanning
 from cumulant.outcomes.join.log_rows import COLUMNS, TYPES
 from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.label_facts import newest_labels
+from cumulant.ports.log import current_parts
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
+from cumulant.testing.log import folder_log
 
 KNOWN = (NOW - timedelta(hours=1)).isoformat()
 
@@ -79,14 +81,16 @@ def test_the_folder_is_named_where_each_file_can_be_read(tmp_path, monkeypatch):
 def test_the_files_that_labels_name_are_found_at_once(tmp_path, folder):
     (tmp_path / folder).mkdir()
     older, newer = two_files(tmp_path / folder)
-    both, log_folder = [older, newer], tmp_path / folder / "log"
-    assert scanning.find_files_with(log_folder, both, pl.col("id") == "b") == {newer}
-    assert scanning.find_files_with(log_folder, both, pl.col("id") == "nobody") == set()
-    assert scanning.find_files_with(log_folder, [], pl.col("id") == "a") == set()
+    log = folder_log(tmp_path / folder / "log")
+    both = current_parts(log)
+    assert scanning.find_parts_with(log, both, pl.col("id") == "b") == {both[1].key}
+    assert tmp_path / folder / "log" / both[1].key == newer
+    assert scanning.find_parts_with(log, both, pl.col("id") == "nobody") == set()
+    assert scanning.find_parts_with(log, [], pl.col("id") == "a") == set()
     older.write_bytes(older.read_bytes()[:100])
     with pytest.raises(StorageError) as error:
-        scanning.find_files_with(log_folder, both, pl.col("id") == "b")
+        scanning.find_parts_with(log, both, pl.col("id") == "b")
     assert error.value.subject == str(older)
     older.unlink()
     with pytest.raises(FileNotFoundError):
-        scanning.find_files_with(log_folder, both, pl.col("id") == "b")
+        scanning.find_parts_with(log, both, pl.col("id") == "b")

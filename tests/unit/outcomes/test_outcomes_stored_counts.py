@@ -10,7 +10,8 @@ from outcomes_support import KEY, NOW, micros, opened, put, tell
 from cumulant.outcomes.labels import cohorts
 from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.stored_counts import FILE, stored_report
-from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.ports.log import current_parts
+from cumulant.testing.log import folder_log
 
 KNOWN = (NOW - timedelta(hours=1)).isoformat()
 LATER = NOW + timedelta(days=2)
@@ -30,7 +31,9 @@ def counted(monkeypatch):
 
 
 def stored(tmp_path, now=NOW, **options):
-    return stored_report(tmp_path / "outcomes", tmp_path / "log", now, key=options.pop("key", lambda: KEY), **options)
+    return stored_report(
+        tmp_path / "outcomes", folder_log(tmp_path / "log"), now, key=options.pop("key", lambda: KEY), **options
+    )
 
 
 def log_of_days(tmp_path):
@@ -88,7 +91,7 @@ def test_counts_are_made_once_and_again_when_something_changed(tmp_path, counted
 def test_counts_are_made_again_where_a_file_was_replaced_by_one_of_the_same_size_and_time(tmp_path, counted):
     log_of_days(tmp_path)
     stored(tmp_path)
-    (path, *_) = [file.path for file in log_folder.current_files(tmp_path / "log")]
+    (path, *_) = [tmp_path / "log" / part.key for part in current_parts(folder_log(tmp_path / "log"))]
     before = path.stat()
     shutil.copy2(path, path.with_suffix(".copy"))
     path.with_suffix(".copy").replace(path)

@@ -142,7 +142,12 @@ def test_source_files_go_to_the_driver_of_their_scheme(tmp_path):
             'no driver for "postgresql://"',
             "journal can be broken://, sqlite://",
         ),
-        ({"journal": "file:///x"}, "journal", "cannot serve as journal; it serves files, objects, tables", "sqlite://"),
+        (
+            {"journal": "file:///x"},
+            "journal",
+            "cannot serve as journal; it serves files, log, objects, tables",
+            "sqlite://",
+        ),
         ({"journal": "/plain/path.db"}, "journal", "names no driver", "start it with a scheme: broken://, sqlite://"),
         ({"store": "redis://x"}, "tables", 'driver of "redis://" cannot serve as tables', "file://"),
         ({"access": "opne://"}, "access", 'no driver for "opne://"', 'did you mean "open"?'),

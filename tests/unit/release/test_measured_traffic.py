@@ -21,6 +21,7 @@ from cumulant.release.spec import CanarySpec, StagesSpec
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
+from cumulant.testing.log import folder_log
 
 DAY = 86_400.0
 
@@ -61,21 +62,21 @@ def test_requests_are_counted_once_each_in_order_and_without_mirrored_ones(tmp_p
     logged(log, times, model="other")
     logged(log, times, shadow=True)
     logged(log, np.array([-8 * DAY, -7 * DAY - 1]))
-    found, exact = measure_traffic(log, "late", NOW), estimate_traffic(times, 0.0)
+    found, exact = measure_traffic(folder_log(log), "late", NOW), estimate_traffic(times, 0.0)
     assert found is not None
     for name in found.__struct_fields__:
         assert getattr(found, name) == pytest.approx(getattr(exact, name), rel=1e-4, abs=1), name
     assert found.mean_rate == pytest.approx(exact.mean_rate, rel=1e-4)
-    assert measure_traffic(log, "none", NOW) is None
+    assert measure_traffic(folder_log(log), "none", NOW) is None
 
 
 def test_requests_of_a_clock_that_was_ahead_are_no_traffic(tmp_path: Path) -> None:
     """A day of 1,000 requests, all dated later than now, were 17 a second."""
     log = tmp_path / "log"
     logged(log, arrivals(1000 / DAY, 10, DAY))
-    assert measure_traffic(log, "late", NOW) is None
+    assert measure_traffic(folder_log(log), "late", NOW) is None
     logged(log, np.array([-5.0, -5.0]))
-    found = measure_traffic(log, "late", NOW)
+    found = measure_traffic(folder_log(log), "late", NOW)
     assert found is not None
     assert found.rate == 2 / 60
 

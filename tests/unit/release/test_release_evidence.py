@@ -22,6 +22,7 @@ from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
 from cumulant.testing.clock import ManualClock
+from cumulant.testing.log import folder_log
 from cumulant.testing.traffic import MemoryTraffic
 
 NOW = to_micros(MOMENT)
@@ -48,7 +49,7 @@ class Scene:
         return LiveEvidence(
             self.traffic,
             stack=self.folder / "stack",
-            log=self.folder / "log",
+            log=folder_log(self.folder / "log"),
             own=own,
             clock=self.clock,
             report=self.said.append,
@@ -201,9 +202,9 @@ def test_of_a_name_that_callers_use_again_those_close_in_time_are_a_pair(scene):
             ("same", "2", True, now - 2 * second + 900, {"prediction": 7.0}),
         ],
     )
-    found = read_mirrored(scene.folder / "log", scene.release, after=now - 6 * second, until=now).pairs
+    found = read_mirrored(folder_log(scene.folder / "log"), scene.release, after=now - 6 * second, until=now).pairs
     assert [(one.champion, one.candidate) for one in found] == [(5.0, 5.0), (7.0, 7.0)]
-    found = read_mirrored(scene.folder / "log", scene.release, after=now - 3 * second, until=now).pairs
+    found = read_mirrored(folder_log(scene.folder / "log"), scene.release, after=now - 3 * second, until=now).pairs
     assert [(one.champion, one.candidate) for one in found] == [(7.0, 7.0)]
 
 
@@ -216,13 +217,13 @@ def test_a_half_is_no_pair_and_another_version_is_neither(scene):
         ("c", "9", True, NOW, answer),
     ]
     logged(scene.folder / "log", rows)
-    assert read_mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10).pairs == ()
+    assert read_mirrored(folder_log(scene.folder / "log"), scene.release, after=NOW - 10, until=NOW + 10).pairs == ()
 
 
 def test_what_did_not_come_through_the_gateway_is_evidence_of_no_arm(scene):
     answer = {"prediction": 3.5}
     logged(scene.folder / "log", [("a", "1", False, NOW, answer), ("a", "2", True, NOW, answer)], arm="")
-    found = read_mirrored(scene.folder / "log", scene.release, after=NOW - 10, until=NOW + 10, arms=True)
+    found = read_mirrored(folder_log(scene.folder / "log"), scene.release, after=NOW - 10, until=NOW + 10, arms=True)
     assert (found.pairs, found.rows) == ((), {CHAMPION: [], CANDIDATE: []})
 
 

@@ -15,7 +15,6 @@ from cumulant.flows.release.controller.external_servers import ExternalServers
 from cumulant.flows.release.plan.release_plan import plan_release
 from cumulant.flows.release.start.key_counts import count_known_keys, few_keys_warning, smallest_arm
 from cumulant.flows.release.start.start import start_release
-from cumulant.flows.serving.serve import PREDICTIONS
 from cumulant.ports.access import Principal
 from cumulant.release.decide import decide, list_unmet_conditions
 from cumulant.release.evidence.accumulate import count_look
@@ -118,7 +117,7 @@ def test_a_step_says_that_no_key_falls_to_an_arm():
 
 def test_the_prediction_log_tells_where_the_gateway_goes_by_another_key(late):
     parts = LogParts(
-        late.state / PREDICTIONS,
+        late.state / "predictions",
         PersonalValueMask(b"k", {"late": []}),
         file_size=1 << 26,
         failed=lambda error, rows: None,

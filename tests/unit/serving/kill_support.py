@@ -18,6 +18,7 @@ from serving_models import ROW
 
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 PREDICT = "/v1/models/flight-late/predict"
 
@@ -129,9 +130,9 @@ def loaded(url, **more):
 
 def missing(log, acknowledged):
     """Acknowledged requests that the log does not have, and those that its gaps and kept rows do not account for."""
-    found = scan(log).to_table(columns=["id", "worker", "sequence"])
+    found = scan(folder_log(log)).dataset.to_table(columns=["id", "worker", "sequence"])
     names = found["id"].to_pylist()
     assert len(names) == len(set(names)), "a row is there twice"
-    counted = sum(gap.count for gap in find_gaps(log))
+    counted = sum(gap.count for gap in find_gaps(folder_log(log)))
     lost = len(set(acknowledged) - set(names))
     return lost, counted

@@ -12,6 +12,7 @@ from cumulant.serving.prediction_log.client import LogClient
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 ANSWERS = b'[{"prediction":1}]'
 
@@ -69,11 +70,11 @@ def running(socket, folder, *more, **options):
 
 
 def ids(folder):
-    return sorted(scan(folder).to_table(columns=["id"])["id"].to_pylist())
+    return sorted(scan(folder_log(folder)).dataset.to_table(columns=["id"])["id"].to_pylist())
 
 
 def sequences(folder):
-    return sorted(scan(folder).to_table(columns=["sequence"])["sequence"].to_pylist())
+    return sorted(scan(folder_log(folder)).dataset.to_table(columns=["sequence"])["sequence"].to_pylist())
 
 
 def lost(found):

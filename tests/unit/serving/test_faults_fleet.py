@@ -33,6 +33,7 @@ from cumulant.serving.workers import supervisor
 from cumulant.serving.workers.event_loops import restore_signals
 from cumulant.serving.workers.load_check import LoadCheck
 from cumulant.serving.workers.worker import Worker
+from cumulant.testing.log import folder_log
 
 LOAD = "/v2/repository/models/graph/load"
 #: any process that reads a model beside a file `hostile` ends as if the engine had crashed
@@ -364,7 +365,7 @@ def test_a_server_that_ends_before_its_log_has_started_loses_nothing(repository,
         assert answer.status_code == 200
         process.terminate()
         assert (process.wait(timeout=60), process.stderr.read()) == (0, "")
-    assert len(recent_predictions(log)) == 1
+    assert len(recent_predictions(folder_log(log))) == 1
 
 
 @pytest.mark.parametrize("count", [1, 2])

@@ -32,6 +32,7 @@ from cumulant.serving.prediction_log.storage.journal import claim_journal
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 from cumulant.serving.prediction_log.storage.recovery import read_records, recover
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 
 @pytest.fixture
@@ -81,7 +82,7 @@ def test_what_was_confirmed_is_read_after_kills_of_the_log_process(where, form):
     one, found = asyncio.run(work())
     assert len(found) == 450  # those that the killed process had not confirmed went to the next one
     assert ids(where[1]) == found
-    assert find_gaps(where[1]) == []
+    assert find_gaps(folder_log(where[1])) == []
     assert journals(where[1]) == []
     assert (one.written, one.lost, one.refused, one.waiting) == (450, 0, 0, 0)
 
@@ -99,9 +100,9 @@ def test_confirmed_rows_are_recovered_by_the_next_process_of_the_folder(where):
         assert len(asyncio.run(work(process))) == 9
     assert len(journals(where[1])) == 1
     assert oct(journals(where[1])[0].stat().st_mode & 0o777) == "0o600"
-    assert scan(where[1]).count_rows() == 0
+    assert scan(folder_log(where[1])).dataset.count_rows() == 0
     with running(where[0].with_name("other.sock"), where[1]):
-        wait_for(lambda: scan(where[1]).count_rows() == 18 and not journals(where[1]))
+        wait_for(lambda: scan(folder_log(where[1])).dataset.count_rows() == 18 and not journals(where[1]))
 
 
 def test_personal_values_do_not_reach_the_journal(where):
@@ -166,7 +167,7 @@ def test_a_full_disk_refuses_and_loses_nothing_that_was_confirmed(where, tmp_pat
         assert {name[0] for name in names} >= {"a", "e"}
         assert {type(error) for error in errors} == {EngineUnavailableError}
         assert all("the disk is full; free some space" in str(error) for error in errors)
-        assert sum(gap.count for gap in find_gaps(small / "log")) == len(errors)
+        assert sum(gap.count for gap in find_gaps(folder_log(small / "log"))) == len(errors)
         assert "answered with 503: the disk is full; free some space" in said
         assert "lost" not in said
     finally:
@@ -293,8 +294,9 @@ def test_rows_of_a_part_that_could_not_be_written_are_recovered_beside_a_merged_
             part.close = lambda: (_ for _ in ()).throw(OSError(28, "full"))
             parts.publish([part])
     first, last = log_folder.list_day_files(tmp_path, DAY)
-    first.path.rename(log_folder.part_path(tmp_path, DAY, first.life, first.first, last.last))  # as a merge names it
-    last.path.unlink()
+    merged = log_folder.part_path(tmp_path, DAY, first.life, first.first, last.last)
+    (tmp_path / first.key).rename(merged)  # as a merge names it
+    (tmp_path / last.key).unlink()
     recover(tmp_path)
     assert ids(tmp_path) == ["r0", "r1"]
     assert (lost, journals(tmp_path)) == ([], [])

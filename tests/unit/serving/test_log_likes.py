@@ -17,6 +17,7 @@ from cumulant.serving.prediction_log.row_streams import PatternStream
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, LogParts
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 KINDS = {"BOOL": "?", "UINT8": "u1", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8"}
 NOW = 1_750_000_000_000_000
@@ -40,7 +41,7 @@ def written(folder, put, hiding=None):
     parts = LogParts(folder, hiding or PersonalValueMask(b"key", {"m": []}), file_size=1 << 26, failed=fail)
     put(parts)
     parts.close()
-    table = scan(folder).to_table()
+    table = scan(folder_log(folder)).dataset.to_table()
     assert table.schema.equals(SCHEMA)
     return sorted(table.to_pylist(), key=lambda row: (row["sequence"], row["row"]))
 
@@ -162,7 +163,9 @@ def test_bytes_that_do_not_fit_their_pattern(tmp_path, asked, answered):
     else:  # a number of rows of its own in each is what an entry may have, too
         parts.add_like(like, stream)
     parts.close()
-    assert set(scan(tmp_path).to_table()["sequence"].to_pylist()) == (set() if len(asked) % 8 else {1})
+    assert set(scan(folder_log(tmp_path)).dataset.to_table()["sequence"].to_pylist()) == (
+        set() if len(asked) % 8 else {1}
+    )
 
 
 def test_patterns_are_known_to_a_log_process_that_comes_later(tmp_path):
@@ -188,9 +191,14 @@ def test_patterns_are_known_to_a_log_process_that_comes_later(tmp_path):
 
     one = asyncio.run(work())
     assert (one.written, one.lost) == (3, 0)
-    found = scan(folder).to_table(columns=["sequence", "request"]).sort_by("sequence")["request"].to_pylist()
+    found = (
+        scan(folder_log(folder))
+        .dataset.to_table(columns=["sequence", "request"])
+        .sort_by("sequence")["request"]
+        .to_pylist()
+    )
     assert found == ['{"x":1.0}', '{"z":1.0}', '{"x":1.0}']
-    assert lost(find_gaps(folder)) == []
+    assert lost(find_gaps(folder_log(folder))) == []
 
 
 def test_patterns_of_a_worker_are_bounded(tmp_path):

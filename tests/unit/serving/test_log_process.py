@@ -27,6 +27,7 @@ from cumulant.serving.prediction_log.entry import DESCRIBE, ENTRY, HEAD, HELLO, 
 from cumulant.serving.prediction_log.log_command import log_command
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_predictions, recent_predictions
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 
 @pytest.fixture
@@ -38,17 +39,17 @@ def test_what_workers_put_can_be_read_and_found(place):
     values = {"rows": b'[{"x":1},{"x":2}]', "event_times": [5, None], "ages": [1.5], "now": time.time_ns() // 1000}
     with running(*place):
         one = put(place[0], [entry(f"r{n:03d}", **values) for n in range(600)])
-        wait_for(lambda: place[1].exists() and scan(place[1]).count_rows() == 1200)
+        wait_for(lambda: place[1].exists() and scan(folder_log(place[1])).dataset.count_rows() == 1200)
     assert (one.written, one.lost, one.waiting) == (600, 0, 0)
-    first, second = find_predictions(place[1], "r007")
+    first, second = find_predictions(folder_log(place[1]), "r007")
     assert (first.row, first.request, first.event_time, first.state_age) == (0, '{"x":1}', 5, 1.5)
     assert (second.row, second.request, second.event_time, second.state_age) == (1, '{"x":2}', None, None)
     assert (first.worker, first.sequence, first.model, first.latency_us) == (one.worker, 8, "m", 90)
-    assert find_gaps(place[1]) == []
-    assert find_predictions(place[1], "nothing") == []
+    assert find_gaps(folder_log(place[1])) == []
+    assert find_predictions(folder_log(place[1]), "nothing") == []
     # all of one microsecond: the newest are those that were put last
-    assert [p.id for p in recent_predictions(place[1], limit=3)] == ["r599", "r599", "r598"]
-    assert recent_predictions(place[1], model="other") == []
+    assert [p.id for p in recent_predictions(folder_log(place[1]), limit=3)] == ["r599", "r599", "r598"]
+    assert recent_predictions(folder_log(place[1]), model="other") == []
 
 
 def test_the_end_writes_everything_that_was_sent(place):
@@ -56,7 +57,7 @@ def test_the_end_writes_everything_that_was_sent(place):
         put(place[0], [entry(f"r{n:05d}") for n in range(5000)])
         assert end(process) == 0
     assert len(ids(place[1])) == 5000
-    assert find_gaps(place[1]) == []
+    assert find_gaps(folder_log(place[1])) == []
     assert not place[0].exists()
 
 
@@ -101,7 +102,7 @@ def test_personal_values_never_reach_the_disk(place, tmp_path):
 
         asyncio.run(work())
         assert end(process) == 0
-    told = "".join(find_predictions(place[1], name)[0].request for name in "abc")
+    told = "".join(find_predictions(folder_log(place[1]), name)[0].request for name in "abc")
     assert mask("ada@example.com", b"pepper") in told
     assert mask("4242424242424242", b"pepper") in told
     assert mask("Grace Hopper", b"pepper") in told
@@ -119,7 +120,7 @@ def test_a_killed_worker_loses_what_it_had_not_sent_and_the_gap_says_so(place):
         assert worker.stdout.readline() == "done\n"
         worker.kill()
         worker.communicate()
-        found = wait_for(lambda: place[1].exists() and find_gaps(place[1]))
+        found = wait_for(lambda: place[1].exists() and find_gaps(folder_log(place[1])))
     kept = sequences(place[1])
     assert kept == list(range(1, 769))  # three batches of 256
     assert [(gap.first, gap.last, gap.count) for gap in found] == [(769, 1000, 232)]
@@ -143,7 +144,7 @@ def test_a_killed_log_process_loses_what_nobody_could_see_yet_and_the_gap_says_s
     kept = sequences(place[1])
     assert before == kept[: len(before)]
     assert len(set(kept)) == len(kept)
-    missing = lost(find_gaps(place[1]))
+    missing = lost(find_gaps(folder_log(place[1])))
     assert sorted(kept + missing) == list(range(1, 4001))
     # What the killed process had received and not shown yet, and nothing from before or after.
     assert missing == list(range(before[-1] + 1, before[-1] + 1 + len(missing)))
@@ -183,7 +184,7 @@ def test_a_stopped_log_process_costs_bounded_memory_and_the_gap_is_exact(place):
     assert grown < 4 * limit
     assert one.lost == dropped
     assert one.written + one.lost == 60_002
-    assert sum(gap.count for gap in find_gaps(place[1])) == dropped
+    assert sum(gap.count for gap in find_gaps(folder_log(place[1]))) == dropped
     assert {"first", "last"} <= set(ids(place[1]))
 
 
@@ -228,7 +229,7 @@ def test_the_end_of_a_worker_does_not_wait_for_a_log_process_that_hangs(place):
     assert seconds < 60
     assert one.lost > 1000
     assert one.written + one.lost == 5001
-    assert lost(find_gaps(place[1])) == list(range(one.written + 1, 5002))
+    assert lost(find_gaps(folder_log(place[1]))) == list(range(one.written + 1, 5002))
 
 
 def test_an_entry_that_cannot_be_encoded_is_lost_alone(place):
@@ -237,7 +238,7 @@ def test_an_entry_that_cannot_be_encoded_is_lost_alone(place):
         assert end(process) == 0
     assert (one.written, one.lost) == (2, 1)
     assert ids(place[1]) == ["a", "b"]
-    assert lost(find_gaps(place[1])) == [2]
+    assert lost(find_gaps(folder_log(place[1]))) == [2]
 
 
 def test_entries_wait_for_a_log_process_that_comes_late(place):
@@ -256,7 +257,7 @@ def test_entries_wait_for_a_log_process_that_comes_late(place):
 
     assert asyncio.run(work()).written == 300
     assert len(ids(place[1])) == 300
-    assert find_gaps(place[1]) == []
+    assert find_gaps(folder_log(place[1])) == []
 
 
 def test_it_ends_with_its_parent(place):
@@ -291,7 +292,7 @@ def test_a_full_disk_costs_rows_that_are_counted_and_it_recovers(place, tmp_path
     try:
         with running(place[0], small / "log", visible="200ms", stderr=subprocess.PIPE) as process:
             put(place[0], [entry(f"a{n}") for n in range(100)])
-            wait_for(lambda: scan(small / "log").count_rows() == 100)
+            wait_for(lambda: scan(folder_log(small / "log")).dataset.count_rows() == 100)
             filler = small / "filler"
             with pytest.raises(OSError), filler.open("wb") as stream:
                 while True:
@@ -314,7 +315,7 @@ def test_a_full_disk_costs_rows_that_are_counted_and_it_recovers(place, tmp_path
         assert said.count("the prediction log lost") == 1
         # The first failure is told at once; what comes later in the minute is only counted.
         assert re.search(r"lost \d+ rows so far: the disk is full; free some space", said)
-        assert sum(gap.count for gap in find_gaps(small / "log")) == 500 - len(late) > 0
+        assert sum(gap.count for gap in find_gaps(folder_log(small / "log"))) == 500 - len(late) > 0
         assert len(ids(small / "log")) == 200 + len(late)
         assert not list((small / "log").rglob(".*.writing"))
     finally:

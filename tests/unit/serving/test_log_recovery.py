@@ -19,6 +19,7 @@ from cumulant.serving.prediction_log.storage.journal import RECORD
 from cumulant.serving.prediction_log.storage.part_writer import DAY_US
 from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
 from cumulant.serving.prediction_log.storage.retention import upkeep
+from cumulant.testing.log import folder_log
 
 
 @pytest.fixture
@@ -206,15 +207,15 @@ def test_the_newest_number_of_a_worker_is_read_while_its_file_is_merged(tmp_path
         parts.add(msgspec.structs.replace(entry(f"r{number}"), sequence=number), "w", "")
         parts.add(msgspec.structs.replace(entry(f"o{number}"), sequence=9), "other", "")
         parts.close()
-    files, listings = place.current_files, []
+    files, listings = place.list_day_files, []
 
     def merging(*arguments, **more):
         listed = files(*arguments, **more)
         listings.append(len(listed))
-        upkeep(tmp_path, keep=None, file_size=2**20, file_age=0.0)
+        upkeep(folder_log(tmp_path), keep=None, file_size=2**20, file_age=0.0)
         return listed
 
-    monkeypatch.setattr(place, "current_files", merging)
+    monkeypatch.setattr(place, "list_day_files", merging)
     assert (newest_number(tmp_path, "w"), newest_number(tmp_path, "nobody")) == (2, 0)
     assert listings == [2, 1, 1]
 

@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 
 from cumulant.serving.prediction_log.storage.part_writer import OPTIONS, SCHEMA
 from cumulant.serving.prediction_log.storage.scanning import batches
+from cumulant.testing.log import folder_log
 
 GROUPS, ROWS = 12, 1_000
 REQUEST = "x" * 20_000
@@ -39,7 +40,7 @@ def test_little_is_read_ahead_of_a_slow_reader(tmp_path):
     own = rows.nbytes
     del rows
     before, most, seen = pa.total_allocated_bytes(), 0, []
-    for batch in batches(tmp_path, ["sequence", "request"], since=date(2026, 3, 1)):
+    for batch in batches(folder_log(tmp_path), ["sequence", "request"], since=date(2026, 3, 1)):
         time.sleep(0.05)  # a slow reader, of which the rest of the file was read ahead
         most = max(most, pa.total_allocated_bytes() - before)
         seen += batch["sequence"].to_pylist()

@@ -15,6 +15,7 @@ from serving_models import ROW, servable
 from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 from cumulant.serving.prediction_log.storage.scanning import scan
+from cumulant.testing.log import folder_log
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +109,7 @@ def test_answers_of_every_kind_wait_for_a_log_that_can_be_written(folder, tmp_pa
     process, ready = start(folder, log, *options, stderr=subprocess.DEVNULL)
     try:
         assert [status for status, _ in ask_in_every_way(ready)] == [200] * 5
-        wait_for(lambda: scan(log).count_rows() == 6 and not list(log.rglob(".*.journal")))
+        wait_for(lambda: scan(folder_log(log)).dataset.count_rows() == 6 and not list(log.rglob(".*.journal")))
         with pytest.raises(OSError), (small / "filler").open("wb", buffering=0) as stream:
             while True:
                 stream.write(os.urandom(4096))
@@ -117,11 +118,11 @@ def test_answers_of_every_kind_wait_for_a_log_that_can_be_written(folder, tmp_pa
             assert "the prediction could not be logged: the disk is full; free some space" in words
         (small / "filler").unlink()
         assert [status for status, _ in ask_in_every_way(ready)] == [200] * 5
-        wait_for(lambda: scan(log).count_rows() == 12)
+        wait_for(lambda: scan(folder_log(log)).dataset.count_rows() == 12)
         told = httpx.get(f"{ready['url']}/metrics").text
         assert 'cumulant_log_records_total{result="refused"} 5' in told
         assert 'cumulant_log_records_total{result="lost"} 0' in told
-        assert sum(gap.count for gap in find_gaps(log)) == 5
+        assert sum(gap.count for gap in find_gaps(folder_log(log))) == 5
     finally:
         stop(process)
         subprocess.run(["umount", "-l", small], check=True)

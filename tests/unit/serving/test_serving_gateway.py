@@ -28,6 +28,7 @@ from cumulant.serving.grpc.messages import message_class
 from cumulant.serving.prediction_log.storage.log_reader import find_predictions, recent_predictions
 from cumulant.testing.gateways import Reader, wait_for
 from cumulant.testing.gateways import running as gateway
+from cumulant.testing.log import folder_log
 
 SAID = {"cumulant-request-id": "q1", "cumulant-arm": "candidate", "cumulant-shadow": "1"}
 SAID |= {"cumulant-served-arm": "candidate"}
@@ -105,7 +106,7 @@ def test_the_log_has_the_gateways_words_on_arm_copy_and_request(tmp_path, key_fi
         headers = {"cumulant-request-id": "q2", "cumulant-arm": "candidate", "cumulant-served-arm": "champion"}
         answer = httpx.post(url + PREDICT, json=ROW, headers=by_gateway(url, **headers, **{"x-request-id": "mine"}))
         assert answer.json()["request_id"] == "q2"
-    (copy,), (rescued,) = find_predictions(log, "q1"), find_predictions(log, "q2")
+    (copy,), (rescued,) = find_predictions(folder_log(log), "q1"), find_predictions(folder_log(log), "q2")
     assert (copy.arm, copy.served_arm, copy.shadow, copy.caller_id) == ("candidate", "candidate", True, "body-id")
     assert (rescued.arm, rescued.served_arm, rescued.shadow) == ("candidate", "champion", False)
     assert rescued.caller_id == "mine"
@@ -128,7 +129,13 @@ def test_the_token_of_each_spelling_of_the_address_is_believed(tmp_path, key_fil
         figures = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         process.terminate()
         lines = process.stderr.read()
-    assert [bool(find_predictions(log, f"q{number}")) for number in range(5)] == [True, True, True, False, False]
+    assert [bool(find_predictions(folder_log(log), f"q{number}")) for number in range(5)] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert "cumulant_gateway_tokens_rejected_total 2" in figures
     assert lines.count("--allow-host") == 1
 
@@ -145,11 +152,16 @@ def test_a_forged_request_is_answered_and_is_no_evidence(tmp_path, key_file, tok
         assert [one.status_code for one in answers] == [200] * 3
         process.terminate()
         lines = [json.loads(line) for line in process.stderr.read().splitlines() if line.startswith("{")]
-    assert find_predictions(log, "q1") == find_predictions(log, "mine") == find_predictions(log, "body-id") == []
-    rows = recent_predictions(log)
+    assert (
+        find_predictions(folder_log(log), "q1")
+        == find_predictions(folder_log(log), "mine")
+        == find_predictions(folder_log(log), "body-id")
+        == []
+    )
+    rows = recent_predictions(folder_log(log))
     assert [(one.arm, one.served_arm, one.shadow) for one in rows] == [("", "", False)] * 3
     assert sorted(one.caller_id for one in rows) == ["body-id", "mine", "mine"]
-    assert find_predictions(log, answer.json()["request_id"])[0].caller_id == "mine"
+    assert find_predictions(folder_log(log), answer.json()["request_id"])[0].caller_id == "mine"
     names = {one.headers["cumulant-request-id"] for one in answers}
     assert {line["request_id"] for line in lines} == {one.id for one in rows} == names
     assert {line["caller_id"] for line in lines} == {"mine", "body-id"}
@@ -184,7 +196,7 @@ def test_nothing_of_a_call_over_grpc_is_believed(tmp_path, key_file):
     finally:
         process.terminate()
         _, written = process.communicate()
-    rows = recent_predictions(log)
+    rows = recent_predictions(folder_log(log))
     lines = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
     assert sorted(one.id for one in rows) == sorted(names)
     assert [(line["request_id"], line["caller_id"]) for line in lines] == [(name, "mine") for name in names]
@@ -223,7 +235,7 @@ def test_through_a_gateway_no_caller_chooses_arm_or_name(tmp_path, key_file):
     assert len({*names, "q1", "mine"}) == 5
     assert [answer.json()["request_id"] for answer in answers] == [one.request for one in told] == names  # type: ignore[attr-defined]
     assert [one.caller_id for one in told] == ["mine", "mine", ""]  # type: ignore[attr-defined]
-    rows = [find_predictions(log, name)[0] for name in names]
+    rows = [find_predictions(folder_log(log), name)[0] for name in names]
     assert [(one.arm, one.served_arm, one.shadow) for one in rows] == [("champion", "champion", False)] * 3
     assert [one.caller_id for one in rows] == ["mine", "mine", ""]
     assert KEY.hex().encode() not in (tmp_path / "out").read_bytes()
@@ -255,10 +267,10 @@ def test_no_caller_of_a_server_without_a_gateway_chooses_its_arm(tmp_path):
         assert infer(url, SAID).status_code == 200
         answer = httpx.post(url + PREDICT, json=ROW, headers=SAID | {"x-request-id": "mine"})
         assert answer.json()["request_id"] == "mine"
-    (one,), (named,) = find_predictions(log, "body-id"), find_predictions(log, "mine")
+    (one,), (named,) = find_predictions(folder_log(log), "body-id"), find_predictions(folder_log(log), "mine")
     assert (one.arm, one.served_arm, one.shadow, one.caller_id) == ("", "", False, "")
     assert (named.arm, named.served_arm, named.shadow, named.caller_id) == ("", "", False, "")
-    assert find_predictions(log, "q1") == []
+    assert find_predictions(folder_log(log), "q1") == []
 
 
 def test_a_row_that_both_versions_take_in_moves_each_state_once(tmp_path, key_file):

@@ -23,6 +23,7 @@ from cumulant.features.offline.offline import compute
 from cumulant.features.online.materialization import materialize
 from cumulant.flows.serving.predictions import show_prediction
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_predictions, recent_predictions
+from cumulant.testing.log import folder_log
 
 PREDICT = "/v1/models/flight-late/predict"
 KNOWN = 150
@@ -196,10 +197,10 @@ def test_every_answer_is_in_the_log_and_personal_values_are_not(place, tmp_path)
         ]
         assert httpx.post(f"{url}/v2/models/flight-late/infer", json={"id": "t", "inputs": tensors}).status_code == 200
         assert httpx.post(url + PREDICT, json={"distance": "x"}).status_code == 400
-    found = recent_predictions(log, limit=100)
+    found = recent_predictions(folder_log(log), limit=100)
     assert sorted({one.id for one in found}) == sorted([*(f"r{number}" for number in range(30)), "t"])
-    assert find_gaps(log) == []
-    (one,) = find_predictions(log, "r7")
+    assert find_gaps(folder_log(log)) == []
+    (one,) = find_predictions(folder_log(log), "r7")
     assert (one.model, one.version, one.region, one.shadow) == ("flight-late", "1", "eu", False)
     assert json.loads(one.outputs)["probability"] == answer.json()["probability"]
     fields = json.loads(one.request)
@@ -207,7 +208,7 @@ def test_every_answer_is_in_the_log_and_personal_values_are_not(place, tmp_path)
     assert fields["tail"] != "N-secret"
     assert one.event_time == 1364932800_000000  # two hours before six in the evening in New York
     assert one.latency_us > 0
-    assert [json.loads(two.request)["distance"] for two in find_predictions(log, "t")] == [1.0, 2.0]
+    assert [json.loads(two.request)["distance"] for two in find_predictions(folder_log(log), "t")] == [1.0, 2.0]
     everything = b"".join(path.read_bytes() for path in log.rglob("*") if path.is_file())
     assert b"N-secret" not in everything
 
@@ -215,6 +216,6 @@ def test_every_answer_is_in_the_log_and_personal_values_are_not(place, tmp_path)
 def test_an_empty_id_is_that_of_no_prediction(tmp_path):
     with serving(servable(tmp_path / "model"), "--log", tmp_path / "log") as (_, url):
         name = httpx.post(url + PREDICT, json=ROW).json()["request_id"]
-    assert [one.id for one in show_prediction(tmp_path / "log", name)] == [name]
+    assert [one.id for one in show_prediction(folder_log(tmp_path / "log"), name)] == [name]
     with pytest.raises(NotFoundError, match='the id ""'):
-        show_prediction(tmp_path / "log", "")
+        show_prediction(folder_log(tmp_path / "log"), "")

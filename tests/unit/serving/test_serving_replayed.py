@@ -20,6 +20,7 @@ from cumulant.ports.traffic import ListenOptions
 from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 from cumulant.testing.gateways import running as gateway
 from cumulant.testing.gateways import wait_for
+from cumulant.testing.log import folder_log
 
 ASKED = ReplayRequest(model="flight-late", since=0, until=10)
 BROKEN = 2
@@ -87,4 +88,4 @@ def test_posted_labels_match_the_prediction_log(tmp_path, kind):
         assert send(url, tmp_path, until=2) + send(url, tmp_path) == 5
         ids = posted(labels)
     assert len(ids) == len(set(ids)) == 5
-    assert set(ids) <= {one.id for one in recent_predictions(log)}
+    assert set(ids) <= {one.id for one in recent_predictions(folder_log(log))}

@@ -24,6 +24,7 @@ from cumulant.serving.grpc.server import start
 from cumulant.serving.models.model import ModelSet, open_model
 from cumulant.serving.prediction_log.storage.log_reader import find_predictions
 from cumulant.serving.protocol.request_rules import RequestRules
+from cumulant.testing.log import folder_log
 
 RULES = {
     "distance": FieldRule(min=0, max=5000.0),
@@ -239,9 +240,9 @@ def test_the_program_obeys_and_the_log_says_which_rule(folder, tmp_path, invalid
         metrics = httpx.get(f"{url}/metrics").text
     assert found.status_code == (200 if invalid == "warn" else 422)
     assert 'cumulant_invalid_rows_total{model="flight-late",version="1",rule="distance:min"} 1' in metrics
-    assert find_predictions(log, good.json()["request_id"])[0].invalid == ""
+    assert find_predictions(folder_log(log), good.json()["request_id"])[0].invalid == ""
     if invalid == "warn":
-        rows = find_predictions(log, found.json()["request_id"])
+        rows = find_predictions(folder_log(log), found.json()["request_id"])
         assert [one.invalid for one in rows] == ["", "distance:min,carrier:in"]
 
 

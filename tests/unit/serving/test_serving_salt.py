@@ -19,6 +19,7 @@ from cumulant.core.masking import HIDDEN, fingerprint, mask
 from cumulant.servable.folder import load_servable, with_salt, with_version
 from cumulant.serving.prediction_log.salt import VARIABLE, choose_salt, read_salts
 from cumulant.serving.prediction_log.storage.log_reader import find_predictions
+from cumulant.testing.log import folder_log
 
 SALT = b"pepper-and-more-pepper"
 PREDICT = "/v1/models/flight-late/predict"
@@ -34,7 +35,7 @@ def ask(url, number=1):
 
 
 def logged(log):
-    (one,) = find_predictions(log, "r1")
+    (one,) = find_predictions(folder_log(log), "r1")
     return json.loads(one.request)["tail"]
 
 

@@ -16,7 +16,6 @@ from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
 from cumulant.flows.reports.terminal import clean, table
-from cumulant.flows.serving.predictions import log_folder
 from cumulant.monitoring.spec import DriftSpec
 from cumulant.project.monitoring_section import drift_policy
 
@@ -164,6 +163,7 @@ def _monitor(
     from cumulant.flows.data.memory_budget import SPILL
     from cumulant.flows.monitoring.monitor import monitor
     from cumulant.flows.monitoring.project_drift import monitor_project, target_columns
+    from cumulant.flows.serving.predictions import prediction_log
 
     def policy_of(spec: DriftSpec) -> DriftPolicy:
         return drift_policy(msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore]))
@@ -180,15 +180,15 @@ def _monitor(
                 performance=project.policies.monitoring.performance,
                 scratch=project.state / SPILL,
             )
-        folder = log_folder(project, principal=principal)
-        if not folder.is_dir():
+        log = prediction_log(project, principal=principal)
+        if not log.days():
             raise UsageError(
                 "the project has no prediction log yet",
-                subject=str(folder),
+                subject=log.location,
                 hint="serve the model, or name the rows with --predictions",
             )
         with call.progress("monitor run") as progress:
-            return monitor_project(project, request, folder, policy, principal=principal, progress=progress)
+            return monitor_project(project, request, log, policy, principal=principal, progress=progress)
 
 
 def _document(monitored: MonitorResult) -> dict[str, object]:

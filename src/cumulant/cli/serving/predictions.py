@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cumulant.flows.serving.predictions import PredictionView
+    from cumulant.ports.log import Log as PredictionLog
 
 app = application(
     "predictions",
@@ -43,7 +44,7 @@ def show(
     """Show the rows of one request: input, answer, model and state."""
     from cumulant.flows.serving.predictions import show_prediction
 
-    predictions = show_prediction(_folder(call, log), request)
+    predictions = show_prediction(_log(call, log), request)
 
     def text(console: Console) -> None:
         for prediction in predictions:
@@ -71,7 +72,7 @@ def list_(
     from cumulant.flows.serving.predictions import list_predictions
 
     # The log is not counted for this: it may hold billions of rows.
-    further = list_predictions(_folder(call, log), model=model, since=_since(since), limit=limit + 1)
+    further = list_predictions(_log(call, log), model=model, since=_since(since), limit=limit + 1)
     predictions = further[:limit]
 
     def text(console: Console) -> None:
@@ -110,7 +111,7 @@ def gaps(call: Invocation, log: Log = None) -> None:
     """Show which answered requests are missing in the log, by worker and sequence number."""
     from cumulant.flows.serving.predictions import lost_predictions
 
-    lost = lost_predictions(_folder(call, log))
+    lost = lost_predictions(_log(call, log))
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -127,16 +128,20 @@ def gaps(call: Invocation, log: Log = None) -> None:
     )
 
 
-def _folder(call: Invocation, log: Path | None) -> Path:
-    """The log's folder: the given one, else the project's. Raises UsageError where it is no folder."""
-    from cumulant.flows.serving.predictions import log_folder
+def _log(call: Invocation, folder: Path | None) -> PredictionLog:
+    """The log in the given folder, else the project's.
 
-    if log is None:
+    Raises:
+        UsageError: the given one is no folder.
+    """
+    from cumulant.flows.serving.predictions import log_in, prediction_log
+
+    if folder is None:
         with call.project() as project:
-            return log_folder(project, principal=project.principal())
-    if not log.is_dir():
-        raise UsageError("there is no such folder", subject=str(log), hint="name the folder that the server logs to")
-    return log
+            return prediction_log(project, principal=project.principal())
+    if not folder.is_dir():
+        raise UsageError("there is no such folder", subject=str(folder), hint="name the folder that the server logs to")
+    return log_in(folder)
 
 
 def _since(text: str | None) -> datetime | None:

@@ -18,6 +18,7 @@ file = Driver(
         "tables": f"{_HERE}.tables:FileTables",
         "objects": f"{_HERE}.objects:FileObjects",
         "files": f"{_HERE}.files:LocalFiles",
+        "log": f"{_HERE}.log:FileLog",
     },
     capabilities={
         "tables": frozenset({"partition_by", "processes"}),
@@ -26,7 +27,7 @@ file = Driver(
     },
     extra="local",
     path="folder",
-    default_paths={"tables": "tables", "objects": "objects"},
+    default_paths={"tables": "tables", "objects": "objects", "log": "."},
     stored={"tables": {"{name}/{scope}": "folder"}, "objects": {"{name}/{scope}": "folder"}},
 )
 env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"}, path="folder")

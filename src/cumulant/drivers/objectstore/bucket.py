@@ -65,6 +65,8 @@ class BucketEntry(msgspec.Struct, frozen=True):
     path: str
     bytes: int
     stamp: str
+    #: seconds since 1970, by the store's clock
+    modified: float
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,21 @@ class Bucket:
             for page in obstore.list(self.store, prefix.rstrip("/") or None):
                 for meta in page:
                     yield _entry(meta)
+
+    def folders(self) -> list[str]:
+        """The names of the folders at the top."""
+        with self._errors(""):
+            return [str(prefix).rstrip("/") for prefix in obstore.list_with_delimiter(self.store)["common_prefixes"]]
+
+    def replace(self, path: str, content: bytes) -> None:
+        """Write an object, new or not."""
+        with self._errors(path):
+            obstore.put(self.store, path, content, use_multipart=False)
+
+    def rename(self, path: str, target: str) -> None:
+        """Rename an object; nothing happens where it does not exist."""
+        with self._errors(path), contextlib.suppress(FileNotFoundError):
+            obstore.rename(self.store, path, target)
 
     def delete(self, paths: list[str]) -> None:
         with self._errors(paths[0] if paths else ""), contextlib.suppress(FileNotFoundError):
@@ -197,4 +214,4 @@ def _get_secret(secrets: Secrets | None, name: str) -> str | None:
 def _entry(meta: Any) -> BucketEntry:
     # Azure quotes an object's tag in a response with the object, and not in a list.
     stamp = (meta["e_tag"] or meta["last_modified"].isoformat()).strip('"')
-    return BucketEntry(meta["path"], meta["size"], f"{stamp}-{meta['size']}")
+    return BucketEntry(meta["path"], meta["size"], f"{stamp}-{meta['size']}", meta["last_modified"].timestamp())

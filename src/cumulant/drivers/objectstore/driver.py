@@ -11,6 +11,7 @@ bucket = Driver(
         "tables": f"{_HERE}.tables:BucketTables",
         "objects": f"{_HERE}.objects:BucketObjects",
         "files": f"{_HERE}.files:BucketFiles",
+        "log": f"{_HERE}.log:BucketLog",
     },
     capabilities={
         "tables": frozenset({"partition_by", "processes", "hosts"}),

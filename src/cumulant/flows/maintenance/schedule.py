@@ -155,10 +155,10 @@ def _run_monitoring(project: Project) -> str:
     """An evaluation of the served model, if anything was served."""
     # NumPy, Polars and what trains are imported by those who look only.
     from cumulant.flows.monitoring.run import run_monitoring
-    from cumulant.flows.serving.predictions import log_folder
+    from cumulant.flows.serving.predictions import prediction_log
 
     who = project.principal()
-    if not log_folder(project, principal=who).is_dir():
+    if not prediction_log(project, principal=who).days():
         return "nothing was served yet"
     try:
         run = run_monitoring(project, principal=who)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +21,7 @@ from cumulant.flows.monitoring.monitor import MonitorResult, monitor
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.events import DriftAlarm, DriftLooked
+from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
     from cumulant.monitoring.policy import DriftPolicy
@@ -35,14 +35,14 @@ _LOOKED = "drift_looked"
 def monitor_project(
     project: Project,
     request: MonitorRequest,
-    folder: Path,
+    log: Log,
     policy: DriftPolicy,
     *,
     principal: Principal,
     quiet: bool = False,
     progress: Progress = silent,
 ) -> MonitorResult:
-    """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
+    """Compare the project's prediction log with a reference; report it as an event, and alert by its rules.
 
     Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
     at some of the columns, alters no alerts: what it does not see is not over. With `quiet` there is an event only
@@ -58,7 +58,7 @@ def monitor_project(
     served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
     request = replace(
         request,
-        predictions=folder,
+        predictions=log,
         hashed=tuple(sorted(personal)),
         targets=target_columns(project),
         skew=project.policies.clock_skew,

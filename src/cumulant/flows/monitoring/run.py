@@ -29,7 +29,7 @@ from cumulant.flows.monitoring.result import EvaluationResult, newest_since
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import join_labels
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.serving.predictions import log_folder
+from cumulant.flows.serving.predictions import prediction_log
 from cumulant.monitoring.drift.words import sentence
 from cumulant.monitoring.retrain_rule import RetrainAction
 
@@ -94,18 +94,18 @@ def run_monitoring(
     if at is not None and at > (clock or SystemClock()).now():
         # Windows would be evaluated that go on, or whose labels are still to come, and never again.
         raise UsageError(f"{at.isoformat()} is to come", subject="--at", hint="give a moment that has passed")
-    folder = log_folder(project, principal=principal)
-    if not any(folder.glob("date=*")):
+    log = prediction_log(project, principal=principal)
+    if not log.days():
         raise UsageError(
             "the project has no prediction log yet, or its days were older than `serving.log.keep`",
-            subject=str(folder),
+            subject=log.location,
             hint="`cumulant up` serves the model; `cumulant labels import-predictions` takes in other logs",
         )
     progress("rows")
     drift = monitor_project(
         project,
-        MonitorRequest(predictions=folder, reference=None, before=at),
-        folder,
+        MonitorRequest(predictions=log, reference=None, before=at),
+        log,
         project.policies.monitoring.drift,
         principal=principal,
         quiet=True,

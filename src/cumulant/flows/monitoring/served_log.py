@@ -24,7 +24,6 @@ from cumulant.flows.monitoring.scored_rows import ScoredRows
 from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.serving.predictions import FOLDER
 from cumulant.flows.training.task import target_of
 from cumulant.monitoring.performance.rows import PredictionRows, are_probabilities, rounded
 from cumulant.monitoring.tables import ANSWER, MOMENT
@@ -178,9 +177,8 @@ def row_references(project: Project, model: ServedModel, rows: pl.DataFrame) -> 
     assert isinstance(first, datetime)
     assert isinstance(last, datetime)
     wanted = rows.select(*IDENTITY, "time").with_row_index(_PLACE)
-    log = project.state / FOLDER
     parts = []
-    for frame in scan_log_keys(log, model.request, since=first, until=last + timedelta(microseconds=1)):
+    for frame in scan_log_keys(project.log(), model.request, since=first, until=last + timedelta(microseconds=1)):
         # A join takes memory by all rows that it looks among, and a batch of the log is of a short time.
         near = wanted.filter(pl.col("time").is_between(frame["time"].min(), frame["time"].max()))
         parts.append(frame.join(near, on=IDENTITY).select(_PLACE, REF))
@@ -201,7 +199,7 @@ def request_values(project: Project, fields: Sequence[Field], rows: pl.DataFrame
         since, until = rows["time"].min(), rows["time"].max()
         assert isinstance(since, datetime)
         assert isinstance(until, datetime)
-        for frame in scan_log(project.state / FOLDER, (), since=since, until=until + timedelta(microseconds=1)):
+        for frame in scan_log(project.log(), (), since=since, until=until + timedelta(microseconds=1)):
             part = frame.select(*IDENTITY, "request").join(wanted, on=IDENTITY, how="semi")
             contents = decode_requests(part)
             columns = (

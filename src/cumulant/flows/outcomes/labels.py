@@ -15,7 +15,6 @@ from cumulant.core.events import Actor
 from cumulant.core.plan import Field
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.outcomes.label_schema import model_description, schema_of
-from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Lo
     from cumulant.outcomes.join.joining import Outcomes
 
     known = schema or schema_of(project)
-    return Outcomes(folder_of(project), project.state / PREDICTIONS, key=known.key, loss=loss)
+    return Outcomes(folder_of(project), project.log(), key=known.key, loss=loss)
 
 
 def ingest_labels(
@@ -175,7 +174,7 @@ def report_labels(
         raise UsageError(f'"{by}" is no period', subject=by, hint="write day or week")
     return stored_report(
         folder_of(project),
-        project.state / PREDICTIONS,
+        project.log(),
         datetime.now(UTC),
         key=lambda: schema_of(project).key,
         by="day" if by == "day" else "week",
@@ -199,8 +198,7 @@ def _labelled_log(project: Project) -> LabelledLog:
     """For reading alone: the model's key is read where a label names its prediction by it."""
     from cumulant.outcomes.labelled_log import LabelledLog
 
-    predictions = project.state / PREDICTIONS
-    return LabelledLog(folder_of(project), predictions, key=lambda: schema_of(project).key)
+    return LabelledLog(folder_of(project), project.log(), key=lambda: schema_of(project).key)
 
 
 def show_labels(
@@ -248,7 +246,7 @@ def import_predictions(
     fields, key = _request(project)
     imported = import_predictions(
         folder_of(project),
-        project.state / PREDICTIONS,
+        project.log(),
         path,
         names,
         defaults,

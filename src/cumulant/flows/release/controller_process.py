@@ -21,7 +21,6 @@ from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, de
 from cumulant.flows.release.start.start import start_waiting_release
 from cumulant.flows.release.time_scale import read_time_scale
 from cumulant.flows.release.views import sentence
-from cumulant.flows.serving.serve import PREDICTIONS
 from cumulant.flows.stack.desired_state import FOLDER
 from cumulant.release.state import Release
 
@@ -61,7 +60,7 @@ def build_controller(
     evidence = LiveEvidence(
         traffic,
         stack=project.state / FOLDER,
-        log=project.state / PREDICTIONS,
+        log=project.log(),
         own=CustomMetrics(project.root, report),
         clock=clock,
         report=report,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from cumulant.core.errors import NotFoundError, UsageError
 from cumulant.core.servable import Servable
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 
 if TYPE_CHECKING:
     from cumulant.core.servable import GraphServable
@@ -49,7 +48,7 @@ class CaseReader:
         from cumulant.serving.prediction_log.storage.log_reader import numbered_rows
 
         numbers = sorted({case.sequence for case in cases})
-        rows = numbered_rows(self._project.state / PREDICTIONS, day, numbers, {case.worker for case in cases})
+        rows = numbered_rows(self._project.log(), day, numbers, {case.worker for case in cases})
         return {(row["worker"], row["sequence"], row["row"]): row for row in rows}
 
     def described(self, model: str, version: str) -> Servable | GraphServable | None:

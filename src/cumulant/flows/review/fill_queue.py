@@ -26,7 +26,6 @@ from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.review.mirrored_scores import MirroredIndex, MirroredRows
 from cumulant.flows.review.review_reference import reference_of, request_fields
 from cumulant.flows.review.views import policy_of
-from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.outcomes.join.log_rows import scan_log
 from cumulant.outcomes.labels.label_snapshot import UsableLabels, same_frame, window_parts
 from cumulant.outcomes.prediction_refs import request_ref
@@ -161,7 +160,7 @@ class _LogScan:
         self._context, self._policy, self._conditions = context, policy, conditions
         self._since, self._until = since, until
         self._schema, self._salt = schema_of(project), project.salt()
-        self._log = project.state / PREDICTIONS
+        self._log = project.log()
         self._references: dict[str, ReviewReference | None] = {}
         self._asked: dict[str, tuple[Field, ...]] = {}
         self._notes: list[str] = []

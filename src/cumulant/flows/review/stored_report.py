@@ -8,11 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cumulant.core.ids import digest
-from cumulant.core.system.atomic_files import file_version
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.result_cache import ResultCache
-from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
-from cumulant.serving.prediction_log.storage import log_folder
+from cumulant.ports.log import current_parts
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -27,14 +25,7 @@ def wrong_of(project: Project, cases: Sequence[ReviewCase], make: Callable[[], d
     """What `make` reads in the log of these cases with a label: whether the model was wrong."""
     days = sorted({case.time.date() for case in cases})
     inputs = [[case.id, case.worker, case.sequence, case.row, str(case.time), case.label] for case in cases]
-    try:
-        files = [
-            file_version(file.path)
-            for day in days
-            for file in log_folder.current_files(project.state / PREDICTIONS, day, day)
-        ]
-    except FileNotFoundError:  # merged since it was listed
-        return make()
+    files = [[part.key, part.stamp] for day in days for part in current_parts(project.log(), day, day)]
     return _stored(project, inputs, files).get("wrong", dict[str, bool], make)
 
 

@@ -14,7 +14,6 @@ from cumulant.core.prediction import read_object
 from cumulant.core.servable import Servable
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import wrong_of
-from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.review.cases import CaseNote, ReviewAnswer, ReviewCase
 from cumulant.review.label_studio import class_text
 from cumulant.review.policy import ReviewPolicy
@@ -215,7 +214,7 @@ def _answers(project: Project, day: date, cases: Sequence[ReviewCase]) -> dict[t
     from cumulant.serving.prediction_log.storage.log_reader import numbered_rows
 
     numbers, workers = [case.sequence for case in cases], {case.worker for case in cases}
-    rows = numbered_rows(project.state / PREDICTIONS, day, numbers, workers)
+    rows = numbered_rows(project.log(), day, numbers, workers)
     return {(row["worker"], row["sequence"], row["row"]): row["outputs"] for row in rows}
 
 

@@ -12,6 +12,8 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.prediction import Prediction
 from cumulant.core.units import from_micros
 from cumulant.flows.ledger.actions import check
+from cumulant.ports.log import Log
+from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -47,13 +49,18 @@ class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
     invalid: str
 
 
-def log_folder(project: Project, *, principal: Principal) -> Path:
-    """Where the predictions of the project's servers are logged; it may not be there yet."""
+def prediction_log(project: Project, *, principal: Principal) -> Log:
+    """Where the predictions of the project's servers are logged; it may have no day yet."""
     check(project.access(), principal, "predictions.show", project.name)
-    return project.state / FOLDER
+    return project.log()
 
 
-def show_prediction(folder: Path, request: str) -> list[PredictionView]:
+def log_in(folder: Path) -> Log:
+    """The log whose parts are files below a folder."""
+    return Drivers.installed().client(f"file://{folder.absolute()}", "log")  # type: ignore[no-any-return]
+
+
+def show_prediction(log: Log, request: str) -> list[PredictionView]:
     """The rows of one request, else of all that a caller named so. Personal values are keyed hashes.
 
     Raises:
@@ -63,7 +70,7 @@ def show_prediction(folder: Path, request: str) -> list[PredictionView]:
     # Rows without an id of the caller have an empty one.
     from cumulant.serving.prediction_log.storage.log_reader import find_predictions
 
-    predictions = request and (find_predictions(folder, request) or find_predictions(folder, request, by="caller_id"))
+    predictions = request and (find_predictions(log, request) or find_predictions(log, request, by="caller_id"))
     if not predictions:
         raise NotFoundError(
             f'no prediction with the id "{request}" is in the log',
@@ -74,7 +81,7 @@ def show_prediction(folder: Path, request: str) -> list[PredictionView]:
 
 
 def list_predictions(
-    folder: Path, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+    log: Log, *, model: str | None = None, since: datetime | None = None, limit: int = 20
 ) -> list[PredictionView]:
     """The newest rows of the log, newest first.
 
@@ -83,10 +90,10 @@ def list_predictions(
     """
     from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 
-    return [_view(prediction) for prediction in recent_predictions(folder, model=model, since=since, limit=limit)]
+    return [_view(prediction) for prediction in recent_predictions(log, model=model, since=since, limit=limit)]
 
 
-def lost_predictions(folder: Path) -> list[LogGap]:
+def lost_predictions(log: Log) -> list[LogGap]:
     """Requests that were answered and are not in the log.
 
     Raises:
@@ -94,7 +101,7 @@ def lost_predictions(folder: Path) -> list[LogGap]:
     """
     from cumulant.serving.prediction_log.storage.log_reader import find_gaps
 
-    return find_gaps(folder)
+    return find_gaps(log)
 
 
 def _view(prediction: Prediction) -> PredictionView:

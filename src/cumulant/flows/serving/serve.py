@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
-SERVING, USES, PREDICTIONS, OUTCOMES = "serving", "uses", "predictions", "outcomes"
+SERVING, USES, OUTCOMES = "serving", "uses", "outcomes"
+#: folder of the rows that wait for their upload
+SPOOL = "log-spool"
 _START_SECONDS, _END_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.02
 
 
@@ -72,6 +74,8 @@ class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
     uses: str
     #: folder of the prediction log, and the file with the key of the hashes in it; without one, values are hidden there
     log: str
+    #: URL of the log that readers read, where that is not the folder
+    log_upload: str | None = None
     #: that key, where the environment has it as a secret: it is read when a server starts, and not stored
     salt: Callable[[], bytes] | None = None
     log_key: str | None = None
@@ -139,11 +143,14 @@ def _prepare(context: Context, version: ModelVersion, folder: Path, as_of: datet
 
 def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedService:
     """A servable's folder by the present settings of the project, without stored features."""
+    url = project.log_url()
+    log = project.drivers.path(url)
     return PreparedService(
         model=model,
         folder=str(folder),
         uses=str(project.state / USES),
-        log=str(project.state / PREDICTIONS),
+        log=str(project.state / SPOOL if log is None else log),
+        log_upload=url if log is None else None,
         log_key=project.salt_source.path(),
         labels=str(project.state / OUTCOMES / INBOX),
         scope=f"{project.scope.tenant}/{project.scope.project}/{project.scope.environment}",
@@ -243,6 +250,7 @@ def server_command(service: PreparedService, *, http: str, given: Values, ready:
     own: dict[str, Any] = {
         **declared(service.settings),
         "log": service.log,
+        "log_upload": service.log_upload,
         "labels": service.labels,
         "salt_file": service.log_key,
     }

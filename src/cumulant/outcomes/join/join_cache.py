@@ -14,7 +14,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -28,10 +28,9 @@ from cumulant.core.system import atomic_files
 from cumulant.outcomes.join.log_rows import HEAD, as_frame, is_referenced, split_refs
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels import outcome_folder
+from cumulant.ports.log import PartInfo
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from cumulant.serving.prediction_log.storage.log_reader import Rows as LogRows
 
 _INDEX = "index"
@@ -73,13 +72,13 @@ class JoinCache:
     """The joined rows of `outcomes`, as `select` makes them of a batch of the join, stored in `folder`.
 
     The folder belongs to one log, one store of labels and one `select`: the caller names it by all that these depend
-    on. `joined` are the files of the log that were joined at this call.
+    on. `joined` are the parts of the log that were joined at this call.
     """
 
     outcomes: LabelledLog
     folder: Path
     select: Callable[[pl.DataFrame], pl.DataFrame]
-    joined: list[Path] = field(default_factory=list)
+    joined: list[PartInfo] = field(default_factory=list)
 
     def rows(self, begin: Callable[[], Sink], *, since: date | None, at: datetime) -> Sink:
         """The selected rows of the days from `since` on with what is known of them by `at`, a frame a file of the log.
@@ -95,10 +94,9 @@ class JoinCache:
                 taken = begin()
                 self._rows(taken, since, at)
                 return taken
-        raise outcome_folder.vanishing_files_error(self.outcomes.log)
+        raise outcome_folder.vanishing_files_error(self.outcomes.log.location)
 
     def _rows(self, taken: RowSink, since: date | None, at: datetime) -> None:
-
         from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
         before = self._index()
@@ -106,9 +104,9 @@ class JoinCache:
         known = before.files if labels.only_added else {}
         numbers: dict[str, int] = {}  # by the file of the log
         files: dict[str, _Entry] = {}
-        changed: dict[str, tuple[Path, LogRows]] = {}
-        for file, read in iterate_files(self.outcomes.log, since=since):
-            name = _identity(file.path)
+        changed: dict[str, tuple[PartInfo, LogRows]] = {}
+        for part, read in iterate_files(self.outcomes.log, since=since):
+            name = digest([part.key, part.stamp])
             if name in numbers:
                 continue
             numbers[name] = len(numbers)
@@ -116,9 +114,8 @@ class JoinCache:
             frame = None
             if entry is not None and entry.holds(at) and not labels.news_in(read):
                 frame = self._read(entry)
-                file.path.stat()  # a file that is gone hid news
             if entry is None or frame is None:
-                changed[name] = (file.path, read)
+                changed[name] = (part, read)
                 continue
             files[name] = entry
             taken.add(numbers[name], frame)
@@ -130,17 +127,16 @@ class JoinCache:
             self._replace(after)
 
     def _join(
-        self, files: Mapping[str, tuple[Path, LogRows]], at: datetime
+        self, files: Mapping[str, tuple[PartInfo, LogRows]], at: datetime
     ) -> Iterator[tuple[str, _Entry, pl.DataFrame]]:
         """The rows of these files of the log, and their entries. Raises FileNotFoundError."""
         if not files:
             return
         with self.outcomes.labels() as labels:
-            reads = ((name, partial(_read_present, path, read)) for name, (path, read) in files.items())
-            joined = self.outcomes.join_files(reads, labels, at)
+            joined = self.outcomes.join_files(((name, read) for name, (_, read) in files.items()), labels, at)
             for name, parts in groupby(joined, key=itemgetter(0)):
                 yield name, *self._stored([(self.select(rows), known) for _, rows, known in parts], at)
-        self.joined.extend(path for path, _ in files.values())
+        self.joined.extend(part for part, _ in files.values())
 
     def _stored(self, parts: list[tuple[pl.DataFrame, pl.Series]], at: datetime) -> tuple[_Entry, pl.DataFrame]:
         frame = pl.concat(rows for rows, _ in parts)
@@ -241,21 +237,9 @@ class _Labels:
         return news is not None and any(as_frame(head).filter(news).height for head in read(HEAD))
 
 
-def _read_present(path: Path, read: LogRows, columns: list[str]) -> Iterator[pa.Table]:
-    """The rows of a file of the log. Raises FileNotFoundError: it is gone, and had no rows to read."""
-    yield from read(columns)
-    path.stat()
-
-
 def _batch_identity(batch: outcome_folder.IngestedFile) -> str:
     # What was deleted and ingested again may have other labels, under the same name.
     return f"{batch.content} {batch.received.isoformat()}"
-
-
-def _identity(path: Path) -> str:
-    """Raises FileNotFoundError."""
-    stat = path.stat()
-    return digest([path.parent.name, path.name, stat.st_size, stat.st_mtime_ns])
 
 
 def _hash(content: bytes) -> str:

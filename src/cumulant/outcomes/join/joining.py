@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from datetime import date, datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,10 +36,10 @@ from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels import outcome_folder, store
 from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, same_frame, window_parts
 from cumulant.outcomes.labels.store import read_table, write_table, writing_to
+from cumulant.ports.log import Log, LogCursor
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
 if TYPE_CHECKING:
-    from cumulant.serving.prediction_log.storage.log_folder import PredictionFile
     from cumulant.serving.prediction_log.storage.log_reader import Rows
 
 _TIME = pa.timestamp("us", "UTC")
@@ -74,7 +74,7 @@ class Outcomes(LabelledLog):
     def __init__(
         self,
         folder: Path,
-        predictions: Path,
+        predictions: Log,
         *,
         key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
         loss: Loss | None = None,
@@ -148,13 +148,7 @@ class Outcomes(LabelledLog):
 
     def _is_log_read(self, progress: JoinProgress) -> bool:
         """Whether the log has nothing new, as at most calls."""
-        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
-
-        return all(self._is_read(progress, file) for file, _ in iterate_files(self.log))
-
-    @staticmethod
-    def _is_read(progress: JoinProgress, file: PredictionFile) -> bool:
-        return progress.is_read(file.day, file.life, file.first, file.last)
+        return not self.log.read(progress.cursor, limit=1).parts
 
     def _referenced_rows(self, labels: UsableLabels, news: list[str] | None) -> pl.Expr | None:
         """Whether a row of the log may be referenced by one of these labels, or of those of the batches `news`."""
@@ -185,39 +179,41 @@ class Outcomes(LabelledLog):
 
         referenced = cache(referenced)
         for _ in range(outcome_folder.LISTINGS):
-            listed = [(*listing, self._is_read(progress, listing[0])) for listing in iterate_files(self.log)]
-            old = [file.path for file, _, seen in listed if seen]
+            position = LogCursor.parse(progress.cursor)
+            listed = [(part, read, position.includes(part)) for part, read in iterate_files(self.log)]
+            position.forget_before(listed[0][0].day if listed else None)
+            old = [part for part, _, seen in listed if seen]
             wanted = referenced() if old else None
             try:
-                named_in = set() if wanted is None else scanning.find_files_with(self.log, old, wanted)
+                named_in = set() if wanted is None else scanning.find_parts_with(self.log, old, wanted)
             except FileNotFoundError:
                 continue
             gone = False
-            for file, read, seen in listed:
-                if seen and file.path not in named_in:
+            for part, read, seen in listed:
+                if seen and part.key not in named_in:
                     continue
-                rows = yield from self._rows_of(read, labels, wanted if seen else None, None if seen else pairing)
-                gone |= not rows and not file.path.exists()
-                if rows:
-                    progress.mark_read(file.day, file.life, file.first, file.last)
+                try:
+                    yield from self._rows_of(read, labels, wanted if seen else None, None if seen else pairing)
+                except FileNotFoundError:
+                    gone = True
+                    continue
+                position.add(part)
+                progress.cursor = position.text
             if not gone:
                 return
-        raise outcome_folder.vanishing_files_error(self.log)
+        raise outcome_folder.vanishing_files_error(self.log.location)
 
     def _rows_of(
         self, read: Rows, labels: UsableLabels, wanted: pl.Expr | None, pairing: Pairing | None
-    ) -> Generator[pl.DataFrame, None, int]:
-        """The rows of a file, or the `wanted` ones; returns how many it has."""
-        rows = 0
+    ) -> Iterator[pl.DataFrame]:
+        """The rows of a part, or the `wanted` ones. Raises FileNotFoundError before the first one."""
         for batch in read(self._columns(labels)):
-            rows += batch.num_rows
             answered = as_frame(batch)
             if pairing is not None:
                 pairing.add(answered)
             chosen = answered if wanted is None else answered.filter(wanted)
             if chosen.height and labels.any:
                 yield self._frame(chosen, labels)
-        return rows
 
     def _known(self, batch: str, progress: JoinProgress) -> bool:
         """Whether a batch was joined, be it before it was merged."""
@@ -264,10 +260,10 @@ _PATIENCE = timedelta(days=1)
 
 
 class JoinProgress(msgspec.Struct, kw_only=True):
-    """`files`: by day and life of a log process, the numbers of its parts that were read, as intervals."""
+    """`cursor`: which parts of the prediction log were read."""
 
     batches: set[str] = set()
-    files: dict[str, list[tuple[int, int]]] = {}
+    cursor: str = ""
     #: when the first of the labels that lie in the future is known
     next_due: datetime | None = None
     #: up to which numbers labels and pairs were read for losses
@@ -275,19 +271,6 @@ class JoinProgress(msgspec.Struct, kw_only=True):
     graded_pairs: int = 0
     #: mirrored rows that stay without a pair
     alone: int = 0
-
-    def is_read(self, day: date, life: str, first: int, last: int) -> bool:
-        return any(low <= first and last <= high for low, high in self.files.get(f"{day}/{life}", ()))
-
-    def mark_read(self, day: date, life: str, first: int, last: int) -> None:
-        spans = sorted([*self.files.get(f"{day}/{life}", ()), (first, last)])
-        joined: list[tuple[int, int]] = []
-        for low, high in spans:
-            if joined and low <= joined[-1][1] + 1:
-                joined[-1] = (joined[-1][0], max(high, joined[-1][1]))
-            else:
-                joined.append((low, high))
-        self.files[f"{day}/{life}"] = joined
 
     def halves(self, folder: Path) -> pl.DataFrame:
         """Mirrored rows that wait for their other half; without columns where there are none."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -13,6 +12,7 @@ from cumulant.core.plan import Field
 from cumulant.core.prediction import read_object
 from cumulant.outcomes.join import prediction_losses
 from cumulant.outcomes.prediction_refs import BY_ID, SEPARATOR, key_refs
+from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,7 +60,7 @@ def with_refs(rows: pl.DataFrame, key: Sequence[Field]) -> pl.DataFrame:
     ).with_row_index("place")
 
 
-def scan_log(predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
+def scan_log(predictions: Log, key: Sequence[Field], *, since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
     """The rows of the log in `predictions` that were answered from `since` on and before `until`, batch by batch.
 
     Columns as `with_refs`, with the request: its personal values are keyed hashes.
@@ -73,7 +73,7 @@ def scan_log(predictions: Path, key: Sequence[Field], *, since: datetime, until:
 
 
 def scan_log_keys(
-    predictions: Path, key: Sequence[Field], *, since: datetime, until: datetime
+    predictions: Log, key: Sequence[Field], *, since: datetime, until: datetime
 ) -> Iterator[pl.DataFrame]:
     """As `scan_log`, only the identity of rows, their `time` and their `key_ref`.
 
@@ -84,7 +84,7 @@ def scan_log_keys(
         yield rows.select(*IDENTITY, "time").with_columns(_key_refs(rows, key))
 
 
-def _scan_answered(predictions: Path, columns: list[str], since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
+def _scan_answered(predictions: Log, columns: list[str], since: datetime, until: datetime) -> Iterator[pl.DataFrame]:
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -6,10 +6,8 @@ other half. One that is new is compared with the rows of its time as well: a req
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -17,6 +15,7 @@ import polars as pl
 from cumulant.outcomes.join.log_rows import COLUMNS, IDENTITY, as_frame, is_referenced, with_refs
 from cumulant.outcomes.join.mirrored_pairs import pair_rows
 from cumulant.outcomes.labels import outcome_folder
+from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
     from cumulant.serving.prediction_log.storage.log_reader import Rows
@@ -43,8 +42,8 @@ class Pairing:
         if self._ids is not None:
             self._answered += _answers(rows, self._ids)
 
-    def pairs(self, folder: Path) -> Iterator[pl.DataFrame]:
-        """The pairs that can be made now, in the log of `folder`; afterwards `waiting` is what has no other half yet.
+    def pairs(self, log: Log) -> Iterator[pl.DataFrame]:
+        """The pairs that can be made now, in `log`; afterwards `waiting` is what has no other half yet.
 
         Raises:
             StorageError: a file of the log cannot be read.
@@ -56,7 +55,7 @@ class Pairing:
         if not self._mirrored:
             return
         fresh = pl.concat(self._mirrored).unique(IDENTITY, maintain_order=True)
-        for answered in _candidate_answers(folder, fresh) if fresh.height else ():
+        for answered in _candidate_answers(log, fresh) if fresh.height else ():
             pairs = pair_rows(answered, fresh)
             fresh = _unpaired(fresh, pairs)
             yield pairs
@@ -64,7 +63,7 @@ class Pairing:
         self.waiting = pl.concat(both).unique(IDENTITY, maintain_order=True) if both else fresh
 
 
-def _candidate_answers(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def _candidate_answers(log: Log, mirrored: pl.DataFrame) -> Iterator[pl.DataFrame]:
     """Answers with the ids of these rows, of the days and files that may have them; some of them twice, where files
     are merged meanwhile.
     """
@@ -74,21 +73,15 @@ def _candidate_answers(folder: Path, mirrored: pl.DataFrame) -> Iterator[pl.Data
     last = _moment(mirrored["time"].max()) + _APART
     for _ in range(outcome_folder.LISTINGS):
         gone = False
-        for file, read in iterate_files(folder, since=first.date(), until=last.date()):
-            if _modified_time(file.path) >= first.timestamp():
-                yield from _answers_in(read, ids)
-                gone |= not file.path.exists()
+        for part, read in iterate_files(log, since=first.date(), until=last.date()):
+            if part.modified >= first.timestamp():
+                try:
+                    yield from _answers_in(read, ids)
+                except FileNotFoundError:
+                    gone = True
         if not gone:
             return
-    raise outcome_folder.vanishing_files_error(folder)
-
-
-def _modified_time(path: Path) -> float:
-    """When a file was written; of one that is gone it does not matter, as it is listed again."""
-    try:
-        return path.stat().st_mtime
-    except FileNotFoundError:
-        return math.inf
+    raise outcome_folder.vanishing_files_error(log.location)
 
 
 def _answers_in(read: Rows, ids: pl.Series) -> Iterator[pl.DataFrame]:

@@ -16,10 +16,10 @@ LABELS, WRITING, INBOX, CLAIMED = "labels", "writing", "inbox", "claimed"
 MERGED, POSTED = "merged-", "posted-"
 
 
-def vanishing_files_error(folder: Path, what: str = "files of the prediction log") -> StorageError:
+def vanishing_files_error(place: Path | str, what: str = "files of the prediction log") -> StorageError:
     """The error for files that vanished in each of `LISTINGS` lists."""
     return StorageError(
-        f"{what} vanish while they are read", subject=str(folder), hint="check for a program that deletes files there"
+        f"{what} vanish while they are read", subject=str(place), hint="check for a program that deletes files there"
     )
 
 

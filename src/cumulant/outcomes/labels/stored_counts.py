@@ -18,7 +18,7 @@ from cumulant.core.system.atomic_files import file_version, read_checked, write_
 from cumulant.core.version import __version__
 from cumulant.outcomes.labels import outcome_folder
 from cumulant.outcomes.labels.label_counts import LabelCounts, Period, Report, report_of
-from cumulant.serving.prediction_log.storage import log_folder as log
+from cumulant.ports.log import Log, current_parts
 
 FILE = "counts"
 Key = Callable[[], Sequence[Field]]
@@ -34,7 +34,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
 
 def stored_report(
     folder: Path,
-    predictions: Path,
+    predictions: Log,
     now: datetime,
     *,
     key: Key = tuple,
@@ -52,7 +52,7 @@ def stored_report(
     return report_of(_counts(folder, predictions, now, cache(lambda: tuple(key()))), by=by, since=since, until=until)
 
 
-def _counts(folder: Path, predictions: Path, now: datetime, key: Key) -> LabelCounts:
+def _counts(folder: Path, predictions: Log, now: datetime, key: Key) -> LabelCounts:
     inputs = _inputs(folder, predictions)
     if inputs is not None and (stored := _read(folder, inputs, key)) is not None and stored.holds(now):
         return stored
@@ -67,7 +67,7 @@ def _counts(folder: Path, predictions: Path, now: datetime, key: Key) -> LabelCo
     return counts
 
 
-def _inputs(folder: Path, predictions: Path) -> str | None:
+def _inputs(folder: Path, predictions: Log) -> str | None:
     """A hash that changes with each file; None where there are no labels, or files change just now."""
     labels = [
         path for batch in outcome_folder.list_batches(folder) for path in outcome_folder.list_parts(folder, batch)
@@ -75,10 +75,11 @@ def _inputs(folder: Path, predictions: Path) -> str | None:
     if not labels:
         return None
     try:
-        files = [file_version(path) for path in (*labels, *(file.path for file in log.current_files(predictions)))]
+        files = [file_version(path) for path in labels]
     except FileNotFoundError:
         return None
-    return digest([__version__, *files])
+    parts = [[part.key, part.stamp] for part in current_parts(predictions)]
+    return digest([__version__, *files, *parts])
 
 
 def _read(folder: Path, inputs: str, key: Key) -> LabelCounts | None:

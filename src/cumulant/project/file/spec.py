@@ -83,6 +83,13 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             " SQLite in the state folder."
         ),
     ] = None
+    log: Annotated[
+        str | None,
+        Meta(
+            description="Logs of predictions: a folder, or a bucket where servers and readers share no folder. "
+            "Default: the state folder."
+        ),
+    ] = None
     secrets: Annotated[
         str | None, Meta(description="Where `${secret:NAME}` is looked up. Default: environment variables.")
     ] = None
@@ -119,7 +126,7 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
 
 
 #: the keys of an environment that name drivers
-DRIVERS = ("tracking_uri", "journal", "store", "online", "secrets", "access", "compute", "traffic")
+DRIVERS = ("tracking_uri", "journal", "store", "online", "log", "secrets", "access", "compute", "traffic")
 #: the keys of an environment that override sections
 SECTIONS = ("model", "data", "features", "training", "evaluation", "serving", "release", "monitoring", "resources")
 

@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--socket", metavar="PATH", type=Path, required=True, help="where workers connect")
     parser.add_argument("--dir", metavar="DIR", type=Path, required=True, help="the log's folder")
+    parser.add_argument("--upload", metavar="URL", help="where parts are uploaded; DIR holds those that are not yet")
     parser.add_argument("--keep", metavar="TIME", default="90d", help="older days are deleted; default %(default)s")
     parser.add_argument("--personal", metavar="FILE", type=Path, help="JSON: {MODEL: [field of its plan, ...]}")
     parser.add_argument("--key-file", metavar="FILE", type=Path, help="the secret of the keyed hashes")
@@ -67,6 +68,7 @@ def _run(options: argparse.Namespace) -> None:
         LogProcessSettings(
             socket=options.socket,
             folder=options.dir,
+            upload=options.upload,
             keep=units.duration(options.keep),
             key=_key(options),
             personal=_personal(options.personal) if options.personal else {},

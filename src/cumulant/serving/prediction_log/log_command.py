@@ -10,6 +10,7 @@ def log_command(
     socket: str | Path,
     folder: str | Path,
     *,
+    upload: str | None = None,
     keep: str = "90d",
     key_file: str | Path | None = None,
     key_env: str | None = None,
@@ -22,6 +23,7 @@ def log_command(
 ) -> list[str]:
     """Command line of the log process of `folder`, which listens on `socket`.
 
+    `upload` is the URL of the log that its parts go to, where that is not the folder.
     `key_file` or `key_env` name the secret of the keyed hashes, with `key_stdin` it is read from standard input;
     without one all personal values are `#hidden`. With `parent`, the process ends when that is no longer its parent.
     """
@@ -36,7 +38,13 @@ def log_command(
         str(folder),
     ]
     line += ["--keep", keep, "--visible", visible, "--nice", str(nice)]
-    given = {"--key-file": key_file, "--key-env": key_env, "--personal": personal, "--region": region or None}
+    given = {
+        "--upload": upload,
+        "--key-file": key_file,
+        "--key-env": key_env,
+        "--personal": personal,
+        "--region": region or None,
+    }
     for option, value in {**given, "--parent": parent}.items():
         line += [option, str(value)] if value is not None else []
     return [*line, "--key-stdin"] if key_stdin else line

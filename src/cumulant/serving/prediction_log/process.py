@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import CumulantError, StorageError
 from cumulant.core.plan import Field
 from cumulant.serving.prediction_log.confirmations import Confirmations, Workers
 from cumulant.serving.prediction_log.entry import (
@@ -34,20 +34,17 @@ from cumulant.serving.prediction_log.entry import (
     PatternEntry,
 )
 from cumulant.serving.prediction_log.losses import LogLosses, reason_of
+from cumulant.serving.prediction_log.maintenance import LogMaintenance
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.row_streams import PatternStream
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.log_folder import WorkerLife
 from cumulant.serving.prediction_log.storage.part_writer import LogPart, LogParts
 from cumulant.serving.prediction_log.storage.recovery import newest_number, recover
-from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.serving.prediction_log.worker_connection import GarbageError, WorkerConnection, open_listener
 
 _CONNECTIONS = 256
-_UPKEEP_SECONDS = 15.0
 _DRAIN_SECONDS = 2.0
-#: a younger journal of another process is left to its own server's next one, whose workers may send its rows again
-_JOURNAL_SECONDS = 60.0
 _FAULTS = (ValueError, TypeError, KeyError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 
@@ -56,6 +53,8 @@ class LogProcessSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     socket: Path
     folder: Path
+    #: URL of the log that sealed parts are uploaded to; None: `folder` is the log
+    upload: str | None = None
     keep: timedelta | None = timedelta(days=90)
     key: bytes = b""
     personal: Mapping[str, list[Field]] = {}
@@ -84,6 +83,14 @@ class LogProcess:
             failed=self.losses.record_failure,
         )
         self._settings, self._hiding = settings, hiding
+        self._maintenance = LogMaintenance(
+            settings.folder,
+            settings.upload,
+            keep=settings.keep,
+            file_size=settings.file_size,
+            file_age=settings.file_age,
+            say=self.losses.say,
+        )
         self._selector = selectors.DefaultSelector()
         self._connections: dict[int, WorkerConnection] = {}
         self._lives: list[WorkerLife] = []
@@ -94,9 +101,7 @@ class LogProcess:
         self._described = msgspec.msgpack.Decoder(tuple[str, list[Field]]).decode
         #: of workers whose requests wait for the disk
         self._workers = Workers()
-        self._upkeep: threading.Thread | None = None
         self._publishing: threading.Thread | None = None
-        self._upkeep_at = self._upkeep_started = time.monotonic()
         self.ending = False
 
     def run(self, listener: socket.socket, wake: socket.socket) -> None:
@@ -109,6 +114,7 @@ class LogProcess:
             self._step(min(1.0, max(0.0, due - time.monotonic())), listener)
             if time.monotonic() >= due:
                 self._publish_rows()
+                self._maintenance.start_upload()
                 due = time.monotonic() + self._settings.visible
             self._start_upkeep()
             self.losses.report()
@@ -283,42 +289,21 @@ class LogProcess:
 
     def _write_lives(self, lives: Iterable[WorkerLife]) -> None:
         for life in lives:
-            known = log_folder.read_life(self._settings.folder, life.worker)
-            if known is not None:
-                life.forgotten = known.forgotten
-                if life.last is None:
-                    continue
             try:
-                log_folder.write_life(self._settings.folder, life)
-            except OSError:
+                known = log_folder.read_life(self._maintenance.log, life.worker)
+                if known is not None:
+                    life.forgotten = known.forgotten
+                    if life.last is None:
+                        continue
+                log_folder.write_life(self._maintenance.log, life)
+            except CumulantError:
                 self._lives.append(life)
 
     def _start_upkeep(self) -> None:
         now = time.monotonic()
-        if now < self._upkeep_at or (self._upkeep is not None and self._upkeep.is_alive()):
-            return
-        self._upkeep_at = now + _UPKEEP_SECONDS
-        connected = {
-            connection.hello.worker for connection in self._connections.values() if connection.hello is not None
-        }
-        self._workers.expire(connected, now)
-        # A thread: merging is a second of work of libraries that let this one go on.
-        self._upkeep = threading.Thread(target=self._run_upkeep, daemon=True)
-        self._upkeep.start()
-
-    def _run_upkeep(self) -> None:
-        settings, before, self._upkeep_started = self._settings, self._upkeep_started, time.monotonic()
-        with contextlib.suppress(OSError):  # a full disk is reported where rows are lost; upkeep runs again
-            recover(settings.folder, age=_JOURNAL_SECONDS, say=self.losses.say)
-        with contextlib.suppress(OSError):
-            upkeep(
-                settings.folder,
-                keep=settings.keep,
-                file_size=settings.file_size,
-                file_age=settings.file_age,
-                steady=self._upkeep_started - before,
-                say=self.losses.say,
-            )
+        if self._maintenance.start_upkeep(now):
+            known = (connection.hello for connection in self._connections.values())
+            self._workers.expire({hello.worker for hello in known if hello is not None}, now)
 
     def _finish(self, listener: socket.socket) -> None:
         """Process pending frames, write all rows, and end."""
@@ -335,8 +320,7 @@ class LogProcess:
             self._publishing.join()
         lives, self._lives = self._lives, []
         self._publish(self.parts.take(), lives)
-        if self._upkeep is not None:
-            self._upkeep.join(timeout=30)
+        self._maintenance.finish()
         self.losses.report()
 
 

@@ -27,6 +27,8 @@ _SHORT_LIFE = 5.0
 #: of a process that no request waits for: a third of the weight of a worker that shares its core, which is still enough
 #: for more records than such a worker answers
 _NICE = 5
+#: after which rows are in a part; each one that is uploaded is a request to a store
+_VISIBLE, _UPLOADED = "1s", "5s"
 #: seconds to write pending records, beside other work: records lost by a kill are not counted
 _PATIENCE = 60.0
 
@@ -78,6 +80,8 @@ def _start(settings: Settings, salt: bytes) -> subprocess.Popen[bytes]:
     line = log_command(
         str(settings.log_socket),
         str(settings.log),
+        upload=settings.log_upload,
+        visible=_VISIBLE if settings.log_upload is None else _UPLOADED,
         keep=show_duration(timedelta(seconds=settings.log_keep)),
         key_stdin=bool(salt),
         region=settings.region,

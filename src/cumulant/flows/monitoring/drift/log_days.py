@@ -37,6 +37,7 @@ from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
 from cumulant.monitoring.drift.blocks import MOST, by_time
 from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile, ProfileBlock, merge, only
 from cumulant.monitoring.tables import ANSWER, MOMENT, PredictionTable, none_is_past, open_log, open_table, readable
+from cumulant.ports.log import Log, current_parts
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
@@ -82,7 +83,7 @@ class LogWindows:
     of windows that begin after `now`. `skew`, `spill`: as in `open_log`.
     """
 
-    folder: Path
+    log: Log
     reference: TableWindows
     cache: ResultCache
     length: timedelta
@@ -102,7 +103,7 @@ class LogWindows:
 
     @property
     def name(self) -> str:
-        return f"the log {self.folder}"
+        return f"the log {self.log.location}"
 
     @cached_property
     def _before(self) -> DriftProfile:
@@ -121,13 +122,9 @@ class LogWindows:
             ContractBreachError: none has, as all rows are misdated.
             StorageError: a file of the log is damaged.
         """
-        from cumulant.serving.prediction_log.storage.log_reader import iterate_files
-
         files: dict[date, list[list[object]]] = {}
-        for file, _ in iterate_files(self.folder, since=self.since, until=self.until):
-            with contextlib.suppress(FileNotFoundError):  # merged meanwhile: the day is read as it is then
-                stat = file.path.stat()
-                files.setdefault(file.day, []).append([file.path.name, stat.st_size, stat.st_mtime_ns])
+        for part in current_parts(self.log, self.since, self.until):
+            files.setdefault(part.day, []).append([part.name, part.stamp])
         of, flagged = _head(msgspec.msgpack.encode(self._before)).hex(), flags(self.reference.table)
         days: dict[date, _Day] = {}
         for day, listed in files.items():
@@ -135,17 +132,17 @@ class LogWindows:
         remove_oldest(self.cache.root, self.cache.folder.name)
         if not any(counts.profile is not None for counts in days.values()):
             # Says what there is instead.
-            open_table(self.folder, since=self.since, until=self.until, of=self.of, spill=self.spill)
+            open_table(self.log, since=self.since, until=self.until, of=self.of, spill=self.spill)
             raise self._no_rows(days.values())
         return days
 
     def _no_rows(self, days: Collection[_Day]) -> CumulantError:
         misdated, coming = sum(counts.misdated for counts in days), sum(counts.coming for counts in days)
         if misdated or (coming and self.before is None):
-            return none_is_past(self.folder, self.of, misdated=misdated, coming=coming)
+            return none_is_past(self.log, self.of, misdated=misdated, coming=coming)
         return DataError(
             f"no prediction {_by(self.of)}in {self.name} is of before {self._end:%Y-%m-%d %H:%M}",
-            subject=str(self.folder),
+            subject=self.log.location,
             hint="give a later moment: a look is at the version that serves now",
         )
 
@@ -183,7 +180,7 @@ class LogWindows:
 
     def _counted(self, day: date, of: str, flagged: frozenset[str], before: datetime | None = None) -> _Day:
         with contextlib.nullcontext() if self.spill is None else self.spill.within(f"{day}.counted") as spill:
-            table = open_log(self.folder, since=day, until=day, of=self.of, skew=self.skew, spill=spill)
+            table = open_log(self.log, since=day, until=day, of=self.of, skew=self.skew, spill=spill)
             return self._count(table, of, flagged, before)
 
     def _count(self, table: PredictionTable, of: str, flagged: frozenset[str], before: datetime | None) -> _Day:
@@ -287,7 +284,7 @@ class LogWindows:
             if len(self._held) >= _HELD:
                 self._let_go(next(iter(self._held)))
             self._held[day] = open_table(
-                self.folder, since=day, until=day, of=self.of, skew=self.skew, spill=self.spill, name=str(day)
+                self.log, since=day, until=day, of=self.of, skew=self.skew, spill=self.spill, name=str(day)
             )
         return self._held[day]
 
@@ -326,11 +323,11 @@ def _celled(day: _Day, cells: Mapping[str, ColumnCells]) -> _Day:
     return msgspec.structs.replace(day, profile=msgspec.structs.replace(day.profile, columns=tuple(columns)))
 
 
-def answer_columns(folder: Path) -> frozenset[str]:
+def answer_columns(log: Log) -> frozenset[str]:
     """The columns of the newest answers of a log."""
     from cumulant.serving.prediction_log.storage.log_reader import recent_predictions
 
-    texts = (entry.outputs for entry in recent_predictions(folder, limit=20))
+    texts = (entry.outputs for entry in recent_predictions(log, limit=20))
     columns: set[str] = set()
     for text in texts:
         with contextlib.suppress(msgspec.MsgspecError):

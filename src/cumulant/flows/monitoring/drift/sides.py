@@ -21,7 +21,8 @@ from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import DriftPolicy
 from cumulant.monitoring.table_labels import Labels, labelled
-from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, none_is_past, open_table
+from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, log_at, none_is_past, open_table
+from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
@@ -48,7 +49,7 @@ class MonitorRequest:
     `estimate`: whether accuracy and losses of several classes are estimated from their probabilities.
     """
 
-    predictions: Path
+    predictions: Path | Log
     reference: Path | None
     labels: Path | None = None
     label: str | None = None
@@ -80,13 +81,14 @@ def open_sides(
     """Rows and reference, and what is known of the rows' labels. Many rows of a log are set aside in `spill`."""
     of = None if served is None else (served.version.name, served.version.version)
     if keep is not None and request.labels is None and request.windows is None and request.time is None:
-        before, key = _before(request, served, answer_columns(request.predictions), spill)
+        log = log_at(request.predictions)
+        before, key = _before(request, served, answer_columns(log), spill)
         reference = _windows(before, None, length, served)
         skew = None if request.skew is None else request.skew.total_seconds()
         cache = ResultCache(keep, digest([key, of, length.total_seconds(), skew, __version__]))
         since, until = request.since, request.until
         now = LogWindows(
-            request.predictions,
+            log,
             reference,
             cache,
             length,
@@ -135,7 +137,7 @@ def _past(table: PredictionTable, request: MonitorRequest, of: tuple[str, str] |
     if not coming:
         return table
     if coming == table.count():
-        raise none_is_past(request.predictions, of, misdated=sum(table.misdated.values()), coming=coming)
+        raise none_is_past(log_at(request.predictions), of, misdated=sum(table.misdated.values()), coming=coming)
     spill.write_arrow("past", past_rows)  # a part of a filtered table is found by reading it from its beginning
     return replace(past, rows=spill.scan_arrow("past"), coming=coming)
 

@@ -108,6 +108,7 @@ _SERVES = (
     "cumulant.cli.serving.predictions",
     "cumulant.serving.prediction_log.process",
     "cumulant.serving.prediction_log.storage.log_reader",
+    "cumulant.drivers.local.log",
     "onnxruntime",
     "uvloop",
 )

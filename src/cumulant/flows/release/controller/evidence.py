@@ -22,6 +22,7 @@ from cumulant.core.units import to_micros
 from cumulant.flows.release.controller.http_probe import fetch_json
 from cumulant.flows.release.controller.mirrored_rows import MirroredEvidence, read_mirrored
 from cumulant.flows.stack.status import STATUS
+from cumulant.ports.log import Log
 from cumulant.release.evidence.health import RECENT, ArmHealth, RecentHealth, count_failures
 from cumulant.release.evidence.look import Look, LossPair, LossPairs, Requests, ScorePairs, counting
 
@@ -87,7 +88,7 @@ class LiveEvidence:
 
     Args:
         stack: the supervisor's folder.
-        log: the prediction log's folder; it may not be there.
+        log: the prediction log.
         settle: seconds after which the rows of a moment are taken to have reached the prediction log.
         report: is told in a sentence what could not be read.
     """
@@ -97,7 +98,7 @@ class LiveEvidence:
         traffic: Traffic,
         *,
         stack: Path,
-        log: Path,
+        log: Log,
         own: CustomMetrics,
         clock: Clock,
         report: Callable[[str], None],

@@ -11,13 +11,13 @@ import math
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
 from cumulant.core.units import from_micros
+from cumulant.ports.log import Log
 from cumulant.release.evidence.look import ScorePair
 
 if TYPE_CHECKING:
@@ -41,13 +41,13 @@ class MirroredEvidence(msgspec.Struct, frozen=True, kw_only=True):
     rows: dict[str, list[Row]] = {}
 
 
-def read_mirrored(log: Path, release: Release, *, after: int, until: int, arms: bool = False) -> MirroredEvidence:
+def read_mirrored(log: Log, release: Release, *, after: int, until: int, arms: bool = False) -> MirroredEvidence:
     """Pairs completed in (after, until], microseconds since 1970 UTC. With `arms`, each arm's rows of that time too.
 
     Raises:
         StorageError: the log cannot be read.
     """
-    if until <= after or not log.is_dir():
+    if until <= after or not log.days():
         return MirroredEvidence()
     rows = _read_rows(log, release, after - _APART, until)
     fresh = [two for two in _join_pairs(rows, release) if max(row["time"] for row in two) > after][-_MOST:]
@@ -141,7 +141,7 @@ def _rows_by_arm(rows: Iterable[Row], after: int, *, shadow: bool) -> dict[str, 
     return by_arm
 
 
-def _read_rows(log: Path, release: Release, since: int, until: int) -> list[Row]:
+def _read_rows(log: Log, release: Release, since: int, until: int) -> list[Row]:
     import pyarrow as pa
     import pyarrow.compute as pc
 

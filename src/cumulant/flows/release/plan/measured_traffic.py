@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +12,7 @@ import numpy as np
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import show_duration
+from cumulant.ports.log import Log
 from cumulant.release.wording import rounded
 
 if TYPE_CHECKING:
@@ -117,14 +117,14 @@ def parse_rate(text: str) -> float:
     return rate
 
 
-def measure_traffic(log: Path, model: str, now: datetime) -> MeasuredTraffic | None:
+def measure_traffic(log: Log, model: str, now: datetime) -> MeasuredTraffic | None:
     """The traffic of the last week, without what a clock that was ahead dated later than now; None where fewer than
     two requests are logged.
 
     Raises:
         StorageError: the log cannot be read.
     """
-    if not log.is_dir():
+    if not log.days():
         return None
     from cumulant.serving.prediction_log.storage.log_reader import requests_by_second
 

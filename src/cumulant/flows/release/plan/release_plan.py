@@ -23,7 +23,6 @@ from cumulant.flows.release.plan.plan_texts import (
     warning_texts,
 )
 from cumulant.flows.release.plan.power import StagePlan, StepPower, plan_stage
-from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.release.admission import UNDECLARED_PART, with_margins
 from cumulant.release.evidence.metrics import ReleaseMetric, metrics, split_alpha
 from cumulant.release.steps import ReleaseStep
@@ -97,7 +96,7 @@ def plan_release(
 
 
 def _measured_traffic(project: Project) -> MeasuredTraffic:
-    traffic = measure_traffic(project.state / PREDICTIONS, project.name, datetime.now(UTC))
+    traffic = measure_traffic(project.log(), project.name, datetime.now(UTC))
     if traffic is None:
         raise UsageError(
             f"fewer than two requests of {project.name} in the last week are logged, which give no rate",

@@ -6,14 +6,13 @@ import itertools
 import math
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.units import to_micros
-from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
+from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
     from cumulant.ports.traffic import Traffic
@@ -59,7 +58,7 @@ def count_known_keys(project: Project, model: str, key: str, *, enough: int) -> 
     if routes is not None and routes.key == key:
         keys = _distinct_keys(_gateway_keys(traffic, model, to_micros(since)), enough)
     if not keys:
-        keys = _distinct_keys(_logged_keys(project.state / PREDICTIONS, model, key, since), enough)
+        keys = _distinct_keys(_logged_keys(project.log(), model, key, since), enough)
     return len(keys) or None
 
 
@@ -85,8 +84,8 @@ def _gateway_keys(traffic: Traffic, model: str, since: int) -> Iterator[str]:
         )
 
 
-def _logged_keys(log: Path, model: str, key: str, since: datetime) -> Iterator[str]:
-    if not log.is_dir():
+def _logged_keys(log: Log, model: str, key: str, since: datetime) -> Iterator[str]:
+    if not log.days():
         return
     import pyarrow as pa
     import pyarrow.compute as pc

@@ -14,34 +14,27 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from cumulant.core.system.json_files import read_json
+from cumulant.ports.log import Log, PartInfo, parse_name, part_name, sort_parts
 
-_PART = re.compile(r"(?P<life>.+)-(?P<first>\d{6,})-(?P<last>\d{6,})\.parquet")
 _DATE = "date="
 WRITING = ".writing"
 _JOURNAL = re.compile(r"\.(?P<life>.+)-(?P<number>\d{6,})\.journal")
+_WORKERS = "workers"
 
 
-class PredictionFile(NamedTuple):
-    """A file of rows: the parts `first` to `last` of one life of a log process."""
+class JournalFile(NamedTuple):
+    """The journal of the part with a number of one life of a log process."""
 
     path: Path
     day: date
     life: str
     first: int
-    last: int
-
-    def covers(self, other: PredictionFile) -> bool:
-        within = self.first <= other.first and other.last <= self.last
-        return self.life == other.life and within and self.path != other.path
 
 
 class WorkerLife(msgspec.Struct, kw_only=True):
@@ -59,7 +52,7 @@ class WorkerLife(msgspec.Struct, kw_only=True):
 
 
 def part_path(folder: Path, day: date, life: str, first: int, last: int) -> Path:
-    return folder / f"{_DATE}{day}" / f"{life}-{first:06d}-{last:06d}.parquet"
+    return folder / f"{_DATE}{day}" / part_name(life, first, last)
 
 
 def writing_path(folder: Path, day: date, life: str, number: int) -> Path:
@@ -70,10 +63,10 @@ def journal_path(folder: Path, day: date, life: str, number: int) -> Path:
     return folder / f"{_DATE}{day}" / f".{life}-{number:06d}.journal"
 
 
-def list_journals(folder: Path) -> list[PredictionFile]:
+def list_journals(folder: Path) -> list[JournalFile]:
     """The journals of all days, each with the number of its part."""
     return [
-        PredictionFile(journal, day, match["life"], int(match["number"]), int(match["number"]))
+        JournalFile(journal, day, match["life"], int(match["number"]))
         for day, path in list_days(folder)
         for journal in sorted(path.glob(".*.journal"))
         if (match := _JOURNAL.fullmatch(journal.name))
@@ -94,82 +87,43 @@ def list_days(folder: Path) -> list[tuple[date, Path]]:
     return sorted(dated)
 
 
-def list_day_files(folder: Path, day: date) -> list[PredictionFile]:
-    """Every file of rows of one day, in the order of their parts; covered ones too."""
+def list_day_files(folder: Path, day: date) -> list[PartInfo]:
+    """Every part of one day by its name alone, covered ones too."""
     try:
         names = os.listdir(folder / f"{_DATE}{day}")  # noqa: PTH208 - names are enough
     except OSError:
         return []
-    files = [
-        PredictionFile(folder / f"{_DATE}{day}" / name, day, match["life"], int(match["first"]), int(match["last"]))
-        for name in names
-        if (match := _PART.fullmatch(name)) and not name.startswith(".")
-    ]
-    return sorted(files, key=lambda file: (file.life, file.first, -file.last))
+    return sort_parts(PartInfo(day, *name) for text in names if (name := parse_name(text)) is not None)
 
 
-def split_covered(files: Iterable[PredictionFile]) -> tuple[list[PredictionFile], list[PredictionFile]]:
-    """Current files, and those that a merged file covers."""
-    lives = defaultdict(list)
-    for file in files:
-        lives[file.life].append(file)
-    current: list[PredictionFile] = []
-    covered: list[PredictionFile] = []
-    for life_files in lives.values():
-        # Wider ones come first at the same beginning, and no two overlap by half.
-        newest: PredictionFile | None = None
-        for file in sorted(life_files, key=lambda item: (item.first, -item.last)):
-            if newest is not None and newest.covers(file):
-                covered.append(file)
-            else:
-                newest = file
-                current.append(file)
-    return current, covered
-
-
-def current_files(folder: Path, since: date | None = None, until: date | None = None) -> list[PredictionFile]:
-    """The files that hold the rows of the days `since` to `until`, oldest day first."""
-    if since is not None and since == until:
-        return split_covered(list_day_files(folder, since))[0]
-    current: list[PredictionFile] = []
-    for day, _ in list_days(folder):
-        if (since is None or day >= since) and (until is None or day <= until):
-            current += split_covered(list_day_files(folder, day))[0]
-    return current
-
-
-def read_lives(folder: Path) -> list[WorkerLife]:
+def read_lives(log: Log) -> list[WorkerLife]:
     """States of all workers, oldest first."""
-    lives = (read_json(path, WorkerLife) for path in (folder / "workers").glob("*.json"))
+    lives = map(_decode_life, log.states(_WORKERS))
     return sorted((life for life in lives if life is not None), key=lambda life: life.started)
 
 
-def read_life(folder: Path, worker: str) -> WorkerLife | None:
+def read_life(log: Log, worker: str) -> WorkerLife | None:
     """State of a worker; None where there is none."""
-    return read_json(_life_path(folder, worker), WorkerLife)
+    content = log.state(_life_name(worker))
+    return None if content is None else _decode_life(content)
 
 
-def write_life(folder: Path, known: WorkerLife) -> None:
-    """Write the state of a worker atomically.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
-    path = _life_path(folder, known.worker)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, known)
+def write_life(log: Log, known: WorkerLife) -> None:
+    """Write the state of a worker atomically. Raises as `Log`."""
+    log.put_state(_life_name(known.worker), msgspec.json.encode(known))
 
 
-def write_json(path: Path, value: object) -> None:
-    """Write a JSON file atomically; as `write_life`."""
-    aside = path.with_name(f".{path.name}")
-    aside.write_bytes(msgspec.json.encode(value))
-    aside.replace(path)
+def forget_life(log: Log, worker: str) -> None:
+    log.delete_state(_life_name(worker))
 
 
-def forget_life(folder: Path, worker: str) -> None:
-    _life_path(folder, worker).unlink(missing_ok=True)
+def _decode_life(content: bytes) -> WorkerLife | None:
+    """None where the record is damaged."""
+    try:
+        return msgspec.json.decode(content, type=WorkerLife)
+    except msgspec.MsgspecError:
+        return None
 
 
-def _life_path(folder: Path, worker: str) -> Path:
-    return folder / "workers" / f"{re.sub(r'[^A-Za-z0-9._-]', '_', worker)[:200].lstrip('.') or '_'}.json"
+def _life_name(worker: str) -> str:
+    return f"{_WORKERS}/{re.sub(r'[^A-Za-z0-9._-]', '_', worker)[:200].lstrip('.') or '_'}.json"

@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
 from itertools import groupby, islice
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,13 +21,14 @@ from numpy.typing import NDArray
 from cumulant.core.errors import StorageError
 from cumulant.core.prediction import Prediction
 from cumulant.core.units import to_micros
+from cumulant.ports.log import Log, PartInfo, current_parts
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, with_all_columns
 
 Result = TypeVar("Result")
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
-#: reads a file's rows, or some of their columns, batch by batch
+#: reads a part's rows, or some of their columns, batch by batch; raises FileNotFoundError where it is gone
 Rows = Callable[..., Iterator[pa.Table]]
 _BATCH = 65_536
 _SECOND = 1_000_000  # in microseconds
@@ -51,51 +51,49 @@ class LogGap(msgspec.Struct, frozen=True, kw_only=True):
         return self.last - self.first + 1
 
 
-def iterate_files(
-    folder: Path, *, since: date | None = None, until: date | None = None
-) -> Iterator[tuple[log_folder.PredictionFile, Rows]]:
-    """The files of the days `since` to `until`, each with what reads its rows in batches.
+def iterate_files(log: Log, *, since: date | None = None, until: date | None = None) -> Iterator[tuple[PartInfo, Rows]]:
+    """The parts of the days `since` to `until`, each with what reads its rows in batches.
 
-    For a reader that remembers which files it has seen. A file that is merged before it is read has no rows here: the
-    merged one has them, at the next listing.
+    For a reader that remembers which parts it has seen. A part that is merged before it is read raises
+    FileNotFoundError: the merged one has its rows, at the next listing.
     """
-    for file in log_folder.current_files(folder, since, until):
-        yield file, partial(_batches, file.path)
+    for part in current_parts(log, since, until):
+        yield part, partial(_batches, log, part)
 
 
-def _batches(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+def _batches(log: Log, part: PartInfo, columns: list[str] | None = None) -> Iterator[pa.Table]:
     try:
-        with pq.ParquetFile(path) as source:
+        with log.open(part) as file, pq.ParquetFile(map_file(file)) as source:
             for batch in source.iter_batches(_BATCH, columns=columns or SCHEMA.names):
                 table = pa.Table.from_batches([batch])
                 yield with_all_columns(table) if columns is None else table
     except FileNotFoundError:
-        return
+        raise
     except (OSError, pa.ArrowException) as error:
-        raise damaged_file(path, error) from error
+        raise damaged_file(log, part, error) from error
 
 
-def find_predictions(folder: Path, request: str, *, by: Literal["id", "caller_id"] = "id") -> list[Prediction]:
+def find_predictions(log: Log, request: str, *, by: Literal["id", "caller_id"] = "id") -> list[Prediction]:
     """The rows of the request with that id, newest request first where an id came more than once.
 
     Raises:
         StorageError: the folder or a file cannot be read.
     """
     predictions: list[Prediction] = []
-    for day in logged_days(folder):
-        for rows in read_day(folder, day, partial(_of_request, request=request, by=by)):
+    for day in logged_days(log):
+        for rows in read_day(log, day, partial(_of_request, log, request=request, by=by)):
             predictions += rows
     return sorted(
         predictions, key=lambda prediction: (-prediction.time, prediction.worker, prediction.sequence, prediction.row)
     )
 
 
-def _of_request(path: Path, *, request: str, by: Literal["id", "caller_id"]) -> list[Prediction]:
-    ids = _read(path, [by])
+def _of_request(log: Log, part: PartInfo, *, request: str, by: Literal["id", "caller_id"]) -> list[Prediction]:
+    ids = _read(log, part, [by])
     if by not in ids.column_names or not _mentions(ids[by], request):  # a file of an older release has no such column
         return []
     places = [position for position, text in enumerate(ids[by].to_pylist()) if text == request]
-    table = _read(path) if places else None
+    table = _read(log, part) if places else None
     return [] if table is None else _records(table, (position for position in places if _is_answered(table, position)))
 
 
@@ -105,26 +103,26 @@ def _mentions(texts: pa.ChunkedArray, wanted: str) -> bool:
     return any(needle in buffer.to_pybytes() for chunk in texts.chunks if (buffer := chunk.buffers()[2]) is not None)
 
 
-def numbered_rows(folder: Path, day: date, sequences: Sequence[int], workers: Collection[str]) -> list[dict[str, Any]]:
+def numbered_rows(log: Log, day: date, sequences: Sequence[int], workers: Collection[str]) -> list[dict[str, Any]]:
     """Worker, sequence, row, request and outputs of the rows of a day that have one of these numbers, of these workers.
 
     Raises:
         StorageError: the folder or a file cannot be read.
     """
     wanted = np.array(sequences, dtype=np.int64)
-    rows = read_day(folder, day, partial(_numbered, wanted=wanted, workers=frozenset(workers)))
+    rows = read_day(log, day, partial(_numbered, log, wanted=wanted, workers=frozenset(workers)))
     return [row for of_file in rows for row in of_file]
 
 
-def _numbered(path: Path, *, wanted: Integers, workers: frozenset[str]) -> list[dict[str, Any]]:
-    if not _may_hold(path, "sequence", wanted):
+def _numbered(log: Log, part: PartInfo, *, wanted: Integers, workers: frozenset[str]) -> list[dict[str, Any]]:
+    if not _may_hold(log, part, "sequence", wanted):
         return []
-    table = _read(path, ["worker", "sequence"], repeated=["worker"])
+    table = _read(log, part, ["worker", "sequence"], repeated=["worker"])
     chosen = np.isin(_integers(table["sequence"]), wanted) & _is_one_of(table["worker"], workers)
     places = np.flatnonzero(chosen)
     if not len(places):
         return []
-    table = _read(path, ["worker", "sequence", "row", "request", "outputs"])
+    table = _read(log, part, ["worker", "sequence", "row", "request", "outputs"])
     return [row for position in places for row in table.slice(int(position), 1).to_pylist()]
 
 
@@ -141,7 +139,7 @@ def _is_one_of(column: pa.ChunkedArray, texts: Collection[str]) -> Flags:
     return flags
 
 
-def requests_by_second(folder: Path, model: str, *, since: datetime, until: datetime) -> tuple[Integers, Integers]:
+def requests_by_second(log: Log, model: str, *, since: datetime, until: datetime) -> tuple[Integers, Integers]:
     """The seconds since 1970 UTC, in order, in which requests of a model were answered after `since` and until `until`,
     and how many in each [seconds], without those that were mirrored. Memory follows the time, not the requests.
 
@@ -150,16 +148,18 @@ def requests_by_second(folder: Path, model: str, *, since: datetime, until: date
     """
     earliest, latest = to_micros(since), to_micros(until)
     first, counts = earliest // _SECOND, np.zeros((latest - earliest) // _SECOND + 2, dtype=np.int64)
-    read = partial(_requests_by_second, model=model, earliest=earliest, latest=latest)
-    for day in logged_days(folder, since.astimezone(UTC).date(), until.astimezone(UTC).date()):
-        for seconds, requests in read_day(folder, day, read):
+    read = partial(_requests_by_second, log, model=model, earliest=earliest, latest=latest)
+    for day in logged_days(log, since.astimezone(UTC).date(), until.astimezone(UTC).date()):
+        for seconds, requests in read_day(log, day, read):
             counts[seconds - first] += requests
     occupied = np.flatnonzero(counts)
     return occupied + first, counts[occupied]
 
 
-def _requests_by_second(path: Path, *, model: str, earliest: int, latest: int) -> tuple[Integers, Integers]:
-    table = _read(path, ["time", "row", "shadow", "model"], repeated=["model"])
+def _requests_by_second(
+    log: Log, part: PartInfo, *, model: str, earliest: int, latest: int
+) -> tuple[Integers, Integers]:
+    table = _read(log, part, ["time", "row", "shadow", "model"], repeated=["model"])
     times = _integers(table["time"])
     wanted = (earliest < times) & (times <= latest)
     if wanted.any():
@@ -171,7 +171,7 @@ def _requests_by_second(path: Path, *, model: str, earliest: int, latest: int) -
 
 
 def recent_predictions(
-    folder: Path, *, model: str | None = None, since: datetime | None = None, limit: int = 20
+    log: Log, *, model: str | None = None, since: datetime | None = None, limit: int = 20
 ) -> list[Prediction]:
     """The newest rows, newest first; those of one model, and those answered since a moment, where given.
 
@@ -179,10 +179,10 @@ def recent_predictions(
         StorageError: the folder or a file cannot be read.
     """
     earliest = None if since is None else to_micros(since)
-    newest = partial(_newest_of_day, model=model, earliest=earliest, limit=limit)
+    newest = partial(_newest_of_day, log, model=model, earliest=earliest, limit=limit)
     predictions: list[Prediction] = []
-    for day in reversed(logged_days(folder, None if since is None else since.astimezone(UTC).date())):
-        predictions += _of_day(folder, day, newest)
+    for day in reversed(logged_days(log, None if since is None else since.astimezone(UTC).date())):
+        predictions += _of_day(log, day, newest)
         if len(predictions) >= limit:
             break
     return sorted(predictions, key=_newest_first)[:limit]
@@ -192,21 +192,24 @@ def _newest_first(prediction: Prediction) -> tuple[int, str, int, int]:
     return -prediction.time, prediction.worker, -prediction.sequence, prediction.row
 
 
-def _newest_of_day(paths: list[Path], *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
-    """The newest rows of these files; those are read whole that may hold one."""
-    ends = [(int(times.max()), path) for path in paths if len(times := _integers(_read(path, ["time"])["time"]))]
+def _newest_of_day(
+    log: Log, parts: list[PartInfo], *, model: str | None, earliest: int | None, limit: int
+) -> list[Prediction]:
+    """The newest rows of these parts; those are read whole that may hold one."""
+    times_of = ((part, _integers(_read(log, part, ["time"])["time"])) for part in parts)
+    ends = [(int(times.max()), part.key, part) for part, times in times_of if len(times)]
     predictions: list[Prediction] = []
-    for end, path in sorted(ends, reverse=True):
+    for end, _, part in sorted(ends, key=lambda item: item[:2], reverse=True):
         if len(predictions) >= limit and end < predictions[limit - 1].time:
             break
-        predictions += _newest(path, model=model, earliest=earliest, limit=limit)
+        predictions += _newest(log, part, model=model, earliest=earliest, limit=limit)
         predictions.sort(key=_newest_first)
     return predictions[:limit]
 
 
-def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
+def _newest(log: Log, part: PartInfo, *, model: str | None, earliest: int | None, limit: int) -> list[Prediction]:
     """The newest rows of one file, at most `limit`."""
-    table = _read(path)
+    table = _read(log, part)
     times = _integers(table["time"])
     # of answers of one microsecond the oldest stands first in the file, and the rows of each in their order
     order = np.lexsort((-_integers(table["sequence"]), -times))
@@ -217,7 +220,7 @@ def _newest(path: Path, *, model: str | None, earliest: int | None, limit: int) 
     return _records(table, islice((position for position in order.tolist() if _is_answered(table, position)), limit))
 
 
-def find_gaps(folder: Path) -> list[LogGap]:
+def find_gaps(log: Log) -> list[LogGap]:
     """Answered requests that are not in the log, by worker: gaps in the sequence numbers, and lost ends.
 
     A worker's end is known where the log process saw it end; numbers of days that are no longer kept are no gap.
@@ -226,13 +229,13 @@ def find_gaps(folder: Path) -> list[LogGap]:
         StorageError: the folder or a file cannot be read.
     """
     # Rows of a worker that has ended are there before its end is: an end that is known before they are read is certain.
-    ended = {life.worker: life.last for life in log_folder.read_lives(folder)}
+    ended = {life.worker: life.last for life in log_folder.read_lives(log)}
     seen: dict[str, list[Integers]] = {}
-    for day in logged_days(folder):
-        for numbers_of in read_day(folder, day, _numbers):
+    for day in logged_days(log):
+        for numbers_of in read_day(log, day, partial(_numbers, log)):
             for worker, numbers in numbers_of.items():
                 seen.setdefault(worker, []).append(numbers)
-    lives = {life.worker: life for life in log_folder.read_lives(folder)}
+    lives = {life.worker: life for life in log_folder.read_lives(log)}
     holes: list[LogGap] = []
     for worker in sorted({*seen, *lives}):
         numbers = _distinct(np.concatenate(seen.get(worker, [np.empty(0, dtype=np.int64)])))
@@ -266,10 +269,10 @@ def _holes(worker: str, numbers: Integers, before: int, last: int | None) -> Ite
         yield LogGap(worker=worker, first=int(edges[position]) + 1, last=int(edges[position + 1]) - 1)
 
 
-def _numbers(path: Path) -> dict[str, Integers]:
+def _numbers(log: Log, part: PartInfo) -> dict[str, Integers]:
     """The sequence numbers of each worker in one file."""
     seen: dict[str, list[Integers]] = {}
-    for batch in _read(path, ["worker", "sequence"], repeated=["worker"]).to_batches():
+    for batch in _read(log, part, ["worker", "sequence"], repeated=["worker"]).to_batches():
         workers, places = batch["worker"].dictionary.to_pylist(), np.from_dlpack(batch["worker"].indices)
         numbers = np.from_dlpack(batch["sequence"])
         for position, worker in enumerate(workers):
@@ -303,44 +306,45 @@ def _flags(column: pa.ChunkedArray) -> Flags:
     return flags
 
 
-def logged_days(folder: Path, since: date | None = None, until: date | None = None) -> list[date]:
-    days = [day for day, _ in log_folder.list_days(folder)]
-    return [day for day in days if (since is None or day >= since) and (until is None or day <= until)]
+def logged_days(log: Log, since: date | None = None, until: date | None = None) -> list[date]:
+    return [day for day in log.days() if (since is None or day >= since) and (until is None or day <= until)]
 
 
-def read_day(folder: Path, day: date, read: Callable[[Path], Result]) -> list[Result]:
-    """Results of `read` for each file of a day, each row once, although files are merged meanwhile."""
-    return _of_day(folder, day, lambda paths: [read(path) for path in paths])
+def read_day(log: Log, day: date, read: Callable[[PartInfo], Result]) -> list[Result]:
+    """Results of `read` for each part of a day, each row once, although parts are merged meanwhile."""
+    return _of_day(log, day, lambda parts: [read(part) for part in parts])
 
 
-def _of_day(folder: Path, day: date, read: Callable[[list[Path]], Result]) -> Result:
-    """Result of `read` for the files of a day, each row once, although files are merged meanwhile."""
+def _of_day(log: Log, day: date, read: Callable[[list[PartInfo]], Result]) -> Result:
+    """Result of `read` for the parts of a day, each row once, although parts are merged meanwhile."""
     for _ in range(_LISTINGS):
         try:
-            return read([file.path for file in log_folder.current_files(folder, day, day)])
+            return read(current_parts(log, day, day))
         except FileNotFoundError:  # merged since it was listed
             continue
     raise StorageError(
         "files of the prediction log vanish while they are read",
-        subject=str(folder),
+        subject=log.location,
         hint="look for links that lead nowhere, and for a program that deletes files there",
     )
 
 
-def _read(path: Path, columns: list[str] | None = None, *, repeated: list[str] | None = None) -> pa.Table:
-    """Some columns of a file, else all of today's; those `repeated` as each value once and its places."""
+def _read(log: Log, part: PartInfo, columns: list[str] | None = None, *, repeated: list[str] | None = None) -> pa.Table:
+    """Some columns of a part, else all of today's; those `repeated` as each value once and its places."""
     # For a few columns of many small files, read-ahead buffers and threads cost as much as the reading.
-    with _damage(path), pq.ParquetFile(path, read_dictionary=repeated, pre_buffer=columns is None) as source:
-        table = source.read(columns=columns or SCHEMA.names, use_threads=columns is None)
-        return with_all_columns(table) if columns is None else table
+    whole = columns is None
+    with _damage(log, part), log.open(part) as file:
+        with pq.ParquetFile(map_file(file), read_dictionary=repeated, pre_buffer=whole) as source:
+            table = source.read(columns=columns or SCHEMA.names, use_threads=whole)
+        return with_all_columns(table) if whole else table
 
 
-def _may_hold(path: Path, column: str, wanted: Integers) -> bool:
-    """Whether a column may have one of these numbers, by the ranges in the file's footer."""
-    with _damage(path):
-        file = pq.read_metadata(path)
-    position = file.schema.names.index(column)
-    ranges = [file.row_group(number).column(position).statistics for number in range(file.num_row_groups)]
+def _may_hold(log: Log, part: PartInfo, column: str, wanted: Integers) -> bool:
+    """Whether a column may have one of these numbers, by the ranges in the part's footer."""
+    with _damage(log, part), log.open(part) as file:
+        metadata = pq.read_metadata(map_file(file))
+    position = metadata.schema.names.index(column)
+    ranges = [metadata.row_group(number).column(position).statistics for number in range(metadata.num_row_groups)]
     return any(
         statistics is None
         or not statistics.has_min_max
@@ -350,19 +354,31 @@ def _may_hold(path: Path, column: str, wanted: Integers) -> bool:
 
 
 @contextmanager
-def _damage(path: Path) -> Iterator[None]:
-    """Convert errors of reading a file to StorageError with its name."""
+def _damage(log: Log, part: PartInfo) -> Iterator[None]:
+    """Convert errors of reading a part to StorageError with its name."""
     try:
         yield
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
-        raise damaged_file(path, error) from error
+        raise damaged_file(log, part, error) from error
 
 
-def damaged_file(path: Path, error: Exception) -> StorageError:
+def map_file(file: BinaryIO) -> pa.NativeFile:
+    """A mapping of an open file, which stays when that is closed.
+
+    Arrow's own: its threads may outlive the interpreter, and could not let go of a Python file then.
+
+    Raises:
+        OSError: the file is empty.
+    """
+    return pa.memory_map(f"/dev/fd/{file.fileno()}")
+
+
+def damaged_file(log: Log, part: PartInfo | None, error: Exception) -> StorageError:
+    """The error of a part that cannot be read; None: which one is not known."""
     return StorageError(
         f"a file of the prediction log cannot be read: {error}",
-        subject=str(path),
+        subject=log.location if part is None else f"{log.location}/{part.key}",
         hint="if it is damaged, move it out of the log's folder; its rows then show as a gap",
     )

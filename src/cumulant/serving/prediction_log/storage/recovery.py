@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cumulant.core.system.atomic_files import sync
+from cumulant.ports.log import split_covered
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.journal import RECORD, Row, claim_journal
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA, LogPart, size_of
@@ -28,7 +29,7 @@ _WORKER, _SEQUENCE = SCHEMA.get_field_index("worker"), SCHEMA.get_field_index("s
 #: columns of every release
 _LEAST = 1 + max(number for number, field in enumerate(SCHEMA) if not field.nullable)
 #: a worker sends an entry again for as long as its request waits: seconds
-_AGAIN_SECONDS = 300.0
+AGAIN_SECONDS = 300.0
 _LISTINGS = 10
 
 
@@ -130,7 +131,7 @@ def recover(
 
 def _recover(
     folder: Path,
-    file: log_folder.PredictionFile,
+    file: log_folder.JournalFile,
     seen: Callable[[str, int], object] | None,
     age: float,
     say: Callable[[str], object],
@@ -189,7 +190,7 @@ def _set_aside(path: Path) -> str:
     return f"the file is kept as {path.rename(path.with_suffix('.damaged'))}"
 
 
-def _publish(folder: Path, file: log_folder.PredictionFile, rows: list[Row]) -> None:
+def _publish(folder: Path, file: log_folder.JournalFile, rows: list[Row]) -> None:
     # A kill between the part's renaming and the journal's removal leaves both.
     parts = log_folder.list_day_files(folder, file.day)
     written = any(part.life == file.life and part.first <= file.first <= part.last for part in parts)
@@ -214,10 +215,13 @@ def newest_number(folder: Path, worker: str) -> int:
     newest, complete, listings = 0, False, 0
     while not complete and listings < _LISTINGS:
         complete, listings = True, listings + 1
-        for file in log_folder.current_files(folder, since=datetime.now(UTC).date() - timedelta(days=1)):
+        since = datetime.now(UTC).date() - timedelta(days=1)
+        days = [day for day, _ in log_folder.list_days(folder) if day >= since]
+        for part in (part for day in days for part in split_covered(log_folder.list_day_files(folder, day))[0]):
+            path = folder / part.key
             try:
-                if time.time() - file.path.stat().st_mtime < _AGAIN_SECONDS:
-                    newest = max(newest, _newest_in(file.path, worker))
+                if time.time() - path.stat().st_mtime < AGAIN_SECONDS:
+                    newest = max(newest, _newest_in(path, worker))
             except FileNotFoundError:  # merged meanwhile
                 complete = False
             except (OSError, KeyError, pa.ArrowException):  # damaged, which readers report

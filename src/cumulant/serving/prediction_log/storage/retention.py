@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from itertools import groupby
-from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from cumulant.core.system.atomic_files import sync
-from cumulant.core.system.json_files import read_json
-from cumulant.core.system.locks import try_lock
+from cumulant.core.errors import CumulantError
+from cumulant.ports.log import Log, PartInfo, split_covered
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.log_folder import PredictionFile, write_json
+from cumulant.serving.prediction_log.storage.log_reader import map_file
 from cumulant.serving.prediction_log.storage.part_writer import (
     GROUP_BYTES,
     GROUP_ROWS,
@@ -31,7 +28,8 @@ from cumulant.serving.prediction_log.storage.part_writer import (
 
 #: seconds of running time that a day waits on the list
 GRACE = 86_400.0
-_LEFT_SECONDS = 3600.0
+#: seconds of one turn: less than another process waits for one that no longer answers
+_TURN_SECONDS = 300.0
 #: so many neighbours of at most so many bytes are merged at any age: a file costs each reader about a millisecond
 _MANY, _SMALL_BYTES = 30, 64 * 1024
 
@@ -60,25 +58,24 @@ class DaysDue(msgspec.Struct, frozen=True, kw_only=True):
         return [date.fromisoformat(name) for name, waited in self.days.items() if waited >= grace]
 
 
-def read_days_due(folder: Path, keep: timedelta) -> DaysDue:
-    """The list of a log's folder; an empty one where there is none, or none that can be read: days then wait anew.
+def read_days_due(log: Log, keep: timedelta) -> DaysDue:
+    """The list of a log; an empty one where there is none, or none that can be read: days then wait anew.
 
-    Servers that keep rows for different times may share a folder; each of these times has a list.
+    Servers that keep rows for different times may share a log; each of these times has a list.
     """
-    return read_json(_path(folder, keep), DaysDue) or DaysDue()
+    with contextlib.suppress(msgspec.MsgspecError):
+        if (content := log.state(_name(keep))) is not None:
+            return msgspec.json.decode(content, type=DaysDue)
+    return DaysDue()
 
 
-def write_days_due(folder: Path, keep: timedelta, waiting: DaysDue) -> None:
-    """Keep the list.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
-    write_json(_path(folder, keep), waiting)
+def write_days_due(log: Log, keep: timedelta, waiting: DaysDue) -> None:
+    """Store the list. Raises as `Log`."""
+    log.put_state(_name(keep), msgspec.json.encode(waiting))
 
 
-def _path(folder: Path, keep: timedelta) -> Path:
-    return folder / f".retention-{keep.total_seconds():.0f}.json"
+def _name(keep: timedelta) -> str:
+    return f".retention-{keep.total_seconds():.0f}.json"
 
 
 def describe_listing(before: DaysDue, after: DaysDue, keep: timedelta) -> str | None:
@@ -99,7 +96,7 @@ def describe_days(days: Iterable[date]) -> str:
 
 
 def upkeep(
-    folder: Path,
+    log: Log,
     *,
     keep: timedelta | None,
     file_size: int,
@@ -107,122 +104,112 @@ def upkeep(
     steady: float = 0.0,
     say: Callable[[str], object] = sys.stderr.write,
 ) -> None:
-    """Merge and delete files that are due. Of processes that share a folder, one at a time does so.
+    """Merge and delete parts that are due. Of processes that share a log, one at a time does so.
 
     `steady`: seconds since the caller's last turn, by a monotonic clock; `say` is called with what is deleted.
 
     Raises:
-        OSError: the disk is full or cannot be written; what was there is untouched.
+        StorageError, EngineUnavailableError: as `Log`; what was there is untouched.
     """
-    with _turn(folder) as mine:
+    with log.maintenance() as mine:
         if not mine:
             return
-        over = set[date]() if keep is None else _over(folder, keep, steady, say)
+        begun = time.monotonic()
+        over = set[date]() if keep is None else _over(log, keep, steady, say)
         gone = []
-        for day, path in log_folder.list_days(folder):
+        for day in log.days():
             if day in over:
-                _forget(folder, day, path)
-                gone += [] if path.exists() else [day]
-            else:
-                _merge_day(folder, day, file_size, file_age)
-                _remove_abandoned(path)
+                _forget(log, day)
+                gone += [] if log.parts(day) else [day]
+            elif time.monotonic() - begun < _TURN_SECONDS:
+                _merge_day(log, day, file_size, file_age)
         if gone:
             say(f"the prediction log deleted {describe_days(gone)}, which serving.log.keep is over for\n")
         if keep is not None:
-            _forget_lives(folder, keep)
+            _forget_lives(log, keep)
 
 
-def _over(folder: Path, keep: timedelta, steady: float, say: Callable[[str], object]) -> set[date]:
+def _over(log: Log, keep: timedelta, steady: float, say: Callable[[str], object]) -> set[date]:
     """The days to delete now; those that become due wait on a list first."""
     now = datetime.now(UTC)
-    due = [day for day, _ in log_folder.list_days(folder) if day < now.date() - keep]
-    before = read_days_due(folder, keep)
+    due = [day for day in log.days() if day < now.date() - keep]
+    before = read_days_due(log, keep)
     after = before.advance(due, now=now, steady=steady)
     if text := describe_listing(before, after, keep):
         say(f"{text}\n")
     if after.days or before.days:
-        with contextlib.suppress(OSError):  # a full disk is what deleting helps against
-            write_days_due(folder, keep, after)
+        with contextlib.suppress(CumulantError):  # a full disk is what deleting helps against
+            write_days_due(log, keep, after)
     return set(after.expired())
 
 
-@contextlib.contextmanager
-def _turn(folder: Path) -> Iterator[bool]:
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".upkeep").open("wb") as lock:
-        yield try_lock(lock.fileno())
-
-
-def _merge_day(folder: Path, day: date, file_size: int, file_age: float) -> None:
-    current, covered = log_folder.split_covered(log_folder.list_day_files(folder, day))
-    for file in covered:  # a merge that was cut off after its renaming
-        file.path.unlink(missing_ok=True)
-    for _, group in groupby(current, key=lambda file: file.life):
+def _merge_day(log: Log, day: date, file_size: int, file_age: float) -> None:
+    current, covered = split_covered(log.parts(day))
+    log.delete([part for part in covered if _is_settled(log, part, current)])
+    for _, group in groupby(current, key=lambda part: part.life):
         for run in _runs(list(group), file_size, file_age):
-            _merge(folder, run)
+            _merge(log, run)
 
 
-def _runs(files: list[PredictionFile], file_size: int, file_age: float) -> Iterator[list[PredictionFile]]:
-    """Neighbours that together make one file: they fill it, the first one is old enough, or they are many and small."""
-    run: list[PredictionFile] = []
-    sizes: list[int] = []
-    for file in files:
-        size = file.path.stat().st_size
-        if run and sum(sizes) + size > file_size:
+def _is_settled(log: Log, covered: PartInfo, current: Iterable[PartInfo]) -> bool:
+    """Whether the part that covers this one was stored so long ago that each list begun before it has ended."""
+    stored = max(part.modified for part in current if part.covers(covered))
+    return abs(time.time() - stored) >= log.grace
+
+
+def _runs(parts: list[PartInfo], file_size: int, file_age: float) -> Iterator[list[PartInfo]]:
+    """Neighbours that together make one part: they fill it, the first one is old enough, or they are many and small."""
+    run: list[PartInfo] = []
+    size = 0
+    for part in parts:
+        if run and size + part.bytes > file_size:
             yield from [run] if len(run) > 1 else []
-            run, sizes = [], []
-        run.append(file)
-        sizes.append(size)
-    if len(run) > 1 and time.time() - run[0].path.stat().st_mtime >= file_age:
+            run, size = [], 0
+        run.append(part)
+        size += part.bytes
+    if len(run) > 1 and time.time() - run[0].modified >= file_age:
         yield run
     else:
-        yield from _small_runs(run, sizes)
+        yield from _small_runs(run)
 
 
-def _small_runs(files: list[PredictionFile], sizes: list[int]) -> Iterator[list[PredictionFile]]:
-    for small, group in groupby(zip(files, sizes, strict=True), key=lambda pair: pair[1] <= _SMALL_BYTES):
-        run = [file for file, _ in group]
+def _small_runs(parts: list[PartInfo]) -> Iterator[list[PartInfo]]:
+    for small, group in groupby(parts, key=lambda part: part.bytes <= _SMALL_BYTES):
+        run = list(group)
         if small and len(run) >= _MANY:
             yield run
 
 
-def _merge(folder: Path, run: list[PredictionFile]) -> None:
-    first, last = run[0], run[-1]
-    writing = log_folder.writing_path(folder, first.day, f"{first.life}-merge", first.first)
+def _merge(log: Log, run: list[PartInfo]) -> None:
+    merged = PartInfo(run[0].day, run[0].life, run[0].first, run[-1].last)
     try:
-        with pq.ParquetWriter(writing, SCHEMA, **OPTIONS) as writer:
-            for table in _groups(run):
+        with log.append(merged) as stream, pq.ParquetWriter(stream, SCHEMA, **OPTIONS) as writer:
+            for table in _groups(log, run):
                 writer.write_table(table)
-        sync(writing)
-        writing.rename(log_folder.part_path(folder, first.day, first.life, first.first, last.last))
     except _DamagedError as error:
-        writing.unlink(missing_ok=True)
-        error.path.rename(error.path.with_suffix(".damaged"))
+        log.set_aside(error.part)
         return
-    except BaseException:
-        writing.unlink(missing_ok=True)
-        raise
-    for file in run:
-        file.path.unlink(missing_ok=True)
+    if not log.grace:
+        log.delete(run)
 
 
 class _DamagedError(Exception):
-    """Damaged file, which is renamed; its rows show as a gap."""
+    """Damaged part, which is set aside; its rows show as a gap."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(str(path))
-        self.path = path
+    def __init__(self, part: PartInfo) -> None:
+        super().__init__(part.key)
+        self.part = part
 
 
-def _groups(run: list[PredictionFile]) -> Iterator[pa.Table]:
-    """The rows of the files as tables of a row group's size."""
+def _groups(log: Log, run: list[PartInfo]) -> Iterator[pa.Table]:
+    """The rows of the parts as tables of a row group's size."""
     waiting: list[pa.Table] = []
-    for file in run:
-        for table in _read(file.path):
+    for part in run:
+        for table in _read(log, part):
             waiting.append(table)
             if (
-                sum(part.num_rows for part in waiting) >= GROUP_ROWS
-                or sum(part.nbytes for part in waiting) >= GROUP_BYTES
+                sum(rows.num_rows for rows in waiting) >= GROUP_ROWS
+                or sum(rows.nbytes for rows in waiting) >= GROUP_BYTES
             ):
                 yield pa.concat_tables(waiting)
                 waiting = []
@@ -230,54 +217,47 @@ def _groups(run: list[PredictionFile]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _read(path: Path) -> Iterator[pa.Table]:
+def _read(log: Log, part: PartInfo) -> Iterator[pa.Table]:
     try:
-        with pq.ParquetFile(path) as source:
+        with log.open(part) as file, pq.ParquetFile(map_file(file)) as source:
             for group in range(source.num_row_groups):
                 # Each thread of a pool would keep memory of its own for the next time.
                 yield with_all_columns(source.read_row_group(group, use_threads=False))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException):
-        raise _DamagedError(path) from None
+        raise _DamagedError(part) from None
 
 
-def _remove_abandoned(path: Path) -> None:
-    """Delete drafts of ended processes."""
-    for draft in path.glob(f".*{log_folder.WRITING}"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - draft.stat().st_mtime > _LEFT_SECONDS:
-                draft.unlink()
-
-
-def _forget(folder: Path, day: date, path: Path) -> None:
+def _forget(log: Log, day: date) -> None:
     """Delete a day, and record in the state of its workers up to which number rows were deleted."""
-    for worker, last in _last_numbers([file.path for file in log_folder.list_day_files(folder, day)]).items():
-        known = log_folder.read_life(folder, worker)
+    for worker, last in _last_numbers(log, log.parts(day)).items():
+        known = log_folder.read_life(log, worker)
         if known is None:
             continue
         if known.last is not None and known.last <= last:
-            log_folder.forget_life(folder, worker)
+            log_folder.forget_life(log, worker)
         else:
             known.forgotten = max(known.forgotten, last)
-            log_folder.write_life(folder, known)
-    shutil.rmtree(path, ignore_errors=True)
+            log_folder.write_life(log, known)
+    log.delete_day(day)
 
 
-def _forget_lives(folder: Path, keep: timedelta) -> None:
+def _forget_lives(log: Log, keep: timedelta) -> None:
     """Delete the states of workers that ended without a row, longer ago than rows are kept."""
     oldest = (datetime.now(UTC) - keep - timedelta(days=1)).timestamp()
-    for known in log_folder.read_lives(folder):
+    for known in log_folder.read_lives(log):
         if known.last == known.forgotten and known.started / 1_000_000 < oldest:
-            log_folder.forget_life(folder, known.worker)
+            log_folder.forget_life(log, known.worker)
 
 
-def _last_numbers(paths: list[Path]) -> dict[str, int]:
+def _last_numbers(log: Log, parts: list[PartInfo]) -> dict[str, int]:
     numbers: dict[str, int] = {}
-    for path in paths:
+    for part in parts:
         try:
-            table = pq.read_table(path, columns=["worker", "sequence"], partitioning=None)
-        except (OSError, pa.ArrowException):  # a damaged file goes with its day
+            with log.open(part) as file:
+                table = pq.read_table(map_file(file), columns=["worker", "sequence"], partitioning=None)
+        except (OSError, pa.ArrowException):  # a damaged part goes with its day
             continue
         for worker in pc.unique(table["worker"]).to_pylist():
             largest = pc.max(table["sequence"].filter(pc.equal(table["worker"], worker))).as_py()
