@@ -87,7 +87,6 @@ class Ledger:
         actor: who acts, for the events.
         run: the run's id.
         compute: where steps given as `StepCall` run.
-        cause: the id of the run's first event, where another process has reported it.
         lease: how long a holder may be silent before others take over; it speaks six times in that span.
     """
 
@@ -169,8 +168,7 @@ class Ledger:
 
     @property
     def cause(self) -> str | None:
-        """The id of the run's first event; None before it is reported."""
-        return self._cause
+        return self._cause  # the id of the run's first event; None before it is reported
 
     def step(
         self,
