@@ -17,11 +17,11 @@ Status = Literal["pending", "firing", "resolved"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What an evaluation found, in terms of the field.
+    """A finding of an evaluation.
 
-    `moved`: what moved and how much ("missing values of fare rose from 0.1% to 38%"); `since`: when that began;
-    `kind`: `data_fault`, `covariate`, `prior`, `concept`, `volume`, `quality` or `feed`, the likely one;
-    `cost` and `next` as a person would say them, or empty. `level` raises the rule's own.
+    `moved`: what changed and how much ("missing values of fare rose from 0.1% to 38%"); `since`: when it began; `kind`:
+    the likely `data_fault`, `covariate`, `prior`, `concept`, `volume`, `quality` or `feed`; `cost` and `next`:
+    sentences, or empty; `level` raises the rule's own.
     """
 
     model: str
@@ -47,11 +47,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One alert from its first evaluation to its end. Spans are in seconds, and sums over evaluations.
 
-    `began`, `seen` and `absent` are moments of evaluations; `fired` and `resolved` are of the present.
-
-    `pending_for`: how long it has been found; `clear`: how long it has not, since `absent`.
-    `notified_level`: the highest level that was notified; `waits`: it comes with the next digest; `quiet`: since the
-    last notification.
+    `began`, `seen` and `absent`: moments of evaluations; `fired`, `resolved`: of the present. `pending_for`, `clear`:
+    how long it was present, and absent since `absent`. `notified_level`: the highest notified; `waits`: it comes with
+    the next digest; `quiet`: since the last notification.
     """
 
     id: str
@@ -73,10 +71,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
-    """No notification of alerts that match, until a moment, but that a known one is resolved.
-
-    Patterns with `*` and `?`.
-    """
+    """Suppression of notifications of matching alerts (patterns: `*`, `?`) until a moment, except their resolution."""
 
     id: str
     model: str = "*"
@@ -95,7 +90,7 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True):
 class AlertsState(msgspec.Struct, frozen=True, kw_only=True):
     """All alerts of a project. `alerts`: pending and firing ones by the key of their finding; `over`: the newest last.
 
-    `spent`: messages to people by period of the budget; `grouped`: seconds for which something waits for the digest.
+    `spent`: notifications by period of the budget; `grouped`: seconds that the digest has waited.
     """
 
     alerts: dict[str, Alert] = {}
@@ -119,8 +114,8 @@ class AlertsState(msgspec.Struct, frozen=True, kw_only=True):
 class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
     """One change of an evaluation.
 
-    For what keeps track: `fired`, `raised`, `resolved`. For people: `told`, which comes again at a higher level,
-    `reminded`, `cleared`, `digest`. `alerts` are those of a digest, else one.
+    Recorded: `fired`, `raised`, `resolved`. Notified: `notified`, again at a higher level, `reminded`, `cleared`,
+    `digest`. `alerts`: those of a digest, else one.
     """
 
     what: Literal["fired", "raised", "resolved", "told", "reminded", "cleared", "digest"]

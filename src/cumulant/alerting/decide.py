@@ -1,8 +1,7 @@
-"""Alerts after an evaluation: pure, a function of the state, the findings and the time.
+"""Alerts after an evaluation: a pure function of the state, the findings and the time.
 
-An alert is pending until it was found for as long as its rule requires, fires once, and resolves by itself when it was
-absent for as long. Time counts from evaluation to evaluation and never backwards, so that a clock that is set back
-changes nothing and one that jumps ahead only stands for one long wait between two evaluations that found the same.
+An alert is pending until it lasted as long as its rule requires, fires once, and resolves when it was absent as long.
+Time counts from evaluation to evaluation, never backwards, so that a wrong clock does no lasting harm.
 """
 
 from __future__ import annotations
@@ -33,11 +32,9 @@ def decide(
 ) -> tuple[AlertsState, tuple[AlertChange, ...]]:
     """The state after an evaluation, and its changes, in the order of their notifications.
 
-    `at`: the moment of the evaluation, in the time of the data, by which findings last or are absent; `now`: the
-    present, by which budgets, reminders and silences go. They differ where a past period is evaluated.
-
-    `examined`: the models and rules that were evaluated, so that no other alert resolves; None: all. With no findings
-    and nothing examined, the changes are what has become due: digests and reminders.
+    `at`: the evaluation, in the time of the data; `now`: the present, for budgets, reminders and silences. `examined`:
+    the evaluated models and rules, others do not resolve; None: all. Without findings and examined rules, the changes
+    are due digests and reminders.
     """
     by_key, step = merged(findings), _Evaluation(at, now or at, policy)
     scopes = None if examined is None else {*examined, *(finding.scope for finding in by_key.values())}

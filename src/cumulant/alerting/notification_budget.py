@@ -18,10 +18,7 @@ _PERIODS = 3
 
 
 def notify_due(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState, list[AlertChange]]:
-    """The state once what is due was notified, and the notifications.
-
-    The most urgent come first, so that a budget that is nearly spent is spent on them.
-    """
+    """The state after the due notifications, and these, the most urgent first while the budget lasts."""
     passed, period = elapsed(state.at, at), policy.period_of(at)
     alerts, spent, changes = dict(state.alerts), state.spent.get(period, 0), list[AlertChange]()
     urgent = sorted(alerts.items(), key=lambda pair: (-LEVELS.index(pair[1].level), pair[1].began, pair[0]))

@@ -28,7 +28,7 @@ def is_deletion(spec: SourceSpec, types: Mapping[str, DType], source: str) -> pl
 
 
 def corrections_of(columns: Sequence[Field], spec: SourceSpec, source: str) -> Corrections:
-    """How later rows of a source with these columns correct earlier ones, as a feature plan carries it.
+    """How later rows of a source correct earlier ones, as a feature plan carries it.
 
     Raises:
         DataError: the marking column does not hold values of the declared kind.

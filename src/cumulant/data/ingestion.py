@@ -78,17 +78,15 @@ def ingest(
     listing: FileListing | None = None,
     budget: MemoryBudget | None = None,
 ) -> Snapshot:
-    """The snapshot of source `name` as it is now. Only new or changed files are read; with `force` the content of each
-    decides what is changed, not its size and time.
+    """The snapshot of source `name` as it is now. Only new or changed files are read; `force` compares contents.
 
-    `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame` replaces
-    the files, and `listing` are the files (None: they are listed); `used` names the columns whose loss matters, a
-    mapping also what uses each (None: all matter). `budget` is the memory that may be taken (None: half of the
-    machine's).
+    `previous`: the last accepted snapshot; `others`: those that `references` may name; `frame` replaces the files;
+    `listing`: the files (None: they are listed); `used`: the columns whose loss matters, by use in a mapping (None:
+    all); `budget`: of memory (None: half of the machine's).
 
     Raises:
-        SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
-            the policy refuses. Its `snapshot` is complete, so that the rows can be inspected.
+        SourceBreachError: more rows refused than declared, a rule on the whole broken, or a refused schema change. Its
+            `snapshot` is complete.
         ContractBreachError: a declared column is gone that the previous snapshot had.
         DataError: a source that cannot be read as declared.
         DefinitionError: a rule or `prepare` that cannot be used.
@@ -326,10 +324,7 @@ def _build_snapshot(run: _IngestRun, used: Collection[str] | None) -> Snapshot:
 
 
 def _newest_event(run: _IngestRun, profile: Profile) -> datetime | None:
-    """The newest event up to now, where `fresh` is declared.
-
-    Rows after now are left out: a wrong year would make a source fresh that gets no rows any more.
-    """
+    """The newest event up to now, where `fresh` is declared; a wrong year would hide that rows are missing."""
     context, event = run.context, run.context.spec.time
     if event is None or context.policy.fresh is None or event.column not in profile:
         return None

@@ -254,9 +254,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = None
 
     def plain(self) -> dict[str, Any]:
-        """The declaration as values. A key that came later is left out where it is not set: such a source keeps the
-        identity that it had.
-        """
+        """The declaration as values, without later keys that are not set, so that its identity stays."""
         values: dict[str, Any] = msgspec.to_builtins(self)
         del values["memory"]  # it changes nothing of what is read
         unset = {

@@ -56,9 +56,7 @@ class RetrainingAsked(Fact, frozen=True, kw_only=True):
 
 
 class RetrainingMoved(Fact, frozen=True, kw_only=True):
-    """The progress of a requested training: `trained`, `released`, `offered` (it is the candidate, and the
-    alias is for somebody to move), `refused` (by the gate) or `failed`.
-    """
+    """The progress of a requested training: `trained`, `released`, `offered` (to promote), `refused` or `failed`."""
 
     kind: ClassVar[str] = "monitoring.retraining_moved"
     model: str

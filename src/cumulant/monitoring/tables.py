@@ -89,7 +89,7 @@ class PredictionTable:
             yield from parts_of(self.rows.select(name))
 
     def tells_apart(self, name: str) -> bool:
-        """Whether every row has a name or number of its own in that column: it names rows, as a key does.
+        """Whether every row has its own name or number in that column, as a key.
 
         Raises:
             DataError: the file cannot be read.
@@ -185,14 +185,14 @@ def open_log(
     spill: Spill | None = None,
     name: str = "log",
 ) -> PredictionTable:
-    """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies.
+    """The answered rows of a log, with a column a field of request and answer, without mirrored copies.
 
-    Rows that are dated later than `skew` after they were answered are left out; None: none are. Without rows it has no
-    columns. Rows that are many are set aside in `spill`, under names that begin with `name`; None: all are in memory.
+    Rows dated later than `skew` (None: no limit) after their answer are left out. Without rows it has no columns. Many
+    rows are stored in `spill` (None: in memory), under names that begin with `name`.
 
     Raises:
         DataError: rows cannot be read.
-        StorageError: a file is damaged, or rows cannot be set aside.
+        StorageError: a file is damaged, or rows cannot be stored.
     """
     from cumulant.serving.prediction_log.storage.scanning import batches
 

@@ -72,9 +72,7 @@ def ingest_labels(
     salt: bytes,
     clock: Clock | None = None,
 ) -> IngestResult:
-    """Take decisions into the store of labels in `folder`; the same ones again add nothing.
-
-    The file stays in `scratch` as the record of where these labels come from: reviewers, reasons, chances.
+    """Ingest decisions as labels in `folder`, idempotently; the file in `scratch` records their origin.
 
     Raises:
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.

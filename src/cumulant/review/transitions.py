@@ -52,10 +52,10 @@ def rank(case: ReviewCase, who: Reviewer) -> tuple[bool, bool, float, str]:
 
 
 def take(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> ReviewCase:
-    """Keep the case for the reviewer.
+    """Lease the case to the reviewer.
 
     Raises:
-        LeaseHeldError: somebody else looks at it, or it is assigned to somebody else.
+        LeaseHeldError: it is leased or assigned to another reviewer.
         ConflictError: it is closed, or this reviewer has answered it.
     """
     check(case, who, policy, now)
@@ -87,8 +87,7 @@ def check(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) 
 
 
 def decide(case: ReviewCase, who: Reviewer, label: str, policy: ReviewPolicy, now: datetime) -> ReviewCase:
-    """`label` is JSON. Two that agree, or one where one is enough, close the case; two that differ escalate it, and
-    the next decision holds.
+    """Record `label` (JSON). Two that agree, or one where one is enough, close the case; two that differ escalate it.
 
     Raises:
         LeaseHeldError, ConflictError: as `take`.
@@ -113,7 +112,7 @@ def escalate(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetim
 
 
 def note(case: ReviewCase, who: Reviewer, text: str, now: datetime) -> ReviewCase:
-    """Write something beside the case, whoever looks at it.
+    """Add a note to the case, whoever holds its lease.
 
     Raises:
         UsageError: there is no text, or there is too much.
@@ -130,7 +129,7 @@ def note(case: ReviewCase, who: Reviewer, text: str, now: datetime) -> ReviewCas
 
 
 def assign(case: ReviewCase, to: str | None) -> ReviewCase:
-    """Give the case to one reviewer, or to all again; whoever looks at it now loses it.
+    """Assign the case to one reviewer, or to all again; its lease ends.
 
     Raises:
         ConflictError: it is closed, or that reviewer has answered it.

@@ -17,10 +17,7 @@ from cumulant.data.text.zones import UTC_MICROS
 
 
 def check_freshness(new: Sequence[NewFile], context: PartContext, now: datetime) -> tuple[BatchCheck, ...]:
-    """A warning where the newest event of all new rows is older than `table.fresh` allows, or all are after now.
-
-    It never refuses them: rows of the past may be delivered late, or again.
-    """
+    """A warning where the newest event of all new rows is older than `table.fresh`, or all are after now."""
     time, limit = context.spec.time, context.policy.fresh
     if time is None or limit is None or not new:
         return ()

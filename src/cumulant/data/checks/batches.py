@@ -1,8 +1,4 @@
-"""Batches: the rows that a run reads for the first time, by file and by period, with accepted and refused ones.
-
-A new or changed file is a batch. Of a file whose earlier rows are still its first ones only the added rows are new.
-Several new files together are a batch as well: each may be too small to be sure of.
-"""
+"""Batches: the new rows of a run by file and by period, and all of them together."""
 
 from __future__ import annotations
 
@@ -61,7 +57,7 @@ class Batch:
 class NewFile:
     """A new or changed file: its part as read and as accepted, and the last accepted part of the same name.
 
-    `grown`: the rows of that part are the first ones of this, so that only what follows is new.
+    `grown`: the earlier rows are still its first ones, so only those that follow are new.
     """
 
     url: str
@@ -92,9 +88,9 @@ def batches_by_file(new: Sequence[NewFile], context: PartContext) -> tuple[Batch
 def batches_to_check(
     new: Sequence[NewFile], delivered: Sequence[Batch], context: PartContext, *, checked: int
 ) -> tuple[Batch, ...]:
-    """The batches whose shares are evaluated: deliveries, all of them together, and periods.
+    """The batches whose shares are evaluated: each file, all files together, and periods.
 
-    `checked` rows of the source are evaluated as a whole, and that is not done twice.
+    `checked`: rows of the source that are evaluated as a whole; a batch of as many is not evaluated again.
     """
     result = [batch for batch in delivered if batch.counts.checked]
     if len(result) > 1:

@@ -1,7 +1,6 @@
-"""Refusals that one file cannot decide: keys that repeat across files, values that another source must hold.
+"""Refusals across files: keys that repeat, and values that another source must hold.
 
-A part that loses rows here is written again without them, under a name of its own; the part as it was stays,
-so that the next snapshot can start from it.
+A part that loses rows is written again under a new name; the earlier part stays for the next snapshot.
 """
 
 from __future__ import annotations

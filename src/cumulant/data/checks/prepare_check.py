@@ -1,8 +1,6 @@
-"""Is a user's `prepare` row-wise? A row's result may depend on that row alone.
+"""Check that a user's `prepare` is row-wise.
 
-It is run on a sample as a whole, in halves, row by row, shuffled and doubled; every run must give the same rows. Means,
-ranks, shifts, running sums, deduplication and random numbers all show. The sample is also compared with the
-run over all rows.
+It runs on a sample as a whole, in halves, row by row, shuffled and doubled; every run must give the same rows.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ _DIGITS = 9
 def check_row_wise(
     prepare: Callable[[pl.DataFrame], pl.DataFrame], raw: pl.DataFrame, prepared: pl.DataFrame, *, name: str
 ) -> None:
-    """Raise unless `prepare` treats each row of `raw` by itself; `prepared` is its answer to all of `raw`.
+    """Raise unless `prepare` treats each row of `raw` by itself; `prepared` is its result for all of `raw`.
 
     Raises:
         DefinitionError: it does not, or it makes rows.

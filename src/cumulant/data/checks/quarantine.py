@@ -17,9 +17,9 @@ from cumulant.data.snapshot import CheckResult, Snapshot
 def write_quarantine(
     urls: Sequence[str], parts: Sequence[PartFacts], context: PartContext, identity: str
 ) -> tuple[TableRef | None, Counter[str]]:
-    """All refused rows of the files at `urls` as one table, and how many each rule refused.
+    """All refused rows of the files at `urls` as one table, and their number by rule.
 
-    Columns: `__rule`, `__file`, `__row`, then those of the rows as they came.
+    Columns: `__rule`, `__file`, `__row`, then the original columns.
     """
     frames = refused_rows(parts, context)
     if not frames:

@@ -1,7 +1,4 @@
-"""Which row of a repeated key or unique value was accepted first: by arrival, then (`first`) known time, then place.
-
-A row that was accepted is never refused for one that arrives later, whatever their files are called.
-"""
+"""The accepted one of the rows of a repeated key or unique value: by arrival, then (`first`) known time, then place."""
 
 from __future__ import annotations
 
@@ -47,9 +44,7 @@ def find_later_repeats(
 def located_frames(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], context: PartContext
 ) -> Iterator[pl.DataFrame]:
-    """These fields of all rows in their order, some rows at a time, with the place of each one's part, the position in
-    it, arrival, and known time. Decimals have all their digits.
-    """
+    """These fields of all rows in order, in frames, with their part's place, position, arrival and known time."""
     blocks = blocks_of(parts)
     exact = exact_types(blocks, fields, context)
     for block in blocks:

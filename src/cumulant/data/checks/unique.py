@@ -25,9 +25,9 @@ class UniqueSet(NamedTuple):
 
 
 def unique_sets(spec: SourceSpec, names: Sequence[str]) -> list[UniqueSet]:
-    """Column sets whose values may come once: the key, then each unique column.
+    """Column sets whose values must be unique: the key, then each unique column.
 
-    Where the latest row of a key counts, keys may repeat, and unique values in rows of one key.
+    With `on_repeat: latest` keys may repeat, and unique values in rows of one key.
     """
     once = "comes once" if len(spec.keys) == 1 else "come once together"
     of_key = spec.keys and spec.on_repeat != "latest"

@@ -49,9 +49,9 @@ def evaluate_row_rules(parts: Sequence[PartFacts], policy: SourcePolicy) -> tupl
 def evaluate_table_rules(
     policy: SourcePolicy, profile: Profile, now: datetime, *, rows: int, newest: datetime | None = None
 ) -> tuple[CheckResult, ...]:
-    """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
+    """Results of the rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
 
-    `rows` of them are in force; `newest` is the last event that is not after `now`, None where there is none.
+    `rows`: those in force; `newest`: the last event up to `now`, None without one.
     """
     results = [
         _null_share(column, policy, limit, profile) for column, limit in policy.nulls.items() if column in profile
@@ -123,7 +123,7 @@ def find_breaches(
     refused: int,
     failing: int,
 ) -> tuple[tuple[Severity, str], ...]:
-    """Broken rules with their severity, the most important first: `fail` is why a snapshot is not accepted.
+    """Broken rules with their severity, the most important first; a `fail` refuses the snapshot.
 
     `failing`: how many of the refused rows count towards the limit.
     """
@@ -180,9 +180,7 @@ def _change_text(change: SchemaChange) -> str:
 
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """Warnings of an accepted snapshot: columns lost that nothing uses, or whose loss the policy accepts, doubts
-    about its files, rules with severity `warn` that are broken, and requirements of its contract that are not checked.
-    """
+    """Warnings of an accepted snapshot: lost columns, doubts about files, broken `warn` rules, unchecked clauses."""
     lost = [describe_change(change) for change in snapshot.changes if change.kind not in ("added", "widened")]
     unchecked = (f"the contract requires more than is checked: {note}" for note in snapshot.unchecked)
     return (*lost, *snapshot.warnings, *warned_rules(snapshot), *unchecked)
@@ -201,9 +199,7 @@ def shorten_list(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:
-    """Hint for the breaches: one for each kind of them, where there are several. `example` gives a value that a
-    check refused, None where none may be shown.
-    """
+    """Hint for the breaches, one for each kind. `example` gives a value that a check refused, None for none."""
     hints = _hints(snapshot, example)
     if len(hints) == 1:
         return next(iter(hints.values()))

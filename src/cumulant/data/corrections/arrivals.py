@@ -1,7 +1,6 @@
-"""When rows arrived: the moment of the run that accepted them first. The names of files say nothing of that.
+"""When rows arrived: the moment of the run that accepted them first.
 
-A file is known by its content, so that renaming it changes nothing. Of a file whose content changed, rows that equal
-one of its accepted rows keep the moment of that row; all others arrive now.
+A file is identified by its content. Rows of a changed file that equal an accepted row keep that row's moment.
 """
 
 from __future__ import annotations

@@ -30,10 +30,9 @@ def skipped_warnings(listing: FileListing, root: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class GoneFiles:
-    """Files of the last accepted snapshot that are gone or `unreadable`, and those that have fewer rows now (with that
-    number).
+    """Files of the last accepted snapshot that are gone or `unreadable`, or `shrunk` (with their present rows).
 
-    Rows of new files, and those by which others grew, do not make up for `lost` of its `before` rows.
+    New rows do not make up for `lost` of its `before` rows.
     """
 
     files: tuple[SourceFile, ...]
@@ -82,11 +81,9 @@ def find_gone_files(
     root: Path,
     unreadable: Sequence[UnreadableFile] = (),
 ) -> GoneFiles | None:
-    """The files of `previous` that are gone or `unreadable`, though the source's path still covers them, or have fewer
-    rows now; None where there is none.
+    """The files of `previous` that are gone or `unreadable` though the path covers them, or shrank; None without one.
 
-    A file that was moved is not gone. Rows of new files make up for those that are gone, as where a folder holds the
-    last thirty days.
+    A moved file is not gone. Rows of new files make up for those that are gone, as in a folder of the last thirty days.
     """
     now = {file.url: (file.content, part.rows_in) for file, part in zip(files, parts, strict=True)}
     before = {file.url for file in previous.files}

@@ -33,8 +33,10 @@ class ListedFile:
         return self.files.fetch(self.info)
 
     def read(self, spec: SourceSpec, *, texts: Collection[str] = ()) -> FileTable:
-        """Its rows as declared, with nulls for declared paths that it does not have. CSV columns in `texts` are not
-        taken for numbers. Raises DataError as `read_table`.
+        """Its rows as declared, with nulls for absent declared paths; CSV columns in `texts` are not numbers.
+
+        Raises:
+            DataError: as `read_table`.
         """
         table = read_table(self.fetch(), self.url, spec, texts=texts)
         return with_absent(with_partition(table, self.partition, spec, texts=texts, url=self.url), spec)

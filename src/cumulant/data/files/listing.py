@@ -40,7 +40,7 @@ def find_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> li
 
 
 def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> FileListing:
-    """The files of a source. Of a folder or glob, those in a known format are read.
+    """The files of a source; of a folder or glob, those in a known format.
 
     Raises:
         DataError: nothing is there, or nothing that can be read.

@@ -51,7 +51,7 @@ def read_each(files: Iterable[File], read: Callable[[File], Read]) -> list[Read]
     """What `read` gives of each file, in their order.
 
     Raises:
-        DataError: files cannot be read; it names all of them, of one it is its own error.
+        DataError: files cannot be read; it names all of them.
     """
     results: list[Read] = []
     errors: list[DataError] = []

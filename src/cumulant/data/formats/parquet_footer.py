@@ -1,8 +1,4 @@
-"""The column chunks of a Parquet file as its footer describes them, read without pyarrow.
-
-pyarrow's own description of a chunk ends the whole process, with no exception, where a column is encrypted or where
-some part of the footer is damaged.
-"""
+"""The column chunks of a Parquet file by its footer, without pyarrow, which aborts on damaged or encrypted ones."""
 
 from __future__ import annotations
 

@@ -43,10 +43,7 @@ class _Piece(NamedTuple):
 
 
 def find_shared_rows(before: Snapshot, now: Snapshot, tables: TableStore) -> tuple[SharedRows, ...] | None:
-    """Where the rows of `before` are in `now`, in order; None where one is gone, changed or in another order.
-
-    Also None where rows have versions or columns differ, so that equal rows would be read otherwise.
-    """
+    """Where the rows of `before` are in `now`, in order; None where rows or columns changed, or rows have versions."""
     if before.versions is not None or now.versions is not None or before.fields != now.fields:
         return None
     cuts = _cuts((*before.parts, *now.parts))

@@ -1,7 +1,4 @@
-"""Making packs: many small files are read one by one, and prepared, checked and stored together.
-
-Files whose columns have the same types are checked in one pass, by file where a rule is about the rows of one file.
-"""
+"""Making packs: many small files are read one by one, and prepared, checked by common types, and stored together."""
 
 from __future__ import annotations
 
@@ -51,10 +48,7 @@ _BYTES, _ROWS_BYTES = 64 << 20, 256 << 20
 
 
 def split_into_packs(inputs: Sequence[SourceInput]) -> Iterator[list[SourceInput]]:
-    """Small files in their order as those of one pack each.
-
-    The contents of files decide where a pack ends, so that one changed file leaves the other packs as they are.
-    """
+    """Small files in their order as those of one pack each, cut by content so that one change leaves the others."""
     return cut(
         inputs,
         lambda item: item.content,
@@ -76,8 +70,7 @@ class PackedParts(NamedTuple):
 def pack_files(
     files: Sequence[SourceInput], declaration: str, texts: Collection[str], context: PartContext
 ) -> PackedParts:
-    """The pack of the files that can be read, stored or new. Where their rows take too much memory it has the first of
-    them only.
+    """The pack of the files that can be read, stored or new; of the first of them where memory is short.
 
     Raises:
         DataError, DefinitionError, UserCodeError, StorageError: as `part_making.build_part`.

@@ -1,8 +1,7 @@
-"""Packs: parts of many small files as one stored table, with one record of facts.
+"""Packs: parts of many small files as one stored table, in the order of the files, with one record of facts.
 
-A file of a pack is a part like any other; its name is the pack's and its place in it (`PACK#7`). The rows of the files
-follow each other in the order of the files. Where files hold a column under different types, the table has a column for
-each type (`casts.stored_columns`), so that no value is changed.
+A part's name is the pack's and its place in it (`PACK#7`). A column of several types is stored once per type
+(`casts.stored_columns`).
 """
 
 from __future__ import annotations

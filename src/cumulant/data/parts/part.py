@@ -1,8 +1,7 @@
 """Parts: the accepted rows of one source file, its refused rows, and the facts about both.
 
-A part is named by the file's content and the declaration, so an unchanged file is never read twice. Its
-facts are written last: where they stand, the part is whole. Many small files share a pack: its facts are here, its
-rows in `packs`.
+A part is named by the file's content and the declaration. Its facts are written last: where they exist, the part is
+whole. Many small files share a pack (`packs`).
 """
 
 from __future__ import annotations
@@ -32,8 +31,9 @@ _CSV_SAMPLE = 5000
 
 
 class PartField(msgspec.Struct, frozen=True, kw_only=True):
-    """A column of a part. `empty`: it holds only nulls, so its type is unknown. `guessed`: from text. `padded`: the
-    digits of its longest number with leading zeros, where it is read as numbers.
+    """A column of a part. `empty`: only nulls, of unknown type. `guessed`: from text.
+
+    `padded`: the digits of its longest number with leading zeros, where it is read as numbers.
     """
 
     name: str
@@ -52,10 +52,10 @@ class PartCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a snapshot must know of a part, so that reusing it reads no rows.
+    """All that a snapshot needs of a part, so that reusing it reads no rows.
 
-    `first`: its rows begin there in a table that holds those of several files (a pack); None: the table is its own.
-    Then `refused_rules` counts its refused rows by rule, and `profile` holds counts and extremes only.
+    `first`: its rows begin there in the table of a pack, `refused_rules` counts refused rows by rule, and `profile` has
+    counts and extremes only; None: the table is its own.
     """
 
     digest: str
@@ -78,8 +78,10 @@ class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackedFile(msgspec.Struct, frozen=True, array_like=True):
-    """What a pack knows of one file. `failed` has a number for each check of its group; `nulls`, `low` and `high`
-    (of whole numbers) one for each of its fields; `empty` names the fields without a value by their place.
+    """What a pack knows of one file.
+
+    `failed`: a number for each check of its group; `nulls`, `low`, `high` (of whole numbers): for each field; `empty`:
+    the places of fields without a value.
     """
 
     group: int

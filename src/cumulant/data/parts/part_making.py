@@ -33,8 +33,6 @@ _CSV_SAMPLE = 5000
 def build_part(context: PartContext, digest: str, table: FileTable, *, url: str, guessed: bool) -> PartFacts:
     """Prepare, read, check and store the rows of one file. `guessed`: its types were inferred from text.
 
-    Malformed rows are refused, and not shown to `prepare`.
-
     Raises:
         DataError: the file lacks a declared column, or its values have no place in a table.
         DefinitionError: `prepare` is not row-wise, or a rule cannot be applied.

@@ -95,10 +95,7 @@ def check_rows(rows: pl.DataFrame, plan: RowPlan, context: PartContext) -> Check
 
 
 def refuse_local_times(plan: RowPlan, counts: pl.DataFrame, source: str) -> None:
-    """Stop where no time of a column, in one file, has a zone; single ones without are refused as rows.
-
-    `counts`: as `CheckedRows.local_times`.
-    """
+    """Raise where no time of a column, in one file, has a zone. `counts`: as `CheckedRows.local_times`."""
     without = counts.filter((pl.col("local") > 0) & (pl.col("local") == pl.col("valid")))
     if without.height:
         first = without.item(0, "column")
@@ -128,7 +125,7 @@ class SortedRows:
 def sort_rows(rows: pl.DataFrame, context: PartContext, owners: pl.Series | None = None) -> SortedRows:
     """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`.
 
-    `owners`: the file of each row, where they are of several; values may come once in each.
+    `owners`: the file of each row, where they are of several; values must be unique in each.
     """
     read = column_casts(rows.schema, declare_numbers(rows, context.spec), context.source)
     widths = {cast.name: padded_width(rows[cast.name].str.strip_chars()) for cast in read if cast.merging is not None}

@@ -1,7 +1,6 @@
-"""Frames set aside on disk while more rows than fit in memory are worked on, in files that only their owner can read:
-Parquet, of which columns and rows are read, or Arrow streams, to which many frames are added one after the other.
+"""Frames on disk while more rows than fit in memory are processed: Parquet, or Arrow streams to append to.
 
-They lie in a folder of the process, which it locks and removes; folders of killed processes are removed by the next.
+Files are in a locked folder of the process, readable by its owner only; folders of killed processes are removed.
 """
 
 from __future__ import annotations
@@ -132,7 +131,7 @@ def _owned(path: str, flags: int) -> int:
 
 @contextmanager
 def spill_in(root: Path | None, *, in_memory: int = 0) -> Iterator[Spill]:
-    """A folder under `root` (None: where the system has temporary files), removed at the end.
+    """A folder under `root` (None: the system's temporary folder), removed at the end.
 
     Raises:
         StorageError: no space, or the place cannot be written.

@@ -73,9 +73,7 @@ def words_of(name: str) -> list[str]:
 
 
 def _contact_details(text: pl.Series) -> tuple[str, bool] | None:
-    """What a column of text holds, in how many of the values in the sample, and whether that makes it personal; None:
-    nothing.
-    """
+    """The kind of contact data in a column of text, the number of such values, and whether that makes it personal."""
     known = text.drop_nulls()
     sample = known.gather_every(-(-known.len() // _VALUES)) if known.len() > _VALUES else known
     sample = sample.str.slice(0, _CHARACTERS)

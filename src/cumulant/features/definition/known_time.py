@@ -1,8 +1,8 @@
 """Known time: the rule for every window, lookup and input of the row itself.
 
-A row of a source *enters* the windows and lookups that read some of its columns at the latest of: its event time, and
-for each of those columns the moment at which it becomes known. A column that other columns name as their known time
-becomes known at its own value. A row for which one of these times is null never enters.
+A row *enters* the windows and lookups that read some of its columns at the latest of its event time and the known times
+of these columns. A column that is another's known time is known at its own value. A row with a null among these times
+never enters.
 """
 
 from __future__ import annotations
@@ -59,8 +59,7 @@ def measure_entry_rule(plan_sources: dict[str, Source], measure: Window | Lookup
 def may_count_itself(entity: Source, predict_at: PredictAt | None, measure: Window | Lookup) -> bool:
     """Whether the row predicted for can be among the rows of its own window, as its request brings it.
 
-    It can where the window reads the entity source and nothing in it waits for a known-time column, unless the
-    prediction is always made before the row's own delay is over.
+    Not where the window waits for a known-time column, or for a delay that no prediction outlasts.
     """
     if measure.source != entity.name or predict_at is None:
         return False

@@ -1,9 +1,8 @@
-"""Rows that are posted to a source whose latest row of a key counts: corrections and deletions of earlier ones.
+"""Corrections and deletions that are posted to a source with `on_repeat: latest`. Needs msgspec only.
 
-A table of online state holds, beside the events, the row in force of every key (`StoredVersion`, a blob a row), which
-names the entities that the row entered and the values there. A posted row is completed by the row in force, where it
-leaves columns out, and then replaces it by the rule of `data.versions`: a later known time wins, and of equal ones the
-row that arrived last. A version that is older than the one in force changes nothing. Needs msgspec only.
+A table of online state holds, beside the events, the row in force of every key (`StoredVersion`) with the entities that
+it entered. A posted row is completed by the row in force and replaces it by the rule of `data.corrections.versions`: a
+later known time wins, of equal ones the last arrival.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ _PREFIX = b"\x00row"
 
 
 class StoredVersion(msgspec.Struct, array_like=True):
-    """The row in force of a key as a table holds it: the values, without nulls, of the columns that its plan reads.
+    """The row in force of a key as a table holds it: the non-null values of the columns that its plan reads.
 
-    `known` is its known time, `arrived` when it came where that is known, `begins` since when it is in force (None:
-    from the start); all in microseconds. Of a deletion there are no values.
+    `known`, `arrived` (where known) and `begins` (None: the start) in microseconds. A deletion has no values.
     """
 
     position: int
@@ -115,11 +113,7 @@ class VersionRule:
 
     @staticmethod
     def is_early(after: LoggedRow, before: LoggedRow | None, limit: int) -> bool:
-        """Whether a version is a correction or deletion whose known time is later than `limit`.
-
-        A table holds one row in force of a key, so that such a version would count before its known time. The first
-        row of a key is no correction: it is in force from the start.
-        """
+        """Whether a version corrects or deletes with a known time after `limit`, before which it must not count."""
         if after.known is None or after.known <= limit or (before is not None and before.known == after.known):
             return False
         return after.deleted or after.begins == after.known
@@ -181,9 +175,7 @@ class VersionRule:
 
 
 def _fill_missing(row: PostedRow, before: LoggedRow | None, entry: int) -> LoggedRow | None:
-    """The row with what a scored row adds: missing columns, where no snapshot has it. It corrects nothing, and any
-    other row of its key counts more.
-    """
+    """The row with missing columns filled by a scored row, where no snapshot has it."""
     present = _present(row.values)
     if before is None:
         return LoggedRow(POSTED + entry, entry, present, row.other)

@@ -50,8 +50,7 @@ def version_blobs(
 ) -> Iterator[tuple[bytes, bytes]]:
     """The rows in force of a source at `as_of` (None: at the end), and its deleted keys, each as its key and blob.
 
-    `deletions` are hidden rows that no later row follows (`data.scan_deletions`). `keys` are those of `row_key` that
-    are wanted; None: all.
+    `deletions`: as `scan_deletions`. `keys`: those of `row_key` to return; None: all.
     """
     source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
     frame = read_fields(name, source.fields, rows)
@@ -132,9 +131,7 @@ def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFram
 
 
 def trim_log(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
-    """Remove log rows that the freshly filled `table` holds and that need not wait: rows whose event, or of deletions
-    their arrival, lies `WAIT` before `newest`.
-    """
+    """Remove log rows that `table` holds and whose event (of deletions: arrival) is `WAIT` before `newest`."""
     if newest is None:
         return
     source, columns = plan.sources[name], version_columns(plan, plan.sources[name])

@@ -35,7 +35,7 @@ class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
 def retry(
     project: Project, *, principal: Principal, message: str = "", receiver: str = "", clock: Clock | None = None
 ) -> RetryResult:
-    """Try now what waits, whatever the pauses of receivers and messages: of one receiver, or one refused message.
+    """Try all that waits of a receiver, or one refused message, now, despite pauses.
 
     Raises:
         NotFoundError: no receiver, or no refused message, is named like that.

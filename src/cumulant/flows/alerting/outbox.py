@@ -1,8 +1,7 @@
 """Messages that wait for their receivers: rows of the journal, written in the transaction of their cause.
 
-A message is one row a receiver. It is gone once the receiver took it. One that the receiver refuses, and not because of
-who sends it, has a second row with its tries, and holds up no other. Of a receiver that takes nothing the rows are
-bounded: what it refuses goes first, then the oldest, critical ones last, and how many went is told when it is back.
+A message is one row a receiver until that takes it. A refused one has a second row with its tries, and does not hold up
+others. Rows of a receiver that takes nothing are bounded; dropped ones are counted.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def released(health: ReceiverHealth) -> ReceiverState:
 
 
 def write(transaction: Transaction, receiver: str, state: ReceiverState, expect: int, *facts: Fact) -> int:
-    """Store a row and its facts; the row's new version, which is the fence of the process that delivers.
+    """Store a row and its facts; the row's new version, the fence of the delivering process.
 
     Raises:
         LeaseHeldError: another process has taken the receiver over.

@@ -22,11 +22,7 @@ _OWN_CLUSTERS = ("auto", "day", "row")
 
 
 def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
-    """Source to its used columns, each with what uses it; None where nothing says what is used, so all are.
-
-    Nothing says so where the project has no features file, or one that cannot be run or defines nothing. The file is
-    run to know.
-    """
+    """Source to its used columns, each with what uses it; None (all) without a usable features file, which is run."""
     try:
         from cumulant.features.definition.loading import load
 

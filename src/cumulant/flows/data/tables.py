@@ -33,9 +33,9 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_table(file: Path | str, *, like: SourceSpec | None = None, progress: Progress = silent) -> pl.DataFrame:
-    """The rows of a file, folder or glob, one file after another; separators and encodings are found out.
+    """The rows of a file, folder or glob, one file after another; separators and encodings are detected.
 
-    `like` says how such files are read otherwise: missing marks, types; they then have the values of all their folders.
+    `like`: the declaration of missing marks and types; the rows then have the values of all their folders.
 
     Raises:
         DataError: nothing is there, or a file cannot be read.
@@ -90,8 +90,7 @@ def propose(
     sheet: str | None = None,
     progress: Progress = silent,
 ) -> Proposed:
-    """Look at a file and propose keys, times and rules; with `out`, also write them as an ODCS file. `sheet` names a
-    sheet of an Excel workbook.
+    """Keys, times and rules of a file; with `out`, also written as an ODCS file. `sheet`: of an Excel workbook.
 
     Raises:
         DataError: nothing is there, or it cannot be read.

@@ -43,12 +43,10 @@ def validate(
     force: bool = False,
     progress: Progress = silent,
 ) -> Validation:
-    """Read, check and store what is new of the named sources (default: all).
-
-    With `force` the content of every file is compared, where else one of the same size and time counts as unchanged.
+    """Read, check and store what is new of the named sources (default: all); `force` compares all contents.
 
     Raises:
-        ContractBreachError: a source has more refused rows than it allows; what was refused can be looked at.
+        ContractBreachError: a source has more refused rows than it allows; these can be inspected.
         DataError: a source cannot be read.
     """
     with open_run(project, "validate", action="data.validate", principal=principal, progress=progress) as context:

@@ -106,8 +106,9 @@ def _outcome_alert(evaluation: EvaluationResult, finding: DriftFinding) -> Findi
 
 
 def training_alerts(model: str, request: RetrainRequest | None, champion: str | None = None) -> Iterator[Finding]:
-    """A training that came to nothing, until the next request; or a version that waits for approval, until another one
-    than `champion` is served (None: it is still that of the request). Raised at every evaluation, so that none is lost.
+    """A failed training, until the next request; or a version that waits for approval, until a new champion.
+
+    `champion`: None: still that of the request. Raised at every evaluation, so that none is lost.
     """
     if request is None:
         return

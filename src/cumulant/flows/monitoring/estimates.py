@@ -49,9 +49,9 @@ class LossEstimate(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served_log`, as one window, and
-    where labels have shown a kind of change. `read`: must have read from the log what `of` needs of its rows; None: it
-    needs nothing of the log.
+    """`refused`: why nothing is estimated. `of`: estimates rows of `served_log` as one window, by kind of change.
+
+    `read`: must have read what `of` needs of its rows from the log; None: nothing.
     """
 
     refused: str | None
@@ -62,7 +62,7 @@ class Estimates(NamedTuple):
 def estimates_of(
     project: Project, served: ServedReference, model: ServedModel, test: pl.DataFrame, *, window: timedelta
 ) -> Estimates:
-    """What the served version's test rows teach of its loss.
+    """Estimates of the served version's loss, learned from its test rows.
 
     Args:
         project: whose log it is.
@@ -132,9 +132,9 @@ def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, w
 
 @dataclass(eq=False)
 class _Inputs:
-    """The fields of a request that the loss is learned from, as numbers: neither keys nor hashes of personal values,
-    and none that the model does not read or that are not monitored. `cached`: the rows of the log that were read last,
-    and their values.
+    """Numeric inputs of the loss model: monitored fields that the model reads, without keys and hashes.
+
+    `cached`: the rows of the log that were read last, and their values.
     """
 
     project: Project

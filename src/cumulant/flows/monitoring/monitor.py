@@ -48,12 +48,12 @@ _EXPLAINED = 10
 
 
 class MonitorResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, and how the table was read.
+    """The result of a comparison, and how the table was read.
 
-    `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
-    version reads. `odd`: what is strange about times and numbers of rows. `others`: rows of the log that other
-    versions answered, which are left out. `coming`: rows of the log whose time is to come, which are left out.
-    `label_faults`: labels that are not used, by why. `volume`: alarms of numbers of rows and of their times.
+    `unknown`: columns of the settings that neither side has. `unread`: columns that no feature of the served version
+    reads. `odd`: unusual times and numbers of rows. `others`, `coming`: rows of the log by other versions and of the
+    future, which are left out. `label_faults`: unused labels by reason. `volume`: alarms of numbers of rows and of
+    their times.
     """
 
     predictions: str
@@ -107,14 +107,13 @@ def monitor(
 ) -> MonitorResult:
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
-    `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again. `performance`:
-    what counts as harm where rows have labels. `scratch`: where rows of a log are set aside that are many; None: where
-    the system has temporary files.
+    `keep`: a folder for the profiles of a log's days. `performance`: what counts as harm where rows have labels.
+    `scratch`: where many rows are stored (default: the system's temporary folder).
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
         UsageError: the labels cannot be told from their key, no reference is named, or `request.out` is no page.
-        StorageError: a file of the log is damaged, rows cannot be set aside, or the page cannot be written.
+        StorageError: a file of the log is damaged, rows cannot be stored, or the page cannot be written.
     """
     if request.out is not None:
         check_page(request.out)

@@ -42,11 +42,10 @@ def monitor_project(
     quiet: bool = False,
     progress: Progress = silent,
 ) -> MonitorResult:
-    """Compare the project's prediction log, `folder`, with a reference; report it as an event, and alert by its rules.
+    """Compare the prediction log `folder` with a reference (default: the champion's training), with event and alerts.
 
-    Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
-    at some of the columns, alters no alerts: what it does not see is not over. With `quiet` there is an event only
-    where it would say other than the last one.
+    A comparison of the past, or of some columns, alters no alerts. With `quiet` an event only where it differs from the
+    last one.
 
     Raises:
         RefusedError: the principal may not.

@@ -1,8 +1,4 @@
-"""A requested training: train, compare by the gate, hand over to a release.
-
-Every stage is written down before the next begins, and each may be done again: a process that was cut off is followed
-by another one that goes on where it stood.
-"""
+"""A requested training: train, compare by the gate, hand over to a release; each stage is recorded and repeatable."""
 
 from __future__ import annotations
 
@@ -44,15 +40,14 @@ def continue_retraining(
 ) -> RetrainRequest | None:
     """Continue the requested training as far as possible; its request, or None where there is none.
 
-    What validation refuses is never learned from: the training fails with its words. What may pass by itself, such as a
-    server that does not answer, is tried again at the next call. A model that the gate refuses
-    goes no further. Where versions reach callers by releases one is begun, with the approval that `release` declares
-    or `monitoring.retrain` asks for; else the training moves the alias, unless `monitoring.retrain` leaves that to
-    somebody. `as_of` and `time` as in `train`; without `release` it ends there.
+    Invalid data fail the training; temporary errors are tried again at the next call; a model that the gate refuses
+    goes no further. A release begins with the approval that `release` or `monitoring.retrain` requires; without
+    releases the alias moves, unless `monitoring.retrain` requires approval. `as_of` and `time` as in `train`; without
+    `release` it ends there.
 
     Raises:
         RefusedError: the principal may not.
-        LeaseHeldError: another process is at it.
+        LeaseHeldError: another process continues it.
     """
     check(project.access(), principal, "model.train", project.name)
     request, version = read_request(project.journal(), project.name)
@@ -107,10 +102,7 @@ def _train(
     time: str | None,
     progress: Progress,
 ) -> TrainResult:
-    """The training; if the gate refuses its model, or it is the champion again, and it is known since when the champion
-    loses, once more with the rows since then alone: what holds now may contradict what held before, and the declared
-    test may lie after all rows of the change, so that none of them would be learned from.
-    """
+    """The training; where its model is refused or the champion again, once more on rows since the harm began alone."""
 
     def trained(change: datetime | None) -> TrainResult:
         return train(

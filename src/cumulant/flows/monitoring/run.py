@@ -1,7 +1,4 @@
-"""One monitoring run: the rows are compared, the served model is evaluated, and alerts are raised.
-
-An evaluation reads its evidence, decides, and writes: `load_evidence`, `evaluate`, `write_evaluation`.
-"""
+"""One monitoring run: compare the rows, evaluate the served model (load, evaluate, write), raise alerts."""
 
 from __future__ import annotations
 
@@ -40,8 +37,9 @@ if TYPE_CHECKING:
 
 
 class MonitorFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """One finding of a run. `effect`: of a change of rows or labels the Jensen-Shannon distance or share, of a loss
-    what it is above the bar. Losses are means of a row since then; `retrained`: it led to a training.
+    """One finding of a run. `effect`: a Jensen-Shannon distance or share, or of a loss the excess over the bar.
+
+    Losses are means of a row since then; `retrained`: it led to a training.
     """
 
     feature: str
@@ -80,7 +78,7 @@ def run_monitoring(
     progress: Progress = silent,
     clock: Clock | None = None,
 ) -> MonitorRun:
-    """Monitor once. Alerts are on their way when it returns; a training that the policy wants is requested, not begun.
+    """Monitor once. Alerts are queued when it returns; a training that the policy requires is requested, not begun.
 
     `at`: only the rows of before, the labels that were known and the windows that had ended by then.
 
@@ -132,10 +130,9 @@ def evaluate_served(
     progress: Progress = silent,
     clock: Clock | None = None,
 ) -> EvaluationResult:
-    """Ingest labels, evaluate the windows whose labels are due by `at` (now), and apply the retraining policy.
+    """Ingest labels, evaluate the windows due by `at` (now), and apply the retraining policy, in one transaction.
 
-    All is stored in one transaction; `retraining.continue_retraining` carries a training out. Where nothing is new
-    nothing is written. `drift`: of the newest rows.
+    Where nothing is new nothing is written. `drift`: of the newest rows.
 
     Raises:
         UsageError, NotFoundError: as `served_reference`.

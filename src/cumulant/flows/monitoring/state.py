@@ -24,10 +24,10 @@ Stage = Literal["wanted", "trained", "released", "offered", "refused", "failed"]
 
 
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One window of the served model. Losses are means of a row; what is not known (yet) is None.
+    """One window of the served model. Losses are means of a row; None where not known (yet).
 
-    estimated, low, high: its loss by its scores before labels came, with 95%. refit: what a recent refit lost on the
-    same rows. positive: the mean of the labels.
+    estimated, low, high: its loss by its scores before labels came, with 95%. refit: loss of a recent refit on the same
+    rows. positive: the mean of the labels.
     """
 
     start: datetime
@@ -46,9 +46,8 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
 class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     """The state of `version`. Windows up to `until` are evaluated; `windows` are the newest of them.
 
-    harm: the sums of `LossMonitor`; None where there is no reference of its loss. last_harm: the
-    `Harm` of the newest of them that had labels. labels: those that are new since the version was trained.
-    looked: the newest event of an evaluation; one with the same values emits none.
+    harm: the sums of `LossMonitor`; None without a reference. last_harm: the `Harm` of the newest labelled window.
+    labels: new ones since the training. looked: the newest event of an evaluation; an equal one emits none.
     """
 
     version: str
@@ -68,9 +67,7 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A training that the policy requested, and its progress. `candidate`: the version that it made. `since`: of
-    harm, since when the champion loses more.
-    """
+    """A requested training and its progress. `candidate`: its version. `since`: of harm, when it began."""
 
     requested: datetime
     champion: str

@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 
 def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
-    """The form of labels by the servable in `folder`, else by the project.
-
-    Without `folder` it is the champion's, else the newest version's, of the registry.
-    """
+    """The form of labels by the servable in `folder`, else the champion's, the newest version's, or the project's."""
     training, described = project.spec.training, model_description(project, folder)
     plan = None if described is None else described.plan
     declared = _entity_source(project, training, None if plan is None else plan.entity)

@@ -100,9 +100,9 @@ def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Lo
 def ingest_labels(
     project: Project, patterns: Sequence[str], *, principal: Principal, names: Mapping[str, str] | None = None
 ) -> Intake:
-    """Ingest files of labels (the project's own where none is named), and labels posted to servers; then join.
+    """Ingest files of labels (default: the project's own) and posted labels; then join.
 
-    A file that cannot be read stops nothing where there are several: it is told in its `Source`.
+    Of several files one that cannot be read stops nothing: its `Source` has the reason.
 
     Raises:
         UsageError: no file is named, by the caller or the project file.
@@ -136,9 +136,7 @@ def watch_labels(
     ended: Callable[[], bool] = lambda: False,
     pause: float = _LOOK_SECONDS,
 ) -> None:
-    """Ingest files that come into a folder, and labels posted to servers, until `ended`.
-
-    A file is read when it was the same at two looks, so that one that is being written is left alone.
+    """Ingest files that come into a folder, once they are complete, and posted labels, until `ended`.
 
     Raises:
         UsageError: there is no such folder.

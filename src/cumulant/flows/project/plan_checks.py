@@ -82,7 +82,7 @@ def gateway_warnings(project: Project) -> tuple[str, ...]:
 
 
 def check_packages(context: Context) -> None:
-    """Import the packages of the trainers, once in an environment: it takes a second.
+    """Import the packages of the trainers, once in an environment.
 
     Raises:
         MissingPartError: one is installed and cannot be imported.
@@ -100,8 +100,7 @@ def check_packages(context: Context) -> None:
 
 
 def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
-    """Check every name of a column or feature in the project file against those that there are, and that no feature is
-    made of the target alone.
+    """Check every name of a column or feature in the project file, and that no feature is made of the target alone.
 
     Raises:
         DataError, DefinitionError: a name is of none; a feature is leakage.
@@ -166,8 +165,7 @@ class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
-    """Make the training set without its features, split it, and check the settings that depend on its task and times;
-    what the rows say of the task.
+    """Make the training set without its features, split it, and check the settings of its task and times.
 
     The rows are read once for the same rows and settings.
 

@@ -58,9 +58,10 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> TrainingPlan:
-    """Check drivers and code, bring the snapshots up to date, and check against them all that `train` and `release
-    start` refuse, but for what only computed features show. Without `checks` the features are compiled, and nothing
-    that only a training or a release needs is checked.
+    """Check drivers and code, update the snapshots, and check all that `train` and `release start` refuse.
+
+    Excepted is what only computed features show. Without `checks` the features are compiled, and nothing that only a
+    training or a release needs is checked.
 
     Raises:
         MissingPartError: the package of a trainer is not installed, or cannot be imported.

@@ -29,7 +29,7 @@ class _Link(NamedTuple):
 
 
 class ReplayClient:
-    """Asks one server over HTTP/1.1, on as many connections as there are requests at once.
+    """HTTP/1.1 client of one server, with as many connections as concurrent requests.
 
     Raises:
         UsageError: `url` is no `http://HOST:PORT`.

@@ -47,7 +47,7 @@ class Period:
     """The rows whose moment of prediction lies in [since, until).
 
     Raises:
-        UsageError: the model asks at no moment, or is no model of the project's features.
+        UsageError: the model has no moment of prediction, or no features of the project.
         DataError: no row lies in the period.
         NotFoundError: its source has not been read.
     """
@@ -76,10 +76,7 @@ class Period:
         return self._at[0]
 
     def sample(self, every: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Each `every`th row as a request, with its `number` and `moment`; and the labels of these.
-
-        The second has `number`, `known_time` and the columns of the target.
-        """
+        """Each `every`th row as a request, with its `number` and `moment`; and their labels, with `known_time`."""
         import polars as pl
 
         at = pl.Series("moment", self._at, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))

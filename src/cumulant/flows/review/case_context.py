@@ -21,10 +21,7 @@ _Place = tuple[str, int, int]
 
 
 class CaseReader:
-    """Rows of the log, versions and references do not change, so that a reviewer's session may keep one for all cases.
-
-    Several threads may read by one.
-    """
+    """Reads the immutable context of cases once for a reviewer's session. Thread-safe."""
 
     def __init__(self, project: Project) -> None:
         self._project = project

@@ -68,10 +68,10 @@ def fill(
     clock: Clock | None = None,
     progress: Progress = silent,
 ) -> FillResult:
-    """Draw cases from the predictions since the last draw (the first looks back one period, or to `since`).
+    """Draw cases from the predictions since the last draw (the first covers one period, or from `since` on).
 
-    `at_once` takes what is left of the period's budget, instead of what the time looked at brings, and looks at rows
-    up to now. Killed at any moment and run again, it draws the same.
+    `at_once` takes what remains of the period's budget, and rows up to now. Killed at any moment and run again, it
+    draws the same.
 
     Raises:
         UsageError: there is no queue, or a watched slice cannot be read.

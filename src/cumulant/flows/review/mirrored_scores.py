@@ -15,10 +15,10 @@ _KEY = ["id", "row"]
 
 
 class MirroredRows:
-    """Mirrored rows of the log, in its order. In memory are 16 bytes of each, by which it is found.
+    """Mirrored rows of the log, in its order, by an index of 16 bytes a row.
 
     Raises:
-        StorageError: rows cannot be set aside.
+        StorageError: rows cannot be stored.
     """
 
     def __init__(self, spill: Spill) -> None:

@@ -1,7 +1,6 @@
-"""What a reviewer does: take the next case, decide, skip, escalate, note; and what follows: labels.
+"""Verbs of a reviewer: take the next case, decide, skip, escalate, note; decisions become labels.
 
-Cases are named by their whole id; `case_named` finds it from its beginning, for people. With `seen`, the revision of a
-case as somebody saw it, a verb changes it only if nothing became of it since.
+`seen`, a case's revision, makes a verb conditional.
 """
 
 from __future__ import annotations
@@ -72,8 +71,7 @@ def list_cases(project: Project, *, principal: Principal, status: str = "waiting
 def first_cases(
     project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20
 ) -> tuple[list[CaseView], int]:
-    """Cases that wait in the order in which they are given out, or closed ones, the newest first; and how many there
-    are in all.
+    """Waiting cases in their order, or closed ones, the newest first; and their number in all.
 
     Raises:
         UsageError: there is no queue.
@@ -94,7 +92,7 @@ def next_case(
     clock: Clock | None = None,
     reader: CaseReader | None = None,
 ) -> CaseView | None:
-    """The most useful case that waits, kept for this reviewer for a while; None where none is left.
+    """The most useful waiting case, leased to this reviewer; None where none is left.
 
     Raises:
         UsageError: there is no queue.
@@ -138,13 +136,12 @@ def decide(
     reader: CaseReader | None = None,
     labels: Literal["now", "later"] = "now",
 ) -> AnsweredCase:
-    """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
-    takes labels in just now; or, with `labels` later, when `ingest_decisions` is called next.
+    """Decide a case. A decision that holds becomes a label: at once, with the next one, or with `labels` later.
 
     Raises:
         UsageError: the label is none of the model's.
         ConflictError: the case is closed, answered by this reviewer, or changed since it was seen.
-        LeaseHeldError: somebody else looks at it.
+        LeaseHeldError: it is leased to another reviewer.
         NotFoundError: there is no such case.
     """
     check(project.access(), principal, "review.answer", project.name)
@@ -197,7 +194,7 @@ def note(project: Project, case: str, text: str, *, principal: Principal) -> Cas
 
 
 def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseView:
-    """Give a case to one reviewer (`user:ada`, or ada), or to all again.
+    """Assign a case to one reviewer (`user:ada`, or ada), or to all again.
 
     Raises:
         NotFoundError: there is no such case.
@@ -214,10 +211,7 @@ def assign(project: Project, case: str, to: str | None, *, principal: Principal,
 
 
 def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
-    """Make labels of decisions that are none yet, also of those that a deadline has closed, and join them with the
-    predictions; how many.
-
-    Killed between the two and called again, the same labels are said once more, which counts once.
+    """Make labels of new decisions, also those of passed deadlines, and join them; their number. Idempotent.
 
     Raises:
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
@@ -290,7 +284,7 @@ def used_for_training(project: Project) -> int:
 
 
 def label_text(project: Project, case: ReviewCase, label: object, reader: CaseReader) -> str:
-    """A decision as the labels' JSON, by the same rules as labels from anywhere.
+    """A decision as the labels' JSON.
 
     Raises:
         UsageError: it is none of the model's labels.

@@ -51,10 +51,10 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """While the reviewer is blind (`hidden`), `answer`, `explanation` and why the case was chosen are left out.
+    """A case without `answer`, `explanation` and reasons while the reviewer is blind (`hidden`).
 
-    `request`: personal values are keyed hashes, as the log holds them. `own`: what the viewer said. `others`: what
-    others said, once the viewer has decided too or the case is closed.
+    `request`: personal values are keyed hashes. `own`: the viewer's answer. `others`: other answers, after the viewer's
+    or once closed.
     """
 
     id: str
@@ -147,9 +147,7 @@ def view(
 
 
 def mask_request(project: Project, described: Servable | GraphServable | None, request: object) -> dict[str, Any]:
-    """What was asked of a model that is so described. The log holds hashes already; a value that a version of before
-    did not call personal, and the present one does, is hashed here.
-    """
+    """The request of a model; values that only the present version declares personal are hashed here."""
     from cumulant.serving.prediction_log.personal_values import personal_fields
 
     given = request if isinstance(request, dict) else {"": request}
@@ -183,10 +181,7 @@ def _neighbours(case: ReviewCase, request: Mapping[str, Any], reader: CaseReader
 
 
 def wrong_cases(project: Project, cases: Sequence[ReviewCase]) -> dict[str, bool]:
-    """By done case, whether the model's decision was another than what holds; without those the log has lost.
-
-    A number is never quite right, so of a regression nothing is said.
-    """
+    """By done case, whether the model's decision was wrong, as far as the log has it; not of regressions."""
     labelled = [case for case in cases if case.label is not None]
     reader = CaseReader(project)
     numbers = {model: _is_number(reader, model) for model in {(case.model, case.version) for case in labelled}}

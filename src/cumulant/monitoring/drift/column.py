@@ -120,10 +120,7 @@ class ColumnComparison:
     def _share(
         self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0, design: float = 1.0
     ) -> ColumnTest:
-        """A fault that is rare or absent in the reference: Fisher's exact test, of as many rows as there seem to be.
-
-        `beside`: rows that `now` does not count. `design`: at least so many rows count as one.
-        """
+        """Exact test (Fisher) of a rare fault. `beside`: rows not in `now`; `design`: rows per one."""
         rows, all_now = float(self._before.sum()), float(now.sum()) + beside
         first, then = before / max(rows, 1.0), after / max(all_now, 1.0)
         tested = ColumnTest(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
@@ -256,10 +253,7 @@ class ColumnComparison:
 
 
 def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence: DriftEvidence) -> float:
-    """The chance of counts `then` and `now` of `before` and `after`, where few may be expected: the exact one at least.
-
-    The approximation of the test with blocks holds from about five expected rows on.
-    """
+    """The p-value of counts `then` and `now` of `before` and `after`: exact where under five are expected."""
     if evidence.p > _SUSPECT:
         return evidence.p
     counts = (float(shares.sum()) for shares in (then, before, now, after))

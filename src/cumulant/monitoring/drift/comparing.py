@@ -37,14 +37,11 @@ def compare(
     weights: Mapping[str, float] | None = None,
     looks: int | None = None,
 ) -> Findings:
-    """Look at each block of `current`, in their order, as a monitor would have done day by day.
+    """Compare each block of `current`, profiled with `like=reference`, in order, as a daily monitor does.
 
-    At each look every column is tested against the reference: missing values, values that the reference does not
-    know, and a shift of the others. What is smaller than the least effect that matters is not tested. Over all that is
-    tested at a look, the false discovery rate is held at `false_alarms` over `looks` (default: those of a month, or all
-    where blocks have no time; `statistics.drift.level_of_look`). `weights`: what the model makes of each feature.
-
-    `current` was profiled with `like=reference`.
+    Missing values, unknown values and a shift of the others are tested where they exceed the least effect that matters.
+    The false discovery rate of a look is `false_alarms` over `looks` (default: those of a month, or all where blocks
+    have no time; `statistics.drift.level_of_look`). `weights`: the importance of each feature.
     """
     policy = policy or DriftPolicy()
     watches = [
@@ -221,8 +218,8 @@ def _watched(
 class WindowEffects(msgspec.Struct, frozen=True, kw_only=True):
     """One column over the windows [n]; None where a window has too few rows.
 
-    `effects`: by what is looked at, the distance of a shift or by how much a fault's share of the rows grew.
-    `worst`: the largest of them over the least that matters.
+    `effects`: the distance of a shift, or the growth of a fault's share, by what changed. `worst`: the largest, over
+    the least that matters.
     """
 
     feature: str

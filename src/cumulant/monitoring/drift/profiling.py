@@ -34,11 +34,10 @@ def profile(
     like: DriftProfile | None = None,
     workers: int | None = None,
 ) -> DriftProfile:
-    """Count the rows of `table` in the blocks of `cut` (default: one for all).
+    """Count the rows of `table` in the blocks of `cut` (default: one for all), by columns and their roles.
 
-    `columns` says what is watched, and as what. With `like`, a reference, they are counted in its cells, and
-    `columns` only tells which others are new; else the cells are made from these rows. Of a lazy frame over Parquet one
-    column is read at a time, by each of `workers` (default: two).
+    With `like`, a reference, its cells are used, and `columns` only names which others are new. Of a lazy frame over
+    Parquet one column at a time is read by each of `workers` (default: two).
 
     Raises:
         DataError: a column is not there, or there is no row.

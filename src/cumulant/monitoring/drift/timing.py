@@ -28,10 +28,7 @@ _RHYTHM = 2
 def oddities(
     blocks: Sequence[ProfileBlock], length: timedelta, now: datetime | None = None, *, judged: bool = False
 ) -> tuple[str, ...]:
-    """Sentences about the windows, oldest first; none where nothing is odd or they have no times.
-
-    `judged`: gaps and unusual numbers of rows are findings (`volume`), and are not said again.
-    """
+    """Sentences about unusual windows, oldest first, without those that `volume` reports where `judged`."""
     if not blocks or not blocks[0].timed:
         return ()
     starts = np.array([block.start for block in blocks], dtype=np.int64)

@@ -31,9 +31,7 @@ _ALL = 7
 
 @dataclass(frozen=True)
 class _Windows:
-    """Where the first window begins, how long each is, from which on what deviates is active (None: rows follow
-    that were not judged), and the place of each that has rows.
-    """
+    """Start of the first window, length, start of active findings (None: later rows exist), and places with rows."""
 
     origin: int
     step: int
@@ -61,17 +59,16 @@ def row_counts(
 ) -> Volume:
     """Compare the number of rows of each window with the same weekday's windows before.
 
-    Over `looks` looks, those of a month, chance alarms at most at the rate `false_alarms`, beside that of the columns.
+    Over `looks` looks, those of a month, the rate of false alarms is `false_alarms`, beside that of the columns.
 
     Args:
-        reference: its windows, or none where their number of rows is no measure. They are used where the rows follow
-            them; else the first weeks of the rows say what is usual.
+        reference: its windows, used where the rows follow them, else the first weeks of the rows; or none.
         blocks: the windows that have rows, oldest first.
         length: of a window.
         policy: of the comparison; `volume` is the least change that matters.
-        looks: among which the rate of false alarms is shared out.
-        until: the moment in microseconds up to which rows are known: a window that ended before it is whole, and one
-            without rows a gap. None: nothing is known after the last row.
+        looks: among which the rate of false alarms is divided.
+        until: the moment in microseconds up to which rows are known: an earlier window is whole, and a gap without
+            rows. None: the last row.
         shown: the windows whose places findings give (`alarmed`); None: `blocks`.
     """
     if not blocks or not blocks[0].timed:
@@ -97,9 +94,7 @@ def row_counts(
 
 
 def _unbroken(blocks: Sequence[ProfileBlock], step: int) -> Sequence[ProfileBlock]:
-    """The newest part between windows that lie far apart; rows of a wrong clock, which are few or of one window, are
-    no part. Where there is no other, the part with the most rows.
-    """
+    """The newest part between windows that lie far apart, without a few rows of a wrong clock; else the largest."""
     starts = np.array([block.start for block in blocks])
     ends = [0, *(np.flatnonzero(np.diff(starts) > _JUMP * max(step, _DAY)) + 1).tolist(), len(blocks)]
     parts = [blocks[first:last] for first, last in pairwise(ends)]
@@ -142,11 +137,7 @@ def _deviations(
     shared: bool,
     until: int | None,
 ) -> tuple[list[Deviation], list[int]]:
-    """The first and last windows of either table may be cut off, but for a first one that follows the reference's last.
-    A last one that ended before `until` is whole, and so are those after it, which have no rows.
-
-    shared: the reference ends within the first window of the rows.
-    """
+    """Deviations and compared places; the first and last windows may be cut off. `shared`: a window of both tables."""
     step = micros(length)
     every = (*before, *blocks)
     places = [(block.start - every[0].start) // step for block in every]

@@ -72,20 +72,18 @@ def measured(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[MeasuredWindow, ...]:
-    """Metrics of each window, oldest first.
+    """Metrics of each window whose last label has had `label_delay`, oldest first, with intervals over clusters.
 
-    Only ripe windows are measured, those whose last label has had `label_delay`: labels that come early are those of
-    easy or of bad cases. Where rows were chosen to be labelled, each stands for 1 / `label_chance` rows. Intervals draw
-    whole clusters.
+    Where rows were chosen to be labelled, each stands for 1 / `label_chance` rows.
 
     Args:
         predictions: with the labels that have come.
-        task: what the model does.
+        task: of the model.
         every: length of a window.
-        now: windows that end later, or whose labels are not all due, are not measured.
+        now: later windows are not measured.
         label_delay: how long a label may take.
-        metrics: names as in training; None: all that measure `task`.
-        least_share: of a window's rows that need a label, where none says by which chance they were chosen.
+        metrics: names as in training; None: all of `task`.
+        least_share: of a window's rows that need a label, where no chance of labelling is known.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 

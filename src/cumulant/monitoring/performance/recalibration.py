@@ -1,8 +1,4 @@
-"""What a window leaves behind: enough to calibrate the scores of the next one anew, and to see what has moved.
-
-A calibration learned from the windows before and judged on the next one is a refit that costs nothing. It is not
-chosen in hindsight, so it may be looked at each time.
-"""
+"""Sums of windows, by which the next window's scores are recalibrated and changes are detected."""
 
 from __future__ import annotations
 

@@ -60,8 +60,9 @@ DEFAULT, OWN = "default", "the project's"
 
 @dataclass(frozen=True, kw_only=True)
 class BacktestRequest:
-    """What is replayed. `first`: windows of the first training; `memory`: a kind of history for all rules, else the
-    project's; `history`: kinds to compare, `all` or as listed; `estimate`: whether losses are also estimated.
+    """What is replayed. `first`: windows of the first training; `memory`: history of all (default: the project's).
+
+    `history`: kinds to compare, `all` or a list; `estimate`: whether losses are also estimated.
     """
 
     every: timedelta | None = None
@@ -74,8 +75,9 @@ class BacktestRequest:
 
 
 class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What each rule would have cost. Windows are `every` long from `start` on; the first `first` train the first
-    model, and at a look the labels of `delay` windows have not come.
+    """The cost of each policy over windows of `every` from `start` on; the first `first` train the first model.
+
+    `delay`: windows whose labels have not come at a look.
     """
 
     run: str
@@ -101,14 +103,14 @@ class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
 def backtest_project(
     project: Project, request: BacktestRequest, *, principal: Principal, progress: Progress = silent
 ) -> BacktestResult:
-    """Replay the labelled rows of the newest snapshots under rules of retraining.
+    """Replay the labelled rows of the newest snapshots under retraining policies.
 
-    What is fitted at each training is the champion's trainer with its parameters, else the project's first that is not
-    naive: no search, no calibration, and of more than 50,000 rows a random part.
+    Each training fits the champion's trainer with its parameters, else the project's first real one: no search, no
+    calibration, at most 50,000 random rows.
 
     Raises:
-        UsageError: the project has no target or no event time, its task has several classes, or what is asked for is
-            no length or history.
+        UsageError: the project has no target or no event time, its task has several classes, or an option is no length
+            or history.
         DataError: there are too few windows, no labels, or a gap.
         ContractBreachError: a source breaks its contract.
     """
@@ -123,9 +125,7 @@ def backtest_project(
 
 
 def _rows(context: Context) -> tuple[TrainingSet, str, str]:
-    """All labelled rows with their features, the target and the source. Rows that people were asked about are no sample
-    of all, and are left out.
-    """
+    """All labelled rows with their features, the target and the source; without reviewed rows, which are no sample."""
     project = context.project
     snapshots, _ = snapshots_of(context)
     task = resolve_task(project, snapshots)
@@ -248,9 +248,7 @@ def _terms(windowed: WindowedRows, history: TrainingHistory, first: int, request
 
 
 def _policies(own: RetrainPolicy, windowed: WindowedRows, first: int) -> dict[str, RetrainPolicy]:
-    """The project's rule, or the default one where it says nothing, and those to compare it with: schedules as far as
-    they come due within what is judged.
-    """
+    """The project's or the default policy, and schedules to compare it with, as far as they come due."""
     judged = (len(windowed.history.inputs) - first - windowed.delay) * windowed.every
     default = RetrainPolicy()
     free = {"cool_down": timedelta(0), "least_labels": 0, "at_most": None}

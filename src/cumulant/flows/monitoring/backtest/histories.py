@@ -87,7 +87,7 @@ def proposed(first: timedelta, whole: timedelta) -> tuple[TrainingHistory, ...]:
 def select_histories(
     text: str | None, own: TrainingHistory, *, first: timedelta, whole: timedelta
 ) -> Sequence[TrainingHistory]:
-    """Those to compare: `all`, or as listed; the project's own is among them. None: nothing is compared.
+    """Those to compare: `all`, or as listed, the project's own included. None: nothing is compared.
 
     Raises:
         UsageError: one is none.

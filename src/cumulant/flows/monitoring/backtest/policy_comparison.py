@@ -24,8 +24,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule over the history, and how its loss differs from the first rule's. `better`: it has no more loss and no
-    more trainings than the first rule, and less of one.
+    """One policy over the history, and the difference of its loss from the first policy's.
+
+    `better`: no more loss and trainings than the first policy, and less of one.
     """
 
     rule: str
@@ -65,8 +66,9 @@ class Scored(Protocol):
 
 
 def difference(losses: Sequence[float | None], others: Sequence[float | None], rows: Sequence[int]) -> Difference:
-    """Of two replays of the same windows with as many `rows`: the ratio estimate of the mean of a row, by t over
-    windows (Cochran 1977, 6.3), which takes windows as independent.
+    """Ratio estimate of the mean difference of a row of two replays, by t over windows (Cochran 1977, 6.3).
+
+    Windows count as independent. `rows`: of each window.
     """
     pairs = [
         (loss - other, count)

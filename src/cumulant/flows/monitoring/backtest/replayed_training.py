@@ -41,9 +41,7 @@ class Learner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def learner_of(spec: TrainingPolicy, record: ModelRecord | None, uri: str | None) -> Learner:
-    """The champion's trainer and parameters (of a blend those of its largest weight), else the project's first that is
-    not naive, with its own.
-    """
+    """The champion's trainer and parameters (of a blend the largest weight), else the project's first real one."""
     if record is not None and record.fitted.summary.trainer != "naive":
         summary = record.fitted.summary
         trainer = summary.parts[0].trainer if summary.parts else summary.trainer
@@ -58,9 +56,7 @@ def learner_of(spec: TrainingPolicy, record: ModelRecord | None, uri: str | None
 
 @dataclass(frozen=True, kw_only=True)
 class Fits:
-    """Fits on windows of `cut`, of rows whose label was known then. Equal windows are fitted once, and a model scores a
-    window once.
-    """
+    """Fits on windows of `cut`, of rows whose label was known then; each window is fitted and scored once."""
 
     cut: WindowedRows
     spec: TrainingPolicy

@@ -1,9 +1,9 @@
-"""The days of a prediction log as kept profiles: a day that was counted is not read again until its files change.
+"""The days of a prediction log as stored profiles: a counted day is read again only when its files change.
 
-    STATE/monitoring/profiles/REFERENCE/reference      what the reference holds, and the cells that days are counted in
-    STATE/monitoring/profiles/REFERENCE/2026-11-24     the counts of the rows that were logged on that day
+    STATE/monitoring/profiles/REFERENCE/reference      rows and cells of the reference
+    STATE/monitoring/profiles/REFERENCE/2026-11-24     counts of the rows that were logged on that day
 
-Every file begins with a digest of its content: one that is damaged or was cut off is made again.
+Every file begins with a digest of its content; a damaged one is made again.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ _NO_CELLS = ColumnCells(kind="category")
 
 
 class _Day(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of one day. `of`: what it was made from. The cells are those of the reference, and not repeated.
+    """Counts of one day in the reference's cells. `of`: what it was made from.
 
-    `traffic`: the windows of the rows of all versions of the model; none where the log is not read for one version.
-    `misdated`, `coming`: rows that are left out, as in `Windows`.
+    `traffic`: windows of the rows of all versions of the model, of one version's log. `misdated`, `coming`: as in
+    `Windows`.
     """
 
     of: str
@@ -77,9 +77,10 @@ def _head(content: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class LogWindows:
-    """A log whose days are counted one at a time, and kept, against one reference. `of`: a model and version. `before`:
-    rows of that moment and later are left out; a day that has some is counted again, and that is not kept. So are those
-    of windows that begin after `now`. `skew`, `spill`: as in `open_log`.
+    """A log whose days are counted one at a time, and stored, against one reference. `of`: a model and version.
+
+    `before`: rows of that moment and later are left out, as are windows that begin after `now`; such days are not
+    stored. `skew`, `spill`: as in `open_log`.
     """
 
     folder: Path

@@ -38,14 +38,12 @@ _LABELS = ("label", "target", "truth", "ground_truth", "y", "y_true", "outcome")
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorRequest:
-    """What is compared with what. `windows` equal parts, or windows of the length that the policy says.
+    """A comparison. `windows` equal parts, or windows of the policy's length.
 
-    `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
-    `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
-    `before`: rows of the log of that moment and later are not looked at. `skew`: by how much rows of a log may be dated
-    after they were answered; None: by any time. `now`: the moment of the look; None: the present. `out`: a page that
-    shows what was found.
-    `estimate`: whether accuracy and losses of several classes are estimated from their probabilities.
+    `label`: the column of labels; `targets`: columns that become known later; `key`: joins labels. `hashed`: columns
+    that a log holds as keyed hashes; compared with a file's values they are not watched. `before`: later rows of the
+    log are left out. `skew`: how far rows may be dated after their answers; None: any. `now`: None: the present. `out`:
+    the file of a page. `estimate`: whether metrics of several classes are estimated from probabilities.
     """
 
     predictions: Path
@@ -222,9 +220,7 @@ def roles_of(
 
 
 def targets_of(request: MonitorRequest, served: ServedReference | None) -> set[str]:
-    """The columns of the target that the model does not read. Without a served version only a target that is a column
-    counts: what a formula is made of may be a feature too.
-    """
+    """The columns of the target that the model does not read; without a served version, a target that is a column."""
     if served is None:
         return {*request.targets[:1]}
     return {*request.targets, served.truth} - {*served.weights}
@@ -241,11 +237,7 @@ def truth_of(
 def missing_columns(
     now: Windows, before: TableWindows, request: MonitorRequest, policy: DriftPolicy, served: ServedReference | None
 ) -> dict[str, Role]:
-    """Columns of the reference that the predictions lack, with their roles.
-
-    A file of training rows also has its labels, which no request carries: those are left out that `asked` names, and
-    what labels are commonly called.
-    """
+    """Columns of the reference that the predictions lack, with their roles, without those of labels."""
     if request.columns:
         return {}
     labels = {*_LABELS, *request.targets, *([] if request.label is None else [request.label])}
@@ -257,7 +249,7 @@ def missing_columns(
 
 
 def shared_columns(roles: Mapping[str, Role], absent: Mapping[str, Role], before: TableWindows) -> dict[str, Role]:
-    """The columns that are compared: those of both sides, and those that the rows should have and lack.
+    """The compared columns: those of both sides, and those that the rows lack.
 
     Raises:
         DataError: there is none that both have.

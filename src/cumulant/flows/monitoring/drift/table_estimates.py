@@ -48,8 +48,9 @@ class ClassWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableEstimates(msgspec.Struct, frozen=True, kw_only=True):
-    """`figures`: of the newest `windows` together, from `rows` of their rows; `reference`: what it showed. `refused`:
-    why there are none. `audit`: of the log loss of windows whose labels are there.
+    """`figures`: of `rows` of the newest `windows` together; `reference`: its metrics; `refused`: why there are none.
+
+    `audit`: of the log loss of labelled windows.
     """
 
     windows: tuple[ClassWindow, ...] = ()
@@ -87,7 +88,7 @@ class _Rows:
 def table_estimates(
     now: Windows, before: TableWindows, truth: str | None, label: str | None, blocks: Sequence[ProfileBlock]
 ) -> TableEstimates | None:
-    """Metrics without labels of the newest windows, each and together; None where no answer tells of three classes.
+    """Metrics without labels of the newest windows, each and together; None where no answer has three classes.
 
     Args:
         now: the rows, of which those of the newest windows are read.

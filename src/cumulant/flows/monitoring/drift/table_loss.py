@@ -47,9 +47,7 @@ class LossWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableLoss(msgspec.Struct, frozen=True, kw_only=True):
-    """`reference`: the mean loss of the reference's labelled rows. `word`: whether the newest windows lose more than
-    they should, of the harm that `sentence` says. `refused`: why there is no loss, or nothing that it is held against.
-    """
+    """`reference`: mean loss of its labelled rows; `word`: on harm of the newest windows; `refused`: why none."""
 
     measure: Measure | None
     windows: tuple[LossWindow, ...] = ()

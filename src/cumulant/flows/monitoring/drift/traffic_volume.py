@@ -28,8 +28,9 @@ def row_findings(
     *,
     served: bool,
 ) -> Volume:
-    """What is unusual about numbers of rows: of a served version those of all versions of its model, up to the moment
-    of the look. Its reference is a sample of its training, whose number of rows says nothing of the log's.
+    """Unusual numbers of rows; of a served version those of all versions of its model, up to `now`.
+
+    The reference of a served version is a sample of its training, so its row counts are not used.
     """
     length, traffic = policy.window, now.traffic() if served else None
     if request.windows:
@@ -43,9 +44,7 @@ def row_findings(
 
 
 def misdated_rows(now: Windows, rows: int) -> tuple[DriftFinding, ...]:
-    """One finding where rows are left out for their time; `rows` are not. It is active where the log's newest day has
-    some. No chance makes such a row, so one is enough.
-    """
+    """A finding where rows are left out for their time; `rows` are not. Active where the log's newest day has some."""
     days = {day: count for day, count in sorted(now.misdated.items()) if count}
     if not days:
         return ()

@@ -49,13 +49,10 @@ Call = Callable[[], object]
 
 
 class ReviewApplication:
-    """Answers for the queue of one project. `close` waits for what is at work.
-
-    Args:
-        local: on loopback, where nobody needs a token.
+    """Answers for the queue of one project. `close` waits for running requests. `local`: loopback, without tokens.
 
     Raises:
-        UsageError: the project declares a host that is none.
+        UsageError: the project declares an invalid host.
     """
 
     def __init__(self, project: Project, callers: CallerTokens, *, local: bool) -> None:
@@ -163,9 +160,7 @@ def _match_route(parts: Sequence[str]) -> Route:
 
 
 def _check_origin(request: Request, hosts: Hosts) -> None:
-    """Refuse what a page of another place has a browser on this machine send: it may neither write (another origin) nor
-    read under a name of its own that leads here, where whoever is on this machine is let in without a token.
-    """
+    """Refuse requests that a page of another origin makes a browser here send, under this address or a name for it."""
     fault = hosts.fault(request.headers.get(b"host"), request.headers.get(b"origin"))
     if fault is not None:
         raise RefusedError(fault, hint="call 127.0.0.1 from a program, or give this server tokens")

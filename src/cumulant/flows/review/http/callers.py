@@ -1,8 +1,8 @@
-"""Who calls: by a token of one's own, or by name where the caller is trusted to say it.
+"""Callers: authenticated by a token, or named by a trusted one.
 
-A file of tokens has one a line: `TOKEN`, `TOKEN REVIEWER` or `TOKEN REVIEWER GROUP,GROUP`. A token with a reviewer
-stands for that one and no other. A token alone is that of a program which knows its people itself, such as a console:
-it says who acts in the header `x-cumulant-user`, as `CUMULANT_USER` does on the command line.
+A file of tokens has one a line: `TOKEN`, `TOKEN REVIEWER` or `TOKEN REVIEWER GROUP,GROUP`. A token with a reviewer is
+that one's only. A token alone is that of a program, such as a console, which names the reviewer in the header
+`x-cumulant-user`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def read_callers(path: Path | None, shared: str) -> list[TokenHolder]:
     """The callers of a file; without one the token `shared`, where it is not empty.
 
     Raises:
-        UsageError: the file cannot be read, or says something else.
+        UsageError: the file cannot be read, or has an invalid line.
         RefusedError: other users can read it.
     """
     if path is None:
@@ -83,9 +83,7 @@ def _hash(token: str) -> bytes:
 
 
 class CallerTokens:
-    """Tells by a request's headers who acts. Without `known` ones, everybody who reaches the address may name anybody;
-    who names nobody is `own`, the principal that started the server.
-    """
+    """Principals by request headers. Without `known` tokens any caller may name anybody; the default is `own`."""
 
     def __init__(self, known: Sequence[TokenHolder], own: Principal) -> None:
         self._known, self._own = tuple(known), own
@@ -100,11 +98,11 @@ class CallerTokens:
         return not self._known or self._find_holder(headers) is not None
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal:
-        """Who acts.
+        """The principal of a request.
 
         Raises:
-            HttpError: 401 without a token that is known; 400 where nobody is named who must be.
-            RefusedError: the token stands for somebody else.
+            HttpError: 401 without a known token; 400 where a name is required and missing.
+            RefusedError: the token is of another reviewer.
         """
         named_principal = _principal_of(headers)
         if not self._known:

@@ -50,10 +50,10 @@ def serve(
     insecure: bool = False,
     announce: Callable[[Opened], None] = lambda _: None,
 ) -> None:
-    """Answer for the project's queue until SIGTERM or SIGINT; what was accepted is finished first.
+    """Serve the project's queue until SIGTERM or SIGINT; running requests are finished first.
 
-    Off loopback callers need tokens, or `insecure` says that the network is trusted. Who names nobody, where that is
-    possible, acts as `principal`.
+    Off loopback callers need tokens, or `insecure` trusts the network. An unnamed caller, where possible, acts as
+    `principal`.
 
     Raises:
         UsageError: the project has no queue, or the address cannot be used.
