@@ -118,7 +118,7 @@ class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
     `digest`. `alerts`: those of a digest, else one.
     """
 
-    what: Literal["fired", "raised", "resolved", "told", "reminded", "cleared", "digest"]
+    what: Literal["fired", "raised", "resolved", "notified", "reminded", "cleared", "digest"]
     alerts: tuple[Alert, ...]
     at: datetime
     #: the level before it was raised
@@ -130,11 +130,11 @@ class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def to_people(self) -> bool:
-        return self.what in ("told", "reminded", "cleared", "digest")
+        return self.what in ("notified", "reminded", "cleared", "digest")
 
 
 def alert_id(finding: Finding, at: datetime, serial: int) -> str:
-    """A short name of an alert, never given twice by one state."""
+    """A short name of an alert, unique in one state."""
     return digest([finding.key, at.isoformat(), serial])[:10]
 
 

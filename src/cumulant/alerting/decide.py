@@ -85,7 +85,7 @@ class _Evaluation:
         return self._fired(Alert(id=name, level=level, finding=finding, began=self.at, seen=self.at))
 
     def again(self, alert: Alert, finding: Finding | None) -> Alert | None:
-        """The alert after its rule was evaluated again; None where it was pending and is gone."""
+        """The alert after its rule was evaluated again; None for a pending one that is absent."""
         if finding is None or self.rule(finding).level is None:
             return None if alert.status == "pending" else self._absent(alert)
         after = _replace(
@@ -102,7 +102,7 @@ class _Evaluation:
         return self._fired(after)
 
     def _fired(self, alert: Alert) -> Alert:
-        """The alert, firing where it was seen for long enough."""
+        """The alert, firing where it was present for long enough."""
         if alert.status == "firing" or alert.pending_for < self.rule(alert.finding).pending_for:
             return alert
         alert = _replace(alert, status="firing", fired=self.now)
@@ -110,7 +110,7 @@ class _Evaluation:
         return alert
 
     def _absent(self, alert: Alert) -> Alert:
-        """The alert, over where it was not seen for long enough or its rule is off."""
+        """The alert, over where it was absent for long enough or its rule is off."""
         rule = self.rule(alert.finding)
         clear = alert.clear + elapsed(alert.absent, self.at)
         alert = _replace(alert, absent=self.at, clear=clear)

@@ -30,7 +30,7 @@ def notify_due(state: AlertsState, at: datetime, policy: Policy) -> tuple[Alerts
         alerts[key] = after
         if what is not None:
             spent += 1
-            was = alert.notified_level if what == "told" else None
+            was = alert.notified_level if what == "notified" else None
             changes.append(AlertChange(what=what, alerts=(after,), at=at, was=was))
     counts = {**state.spent, period: spent} if changes else state.spent
     waited = state.grouped + passed if state.waiting else 0.0
@@ -40,7 +40,7 @@ def notify_due(state: AlertsState, at: datetime, policy: Policy) -> tuple[Alerts
 
 def _due(
     alert: Alert, passed: float, policy: Policy, *, silent: bool, in_budget: bool
-) -> tuple[Alert, Literal["told", "reminded"] | None]:
+) -> tuple[Alert, Literal["notified", "reminded"] | None]:
     """The alert with its last notification, and which one is due."""
     if silent:
         return _replace(alert, waits=False), None
@@ -48,7 +48,7 @@ def _due(
     if above(alert.level, alert.notified_level):
         if not allowed or (alert.waits and alert.level != "critical"):
             return _replace(alert, waits=True), None
-        return _replace(alert, notified_level=alert.level, waits=False, quiet=0.0), "told"
+        return _replace(alert, notified_level=alert.level, waits=False, quiet=0.0), "notified"
     quiet = alert.quiet + passed
     due = quiet >= policy.remind * 2**alert.reminders and alert.reminders < policy.reminders
     if due and allowed and alert.acknowledged is None:

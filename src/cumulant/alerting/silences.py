@@ -9,7 +9,7 @@ import msgspec
 from cumulant.alerting.alert_state import Alert, AlertsState, Silence
 from cumulant.core.ids import digest
 
-#: ended silences that are kept, for a clock that is set back and for whoever asks
+#: ended silences that are stored
 _KEPT = 20
 
 

@@ -1,4 +1,4 @@
-"""Rows that say that the row of their key is deleted. Besides the key they need not hold anything."""
+"""Rows that delete the row of their key; besides the key they may be null."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def ingest(
         raise as_contract_breach(error, previous) from error
     parts = as_read = compact_parts(parts, context)
     if not any(part.rows_in for part in parts):
-        raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
+        raise DataError(f"source {name} has no rows", subject=name, hint="check its files and path")
     fields = fields_of(parts, policy, previous)
     parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], context, progress)
     fields = fields_of(parts, policy, previous)

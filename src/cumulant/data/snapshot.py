@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: how files are read; another number reads them all again
 READING = 2
-#: stands between the name of a pack and the place of a file in it
+#: separates the name of a pack from the place of a file in it
 PACKED = "#"
 ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]
 #: (from, to) where `to` holds every value of `from`

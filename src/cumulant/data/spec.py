@@ -329,7 +329,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             for column in [named] if isinstance(named, str) else named:
                 if column in keys_by_column:
                     raise DataError(
-                        f'column "{column}" stands under known_time twice: "{keys_by_column[column]}" and "{when}"',
+                        f'column "{column}" is under known_time twice: "{keys_by_column[column]}" and "{when}"',
                         subject=column,
                         hint="name each column once",
                     )

@@ -51,7 +51,7 @@ def read_quarantine(
     broken = refused[RULE].is_in([MALFORMED, DEPTH, NOT_JSON]) | refused[RULE].str.ends_with(":path")
     if not personal or not broken.any():
         return mask_frame(refused, personal, salt)
-    # a value of such a row may stand under any column, and the whole of an object under the column of one field
+    # a value of such a row may be in any column, and a whole object in the column of one field
     values = [name for name in refused.columns if not name.startswith("__") or name == TEXT]
     masked = [mask_frame(refused.filter(~broken), personal, salt), mask_frame(refused.filter(broken), values, salt)]
     return pl.concat(masked, how="vertical_relaxed")

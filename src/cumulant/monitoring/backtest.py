@@ -113,7 +113,7 @@ def backtest(
             be weighted and no fit takes weights.
     """
     _checked(history, weighted, terms)
-    progress("refits that harm is held against", 0.0)
+    progress("refits that harm is compared with", 0.0)
     refits = recent_refits(history.inputs, history.truths, fit, memory=terms.refit_memory, delay=terms.delay)
     run = _Run(history=history, fit=fit, weighted=weighted, refits=refits, terms=terms, drifts=drifts)
     return tuple(
@@ -171,7 +171,7 @@ class _Run(Generic[Inputs]):
     drifts: Callable[[Sequence[Inputs], Inputs], bool] | None
 
     def replay(self, name: str, policy: RetrainPolicy, tell: Callable[[float], None]) -> Replay:
-        """One policy over the history; `tell` gets the part that is done."""
+        """One policy over the history; `tell` is called with the completed share."""
         begun, count = self.terms.first + self.terms.delay, len(self.history.inputs)
         served, state = self._trained(0, self.terms.first), RetrainState(trained=self._window(begun).start)
         losses, alarms, waits, trainings = [], 0, 0, []

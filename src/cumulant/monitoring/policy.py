@@ -25,7 +25,7 @@ class DriftPolicy(msgspec.Struct, frozen=True, kw_only=True):
     missing: float = 0.05
     faults: float = 0.01
     volume: float = 0.33
-    #: how many of the newest windows are looked at together
+    #: how many of the newest windows are evaluated together
     spans: tuple[int, ...] = (1, 7)
     #: what a feature counts against the others; 0 never alarms
     weights: Mapping[str, float] = {}
@@ -98,7 +98,7 @@ class MonitoringPolicy(msgspec.Struct, frozen=True, kw_only=True):
     performance: PerformancePolicy
     retrain: RetrainPolicy
     history: HistoryPolicy
-    #: somebody must agree before a model that the rule trained takes over
+    #: an approval is needed before a retrained model is promoted
     retrain_approval: bool
     #: None: nothing is queued
     review: ReviewPolicy | None

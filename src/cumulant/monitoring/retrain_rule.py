@@ -112,7 +112,7 @@ def _trigger(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPoli
 
 
 def _quiet(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy) -> str:
-    """Why nothing asks for a training."""
+    """Why no training is due."""
     if evidence.measured == "worse" and not _confirms(evidence):
         return "There is harm, and a refit gains nothing: training again would not help."
     if _confirms(evidence) and not policy.on_harm:

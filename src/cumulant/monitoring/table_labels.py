@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 _DISPUTED = 0.02
 #: part of the newest windows that lack labels where those of one class are late
 _LATE = 0.5
-#: answers of a text that are looked at one by one
+#: distinct answer texts that are parsed one by one
 _ANSWERS = 5
-#: rows whose labels are looked for at once
+#: rows whose labels are joined at once
 _AT_ONCE = 2_000_000
 _PLACE = "\0place"
 _KNOWN, _WEIGHT = "known_time", "weight"

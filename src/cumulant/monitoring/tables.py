@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 _PART = 1_000_000
 #: names that a column of times goes by where no column has the type
 _TIMES = ("event_time", "timestamp", "time", "datetime", "date")
-#: rows that tell whether a column of texts holds times
+#: rows that decide whether a column of texts holds times
 _HEAD = 1_000
 #: names that an answer goes by
 _ANSWERS = ("prediction", "probability", "score", "y_pred", "y_pred_proba", "y_hat", "predicted_probability")
 #: what a log knows of each row beside request and answer, and how the answer's fields begin
 TOLD, MOMENT, ANSWER = ("id", "row", "model", "version"), "moment", "answer."
 _MOMENT = pl.coalesce("event_time", "time").alias(MOMENT)
-#: what the server says beside the model's answer
+#: the server's own fields beside the model's answer
 _SERVER = ("state_age", "warnings", "degraded", "reasons")
 
 
@@ -145,7 +145,7 @@ def open_table(
     texts = [name for name, kind in schema.items() if kind == pl.String]
     times += [name for name in _TIMES if name in texts]
     if not times and texts:
-        # A CSV file has no type for times. A text that is none further down is a row without a time, which is told.
+        # A CSV file has no type for times. A later text that is none is a row without a time, which is reported.
         from cumulant.monitoring.drift.blocks import hold_times
 
         with readable(str(path)):

@@ -28,7 +28,7 @@ _TAKEN = frozenset(
 
 
 class ImportedAnnotation(msgspec.Struct, frozen=True, kw_only=True):
-    """One annotation: which case, by whom, and what; `problem` says why it cannot be used."""
+    """One annotation: its case, author and label; `problem`: why it cannot be used."""
 
     case: str
     reviewer: str

@@ -45,7 +45,7 @@ class ReviewQueue:
         return (msgspec.convert(row.value, QueueState), row.version) if row else (QueueState(model=self.model), 0)
 
     def open(self) -> list[ReviewCase]:
-        """Cases that wait, in the order in which they are given out."""
+        """Waiting cases in the order in which they are assigned."""
         return sorted(map(_case, self._journal.rows(OPEN, self._prefix)), key=lambda case: (case.order, case.id))
 
     def closed(self) -> list[ReviewCase]:
@@ -179,7 +179,7 @@ class ReviewQueue:
         return after
 
     def expire(self, actor: Actor) -> int:
-        """Do what the deadlines of open cases ask for; how many cases it changed."""
+        """Apply the deadlines of open cases; the number of changed cases."""
         now, changed = self._clock.now(), 0
         with self._journal.transaction(actor=actor) as transaction:
             for row in transaction.rows(OPEN, self._prefix):

@@ -19,7 +19,7 @@ from cumulant.review.sampling import Floats
 if TYPE_CHECKING:
     import polars as pl
 
-#: how useful a row of a watched slice is: less than what the models disagree on or cannot tell
+#: usefulness of a row of a watched slice: less than disagreement or uncertainty
 _WATCHED = 0.25
 
 
@@ -44,7 +44,7 @@ class ReviewReference:
 
 
 def decode_requests(frame: pl.DataFrame) -> list[dict[str, object]]:
-    """What was asked, a row of the log each; an object without fields where that cannot be read."""
+    """The requests, one a row of the log; an object without fields where one cannot be read."""
     return [read_object(text) for text in frame["request"]]
 
 
@@ -210,7 +210,7 @@ def _apart(row: Mapping[str, object]) -> float:
 
     output, other = (read_object(str(row[name])) for name in ("outputs", "other"))
     moved = abs(_number(row["score"]) - _number(row["other_score"]))
-    near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, say nothing
+    near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, do not count
     from cumulant.outcomes.join.prediction_losses import decision
 
     return 0.5 + near / 2 if decision(output) != decision(other) and "prediction" in output else near / 2

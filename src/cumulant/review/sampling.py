@@ -53,7 +53,7 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SelectedRows(msgspec.Struct, frozen=True, kw_only=True):
-    """What one draw takes, in the order in which people see it, and the chance of the sampled ones."""
+    """The rows of one draw in the order of review, and the chance of the sampled ones."""
 
     ranked: tuple[CandidateRow, ...]
     sample: tuple[CandidateRow, ...]

@@ -1,4 +1,4 @@
-"""What may become of a case, as pure functions: each gives the case afterwards, or says why not."""
+"""Transitions of a case as pure functions: each returns the new case, or raises."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Reviewer(msgspec.Struct, frozen=True):
     groups: tuple[str, ...] = ()
 
     def among(self, names: Collection[str]) -> bool:
-        """Whether escalated cases are for this one; where nobody is named they are for all."""
+        """Whether this reviewer gets escalated cases; without names all do."""
         bare = self.name.rpartition(":")[2]
         return not names or bool({self.name, bare, *self.groups} & set(names))
 
 
 def is_open_to(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> bool:
-    """Whether this reviewer may be given the case now."""
+    """Whether this reviewer may get the case now."""
     answer = case.by(who.name)
     if case.status != "waiting" or (answer is not None and not (answer.kind == "escalated" and case.escalated)):
         return False
-    # Who was given the case by name may have it, whoever else escalated ones are for: else nobody could.
+    # An assigned reviewer gets an escalated case even without being among `escalate_to`.
     if case.assigned is None and case.escalated and not who.among(policy.escalate_to):
         return False
     if case.assigned is not None and case.assigned != who.name:
@@ -154,7 +154,7 @@ def at_deadline(case: ReviewCase, policy: ReviewPolicy, now: datetime) -> Review
 
 
 def wants_second(case: str, policy: ReviewPolicy) -> bool:
-    """Whether two reviewers decide the case: by its id, so that nobody can choose."""
+    """Whether two reviewers decide the case: by its id, so that the choice is fixed."""
     return int(case, 16) < policy.second * float(16 ** len(case))
 
 

@@ -57,7 +57,7 @@ def check_row_wise(
 
 
 def _is_same_alone(prepare: Callable[[pl.DataFrame], pl.DataFrame], sample: pl.DataFrame, base: pl.DataFrame) -> bool:
-    """Whether single rows give what they give among others: a largest value, say, may stand in both halves."""
+    """Whether single rows give the same result as among others; a largest value may be in both halves."""
     picks = sorted({index * (sample.height - 1) // (_SINGLES - 1) for index in range(_SINGLES)})
     alone = pl.concat([prepare(sample[index : index + 1]) for index in picks], how="vertical_relaxed")
     return _is_equal(alone, base[picks]) if base.height == sample.height else _is_contained(alone, base)

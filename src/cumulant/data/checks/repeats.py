@@ -56,6 +56,6 @@ def located_frames(
 
 
 def known_time(spec: SourceSpec) -> pl.Expr:
-    """The latest known time of a row's columns, in microseconds; null where none is declared, or none stands."""
+    """The latest known time of a row's columns, in microseconds; null where none is declared or present."""
     times = [pl.col(column).cast(pl.Int64) for column in spec.known_times]
     return (pl.max_horizontal(times) if times else pl.lit(None, pl.Int64)).alias(KNOWN)

@@ -224,9 +224,7 @@ def refuse_unknown_columns(spec: SourceSpec, columns: Sequence[str], *, source: 
     named += [("personal", column) for column in spec.personal]
     for role, column in named:
         if column not in columns:
-            raise absent_column_error(
-                f'source {source} has no column "{column}", which stands under {role}', column, columns
-            )
+            raise absent_column_error(f'source {source} has no column "{column}", which {role} names', column, columns)
 
 
 def check_conditions(checks: list[RowCheck], frame: pl.DataFrame, *, source: str) -> None:

@@ -62,7 +62,7 @@ def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -
         )
     columns = [field.name for field in fields]
     if spec.deleted.column not in columns:
-        message = f'source {source} has no column "{spec.deleted.column}", which stands under deleted'
+        message = f'source {source} has no column "{spec.deleted.column}", which deleted names'
         raise absent_column_error(message, spec.deleted.column, columns)
 
 

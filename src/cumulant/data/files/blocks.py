@@ -126,7 +126,7 @@ def _records(stream: IO[bytes], rest: bytes, step: int, *, csv: bool, name: str)
         while len(rest) < step and not ended:
             more = stream.read(max(_SAMPLE, step - len(rest)))
             rest, ended = rest + more, not more
-        # The end of the file stays with what is before it, so that a line that was cut off is seen as such.
+        # The end of the file stays with the text before it, so that a truncated line is recognized.
         cut = len(rest) if ended and len(rest) <= step else _cut(rest, step, csv=csv)
         if cut is None and not ended:
             if len(rest) > _LONGEST:

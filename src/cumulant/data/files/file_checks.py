@@ -120,7 +120,7 @@ def _covers(pattern: str, url: str) -> bool:
 
 
 def copy_warnings(files: Sequence[SourceInput], parts: Sequence[PartFacts]) -> list[str]:
-    """A warning that names files with the content of another: one delivered twice, or a feed that stands still."""
+    """A warning that names files with the content of another: one delivered twice, or a stale feed."""
     first: dict[str, str] = {}
     copies = []
     for file, part in zip(files, parts, strict=True):
@@ -157,7 +157,7 @@ def empty_path_warnings(spec: SourceSpec, parts: Sequence[PartFacts]) -> list[st
     """Declared paths at which no row has a value: a name on them may be misspelt."""
     filled = {column.name for part in parts for column in part.profile.columns if column.nulls < column.rows}
     return [
-        f"{name} is null in every row: none has a value at {path}, the path under `columns`; look at its spelling"
+        f"{name} is null in every row: none has a value at {path}, the path under `columns`; check its spelling"
         for name, path in spec.columns.items()
         if name not in filled
     ]

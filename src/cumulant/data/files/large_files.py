@@ -75,7 +75,7 @@ def _parquet(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Piec
         return None
     try:
         pl.DataFrame(schema=schema)
-    except pl.exceptions.PolarsError:  # a type that no frame holds; reading the whole says so
+    except pl.exceptions.PolarsError:  # a type that no frame holds; reading the whole file reports it
         return None
 
     def tables() -> Iterator[FileTable]:
@@ -125,7 +125,7 @@ def _with_paths(pieces: Pieces, spec: SourceSpec, url: str) -> Pieces | None:
     try:
         schema = taken(FileTable(pl.DataFrame(schema=pieces.schema))).rows.schema
     except DataError:
-        return None  # reading the whole says so
+        return None  # reading the whole file reports it
     tables = pieces.tables
     return pieces._replace(schema=schema, tables=lambda: map(taken, tables()))
 

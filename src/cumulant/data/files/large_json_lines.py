@@ -27,7 +27,7 @@ from cumulant.data.text.csv_text import FileTable
 
 #: bytes of text of a piece; names of fields make JSON lines longer than those of CSV
 _BYTES = 64 << 20
-#: what stands at paths are Python's values meanwhile, so that pieces have so many times fewer rows
+#: values at paths are Python objects here, so that pieces have so many times fewer rows
 _OBJECTS = 4
 
 

@@ -53,7 +53,7 @@ class ListedFile:
             try:
                 return unpacked_bytes(self.fetch())
             except (zipfile.BadZipFile, OSError):
-                return 0  # reading it says what is wrong with it
+                return 0  # reading it reports the fault
         return self.info.bytes * (PACKED if kind not in TYPED and name not in TEXTS else 1)
 
     def read_any(self, spec: SourceSpec) -> tuple[FileTable, SourceSpec]:

@@ -23,7 +23,7 @@ SUFFIXES = {
     **{f"{text}{packed}": kind for text, kind in TEXTS.items() for packed in ("", *_COMPRESSIONS)},
 }
 FORMATS = "parquet, orc, csv, jsonl or excel"
-#: formats whose files say the type of each column
+#: formats whose files declare the type of each column
 TYPED = ("parquet", "orc")
 
 

@@ -1,4 +1,4 @@
-"""Rows that are given for prediction: read as the source reads its own files, but nothing is refused silently."""
+"""Rows for prediction: read as the source reads its own files, but nothing is refused silently."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def with_absent(table: FileTable, spec: SourceSpec) -> FileTable:
 
 
 def describe_refused(table: FileTable) -> str:
-    """How many rows have what is no value of a column, and where the first stands."""
+    """The number of malformed rows, and the place of the first."""
     if table.refused is None:
         return "every row can be read"
     count, first = table.refused.height, table.refused.row(0, named=True)

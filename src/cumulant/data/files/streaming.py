@@ -27,7 +27,7 @@ _BUFFER = 1 << 20
 
 
 class Piece(NamedTuple):
-    """Consecutive rows of a file. `first` rows stand before them; `share` of the file is read with them."""
+    """Consecutive rows of a file, after `first` rows; `share` of the file is read with them."""
 
     rows: pl.DataFrame
     first: int

@@ -42,7 +42,7 @@ def deep_lines(content: bytes) -> dict[int, str]:
 
 
 def is_deep(text: str) -> bool:
-    """Whether a JSON text is nested deeper than a parser may be given."""
+    """Whether a JSON text is nested too deep for a parser."""
     if text.count("{") + text.count("[") <= MOST_LEVELS:
         return False
     return bool(_depths(text.replace("\n", " ").encode()).max() > MOST_LEVELS)

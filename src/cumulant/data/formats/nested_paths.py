@@ -21,7 +21,7 @@ _LOW, _HIGH = -(2**63), 2**63 - 1
 
 
 class Leaves(NamedTuple):
-    """Values by column and row, and of rows that are refused the column, with what stands there instead."""
+    """Values by column and row, and of refused rows the column with its invalid value."""
 
     values: dict[str, list[Any]]
     refused: dict[int, tuple[str, Any]]
@@ -127,7 +127,7 @@ def leaves_of(objects: Iterable[Any], paths: Mapping[str, tuple[str, ...]]) -> L
 
 
 def _walk(value: Any, path: tuple[str, ...]) -> tuple[Any, bool]:
-    """What stands at the path, and whether that is a plain value or nothing."""
+    """The value at the path, and whether it is a plain value or absent."""
     for name in path:
         if value is None:
             return None, True
@@ -138,7 +138,7 @@ def _walk(value: Any, path: tuple[str, ...]) -> tuple[Any, bool]:
 
 
 def _texts(rows: pl.DataFrame, names: list[str]) -> Iterator[dict[str, Any]]:
-    """Of each row, what the JSON texts in these columns say."""
+    """Of each row, the decoded JSON texts in these columns."""
     for texts in zip(*(rows[name] for name in names), strict=True):
         yield {name: _decoded(text) for name, text in zip(names, texts, strict=True)}
 
@@ -225,7 +225,7 @@ def _as_text(value: Any) -> str:
 
 
 def refused_rows(rows: pl.DataFrame, refused: Mapping[int, tuple[str, Any]], rule: str) -> pl.DataFrame:
-    """The refused rows as text, under the rule `COLUMN:rule` of the column given for each, with what stands there."""
+    """The refused rows as text, under the rule `COLUMN:rule` of each one's column, with the invalid value."""
     plain = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
     texts = rows[list(refused)].select(pl.col(plain).cast(pl.String, strict=False))
     for name in {name for name, _ in refused.values()}:

@@ -36,7 +36,7 @@ MOST_BYTES, _MOST_DECODED = 32 << 20, 256 << 20
 
 
 class _Contents(NamedTuple):
-    """What the page headers of one column chunk say: `stored` bytes of pages, of which `dictionary` the dictionary."""
+    """Page headers of one column chunk: `stored` bytes of pages, of which `dictionary` the dictionary."""
 
     group: int
     column: int
@@ -189,7 +189,7 @@ def _bound(path: Path, file: Any, stream: IO[bytes], contents: _Contents) -> int
         return bound + contents.references * (
             _longest(path, contents) if total <= _MOST_DECODED else contents.dictionary
         )
-    except (pa.ArrowException, OSError):  # reading its rows says where
+    except (pa.ArrowException, OSError):  # reading its rows reports where
         return contents.bound()
 
 

@@ -114,7 +114,7 @@ def _pieces(ranges: Sequence[RowRange], cuts: Mapping[str, list[int]]) -> list[_
 
 
 def _common(old: Sequence[_Piece], new: Sequence[_Piece]) -> Iterator[tuple[int, int]]:
-    """Places of pieces that stand in both, in the order of both."""
+    """Places of pieces that are in both, in the order of both."""
     places: dict[_Piece, list[int]] = defaultdict(list)
     for place, piece in enumerate(new):
         places[piece].append(place)

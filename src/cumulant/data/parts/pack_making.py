@@ -188,7 +188,7 @@ def _add_files(content: PackContent, places: Sequence[int], group: Sequence[_Rea
 def _add_one_by_one(
     content: PackContent, places: Sequence[int], group: Sequence[_ReadFile], context: PartContext
 ) -> None:
-    """For columns whose other values in the file say how one is read: text with leading zeros, or of mostly numbers."""
+    """Columns whose other values in the file decide how one is read: text with leading zeros, or mostly numbers."""
     for place, read in zip(places, group, strict=True):
         _add_files(content, [place], [read], context)
 

@@ -33,7 +33,7 @@ def place_in_pack(part: PartFacts) -> int:
 
 
 def load_part(name: str, context: PartContext) -> PartFacts | None:
-    """The facts of a part of either kind that stands whole, or None."""
+    """The facts of a complete part of either kind, or None."""
     digest, sign, place = name.partition(PACKED)
     if not sign:
         return context.find_part(name)
@@ -42,7 +42,7 @@ def load_part(name: str, context: PartContext) -> PartFacts | None:
 
 
 def load_pack(digest: str, context: PartContext) -> Pack | None:
-    """A pack that stands whole, or None."""
+    """A complete pack, or None."""
     if digest not in context.packs:
         facts = context.find_facts(digest, PackFacts)
         if facts is None:

@@ -196,13 +196,13 @@ class PartContext:
         return f"data/{self.source}/{digest}/{what}"
 
     def find_part(self, digest: str) -> PartFacts | None:
-        """The facts of a part that stands whole, or None."""
+        """The facts of a complete part, or None."""
         if digest not in self.facts and (facts := self.find_facts(digest, PartFacts)) is not None:
             self.facts[digest] = facts
         return self.facts.get(digest)
 
     def find_facts(self, digest: str, kind: type[Facts]) -> Facts | None:
-        """The facts of a part or pack whose tables all stand, or None."""
+        """The facts of a part or pack whose tables all exist, or None."""
         key = self.key(digest, "facts")
         if self.tables.find(key) is None:
             return None

@@ -133,7 +133,7 @@ def sort_rows(rows: pl.DataFrame, context: PartContext, owners: pl.Series | None
     checked = check_rows(rows, plan, context)
     refuse_local_times(plan, checked.local_times(plan, owners), context.source)
     rule, checks = checked.rule, count_failures(plan, checked.failed(plan))
-    # Which row of several keys has a unique value first, one part cannot say.
+    # One part cannot decide which row of several keys has a unique value first.
     for unique in unique_sets(context.spec, plan.names) if context.spec.on_repeat != "latest" else ():
         rule, repeats = _mark_repeats(checked.typed, rule, unique, context.spec, owners)
         checks.append(PartCheck(rule=unique.rule, column=unique.column, text=unique.text, failed=repeats))
@@ -177,7 +177,7 @@ def _refuse_aggregates(marked: pl.DataFrame, checks: Sequence[RowCheck], source:
         alone = check.failing.fill_null(value=False)
         if check.column is None and not sample.select((alone == pl.col(mark)).all()).item():
             raise DefinitionError(
-                f"source {source}: the condition `{check.text}` looks at other rows",
+                f"source {source}: the condition `{check.text}` reads other rows",
                 subject=check.text,
                 hint="compare columns of one row; what needs other rows is a feature",
             )

@@ -39,7 +39,7 @@ _LEAST_SHARE, _LEAST_MAILS, _LEAST_PHONES = 0.01, 3, 2
 
 
 def personal_columns(raw: pl.DataFrame, rows: pl.DataFrame, target: str | None) -> tuple[list[str], list[str]]:
-    """Columns to keep as hashes only, and notes that say why; `rows` is `raw` under its types."""
+    """Columns to store as hashes only, and notes with reasons; `rows` is `raw` under its types."""
     named = [name for name in rows.columns if name != target and _is_named(rows[name])]
     notes = [f"personal by their names, and so shown as hashes only: {', '.join(named)}"] if named else []
     by_value = []

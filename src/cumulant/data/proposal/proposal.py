@@ -65,7 +65,7 @@ def infer(
     """
     rows = to_polars(frame, source=path or "frame")
     if not rows.height:
-        raise DataError("there are no rows to look at", subject=path or "frame", hint="give a source with rows")
+        raise DataError("there are no rows", subject=path or "frame", hint="give a source with rows")
     for name in (*key, *([time] if time else []), *([target] if target else [])):
         if name not in rows.columns:
             raise DataError(

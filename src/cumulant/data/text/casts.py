@@ -63,7 +63,7 @@ class Cast:
     name: str
     dtype: DType
     expr: pl.Expr
-    #: the part holds nothing but nulls there, so its type says nothing
+    #: the part holds only nulls there, so its type is unknown
     empty: bool = False
     zone: str | None = None
     present: pl.Expr | None = None
@@ -113,7 +113,7 @@ def stored_columns(schema: Mapping[str, pl.DataType]) -> dict[str, list[str]]:
 
 
 def type_prefix(dtype: pl.DataType) -> str:
-    """What stands before the name of a column in a stored table whose rows have it under several types."""
+    """Prefix of the name of a column in a stored table whose rows have it under several types."""
     code = next((code for code, own in POLARS.items() if own == dtype), str(dtype).replace(" ", ""))
     return f"__{code}__"
 

@@ -55,7 +55,7 @@ def open_quote(content: bytes, separator: str) -> int | None:
     """The line in which the record begins whose last quoted field does not end; None where each ends."""
     if content.count(b'"') % 2 == 0:
         return None
-    # A quote inside a field that does not begin with one is a plain sign, so the fields must be gone through.
+    # A quote inside a field that does not begin with one is a plain sign, so each field is checked.
     lines = csv.reader(
         io.StringIO(content.decode("utf-8-sig", errors="replace"), newline=""), delimiter=separator, strict=True
     )

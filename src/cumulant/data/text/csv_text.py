@@ -238,7 +238,7 @@ def _split_malformed(
         raise DataError(
             f"{url}: none of its {malformed.height:,} rows has all the {frame.width} fields of the header, and no more",
             subject=url,
-            hint="look at its separator and header, and write it again",
+            hint="check its separator and header, and write it again",
         )
     return records.content, rows, malformed
 
@@ -261,7 +261,7 @@ def _refuse_missing_fields(content: bytes, url: str, width: int) -> None:
     raise DataError(
         f"{url}: the header has {width:,} fields, which most of its {count:,} rows lack",
         subject=url,
-        hint="look at its separator and header, and write it again",
+        hint="check its separator and header, and write it again",
     )
 
 

@@ -67,7 +67,7 @@ class _Compiler:
         self.used: dict[str, set[str]] = {entity.name: set()}
         #: columns of the row itself that expressions and keys read
         self.inputs: set[str] = set()
-        #: columns that a request brings so that its row can count in its own windows
+        #: columns of a request by which its row can count in its own windows
         self.itself: set[str] = set()
         self.measured = False
 

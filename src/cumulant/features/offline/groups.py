@@ -26,7 +26,7 @@ class MeasureGroup(msgspec.Struct, frozen=True):
     values: tuple[Node, ...]
     kinds: tuple[DType, ...]
     slots: dict[str, int]
-    #: rows given apart from the history may count in their own windows
+    #: rows apart from the history may count in their own windows
     counts_itself: bool
 
     @property

@@ -103,7 +103,7 @@ def with_expressions(
 
 
 def _raw(name: str) -> str:
-    """Raw columns stand apart from features of the same name."""
+    """Raw columns, renamed apart from features of the same name."""
     return f"raw {name}"
 
 

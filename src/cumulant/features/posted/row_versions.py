@@ -77,7 +77,7 @@ class VersionRule:
         self._columns, self._stored = tuple(columns), tuple(stored)
 
     def known_time(self, values: Mapping[str, Any]) -> int | None:
-        """The known time of a row in microseconds; None where none is declared, or none stands."""
+        """The known time of a row in microseconds; None where none is declared or present."""
         return max((at for name in self._known if (at := values.get(name)) is not None), default=None)
 
     def version_after(self, row: PostedRow, before: LoggedRow | None, *, entry: int, now: int) -> LoggedRow | None:
@@ -121,7 +121,7 @@ class VersionRule:
     def _complete(self, row: PostedRow, before: LoggedRow | None, *, deleted: bool) -> tuple[Inside, Inside]:
         if deleted or before is None:
             return row.values, row.other
-        if before.deleted:  # what brings a row back has nothing of the row before
+        if before.deleted:  # a restored row has nothing of the row before
             return dict.fromkeys(self._columns) | row.values, row.other
         values = {name: value for name, value in before.values.items() if name not in row.other} | row.values
         return values, {name: value for name, value in before.other.items() if name not in row.values} | row.other

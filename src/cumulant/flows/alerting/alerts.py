@@ -256,7 +256,7 @@ def try_receivers(
     receivers = project.receivers()
     if not receivers:
         raise UsageError(
-            "monitoring.notify names no receiver, so alerts are sent to nobody",
+            "monitoring.notify names no receiver, so no alert is sent",
             subject=str(project.file.path),
             hint='add one: monitoring: {notify: ["slack+${secret:SLACK_URL}"]}',
         )

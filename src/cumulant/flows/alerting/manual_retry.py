@@ -54,7 +54,7 @@ def retry(
                 with journal.transaction(actor=Actor(str(principal.name))) as transaction:
                     write(transaction, name, msgspec.structs.replace(receiver_state, retry=None), version)
             except LeaseHeldError:
-                continue  # somebody delivers to it at this moment
+                continue  # another process delivers to it at this moment
     sentence = deliver(project, clock=clock)
     views = [row for row in receiver_views(project) if row.receiver in wanted]
     return RetryResult(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cumulant.ports.journal import Journal, Transaction
 
 RECEIVER = "notify_receiver"
-#: a claim that was not renewed for so long is given up, also of a process that lives
+#: a claim that was not renewed for so long lapses, also of a live process
 _CLAIM = timedelta(minutes=2)
 
 

@@ -29,7 +29,7 @@ def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
         definitions = load(project.policies.features).features
         specs = {name: project.policies.source(name).spec for name in project.policies.sources}
     except CumulantError:
-        return None  # whoever needs the features or the contract reports the fault
+        return None  # the flow that needs the features or the contract reports the fault
     if not definitions:
         return None
     uses = [*_of_features(definitions), *_of_training(project.spec.training, project.spec.evaluation)]
@@ -66,7 +66,7 @@ def _of_features(definitions: Iterable[Definition]) -> Iterator[Use]:
 
 
 def _read_by(definition: Definition) -> Iterator[tuple[str | None, str]]:
-    """The columns that a definition reads, each with its source; None stands for the row itself."""
+    """The columns that a definition reads, each with its source; None: the row itself."""
     lookup, window = definition.lookup, definition.window
     if definition.expr is not None:
         yield from ((definition.of, column) for column in sorted(expr.columns(definition.expr)))

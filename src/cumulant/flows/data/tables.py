@@ -1,4 +1,4 @@
-"""Tables that users bring: a file, folder or glob outside any source, read as it is; and a proposal for one."""
+"""Tables outside any source: a file, folder or glob; and a proposed declaration for one."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def propose(
 
 
 def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
-    # The contract lists the columns as a snapshot has them, so one is taken into a place that is thrown away.
+    # The contract lists the columns of a snapshot, so one is written to a temporary folder.
     with tempfile.TemporaryDirectory() as folder:
         from cumulant.data.ingestion import ingest
         from cumulant.data.proposal.odcs import to_odcs

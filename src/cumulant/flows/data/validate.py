@@ -1,4 +1,4 @@
-"""The flow `validate`: bring the snapshots of the sources up to date."""
+"""The flow `validate`: update the snapshots of the sources."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def _ingest(
 
     project = context.project
     previous = newest_snapshot(project, name)
-    project.salt_source.ensure()  # what is stored now may be looked at later on a read-only disk
+    project.salt_source.ensure()  # what is stored now may be read later on a read-only disk
     used = None if previous is None else used_columns(project)  # there is nothing to lose the first time
     try:
         from cumulant.data.ingestion import ingest
@@ -173,7 +173,7 @@ def _ingest(
 
 
 def _store(transaction: Transaction, kind: str, snapshot: Snapshot, record: Snapshot) -> None:
-    """Record a snapshot and report it; an accepted one stands under its id too, and ends what was refused before."""
+    """Record a snapshot and report it; an accepted one also under its id, in place of a refused one."""
     from cumulant.data.events import facts_of
 
     transaction.put(kind, snapshot.source, msgspec.to_builtins(record))

@@ -69,7 +69,7 @@ def count_late(
 
 
 def counted_from(judged: Sequence[WindowRecord], most: int, read: datetime) -> datetime:
-    """From when on late rows can be told: what was `read`, and of `most` windows that are kept the oldest."""
+    """From when on late rows are recognized: what was `read`, and the oldest of `most` windows."""
     return max(read, judged[0].start) if len(judged) >= most else read
 
 

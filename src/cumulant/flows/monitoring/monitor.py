@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from cumulant.monitoring.table_labels import Labels
 
 
-#: findings whose segments are looked for
+#: findings whose segments are computed
 _EXPLAINED = 10
 
 
@@ -112,7 +112,7 @@ def monitor(
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
-        UsageError: the labels cannot be told from their key, no reference is named, or `request.out` is no page.
+        UsageError: the column of labels is ambiguous, no reference is named, or `request.out` is no page.
         StorageError: a file of the log is damaged, rows cannot be stored, or the page cannot be written.
     """
     if request.out is not None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.model import FittedModel
 
-#: of a window's predictions, how many must be among the rows of the sources, or the question is not asked of it
+#: share of a window's predictions that must be among the rows of the sources
 _FOUND = 0.8
 #: a search that was cut short leaves few rounds; a bar that is lower than the served model's own is none
 _ROUNDS = 100

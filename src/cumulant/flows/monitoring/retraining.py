@@ -139,7 +139,7 @@ def _release_stage(
 def _begin_release(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, *, progress: Progress
 ) -> tuple[RetrainRequest, int]:
-    """The release begun; where it cannot begin now, why it waits."""
+    """The started release; where it cannot start now, why it waits."""
     if (earlier := _earlier_release(project, wanted)) is not None:
         reason = _release_text(project, wanted)
         return _move(project, wanted, version, principal, stage="released", release=earlier, message=reason)
@@ -155,7 +155,7 @@ def _begin_release(
 
 
 def _earlier_release(project: Project, wanted: RetrainRequest) -> str | None:
-    """The release that an attempt began which was cut off before it could say so. It may be over by now."""
+    """The release that an interrupted attempt started; it may be over."""
     number = str(wanted.candidate).rpartition("/")[2]
     releases = store.list_releases(project.journal(), project.name)
     return next(
@@ -182,7 +182,7 @@ def _fail(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, error: CumulantError
 ) -> tuple[RetrainRequest, int]:
     reason = project.vault.redact(error.message)
-    if isinstance(error, RetryableError):  # however long it takes: the training stays wanted
+    if isinstance(error, RetryableError):  # however long it takes: the training stays requested
         return _note(project, wanted, version, reason)
     return _move(project, wanted, version, principal, stage="failed", message=reason)
 
@@ -204,7 +204,7 @@ def _move(
 
 
 def _write(project: Project, wanted: RetrainRequest, version: int, principal: Principal, *facts: Fact) -> int:
-    """The row's new version. What is to be told of it is told with it, or neither is."""
+    """The row's new version, stored with its alerts in one transaction."""
     findings, scope = training_alerts(project.name, wanted), (project.name, RETRAINING)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
         after = write(transaction, TRAINING, project.name, wanted, expect=version)

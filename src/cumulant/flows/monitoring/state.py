@@ -113,7 +113,7 @@ def write(
         raise LeaseHeldError(
             f"another process has {doing} {model} meanwhile",
             subject=model,
-            hint="nothing was written here: the next look goes on from what the other one wrote",
+            hint="nothing was written here: the next evaluation continues from what the other one wrote",
         ) from error
 
 

@@ -52,7 +52,7 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
 
 
 def _known(declared: SourceSpec, target: Node | None, fields: Mapping[str, Field]) -> Field | None:
-    """The column that says when all columns of the target are known; None where there is none, or no single one."""
+    """The known-time column of all columns of the target; None without a single one."""
     known = {declared.known_columns.get(name) for name in columns(target)} if target is not None else set()
     column = known.pop() if len(known) == 1 else None
     if column is None or is_delay(column):

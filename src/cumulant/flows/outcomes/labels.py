@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 #: the folder of the project's state
 FOLDER = "outcomes"
 _LOOK_SECONDS = 2.0
-#: the name under which what servers were told is shown
+#: the name of labels posted to servers
 _POSTED = "posted"
 #: of servers elsewhere whose predictions are imported, where none is declared
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -69,7 +69,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictionLabels(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a request: its prediction, its label, and every label that was given."""
+    """One row of a request: its prediction, its label, and every posted label."""
 
     id: str
     row: int
@@ -204,7 +204,7 @@ def _labelled_log(project: Project) -> LabelledLog:
 def show_labels(
     project: Project, request: str, *, principal: Principal
 ) -> tuple[list[PredictionLabels], list[LabelFact]]:
-    """The rows of one request with their labels, and the labels given by its id.
+    """The rows of one request with their labels, and the labels posted by its id.
 
     Raises:
         NotFoundError: no prediction and no label has that id.
@@ -299,7 +299,7 @@ def _files(project: Project, pattern: str) -> Iterator[FileInfo]:
 
     files = project.files().list(pattern)
     if not files:
-        raise DataError(f"no file matches {pattern}", subject=pattern, hint="look at the path, and quote a glob")
+        raise DataError(f"no file matches {pattern}", subject=pattern, hint="check the path, and quote a glob")
     known = [file for file in files if kind_of(Path(file.url))]
     yield from known if len(files) > 1 else files
 

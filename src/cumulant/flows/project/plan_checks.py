@@ -130,7 +130,7 @@ def check_allowed(plan: FeaturePlan, allowed: Collection[str]) -> None:
 
 
 def _check_leaks(plan: FeaturePlan, labels: Collection[str], allowed: Collection[str]) -> None:
-    """A training sees in the rows that such a feature determines the target; of one column it is seen without them."""
+    """Refuse leakage that shows without the rows: a feature of the target's only column alone."""
     for feature in plan.features:
         if feature.name not in plan.names:  # a part of others
             continue
@@ -156,7 +156,7 @@ def _check_key(key: str | None, columns: list[str]) -> None:
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rows say of the task."""
+    """Facts of the task by the rows."""
 
     task: ServableTask
     classes: tuple[str, ...]

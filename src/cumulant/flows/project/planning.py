@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A source as it stands; `reused`: nothing in it was new."""
+    """A source's snapshot; `reused`: nothing in it was new."""
 
     name: str
     snapshot: str

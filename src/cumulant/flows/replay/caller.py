@@ -15,7 +15,7 @@ _LARGEST_HEAD = 64 * 1024
 
 
 class ReplayResponse(NamedTuple):
-    """The answer to a request. `status` 0: no answer came, and `body` says why. Header names are in lower case."""
+    """The answer to a request. `status` 0: no answer, and `body` is the reason. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]

@@ -50,7 +50,7 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None
     p99_ms: float | None
     seconds: float
-    #: of the replayed time to the clock's; below what was asked for where the servers could not keep up
+    #: of the replayed time to the clock's; below the requested one where the servers could not keep up
     speed: float
 
 

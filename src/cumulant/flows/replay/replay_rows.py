@@ -158,7 +158,7 @@ def known_labels(rows: pl.DataFrame, target: tuple[str, ...], source: Source) ->
 
 
 def _known(column: str, source: Source) -> pl.Expr:
-    """When a column of a row becomes known, microseconds; null where that is not told."""
+    """When a column of a row becomes known, microseconds; null where unknown."""
     import polars as pl
 
     declared = source.known.get(column)

@@ -50,7 +50,7 @@ class CaseReader:
         return {(row["worker"], row["sequence"], row["row"]): row for row in rows}
 
     def described(self, model: str, version: str) -> Servable | GraphServable | None:
-        """What the version's servable says of itself; None where it is not registered or its files are gone."""
+        """The version's servable; None where it is not registered or its files are missing."""
         name = f"{model}/{version}"
         if name not in self._described:
             try:
@@ -63,7 +63,7 @@ class CaseReader:
         return self._described[name]
 
     def reference(self, model: str, version: str) -> ReviewReference | None:
-        """The training rows of a version, where they were kept for the draw: a look at a case does not make them."""
+        """The stored training rows of a version; showing a case does not make them."""
         from cumulant.flows.review.review_reference import stored_reference
 
         name = f"{model}/{version}"

@@ -212,7 +212,7 @@ class _LogScan:
             choice.add(_candidate(row, self._ref(row), why, float(useful[place]), draw_numbers[place]))
 
     def _ref(self, row: Mapping[str, Any]) -> str | None:
-        """By what the row is found among those of the sources: the key, or all that was asked where that has no key."""
+        """The row's reference among those of the sources: the key, or the whole request without one."""
         if row["key_ref"] is not None or row["event_time"] is None:
             return None if row["key_ref"] is None else str(row["key_ref"])
         number = row["version"]
@@ -240,9 +240,7 @@ class _LogScan:
     def _reference(self, number: str) -> ReviewReference | None:
         if number not in self._references:
             version = self._version(number)
-            notes: tuple[str, ...] = (
-                f"version {number} is not in the registry: nothing is said of unsure and far rows",
-            )
+            notes: tuple[str, ...] = (f"version {number} is not in the registry: unsure and far rows are not detected",)
             reference = None
             if version is not None:
                 reference, notes = reference_of(self._context, version)

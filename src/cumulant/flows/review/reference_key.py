@@ -1,4 +1,4 @@
-"""Where a version's reference of the review queue is stored: asked without the engines that make one."""
+"""The key of a version's reference of the review queue, computed without the engines that make it."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | N
     queue.expire(Actor(principal.name))
     if not queue.list_unlabelled():
         return 0
-    # Alone from here on: two who make labels of the same decisions would say each twice.
+    # Alone from here on: two processes would make each label twice.
     from cumulant.outcomes.labels.store import lock_folder
 
     with lock_folder(project.state / FOLDER):
@@ -252,7 +252,7 @@ def _ingest(
 
 
 def ingest_unless_locked(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
-    """As `ingest_decisions`; 0 where another process ingests labels: the decision stands, and is ingested next."""
+    """As `ingest_decisions`; 0 where another process ingests labels: the decision is stored, and ingested next."""
     try:
         return ingest_decisions(project, principal=principal, clock=clock)
     except LeaseHeldError:
@@ -295,7 +295,7 @@ def label_text(project: Project, case: ReviewCase, label: object, reader: CaseRe
     (row,) = read.read([{"id": case.request, "label": _class_value(label, classes)}])
     if not row.problem:
         return row.label
-    # The case's own version may be gone, or may have come from a file.
+    # The case's own version may be removed, or may have come from a file.
     names = [str(name).lower() if isinstance(name, bool) else str(name) for name in classes or plain.classes]
     hint = f"labels: {', '.join(names)}" if names else "write a number"
     if suggestion := did_you_mean(str(label), names):
@@ -304,7 +304,7 @@ def label_text(project: Project, case: ReviewCase, label: object, reader: CaseRe
 
 
 def _class_value(label: object, classes: Sequence[object]) -> object:
-    """`yes` and `no` stand for true and false where these are the classes."""
+    """`yes` and `no` are true and false where these are the classes."""
     if set(classes) == {False, True} and all(isinstance(name, bool) for name in classes):
         return {"yes": True, "no": False, "y": True, "n": False}.get(str(label).lower(), label)
     return label

@@ -1,4 +1,4 @@
-"""A case as a reviewer sees it: what was asked, what is known nearby, and the model's answer once it may be seen."""
+"""A case as shown to a reviewer: the request, similar rows, and the model's answer once it is not hidden."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def view(
     viewer: str,
     reader: CaseReader | None,
 ) -> CaseView:
-    """The case for one viewer; without `reader`: without what stands in the log. Raises StorageError."""
+    """The case for one viewer; without `reader`: without what is in the log. Raises StorageError."""
     logged = None if reader is None else reader.row(case)
     request = None
     if reader is not None and logged is not None:
@@ -114,7 +114,7 @@ def view(
         request_id=case.request,
         row=case.row,
         time=case.time,
-        # A reviewer who knows that the models disagree, or that the model cannot tell, is no longer blind.
+        # Reasons reveal that the models disagree or are unsure.
         reasons=() if hidden else case.reasons,
         useful=None if hidden else case.useful,
         chance=None if hidden else case.chance,
@@ -215,7 +215,7 @@ def _answers(project: Project, day: date, cases: Sequence[ReviewCase]) -> dict[t
 
 
 def _is_number(reader: CaseReader, version: tuple[str, str]) -> bool:
-    """Whether that version says numbers; of one that is not known, it is taken to say classes."""
+    """Whether that version predicts numbers; an unknown one is taken to predict classes."""
     described = reader.described(*version)
     return isinstance(described, Servable) and described.task == "regression"
 

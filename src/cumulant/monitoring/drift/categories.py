@@ -120,7 +120,7 @@ def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, block
 
 
 def _is_other(dtype: pl.DataType, cells: ColumnCells) -> bool:
-    """Whether values of that type cannot be any of the reference's, of which not all are known to tell by."""
+    """Whether values of that type cannot be any of the reference's, of which not all are known."""
     if cells.complete or not (dtype.is_numeric() or dtype.is_temporal()):
         return False
     return pl.Series(cells.values[:_MANY]).cast(pl.Float64, strict=False).null_count() == len(cells.values[:_MANY])
@@ -131,7 +131,7 @@ def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.D
     tallies, missing = [], np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
         if series.dtype.is_float():
-            series = series.fill_nan(None)  # noqa: PLW2901 - NaN is how a column of numbers says that nothing is there
+            series = series.fill_nan(None)  # noqa: PLW2901 - NaN marks missing numbers
         codes = pl.Series(np.zeros(len(series), dtype=np.int64) if block is None else block)
         if series.null_count():
             lacking = series.is_null().to_numpy()

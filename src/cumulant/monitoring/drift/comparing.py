@@ -101,7 +101,7 @@ def _looks(policy: DriftPolicy, current: DriftProfile) -> int:
 
 
 def _newest(current: DriftProfile) -> int:
-    """The newest window with enough rows: a day that has just begun, or lies ahead as a clock jumped, has few."""
+    """The newest window with enough rows: the current day, or a future one of a wrong clock, has few."""
     enough = [place for place, block in enumerate(current.blocks) if block.rows >= FEWEST]
     return enough[-1] if enough else len(current.blocks) - 1
 
@@ -109,7 +109,7 @@ def _newest(current: DriftProfile) -> int:
 def _look(
     watches: Sequence[ColumnComparison], weight: Sequence[float], window: int, span: int, level: float
 ) -> list[_Alarm]:
-    """What is alarming when the newest `span` windows up to `window` are looked at together."""
+    """Alarms of the newest `span` windows up to `window` together."""
     tests = [
         (column, tested)
         for column, watch in enumerate(watches)
@@ -145,7 +145,7 @@ def _findings(
 def _finding(
     watch: ColumnComparison, weight: float, own: Sequence[_Alarm], current: DriftProfile, newest: int
 ) -> DriftFinding:
-    """What alarms of one subject say, with the figures of the last of them that looks at the fewest windows."""
+    """A finding of the alarms of one subject, with the figures of the last one of the fewest windows."""
     last = min((other for other in own if other.window == own[-1].window), key=lambda other: other.span)
     test, windows = last.tested, slice(last.window + 1 - last.span, last.window + 1)
     shifted = test.what in ("shift", "constant")

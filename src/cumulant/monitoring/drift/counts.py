@@ -15,15 +15,15 @@ from cumulant.statistics.rows import Codes, Floats
 
 #: windows of the same weekday that a forecast is made of: at least, and at most
 LEAST_SEASONS, _MOST_SEASONS = 2, 4
-#: errors of forecasts without which nothing is judged
+#: least number of forecast errors
 LEAST_ERRORS = 10
 #: a forecast is the median of up to four windows, and adds about a quarter of the variance of one of them
 _OF_FORECAST = 1.25
-#: a peak that was seen this many times recurs, and is compared with
+#: a peak that occurred this many times recurs, and is compared with
 _RECURRING = 2
-#: the share of the judged windows that must deviate in the same direction for a lasting change
+#: the share of the evaluated windows that must deviate in the same direction for a lasting change
 _LASTING = 0.75
-#: forecasts of fewer rows are not judged
+#: forecasts of fewer rows are not evaluated
 _LEAST_ROWS = 20
 #: a greater loss never becomes the usual level
 _MOST_LOSS = 0.8
@@ -68,7 +68,7 @@ class WindowCounts:
     peak: float = 0.0
 
     def deviations(self, first: int, *, least: float, level: float) -> tuple[list[Deviation], list[int]]:
-        """Places from `first` on that deviate by `least` or more at `level` (two-sided), and all that were judged."""
+        """Places from `first` on that deviate by `least` or more at `level` (two-sided), and all evaluated."""
         unexpected, judged, deviating, usable = (
             [],
             list[int](),

@@ -13,7 +13,7 @@ from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile
 from cumulant.statistics import METRICS, Rows, cluster_codes, estimate, roc_auc
 from cumulant.statistics.rows import Codes, Flags, Floats
 
-#: rows of each side that are enough, and fewest that anything is said about
+#: most and least rows of each side
 MOST, FEWEST = 20_000, 200
 _PERMUTED, _TREES, _LEAVES, _VALUES = 2, 40, 15, 50
 

@@ -114,7 +114,7 @@ def merge(profiles: Sequence[DriftProfile]) -> DriftProfile:
             hint="profile each part with the same reference: profile(part, like=reference)",
         )
     blocks = [block for part in profiles for block in part.blocks]
-    # Blocks without times begin with the number of a row, which says nothing across tables.
+    # Blocks without times begin with the number of a row, which means nothing across tables.
     names = [(block.start, 0 if block.timed else place) for place, block in enumerate(blocks)]
     places = {name: place for place, name in enumerate(sorted(set(names)))}
     into = np.array([places[name] for name in names], dtype=np.int64)

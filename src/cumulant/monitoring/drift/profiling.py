@@ -46,7 +46,7 @@ def profile(
     schema = lazy.collect_schema()
     cut = cut or whole(int(lazy.select(pl.len()).collect().item()))
     if not sum(block.rows for block in cut.blocks):
-        raise DataError("there is no row to look at", hint="look at the file, and at the times of its rows")
+        raise DataError("there are no rows", hint="check the file, and the times of its rows")
     read = _Reader(lazy, cut)
     with ThreadPoolExecutor(workers or min(2, os.cpu_count() or 1)) as pool:
         if like is not None:
@@ -110,7 +110,7 @@ def _within(series: pl.Series) -> pl.Series:
 
 
 def _given(series: pl.Series) -> pl.Series:
-    """An empty text says nothing: CSV files have no other way to leave a value out."""
+    """An empty text is missing: CSV files have no other way to leave a value out."""
     if series.dtype == pl.String and bool((series == "").any()):
         return series.replace("", None)
     return series

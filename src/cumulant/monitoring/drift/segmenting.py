@@ -17,9 +17,9 @@ from cumulant.statistics.drift.effects import sum_groups
 from cumulant.statistics.drift.intervals import squared_distances
 from cumulant.statistics.rows import Codes, Floats
 
-#: values of a column that are looked at, and fewest rows of each
+#: most values of a column that are evaluated, and fewest rows of each
 _MOST, _FEWEST = 20, 50
-#: a segment is told where it carries at least half of the change, and twice what its rows would
+#: a segment is reported where it has at least half of the change, and twice its share of rows
 _CARRIES, _MORE = 0.5, 2.0
 
 

@@ -18,7 +18,7 @@ from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.policy import DriftPolicy
 
 _WEEK = timedelta(days=7)
-#: windows, or days where these are longer, between the reference and the rows beyond which it says nothing of them
+#: windows, or days where these are longer, between reference and rows beyond which it is not used
 _NEAR = 7
 #: windows, or days where these are longer, without a row beyond which a clock was wrong, or a log began anew
 _JUMP = 30
@@ -40,7 +40,7 @@ class _Windows:
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
-    """`judged`: whether numbers of rows could be compared; `note`: why not, or why not with the reference."""
+    """`judged`: whether row counts could be compared; `note`: why not, or why not with the reference."""
 
     findings: tuple[DriftFinding, ...] = ()
     judged: bool = False
@@ -146,7 +146,7 @@ def _deviations(
     rows = np.zeros(max(places[-1] + 1, min(ended, most)), dtype=np.int64)
     rows[places] = [block.rows for block in every]
     partial = {0} if ended >= len(rows) else {0, len(rows) - 1}
-    if before:  # what lies between the tables was not looked at
+    if before:  # windows between the tables were not evaluated
         partial |= {*range(places[len(before) - 1], places[len(before)] + shared)}
     counts = WindowCounts(rows, _season(length), frozenset(partial))
     return counts.deviations(places[len(before)], least=least, level=level)
@@ -168,7 +168,7 @@ def _too_few(windows: int, length: timedelta) -> str:
         why = (
             f"{windows:,} windows of {show_duration(length)} are too few to say what is usual, and about {needed:,} are"
         )
-    else:  # windows without rows, cut off ones and those before a lasting change say nothing of what is usual
+    else:  # windows without rows, truncated ones and those before a lasting change do not define what is usual
         why = (
             f"of {windows:,} windows of {show_duration(length)} too few can say what is usual: about {needed:,} in a "
             "row, with rows in each and without a lasting change, are"

@@ -49,7 +49,7 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_prior(self) -> bool:
-        """Whether the base rate has moved and nothing else that can be seen."""
+        """Whether the base rate has moved and nothing else visible."""
         if self.negatives is None or self.positives is None or self.for_prior is None:
             return False
         return self.base_moved and max(self.negatives, self.positives) <= _ALIKE and self.for_prior > 0

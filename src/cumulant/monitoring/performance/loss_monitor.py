@@ -64,7 +64,7 @@ class LossFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Harm(msgspec.Struct, frozen=True, kw_only=True):
-    """The harm after a window. `word` is `worse` where any question says so; only that is harm."""
+    """The harm after a window. `word` is `worse` where any question's is; only that is harm."""
 
     window: PredictionWindow
     word: Word
@@ -311,7 +311,7 @@ def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
     margin, bar = policy.margin * monitor.baseline.loss, monitor.bar
     first = max(0, test.worse.looks - policy.recent)
     word: Word = "cannot_tell"
-    # Harm that goes on comes first: one good day among bad ones is sure to be good, and changes nothing yet.
+    # Continuing harm comes first: one good day among bad ones changes nothing yet.
     if question in monitor.proven:
         word = "worse"
     elif test.better.recent(policy.recent) >= bar:
@@ -340,7 +340,7 @@ def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
 
 
 def _since(monitor: LossMonitor, look: int, since: datetime | None) -> str:
-    """When a change began; of one as old as the oldest window that is looked back on only that it is as old."""
+    """When a change began, at the earliest the oldest window that is kept."""
     if since is None:
         return ""
     oldest = monitor.answers[monitor.policy.questions[0]].worse.looks - len(monitor.starts)

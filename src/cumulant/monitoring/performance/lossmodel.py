@@ -121,7 +121,7 @@ def row_losses(model: LossModel, inputs: Floats, score: Floats) -> Floats:
 
 
 def tells_rows_apart(model: LossModel) -> bool:
-    """Whether rows of the reference lost what others' models said of them, more surely than all the same (95%)."""
+    """Whether estimates by the others' models explain the losses of the reference better than a constant (95%)."""
     gain = (model.loss - model.loss.mean()) ** 2 - (model.loss - model.expected) ** 2
     error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
     return float(gain.mean()) > _SURELY * error
@@ -166,7 +166,7 @@ def _ends(measure: Measure, estimate: Estimate) -> tuple[float, float, float]:
 
 
 def _said_by_others(inputs: Floats, loss: Floats) -> Floats:
-    """[n] what a model of the other parts of time says of each row's loss."""
+    """[n] each row's loss by a model of the other parts of time."""
     fold = np.arange(len(loss)) * _FOLDS // len(loss)
     expected = np.empty(len(loss))
     for number in range(_FOLDS):

@@ -97,7 +97,7 @@ class PredictionRows:
 
     @property
     def weight(self) -> Floats:
-        """[n] how many rows each labelled row stands for."""
+        """[n] how many rows each labelled row represents."""
         return np.ones(len(self)) if self.label_chance is None else 1 / self.label_chance
 
     def where(self, mask: Flags | Codes) -> PredictionRows:

@@ -173,7 +173,7 @@ def audited(
 
 
 def bonferroni_factor(horizon: int, alpha: float) -> float:
-    """How much wider than a 95% interval one is that holds over `horizon` looks at once (Bonferroni)."""
+    """Width of an interval that holds over `horizon` looks at once (Bonferroni), over that of 95%."""
     from scipy.special import ndtri  # scipy.stats takes a second to import, and a look needs nothing else of it
 
     return float(ndtri(1 - alpha / (2 * horizon)) / ndtri((1 + _LEVEL) / 2))

@@ -78,7 +78,7 @@ class Distinct:
 
 
 def _dense(pairs: Ints, wanted: Ints) -> tuple[Ints, Ints]:
-    """Sorted pairs and those wanted, renumbered from 0; one that does not occur gets a number of no other."""
+    """Sorted and requested pairs, renumbered from 0; one that does not occur gets a number of its own."""
     unique = np.unique(pairs)
     at = np.searchsorted(unique, wanted)
     known = at < len(unique)

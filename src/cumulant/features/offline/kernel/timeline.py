@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 _BITS = 62
-#: so many queries are looked up at once that what is needed for them stays in the processor's cache
+#: queries of a lookup, whose data fit into the processor's cache
 CHUNK = 1 << 13
 
 

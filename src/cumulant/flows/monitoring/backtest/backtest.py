@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 #: the first model is trained on this part of the windows, and harm is learned from as many windows after a training
 _FIRST, _LEARN = 5, 4
-#: windows that must be left to be judged, beyond those from which a first reference of harm is learned
+#: windows to evaluate, beyond those of the first reference of harm
 _JUDGED = 4
 _SCHEDULES = {
     "each month": timedelta(days=30),
@@ -152,7 +152,7 @@ def _rows(context: Context) -> tuple[TrainingSet, str, str]:
 
 
 def _first(windowed: WindowedRows, request: BacktestRequest) -> int:
-    """Windows of the first training, with enough left to judge."""
+    """Windows of the first training, with enough left to evaluate."""
     count = len(windowed.history.inputs)
     first = request.first or max(2, count // _FIRST)
     needed = first + windowed.delay + _LEARN + _JUDGED

@@ -25,7 +25,7 @@ class TrainingHistory(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """As it is given on a command line."""
+        """As on the command line."""
         window = [] if self.window is None else [show_duration(self.window)]
         half = [] if self.half_life is None else [_HALF_LIFE + show_duration(self.half_life)]
         return "+".join([*window, *half]) or GROWING

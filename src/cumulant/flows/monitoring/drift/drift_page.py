@@ -171,7 +171,7 @@ def _sections(look: DriftPageSource) -> Iterator[Section]:
         yield Section(
             "estimates",
             "Without labels",
-            "What the probabilities of the classes say of the metrics before labels come, with 95% intervals.",
+            "Metrics estimated from the probabilities of the classes before labels come, with 95% intervals.",
         )
     yield Section("how", "How it was compared")
 
@@ -311,7 +311,7 @@ def _comparison(look: DriftPageSource, policy: DriftPolicy) -> Iterator[tuple[st
 
 
 def _area(joint: Joint | None) -> str:
-    """How well all features together tell the newest windows from the reference; empty where that was not measured."""
+    """How well all features together separate the newest windows from the reference; empty where not measured."""
     if joint is None:
         return ""
     ends = "" if joint.low is None else f" ({number(joint.low)} to {number(joint.high)})"

@@ -98,7 +98,7 @@ class LogWindows:
     is_log: bool = True
     #: days that were read anew, oldest first
     fresh: list[date] = field(default_factory=list)
-    #: days whose rows are in memory: findings ask for those of the same windows
+    #: days whose rows are in memory: findings read the same windows
     _held: dict[date, PredictionTable] = field(default_factory=dict)
 
     @property

@@ -169,7 +169,7 @@ def _before(
     if served is not None:
         return served_table(served.path, f"the training and test rows of {served.version.uri}"), served.key
     if request.reference is None:
-        raise UsageError("nothing says what the rows are compared with", hint="name it with --reference FILE")
+        raise UsageError("there is no reference to compare the rows with", hint="name it with --reference FILE")
     before = _named_alike(open_table(request.reference, spill=spill, name="reference"), columns)
     if request.time is not None and request.time in before.columns:
         before = before.timed(request.time)
@@ -180,7 +180,7 @@ def _windows(
     table: PredictionTable, size: int | None, length: timedelta, served: ServedReference | None
 ) -> TableWindows:
     if not table.count():
-        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
+        raise DataError(f"{table.name} has no rows", subject=table.name, hint="check the file, --since and --until")
     tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
     return TableWindows(table, _cut(table, size, length), tested, length if size is None else None)
 
@@ -196,7 +196,7 @@ def _named_alike(before: PredictionTable, columns: frozenset[str]) -> Prediction
 
 
 def _cut(table: PredictionTable, size: int | None, length: timedelta) -> RowBlocks:
-    """Equal windows of `size` rows where asked for, else windows of time, else all rows as one."""
+    """Equal windows of `size` rows where set, else windows of time, else all rows as one."""
     if size is not None:
         return by_rows(table.count(), size, None if table.time is None else table.series(table.time))
     return whole(table.count()) if table.time is None else by_time(table.parts(table.time), length)
@@ -271,7 +271,7 @@ def check_compared(reference: DriftProfile, shared: Collection[str], name: str) 
         raise DataError(
             f"{name} and the rows have no column in common that can be compared",
             subject=name,
-            hint=f"not watched: {why}" if why else "look at the names of the columns",
+            hint=f"not watched: {why}" if why else "check the names of the columns",
         )
 
 
@@ -291,7 +291,7 @@ class Sides:
     before: TableWindows
     now: Windows
     reference: DriftProfile
-    #: windows that are looked at together at most
+    #: most windows that are evaluated together
     span: int
 
 

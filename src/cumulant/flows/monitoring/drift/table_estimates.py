@@ -70,7 +70,7 @@ class _Classes:
     struct: bool
 
     def of(self, frame: pl.DataFrame, names: Sequence[str]) -> Floats:
-        """[n, classes] in the order of `names`; NaN where a row does not tell one."""
+        """[n, classes] in the order of `names`; NaN where a row lacks one."""
         rows = frame[self.columns[0]].struct.unnest() if self.struct else frame.select(self.columns)
         named = rows.rename(dict(zip(rows.columns, self.names, strict=True)))
         scores: Floats = named.select(names).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
@@ -79,7 +79,7 @@ class _Classes:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows that may be estimated, and of each window how many of how many rows do not tell all probabilities."""
+    """Rows that may be estimated, and of each window how many of how many rows lack probabilities."""
 
     predictions: PredictionRows
     lacking: Mapping[int, tuple[int, int]]
@@ -206,7 +206,7 @@ def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[ProfileBl
 def _estimated(
     estimators: ClassEstimators, part: PredictionRows, lacking: Iterable[tuple[int, int]]
 ) -> EstimatedWindow:
-    """All rows as one window; none where many of them do not tell their probabilities."""
+    """All rows as one window; none where many of them lack probabilities."""
     without, total = (sum(counts) for counts in zip(*lacking, strict=True))
     if without > _LACKING * total or not len(part):
         share = f"{without / max(total, 1):.1%} of the rows lack the probability of each class"

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _DAY = timedelta(days=1)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
-#: labels without which a window's loss is not told
+#: least labels of a window's loss
 _LEAST = 30
 #: rows of which the values are texts at a time
 _PART = 1_000_000
@@ -78,7 +78,7 @@ def table_loss(
     if how is None:
         return TableLoss(
             measure=None,
-            refused=f"no answer can be held against {label}: a probability of two classes, "
+            refused=f"no answer can be compared with {label}: a probability of two classes, "
             "a number, or the class itself",
         )
     rows = _predictions(frame, label, how, now)
@@ -96,14 +96,14 @@ def table_loss(
         )
     if not {label, how.score} <= {*before.columns}:
         lacking = ", ".join(sorted({label, how.score} - {*before.columns}))
-        why = f"the reference lacks {lacking}, so that nothing says what the loss should be"
+        why = f"the reference lacks {lacking}, so that no loss is expected"
         return msgspec.structs.replace(result, refused=why)
     reference = _predictions(before.all([label, how.score]), label, how, before)
     return _harm(result, reference, rows, now, policy)
 
 
 def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored | None:
-    """Which answer the label is held against, and how."""
+    """The answer that is compared with the label, and how."""
     numbers = [name for name in answers if frame[name].dtype.is_numeric() and frame[name].drop_nulls().len()]
     classes: set[str] = set()
     for part in _texts(frame[label]):

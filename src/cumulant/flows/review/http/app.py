@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
-#: what a person asks to see; more than this at once is of no use to one
+#: most cases of a page
 MOST = 1_000
 
 #: requests at work at once, and those that may wait for one: each takes a thread while it reads and writes
@@ -227,7 +227,7 @@ def _fault() -> Response:
 
 
 class Next(msgspec.Struct, forbid_unknown_fields=True):
-    """`passed`: cases that are not to be given now."""
+    """`passed`: cases to skip now."""
 
     passed: list[str] = []
 
@@ -263,7 +263,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/ping", "GET", "Whether the server takes requests."),
     Route("/health", "GET", "Whether the server takes requests."),
     Route("/version", "GET", "Version of the server, as text."),
-    Route("/v1/review/cases", "GET", "Cases, those that wait in the order in which they are given out."),
+    Route("/v1/review/cases", "GET", "Cases; waiting ones in the order in which they are assigned."),
     Route("/v1/review/next", "POST", "The next case for the caller, kept for a while; null where none is left."),
     Route("/v1/review/report", "GET", "The queue in numbers."),
     Route("/v1/review/cases/{case}", "GET", "One case; the model's answer is hidden until the caller has decided."),
@@ -338,7 +338,7 @@ def _operation(route: Route, answers: dict[str, Any], bodies: dict[str, Any], gu
 def _parameters(route: Route, last: str) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     if route.template.startswith("/v1/review"):
-        description = "Who acts, where the token does not say it."
+        description = "The acting user, where the token names none."
         parameters.append(
             {"name": "x-cumulant-user", "in": "header", "schema": {"type": "string"}, "description": description}
         )

@@ -26,7 +26,7 @@ _BEARER = ((b"www-authenticate", b"Bearer"),)
 
 
 class TokenHolder(msgspec.Struct, frozen=True):
-    """A token by its hash, and whom it stands for; None: whom its holder names."""
+    """A token by its hash, and its principal; None: whom its holder names."""
 
     token: bytes
     principal: Principal | None
@@ -113,7 +113,7 @@ class CallerTokens:
             raise HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
         if caller.principal is None:
             if named_principal is None:
-                raise HttpError(400, "this token belongs to no single user", hint="say who acts: x-cumulant-user: ada")
+                raise HttpError(400, "this token belongs to no single user", hint="send x-cumulant-user: ada")
             return named_principal
         if named_principal is not None and (named_principal.name != caller.principal.name or named_principal.groups):
             raise RefusedError(
