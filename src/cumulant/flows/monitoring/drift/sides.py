@@ -14,7 +14,7 @@ import polars as pl
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
-from cumulant.flows.monitoring.drift.log_days import LogWindows, answer_columns, content_of
+from cumulant.flows.monitoring.drift.log_days import LogSource, answer_columns, content_of, load_log_windows
 from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, flags, served_table
 from cumulant.flows.monitoring.result_cache import ResultCache
 from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
@@ -82,21 +82,18 @@ def open_sides(
         reference = _windows(before, None, length, served)
         skew = None if request.skew is None else request.skew.total_seconds()
         cache = ResultCache(keep, digest([key, of, length.total_seconds(), skew, __version__]))
-        since, until = request.since, request.until
-        now = LogWindows(
-            request.predictions,
-            reference,
-            cache,
-            length,
-            since,
-            until,
-            of,
-            request.before,
-            request.skew,
-            request.now,
-            spill,
+        source = LogSource(
+            folder=request.predictions,
+            length=length,
+            since=request.since,
+            until=request.until,
+            of=of,
+            before=request.before,
+            skew=request.skew,
+            now=request.now,
+            spill=spill,
         )
-        return now, reference, None
+        return load_log_windows(source, reference, cache), reference, None
     table = open_table(
         request.predictions,
         since=request.since,
