@@ -49,7 +49,7 @@ def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Fi
     matches = sorted(files.list(pattern), key=lambda file: file.url)
     skipped: list[FileInfo] = []
     if len(matches) > 1 and spec.format == "auto":
-        visible = [file for file in matches if not _is_hidden(file.url)]
+        visible = [file for file in matches if not file.url.rsplit("/", 1)[-1].startswith((".", "_"))]
         skipped = [file for file in visible if suffix(file.url) not in SUFFIXES]
         matches = [file for file in visible if suffix(file.url) in SUFFIXES]
     if skipped and not matches:
@@ -104,10 +104,6 @@ def suffix(url: str) -> str:
     if len(suffixes) > 1 and suffixes[-1] in _COMPRESSIONS:
         return "".join(suffixes[-2:])
     return suffixes[-1] if suffixes else ""
-
-
-def _is_hidden(url: str) -> bool:
-    return url.rsplit("/", 1)[-1].startswith((".", "_"))
 
 
 def file_kind(url: str, spec: SourceSpec) -> str | None:

@@ -6,7 +6,6 @@ whole. Many small files share a pack (`packs`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
@@ -129,15 +128,12 @@ class Pack:
         for index, (file, first) in enumerate(zip(facts.files, starts, strict=False)):
             named = (file.group, file.empty)
             if named not in fields:
-                fields[named] = _with_empty(facts.groups[file.group].fields, file.empty)
+                fields[named] = tuple(
+                    msgspec.structs.replace(field, empty=True) if place in file.empty else field
+                    for place, field in enumerate(facts.groups[file.group].fields)
+                )
             parts.append(_part(facts, index, first, fields[named]))
         return Pack(facts, tuple(parts))
-
-
-def _with_empty(fields: Sequence[PartField], empty: Sequence[int]) -> tuple[PartField, ...]:
-    return tuple(
-        msgspec.structs.replace(field, empty=True) if place in empty else field for place, field in enumerate(fields)
-    )
 
 
 def _part(facts: PackFacts, index: int, first: int, fields: tuple[PartField, ...]) -> PartFacts:

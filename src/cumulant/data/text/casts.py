@@ -314,7 +314,7 @@ def _time(name: str, dtype: pl.DataType, zone: str | None, spec: SourceSpec) -> 
         return Cast(name, "time", value.dt.convert_time_zone("UTC").dt.cast_time_unit("us").alias(name))
     if isinstance(dtype, (pl.Datetime, pl.Date)):
         local = value.cast(pl.Datetime("us"))
-        expr = _to_utc(local, zone)
+        expr = to_utc(local, zone or "UTC")
         missing = value.is_not_null() if zone is None else None
         return Cast(name, "time", expr.alias(name), zone=zone, present=value.is_not_null(), zoneless=missing)
     if _is_text(dtype):
@@ -330,11 +330,6 @@ def _of_epoch(value: pl.Expr) -> pl.Expr:
     seconds = pl.when(value.is_between(low, high)).then(value.cast(pl.Float64) * 1_000_000)
     micros = seconds.when(value.is_between(low * 1000, high * 1000)).then(value.cast(pl.Float64) * 1000)
     return micros.round().cast(pl.Int64).cast(UTC_MICROS)
-
-
-def _to_utc(local: pl.Expr, zone: str | None) -> pl.Expr:
-    """A local time as UTC. Of a repeated hour the first is meant; a skipped hour does not exist: null."""
-    return to_utc(local, zone or "UTC")
 
 
 def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:

@@ -28,7 +28,7 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     if not len(values):
         return np.full(len(lo), np.nan)  # nothing but the queries' own values, one each
     count = hi - lo + with_own
-    keys = _number_keys(starts)
+    keys = np.cumsum(starts == np.arange(len(starts))) - 1
     at = np.minimum(lo, len(values) - 1)
     centre, unit = values[starts], _exponents(values, starts, keys)
     off = np.ldexp(values, -unit) - np.ldexp(centre, -unit)
@@ -50,11 +50,6 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     if len(lost):
         result[lost] = _two_pass(values, lo[lost], hi[lost], own[lost], with_own[lost])
     return result
-
-
-def _number_keys(starts: Ints) -> Ints:
-    """The number of each value's key, from where the values of its key begin."""
-    return np.cumsum(starts == np.arange(len(starts))) - 1
 
 
 def _exponents(values: Floats, starts: Ints, keys: Ints) -> Ints:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING
 
 from cumulant.core import units
@@ -50,7 +50,10 @@ def misdated_rows(now: Windows, rows: int) -> tuple[DriftFinding, ...]:
         return ()
     total = sum(days.values())
     effect = total / (total + rows)
-    first, last = (ProfileBlock(_midnight(day), days[day], timed=True) for day in (min(days), max(days)))
+    first, last = (
+        ProfileBlock(to_micros(datetime.combine(day, time(), UTC)), days[day], timed=True)
+        for day in (min(days), max(days))
+    )
     return (
         DriftFinding(
             feature="event time",
@@ -74,7 +77,3 @@ def misdated_rows(now: Windows, rows: int) -> tuple[DriftFinding, ...]:
             design=1.0,
         ),
     )
-
-
-def _midnight(day: date) -> int:
-    return to_micros(datetime.combine(day, time(), UTC))
