@@ -69,8 +69,6 @@ def merged(findings: Iterable[Finding]) -> dict[str, Finding]:
 
 
 class _Evaluation:
-    """One evaluation: the alerts after it, and their changes."""
-
     def __init__(self, at: datetime, now: datetime, policy: Policy) -> None:
         self.at, self.now, self._policy = at, now, policy
         self.changes: list[AlertChange] = []

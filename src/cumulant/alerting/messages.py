@@ -47,7 +47,6 @@ def title(alert: Alert) -> str:
 
 
 def message(change: AlertChange) -> Message:
-    """The message about a change."""
     if change.what == "digest":
         return _digest(change)
     alert = change.alert

@@ -26,7 +26,6 @@ def silenced(state: AlertsState, silence: Silence, at: datetime) -> AlertsState:
 
 
 def unsilenced(state: AlertsState, name: str) -> AlertsState:
-    """The state without that silence."""
     return msgspec.structs.replace(state, silences=tuple(silence for silence in state.silences if silence.id != name))
 
 

@@ -35,7 +35,6 @@ def code_digest(file: Path, function: str, root: Path) -> str:
 
 
 def defined_names(file: Path) -> set[str]:
-    """Names that a file binds at its top level."""
     return {name for node in _parse(file).body for name in _bound_names(node)}
 
 

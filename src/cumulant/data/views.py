@@ -58,6 +58,5 @@ def read_quarantine(
 
 
 def preview_rows(snapshot: Snapshot, tables: TableStore, salt: bytes, *, rows: int = 10) -> pl.DataFrame:
-    """The first accepted rows."""
     first_rows = scan(snapshot, tables).drop(ROW).head(rows).collect()
     return mask_frame(first_rows, personal_columns(snapshot), salt)

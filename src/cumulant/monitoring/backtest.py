@@ -161,8 +161,6 @@ class _Served(Generic[Inputs]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Run(Generic[Inputs]):
-    """What all rules share."""
-
     history: BacktestHistory[Inputs]
     fit: Fit[Inputs]
     weighted: WeightedFit[Inputs] | None

@@ -109,7 +109,6 @@ def read_annotations(content: bytes, classes: Sequence[object], subject: str) ->
 
 
 def class_text(value: object) -> str:
-    """A class as annotators see it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

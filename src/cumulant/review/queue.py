@@ -32,8 +32,6 @@ OPEN, CLOSED, DRAW, QUEUE = "review_case", "review_closed", "review_draw", "revi
 
 
 class ReviewQueue:
-    """The queue of one model."""
-
     def __init__(self, journal: Journal, model: str, policy: ReviewPolicy, *, clock: Clock | None = None) -> None:
         self._journal, self.model, self.policy, self._clock = journal, model, policy, clock or SystemClock()
 

@@ -21,8 +21,6 @@ _PART = 12
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that may become a case."""
-
     request: str
     row: int
     worker: str

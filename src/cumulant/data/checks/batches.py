@@ -78,7 +78,6 @@ def name_combined(files: int) -> str:
 
 
 def batches_by_file(new: Sequence[NewFile], context: PartContext) -> tuple[Batch, ...]:
-    """The new rows of each new or changed file."""
     columns = _columns_with_limits(context)
     return tuple(
         Batch(file.name, "added" if file.grown else "file", _count_new_rows(file, columns, context)) for file in new
@@ -103,7 +102,6 @@ def batches_to_check(
 
 
 def _columns_with_limits(context: PartContext) -> list[str]:
-    """Columns whose nulls are limited."""
     return [column for column, rule in context.spec.rules.items() if rule.nulls is not None]
 
 

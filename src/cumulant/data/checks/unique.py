@@ -20,7 +20,6 @@ class UniqueSet(NamedTuple):
 
     @property
     def column(self) -> str | None:
-        """The column where it is one."""
         return self.columns[0] if len(self.columns) == 1 else None
 
 

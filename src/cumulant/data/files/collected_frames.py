@@ -26,7 +26,6 @@ class CollectedFrames:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no row was added."""
         return not self._rows and not self._on_disk
 
     @property

@@ -68,7 +68,6 @@ def with_partition(
 
 
 def _columns_with_declared_format(spec: SourceSpec) -> set[str]:
-    """Columns whose declaration sets how their text is read."""
     times = {*spec.known_times, *([spec.time.column] if spec.time else [])}
     return times | {name for name, rule in spec.rules.items() if rule.type or rule.number_format or rule.date_format}
 

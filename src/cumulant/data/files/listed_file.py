@@ -63,7 +63,6 @@ class ListedFile:
 
 
 def listed_files(listing: FileListing, spec: SourceSpec, *, root: Path, files: Files) -> list[ListedFile]:
-    """The files of a listing that are read."""
     return [
         ListedFile(info, display_path(info.url, root), partition_of(info.url, spec, root=root), files)
         for info in listing.files

@@ -241,5 +241,4 @@ def _csv_table(content: bytes, url: str, spec: SourceSpec, texts: Collection[str
 
 
 def separator_of(url: str, spec: SourceSpec) -> str:
-    """The sign between the fields of a CSV file."""
     return "\t" if suffix(url).startswith(".tsv") else spec.separator

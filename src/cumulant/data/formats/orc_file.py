@@ -115,7 +115,6 @@ def read_orc(path: Path, url: str, limit: int | None) -> pl.DataFrame:
 
 
 def frame_of(table: Any) -> pl.DataFrame:
-    """An Arrow table as a Polars frame."""
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame

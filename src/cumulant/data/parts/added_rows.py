@@ -65,7 +65,6 @@ def find_shared_rows(before: Snapshot, now: Snapshot, tables: TableStore) -> tup
 
 
 def count_added(now: Snapshot, shared: Sequence[SharedRows]) -> int:
-    """How many rows of `now` are new."""
     return sum(part.rows for part in now.parts) - sum(rows.rows for rows in shared)
 
 

@@ -28,7 +28,6 @@ _FRAME_ROWS = 1_000_000
 
 
 def place_in_pack(part: PartFacts) -> int:
-    """The place of a packed file."""
     return int(part.digest.partition(PACKED)[2])
 
 
@@ -76,7 +75,6 @@ class PartBlock:
         return pl.Series(OWNER, rows + self.begin, dtype=pl.Int64)
 
     def scan(self, context: PartContext) -> pl.LazyFrame:
-        """The accepted rows."""
         return self.range.scan(context.tables)
 
     def located(
@@ -161,7 +159,6 @@ def _by_pack(parts: Iterable[PartFacts]) -> Mapping[str, list[PartFacts]]:
 
 
 def profile_of(block: PartBlock, context: PartContext) -> Profile:
-    """The profile of a block's rows."""
     fields = fields_of(block.parts, context.policy, None)
     return profile(conform(block.scan(context), fields).collect(), fields)
 

@@ -207,7 +207,6 @@ class PartContext:
         return facts if whole else None
 
     def rows(self, part: PartFacts) -> pl.LazyFrame:
-        """The accepted rows of a part."""
         rows = self.tables.scan(part.rows)
         return rows if part.first is None else rows.slice(part.first, part.rows.rows)
 
@@ -221,7 +220,6 @@ class PartContext:
 
 
 def declared_types(spec: SourceSpec) -> set[str]:
-    """Columns whose type is declared."""
     declared = {name for name, rule in spec.rules.items() if rule.type is not None}
     declared |= {spec.time.column} if spec.time else set()
     return declared.union(spec.known_times)

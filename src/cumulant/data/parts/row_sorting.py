@@ -37,7 +37,6 @@ class RowPlan(NamedTuple):
 
 
 def plan_rows(plan: Sequence[Cast], padded: Mapping[str, int | None], context: PartContext) -> RowPlan:
-    """The plan for columns that are read so."""
     # The look for numbers that merge is costly, and idle where no text has leading zeros.
     column_plan = [replace(cast, merging=None) if padded.get(cast.name) is None else cast for cast in plan]
     reading = reading_checks(column_plan)

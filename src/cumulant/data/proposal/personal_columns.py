@@ -87,7 +87,6 @@ def _contact_details(text: pl.Series) -> tuple[str, bool] | None:
 
 
 def _phones(sample: pl.Series) -> int:
-    """How many values hold a phone number."""
     plain = sample.str.replace_all(_GROUPS_OF_FOUR, "")
     matches = sample.str.contains(_INTERNATIONAL) | plain.str.contains("|".join(_NATIONAL))
     american, parts = plain.str.contains(_AMERICAN), plain.str.contains(_THREE_PARTS)

@@ -207,7 +207,6 @@ class SourceRef:
 
 
 def source(name: str) -> SourceRef:
-    """A source named in the project file under `data`; its path, keys and times are declared there."""
     if not isinstance(name, str) or not name:
         raise definition_error("source() takes the name that the project file gives the source")
     return SourceRef(name)

@@ -37,12 +37,10 @@ _SHOWN = {
 
 
 def describe_kind(kind: Kind) -> str:
-    """The kind in a sentence."""
     return _SHOWN[kind]
 
 
 def literal_kind(value: object) -> Kind:
-    """The kind of a constant."""
     if value is None:
         return "null"
     for kind, types in (("bool", bool), ("int", int), ("float", float), ("str", str)):

@@ -45,7 +45,6 @@ def entry_rule(source: Source, columns: Iterable[str]) -> EntryRule:
 
 
 def columns_read(measure: Window | Lookup) -> frozenset[str]:
-    """Columns of the source that a window or lookup reads."""
     if isinstance(measure, Lookup):
         return frozenset((measure.column, *measure.by))
     inside = columns_of(measure.value) if measure.value is not None else frozenset()

@@ -147,7 +147,6 @@ def _import_line(error: BaseException) -> str | None:
 
 
 def _advice(error: BaseException) -> str:
-    """The general hint."""
     if isinstance(error, AttributeError) and error.name and isinstance(error.obj, SourceRef):
         return f'a source has columns, by and as_of; a column of the row is written col("{error.name}")'
     return "correct that line; the file runs from top to bottom before any data are read"

@@ -39,8 +39,6 @@ class EntityChange(NamedTuple):
 
 
 class GroupWriter:
-    """Rows as events of one group."""
-
     def __init__(self, plan: FeaturePlan, group: MeasureGroup) -> None:
         source = plan.sources[group.source]
         assert source.event_time is not None, "a source of windows and lookups has an event time"

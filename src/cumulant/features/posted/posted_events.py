@@ -76,7 +76,6 @@ def row_key(values: Sequence[Any]) -> bytes:
 
 
 def key_values(key: bytes) -> list[Any]:
-    """The values of `row_key`."""
     values: list[Any] = msgspec.msgpack.decode(key[len(_ROW) :])
     return values
 

@@ -26,7 +26,6 @@ ACTOR = Actor("service:notifier")
 
 
 def put(transaction: Transaction, receivers: Iterable[Receiver], messages: Sequence[Message]) -> None:
-    """Hand messages over, in the caller's transaction."""
     for receiver in receivers:
         if messages:
             _put(transaction, receiver, messages)
@@ -104,7 +103,6 @@ def waits(transaction: Transaction, entry: OutboxEntry) -> bool:
 
 
 def refusal_of(transaction: Transaction, key: str) -> MessageRefusal | None:
-    """The refusals of a message so far."""
     row = transaction.get(REFUSED, key)
     return None if row is None else msgspec.convert(row.value, MessageRefusal)
 
@@ -118,7 +116,6 @@ def retry_now(transaction: Transaction, keys: Iterable[str], now: datetime) -> N
 
 
 def put_refusal(transaction: Transaction, key: str, refusal: MessageRefusal) -> None:
-    """Store that a receiver refused a message."""
     transaction.put(REFUSED, key, cast("dict[str, object]", msgspec.to_builtins(refusal)))
 
 

@@ -61,12 +61,10 @@ def claim(journal: Journal, receiver: str, now: datetime) -> tuple[ReceiverState
 
 
 def claimed(health: ReceiverHealth, now: datetime) -> ReceiverState:
-    """The row of a receiver to which this process delivers."""
     return ReceiverState(**msgspec.structs.asdict(health), holder=this_process(), claimed=now)
 
 
 def released(health: ReceiverHealth) -> ReceiverState:
-    """The row of a receiver to which no process delivers."""
     return ReceiverState(**msgspec.structs.asdict(health))
 
 

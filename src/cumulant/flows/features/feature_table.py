@@ -56,7 +56,6 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rows_computed(self) -> int:
-        """The rows that this run computed."""
         return 0 if self.reused else self.computed
 
     @property

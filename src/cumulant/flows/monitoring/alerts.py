@@ -50,7 +50,6 @@ def drift_alerts(model: str, result: MonitorResult) -> Iterator[Finding]:
 
 
 def evaluation_alerts(evaluation: EvaluationResult) -> Iterator[Finding]:
-    """The active findings of an evaluation."""
     model, harm, estimate = evaluation.model, evaluation.harm, evaluation.estimate
     if evaluation.fault is not None:
         yield Finding(

@@ -54,8 +54,6 @@ class MonitorFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MonitorRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The findings of one run, and the retraining decision."""
-
     at: datetime
     model: str
     version: str
@@ -66,7 +64,6 @@ class MonitorRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alarming(self) -> bool:
-        """Whether any finding is active."""
         return any(finding.active for finding in self.findings)
 
 

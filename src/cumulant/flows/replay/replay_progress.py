@@ -53,6 +53,5 @@ def write_state(state: Path, reached: ReplayState) -> None:
 
 
 def delete_state(state: Path) -> None:
-    """The replay has come to its end."""
     with contextlib.suppress(OSError):
         (state / _FILE).unlink()

@@ -72,7 +72,6 @@ class Period:
 
     @property
     def first(self) -> int:
-        """The moment of the first row."""
         return self._at[0]
 
     def sample(self, every: int) -> tuple[pl.DataFrame, pl.DataFrame]:

@@ -104,7 +104,6 @@ class Sender:
         self.label_trouble = ""
 
     async def run(self, until: int) -> None:
-        """To the end of the period, or of patience."""
         try:
             async with asyncio.TaskGroup() as group:
                 now = await self._requests(group, until)

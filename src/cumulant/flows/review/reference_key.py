@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 
 def inputs_of(record: ModelRecord) -> dict[str, object]:
-    """What the reference is made of."""
     return {"servable": record.servable.key, "work": record.work, "format": 2}
 
 

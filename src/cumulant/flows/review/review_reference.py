@@ -41,8 +41,6 @@ _ANSWER = "answer."
 
 
 class _Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The description beside the tables."""
-
     classes: tuple[str | int | bool, ...]
     numbers: tuple[str, ...]
     categories: tuple[str, ...]

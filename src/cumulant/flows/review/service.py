@@ -260,7 +260,6 @@ def ingest_unless_locked(project: Project, *, principal: Principal, clock: Clock
 
 
 def report(project: Project, *, principal: Principal) -> ReviewSummary:
-    """The queue in numbers. Raises UsageError, StorageError."""
     check(project.access(), principal, "review.show", project.name)
     queue, now = open_queue(project), SystemClock().now()
     opened, closed = queue.current_cases()

@@ -66,7 +66,6 @@ class HarmPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """The questions that are tested."""
         left_out = {"refit"} if not self.refit else set()
         left_out |= {"calibration"} if not self.calibration else set()
         return tuple(question for question in QUESTIONS if question not in left_out)

@@ -54,7 +54,6 @@ def sum_window(task: Task, truth: Floats, score: Floats, weight: Floats, rates: 
 
 
 def combine_sums(pasts: Sequence[CalibrationSums]) -> CalibrationSums:
-    """Several windows as one."""
     sums = np.sum([window.sums for window in pasts], axis=0)
     return CalibrationSums(
         sums=tuple(tuple(float(v) for v in column) for column in sums),

@@ -42,7 +42,6 @@ class TrainingHistory(msgspec.Struct, frozen=True):
 
 
 def declared_history(policy: HistoryPolicy) -> TrainingHistory:
-    """The history that the project declares."""
     return TrainingHistory(window=policy.window, half_life=policy.half_life)
 
 

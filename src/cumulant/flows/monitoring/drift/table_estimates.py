@@ -39,8 +39,6 @@ _MOST_LEARNED, _MOST_OF_WINDOW, _MOST = 10_000, 2_000, 5_000
 
 
 class ClassWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """The metrics of a window, or why there are none."""
-
     start: str
     rows: int
     figures: dict[str, EstimatedFigure] = {}
@@ -170,7 +168,6 @@ def _rows(score: Floats, place: Floats, codes: Codes) -> _Rows:
 
 
 def _thinned(part: PredictionRows, most: int) -> PredictionRows:
-    """At most that many rows, evenly."""
     if len(part) <= most:
         return part
     return part.where(np.linspace(0, len(part) - 1, most).astype(np.int64))

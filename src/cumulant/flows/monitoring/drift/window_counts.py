@@ -187,7 +187,6 @@ def every_role(table: PredictionTable) -> dict[str, Role]:
 
 
 def flags(table: PredictionTable) -> frozenset[str]:
-    """The columns that are true or false."""
     return frozenset(name for name, dtype in table.rows.collect_schema().items() if dtype == pl.Boolean)
 
 
