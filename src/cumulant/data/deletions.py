@@ -9,8 +9,8 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Corrections, DType, Field
-from cumulant.data.checks.row_checks import RowCheck
 from cumulant.data.corrections.repeat_spec import DeletedRows
+from cumulant.data.rules.row_checks import RowCheck
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import POLARS
 

@@ -18,17 +18,10 @@ from cumulant.core.units import from_micros
 from cumulant.data.checks.batch_checks import check_shares
 from cumulant.data.checks.batch_freshness import check_freshness, count_past_events
 from cumulant.data.checks.batch_rows import Sizes, add_sizes, check_row_counts
-from cumulant.data.checks.batches import NewFile, batches_by_file, batches_to_check, is_grown
+from cumulant.data.checks.batches import NewFile, batches_by_file, batches_to_check
 from cumulant.data.checks.breach import SourceBreachError, as_contract_breach
 from cumulant.data.checks.distribution import check_distributions
-from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
-from cumulant.data.checks.quarantine import example_of, write_quarantine
-from cumulant.data.checks.row_checks import AbsentColumnError, refuse_unknown_columns
-from cumulant.data.checks.severity import select_failing
-from cumulant.data.checks.verdict import evaluate_row_rules, evaluate_table_rules, find_breaches, hint_for, shorten_list
-from cumulant.data.corrections.arrivals import Arrival, find_arrivals, is_in_order
-from cumulant.data.corrections.versions import Versions, refuse_undecidable, versions_of
-from cumulant.data.files.file_checks import (
+from cumulant.data.checks.file_checks import (
     GoneFiles,
     copy_warnings,
     empty_path_warnings,
@@ -36,18 +29,26 @@ from cumulant.data.files.file_checks import (
     list_warnings,
     padding_warnings,
     skipped_warnings,
+    unreadable_check,
 )
-from cumulant.data.files.file_differences import difference_warnings
+from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
+from cumulant.data.checks.quarantine import example_of, write_quarantine
+from cumulant.data.checks.verdict import evaluate_row_rules, evaluate_table_rules, find_breaches, hint_for
+from cumulant.data.corrections.arrivals import Arrival, find_arrivals, is_in_order
+from cumulant.data.corrections.versions import Versions, refuse_undecidable, versions_of
 from cumulant.data.files.inputs import SourceInput, file_inputs, frame_input
 from cumulant.data.files.listing import FileListing, list_files
-from cumulant.data.files.unreadable_files import unreadable_check
+from cumulant.data.files.unreadable_files import shorten_list
+from cumulant.data.parts.file_differences import difference_warnings
 from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.parts.packs import blocks_of, load_part, profiles_of
-from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.parts.part import PartContext, PartFacts, is_grown
 from cumulant.data.parts.part_store import compact_parts, load_parts, read_as_text
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
+from cumulant.data.rules.row_checks import AbsentColumnError, refuse_unknown_columns
+from cumulant.data.rules.severity import select_failing
 from cumulant.data.schema import fields_of, find_changes, text_columns
 from cumulant.data.shift import measure_shifts
 from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile, UnreadableFile, pack_name

@@ -10,7 +10,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from cumulant.core.plan import KnownAt
-    from cumulant.data.checks.verdict_spec import Range
+    from cumulant.data.rules.verdict_spec import Range
     from cumulant.data.spec import SourceSpec
 
 

@@ -12,9 +12,9 @@ import msgspec
 from cumulant.core.ids import digest
 from cumulant.core.plan import Corrections, DType, Field, KnownAt, Source
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.verdict_spec import Severity
 from cumulant.data.profile import Profile
 from cumulant.data.row_columns import ROW
+from cumulant.data.rules.verdict_spec import Severity
 from cumulant.data.spec import SourceSpec
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from msgspec import Meta
 from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
 from cumulant.core.units import size
-from cumulant.data.checks.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
+from cumulant.data.rules.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
 
 ChangePolicy = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"

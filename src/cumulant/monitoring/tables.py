@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cumulant.core.errors import ContractBreachError, CumulantError, DataError, did_you_mean
-from cumulant.data.files.collected_frames import CollectedFrames
+from cumulant.data.parts.collected_frames import CollectedFrames
 from cumulant.outcomes.labels.label_files import kind_of
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, StorageError
-from cumulant.data.files import collected_frames
+from cumulant.data.parts import collected_frames
 from cumulant.flows.monitoring.drift.log_days import LogSource, load_log_windows
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.drift.window_counts import TableWindows

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from cumulant.data.checks.batch_rows import FEWEST, Sizes
 from cumulant.data.checks.batches import Batch
-from cumulant.data.checks.severity import batch_severity, select_failing, severity_of
 from cumulant.data.checks.verdict import describe_worst_rules
-from cumulant.data.checks.verdict_spec import Severity
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.severity import batch_severity, select_failing, severity_of
+from cumulant.data.rules.verdict_spec import Severity
 from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.statistics.exact import binomial_at_least, overdispersion
 

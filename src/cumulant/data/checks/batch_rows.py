@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cumulant.data.checks.batches import Batch
-from cumulant.data.checks.severity import batch_severity, severity_of
 from cumulant.data.policy import RowShare, SourcePolicy
+from cumulant.data.rules.severity import batch_severity, severity_of
 from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.statistics.exact import poisson_at_least, poisson_at_most
 

@@ -9,14 +9,12 @@ from typing import Literal
 
 import polars as pl
 
-from cumulant.core.plan import Field
-from cumulant.data.checks.verdict_spec import Period
 from cumulant.data.parts.packs import OWNER, blocks_of, refused_rows
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import RULE
-from cumulant.data.snapshot import WIDER
+from cumulant.data.rules.verdict_spec import Period
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.casts import column_casts, conform, stored_columns
+from cumulant.data.text.casts import column_casts, stored_columns
 from cumulant.data.text.zones import to_local
 
 Kind = Literal["file", "added", "files", "period"]
@@ -117,29 +115,6 @@ def period_of(spec: SourceSpec, *, default: Period) -> pl.Expr | None:
         return None
     form = _FORMS[spec.batch.period or default]
     return to_local(pl.col(spec.time.column), spec.time.zone or "UTC").dt.strftime(form)
-
-
-def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], context: PartContext) -> bool:
-    """Whether the accepted rows of `earlier` are the first of `read`, column by column."""
-    rows = earlier.rows.rows
-    if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not is_as_wide(read, earlier):
-        return False
-    return all(
-        conform(context.rows(read), [column])
-        .head(rows)
-        .collect()
-        .equals(conform(context.rows(earlier), [column]).collect())
-        for column in fields
-    )
-
-
-def is_as_wide(read: PartFacts, earlier: PartFacts) -> bool:
-    """Whether the types of `read` hold the values of `earlier`."""
-    types = {column.name: column.dtype for column in read.fields if not column.empty}
-    before = [
-        (column.dtype, types[column.name]) for column in earlier.fields if column.name in types and not column.empty
-    ]
-    return all(old == new or (old, new) in WIDER for old, new in before)
 
 
 def _count_new_rows(file: NewFile, columns: Iterable[str], context: PartContext) -> BatchCounts:

@@ -9,7 +9,7 @@ import msgspec
 from cumulant.core.errors import ContractBreachError, DataError
 
 if TYPE_CHECKING:
-    from cumulant.data.checks.row_checks import AbsentColumnError
+    from cumulant.data.rules.row_checks import AbsentColumnError
     from cumulant.data.snapshot import Snapshot
 
 

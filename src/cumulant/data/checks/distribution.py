@@ -16,12 +16,12 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.data.checks.batches import Batch, NewFile, name_combined, period_of
-from cumulant.data.checks.severity import batch_severity, severity_of
-from cumulant.data.checks.verdict_spec import Range
 from cumulant.data.parts.packs import blocks_of, load_part
 from cumulant.data.parts.part import PartContext
 from cumulant.data.policy import DistributionRule
 from cumulant.data.profile import power_of_two
+from cumulant.data.rules.severity import batch_severity, severity_of
+from cumulant.data.rules.verdict_spec import Range
 from cumulant.data.snapshot import BatchCheck, RowRange, Snapshot
 from cumulant.data.text.casts import conform
 from cumulant.statistics.drift.bins import Grid, groups

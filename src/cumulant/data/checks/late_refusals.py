@@ -14,15 +14,15 @@ import polars as pl
 from cumulant.core.errors import DataError, DefinitionError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
-from cumulant.data.checks.repeats import find_later_repeats
-from cumulant.data.checks.unique import unique_sets
 from cumulant.data.corrections.arrivals import Arrival, without_rows
+from cumulant.data.corrections.repeats import find_later_repeats
 from cumulant.data.parts.pack_changes import pack_without
 from cumulant.data.parts.packs import OWNER, PartBlock, blocks_of
 from cumulant.data.parts.part import PartCheck, PartContext, PartFacts
 from cumulant.data.parts.part_making import csv_size, plain_fields
 from cumulant.data.profile import profile
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.unique import unique_sets
 from cumulant.data.snapshot import Snapshot, frame_digest, scan
 
 

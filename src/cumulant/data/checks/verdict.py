@@ -7,10 +7,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from cumulant.core.units import show_duration
-from cumulant.data.checks.severity import severity_of
-from cumulant.data.checks.verdict_spec import Severity
+from cumulant.data.files.unreadable_files import shorten_list
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.profile import Profile
+from cumulant.data.rules.severity import severity_of
+from cumulant.data.rules.verdict_spec import Severity
 from cumulant.data.snapshot import WIDER, BatchCheck, CheckResult, SchemaChange, Snapshot
 
 if TYPE_CHECKING:
@@ -22,8 +23,8 @@ MISSING_FILES = "table:missing_files"
 UNREADABLE_FILES = "table:unreadable_files"
 #: of an example's value
 _SHOWN = 40
-#: of many breaches, those that are named, and of the rules that refuse rows
-_LISTED, _WORST = 10, 3
+#: of the rules that refuse rows, those that are named
+_WORST = 3
 
 
 def evaluate_row_rules(parts: Sequence[PartFacts], policy: SourcePolicy) -> tuple[CheckResult, ...]:
@@ -190,12 +191,6 @@ def warned_rules(snapshot: Snapshot) -> tuple[str, ...]:
     """Rules with severity `warn` that the source or its new rows break."""
     of_batches = [check.text for check in snapshot.batch_checks if check.severity == "warn"]
     return (*snapshot.warned, *shorten_list(of_batches))
-
-
-def shorten_list(texts: Sequence[str]) -> tuple[str, ...]:
-    """The first few of many texts, and how many more there are: each of many files may break a rule."""
-    rest = len(texts) - _LISTED
-    return (*texts[:_LISTED], *([f"and {rest:,} more"] if rest > 0 else []))
 
 
 def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:

@@ -15,10 +15,9 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
 from cumulant.core.units import from_micros, to_micros
-from cumulant.data.checks.batches import is_as_wide, is_grown
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.parts.packs import OWNER, load_part
-from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.parts.part import PartContext, PartFacts, is_as_wide, is_grown
 from cumulant.data.row_columns import ROW
 from cumulant.data.snapshot import Snapshot, SourceFile, frame_digest
 from cumulant.data.text.casts import conform

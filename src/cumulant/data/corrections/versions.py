@@ -16,15 +16,15 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.repeats import KNOWN, located_frames
-from cumulant.data.checks.row_checks import absent_column_error
 from cumulant.data.corrections.arrivals import ARRIVED, Arrival
 from cumulant.data.corrections.dated_rows import HIDDEN
+from cumulant.data.corrections.repeats import KNOWN, located_frames
 from cumulant.data.deletions import is_deletion
 from cumulant.data.parts.group_repeats import group_equal_rows
 from cumulant.data.parts.packs import blocks_of, exact_types
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import FROM, ROW, UNTIL
+from cumulant.data.rules.row_checks import absent_column_error
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
-from cumulant.data.checks.unique import mark_repeats
 from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.parts.spill import Spill, spill_in
+from cumulant.data.rules.unique import mark_repeats
 from cumulant.data.spec import SourceSpec
 
 _PARTITION = "__partition"

@@ -14,8 +14,6 @@ import polars as pl
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.plan import Field
-from cumulant.data.checks.row_checks import check_columns
-from cumulant.data.checks.unique import UniqueSet, ordering_times, unique_sets
 from cumulant.data.files.file_pieces import PieceError, Pieces
 from cumulant.data.parts.group_repeats import find_repeats
 from cumulant.data.parts.part import PartCheck, PartContext, PartFacts
@@ -39,6 +37,8 @@ from cumulant.data.parts.row_sorting import (
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.data.profile import TOP, ColumnProfile, Profile, merge, profile
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.row_checks import check_columns
+from cumulant.data.rules.unique import UniqueSet, ordering_times, unique_sets
 from cumulant.data.text.casts import column_casts, numeric_texts, texts_with_limits, with_numbers
 from cumulant.data.text.csv_text import FileTable
 from cumulant.data.text.identifier_text import padded_width

@@ -13,8 +13,6 @@ import polars as pl
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.prepare_check import check_row_wise
-from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.unreadable_files import UnreadableFileError
 from cumulant.data.parts.cuts import cut
@@ -34,6 +32,8 @@ from cumulant.data.parts.part_making import csv_size, misshapen_rows, part_field
 from cumulant.data.parts.row_sorting import SortedRows, sort_rows
 from cumulant.data.profile import Profile, profile
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.prepare_check import check_row_wise
+from cumulant.data.rules.row_checks import check_columns
 from cumulant.data.schema import fields_of
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform, texts_with_limits

@@ -6,6 +6,7 @@ whole. Many small files share a pack (`packs`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
@@ -13,15 +14,16 @@ from typing import TypeVar
 import msgspec
 import polars as pl
 
-from cumulant.core.plan import DType
+from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
 from cumulant.data.parts.memory_budget import MemoryBudget
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import ColumnProfile, Profile
-from cumulant.data.snapshot import PACKED
+from cumulant.data.snapshot import PACKED, WIDER
 from cumulant.data.spec import SourceSpec
+from cumulant.data.text.casts import conform
 from cumulant.ports.tables import TableStore
 
 #: the rule that a CSV row with another number of fields than the header breaks
@@ -223,3 +225,26 @@ def declared_types(spec: SourceSpec) -> set[str]:
     declared = {name for name, rule in spec.rules.items() if rule.type is not None}
     declared |= {spec.time.column} if spec.time else set()
     return declared.union(spec.known_times)
+
+
+def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], context: PartContext) -> bool:
+    """Whether the accepted rows of `earlier` are the first of `read`, column by column."""
+    rows = earlier.rows.rows
+    if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not is_as_wide(read, earlier):
+        return False
+    return all(
+        conform(context.rows(read), [column])
+        .head(rows)
+        .collect()
+        .equals(conform(context.rows(earlier), [column]).collect())
+        for column in fields
+    )
+
+
+def is_as_wide(read: PartFacts, earlier: PartFacts) -> bool:
+    """Whether the types of `read` hold the values of `earlier`."""
+    types = {column.name: column.dtype for column in read.fields if not column.empty}
+    before = [
+        (column.dtype, types[column.name]) for column in earlier.fields if column.name in types and not column.empty
+    ]
+    return all(old == new or (old, new) in WIDER for old, new in before)

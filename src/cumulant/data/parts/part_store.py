@@ -13,9 +13,9 @@ from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import raise_limit
-from cumulant.data.files.file_differences import add_file_names
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.unreadable_files import UnreadableFileError, refuse_all
+from cumulant.data.parts.file_differences import add_file_names
 from cumulant.data.parts.large_parts import build_part_in_pieces
 from cumulant.data.parts.pack_changes import combine_blocks
 from cumulant.data.parts.pack_making import FEWEST, SMALL, pack_files, split_into_packs

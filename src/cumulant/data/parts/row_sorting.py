@@ -9,12 +9,12 @@ from typing import NamedTuple
 import polars as pl
 
 from cumulant.core.errors import DefinitionError
-from cumulant.data.checks.prepare_check import SAMPLE
-from cumulant.data.checks.row_checks import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
-from cumulant.data.checks.unique import UniqueSet, mark_repeats, ordering_times, unique_sets
 from cumulant.data.deletions import without_deletions
 from cumulant.data.parts.part import PartCheck, PartContext
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.prepare_check import SAMPLE
+from cumulant.data.rules.row_checks import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
+from cumulant.data.rules.unique import UniqueSet, mark_repeats, ordering_times, unique_sets
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import Cast, column_casts, declare_numbers, refuse_zoneless
 from cumulant.data.text.identifier_text import padded_width

@@ -13,8 +13,8 @@ import msgspec
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
-from cumulant.data.checks.verdict_spec import Severity
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.verdict_spec import Severity
 from cumulant.data.snapshot import Snapshot
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec, TableRule
 

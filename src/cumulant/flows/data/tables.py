@@ -56,7 +56,7 @@ def _read(
     """The rows, and how they are read; `refuse` gets each file that is read and its name, `warn` what is skipped."""
     import polars as pl
 
-    from cumulant.data.files.file_checks import skipped_warnings
+    from cumulant.data.checks.file_checks import skipped_warnings
     from cumulant.data.files.listed_file import listed_files
     from cumulant.data.files.listing import list_files
     from cumulant.data.files.unreadable_files import read_each

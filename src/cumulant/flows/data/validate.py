@@ -104,7 +104,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     records: list[Snapshot] = []
 
     def ingest() -> dict[str, object]:
-        from cumulant.data.files.file_lists import store_file_lists
+        from cumulant.data.parts.file_lists import store_file_lists
 
         snapshots.append(_ingest(context, name, policy, others, listing, force=force))
         records.append(store_file_lists(snapshots[-1], project.tables()))
@@ -164,7 +164,7 @@ def _ingest(
             budget=memory_budget(project),
         )
     except SourceBreachError as breach:
-        from cumulant.data.files.file_lists import store_file_lists
+        from cumulant.data.parts.file_lists import store_file_lists
 
         record = store_file_lists(breach.snapshot, project.tables())
         with context.transaction() as transaction:
@@ -189,7 +189,7 @@ def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
     current = newest_snapshot(context.project, name)
     if current is not None and current.id == snapshot.id and refused_snapshot(context.project, name) is None:
         return
-    from cumulant.data.files.file_lists import store_file_lists
+    from cumulant.data.parts.file_lists import store_file_lists
 
     record = store_file_lists(snapshot, context.project.tables())
     with context.transaction() as transaction:
@@ -232,7 +232,7 @@ def refused_snapshot(project: Project, name: str) -> Snapshot | None:
 
 
 def _read(project: Project, row: Row) -> Snapshot:
-    from cumulant.data.files.file_lists import load_file_lists
+    from cumulant.data.parts.file_lists import load_file_lists
     from cumulant.data.snapshot import Snapshot
 
     return load_file_lists(msgspec.convert(row.value, Snapshot), project.tables())

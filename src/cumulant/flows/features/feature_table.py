@@ -18,9 +18,9 @@ from cumulant.core.version import __version__
 from cumulant.data.row_columns import ROW
 from cumulant.flows.data.memory_budget import SPILL, memory_budget
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
+from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.training.task import Task, resolve_task
 from cumulant.ports.tables import TableHead
 
 if TYPE_CHECKING:

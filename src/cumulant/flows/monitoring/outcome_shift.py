@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cumulant.data.files.collected_frames import CollectedFrames
+from cumulant.data.parts.collected_frames import CollectedFrames
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import polars as pl
 from cumulant.core.units import to_micros
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Learner, learner_of
 from cumulant.flows.monitoring.served_log import row_references
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.chosen_rows import chosen_rows, read_rows
-from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_labels import refs_of
 from cumulant.flows.training.training_rows import labelled_rows

@@ -13,8 +13,8 @@ from cumulant.core.expr import Node, columns
 from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
 from cumulant.data.spec import SourceSpec, is_delay
+from cumulant.flows.features.task import target_of
 from cumulant.flows.registry.models import CHAMPION, servable_folder
-from cumulant.flows.training.task import target_of
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:

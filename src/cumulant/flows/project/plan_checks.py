@@ -12,12 +12,12 @@ import msgspec
 from cumulant.core import expr
 from cumulant.core.errors import DataError, DefinitionError, MissingPartError, did_you_mean, missing_part
 from cumulant.core.servable import Task as ServableTask
+from cumulant.flows.features.task import refuse_no_features
 from cumulant.flows.review.watched_slices import check_slices
 from cumulant.flows.serving.constant_fallback import check_constant
 from cumulant.flows.serving.reason_codes import check_codes, check_when
 from cumulant.flows.stack.stack_processes import check_gateway
 from cumulant.flows.training.target_classes import class_counts
-from cumulant.flows.training.task import refuse_no_features
 from cumulant.flows.training.training_labels import reviewed_table
 from cumulant.flows.training.training_rows import check_training_columns, computed_names
 from cumulant.project.identity import python_environment
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
     from cumulant.data.snapshot import Snapshot
+    from cumulant.flows.features.task import Task
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.task import Task
     from cumulant.project.project import Project
 
 

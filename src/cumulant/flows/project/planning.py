@@ -13,8 +13,8 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
-from cumulant.flows.training.task import resolve_task
 from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.release_rules import check_release

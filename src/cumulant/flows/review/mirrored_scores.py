@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cumulant.data.files.collected_frames import CollectedFrames
+from cumulant.data.parts.collected_frames import CollectedFrames
 from cumulant.data.parts.spill import Spill
 
 #: rows that are read at once

@@ -17,7 +17,7 @@ from cumulant.training.spec import Threshold, TrainingSpec
 if TYPE_CHECKING:
     from cumulant.core.refs import TableRef
     from cumulant.data.snapshot import Snapshot
-    from cumulant.flows.training.task import Task
+    from cumulant.flows.features.task import Task
     from cumulant.project.project import Project
     from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
     from cumulant.training.spec import EvaluationSpec

@@ -14,6 +14,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.features.task import refuse_no_features, resolve_task
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.monitoring.backtest.histories import (
     TrainingHistory,
@@ -33,7 +34,6 @@ from cumulant.flows.monitoring.backtest.policy_comparison import (
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Drifts, Fits, Learner, learner_of
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.evaluation import champion_version
-from cumulant.flows.training.task import refuse_no_features, resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.monitoring.backtest import Replay, ReplayPolicy, backtest

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.checks.unique import ordering_times
 from cumulant.data.corrections.arrivals import ARRIVED, Arrival, is_in_order
 from cumulant.data.parts.group_repeats import find_repeats
 from cumulant.data.parts.packs import OWNER, blocks_of, exact_types
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import ROW
+from cumulant.data.rules.unique import ordering_times
 from cumulant.data.spec import SourceSpec
 
 KNOWN = "__known"

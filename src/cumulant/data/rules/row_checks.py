@@ -11,8 +11,8 @@ import polars as pl
 from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
 from cumulant.core.plan import DType
 from cumulant.core.units import moment
-from cumulant.data.checks.conditions import compile_condition
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.conditions import compile_condition
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 from cumulant.data.text.casts import POLARS, Cast
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from cumulant.data.checks.verdict_spec import Severity
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.verdict_spec import Severity
 
 #: the rule that a row breaks whose key an accepted row has
 KEY_REPEAT = "key:repeat"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from cumulant.data.checks.severity import KEY_REPEAT
+from cumulant.data.rules.severity import KEY_REPEAT
 from cumulant.data.spec import SourceSpec
 
 

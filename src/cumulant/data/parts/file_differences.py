@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from cumulant.core.errors import DataError, DefinitionError, join_names
 from cumulant.core.plan import DType
-from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.parts.part import PartContext, PartFacts, PartField
 from cumulant.data.parts.row_sorting import sort_rows
+from cumulant.data.rules.row_checks import check_columns
 from cumulant.data.schema import common_type
 
 #: of the files of a source that does not fit its declaration, those that are read to compare them

@@ -9,10 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cumulant.core.errors import join_names
-from cumulant.data.checks.verdict import MISSING_FILES
+from cumulant.data.checks.verdict import MISSING_FILES, UNREADABLE_FILES
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import FileListing, display_path, names_of, pattern_of
+from cumulant.data.files.unreadable_files import shorten_list
 from cumulant.data.parts.part import PartFacts
+from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.severity import severity_of
 from cumulant.data.snapshot import CheckResult, Snapshot, SourceFile, UnreadableFile
 from cumulant.data.spec import SourceSpec
 
@@ -187,3 +190,19 @@ def list_warnings(previous: Snapshot | None) -> list[str]:
         "of a repeated key came first, and files that were lost since cannot be named"
     )
     return [text]
+
+
+def unreadable_check(unreadable: Sequence[UnreadableFile], files: int, policy: SourcePolicy) -> CheckResult:
+    """The rule that each file can be read; `files` are those of the source."""
+    count = "1 cannot" if len(unreadable) == 1 else f"{len(unreadable):,} cannot"
+    named = "; ".join(shorten_list([file.reason for file in unreadable]))
+    return CheckResult(
+        rule=UNREADABLE_FILES,
+        column=None,
+        kind="table",
+        failed=0,
+        share=len(unreadable) / files,
+        text=f"each of the {files:,} files can be read; {count}: {named}",
+        passed=False,
+        severity=severity_of(policy, UNREADABLE_FILES, None),
+    )

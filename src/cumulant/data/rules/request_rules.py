@@ -9,8 +9,8 @@ from datetime import date
 
 from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.data.checks.row_checks import parse_bound, parse_member
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.row_checks import parse_bound, parse_member
 from cumulant.data.spec import Bound, RuleSpec
 
 #: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes
