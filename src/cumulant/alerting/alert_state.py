@@ -16,6 +16,10 @@ Scope = tuple[str, str]
 Status = Literal["pending", "firing", "resolved"]
 
 
+#: ended silences that are stored
+_KEPT = 20
+
+
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """A finding of an evaluation.
 
@@ -141,3 +145,26 @@ def alert_id(finding: Finding, at: datetime, serial: int) -> str:
 def elapsed(since: datetime | None, at: datetime) -> float:
     """Seconds from one evaluation to the next; none where the clock was set back."""
     return 0.0 if since is None else max(0.0, (at - since).total_seconds())
+
+
+def is_silent(state: AlertsState, alert: Alert, at: datetime) -> bool:
+    return any(silence.matches(alert, at) for silence in state.silences)
+
+
+def silenced(state: AlertsState, silence: Silence, at: datetime) -> AlertsState:
+    """The state with one silence more; of those that have ended the newest are kept."""
+    running = [earlier for earlier in state.silences if earlier.until > at]
+    ended = [earlier for earlier in state.silences if earlier.until <= at][-_KEPT:]
+    named = msgspec.structs.replace(silence, id=digest([state.serial, at.isoformat(), "silence"])[:8])
+    return msgspec.structs.replace(state, silences=(*ended, *running, named), serial=state.serial + 1)
+
+
+def unsilenced(state: AlertsState, name: str) -> AlertsState:
+    return msgspec.structs.replace(state, silences=tuple(silence for silence in state.silences if silence.id != name))
+
+
+def acknowledged(state: AlertsState, key: str, by: str) -> AlertsState:
+    """Somebody knows of an alert: no reminders, and no message but that it is over or became worse."""
+    alert = state.alerts[key]
+    known = msgspec.structs.replace(alert, acknowledged=by, notified_level=alert.level, waits=False)
+    return msgspec.structs.replace(state, alerts={**state.alerts, key: known})

@@ -18,8 +18,12 @@ Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
 DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
 Bound = int | float | str
+#: attributes of a declaration that do not change which rows a snapshot holds
+_NOT_READING = frozenset(
+    ["path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files"]
+)
 #: keys of a column's rules that decide whether a snapshot is accepted, and not which rows it holds
-VERDICT_KEYS = ("mean", "quantiles", "shares", "drift", "severity")
+_VERDICT_KEYS = ("mean", "quantiles", "shares", "drift", "severity")
 
 
 class EventTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -111,7 +115,7 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def gives_verdicts_only(self) -> bool:
         """Whether it has no rule on single rows."""
         default = RuleSpec()
-        values = {key: getattr(default, key) for key in VERDICT_KEYS}
+        values = {key: getattr(default, key) for key in _VERDICT_KEYS}
         return self != default and msgspec.structs.replace(self, **values) == default
 
 
@@ -269,9 +273,19 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         for key in (key for key, left_out in unset.items() if left_out):
             del values[key]
         for rule in values["rules"].values():
-            for key in ("number_format", "date_format", *VERDICT_KEYS):
+            for key in ("number_format", "date_format", *_VERDICT_KEYS):
                 if not rule[key] and rule[key] != 0:
                     del rule[key]
+        return values
+
+    def reading_values(self) -> dict[str, Any]:
+        """The declared values that decide which rows pass, and how they are read."""
+        values = {key: value for key, value in self.plain().items() if key not in _NOT_READING}
+        for column, rule in self.rules.items():
+            for key in _VERDICT_KEYS:
+                values["rules"][column].pop(key, None)
+            if rule.gives_verdicts_only:
+                del values["rules"][column]
         return values
 
     @property

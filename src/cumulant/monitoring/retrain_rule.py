@@ -9,11 +9,10 @@ import msgspec
 
 from cumulant.core.units import moment, show_duration
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.policy import RetrainPolicy
+from cumulant.monitoring.policy import HistoryPolicy, RetrainPolicy
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.policy import HistoryPolicy
     from cumulant.training.spec import TrainingSpec
 
 Trigger = Literal["harm", "drift", "schedule", "labels"]

@@ -13,14 +13,13 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift.blocks import no_times, read_moments
+from cumulant.monitoring.drift.blocks import RowBlocks, no_times, read_moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.selection import LACKING, is_selected
 from cumulant.monitoring.tables import PredictionTable, open_table, readable
 from cumulant.outcomes.matching import resolve_labels
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift.blocks import RowBlocks
     from cumulant.statistics.rows import Codes, Flags, Floats
 
 #: part of a window's rows that may have contradictory labels

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import orc
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.checks.breach import SourceBreachError
-from cumulant.data.checks.verdict import warnings_of
+from cumulant.data.checks.verdict import SourceBreachError, warnings_of
 from cumulant.data.column_paths import paths_of
 from cumulant.data.files.reading import read
 from cumulant.data.files.streaming import FileStream

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
-from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import SourceBreachError
 from cumulant.data.parts.part import PartContext
 from cumulant.data.parts.part_making import build_part
 from cumulant.data.spec import SourceSpec

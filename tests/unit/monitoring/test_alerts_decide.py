@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.alerting.alert_events import alert_facts
-from cumulant.alerting.alert_state import AlertChange, AlertsState, Finding, Silence
+from cumulant.alerting.alert_state import AlertChange, AlertsState, Finding, Silence, acknowledged, silenced, unsilenced
 from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
 from cumulant.alerting.decide import decide
 from cumulant.alerting.messages import message
 from cumulant.alerting.policy import LEVELS
-from cumulant.alerting.silences import acknowledged, silenced, unsilenced
 from cumulant.project.monitoring_section import alert_policy
 
 START = datetime(2026, 11, 24, 6, tzinfo=UTC)

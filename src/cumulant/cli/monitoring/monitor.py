@@ -162,7 +162,7 @@ def _found(
 
     from cumulant.flows.data.memory_budget import SPILL
     from cumulant.flows.monitoring.monitor import monitor
-    from cumulant.flows.monitoring.project_drift import monitor_project, target_columns
+    from cumulant.flows.monitoring.project_drift import declared_targets, monitor_project
     from cumulant.flows.serving.predictions import log_folder
     from cumulant.monitoring.spec import DriftSpec
     from cumulant.project.monitoring_section import drift_policy
@@ -178,7 +178,7 @@ def _found(
         policy = told(project.file.spec.monitoring.drift)
         if not own:
             return monitor(
-                replace(request, targets=target_columns(project)),
+                replace(request, targets=declared_targets(project)),
                 policy,
                 performance=project.policies.monitoring.performance,
                 scratch=project.state / SPILL,

@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.core.units import show_duration
 from cumulant.data.files.unreadable_files import shorten_list
 from cumulant.data.policy import SourcePolicy
@@ -16,6 +19,7 @@ from cumulant.data.snapshot import WIDER, BatchCheck, CheckResult, SchemaChange,
 
 if TYPE_CHECKING:
     from cumulant.data.parts.part import PartFacts
+    from cumulant.data.rules.row_checks import AbsentColumnError
 
 #: the rule on rows that are lost with files that are gone
 MISSING_FILES = "table:missing_files"
@@ -278,3 +282,29 @@ def _mostly_of_another_type(snapshot: Snapshot) -> CheckResult | None:
     rows = snapshot.rows_in - snapshot.rows_dropped
     types = (check for check in snapshot.checks if check.kind == "row" and check.rule == f"{check.column}:type")
     return next((check for check in types if 2 * check.failed > rows), None)
+
+
+class SourceBreachError(ContractBreachError):
+    """A refused snapshot: `snapshot.breaches` are the reasons, `snapshot.quarantine` holds the refused rows."""
+
+    def __init__(self, message: str, *, snapshot: Snapshot, hint: str) -> None:
+        super().__init__(message, subject=snapshot.source, hint=hint)
+        self.snapshot = snapshot
+
+    def as_dict(self) -> dict[str, object]:
+        checks = [msgspec.to_builtins(check) for check in self.snapshot.batch_checks]
+        return super().as_dict() | {
+            "breaches": list(self.snapshot.breaches),
+            "batch_checks": checks,
+            "unreadable": [{"url": file.url, "reason": file.reason} for file in self.snapshot.unreadable],
+        }
+
+
+def as_contract_breach(error: AbsentColumnError, previous: Snapshot | None) -> DataError | ContractBreachError:
+    """`error` as a breach where the last accepted snapshot had the column: the data changed, not the declaration."""
+    if previous is None or error.subject not in {field.name for field in previous.fields}:
+        return error
+    hint = f"fix the source, or declare another column; {error.hint}"
+    return ContractBreachError(
+        f"{error.message}; snapshot {previous.id[:12]} had it", subject=previous.source, hint=hint
+    )

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
-from cumulant.data.parts.memory_budget import MemoryBudget
-from cumulant.data.parts.spill import Spill, spill_in
+from cumulant.data.parts.spill import MemoryBudget, Spill, spill_in
 from cumulant.data.rules.unique import mark_repeats
 from cumulant.data.spec import SourceSpec
 

@@ -17,7 +17,7 @@ import polars as pl
 from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
-from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.parts.spill import MemoryBudget
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import ColumnProfile, Profile

@@ -16,16 +16,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 
 from cumulant.core.errors import StorageError
 from cumulant.core.system.disk_errors import disk_error
+from cumulant.core.system.memory import resident_memory
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 
 _ROW_GROUP = 65_536
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+#: whatever is free, so much is used: less would be spent on files
+_LEAST = 64 << 20
 
 
 class Spill:
@@ -166,3 +171,15 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             subject=str(folder),
             hint="free some space there, or set resources.memory higher",
         ) from error
+
+
+class MemoryBudget(NamedTuple):
+    """The memory that the process may hold, in bytes, and where rows are set aside (None: a temporary folder)."""
+
+    memory: int
+    scratch: Path | None = None
+
+    @property
+    def free(self) -> int:
+        """Bytes that may still be taken."""
+        return max(self.memory - resident_memory(), _LEAST)

@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.alerting.alert_events import AlertAcknowledged, AlertsSilenced, MessagesLeftOut, SilenceEnded
-from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, Silence
+from cumulant.alerting.alert_state import (
+    Alert,
+    AlertChange,
+    AlertsState,
+    Finding,
+    Scope,
+    Silence,
+    acknowledged,
+    silenced,
+    unsilenced,
+)
 from cumulant.alerting.decide import decide
 from cumulant.alerting.delivery import OutboxEntry
-from cumulant.alerting.silences import acknowledged, silenced, unsilenced
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import (
     CumulantError,

@@ -41,7 +41,6 @@ from cumulant.flows.alerting.receiver_state import (
 from cumulant.flows.alerting.store import read
 
 if TYPE_CHECKING:
-    from cumulant.core.clock import Clock
     from cumulant.ports.journal import Journal, Transaction
     from cumulant.ports.notifier import Message, Notifier
     from cumulant.project.notifiers import Receiver

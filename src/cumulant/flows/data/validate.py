@@ -139,7 +139,7 @@ def _ingest(
     *,
     force: bool,
 ) -> Snapshot:
-    from cumulant.data.checks.breach import SourceBreachError
+    from cumulant.data.checks.verdict import SourceBreachError
 
     project = context.project
     previous = newest_snapshot(project, name)

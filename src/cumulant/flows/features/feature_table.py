@@ -26,7 +26,6 @@ from cumulant.ports.tables import TableHead
 if TYPE_CHECKING:
     import polars as pl
 
-    from cumulant.core.plan import FeaturePlan
     from cumulant.data.parts.added_rows import SharedRows
     from cumulant.data.snapshot import Snapshot
     from cumulant.features.offline.incremental import GrownSource

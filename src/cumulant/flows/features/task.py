@@ -138,6 +138,16 @@ def _entity(training: TrainingSpec, target: Node, sources: Mapping[str, Source])
     )
 
 
+def target_columns(target: str) -> tuple[str, ...]:
+    """The columns of a target, which may be a column of that very name or an expression."""
+    from cumulant.features.definition.parsing import parse
+
+    try:
+        return (target, *sorted(expr.columns(parse(target))))
+    except DefinitionError:
+        return (target,)
+
+
 def target_of(training: TrainingSpec, columns: Collection[str]) -> Node:
     """The target of a training section: the column of that very name, else an expression over columns."""
     from cumulant.features.definition.parsing import parse

@@ -14,7 +14,7 @@ from cumulant.core.errors import DataError, MissingPartError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.result_cache import ResultCache
-from cumulant.flows.monitoring.served_log import predictions, request_values, test_predictions
+from cumulant.flows.monitoring.served_log import ServedModel, predictions, request_values, test_predictions
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.lossmodel import estimate_loss, learn_loss
 from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate_class_windows, learn_estimators
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cumulant.core.plan import Field
     from cumulant.core.servable import Input
     from cumulant.flows.monitoring.reference import ServedReference
-    from cumulant.flows.monitoring.served_log import ServedModel
     from cumulant.project.project import Project
     from cumulant.statistics.rows import Floats
 

@@ -30,18 +30,16 @@ from cumulant.flows.monitoring.drift.sides import (
 from cumulant.flows.monitoring.drift.table_estimates import TableEstimates, table_estimates
 from cumulant.flows.monitoring.drift.table_loss import TableLoss, table_loss
 from cumulant.flows.monitoring.drift.traffic_volume import misdated_rows, row_findings
-from cumulant.flows.monitoring.drift.window_counts import TableWindows
-from cumulant.monitoring.drift.profiles import Skipped
+from cumulant.flows.monitoring.drift.window_counts import TableWindows, Windows
+from cumulant.monitoring.drift.profiles import DriftProfile, Role, Skipped
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.policy import DriftPolicy, PerformancePolicy
 from cumulant.monitoring.tables import require_columns
 
 if TYPE_CHECKING:
-    from cumulant.flows.monitoring.drift.window_counts import Windows
     from cumulant.flows.monitoring.reference import ServedReference
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
-    from cumulant.monitoring.drift.profiles import DriftProfile, Role
     from cumulant.monitoring.drift.volume import Volume
     from cumulant.monitoring.table_labels import Labels
 

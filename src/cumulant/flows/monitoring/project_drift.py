@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core import expr
-from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.features.task import target_columns
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.monitoring.alerts import DRIFT_RULES, drift_alerts
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
@@ -53,13 +51,12 @@ def monitor_project(
         UsageError, NotFoundError: as `served_reference`.
     """
     check(project.access(), principal, "monitor.run", project.name)
-    personal = project.policies.personal
     served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
     request = replace(
         request,
         predictions=folder,
-        hashed=tuple(sorted(personal)),
-        targets=target_columns(project),
+        hashed=tuple(sorted(project.policies.personal)),
+        targets=declared_targets(project),
         skew=project.policies.clock_skew,
     )
     result = monitor(
@@ -77,16 +74,10 @@ def monitor_project(
     return result
 
 
-def target_columns(project: Project) -> tuple[str, ...]:
-    """The columns that the project's target is made of: rows that were just scored do not have them."""
+def declared_targets(project: Project) -> tuple[str, ...]:
+    """The columns of the project's target, which rows that were just scored do not have."""
     training = project.spec.training
-    if training is None:
-        return ()
-    with contextlib.suppress(CumulantError):  # a column whose name is no expression
-        from cumulant.features.definition.parsing import parse
-
-        return (training.target, *sorted(expr.columns(parse(training.target))))
-    return (training.target,)
+    return () if training is None else target_columns(training.target)
 
 
 def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:

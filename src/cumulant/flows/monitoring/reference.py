@@ -31,8 +31,6 @@ from cumulant.servable.folder import load_description, load_servable
 from cumulant.servable.scorer import labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan, FeatureSpec

@@ -16,7 +16,7 @@ from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Learner, learner_of
-from cumulant.flows.monitoring.served_log import row_references
+from cumulant.flows.monitoring.served_log import ServedModel, row_references
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.chosen_rows import chosen_rows, read_rows
 from cumulant.flows.training.train import work_of
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.monitoring.served_log import ServedModel
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.monitoring.performance.rows import PredictionWindow
     from cumulant.ports.registry import ModelVersion

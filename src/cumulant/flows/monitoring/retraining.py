@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, DataError, RefusedError, RetryableError, UsageError
-from cumulant.core.events import Actor
+from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.ledger.actions import check
@@ -22,7 +22,6 @@ from cumulant.monitoring.events import RetrainingMoved
 from cumulant.ports.access import Principal
 
 if TYPE_CHECKING:
-    from cumulant.core.events import Fact
     from cumulant.project.project import Project
 
 #: the principal that trains and releases by policy

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.clock import SystemClock
+from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros
@@ -31,7 +31,6 @@ from cumulant.monitoring.drift.words import sentence
 from cumulant.monitoring.retrain_rule import RetrainAction
 
 if TYPE_CHECKING:
-    from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 

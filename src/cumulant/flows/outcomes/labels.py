@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import DataError, NotFoundError, UsageError
-from cumulant.core.events import Actor
+from cumulant.core.events import Actor, Fact
 from cumulant.core.plan import Field
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.outcomes.label_schema import model_description, schema_of
@@ -19,7 +19,6 @@ from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:
-    from cumulant.core.events import Fact
     from cumulant.outcomes.importing import ImportReport
     from cumulant.outcomes.join.joining import Outcomes
     from cumulant.outcomes.join.prediction_losses import Loss

@@ -12,7 +12,7 @@ import msgspec
 from cumulant.core import expr
 from cumulant.core.errors import DataError, DefinitionError, MissingPartError, did_you_mean, missing_part
 from cumulant.core.servable import Task as ServableTask
-from cumulant.flows.features.task import refuse_no_features
+from cumulant.flows.features.task import Task, refuse_no_features
 from cumulant.flows.review.watched_slices import check_slices
 from cumulant.flows.serving.constant_fallback import check_constant
 from cumulant.flows.serving.reason_codes import check_codes, check_when
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
     from cumulant.data.snapshot import Snapshot
-    from cumulant.flows.features.task import Task
     from cumulant.flows.ledger.run_context import Context
     from cumulant.project.project import Project
 

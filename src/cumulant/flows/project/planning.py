@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.core.errors import NotFoundError
-from cumulant.core.plan import FeaturePlan
+from cumulant.core.plan import FeaturePlan, PredictAt
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.request_rules import unchecked_notes
@@ -22,7 +22,6 @@ from cumulant.project.file.serving_rules import check_serving
 from cumulant.project.file.training_rules import check_training
 
 if TYPE_CHECKING:
-    from cumulant.core.plan import PredictAt
     from cumulant.flows.project.plan_checks import RowFacts
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project

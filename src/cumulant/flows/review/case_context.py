@@ -7,12 +7,11 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 
 if TYPE_CHECKING:
-    from cumulant.core.servable import GraphServable
     from cumulant.project.project import Project
     from cumulant.review.cases import ReviewCase
     from cumulant.review.reasons import ReviewReference

@@ -174,11 +174,9 @@ def _line(shown: CaseView, case: ReviewCase, policy: ReviewPolicy, salt: bytes) 
     }
     if case.status != "done":
         return line
-    from cumulant.review.labels import to_label
+    from cumulant.review.labels import SOURCE, to_label
 
     label = to_label(case, policy, salt)
-    from cumulant.review.labels import SOURCE
-
     return {
         **line,
         "label": label.label,

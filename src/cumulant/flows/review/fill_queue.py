@@ -81,7 +81,7 @@ def fill(
     policy, clock = policy_of(project), clock or SystemClock()
     conditions = reasons.parse_conditions(policy.slices)
     with open_run(project, "review fill", action="review.fill", principal=principal, progress=progress) as context:
-        from cumulant.review.budget import compute_allowance
+        from cumulant.review.budget import charge_queue, compute_allowance
         from cumulant.review.queue import ReviewQueue
 
         queue = ReviewQueue(project.journal(), project.name, policy, clock=clock)
@@ -107,8 +107,6 @@ def fill(
         draw, cases = _cases(looked, policy, state, now=clock.now(), within=(begin, until))
         added = 0
         if draw.rows:
-            from cumulant.review.budget import charge_queue
-
             after = charge_queue(state, allowed, until=until, taken=len(cases))
             added = queue.add(cases, draw, after, expect=version, actor=Actor(principal.name))
         return FillResult(

@@ -233,7 +233,7 @@ def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | N
 def _ingest(
     project: Project, queue: ReviewQueue, waiting: Sequence[ReviewCase], principal: Principal, clock: Clock | None
 ) -> None:
-    from cumulant.review.labels import ingest_labels, to_label
+    from cumulant.review.labels import SOURCE, ingest_labels, to_label
 
     schema, salt = schema_of(project), project.salt()
     labels = [to_label(content, queue.policy, salt) for content in waiting]
@@ -241,7 +241,6 @@ def _ingest(
     content = taken.file
     if not taken.again:
         from cumulant.outcomes.events import LabelsIngested
-        from cumulant.review.labels import SOURCE
 
         fact = LabelsIngested(source=SOURCE, content=content.content, rows=content.rows, problems=content.problems)
         with project.journal().transaction(actor=Actor(principal.name)) as transaction:

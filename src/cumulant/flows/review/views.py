@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.prediction import read_object
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import wrong_of
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
@@ -20,7 +20,6 @@ from cumulant.review.label_studio import class_text
 from cumulant.review.policy import ReviewPolicy
 
 if TYPE_CHECKING:
-    from cumulant.core.servable import GraphServable
     from cumulant.project.project import Project
 
 _NEIGHBOURS = 3

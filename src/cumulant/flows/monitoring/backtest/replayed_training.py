@@ -15,7 +15,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.flows.monitoring.backtest.labelled_windows import WindowedRows, WindowPlaces
-from cumulant.training.spec import SEARCHED
+from cumulant.training.spec import SEARCHED, Parameter
 
 if TYPE_CHECKING:
     from cumulant.flows.registry.model_record import ModelRecord
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cumulant.statistics.rows import Floats
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.policy import TrainingPolicy
-    from cumulant.training.spec import Parameter
 
 #: rows of one fit: a replay fits some hundred times
 MOST_ROWS = 50_000

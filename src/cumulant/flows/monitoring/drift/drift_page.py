@@ -19,7 +19,7 @@ from cumulant.flows.reports.rendering import render
 from cumulant.flows.reports.report_charts import TitledDrawing
 from cumulant.flows.reports.svg_elements import Drawing
 from cumulant.flows.reports.wording import count, number, plural
-from cumulant.monitoring.drift.profiles import ColumnCells
+from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile
 from cumulant.monitoring.drift.words import day, sentence
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift.comparing import WindowEffects
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
-    from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
     from cumulant.monitoring.policy import DriftPolicy
     from cumulant.statistics.rows import Floats

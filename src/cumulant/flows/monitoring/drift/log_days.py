@@ -34,12 +34,11 @@ from cumulant.flows.monitoring.drift.window_counts import (
 )
 from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
 from cumulant.monitoring.drift.blocks import MOST, by_time
-from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile, ProfileBlock, merge, only
+from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile, ProfileBlock, Role, merge, only
 from cumulant.monitoring.tables import ANSWER, MOMENT, PredictionTable, none_is_past, open_log, open_table, readable
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
-    from cumulant.monitoring.drift.profiles import Role
     from cumulant.statistics.rows import Codes
 
 #: days of rows in memory at most: a week, and the days that it ends in

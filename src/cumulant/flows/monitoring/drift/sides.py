@@ -15,9 +15,9 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.drift.log_days import LogSource, answer_columns, content_of, load_log_windows
-from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, flags, served_table
+from cumulant.flows.monitoring.drift.window_counts import TableWindows, Windows, as_flags, flags, served_table
 from cumulant.flows.monitoring.result_cache import ResultCache
-from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
+from cumulant.monitoring.drift.blocks import RowBlocks, by_rows, by_time, whole
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import DriftPolicy
 from cumulant.monitoring.table_labels import Labels, labelled
@@ -25,9 +25,7 @@ from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, no
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
-    from cumulant.flows.monitoring.drift.window_counts import Windows
     from cumulant.flows.monitoring.reference import ServedReference
-    from cumulant.monitoring.drift.blocks import RowBlocks
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.profiles import DriftProfile, Role

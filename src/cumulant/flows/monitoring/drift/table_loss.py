@@ -15,14 +15,13 @@ from cumulant.core.errors import DataError
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.performance.baselines import harm_policy, learn_baseline
 from cumulant.monitoring.performance.blocks import loss_of
-from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.kinds import Kind, Question
 from cumulant.monitoring.performance.loss_monitor import COMPARED_WITH, add_window, begin_monitor
 from cumulant.monitoring.performance.rows import PredictionRows, windows
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import TableWindows
-    from cumulant.monitoring.performance.kinds import Question
     from cumulant.monitoring.performance.recalibration import Task
     from cumulant.monitoring.policy import PerformancePolicy
     from cumulant.statistics.rows import Flags, Floats

@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING
 
 from cumulant.core import units
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift.findings import DriftFinding
-from cumulant.monitoring.drift.profiles import ProfileBlock
+from cumulant.monitoring.drift.findings import DriftFinding, Findings
+from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
 from cumulant.monitoring.drift.volume import Volume, row_counts
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.sides import MonitorRequest
     from cumulant.flows.monitoring.drift.window_counts import Windows
-    from cumulant.monitoring.drift.findings import Findings
-    from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.policy import DriftPolicy
 
 

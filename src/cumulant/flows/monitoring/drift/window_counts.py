@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
+from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock, Role
 from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, parts_of, readable
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cumulant.monitoring.drift.blocks import RowBlocks
-    from cumulant.monitoring.drift.profiles import Role
     from cumulant.statistics.rows import Codes
 
 

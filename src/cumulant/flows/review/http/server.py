@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,8 +21,6 @@ from cumulant.serving.workers.listeners import Listeners
 from cumulant.serving.workers.sockets import bind, split_address, url_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
