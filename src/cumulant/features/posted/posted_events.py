@@ -6,13 +6,14 @@ from 0; a table of online state records its last entry, so that it can catch up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
 from cumulant.features.online.state import encode, key_form
-from cumulant.ports.online import Cells
+from cumulant.ports.online import Cells, OnlineStore
 
 Inside = dict[str, Any]
 #: posted rows come after every row of a snapshot
@@ -193,3 +194,27 @@ def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
 
 def _entry_key(number: int) -> bytes:
     return _ENTRY + number.to_bytes(8, "big")
+
+
+def forget_stored(
+    store: OnlineStore,
+    table: str,
+    stored: Callable[[Cells, list[tuple[bytes, LoggedRow]]], Collection[bytes]],
+    *,
+    rows: int,
+) -> None:
+    """Remove the rows of a log whose keys `stored` returns, in steps of `rows`, and the entries before all others."""
+
+    def step(cells: Cells, mark: int, first: int | None) -> tuple[int, int | None, bool]:
+        log = SourceLog(cells, table)
+        records, end = log.since(mark, rows)
+        keys = stored(cells, records)
+        others = [record.entry for key, record in records if key not in keys]
+        oldest = min(others) if others and first is None else first
+        log.forget(keys, end if oldest is None else oldest)
+        log.save()
+        return end, oldest, end < log.next
+
+    mark, first, more = 0, None, True
+    while more:
+        mark, first, more = store.update(partial(step, mark=mark, first=first))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -19,7 +20,13 @@ from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.lossmodel import estimate_loss, learn_loss
 from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate_class_windows, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimate_windows, learn_estimator
+from cumulant.monitoring.performance.unlabelled import (
+    EstimatedFigure,
+    EstimatedWindow,
+    Estimator,
+    estimate_windows,
+    learn_estimator,
+)
 from cumulant.monitoring.tables import request_column
 from cumulant.outcomes.join.log_rows import IDENTITY
 from cumulant.training.payloads.encoding import derive_inputs, encode
@@ -75,9 +82,12 @@ def estimates_of(
         return _none("its training left no test rows with a truth")
     cache = _cache(project, served, model, window)
     if model.several:
-        return _by_classes(reference, [str(label) for label in model.classes], window, cache)
+        names = [str(label) for label in model.classes]
+        several = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
+        return _by_scores(several.refused, partial(estimate_class_windows, several), window)
     if model.task == "binary":
-        return _by_scores(reference, window, cache)
+        estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
+        return _by_scores(estimator.refused, partial(estimate_windows, estimator), window)
     try:
         return _by_inputs(_Inputs.of(project, served, model, test), test, reference, window)
     except (DataError, MissingPartError) as error:
@@ -95,24 +105,16 @@ def _cache(project: Project, served: ServedReference, model: ServedModel, window
     return ResultCache(project.state / "monitoring" / "estimators", key)
 
 
-def _by_scores(reference: PredictionRows, window: timedelta, cache: ResultCache) -> Estimates:
-    estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
+def _by_scores(
+    refused: str | None, estimate: Callable[..., tuple[EstimatedWindow, ...]], window: timedelta
+) -> Estimates:
+    """`estimate`: of predictions in windows, with the metrics of each."""
 
     def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        (estimate,) = estimate_windows(estimator, predictions(part, window), every=_ALL, kind=kind)
-        return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
+        (result,) = estimate(predictions(part, window), every=_ALL, kind=kind)
+        return LossEstimate(result.figures.get("brier"), result.refused, result.figures)
 
-    return Estimates(estimator.refused, of)
-
-
-def _by_classes(reference: PredictionRows, names: Sequence[str], window: timedelta, cache: ResultCache) -> Estimates:
-    estimators = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
-
-    def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        (estimate,) = estimate_class_windows(estimators, predictions(part, window), every=_ALL, kind=kind)
-        return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
-
-    return Estimates(estimators.refused, of)
+    return Estimates(refused, of)
 
 
 def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, window: timedelta) -> Estimates:
