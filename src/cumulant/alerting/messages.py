@@ -58,7 +58,7 @@ def message(change: AlertChange) -> Message:
     over = alert.status == "resolved"
     head = heads.get(change.what, "")
     can_acknowledge = change.what in ("notified", "reminded") and alert.acknowledged is None
-    tail = f" `cumulant alerts ack {alert.id}` says that you know." if can_acknowledge else ""
+    tail = f" `cumulant alerts ack {alert.id}` acknowledges it." if can_acknowledge else ""
     return Message(
         key=f"{alert.id}/{change.what}/{alert.reminders if change.what == 'reminded' else alert.level}",
         kind="alert",

@@ -45,7 +45,7 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         NumberFormat | None,
         Meta(
             description="How the numbers of a text column are written; its type is then float, or int where `type` "
-            "says so. A currency sign, a common ISO 4217 code such as EUR, or `%` beside the number is dropped, so "
+            "declares it. A currency sign, a common ISO 4217 code such as EUR, or `%` beside the number is dropped, so "
             "that `12%` is 12, and `(5)` is -5. Requests carry plain numbers."
         ),
     ] = None
@@ -53,7 +53,7 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         DateFormat | None,
         Meta(
             description="The order of day, month and year in a text column of dates; its type is then time, or date "
-            "where `type` says so. The marks may be `/`, `.` or `-`, the year may have two digits, and a time of day "
+            "if `type` declares it. The marks may be `/`, `.` or `-`, the year may have two digits, and a time of day "
             "may follow (`15:04:05`, `3:04 PM`). ISO 8601 needs no format, and is what requests carry."
         ),
     ] = None

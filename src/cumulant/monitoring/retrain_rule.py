@@ -117,13 +117,13 @@ def _quiet(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy
     if _confirms(evidence) and not policy.on_harm:
         source = "Measured" if evidence.measured == "worse" else "Estimated"
         kind = f" ({evidence.kind})" if evidence.kind else ""
-        why = "`retrain.when` says never, or no window is new"
+        why = "`retrain.when` is never, or no window is new"
         return f"{source} loss shows harm{kind}, and nothing trains for it: {why}."
     if policy.on_harm and state.confirmed:
-        return f"Harm was seen in {state.confirmed} of {policy.hold} looks in a row."
+        return f"Harm was confirmed in {state.confirmed} of {policy.hold} consecutive evaluations."
     if evidence.drift:
         return "Drift proposes a training, and no loss confirms it."
-    return "Nothing asks for a training."
+    return "No training is due."
 
 
 def _barred(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy, trigger: Trigger) -> str | None:

@@ -39,7 +39,7 @@ _BESIDE = (_KNOWN, "time", "timestamp", _WEIGHT)
 class Labels(NamedTuple):
     """The column of labels in `table`, how many rows have one, and the columns by which they were joined.
 
-    weight: [rows] rows that a label stands for; None where the file does not say. unmatched: labels of no row.
+    weight: [rows] rows that a label represents; None where the file has no weights. unmatched: labels of no row.
     contradicted: [rows] with different labels at once, which have none. waiting: labels that become known later.
     refused: windows with too few labels to compare, or where `selected`, with labels that depend on predictions.
     """
@@ -152,7 +152,7 @@ def labelled(
         raise DataError(
             f"none of the {joined_labels.labels:,} labels in {path} is of a row",
             subject=str(path),
-            hint=f"they are joined by {', '.join(key)}: name other columns with --key, and look at their values",
+            hint=f"they are joined by {', '.join(key)}: name other columns with --key, and check their values",
         )
     other_columns = tuple(column for column in table.columns if column != name)
     labels = joined_labels.rows["label"].alias(name)
@@ -260,7 +260,7 @@ def _label(label_table: PredictionTable, table: PredictionTable) -> str:
     if len(own) == 1:
         return own[0]
     raise UsageError(
-        f"{label_table.name} does not say which column is the label",
+        f"{label_table.name} does not show which column is the label",
         subject=label_table.name,
         hint=f"name it with --label; columns of its own: {', '.join(own) or 'none'}",
     )

@@ -238,9 +238,7 @@ def _some_rows(table: PredictionTable, folder: Path, of: tuple[str, str] | None)
     if misdated := sum(table.misdated.values()):
         raise none_is_past(folder, of, misdated=misdated)
     if of is None or not table.others:
-        raise DataError(
-            f"no prediction is in the log {folder}", subject=str(folder), hint="look at --since and --until"
-        )
+        raise DataError(f"no prediction is in the log {folder}", subject=str(folder), hint="check --since and --until")
     raise DataError(
         f"no prediction of {of[0]}/{of[1]} is in the log {folder}, but {table.others:,} of other versions",
         subject=f"{of[0]}/{of[1]}",
@@ -295,7 +293,7 @@ def readable(name: str) -> Iterator[None]:
         raise DataError(
             f"{name} cannot be read: it is damaged, cut off, or of another format",
             subject=name,
-            hint="copy or write it again; the ending of its name says the format",
+            hint="copy or write it again; the ending of its name is the format",
         ) from error
 
 

@@ -161,7 +161,7 @@ class ReviewQueue:
             stored = before if row is None else _case(row)
             if seen is not None and seen != stored.revision:
                 raise ConflictError(
-                    f"case {before.id} has changed since you saw it", subject=before.id, hint="look at it again"
+                    f"case {before.id} has changed since you saw it", subject=before.id, hint="show it again"
                 )
             current = stored if row is None else self._apply_deadline(transaction, stored, now)
             return self._move(transaction, current, change(current, now), what)

@@ -112,13 +112,13 @@ def escalate(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetim
 
 
 def note(case: ReviewCase, who: Reviewer, text: str, now: datetime) -> ReviewCase:
-    """Add a note to the case, whoever holds its lease.
+    """Add a note to the case, whoever leases it.
 
     Raises:
         UsageError: there is no text, or there is too much.
     """
     if not text.strip():
-        raise UsageError("an empty note says nothing", subject=case.id, hint="write what the next person should know")
+        raise UsageError("a note needs a text", subject=case.id, hint="write what the next person should know")
     if len(text) > _NOTE or len(case.notes) >= _NOTES:
         raise UsageError(
             f"a note has at most {_NOTE:,} signs, and a case at most {_NOTES} notes",

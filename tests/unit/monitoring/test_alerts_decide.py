@@ -326,7 +326,7 @@ def test_the_sentence_says_what_a_person_needs():
     assert told.text == (
         "missing values rose from 0.1% to 38%, since 2026-11-24 06:00 UTC. Likely a data fault: what is sent changed, "
         "and not the world. Cost: 90 EUR a day. Next: look at the feed. "
-        f"`cumulant alerts ack {told.detail['id']}` says that you know."
+        f"`cumulant alerts ack {told.detail['id']}` acknowledges it."
     )
     assert (told.status, told.level, told.kind) == ("firing", "critical", "alert")
     assert told.key == message(changes[1]).key

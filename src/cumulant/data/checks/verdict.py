@@ -258,7 +258,7 @@ def _hint_for_rows(snapshot: Snapshot, example: Callable[[CheckResult], object])
             f"values of {worst.column}{_example_text(worst, example)} are not among those of `rules: {{{worst.column}: "
             f"{{in: ...}}}}`: add them there if they are right, else fix the rows; {look}"
         )
-    return f"look at the rows: cumulant data quarantine {snapshot.source}; fix them, or raise `quarantine`"
+    return f"inspect the rows: cumulant data quarantine {snapshot.source}; fix them, or raise `quarantine`"
 
 
 def _example_text(check: CheckResult, example: Callable[[CheckResult], object]) -> str:
@@ -269,7 +269,7 @@ def _example_text(check: CheckResult, example: Callable[[CheckResult], object]) 
 def _hint_for_batch(snapshot: Snapshot) -> str:
     """What to do where only new rows break rules."""
     refused = any(check.rule == "quarantine" for check in snapshot.batch_checks)
-    look = f"look at the rows: cumulant data quarantine {snapshot.source}; " if refused else ""
+    look = f"inspect the rows: cumulant data quarantine {snapshot.source}; " if refused else ""
     return (
         f"{look}fix the new rows and validate again; if they are right as they are, accept them with a warning by "
         "`batch: {severity: warn}`, validate, and remove it: rows that were accepted are evaluated again only when the "

@@ -196,7 +196,7 @@ def _hidden_note(cells: _Cells) -> tuple[str, ...]:
         counts.append(f"{'column' if len(letters) == 1 else 'columns'} {join_names(letters)}")
     if not counts:
         return ()
-    return (f"{' and '.join(counts)} of its sheet are hidden, and are read as all others; delete them if not wanted",)
+    return (f"{' and '.join(counts)} of its sheet are hidden, and are read as all others; delete them if not needed",)
 
 
 def _reader(book: Any) -> Callable[[Mapping[str, Any]], _Cell | None]:

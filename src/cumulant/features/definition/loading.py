@@ -67,7 +67,7 @@ def collect(names: Mapping[str, object]) -> Definitions:
     """Definitions from the named values of a module or a notebook.
 
     Raises:
-        DefinitionError: two features have one name, or an expression cannot be used where it stands.
+        DefinitionError: two features have one name, or an expression cannot be used at its place.
     """
     lowering = _Lowering(names)
     definitions: dict[str, Definition] = {}

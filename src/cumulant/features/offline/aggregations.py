@@ -1,6 +1,6 @@
 """The aggregations of windows offline: arrays over ranges of sorted events, with the query's own value where it joins.
 
-Each gives a number for each query, and where it stands (else null; None: everywhere). Infinite results are null.
+Each gives a number for each query, and where it exists (else null; None: everywhere). Infinite results are null.
 """
 
 from __future__ import annotations

@@ -346,10 +346,10 @@ class _GroupPartitions:
             self._compute_large(smaller, self._need(smaller), divisor * count, _LEVELS + 1 if undivided else level + 1)
 
     def _too_many_rows(self, part: _Partition, need: float) -> UsageError:
-        wanted = resident_memory() + need / _MOST
+        needed = resident_memory() + need / _MOST
         return UsageError(
             f"one value of {', '.join(self._group.by)} has about {max(part.counts):,} rows, whose features take "
             f"{need / _MIB:,.0f} MiB, more than resources.memory leaves",
             subject="resources.memory",
-            hint=f"{raise_limit(wanted)}, or leave that value out in `prepare` of {self._group.source}",
+            hint=f"{raise_limit(needed)}, or leave that value out in `prepare` of {self._group.source}",
         )

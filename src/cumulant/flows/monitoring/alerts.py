@@ -22,9 +22,9 @@ RETRAINING = "retraining"
 EVALUATION_RULES = ("loss", "estimated_loss", "outcome", "feed", RETRAINING)
 #: kinds of change that a comparison without labels can show, each a rule, and what to do about it
 DRIFT_RULES: Mapping[str, str] = {
-    "data_fault": "look at what delivers this column; the model is not at fault, and training on these rows would be",
+    "data_fault": "check what delivers this column; the model is not at fault, and training on these rows would be",
     "covariate": "see whether labels or estimates show a loss; the change alone is no reason to train again",
-    "prior": "compare with labels when they come: the share of positives moved, or what the model says of them",
+    "prior": "compare with labels when they come: the share of positives moved, or the model's scores of them",
     "volume": "see whether rows are lost or sent twice on their way: callers, feeds, the log; training does not help",
 }
 
@@ -112,7 +112,7 @@ def training_alerts(model: str, request: RetrainRequest | None, champion: str | 
     if request is None:
         return
     if request.stage in ("refused", "failed"):
-        moved = f"the training asked for ({request.sentence}) came to nothing: {request.message}"
+        moved = f"the requested training ({request.sentence}) failed: {request.message}"
         yield _training_alert(model, request, moved, "read `cumulant runs list`; train by hand once the cause is fixed")
     if request.stage == "offered" and champion in (None, request.champion):
         moved = f"a version was trained ({request.sentence}) and waits for approval: {request.message}"

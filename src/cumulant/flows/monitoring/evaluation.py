@@ -213,7 +213,7 @@ def _decide_retraining(
     if request is not None and request.open:
         sentence = f"A training is on its way: {request.sentence}"
         return state.retrain, RetrainAction(do="nothing", trigger=None, sentence=sentence)
-    if not (fresh or evidence.state.looked.get("action") == "wait"):
+    if not (fresh or evidence.state.last_event.get("action") == "wait"):
         policy = msgspec.structs.replace(policy, on_harm=False)
     after, action = decide(state.retrain, _retrain_evidence(evidence, state, last, estimate), policy)
     return (after if fresh or action.do == "train" else state.retrain), action

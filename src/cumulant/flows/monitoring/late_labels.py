@@ -37,7 +37,7 @@ class LateRows(msgspec.Struct, frozen=True, kw_only=True):
         if not counts:
             return ""
         return (
-            f"{' and '.join(counts)} came after their windows were judged, and are not judged: a longer "
+            f"{' and '.join(counts)} came after their windows were evaluated, and are not evaluated: a longer "
             "monitoring.performance.label_delay waits for them"
         )
 

@@ -240,7 +240,7 @@ def notes(result: MonitorResult) -> tuple[str, ...]:
     lists = {
         "not in the reference": result.only_here,
         "only in the reference (--label NAME names its label, --ignore NAME what is no input)": absent,
-        "judged by their new values only, as identifiers are": drift.identifiers,
+        "compared by their new values only, as identifiers are": drift.identifiers,
         "the reference itself moves, so that these are compared with its newest windows": tuple(
             f"{record.feature} ({record.windows})" for record in drift.unsteady
         ),

@@ -19,7 +19,7 @@ from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.monitor import MonitorResult, monitor
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.monitoring.drift.words import day
-from cumulant.monitoring.events import DriftAlarm, DriftLooked
+from cumulant.monitoring.events import DriftAlarm, DriftEvaluated
 
 if TYPE_CHECKING:
     from cumulant.monitoring.policy import DriftPolicy
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 #: journal rows: the last event of a comparison of a model's rows
-_LOOKED = "drift_looked"
+_LOOKED = "drift_evaluated"
 
 
 def monitor_project(
@@ -80,7 +80,7 @@ def declared_targets(project: Project) -> tuple[str, ...]:
     return () if training is None else target_columns(training.target)
 
 
-def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
+def _report(project: Project, fact: DriftEvaluated, principal: Principal, *, quiet: bool) -> None:
     values = msgspec.to_builtins(fact)
     row = project.journal().get(_LOOKED, fact.model)
     if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(values):
@@ -90,9 +90,9 @@ def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet:
         transaction.emit(fact)
 
 
-def _fact(model: str, result: MonitorResult) -> DriftLooked:
+def _fact(model: str, result: MonitorResult) -> DriftEvaluated:
     drift = result.drift
-    return DriftLooked(
+    return DriftEvaluated(
         model=model,
         rows=result.rows,
         windows=len(drift.windows),

@@ -106,7 +106,7 @@ def _champion(project: Project) -> ModelVersion:
 def _key(project: Project, record: ModelRecord) -> str:
     # Hashes under another salt would all look new.
     salt = fingerprint(project.salt())
-    return f"watching/{digest({'servable': record.servable.key, 'work': record.work, 'salt': salt, 'format': 1})}"
+    return f"monitoring/{digest({'servable': record.servable.key, 'work': record.work, 'salt': salt, 'format': 1})}"
 
 
 def _make(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> None:

@@ -18,7 +18,7 @@ from cumulant.flows.release import store
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.stack.desired_state import uses_releases, was_served
 from cumulant.flows.training.train import TrainResult, train
-from cumulant.monitoring.events import RetrainingMoved
+from cumulant.monitoring.events import RetrainingProgressed
 from cumulant.ports.access import Principal
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def continue_retraining(
     request, version = read_request(project.journal(), project.name)
     if request is None or not request.open:
         return request
-    if request.stage == "wanted":
+    if request.stage == "requested":
         request, version = _train_stage(project, request, version, principal, as_of=as_of, time=time, progress=progress)
     if request.stage == "trained" and release:
         request, version = _release_stage(project, request, version, principal, progress=progress)
@@ -196,7 +196,7 @@ def _move(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, **changes: object
 ) -> tuple[RetrainRequest, int]:
     moved = msgspec.structs.replace(wanted, **changes)
-    fact = RetrainingMoved(
+    fact = RetrainingProgressed(
         model=project.name, stage=moved.stage, candidate=moved.candidate, release=moved.release, reason=moved.message
     )
     return moved, _write(project, moved, version, principal, fact)

@@ -12,7 +12,7 @@ from cumulant.monitoring.performance.loss_monitor import Harm
 from cumulant.monitoring.retrain_rule import RetrainState, Trigger
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.events import PerformanceLooked
+    from cumulant.monitoring.events import PerformanceEvaluated
     from cumulant.ports.journal import Journal, Transaction
 
 #: journal rows, by model: the state, and the newest retraining request
@@ -20,7 +20,7 @@ WATCH, TRAINING = "watch", "watch_training"
 
 #: released: by a release, as the champion, or equal to it without harm. offered: it is the candidate, and the alias is
 #: moved by hand
-Stage = Literal["wanted", "trained", "released", "offered", "refused", "failed"]
+Stage = Literal["requested", "trained", "released", "offered", "refused", "failed"]
 
 
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +47,7 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     """The state of `version`. Windows up to `until` are evaluated; `windows` are the newest of them.
 
     harm: the sums of `LossMonitor`; None without a reference. last_harm: the `Harm` of the newest labelled window.
-    labels: new ones since the training. looked: the newest event of an evaluation; an equal one emits none.
+    labels: new ones since the training. last_event: the newest event of an evaluation; an equal one emits none.
     """
 
     version: str
@@ -58,7 +58,7 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     last_harm: dict[str, object] | None = None
     windows: tuple[WindowRecord, ...] = ()
     labels: int = 0
-    looked: dict[str, object] = {}
+    last_event: dict[str, object] = {}
 
     @property
     def newest_harm(self) -> Harm | None:
@@ -73,7 +73,7 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     champion: str
     trigger: Trigger
     sentence: str
-    stage: Stage = "wanted"
+    stage: Stage = "requested"
     candidate: str | None = None
     release: str | None = None
     message: str = ""
@@ -82,7 +82,7 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def open(self) -> bool:
         """Whether something is still to be done."""
-        return self.stage in ("wanted", "trained")
+        return self.stage in ("requested", "trained")
 
 
 def harm_values(harm: Harm | None) -> dict[str, object] | None:
@@ -109,7 +109,7 @@ def write(
     try:
         return transaction.put(kind, model, msgspec.to_builtins(value), expect=expect).version
     except LeaseHeldError as error:
-        doing = "looked at" if kind == WATCH else "carried on the training of"
+        doing = "evaluated" if kind == WATCH else "carried on the training of"
         raise LeaseHeldError(
             f"another process has {doing} {model} meanwhile",
             subject=model,
@@ -117,7 +117,7 @@ def write(
         ) from error
 
 
-def event_values(fact: PerformanceLooked) -> dict[str, object]:
+def event_values(fact: PerformanceEvaluated) -> dict[str, object]:
     """The values of an event, without how many windows were new."""
     fields = cast("dict[str, object]", msgspec.to_builtins(fact))
     return {name: value for name, value in fields.items() if name != "windows"}

@@ -59,7 +59,7 @@ class HarmPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise DataError("harm needs a margin of 0 or more, and whole numbers of windows and rows", subject="harm")
         if self.recent > self.horizon:
             raise DataError(
-                f"harm is asked of the {self.recent} most recent windows, but only {self.horizon} are kept",
+                f"harm is of the {self.recent} most recent windows, but only {self.horizon} are kept",
                 subject="harm",
                 hint="let recent be at most horizon",
             )
@@ -123,7 +123,7 @@ def learn_baseline(reference: PredictionRows, *, task: Task, policy: HarmPolicy,
     check_task(reference, task)
     if task == "multiclass" and policy.calibration:
         raise DataError(
-            "whether scores of several classes are calibrated is not asked",
+            "calibration of several classes is not tested",
             subject="harm",
             hint="HarmPolicy(calibration=False, ...)",
         )

@@ -74,7 +74,7 @@ def measured(
 ) -> tuple[MeasuredWindow, ...]:
     """Metrics of each window whose last label has had `label_delay`, oldest first, with intervals over clusters.
 
-    Where rows were chosen to be labelled, each stands for 1 / `label_chance` rows.
+    Where rows were chosen to be labelled, each represents 1 / `label_chance` rows.
 
     Args:
         predictions: with the labels that have come.

@@ -217,7 +217,7 @@ def _checked(monitor: LossMonitor, window: PredictionWindow, part: PredictionRow
             f"the window from {window.start:%Y-%m-%d %H:%M} does not come after the last, "
             f"which began {monitor.starts[-1]:%Y-%m-%d %H:%M}",
             subject="window",
-            hint="each window is judged once, in order; a window judged twice counts twice",
+            hint="each window is evaluated once, in order; a window evaluated twice counts twice",
         )
     if not part.labelled.any():
         raise DataError(

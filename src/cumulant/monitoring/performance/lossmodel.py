@@ -42,7 +42,7 @@ _SETTINGS: dict[str, object] = {
 class LossModel:
     """A fitted model of the loss, its result on held-out rows, and the inputs of its rows.
 
-    before: low, value and high of the loss of the reference itself. loss, said: [n] of each of its rows in the order of
+    before: low, value and high of the loss of the reference itself. loss, expected: [n] of each of its rows in order of
     time, and its estimate by models of the other parts of time.
     """
 
@@ -93,7 +93,7 @@ def learn_loss(inputs: Floats, predictions: PredictionRows, *, names: Sequence[s
             subject="reference",
         )
     loss = _loss(measure, known)
-    expected = _said_by_others(seen, loss)
+    expected = _estimated_by_others(seen, loss)
     cluster = None if known.cluster is None else cluster_codes(known.cluster)
     if cluster is not None and not cluster.any():
         raise DataError(
@@ -165,7 +165,7 @@ def _ends(measure: Measure, estimate: Estimate) -> tuple[float, float, float]:
     return (math.sqrt(low), math.sqrt(value), math.sqrt(high)) if measure == "rmse" else (low, value, high)
 
 
-def _said_by_others(inputs: Floats, loss: Floats) -> Floats:
+def _estimated_by_others(inputs: Floats, loss: Floats) -> Floats:
     """[n] each row's loss by a model of the other parts of time."""
     fold = np.arange(len(loss)) * _FOLDS // len(loss)
     expected = np.empty(len(loss))

@@ -73,7 +73,7 @@ class PredictionRows:
             raise DataError(
                 "a chance of being labelled is not above 0 and at most 1",
                 subject="label_chance",
-                hint="rows that could never be labelled cannot be stood for by others: leave them out, and say so",
+                hint="rows that could never be labelled cannot be represented by others: leave them out, and say so",
             )
 
     def __len__(self) -> int:
@@ -90,7 +90,7 @@ class PredictionRows:
         return np.isfinite(self.truth)
 
     @property
-    def said_yes(self) -> Flags:
+    def decisions(self) -> Flags:
         """[n] the decisions of a classifier."""
         decisions: Flags = self.score >= 0.5 if self.decision is None else self.decision.astype(bool)
         return decisions
@@ -117,7 +117,7 @@ class PredictionRows:
             truth=self.truth,
             prediction=self.score,
             cluster=None if self.cluster is None else cluster_codes(self.cluster),
-            decision=None if self.several else self.said_yes,
+            decision=None if self.several else self.decisions,
         )
 
 

@@ -200,8 +200,8 @@ def _identity(score: Floats) -> Calibrator:
 def _figures(
     calibrator: Calibrator, maps: tuple[Calibrator, ...], part: PredictionRows, spread: float, seed: int
 ) -> dict[str, tuple[float, float, float]]:
-    values = expected(calibrator(part.score), part.score, part.said_yes)
-    ends = expected_intervals(calibrator, maps, part.score, part.said_yes, middle=values, spread=spread, seed=seed)
+    values = expected(calibrator(part.score), part.score, part.decisions)
+    ends = expected_intervals(calibrator, maps, part.score, part.decisions, middle=values, spread=spread, seed=seed)
     return {name: (ends[name][0], values[name], ends[name][1]) for name in FIGURES}
 
 

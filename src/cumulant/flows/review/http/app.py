@@ -172,7 +172,7 @@ def _read_query(request: Request) -> tuple[str, int]:
     given = {unquote(name): value for name, value in parse_qsl(query, keep_blank_values=True)}
     status, limit = given.pop("status", "waiting"), given.pop("limit", "20")
     if given:
-        raise RequestError(f'there is no "{next(iter(given))[:40]}" to ask for', hint="status and limit")
+        raise RequestError(f'there is no "{next(iter(given))[:40]}" to request', hint="status and limit")
     if status not in _STATES:
         raise RequestError(f'no case is "{status[:40]}"', subject="status", hint=f"one of {', '.join(_STATES)}")
     if not (limit.isascii() and limit.isdecimal() and len(limit) < 9 and 1 <= int(limit) <= MOST):
@@ -345,7 +345,7 @@ def _parameters(route: Route, last: str) -> list[dict[str, Any]]:
     if "{case}" in route.template:
         parameters.append({"name": "case", "in": "path", "required": True, "schema": {"type": "string"}})
     if last in ("decide", "skip", "escalate", "assign"):
-        description = "The revision of the case as it was seen; refused with 409 where it is another one by now."
+        description = "The known revision of the case; refused with 409 where it has changed."
         parameters.append(
             {"name": "if-match", "in": "header", "schema": {"type": "string"}, "description": description}
         )
