@@ -114,14 +114,13 @@ def backtest_project(
         DataError: there are too few windows, no labels, or a gap.
         ContractBreachError: a source breaks its contract.
     """
-    settings = {name: str(value) for name, value in vars(request).items() if value}
+    settings: dict[str, object] = {name: str(value) for name, value in vars(request).items() if value}
     with open_run(
-        project, "backtest", action="monitor.backtest", principal=principal, progress=progress, settings={**settings}
+        project, "backtest", action="monitor.backtest", principal=principal, progress=progress, settings=settings
     ) as context:
         rows, target, source = _rows(context)
         windowed = cut_windows(rows, every=request.every, since=request.since, until=request.until, source=source)
-        first = _first(windowed, request)
-        return _replay(context, request, windowed, target, first)
+        return _replay(context, request, windowed, target, _first(windowed, request))
 
 
 def _rows(context: Context) -> tuple[TrainingSet, str, str]:
@@ -190,8 +189,7 @@ def _replay(
 
     policies = _policies(policy.retrain, windowed, first)
     rules = _policy_results(replay(policies, own, ""), windowed)
-    length = first * windowed.every, len(windowed.history.inputs) * windowed.every
-    kinds = select_histories(request.history, own, first=length[0], whole=length[1])
+    kinds = select_histories(request.history, own, first=first * windowed.every, whole=windowed.end - windowed.start)
     main = {rules[0].rule: policies[rules[0].rule]}
     tried = [(kind, replay(main, kind, f"{kind.name}: ")[0]) for kind in kinds]
     histories = _history_results(tried, windowed)
@@ -206,7 +204,7 @@ def _replay(
         history=own.name,
         rows=sum(len(truth) for truth in windowed.history.truths),
         start=windowed.start,
-        end=windowed.start + len(windowed.history.inputs) * windowed.every,
+        end=windowed.end,
         every=show_duration(windowed.every),
         windows=len(windowed.history.inputs),
         first=first,
@@ -231,13 +229,12 @@ def _loss(windowed: WindowedRows) -> Loss:
 
 
 def _terms(windowed: WindowedRows, history: TrainingHistory, first: int, request: BacktestRequest) -> ReplayPolicy:
-    memory = history.windows(windowed.every)
     return ReplayPolicy(
         start=windowed.start,
         every=windowed.every,
         task="regression" if windowed.rows.task == "regression" else "binary",
         first=first,
-        memory=memory,
+        memory=history.windows(windowed.every),
         half_life=history.half_life,
         learn=_LEARN,
         refit_memory=first,
@@ -324,6 +321,6 @@ def _notes(windowed: WindowedRows, retrain: RetrainPolicy) -> tuple[str, ...]:
         notes.append(f"{empty} windows have no row with a label")
     assert windowed.rows.at is not None
     last = from_micros(int(windowed.rows.at.max()))
-    if last >= windowed.start + len(windowed.history.inputs) * windowed.every:
+    if last >= windowed.end:
         notes.append(f"the rows after the last whole window, up to {last:%Y-%m-%d %H:%M}, are left out")
     return tuple(notes)

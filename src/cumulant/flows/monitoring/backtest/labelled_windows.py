@@ -45,6 +45,10 @@ class WindowedRows:
     every: timedelta
     delay: int
 
+    @property
+    def end(self) -> datetime:
+        return self.start + len(self.history.inputs) * self.every
+
     def known_by(self, last: int) -> int:
         """Microseconds since 1970: when a training of the windows up to `last` takes place."""
         return to_micros(self.start) + round((last + 1 + self.delay + _SLACK) * micros(self.every))

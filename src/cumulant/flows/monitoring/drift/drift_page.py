@@ -136,7 +136,7 @@ def page(look: DriftPageSource, policy: DriftPolicy, *, now: datetime) -> str:
         folder="drift",
         sections=tuple(_sections(look)),
         generated=now,
-        cumulant=f"{__version__}",
+        cumulant=__version__,
         look=look,
         headline=_headline(look),
         tiles=tuple(_tiles(look)),
