@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -253,16 +254,10 @@ def in_order(declared: Mapping[str, SourcePolicy]) -> list[str]:
     Raises:
         UsageError: sources refer to each other in a circle, or to one that is not declared.
     """
-    done: list[str] = []
-    pending = list(declared)
-    for name in pending:
-        for other in references(declared[name]):
-            if other not in declared:
-                raise not_found("source", other, declared)
-    while pending:
-        ready = [name for name in pending if references(declared[name]) - {name} <= set(done)]
-        if not ready:
-            raise UsageError(f"the rules of {', '.join(pending)} refer to each other in a circle")
-        done += ready
-        pending = [name for name in pending if name not in ready]
-    return done
+    graph = {name: references(policy) - {name} for name, policy in declared.items()}
+    for other in sorted(set().union(*graph.values()) - declared.keys()):
+        raise not_found("source", other, declared)
+    try:
+        return [*TopologicalSorter(graph).static_order()]
+    except CycleError as error:
+        raise UsageError(f"the rules of {', '.join(error.args[1][1:])} refer to each other in a circle") from None

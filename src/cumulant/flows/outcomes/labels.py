@@ -260,7 +260,7 @@ def import_predictions(
         fact = PredictionsImported(
             source=path.name, content=imported.content, rows=imported.rows, refused=imported.refused
         )
-        _tell(project, principal, [fact])
+        emit_facts(project, principal, [fact])
     return imported
 
 
@@ -324,7 +324,7 @@ def _ingest(
         return IntakeSource(name=name, error=error.full_text.replace(file.url.removeprefix("file://"), name))
     content = taken.file
     if not taken.again:
-        _tell(project, principal, [_ingest_event(name, content)])
+        emit_facts(project, principal, [ingest_event(name, content)])
     return IntakeSource(name=name, rows=content.rows, problems=content.problems, again=taken.again)
 
 
@@ -334,12 +334,12 @@ def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeS
 
     posted = ingest_inbox(folder_of(project), schema, salt=project.salt())
     progress = outcomes_of(project, schema).advance()
-    facts: list[Fact] = [_ingest_event(_POSTED, content) for content in posted]
+    facts: list[Fact] = [ingest_event(_POSTED, content) for content in posted]
     if progress.labelled or progress.pairs or progress.graded:
         from cumulant.outcomes.events import PredictionsLabelled
 
         facts.append(PredictionsLabelled(labelled=progress.labelled, pairs=progress.pairs, graded=progress.graded))
-    _tell(project, principal, facts)
+    emit_facts(project, principal, facts)
     results = (
         *sources,
         *(IntakeSource(name=_POSTED, rows=content.rows, problems=content.problems) for content in posted),
@@ -350,13 +350,13 @@ def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeS
     )
 
 
-def _ingest_event(name: str, content: IngestedFile) -> Fact:
+def ingest_event(name: str, content: IngestedFile) -> Fact:
     from cumulant.outcomes.events import LabelsIngested
 
     return LabelsIngested(source=name, content=content.content, rows=content.rows, problems=content.problems)
 
 
-def _tell(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:
+def emit_facts(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:
     if facts:
         with project.journal().transaction(actor=Actor(principal.name)) as transaction:
             for fact in facts:

@@ -17,7 +17,7 @@ from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.outcomes.label_schema import schema_of
-from cumulant.flows.outcomes.labels import folder_of, join_intake
+from cumulant.flows.outcomes.labels import emit_facts, folder_of, ingest_event, join_intake
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import error_of
@@ -240,11 +240,7 @@ def _ingest(
     taken = ingest_labels(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
     content = taken.file
     if not taken.again:
-        from cumulant.outcomes.events import LabelsIngested
-
-        fact = LabelsIngested(source=SOURCE, content=content.content, rows=content.rows, problems=content.problems)
-        with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-            transaction.emit(fact)
+        emit_facts(project, principal, [ingest_event(SOURCE, content)])
     queue.mark_labelled(waiting, content.content, actor=Actor(principal.name))
     # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
     join_intake(project, schema, (), principal)
