@@ -13,8 +13,8 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
-from cumulant.flows.features.task import resolve_task
-from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.features.task import Task, resolve_task
+from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.release_rules import check_release
@@ -22,6 +22,7 @@ from cumulant.project.file.serving_rules import check_serving
 from cumulant.project.file.training_rules import check_training
 
 if TYPE_CHECKING:
+    from cumulant.data.snapshot import Snapshot
     from cumulant.flows.project.plan_checks import RowFacts
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
@@ -72,31 +73,17 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         EngineUnavailableError: the registry does not answer.
         UsageError: as `task.resolve_task`; a metric or threshold does not fit the task.
     """
-    if checks:
-        from cumulant.flows.project import plan_checks  # which imports what trains and releases
-        from cumulant.flows.training.target_classes import class_warnings
     check_drivers(project)
     training = project.training()
+    rows: RowFacts | None = None
+    warnings: tuple[str, ...] = ()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
         if checks:
-            check_training(project)
-            check_release(project)
-            check_serving(project)
-            plan_checks.check_code(project)
-            plan_checks.check_packages(context)
-            with suppress(NotFoundError):  # a training reads the champion first, and needs a registry that answers
-                project.registry().resolve(project.name)
+            _check_declarations(context)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
-        rows: RowFacts | None = None
-        warnings: tuple[str, ...] = ()
         if checks:
-            plan_checks.check_names(project, task, snapshots[task.entity])
-            rows = plan_checks.check_rows(context, task, snapshots[task.entity])
-            warnings = (
-                *class_warnings(project, task, snapshots[task.entity], kind=rows.task, counts=rows.counts),
-                *plan_checks.gateway_warnings(project),
-            )
+            rows, warnings = _check_task(context, task, snapshots[task.entity])
     settings = project.file.settings("training", "evaluation")
     return TrainingPlan(
         project=project.name,
@@ -122,6 +109,32 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         classes={} if rows is None else rows.counts,
         warnings=warnings,
     )
+
+
+def _check_declarations(context: Context) -> None:
+    """Check what needs no rows. Raises as `plan`."""
+    from cumulant.flows.project import plan_checks  # which imports what trains and releases
+
+    project = context.project
+    check_training(project)
+    check_release(project)
+    check_serving(project)
+    plan_checks.check_code(project)
+    plan_checks.check_packages(context)
+    with suppress(NotFoundError):  # a training reads the champion first, and needs a registry that answers
+        project.registry().resolve(project.name)
+
+
+def _check_task(context: Context, task: Task, snapshot: Snapshot) -> tuple[RowFacts, tuple[str, ...]]:
+    """Facts of the task by its rows, and warnings. Raises as `plan`."""
+    from cumulant.flows.project import plan_checks
+    from cumulant.flows.training.target_classes import class_warnings
+
+    project = context.project
+    plan_checks.check_names(project, task, snapshot)
+    rows = plan_checks.check_rows(context, task, snapshot)
+    warnings = class_warnings(project, task, snapshot, kind=rows.task, counts=rows.counts)
+    return rows, (*warnings, *plan_checks.gateway_warnings(project))
 
 
 def moment_text(moment: PredictAt | None) -> str | None:
