@@ -118,7 +118,7 @@ def note(case: ReviewCase, who: Reviewer, text: str, now: datetime) -> ReviewCas
         UsageError: there is no text, or there is too much.
     """
     if not text.strip():
-        raise UsageError("an empty note cannot be added", subject=case.id, hint="write what the next person should know")
+        raise UsageError("an empty note is refused", subject=case.id, hint="write what the next person should know")
     if len(text) > _NOTE or len(case.notes) >= _NOTES:
         raise UsageError(
             f"a note has at most {_NOTE:,} signs, and a case at most {_NOTES} notes",
