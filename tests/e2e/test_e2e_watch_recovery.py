@@ -138,7 +138,7 @@ def test_of_two_at_once_one_is_told_that_it_came_second(kind, made, tmp_path, wh
     said = json.loads(out)
     assert said["error"] == "LeaseHeldError", said
     assert "another process has" in said["message"]
-    assert "the next look goes on" in said["hint"]
+    assert "the next evaluation continues" in said["hint"]
     events, _, versions = told(kind)
     if what == "train":
         assert first["stage"] == "offered"

@@ -90,7 +90,7 @@ def test_a_column_that_nothing_uses_may_go_and_is_told(cumulant, project):
         ("note", "it is used by evaluation.slices"),
         ("remark", "no column \"remark\", which the condition `remark <> 'x'` names"),
         ("id", "declared as key"),
-        ("amount", "stands under rules"),
+        ("amount", "which rules names"),
     ],
 )
 def test_a_column_that_something_uses_may_not_go(cumulant, project, gone, said):
