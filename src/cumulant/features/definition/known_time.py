@@ -82,12 +82,12 @@ def require_known(entity: Source, predict_at: PredictAt | None, column: str, *, 
     known = known_at(entity, column)
     if known is None:
         return
-    when = show_moment(predict_at)
+    when = "the row has no time" if predict_at is None else show_moment(predict_at)
     if known.column is not None:
-        later = f" plus {_show_micros(known.delay_us)}" if known.delay_us else ""
+        later = f" plus {show_micros(known.delay_us)}" if known.delay_us else ""
         becomes = "at its own time" if known.column == column else f'at "{known.column}"{later}'
     else:
-        becomes = f'{_show_micros(known.delay_us)} after "{entity.event_time}"'
+        becomes = f'{show_micros(known.delay_us)} after "{entity.event_time}"'
         same_clock = predict_at is not None and predict_at.column == entity.event_time
         if same_clock and predict_at is not None and known.delay_us <= predict_at.offset_us:
             return
@@ -108,14 +108,12 @@ def is_late(entity: Source, predict_at: PredictAt | None, column: str) -> bool:
     return False
 
 
-def show_moment(predict_at: PredictAt | None) -> str:
-    """`sched_dep - 2h`."""
-    if predict_at is None:
-        return "the row has no time"
+def show_moment(predict_at: PredictAt) -> str:
+    """The moment of prediction as a project file would write it: `sched_dep - 2h`."""
     if not predict_at.offset_us:
         return predict_at.column
-    return f"{predict_at.column} {'-' if predict_at.offset_us < 0 else '+'} {_show_micros(abs(predict_at.offset_us))}"
+    return f"{predict_at.column} {'-' if predict_at.offset_us < 0 else '+'} {show_micros(abs(predict_at.offset_us))}"
 
 
-def _show_micros(micros: int) -> str:
+def show_micros(micros: int) -> str:
     return show_duration(timedelta(microseconds=micros))

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from cumulant.core.errors import NotFoundError
-from cumulant.core.plan import FeaturePlan, PredictAt
+from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import from_micros, show_duration
+from cumulant.features.definition.known_time import show_moment
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.task import Task, resolve_task
@@ -101,7 +101,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         features=task.plan,
         entity=task.entity,
         target=training.target,
-        predict_at=moment_text(task.predict_at),
+        predict_at=None if task.predict_at is None else show_moment(task.predict_at),
         training=settings["training"],
         evaluation=settings["evaluation"],
         notes=(*split_notes(project.spec), *unchecked_notes(project.policies, task.plan)),
@@ -135,13 +135,3 @@ def _check_task(context: Context, task: Task, snapshot: Snapshot) -> tuple[RowFa
     rows = plan_checks.check_rows(context, task, snapshot)
     warnings = class_warnings(project, task, snapshot, kind=rows.task, counts=rows.counts)
     return rows, (*warnings, *plan_checks.gateway_warnings(project))
-
-
-def moment_text(moment: PredictAt | None) -> str | None:
-    """The moment of prediction as a project file would write it: `sched_dep - 2h`."""
-    if moment is None:
-        return None
-    if not moment.offset_us:
-        return moment.column
-    span = show_duration(from_micros(abs(moment.offset_us)) - from_micros(0))
-    return f"{moment.column} {'-' if moment.offset_us < 0 else '+'} {span}"
