@@ -73,7 +73,7 @@ def measure(folder: Path, kind: str) -> dict[str, Any]:
     """One computation in this process: `all` rows, or what was added."""
     from cumulant.flows.data.validate import validate
     from cumulant.flows.features.feature_table import featurize, scans, store_features
-    from cumulant.flows.training.task import resolve_task
+    from cumulant.flows.features.task import resolve_task
     from cumulant.ports.access import Principal
     from cumulant.project.file.loading import load
 

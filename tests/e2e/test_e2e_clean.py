@@ -73,14 +73,14 @@ def test_what_looks_compare_with_goes_with_its_version(project):
         reference_of(context, version)
     of_review = key_of(find_record(project, version))
     of_drift = served_reference(project, principal=who).key
-    assert {*objects.keys("watching/"), *objects.keys("review/")} == {of_drift, of_review}
+    assert {*objects.keys("monitoring/"), *objects.keys("review/")} == {of_drift, of_review}
     assert keys(clean(project, principal=who), "object") == set()
     for key in (of_drift, of_review):
         objects.put(f"{key}0", objects.path(key))
     listed = clean(project, principal=who, dry_run=False)
     assert keys(listed, "object") == {f"{of_drift}0", f"{of_review}0"}
     assert all(item.bytes > 0 for item in listed)
-    assert {*objects.keys("watching/"), *objects.keys("review/")} == {of_drift, of_review}
+    assert {*objects.keys("monitoring/"), *objects.keys("review/")} == {of_drift, of_review}
 
 
 def test_state_of_older_snapshots_goes_and_the_newest_stays(project):

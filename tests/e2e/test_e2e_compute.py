@@ -12,7 +12,7 @@ import pytest
 from e2e_support import attempts, check_whole, finishes, kill, opened, outcome, run, start, wait_for
 
 from cumulant.core.errors import RetryableError, UsageError
-from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import SourceBreachError
 from cumulant.drivers.local.compute import SubprocessCompute
 from cumulant.flows.data.validate import refused_snapshot, validate
 from cumulant.flows.ledger.ledger_records import STEP, read_step

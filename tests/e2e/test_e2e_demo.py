@@ -145,7 +145,7 @@ def test_a_feed_that_went_null_is_told_and_trains_nothing(told):
     # Harm was shown at that look already, and waited for data to learn from.
     assert not any(one["retrained"] for one in document["monitoring"]["findings"] if one["at"] == fault["at"])
     with opened(folder) as project:
-        asked = [event for event in project.journal().events() if event.kind == "monitoring.retraining_asked"]
+        asked = [event for event in project.journal().events() if event.kind == "monitoring.retraining_requested"]
     assert len(asked) == 1
 
 

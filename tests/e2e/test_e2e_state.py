@@ -9,9 +9,9 @@ import pytest
 from cumulant.core.progress import silent
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.serving.serve import materialize
-from cumulant.flows.training.task import resolve_task
 from cumulant.project.file.loading import load
 
 ASKED = e2e_shop.START + timedelta(days=62)

@@ -102,7 +102,7 @@ def test_harm_that_labels_show_trains_again_and_the_new_model_is_watched_from_it
     assert before["retraining"] is None
     # Rows are compared up to then, too.
     with opened(folder) as project:
-        (compared,) = project.journal().events(kinds=("monitoring.drift_looked",))
+        (compared,) = project.journal().events(kinds=("monitoring.drift_evaluated",))
     assert compared.data["rows"] == sum(one["rows"] for one in before["windows"])
     # Labels take three days, so that the last windows are not judged; their loss is estimated all the same.
     assert datetime.fromisoformat(before["until"]) == BROKEN - timedelta(days=3)

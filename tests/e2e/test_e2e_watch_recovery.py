@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 
 WORKER = Path(__file__).parent / "e2e_watcher.py"
 LOOKED, ASKED_FOR, MOVED = (
-    f"monitoring.{name}" for name in ("performance_looked", "retraining_asked", "retraining_moved")
+    f"monitoring.{name}" for name in ("performance_evaluated", "retraining_requested", "retraining_progressed")
 )
 
 
@@ -91,7 +91,7 @@ def test_a_look_that_was_cut_off_is_done_once(kind, made, where):
     with opened(kind) as project:
         standing, _ = read_state(project.journal(), "kind")
         assert standing.labels == ASKED
-        assert read_request(project.journal(), "kind")[0].stage == "wanted"
+        assert read_request(project.journal(), "kind")[0].stage == "requested"
 
 
 @pytest.mark.parametrize("where", ["within:1", "after:1", "within:2", "after:2"])
@@ -138,7 +138,7 @@ def test_of_two_at_once_one_is_told_that_it_came_second(kind, made, tmp_path, wh
     said = json.loads(out)
     assert said["error"] == "LeaseHeldError", said
     assert "another process has" in said["message"]
-    assert "the next look goes on" in said["hint"]
+    assert "the next evaluation continues" in said["hint"]
     events, _, versions = told(kind)
     if what == "train":
         assert first["stage"] == "offered"

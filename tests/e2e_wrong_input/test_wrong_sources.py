@@ -90,7 +90,7 @@ def test_a_column_that_nothing_uses_may_go_and_is_told(cumulant, project):
         ("note", "it is used by evaluation.slices"),
         ("remark", "no column \"remark\", which the condition `remark <> 'x'` names"),
         ("id", "declared as key"),
-        ("amount", "stands under rules"),
+        ("amount", "which rules names"),
     ],
 )
 def test_a_column_that_something_uses_may_not_go(cumulant, project, gone, said):
@@ -318,7 +318,7 @@ def test_each_kind_of_breach_has_its_own_hint(cumulant, project):
         1,
         'column "late" is gone',
         "(1) columns: fix the source, or accept it: on_schema_change: accept",
-        "(2) refused rows: look at the rows: cumulant data quarantine rows; fix them, or raise `quarantine`",
+        "(2) refused rows: inspect the rows: cumulant data quarantine rows; fix them, or raise `quarantine`",
     )
     file.write_text(table(rows))
     assert "(1)" not in cumulant("data", "validate", "--project", project).err

@@ -16,12 +16,16 @@ Scope = tuple[str, str]
 Status = Literal["pending", "firing", "resolved"]
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What an evaluation found, in terms of the field.
+#: ended silences that are stored
+_KEPT = 20
 
-    `moved`: what moved and how much ("missing values of fare rose from 0.1% to 38%"); `since`: when that began;
-    `kind`: `data_fault`, `covariate`, `prior`, `concept`, `volume`, `quality` or `feed`, the likely one;
-    `cost` and `next` as a person would say them, or empty. `level` raises the rule's own.
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """A finding of an evaluation.
+
+    `moved`: what changed and how much ("missing values of fare rose from 0.1% to 38%"); `since`: when it began; `kind`:
+    the likely `data_fault`, `covariate`, `prior`, `concept`, `volume`, `quality` or `feed`; `cost` and `next`:
+    sentences, or empty; `level` raises the rule's own.
     """
 
     model: str
@@ -47,11 +51,9 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
     """One alert from its first evaluation to its end. Spans are in seconds, and sums over evaluations.
 
-    `began`, `seen` and `absent` are moments of evaluations; `fired` and `resolved` are of the present.
-
-    `pending_for`: how long it has been found; `clear`: how long it has not, since `absent`.
-    `notified_level`: the highest level that was notified; `waits`: it comes with the next digest; `quiet`: since the
-    last notification.
+    `began`, `seen` and `absent`: moments of evaluations; `fired`, `resolved`: of the present. `pending_for`, `clear`:
+    how long it was present, and absent since `absent`. `notified_level`: the highest notified; `waits`: it comes with
+    the next digest; `quiet`: since the last notification.
     """
 
     id: str
@@ -73,10 +75,7 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
-    """No notification of alerts that match, until a moment, but that a known one is resolved.
-
-    Patterns with `*` and `?`.
-    """
+    """Suppression of notifications of matching alerts (patterns: `*`, `?`) until a moment, except their resolution."""
 
     id: str
     model: str = "*"
@@ -95,7 +94,7 @@ class Silence(msgspec.Struct, frozen=True, kw_only=True):
 class AlertsState(msgspec.Struct, frozen=True, kw_only=True):
     """All alerts of a project. `alerts`: pending and firing ones by the key of their finding; `over`: the newest last.
 
-    `spent`: messages to people by period of the budget; `grouped`: seconds for which something waits for the digest.
+    `spent`: notifications by period of the budget; `grouped`: seconds that the digest has waited.
     """
 
     alerts: dict[str, Alert] = {}
@@ -119,11 +118,11 @@ class AlertsState(msgspec.Struct, frozen=True, kw_only=True):
 class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
     """One change of an evaluation.
 
-    For what keeps track: `fired`, `raised`, `resolved`. For people: `told`, which comes again at a higher level,
-    `reminded`, `cleared`, `digest`. `alerts` are those of a digest, else one.
+    Recorded: `fired`, `raised`, `resolved`. Notified: `notified`, again at a higher level, `reminded`, `cleared`,
+    `digest`. `alerts`: those of a digest, else one.
     """
 
-    what: Literal["fired", "raised", "resolved", "told", "reminded", "cleared", "digest"]
+    what: Literal["fired", "raised", "resolved", "notified", "reminded", "cleared", "digest"]
     alerts: tuple[Alert, ...]
     at: datetime
     #: the level before it was raised
@@ -135,14 +134,37 @@ class AlertChange(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def to_people(self) -> bool:
-        return self.what in ("told", "reminded", "cleared", "digest")
+        return self.what in ("notified", "reminded", "cleared", "digest")
 
 
 def alert_id(finding: Finding, at: datetime, serial: int) -> str:
-    """A short name of an alert, never given twice by one state."""
+    """A short name of an alert, unique in one state."""
     return digest([finding.key, at.isoformat(), serial])[:10]
 
 
 def elapsed(since: datetime | None, at: datetime) -> float:
     """Seconds from one evaluation to the next; none where the clock was set back."""
     return 0.0 if since is None else max(0.0, (at - since).total_seconds())
+
+
+def is_silent(state: AlertsState, alert: Alert, at: datetime) -> bool:
+    return any(silence.matches(alert, at) for silence in state.silences)
+
+
+def silenced(state: AlertsState, silence: Silence, at: datetime) -> AlertsState:
+    """The state with one silence more; of those that have ended the newest are kept."""
+    running = [earlier for earlier in state.silences if earlier.until > at]
+    ended = [earlier for earlier in state.silences if earlier.until <= at][-_KEPT:]
+    named = msgspec.structs.replace(silence, id=digest([state.serial, at.isoformat(), "silence"])[:8])
+    return msgspec.structs.replace(state, silences=(*ended, *running, named), serial=state.serial + 1)
+
+
+def unsilenced(state: AlertsState, name: str) -> AlertsState:
+    return msgspec.structs.replace(state, silences=tuple(silence for silence in state.silences if silence.id != name))
+
+
+def acknowledged(state: AlertsState, key: str, by: str) -> AlertsState:
+    """Somebody knows of an alert: no reminders, and no message but that it is over or became worse."""
+    alert = state.alerts[key]
+    known = msgspec.structs.replace(alert, acknowledged=by, notified_level=alert.level, waits=False)
+    return msgspec.structs.replace(state, alerts={**state.alerts, key: known})

@@ -9,22 +9,23 @@ Duration = Annotated[str, Meta(extra={"text": "duration"})]
 
 
 class AlertRuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One rule; what is left out is as it is built in."""
+    """One rule; missing values are the built-in ones."""
 
     level: Annotated[
         Literal["off", "info", "warning", "critical"] | None,
-        Meta(description="How much it matters. `critical` is sent whatever the budget; `off` is never an alert."),
+        Meta(description="Severity. `critical` is sent regardless of the budget; `off` raises no alert."),
     ] = None
     for_: Annotated[
-        Duration | None, Meta(description="How long it must be seen, at every look, before it is an alert.")
+        Duration | None, Meta(description="How long the finding must persist, at every evaluation, before it fires.")
     ] = msgspec.field(default=None, name="for")
     resolve_after: Annotated[
-        Duration | None, Meta(description="How long it must not be seen before it is over, instead of the section's.")
+        Duration | None,
+        Meta(description="How long the finding must be absent before the alert resolves; overrides the section's."),
     ] = None
 
 
 class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What becomes an alert, and how many messages are sent."""
+    """Rules of alerts, and limits on notifications."""
 
     rules: Annotated[
         dict[str, AlertRuleSpec],
@@ -42,7 +43,7 @@ class AlertsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         ),
     ] = "20/month"
     resolve_after: Annotated[
-        Duration, Meta(description="How long an alert must not be seen, at every look, before it is over.")
+        Duration, Meta(description="How long a finding must be absent, at every evaluation, before its alert resolves.")
     ] = "1h"
     remind: Annotated[
         Duration,

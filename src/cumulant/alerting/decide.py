@@ -1,8 +1,8 @@
-"""Alerts after an evaluation: pure, a function of the state, the findings and the time.
+"""Alerts after an evaluation: a pure function of the state, the findings and the time.
 
-An alert is pending until it was found for as long as its rule requires, fires once, and resolves by itself when it was
-absent for as long. Time counts from evaluation to evaluation and never backwards, so that a clock that is set back
-changes nothing and one that jumps ahead only stands for one long wait between two evaluations that found the same.
+An alert is pending until it lasted as long as its rule requires, fires once, and resolves when it was absent as long.
+Time counts from evaluation to evaluation, never backwards, so that a wrong clock does no lasting harm.
+A firing alert is notified once, then reminded a few times, within a budget; beyond it there is one digest a day.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from typing import Literal
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, alert_id, elapsed
-from cumulant.alerting.notification_budget import notify_due
-from cumulant.alerting.policy import Level, Policy, Rule, above, highest
+from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, alert_id, elapsed, is_silent
+from cumulant.alerting.policy import LEVELS, Level, Policy, Rule, above, highest
 
 _replace = msgspec.structs.replace
 #: ended alerts that are stored; the events have all
 _KEPT = 100
+_DAY = 86400.0
+#: periods of the budget that are remembered, for a clock that is set back
+_PERIODS = 3
 
 
 def decide(
@@ -33,11 +35,9 @@ def decide(
 ) -> tuple[AlertsState, tuple[AlertChange, ...]]:
     """The state after an evaluation, and its changes, in the order of their notifications.
 
-    `at`: the moment of the evaluation, in the time of the data, by which findings last or are absent; `now`: the
-    present, by which budgets, reminders and silences go. They differ where a past period is evaluated.
-
-    `examined`: the models and rules that were evaluated, so that no other alert resolves; None: all. With no findings
-    and nothing examined, the changes are what has become due: digests and reminders.
+    `at`: the evaluation, in the time of the data; `now`: the present, for budgets, reminders and silences. `examined`:
+    the evaluated models and rules, others do not resolve; None: all. Without findings and examined rules, the changes
+    are due digests and reminders.
     """
     by_key, step = merged(findings), _Evaluation(at, now or at, policy)
     scopes = None if examined is None else {*examined, *(finding.scope for finding in by_key.values())}
@@ -72,8 +72,6 @@ def merged(findings: Iterable[Finding]) -> dict[str, Finding]:
 
 
 class _Evaluation:
-    """One evaluation: the alerts after it, and their changes."""
-
     def __init__(self, at: datetime, now: datetime, policy: Policy) -> None:
         self.at, self.now, self._policy = at, now, policy
         self.changes: list[AlertChange] = []
@@ -88,7 +86,7 @@ class _Evaluation:
         return self._fired(Alert(id=name, level=level, finding=finding, began=self.at, seen=self.at))
 
     def again(self, alert: Alert, finding: Finding | None) -> Alert | None:
-        """The alert after its rule was evaluated again; None where it was pending and is gone."""
+        """The alert after its rule was evaluated again; None for a pending one that is absent."""
         if finding is None or self.rule(finding).level is None:
             return None if alert.status == "pending" else self._absent(alert)
         after = _replace(
@@ -105,7 +103,7 @@ class _Evaluation:
         return self._fired(after)
 
     def _fired(self, alert: Alert) -> Alert:
-        """The alert, firing where it was seen for long enough."""
+        """The alert, firing where it was present for long enough."""
         if alert.status == "firing" or alert.pending_for < self.rule(alert.finding).pending_for:
             return alert
         alert = _replace(alert, status="firing", fired=self.now)
@@ -113,7 +111,7 @@ class _Evaluation:
         return alert
 
     def _absent(self, alert: Alert) -> Alert:
-        """The alert, over where it was not seen for long enough or its rule is off."""
+        """The alert, over where it was absent for long enough or its rule is off."""
         rule = self.rule(alert.finding)
         clear = alert.clear + elapsed(alert.absent, self.at)
         alert = _replace(alert, absent=self.at, clear=clear)
@@ -135,3 +133,62 @@ def _newest(over: Sequence[Alert]) -> tuple[Alert, ...]:
     """Bounded, and never without one that the next digest lists."""
     extra = len(over) - _KEPT
     return tuple(alert for place, alert in enumerate(over) if place >= extra or alert.waits)
+
+
+def notify_due(state: AlertsState, at: datetime, policy: Policy) -> tuple[AlertsState, list[AlertChange]]:
+    """The state after the due notifications, and these, the most urgent first while the budget lasts."""
+    passed, period = elapsed(state.at, at), policy.period_of(at)
+    alerts, spent, changes = dict(state.alerts), state.spent.get(period, 0), list[AlertChange]()
+    urgent = sorted(alerts.items(), key=lambda pair: (-LEVELS.index(pair[1].level), pair[1].began, pair[0]))
+    for key, alert in urgent:
+        if alert.status != "firing":
+            continue
+        silent, in_budget = is_silent(state, alert, at), spent < policy.budget.number
+        after, what = _due(alert, passed, policy, silent=silent, in_budget=in_budget)
+        alerts[key] = after
+        if what is not None:
+            spent += 1
+            was = alert.notified_level if what == "notified" else None
+            changes.append(AlertChange(what=what, alerts=(after,), at=at, was=was))
+    counts = {**state.spent, period: spent} if changes else state.spent
+    waited = state.grouped + passed if state.waiting else 0.0
+    after_all = _replace(state, alerts=alerts, spent=_last_periods(counts, period), grouped=waited)
+    return _digested(after_all, at, changes)
+
+
+def _due(
+    alert: Alert, passed: float, policy: Policy, *, silent: bool, in_budget: bool
+) -> tuple[Alert, Literal["notified", "reminded"] | None]:
+    """The alert with its last notification, and which one is due."""
+    if silent:
+        return _replace(alert, waits=False), None
+    allowed = in_budget or alert.level == "critical"
+    if above(alert.level, alert.notified_level):
+        if not allowed or (alert.waits and alert.level != "critical"):
+            return _replace(alert, waits=True), None
+        return _replace(alert, notified_level=alert.level, waits=False, quiet=0.0), "notified"
+    quiet = alert.quiet + passed
+    due = quiet >= policy.remind * 2**alert.reminders and alert.reminders < policy.reminders
+    if due and allowed and alert.acknowledged is None:
+        return _replace(alert, quiet=0.0, reminders=alert.reminders + 1), "reminded"
+    return _replace(alert, quiet=quiet), None
+
+
+def _digested(state: AlertsState, at: datetime, changes: list[AlertChange]) -> tuple[AlertsState, list[AlertChange]]:
+    """With the digest, where something has waited for a day."""
+    waiting = state.waiting
+    if not waiting or state.grouped < _DAY:
+        return state, changes
+    changes.append(AlertChange(what="digest", alerts=tuple(waiting), at=at))
+    known = {key: _known(alert) for key, alert in state.alerts.items()}
+    over = tuple(map(_known, state.over))
+    return _replace(state, alerts=known, over=over, grouped=0.0), changes
+
+
+def _known(alert: Alert) -> Alert:
+    return _replace(alert, notified_level=alert.level, waits=False, quiet=0.0) if alert.waits else alert
+
+
+def _last_periods(counts: dict[str, int], period: str) -> dict[str, int]:
+    periods = {*sorted(counts)[-_PERIODS:], period}
+    return {name: count for name, count in counts.items() if name in periods}

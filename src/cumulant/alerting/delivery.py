@@ -1,7 +1,6 @@
-"""Delivery to one receiver as decisions: pure functions of what waits, what the receiver answered, and the time.
+"""Delivery to one receiver as pure decisions by what waits, the receiver's answers, and the time.
 
-What a receiver refuses of one message is noted with that message, and the next one is sent; what it would answer to any
-message is a failure of the receiver, which pauses all.
+A refusal of one message is recorded with it, and the next is sent; a refusal of any message pauses the receiver.
 """
 
 from __future__ import annotations
@@ -211,9 +210,9 @@ def entries_due(
 def entries_beyond(
     entries: Sequence[OutboxEntry], refusals: Mapping[str, MessageRefusal], *, keeps_state: bool
 ) -> list[OutboxEntry]:
-    """What is left out where more than MOST wait: what the receiver refuses, then the oldest, critical ones last.
+    """The entries to drop where more than MOST wait: refused ones, then the oldest, critical ones last.
 
-    A receiver that keeps alerts misses those that fire least, as they are repeated.
+    A receiver that keeps state first drops firing alerts, as they are repeated.
     """
 
     def importance(entry: OutboxEntry) -> tuple[bool, bool, str]:

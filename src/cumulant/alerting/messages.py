@@ -21,7 +21,7 @@ _KINDS: Mapping[str, str] = {
     "concept": "a concept shift: the same inputs have other outcomes",
     "volume": "a change of how many rows arrive: a feed, a caller or the log",
     "quality": "a question of data quality",
-    "feed": "a feed that does not bring what it should",
+    "feed": "an incomplete feed",
 }
 #: alerts of a digest that have a line each; the others are counted
 _LINES = 20
@@ -47,19 +47,18 @@ def title(alert: Alert) -> str:
 
 
 def message(change: AlertChange) -> Message:
-    """The message about a change."""
     if change.what == "digest":
         return _digest(change)
     alert = change.alert
     heads = {
-        "told": "" if change.was is None else f"now {alert.level}, it was {change.was}: ",
+        "notified": "" if change.was is None else f"now {alert.level}, it was {change.was}: ",
         "reminded": f"still so after {_round(change.at - (alert.fired or change.at))}: ",
         "cleared": f"over after {_round(change.at - (alert.fired or change.at))}: ",
     }
     over = alert.status == "resolved"
     head = heads.get(change.what, "")
-    can_acknowledge = change.what in ("told", "reminded") and alert.acknowledged is None
-    tail = f" `cumulant alerts ack {alert.id}` says that you know." if can_acknowledge else ""
+    can_acknowledge = change.what in ("notified", "reminded") and alert.acknowledged is None
+    tail = f" `cumulant alerts ack {alert.id}` acknowledges it." if can_acknowledge else ""
     return Message(
         key=f"{alert.id}/{change.what}/{alert.reminders if change.what == 'reminded' else alert.level}",
         kind="alert",
@@ -114,7 +113,7 @@ def _moment(when: datetime) -> str:
 
 
 def _round(span: timedelta) -> str:
-    """A span as people say it: its two largest units."""
+    """A span in its two largest units."""
     seconds = max(0.0, span.total_seconds())
     unit = 3600 if seconds >= 86400 else 60 if seconds >= 3600 else 1
     return show_duration(timedelta(seconds=seconds // unit * unit))

@@ -13,7 +13,7 @@ from cumulant.core.units import Rate
 Level = Literal["info", "warning", "critical"]
 LEVELS: tuple[Level, ...] = get_args(Level)
 
-#: what a finding means to people before a project file says more: harm is urgent, a change that may be harmless is not
+#: default rules: harm is urgent, a change that may be harmless is not
 BUILT_IN: Mapping[str, Level] = {
     "data_fault": "critical",
     "feed": "critical",
@@ -27,7 +27,7 @@ BUILT_IN: Mapping[str, Level] = {
     "volume": "warning",
     "covariate": "info",
 }
-#: of rules that nobody declared
+#: of undeclared rules
 OTHERS: Level = "warning"
 
 
@@ -63,5 +63,5 @@ def above(level: Level, other: Level | None) -> bool:
 
 
 def highest(*levels: Level | None) -> Level:
-    """The one that matters most; `info` where none is given."""
+    """The highest level; `info` for none."""
     return max((level for level in levels if level is not None), key=LEVELS.index, default="info")

@@ -1,8 +1,4 @@
-"""The identity of a user's function: its own code and whatever of the project it uses, comments aside.
-
-Only what can be reached from the function counts, so that editing a feature in the same file does not make
-a source be read again.
-"""
+"""The digest of a user's function: its code and what it uses of the project, comments aside."""
 
 from __future__ import annotations
 
@@ -39,7 +35,6 @@ def code_digest(file: Path, function: str, root: Path) -> str:
 
 
 def defined_names(file: Path) -> set[str]:
-    """Names that a file binds at its top level."""
     return {name for node in _parse(file).body for name in _bound_names(node)}
 
 
@@ -122,8 +117,6 @@ def _imported_files(node: ast.AST, root: Path, importer: Path) -> list[Path]:
 
 def prepare_digest(reference: str | None, root: Path, *, role: str = "prepare") -> str | None:
     """The digest of the function's code, and of what it uses of the project, without importing it.
-
-    `role` is what errors call the function.
 
     Raises:
         DefinitionError: no such file.

@@ -1,4 +1,4 @@
-"""Rows that say that the row of their key is deleted. Besides the key they need not hold anything."""
+"""Rows that delete the row of their key; besides the key they may be null."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Corrections, DType, Field
-from cumulant.data.checks.row_checks import RowCheck
 from cumulant.data.corrections.repeat_spec import DeletedRows
+from cumulant.data.rules.row_checks import RowCheck
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import POLARS
 
@@ -28,7 +28,7 @@ def is_deletion(spec: SourceSpec, types: Mapping[str, DType], source: str) -> pl
 
 
 def corrections_of(columns: Sequence[Field], spec: SourceSpec, source: str) -> Corrections:
-    """How later rows of a source with these columns correct earlier ones, as a feature plan carries it.
+    """How later rows of a source correct earlier ones, as a feature plan carries it.
 
     Raises:
         DataError: the marking column does not hold values of the declared kind.

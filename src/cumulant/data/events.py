@@ -68,7 +68,6 @@ class SchemaChanged(Fact, frozen=True, kw_only=True):
 
 
 def facts_of(snapshot: Snapshot) -> tuple[Fact, ...]:
-    """The events of a new snapshot, in order."""
     facts: list[Fact] = [
         SchemaChanged(
             source=snapshot.source,

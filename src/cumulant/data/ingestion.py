@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -14,21 +14,12 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import memory_limit
-from cumulant.core.units import from_micros
 from cumulant.data.checks.batch_checks import check_shares
-from cumulant.data.checks.batch_freshness import check_freshness, count_past_events
+from cumulant.data.checks.batch_freshness import check_freshness, newest_event
 from cumulant.data.checks.batch_rows import Sizes, add_sizes, check_row_counts
-from cumulant.data.checks.batches import NewFile, batches_by_file, batches_to_check, is_grown
-from cumulant.data.checks.breach import SourceBreachError, as_contract_breach
+from cumulant.data.checks.batches import Batch, NewFile, batches_by_file, batches_to_check
 from cumulant.data.checks.distribution import check_distributions
-from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
-from cumulant.data.checks.quarantine import example_of, write_quarantine
-from cumulant.data.checks.row_checks import AbsentColumnError, refuse_unknown_columns
-from cumulant.data.checks.severity import select_failing
-from cumulant.data.checks.verdict import evaluate_row_rules, evaluate_table_rules, find_breaches, hint_for, shorten_list
-from cumulant.data.corrections.arrivals import Arrival, find_arrivals, is_in_order
-from cumulant.data.corrections.versions import Versions, refuse_undecidable, versions_of
-from cumulant.data.files.file_checks import (
+from cumulant.data.checks.file_checks import (
     GoneFiles,
     copy_warnings,
     empty_path_warnings,
@@ -36,29 +27,48 @@ from cumulant.data.files.file_checks import (
     list_warnings,
     padding_warnings,
     skipped_warnings,
+    unreadable_check,
 )
-from cumulant.data.files.file_differences import difference_warnings
+from cumulant.data.checks.late_refusals import refuse_dangling, refuse_repeats
+from cumulant.data.checks.quarantine import example_of, write_quarantine
+from cumulant.data.checks.verdict import (
+    SourceBreachError,
+    as_contract_breach,
+    evaluate_row_rules,
+    evaluate_table_rules,
+    find_breaches,
+    hint_for,
+)
+from cumulant.data.corrections.arrivals import Arrival, find_arrivals, is_in_order
+from cumulant.data.corrections.versions import Versions, refuse_undecidable, versions_of
 from cumulant.data.files.inputs import SourceInput, file_inputs, frame_input
 from cumulant.data.files.listing import FileListing, list_files
-from cumulant.data.files.unreadable_files import unreadable_check
-from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.files.unreadable_files import shorten_list
+from cumulant.data.parts.file_differences import difference_warnings
 from cumulant.data.parts.packs import blocks_of, load_part, profiles_of
-from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.parts.part import PartContext, PartFacts, is_grown
 from cumulant.data.parts.part_store import compact_parts, load_parts, read_as_text
+from cumulant.data.parts.spill import MemoryBudget
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import load
 from cumulant.data.profile import Profile, merge
+from cumulant.data.rules.row_checks import AbsentColumnError, refuse_unknown_columns
+from cumulant.data.rules.severity import select_failing
 from cumulant.data.schema import fields_of, find_changes, text_columns
 from cumulant.data.shift import measure_shifts
-from cumulant.data.snapshot import READING, SchemaChange, Shift, Snapshot, SourceFile, UnreadableFile, pack_name
-from cumulant.data.spec import VERDICT_KEYS, SourceSpec
+from cumulant.data.snapshot import (
+    READING,
+    BatchCheck,
+    CheckResult,
+    SchemaChange,
+    Shift,
+    Snapshot,
+    SourceFile,
+    UnreadableFile,
+    pack_name,
+)
 from cumulant.ports.files import Files
 from cumulant.ports.tables import TableStore
-
-#: attributes of a declaration that do not change which rows a snapshot holds
-_NOT_IDENTITY = frozenset(
-    ["path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files"]
-)
 
 
 def ingest(
@@ -78,82 +88,39 @@ def ingest(
     listing: FileListing | None = None,
     budget: MemoryBudget | None = None,
 ) -> Snapshot:
-    """The snapshot of source `name` as it is now. Only new or changed files are read; with `force` the content of each
-    decides what is changed, not its size and time.
+    """The snapshot of source `name` as it is now. Only new or changed files are read; `force` compares contents.
 
-    `previous` is the last accepted snapshot; `others` are the snapshots that `references` may name; `frame` replaces
-    the files, and `listing` are the files (None: they are listed); `used` names the columns whose loss matters, a
-    mapping also what uses each (None: all matter). `budget` is the memory that may be taken (None: half of the
-    machine's).
+    `previous`: the last accepted snapshot; `others`: those that `references` may name; `frame` replaces the files;
+    `listing`: the files (None: they are listed); `used`: the columns whose loss matters, by use in a mapping (None:
+    all); `budget`: of memory (None: half of the machine's).
 
     Raises:
-        SourceBreachError: more rows refused than declared, a rule on the whole broken, or a schema change that
-            the policy refuses. Its `snapshot` is complete, so that the rows can be inspected.
+        SourceBreachError: more rows refused than declared, a rule on the whole broken, or a refused schema change. Its
+            `snapshot` is complete.
         ContractBreachError: a declared column is gone that the previous snapshot had.
         DataError: a source that cannot be read as declared.
         DefinitionError: a rule or `prepare` that cannot be used.
         UserCodeError: `prepare` raised.
     """
-    root = root.absolute()
-    spec = policy.spec
+    root, spec = root.absolute(), policy.spec
     prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
     budget = MemoryBudget(memory_limit(None)) if budget is None else budget
     context = PartContext(name, policy, tables, prepare, budget)
-    declaration = _declaration(spec, prepare.digest if prepare else None)
     if frame is not None:
         listing = None
     elif listing is None:
         listing = list_files(spec, source=name, root=root, files=files)
     known = None if force else previous
     inputs = [frame_input(frame, spec, name)] if listing is None else file_inputs(listing, spec, root, files, known)
-    same = previous is not None and previous.declaration == declaration
-    files_before, tried = (previous.files, previous.unreadable) if same and previous else ((), ())
     try:
-        inputs, parts, unreadable = load_parts(
-            inputs, files_before, context, declaration, progress, unreadable=() if force else tried
-        )
+        run = _read_and_check(context, inputs, previous, others or {}, now, progress, force=force)
     except AbsentColumnError as error:
         raise as_contract_breach(error, previous) from error
-    parts = as_read = compact_parts(parts, context)
-    if not any(part.rows_in for part in parts):
-        raise DataError(f"source {name} has no rows", subject=name, hint="look at its files and path")
-    fields = fields_of(parts, policy, previous)
-    parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], context, progress)
-    fields = fields_of(parts, policy, previous)
-    try:
-        refuse_unknown_columns(spec, [field.name for field in fields], source=name)
-        refuse_undecidable(spec, fields, name)
-    except AbsentColumnError as error:
-        raise as_contract_breach(error, previous) from error
-    progress(f"{name}: checking across files", 0.95)
-    accepted = refuse_dangling(parts, fields, context, others or {})
-    arrived = find_arrivals(inputs, accepted, fields, context, previous=previous, now=now)
-    accepted, arrived, repeats = refuse_repeats(accepted, arrived, fields, context)
-    versions = versions_of(accepted, arrived, fields, context)
-    warnings = [] if listing is None else skipped_warnings(listing, root)
-    gone = (
-        None
-        if listing is None or previous is None
-        else find_gone_files(previous, inputs, parts, spec, root=root, unreadable=unreadable)
-    )
-    run = _IngestRun(
-        context,
-        declaration,
-        inputs,
-        as_read,
-        parts,
-        accepted,
-        arrived,
-        repeats,
-        versions,
-        fields,
-        previous,
-        others or {},
-        now,
-        warnings,
-        gone,
-        unreadable,
-    )
+    if listing is not None:
+        run = replace(run, warnings=skipped_warnings(listing, root))
+        if previous is not None:
+            gone = find_gone_files(previous, run.inputs, run.parts, spec, root=root, unreadable=run.unreadable)
+            run = replace(run, gone=gone)
     snapshot = _build_snapshot(run, used)
     progress(f"{name}: {snapshot.rows_passed:,} of {snapshot.rows_in:,} rows passed", 1.0)
     if snapshot.breaches:
@@ -163,15 +130,53 @@ def ingest(
     return snapshot
 
 
-def _declaration(spec: SourceSpec, prepare: str | None) -> str:
-    """Digest of everything declared that decides which rows pass, and how they are read."""
-    declared = {key: value for key, value in spec.plain().items() if key not in _NOT_IDENTITY}
-    for column, rule in spec.rules.items():
-        for key in VERDICT_KEYS:
-            declared["rules"][column].pop(key, None)
-        if rule.gives_verdicts_only:
-            del declared["rules"][column]
-    return digest([READING, declared, spec.table.where, prepare])
+def _read_and_check(  # noqa: PLR0917
+    context: PartContext,
+    inputs: Sequence[SourceInput],
+    previous: Snapshot | None,
+    others: Mapping[str, Snapshot],
+    now: datetime,
+    progress: Progress,
+    *,
+    force: bool,
+) -> _IngestRun:
+    """The parts of the inputs, checked by themselves and across files. Raises as `ingest`, and AbsentColumnError."""
+    spec, name = context.spec, context.source
+    prepared = context.prepare.digest if context.prepare else None
+    declaration = digest([READING, spec.reading_values(), spec.table.where, prepared])
+    same = previous is not None and previous.declaration == declaration
+    files_before, tried = (previous.files, previous.unreadable) if same and previous else ((), ())
+    inputs, parts, unreadable = load_parts(
+        inputs, files_before, context, declaration, progress, unreadable=() if force else tried
+    )
+    parts = as_read = compact_parts(parts, context)
+    if not any(part.rows_in for part in parts):
+        raise DataError(f"source {name} has no rows", subject=name, hint="check its files and path")
+    fields = fields_of(parts, context.policy, previous)
+    parts = read_as_text(parts, inputs, [text_columns(part, fields) for part in parts], context, progress)
+    fields = fields_of(parts, context.policy, previous)
+    refuse_unknown_columns(spec, [field.name for field in fields], source=name)
+    refuse_undecidable(spec, fields, name)
+    progress(f"{name}: checking across files", 0.95)
+    accepted = refuse_dangling(parts, fields, context, others)
+    arrived = find_arrivals(inputs, accepted, fields, context, previous=previous, now=now)
+    accepted, arrived, repeats = refuse_repeats(accepted, arrived, fields, context)
+    return _IngestRun(
+        context=context,
+        declaration=declaration,
+        inputs=inputs,
+        as_read=as_read,
+        parts=parts,
+        accepted=accepted,
+        arrived=arrived,
+        repeats=repeats,
+        versions=versions_of(accepted, arrived, fields, context),
+        fields=fields,
+        previous=previous,
+        others=others,
+        now=now,
+        unreadable=unreadable,
+    )
 
 
 @dataclass(frozen=True)
@@ -191,9 +196,9 @@ class _IngestRun:
     previous: Snapshot | None
     others: Mapping[str, Snapshot]
     now: datetime
-    warnings: Sequence[str]
-    gone: GoneFiles | None
     unreadable: tuple[UnreadableFile, ...]
+    warnings: Sequence[str] = ()
+    gone: GoneFiles | None = None
 
     @property
     def identity(self) -> str:
@@ -264,22 +269,10 @@ def _build_snapshot(run: _IngestRun, used: Collection[str] | None) -> Snapshot:
     identity, versions = run.identity, run.versions
     rows = profile.rows - versions.superseded - versions.repeated - versions.deletions
     quarantine, by_rule = write_quarantine([item.url for item in run.inputs], run.accepted, context, identity)
-    checks = evaluate_row_rules(run.accepted, context.policy) + evaluate_table_rules(
-        context.policy, profile, run.now, rows=rows, newest=_newest_event(run, profile)
-    )
-    checks += () if run.gone is None else (run.gone.check(context.policy.missing_files),)
-    if run.unreadable:
-        checks += (unreadable_check(run.unreadable, len(run.inputs) + len(run.unreadable), context.policy),)
+    checks = _check_source(run, profile, rows)
     changed, moved = _compare_with_previous(run, used)
     columns = {check.rule: check.column for check in checks}
-    new = run.new_files()
-    delivered = batches_by_file(new, context)
-    batches = batches_to_check(new, delivered, context, checked=rows_in - dropped)
-    before = run.previous.batches if run.previous is not None else {}
-    broken = check_shares(batches, context.policy, columns, before)
-    broken += check_row_counts(delivered, context.policy, run.earlier_batches)
-    broken += check_freshness(new, context, run.now) if run.previous is not None else ()
-    broken += check_distributions(new, batches, run.fields, context, run.previous)
+    delivered, broken = _check_batches(run, columns, checked=rows_in - dropped)
     failed = select_failing(by_rule, columns, context.policy).total()
     verdict = find_breaches(
         context.policy, checks, changed, broken, checked=rows_in - dropped, refused=refused, failing=failed
@@ -325,18 +318,29 @@ def _build_snapshot(run: _IngestRun, used: Collection[str] | None) -> Snapshot:
     )
 
 
-def _newest_event(run: _IngestRun, profile: Profile) -> datetime | None:
-    """The newest event up to now, where `fresh` is declared.
+def _check_source(run: _IngestRun, profile: Profile, rows: int) -> tuple[CheckResult, ...]:
+    """The rules on all rows, of which `rows` are in force, and on the files."""
+    policy = run.context.policy
+    checks = evaluate_row_rules(run.accepted, policy) + evaluate_table_rules(
+        policy, profile, run.now, rows=rows, newest=newest_event(run.context, run.accepted, profile, run.now)
+    )
+    checks += () if run.gone is None else (run.gone.check(policy.missing_files),)
+    if run.unreadable:
+        checks += (unreadable_check(run.unreadable, len(run.inputs) + len(run.unreadable), policy),)
+    return checks
 
-    Rows after now are left out: a wrong year would make a source fresh that gets no rows any more.
-    """
-    context, event = run.context, run.context.spec.time
-    if event is None or context.policy.fresh is None or event.column not in profile:
-        return None
-    newest = profile[event.column].max
-    if newest is not None and newest <= run.now.timestamp() * 1_000_000:
-        return from_micros(int(newest))  # of a personal column none is recorded
-    return count_past_events([block.scan(context) for block in blocks_of(run.accepted)], event.column, run.now)[1]
+
+def _check_batches(
+    run: _IngestRun, columns: Mapping[str, str | None], *, checked: int
+) -> tuple[Sequence[Batch], tuple[BatchCheck, ...]]:
+    """The new batches by file, and the rules that batches break. `columns`: the column of each rule."""
+    context, policy, previous, new = run.context, run.context.policy, run.previous, run.new_files()
+    delivered = batches_by_file(new, context)
+    batches = batches_to_check(new, delivered, context, checked=checked)
+    broken = check_shares(batches, policy, columns, {} if previous is None else previous.batches)
+    broken += check_row_counts(delivered, policy, run.earlier_batches)
+    broken += check_freshness(new, context, run.now) if previous is not None else ()
+    return delivered, broken + check_distributions(new, batches, run.fields, context, previous)
 
 
 def _warnings(run: _IngestRun) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import msgspec
 
 if TYPE_CHECKING:
     from cumulant.core.plan import KnownAt
-    from cumulant.data.checks.verdict_spec import Range
+    from cumulant.data.rules.verdict_spec import Range
     from cumulant.data.spec import SourceSpec
 
 
@@ -42,12 +42,12 @@ class SourcePolicy(msgspec.Struct, frozen=True):
     """A source's declaration with the rules of its contract file. Shares are fractions from 0 to 1.
 
     Attributes:
-        spec: formats, columns and rules on single values; its shares and spans are the fields below.
+        spec: formats, columns and rules on single values.
         notes: requirements of the contract file that are not checked.
         quarantine, missing_files: the largest shares of rows that may be refused, and lost with files.
         required: columns whose rules allow no null; a row with one is refused.
         nulls: column to the largest share of nulls, where some are allowed.
-        fresh: how old the newest event may be.
+        fresh: the largest age of the newest event.
         keep: how long old snapshots are kept.
         min_rows, max_rows: limits on the rows of a new batch.
         distributions: column to its rules on distributions.

@@ -43,7 +43,7 @@ class Prepare:
     quiet: bool = False
 
     def __call__(self, raw: pl.DataFrame) -> pl.DataFrame:
-        """The function's answer to `raw` as a Polars frame.
+        """The function's result for `raw` as a Polars frame.
 
         Raises:
             UserCodeError: the function raised; names its file and line.

@@ -1,8 +1,7 @@
-"""Profiles: what the values of a column look like, mergeable over the parts of a snapshot.
+"""Profiles of columns, mergeable over the parts of a snapshot.
 
-Counts, sums and extremes merge exactly. Quantiles are kept as 65 equally spaced ones a part; merged ones are
-those of the pooled points, weighted by rows, and so off by at most one 64th in rank. Personal columns keep
-counts only: no value of theirs enters a profile.
+Counts, sums and extremes merge exactly. Quantiles are 65 equally spaced ones a part; merged ones are off by at most one
+64th in rank. Personal columns have counts only.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ class TopValue(msgspec.Struct, frozen=True):
 
 
 class ColumnProfile(msgspec.Struct, frozen=True, kw_only=True):
-    """One column. Times count as microseconds since 1970 UTC, dates as days; booleans as 0 and 1.
+    """One column. Times are microseconds since 1970 UTC, dates days, booleans 0 and 1.
 
-    `distinct` is approximate, and over several parts the largest of theirs. `quantiles` run from minimum to
-    maximum in equal steps of rank. `top` holds the most frequent values as text, with the rows of each.
+    `distinct`: approximate, of several parts the largest. `quantiles`: from minimum to maximum in equal steps of rank.
+    `top`: the most frequent values as text, with their rows.
     """
 
     name: str

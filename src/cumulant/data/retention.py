@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def expired_snapshots(snapshots: Iterable[Snapshot], keep: timedelta | None, now: datetime) -> list[Snapshot]:
-    """Snapshots of one source that are older than `keep`, oldest first.
-
-    The newest accepted one never expires; without `keep` none does.
-    """
+    """Snapshots of one source older than `keep` (None: never), oldest first, without the newest accepted one."""
     ranked = sorted(snapshots, key=lambda snapshot: (not snapshot.breaches, snapshot.accepted))
     if keep is None or not ranked:
         return []
@@ -26,10 +23,7 @@ def expired_snapshots(snapshots: Iterable[Snapshot], keep: timedelta | None, now
 
 
 def removable_keys(source: str, retained: Sequence[Snapshot], tables: TableStore) -> list[str]:
-    """Keys of stored tables of `source` that no kept snapshot needs: a dry run of `clean`, sorted.
-
-    Parts that a kept snapshot was made from stay, so that the next one need not read their files again.
-    """
+    """Keys of stored tables of `source` that neither retained snapshots nor their successors need, sorted."""
     folder = f"data/{source}/"
     needed = {ref.key for snapshot in retained for ref in _tables_of(snapshot)}
     parts = {name for snapshot in retained for name in _part_names(snapshot)}

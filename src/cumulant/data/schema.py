@@ -31,8 +31,7 @@ def common_type(types: Sequence[DType]) -> DType:
 def fields_of(parts: Sequence[PartFacts], policy: SourcePolicy, previous: Snapshot | None) -> tuple[Field, ...]:
     """The snapshot's fields: of all parts, in order of first appearance.
 
-    Types guessed from text stay as wide as they were in the last snapshot; a column without any value keeps
-    the type it had.
+    Types guessed from text stay as wide as in the last snapshot; an empty column keeps its type.
     """
     known = {field.name: field.dtype for field in previous.fields} if previous else {}
     spec = policy.spec
@@ -72,8 +71,7 @@ def find_changes(
 ) -> tuple[SchemaChange, ...]:
     """Schema changes of new files (`fresh`: name and part as read) against the last accepted snapshot.
 
-    A change is refused where the policy does so and the column is used (`used` None: all are; a mapping also names by
-    what).
+    `used`: the used columns, by use in a mapping (None: all). A change of one is refused where the policy does so.
     """
     changes: dict[tuple[str, str], SchemaChange] = {}
     for url, part in fresh:

@@ -12,9 +12,9 @@ import msgspec
 from cumulant.core.ids import digest
 from cumulant.core.plan import Corrections, DType, Field, KnownAt, Source
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.verdict_spec import Severity
 from cumulant.data.profile import Profile
 from cumulant.data.row_columns import ROW
+from cumulant.data.rules.verdict_spec import Severity
 from cumulant.data.spec import SourceSpec
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: how files are read; another number reads them all again
 READING = 2
-#: stands between the name of a pack and the place of a file in it
+#: separates the name of a pack from the place of a file in it
 PACKED = "#"
 ChangeKind = Literal["added", "removed", "widened", "narrowed", "renamed"]
 #: (from, to) where `to` holds every value of `from`
@@ -50,9 +50,9 @@ class RowRange(msgspec.Struct, frozen=True):
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file of the source. A file whose `stamp` is the same is not read again.
 
-    `parts` name what was made of it: as read, and (where rows fell to rules across files) as accepted. `partition` are
-    the columns and values that the names of its folders hold. `arrived` is the run that accepted the first of its
-    rows, `arrivals` that of each row where they differ.
+    `parts`: as read and, where rows fell to rules across files, as accepted. `partition`: columns and values that the
+    names of its folders hold. `arrived`: the run that accepted its first row; `arrivals`: of each row where they
+    differ.
     """
 
     url: str
@@ -107,8 +107,7 @@ def frame_digest(frame: pl.DataFrame) -> str:
 class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
     """One rule against all rows. A row that fails several rules counts in each; it is stored once.
 
-    `kind` is `row` (failing rows go to quarantine), or `table` (the source as a whole passes or not). `severity`: of
-    breaking it.
+    `kind`: `row` (failing rows go to quarantine) or `table` (the source passes or not as a whole).
     """
 
     rule: str
@@ -122,9 +121,7 @@ class CheckResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """A rule that a batch of new rows breaks: `failed` of its `rows`, where the share `limit` is allowed. For a rule on
-    the number of rows `limit` is a number of rows, and `failed` 0.
-    """
+    """A rule that a batch breaks: `failed` of its `rows`, above the share `limit` (for row counts a number)."""
 
     batch: str
     rule: str
@@ -147,8 +144,8 @@ class BatchSize(msgspec.Struct, frozen=True, kw_only=True):
 class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
     """A difference of columns against the last accepted snapshot; `to` is a type, or a column's new name.
 
-    `others`: how many further files differ so. `used_by` names what uses a column that is gone, narrowed or renamed;
-    `unused`: nothing does.
+    `others`: the number of further files that differ so. `used_by`: what uses a column that is gone, narrowed or
+    renamed; `unused`: nothing does.
     """
 
     kind: ChangeKind
@@ -163,10 +160,10 @@ class SchemaChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True):
-    """How one column's distribution moved: effect sizes, no tests.
+    """Effect sizes of the change of one column's distribution.
 
-    `distance` is the Jensen-Shannon distance (base 2, 0 equal to 1 disjoint), nulls counted as a value;
-    `psi` the population stability index over the same bins; shares of nulls from 0 to 1.
+    `distance`: Jensen-Shannon (base 2, 0 equal to 1 disjoint), nulls counted as a value; `psi`: population stability
+    index over the same bins; shares of nulls from 0 to 1.
     """
 
     column: str
@@ -238,7 +235,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def source_of(snapshot: Snapshot, spec: SourceSpec | None = None) -> Source:
-    """What a feature plan must know of the snapshot's source; with `spec`, also how later rows correct earlier ones.
+    """The snapshot's source for a feature plan; with `spec`, also how later rows correct earlier ones.
 
     Raises:
         DataError: the column that marks deletions does not hold values of the declared kind.
@@ -261,9 +258,8 @@ def source_of(snapshot: Snapshot, spec: SourceSpec | None = None) -> Source:
 def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame:
     """The accepted rows in order: the snapshot's fields and `__row`, the row's position (Int64).
 
-    With `as_of`, what became known later is hidden: rows whose event time is after it are left out, and
-    values whose known time is after it, or missing, are null. Positions stay those of the whole snapshot.
-    Of a row that was corrected or deleted, what is in force at `as_of` (at the end, without it) counts.
+    Rows whose event time is after `as_of` are left out; values whose known time is after it, or missing, are null. Of a
+    corrected or deleted row, the version in force at `as_of` (default: the end) counts.
     """
     frame = _every_row(snapshot, tables)
     if snapshot.versions is not None:
@@ -274,8 +270,9 @@ def scan(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = Non
 
 
 def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame:
-    """As `scan`; where rows were corrected or deleted, with every version of them that was known by `as_of`, and the
-    moments `__from` and `__until` (Int64 microseconds) between which each was in force.
+    """As `scan`, with every version of corrected or deleted rows that was known by `as_of`.
+
+    Each is in force between the moments `__from` and `__until` (Int64 microseconds).
     """
     if snapshot.versions is None:
         return scan(snapshot, tables, as_of=as_of)
@@ -286,8 +283,9 @@ def scan_versions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | N
 
 
 def scan_deletions(snapshot: Snapshot, tables: TableStore, *, as_of: datetime | None = None) -> pl.LazyFrame | None:
-    """The hidden rows that may be the last of their key by `as_of`: deletions, and rows that repeat the one before,
-    with the moment `__from` since which each is in force. None where the snapshot has no versions.
+    """Hidden rows that may be the last of their key by `as_of`: deletions, and repetitions, with `__from`.
+
+    None where the snapshot has no versions.
     """
     if snapshot.versions is None:
         return None

@@ -8,8 +8,8 @@ from msgspec import Meta
 from cumulant.core.errors import DataError
 from cumulant.core.plan import DType
 from cumulant.core.units import size
-from cumulant.data.checks.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
 from cumulant.data.corrections.repeat_spec import DeletedRows, OnRepeat
+from cumulant.data.rules.verdict_spec import BatchPolicy, Range, Severities, Severity, ShareRange
 
 ChangePolicy = Literal["accept", "refuse"]
 _MISSING_FILES = "1%"
@@ -18,8 +18,12 @@ Member = bool | int | float | str
 NumberFormat = Literal["1,234.5", "1.234,5"]
 DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
 Bound = int | float | str
+#: attributes of a declaration that do not change which rows a snapshot holds
+_NOT_READING = frozenset(
+    ["path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files"]
+)
 #: keys of a column's rules that decide whether a snapshot is accepted, and not which rows it holds
-VERDICT_KEYS = ("mean", "quantiles", "shares", "drift", "severity")
+_VERDICT_KEYS = ("mean", "quantiles", "shares", "drift", "severity")
 
 
 class EventTime(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -41,7 +45,7 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         NumberFormat | None,
         Meta(
             description="How the numbers of a text column are written; its type is then float, or int where `type` "
-            "says so. A currency sign, a common ISO 4217 code such as EUR, or `%` beside the number is dropped, so "
+            "declares it. A currency sign, a common ISO 4217 code such as EUR, or `%` beside the number is dropped, so "
             "that `12%` is 12, and `(5)` is -5. Requests carry plain numbers."
         ),
     ] = None
@@ -49,7 +53,7 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         DateFormat | None,
         Meta(
             description="The order of day, month and year in a text column of dates; its type is then time, or date "
-            "where `type` says so. The marks may be `/`, `.` or `-`, the year may have two digits, and a time of day "
+            "if `type` declares it. The marks may be `/`, `.` or `-`, the year may have two digits, and a time of day "
             "may follow (`15:04:05`, `3:04 PM`). ISO 8601 needs no format, and is what requests carry."
         ),
     ] = None
@@ -111,7 +115,7 @@ class RuleSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     def gives_verdicts_only(self) -> bool:
         """Whether it has no rule on single rows."""
         default = RuleSpec()
-        values = {key: getattr(default, key) for key in VERDICT_KEYS}
+        values = {key: getattr(default, key) for key in _VERDICT_KEYS}
         return self != default and msgspec.structs.replace(self, **values) == default
 
 
@@ -254,9 +258,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     ] = None
 
     def plain(self) -> dict[str, Any]:
-        """The declaration as values. A key that came later is left out where it is not set: such a source keeps the
-        identity that it had.
-        """
+        """The declaration as values, without later keys that are not set, so that its identity stays."""
         values: dict[str, Any] = msgspec.to_builtins(self)
         del values["memory"]  # it changes nothing of what is read
         unset = {
@@ -271,9 +273,19 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         for key in (key for key, left_out in unset.items() if left_out):
             del values[key]
         for rule in values["rules"].values():
-            for key in ("number_format", "date_format", *VERDICT_KEYS):
+            for key in ("number_format", "date_format", *_VERDICT_KEYS):
                 if not rule[key] and rule[key] != 0:
                     del rule[key]
+        return values
+
+    def reading_values(self) -> dict[str, Any]:
+        """The declared values that decide which rows pass, and how they are read."""
+        values = {key: value for key, value in self.plain().items() if key not in _NOT_READING}
+        for column, rule in self.rules.items():
+            for key in _VERDICT_KEYS:
+                values["rules"][column].pop(key, None)
+            if rule.gives_verdicts_only:
+                del values["rules"][column]
         return values
 
     @property
@@ -331,7 +343,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             for column in [named] if isinstance(named, str) else named:
                 if column in keys_by_column:
                     raise DataError(
-                        f'column "{column}" stands under known_time twice: "{keys_by_column[column]}" and "{when}"',
+                        f'column "{column}" is under known_time twice: "{keys_by_column[column]}" and "{when}"',
                         subject=column,
                         hint="name each column once",
                     )

@@ -29,11 +29,9 @@ def read_quarantine(
 ) -> pl.DataFrame:
     """The refused rows, of these files or of all, at most `limit`.
 
-    `__rule` refused each, from `__file` and `__row` (its position among the prepared rows of that file; for a rule
-    across files, among its accepted rows; for a row with too few or too many fields, for one that is no JSON object
-    or nested too deep (its first 1,000 characters are `__text`), and for `COLUMN:path`, among all rows of the file;
-    `__line` is the line in which it begins). The columns follow as they came. Where a source has personal columns, all
-    values of such a row are hashed.
+    Columns: `__rule`, `__file`, `__row`, then the original ones. `__row` is the position among the prepared rows of the
+    file; for rules across files, among its accepted rows; for malformed rows and `COLUMN:path`, among all its rows,
+    with `__line` and `__text` (the first 1,000 characters). Where a source has personal columns, all values are hashed.
     """
     import polars as pl
 
@@ -53,13 +51,12 @@ def read_quarantine(
     broken = refused[RULE].is_in([MALFORMED, DEPTH, NOT_JSON]) | refused[RULE].str.ends_with(":path")
     if not personal or not broken.any():
         return mask_frame(refused, personal, salt)
-    # a value of such a row may stand under any column, and the whole of an object under the column of one field
+    # a value of such a row may be in any column, and a whole object in the column of one field
     values = [name for name in refused.columns if not name.startswith("__") or name == TEXT]
     masked = [mask_frame(refused.filter(~broken), personal, salt), mask_frame(refused.filter(broken), values, salt)]
     return pl.concat(masked, how="vertical_relaxed")
 
 
 def preview_rows(snapshot: Snapshot, tables: TableStore, salt: bytes, *, rows: int = 10) -> pl.DataFrame:
-    """The first accepted rows."""
     first_rows = scan(snapshot, tables).drop(ROW).head(rows).collect()
     return mask_frame(first_rows, personal_columns(snapshot), salt)

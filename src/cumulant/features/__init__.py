@@ -1,8 +1,4 @@
-"""Features: defined once by the user, computed point-in-time for training and from stored state for serving.
-
-What `features.py` files import is here. Names are loaded on first use, so that importing this package costs next to
-nothing and the server never imports Polars.
-"""
+"""Features: what `features.py` files import. Names are loaded on first use, so that the server never imports Polars."""
 
 from __future__ import annotations
 

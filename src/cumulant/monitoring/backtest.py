@@ -1,7 +1,6 @@
-"""History replayed under rules of retraining: what each would have cost in trainings, and what loss it would have had.
+"""History replayed under retraining policies: their trainings and losses.
 
-Nothing is known before its time: a model is judged on a window before it may learn from it, and labels come late as
-they do in life.
+A model is evaluated on a window before it may learn from it, and labels come late as in production.
 """
 
 from __future__ import annotations
@@ -42,17 +41,16 @@ class ReplayPolicy(msgspec.Struct, frozen=True, kw_only=True):
     """How history is replayed.
 
     Args:
-        start: first window; windows are `every` long and follow each other.
-        every: length of a window.
-        task: what the model does.
+        start: of the first window; windows are `every` long and contiguous.
+        task: of the model.
         first: windows that the first model is trained on.
         memory: windows that a later training uses; None: all up to then (growing history).
-        half_life: in a training, a row older by this than the newest weighs half as much; None: all weigh the same.
+        half_life: age at which a row weighs half as much as the newest in a training; None: equal weights.
         learn: windows after a training that become the reference of its harm.
-        refit_memory: windows of the refit that harm is held against.
+        refit_memory: windows of the refit that is compared.
         delay: windows whose labels have not come yet.
         harm: what counts as harm.
-        estimate: whether the loss of windows is also estimated from the scores, before their labels come (`binary`).
+        estimate: whether losses are also estimated from scores, before labels come (`binary`).
     """
 
     start: datetime
@@ -69,9 +67,7 @@ class ReplayPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """The replay of one policy. `loss` is the mean over all evaluated rows; `losses` of each window from the first on,
-    None where it had no row.
-    """
+    """The replay of one policy. `loss`: mean over all evaluated rows; `losses`: of each window, None without rows."""
 
     policy: str
     looks: int
@@ -84,10 +80,7 @@ class Replay(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class BacktestHistory(Generic[Inputs]):
-    """Windows of inputs and truths, oldest first, each of all rows; `times` [rows] of each window.
-
-    A window may have no row.
-    """
+    """Windows of inputs and truths, oldest first, each of all rows, perhaps none; `times` [rows] of each window."""
 
     inputs: Sequence[Inputs]
     truths: Sequence[Floats]
@@ -109,19 +102,18 @@ def backtest(
     Args:
         history: what happened.
         fit: from windows of inputs and truths to a scorer; the same for all.
-        policies: rules by name. `RetrainPolicy(on_harm=False)` never trains again.
+        policies: by name. `RetrainPolicy(on_harm=False)` never retrains.
         terms: how history is replayed.
-        weighted: as `fit`, told the weight of each row; needed with `terms.half_life`. Refits that harm is held against
-            are of a few windows, and not weighted.
-        drifts: whether a window has drifted from the windows that the served model was trained on; None: never said.
-        progress: told at each look.
+        weighted: as `fit`, with the weight of each row, for `terms.half_life`; refits are not weighted.
+        drifts: whether a window has drifted from the windows of the served model's training; None: never.
+        progress: called for each window.
 
     Raises:
         DataError: there are not more windows than the first model is trained on, or no row after them, or rows are to
             be weighted and no fit takes weights.
     """
     _checked(history, weighted, terms)
-    progress("refits that harm is held against", 0.0)
+    progress("refits that harm is compared with", 0.0)
     refits = recent_refits(history.inputs, history.truths, fit, memory=terms.refit_memory, delay=terms.delay)
     run = _Run(history=history, fit=fit, weighted=weighted, refits=refits, terms=terms, drifts=drifts)
     return tuple(
@@ -154,7 +146,7 @@ def _checked(history: BacktestHistory[Inputs], weighted: WeightedFit[Inputs] | N
 
 @dataclass
 class _Served(Generic[Inputs]):
-    """The model in service while history passes: its scores by window, and the watch over it.
+    """The served model: its scores by window, and its monitor.
 
     known: first window that it was trained on, and the one after the last.
     """
@@ -169,8 +161,6 @@ class _Served(Generic[Inputs]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Run(Generic[Inputs]):
-    """What all rules share."""
-
     history: BacktestHistory[Inputs]
     fit: Fit[Inputs]
     weighted: WeightedFit[Inputs] | None
@@ -179,7 +169,7 @@ class _Run(Generic[Inputs]):
     drifts: Callable[[Sequence[Inputs], Inputs], bool] | None
 
     def replay(self, name: str, policy: RetrainPolicy, tell: Callable[[float], None]) -> Replay:
-        """One policy over the history; `tell` gets the part that is done."""
+        """One policy over the history; `tell` is called with the completed share."""
         begun, count = self.terms.first + self.terms.delay, len(self.history.inputs)
         served, state = self._trained(0, self.terms.first), RetrainState(trained=self._window(begun).start)
         losses, alarms, waits, trainings = [], 0, 0, []

@@ -19,10 +19,10 @@ class DriftAlarm(Fact, frozen=True, kw_only=True):
     active: bool
 
 
-class DriftLooked(Fact, frozen=True, kw_only=True):
+class DriftEvaluated(Fact, frozen=True, kw_only=True):
     """The predictions of some windows were compared with a reference. `alarming`: how many windows were."""
 
-    kind: ClassVar[str] = "monitoring.drift_looked"
+    kind: ClassVar[str] = "monitoring.drift_evaluated"
     model: str
     rows: int
     windows: int
@@ -31,10 +31,10 @@ class DriftLooked(Fact, frozen=True, kw_only=True):
     alarms: tuple[DriftAlarm, ...]
 
 
-class PerformanceLooked(Fact, frozen=True, kw_only=True):
+class PerformanceEvaluated(Fact, frozen=True, kw_only=True):
     """Windows of a served version were evaluated. `word`: of harm; `action`: of the retraining policy."""
 
-    kind: ClassVar[str] = "monitoring.performance_looked"
+    kind: ClassVar[str] = "monitoring.performance_evaluated"
     model: str
     version: str
     until: str
@@ -45,22 +45,20 @@ class PerformanceLooked(Fact, frozen=True, kw_only=True):
     reason: str
 
 
-class RetrainingAsked(Fact, frozen=True, kw_only=True):
+class RetrainingRequested(Fact, frozen=True, kw_only=True):
     """The retraining policy requests a training."""
 
-    kind: ClassVar[str] = "monitoring.retraining_asked"
+    kind: ClassVar[str] = "monitoring.retraining_requested"
     model: str
     champion: str
     trigger: str
     reason: str
 
 
-class RetrainingMoved(Fact, frozen=True, kw_only=True):
-    """The progress of a requested training: `trained`, `released`, `offered` (it is the candidate, and the
-    alias is for somebody to move), `refused` (by the gate) or `failed`.
-    """
+class RetrainingProgressed(Fact, frozen=True, kw_only=True):
+    """The progress of a requested training: `trained`, `released`, `offered` (to promote), `refused` or `failed`."""
 
-    kind: ClassVar[str] = "monitoring.retraining_moved"
+    kind: ClassVar[str] = "monitoring.retraining_progressed"
     model: str
     stage: str
     candidate: str | None

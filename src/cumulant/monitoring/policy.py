@@ -1,7 +1,4 @@
-"""The policies of monitoring, as numbers: made once by `project.policies.monitoring`.
-
-Shares are fractions from 0 to 1.
-"""
+"""The policies of monitoring as numbers; shares are fractions from 0 to 1. Made by `project.policies.monitoring`."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ class DriftPolicy(msgspec.Struct, frozen=True, kw_only=True):
     missing: float = 0.05
     faults: float = 0.01
     volume: float = 0.33
-    #: how many of the newest windows are looked at together
+    #: how many of the newest windows are evaluated together
     spans: tuple[int, ...] = (1, 7)
     #: what a feature counts against the others; 0 never alarms
     weights: Mapping[str, float] = {}
@@ -68,16 +65,16 @@ class RetrainBudget(msgspec.Struct, frozen=True):
 
 
 class RetrainPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """The rule. A trigger that is left out does not fire.
+    """The retraining policy. An absent trigger does not fire.
 
     Args:
         on_harm: train where loss confirms harm.
-        on_drift: train wherever drift alarms, unconfirmed. For comparison: it learns from every false alarm.
+        on_drift: train on every drift alarm, unconfirmed; for comparison.
         every: train when the model is as old.
         labels: train when as many labels are new since the last training.
-        hold: looks in a row that must confirm harm, so that one bad window decides nothing.
-        cool_down: time after a training in which there is no other, of whatever trigger but the schedule.
-        least_labels: new labels without which there is nothing to learn from.
+        hold: consecutive looks that must confirm harm.
+        cool_down: time after a training without another one, except by schedule.
+        least_labels: new labels that a training needs.
         at_most: budget over all triggers; None: without.
     """
 
@@ -101,7 +98,7 @@ class MonitoringPolicy(msgspec.Struct, frozen=True, kw_only=True):
     performance: PerformancePolicy
     retrain: RetrainPolicy
     history: HistoryPolicy
-    #: somebody must agree before a model that the rule trained takes over
+    #: an approval is needed before a retrained model is promoted
     retrain_approval: bool
     #: None: nothing is queued
     review: ReviewPolicy | None

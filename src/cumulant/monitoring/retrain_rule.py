@@ -1,7 +1,4 @@
-"""When to train again: drift proposes, loss confirms, and what would gain nothing or learn from faults is left.
-
-A pure function from what is known to what is done, so that a backtest replays the very rule that runs.
-"""
+"""The retraining decision, a pure function: drift proposes, loss confirms, faulty data prevent."""
 
 from __future__ import annotations
 
@@ -12,20 +9,19 @@ import msgspec
 
 from cumulant.core.units import moment, show_duration
 from cumulant.monitoring.performance.kinds import Kind
-from cumulant.monitoring.policy import RetrainPolicy
+from cumulant.monitoring.policy import HistoryPolicy, RetrainPolicy
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.policy import HistoryPolicy
     from cumulant.training.spec import TrainingSpec
 
 Trigger = Literal["harm", "drift", "schedule", "labels"]
 
 
 def apply_history(history: HistoryPolicy, training: TrainingSpec, newest: datetime) -> TrainingSpec:
-    """The section `training` of a training that the rule starts: with `monitoring.retrain.history` in it.
+    """The section `training` with `monitoring.retrain.history`: a window before `newest`, the newest row.
 
-    A window holds from `newest`, the moment of the newest row; a later `training.since` of the project stays.
+    A later `training.since` of the project stays.
     """
     if history.half_life is not None:
         training = msgspec.structs.replace(training, half_life=show_duration(history.half_life))
@@ -48,9 +44,9 @@ class RetrainState(msgspec.Struct, frozen=True, kw_only=True):
 class RetrainEvidence(msgspec.Struct, frozen=True, kw_only=True):
     """The evidence of one evaluation.
 
-    fault: why the newest data failed validation; None: it passed. drift: whether drift alarms. kind: of the change.
-    measured: the word of harm with labels. refit: of the question whether a refit gains. estimated: of an estimate
-    without labels. new_labels: that the served model was not trained on.
+    fault: why the newest data failed validation; None: they passed. drift: whether drift alarms. kind: of the change.
+    measured: the word of harm with labels. refit: whether a refit gains. estimated: the word of an estimate without
+    labels. new_labels: that the served model was not trained on.
     """
 
     now: datetime
@@ -74,8 +70,8 @@ class RetrainAction(msgspec.Struct, frozen=True, kw_only=True):
 def decide(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy) -> tuple[RetrainState, RetrainAction]:
     """The state after an evaluation, and the action. The caller starts the training, or requests approval.
 
-    Measured loss speaks before an estimate: an estimate confirms only where drift has proposed and labels do not
-    contradict. Where labels show that a refit gains nothing, harm is told and nothing is trained.
+    Measured loss precedes an estimate, which only confirms drift that labels do not contradict. Where labels show that
+    a refit gains nothing, harm is reported and nothing is trained.
     """
     confirmed = state.confirmed + 1 if _confirms(evidence) else 0
     counted_state = msgspec.structs.replace(state, confirmed=confirmed)
@@ -115,19 +111,19 @@ def _trigger(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPoli
 
 
 def _quiet(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy) -> str:
-    """Why nothing asks for a training."""
+    """Why no training is due."""
     if evidence.measured == "worse" and not _confirms(evidence):
         return "There is harm, and a refit gains nothing: training again would not help."
     if _confirms(evidence) and not policy.on_harm:
         source = "Measured" if evidence.measured == "worse" else "Estimated"
         kind = f" ({evidence.kind})" if evidence.kind else ""
-        why = "`retrain.when` says never, or no window is new"
+        why = "`retrain.when` is never, or no window is new"
         return f"{source} loss shows harm{kind}, and nothing trains for it: {why}."
     if policy.on_harm and state.confirmed:
-        return f"Harm was seen in {state.confirmed} of {policy.hold} looks in a row."
+        return f"Harm was confirmed in {state.confirmed} of {policy.hold} consecutive evaluations."
     if evidence.drift:
         return "Drift proposes a training, and no loss confirms it."
-    return "Nothing asks for a training."
+    return "No training is due."
 
 
 def _barred(state: RetrainState, evidence: RetrainEvidence, policy: RetrainPolicy, trigger: Trigger) -> str | None:

@@ -13,14 +13,14 @@ Share = Annotated[str | float, Meta(extra={"text": "share"})]
 
 
 class DriftSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When a change of the rows is an alarm: it is large enough to matter, and it is not chance."""
+    """Which change of the rows raises an alarm: a significant one that is large enough to matter."""
 
     window: Annotated[
         Duration,
-        Meta(description="Rows are looked at in windows of this length. Rows of one window may depend on each other."),
+        Meta(description="Length of the windows that are compared. Rows of one window may depend on each other."),
     ] = "1d"
     false_alarms: Annotated[
-        Share, Meta(description="How often a month in which nothing changes may show any alarm, over all features.")
+        Share, Meta(description="Chance of any alarm in a month without change, over all features.")
     ] = "5%"
     effect: Annotated[
         float,
@@ -36,122 +36,118 @@ class DriftSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     volume: Annotated[
         Share,
         Meta(
-            description="Least change of the number of rows of a window that matters: the share that is missing of "
-            "what the weekdays before let expect, or that lies beyond it. 100%: only windows without any row. Its rate "
-            "of false alarms is `false_alarms`, beside that of the columns."
+            description="Least relative change of a window's row count that matters, against a forecast from the same "
+            "weekdays before. 100%: only windows without rows. Its chance of false alarms is another `false_alarms`."
         ),
     ] = "33%"
     spans: Annotated[
         list[Annotated[int, Meta(ge=1)]],
-        Meta(min_length=1, description="How many of the newest windows are looked at together, at each look."),
+        Meta(min_length=1, description="How many of the newest windows are evaluated together; one number per test."),
     ] = msgspec.field(default_factory=lambda: [1, 7])
     weights: Annotated[
         dict[str, Annotated[float, Meta(ge=0)]],
-        Meta(description="What a feature counts against the others, 1 where nothing is said; 0 never alarms."),
+        Meta(description="Importance of a feature, 1 by default; one with 0 never raises an alarm."),
     ] = {}
-    ignore: Annotated[list[str], Meta(description="Columns that are not watched.")] = []
+    ignore: Annotated[list[str], Meta(description="Columns that are not compared.")] = []
 
 
 class PerformanceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When a served model has become worse: it loses more than it should, by enough to matter, and it is not chance."""
+    """When a served model counts as worse: its loss exceeds the expected one significantly, by enough to matter."""
 
     window: Annotated[
-        Duration, Meta(description="Labels are looked at in windows of this length, once all that are due have come.")
+        Duration, Meta(description="Length of the windows of labels, each evaluated once all labels due have come.")
     ] = "1d"
-    margin: Annotated[
-        Share, Meta(description="Part of the loss on the test rows that may be lost without being called harm.")
-    ] = "5%"
+    margin: Annotated[Share, Meta(description="Relative increase of the loss on the test rows that is not harm.")] = (
+        "5%"
+    )
     false_alarms: Annotated[
-        Share, Meta(description="How often a model that is as good as ever may be called worse within `look_back`.")
+        Share, Meta(description="Chance that an unchanged model is called worse within `look_back`.")
     ] = "5%"
     look_back: Annotated[
-        Duration, Meta(description="How long a change may have been going on when it is found; longer ones need more.")
+        Duration, Meta(description="How old a change may be when it is detected; a longer time needs more evidence.")
     ] = "60d"
     independent: Annotated[
         bool,
         Meta(
-            description="Windows count as independent and near normal. Default: how the windows of the test rows "
-            "follow each other and are skewed is learned, and the evidence that shows by chance is taken off."
+            description="Treat windows as independent and near normal. Default: autocorrelation and skewness are "
+            "estimated from the test rows, and the evidence is corrected for them."
         ),
     ] = False
     reference_calibration: Annotated[
         bool,
         Meta(
-            description="What the model loses because its scores were miscalibrated on its test rows already is no "
-            "harm. `false`: it counts, as a recent refit would not lose it."
+            description="Loss by a miscalibration that the test rows show already is no harm. `false`: it counts, as a "
+            "recent refit would not have it."
         ),
     ] = True
     label_delay: Annotated[
         Duration | None,
-        Meta(description="How long a label may take. Default: the gap that training left for labels to become known."),
+        Meta(description="Time until a label arrives. Default: the gap that training left for labels to become known."),
     ] = None
     refit: Annotated[
         Duration | None,
         Meta(
-            description="How often a light model is fitted on what is known by then, which the served one is held "
-            "against. null: not at all; then only calibration and skill are asked."
+            description="How often the model is refitted on the rows known by then, to compare it with the served one. "
+            "null: never; only calibration and skill are tested."
         ),
     ] = "7d"
 
 
 class HistorySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a training that the rule starts learns from; `cumulant monitor backtest --history` says what pays."""
+    """The rows of a retraining; `cumulant monitor backtest --history` compares the options."""
 
     window: Annotated[
-        Duration | None, Meta(description="Only rows whose moment of prediction is at most as old. Default: all rows.")
+        Duration | None,
+        Meta(description="Use only rows whose moment of prediction is at most this old. Default: all rows."),
     ] = None
     half_life: Annotated[
         Duration | None,
-        Meta(description="A row that is older by this counts half as much. Default: all rows count the same."),
+        Meta(description="Age at which a row weighs half as much. Default: equal weights."),
     ] = None
 
 
 class RetrainSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """When a new model is trained without a person asking."""
+    """When a model is retrained automatically."""
 
     when: Annotated[
         Literal["loss_confirmed", "never"],
         Meta(
-            description="`loss_confirmed`: labels show that the champion became worse. `never`: not for its loss; "
-            "without `every` and `labels` only by hand."
+            description="`loss_confirmed`: when labels show that the champion became worse. `never`: not for its loss; "
+            "without `every` and `labels` only manually."
         ),
     ] = "never"
     every: Annotated[
         Duration | None,
-        Meta(description="Train also when the model is as old, whatever its loss. Default: no schedule."),
+        Meta(description="Also train when the model is this old, whatever its loss. Default: no schedule."),
     ] = None
     labels: Annotated[
         Annotated[int, Meta(ge=1)] | None,
-        Meta(
-            description="Train also when as many labels are new since the last training. Default: not for their number."
-        ),
+        Meta(description="Also train when this many labels are new since the last training. Default: never."),
     ] = None
     hold: Annotated[
-        int, Meta(ge=1, description="Looks in a row that must confirm harm before it is a reason to train.")
+        int, Meta(ge=1, description="Consecutive evaluations that must confirm harm before a training.")
     ] = 1
     cool_down: Annotated[
-        Duration, Meta(description="Time after a training in which no other begins; the schedule `every` goes on.")
+        Duration, Meta(description="Time after a training in which only the schedule `every` starts another one.")
     ] = "7d"
-    least_labels: Annotated[
-        int, Meta(ge=0, description="New labels without which there is nothing to learn from, and no training.")
-    ] = 500
-    at_most: Annotated[str, Meta(description="An upper bound, as a number a period.", extra={"text": "rate"})] = (
+    least_labels: Annotated[int, Meta(ge=0, description="Least number of new labels of a training.")] = 500
+    at_most: Annotated[str, Meta(description="Most trainings, as a number per period.", extra={"text": "rate"})] = (
         "2/month"
     )
-    history: Annotated[HistorySpec, Meta(description="What such a training learns from. Default: all rows alike.")] = (
+    history: Annotated[HistorySpec, Meta(description="The rows of a retraining. Default: all rows, equally.")] = (
         HistorySpec()
     )
     approval: Annotated[
         Literal["none", "release"],
         Meta(
-            description="`release`: an approval is needed before the new model takes over, also where "
-            "`release.approval` asks for none, and an alias moves by hand. `none`: only where `release.approval` asks."
+            description="`release`: a new model needs an approval, even where `release.approval` requires none, and an "
+            "alias is moved manually. `none`: only where `release.approval` requires one."
         ),
     ] = "none"
 
 
 class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How a served model is watched."""
+    """How a served model is monitored."""
 
     labels: Annotated[
         str | None,
@@ -164,12 +160,10 @@ class MonitoringSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw
             "`https://`), `smtp://`, `smtps://`, `alertmanager://`; `${secret:NAME}` is filled in on use."
         ),
     ] = []
-    alerts: Annotated[AlertsSpec, Meta(description="What becomes an alert, and how many messages are sent.")] = (
-        AlertsSpec()
-    )
-    drift: Annotated[DriftSpec, Meta(description="When a change of the rows is an alarm.")] = DriftSpec()
+    alerts: Annotated[AlertsSpec, Meta(description="Rules of alerts, and limits on notifications.")] = AlertsSpec()
+    drift: Annotated[DriftSpec, Meta(description="Which change of the rows raises an alarm.")] = DriftSpec()
     performance: Annotated[PerformanceSpec, Meta(description="When the served model counts as worse.")] = (
         PerformanceSpec()
     )
-    retrain: Annotated[RetrainSpec, Meta(description="When to train again.")] = RetrainSpec()
-    review: Annotated[ReviewSpec | None, Meta(description="The review queue; left out, nothing is queued.")] = None
+    retrain: Annotated[RetrainSpec, Meta(description="When to retrain.")] = RetrainSpec()
+    review: Annotated[ReviewSpec | None, Meta(description="The review queue. Default: none.")] = None

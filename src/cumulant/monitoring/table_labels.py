@@ -13,23 +13,22 @@ import polars as pl
 
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift.blocks import no_times, read_moments
+from cumulant.monitoring.drift.blocks import RowBlocks, no_times, read_moments
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.performance.selection import LACKING, is_selected
 from cumulant.monitoring.tables import PredictionTable, open_table, readable
 from cumulant.outcomes.matching import resolve_labels
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.drift.blocks import RowBlocks
     from cumulant.statistics.rows import Codes, Flags, Floats
 
 #: part of a window's rows that may have contradictory labels
 _DISPUTED = 0.02
 #: part of the newest windows that lack labels where those of one class are late
 _LATE = 0.5
-#: answers of a text that are looked at one by one
+#: distinct answer texts that are parsed one by one
 _ANSWERS = 5
-#: rows whose labels are looked for at once
+#: rows whose labels are joined at once
 _AT_ONCE = 2_000_000
 _PLACE = "\0place"
 _KNOWN, _WEIGHT = "known_time", "weight"
@@ -38,12 +37,11 @@ _BESIDE = (_KNOWN, "time", "timestamp", _WEIGHT)
 
 
 class Labels(NamedTuple):
-    """The column of labels in `table`, how many rows have one, and the columns by which they found their row.
+    """The column of labels in `table`, how many rows have one, and the columns by which they were joined.
 
-    weight: [rows] how many rows each label stands for; None where the file does not say. unmatched: labels of no row.
-    contradicted: [rows] of which several things are said at once, which have no label. waiting: labels that only become
-    known later. refused: windows in which too few rows have a label to compare them, or where `selected`, those of
-    which the rows without one surely have other answers.
+    weight: [rows] rows that a label represents; None where the file has no weights. unmatched: labels of no row.
+    contradicted: [rows] with different labels at once, which have none. waiting: labels that become known later.
+    refused: windows with too few labels to compare, or where `selected`, with labels that depend on predictions.
     """
 
     table: PredictionTable
@@ -58,12 +56,10 @@ class Labels(NamedTuple):
     selected: bool = False
 
     def compared(self, cut: RowBlocks) -> Labels:
-        """Without the labels of windows in which less than LEAST_SHARE of the rows have one: which rows are labelled
-        may depend on what was predicted. Rows that were drawn alike, which equal weights above 1 say, are a sample.
-        Nor of windows in which more than _DISPUTED of the rows are contradicted: mostly those of one class may be.
-        Where rows without a label surely have other answers than those with one, as where labels of one class come
-        late, nor of windows that lack more than LACKING of them, nor of any from where on half of the windows do: one
-        that lacks none may be complete for want of that class.
+        """Without labels of windows that are too few, mostly contradicted, or `selected` by the prediction.
+
+        Rows drawn with equal weights above 1 are a sample. With selected labels, windows that lack more than LACKING
+        are left out, and all from where on half of the windows do.
         """
         label = self.table.series(self.name)
         labelled = label.is_not_null().to_numpy()
@@ -125,13 +121,13 @@ def labelled(
 ) -> Labels:
     """`table` with the labels of a file as a column.
 
-    They are joined by `key`; where it is not named by the id of a log, by the one shared column that tells all rows
-    apart, or else by all columns that both have. What became known last by `now` counts, by the column `known_time`;
-    two values at once contradict each other, and the row has no label (`outcomes.matching`).
+    They are joined by `key`; without it by the id of a log, the one shared column that identifies rows, or all shared
+    columns. The latest label by `now`, after the column `known_time`, counts; two at once contradict
+    (`outcomes.matching`).
 
     Raises:
         UsageError: no column is shared, or it is not clear which one is the label.
-        DataError: the file cannot be read, a column of the key is not there, or no label finds a row.
+        DataError: the file cannot be read, a column of the key is not there, or no label matches a row.
     """
     label_table = open_table(path)
     table.require(key)
@@ -156,7 +152,7 @@ def labelled(
         raise DataError(
             f"none of the {joined_labels.labels:,} labels in {path} is of a row",
             subject=str(path),
-            hint=f"they are joined by {', '.join(key)}: name other columns with --key, and look at their values",
+            hint=f"they are joined by {', '.join(key)}: name other columns with --key, and check their values",
         )
     other_columns = tuple(column for column in table.columns if column != name)
     labels = joined_labels.rows["label"].alias(name)
@@ -177,9 +173,7 @@ def labelled(
 
 
 class _Joined(NamedTuple):
-    """rows: [rows] the columns `label`, `contradicted`, and `weight` where the file has it. labels: how many keys have
-    one by now.
-    """
+    """rows: [rows] the columns `label`, `contradicted`, and `weight` where present. labels: keys with one by now."""
 
     rows: pl.DataFrame
     labels: int
@@ -188,11 +182,7 @@ class _Joined(NamedTuple):
 
 
 def _joined(table: PredictionTable, label_table: PredictionTable, key: list[str], now: int) -> _Joined:
-    """The labels of a table's rows; of many rows those whose keys have one hash after the other.
-
-    Raises:
-        DataError: a file cannot be read, or labels of which no known time is a time.
-    """
+    """The labels of a table's rows; of many rows by partitions of the hash of their keys."""
     with readable(table.name):
         kinds = table.rows.select(key).collect_schema()
     apart = all(kind == pl.String or kind.is_integer() for kind in kinds.values())
@@ -209,9 +199,7 @@ def _joined(table: PredictionTable, label_table: PredictionTable, key: list[str]
 
 
 def _in_order(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """Rows of several parts by their places, one column after the other, since two copies of all would take twice the
-    memory.
-    """
+    """Rows of several parts by their places, one column at a time to save memory."""
     if len(parts) == 1:
         return parts[0].drop(_PLACE)
     order = pl.concat([frame.drop_in_place(_PLACE) for frame in parts]).arg_sort()
@@ -241,9 +229,7 @@ def _joined_part(
 
 
 def _facts(labels: pl.DataFrame, now: int) -> tuple[pl.DataFrame, int, bool]:
-    """The labels that are known by `now`, as `outcomes` names their parts, how many are not yet, and whether there is
-    any known time, or none needed.
-    """
+    """The labels known by `now`, with the part names of `outcomes`; the number of later ones; if times are known."""
     timed = True
     known = pl.repeat(now, labels.height, eager=True)
     if _KNOWN in labels.columns:
@@ -274,7 +260,7 @@ def _label(label_table: PredictionTable, table: PredictionTable) -> str:
     if len(own) == 1:
         return own[0]
     raise UsageError(
-        f"{label_table.name} does not say which column is the label",
+        f"{label_table.name} does not show which column is the label",
         subject=label_table.name,
         hint=f"name it with --label; columns of its own: {', '.join(own) or 'none'}",
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from cumulant.core.errors import ContractBreachError, CumulantError, DataError, did_you_mean
-from cumulant.data.files.collected_frames import CollectedFrames
+from cumulant.data.parts.collected_frames import CollectedFrames
 from cumulant.outcomes.labels.label_files import kind_of
 from cumulant.ports.log import Log
 from cumulant.ports.plugins import Drivers
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 _PART = 1_000_000
 #: names that a column of times goes by where no column has the type
 _TIMES = ("event_time", "timestamp", "time", "datetime", "date")
-#: rows that tell whether a column of texts holds times
+#: rows that decide whether a column of texts holds times
 _HEAD = 1_000
 #: names that an answer goes by
 _ANSWERS = ("prediction", "probability", "score", "y_pred", "y_pred_proba", "y_hat", "predicted_probability")
 #: what a log knows of each row beside request and answer, and how the answer's fields begin
 TOLD, MOMENT, ANSWER = ("id", "row", "model", "version"), "moment", "answer."
 _MOMENT = pl.coalesce("event_time", "time").alias(MOMENT)
-#: what the server says beside the model's answer
+#: the server's own fields beside the model's answer
 _SERVER = ("state_age", "warnings", "degraded", "reasons")
 
 
@@ -91,7 +91,7 @@ class PredictionTable:
             yield from parts_of(self.rows.select(name))
 
     def tells_apart(self, name: str) -> bool:
-        """Whether every row has a name or number of its own in that column: it names rows, as a key does.
+        """Whether every row has its own name or number in that column, as a key.
 
         Raises:
             DataError: the file cannot be read.
@@ -149,7 +149,7 @@ def open_table(
     texts = [name for name, kind in schema.items() if kind == pl.String]
     times += [name for name in _TIMES if name in texts]
     if not times and texts:
-        # A CSV file has no type for times. A text that is none further down is a row without a time, which is told.
+        # A CSV file has no type for times. A later text that is none is a row without a time, which is reported.
         from cumulant.monitoring.drift.blocks import hold_times
 
         with readable(str(path)):
@@ -196,14 +196,14 @@ def open_log(
     spill: Spill | None = None,
     name: str = "log",
 ) -> PredictionTable:
-    """The answered rows of a log, with a column a field of the request and of the answer, less the mirrored copies.
+    """The answered rows of a log, with a column a field of request and answer, without mirrored copies.
 
-    Rows that are dated later than `skew` after they were answered are left out; None: none are. Without rows it has no
-    columns. Rows that are many are set aside in `spill`, under names that begin with `name`; None: all are in memory.
+    Rows dated later than `skew` (None: no limit) after their answer are left out. Without rows it has no columns. Many
+    rows are stored in `spill` (None: in memory), under names that begin with `name`.
 
     Raises:
         DataError: rows cannot be read.
-        StorageError: a file is damaged, or rows cannot be set aside.
+        StorageError: a file is damaged, or rows cannot be stored.
     """
     from cumulant.serving.prediction_log.storage.scanning import batches
 
@@ -308,7 +308,7 @@ def readable(name: str) -> Iterator[None]:
         raise DataError(
             f"{name} cannot be read: it is damaged, cut off, or of another format",
             subject=name,
-            hint="copy or write it again; the ending of its name says the format",
+            hint="copy or write it again; the ending of its name is the format",
         ) from error
 
 

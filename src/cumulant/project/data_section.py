@@ -9,9 +9,9 @@ from pathlib import Path
 from cumulant.core.errors import UsageError
 from cumulant.core.plan import KnownAt
 from cumulant.core.units import duration, micros, share
-from cumulant.data.checks.verdict_spec import Range, ShareRange
 from cumulant.data.column_paths import paths_of
 from cumulant.data.policy import DistributionRule, QuantileRule, RowShare, SourcePolicy
+from cumulant.data.rules.verdict_spec import Range, ShareRange
 from cumulant.data.spec import RuleSpec, SourceSpec, is_delay
 
 

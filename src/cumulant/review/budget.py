@@ -29,11 +29,10 @@ class ReviewAllowance(msgspec.Struct, frozen=True, kw_only=True):
 def compute_allowance(
     policy: ReviewPolicy, queue: QueueState, *, since: datetime, until: datetime, at_once: bool = False
 ) -> ReviewAllowance:
-    """What a draw over the rows from `since` to `until` may take.
+    """The cases that a draw over the rows from `since` to `until` may take.
 
-    Time that is looked at brings cases at the budget's rate, up to one period's; what was not used is carried on.
-    A draw waits until there is enough for one random case, so that no row is passed over without a chance. `at_once`
-    takes what the period has remaining.
+    The budget accrues with the time covered, up to one period's, and the rest is carried over. A draw waits until one
+    random case is due. `at_once` takes what remains of the period.
     """
     budget, name = int(policy.budget.number), policy.budget.period_of(until)
     remaining = budget - (queue.queued if queue.period == name else 0)

@@ -14,7 +14,7 @@ Kind = Literal["decided", "skipped", "escalated"]
 
 
 class ReviewAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What one reviewer said. `label` is JSON, where it is a decision."""
+    """One reviewer's answer. `label` is JSON, where it is a decision."""
 
     reviewer: str
     kind: Kind
@@ -29,14 +29,14 @@ class CaseNote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """Who looks at a case, and how long nobody else gets it."""
+    """The reviewer who holds a case, and until when."""
 
     reviewer: str
     until: datetime
 
 
 class ReviewCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One prediction in the queue: where it stands in the log, why it was chosen, and what became of it."""
+    """One prediction in the queue: its place in the log, why it was chosen, and its outcome."""
 
     id: str
     model: str
@@ -73,7 +73,7 @@ class ReviewCase(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
     closed: datetime | None = None
     #: it has become a label
-    labelled: bool = msgspec.field(default=False, name="told")
+    labelled: bool = False
 
     @property
     def revision(self) -> str:
@@ -91,11 +91,11 @@ class ReviewCase(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def weight(self) -> float:
-        """How many rows of the log it stands for."""
+        """How many rows of the log it represents."""
         return 1 / self.chance
 
     def by(self, reviewer: str) -> ReviewAnswer | None:
-        """What that reviewer said last."""
+        """That reviewer's last answer."""
         return next((answer for answer in reversed(self.answers) if answer.reviewer == reviewer), None)
 
 

@@ -2,12 +2,10 @@
 
 A task is `{"data": {...}, "meta": {...}}`, an annotation `{"result": [{"from_name", "to_name", "type": "choices",
 "value": {"choices": [...]}}]}` (number: `{"number": x}`): Label Studio's JSON format, as its pages "Import
-pre-annotated data" and "Export annotations" describe it. The case's id stands in `data.case`, so that it comes back
-with the export.
+pre-annotated data" and "Export annotations" describe it. `data.case` is the case's id.
 
-Its server (1.23.2) takes a task only if every `$name` of the interface is one of the task's keys and holds a text or a
-number, and reads a name up to the first sign that is no ASCII letter, digit or `_`. So fields go under keys of such
-signs, each task has them all, and what is neither text nor number goes as text.
+Its server (1.23.2) needs every `$name` of the interface in each task, as text or number, and reads names up to the
+first sign that is no ASCII letter, digit or `_`; keys and values are converted to that.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ _TAKEN = frozenset(
 
 
 class ImportedAnnotation(msgspec.Struct, frozen=True, kw_only=True):
-    """One annotation: which case, by whom, and what; `problem` says why it cannot be used."""
+    """One annotation: its case, author and label; `problem`: why it cannot be used."""
 
     case: str
     reviewer: str
@@ -63,9 +61,7 @@ def build_task(
     score: float | None = None,
     version: str = "",
 ) -> dict[str, Any]:
-    """One task; `fields` are the keys of all tasks together. With `answer`, the model's decision stands in it as a
-    prediction; without, annotators are blind.
-    """
+    """One task; `fields` are the keys of all tasks. `answer`: the model's decision as a prediction; without, blind."""
     named = choose_keys(request) if fields is None else fields
     data = {CASE: case, **{key: _plain(request.get(name)) for name, key in named.items()}}
     task: dict[str, Any] = {"data": data, "meta": dict(meta)}
@@ -114,7 +110,6 @@ def read_annotations(content: bytes, classes: Sequence[object], subject: str) ->
 
 
 def class_text(value: object) -> str:
-    """A class as annotators see it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

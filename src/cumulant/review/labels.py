@@ -1,4 +1,4 @@
-"""Decisions as labels: rows for the store of outcomes, with who said so and how many rows each stands for."""
+"""Decisions as labels: rows for the store of outcomes, with their reviewer and weight."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from cumulant.outcomes.labels.ingest import IngestResult
     from cumulant.outcomes.labels.label_rows import LabelSchema
 
-#: what stands for labels of the queue wherever labels are shown
+#: the name of the queue's labels wherever labels are shown
 SOURCE = "review"
 
 
 class ReviewedLabel(msgspec.Struct, frozen=True, kw_only=True):
-    """One decision that holds. `weight`: how many rows of the log the case stands for."""
+    """One decision that holds. `weight`: how many rows of the log the case represents."""
 
     case: str
     id: str
@@ -59,7 +59,7 @@ def to_label(case: ReviewCase, policy: ReviewPolicy, salt: bytes) -> ReviewedLab
 
 
 def reviewer_name(reviewer: str, policy: ReviewPolicy, salt: bytes) -> str:
-    """A reviewer as the project says: by name, or as a keyed hash that tells one from another."""
+    """A reviewer as declared: by name, or as a keyed hash."""
     return reviewer if policy.reviewers == "named" else mask(reviewer, salt)
 
 
@@ -72,9 +72,7 @@ def ingest_labels(
     salt: bytes,
     clock: Clock | None = None,
 ) -> IngestResult:
-    """Take decisions into the store of labels in `folder`; the same ones again add nothing.
-
-    The file stays in `scratch` as the record of where these labels come from: reviewers, reasons, chances.
+    """Ingest decisions as labels in `folder`, idempotently; the file in `scratch` records their origin.
 
     Raises:
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.

@@ -1,4 +1,4 @@
-"""Which predictions people review, as numbers: made once by `project.policies.monitoring`."""
+"""The review policy, as numbers: made once by `project.policies.monitoring`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The queue's rows in the journal: every move is one transaction with its event, fenced by the row's version.
+"""The queue's rows in the journal: every transition is one transaction with its event, fenced by the row's version.
 
-A case is one row under its model; a closed one moves to rows of its own, so that looking for the next case reads
-open ones only. Of two reviewers who want the same case one gets it, and the other the next one.
+Closed cases are rows of another kind, so that the search for the next case reads open ones only.
 """
 
 from __future__ import annotations
@@ -33,8 +32,6 @@ OPEN, CLOSED, DRAW, QUEUE = "review_case", "review_closed", "review_draw", "revi
 
 
 class ReviewQueue:
-    """The queue of one model."""
-
     def __init__(self, journal: Journal, model: str, policy: ReviewPolicy, *, clock: Clock | None = None) -> None:
         self._journal, self.model, self.policy, self._clock = journal, model, policy, clock or SystemClock()
 
@@ -46,7 +43,7 @@ class ReviewQueue:
         return (msgspec.convert(row.value, QueueState), row.version) if row else (QueueState(model=self.model), 0)
 
     def open(self) -> list[ReviewCase]:
-        """Cases that wait, in the order in which they are given out."""
+        """Waiting cases in the order in which they are assigned."""
         return sorted(map(_case, self._journal.rows(OPEN, self._prefix)), key=lambda case: (case.order, case.id))
 
     def closed(self) -> list[ReviewCase]:
@@ -55,10 +52,7 @@ class ReviewQueue:
         return sorted(closed, key=lambda case: (case.closed or case.queued, case.id))
 
     def current_cases(self) -> tuple[list[ReviewCase], list[ReviewCase]]:
-        """Cases that wait and closed ones, as `open` and `closed`, after what deadlines that have passed ask for.
-
-        Nothing is written: whoever moves a case next, or `expire`, does that.
-        """
+        """Waiting and closed cases after deadlines that have passed, which are not written yet."""
         now = self._clock.now()
         cases = [transitions.at_deadline(case, self.policy, now) for case in self.open()]
         closed = [*self.closed(), *(case for case in cases if case.status != "waiting")]
@@ -81,7 +75,7 @@ class ReviewQueue:
         raise self._unknown(case)
 
     def find_by_prefix(self, beginning: str) -> ReviewCase:
-        """The case whose id begins so, as people write it.
+        """The case whose id begins so.
 
         Raises:
             NotFoundError: there is none, or there are several.
@@ -106,7 +100,7 @@ class ReviewQueue:
     # --- what is written
 
     def add(self, cases: Sequence[ReviewCase], draw: Draw, queue: QueueState, *, expect: int, actor: Actor) -> int:
-        """Put the cases of a draw into the queue, those that it never had; how many.
+        """Add the new ones of the cases of a draw; their number.
 
         Raises:
             LeaseHeldError: another process has drawn meanwhile; nothing was added.
@@ -154,12 +148,12 @@ class ReviewQueue:
         *,
         seen: str | None = None,
     ) -> ReviewCase:
-        """Change a case by one of `moves`, and report it as `what`; with `seen`, only if its revision is still that.
+        """Change a case by a function of `transitions`, recorded as `what`; with `seen`, only at that revision.
 
         Raises:
             NotFoundError: there is no such case.
-            ConflictError: it was changed since it was seen.
-            LeaseHeldError, UsageError: as the move.
+            ConflictError: it was changed since that revision.
+            LeaseHeldError, UsageError: as the transition.
         """
         now, before = self._clock.now(), self.find(case)
         with self._transaction(who) as transaction:
@@ -167,7 +161,7 @@ class ReviewQueue:
             stored = before if row is None else _case(row)
             if seen is not None and seen != stored.revision:
                 raise ConflictError(
-                    f"case {before.id} has changed since you saw it", subject=before.id, hint="look at it again"
+                    f"case {before.id} has changed since you saw it", subject=before.id, hint="show it again"
                 )
             current = stored if row is None else self._apply_deadline(transaction, stored, now)
             return self._move(transaction, current, change(current, now), what)
@@ -183,7 +177,7 @@ class ReviewQueue:
         return after
 
     def expire(self, actor: Actor) -> int:
-        """Do what the deadlines of open cases ask for; how many cases it changed."""
+        """Apply the deadlines of open cases; the number of changed cases."""
         now, changed = self._clock.now(), 0
         with self._journal.transaction(actor=actor) as transaction:
             for row in transaction.rows(OPEN, self._prefix):

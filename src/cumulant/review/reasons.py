@@ -19,19 +19,17 @@ from cumulant.review.sampling import Floats
 if TYPE_CHECKING:
     import polars as pl
 
-#: how useful a row of a watched slice is: less than what the models disagree on or cannot tell
+#: usefulness of a row of a watched slice: less than disagreement or uncertainty
 _WATCHED = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReviewReference:
-    """What is known of the version that answers: rows it was tested on, and rows it learned from.
+    """Test and training rows of the version that answers.
 
-    calibration: [m, k] probabilities of rows that it did not learn from; target: [m] the place of their class.
-    known: training rows as coordinates; scale: how a request becomes coordinates.
-    rows: what a person sees of a neighbour, by the row of `known`.
-    spread: of a model of numbers, from coordinates [n, m] and answers [n] to how far each is likely to be off [n];
-    spreads: [k] of rows that it did not learn from.
+    calibration: [m, k] probabilities of test rows; target: [m] the place of their class. known: training rows as
+    coordinates; scale: from requests to coordinates. rows: shown values of a neighbour, by the row of `known`. spread:
+    of a regression, from coordinates [n, m] and answers [n] to expected errors [n]; spreads: [k] of test rows.
     """
 
     task: Task
@@ -46,7 +44,7 @@ class ReviewReference:
 
 
 def decode_requests(frame: pl.DataFrame) -> list[dict[str, object]]:
-    """What was asked, a row of the log each; an object without fields where that cannot be read."""
+    """The requests, one a row of the log; an object without fields where one cannot be read."""
     return [read_object(text) for text in frame["request"]]
 
 
@@ -69,7 +67,7 @@ def read_probabilities(frame: pl.DataFrame, reference: ReviewReference) -> Float
 def score_uncertainty(frame: pl.DataFrame, reference: ReviewReference, error: float) -> Floats:
     """[n] the p-value of the second most likely answer where it stays possible, else 0.
 
-    The sets are those of `statistics.prediction_sets` by class, so that a rare class is not ruled out for being rare.
+    The sets are those of `statistics.prediction_sets` by class, so that a rare class is not excluded for being rare.
     """
     if reference.calibration is None or reference.target is None or len(reference.classes) < 2:
         return np.zeros(frame.height)
@@ -88,11 +86,10 @@ def score_uncertainty(frame: pl.DataFrame, reference: ReviewReference, error: fl
 def score_width(
     frame: pl.DataFrame, requests: Sequence[Mapping[str, object]], reference: ReviewReference, error: float
 ) -> Floats:
-    """[n] how much wider the interval about the answer is than those of all but `error` of the test rows, as 1 - that /
-    its own; else 0.
+    """[n] 1 - q / width of the answer's interval where it is wider than q, that of all but `error` of the test rows.
 
-    A conformal interval of residuals that are divided by what is expected of them is as wide as is expected, times one
-    factor for all rows (Lei et al. 2018, section 5.2); so the factor is not needed to compare.
+    Conformal intervals of normalized residuals are as wide as the expected error times one factor (Lei et al. 2018,
+    section 5.2), which cancels.
     """
     scores = np.zeros(frame.height)
     answers = np.array([_number(score) for score in frame["score"]], dtype=np.float64)
@@ -132,7 +129,7 @@ def split_columns(
 
 
 def score_disagreement(frame: pl.DataFrame, others: pl.DataFrame) -> Floats:
-    """[n] how far the answer scored beside it (`others`: id, row, outputs, score) is from the one given.
+    """[n] the distance from the answer scored beside it (`others`: id, row, outputs, score).
 
     Another decision counts a half and more; the difference of the scores adds to it, for probabilities.
     """
@@ -169,7 +166,7 @@ def parse_conditions(texts: Sequence[str]) -> list[Node]:
     """The watched slices as trees.
 
     Raises:
-        DefinitionError: a text is no condition; says which.
+        DefinitionError: a text is no condition; names it.
     """
     from cumulant.features.definition.parsing import parse
 
@@ -213,7 +210,7 @@ def _apart(row: Mapping[str, object]) -> float:
 
     output, other = (read_object(str(row[name])) for name in ("outputs", "other"))
     moved = abs(_number(row["score"]) - _number(row["other_score"]))
-    near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, say nothing
+    near = moved if moved <= 1 else 0.0  # NaN, and differences of numbers that are no probabilities, do not count
     from cumulant.outcomes.join.prediction_losses import decision
 
     return 0.5 + near / 2 if decision(output) != decision(other) and "prediction" in output else near / 2

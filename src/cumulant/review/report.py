@@ -23,9 +23,8 @@ class ReasonFigures(msgspec.Struct, frozen=True, kw_only=True):
 class ReviewSummary(msgspec.Struct, frozen=True, kw_only=True):
     """The queue in numbers. `rows` were read in all draws; `used_for_training` is of the newest training.
 
-    `agreement`: Cohen's kappa of first and second opinions. `error`: the share of all rows looked at on which the
-    model was wrong, corrected for how cases were drawn; `counted` the share among the cases, which is higher because
-    they were chosen to be hard.
+    `agreement`: Cohen's kappa of first and second opinions. `error`: the model's share of wrong rows, corrected for the
+    draw; `counted`: the share among the cases, which are harder.
     """
 
     model: str
@@ -60,9 +59,7 @@ def summarize(
     used: int = 0,
     error: Callable[[Sequence[ReviewCase], Mapping[str, bool]], dict[str, Any] | None] | None = None,
 ) -> ReviewSummary:
-    """`wrong`: by case, whether the model's decision was another than the reviewers'. `error` is `error_figures`, or
-    what stores its results.
-    """
+    """The queue in numbers. `wrong`: by case, whether the model's decision is wrong. `error`: as `error_figures`."""
     done = [case for case in closed if case.status == "done"]
     every = [*opened, *closed]
     agreement = measure_agreement(every)
@@ -98,10 +95,10 @@ def measure_agreement(cases: Sequence[ReviewCase]) -> statistics.Agreement | Non
 
 
 def estimate_error(cases: Sequence[ReviewCase], wrong: Mapping[str, bool]) -> statistics.Weighted | None:
-    """The model's share of errors over all rows that were read; None without a random case that is done.
+    """The model's share of errors over all rows that were read; None without a completed random case.
 
-    Cases taken for their usefulness alone say nothing of the others. A random case that has no answer was as good as
-    not drawn: those of its draw that have one stand for more rows each (Särndal, Swensson & Wretman, 1992, chapter 15).
+    Only random cases say anything of others. Those without an answer count as not drawn, so that the answered ones of
+    their draw weigh more (Särndal, Swensson & Wretman, 1992, chapter 15).
     """
     drawn = Counter(case.draw for case in cases if _drawn(case))
     judged = [case for case in cases if case.id in wrong]

@@ -1,9 +1,8 @@
-"""Which rows of the log become cases: the most useful ones, and a random sample of the others.
+"""Rows of the log that become cases: the most useful ones, and a random sample of the others.
 
-The design makes every chance known. Of N rows the k most useful are taken for sure; of the other N - k a simple
-random sample of m, each with the chance m / (N - k). So figures of all N follow from the cases (Horvitz & Thompson,
-1952; a take-all stratum beside a sampled one, as in Särndal, Swensson & Wretman, 1992, 3.7). Chance is a keyed hash
-of the row: nobody without the key can foresee it, and the same draw done again draws the same.
+Of N rows the k most useful are taken for sure; of the other N - k a simple random sample of m, each with the chance m /
+(N - k). So figures of all N follow from the cases (Horvitz & Thompson, 1952; take-all stratum: Särndal, Swensson &
+Wretman, 1992, 3.7). Chance is a keyed hash of the row: unpredictable and repeatable.
 """
 
 from __future__ import annotations
@@ -22,8 +21,6 @@ _PART = 12
 
 
 class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A row that may become a case."""
-
     request: str
     row: int
     worker: str
@@ -45,10 +42,7 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def tie(self) -> bytes:
-        """Its place among rows that are as useful.
-
-        Of another order than the sample's: a row that lost a tie must not have less of a chance for it.
-        """
+        """Its rank among equally useful rows, independent of the sample's order, so that no chance is lowered."""
         return self.draw_number[_PART:]
 
     @property
@@ -57,7 +51,7 @@ class CandidateRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SelectedRows(msgspec.Struct, frozen=True, kw_only=True):
-    """What one draw takes, in the order in which people see it, and the chance of the sampled ones."""
+    """The rows of one draw in the order of review, and the chance of the sampled ones."""
 
     ranked: tuple[CandidateRow, ...]
     sample: tuple[CandidateRow, ...]
@@ -65,10 +59,7 @@ class SelectedRows(msgspec.Struct, frozen=True, kw_only=True):
     chance: float
 
     def ordered(self) -> list[tuple[CandidateRow, bool]]:
-        """All, with whether each was drawn at random: the sample evenly among the ranked, the most useful first.
-
-        Where people stop early, neither part is cut off alone.
-        """
+        """All, with whether each was drawn at random: the sample evenly among the ranked, the most useful first."""
         places = [((i + 0.5) / len(self.ranked), row, False) for i, row in enumerate(self.ranked)]
         places += [((i + 0.5) / len(self.sample), row, True) for i, row in enumerate(self.sample)]
         return [(row, drawn) for _, row, drawn in sorted(places, key=lambda place: (place[0], place[2]))]
@@ -80,10 +71,7 @@ def draw_number(key: bytes, worker: str, sequence: int, row: int) -> bytes:
 
 
 def combine_scores(parts: Sequence[Floats]) -> Floats:
-    """[n] of scores [n] from 0 to 1, one a reason: 1 less the product of what each leaves open.
-
-    A row with several reasons comes before one with the strongest of them alone.
-    """
+    """[n] of scores [n] from 0 to 1, one a reason: 1 less the product of their complements."""
     missing: Floats = np.prod([1 - np.clip(part, 0, 1) for part in parts], axis=0)
     return 1 - missing
 

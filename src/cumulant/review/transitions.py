@@ -1,4 +1,4 @@
-"""What may become of a case, as pure functions: each gives the case afterwards, or says why not."""
+"""Transitions of a case as pure functions: each returns the new case, or raises."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ class Reviewer(msgspec.Struct, frozen=True):
     groups: tuple[str, ...] = ()
 
     def among(self, names: Collection[str]) -> bool:
-        """Whether escalated cases are for this one; where nobody is named they are for all."""
+        """Whether this reviewer gets escalated cases; without names all do."""
         bare = self.name.rpartition(":")[2]
         return not names or bool({self.name, bare, *self.groups} & set(names))
 
 
 def is_open_to(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> bool:
-    """Whether this reviewer may be given the case now."""
+    """Whether this reviewer may get the case now."""
     answer = case.by(who.name)
     if case.status != "waiting" or (answer is not None and not (answer.kind == "escalated" and case.escalated)):
         return False
-    # Who was given the case by name may have it, whoever else escalated ones are for: else nobody could.
+    # An assigned reviewer gets an escalated case even without being among `escalate_to`.
     if case.assigned is None and case.escalated and not who.among(policy.escalate_to):
         return False
     if case.assigned is not None and case.assigned != who.name:
@@ -52,10 +52,10 @@ def rank(case: ReviewCase, who: Reviewer) -> tuple[bool, bool, float, str]:
 
 
 def take(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) -> ReviewCase:
-    """Keep the case for the reviewer.
+    """Lease the case to the reviewer.
 
     Raises:
-        LeaseHeldError: somebody else looks at it, or it is assigned to somebody else.
+        LeaseHeldError: it is leased or assigned to another reviewer.
         ConflictError: it is closed, or this reviewer has answered it.
     """
     check(case, who, policy, now)
@@ -87,8 +87,7 @@ def check(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetime) 
 
 
 def decide(case: ReviewCase, who: Reviewer, label: str, policy: ReviewPolicy, now: datetime) -> ReviewCase:
-    """`label` is JSON. Two that agree, or one where one is enough, close the case; two that differ escalate it, and
-    the next decision holds.
+    """Record `label` (JSON). Two that agree, or one where one is enough, close the case; two that differ escalate it.
 
     Raises:
         LeaseHeldError, ConflictError: as `take`.
@@ -113,13 +112,13 @@ def escalate(case: ReviewCase, who: Reviewer, policy: ReviewPolicy, now: datetim
 
 
 def note(case: ReviewCase, who: Reviewer, text: str, now: datetime) -> ReviewCase:
-    """Write something beside the case, whoever looks at it.
+    """Add a note to the case, whoever leases it.
 
     Raises:
         UsageError: there is no text, or there is too much.
     """
     if not text.strip():
-        raise UsageError("an empty note says nothing", subject=case.id, hint="write what the next person should know")
+        raise UsageError("an empty note is refused", subject=case.id, hint="write what the next person should know")
     if len(text) > _NOTE or len(case.notes) >= _NOTES:
         raise UsageError(
             f"a note has at most {_NOTE:,} signs, and a case at most {_NOTES} notes",
@@ -130,7 +129,7 @@ def note(case: ReviewCase, who: Reviewer, text: str, now: datetime) -> ReviewCas
 
 
 def assign(case: ReviewCase, to: str | None) -> ReviewCase:
-    """Give the case to one reviewer, or to all again; whoever looks at it now loses it.
+    """Assign the case to one reviewer, or to all again; its lease ends.
 
     Raises:
         ConflictError: it is closed, or that reviewer has answered it.
@@ -155,7 +154,7 @@ def at_deadline(case: ReviewCase, policy: ReviewPolicy, now: datetime) -> Review
 
 
 def wants_second(case: str, policy: ReviewPolicy) -> bool:
-    """Whether two reviewers decide the case: by its id, so that nobody can choose."""
+    """Whether two reviewers decide the case: by its id, so that the choice is fixed."""
     return int(case, 16) < policy.second * float(16 ** len(case))
 
 

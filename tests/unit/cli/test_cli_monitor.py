@@ -114,7 +114,7 @@ def test_labels_are_joined_by_what_they_have_in_common(cumulant, files):
     assert "missing" not in {one["what"] for one in found.values()}
     pl.DataFrame({"a": [1], "b": [2]}).write_csv(files / "other.csv")
     nothing = run(cumulant, files, "now.parquet", "--labels", str(files / "other.csv"))
-    assert (nothing.code, "does not say which column is the label" in nothing.err) == (2, True)
+    assert (nothing.code, "does not show which column is the label" in nothing.err) == (2, True)
     nothing = run(cumulant, files, "now.parquet", "--labels", str(files / "other.csv"), "--label", "b")
     assert (nothing.code, "no column in common" in nothing.err) == (2, True)
 
@@ -171,7 +171,7 @@ def test_the_log_of_a_project_is_watched_by_its_settings_and_reported(cumulant, 
     assert one["says"].endswith("% missing")
     assert ended.document["answers"] == ["answer.score"]
     events = cumulant("events", "list", "--project", str(project), "--json").document
-    (fact,) = [event["data"] for event in events if event["kind"] == "monitoring.drift_looked"]
+    (fact,) = [event["data"] for event in events if event["kind"] == "monitoring.drift_evaluated"]
     assert (fact["windows"], fact["alarming"], fact["alarms"][0]["feature"]) == (6, 2, "amount")
     (alert,) = cumulant("alerts", "list", "--project", str(project), "--json").document["alerts"]
     assert (alert["rule"], alert["subject"], alert["status"]) == ("data_fault", "amount", "firing")

@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 import pytest
 
-from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import SourceBreachError
 from cumulant.data.ingestion import ingest
 from cumulant.data.snapshot import Snapshot, scan
 from cumulant.data.spec import SourceSpec

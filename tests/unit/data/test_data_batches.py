@@ -9,8 +9,7 @@ import polars as pl
 import pytest
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.checks.breach import SourceBreachError
-from cumulant.data.checks.verdict import warnings_of
+from cumulant.data.checks.verdict import SourceBreachError, warnings_of
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 RULES = {"km": {"min": 0}}

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cumulant.data.files import collected_frames
-from cumulant.data.files.collected_frames import CollectedFrames
+from cumulant.data.parts import collected_frames
+from cumulant.data.parts.collected_frames import CollectedFrames
 from cumulant.data.parts.spill import spill_in
 
 plain = st.one_of(st.none(), st.integers(-3, 3), st.floats(-3, 3), st.integers(2**63, 2**70), st.text(max_size=3))

@@ -9,8 +9,8 @@ import pytest
 
 from cumulant.core.errors import DataError
 from cumulant.data.checks.verdict import warnings_of
-from cumulant.data.files.file_lists import load_file_lists, store_file_lists
 from cumulant.data.files.streaming import FileStream
+from cumulant.data.parts.file_lists import load_file_lists, store_file_lists
 from cumulant.data.spec import SourceSpec
 from cumulant.flows.data.tables import propose, read_table
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import SourceBreachError
 from cumulant.data.files.reading import read, read_table
 from cumulant.data.proposal.proposal import infer
 from cumulant.data.spec import RuleSpec, SourceSpec

@@ -13,7 +13,7 @@ from polars.testing import assert_frame_equal
 from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError
-from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import SourceBreachError
 from cumulant.data.files import large_files
 from cumulant.data.files.reading import read, read_table
 from cumulant.data.formats.json_faults import find_non_objects

@@ -16,11 +16,11 @@ from polars.testing import assert_frame_equal
 from pyarrow import orc
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import SourceBreachError
 from cumulant.data.files import large_files
 from cumulant.data.parts import group_repeats, large_parts, part_store
 from cumulant.data.parts.group_repeats import find_repeats
-from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.parts.spill import MemoryBudget
 from cumulant.data.snapshot import scan
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text import csv_text
@@ -370,7 +370,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from cumulant.core.errors import DataError, UsageError
 from cumulant.data.ingestion import ingest
-from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.parts.spill import MemoryBudget
 from cumulant.data.spec import SourceSpec
 from cumulant.drivers.local.files import LocalFiles
 from cumulant.drivers.local.tables import FileTables

@@ -19,7 +19,7 @@ from cumulant.data.files import large_files
 from cumulant.data.files.file_pieces import PieceError
 from cumulant.data.files.large_files import pieces_of
 from cumulant.data.files.reading import read_table
-from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.parts.spill import MemoryBudget
 from cumulant.data.row_columns import ROW
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.csv_text import FileTable

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from pyarrow import orc
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.checks.breach import SourceBreachError
-from cumulant.data.checks.verdict import warnings_of
+from cumulant.data.checks.verdict import SourceBreachError, warnings_of
 from cumulant.data.column_paths import paths_of
 from cumulant.data.files.reading import read
 from cumulant.data.files.streaming import FileStream
@@ -123,7 +122,7 @@ def test_a_path_that_no_row_has_is_null_and_a_warning(place):
     place.write("rows.jsonl", lines(*ROWS))
     found = place.ingest(path="rows.jsonl", columns={**COLUMNS, "town": "address.town", "zip": "adress.zip"})
     assert set(place.rows(found, "town", "zip")) == {(None, None)}
-    assert sum("look at its spelling" in warning for warning in warnings_of(found)) == 2
+    assert sum("check its spelling" in warning for warning in warnings_of(found)) == 2
 
 
 def test_a_path_that_one_of_two_files_lacks_is_null_there(place):

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, DefinitionError, UsageError
-from cumulant.data.checks.breach import SourceBreachError
+from cumulant.data.checks.verdict import SourceBreachError
 from cumulant.data.parts.part import PartContext
 from cumulant.data.parts.part_making import build_part
 from cumulant.data.spec import SourceSpec
@@ -111,7 +111,7 @@ def test_a_condition_over_a_column_that_there_is_not_is_named(place):
 
 def test_a_condition_may_not_look_at_other_rows(place):
     place.write("trips.csv", "km\n" + "".join(f"{n * n}\n" for n in range(20)))
-    with pytest.raises(DefinitionError, match="looks at other rows"):
+    with pytest.raises(DefinitionError, match="reads other rows"):
         place.ingest(table={"where": ["km >= avg(km)"]}, quarantine=1)
 
 

@@ -13,10 +13,9 @@ from pyarrow import orc
 from test_data_large_files import in_pieces
 
 from cumulant.core.errors import DataError, UsageError
-from cumulant.data.checks.breach import SourceBreachError
-from cumulant.data.checks.verdict import warnings_of
+from cumulant.data.checks.verdict import SourceBreachError, warnings_of
 from cumulant.data.events import facts_of
-from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.parts.spill import MemoryBudget
 
 
 def table(number: int) -> pl.DataFrame:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.data.checks.request_rules import request_rules, to_python_pattern, unchecked_rules
+from cumulant.data.rules.request_rules import request_rules, to_python_pattern, unchecked_rules
 from cumulant.data.spec import RuleSpec, SourceSpec
 from cumulant.project.data_section import source_policy
 

@@ -19,9 +19,9 @@ from test_features_windows import DEFINED, DTYPES, HOUR, SCHEMA, START, assert_s
 from cumulant.core.ids import canonical
 from cumulant.core.plan import Corrections, FeaturePlan, Field, KnownAt, PredictAt
 from cumulant.core.units import from_micros, to_micros
-from cumulant.data.checks.repeats import KNOWN
 from cumulant.data.corrections.arrivals import ARRIVED
 from cumulant.data.corrections.dated_rows import HIDDEN
+from cumulant.data.corrections.repeats import KNOWN
 from cumulant.data.corrections.versions import _MARK, _date_rows, _order_by_known_time
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.features.definition.loading import collect

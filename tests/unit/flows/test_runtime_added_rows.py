@@ -18,7 +18,7 @@ from added_rows_kill import FEATURES_TABLES
 from cumulant.cli.app import run as command
 from cumulant.flows.data.validate import load_snapshot
 from cumulant.flows.features.feature_table import FeatureSet, featurize, scans, store_features
-from cumulant.flows.training.task import resolve_task
+from cumulant.flows.features.task import resolve_task
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project

@@ -18,6 +18,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import FeatureSet, feature_set
+from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.maintenance.cleanup import clean
 from cumulant.flows.monitoring.reference import served_reference
@@ -32,7 +33,6 @@ from cumulant.flows.training import memory_check
 from cumulant.flows.training.chosen_rows import CHOSEN, chosen_rows
 from cumulant.flows.training.search_step import all_rows, rows_of
 from cumulant.flows.training.split_rule import rule_of, unlearned_rows
-from cumulant.flows.training.task import Task, resolve_task
 from cumulant.flows.training.train import train, work_of
 from cumulant.flows.training.training_identity import TrainingWork
 from cumulant.ports.access import Principal

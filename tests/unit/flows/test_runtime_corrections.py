@@ -16,10 +16,10 @@ from cumulant.features.online.materialization import materialize as features_mat
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.validate import newest_snapshot, snapshots_of, validate
 from cumulant.flows.features.feature_table import featurize, scans, used_sources
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.serving.batch.batch_model import _columns
 from cumulant.flows.serving.serve import materialize
-from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load

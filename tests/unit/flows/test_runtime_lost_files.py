@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 import cumulant
-from cumulant.data.checks.breach import SourceBreachError
-from cumulant.data.checks.verdict import warnings_of
+from cumulant.data.checks.verdict import SourceBreachError, warnings_of
 from cumulant.flows.data.validate import validate
 
 

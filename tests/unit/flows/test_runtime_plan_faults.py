@@ -21,8 +21,8 @@ from cumulant.core.errors import (
 )
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import featurize
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.project.planning import plan
-from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.train import train
 from cumulant.flows.training.training_rows import columns_read, labelled_rows
 from cumulant.ports.access import Principal

@@ -12,8 +12,8 @@ import pytest
 from cumulant.core.expr import Column
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.plan import FeaturePlan, Field, PredictAt, Source
+from cumulant.flows.features.task import Task
 from cumulant.flows.review.views import _hashed
-from cumulant.flows.training.task import Task
 from cumulant.flows.training.training_labels import reviewed_labels
 from cumulant.outcomes.prediction_refs import key_ref, request_ref
 from cumulant.training.dataset import training_set

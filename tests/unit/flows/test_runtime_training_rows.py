@@ -14,11 +14,11 @@ from cumulant.core.errors import DataError, UsageError
 from cumulant.data.snapshot import scan as data_scan
 from cumulant.flows.data.validate import validate
 from cumulant.flows.features.feature_table import featurize
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.registry import registration
 from cumulant.flows.training import memory_check, search_step
 from cumulant.flows.training import training_rows as rows_module
 from cumulant.flows.training.memory_check import refuse_too_many_rows
-from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.train import train
 from cumulant.flows.training.training_identity import TrainingWork
 from cumulant.flows.training.training_rows import labelled_rows

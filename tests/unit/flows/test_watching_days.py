@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cumulant.core.errors import DataError, StorageError
-from cumulant.data.files import collected_frames
-from cumulant.flows.monitoring.drift.log_days import LogWindows
+from cumulant.data.parts import collected_frames
+from cumulant.flows.monitoring.drift.log_days import LogSource, load_log_windows
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.drift.window_counts import TableWindows
 from cumulant.flows.monitoring.monitor import monitor
@@ -163,8 +163,9 @@ def test_rows_that_are_set_aside_are_looked_at_alike(root, monkeypatch):
     assert not [*scratch.iterdir()]
 
 
-def windows(root):
-    return LogWindows(folder_log(root / "log"), side(root), ResultCache(root / "kept", "k"), timedelta(days=1))
+def windows(root, log="log", cache="kept", **options):
+    source = LogSource(log=folder_log(root / log), length=timedelta(days=1), **options)
+    return load_log_windows(source, side(root), ResultCache(root / cache, "k"))
 
 
 def days(count, start=0):
@@ -279,26 +280,23 @@ def test_a_look_at_the_past_counts_what_a_log_that_ends_there_holds(tmp_path_fac
         [row for row in rows if FIRST_MOMENT + timedelta(days=place, hours=row[0]) < end]
         for place, rows in enumerate(days)
     ]
-    before, whole = (
-        side(root),
-        LogWindows(folder_log(root / "log"), side(root), ResultCache(root / "kept", "k"), timedelta(days=1)),
-    )
+    whole = windows(root)
     roles = dict.fromkeys(("x", "kind"), "feature") | {"answer.p": "prediction"}
     all_counts = counts(whole.against(whole.reference, roles)[1])
-    past = replace(whole, before=end, reference=before, _held={}, fresh=[])
     if not any(kept):
         with pytest.raises(DataError, match="is of before"):
-            past.against(before, roles)
+            windows(root, before=end)
         return
+    past = windows(root, before=end)
     fill(root / "past", kept)
-    apart = LogWindows(folder_log(root / "past"), before, ResultCache(root / "other", "k"), timedelta(days=1))
-    expected = apart.against(before, roles)[1]
-    assert counts(past.against(before, roles)[1]) == counts(expected)
+    apart = windows(root, "past", "other")
+    expected = apart.against(apart.reference, roles)[1]
+    assert counts(past.against(past.reference, roles)[1]) == counts(expected)
     last = len(expected.blocks) - 1
     here, codes = past.rows(["x", "answer.p"], 0, last)
     there, others = apart.rows(["x", "answer.p"], 0, last)
     assert (here["x"].cast(float).to_list(), codes.tolist()) == (there["x"].cast(float).to_list(), others.tolist())
     assert not past.fresh, "every day was counted before"
-    again = replace(whole, _held={}, fresh=[])
+    again = windows(root)
     assert counts(again.against(again.reference, roles)[1]) == all_counts
     assert not again.fresh

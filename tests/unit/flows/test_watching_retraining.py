@@ -50,7 +50,7 @@ def test_a_server_that_does_not_answer_gives_no_training_up(project, monkeypatch
     failing(monkeypatch, EngineUnavailableError("the registry does not answer"))
     for _ in range(5):
         found = continue_retraining(project, principal=WHO)
-        assert (found.stage, found.message) == ("wanted", "the registry does not answer")
+        assert (found.stage, found.message) == ("requested", "the registry does not answer")
     assert not read(project.journal())[0].alerts
 
 
@@ -61,7 +61,7 @@ def test_data_that_validation_refuses_end_the_training_once_and_are_told(project
     assert continue_retraining(project, principal=WHO).stage == "failed"
     (alert,) = read(project.journal())[0].alerts.values()
     assert (alert.finding.rule, "12% of orders" in alert.finding.moved) == ("retraining", True)
-    facts = [event.data for event in project.journal().events(kinds=("monitoring.retraining_moved",))]
+    facts = [event.data for event in project.journal().events(kinds=("monitoring.retraining_progressed",))]
     assert [(fact["stage"], fact["reason"]) for fact in facts] == [("failed", "12% of orders were refused")]
 
 

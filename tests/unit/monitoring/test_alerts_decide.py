@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cumulant.alerting.alert_events import alert_facts
-from cumulant.alerting.alert_state import AlertChange, AlertsState, Finding, Silence
+from cumulant.alerting.alert_state import AlertChange, AlertsState, Finding, Silence, acknowledged, silenced, unsilenced
 from cumulant.alerting.alerts_spec import AlertRuleSpec, AlertsSpec
 from cumulant.alerting.decide import decide
 from cumulant.alerting.messages import message
 from cumulant.alerting.policy import LEVELS
-from cumulant.alerting.silences import acknowledged, silenced, unsilenced
 from cumulant.project.monitoring_section import alert_policy
 
 START = datetime(2026, 11, 24, 6, tzinfo=UTC)
@@ -166,7 +165,7 @@ def check_each(said: list[AlertChange], silent: bool) -> None:
     for name in ids:
         mine = [change for change in said if change.what != "digest" and change.alert.id == name]
         counts = Counter(change.what for change in mine)
-        told = [LEVELS.index(change.alert.level) for change in mine if change.what == "told"]
+        told = [LEVELS.index(change.alert.level) for change in mine if change.what == "notified"]
         assert counts["fired"] == counts["resolved"] == 1
         assert told == sorted(set(told)), "told again only at a higher level"
         assert counts["reminded"] <= POLICY.reminders
@@ -183,7 +182,7 @@ def check_each(said: list[AlertChange], silent: bool) -> None:
 def check_budget(said: list[AlertChange]) -> None:
     spent: Counter[str] = Counter()
     for change in said:
-        if change.what in ("told", "reminded"):
+        if change.what in ("notified", "reminded"):
             month = f"{change.at:%Y-%m}"
             assert spent[month] < 3 or change.alert.level == "critical"
             spent[month] += 1
@@ -194,7 +193,7 @@ def check_budget(said: list[AlertChange]) -> None:
 
 def test_the_life_of_an_alert():
     state, changes = run([(hour, [finding("covariate")]) for hour in (0, 1, 2, 3)])
-    assert whats(changes) == ["fired", "told"]
+    assert whats(changes) == ["fired", "notified"]
     assert state.firing[0].fired == START + 2 * HOUR
     assert [fact.kind for fact in alert_facts(changes)] == ["alert.fired"]
     state, changes = run([(4, []), (5, [])], state=state)
@@ -210,19 +209,19 @@ def test_what_goes_before_its_time_was_nothing():
 def test_a_condition_that_comes_and_goes_is_one_alert():
     looks = [(hour, [finding("quality")] if hour % 2 == 0 else []) for hour in range(20)]
     _, changes = run(looks)
-    assert [what for what in whats(changes) if what != "reminded"] == ["fired", "told"]
+    assert [what for what in whats(changes) if what != "reminded"] == ["fired", "notified"]
 
 
 def test_looks_that_examine_other_rules_or_models_end_nothing():
     state, changes = run([(0, [finding()]), (1, [], {("late", "quality")}), (2, [], {("other", "feed")}), (3, [], ())])
-    assert whats(changes) == ["fired", "told"]
+    assert whats(changes) == ["fired", "notified"]
     assert len(state.firing) == 1
 
 
 def test_what_becomes_worse_is_told_again_and_what_becomes_better_is_not():
     looks = [(hour, [finding("quality", level=level)]) for hour, level in enumerate([None, "critical", "info", None])]
     state, changes = run(looks)
-    assert whats(changes) == ["fired", "told", "raised", "told"]
+    assert whats(changes) == ["fired", "notified", "raised", "notified"]
     assert (changes[3].was, changes[3].alert.level, state.firing[0].level) == ("warning", "critical", "critical")
     assert message(changes[3]).text.startswith("now critical, it was warning: it moved")
 
@@ -230,7 +229,7 @@ def test_what_becomes_worse_is_told_again_and_what_becomes_better_is_not():
 def test_above_the_budget_one_digest_a_day():
     many = [finding("quality", f"c{number}") for number in range(30)]
     state, changes = run([(0, many), (1, [*many, finding("feed")]), (20, many[:25])])
-    assert Counter(whats(changes))["told"] == 4, "three of the budget, and the critical one"
+    assert Counter(whats(changes))["notified"] == 4, "three of the budget, and the critical one"
     assert len(state.waiting) == 27
     state, changes = run([(24, many[:20]), (25, many[:20])], state=state)
     told = next(message(change) for change in changes if change.what == "digest")
@@ -239,7 +238,7 @@ def test_above_the_budget_one_digest_a_day():
     assert "and 7 more" in told.text
     state, changes = run([(hour, many[:20]) for hour in range(26, 100)], state=state)
     assert "digest" not in whats(changes), "they are known now"
-    assert "told" not in whats(changes)
+    assert "notified" not in whats(changes)
 
 
 def test_reminders_are_few_and_further_apart():
@@ -255,12 +254,12 @@ def test_reminders_are_few_and_further_apart():
 def test_what_still_fires_when_a_silence_ends_is_told_then():
     state = silenced(AlertsState(), Silence(id="", subject="fa*", until=START + 3 * HOUR, by="user:ada"), START)
     state, changes = run([(hour, [finding(), finding(subject="speed")]) for hour in range(3)], state=state)
-    assert [change.alert.finding.subject for change in changes if change.what == "told"] == ["speed"]
+    assert [change.alert.finding.subject for change in changes if change.what == "notified"] == ["speed"]
     later, changes = run([(3, [finding(), finding(subject="speed")])], state=state)
-    assert [change.alert.finding.subject for change in changes if change.what == "told"] == ["fare"]
+    assert [change.alert.finding.subject for change in changes if change.what == "notified"] == ["fare"]
     ended = unsilenced(state, state.silences[0].id)
     _, changes = run([(2.5, [], ())], state=ended)
-    assert whats(changes) == ["told"]
+    assert whats(changes) == ["notified"]
     assert later.silences, "kept for a clock that is set back"
 
 
@@ -268,9 +267,9 @@ def test_a_clock_that_is_set_back_repeats_and_holds_up_nothing():
     state, changes = run(
         [(0, [finding("covariate")]), (-9000, [finding("covariate")]), (-8998, [finding("covariate")])]
     )
-    assert whats(changes) == ["fired", "told"]
+    assert whats(changes) == ["fired", "notified"]
     state, changes = run([(-20000, []), (-19000, [finding()])], state=state)
-    assert whats(changes) == ["resolved", "cleared", "fired", "told"]
+    assert whats(changes) == ["resolved", "cleared", "fired", "notified"]
 
 
 def test_a_past_period_is_looked_at_in_its_own_time_and_told_in_the_present_one():
@@ -279,7 +278,7 @@ def test_a_past_period_is_looked_at_in_its_own_time_and_told_in_the_present_one(
         now = START + timedelta(days=4000, seconds=hour)
         state, more = decide(state, [finding("covariate")], START + hour * HOUR, policy=POLICY, now=now)
         changes += more
-    assert whats(changes) == ["fired", "told"]
+    assert whats(changes) == ["fired", "notified"]
     assert state.firing[0].fired == START + timedelta(days=4000, seconds=2)
     assert state.firing[0].began == START
     assert list(state.spent) == ["2037-11"]
@@ -296,7 +295,7 @@ def test_a_rule_that_is_turned_off_ends_its_alerts():
 def test_several_findings_of_one_thing_are_one():
     later = finding(since=START + HOUR, moved="more", level="critical")
     state, changes = run([(2, [finding(rule="own"), msgspec.structs.replace(later, rule="own")])])
-    assert whats(changes) == ["fired", "told"]
+    assert whats(changes) == ["fired", "notified"]
     [alert] = state.firing
     assert (alert.level, alert.finding.since, alert.finding.moved) == ("critical", START, "more")
 
@@ -327,7 +326,7 @@ def test_the_sentence_says_what_a_person_needs():
     assert told.text == (
         "missing values rose from 0.1% to 38%, since 2026-11-24 06:00 UTC. Likely a data fault: what is sent changed, "
         "and not the world. Cost: 90 EUR a day. Next: look at the feed. "
-        f"`cumulant alerts ack {told.detail['id']}` says that you know."
+        f"`cumulant alerts ack {told.detail['id']}` acknowledges it."
     )
     assert (told.status, told.level, told.kind) == ("firing", "critical", "alert")
     assert told.key == message(changes[1]).key

@@ -249,7 +249,9 @@ def test_what_is_not_asked_of_several_classes_says_so(rng):
         "the task is multiclass, and a score for each class is not there": lambda: measured(
             binary, task="multiclass", every=DAY, now=LATER
         ),
-        "calibrated is not asked": lambda: learn_baseline(several, task="multiclass", policy=HarmPolicy(), every=DAY),
+        "calibration of several classes is not tested": lambda: learn_baseline(
+            several, task="multiclass", policy=HarmPolicy(), every=DAY
+        ),
         "a squared error is of numbers": lambda: learn_baseline(
             several, task="multiclass", policy=HarmPolicy(loss="squared_error", calibration=False), every=DAY
         ),

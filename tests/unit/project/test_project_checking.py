@@ -264,7 +264,7 @@ def test_numbers_for_floats_and_text_for_text(tmp_path):
         ("missing_files: 120%", 3, '"120%" is not a share'),
         ("batch: {min_rows: half}", 3, '"half" is no limit on the rows of a batch'),
         ("columns: {town: city}", 3, 'the path of town, "city", names no field'),
-        ("known_time: {7d: [a], seen: [a]}", 3, 'column "a" stands under known_time twice'),
+        ("known_time: {7d: [a], seen: [a]}", 3, 'column "a" is under known_time twice'),
     ],
 )
 def test_a_limit_of_a_source_that_can_never_be_evaluated(tmp_path, text, line, text_of_problem):

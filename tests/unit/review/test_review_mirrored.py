@@ -5,7 +5,7 @@ import random
 import polars as pl
 import pytest
 
-from cumulant.data.files import collected_frames
+from cumulant.data.parts import collected_frames
 from cumulant.data.parts.spill import spill_in
 from cumulant.flows.review import mirrored_scores
 from cumulant.flows.review.mirrored_scores import MirroredRows

@@ -146,7 +146,7 @@ def try_(
     action="alerts.steer",
     examples=[
         "cumulant alerts retry",
-        "cumulant alerts retry 69cb93fa58/told/critical",
+        "cumulant alerts retry 69cb93fa58/notified/critical",
         "cumulant alerts retry --receiver slack-3fa2c1",
     ],
 )
@@ -172,7 +172,9 @@ def retry(
         raise typer.Exit(3)
 
 
-@command(app, action="alerts.steer", examples=["cumulant alerts drop 69cb93fa58/told/critical --reason 'sent by hand'"])
+@command(
+    app, action="alerts.steer", examples=["cumulant alerts drop 69cb93fa58/notified/critical --reason 'sent by hand'"]
+)
 def drop(
     call: Invocation,
     message: Annotated[str, typer.Argument(metavar="MESSAGE", help="A refused message, or the beginning of its name.")],

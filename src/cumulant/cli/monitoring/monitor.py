@@ -162,8 +162,9 @@ def _monitor(
 
     from cumulant.flows.data.memory_budget import SPILL
     from cumulant.flows.monitoring.monitor import monitor
-    from cumulant.flows.monitoring.project_drift import monitor_project, target_columns
+    from cumulant.flows.monitoring.project_drift import declared_targets, monitor_project
     from cumulant.flows.serving.predictions import prediction_log
+    from cumulant.monitoring.spec import DriftSpec
 
     def policy_of(spec: DriftSpec) -> DriftPolicy:
         return drift_policy(msgspec.structs.replace(spec, window=window or spec.window, ignore=[*spec.ignore, *ignore]))
@@ -175,7 +176,7 @@ def _monitor(
         policy = policy_of(project.file.spec.monitoring.drift)
         if not own:
             return monitor(
-                replace(request, targets=target_columns(project)),
+                replace(request, targets=declared_targets(project)),
                 policy,
                 performance=project.policies.monitoring.performance,
                 scratch=project.state / SPILL,

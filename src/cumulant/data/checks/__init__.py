@@ -1,1 +1,1 @@
-"""Rules of a source, for rows, batches and whole snapshots, and the verdict on them."""
+"""Checks of batches, files and whole snapshots, and the verdict on them."""

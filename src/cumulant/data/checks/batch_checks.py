@@ -1,8 +1,7 @@
-"""The verdict on new batches: which declared shares they break beyond what chance explains.
+"""Shares of refused rows and nulls in new batches, against their declared limits.
 
-The source as a whole is evaluated by its share. A batch may have three rows, so it breaks a limit only where an exact
-binomial test at that limit excludes chance. All evaluations of a run share a level (Bonferroni). Bad rows may come in
-bursts: where the shares of earlier batches vary more than those of independent rows, there are as many fewer rows.
+A small batch breaks a limit only where an exact binomial test at that limit excludes chance. All tests of a run share a
+level (Bonferroni).
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from dataclasses import dataclass
 
 from cumulant.data.checks.batch_rows import FEWEST, Sizes
 from cumulant.data.checks.batches import Batch
-from cumulant.data.checks.severity import batch_severity, select_failing, severity_of
 from cumulant.data.checks.verdict import describe_worst_rules
-from cumulant.data.checks.verdict_spec import Severity
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.severity import batch_severity, select_failing, severity_of
+from cumulant.data.rules.verdict_spec import Severity
 from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.statistics.exact import binomial_at_least, overdispersion
 
@@ -47,7 +46,7 @@ class _Share:
 def check_shares(
     batches: Sequence[Batch], policy: SourcePolicy, columns: Mapping[str, str | None], earlier: Sizes
 ) -> tuple[BatchCheck, ...]:
-    """The shares of refused rows, and of nulls, that a batch has too many of.
+    """Shares of refused rows and of nulls that are too large in a batch.
 
     `columns`: the column of each rule; `earlier`: the batches that were accepted before.
     """
@@ -80,10 +79,7 @@ def _sample_shares(shares: Sequence[_Share]) -> list[_Share]:
 
 
 def _design_effect(item: _Share, earlier: Sizes, shares: Sequence[_Share]) -> float:
-    """How much more than independent rows the share varied between earlier batches, of any kind.
-
-    Where there are none, as in the first snapshot, between the other batches of the run.
-    """
+    """Variance of the share between batches over that of independent rows; of the run's own without earlier batches."""
     series = [_share_counts(item, sizes) for sizes in earlier.values() if len(sizes) >= FEWEST] or _other_share_counts(
         item, shares
     )

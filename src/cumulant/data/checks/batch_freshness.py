@@ -10,21 +10,20 @@ import polars as pl
 from cumulant.core.plan import Field
 from cumulant.core.units import from_micros, show_duration
 from cumulant.data.checks.batches import NewFile, name_combined, scan_new_rows
-from cumulant.data.parts.part import PartContext
+from cumulant.data.parts.packs import blocks_of
+from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.profile import Profile
 from cumulant.data.snapshot import BatchCheck
 from cumulant.data.text.casts import conform
 from cumulant.data.text.zones import UTC_MICROS
 
 
 def check_freshness(new: Sequence[NewFile], context: PartContext, now: datetime) -> tuple[BatchCheck, ...]:
-    """A warning where the newest event of all new rows is older than `table.fresh` allows, or all are after now.
-
-    It never refuses them: rows of the past may be delivered late, or again.
-    """
+    """A warning where the newest event of all new rows is older than `table.fresh`, or all are after now."""
     time, limit = context.spec.time, context.policy.fresh
     if time is None or limit is None or not new:
         return ()
-    rows, newest = count_past_events([scan_new_rows(file, context) for file in new], time.column, now)
+    rows, newest = _count_past_events([scan_new_rows(file, context) for file in new], time.column, now)
     if not rows:
         return ()
     name = new[0].url if len(new) == 1 else name_combined(len(new))
@@ -50,7 +49,20 @@ def check_freshness(new: Sequence[NewFile], context: PartContext, now: datetime)
     )
 
 
-def count_past_events(frames: Sequence[pl.LazyFrame], column: str, now: datetime) -> tuple[int, datetime | None]:
+def newest_event(
+    context: PartContext, accepted: Sequence[PartFacts], profile: Profile, now: datetime
+) -> datetime | None:
+    """The newest event up to now, where `fresh` is declared; a wrong year would hide that rows are missing."""
+    event = context.spec.time
+    if event is None or context.policy.fresh is None or event.column not in profile:
+        return None
+    newest = profile[event.column].max
+    if newest is not None and newest <= now.timestamp() * 1_000_000:
+        return from_micros(int(newest))  # of a personal column none is recorded
+    return _count_past_events([block.scan(context) for block in blocks_of(accepted)], event.column, now)[1]
+
+
+def _count_past_events(frames: Sequence[pl.LazyFrame], column: str, now: datetime) -> tuple[int, datetime | None]:
     """How many rows have a time, and the newest that is not after `now`."""
     at = pl.col(column)
     times = pl.concat([conform(rows, [Field(column, "time")]) for rows in frames])

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cumulant.data.checks.batches import Batch
-from cumulant.data.checks.severity import batch_severity, severity_of
 from cumulant.data.policy import RowShare, SourcePolicy
+from cumulant.data.rules.severity import batch_severity, severity_of
 from cumulant.data.snapshot import BatchCheck, BatchSize
 from cumulant.statistics.exact import poisson_at_least, poisson_at_most
 
@@ -41,8 +41,7 @@ def add_sizes(earlier: Sizes, delivered: Sequence[Batch]) -> dict[str, tuple[Bat
 def check_row_counts(delivered: Sequence[Batch], policy: SourcePolicy, earlier: Sizes) -> tuple[BatchCheck, ...]:
     """Batches with fewer or more rows than `batch.min_rows` and `batch.max_rows` allow.
 
-    A limit that is a share of earlier batches is itself uncertain for small ones, so it is broken only where chance
-    (Poisson) does not explain the difference.
+    A limit that is a share of earlier batches is broken only where chance (Poisson) does not explain the difference.
     """
     result: list[BatchCheck] = []
     level = _LEVEL / max(2 * len(delivered), 1)

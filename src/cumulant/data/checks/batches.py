@@ -1,8 +1,4 @@
-"""Batches: the rows that a run reads for the first time, by file and by period, with accepted and refused ones.
-
-A new or changed file is a batch. Of a file whose earlier rows are still its first ones only the added rows are new.
-Several new files together are a batch as well: each may be too small to be sure of.
-"""
+"""Batches: the new rows of a run by file and by period, and all of them together."""
 
 from __future__ import annotations
 
@@ -13,14 +9,12 @@ from typing import Literal
 
 import polars as pl
 
-from cumulant.core.plan import Field
-from cumulant.data.checks.verdict_spec import Period
 from cumulant.data.parts.packs import OWNER, blocks_of, refused_rows
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import RULE
-from cumulant.data.snapshot import WIDER
+from cumulant.data.rules.verdict_spec import Period
 from cumulant.data.spec import SourceSpec
-from cumulant.data.text.casts import column_casts, conform, stored_columns
+from cumulant.data.text.casts import column_casts, stored_columns
 from cumulant.data.text.zones import to_local
 
 Kind = Literal["file", "added", "files", "period"]
@@ -61,7 +55,7 @@ class Batch:
 class NewFile:
     """A new or changed file: its part as read and as accepted, and the last accepted part of the same name.
 
-    `grown`: the rows of that part are the first ones of this, so that only what follows is new.
+    `grown`: the earlier rows are still its first ones, so only those that follow are new.
     """
 
     url: str
@@ -82,7 +76,6 @@ def name_combined(files: int) -> str:
 
 
 def batches_by_file(new: Sequence[NewFile], context: PartContext) -> tuple[Batch, ...]:
-    """The new rows of each new or changed file."""
     columns = _columns_with_limits(context)
     return tuple(
         Batch(file.name, "added" if file.grown else "file", _count_new_rows(file, columns, context)) for file in new
@@ -92,9 +85,9 @@ def batches_by_file(new: Sequence[NewFile], context: PartContext) -> tuple[Batch
 def batches_to_check(
     new: Sequence[NewFile], delivered: Sequence[Batch], context: PartContext, *, checked: int
 ) -> tuple[Batch, ...]:
-    """The batches whose shares are evaluated: deliveries, all of them together, and periods.
+    """The batches whose shares are evaluated: each file, all files together, and periods.
 
-    `checked` rows of the source are evaluated as a whole, and that is not done twice.
+    `checked`: rows of the source that are evaluated as a whole; a batch of as many is not evaluated again.
     """
     result = [batch for batch in delivered if batch.counts.checked]
     if len(result) > 1:
@@ -107,7 +100,6 @@ def batches_to_check(
 
 
 def _columns_with_limits(context: PartContext) -> list[str]:
-    """Columns whose nulls are limited."""
     return [column for column, rule in context.spec.rules.items() if rule.nulls is not None]
 
 
@@ -123,29 +115,6 @@ def period_of(spec: SourceSpec, *, default: Period) -> pl.Expr | None:
         return None
     form = _FORMS[spec.batch.period or default]
     return to_local(pl.col(spec.time.column), spec.time.zone or "UTC").dt.strftime(form)
-
-
-def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], context: PartContext) -> bool:
-    """Whether the accepted rows of `earlier` are the first of `read`, column by column."""
-    rows = earlier.rows.rows
-    if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not is_as_wide(read, earlier):
-        return False
-    return all(
-        conform(context.rows(read), [column])
-        .head(rows)
-        .collect()
-        .equals(conform(context.rows(earlier), [column]).collect())
-        for column in fields
-    )
-
-
-def is_as_wide(read: PartFacts, earlier: PartFacts) -> bool:
-    """Whether the types of `read` hold the values of `earlier`."""
-    types = {column.name: column.dtype for column in read.fields if not column.empty}
-    before = [
-        (column.dtype, types[column.name]) for column in earlier.fields if column.name in types and not column.empty
-    ]
-    return all(old == new or (old, new) in WIDER for old, new in before)
 
 
 def _count_new_rows(file: NewFile, columns: Iterable[str], context: PartContext) -> BatchCounts:

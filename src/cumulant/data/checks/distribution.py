@@ -1,7 +1,6 @@
-"""Distribution rules of a column: mean, quantiles, shares of values and distance of each new batch of rows.
+"""Distribution rules of a column: mean, quantiles, shares of values, and distance of each new batch.
 
-A batch breaks a rule where its figure is outside the declared range by more than chance explains. All evaluations of a
-run share a level (Bonferroni), and rows are taken as independent, save for `drift`, which sees how days differ.
+All tests of a run share a level (Bonferroni). Rows count as independent, except for `drift`.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.data.checks.batches import Batch, NewFile, name_combined, period_of
-from cumulant.data.checks.severity import batch_severity, severity_of
-from cumulant.data.checks.verdict_spec import Range
 from cumulant.data.parts.packs import blocks_of, load_part
 from cumulant.data.parts.part import PartContext
 from cumulant.data.policy import DistributionRule
 from cumulant.data.profile import power_of_two
+from cumulant.data.rules.severity import batch_severity, severity_of
+from cumulant.data.rules.verdict_spec import Range
 from cumulant.data.snapshot import BatchCheck, RowRange, Snapshot
 from cumulant.data.text.casts import conform
 from cumulant.statistics.drift.bins import Grid, groups
@@ -162,10 +161,10 @@ def _tests(name: str, rows: pl.DataFrame, field: Field, rule: DistributionRule, 
 
 
 def mean_p_value(values: Floats, limit: float, *, above: bool, spread: float) -> float:
-    """The chance of a mean of `values` [n] so far above (else below) `limit`, were the true mean at the limit.
+    """The p-value of a mean of `values` [n] above (else below) `limit`, were the true mean at the limit.
 
-    By Student's t, with the larger of the deviation of the values and `spread`, that of earlier rows: of skewed values
-    a mean far out comes with a small deviation. 1 for fewer than FEWEST values, or FEWEST_ALONE if `spread` is 0.
+    Student's t, with the larger of the deviation of the values and `spread`, that of earlier rows. 1 for fewer than
+    FEWEST values, or FEWEST_ALONE if `spread` is 0.
     """
     from scipy.special import stdtr
 
@@ -253,9 +252,7 @@ class ReferenceCounts:
 
     @staticmethod
     def of(field: Field, previous: Snapshot | None, context: PartContext, *, least: float) -> ReferenceCounts | None:
-        """From the newest rows of the last accepted snapshot that do not move by themselves by `least`; None where it
-        has none of the column's type.
-        """
+        """Counts of the newest rows of the last snapshot that vary by less than `least`; None without a value."""
         rows = None if previous is None or field.dtype in _NO_DISTANCE else _earlier_values(field, previous, context)
         if previous is None or rows is None or rows[VALUE].null_count() == rows.height:
             return None
@@ -287,8 +284,9 @@ class ReferenceCounts:
 
 
 def measure_distance(reference: ReferenceCounts, rows: pl.DataFrame, *, level: float, least: float) -> Distance | None:
-    """How far `rows` (`value`, `block`) are from the reference, with an interval at `level`; None where a difference
-    by chance is not less likely than `least`.
+    """The distance of `rows` (`value`, `block`) from the reference, with an interval at `level`.
+
+    None where chance explains a difference of `least`.
     """
     earlier, current = reference.counts, reference.cells(rows)
     pooled = (earlier.sum(axis=0) + current.sum(axis=0))[:-1]

@@ -1,7 +1,6 @@
-"""Refusals that one file cannot decide: keys that repeat across files, values that another source must hold.
+"""Refusals across files: keys that repeat, and values that another source must hold.
 
-A part that loses rows here is written again without them, under a name of its own; the part as it was stays,
-so that the next snapshot can start from it.
+A part that loses rows is written again under a new name; the earlier part stays for the next snapshot.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ import polars as pl
 from cumulant.core.errors import DataError, DefinitionError, did_you_mean
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
-from cumulant.data.checks.repeats import find_later_repeats
-from cumulant.data.checks.unique import unique_sets
 from cumulant.data.corrections.arrivals import Arrival, without_rows
+from cumulant.data.corrections.repeats import find_later_repeats
 from cumulant.data.parts.pack_changes import pack_without
 from cumulant.data.parts.packs import OWNER, PartBlock, blocks_of
 from cumulant.data.parts.part import PartCheck, PartContext, PartFacts
 from cumulant.data.parts.part_making import csv_size, plain_fields
 from cumulant.data.profile import profile
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.unique import unique_sets
 from cumulant.data.snapshot import Snapshot, frame_digest, scan
 
 

@@ -17,9 +17,9 @@ from cumulant.data.snapshot import CheckResult, Snapshot
 def write_quarantine(
     urls: Sequence[str], parts: Sequence[PartFacts], context: PartContext, identity: str
 ) -> tuple[TableRef | None, Counter[str]]:
-    """All refused rows of the files at `urls` as one table, and how many each rule refused.
+    """All refused rows of the files at `urls` as one table, and their number by rule.
 
-    Columns: `__rule`, `__file`, `__row`, then those of the rows as they came.
+    Columns: `__rule`, `__file`, `__row`, then the original columns.
     """
     frames = refused_rows(parts, context)
     if not frames:
@@ -34,7 +34,7 @@ def example_of(check: CheckResult, snapshot: Snapshot, context: PartContext) -> 
     """A value that the check refused; None for a personal column."""
     if check.column is None or check.column in context.spec.personal or snapshot.quarantine is None:
         return None
-    if check.rule.endswith(":path") and context.spec.personal:  # the whole of an object may stand there
+    if check.rule.endswith(":path") and context.spec.personal:  # it may be a whole object
         return None
     refused = context.tables.scan(snapshot.quarantine).filter(pl.col(RULE) == check.rule)
     values = refused.select(pl.col(check.column).drop_nulls().head(1)).collect().to_series()
@@ -42,7 +42,7 @@ def example_of(check: CheckResult, snapshot: Snapshot, context: PartContext) -> 
 
 
 def unify_types(frames: Sequence[pl.DataFrame]) -> list[pl.DataFrame]:
-    """Frames whose columns can stand below each other: where no type holds the values of all, as text."""
+    """Frames with common columns; as text where the types of one have none in common."""
     types: dict[str, set[pl.DataType]] = {}
     for frame in frames:
         for name, dtype in frame.schema.items():

@@ -6,15 +6,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from cumulant.core.errors import ContractBreachError, DataError
 from cumulant.core.units import show_duration
-from cumulant.data.checks.severity import severity_of
-from cumulant.data.checks.verdict_spec import Severity
+from cumulant.data.files.unreadable_files import shorten_list
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.profile import Profile
+from cumulant.data.rules.severity import severity_of
+from cumulant.data.rules.verdict_spec import Severity
 from cumulant.data.snapshot import WIDER, BatchCheck, CheckResult, SchemaChange, Snapshot
 
 if TYPE_CHECKING:
     from cumulant.data.parts.part import PartFacts
+    from cumulant.data.rules.row_checks import AbsentColumnError
 
 #: the rule on rows that are lost with files that are gone
 MISSING_FILES = "table:missing_files"
@@ -22,8 +27,8 @@ MISSING_FILES = "table:missing_files"
 UNREADABLE_FILES = "table:unreadable_files"
 #: of an example's value
 _SHOWN = 40
-#: of many breaches, those that are named, and of the rules that refuse rows
-_LISTED, _WORST = 10, 3
+#: of the rules that refuse rows, those that are named
+_WORST = 3
 
 
 def evaluate_row_rules(parts: Sequence[PartFacts], policy: SourcePolicy) -> tuple[CheckResult, ...]:
@@ -49,9 +54,9 @@ def evaluate_row_rules(parts: Sequence[PartFacts], policy: SourcePolicy) -> tupl
 def evaluate_table_rules(
     policy: SourcePolicy, profile: Profile, now: datetime, *, rows: int, newest: datetime | None = None
 ) -> tuple[CheckResult, ...]:
-    """Rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
+    """Results of the rules on the accepted rows as a whole: shares of nulls, row counts, freshness.
 
-    `rows` of them are in force; `newest` is the last event that is not after `now`, None where there is none.
+    `rows`: those in force; `newest`: the last event up to `now`, None without one.
     """
     results = [
         _null_share(column, policy, limit, profile) for column, limit in policy.nulls.items() if column in profile
@@ -123,7 +128,7 @@ def find_breaches(
     refused: int,
     failing: int,
 ) -> tuple[tuple[Severity, str], ...]:
-    """Broken rules with their severity, the most important first: `fail` is why a snapshot is not accepted.
+    """Broken rules with their severity, the most important first; a `fail` refuses the snapshot.
 
     `failing`: how many of the refused rows count towards the limit.
     """
@@ -180,9 +185,7 @@ def _change_text(change: SchemaChange) -> str:
 
 
 def warnings_of(snapshot: Snapshot) -> tuple[str, ...]:
-    """Warnings of an accepted snapshot: columns lost that nothing uses, or whose loss the policy accepts, doubts
-    about its files, rules with severity `warn` that are broken, and requirements of its contract that are not checked.
-    """
+    """Warnings of an accepted snapshot: lost columns, doubts about files, broken `warn` rules, unchecked clauses."""
     lost = [describe_change(change) for change in snapshot.changes if change.kind not in ("added", "widened")]
     unchecked = (f"the contract requires more than is checked: {note}" for note in snapshot.unchecked)
     return (*lost, *snapshot.warnings, *warned_rules(snapshot), *unchecked)
@@ -194,16 +197,8 @@ def warned_rules(snapshot: Snapshot) -> tuple[str, ...]:
     return (*snapshot.warned, *shorten_list(of_batches))
 
 
-def shorten_list(texts: Sequence[str]) -> tuple[str, ...]:
-    """The first few of many texts, and how many more there are: each of many files may break a rule."""
-    rest = len(texts) - _LISTED
-    return (*texts[:_LISTED], *([f"and {rest:,} more"] if rest > 0 else []))
-
-
 def hint_for(snapshot: Snapshot, example: Callable[[CheckResult], object] = lambda _: None) -> str:
-    """Hint for the breaches: one for each kind of them, where there are several. `example` gives a value that a
-    check refused, None where none may be shown.
-    """
+    """Hint for the breaches, one for each kind. `example` gives a value that a check refused, None for none."""
     hints = _hints(snapshot, example)
     if len(hints) == 1:
         return next(iter(hints.values()))
@@ -263,7 +258,7 @@ def _hint_for_rows(snapshot: Snapshot, example: Callable[[CheckResult], object])
             f"values of {worst.column}{_example_text(worst, example)} are not among those of `rules: {{{worst.column}: "
             f"{{in: ...}}}}`: add them there if they are right, else fix the rows; {look}"
         )
-    return f"look at the rows: cumulant data quarantine {snapshot.source}; fix them, or raise `quarantine`"
+    return f"inspect the rows: cumulant data quarantine {snapshot.source}; fix them, or raise `quarantine`"
 
 
 def _example_text(check: CheckResult, example: Callable[[CheckResult], object]) -> str:
@@ -274,7 +269,7 @@ def _example_text(check: CheckResult, example: Callable[[CheckResult], object]) 
 def _hint_for_batch(snapshot: Snapshot) -> str:
     """What to do where only new rows break rules."""
     refused = any(check.rule == "quarantine" for check in snapshot.batch_checks)
-    look = f"look at the rows: cumulant data quarantine {snapshot.source}; " if refused else ""
+    look = f"inspect the rows: cumulant data quarantine {snapshot.source}; " if refused else ""
     return (
         f"{look}fix the new rows and validate again; if they are right as they are, accept them with a warning by "
         "`batch: {severity: warn}`, validate, and remove it: rows that were accepted are evaluated again only when the "
@@ -287,3 +282,29 @@ def _mostly_of_another_type(snapshot: Snapshot) -> CheckResult | None:
     rows = snapshot.rows_in - snapshot.rows_dropped
     types = (check for check in snapshot.checks if check.kind == "row" and check.rule == f"{check.column}:type")
     return next((check for check in types if 2 * check.failed > rows), None)
+
+
+class SourceBreachError(ContractBreachError):
+    """A refused snapshot: `snapshot.breaches` are the reasons, `snapshot.quarantine` holds the refused rows."""
+
+    def __init__(self, message: str, *, snapshot: Snapshot, hint: str) -> None:
+        super().__init__(message, subject=snapshot.source, hint=hint)
+        self.snapshot = snapshot
+
+    def as_dict(self) -> dict[str, object]:
+        checks = [msgspec.to_builtins(check) for check in self.snapshot.batch_checks]
+        return super().as_dict() | {
+            "breaches": list(self.snapshot.breaches),
+            "batch_checks": checks,
+            "unreadable": [{"url": file.url, "reason": file.reason} for file in self.snapshot.unreadable],
+        }
+
+
+def as_contract_breach(error: AbsentColumnError, previous: Snapshot | None) -> DataError | ContractBreachError:
+    """`error` as a breach where the last accepted snapshot had the column: the data changed, not the declaration."""
+    if previous is None or error.subject not in {field.name for field in previous.fields}:
+        return error
+    hint = f"fix the source, or declare another column; {error.hint}"
+    return ContractBreachError(
+        f"{error.message}; snapshot {previous.id[:12]} had it", subject=previous.source, hint=hint
+    )

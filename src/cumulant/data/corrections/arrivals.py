@@ -1,7 +1,6 @@
-"""When rows arrived: the moment of the run that accepted them first. The names of files say nothing of that.
+"""When rows arrived: the moment of the run that accepted them first.
 
-A file is known by its content, so that renaming it changes nothing. Of a file whose content changed, rows that equal
-one of its accepted rows keep the moment of that row; all others arrive now.
+A file is identified by its content. Rows of a changed file that equal an accepted row keep that row's moment.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
 from cumulant.core.units import from_micros, to_micros
-from cumulant.data.checks.batches import is_as_wide, is_grown
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.parts.packs import OWNER, load_part
-from cumulant.data.parts.part import PartContext, PartFacts
+from cumulant.data.parts.part import PartContext, PartFacts, is_as_wide, is_grown
 from cumulant.data.row_columns import ROW
 from cumulant.data.snapshot import Snapshot, SourceFile, frame_digest
 from cumulant.data.text.casts import conform

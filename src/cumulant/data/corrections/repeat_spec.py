@@ -9,7 +9,7 @@ OnRepeat = Literal["quarantine", "first", "latest"]
 
 
 class DeletedRows(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which rows say that the row of their key is deleted."""
+    """Rows that delete the row of their key."""
 
     column: Annotated[str, Meta(description="The column that marks a deletion, such as `op`.")]
     values: Annotated[

@@ -1,10 +1,8 @@
-"""Versions of rows, where the latest row of a key counts: from when to when each of them is in force.
+"""Versions of rows with `on_repeat: latest`, and the interval in which each is in force.
 
-The rows of a key are ordered by known time (none is before all; of a deletion, its arrival), then arrival, then place.
-A row that equals the one before it is that row again. Every other one is in force from the moment at which it became
-known until the next one is: its known time, or its arrival where no known time is declared or the one before it has the
-same. The first one is in force from the start. One that arrived together with the one before it, and has no later known
-time, replaces it as if that had never been. A deletion is in force like a row, and hides its key.
+Rows of a key are ordered by known time, then arrival, then place; an equal successor is the same version. A version is
+in force from the moment at which it became known (the first: from the start) until the next one. One that arrived
+together with its predecessor, with no later known time, replaces it. A deletion is a version that hides its key.
 """
 
 from __future__ import annotations
@@ -18,15 +16,15 @@ import polars as pl
 from cumulant.core.errors import DataError
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.repeats import KNOWN, located_frames
-from cumulant.data.checks.row_checks import absent_column_error
 from cumulant.data.corrections.arrivals import ARRIVED, Arrival
 from cumulant.data.corrections.dated_rows import HIDDEN
+from cumulant.data.corrections.repeats import KNOWN, located_frames
 from cumulant.data.deletions import is_deletion
 from cumulant.data.parts.group_repeats import group_equal_rows
 from cumulant.data.parts.packs import blocks_of, exact_types
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import FROM, ROW, UNTIL
+from cumulant.data.rules.row_checks import absent_column_error
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform
 
@@ -64,7 +62,7 @@ def refuse_undecidable(spec: SourceSpec, fields: Sequence[Field], source: str) -
         )
     columns = [field.name for field in fields]
     if spec.deleted.column not in columns:
-        message = f'source {source} has no column "{spec.deleted.column}", which stands under deleted'
+        message = f'source {source} has no column "{spec.deleted.column}", which deleted names'
         raise absent_column_error(message, spec.deleted.column, columns)
 
 
@@ -93,9 +91,7 @@ def versions_of(
 def _rows_of_changed_keys(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], context: PartContext
 ) -> pl.DataFrame:
-    """The rows of keys that repeat or are deleted, in their order: when they became known and arrived, and whether they
-    delete.
-    """
+    """The rows of keys that repeat or are deleted, in order: known time, arrival, and whether they delete."""
     spec, keys = context.spec, list(context.spec.keys)
     wanted = {*keys, *spec.known_times, *([] if spec.deleted is None else [spec.deleted.column])}
     mark = is_deletion(spec, {field.name: field.dtype for field in fields}, context.source).alias(_MARK)

@@ -1,1 +1,1 @@
-"""Files of a source: listed, compared, and read as frames."""
+"""Files of a source: listed, and read as frames."""

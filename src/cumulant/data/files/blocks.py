@@ -25,9 +25,7 @@ FINDING_TYPES, READING = "finding the types of", "reading"
 
 
 class TextBlock(NamedTuple):
-    """Whole records, after the header (of so many bytes) where the file has one; `share` of the file's bytes is read
-    with them.
-    """
+    """Whole records, after a header of `header` bytes; `share` of the file's bytes is read with them."""
 
     content: bytes
     share: float
@@ -35,9 +33,7 @@ class TextBlock(NamedTuple):
 
 
 def read_blocks(path: Path, *, rows: int, most: int, csv: bool) -> Iterator[TextBlock]:
-    """The file in blocks of about `rows` records and at most about `most` bytes; where they end is always the same.
-
-    A file in UTF-16 is one block. Compressed text is unpacked on the way.
+    """The file, unpacked, in blocks of about `rows` records and at most about `most` bytes; UTF-16 is one block.
 
     Raises:
         DataError: a record is longer than 64 MiB.
@@ -67,7 +63,7 @@ def report_progress(blocks: Iterator[TextBlock], path: Path, text: str, progress
 
 
 def open_unpacked(raw: IO[bytes]) -> IO[bytes]:
-    """The stream itself, or what it holds in gzip, bzip2 or Zstandard.
+    """The stream itself, or its content where it is gzip, bzip2 or Zstandard.
 
     Raises:
         MissingPartError: it is Zstandard, and PyArrow is not installed.
@@ -130,7 +126,7 @@ def _records(stream: IO[bytes], rest: bytes, step: int, *, csv: bool, name: str)
         while len(rest) < step and not ended:
             more = stream.read(max(_SAMPLE, step - len(rest)))
             rest, ended = rest + more, not more
-        # The end of the file stays with what is before it, so that a line that was cut off is seen as such.
+        # The end of the file stays with the text before it, so that a truncated line is recognized.
         cut = len(rest) if ended and len(rest) <= step else _cut(rest, step, csv=csv)
         if cut is None and not ended:
             if len(rest) > _LONGEST:

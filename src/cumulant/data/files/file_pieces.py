@@ -18,9 +18,9 @@ class PieceError(Exception):
 
 
 class Pieces(NamedTuple):
-    """The types of a file's columns, and its rows under them in pieces; called again they come again.
+    """The types of a file's columns, and its rows under them in pieces.
 
-    `guessed` are columns whose types were inferred from text. Where they `may_fail`, the tables may raise PieceError.
+    `guessed`: columns with types inferred from text. Where they `may_fail`, the tables may raise PieceError.
     """
 
     schema: pl.Schema
@@ -29,7 +29,7 @@ class Pieces(NamedTuple):
     may_fail: bool = False
 
     def with_partition(self, partition: Partition, spec: SourceSpec, *, texts: Collection[str], url: str) -> Pieces:
-        """The pieces with the columns of a partition, and nulls for declared paths that the file does not have.
+        """The pieces with the columns of a partition, and nulls for declared paths that the file lacks.
 
         Raises:
             DataError: as `with_partition`.

@@ -25,10 +25,7 @@ _NUMBER = re.compile(r"-?[0-9]*\.[0-9]+|-?[0-9]+\.[0-9]*")
 
 
 def partition_of(url: str, spec: SourceSpec, *, root: Path) -> Partition:
-    """Column and value of each folder `name=value` between the source's path, or its first wildcard, and the file.
-
-    A folder that the path itself names is none: what it holds was chosen by it.
-    """
+    """Column and value of each folder `name=value` between the source's path, or its first wildcard, and the file."""
     pattern = pattern_of(spec, source=url, root=root).removeprefix("file://").rstrip("/")
     wild = _WILD.search(pattern)
     base = pattern if wild is None else pattern[: wild.start()].rpartition("/")[0]
@@ -45,10 +42,7 @@ def _pairs(place: str) -> Partition:
 
 
 def with_folders(table: FileTable, spec: SourceSpec, *, url: str) -> FileTable:
-    """`table` with the columns that all folders of the file name and it lacks, also those in the path itself.
-
-    For rows to predict: one folder of a source that was trained on as a whole has the values that it had there.
-    """
+    """`table` with the columns that all folders of the file name and it lacks, those in the path itself included."""
     lacking = tuple(pair for pair in _pairs(url.removeprefix("file://")) if pair[0] not in table.rows.columns)
     return with_partition(table, lacking, spec, texts=(), url=url)
 
@@ -74,7 +68,6 @@ def with_partition(
 
 
 def _columns_with_declared_format(spec: SourceSpec) -> set[str]:
-    """Columns whose declaration sets how their text is read."""
     times = {*spec.known_times, *([spec.time.column] if spec.time else [])}
     return times | {name for name, rule in spec.rules.items() if rule.type or rule.number_format or rule.date_format}
 

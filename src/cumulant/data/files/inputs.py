@@ -26,9 +26,9 @@ from cumulant.ports.files import Files
 
 @dataclass(frozen=True)
 class SourceInput:
-    """One file (or the frame that was passed): its name, content hash, and how to read its rows.
+    """One file or frame: its name, content hash, and how to read its rows.
 
-    `sha256` is empty where not even its bytes can be read. `rows` and `pieces` raise UnreadableFileError.
+    `sha256` is empty where its bytes cannot be read. `rows` and `pieces` raise UnreadableFileError.
     """
 
     url: str

@@ -1,7 +1,6 @@
 """Large files in pieces of rows, all under the types that the file has as a whole.
 
-Of Parquet and ORC the file declares the types. Of CSV and JSON lines they are found in a first pass over its blocks: a
-column is what holds the values of all blocks, as in a file that is read whole.
+Parquet and ORC declare the types; those of CSV and JSON lines are inferred in a first pass over the blocks.
 """
 
 from __future__ import annotations
@@ -43,11 +42,12 @@ _HEAD = 1 << 16
 def pieces_of(
     path: Path, url: str, spec: SourceSpec, texts: Collection[str], progress: Progress = silent
 ) -> Pieces | None:
-    """The pieces of a large file; None where it is small, or only the whole file decides how it is read. `progress`
-    is reported each time that the file is read.
+    """The pieces of a large file; None where it is small, or its types need the whole file.
+
+    `progress` is reported each time that the file is read.
 
     Raises:
-        DataError: a Parquet or ORC file is damaged, or takes more than it may.
+        DataError: a Parquet or ORC file is damaged, or takes more memory than it may.
     """
     kind, size = file_kind(url, spec), path.stat().st_size
     if kind in _READERS and size >= _LARGE_BYTES:
@@ -75,7 +75,7 @@ def _parquet(path: Path, url: str, spec: SourceSpec, progress: Progress) -> Piec
         return None
     try:
         pl.DataFrame(schema=schema)
-    except pl.exceptions.PolarsError:  # a type that no frame holds; reading the whole says so
+    except pl.exceptions.PolarsError:  # a type that no frame holds; reading the whole file reports it
         return None
 
     def tables() -> Iterator[FileTable]:
@@ -115,9 +115,7 @@ _READERS = {"parquet": _parquet, "orc": _orc}
 
 
 def _with_paths(pieces: Pieces, spec: SourceSpec, url: str) -> Pieces | None:
-    """The pieces with the declared columns in place of the structs that they are taken from; None where they are taken
-    from JSON texts, whose values say their types, or cannot be.
-    """
+    """The pieces with declared columns in place of their structs; None where that needs the whole file."""
     if any(pieces.schema.get(path[0]) == pl.String() for path in paths_of(spec.columns).values()):
         return None
 
@@ -127,7 +125,7 @@ def _with_paths(pieces: Pieces, spec: SourceSpec, url: str) -> Pieces | None:
     try:
         schema = taken(FileTable(pl.DataFrame(schema=pieces.schema))).rows.schema
     except DataError:
-        return None  # reading the whole says so
+        return None  # reading the whole file reports it
     tables = pieces.tables
     return pieces._replace(schema=schema, tables=lambda: map(taken, tables()))
 
@@ -167,10 +165,7 @@ def _blocks(
     progress: Progress,
     types: pl.Schema | None = None,
 ) -> Iterator[FileTable]:
-    """The blocks of a CSV file; rows and lines are numbered in the file.
-
-    Each has the types of its own values where `types`, those of all blocks, are not known yet.
-    """
+    """The blocks of a CSV file, each under its own types where `types`, those of all blocks, are not known yet."""
     rows = lines = size = 0
     text = f"{FINDING_TYPES if types is None else READING} {url}"
     with reading_errors(url):
@@ -192,9 +187,7 @@ def _blocks(
 
 
 def _joint_types(tables: Iterator[FileTable]) -> tuple[pl.Schema, pl.Schema]:
-    """The types of the first block, and of each column in all blocks together: of numbers the wider one, else text.
-    Nulls say nothing.
-    """
+    """The types of the first block, and of each column in all blocks: of numbers the wider one, else text."""
     dtypes: dict[str, pl.DataType] = {}
     first = pl.Schema()
     for table in tables:

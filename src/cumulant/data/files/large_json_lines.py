@@ -1,7 +1,6 @@
-"""Large files of JSON lines in pieces: a first pass over the blocks finds the types of all, a second one reads them.
+"""Large files of JSON lines in pieces: a first pass infers the types of all blocks, a second one reads them.
 
-The types of fields are found behind one line that has those of all blocks before (`json_lines.joint_types`). Declared
-columns, which are paths into the objects, have the type that the kinds of all their values have together.
+The types of fields are inferred behind a line of the types of all earlier blocks (`json_lines.joint_types`).
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from cumulant.data.text.csv_text import FileTable
 
 #: bytes of text of a piece; names of fields make JSON lines longer than those of CSV
 _BYTES = 64 << 20
-#: what stands at paths are Python's values meanwhile, so that pieces have so many times fewer rows
+#: values at paths are Python objects here, so that pieces have so many times fewer rows
 _OBJECTS = 4
 
 
@@ -93,8 +92,7 @@ class _Lines:
         return pl.Schema([*self._types.items(), *self._leaves.items()])
 
     def infer_types(self, contents: Iterator[bytes]) -> bool:
-        """Infer the types from the pieces; False where the whole is one array or cut off, where the types need all
-        lines at once, and where no row could be taken.
+        """Infer the types from the pieces; False where they need all lines at once.
 
         Raises:
             DataError: there are too many fields.
@@ -144,7 +142,7 @@ class _Lines:
         return True
 
     def table(self, remaining: RemainingLines, first_row: int) -> tuple[FileTable, int]:
-        """The lines that are left as a table, and how many rows they are. They begin in this row of their file.
+        """The remaining lines as a table, and their number; they begin in this row of their file.
 
         Raises:
             polars.PolarsError: a value is not of its type.

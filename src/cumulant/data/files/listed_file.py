@@ -33,8 +33,10 @@ class ListedFile:
         return self.files.fetch(self.info)
 
     def read(self, spec: SourceSpec, *, texts: Collection[str] = ()) -> FileTable:
-        """Its rows as declared, with nulls for declared paths that it does not have. CSV columns in `texts` are not
-        taken for numbers. Raises DataError as `read_table`.
+        """Its rows as declared, with nulls for absent declared paths; CSV columns in `texts` are not numbers.
+
+        Raises:
+            DataError: as `read_table`.
         """
         table = read_table(self.fetch(), self.url, spec, texts=texts)
         return with_absent(with_partition(table, self.partition, spec, texts=texts, url=self.url), spec)
@@ -51,7 +53,7 @@ class ListedFile:
             try:
                 return unpacked_bytes(self.fetch())
             except (zipfile.BadZipFile, OSError):
-                return 0  # reading it says what is wrong with it
+                return 0  # reading it reports the fault
         return self.info.bytes * (PACKED if kind not in TYPED and name not in TEXTS else 1)
 
     def read_any(self, spec: SourceSpec) -> tuple[FileTable, SourceSpec]:
@@ -61,7 +63,6 @@ class ListedFile:
 
 
 def listed_files(listing: FileListing, spec: SourceSpec, *, root: Path, files: Files) -> list[ListedFile]:
-    """The files of a listing that are read."""
     return [
         ListedFile(info, display_path(info.url, root), partition_of(info.url, spec, root=root), files)
         for info in listing.files

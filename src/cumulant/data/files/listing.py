@@ -23,7 +23,7 @@ SUFFIXES = {
     **{f"{text}{packed}": kind for text, kind in TEXTS.items() for packed in ("", *_COMPRESSIONS)},
 }
 FORMATS = "parquet, orc, csv, jsonl or excel"
-#: formats whose files say the type of each column
+#: formats whose files declare the type of each column
 TYPED = ("parquet", "orc")
 
 
@@ -40,7 +40,7 @@ def find_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> li
 
 
 def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> FileListing:
-    """The files of a source. Of a folder or glob, those in a known format are read.
+    """The files of a source; of a folder or glob, those in a known format.
 
     Raises:
         DataError: nothing is there, or nothing that can be read.
@@ -49,7 +49,7 @@ def list_files(spec: SourceSpec, *, source: str, root: Path, files: Files) -> Fi
     matches = sorted(files.list(pattern), key=lambda file: file.url)
     skipped: list[FileInfo] = []
     if len(matches) > 1 and spec.format == "auto":
-        visible = [file for file in matches if not _is_hidden(file.url)]
+        visible = [file for file in matches if not file.url.rsplit("/", 1)[-1].startswith((".", "_"))]
         skipped = [file for file in visible if suffix(file.url) not in SUFFIXES]
         matches = [file for file in visible if suffix(file.url) in SUFFIXES]
     if skipped and not matches:
@@ -104,10 +104,6 @@ def suffix(url: str) -> str:
     if len(suffixes) > 1 and suffixes[-1] in _COMPRESSIONS:
         return "".join(suffixes[-2:])
     return suffixes[-1] if suffixes else ""
-
-
-def _is_hidden(url: str) -> bool:
-    return url.rsplit("/", 1)[-1].startswith((".", "_"))
 
 
 def file_kind(url: str, spec: SourceSpec) -> str | None:

@@ -1,4 +1,4 @@
-"""Rows that are given for prediction: read as the source reads its own files, but nothing is refused silently."""
+"""Rows for prediction: read as the source reads its own files, but nothing is refused silently."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from cumulant.data.text.casts import Cast, column_casts
 
 
 def prediction_spec(declared: SourceSpec, fields: Sequence[Field], path: str) -> SourceSpec:
-    """How a file of such rows is read: missing marks, texts and number formats as declared; digits of a text field
-    stay text.
-    """
+    """How a file of such rows is read: as declared; digits of a text field stay text."""
     texts = {field.name: RuleSpec(type="str") for field in fields if field.dtype == "str"}
     formats = declared.number_formats
     formatted = {
@@ -47,16 +45,14 @@ def as_fields(
     prepare: str | None = None,
 ) -> pl.DataFrame:
     """The columns of `frame` that are `fields`, under their types; times without an offset are in the field's zone.
-    Of `rules` count the formats of numbers and dates in texts, by column.
 
-    Fields that are absent and may be null stay absent, unless they are `required`; other columns are left out. Those
-    named in `others` are columns of the source by themselves, no misspelt fields. `first` is the number of rows that
-    stand before these, for the row numbers in errors. `prepare` is the source's, which is not run on these rows.
+    Absent nullable fields stay absent unless `required`. `rules`: formats of numbers and dates by column. `others`:
+    columns that are no misspelt fields. `first`: number of rows before these. `prepare`: the source's, which is not
+    run.
 
     Raises:
-        RequestError: a required field is absent, one is absent whose name is nearly that of another column, or a
-            value cannot be read as its type. Values are not repeated, but for one that is not in the declared date
-            format, where its column is not personal.
+        RequestError: a required field is absent, one is absent whose name is nearly that of another column, or a value
+            cannot be read as its type. Values are not repeated, but for dates in columns that are not personal.
     """
     present = [field for field in fields if field.name in frame.columns]
     try:

@@ -1,7 +1,4 @@
-"""Reading a source: its files through the port `files`, or a frame that was handed over.
-
-Whatever is wrong with a file is a DataError that names it; no engine's own error leaves this module.
-"""
+"""Reading a source's files through the port `files`, or a frame. Faults of a file are a DataError that names it."""
 
 from __future__ import annotations
 
@@ -39,7 +36,7 @@ _BLOCK = 4 << 20
 
 
 def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> pl.DataFrame:
-    """One file as it is. `url` names it in errors; CSV columns in `texts` are not taken for numbers.
+    """One file. `url` names it in errors; CSV columns in `texts` are not numbers.
 
     Raises:
         DataError: as `read_table`, and where a row of a CSV file has other fields than its header.
@@ -50,9 +47,7 @@ def read(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ())
 
 
 def refuse_malformed(table: FileTable, url: str) -> None:
-    """Raises DataError where a row has other fields than the header, so that values have no clear column; or no
-    plain value at a declared path.
-    """
+    """Raise DataError where a row has other fields than the header, or no plain value at a declared path."""
     if table.refused is not None:
         raise DataError(
             f"{url}: {describe_refused(table)}",
@@ -84,7 +79,7 @@ def with_absent(table: FileTable, spec: SourceSpec) -> FileTable:
 
 
 def describe_refused(table: FileTable) -> str:
-    """How many rows have what is no value of a column, and where the first stands."""
+    """The number of malformed rows, and the place of the first."""
     if table.refused is None:
         return "every row can be read"
     count, first = table.refused.height, table.refused.row(0, named=True)
@@ -100,7 +95,7 @@ def describe_refused(table: FileTable) -> str:
 
 
 def read_table(path: Path, url: str, spec: SourceSpec, *, texts: Collection[str] = ()) -> FileTable:
-    """One file as it is, with the rows apart that have too few or too many fields.
+    """One file, with its malformed rows apart.
 
     Raises:
         DataError: it is empty, cut off, damaged, not UTF-8, or in another format than its name has.
@@ -143,7 +138,7 @@ def with_nested_columns(table: FileTable, spec: SourceSpec, url: str) -> FileTab
 
 
 def read_any(path: Path, url: str, spec: SourceSpec) -> tuple[FileTable, SourceSpec]:
-    """One file as it is, and `spec` with the separator and encoding that turned out to be its own.
+    """One file, and `spec` with its own separator and encoding.
 
     Raises:
         DataError: as `read_table`, where no other separator or encoding helps.
@@ -246,5 +241,4 @@ def _csv_table(content: bytes, url: str, spec: SourceSpec, texts: Collection[str
 
 
 def separator_of(url: str, spec: SourceSpec) -> str:
-    """The sign between the fields of a CSV file."""
     return "\t" if suffix(url).startswith(".tsv") else spec.separator

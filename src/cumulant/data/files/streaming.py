@@ -27,7 +27,7 @@ _BUFFER = 1 << 20
 
 
 class Piece(NamedTuple):
-    """Consecutive rows of a file. `first` rows stand before them; `share` of the file is read with them."""
+    """Consecutive rows of a file, after `first` rows; `share` of the file is read with them."""
 
     rows: pl.DataFrame
     first: int
@@ -35,12 +35,10 @@ class Piece(NamedTuple):
 
 
 class FileStream:
-    """One file. Of Parquet, pieces are of `rows` rows (fewer where rows are wide); of text, of about as many.
+    """One file in pieces of `rows` rows (fewer where rows are wide; of text, about as many), which are always the same.
 
-    `partition` are columns that the names of the file's folders hold, which each piece then has.
-
-    Where the pieces end depends on the file and `rows` alone. CSV and JSON lines are read as `read` reads them, types
-    being found out for each piece.
+    `partition`: columns that the names of the file's folders hold. Types of CSV and JSON lines are inferred for each
+    piece.
 
     Raises:
         DataError: the file is empty, damaged or in no known format.
@@ -63,7 +61,7 @@ class FileStream:
         self.head = self._placed(head)
 
     def pieces(self, columns: Sequence[str] | None = None, *, done: Sequence[int] = ()) -> Iterator[Piece]:
-        """The pieces after those that are `done` (given as their numbers of rows), with `columns` alone where it can.
+        """The pieces after those that are `done` (their numbers of rows), with `columns` alone where it can.
 
         Raises:
             DataError: the file is damaged; names the row group of a Parquet file.

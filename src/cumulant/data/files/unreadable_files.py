@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from cumulant.core.errors import DataError
-from cumulant.data.checks.severity import severity_of
-from cumulant.data.checks.verdict import UNREADABLE_FILES, shorten_list
-from cumulant.data.policy import SourcePolicy
-from cumulant.data.snapshot import CheckResult, UnreadableFile
+from cumulant.data.snapshot import UnreadableFile
 
 File = TypeVar("File")
 Read = TypeVar("Read")
+
+#: of many texts, those that are shown
+_LISTED = 10
 
 
 class UnreadableFileError(DataError):
@@ -51,7 +51,7 @@ def read_each(files: Iterable[File], read: Callable[[File], Read]) -> list[Read]
     """What `read` gives of each file, in their order.
 
     Raises:
-        DataError: files cannot be read; it names all of them, of one it is its own error.
+        DataError: files cannot be read; it names all of them.
     """
     results: list[Read] = []
     errors: list[DataError] = []
@@ -78,17 +78,7 @@ def join_errors(errors: Sequence[DataError], files: int) -> DataError:
     )
 
 
-def unreadable_check(unreadable: Sequence[UnreadableFile], files: int, policy: SourcePolicy) -> CheckResult:
-    """The rule that each file can be read; `files` are those of the source."""
-    count = "1 cannot" if len(unreadable) == 1 else f"{len(unreadable):,} cannot"
-    named = "; ".join(shorten_list([file.reason for file in unreadable]))
-    return CheckResult(
-        rule=UNREADABLE_FILES,
-        column=None,
-        kind="table",
-        failed=0,
-        share=len(unreadable) / files,
-        text=f"each of the {files:,} files can be read; {count}: {named}",
-        passed=False,
-        severity=severity_of(policy, UNREADABLE_FILES, None),
-    )
+def shorten_list(texts: Sequence[str]) -> tuple[str, ...]:
+    """The first few of many texts, and how many more there are: each of many files may break a rule."""
+    rest = len(texts) - _LISTED
+    return (*texts[:_LISTED], *([f"and {rest:,} more"] if rest > 0 else []))

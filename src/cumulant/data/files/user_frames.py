@@ -10,7 +10,7 @@ from cumulant.core.errors import DataError, missing_part
 
 
 def to_polars(frame: object, *, source: str) -> pl.DataFrame:
-    """A user's frame (Polars, pandas, PyArrow, or any that Narwhals knows) as a Polars frame.
+    """A user's frame (Polars, pandas, PyArrow, or any that Narwhals supports) as a Polars frame.
 
     Raises:
         DataError: it is no frame, or a column mixes types that no table can hold.

@@ -1,8 +1,7 @@
-"""A sheet of an Excel workbook (.xlsx) as a table: cells as they are stored, and no value that no cell shows.
+"""A sheet of an Excel workbook (.xlsx) as a table: the first row with a value is the header, blank rows are skipped.
 
-The first row with a value is the header. Blank rows are no records; hidden rows and columns are read, with a note.
-Numbers in a format of zeros alone (`00000`) are text with the zeros that Excel shows, since they are identifiers. Rows
-with an error (`#N/A`), or with a formula whose value is not stored, are refused under the rule `COLUMN:cell`.
+Hidden rows and columns are read, with a note. Numbers in a format of zeros alone (`00000`) are text. Rows with an error
+(`#N/A`), or a formula without a stored value, are refused under the rule `COLUMN:cell`.
 """
 
 from __future__ import annotations
@@ -50,11 +49,11 @@ class _Cells(NamedTuple):
 
 
 def read_excel(path: Path, url: str, spec: SourceSpec) -> FileTable:
-    """The rows of the declared sheet, or of the only one that is visible.
+    """The rows of the declared sheet, or of the only visible one.
 
     Raises:
-        DataError: it is no whole workbook, takes too much memory, has several sheets and none is declared, or its
-            header or merged cells leave open which value is of which column or row.
+        DataError: it is damaged, takes too much memory, has several sheets and none is declared, or its header or
+            merged cells are ambiguous.
         MissingPartError: openpyxl is not installed.
     """
     try:
@@ -197,7 +196,7 @@ def _hidden_note(cells: _Cells) -> tuple[str, ...]:
         counts.append(f"{'column' if len(letters) == 1 else 'columns'} {join_names(letters)}")
     if not counts:
         return ()
-    return (f"{' and '.join(counts)} of its sheet are hidden, and are read as all others; delete them if not wanted",)
+    return (f"{' and '.join(counts)} of its sheet are hidden, and are read as all others; delete them if not needed",)
 
 
 def _reader(book: Any) -> Callable[[Mapping[str, Any]], _Cell | None]:

@@ -22,10 +22,9 @@ _NO_OBJECT = re.compile(rb"^[ \t\r]*+[^{ \t\r\n]", re.MULTILINE)
 
 
 class RemainingLines(NamedTuple):
-    """Lines without those that are refused, and these: `__rule`, `__row`, `__line`, `__text`.
+    """The lines with blank ones in place of those refused, and these: `__rule`, `__row`, `__line`, `__text`.
 
-    A blank line stands in place of each, so that lines keep their numbers. `rows` are the positions of the lines that
-    are left, where some are not.
+    `rows`: the positions of the remaining lines, where some are refused.
     """
 
     content: bytes
@@ -34,9 +33,7 @@ class RemainingLines(NamedTuple):
 
 
 def set_aside(content: bytes, faults: Mapping[int, str], *, first_row: int = 0, first_line: int = 0) -> RemainingLines:
-    """A text without the lines of these numbers (from 0), which break these rules. It begins in that row and line (from
-    0) of its file.
-    """
+    """A text without the lines `faults` (number from 0 to rule); it begins in that row and line of its file."""
     if not faults:
         return RemainingLines(content)
     refused, rows = [], []
@@ -58,7 +55,7 @@ def set_aside(content: bytes, faults: Mapping[int, str], *, first_row: int = 0, 
 
 
 def types_of(lines: bytes) -> pl.Schema:
-    """The types that the engine finds for the fields of lines.
+    """The types that the engine infers for the fields of lines.
 
     Raises:
         polars.SchemaError: a field holds values that have no common type, or a line is a list or true.
@@ -68,20 +65,14 @@ def types_of(lines: bytes) -> pl.Schema:
 
 
 def has_other_values(lines: bytes) -> bool:
-    """Whether a line begins with something else than an object. Where it is a number or null beside objects, the engine
-    takes it for one when it infers types, and stops only when it reads.
-    """
+    """Whether a line begins with something else than an object: the engine infers types from some, and fails later."""
     begun = lines.count(b"\n{") + lines.startswith(b"{")
     ended = lines.count(b"\n") + (not lines.endswith(b"\n"))
     return begun < ended and _NO_OBJECT.search(lines) is not None
 
 
 def find_non_objects(content: bytes) -> list[int]:
-    """The numbers (from 0) of the lines that the engine does not read as JSON objects.
-
-    It stops at the first of them, so that another parser goes through the lines: much faster than the engine line by
-    line, which decides where the two differ (half a surrogate pair, numbers of more than 128 bits).
-    """
+    """The numbers (from 0) of the lines that the engine does not read as JSON objects."""
     decoder = msgspec.json.Decoder(dict)
     refused, parsed = [], []
     for number, line in enumerate(content.split(b"\n")):

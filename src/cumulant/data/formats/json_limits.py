@@ -1,7 +1,7 @@
-"""Limits of JSON lines: how deep a line is nested, and how many fields there are.
+"""Limits of JSON lines: nesting and number of fields, checked before lines are parsed as a table.
 
-Both are found out before lines are read as a table. The time to join two types doubles with each level of nesting (20
-levels take 0.03 s, 30 half a minute), and a field that one line has takes memory in every row.
+The time to join two types doubles with each level of nesting (20 levels take 0.03 s, 30 half a minute), and a field of
+one line takes memory in every row.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def deep_lines(content: bytes) -> dict[int, str]:
 
 
 def is_deep(text: str) -> bool:
-    """Whether a JSON text is nested deeper than a parser may be given."""
+    """Whether a JSON text is nested too deep for a parser."""
     if text.count("{") + text.count("[") <= MOST_LEVELS:
         return False
     return bool(_depths(text.replace("\n", " ").encode()).max() > MOST_LEVELS)
 
 
 class Fields:
-    """The fields of a file's lines, those of objects too, and what a missing value of each takes.
+    """The fields of a file's lines, nested ones included, and the bytes of a missing value of each.
 
-    `memory`: the most bytes of the file. `names` are those of the lines' own fields, in the order in which they come.
+    `memory`: the most bytes of the file. `names`: the top-level fields in order.
     """
 
     def __init__(self, url: str, memory: int | None) -> None:
@@ -74,9 +74,7 @@ class Fields:
             raise _too_many_fields(self._url)
 
     def refuse_missing(self, content: bytes) -> None:
-        """Raises DataError where these lines lack more values than fit into memory. `content` is parsed once for all
-        calls in a row, and only where a rough estimate, without the values that are null or empty, is too large.
-        """
+        """Raise DataError where missing values of these lines do not fit into memory; exact only if need be."""
         if content is not self._content:
             self._content, self._containers = content, None
             self._lines, self._present = content.count(b"\n") + 1, content.count(b":")
@@ -89,11 +87,7 @@ class Fields:
 
 
 def _containers(content: bytes, url: str) -> Counter[tuple[str, ...]]:
-    """What the objects and lists within lines take, by their path: half an empty list is 1.
-
-    Raises:
-        DataError: there are too many paths.
-    """
+    """The bytes that objects and lists within lines take, by their path, in units of two empty lists."""
     counts: Counter[tuple[str, ...]] = Counter()
     decoder = msgspec.json.Decoder(dict[str, Any])
     for line in content.split(b"\n"):
@@ -135,7 +129,7 @@ def _needed(paths: Mapping[tuple[str, ...], int], lines: int, containers: Counte
 
 
 def lines_of(content: bytes, url: str) -> Iterator[tuple[int, bytes]]:
-    """The lines, so few together that their types are found in bounded time, and how many are before them.
+    """The lines in groups whose types are inferred in bounded time, each with the number of lines before it.
 
     Raises:
         DataError: one has too many fields.

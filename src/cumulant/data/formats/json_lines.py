@@ -40,11 +40,12 @@ _SAMPLES: dict[pl.DataType, Any] = {
 
 
 def read_jsonl(content: bytes, url: str, columns: Mapping[str, str], memory: int | None = None) -> FileTable:
-    """The rows of a JSON lines text, those apart that are no JSON objects or nested too deep. `columns` and `memory`:
-    as of `SourceSpec`.
+    """The rows of a JSON lines text; those that are no objects or nested too deep apart.
+
+    `columns` and `memory`: as of `SourceSpec`.
 
     Raises:
-        DataError: it is one array or cut off, no line is a JSON object of few enough levels, or it has too many fields.
+        DataError: it is one array or cut off, has no usable line, or too many fields.
         polars.PolarsError: a field holds values that have no common type.
     """
     content = content.removeprefix(BOM_UTF8)
@@ -111,9 +112,7 @@ def is_array(content: bytes) -> bool:
 
 
 def objects_of(lines: bytes, before: pl.Schema) -> tuple[pl.Schema | None, list[int]]:
-    """The types of the fields of lines and of those before them, as `joint_types`, None where these are unknown; and
-    the numbers (from 0) of the lines that are no JSON objects, which have no part in them.
-    """
+    """The joint types of lines and those before (None: unknown), and the numbers of the lines that are not objects."""
     bad: list[int] = []
     try:
         if not has_other_values(lines):
@@ -129,10 +128,9 @@ def objects_of(lines: bytes, before: pl.Schema) -> tuple[pl.Schema | None, list[
 
 
 def joint_types(content: bytes, before: pl.Schema) -> pl.Schema:
-    """The types of the fields of JSON lines and of the lines before them, which have the types `before`; in the order
-    in which the engine has them where it reads all at once, unless they are many.
+    """The types of the fields of JSON lines and of the lines before them, which have the types `before`.
 
-    The engine joins the types of lines in their order, so one line with the types `before` stands for all before.
+    The order is that of reading all at once, unless they are many.
 
     Raises:
         LookupError: no line has the types `before`.
@@ -206,12 +204,7 @@ def is_cut(content: bytes, faults: Mapping[int, str]) -> bool:
 
 
 def _fields(content: bytes, url: str, memory: int | None) -> tuple[Fields, pl.Schema | None, dict[int, str]]:
-    """The fields of lines and their types together, None where these need all lines at once; and the lines that
-    are no JSON objects.
-
-    Raises:
-        DataError: there are more fields than a table can have, or than fit into memory.
-    """
+    """The fields of lines, their joint types (None: all lines are needed), and the lines that are not objects."""
     fields = Fields(url, memory)
     schema: pl.Schema | None = pl.Schema()
     faults: dict[int, str] = {}
@@ -249,9 +242,7 @@ def refuse_mixed(content: bytes, url: str) -> None:
 
 
 class PathSplit(NamedTuple):
-    """The values at paths of `rows` lines, `roots`: the first names of the paths that a line has, the lines without
-    these, and those that are no objects.
-    """
+    """The values at paths of `rows` lines; `roots`: their first names, the lines without these, and the non-objects."""
 
     leaves: Leaves
     roots: set[str]
@@ -261,9 +252,7 @@ class PathSplit(NamedTuple):
 
 
 def split_paths(content: bytes, paths: Mapping[str, tuple[str, ...]]) -> PathSplit:
-    """What stands at the paths and what does not are parsed apart: the engine makes text of values of several types,
-    which is not always JSON, and stops at structs beside lists.
-    """
+    """The values at the paths, parsed apart from the rest, since the engine fails on values of several types."""
     wanted, roots = {path[0] for path in paths.values()}, set[str]()
     rest, faults = bytearray(), dict[int, str]()
     decoder, encoder = msgspec.json.Decoder(dict[str, Any]), msgspec.json.Encoder()

@@ -1,8 +1,7 @@
 """Columns that are declared as paths into structs and JSON objects: `columns: {city: address.city}`.
 
-A row without a value at a path has null there. A row whose value there is an object or a list, or whose path leads
-through a plain value, is refused with the rule `COLUMN:path`. In Parquet and ORC the type of the file decides it for
-all rows, so such a file is refused.
+A row without a value there has null. One with an object or a list there, or a plain value on the way, is refused with
+the rule `COLUMN:path`; a Parquet or ORC file of such a type is refused.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ _LOW, _HIGH = -(2**63), 2**63 - 1
 
 
 class Leaves(NamedTuple):
-    """Values by column and row, and of rows that are refused the column, with what stands there instead."""
+    """Values by column and row, and of refused rows the column with its invalid value."""
 
     values: dict[str, list[Any]]
     refused: dict[int, tuple[str, Any]]
@@ -33,8 +32,7 @@ class Leaves(NamedTuple):
 
 
 def with_nested(rows: pl.DataFrame, columns: Mapping[str, str], url: str) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """`rows` with the declared columns in place of the structs and JSON texts that they are taken from, and the rows
-    that are refused. A path whose column the file does not have gives none.
+    """`rows` with the declared columns in place of their structs and JSON texts, and the refused rows.
 
     Raises:
         DataError: a path leads through a plain column or ends at a list or struct, or the file has the column too.
@@ -47,9 +45,7 @@ def with_nested(rows: pl.DataFrame, columns: Mapping[str, str], url: str) -> tup
 
 
 def columns_of(schema: Mapping[str, pl.DataType]) -> tuple[dict[str, str], list[str]]:
-    """Columns that can be declared for the fields of structs, name to path; and the paths of fields that hold lists, or
-    whose names have points.
-    """
+    """Columns that can be declared for fields of structs, name to path; and paths of lists or names with points."""
     columns: dict[str, str] = {}
     left_out: list[str] = []
     for path, dtype in _fields(schema):
@@ -81,9 +77,9 @@ def replace_roots(
     *,
     types: Mapping[str, pl.DataType] | None = None,
 ) -> tuple[pl.DataFrame, pl.DataFrame | None]:
-    """`rows` without the columns `roots` and with those that were taken from them; and the refused rows.
+    """`rows` with the columns that were taken from `roots` in place of these; and the refused rows.
 
-    `types` are those of the leaves where the rows are a piece of a file; None: they are the whole file.
+    `types`: those of the leaves where the rows are a piece of a file; None: they are the whole file.
 
     Raises:
         DataError: a column is there already, or all rows of the file are refused.
@@ -131,7 +127,7 @@ def leaves_of(objects: Iterable[Any], paths: Mapping[str, tuple[str, ...]]) -> L
 
 
 def _walk(value: Any, path: tuple[str, ...]) -> tuple[Any, bool]:
-    """What stands at the path, and whether that is a plain value or nothing."""
+    """The value at the path, and whether it is a plain value or absent."""
     for name in path:
         if value is None:
             return None, True
@@ -142,7 +138,7 @@ def _walk(value: Any, path: tuple[str, ...]) -> tuple[Any, bool]:
 
 
 def _texts(rows: pl.DataFrame, names: list[str]) -> Iterator[dict[str, Any]]:
-    """Of each row, what the JSON texts in these columns say."""
+    """Of each row, the decoded JSON texts in these columns."""
     for texts in zip(*(rows[name] for name in names), strict=True):
         yield {name: _decoded(text) for name, text in zip(names, texts, strict=True)}
 
@@ -229,7 +225,7 @@ def _as_text(value: Any) -> str:
 
 
 def refused_rows(rows: pl.DataFrame, refused: Mapping[int, tuple[str, Any]], rule: str) -> pl.DataFrame:
-    """The refused rows as text, under the rule `COLUMN:rule` of the column given for each, with what stands there."""
+    """The refused rows as text, under the rule `COLUMN:rule` of each one's column, with the invalid value."""
     plain = [name for name, dtype in rows.schema.items() if not dtype.is_nested()]
     texts = rows[list(refused)].select(pl.col(plain).cast(pl.String, strict=False))
     for name in {name for name, _ in refused.values()}:

@@ -1,8 +1,6 @@
-"""ORC files, read some rows of a stripe at a time.
+"""ORC files, read some rows of a stripe at a time, in memory bounded by a count of each column of texts or lists.
 
-Memory is bounded by what the rows take, which is counted as they are read: the footer has no sizes of texts. Each
-column of texts, bytes or nested values is counted alone first, since a dictionary with one long text stands for any
-number of rows. What is not bounded: one batch of a list column, whose lengths may be one run of equal numbers.
+Not bounded is one batch of a list column, whose lengths may be one run of equal numbers.
 """
 
 from __future__ import annotations
@@ -107,7 +105,7 @@ def read_orc(path: Path, url: str, limit: int | None) -> pl.DataFrame:
     """The rows of an ORC file, which may take at most `limit` bytes of memory.
 
     Raises:
-        DataError: it is damaged or cut off, takes more, or holds times that 64 bits of nanoseconds cannot.
+        DataError: it is damaged or cut off, takes more, or holds times beyond 64 bits of nanoseconds.
     """
     import pyarrow as pa
 
@@ -117,7 +115,6 @@ def read_orc(path: Path, url: str, limit: int | None) -> pl.DataFrame:
 
 
 def frame_of(table: Any) -> pl.DataFrame:
-    """An Arrow table as a Polars frame."""
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     return frame

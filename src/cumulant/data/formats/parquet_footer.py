@@ -1,8 +1,4 @@
-"""The column chunks of a Parquet file as its footer describes them, read without pyarrow.
-
-pyarrow's own description of a chunk ends the whole process, with no exception, where a column is encrypted or where
-some part of the footer is damaged.
-"""
+"""The column chunks of a Parquet file by its footer, without pyarrow, which aborts on damaged or encrypted ones."""
 
 from __future__ import annotations
 
@@ -55,13 +51,11 @@ def chunks(stream: IO[bytes], url: str) -> Iterator[ColumnChunk]:
 
 
 def damaged_file_error(url: str) -> DataError:
-    """The error for a file that is not whole."""
     problem = f"{url} is not a whole Parquet file: damaged or cut off"
     return DataError(problem, subject=url, hint="copy or write it again")
 
 
 def encrypted_file_error(message: str, url: str) -> DataError:
-    """The error for a file of which a part is encrypted."""
     return DataError(message, subject=url, hint="write it again without encryption: no keys can be given here")
 
 

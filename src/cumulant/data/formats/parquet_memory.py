@@ -1,9 +1,7 @@
-"""How much memory a Parquet file takes when it is read: from its page headers and dictionaries, before it is decoded.
+"""The memory that a Parquet file takes when read: from page headers and dictionaries, before it is decoded.
 
-Encoded pages say little: a dictionary with one long text, or one run of equal numbers, stands for any number of values.
-The footer's sizes and encodings are not used: nothing makes them agree with the pages.
-What is not bounded: texts of one row, where a file is read a few rows at a time (`fitting_rows`): lists whose rows
-differ much in length are counted by their mean.
+Footer sizes are not used: nothing makes them agree with the pages. Not bounded are texts of one row read by
+`fitting_rows`: lists of very different lengths are counted by their mean.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ MOST_BYTES, _MOST_DECODED = 32 << 20, 256 << 20
 
 
 class _Contents(NamedTuple):
-    """What the page headers of one column chunk say: `stored` bytes of pages, of which `dictionary` the dictionary."""
+    """Page headers of one column chunk: `stored` bytes of pages, of which `dictionary` the dictionary."""
 
     group: int
     column: int
@@ -59,12 +57,11 @@ class _Contents(NamedTuple):
 
 
 def refuse_large(path: Path, url: str, limit: int | None, *, least: int = 0) -> None:
-    """Refuse a file that takes more than `limit` bytes (None: half of the machine's memory) when it is read.
-    Without a limit of its own it may take `least` bytes.
+    """Refuse a file that takes more than `limit` bytes (None: half of the machine's memory, at least `least`).
 
     Raises:
-        DataError: it takes more (the file is not decoded), is damaged, is encrypted, or has a column name that is
-            not UTF-8.
+        DataError: it takes more (the file is not decoded), is damaged, is encrypted, or has a column name that is not
+            UTF-8.
         pyarrow.ArrowException, OSError: it is no Parquet file.
     """
     import pyarrow.parquet as pq
@@ -96,11 +93,11 @@ def out_of_memory_error(url: str) -> DataError:
 
 
 def fitting_rows(path: Path, url: str, file: Any, columns: Collection[str] | None) -> int:
-    """How many rows of the widest row group take about `MOST_BYTES`, and eight times as much whatever they repeat.
+    """How many rows of the widest row group take about `MOST_BYTES`, and eight times as much if all repeat.
 
     Raises:
         DataError: a page or an average row takes more than half of the machine's memory; or as `refuse_large`.
-        OSError: the file cannot be read. Of what is damaged, all that stands before it is counted.
+        OSError: the file cannot be read.
     """
     encoded, decoded, texts = (defaultdict[int, float](float) for _ in range(3))
     with path.open("rb") as stream:
@@ -192,7 +189,7 @@ def _bound(path: Path, file: Any, stream: IO[bytes], contents: _Contents) -> int
         return bound + contents.references * (
             _longest(path, contents) if total <= _MOST_DECODED else contents.dictionary
         )
-    except (pa.ArrowException, OSError):  # reading its rows says where
+    except (pa.ArrowException, OSError):  # reading its rows reports where
         return contents.bound()
 
 
@@ -253,9 +250,7 @@ def _dictionary(array: Any) -> Any:
 
 
 def allowed_memory(limit: int | None, least: int) -> int:
-    """The bytes that a file may take: `limit`, or without one half of the machine's memory, and at
-    least `least`.
-    """
+    """The bytes that a file may take: `limit`, or half of the machine's memory, and at least `least`."""
     return memory_limit(limit) if limit is not None else max(memory_limit(None), least)
 
 

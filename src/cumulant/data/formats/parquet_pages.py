@@ -1,7 +1,6 @@
-"""Pages of a Parquet column chunk, from their own headers: the numbers that an engine allocates memory by.
+"""Pages of a Parquet column chunk from their own headers (Thrift, compact protocol), which decide about memory.
 
-The footer repeats some of them, but nothing makes it agree with the pages. Headers are Thrift structs in the compact
-protocol; of their bodies, only the prefix lengths of DELTA_BYTE_ARRAY are decoded here.
+Of the bodies only the prefix lengths of DELTA_BYTE_ARRAY are decoded.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _HEADER, _MOST_HEADER = 4096, 16 << 20
 class Page(NamedTuple):
     """One page. `size` bytes when decompressed; `levels` bytes of them are stored uncompressed before the values.
 
-    `bit_packed`: whether its repetition and definition levels are in a deprecated encoding that has no length.
+    `bit_packed`: repetition and definition levels are in a deprecated encoding without a length.
     """
 
     start: int
@@ -40,8 +39,7 @@ def pages(stream: IO[bytes], chunk: ColumnChunk) -> Iterator[Page]:
     """The pages of a column chunk, dictionary included.
 
     Raises:
-        ArrowInvalid: a header is damaged before as many values were counted as the footer gives; raised after the
-            pages before it.
+        ArrowInvalid: a header is damaged; raised after the pages before it.
     """
     import pyarrow as pa
 
@@ -65,7 +63,7 @@ def pages(stream: IO[bytes], chunk: ColumnChunk) -> Iterator[Page]:
 
 
 def prefix_bytes(stream: IO[bytes], page: Page, codec: str, described: Any) -> tuple[int, int] | None:
-    """Bytes that all texts of a DELTA_BYTE_ARRAY page, and the longest one, repeat of the text before; None: unknown.
+    """Bytes that all texts of a DELTA_BYTE_ARRAY page, and the longest, repeat of the text before; None: unknown.
 
     Raises:
         ArrowException, OSError: the page is damaged.

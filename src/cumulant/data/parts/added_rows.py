@@ -43,10 +43,7 @@ class _Piece(NamedTuple):
 
 
 def find_shared_rows(before: Snapshot, now: Snapshot, tables: TableStore) -> tuple[SharedRows, ...] | None:
-    """Where the rows of `before` are in `now`, in order; None where one is gone, changed or in another order.
-
-    Also None where rows have versions or columns differ, so that equal rows would be read otherwise.
-    """
+    """Where the rows of `before` are in `now`, in order; None where rows or columns changed, or rows have versions."""
     if before.versions is not None or now.versions is not None or before.fields != now.fields:
         return None
     cuts = _cuts((*before.parts, *now.parts))
@@ -68,7 +65,6 @@ def find_shared_rows(before: Snapshot, now: Snapshot, tables: TableStore) -> tup
 
 
 def count_added(now: Snapshot, shared: Sequence[SharedRows]) -> int:
-    """How many rows of `now` are new."""
     return sum(part.rows for part in now.parts) - sum(rows.rows for rows in shared)
 
 
@@ -117,7 +113,7 @@ def _pieces(ranges: Sequence[RowRange], cuts: Mapping[str, list[int]]) -> list[_
 
 
 def _common(old: Sequence[_Piece], new: Sequence[_Piece]) -> Iterator[tuple[int, int]]:
-    """Places of pieces that stand in both, in the order of both."""
+    """Places of pieces that are in both, in the order of both."""
     places: dict[_Piece, list[int]] = defaultdict(list)
     for place, piece in enumerate(new):
         places[piece].append(place)

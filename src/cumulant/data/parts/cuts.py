@@ -18,8 +18,9 @@ def cut(
     weight: Callable[[Item], int] = lambda _: 0,
     capacity: int = 0,
 ) -> Iterator[list[Item]]:
-    """Pieces of at least `least` items (but for the last, and where the next has no `capacity`), which one in `one_in`
-    more ends, and of at most `most`. `content` is a hexadecimal digest; `weight` of a piece is at most `capacity`.
+    """Pieces of `least` to `most` items, ended by one `content` (hexadecimal digest) in `one_in`, of `capacity` weight.
+
+    Only the last, and one whose successor does not fit, may be smaller.
     """
     piece: list[Item] = []
     size = 0

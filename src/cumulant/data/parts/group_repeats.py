@@ -1,7 +1,4 @@
-"""Rows whose values came before, among more rows than fit in memory: by partitions of the values, on disk.
-
-Rows of equal values have one hash, so that each partition is evaluated by itself and holds all that it needs.
-"""
+"""Rows whose values came before, among more rows than fit in memory: by partitions of their hash, on disk."""
 
 from __future__ import annotations
 
@@ -10,9 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
-from cumulant.data.checks.unique import mark_repeats
-from cumulant.data.parts.memory_budget import MemoryBudget
-from cumulant.data.parts.spill import Spill, spill_in
+from cumulant.data.parts.spill import MemoryBudget, Spill, spill_in
+from cumulant.data.rules.unique import mark_repeats
 from cumulant.data.spec import SourceSpec
 
 _PARTITION = "__partition"
@@ -37,9 +33,9 @@ def find_repeats(
     budget: MemoryBudget,
     in_order: bool,
 ) -> pl.DataFrame:
-    """Of `rows` rows those whose values of `columns` came before in `order`: their values of `order`, in it.
+    """Those of `rows` rows whose values of `columns` came before in `order`: their values of `order`, in it.
 
-    `order` are columns that distinguish each row from all others; with `in_order` the rows come in it.
+    `order`: columns that distinguish all rows; with `in_order` the rows come in it.
 
     Raises:
         StorageError: the disk is full.
@@ -55,8 +51,9 @@ def find_repeats(
 def group_equal_rows(
     frames: Frames, columns: Sequence[str], *, rows: int, budget: MemoryBudget
 ) -> Iterator[pl.DataFrame]:
-    """`rows` rows in frames that hold all rows of equal values of `columns`: one frame where they fit in memory, else
-    by partitions, without the rows that have a null there.
+    """Frames that hold all rows of equal values of `columns`: one where they fit in memory, else by partitions.
+
+    Partitions leave out rows that have a null there.
 
     Raises:
         StorageError: the disk is full.

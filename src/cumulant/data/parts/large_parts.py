@@ -1,8 +1,6 @@
-"""Parts of files that are read in pieces: the same as of the whole file, in memory that does not grow.
+"""Parts of files that are read in pieces: the same as of the whole file, in bounded memory.
 
-Each piece is prepared, read and checked by itself, under one plan for the file. Rows that pass are set aside on disk;
-which of them repeat a key is found there, and the others are the part. Only its profile is of the pieces together, as
-that of several files is.
+Each piece is prepared and checked under one plan; passed rows are spilled, repeats of keys are searched there.
 """
 
 from __future__ import annotations
@@ -16,8 +14,6 @@ import polars as pl
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.plan import Field
-from cumulant.data.checks.row_checks import check_columns
-from cumulant.data.checks.unique import UniqueSet, ordering_times, unique_sets
 from cumulant.data.files.file_pieces import PieceError, Pieces
 from cumulant.data.parts.group_repeats import find_repeats
 from cumulant.data.parts.part import PartCheck, PartContext, PartFacts
@@ -41,6 +37,8 @@ from cumulant.data.parts.row_sorting import (
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.data.profile import TOP, ColumnProfile, Profile, merge, profile
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.row_checks import check_columns
+from cumulant.data.rules.unique import UniqueSet, ordering_times, unique_sets
 from cumulant.data.text.casts import column_casts, numeric_texts, texts_with_limits, with_numbers
 from cumulant.data.text.csv_text import FileTable
 from cumulant.data.text.identifier_text import padded_width
@@ -50,8 +48,7 @@ _KNOWN = "__known"
 
 
 def build_part_in_pieces(context: PartContext, digest: str, pieces: Pieces, *, url: str) -> PartFacts | None:
-    """The part of a file's pieces; None where only the whole file decides how a column is read, or has
-    the texts of a refused row.
+    """The part of a file's pieces; None where only the whole file decides a type, or has a refused row's texts.
 
     Raises:
         DataError, DefinitionError, UserCodeError, StorageError: as `part_making.build_part`.
@@ -97,9 +94,7 @@ def _build_part(context: PartContext, digest: str, pieces: Pieces, *, url: str) 
 def _check_pieces(
     prepares: _PreparedPieces, plan: RowPlan, unread: frozenset[str], digest: str, guesses: Collection[str]
 ) -> PartFacts | frozenset[str] | None:
-    """The part, where `unread` are all columns with a value that is not of their type; else these columns. None where
-    rows repeat, whose texts are not kept.
-    """
+    """The part, or the columns with a value of another type where `unread` lacks them; None where rows repeat."""
     context = prepares.context
     with spill_in(context.budget.scratch) as spill:
         part = _Part(context, plan, spill, unread)
@@ -112,9 +107,7 @@ def _check_pieces(
 
 
 def _prepared_types(pieces: Pieces, context: PartContext) -> dict[str, pl.DataType] | None:
-    """The types of the columns that `prepare` makes, in all pieces together; None where pieces differ otherwise than
-    by nulls, and whole numbers among others.
-    """
+    """The types of the columns that `prepare` makes of all pieces; None where pieces have incompatible types."""
     if not context.prepare:
         return dict(pieces.schema)
     types: dict[str, pl.DataType] = {}

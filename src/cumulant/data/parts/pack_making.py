@@ -1,7 +1,4 @@
-"""Making packs: many small files are read one by one, and prepared, checked and stored together.
-
-Files whose columns have the same types are checked in one pass, by file where a rule is about the rows of one file.
-"""
+"""Making packs: many small files are read one by one, and prepared, checked by common types, and stored together."""
 
 from __future__ import annotations
 
@@ -16,8 +13,6 @@ import polars as pl
 from cumulant.core.ids import digest
 from cumulant.core.plan import Field
 from cumulant.core.refs import TableRef
-from cumulant.data.checks.prepare_check import check_row_wise
-from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.unreadable_files import UnreadableFileError
 from cumulant.data.parts.cuts import cut
@@ -37,6 +32,8 @@ from cumulant.data.parts.part_making import csv_size, misshapen_rows, part_field
 from cumulant.data.parts.row_sorting import SortedRows, sort_rows
 from cumulant.data.profile import Profile, profile
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.prepare_check import check_row_wise
+from cumulant.data.rules.row_checks import check_columns
 from cumulant.data.schema import fields_of
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform, texts_with_limits
@@ -51,10 +48,7 @@ _BYTES, _ROWS_BYTES = 64 << 20, 256 << 20
 
 
 def split_into_packs(inputs: Sequence[SourceInput]) -> Iterator[list[SourceInput]]:
-    """Small files in their order as those of one pack each.
-
-    The contents of files decide where a pack ends, so that one changed file leaves the other packs as they are.
-    """
+    """Small files in their order as those of one pack each, cut by content so that one change leaves the others."""
     return cut(
         inputs,
         lambda item: item.content,
@@ -76,8 +70,7 @@ class PackedParts(NamedTuple):
 def pack_files(
     files: Sequence[SourceInput], declaration: str, texts: Collection[str], context: PartContext
 ) -> PackedParts:
-    """The pack of the files that can be read, stored or new. Where their rows take too much memory it has the first of
-    them only.
+    """The pack of the files that can be read, stored or new; of the first of them where memory is short.
 
     Raises:
         DataError, DefinitionError, UserCodeError, StorageError: as `part_making.build_part`.
@@ -195,7 +188,7 @@ def _add_files(content: PackContent, places: Sequence[int], group: Sequence[_Rea
 def _add_one_by_one(
     content: PackContent, places: Sequence[int], group: Sequence[_ReadFile], context: PartContext
 ) -> None:
-    """For columns whose other values in the file say how one is read: text with leading zeros, or of mostly numbers."""
+    """Columns whose other values in the file decide how one is read: text with leading zeros, or mostly numbers."""
     for place, read in zip(places, group, strict=True):
         _add_files(content, [place], [read], context)
 

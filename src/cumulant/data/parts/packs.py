@@ -1,8 +1,7 @@
-"""Packs: parts of many small files as one stored table, with one record of facts.
+"""Packs: parts of many small files as one stored table, in the order of the files, with one record of facts.
 
-A file of a pack is a part like any other; its name is the pack's and its place in it (`PACK#7`). The rows of the files
-follow each other in the order of the files. Where files hold a column under different types, the table has a column for
-each type (`casts.stored_columns`), so that no value is changed.
+A part's name is the pack's and its place in it (`PACK#7`). A column of several types is stored once per type
+(`casts.stored_columns`).
 """
 
 from __future__ import annotations
@@ -29,12 +28,11 @@ _FRAME_ROWS = 1_000_000
 
 
 def place_in_pack(part: PartFacts) -> int:
-    """The place of a packed file."""
     return int(part.digest.partition(PACKED)[2])
 
 
 def load_part(name: str, context: PartContext) -> PartFacts | None:
-    """The facts of a part of either kind that stands whole, or None."""
+    """The facts of a complete part of either kind, or None."""
     digest, sign, place = name.partition(PACKED)
     if not sign:
         return context.find_part(name)
@@ -43,7 +41,7 @@ def load_part(name: str, context: PartContext) -> PartFacts | None:
 
 
 def load_pack(digest: str, context: PartContext) -> Pack | None:
-    """A pack that stands whole, or None."""
+    """A complete pack, or None."""
     if digest not in context.packs:
         facts = context.find_facts(digest, PackFacts)
         if facts is None:
@@ -77,7 +75,6 @@ class PartBlock:
         return pl.Series(OWNER, rows + self.begin, dtype=pl.Int64)
 
     def scan(self, context: PartContext) -> pl.LazyFrame:
-        """The accepted rows."""
         return self.range.scan(context.tables)
 
     def located(
@@ -162,7 +159,6 @@ def _by_pack(parts: Iterable[PartFacts]) -> Mapping[str, list[PartFacts]]:
 
 
 def profile_of(block: PartBlock, context: PartContext) -> Profile:
-    """The profile of a block's rows."""
     fields = fields_of(block.parts, context.policy, None)
     return profile(conform(block.scan(context), fields).collect(), fields)
 

@@ -1,8 +1,7 @@
 """Parts: the accepted rows of one source file, its refused rows, and the facts about both.
 
-A part is named by the file's content and the declaration, so an unchanged file is never read twice. Its
-facts are written last: where they stand, the part is whole. Many small files share a pack: its facts are here, its
-rows in `packs`.
+A part is named by the file's content and the declaration. Its facts are written last: where they exist, the part is
+whole. Many small files share a pack (`packs`).
 """
 
 from __future__ import annotations
@@ -15,15 +14,16 @@ from typing import TypeVar
 import msgspec
 import polars as pl
 
-from cumulant.core.plan import DType
+from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
-from cumulant.data.parts.memory_budget import MemoryBudget
+from cumulant.data.parts.spill import MemoryBudget
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import Prepare
 from cumulant.data.profile import ColumnProfile, Profile
-from cumulant.data.snapshot import PACKED
+from cumulant.data.snapshot import PACKED, WIDER
 from cumulant.data.spec import SourceSpec
+from cumulant.data.text.casts import conform
 from cumulant.ports.tables import TableStore
 
 #: the rule that a CSV row with another number of fields than the header breaks
@@ -32,8 +32,9 @@ _CSV_SAMPLE = 5000
 
 
 class PartField(msgspec.Struct, frozen=True, kw_only=True):
-    """A column of a part. `empty`: it holds only nulls, so its type is unknown. `guessed`: from text. `padded`: the
-    digits of its longest number with leading zeros, where it is read as numbers.
+    """A column of a part. `empty`: only nulls, of unknown type. `guessed`: from text.
+
+    `padded`: the digits of its longest number with leading zeros, where it is read as numbers.
     """
 
     name: str
@@ -52,10 +53,10 @@ class PartCheck(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a snapshot must know of a part, so that reusing it reads no rows.
+    """All that a snapshot needs of a part, so that reusing it reads no rows.
 
-    `first`: its rows begin there in a table that holds those of several files (a pack); None: the table is its own.
-    Then `refused_rules` counts its refused rows by rule, and `profile` holds counts and extremes only.
+    `first`: its rows begin there in the table of a pack, `refused_rules` counts refused rows by rule, and `profile` has
+    counts and extremes only; None: the table is its own.
     """
 
     digest: str
@@ -78,8 +79,10 @@ class PartFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackedFile(msgspec.Struct, frozen=True, array_like=True):
-    """What a pack knows of one file. `failed` has a number for each check of its group; `nulls`, `low` and `high`
-    (of whole numbers) one for each of its fields; `empty` names the fields without a value by their place.
+    """What a pack knows of one file.
+
+    `failed`: a number for each check of its group; `nulls`, `low`, `high` (of whole numbers): for each field; `empty`:
+    the places of fields without a value.
     """
 
     group: int
@@ -127,15 +130,12 @@ class Pack:
         for index, (file, first) in enumerate(zip(facts.files, starts, strict=False)):
             named = (file.group, file.empty)
             if named not in fields:
-                fields[named] = _with_empty(facts.groups[file.group].fields, file.empty)
+                fields[named] = tuple(
+                    msgspec.structs.replace(field, empty=True) if place in file.empty else field
+                    for place, field in enumerate(facts.groups[file.group].fields)
+                )
             parts.append(_part(facts, index, first, fields[named]))
         return Pack(facts, tuple(parts))
-
-
-def _with_empty(fields: Sequence[PartField], empty: Sequence[int]) -> tuple[PartField, ...]:
-    return tuple(
-        msgspec.structs.replace(field, empty=True) if place in empty else field for place, field in enumerate(fields)
-    )
 
 
 def _part(facts: PackFacts, index: int, first: int, fields: tuple[PartField, ...]) -> PartFacts:
@@ -194,13 +194,13 @@ class PartContext:
         return f"data/{self.source}/{digest}/{what}"
 
     def find_part(self, digest: str) -> PartFacts | None:
-        """The facts of a part that stands whole, or None."""
+        """The facts of a complete part, or None."""
         if digest not in self.facts and (facts := self.find_facts(digest, PartFacts)) is not None:
             self.facts[digest] = facts
         return self.facts.get(digest)
 
     def find_facts(self, digest: str, kind: type[Facts]) -> Facts | None:
-        """The facts of a part or pack whose tables all stand, or None."""
+        """The facts of a part or pack whose tables all exist, or None."""
         key = self.key(digest, "facts")
         if self.tables.find(key) is None:
             return None
@@ -209,7 +209,6 @@ class PartContext:
         return facts if whole else None
 
     def rows(self, part: PartFacts) -> pl.LazyFrame:
-        """The accepted rows of a part."""
         rows = self.tables.scan(part.rows)
         return rows if part.first is None else rows.slice(part.first, part.rows.rows)
 
@@ -223,7 +222,29 @@ class PartContext:
 
 
 def declared_types(spec: SourceSpec) -> set[str]:
-    """Columns whose type is declared."""
     declared = {name for name, rule in spec.rules.items() if rule.type is not None}
     declared |= {spec.time.column} if spec.time else set()
     return declared.union(spec.known_times)
+
+
+def is_grown(read: PartFacts, earlier: PartFacts, fields: Sequence[Field], context: PartContext) -> bool:
+    """Whether the accepted rows of `earlier` are the first of `read`, column by column."""
+    rows = earlier.rows.rows
+    if not rows or read.rows.rows < rows or read.rows_in <= earlier.rows_in or not is_as_wide(read, earlier):
+        return False
+    return all(
+        conform(context.rows(read), [column])
+        .head(rows)
+        .collect()
+        .equals(conform(context.rows(earlier), [column]).collect())
+        for column in fields
+    )
+
+
+def is_as_wide(read: PartFacts, earlier: PartFacts) -> bool:
+    """Whether the types of `read` hold the values of `earlier`."""
+    types = {column.name: column.dtype for column in read.fields if not column.empty}
+    before = [
+        (column.dtype, types[column.name]) for column in earlier.fields if column.name in types and not column.empty
+    ]
+    return all(old == new or (old, new) in WIDER for old, new in before)

@@ -8,8 +8,6 @@ from collections.abc import Collection, Mapping, Sequence
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.checks.prepare_check import check_row_wise
-from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.formats.json_faults import NOT_JSON
 from cumulant.data.formats.json_limits import DEPTH, MOST_LEVELS
 from cumulant.data.parts.part import (
@@ -23,6 +21,8 @@ from cumulant.data.parts.part import (
 from cumulant.data.parts.row_sorting import RowPlan, sort_rows
 from cumulant.data.profile import Profile, profile
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.prepare_check import check_row_wise
+from cumulant.data.rules.row_checks import check_columns
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import Cast
 from cumulant.data.text.csv_text import FileTable
@@ -32,8 +32,6 @@ _CSV_SAMPLE = 5000
 
 def build_part(context: PartContext, digest: str, table: FileTable, *, url: str, guessed: bool) -> PartFacts:
     """Prepare, read, check and store the rows of one file. `guessed`: its types were inferred from text.
-
-    Malformed rows are refused, and not shown to `prepare`.
 
     Raises:
         DataError: the file lacks a declared column, or its values have no place in a table.

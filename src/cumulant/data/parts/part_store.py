@@ -1,7 +1,6 @@
-"""The parts of a source's files: reused where they are stored, read where they are new, packed if they are small.
+"""The parts of a source's files: reused where stored, read where new, packed if small.
 
-Each run may add a few files. Where enough small parts follow each other they become one pack, and packs larger ones, so
-that the parts of a source stay few and no row is written again more than a few times.
+Small parts in a row become one pack, and packs larger ones, so that no row is rewritten more than a few times.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from cumulant.core.errors import DataError, DefinitionError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import raise_limit
-from cumulant.data.files.file_differences import add_file_names
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.unreadable_files import UnreadableFileError, refuse_all
+from cumulant.data.parts.file_differences import add_file_names
 from cumulant.data.parts.large_parts import build_part_in_pieces
 from cumulant.data.parts.pack_changes import combine_blocks
 from cumulant.data.parts.pack_making import FEWEST, SMALL, pack_files, split_into_packs
@@ -53,8 +52,9 @@ def load_parts(
     *,
     unreadable: Sequence[UnreadableFile] = (),
 ) -> ReadFiles:
-    """The parts of the files. `known`: the files of the last snapshot, under the same declaration, and `unreadable`
-    those that it could not read: they are not tried again while they and the memory that they may take are the same.
+    """The parts of the files. `known`: the files of the last snapshot, under the same declaration.
+
+    `unreadable`: those that it could not read; not tried again while the files and the memory limit are the same.
 
     Raises:
         DataError: no file can be read.
@@ -130,8 +130,10 @@ def _unreadable(item: SourceInput, error: UnreadableFileError, context: PartCont
 def build_file_part(
     context: PartContext, name: str, item: SourceInput, texts: Collection[str], progress: Progress = silent
 ) -> PartFacts:
-    """A part of its own; `progress` of a large file. Raises as `part_making.build_part`, and UsageError where it takes
-    more memory than it may.
+    """A part of its own; `progress` of a large file.
+
+    Raises:
+        UsageError: it takes more memory than it may; others as `part_making.build_part`.
     """
     pieces = item.pieces(texts, progress)
     part = None if pieces is None else build_part_in_pieces(context, name, pieces, url=item.url)
@@ -159,10 +161,7 @@ def read_as_text(
     context: PartContext,
     progress: Progress = silent,
 ) -> list[PartFacts]:
-    """The parts with those read again whose digits were taken for numbers: `texts` names such columns of each.
-
-    Where one is of a pack, all its files are read again.
-    """
+    """The parts, with those read again (or their whole packs) whose columns `texts` were read as numbers."""
     result = list(parts)
     packs: dict[str, list[int]] = {}
     for place, part in enumerate(parts):

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import polars as pl
 
 from cumulant.core.errors import DefinitionError
-from cumulant.data.checks.prepare_check import SAMPLE
-from cumulant.data.checks.row_checks import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
-from cumulant.data.checks.unique import UniqueSet, mark_repeats, ordering_times, unique_sets
 from cumulant.data.deletions import without_deletions
 from cumulant.data.parts.part import PartCheck, PartContext
 from cumulant.data.row_columns import ROW, RULE
+from cumulant.data.rules.prepare_check import SAMPLE
+from cumulant.data.rules.row_checks import RowCheck, check_conditions, compile_rules, reading_checks, reading_marks
+from cumulant.data.rules.unique import UniqueSet, mark_repeats, ordering_times, unique_sets
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import Cast, column_casts, declare_numbers, refuse_zoneless
 from cumulant.data.text.identifier_text import padded_width
@@ -37,7 +37,6 @@ class RowPlan(NamedTuple):
 
 
 def plan_rows(plan: Sequence[Cast], padded: Mapping[str, int | None], context: PartContext) -> RowPlan:
-    """The plan for columns that are read so."""
     # The look for numbers that merge is costly, and idle where no text has leading zeros.
     column_plan = [replace(cast, merging=None) if padded.get(cast.name) is None else cast for cast in plan]
     reading = reading_checks(column_plan)
@@ -95,10 +94,7 @@ def check_rows(rows: pl.DataFrame, plan: RowPlan, context: PartContext) -> Check
 
 
 def refuse_local_times(plan: RowPlan, counts: pl.DataFrame, source: str) -> None:
-    """Stop where no time of a column, in one file, has a zone; single ones without are refused as rows.
-
-    `counts`: as `CheckedRows.local_times`.
-    """
+    """Raise where no time of a column, in one file, has a zone. `counts`: as `CheckedRows.local_times`."""
     without = counts.filter((pl.col("local") > 0) & (pl.col("local") == pl.col("valid")))
     if without.height:
         first = without.item(0, "column")
@@ -128,7 +124,7 @@ class SortedRows:
 def sort_rows(rows: pl.DataFrame, context: PartContext, owners: pl.Series | None = None) -> SortedRows:
     """Split rows into passed ones, under their final types, and refused ones with `__rule` and `__row`.
 
-    `owners`: the file of each row, where they are of several; values may come once in each.
+    `owners`: the file of each row, where they are of several; values must be unique in each.
     """
     read = column_casts(rows.schema, declare_numbers(rows, context.spec), context.source)
     widths = {cast.name: padded_width(rows[cast.name].str.strip_chars()) for cast in read if cast.merging is not None}
@@ -136,7 +132,7 @@ def sort_rows(rows: pl.DataFrame, context: PartContext, owners: pl.Series | None
     checked = check_rows(rows, plan, context)
     refuse_local_times(plan, checked.local_times(plan, owners), context.source)
     rule, checks = checked.rule, count_failures(plan, checked.failed(plan))
-    # Which row of several keys has a unique value first, one part cannot say.
+    # One part cannot decide which row of several keys has a unique value first.
     for unique in unique_sets(context.spec, plan.names) if context.spec.on_repeat != "latest" else ():
         rule, repeats = _mark_repeats(checked.typed, rule, unique, context.spec, owners)
         checks.append(PartCheck(rule=unique.rule, column=unique.column, text=unique.text, failed=repeats))
@@ -180,7 +176,7 @@ def _refuse_aggregates(marked: pl.DataFrame, checks: Sequence[RowCheck], source:
         alone = check.failing.fill_null(value=False)
         if check.column is None and not sample.select((alone == pl.col(mark)).all()).item():
             raise DefinitionError(
-                f"source {source}: the condition `{check.text}` looks at other rows",
+                f"source {source}: the condition `{check.text}` reads other rows",
                 subject=check.text,
                 hint="compare columns of one row; what needs other rows is a feature",
             )

@@ -1,7 +1,6 @@
-"""Frames set aside on disk while more rows than fit in memory are worked on, in files that only their owner can read:
-Parquet, of which columns and rows are read, or Arrow streams, to which many frames are added one after the other.
+"""Frames on disk while more rows than fit in memory are processed: Parquet, or Arrow streams to append to.
 
-They lie in a folder of the process, which it locks and removes; folders of killed processes are removed by the next.
+Files are in a locked folder of the process, readable by its owner only; folders of killed processes are removed.
 """
 
 from __future__ import annotations
@@ -17,16 +16,21 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 
 from cumulant.core.errors import StorageError
 from cumulant.core.system.disk_errors import disk_error
+from cumulant.core.system.memory import resident_memory
 from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 
 _ROW_GROUP = 65_536
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
+#: whatever is free, so much is used: less would be spent on files
+_LEAST = 64 << 20
 
 
 class Spill:
@@ -132,7 +136,7 @@ def _owned(path: str, flags: int) -> int:
 
 @contextmanager
 def spill_in(root: Path | None, *, in_memory: int = 0) -> Iterator[Spill]:
-    """A folder under `root` (None: where the system has temporary files), removed at the end.
+    """A folder under `root` (None: the system's temporary folder), removed at the end.
 
     Raises:
         StorageError: no space, or the place cannot be written.
@@ -167,3 +171,15 @@ def _disk_errors(folder: Path) -> Iterator[None]:
             subject=str(folder),
             hint="free some space there, or set resources.memory higher",
         ) from error
+
+
+class MemoryBudget(NamedTuple):
+    """The memory that the process may hold, in bytes, and where rows are set aside (None: a temporary folder)."""
+
+    memory: int
+    scratch: Path | None = None
+
+    @property
+    def free(self) -> int:
+        """Bytes that may still be taken."""
+        return max(self.memory - resident_memory(), _LEAST)

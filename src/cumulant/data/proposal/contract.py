@@ -15,7 +15,7 @@ Rules = TypeVar("Rules", RuleSpec, TableRule)
 
 
 def read_contract(spec: SourceSpec, *, source: str, root: Path) -> Contract | None:
-    """The contract file of a source as read, or None where it declares none.
+    """The contract file of a source, or None where it declares none.
 
     Raises:
         DataError: the file is missing or is none.

@@ -1,7 +1,6 @@
 """Contracts as files of the Open Data Contract Standard, version 3 (YAML): import and export.
 
-What the standard has no terms for (event time, known times, conditions across columns) stands under
-`customProperties` with names that start with `cumulant.`, so that a contract goes out and comes back whole.
+Event time, known times and conditions across columns are `customProperties` with names that start with `cumulant.`.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ import msgspec
 
 from cumulant.core.errors import DataError, did_you_mean
 from cumulant.core.plan import DType, Field
-from cumulant.data.checks.verdict_spec import Severity
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.verdict_spec import Severity
 from cumulant.data.snapshot import Snapshot
 from cumulant.data.spec import EventTime, RuleSpec, SourceSpec, TableRule
 

@@ -39,7 +39,7 @@ _LEAST_SHARE, _LEAST_MAILS, _LEAST_PHONES = 0.01, 3, 2
 
 
 def personal_columns(raw: pl.DataFrame, rows: pl.DataFrame, target: str | None) -> tuple[list[str], list[str]]:
-    """Columns to keep as hashes only, and notes that say why; `rows` is `raw` under its types."""
+    """Columns to store as hashes only, and notes with reasons; `rows` is `raw` under its types."""
     named = [name for name in rows.columns if name != target and _is_named(rows[name])]
     notes = [f"personal by their names, and so shown as hashes only: {', '.join(named)}"] if named else []
     by_value = []
@@ -73,9 +73,7 @@ def words_of(name: str) -> list[str]:
 
 
 def _contact_details(text: pl.Series) -> tuple[str, bool] | None:
-    """What a column of text holds, in how many of the values in the sample, and whether that makes it personal; None:
-    nothing.
-    """
+    """The kind of contact data in a column of text, the number of such values, and whether that makes it personal."""
     known = text.drop_nulls()
     sample = known.gather_every(-(-known.len() // _VALUES)) if known.len() > _VALUES else known
     sample = sample.str.slice(0, _CHARACTERS)
@@ -89,7 +87,6 @@ def _contact_details(text: pl.Series) -> tuple[str, bool] | None:
 
 
 def _phones(sample: pl.Series) -> int:
-    """How many values hold a phone number."""
     plain = sample.str.replace_all(_GROUPS_OF_FOUR, "")
     matches = sample.str.contains(_INTERNATIONAL) | plain.str.contains("|".join(_NATIONAL))
     american, parts = plain.str.contains(_AMERICAN), plain.str.contains(_THREE_PARTS)

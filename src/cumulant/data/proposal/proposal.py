@@ -57,16 +57,15 @@ def infer(
 ) -> Proposal:
     """A proposed declaration for `frame` (what `read` gives, or a user's own).
 
-    `time`, `key` and `target` are those that the user named; the target column gets no rules. `quoted` are columns
-    whose quotes mark their digits as text, as `FileTable` has them. With `rules`
-    off only what is needed to read the data is proposed (missing marks, types, key, time, personal columns).
+    `time`, `key`, `target`: chosen by the user; the target gets no rules. `quoted`: columns whose quotes mark digits as
+    text. Without `rules`, only missing marks, types, key, time and personal columns are proposed.
 
     Raises:
         DataError: a named column does not exist, or the frame has no rows.
     """
     rows = to_polars(frame, source=path or "frame")
     if not rows.height:
-        raise DataError("there are no rows to look at", subject=path or "frame", hint="give a source with rows")
+        raise DataError("there are no rows", subject=path or "frame", hint="give a source with rows")
     for name in (*key, *([time] if time else []), *([target] if target else [])):
         if name not in rows.columns:
             raise DataError(
@@ -176,9 +175,6 @@ class _Inference:
         return "milliseconds" if isinstance(high, int | float) and high > EPOCH[1] else "seconds"
 
     def _further_times(self, event: EventTime | None, missing: list[str], key: tuple[str, ...]) -> None:
-        """Further columns of times are read as such: as numbers they are a position in time, and as text values that no
-        later row has.
-        """
         for name in self._raw.columns:
             if name == self._target or (event is not None and name == event.column):
                 continue
@@ -325,10 +321,7 @@ class _Inference:
 
 
 def earliest_column(times: pl.DataFrame) -> str:
-    """The column that is first in nearly all rows; the first column where none is.
-
-    Columns of other things than the row, such as the day on which its customer signed up, are not compared.
-    """
+    """The column that is first in nearly all rows, of those that compare; the first column where none is."""
     names = [name for name in times.columns if are_of_same_rows(times, times.columns[0], name)]
     return next((name for name in names if all(is_before(times, name, other) for other in names)), times.columns[0])
 

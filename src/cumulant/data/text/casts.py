@@ -1,8 +1,7 @@
-"""Casts of columns: whatever a source holds, as one of the types of a snapshot.
+"""Casts of columns to the types of a snapshot.
 
-A value that cannot be read as the declared type fails the rule `column:type` and is kept as it came in
-quarantine. Times become UTC microseconds; where a time is wanted, so do numbers that are seconds or milliseconds
-since 1970. NaN becomes null; empty text is null where a number, a truth value or a time is wanted.
+A value that cannot be read fails the rule `column:type`. Times become UTC microseconds, from texts or seconds or
+milliseconds since 1970. NaN is null; empty text is null for numbers, booleans and times.
 """
 
 from __future__ import annotations
@@ -57,14 +56,14 @@ _NOT_A_NUMBER = r"(?i)^[+-]?nan$"
 class Cast:
     """How one column is read. `expr` gives its values, null where one cannot be read.
 
-    On the raw column, `present` marks values that must not be lost by reading (None: none can be), `zoneless` marks
-    times without a zone, and `merging` texts with leading zeros that are read as the number of another text.
+    On the raw column, `present` marks values that must be read (None: all can be), `zoneless` times without a zone, and
+    `merging` texts with leading zeros that equal another text's number.
     """
 
     name: str
     dtype: DType
     expr: pl.Expr
-    #: the part holds nothing but nulls there, so its type says nothing
+    #: the part holds only nulls there, so its type is unknown
     empty: bool = False
     zone: str | None = None
     present: pl.Expr | None = None
@@ -77,7 +76,7 @@ def conform(
 ) -> pl.LazyFrame:
     """A stored part under the snapshot's types; columns that it lacks are null.
 
-    Decimals are stored with all their digits and are floats here, but for columns that `exact` has a type for.
+    Stored decimals are floats here, but for columns that `exact` has a type for.
     """
     have, columns = frame.collect_schema(), []
     every = stored_columns(have)
@@ -114,7 +113,7 @@ def stored_columns(schema: Mapping[str, pl.DataType]) -> dict[str, list[str]]:
 
 
 def type_prefix(dtype: pl.DataType) -> str:
-    """What stands before the name of a column in a stored table whose rows have it under several types."""
+    """Prefix of the name of a column in a stored table whose rows have it under several types."""
     code = next((code for code, own in POLARS.items() if own == dtype), str(dtype).replace(" ", ""))
     return f"__{code}__"
 
@@ -147,10 +146,7 @@ def _declared(rule: RuleSpec | None) -> DType | None:
 
 
 def declare_numbers(rows: pl.DataFrame, spec: SourceSpec) -> SourceSpec:
-    """`spec` with text that has numbers as limits, and is mostly numbers, declared as such.
-
-    So a few wrong values in a CSV column go to quarantine, where the whole column would be text else.
-    """
+    """`spec` with text that has numbers as limits, and is mostly numbers, declared as numbers."""
     return with_numbers(spec, {name: numeric_texts(rows, name) for name in texts_with_limits(rows.schema, spec)})
 
 
@@ -318,7 +314,7 @@ def _time(name: str, dtype: pl.DataType, zone: str | None, spec: SourceSpec) -> 
         return Cast(name, "time", value.dt.convert_time_zone("UTC").dt.cast_time_unit("us").alias(name))
     if isinstance(dtype, (pl.Datetime, pl.Date)):
         local = value.cast(pl.Datetime("us"))
-        expr = _to_utc(local, zone)
+        expr = to_utc(local, zone or "UTC")
         missing = value.is_not_null() if zone is None else None
         return Cast(name, "time", expr.alias(name), zone=zone, present=value.is_not_null(), zoneless=missing)
     if _is_text(dtype):
@@ -336,11 +332,6 @@ def _of_epoch(value: pl.Expr) -> pl.Expr:
     return micros.round().cast(pl.Int64).cast(UTC_MICROS)
 
 
-def _to_utc(local: pl.Expr, zone: str | None) -> pl.Expr:
-    """A local time as UTC. Of a repeated hour the first is meant; a skipped hour does not exist: null."""
-    return to_utc(local, zone or "UTC")
-
-
 def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
     """ISO 8601 text, each row with its own offset or none; or dates in the declared format."""
     text = _plain(pl.col(name))
@@ -353,11 +344,7 @@ def _time_of_text(name: str, zone: str | None, spec: SourceSpec) -> Cast:
 
 
 def refuse_zoneless(cast: Cast, source: str) -> None:
-    """Raise for a time column that holds local times only, without a declared zone.
-
-    Raises:
-        DataError: always; the hint shows the declaration.
-    """
+    """Raise DataError for a time column of local times only, without a declared zone."""
     raise DataError(
         f'source {source}: the times in column "{cast.name}" have no zone',
         subject=cast.name,

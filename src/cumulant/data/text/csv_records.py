@@ -1,5 +1,4 @@
-"""The records of CSV text, counted apart from the engine, which fills a record with too few fields with nulls and
-refuses a text for one with too many.
+"""The records of CSV text, counted apart from the engine, which pads records with too few fields by nulls.
 
 A record ends at a line end outside quotes. A blank line is no record of a table of several columns.
 """
@@ -26,10 +25,9 @@ _QUOTE, _LINE_END, _RETURN = ord('"'), ord("\n"), ord("\r")
 
 @dataclass(frozen=True)
 class MalformedRecords:
-    """What is left of the text without blank lines and records of another number of fields, and these as text.
+    """The text without blank lines and records of another number of fields, and these as text.
 
-    `rows` has `__row` and `__line` (Int64) and the header's columns: null where there is no field, without the fields
-    beyond the header's.
+    `rows`: `__row` and `__line` (Int64) and the header's columns, null where there is no field.
     """
 
     content: bytes
@@ -57,7 +55,7 @@ def open_quote(content: bytes, separator: str) -> int | None:
     """The line in which the record begins whose last quoted field does not end; None where each ends."""
     if content.count(b'"') % 2 == 0:
         return None
-    # A quote inside a field that does not begin with one is a plain sign, so the fields must be gone through.
+    # A quote inside a field that does not begin with one is a plain sign, so each field is checked.
     lines = csv.reader(
         io.StringIO(content.decode("utf-8-sig", errors="replace"), newline=""), delimiter=separator, strict=True
     )
@@ -72,9 +70,9 @@ def open_quote(content: bytes, separator: str) -> int | None:
 
 
 def malformed_records(content: bytes, separator: str, names: list[str], *, records: int) -> MalformedRecords | None:
-    """The records with fewer or more fields than `names`, taken out of the text; None where there is none.
+    """The records with fewer or more fields than `names`, apart from the text.
 
-    None too where the engine counted other than `records` records: then its lines are split otherwise.
+    None where there is none, or the engine counted other than `records` records.
     """
     import numpy as np
 

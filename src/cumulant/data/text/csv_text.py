@@ -44,11 +44,10 @@ class DialectError(DataError):
 class FileTable(NamedTuple):
     """The rows of a file.
 
-    `malformed` are CSV rows with another number of fields than the header, as text, with `__row` and `__line`.
-    `quoted` are CSV columns of numbers that stay text because their values are quoted where other columns' are not.
-    `partitions` are columns that the names of the file's folders hold.
-    `refused` are rows without a plain value at a declared path, as text, with `__rule` and `__row`.
-    `notes`: doubts about the file, though it is read.
+    `malformed`: CSV rows with another number of fields than the header, as text, with `__row` and `__line`. `quoted`:
+    CSV columns of numbers that stay text for their quotes. `partitions`: columns of the names of its folders.
+    `refused`: rows without a plain value at a declared path, as text, with `__rule` and `__row`. `notes`: doubts about
+    the file.
     """
 
     rows: pl.DataFrame
@@ -69,10 +68,9 @@ def read_csv(
     begin: bool = True,
     types: Mapping[str, pl.DataType] | None = None,
 ) -> FileTable:
-    """The rows of a CSV text; columns in `texts`, and those declared to be text, are not taken for numbers.
+    """The rows of a CSV text; columns in `texts`, and those declared to be text, are not numbers.
 
-    Without `begin` it is a later block of its file, whose first one decides which columns stay text for their quotes.
-    `types` are those of all columns, where they are known from the whole file; the rows may have others nevertheless.
+    Without `begin` it is a later block of its file. `types`: those of all columns by the whole file; rows may differ.
 
     Raises:
         DialectError: another separator or encoding than declared.
@@ -240,7 +238,7 @@ def _split_malformed(
         raise DataError(
             f"{url}: none of its {malformed.height:,} rows has all the {frame.width} fields of the header, and no more",
             subject=url,
-            hint="look at its separator and header, and write it again",
+            hint="check its separator and header, and write it again",
         )
     return records.content, rows, malformed
 
@@ -263,7 +261,7 @@ def _refuse_missing_fields(content: bytes, url: str, width: int) -> None:
     raise DataError(
         f"{url}: the header has {width:,} fields, which most of its {count:,} rows lack",
         subject=url,
-        hint="look at its separator and header, and write it again",
+        hint="check its separator and header, and write it again",
     )
 
 
@@ -320,8 +318,9 @@ def _refuse_cut_line(content: bytes, url: str, separator: str, width: int) -> No
 
 
 def assign_types(rows: pl.DataFrame, texts: Collection[str]) -> frozenset[str] | None:
-    """Assign types in place to the columns of `rows`, which are texts; those of `texts`, and numbers with leading
-    zeros, stay text. Returns the columns of numbers with these; None where only the engine can infer a type.
+    """Assign types in place to the text columns of `rows`; `texts`, and numbers with leading zeros, stay text.
+
+    Returns the columns of numbers with leading zeros; None where only the engine can infer a type.
     """
     numbers = set()
     for index, name in enumerate(rows.columns):

@@ -117,10 +117,10 @@ def _is_iso(text: pl.Series) -> bool:
 
 
 def detect(text: pl.Series) -> DateFormat | None:
-    """The format in which every value is a date; None where there is none, or more than one fits.
+    """The format in which every value of `text` (stripped, none missing) is a date; None without exactly one.
 
-    `text` holds no missing value and no blanks around values. A day above 12 distinguishes day and month. A year of two
-    digits may stand first as well: then only month, day and year between slashes are recognized.
+    A day above 12 distinguishes day and month. Where a two-digit year may come first, only month/day/year is
+    recognized.
     """
     if _is_iso(text) or not text.str.contains(_CLEAR).all():
         return None

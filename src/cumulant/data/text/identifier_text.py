@@ -1,8 +1,4 @@
-"""Digits that may be identifiers: text with leading zeros, and values in quotes where other fields have none.
-
-As numbers `00123`, `0123` and `123` are one value, so such text is not taken for numbers by itself. Where a number is
-declared, a row whose text is another one's number is refused.
-"""
+"""Digits that may be identifiers: text with leading zeros, and quoted values beside unquoted fields."""
 
 from __future__ import annotations
 
@@ -27,12 +23,10 @@ def padded_columns(texts: pl.DataFrame) -> list[pl.Series]:
 
 
 def quoted_columns(content: bytes, names: Sequence[str], numbers: Collection[str], separator: str) -> frozenset[str]:
-    """The columns whose digits are all in quotes, in a CSV text with numbers without quotes in other columns.
+    """The columns of a CSV text whose digits are all in quotes, beside numbers without quotes; by the first 64 KiB.
 
-    `names` are its columns, and `numbers` those that the engine takes for numbers.
-
-    The first 64 KiB are read. Of a text with quotes around all values nothing is known: empty. Fractions are
-    numbers, unless two texts are one number, as 1.1 and 1.10 of versions.
+    `names`: its columns; `numbers`: those that the engine reads as numbers. Quoted fractions are numbers, unless two
+    texts are one number, as the versions 1.1 and 1.10.
     """
     if b'"' not in content:
         return frozenset()

@@ -1,8 +1,4 @@
-"""ISO 8601 texts as times.
-
-Every form can be read, each row its own, at the cost of several searches a row. The rows of a column mostly have one
-form, which is searched for once; its parts stand at fixed places.
-"""
+"""ISO 8601 texts as times: by the form that most rows of a column have, the others row by row."""
 
 from __future__ import annotations
 
@@ -55,9 +51,9 @@ _FORMS = (
 
 
 def moments(text: pl.Expr, zone: str | None, written: DateFormat | None) -> pl.Expr:
-    """`text` without blanks around it as UTC microseconds; null where it is no time.
+    """`text`, stripped, as UTC microseconds; null where it is no time.
 
-    Texts without an offset are local times of `zone` (None: of UTC), and may be `written` otherwise than in ISO 8601.
+    Texts without an offset are in `zone` (None: UTC), and may be `written` otherwise than in ISO 8601.
     """
 
     def read(series: pl.Series) -> pl.Series:

@@ -48,10 +48,9 @@ def is_formatted(text: pl.Series) -> bool:
 
 
 def detect(text: pl.Series) -> NumberFormat | None:
-    """The format in which every value is written; None where there is none, or no single one.
+    """The format in which every value of `text` (stripped, none missing) is written; None without a single one.
 
-    `text` holds no missing value and no blanks around values. Values of several units (some with a percent sign, or
-    with other currencies) are no column of numbers, nor are identifiers that begin or end with a currency code.
+    Values of several units are no numbers, nor are identifiers that begin or end with a currency code.
     """
     if _identifiers(text):
         return None
@@ -65,11 +64,7 @@ def detect(text: pl.Series) -> NumberFormat | None:
 
 
 def _identifiers(text: pl.Series) -> bool:
-    """Whether values with a currency code may be identifiers: CAD1001, SEK-1, TRY 01.
-
-    Amounts have a decimal or group mark, or a blank beside the code. With blanks alone, distinct values of one width
-    (three digits or more) are identifiers.
-    """
+    """Whether values with a currency code may be identifiers (CAD1001, SEK-1): no marks, distinct, of one width."""
     coded = text.filter(text.str.contains(_CODES))
     if coded.is_empty():
         return False

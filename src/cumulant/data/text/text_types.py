@@ -33,7 +33,7 @@ class TextTypes:
         return [name for name, dtype in self._raw.schema.items() if isinstance(dtype, pl.String)]
 
     def missing(self) -> list[str]:
-        """Texts that stand for a missing value; only files can declare them."""
+        """Texts that mark a missing value; only files can declare them."""
         columns_by_mark: dict[str, list[str]] = {}
         for name in self._texts():
             text = self._raw[name].str.strip_chars()
@@ -41,7 +41,7 @@ class TextTypes:
                 if (text == mark).any() and text.n_unique() > 2:
                     columns_by_mark.setdefault(mark, []).append(name)
         for mark, names in columns_by_mark.items():
-            self.notes.append(f'"{mark}" is read as missing (seen in {", ".join(names[:5])})')
+            self.notes.append(f'"{mark}" is read as missing (in {", ".join(names[:5])})')
         return list(columns_by_mark)
 
     def propose(self, missing: list[str]) -> None:

@@ -1,8 +1,6 @@
-"""Local times as UTC and UTC as local times, also after 2099, where Polars' table of clock changes ends.
+"""Local times to UTC and back, also after 2099, where Polars' table of clock changes ends.
 
-Until then Polars converts. After it, clocks change by the rule of the zone (the last line of its data), which differs
-by kind of year only: by the weekday of 1 January, and leap years. `zoneinfo`, by which the server reads times, has
-when they change in one year of each kind.
+Later clock changes follow the zone's rule, which differs by kind of year: the weekday of 1 January, and leap years.
 """
 
 from __future__ import annotations

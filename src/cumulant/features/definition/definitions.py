@@ -3,12 +3,12 @@
     from cumulant.features import col, source
 
     tx = source("tx")
-    row = tx.columns("amount")                        # columns of the row, named as they are
+    row = tx.columns("amount")                        # columns of the row
     night = col("at").dt.hour("Europe/Paris") < 6     # an expression, named by its variable
     card = tx.by("card").mean("amount", window=["1d", "30d"])   # card_1d and card_30d
     ratio = col("amount") / card["30d"]
 
-Public names of the module are features. Names with a leading underscore are parts for other features.
+Public names of the module are features; names with a leading underscore are parts of other features.
 """
 
 from __future__ import annotations
@@ -111,13 +111,12 @@ class Windowed(Expr):
 
 
 class Keyed:
-    """The rows of a source with the same key as the row. Windows look back over what became known in them.
+    """The rows of a source with the same key as the row. Windows cover what became known in them.
 
-    `value` is a column name or an expression over the past row's raw columns. `window` is a duration such as `30d`,
-    or several. A row counts from the moment when its event time has come and each column in `value` and the key is
-    known, for as long as the window is: it holds (t - window, t], ties included. A row without one of these times,
-    or with a null in the key, never counts. Over no rows, counts are 0 and all else null; where the row's own key or
-    its prediction time is null, counts are null too.
+    `value`: a column or an expression over the past row's raw columns. `window`: durations such as `30d`. A row counts
+    for t in (t - window, t] from the moment when its event time, and each column in `value` and the key, is known. A
+    row without one of these times, or with a null in the key, never counts. Over no rows, counts are 0 and all else
+    null; where the row's own key or prediction time is null, counts are null too.
     """
 
     def __init__(self, source: str, keys: tuple[str, ...]) -> None:
@@ -179,8 +178,7 @@ class AsOf:
     def columns(self, *names: str) -> Columns:
         """Columns of that row, as features of the same names; missing where there is no such row.
 
-        Each column is looked up over the times at which it became known; of rows known at the same time, the
-        later one of the source is taken, and its value stands even if it is null.
+        Each column is looked up by its known time; of rows known at the same time the later one counts, null or not.
         """
         return Columns(self._source, column_names("columns", names), self._by, self._within_us)
 
@@ -209,7 +207,6 @@ class SourceRef:
 
 
 def source(name: str) -> SourceRef:
-    """A source named in the project file under `data`; its path, keys and times are declared there."""
     if not isinstance(name, str) or not name:
         raise definition_error("source() takes the name that the project file gives the source")
     return SourceRef(name)

@@ -1,7 +1,7 @@
-"""Types of expressions: what each operator takes and gives, the same for every compiler.
+"""Types of expressions: argument and result types of each operator, the same for every compiler.
 
-A kind is a column type of the plan, or `null` for the constant null, which fits anywhere. True and false count
-as 1 and 0 in arithmetic, an int becomes a float beside a float, a date is its midnight UTC beside a time.
+A kind is a column type of the plan, or `null`, which fits anywhere. Booleans are 1 and 0 in arithmetic, an int becomes
+a float beside a float, a date is its midnight UTC beside a time.
 """
 
 from __future__ import annotations
@@ -37,12 +37,10 @@ _SHOWN = {
 
 
 def describe_kind(kind: Kind) -> str:
-    """The kind in a sentence."""
     return _SHOWN[kind]
 
 
 def literal_kind(value: object) -> Kind:
-    """The kind of a constant."""
     if value is None:
         return "null"
     for kind, types in (("bool", bool), ("int", int), ("float", float), ("str", str)):
@@ -62,7 +60,7 @@ def unify(kinds: Sequence[Kind]) -> Kind | None:
 
 
 def result_kind(op: str, kinds: Sequence[Kind], options: Options) -> Kind:
-    """The kind that `op` gives on arguments of these kinds.
+    """The kind of `op` on arguments of these kinds.
 
     Raises:
         DefinitionError: the operator does not exist, or does not take such arguments or options.
@@ -241,10 +239,10 @@ def is_zone(name: str) -> bool:
 
 
 def resolve(node: Node, columns: Mapping[str, Kind], features: Mapping[str, Kind] | None = None) -> tuple[Node, Kind]:
-    """`node` with its short forms written out, and its kind.
+    """`node` with its short forms expanded, and its kind.
 
-    Written out are: the difference of two times (`seconds_between`), a time moved by a duration in text (`shift`),
-    and a time compared with text (a `Moment`, in UTC unless the text has an offset).
+    Expanded are: the difference of two times (`seconds_between`), a time moved by a duration in text (`shift`), and a
+    time compared with text (a `Moment`, in UTC unless the text has an offset).
 
     Raises:
         DefinitionError: a name does not exist, or an operator does not take its arguments.

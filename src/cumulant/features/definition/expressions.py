@@ -1,8 +1,7 @@
 """Expressions as users write them: `col`, `lit`, `when`, operators, `.dt` and `.str`.
 
-An `Expr` is a small immutable tree that remembers where it was written. `loading` turns it into the plain
-`core.expr` tree once the names of the features are known. Nothing here knows types: those are checked against the
-sources when the plan is compiled.
+An `Expr` is an immutable tree with its source line. `loading` turns it into a `core.expr` tree; types are checked when
+the plan is compiled.
 """
 
 from __future__ import annotations

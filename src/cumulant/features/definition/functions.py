@@ -72,8 +72,5 @@ class Then(Expr):
 
 
 def when(condition: Operand) -> When:
-    """`when(condition).then(value).otherwise(other)`; further `.when(...).then(...)` may stand between.
-
-    A null condition counts as false.
-    """
+    """`when(condition).then(value).otherwise(other)`, with further `.when().then()`; a null condition is false."""
     return When(condition)

@@ -1,8 +1,8 @@
 """Known time: the rule for every window, lookup and input of the row itself.
 
-A row of a source *enters* the windows and lookups that read some of its columns at the latest of: its event time, and
-for each of those columns the moment at which it becomes known. A column that other columns name as their known time
-becomes known at its own value. A row for which one of these times is null never enters.
+A row *enters* the windows and lookups that read some of its columns at the latest of its event time and the known times
+of these columns. A column that is another's known time is known at its own value. A row with a null among these times
+never enters.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ def entry_rule(source: Source, columns: Iterable[str]) -> EntryRule:
 
 
 def columns_read(measure: Window | Lookup) -> frozenset[str]:
-    """Columns of the source that a window or lookup reads."""
     if isinstance(measure, Lookup):
         return frozenset((measure.column, *measure.by))
     inside = columns_of(measure.value) if measure.value is not None else frozenset()
@@ -59,8 +58,7 @@ def measure_entry_rule(plan_sources: dict[str, Source], measure: Window | Lookup
 def may_count_itself(entity: Source, predict_at: PredictAt | None, measure: Window | Lookup) -> bool:
     """Whether the row predicted for can be among the rows of its own window, as its request brings it.
 
-    It can where the window reads the entity source and nothing in it waits for a known-time column, unless the
-    prediction is always made before the row's own delay is over.
+    Not where the window waits for a known-time column, or for a delay that no prediction outlasts.
     """
     if measure.source != entity.name or predict_at is None:
         return False
@@ -84,12 +82,12 @@ def require_known(entity: Source, predict_at: PredictAt | None, column: str, *, 
     known = known_at(entity, column)
     if known is None:
         return
-    when = show_moment(predict_at)
+    when = "the row has no time" if predict_at is None else show_moment(predict_at)
     if known.column is not None:
-        later = f" plus {_show_micros(known.delay_us)}" if known.delay_us else ""
+        later = f" plus {show_micros(known.delay_us)}" if known.delay_us else ""
         becomes = "at its own time" if known.column == column else f'at "{known.column}"{later}'
     else:
-        becomes = f'{_show_micros(known.delay_us)} after "{entity.event_time}"'
+        becomes = f'{show_micros(known.delay_us)} after "{entity.event_time}"'
         same_clock = predict_at is not None and predict_at.column == entity.event_time
         if same_clock and predict_at is not None and known.delay_us <= predict_at.offset_us:
             return
@@ -110,14 +108,12 @@ def is_late(entity: Source, predict_at: PredictAt | None, column: str) -> bool:
     return False
 
 
-def show_moment(predict_at: PredictAt | None) -> str:
-    """`sched_dep - 2h`."""
-    if predict_at is None:
-        return "the row has no time"
+def show_moment(predict_at: PredictAt) -> str:
+    """The moment of prediction as a project file would write it: `sched_dep - 2h`."""
     if not predict_at.offset_us:
         return predict_at.column
-    return f"{predict_at.column} {'-' if predict_at.offset_us < 0 else '+'} {_show_micros(abs(predict_at.offset_us))}"
+    return f"{predict_at.column} {'-' if predict_at.offset_us < 0 else '+'} {show_micros(abs(predict_at.offset_us))}"
 
 
-def _show_micros(micros: int) -> str:
+def show_micros(micros: int) -> str:
     return show_duration(timedelta(microseconds=micros))

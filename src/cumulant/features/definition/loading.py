@@ -26,8 +26,7 @@ FUNCTIONS = ("coalesce", "col", "concat", "expression", "greatest", "least", "li
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """One feature as defined, before its columns and types are checked against the sources.
 
-    Exactly one of `expr`, `lookup` and `window` is set. `of` names the source that a column of the row was taken
-    from. A name with a leading underscore is a part of other features and no feature itself.
+    Exactly one of `expr`, `lookup` and `window` is set. `of`: the source of a column of the row.
     """
 
     name: str
@@ -54,15 +53,11 @@ class Definitions(msgspec.Struct, frozen=True):
 
 
 def load(path: Path) -> Definitions:
-    """Run the user's file and collect the features that its public names hold.
-
-    Functions (such as `prepare`), imports and other values in the file are left alone. The file's folder can be
-    imported from while it runs.
+    """Run the user's file, from whose folder it can import, and collect the features of its public names.
 
     Raises:
         NotFoundError: there is no such file.
-        DefinitionError: it is not Python, uses a name that it does not define, or a definition in it cannot be used;
-            names file and line.
+        DefinitionError: it is not Python, uses an undefined name, or has an unusable definition; names file and line.
         UserCodeError: it raised anything else; names file and line and carries the original as its cause.
     """
     return collect(vars(_run(path)))
@@ -72,7 +67,7 @@ def collect(names: Mapping[str, object]) -> Definitions:
     """Definitions from the named values of a module or a notebook.
 
     Raises:
-        DefinitionError: two features have one name, or an expression cannot be used where it stands.
+        DefinitionError: two features have one name, or an expression cannot be used at its place.
     """
     lowering = _Lowering(names)
     definitions: dict[str, Definition] = {}
@@ -152,7 +147,6 @@ def _import_line(error: BaseException) -> str | None:
 
 
 def _advice(error: BaseException) -> str:
-    """The general hint."""
     if isinstance(error, AttributeError) and error.name and isinstance(error.obj, SourceRef):
         return f'a source has columns, by and as_of; a column of the row is written col("{error.name}")'
     return "correct that line; the file runs from top to bottom before any data are read"

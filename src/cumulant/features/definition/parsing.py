@@ -2,8 +2,7 @@
 
     arr_delay > 15          not cancelled          amount / limit > 0.9 and country in ["FR", "DE"]
 
-Names are columns. The text is read by Python's own parser and only a closed list of forms is taken, so nothing in
-it can run.
+Names are columns. Python's parser reads the text, and only a closed list of forms is taken; nothing in it can run.
 """
 
 from __future__ import annotations
@@ -76,12 +75,11 @@ _PREDICT_AT = re.compile(r"\s*(?P<column>.+?)\s*(?:(?P<sign>[+-])\s*(?P<span>\d[
 def parse(text: str, *, columns: Collection[str] | None = None) -> Node:
     """`text` as a tree.
 
-    Taken are: column names (`col("any name")` for those that are no Python names), numbers, text in quotes, `true`,
-    `false`, `null`; `+ - * / // % **`; comparisons, also chained; `and`, `or`, `not`; `in [...]`, `not in [...]`,
-    `is null`, `is not null`; `a if condition else b`; the functions of the operator set, such as `abs(x)`,
-    `contains(x, "text")`, `hour(x, "Europe/Paris")`, `coalesce(a, b)`; casts `int(x)`, `float(x)`, `str(x)`.
-
-    With `columns`, a text that is a column's name as it stands is that column, and other names are refused.
+    Taken are: column names (`col("any name")` for those that are no Python names), numbers, quoted text, `true`,
+    `false`, `null`; `+ - * / // % **`; (chained) comparisons; `and`, `or`, `not`; `in [...]`, `not in [...]`, `is
+    null`, `is not null`; `a if condition else b`; the functions of the operator set, such as `abs(x)`, `contains(x,
+    "text")`, `hour(x, "Europe/Paris")`; casts `int(x)`, `float(x)`, `str(x)`. With `columns`, a text that is a column's
+    name is that column, and other names are refused.
 
     Raises:
         DefinitionError: the text is none of this; names the fault and the nearest name.
@@ -108,9 +106,7 @@ def _syntax_hint(text: str) -> str:
 
 
 def with_quoted_columns(text: str, columns: Collection[str]) -> str | None:
-    """`text` with `col("any name")` for the columns in it that are no Python names; None where that is no expression
-    either, or names no such column.
-    """
+    """`text` with `col("any name")` for columns that are no Python names; None where that changes or parses nothing."""
     names = [name for name in columns if name and (keyword.iskeyword(name) or not name.isidentifier())]
     if not names:
         return None
@@ -128,9 +124,7 @@ def _quoted_column(match: re.Match[str]) -> str:
 
 
 def parse_predict_at(text: str, sources: Mapping[str, Source], *, entity: str | None = None) -> PredictAt:
-    """`sched_dep` or `sched_dep - 2h` as a moment of prediction.
-
-    The column is searched in the source `entity`, or in all sources where it is not given.
+    """`sched_dep` or `sched_dep - 2h` as a moment of prediction, with a column of `entity` (default: of all sources).
 
     Raises:
         DefinitionError: not of this form, no such column, or no time column.

@@ -32,10 +32,9 @@ KEYS: frozenset[DType] = frozenset({"bool", "int", "str", "time", "date"})
 def compile_plan(
     definitions: Definitions, sources: Mapping[str, Source], *, entity: str, predict_at: PredictAt | None
 ) -> FeaturePlan:
-    """The plan for rows of the source `entity`.
+    """The plan for rows of the source `entity`, predicted at `predict_at` (default: the row's event time).
 
-    Without `predict_at` the prediction is made at the row's event time. The plan holds the sources that it reads,
-    with the fields that it reads, so that its hash changes only with what it computes.
+    It holds only the sources and fields that it reads, so that its hash changes only with what it computes.
 
     Raises:
         NotFoundError: a source does not exist.
@@ -68,7 +67,7 @@ class _Compiler:
         self.used: dict[str, set[str]] = {entity.name: set()}
         #: columns of the row itself that expressions and keys read
         self.inputs: set[str] = set()
-        #: columns that a request brings so that its row can count in its own windows
+        #: columns of a request by which its row can count in its own windows
         self.itself: set[str] = set()
         self.measured = False
 
@@ -174,11 +173,7 @@ class _Compiler:
 
 
 def _request(compiler: _Compiler) -> tuple[Field, ...]:
-    """Raw fields of the row that a caller sends.
-
-    Those that only let the row count in its own windows (its key, say, by which a row that the history already holds
-    is recognised) may be left out, so they are nullable.
-    """
+    """Raw fields of a request; those that only let the row count in its own windows are nullable."""
     needed = set(compiler.inputs)
     if compiler.measured and compiler.predict_at is not None:
         needed.add(compiler.predict_at.column)

@@ -1,7 +1,6 @@
 """The aggregations of windows offline: arrays over ranges of sorted events, with the query's own value where it joins.
 
-Each takes the values of a group and the ranges of one window and gives a number for each query, and where it stands
-(elsewhere it is null; None for everywhere). A number that is not finite is null too.
+Each gives a number for each query, and where it exists (else null; None: everywhere). Infinite results are null.
 """
 
 from __future__ import annotations
@@ -43,8 +42,8 @@ class Ranges:
 class EventValues:
     """One value of the group's events, in their sorted order, and of the queries, in theirs.
 
-    `series` is in source order and `order` sorts it; `own` is None where no query's own row ever joins. What several
-    windows need (prefix sums) is made once.
+    `series` is in source order and `order` sorts it; `own`: None where no query's own row joins. Prefix sums are
+    shared.
     """
 
     def __init__(
@@ -157,10 +156,7 @@ class EventValues:
         return count, None
 
     def newest(self, ranges: Ranges, times: Ints, own_times: Ints | None, *, skip_null: bool) -> tuple[Ints, Flags]:
-        """The position in `series` (followed by `own`) of the newest event of each range.
-
-        Of events at the same time it is the later row, which the query's own row is.
-        """
+        """The position in `series` (followed by `own`) of the newest event of each range, by time, then row."""
         at = latest(self.valid, ranges.hi) if skip_null and self.valid is not None else ranges.hi - 1
         has_event = at >= ranges.lo
         if not len(times):

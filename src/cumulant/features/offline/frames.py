@@ -27,7 +27,6 @@ def kinds(fields: Sequence[Field]) -> dict[str, Kind]:
 def read_fields(
     source: str, fields: Sequence[Field], frame: pl.LazyFrame | pl.DataFrame, optional: bool = False
 ) -> pl.DataFrame:
-    """`scan_fields`, in memory."""
     return scan_fields(source, fields, frame, optional).collect()
 
 

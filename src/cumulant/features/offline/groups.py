@@ -1,7 +1,4 @@
-"""Groups of windows and lookups that share their events: same source, same key, same time of entry.
-
-Offline a group is one sort; online it is one blob an entity. No Polars here: the server uses it.
-"""
+"""Groups of windows and lookups that share their events: same source, same key, same time of entry. Needs no Polars."""
 
 from __future__ import annotations
 
@@ -29,7 +26,7 @@ class MeasureGroup(msgspec.Struct, frozen=True):
     values: tuple[Node, ...]
     kinds: tuple[DType, ...]
     slots: dict[str, int]
-    #: rows given apart from the history may count in their own windows
+    #: rows apart from the history may count in their own windows
     counts_itself: bool
 
     @property
@@ -56,10 +53,7 @@ def event_columns(group: MeasureGroup, source: Source) -> set[str]:
 
 
 def reach_us(measure: Measure) -> int | None:
-    """The measure sees events known in (t - reach, t]; None for all up to t.
-
-    An age limit is inclusive, so that a lookup reaches one microsecond further.
-    """
+    """The measure covers events known in (t - reach, t], an age limit inclusively; None for all up to t."""
     if isinstance(measure, Window):
         return measure.span_us
     return None if measure.within_us is None else measure.within_us + 1

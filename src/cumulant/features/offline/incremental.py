@@ -1,9 +1,8 @@
-"""Incremental computation: the features that rows added to a history change are computed, all others reused.
+"""Incremental computation: only features that added rows may change are computed, all others reused.
 
-A window or lookup sees the events of its key that are known in a range before the prediction. So an event that is added
-changes the values of queries of its key, from when it enters to the end of the longest window; lookups without a limit
-have no end. The rows to compute are those, and the added rows of the entity source. Of the events, those of their keys
-within the windows are read, so that each value is bit for bit what all rows would give.
+An added event changes queries of its key from its entry to the end of the longest window. Those queries, and the added
+rows of the entity source, are computed from all events of their keys in their windows, so that each value is bit for
+bit the same.
 """
 
 from __future__ import annotations
@@ -49,8 +48,9 @@ class GrownSource(NamedTuple):
 
 
 def changed_features(plan: FeaturePlan, sources: Mapping[str, GrownSource], *, memory: int) -> pl.DataFrame | None:
-    """The features of the rows that are new, or whose features the new rows of a source may change, as `compute` gives
-    them; None where computing all rows costs less, or the memory is too little for this way.
+    """The features of the rows that are new, or that new rows may change, as `compute`.
+
+    None where computing all rows costs less, or the memory is too little for this way.
 
     Raises:
         DataError: as `compute`.
@@ -204,9 +204,7 @@ class _Run:
         return GroupWindows(self._plan, group, events, queries.drop(names), apart=False).results()
 
     def _events(self, group: MeasureGroup, queries: pl.DataFrame, names: list[str]) -> pl.LazyFrame:
-        """The events that windows and lookups of the queries see, in order; of an aggregation that reads the whole
-        history of a key, all of it.
-        """
+        """The events that measures of the queries cover, in order; of some aggregations all of a key."""
         predict_at, source = self._plan.predict_at, self._plan.sources[group.source]
         assert predict_at is not None
         columns = sorted(event_columns(group, source))

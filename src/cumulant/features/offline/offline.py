@@ -1,9 +1,7 @@
-"""The offline engine: features of many rows at once, each as it stood at the row's own prediction moment.
+"""The offline engine: features of many rows at once, each as of the row's own prediction moment.
 
-Every row comes back exactly once, in order. The rule by which a row counts in its own windows: a row *is* in its own
-windows if it is known at the prediction, exactly once. A row of the history counts there anyway, as the history holds
-it. For `rows` given apart (as for a request to the server), a row whose key and window key the history holds is that
-row, and is not counted again; any other counts as if it had just been appended, to its own windows only.
+A row known at its prediction counts in its own windows, exactly once. Of `rows` given apart, one whose key and window
+key the history holds is that row; any other counts as if appended, in its own windows only.
 """
 
 from __future__ import annotations
@@ -39,9 +37,8 @@ def compute(
 
     Args:
         plan: what to compute.
-        frames: the rows of each source of the plan, in source order; with versions of them (`versions`) each row is
-            seen as it was in force at each moment of prediction.
-        rows: raw rows with the plan's request fields; those that are nullable may be absent.
+        frames: the rows of each source of the plan, in source order, or all versions of them (`versions`).
+        rows: raw rows with the plan's request fields; nullable ones may be absent.
 
     Returns:
         One row an input row, in order: `__row` (of the input, or counted from 0) and `plan.names`.
@@ -106,7 +103,7 @@ def with_expressions(
 
 
 def _raw(name: str) -> str:
-    """Raw columns stand apart from features of the same name."""
+    """Raw columns, renamed apart from features of the same name."""
     return f"raw {name}"
 
 

@@ -1,8 +1,7 @@
 """The offline engine for more rows than memory holds: the same features, bit for bit, in the same order.
 
-A window or lookup reads rows of one key only. So each group's events and queries are partitioned by the hash of their
-key and set aside on disk; partitions are computed, as many at a time as there are cores; and the results are merged in
-blocks of rows, in the order of the entity source.
+Each group's events and queries are partitioned on disk by the hash of their key, computed on all cores, and merged in
+blocks of rows.
 """
 
 from __future__ import annotations
@@ -54,9 +53,7 @@ _READ, _WINDOWS = 0.3, 0.4
 
 
 class Layout(NamedTuple):
-    """Rows of a block, the bytes that partitions computed at a time should and may take together, how many they are,
-    and the bytes that stay in memory between the steps.
-    """
+    """Rows of a block; bytes and number of concurrent partitions; bytes that stay in memory between the steps."""
 
     rows: int
     target: float
@@ -76,8 +73,7 @@ def compute_within(
     """The features of every row of the entity source, with about `memory` bytes of this process.
 
     Returns:
-        The table where it is small and can be computed at once, else its rows block by block, which set rows aside
-        under `scratch`.
+        The table where it is small, else its rows block by block, which use `scratch`.
 
     Raises:
         DataError: as `compute`.
@@ -180,12 +176,7 @@ class _Work(NamedTuple):
 
 
 def _partition(work: _Work, groups: list[_GroupPartitions]) -> list[int]:
-    """Read each source once and put its rows into the partitions of all groups; those of the queries that expressions
-    read into blocks.
-
-    Returns:
-        The position of the last query of each block; none where there are no queries.
-    """
+    """Partition the rows of each source, read once, and store queries by block; the last query of each block."""
     bounds = []
     columns = [*row_columns(work.plan), ROW]
     for block in _blocks(work.queries, {*columns}.union(*(group.columns[1] for group in groups)), work.layout.rows):
@@ -223,8 +214,9 @@ def _in_order(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 class _Partition(NamedTuple):
-    """Files with events of a group and with the queries of the same keys, which has no rows where they are one source.
-    How many rows they hold, and their bytes in memory.
+    """Files with events of a group and with the queries of the same keys, empty where they are one source.
+
+    `counts`: their rows; `size`: bytes in memory.
     """
 
     files: tuple[str, str]
@@ -354,10 +346,10 @@ class _GroupPartitions:
             self._compute_large(smaller, self._need(smaller), divisor * count, _LEVELS + 1 if undivided else level + 1)
 
     def _too_many_rows(self, part: _Partition, need: float) -> UsageError:
-        wanted = resident_memory() + need / _MOST
+        needed = resident_memory() + need / _MOST
         return UsageError(
             f"one value of {', '.join(self._group.by)} has about {max(part.counts):,} rows, whose features take "
             f"{need / _MIB:,.0f} MiB, more than resources.memory leaves",
             subject="resources.memory",
-            hint=f"{raise_limit(wanted)}, or leave that value out in `prepare` of {self._group.source}",
+            hint=f"{raise_limit(needed)}, or leave that value out in `prepare` of {self._group.source}",
         )

@@ -1,8 +1,6 @@
-"""The expression tree compiled to Polars: the offline engine's form of every operator.
+"""The expression tree compiled to Polars; cases of `testing.expressions` check it together with `python_compiler`.
 
-Held to the cases of `testing.expressions` together with `python_compiler`. Each operator refers to its arguments once
-(`_let` binds them where it needs more), so that the size of the compiled expression grows with the tree and not with
-its depth.
+Each operator refers to its arguments once (`_let`), so that the expression's size does not grow with depth.
 """
 
 from __future__ import annotations
@@ -51,8 +49,7 @@ def kind_of(dtype: pl.DataType) -> DType:
 def canonical(column: pl.Expr, dtype: pl.DataType, kind: Kind, zone: str | None = None) -> pl.Expr:
     """A raw column of type `dtype` in its inside type: no NaN or infinity, times in UTC microseconds, plain text.
 
-    A naive time, or the midnight of a date, is read in `zone` (UTC without it): of a repeated hour the first is taken,
-    a skipped one is null.
+    A naive time or date is in `zone` (default UTC): of a repeated hour the first, a skipped one is null.
     """
     wanted = TYPES[kind]
     if dtype == wanted and kind != "float":
@@ -86,9 +83,7 @@ def expression(
     *,
     column: Callable[[str], pl.Expr] = pl.col,
 ) -> pl.Expr:
-    """`node` as a Polars expression over columns in their inside types (`canonical`).
-
-    `column` says how columns are referred to. `node` is taken as `resolve` leaves it.
+    """A resolved `node` as a Polars expression over columns in their inside types (`canonical`), made by `column`.
 
     Raises:
         DefinitionError: a name or type does not fit.

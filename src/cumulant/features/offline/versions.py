@@ -1,9 +1,8 @@
-"""Rows of a history that were corrected or deleted: each version counts while it is in force, and no longer.
+"""Corrected or deleted rows of a history: each version counts while it is in force.
 
-Such a history has every version of a row, with the moments from which (`FROM`) and until which (`UNTIL`) it is in
-force. Two versions of a row are never in force together, so that the versions divide the time of a key into epochs, in
-each of which its events stay as they are. Events and queries are grouped by key and epoch instead of key, and
-everything else is done as without versions.
+Versions have the moments from which (`FROM`) and until which (`UNTIL`) they are in force. They divide the time of a key
+into epochs, in each of which its events stay as they are; events and queries are grouped by key and epoch instead of
+key.
 """
 
 from __future__ import annotations
@@ -27,10 +26,9 @@ def has_versions(frame: pl.DataFrame) -> bool:
 
 
 def as_predicted(frame: pl.LazyFrame, source: Source, predict_at: PredictAt | None) -> pl.LazyFrame:
-    """The rows that are in force at the end, each with the values that it had at its own prediction.
+    """The rows in force at the end, each with the values that it had at its own prediction.
 
-    These are of the last version that was in force by its own moment of prediction, else of the first one. The
-    position stays that of the row in force at the end. Only the versions of the corrected rows are in memory.
+    These are of the last version in force by then, else of the first. Only versions of corrected rows are in memory.
     """
     columns = frame.collect_schema().names()
     if FROM not in columns:
@@ -85,10 +83,7 @@ class Epochs:
         return codes * (len(self._moments) + 1) + np.searchsorted(self._moments, moments, side="right")
 
     def copies(self, times: Ints, group: MeasureGroup) -> tuple[Ints, Ints]:
-        """In how many epochs each event counts, and the first of them.
-
-        An event that no query of an epoch can see, for it comes later or is past the longest window, is left out.
-        """
+        """In how many epochs, with a query that covers it, each event counts, and the first of them."""
         codes = self._codes
         first = np.maximum(self._past(codes, times), self._bounds(self._from, np.zeros_like(codes)))
         end = self._bounds(self._until, self._counts[codes])

@@ -46,8 +46,7 @@ def _entering_events(past: pl.DataFrame, source: Source, group: MeasureGroup, co
 class GroupWindows:
     """The events of a group against queries, which are rows at their prediction moments.
 
-    `apart`: the queries are rows of the group's source given apart from its history, so that each may count in its own
-    windows.
+    `apart`: the queries are rows of the group's source apart from its history; each may count in its own windows.
     """
 
     def __init__(
@@ -189,10 +188,7 @@ class GroupWindows:
 
 
 class _Column:
-    """A result in the order of the queries, null where it was not found or is not finite.
-
-    `order` holds the positions of the sorted queries, `found` which of those can have a result; None for all.
-    """
+    """A result in the order of the queries (`order`), null where `found` (None: all) is false or it is not finite."""
 
     def __init__(self, order: Ints, has_result: Flags | None) -> None:
         self._order, self._found = order, has_result

@@ -21,8 +21,16 @@ from cumulant.features.definition import known_time
 from cumulant.features.offline.frames import inside, inside_as, known_times, read_fields
 from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.versions import has_versions
-from cumulant.features.posted.posted_events import Inside, LoggedRow, PostedRow, SourceLog, log_table, row_key
-from cumulant.ports.online import Cells, OnlineStore
+from cumulant.features.posted.posted_events import (
+    Inside,
+    LoggedRow,
+    PostedRow,
+    SourceLog,
+    forget_stored,
+    log_table,
+    row_key,
+)
+from cumulant.ports.online import OnlineStore
 
 WAIT = timedelta(days=90)
 _STEP = 1_000
@@ -142,22 +150,8 @@ def _rows(frame: pl.DataFrame, source: Source) -> Iterator[Inside]:
 def _forget_stored_rows(
     store: OnlineStore, table: str, source: Source, frame: pl.DataFrame, newest: int | None
 ) -> None:
-    if newest is None:
-        return
-    mark, first, more = 0, None, True
-    while more:
-
-        def step(cells: Cells, mark: int = mark, first: int | None = first) -> tuple[int, int | None, bool]:
-            log = SourceLog(cells, table)
-            rows, end = log.since(mark, _STEP)
-            stored = _stored_in_full(source, frame, rows, newest)
-            waiting = [record.entry for key, record in rows if key not in stored]
-            oldest = min(waiting) if waiting and first is None else first
-            log.forget(stored, end if oldest is None else oldest)
-            log.save()
-            return end, oldest, end < log.next
-
-        mark, first, more = store.update(step)
+    if newest is not None:
+        forget_stored(store, table, lambda _, rows: _stored_in_full(source, frame, rows, newest), rows=_STEP)
 
 
 def _stored_in_full(

@@ -13,9 +13,7 @@ from cumulant.features.online.state import NO_IDENTITY, Events, Slot, encode, ty
 
 
 class GroupEvent(NamedTuple):
-    """A row as an event of a group: when it enters, its place in the source, its key's number, the earliest moment at
-    which it may have been posted, its values.
-    """
+    """A row as an event: time of entry, place in the source, number of its key, earliest possible posting, values."""
 
     time: int
     position: int
@@ -104,10 +102,7 @@ class Entity:
         self.kept = None if events is None else events.kept
 
     def place(self, event: GroupEvent) -> bool | None:
-        """Insert the event, or fill the nulls of the row that is here already.
-
-        Returns whether anything changed; None where the row was here in full.
-        """
+        """Insert the event, or fill nulls of the present row; whether that changed it, None where it was complete."""
         at = self._find(event.identity)
         if at >= 0:
             filled = [values.fill(at, value) for values, value in zip(self._values, event.values, strict=True)]

@@ -30,9 +30,7 @@ class TableUpdate:
 
 
 class EntityChange(NamedTuple):
-    """What a row changes of an entity: the row with this key is taken out, its event put in; a version that corrects or
-    deletes another one `begins` then.
-    """
+    """A change of an entity: the row with this key is replaced by its event, of a version that `begins` then."""
 
     row: LogRow
     event: GroupEvent | None
@@ -41,8 +39,6 @@ class EntityChange(NamedTuple):
 
 
 class GroupWriter:
-    """Rows as events of one group."""
-
     def __init__(self, plan: FeaturePlan, group: MeasureGroup) -> None:
         source = plan.sources[group.source]
         assert source.event_time is not None, "a source of windows and lookups has an event time"

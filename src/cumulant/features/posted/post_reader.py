@@ -20,10 +20,9 @@ from cumulant.features.posted.row_versions import VersionRule, corrections_of
 class AdvanceResult(msgspec.Struct, frozen=True):
     """Results of posted rows, each counted once.
 
-    `duplicates` have no new value, or are older than the version in force. `unkeyed` have no key, or a null in it: a
-    repetition could not be recognised, so they are left out. `unused` belong to a source that no
-    window and no lookup reads. `future` are dated further ahead than the declared skew of clocks, and are left out.
-    `early` are corrections and deletions posted before their known time, and are left out: they can be posted then.
+    `duplicates`: no new value, or older than the version in force. Left out are `unkeyed` rows (a null in the key),
+    `unused` ones (no measure reads their source), `future` ones (beyond the declared clock skew) and `early` ones
+    (corrections before their known time, which can be posted then).
     """
 
     accepted: int = 0
@@ -42,9 +41,7 @@ class Post(NamedTuple):
 
 
 class PostReader:
-    """Posted rows as the plans of some tables need them. Rows that are dated more than `skew_us` after now are left
-    out; None: none are.
-    """
+    """Posted rows as the plans of some tables need them, without those dated over `skew_us` ahead (None: no limit)."""
 
     def __init__(self, writers: Sequence[StateWriter], *, skew_us: int | None = None) -> None:
         self._skew_us = skew_us
@@ -71,7 +68,7 @@ class PostReader:
     def read(
         self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False
     ) -> tuple[Post, AdvanceResult]:
-        """The rows that can be taken, and the count of those that cannot. `scored` ones are those of requests.
+        """The rows that are accepted, and the count of the others. `scored`: rows of requests.
 
         Raises:
             RequestError: a value does not fit its field.
@@ -86,7 +83,7 @@ class PostReader:
         )
 
     def is_ahead(self, source: str, row: Mapping[str, object]) -> bool:
-        """Whether a row that could be taken is left out because of its date.
+        """Whether an acceptable row is left out because of its date.
 
         Raises:
             RequestError: a value does not fit its field.

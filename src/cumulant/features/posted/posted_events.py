@@ -1,19 +1,19 @@
-"""The log of rows posted to a source: what became known since the snapshots, in the order in which it was posted.
+"""The log of rows posted to a source since the snapshots, in the order of posting. Needs msgspec only.
 
-A row is identified by its key. What is posted of it at several times is one row: each column keeps the first value that
-is not null. Each update that changed a value is an entry of the log, numbered from 0; a table of online state records
-up to which entry it holds the rows, so that it can always catch up. Needs msgspec only.
+Posts of one key are one row: each column keeps its first value. Each update that changed a value is an entry, numbered
+from 0; a table of online state records its last entry, so that it can catch up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
 
 from cumulant.features.online.state import encode, key_form
-from cumulant.ports.online import Cells
+from cumulant.ports.online import Cells, OnlineStore
 
 Inside = dict[str, Any]
 #: posted rows come after every row of a snapshot
@@ -22,9 +22,10 @@ _HEADER, _ENTRY, _ROW = b"\x00", b"\x01", b"\x02"
 
 
 class PostedRow(NamedTuple):
-    """A posted row, without nulls: values in their inside form, and, as they came, those of columns that no plan beside
-    this log reads yet. Of a source that takes corrections a column that is posted as null is there, as None.
-    A `scored` row is that of a request, which corrects nothing.
+    """A posted row: its values in inside form, and as posted those of columns that no plan reads yet; without nulls.
+
+    Of a source with corrections, a column posted as null is there as None. A `scored` row, of a request, corrects
+    nothing.
     """
 
     key: bytes
@@ -36,10 +37,9 @@ class PostedRow(NamedTuple):
 class LoggedRow(msgspec.Struct, array_like=True):
     """A row as far as it was posted: its position in the source, its newest entry, and its values as in `PostedRow`.
 
-    Of a source that takes corrections it is the version in force (`row_versions`): its known time, when it was
-    accepted and since when it is in force, in microseconds; whether it is a deletion; and whether it was posted `over`
-    a row that a table had of a snapshot, and the known time of that; and whether it is `whole`, because it brings a
-    deleted row back: then it has nothing of the row that a table holds.
+    Of a source with corrections it is the version in force (`row_versions`): known time, arrival and begin in
+    microseconds; whether it is a deletion; whether it replaces (`over`) a row of a table's snapshot, and that row's
+    known time; `whole`: it restores a deleted row, without values of the table's.
     """
 
     position: int
@@ -77,7 +77,6 @@ def row_key(values: Sequence[Any]) -> bytes:
 
 
 def key_values(key: bytes) -> list[Any]:
-    """The values of `row_key`."""
     values: list[Any] = msgspec.msgpack.decode(key[len(_ROW) :])
     return values
 
@@ -195,3 +194,27 @@ def _add_columns(record: LoggedRow, row: PostedRow) -> bool:
 
 def _entry_key(number: int) -> bytes:
     return _ENTRY + number.to_bytes(8, "big")
+
+
+def forget_stored(
+    store: OnlineStore,
+    table: str,
+    stored: Callable[[Cells, list[tuple[bytes, LoggedRow]]], Collection[bytes]],
+    *,
+    rows: int,
+) -> None:
+    """Remove the rows of a log whose keys `stored` returns, in steps of `rows`, and the entries before all others."""
+
+    def step(cells: Cells, mark: int, first: int | None) -> tuple[int, int | None, bool]:
+        log = SourceLog(cells, table)
+        records, end = log.since(mark, rows)
+        keys = stored(cells, records)
+        others = [record.entry for key, record in records if key not in keys]
+        oldest = min(others) if others and first is None else first
+        log.forget(keys, end if oldest is None else oldest)
+        log.save()
+        return end, oldest, end < log.next
+
+    mark, first, more = 0, None, True
+    while more:
+        mark, first, more = store.update(partial(step, mark=mark, first=first))

@@ -1,9 +1,8 @@
-"""Rows that are posted to a source whose latest row of a key counts: corrections and deletions of earlier ones.
+"""Corrections and deletions that are posted to a source with `on_repeat: latest`. Needs msgspec only.
 
-A table of online state holds, beside the events, the row in force of every key (`StoredVersion`, a blob a row), which
-names the entities that the row entered and the values there. A posted row is completed by the row in force, where it
-leaves columns out, and then replaces it by the rule of `data.versions`: a later known time wins, and of equal ones the
-row that arrived last. A version that is older than the one in force changes nothing. Needs msgspec only.
+A table of online state holds, beside the events, the row in force of every key (`StoredVersion`) with the entities that
+it entered. A posted row is completed by the row in force and replaces it by the rule of `data.corrections.versions`: a
+later known time wins, of equal ones the last arrival.
 """
 
 from __future__ import annotations
@@ -22,10 +21,9 @@ _PREFIX = b"\x00row"
 
 
 class StoredVersion(msgspec.Struct, array_like=True):
-    """The row in force of a key as a table holds it: the values, without nulls, of the columns that its plan reads.
+    """The row in force of a key as a table holds it: the non-null values of the columns that its plan reads.
 
-    `known` is its known time, `arrived` when it came where that is known, `begins` since when it is in force (None:
-    from the start); all in microseconds. Of a deletion there are no values.
+    `known`, `arrived` (where known) and `begins` (None: the start) in microseconds. A deletion has no values.
     """
 
     position: int
@@ -79,7 +77,7 @@ class VersionRule:
         self._columns, self._stored = tuple(columns), tuple(stored)
 
     def known_time(self, values: Mapping[str, Any]) -> int | None:
-        """The known time of a row in microseconds; None where none is declared, or none stands."""
+        """The known time of a row in microseconds; None where none is declared or present."""
         return max((at for name in self._known if (at := values.get(name)) is not None), default=None)
 
     def version_after(self, row: PostedRow, before: LoggedRow | None, *, entry: int, now: int) -> LoggedRow | None:
@@ -115,11 +113,7 @@ class VersionRule:
 
     @staticmethod
     def is_early(after: LoggedRow, before: LoggedRow | None, limit: int) -> bool:
-        """Whether a version is a correction or deletion whose known time is later than `limit`.
-
-        A table holds one row in force of a key, so that such a version would count before its known time. The first
-        row of a key is no correction: it is in force from the start.
-        """
+        """Whether a version corrects or deletes with a known time after `limit`, before which it must not count."""
         if after.known is None or after.known <= limit or (before is not None and before.known == after.known):
             return False
         return after.deleted or after.begins == after.known
@@ -127,7 +121,7 @@ class VersionRule:
     def _complete(self, row: PostedRow, before: LoggedRow | None, *, deleted: bool) -> tuple[Inside, Inside]:
         if deleted or before is None:
             return row.values, row.other
-        if before.deleted:  # what brings a row back has nothing of the row before
+        if before.deleted:  # a restored row has nothing of the row before
             return dict.fromkeys(self._columns) | row.values, row.other
         values = {name: value for name, value in before.values.items() if name not in row.other} | row.values
         return values, {name: value for name, value in before.other.items() if name not in row.values} | row.other
@@ -181,9 +175,7 @@ class VersionRule:
 
 
 def _fill_missing(row: PostedRow, before: LoggedRow | None, entry: int) -> LoggedRow | None:
-    """The row with what a scored row adds: missing columns, where no snapshot has it. It corrects nothing, and any
-    other row of its key counts more.
-    """
+    """The row with missing columns filled by a scored row, where no snapshot has it."""
     present = _present(row.values)
     if before is None:
         return LoggedRow(POSTED + entry, entry, present, row.other)

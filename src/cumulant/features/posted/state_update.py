@@ -1,9 +1,7 @@
-"""Online state is updated from the logs: posted rows enter the windows and lookups that read their source.
+"""Updates of online state from the logs. A table holds what its snapshot and the posted rows together would give.
 
-The rule: a table holds what filling it from the snapshot and the posted rows together would put there, rows posted at
-several times being one row (`posted_events`). So a row enters each group at its known time, as soon as enough of it is
-known, however late or out of order it is posted; a repetition changes nothing. Where a source takes corrections,
-a later version of a row replaces it, and a deletion takes it out (`row_versions`). Needs no Polars.
+A row enters each group at its known time, however late or out of order it is posted; a repetition changes nothing. With
+corrections, a later version of a row replaces it, and a deletion removes it (`row_versions`). Needs no Polars.
 """
 
 from __future__ import annotations
@@ -28,8 +26,7 @@ def advance(
 ) -> AdvanceResult:
     """Write rows of a source into all these tables, which lie in one store; durable when this returns.
 
-    Where the source takes corrections, a row corrects or deletes an earlier one of its key; a `scored` one, which is
-    that of a request, does not.
+    A `scored` row, of a request, corrects and deletes nothing.
 
     Raises:
         RequestError: a value does not fit its field.
@@ -43,8 +40,7 @@ def advance(
 def commit(writers: Sequence[StateWriter], posts: Sequence[Post], *, skew_us: int | None = None) -> list[AdvanceResult]:
     """Write posts into all these tables in one transaction; the result of each post.
 
-    Corrections and deletions whose known time is more than `skew_us` after now are left out; None: more than
-    `DEFAULT_SKEW_US`.
+    Corrections and deletions known more than `skew_us` (None: `DEFAULT_SKEW_US`) after now are left out.
     """
     if not any(post.rows for post in posts):
         return [AdvanceResult() for _ in posts]

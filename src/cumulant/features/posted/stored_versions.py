@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from functools import partial
 
 import msgspec
 import polars as pl
@@ -18,7 +17,7 @@ from cumulant.features.offline.groups import groups_of
 from cumulant.features.offline.versions import has_versions
 from cumulant.features.online.carry_over import WAIT, hide_after
 from cumulant.features.online.state import encode
-from cumulant.features.posted.posted_events import LoggedRow, SourceLog, key_values, log_table
+from cumulant.features.posted.posted_events import LoggedRow, forget_stored, key_values, log_table
 from cumulant.features.posted.row_versions import (
     StoredVersion,
     VersionRule,
@@ -50,8 +49,7 @@ def version_blobs(
 ) -> Iterator[tuple[bytes, bytes]]:
     """The rows in force of a source at `as_of` (None: at the end), and its deleted keys, each as its key and blob.
 
-    `deletions` are hidden rows that no later row follows (`data.scan_deletions`). `keys` are those of `row_key` that
-    are wanted; None: all.
+    `deletions`: as `scan_deletions`. `keys`: those of `row_key` to return; None: all.
     """
     source, columns = _with_known(plan.sources[name]), version_columns(plan, plan.sources[name])
     frame = read_fields(name, source.fields, rows)
@@ -132,9 +130,7 @@ def _deletions(source: Source, rows: pl.LazyFrame | pl.DataFrame) -> pl.DataFram
 
 
 def trim_log(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, table: str, newest: int | None) -> None:
-    """Remove log rows that the freshly filled `table` holds and that need not wait: rows whose event, or of deletions
-    their arrival, lies `WAIT` before `newest`.
-    """
+    """Remove log rows that `table` holds and whose event (of deletions: arrival) is `WAIT` before `newest`."""
     if newest is None:
         return
     source, columns = plan.sources[name], version_columns(plan, plan.sources[name])
@@ -152,17 +148,8 @@ def trim_log(plan: FeaturePlan, name: str, store: OnlineStore, *, scope: str, ta
         values = {column: record.values[column] for column in columns if column in record.values}
         return rule.stored_after(record, values, stored) is None
 
-    def step(cells: Cells, mark: int, first: int | None) -> tuple[int, int | None, bool]:
-        log = SourceLog(cells, log_table(scope, name))
-        rows, end = log.since(mark, _STEP)
+    def stored_keys(cells: Cells, rows: list[tuple[bytes, LoggedRow]]) -> set[bytes]:
         blobs = cells.get(table, [version_key(name, key_values(key)) for key, _ in rows])
-        stored_keys = {key for (key, record), blob in zip(rows, blobs, strict=True) if holds(record, blob)}
-        waiting = [record.entry for key, record in rows if key not in stored_keys]
-        oldest = min(waiting) if waiting and first is None else first
-        log.forget(stored_keys, end if oldest is None else oldest)
-        log.save()
-        return end, oldest, end < log.next
+        return {key for (key, record), blob in zip(rows, blobs, strict=True) if holds(record, blob)}
 
-    mark, first, more = 0, None, True
-    while more:
-        mark, first, more = store.update(partial(step, mark=mark, first=first))
+    forget_stored(store, log_table(scope, name), stored_keys, rows=_STEP)

@@ -24,11 +24,10 @@ class _PendingPost(NamedTuple):
 
 
 class Advancer:
-    """Updates tables of one store together, one transaction for the posts since the last, up to 512 of them.
+    """Updates tables of one store together: posts during a commit share the next one, up to 512. Thread-safe.
 
-    While nothing waits, a post is committed at once; while a commit runs, others gather behind it. Safe to use from
-    several threads. `close`, or leaving it as a context, commits what waits. Rows dated more than
-    `skew_us` after now are left out; None: only corrections and deletions are (`commit`).
+    `close`, or leaving it as a context, commits what waits. Rows dated more than `skew_us` after now are left out;
+    None: only corrections and deletions are (`commit`).
     """
 
     def __init__(self, writers: Sequence[StateWriter], *, skew_us: int | None = None) -> None:
@@ -49,11 +48,10 @@ class Advancer:
         return self._reader.is_ahead(source, row)
 
     def post(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool = False) -> Future[AdvanceResult]:
-        """Let rows of a source in; `scored` ones are those of requests, which correct nothing.
+        """Accept rows of a source; `scored` ones are those of requests, which correct nothing.
 
-        The future is done once they are durable, or with the error that prevented it.
-
-        Callbacks of the future run on the committing thread. Posting again after an error counts nothing twice.
+        The future is done once they are durable, or with the error; its callbacks run on the committing thread. Posting
+        again after an error counts nothing twice.
 
         Raises:
             RequestError: a value does not fit its field.

@@ -11,10 +11,19 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.alerting.alert_events import AlertAcknowledged, AlertsSilenced, MessagesLeftOut, SilenceEnded
-from cumulant.alerting.alert_state import Alert, AlertChange, AlertsState, Finding, Scope, Silence
+from cumulant.alerting.alert_state import (
+    Alert,
+    AlertChange,
+    AlertsState,
+    Finding,
+    Scope,
+    Silence,
+    acknowledged,
+    silenced,
+    unsilenced,
+)
 from cumulant.alerting.decide import decide
 from cumulant.alerting.delivery import OutboxEntry
-from cumulant.alerting.silences import acknowledged, silenced, unsilenced
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import (
     CumulantError,
@@ -67,11 +76,10 @@ def observe(
     within: Transaction | None = None,
     clock: Clock | None = None,
 ) -> Sequence[AlertChange]:
-    """Evaluate the alerts by new findings: they fire, continue or resolve; messages wait for delivery afterwards.
+    """Evaluate the alerts by new findings: they fire, continue or resolve; messages are queued.
 
-    `examined`: the models and rules that were examined; an alert of another one is left as it is. None: all. `at`: the
-    moment of the evaluation, where a past period is evaluated. `within`: the caller's transaction, so that alerts are
-    stored with their cause.
+    `examined`: the evaluated models and rules, other alerts stay; None: all. `at`: the moment of a past evaluation.
+    `within`: the caller's transaction.
 
     Raises:
         RefusedError: the principal may not.
@@ -82,10 +90,7 @@ def observe(
 
 
 def advance(project: Project, *, clock: Clock | None = None) -> Sequence[AlertChange]:
-    """Notify what has become due with time alone: a digest, a reminder, what a silence held back.
-
-    Receivers that the project file no longer names are forgotten.
-    """
+    """Notify what is due by time alone: a digest, a reminder, the end of a silence. Removed receivers are forgotten."""
     remove_unnamed(project.journal(), project.receivers())
     if not read(project.journal())[1]:
         return ()
@@ -160,7 +165,7 @@ def show(project: Project, name: str, *, principal: Principal) -> Alert:
 
 
 def acknowledge(project: Project, name: str, *, principal: Principal, reason: str = "") -> Alert:
-    """Acknowledge an alert: no reminders of it any more.
+    """Acknowledge an alert: no more reminders of it.
 
     Raises:
         NotFoundError: no alert has that id.
@@ -195,7 +200,7 @@ def silence(
     reason: str = "",
     clock: Clock | None = None,
 ) -> Silence:
-    """No notification of what matches, for a while; it is still recorded, and sent to receivers that keep alerts.
+    """Suppress notifications of what matches; it is still recorded, and sent to receivers that keep state.
 
     Raises:
         UsageError: `span` is no duration, or none at all.
@@ -254,7 +259,7 @@ def unsilence(project: Project, name: str, *, principal: Principal) -> None:
 def try_receivers(
     project: Project, *, principal: Principal, receiver: str = "", clock: Clock | None = None
 ) -> list[ReceiverTrial]:
-    """Send a sample to each receiver, or to one, past everything that waits; the result of each.
+    """Send a sample to each receiver, or to one, before all that waits; the result of each.
 
     Raises:
         UsageError: the project file names no receiver.
@@ -264,7 +269,7 @@ def try_receivers(
     receivers = project.receivers()
     if not receivers:
         raise UsageError(
-            "monitoring.notify names no receiver, so alerts are sent to nobody",
+            "monitoring.notify names no receiver, so no alert is sent",
             subject=str(project.file.path),
             hint='add one: monitoring: {notify: ["slack+${secret:SLACK_URL}"]}',
         )
@@ -325,11 +330,7 @@ def _find_alert(state: AlertsState, name: str) -> Alert:
 
 
 def remove_unnamed(journal: Journal, receivers: Sequence[Receiver]) -> None:
-    """Forget receivers that are named no more.
-
-    A wrong address is put right in the project file, and then it is another receiver: one of the same scheme that is
-    new takes what waited. Where there is none, an event reports how many messages expired.
-    """
+    """Forget receivers that are named no more; a new one of the same scheme inherits their messages."""
     names = {receiver.name for receiver in receivers}
     waiting: dict[str, list[OutboxEntry]] = {}
     for entry in outbox.waiting(journal):

@@ -1,7 +1,4 @@
-"""Delivery: a thread a receiver, so that one that hangs delays no other.
-
-A process that is killed between sending a message and noting it sends that one message again, under the same key.
-"""
+"""Delivery: a thread a receiver, so that one that hangs delays no other; at least once, under the same key."""
 
 from __future__ import annotations
 
@@ -48,7 +45,6 @@ from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.ledger.processes import is_here
 
 if TYPE_CHECKING:
-    from cumulant.core.clock import Clock
     from cumulant.ports.journal import Journal, Transaction
     from cumulant.ports.notifier import Message, Notifier
     from cumulant.project.notifiers import Receiver
@@ -59,9 +55,9 @@ SECONDS = 10.0
 
 
 class Dispatcher:
-    """Delivers what waits. `round` starts what is due and returns at once; `wait` waits for what was started.
+    """Delivers what waits. `round` starts what is due and returns at once; `wait` waits for it.
 
-    `report` gets in a sentence what stops a delivery on this side, such as a journal that cannot be written.
+    `report` gets a sentence on errors of this side, such as a journal that cannot be written.
     """
 
     def __init__(
@@ -83,8 +79,7 @@ class Dispatcher:
         return len(self._taken)
 
     def round(self) -> list[str]:
-        """Start delivery to each receiver that something waits for and that is due; names of those that a process of
-        another machine has claimed.
+        """Start delivery to each receiver that is due; names of those that a process of another machine has claimed.
 
         Raises:
             CumulantError: the journal cannot be reached.
@@ -142,12 +137,12 @@ def messages_to_repeat(journal: Journal, receiver: Receiver, health: ReceiverHea
 
 
 class Delivery:
-    """All that is due for one receiver, until it fails or another process delivers to it.
+    """Delivers all that is due to one receiver, until it fails or another process delivers to it.
 
     Args:
-        row: the receiver's state as this process has claimed it, and its row's version, which is the fence.
+        row: the receiver's state as claimed, and its row's version, which is the fence.
         seconds: of one message.
-        delivered: keys of messages that were taken are added to it.
+        delivered: keys of delivered messages are added to it.
     """
 
     def __init__(
@@ -244,11 +239,7 @@ class Delivery:
         self._turn = turn
 
     def _record_refusal(self, entry: OutboxEntry, fault: str) -> None:
-        """Store it with the message and go on.
-
-        Raises:
-            TerminalError: the receiver refuses all that it is sent.
-        """
+        """Record it with the message; raises TerminalError where the receiver refuses all messages."""
         fault, name, now = self._project.vault.redact(fault), self._receiver.name, self._clock.now()
         with self._journal.transaction(actor=ACTOR) as transaction:
             version = write(transaction, name, claimed(self._turn.health), self._version)

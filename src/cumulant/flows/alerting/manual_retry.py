@@ -35,7 +35,7 @@ class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
 def retry(
     project: Project, *, principal: Principal, message: str = "", receiver: str = "", clock: Clock | None = None
 ) -> RetryResult:
-    """Try now what waits, whatever the pauses of receivers and messages: of one receiver, or one refused message.
+    """Try all that waits of a receiver, or one refused message, now, despite pauses.
 
     Raises:
         NotFoundError: no receiver, or no refused message, is named like that.
@@ -54,7 +54,7 @@ def retry(
                 with journal.transaction(actor=Actor(str(principal.name))) as transaction:
                     write(transaction, name, msgspec.structs.replace(receiver_state, retry=None), version)
             except LeaseHeldError:
-                continue  # somebody delivers to it at this moment
+                continue  # another process delivers to it at this moment
     sentence = deliver(project, clock=clock)
     views = [row for row in receiver_views(project) if row.receiver in wanted]
     return RetryResult(

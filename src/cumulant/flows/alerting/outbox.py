@@ -1,8 +1,7 @@
 """Messages that wait for their receivers: rows of the journal, written in the transaction of their cause.
 
-A message is one row a receiver. It is gone once the receiver took it. One that the receiver refuses, and not because of
-who sends it, has a second row with its tries, and holds up no other. Of a receiver that takes nothing the rows are
-bounded: what it refuses goes first, then the oldest, critical ones last, and how many went is told when it is back.
+A message is one row a receiver until that takes it. A refused one has a second row with its tries, and does not hold up
+others. Rows of a receiver that takes nothing are bounded; dropped ones are counted.
 """
 
 from __future__ import annotations
@@ -27,7 +26,6 @@ ACTOR = Actor("service:notifier")
 
 
 def put(transaction: Transaction, receivers: Iterable[Receiver], messages: Sequence[Message]) -> None:
-    """Hand messages over, in the caller's transaction."""
     for receiver in receivers:
         if messages:
             _put(transaction, receiver, messages)
@@ -105,7 +103,6 @@ def waits(transaction: Transaction, entry: OutboxEntry) -> bool:
 
 
 def refusal_of(transaction: Transaction, key: str) -> MessageRefusal | None:
-    """The refusals of a message so far."""
     row = transaction.get(REFUSED, key)
     return None if row is None else msgspec.convert(row.value, MessageRefusal)
 
@@ -119,7 +116,6 @@ def retry_now(transaction: Transaction, keys: Iterable[str], now: datetime) -> N
 
 
 def put_refusal(transaction: Transaction, key: str, refusal: MessageRefusal) -> None:
-    """Store that a receiver refused a message."""
     transaction.put(REFUSED, key, cast("dict[str, object]", msgspec.to_builtins(refusal)))
 
 

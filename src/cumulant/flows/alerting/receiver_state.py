@@ -64,17 +64,15 @@ def claim(journal: Journal, receiver: str, now: datetime, watch: LeaseWatch) -> 
 
 
 def claimed(health: ReceiverHealth) -> ReceiverState:
-    """The row of a receiver to which this process delivers."""
     return ReceiverState(**msgspec.structs.asdict(health), holder=this_process())
 
 
 def released(health: ReceiverHealth) -> ReceiverState:
-    """The row of a receiver to which no process delivers."""
     return ReceiverState(**msgspec.structs.asdict(health))
 
 
 def write(transaction: Transaction, receiver: str, state: ReceiverState, expect: int, *facts: Fact) -> int:
-    """Store a row and its facts; the row's new version, which is the fence of the process that delivers.
+    """Store a row and its facts; the row's new version, the fence of the delivering process.
 
     Raises:
         LeaseHeldError: another process has taken the receiver over.

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.alerting.alert_state import Alert, Silence
+from cumulant.alerting.alert_state import Alert, Silence, is_silent
 from cumulant.alerting.messages import sentence
 from cumulant.alerting.policy import LEVELS
-from cumulant.alerting.silences import is_silent
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.flows.alerting.outbox import left_out, refusals, waiting
 from cumulant.flows.alerting.receiver_state import RECEIVER, ReceiverState, read_receiver_state
@@ -127,20 +126,13 @@ def receiver_views(project: Project) -> list[ReceiverView]:
     for receiver in project.receivers():
         state, missed = read_receiver_state(journal, receiver.name)[0], left_out(journal, receiver.name)
         refused = len(refused_views(journal, receiver.name))
-        views.append(
-            ReceiverView(
-                receiver=receiver.name,
-                url=receiver.shown,
-                waiting=len(waiting(journal, receiver.name)) - refused,
-                refused=refused,
-                left_out=missed.messages if missed else 0,
-                failures=state.failures,
-                failing_since=state.failing_since,
-                retry=state.retry,
-                fault=state.fault,
-                delivered=state.delivered,
-            )
-        )
+        counts = {
+            "waiting": len(waiting(journal, receiver.name)) - refused,
+            "refused": refused,
+            "left_out": missed.messages if missed else 0,
+        }
+        fields = msgspec.structs.asdict(state) | counts | {"receiver": receiver.name, "url": receiver.shown}
+        views.append(msgspec.convert(fields, ReceiverView))
     return views
 
 
@@ -149,14 +141,11 @@ def refused_views(journal: Journal, receiver: str) -> list[RefusedView]:
     known = refusals(journal, receiver)
     return [
         RefusedView(
+            **msgspec.structs.asdict(refusal),
             message=entry.message.key,
             receiver=receiver,
             title=entry.message.title,
-            tries=refusal.tries,
-            since=refusal.since,
-            retry=refusal.retry,
             aside=refusal.aside,
-            fault=refusal.fault,
         )
         for entry in waiting(journal, receiver)
         if (refusal := known.get(entry.key)) is not None
@@ -164,27 +153,8 @@ def refused_views(journal: Journal, receiver: str) -> list[RefusedView]:
 
 
 def alert_view(alert: Alert, *, silent: bool = False) -> AlertView:
-    finding = alert.finding
-    return AlertView(
-        id=alert.id,
-        status=alert.status,
-        level=alert.level,
-        model=finding.model,
-        rule=finding.rule,
-        subject=finding.subject,
-        kind=finding.kind,
-        text=sentence(alert),
-        since=finding.since,
-        began=alert.began,
-        fired=alert.fired,
-        seen=alert.seen,
-        resolved=alert.resolved,
-        notified_level=alert.notified_level,
-        grouped=alert.waits,
-        silenced=silent,
-        acknowledged=alert.acknowledged,
-        reminders=alert.reminders,
-    )
+    fields = msgspec.structs.asdict(alert.finding) | msgspec.structs.asdict(alert)
+    return msgspec.convert(fields | {"text": sentence(alert), "grouped": alert.waits, "silenced": silent}, AlertView)
 
 
 _FIRING, _WAITING, _FAILURES = "cumulant_alerts_firing", "cumulant_messages_waiting", "cumulant_receiver_failures"

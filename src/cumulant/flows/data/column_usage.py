@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from cumulant.core import expr
-from cumulant.core.errors import CumulantError, DefinitionError
+from cumulant.core.errors import CumulantError
+from cumulant.flows.features.task import target_columns
 
 if TYPE_CHECKING:
     from cumulant.data.spec import SourceSpec
@@ -22,30 +23,24 @@ _OWN_CLUSTERS = ("auto", "day", "row")
 
 
 def used_columns(project: Project) -> dict[str, dict[str, str]] | None:
-    """Source to its used columns, each with what uses it; None where nothing says what is used, so all are.
-
-    Nothing says so where the project has no features file, or one that cannot be run or defines nothing. The file is
-    run to know.
-    """
+    """Source to its used columns, each with what uses it; None (all) without a usable features file, which is run."""
     try:
         from cumulant.features.definition.loading import load
 
         definitions = load(project.policies.features).features
         specs = {name: project.policies.source(name).spec for name in project.policies.sources}
     except CumulantError:
-        return None  # whoever needs the features or the contract reports the fault
+        return None  # the flow that needs the features or the contract reports the fault
     if not definitions:
         return None
     uses = [*_of_features(definitions), *_of_training(project.spec.training, project.spec.evaluation)]
     entities = _entities(project.spec.training, definitions, specs)
-    from cumulant.data.proposal.usage import declared_uses
+    from cumulant.data.proposal.usage import declared_uses, referred_uses
 
     used = {name: declared_uses(name, spec) for name, spec in specs.items()}
     for source, column, what in uses:
         for name in entities if source is None else [source]:
             used.setdefault(name, {}).setdefault(column, what)
-    from cumulant.data.proposal.usage import referred_uses
-
     for name, referred in referred_uses(specs).items():
         used[name] = {**referred, **used.get(name, {})}
     return used
@@ -70,7 +65,7 @@ def _of_features(definitions: Iterable[Definition]) -> Iterator[Use]:
 
 
 def _read_by(definition: Definition) -> Iterator[tuple[str | None, str]]:
-    """The columns that a definition reads, each with its source; None stands for the row itself."""
+    """The columns that a definition reads, each with its source; None: the row itself."""
     lookup, window = definition.lookup, definition.window
     if definition.expr is not None:
         yield from ((definition.of, column) for column in sorted(expr.columns(definition.expr)))
@@ -87,7 +82,7 @@ def _read_by(definition: Definition) -> Iterator[tuple[str | None, str]]:
 def _of_training(training: TrainingSpec | None, evaluation: EvaluationSpec) -> Iterator[Use]:
     if training is None:
         return
-    for column in _target_columns(training.target):
+    for column in target_columns(training.target):
         yield None, column, "the target"
     if training.predict_at is not None:
         yield None, _OFFSET.split(training.predict_at, maxsplit=1)[0].strip(), "predict_at"
@@ -98,13 +93,3 @@ def _of_training(training: TrainingSpec | None, evaluation: EvaluationSpec) -> I
     yield from ((None, column, "evaluation.slices") for column in evaluation.slices)
     if evaluation.clusters not in _OWN_CLUSTERS:
         yield None, evaluation.clusters, "evaluation.clusters"
-
-
-def _target_columns(target: str) -> list[str]:
-    """The columns of a target, which may be a column of that very name or an expression."""
-    try:
-        from cumulant.features.definition.parsing import parse
-
-        return [target, *sorted(expr.columns(parse(target)))]
-    except DefinitionError:
-        return [target]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.system.memory import memory_limit
 
 if TYPE_CHECKING:
-    from cumulant.data.parts.memory_budget import MemoryBudget
+    from cumulant.data.parts.spill import MemoryBudget
     from cumulant.project.project import Project
 
 #: the folder of the state in which rows are set aside meanwhile
@@ -16,6 +16,6 @@ SPILL = "spill"
 
 def memory_budget(project: Project) -> MemoryBudget:
     """What `resources.memory` allows, and the project's folder for rows that do not fit."""
-    from cumulant.data.parts.memory_budget import MemoryBudget
+    from cumulant.data.parts.spill import MemoryBudget
 
     return MemoryBudget(memory_limit(project.policies.memory), project.state / SPILL)

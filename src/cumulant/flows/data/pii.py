@@ -16,10 +16,7 @@ _FIGURES = ("count", "distinct")
 
 
 def personal_features(plan: FeaturePlan) -> frozenset[str]:
-    """Features that hold values of personal columns, or are worked out from them.
-
-    A window keyed by a personal column is none: it holds what the rows of one key have in common.
-    """
+    """Features of personal columns' values, other than windows keyed by one."""
     names: set[str] = set()
     for spec in plan.features:
         if _is_personal(spec, plan, names):

@@ -23,7 +23,7 @@ def request_rules(policies: Policies, plan: FeaturePlan) -> dict[str, FieldRule]
     Raises:
         DataError: a rule names a value that its column cannot hold.
     """
-    from cumulant.data.checks.request_rules import request_rules
+    from cumulant.data.rules.request_rules import request_rules
 
     policy = _policy(policies, plan)
     return {} if policy is None else request_rules(policy, plan.request, source=plan.entity)
@@ -34,7 +34,7 @@ def unchecked_notes(policies: Policies, plan: FeaturePlan) -> tuple[str, ...]:
     policy = _policy(policies, plan)
     if policy is None or policies.serving.invalid != "refuse":
         return ()
-    from cumulant.data.checks.request_rules import unchecked_rules
+    from cumulant.data.rules.request_rules import unchecked_rules
 
     return tuple(
         f"requests are not checked for the rule {name}:{rule}, which only refuses rows of the source: {_REASONS[rule]}"

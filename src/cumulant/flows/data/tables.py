@@ -1,4 +1,4 @@
-"""Tables that users bring: a file, folder or glob outside any source, read as it is; and a proposal for one."""
+"""Tables outside any source: a file, folder or glob; and a proposed declaration for one."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_table(file: Path | str, *, like: SourceSpec | None = None, progress: Progress = silent) -> pl.DataFrame:
-    """The rows of a file, folder or glob, one file after another; separators and encodings are found out.
+    """The rows of a file, folder or glob, one file after another; separators and encodings are detected.
 
-    `like` says how such files are read otherwise: missing marks, types; they then have the values of all their folders.
+    `like`: the declaration of missing marks and types; the rows then have the values of all their folders.
 
     Raises:
         DataError: nothing is there, or a file cannot be read.
@@ -56,7 +56,7 @@ def _read(
     """The rows, and how they are read; `refuse` gets each file that is read and its name, `warn` what is skipped."""
     import polars as pl
 
-    from cumulant.data.files.file_checks import skipped_warnings
+    from cumulant.data.checks.file_checks import skipped_warnings
     from cumulant.data.files.listed_file import listed_files
     from cumulant.data.files.listing import list_files
     from cumulant.data.files.unreadable_files import read_each
@@ -90,8 +90,7 @@ def propose(
     sheet: str | None = None,
     progress: Progress = silent,
 ) -> Proposed:
-    """Look at a file and propose keys, times and rules; with `out`, also write them as an ODCS file. `sheet` names a
-    sheet of an Excel workbook.
+    """Keys, times and rules of a file; with `out`, also written as an ODCS file. `sheet`: of an Excel workbook.
 
     Raises:
         DataError: nothing is there, or it cannot be read.
@@ -130,7 +129,7 @@ def propose(
 
 
 def _contract(name: str, spec: SourceSpec, progress: Progress) -> str:
-    # The contract lists the columns as a snapshot has them, so one is taken into a place that is thrown away.
+    # The contract lists the columns of a snapshot, so one is written to a temporary folder.
     with tempfile.TemporaryDirectory() as folder:
         from cumulant.data.ingestion import ingest
         from cumulant.data.proposal.odcs import to_odcs

@@ -1,8 +1,9 @@
-"""The flow `validate`: bring the snapshots of the sources up to date."""
+"""The flow `validate`: update the snapshots of the sources."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -58,12 +59,10 @@ def validate(
     force: bool = False,
     progress: Progress = silent,
 ) -> Validation:
-    """Read, check and store what is new of the named sources (default: all).
-
-    With `force` the content of every file is compared, where else one of the same size and time counts as unchanged.
+    """Read, check and store what is new of the named sources (default: all); `force` compares all contents.
 
     Raises:
-        ContractBreachError: a source has more refused rows than it allows; what was refused can be looked at.
+        ContractBreachError: a source has more refused rows than it allows; these can be inspected.
         DataError: a source cannot be read.
     """
     with open_run(project, "validate", action="data.validate", principal=principal, progress=progress) as context:
@@ -121,7 +120,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     records: list[Snapshot] = []
 
     def ingest() -> dict[str, object]:
-        from cumulant.data.files.file_lists import store_file_lists
+        from cumulant.data.parts.file_lists import store_file_lists
 
         if context.isolated:
             snapshots.append(_ingest_isolated(context, name, others, listing, force=force))
@@ -146,7 +145,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
 def _ingest_isolated(
     context: Context, name: str, others: Mapping[str, Snapshot], listing: FileListing, *, force: bool
 ) -> Snapshot:
-    from cumulant.data.checks.breach import SourceBreachError
+    from cumulant.data.checks.verdict import SourceBreachError
     from cumulant.data.snapshot import Snapshot
 
     arguments = {
@@ -166,7 +165,7 @@ def run_ingest(
     context: Context, *, name: str, others: dict[str, str], listing: object, force: bool
 ) -> dict[str, object]:
     """The reading of a source in a process of its own: its snapshot, and where that is refused, why."""
-    from cumulant.data.checks.breach import SourceBreachError
+    from cumulant.data.checks.verdict import SourceBreachError
     from cumulant.data.files.listing import FileListing
 
     project = context.project
@@ -195,11 +194,11 @@ def _ingest(
     *,
     force: bool,
 ) -> Snapshot:
-    from cumulant.data.checks.breach import SourceBreachError
+    from cumulant.data.checks.verdict import SourceBreachError
 
     project = context.project
     previous = newest_snapshot(project, name)
-    project.salt_source.ensure()  # what is stored now may be looked at later on a read-only disk
+    project.salt_source.ensure()  # what is stored now may be read later on a read-only disk
     used = None if previous is None else used_columns(project)  # there is nothing to lose the first time
     try:
         from cumulant.data.ingestion import ingest
@@ -220,7 +219,7 @@ def _ingest(
             budget=memory_budget(project),
         )
     except SourceBreachError as breach:
-        from cumulant.data.files.file_lists import store_file_lists
+        from cumulant.data.parts.file_lists import store_file_lists
 
         record = store_file_lists(breach.snapshot, project.tables())
         with context.transaction() as transaction:
@@ -229,7 +228,7 @@ def _ingest(
 
 
 def _store(transaction: Transaction, kind: str, snapshot: Snapshot, record: Snapshot) -> None:
-    """Record a snapshot and report it; an accepted one stands under its id too, and ends what was refused before."""
+    """Record a snapshot and report it; an accepted one also under its id, in place of a refused one."""
     from cumulant.data.events import facts_of
 
     transaction.put(kind, snapshot.source, msgspec.to_builtins(record))
@@ -245,7 +244,7 @@ def _be_newest(context: Context, name: str, snapshot: Snapshot) -> None:
     current = newest_snapshot(context.project, name)
     if current is not None and current.id == snapshot.id and refused_snapshot(context.project, name) is None:
         return
-    from cumulant.data.files.file_lists import store_file_lists
+    from cumulant.data.parts.file_lists import store_file_lists
 
     record = store_file_lists(snapshot, context.project.tables())
     with context.transaction() as transaction:
@@ -288,7 +287,7 @@ def refused_snapshot(project: Project, name: str) -> Snapshot | None:
 
 
 def _read(project: Project, row: Row) -> Snapshot:
-    from cumulant.data.files.file_lists import load_file_lists
+    from cumulant.data.parts.file_lists import load_file_lists
     from cumulant.data.snapshot import Snapshot
 
     return load_file_lists(msgspec.convert(row.value, Snapshot), project.tables())
@@ -309,16 +308,10 @@ def in_order(declared: Mapping[str, SourcePolicy]) -> list[str]:
     Raises:
         UsageError: sources refer to each other in a circle, or to one that is not declared.
     """
-    done: list[str] = []
-    pending = list(declared)
-    for name in pending:
-        for other in references(declared[name]):
-            if other not in declared:
-                raise not_found("source", other, declared)
-    while pending:
-        ready = [name for name in pending if references(declared[name]) - {name} <= set(done)]
-        if not ready:
-            raise UsageError(f"the rules of {', '.join(pending)} refer to each other in a circle")
-        done += ready
-        pending = [name for name in pending if name not in ready]
-    return done
+    graph = {name: references(policy) - {name} for name, policy in declared.items()}
+    for other in sorted(set().union(*graph.values()) - declared.keys()):
+        raise not_found("source", other, declared)
+    try:
+        return [*TopologicalSorter(graph).static_order()]
+    except CycleError as error:
+        raise UsageError(f"the rules of {', '.join(error.args[1][1:])} refer to each other in a circle") from None

@@ -1,1 +1,1 @@
-"""Feature tables of a project."""
+"""The prediction task of a project, and its feature tables."""

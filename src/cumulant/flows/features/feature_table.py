@@ -18,10 +18,10 @@ from cumulant.core.version import __version__
 from cumulant.data.row_columns import ROW
 from cumulant.flows.data.memory_budget import SPILL, memory_budget
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
+from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction
-from cumulant.flows.training.task import Task, resolve_task
 from cumulant.ports.tables import TableHead
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def rows_computed(self) -> int:
-        """The rows that this run computed."""
         return 0 if self.reused else self.computed
 
     @property
@@ -148,9 +147,7 @@ def _compute(
 def store_features(
     project: Project, key: str, plan: FeaturePlan, frames: Mapping[str, pl.LazyFrame], *, progress: Progress = silent
 ) -> TableRef:
-    """The features of every entity row, as table `key`; in parts where they take more than `resources.memory`, with
-    `progress`.
-    """
+    """The features of every entity row, as table `key`; in parts, with `progress`, beyond `resources.memory`."""
     from cumulant.features.offline.partitions import compute_within
 
     budget = memory_budget(project)
@@ -168,9 +165,7 @@ def used_sources(plan: FeaturePlan, snapshots: Mapping[str, Snapshot]) -> dict[s
 def scans(
     project: Project, snapshots: Mapping[str, Snapshot], names: Mapping[str, str], *, as_of: datetime | None
 ) -> dict[str, pl.LazyFrame]:
-    """The named snapshots as lazy frames for features, with what became known after `as_of` hidden: of corrected and
-    deleted rows every version.
-    """
+    """The named snapshots as lazy frames for features, as of `as_of`: of corrected and deleted rows every version."""
     from cumulant.data.snapshot import scan_versions
 
     return {name: scan_versions(snapshots[name], project.tables(), as_of=as_of) for name in names}
@@ -225,8 +220,8 @@ def extend_table(
 ) -> ExtendedTable | None:
     """The features of every entity row, as table `key`, of which an earlier table has those that nothing new changes.
 
-    None where no table of the same definitions is of snapshots whose rows all stand in the present ones, unchanged and
-    in their order, or where computing all rows is the better way.
+    None without a table of the same definitions whose rows are unchanged and in order, or where computing all rows
+    costs less.
     """
     from cumulant.features.offline.incremental import changed_features
 
@@ -259,9 +254,7 @@ def _earlier_tables(project: Project, inputs: Inputs) -> Iterator[_Earlier]:
 
 
 def _kept_rows(project: Project, earlier: _Earlier, snapshots: Mapping[str, Snapshot]) -> dict[str, Kept] | None:
-    """Where the rows of each source are now; None where one has others than added rows, or where a part of what is
-    earlier was removed or damaged, without which all rows can be computed.
-    """
+    """Where the rows of each source are now; None where more than additions changed, or stored parts are unusable."""
     tables, by_source = project.tables(), {}
     try:
         from cumulant.data.parts.added_rows import find_shared_rows

@@ -97,7 +97,7 @@ def unneeded_references(project: Project) -> Iterator[Removed]:
     versions |= {f"{case.model}/{case.version}" for case in waiting}
     records = [row for row in project.journal().rows(MODEL) if row.key in versions]
     needed |= {key_of(msgspec.convert(row.value, ModelRecord)) for row in records}
-    for prefix in ("watching/", "review/"):
+    for prefix in ("monitoring/", "review/"):
         for key in objects.keys(prefix):
             if key not in needed:
                 ref = objects.find(key)

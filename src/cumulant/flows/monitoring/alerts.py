@@ -22,9 +22,9 @@ RETRAINING = "retraining"
 EVALUATION_RULES = ("loss", "estimated_loss", "outcome", "feed", RETRAINING)
 #: kinds of change that a comparison without labels can show, each a rule, and what to do about it
 DRIFT_RULES: Mapping[str, str] = {
-    "data_fault": "look at what delivers this column; the model is not at fault, and training on these rows would be",
+    "data_fault": "check what delivers this column; the model is not at fault, and training on these rows would be",
     "covariate": "see whether labels or estimates show a loss; the change alone is no reason to train again",
-    "prior": "compare with labels when they come: the share of positives moved, or what the model says of them",
+    "prior": "compare with labels when they come: the share of positives moved, or the model's scores of them",
     "volume": "see whether rows are lost or sent twice on their way: callers, feeds, the log; training does not help",
 }
 
@@ -50,7 +50,6 @@ def drift_alerts(model: str, result: MonitorResult) -> Iterator[Finding]:
 
 
 def evaluation_alerts(evaluation: EvaluationResult) -> Iterator[Finding]:
-    """The active findings of an evaluation."""
     model, harm, estimate = evaluation.model, evaluation.harm, evaluation.estimate
     if evaluation.fault is not None:
         yield Finding(
@@ -106,13 +105,14 @@ def _outcome_alert(evaluation: EvaluationResult, finding: DriftFinding) -> Findi
 
 
 def training_alerts(model: str, request: RetrainRequest | None, champion: str | None = None) -> Iterator[Finding]:
-    """A training that came to nothing, until the next request; or a version that waits for approval, until another one
-    than `champion` is served (None: it is still that of the request). Raised at every evaluation, so that none is lost.
+    """A failed training, until the next request; or a version that waits for approval, until a new champion.
+
+    `champion`: None: still that of the request. Raised at every evaluation, so that none is lost.
     """
     if request is None:
         return
     if request.stage in ("refused", "failed"):
-        moved = f"the training asked for ({request.sentence}) came to nothing: {request.message}"
+        moved = f"the requested training ({request.sentence}) failed: {request.message}"
         yield _training_alert(model, request, moved, "read `cumulant runs list`; train by hand once the cause is fixed")
     if request.stage == "offered" and champion in (None, request.champion):
         moved = f"a version was trained ({request.sentence}) and waits for approval: {request.message}"

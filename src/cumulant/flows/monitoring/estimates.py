@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -14,12 +15,18 @@ from cumulant.core.errors import DataError, MissingPartError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.result_cache import ResultCache
-from cumulant.flows.monitoring.served_log import predictions, request_values, test_predictions
+from cumulant.flows.monitoring.served_log import ServedModel, predictions, request_values, test_predictions
 from cumulant.monitoring.performance.kinds import Kind
 from cumulant.monitoring.performance.lossmodel import estimate_loss, learn_loss
 from cumulant.monitoring.performance.multiclass import ClassEstimators, estimate_class_windows, learn_estimators
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.monitoring.performance.unlabelled import EstimatedFigure, Estimator, estimate_windows, learn_estimator
+from cumulant.monitoring.performance.unlabelled import (
+    EstimatedFigure,
+    EstimatedWindow,
+    Estimator,
+    estimate_windows,
+    learn_estimator,
+)
 from cumulant.monitoring.tables import request_column
 from cumulant.outcomes.join.log_rows import IDENTITY
 from cumulant.training.payloads.encoding import derive_inputs, encode
@@ -28,7 +35,6 @@ if TYPE_CHECKING:
     from cumulant.core.plan import Field
     from cumulant.core.servable import Input
     from cumulant.flows.monitoring.reference import ServedReference
-    from cumulant.flows.monitoring.served_log import ServedModel
     from cumulant.project.project import Project
     from cumulant.statistics.rows import Floats
 
@@ -49,9 +55,9 @@ class LossEstimate(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """`refused`: why nothing is estimated at all. `of`: what is said of rows of `served_log`, as one window, and
-    where labels have shown a kind of change. `read`: must have read from the log what `of` needs of its rows; None: it
-    needs nothing of the log.
+    """`refused`: why nothing is estimated. `of`: estimates rows of `served_log` as one window, by kind of change.
+
+    `read`: must have read what `of` needs of its rows from the log; None: nothing.
     """
 
     refused: str | None
@@ -62,7 +68,7 @@ class Estimates(NamedTuple):
 def estimates_of(
     project: Project, served: ServedReference, model: ServedModel, test: pl.DataFrame, *, window: timedelta
 ) -> Estimates:
-    """What the served version's test rows teach of its loss.
+    """Estimates of the served version's loss, learned from its test rows.
 
     Args:
         project: whose log it is.
@@ -76,9 +82,12 @@ def estimates_of(
         return _none("its training left no test rows with a truth")
     cache = _cache(project, served, model, window)
     if model.several:
-        return _by_classes(reference, [str(label) for label in model.classes], window, cache)
+        names = [str(label) for label in model.classes]
+        several = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
+        return _by_scores(several.refused, partial(estimate_class_windows, several), window)
     if model.task == "binary":
-        return _by_scores(reference, window, cache)
+        estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
+        return _by_scores(estimator.refused, partial(estimate_windows, estimator), window)
     try:
         return _by_inputs(_Inputs.of(project, served, model, test), test, reference, window)
     except (DataError, MissingPartError) as error:
@@ -96,24 +105,16 @@ def _cache(project: Project, served: ServedReference, model: ServedModel, window
     return ResultCache(project.state / "monitoring" / "estimators", key)
 
 
-def _by_scores(reference: PredictionRows, window: timedelta, cache: ResultCache) -> Estimates:
-    estimator = cache.get("scores", Estimator, lambda: learn_estimator(reference, every=window))
+def _by_scores(
+    refused: str | None, estimate: Callable[..., tuple[EstimatedWindow, ...]], window: timedelta
+) -> Estimates:
+    """`estimate`: of predictions in windows, with the metrics of each."""
 
     def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        (estimate,) = estimate_windows(estimator, predictions(part, window), every=_ALL, kind=kind)
-        return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
+        (result,) = estimate(predictions(part, window), every=_ALL, kind=kind)
+        return LossEstimate(result.figures.get("brier"), result.refused, result.figures)
 
-    return Estimates(estimator.refused, of)
-
-
-def _by_classes(reference: PredictionRows, names: Sequence[str], window: timedelta, cache: ResultCache) -> Estimates:
-    estimators = cache.get("classes", ClassEstimators, lambda: learn_estimators(reference, names=names, every=window))
-
-    def of(part: pl.DataFrame, kind: Kind | None) -> LossEstimate:
-        (estimate,) = estimate_class_windows(estimators, predictions(part, window), every=_ALL, kind=kind)
-        return LossEstimate(estimate.figures.get("brier"), estimate.refused, estimate.figures)
-
-    return Estimates(estimators.refused, of)
+    return Estimates(refused, of)
 
 
 def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, window: timedelta) -> Estimates:
@@ -132,9 +133,9 @@ def _by_inputs(inputs: _Inputs, test: pl.DataFrame, reference: PredictionRows, w
 
 @dataclass(eq=False)
 class _Inputs:
-    """The fields of a request that the loss is learned from, as numbers: neither keys nor hashes of personal values,
-    and none that the model does not read or that are not monitored. `cached`: the rows of the log that were read last,
-    and their values.
+    """Numeric inputs of the loss model: monitored fields that the model reads, without keys and hashes.
+
+    `cached`: the rows of the log that were read last, and their values.
     """
 
     project: Project

@@ -1,7 +1,4 @@
-"""One evaluation of a served model: harm, changed outcomes and the retraining decision follow from the evidence.
-
-Nothing is read or written here but `Evidence.own` and the rows that are set aside in its scratch space.
-"""
+"""One evaluation of a served model: harm, changed outcomes and the retraining decision follow from the evidence."""
 
 from __future__ import annotations
 
@@ -52,7 +49,7 @@ def evaluate(evidence: Evidence, policy: MonitoringPolicy) -> EvaluationOutcome:
     """Evaluate the windows that are due, and apply the retraining policy.
 
     Raises:
-        StorageError: rows cannot be set aside.
+        StorageError: rows cannot be stored.
     """
     before = evidence.state
     monitor, harms, records = _evaluate_windows(evidence, policy)
@@ -171,9 +168,7 @@ def _reference_loss(evidence: Evidence) -> float | None:
 def _estimate_newest(
     evidence: Evidence, policy: MonitoringPolicy, last: Harm | None, audit: Audit | None
 ) -> tuple[LossEstimate, list[str]]:
-    """The loss of the newest windows together, unless labels showed that scores or estimates do not go with truth; and
-    notes.
-    """
+    """The loss of the newest windows together, unless labels contradict scores or estimates; and notes."""
     estimates = evidence.estimates
     since = evidence.at - SPAN * policy.performance.window
     newest = [part for _, part in evidence.own.windows(since)] if estimates.refused is None else []
@@ -213,14 +208,12 @@ def _decide_retraining(
     *,
     fresh: bool,
 ) -> tuple[RetrainState, RetrainAction]:
-    """The decision of the retraining policy. Without a `fresh` window harm is no news, and only time may request a
-    training; unless harm was a reason at the evaluation before, which waited for something else, such as sound data.
-    """
+    """The decision of the retraining policy. Without a `fresh` window only time or an earlier, blocked harm counts."""
     request, _ = evidence.stored.request
     if request is not None and request.open:
         sentence = f"A training is on its way: {request.sentence}"
         return state.retrain, RetrainAction(do="nothing", trigger=None, sentence=sentence)
-    if not (fresh or evidence.state.looked.get("action") == "wait"):
+    if not (fresh or evidence.state.last_event.get("action") == "wait"):
         policy = msgspec.structs.replace(policy, on_harm=False)
     after, action = decide(state.retrain, _retrain_evidence(evidence, state, last, estimate), policy)
     return (after if fresh or action.do == "train" else state.retrain), action

@@ -1,7 +1,6 @@
-"""Rows and labels that arrived after their window was evaluated: they are counted only. And labels late for some rows.
+"""Rows and labels that arrived after their window was evaluated, which are counted only; and partly late labels.
 
-Each window is one bet of a sequential test, made on what was known before it. To bet on it again once its outcome is
-known would be to choose among outcomes, and would void how often a sound model may be called worse.
+Each window is one bet of a sequential test. To repeat it after its outcome would void the bound on false alarms.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ class LateRows(msgspec.Struct, frozen=True, kw_only=True):
         if not counts:
             return ""
         return (
-            f"{' and '.join(counts)} came after their windows were judged, and are not judged: a longer "
+            f"{' and '.join(counts)} came after their windows were evaluated, and are not evaluated: a longer "
             "monitoring.performance.label_delay waits for them"
         )
 
@@ -51,9 +50,7 @@ def count_late(
     since: datetime,
     until: datetime,
 ) -> LateRows:
-    """What of the rows of `parts` (of `served_log`, one version's, each of other windows) with a moment in
-    [since, until) the windows did not hold when they were judged. What is gone from the log since counts for nothing.
-    """
+    """Rows of `parts` (of `served_log`) with a moment in [since, until) that their windows lacked when evaluated."""
     length = micros(window)
     start = (pl.col(MOMENT).dt.epoch("us") // length * length).alias("start")
     then = {to_micros(record.start): (record.rows, record.labelled) for record in judged}
@@ -72,7 +69,7 @@ def count_late(
 
 
 def counted_from(judged: Sequence[WindowRecord], most: int, read: datetime) -> datetime:
-    """From when on late rows can be told: what was `read`, and of `most` windows that are kept the oldest."""
+    """From when on late rows are recognized: what was `read`, and the oldest of `most` windows."""
     return max(read, judged[0].start) if len(judged) >= most else read
 
 
@@ -94,9 +91,7 @@ class LabelledWindows:
             ranks.append(rank_labelled(column, known))
 
     def notes(self) -> list[str]:
-        """A note where rows without a label surely have other scores than those with one: as where those of one
-        class are late, or rows of some kind are never labelled.
-        """
+        """A note where rows without a label surely have other scores than those with one."""
         if not are_selected(self._ranks):
             return []
         note = "rows without a label have other scores than those with one, so that losses are those of a selection"

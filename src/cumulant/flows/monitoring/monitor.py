@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,14 +30,13 @@ from cumulant.flows.monitoring.drift.sides import (
 from cumulant.flows.monitoring.drift.table_estimates import TableEstimates, table_estimates
 from cumulant.flows.monitoring.drift.table_loss import TableLoss, table_loss
 from cumulant.flows.monitoring.drift.traffic_volume import misdated_rows, row_findings
-from cumulant.flows.monitoring.drift.window_counts import TableWindows
-from cumulant.monitoring.drift.profiles import Skipped
+from cumulant.flows.monitoring.drift.window_counts import TableWindows, Windows
+from cumulant.monitoring.drift.profiles import DriftProfile, Role, Skipped
 from cumulant.monitoring.drift.timing import mixed_zones, oddities
 from cumulant.monitoring.policy import DriftPolicy, PerformancePolicy
 from cumulant.monitoring.tables import require_columns
 
 if TYPE_CHECKING:
-    from cumulant.flows.monitoring.drift.window_counts import Windows
     from cumulant.flows.monitoring.reference import ServedReference
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
@@ -43,17 +44,17 @@ if TYPE_CHECKING:
     from cumulant.monitoring.table_labels import Labels
 
 
-#: findings whose segments are looked for
+#: findings whose segments are computed
 _EXPLAINED = 10
 
 
 class MonitorResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found, and how the table was read.
+    """The result of a comparison, and how the table was read.
 
-    `unknown`: columns that the settings name and neither side has. `unread`: columns that no feature of the served
-    version reads. `odd`: what is strange about times and numbers of rows. `others`: rows of the log that other
-    versions answered, which are left out. `coming`: rows of the log whose time is to come, which are left out.
-    `label_faults`: labels that are not used, by why. `volume`: alarms of numbers of rows and of their times.
+    `unknown`: columns of the settings that neither side has. `unread`: columns that no feature of the served version
+    reads. `odd`: unusual times and numbers of rows. `others`, `coming`: rows of the log by other versions and of the
+    future, which are left out. `label_faults`: unused labels by reason. `volume`: alarms of numbers of rows and of
+    their times.
     """
 
     predictions: str
@@ -107,36 +108,60 @@ def monitor(
 ) -> MonitorResult:
     """Compare a table's rows with a reference's; with `served`, a log's of that version with its training's.
 
-    `keep`: a folder for the profiles of a log's days, so that a day that was counted is not read again. `performance`:
-    what counts as harm where rows have labels. `scratch`: where rows of a log are set aside that are many; None: where
-    the system has temporary files.
+    `keep`: a folder for the profiles of a log's days. `performance`: what counts as harm where rows have labels.
+    `scratch`: where many rows are stored (default: the system's temporary folder).
 
     Raises:
         DataError: a file or column is not there or cannot be read, there are no rows, or nothing in common.
-        UsageError: the labels cannot be told from their key, no reference is named, or `request.out` is no page.
-        StorageError: a file of the log is damaged, rows cannot be set aside, or the page cannot be written.
+        UsageError: the column of labels is ambiguous, no reference is named, or `request.out` is no page.
+        StorageError: a file of the log is damaged, rows cannot be stored, or the page cannot be written.
     """
     if request.out is not None:
         check_page(request.out)
     with spill_in(scratch) as spill:
-        now, before, labels = open_sides(request, policy.window, served, keep, spill)
-        return _compare(
-            request, policy, now, before, labels, served=served, performance=performance or PerformancePolicy()
+        sides = open_sides(request, policy.window, served, keep, spill)
+        comparison = _compare(request, policy, sides, served)
+        result = _evaluate(request, policy, comparison, served, performance or PerformancePolicy())
+    if request.out is not None:
+        page = DriftPageSource(
+            result.predictions,
+            result.reference,
+            result.drift,
+            result.joint,
+            comparison.sides.reference,
+            comparison.current,
+            notes(result),
+            result.volume,
+            result.estimates,
         )
+        write_page(request.out, page, policy, now=datetime.now(UTC))
+    return result
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """Both sides with their counts and findings. `roles`: monitored columns of the rows; `absent`: those they lack."""
+
+    sides: Sides
+    labels: Labels | None
+    label: str | None
+    answers: tuple[str, ...]
+    roles: Mapping[str, Role]
+    absent: Mapping[str, Role]
+    shared: Mapping[str, Role]
+    current: DriftProfile
+    drift: Findings
 
 
 def _compare(
     request: MonitorRequest,
     policy: DriftPolicy,
-    now: Windows,
-    before: TableWindows,
-    labels: Labels | None,
-    *,
+    opened: tuple[Windows, TableWindows, Labels | None],
     served: ServedReference | None,
-    performance: PerformancePolicy,
-) -> MonitorResult:
+) -> _Comparison:
     from cumulant.monitoring.drift.comparing import compare
 
+    now, before, labels = opened
     label = labels.name if labels is not None else request.label if request.label in now.columns else None
     answers = request.answers or now.answers
     require_columns(now.name, now.columns, [*request.columns, *answers])
@@ -149,63 +174,64 @@ def _compare(
     shared = shared_columns(roles, absent, before)
     reference, current = now.against(before, shared)
     check_compared(reference, shared.keys() - absent.keys(), before.name)
-    drift = compare(
-        reference, current, policy, looks=request.windows, weights=None if served is None else served.weights
-    )
+    weights = None if served is None else served.weights
+    drift = compare(reference, current, policy, looks=request.windows, weights=weights)
     sides = Sides(before, now, reference, max(policy.spans))
-    carriers = tuple(add_segments(finding, drift, sides) for finding in drift.findings[:_EXPLAINED])
-    unlike = (
-        *(Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
-        *(Skipped(name, "it is of the target, which requests need not carry") for name in sorted(targets)),
-    )
     drift = msgspec.structs.replace(
-        drift, findings=(*carriers, *drift.findings[_EXPLAINED:]), skipped=(*drift.skipped, *unlike)
+        drift,
+        findings=(
+            *(add_segments(finding, drift, sides) for finding in drift.findings[:_EXPLAINED]),
+            *drift.findings[_EXPLAINED:],
+        ),
+        skipped=(
+            *drift.skipped,
+            *(Skipped(name, "the log holds hashes of it, and the reference values") for name in hashed),
+            *(Skipped(name, "it is of the target, which requests need not carry") for name in sorted(targets)),
+        ),
     )
-    weighed = {*policy.weights}
-    counted = row_findings(now, reference, drift, request, policy, served=served is not None)
-    result = MonitorResult(
+    return _Comparison(sides, labels, label, answers, roles, absent, shared, current, drift)
+
+
+def _evaluate(
+    request: MonitorRequest,
+    policy: DriftPolicy,
+    comparison: _Comparison,
+    served: ServedReference | None,
+    performance: PerformancePolicy,
+) -> MonitorResult:
+    now, before = comparison.sides.now, comparison.sides.before
+    drift, shared, labels, label = comparison.drift, comparison.shared, comparison.labels, comparison.label
+    rows, weighed = sum(block.rows for block in drift.windows), {*policy.weights}
+    unread = () if served is None else served.unread
+    counted = row_findings(now, comparison.sides.reference, drift, request, policy, served=served is not None)
+    loss, estimates = None, None
+    if label is not None and isinstance(now, TableWindows):
+        loss = table_loss(now, before, label, comparison.answers, performance)
+    if request.estimate:
+        estimates = table_estimates(now, before, truth_of(request, before, served, label), label, drift.windows)
+    return MonitorResult(
         predictions=now.name,
         reference=before.name,
-        rows=sum(block.rows for block in drift.windows),
+        rows=rows,
         time=now.time,
-        answers=tuple(name for name in answers if name in shared),
+        answers=tuple(name for name in comparison.answers if name in shared),
         label=label,
         labelled=0 if labels is None else labels.known,
         label_key=() if labels is None else labels.key,
         label_faults={} if labels is None else count_label_faults(labels),
-        only_here=tuple(name for name in roles if name not in shared and not is_key(now, name, labels)),
-        only_in_reference=tuple(absent),
+        only_here=tuple(name for name in comparison.roles if name not in shared and not is_key(now, name, labels)),
+        only_in_reference=tuple(comparison.absent),
         unknown=tuple(sorted({*policy.ignore, *weighed} - {*now.columns, *before.columns})),
-        unread=()
-        if served is None
-        else tuple(name for name in served.unread if name in shared and name not in weighed),
+        unread=tuple(name for name in unread if name in shared and name not in weighed),
         others=now.others,
         coming=now.coming,
         odd=_oddities(now, drift, policy.window, counted),
         drift=drift,
-        volume=(*counted.findings, *misdated_rows(now, sum(block.rows for block in drift.windows))),
-        joint=compare_jointly(sides, drift.newest) if request.joint else None,
-        loss=table_loss(now, before, label, answers, performance)
-        if label is not None and isinstance(now, TableWindows)
-        else None,
-        estimates=table_estimates(now, before, truth_of(request, before, served, label), label, drift.windows)
-        if request.estimate
-        else None,
+        volume=(*counted.findings, *misdated_rows(now, rows)),
+        joint=compare_jointly(comparison.sides, drift.newest) if request.joint else None,
+        loss=loss,
+        estimates=estimates,
     )
-    if request.out is not None:
-        look = DriftPageSource(
-            now.name,
-            before.name,
-            drift,
-            result.joint,
-            reference,
-            current,
-            notes(result),
-            result.volume,
-            result.estimates,
-        )
-        write_page(request.out, look, policy, now=datetime.now(UTC))
-    return result
 
 
 def notes(result: MonitorResult) -> tuple[str, ...]:
@@ -214,7 +240,7 @@ def notes(result: MonitorResult) -> tuple[str, ...]:
     lists = {
         "not in the reference": result.only_here,
         "only in the reference (--label NAME names its label, --ignore NAME what is no input)": absent,
-        "judged by their new values only, as identifiers are": drift.identifiers,
+        "compared by their new values only, as identifiers are": drift.identifiers,
         "the reference itself moves, so that these are compared with its newest windows": tuple(
             f"{record.feature} ({record.windows})" for record in drift.unsteady
         ),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from cumulant.data.files.collected_frames import CollectedFrames
+from cumulant.data.parts.collected_frames import CollectedFrames
 from cumulant.monitoring.tables import MOMENT
 
 if TYPE_CHECKING:
@@ -36,15 +36,14 @@ def outcome_shift(
 ) -> tuple[DriftFinding, ...]:
     """A change of labels between the windows of RECENT before `until` and those of BEFORE, by `comparing.compare`.
 
-    A served model's training is no measure of it: that was when outcomes were as they were then. So the windows before
-    are, and a change that lasts is told once, until it has become what was before.
+    The reference is earlier windows, not the training, so that a lasting change is reported once.
 
     Args:
         parts: of rows of `served_log`, of all versions, in this order; labels are classes.
         policy: the project's; its `answers` says which change matters.
-        spill: where labels are set aside that are many.
+        spill: where many labels are stored.
         until: windows that end later are left out.
-        names: what the classes are called, by their place.
+        names: of the classes, by their place.
     """
     length = policy.window
     border, places = until - RECENT, [float(place) for place in range(len(names))]

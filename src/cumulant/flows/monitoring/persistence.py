@@ -19,7 +19,7 @@ from cumulant.flows.monitoring.state import (
     read_state,
     write,
 )
-from cumulant.monitoring.events import PerformanceLooked, RetrainingAsked
+from cumulant.monitoring.events import PerformanceEvaluated, RetrainingRequested
 
 if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
@@ -39,7 +39,7 @@ def write_evaluation(
     """
     result, (last, version) = evaluation.result, before.state
     fact = _fact(evaluation)
-    after = msgspec.structs.replace(evaluation.state, looked=event_values(fact))
+    after = msgspec.structs.replace(evaluation.state, last_event=event_values(fact))
     if last is not None and is_same(last, after):
         _raise_alerts(context, result, at, None)
         return
@@ -48,17 +48,17 @@ def write_evaluation(
             key = f"{result.model}/{last.version}"
             write(transaction, WATCH, key, last, expect=read_state(transaction, key)[1])
         write(transaction, WATCH, result.model, after, expect=version)
-        if result.fresh or last is None or last.looked != after.looked:
+        if result.fresh or last is None or last.last_event != after.last_event:
             transaction.emit(fact)
         if result.action.do == "train":
             _request_training(transaction, result, expect=before.request[1])
         _raise_alerts(context, result, at, transaction)
 
 
-def _fact(evaluation: EvaluationOutcome) -> PerformanceLooked:
+def _fact(evaluation: EvaluationOutcome) -> PerformanceEvaluated:
     result = evaluation.result
     last, action = result.harm, result.action
-    return PerformanceLooked(
+    return PerformanceEvaluated(
         model=result.model,
         version=result.version,
         until=result.until.isoformat(),
@@ -78,7 +78,7 @@ def _request_training(transaction: Transaction, result: EvaluationResult, *, exp
         requested=result.at, champion=result.version, trigger=trigger, sentence=sentence, since=since
     )
     write(transaction, TRAINING, result.model, request, expect=expect)
-    transaction.emit(RetrainingAsked(model=result.model, champion=result.version, trigger=trigger, reason=sentence))
+    transaction.emit(RetrainingRequested(model=result.model, champion=result.version, trigger=trigger, reason=sentence))
 
 
 def _raise_alerts(

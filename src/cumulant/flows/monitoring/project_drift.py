@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core import expr
-from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.features.task import target_columns
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.monitoring.alerts import DRIFT_RULES, drift_alerts
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.monitor import MonitorResult, monitor
 from cumulant.flows.monitoring.reference import served_reference
 from cumulant.monitoring.drift.words import day
-from cumulant.monitoring.events import DriftAlarm, DriftLooked
+from cumulant.monitoring.events import DriftAlarm, DriftEvaluated
 from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 #: journal rows: the last event of a comparison of a model's rows
-_LOOKED = "drift_looked"
+_LOOKED = "drift_evaluated"
 
 
 def monitor_project(
@@ -42,11 +40,10 @@ def monitor_project(
     quiet: bool = False,
     progress: Progress = silent,
 ) -> MonitorResult:
-    """Compare the project's prediction log with a reference; report it as an event, and alert by its rules.
+    """Compare the prediction log with a reference (default: the champion's training), with event and alerts.
 
-    Without a reference it is the champion's log and what the champion was trained and tested on. A look at the past, or
-    at some of the columns, alters no alerts: what it does not see is not over. With `quiet` there is an event only
-    where it would say other than the last one.
+    A comparison of the past, or of some columns, alters no alerts. With `quiet` an event only where it differs from the
+    last one.
 
     Raises:
         RefusedError: the principal may not.
@@ -54,13 +51,12 @@ def monitor_project(
         UsageError, NotFoundError: as `served_reference`.
     """
     check(project.access(), principal, "monitor.run", project.name)
-    personal = project.policies.personal
     served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
     request = replace(
         request,
         predictions=log,
-        hashed=tuple(sorted(personal)),
-        targets=target_columns(project),
+        hashed=tuple(sorted(project.policies.personal)),
+        targets=declared_targets(project),
         skew=project.policies.clock_skew,
     )
     result = monitor(
@@ -78,19 +74,13 @@ def monitor_project(
     return result
 
 
-def target_columns(project: Project) -> tuple[str, ...]:
-    """The columns that the project's target is made of: rows that were just scored do not have them."""
+def declared_targets(project: Project) -> tuple[str, ...]:
+    """The columns of the project's target, which rows that were just scored do not have."""
     training = project.spec.training
-    if training is None:
-        return ()
-    with contextlib.suppress(CumulantError):  # a column whose name is no expression
-        from cumulant.features.definition.parsing import parse
-
-        return (training.target, *sorted(expr.columns(parse(training.target))))
-    return (training.target,)
+    return () if training is None else target_columns(training.target)
 
 
-def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet: bool) -> None:
+def _report(project: Project, fact: DriftEvaluated, principal: Principal, *, quiet: bool) -> None:
     values = msgspec.to_builtins(fact)
     row = project.journal().get(_LOOKED, fact.model)
     if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(values):
@@ -100,9 +90,9 @@ def _report(project: Project, fact: DriftLooked, principal: Principal, *, quiet:
         transaction.emit(fact)
 
 
-def _fact(model: str, result: MonitorResult) -> DriftLooked:
+def _fact(model: str, result: MonitorResult) -> DriftEvaluated:
     drift = result.drift
-    return DriftLooked(
+    return DriftEvaluated(
         model=model,
         rows=result.rows,
         windows=len(drift.windows),

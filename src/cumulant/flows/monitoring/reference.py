@@ -31,8 +31,6 @@ from cumulant.servable.folder import load_description, load_servable
 from cumulant.servable.scorer import labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     import polars as pl
 
     from cumulant.core.plan import FeaturePlan, FeatureSpec
@@ -53,8 +51,7 @@ _HINT = "name rows as they should be with --reference FILE"
 class ServedReference:
     """The reference of a served version. `path`: a Parquet file, `key`: a name of its content.
 
-    `truth`: the column of what became of the test rows. `weights`: what the model makes of each column of a request;
-    `unread`: those of them that no feature with any importance reads.
+    `truth`: the column of the test rows' truth. `weights`: importance of each request column; `unread`: those without.
     """
 
     version: ModelVersion
@@ -69,8 +66,8 @@ def served_reference(project: Project, *, principal: Principal, progress: Progre
     """The reference of the champion, made once.
 
     A file with the columns of a log: the request's fields (personal ones as keyed hashes), the moment of prediction,
-    and of test rows, which the model never saw, its answers and the truth; these are null in rows that it learned from.
-    At most MOST rows: beyond, rows drawn at random with a fixed seed, half of them or fewer test rows.
+    and of test rows the answers and the truth (null in training rows). Beyond MOST rows a random sample with a fixed
+    seed, at most half of them test rows.
 
     Raises:
         UsageError: no version is registered, it reads tensors, or it was not trained here.
@@ -109,7 +106,7 @@ def _champion(project: Project) -> ModelVersion:
 def _key(project: Project, record: ModelRecord) -> str:
     # Hashes under another salt would all look new.
     salt = fingerprint(project.salt())
-    return f"watching/{digest({'servable': record.servable.key, 'work': record.work, 'salt': salt, 'format': 1})}"
+    return f"monitoring/{digest({'servable': record.servable.key, 'work': record.work, 'salt': salt, 'format': 1})}"
 
 
 def _make(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> None:
@@ -195,11 +192,9 @@ LEAST = 0.1
 
 
 def weights_of(plan: FeaturePlan, importance: Mapping[str, float]) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Weights of the columns of a request, with a mean of 1 before what is below LEAST is lifted to it, and those that
-    no feature with any importance reads.
+    """Weights of the columns of a request (mean 1, at least LEAST), and those without importance.
 
-    A column's is the sum of the importances of the features that read it, themselves or through other features. Where
-    the model tells no importance there are no weights.
+    A column's is the sum of the importances of the features that read it, directly or through others.
     """
     whole = sum(importance.values())
     if whole <= 0 or not plan.request:

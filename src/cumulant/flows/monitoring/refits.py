@@ -14,11 +14,11 @@ import polars as pl
 from cumulant.core.units import to_micros
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Learner, learner_of
-from cumulant.flows.monitoring.served_log import row_references
+from cumulant.flows.monitoring.served_log import ServedModel, row_references
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.chosen_rows import chosen_rows, read_rows
-from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_labels import refs_of
 from cumulant.flows.training.training_rows import labelled_rows
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.monitoring.served_log import ServedModel
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.monitoring.performance.rows import PredictionWindow
     from cumulant.ports.registry import ModelVersion
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.model import FittedModel
 
-#: of a window's predictions, how many must be among the rows of the sources, or the question is not asked of it
+#: share of a window's predictions that must be among the rows of the sources
 _FOUND = 0.8
 #: a search that was cut short leaves few rounds; a bar that is lower than the served model's own is none
 _ROUNDS = 100
@@ -51,9 +50,8 @@ class Refits:
     """The project's labelled rows, and the trainer and parameters of the served version, without search.
 
     Fits are made at `origin` and each `every` after it, on at most MOST_ROWS rows whose label was known. `raw`: the
-    fields of the requests of all rows. `columns`: of several classes the place of each class of the served version
-    among those of the rows, -1 for one that they lack. `share`: the part of the source's rows that `training.rows`
-    leaves.
+    request fields of all rows. `columns`: of several classes the place of each served class among those of the rows, or
+    -1. `share`: of the source's rows that `training.rows` uses.
     """
 
     work: TrainingWork
@@ -75,9 +73,9 @@ class Refits:
         return {ref: place for place, ref in enumerate(row_refs) if ref is not None}
 
     def scores(self, window: PredictionWindow, refs: pl.Series, places: Mapping[str, int]) -> Floats | None:
-        """[n] scores of predictions by their references and the `places` of these; or of several classes
-        [n, classes], all made within `window`; NaN where a place is not known. None where too few are, or too little
-        was known when the model would have been fitted.
+        """[n] scores (of several classes [n, classes]) by references and their `places`, within `window`; else NaN.
+
+        None where too few places are known, or too little was known at the fit.
         """
         each = np.array([-1 if ref is None else places.get(ref, -1) for ref in refs], dtype=np.int64)
         known_rows = each >= 0
@@ -132,9 +130,12 @@ def refit_scores(
     origin: datetime,
     groups: Iterable[Sequence[tuple[PredictionWindow, pl.DataFrame]]],
 ) -> Iterator[pl.DataFrame]:
-    """MOMENT and REFIT of labelled rows, window by window: what a refit of `version` would have answered.
+    """MOMENT and REFIT of labelled rows, window by window: the answers of a refit of `version`.
 
-    Windows of which no refit can be asked are left out. The log is read once a group. Raises StorageError.
+    Windows without a refit are left out. The log is read once a group.
+
+    Raises:
+        StorageError: rows cannot be read.
     """
     refits: Refits | None = None
     for group in groups:
@@ -155,9 +156,7 @@ def refit_scores(
 def refits_of(
     context: Context, version: ModelVersion, origin: datetime, *, classes: Sequence[object] = ()
 ) -> Refits | None:
-    """What refits of a version need; None where there are none: the project turned them off,
-    or has no sources with times. `classes`: those of the served version.
-    """
+    """What refits of a version with these classes need; None: turned off, or no sources with times."""
     project, refit = context.project, context.project.policies.monitoring.performance.refit
     snapshots = {
         name: snapshot for name in project.policies.sources if (snapshot := newest_snapshot(project, name)) is not None

@@ -32,11 +32,10 @@ _LEAST = 10
 class EvaluationResult(msgspec.Struct, frozen=True, kw_only=True):
     """The result for the served version. `fresh`: how many of the windows were evaluated now.
 
-    harm: after the newest evaluated window; None where none was. estimate: of the newest windows, labelled or not.
-    audit: how the estimates of windows did whose labels have come; None where there is none.
-    estimates: of classes all metrics of the newest windows. estimate_refused: why these have none.
-    outcomes: changes of the labels' mix. fault: why the newest data were refused. notes: what could not be evaluated.
-    late: what arrived after its window was evaluated.
+    harm: after the newest evaluated window. estimate: of the newest windows. audit: of estimates by later labels.
+    estimates: of classes all metrics of the newest windows; estimate_refused: why there are none. outcomes: changes of
+    the labels' mix. fault: why the newest data were refused. notes: what could not be evaluated. late: rows and labels
+    after their window's evaluation.
     """
 
     model: str
@@ -122,7 +121,7 @@ def reason_for_distrust(several: bool, last: Harm | None, audit: Audit | None) -
 
 
 def has_enough_labels(part: pl.DataFrame) -> bool:
-    """Whether labels speak for all rows of a window: nearly all have one, or they were drawn with known chances.
+    """Whether labels stand for all rows of a window: nearly all have one, or they were drawn with known chances.
 
     Of a few rows the best constant answer loses next to nothing, so that any model would seem to lack skill.
     """

@@ -1,11 +1,11 @@
-"""Results that are stored between two evaluations or reports, in a folder named by all that they depend on.
+"""Cached results, in a folder named by all that they depend on.
 
     STATE/monitoring/profiles/KEY       of a reference and of the days of the log
-    STATE/monitoring/estimators/KEY     what test rows teach of the loss without labels
+    STATE/monitoring/estimators/KEY     of the loss without labels
     STATE/monitoring/rows/KEY           of the log with its labels (`outcomes.join.join_cache`)
     STATE/review/figures/KEY            of a report on the review queue
 
-Every file has a digest of its content: one that is damaged or was cut off is made again.
+Every file has a digest of its content; a damaged one is made again.
 """
 
 from __future__ import annotations

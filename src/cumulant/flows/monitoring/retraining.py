@@ -1,8 +1,4 @@
-"""A requested training: train, compare by the gate, hand over to a release.
-
-Every stage is written down before the next begins, and each may be done again: a process that was cut off is followed
-by another one that goes on where it stood.
-"""
+"""A requested training: train, compare by the gate, hand over to a release; each stage is recorded and repeatable."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, DataError, RefusedError, RetryableError, UsageError
-from cumulant.core.events import Actor
+from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.ledger.actions import check
@@ -22,11 +18,10 @@ from cumulant.flows.release import store
 from cumulant.flows.release.start.start import start_release
 from cumulant.flows.stack.desired_state import uses_releases, was_served
 from cumulant.flows.training.train import TrainResult, train
-from cumulant.monitoring.events import RetrainingMoved
+from cumulant.monitoring.events import RetrainingProgressed
 from cumulant.ports.access import Principal
 
 if TYPE_CHECKING:
-    from cumulant.core.events import Fact
     from cumulant.project.project import Project
 
 #: the principal that trains and releases by policy
@@ -44,21 +39,20 @@ def continue_retraining(
 ) -> RetrainRequest | None:
     """Continue the requested training as far as possible; its request, or None where there is none.
 
-    What validation refuses is never learned from: the training fails with its words. What may pass by itself, such as a
-    server that does not answer, is tried again at the next call. A model that the gate refuses
-    goes no further. Where versions reach callers by releases one is begun, with the approval that `release` declares
-    or `monitoring.retrain` asks for; else the training moves the alias, unless `monitoring.retrain` leaves that to
-    somebody. `as_of` and `time` as in `train`; without `release` it ends there.
+    Invalid data fail the training; temporary errors are tried again at the next call; a model that the gate refuses
+    goes no further. A release begins with the approval that `release` or `monitoring.retrain` requires; without
+    releases the alias moves, unless `monitoring.retrain` requires approval. `as_of` and `time` as in `train`; without
+    `release` it ends there.
 
     Raises:
         RefusedError: the principal may not.
-        LeaseHeldError: another process is at it.
+        LeaseHeldError: another process continues it.
     """
     check(project.access(), principal, "model.train", project.name)
     request, version = read_request(project.journal(), project.name)
     if request is None or not request.open:
         return request
-    if request.stage == "wanted":
+    if request.stage == "requested":
         request, version = _train_stage(project, request, version, principal, as_of=as_of, time=time, progress=progress)
     if request.stage == "trained" and release:
         request, version = _release_stage(project, request, version, principal, progress=progress)
@@ -107,10 +101,7 @@ def _train(
     time: str | None,
     progress: Progress,
 ) -> TrainResult:
-    """The training; if the gate refuses its model, or it is the champion again, and it is known since when the champion
-    loses, once more with the rows since then alone: what holds now may contradict what held before, and the declared
-    test may lie after all rows of the change, so that none of them would be learned from.
-    """
+    """The training; where its model is refused or the champion again, once more on rows since the harm began alone."""
 
     def trained(change: datetime | None) -> TrainResult:
         return train(
@@ -147,7 +138,7 @@ def _release_stage(
 def _begin_release(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, *, progress: Progress
 ) -> tuple[RetrainRequest, int]:
-    """The release begun; where it cannot begin now, why it waits."""
+    """The started release; where it cannot start now, why it waits."""
     if (earlier := _earlier_release(project, wanted)) is not None:
         reason = _release_text(project, wanted)
         return _move(project, wanted, version, principal, stage="released", release=earlier, message=reason)
@@ -163,7 +154,7 @@ def _begin_release(
 
 
 def _earlier_release(project: Project, wanted: RetrainRequest) -> str | None:
-    """The release that an attempt began which was cut off before it could say so. It may be over by now."""
+    """The release that an interrupted attempt started; it may be over."""
     number = str(wanted.candidate).rpartition("/")[2]
     releases = store.list_releases(project.journal(), project.name)
     return next(
@@ -190,7 +181,7 @@ def _fail(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, error: CumulantError
 ) -> tuple[RetrainRequest, int]:
     reason = project.vault.redact(error.message)
-    if isinstance(error, RetryableError):  # however long it takes: the training stays wanted
+    if isinstance(error, RetryableError):  # however long it takes: the training stays requested
         return _note(project, wanted, version, reason)
     return _move(project, wanted, version, principal, stage="failed", message=reason)
 
@@ -205,14 +196,14 @@ def _move(
     project: Project, wanted: RetrainRequest, version: int, principal: Principal, **changes: object
 ) -> tuple[RetrainRequest, int]:
     moved = msgspec.structs.replace(wanted, **changes)
-    fact = RetrainingMoved(
+    fact = RetrainingProgressed(
         model=project.name, stage=moved.stage, candidate=moved.candidate, release=moved.release, reason=moved.message
     )
     return moved, _write(project, moved, version, principal, fact)
 
 
 def _write(project: Project, wanted: RetrainRequest, version: int, principal: Principal, *facts: Fact) -> int:
-    """The row's new version. What is to be told of it is told with it, or neither is."""
+    """The row's new version, stored with its alerts in one transaction."""
     findings, scope = training_alerts(project.name, wanted), (project.name, RETRAINING)
     with project.journal().transaction(actor=Actor(principal.name)) as transaction:
         after = write(transaction, TRAINING, project.name, wanted, expect=version)

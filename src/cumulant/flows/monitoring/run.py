@@ -1,7 +1,4 @@
-"""One monitoring run: the rows are compared, the served model is evaluated, and alerts are raised.
-
-An evaluation reads its evidence, decides, and writes: `load_evidence`, `evaluate`, `write_evaluation`.
-"""
+"""One monitoring run: compare the rows, evaluate the served model (load, evaluate, write), raise alerts."""
 
 from __future__ import annotations
 
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.clock import SystemClock
+from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros
@@ -34,14 +31,14 @@ from cumulant.monitoring.drift.words import sentence
 from cumulant.monitoring.retrain_rule import RetrainAction
 
 if TYPE_CHECKING:
-    from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
 
 class MonitorFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """One finding of a run. `effect`: of a change of rows or labels the Jensen-Shannon distance or share, of a loss
-    what it is above the bar. Losses are means of a row since then; `retrained`: it led to a training.
+    """One finding of a run. `effect`: a Jensen-Shannon distance or share, or of a loss the excess over the bar.
+
+    Losses are means of a row since then; `retrained`: it led to a training.
     """
 
     feature: str
@@ -56,8 +53,6 @@ class MonitorFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MonitorRun(msgspec.Struct, frozen=True, kw_only=True):
-    """The findings of one run, and the retraining decision."""
-
     at: datetime
     model: str
     version: str
@@ -68,7 +63,6 @@ class MonitorRun(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alarming(self) -> bool:
-        """Whether any finding is active."""
         return any(finding.active for finding in self.findings)
 
 
@@ -80,7 +74,7 @@ def run_monitoring(
     progress: Progress = silent,
     clock: Clock | None = None,
 ) -> MonitorRun:
-    """Monitor once. Alerts are on their way when it returns; a training that the policy wants is requested, not begun.
+    """Monitor once. Alerts are queued when it returns; a training that the policy requires is requested, not begun.
 
     `at`: only the rows of before, the labels that were known and the windows that had ended by then.
 
@@ -132,10 +126,9 @@ def evaluate_served(
     progress: Progress = silent,
     clock: Clock | None = None,
 ) -> EvaluationResult:
-    """Ingest labels, evaluate the windows whose labels are due by `at` (now), and apply the retraining policy.
+    """Ingest labels, evaluate the windows due by `at` (now), and apply the retraining policy, in one transaction.
 
-    All is stored in one transaction; `retraining.continue_retraining` carries a training out. Where nothing is new
-    nothing is written. `drift`: of the newest rows.
+    Where nothing is new nothing is written. `drift`: of the newest rows.
 
     Raises:
         UsageError, NotFoundError: as `served_reference`.

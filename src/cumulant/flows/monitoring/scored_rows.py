@@ -24,7 +24,7 @@ _FILE, _START = "__file", "__start"
 class ScoredRows:
     """Rows in windows of `length`, counted from 1970; oldest first, and of one moment in the order of the log.
 
-    In memory are the rows of some windows, and the joined ones of one file of the log, whatever the number of all.
+    In memory are the rows of some windows, and those of one file of the log.
     """
 
     def __init__(self, spill: Spill, name: str, length: timedelta, *, since: datetime, until: datetime) -> None:
@@ -36,8 +36,10 @@ class ScoredRows:
         self._on_disk: Counter[int] = Counter()
 
     def add(self, number: int, frame: pl.DataFrame) -> None:
-        """Add the rows of a file of the log, the one of this number, of which those with a moment in [since, until) are
-        taken. Raises StorageError: they cannot be set aside.
+        """Add the rows of the file of this number with a moment in [since, until).
+
+        Raises:
+            StorageError: they cannot be stored.
         """
         step = micros(self._length)
         start = pl.col(MOMENT).dt.epoch("us") // step * step

@@ -19,12 +19,12 @@ from cumulant.core.prediction import read_object
 from cumulant.core.servable import Servable
 from cumulant.core.units import EPOCH, from_micros, micros, to_micros
 from cumulant.core.version import __version__
+from cumulant.flows.features.task import target_of
 from cumulant.flows.monitoring.result_cache import remove_oldest
 from cumulant.flows.monitoring.scored_rows import ScoredRows
 from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
-from cumulant.flows.training.task import target_of
 from cumulant.monitoring.performance.rows import PredictionRows, are_probabilities, rounded
 from cumulant.monitoring.tables import ANSWER, MOMENT
 from cumulant.outcomes.join.join_cache import JoinCache

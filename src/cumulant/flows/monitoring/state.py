@@ -12,7 +12,7 @@ from cumulant.monitoring.performance.loss_monitor import Harm
 from cumulant.monitoring.retrain_rule import RetrainState, Trigger
 
 if TYPE_CHECKING:
-    from cumulant.monitoring.events import PerformanceLooked
+    from cumulant.monitoring.events import PerformanceEvaluated
     from cumulant.ports.journal import Journal, Transaction
 
 #: journal rows, by model: the state, and the newest retraining request
@@ -20,14 +20,14 @@ WATCH, TRAINING = "watch", "watch_training"
 
 #: released: by a release, as the champion, or equal to it without harm. offered: it is the candidate, and the alias is
 #: moved by hand
-Stage = Literal["wanted", "trained", "released", "offered", "refused", "failed"]
+Stage = Literal["requested", "trained", "released", "offered", "refused", "failed"]
 
 
 class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One window of the served model. Losses are means of a row; what is not known (yet) is None.
+    """One window of the served model. Losses are means of a row; None where not known (yet).
 
-    estimated, low, high: its loss by its scores before labels came, with 95%. refit: what a recent refit lost on the
-    same rows. positive: the mean of the labels.
+    estimated, low, high: its loss by its scores before labels came, with 95%. refit: loss of a recent refit on the same
+    rows. positive: the mean of the labels.
     """
 
     start: datetime
@@ -46,9 +46,8 @@ class WindowRecord(msgspec.Struct, frozen=True, kw_only=True):
 class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     """The state of `version`. Windows up to `until` are evaluated; `windows` are the newest of them.
 
-    harm: the sums of `LossMonitor`; None where there is no reference of its loss. last_harm: the
-    `Harm` of the newest of them that had labels. labels: those that are new since the version was trained.
-    looked: the newest event of an evaluation; one with the same values emits none.
+    harm: the sums of `LossMonitor`; None without a reference. last_harm: the `Harm` of the newest labelled window.
+    labels: new ones since the training. last_event: the newest event of an evaluation; an equal one emits none.
     """
 
     version: str
@@ -59,7 +58,7 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
     last_harm: dict[str, object] | None = None
     windows: tuple[WindowRecord, ...] = ()
     labels: int = 0
-    looked: dict[str, object] = {}
+    last_event: dict[str, object] = {}
 
     @property
     def newest_harm(self) -> Harm | None:
@@ -68,15 +67,13 @@ class MonitoringState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A training that the policy requested, and its progress. `candidate`: the version that it made. `since`: of
-    harm, since when the champion loses more.
-    """
+    """A requested training and its progress. `candidate`: its version. `since`: of harm, when it began."""
 
     requested: datetime
     champion: str
     trigger: Trigger
     sentence: str
-    stage: Stage = "wanted"
+    stage: Stage = "requested"
     candidate: str | None = None
     release: str | None = None
     message: str = ""
@@ -85,7 +82,7 @@ class RetrainRequest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def open(self) -> bool:
         """Whether something is still to be done."""
-        return self.stage in ("wanted", "trained")
+        return self.stage in ("requested", "trained")
 
 
 def harm_values(harm: Harm | None) -> dict[str, object] | None:
@@ -112,15 +109,15 @@ def write(
     try:
         return transaction.put(kind, model, msgspec.to_builtins(value), expect=expect).version
     except LeaseHeldError as error:
-        doing = "looked at" if kind == WATCH else "carried on the training of"
+        doing = "evaluated" if kind == WATCH else "carried on the training of"
         raise LeaseHeldError(
             f"another process has {doing} {model} meanwhile",
             subject=model,
-            hint="nothing was written here: the next look goes on from what the other one wrote",
+            hint="nothing was written here: the next evaluation continues from what the other one wrote",
         ) from error
 
 
-def event_values(fact: PerformanceLooked) -> dict[str, object]:
+def event_values(fact: PerformanceEvaluated) -> dict[str, object]:
     """The values of an event, without how many windows were new."""
     fields = cast("dict[str, object]", msgspec.to_builtins(fact))
     return {name: value for name, value in fields.items() if name != "windows"}

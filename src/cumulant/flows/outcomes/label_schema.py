@@ -13,8 +13,8 @@ from cumulant.core.expr import Node, columns
 from cumulant.core.plan import Field
 from cumulant.core.servable import Servable
 from cumulant.data.spec import SourceSpec, is_delay
+from cumulant.flows.features.task import target_of
 from cumulant.flows.registry.models import CHAMPION, servable_folder
-from cumulant.flows.training.task import target_of
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:
@@ -24,10 +24,7 @@ if TYPE_CHECKING:
 
 
 def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
-    """The form of labels by the servable in `folder`, else by the project.
-
-    Without `folder` it is the champion's, else the newest version's, of the registry.
-    """
+    """The form of labels by the servable in `folder`, else the champion's, the newest version's, or the project's."""
     training, described = project.spec.training, model_description(project, folder)
     plan = None if described is None else described.plan
     declared = _entity_source(project, training, None if plan is None else plan.entity)
@@ -55,7 +52,7 @@ def schema_of(project: Project, folder: Path | None = None) -> LabelSchema:
 
 
 def _known(declared: SourceSpec, target: Node | None, fields: Mapping[str, Field]) -> Field | None:
-    """The column that says when all columns of the target are known; None where there is none, or no single one."""
+    """The known-time column of all columns of the target; None without a single one."""
     known = {declared.known_columns.get(name) for name in columns(target)} if target is not None else set()
     column = known.pop() if len(known) == 1 else None
     if column is None or is_delay(column):

@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import DataError, NotFoundError, UsageError
-from cumulant.core.events import Actor
+from cumulant.core.events import Actor, Fact
 from cumulant.core.plan import Field
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.outcomes.label_schema import model_description, schema_of
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:
-    from cumulant.core.events import Fact
     from cumulant.outcomes.importing import ImportReport
     from cumulant.outcomes.join.joining import Outcomes
     from cumulant.outcomes.join.prediction_losses import Loss
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 #: the folder of the project's state
 FOLDER = "outcomes"
 _LOOK_SECONDS = 2.0
-#: the name under which what servers were told is shown
+#: the name of labels posted to servers
 _POSTED = "posted"
 #: of servers elsewhere whose predictions are imported, where none is declared
 _CLOCK_SKEW = timedelta(minutes=5)
@@ -68,7 +67,7 @@ class Intake(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PredictionLabels(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a request: its prediction, its label, and every label that was given."""
+    """One row of a request: its prediction, its label, and every posted label."""
 
     id: str
     row: int
@@ -99,9 +98,9 @@ def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Lo
 def ingest_labels(
     project: Project, patterns: Sequence[str], *, principal: Principal, names: Mapping[str, str] | None = None
 ) -> Intake:
-    """Ingest files of labels (the project's own where none is named), and labels posted to servers; then join.
+    """Ingest files of labels (default: the project's own) and posted labels; then join.
 
-    A file that cannot be read stops nothing where there are several: it is told in its `Source`.
+    Of several files one that cannot be read stops nothing: its `Source` has the reason.
 
     Raises:
         UsageError: no file is named, by the caller or the project file.
@@ -135,9 +134,7 @@ def watch_labels(
     ended: Callable[[], bool] = lambda: False,
     pause: float = _LOOK_SECONDS,
 ) -> None:
-    """Ingest files that come into a folder, and labels posted to servers, until `ended`.
-
-    A file is read when it was the same at two looks, so that one that is being written is left alone.
+    """Ingest files that come into a folder, once they are complete, and posted labels, until `ended`.
 
     Raises:
         UsageError: there is no such folder.
@@ -204,7 +201,7 @@ def _labelled_log(project: Project) -> LabelledLog:
 def show_labels(
     project: Project, request: str, *, principal: Principal
 ) -> tuple[list[PredictionLabels], list[LabelFact]]:
-    """The rows of one request with their labels, and the labels given by its id.
+    """The rows of one request with their labels, and the labels posted by its id.
 
     Raises:
         NotFoundError: no prediction and no label has that id.
@@ -261,7 +258,7 @@ def import_predictions(
         fact = PredictionsImported(
             source=path.name, content=imported.content, rows=imported.rows, refused=imported.refused
         )
-        _tell(project, principal, [fact])
+        emit_facts(project, principal, [fact])
     return imported
 
 
@@ -299,7 +296,7 @@ def _files(project: Project, pattern: str) -> Iterator[FileInfo]:
 
     files = project.files().list(pattern)
     if not files:
-        raise DataError(f"no file matches {pattern}", subject=pattern, hint="look at the path, and quote a glob")
+        raise DataError(f"no file matches {pattern}", subject=pattern, hint="check the path, and quote a glob")
     known = [file for file in files if kind_of(Path(file.url))]
     yield from known if len(files) > 1 else files
 
@@ -325,7 +322,7 @@ def _ingest(
         return IntakeSource(name=name, error=error.full_text.replace(file.url.removeprefix("file://"), name))
     content = taken.file
     if not taken.again:
-        _tell(project, principal, [_ingest_event(name, content)])
+        emit_facts(project, principal, [ingest_event(name, content)])
     return IntakeSource(name=name, rows=content.rows, problems=content.problems, again=taken.again)
 
 
@@ -335,12 +332,12 @@ def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeS
 
     posted = ingest_inbox(folder_of(project), schema, salt=project.salt())
     progress = outcomes_of(project, schema).advance()
-    facts: list[Fact] = [_ingest_event(_POSTED, content) for content in posted]
+    facts: list[Fact] = [ingest_event(_POSTED, content) for content in posted]
     if progress.labelled or progress.pairs or progress.graded:
         from cumulant.outcomes.events import PredictionsLabelled
 
         facts.append(PredictionsLabelled(labelled=progress.labelled, pairs=progress.pairs, graded=progress.graded))
-    _tell(project, principal, facts)
+    emit_facts(project, principal, facts)
     results = (
         *sources,
         *(IntakeSource(name=_POSTED, rows=content.rows, problems=content.problems) for content in posted),
@@ -351,13 +348,13 @@ def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeS
     )
 
 
-def _ingest_event(name: str, content: IngestedFile) -> Fact:
+def ingest_event(name: str, content: IngestedFile) -> Fact:
     from cumulant.outcomes.events import LabelsIngested
 
     return LabelsIngested(source=name, content=content.content, rows=content.rows, problems=content.problems)
 
 
-def _tell(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:
+def emit_facts(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:
     if facts:
         with project.journal().transaction(actor=Actor(principal.name)) as transaction:
             for fact in facts:

@@ -12,12 +12,12 @@ import msgspec
 from cumulant.core import expr
 from cumulant.core.errors import DataError, DefinitionError, MissingPartError, did_you_mean, missing_part
 from cumulant.core.servable import Task as ServableTask
+from cumulant.flows.features.task import Task, refuse_no_features
 from cumulant.flows.review.watched_slices import check_slices
 from cumulant.flows.serving.constant_fallback import check_constant
 from cumulant.flows.serving.reason_codes import check_codes, check_when
 from cumulant.flows.stack.stack_processes import check_gateway
 from cumulant.flows.training.target_classes import class_counts
-from cumulant.flows.training.task import refuse_no_features
 from cumulant.flows.training.training_labels import reviewed_table
 from cumulant.flows.training.training_rows import check_training_columns, computed_names
 from cumulant.project.identity import python_environment
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from cumulant.core.refs import TableRef
     from cumulant.data.snapshot import Snapshot
     from cumulant.flows.ledger.run_context import Context
-    from cumulant.flows.training.task import Task
     from cumulant.project.project import Project
 
 
@@ -82,7 +81,7 @@ def gateway_warnings(project: Project) -> tuple[str, ...]:
 
 
 def check_packages(context: Context) -> None:
-    """Import the packages of the trainers, once in an environment: it takes a second.
+    """Import the packages of the trainers, once in an environment.
 
     Raises:
         MissingPartError: one is installed and cannot be imported.
@@ -100,8 +99,7 @@ def check_packages(context: Context) -> None:
 
 
 def check_names(project: Project, task: Task, snapshot: Snapshot) -> None:
-    """Check every name of a column or feature in the project file against those that there are, and that no feature is
-    made of the target alone.
+    """Check every name of a column or feature in the project file, and that no feature is made of the target alone.
 
     Raises:
         DataError, DefinitionError: a name is of none; a feature is leakage.
@@ -131,7 +129,7 @@ def check_allowed(plan: FeaturePlan, allowed: Collection[str]) -> None:
 
 
 def _check_leaks(plan: FeaturePlan, labels: Collection[str], allowed: Collection[str]) -> None:
-    """A training sees in the rows that such a feature determines the target; of one column it is seen without them."""
+    """Refuse leakage that shows without the rows: a feature of the target's only column alone."""
     for feature in plan.features:
         if feature.name not in plan.names:  # a part of others
             continue
@@ -157,7 +155,7 @@ def _check_key(key: str | None, columns: list[str]) -> None:
 
 
 class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the rows say of the task."""
+    """Facts of the task by the rows."""
 
     task: ServableTask
     classes: tuple[str, ...]
@@ -166,8 +164,7 @@ class RowFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
-    """Make the training set without its features, split it, and check the settings that depend on its task and times;
-    what the rows say of the task.
+    """Make the training set without its features, split it, and check the settings of its task and times.
 
     The rows are read once for the same rows and settings.
 

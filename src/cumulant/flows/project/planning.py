@@ -10,12 +10,12 @@ import msgspec
 from cumulant.core.errors import NotFoundError
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.progress import Progress, silent
-from cumulant.core.units import from_micros, show_duration
+from cumulant.features.definition.known_time import show_moment
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
-from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.features.task import Task, resolve_task
+from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.project.driver_needs import driver_needs
-from cumulant.flows.training.task import resolve_task
 from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.release_rules import check_release
@@ -23,14 +23,14 @@ from cumulant.project.file.serving_rules import check_serving
 from cumulant.project.file.training_rules import check_training
 
 if TYPE_CHECKING:
-    from cumulant.core.plan import PredictAt
+    from cumulant.data.snapshot import Snapshot
     from cumulant.flows.project.plan_checks import RowFacts
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
 
 class PlannedSource(msgspec.Struct, frozen=True, kw_only=True):
-    """A source as it stands; `reused`: nothing in it was new."""
+    """A source's snapshot; `reused`: nothing in it was new."""
 
     name: str
     snapshot: str
@@ -59,9 +59,10 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> TrainingPlan:
-    """Check drivers and code, bring the snapshots up to date, and check against them all that `train` and `release
-    start` refuse, but for what only computed features show. Without `checks` the features are compiled, and nothing
-    that only a training or a release needs is checked.
+    """Check drivers and code, update the snapshots, and check all that `train` and `release start` refuse.
+
+    Excepted is what only computed features show. Without `checks` the features are compiled, and nothing that only a
+    training or a release needs is checked.
 
     Raises:
         MissingPartError: the package of a trainer is not installed, or cannot be imported.
@@ -74,30 +75,18 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         UsageError: as `task.resolve_task`; a metric or threshold does not fit the task.
     """
     if checks:
-        from cumulant.flows.project import plan_checks  # which imports what trains and releases
-        from cumulant.flows.training.target_classes import class_warnings
+        pass
     check_drivers(project, driver_needs(project))
     training = project.training()
+    rows: RowFacts | None = None
+    warnings: tuple[str, ...] = ()
     with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
         if checks:
-            check_training(project)
-            check_release(project)
-            check_serving(project)
-            plan_checks.check_code(project)
-            plan_checks.check_packages(context)
-            with suppress(NotFoundError):  # a training reads the champion first, and needs a registry that answers
-                project.registry().resolve(project.name)
+            _check_declarations(context)
         snapshots, reused = snapshots_of(context)
         task = resolve_task(project, snapshots)
-        rows: RowFacts | None = None
-        warnings: tuple[str, ...] = ()
         if checks:
-            plan_checks.check_names(project, task, snapshots[task.entity])
-            rows = plan_checks.check_rows(context, task, snapshots[task.entity])
-            warnings = (
-                *class_warnings(project, task, snapshots[task.entity], kind=rows.task, counts=rows.counts),
-                *plan_checks.gateway_warnings(project),
-            )
+            rows, warnings = _check_task(context, task, snapshots[task.entity])
     settings = project.file.settings("training", "evaluation")
     return TrainingPlan(
         project=project.name,
@@ -115,7 +104,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         features=task.plan,
         entity=task.entity,
         target=training.target,
-        predict_at=moment_text(task.predict_at),
+        predict_at=None if task.predict_at is None else show_moment(task.predict_at),
         training=settings["training"],
         evaluation=settings["evaluation"],
         notes=(*split_notes(project.spec), *unchecked_notes(project.policies, task.plan)),
@@ -125,11 +114,27 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     )
 
 
-def moment_text(moment: PredictAt | None) -> str | None:
-    """The moment of prediction as a project file would write it: `sched_dep - 2h`."""
-    if moment is None:
-        return None
-    if not moment.offset_us:
-        return moment.column
-    span = show_duration(from_micros(abs(moment.offset_us)) - from_micros(0))
-    return f"{moment.column} {'-' if moment.offset_us < 0 else '+'} {span}"
+def _check_declarations(context: Context) -> None:
+    """Check what needs no rows. Raises as `plan`."""
+    from cumulant.flows.project import plan_checks  # which imports what trains and releases
+
+    project = context.project
+    check_training(project)
+    check_release(project)
+    check_serving(project)
+    plan_checks.check_code(project)
+    plan_checks.check_packages(context)
+    with suppress(NotFoundError):  # a training reads the champion first, and needs a registry that answers
+        project.registry().resolve(project.name)
+
+
+def _check_task(context: Context, task: Task, snapshot: Snapshot) -> tuple[RowFacts, tuple[str, ...]]:
+    """Facts of the task by its rows, and warnings. Raises as `plan`."""
+    from cumulant.flows.project import plan_checks
+    from cumulant.flows.training.target_classes import class_warnings
+
+    project = context.project
+    plan_checks.check_names(project, task, snapshot)
+    rows = plan_checks.check_rows(context, task, snapshot)
+    warnings = class_warnings(project, task, snapshot, kind=rows.task, counts=rows.counts)
+    return rows, (*warnings, *plan_checks.gateway_warnings(project))

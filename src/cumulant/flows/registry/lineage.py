@@ -16,13 +16,13 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.flows.data.validate import load_snapshot
 from cumulant.flows.features.feature_table import scans, store_features
+from cumulant.flows.features.task import Task, target_of
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import LearnedRows, learned_rows, servable_folder
 from cumulant.flows.training.final_fit import fit_on_all_rows
 from cumulant.flows.training.search_step import all_rows, rows_of, sample_training_rows
-from cumulant.flows.training.task import Task, target_of
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.identity import python_environment

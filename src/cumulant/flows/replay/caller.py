@@ -15,7 +15,7 @@ _LARGEST_HEAD = 64 * 1024
 
 
 class ReplayResponse(NamedTuple):
-    """The answer to a request. `status` 0: no answer came, and `body` says why. Header names are in lower case."""
+    """The answer to a request. `status` 0: no answer, and `body` is the reason. Header names are in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -29,7 +29,7 @@ class _Link(NamedTuple):
 
 
 class ReplayClient:
-    """Asks one server over HTTP/1.1, on as many connections as there are requests at once.
+    """HTTP/1.1 client of one server, with as many connections as concurrent requests.
 
     Raises:
         UsageError: `url` is no `http://HOST:PORT`.

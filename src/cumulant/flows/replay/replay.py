@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The result of a replay. `failures` by whose they are; `reached`: the moment that it came to.
+    """The result of a replay. `failures`: by origin; `reached`: its last moment; times in milliseconds.
 
-    `resumed`: rows that an earlier, cut-off replay of the same period had sent. Milliseconds are of this one's.
+    `resumed`: rows that an earlier, interrupted replay of the same period had sent.
     """
 
     model: str
@@ -50,7 +50,7 @@ class ReplayResult(msgspec.Struct, frozen=True, kw_only=True):
     p50_ms: float | None
     p99_ms: float | None
     seconds: float
-    #: of the replayed time to the clock's; below what was asked for where the servers could not keep up
+    #: of the replayed time to the clock's; below the requested one where the servers could not keep up
     speed: float
 
 
@@ -72,14 +72,13 @@ def replay(
     seen: Callable[[Sent], None] = lambda _: None,
     progress: Progress = silent,
 ) -> ReplayResult:
-    """Send the rows of [since, until) as requests at their moments of prediction, `speed` times as fast, and post
-    labels when they became known. Rows have the columns that `model` (default: what is served) asks for.
+    """Send the rows of [since, until) as requests at their moments of prediction, `speed` times as fast, then labels.
 
-    A replay that was cut off goes on where it stopped, unless `again`. With `release_clock`, stages of a release take
-    replayed time meanwhile. `url`: of the gateway; default: the project's own, which must run.
+    Rows have the columns of `model` (default: the served one). An interrupted replay is resumed, unless `again`. With
+    `release_clock`, stages of a release use replayed time. `url`: of the gateway; default: the project's.
 
     Raises:
-        UsageError: the period is none, or the model asks for no rows of the project.
+        UsageError: the period is invalid, or the model reads no rows of the project.
         DataError: no row lies in the period.
         EngineUnavailableError: no gateway runs.
     """

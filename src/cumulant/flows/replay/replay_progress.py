@@ -42,7 +42,7 @@ def load_or_begin(state: Path, request: ReplayRequest, *, again: bool = False) -
 
 
 def write_state(state: Path, reached: ReplayState) -> None:
-    """Write it, whole.
+    """Write the state atomically.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -53,6 +53,5 @@ def write_state(state: Path, reached: ReplayState) -> None:
 
 
 def delete_state(state: Path) -> None:
-    """The replay has come to its end."""
     with contextlib.suppress(OSError):
         (state / _FILE).unlink()

@@ -47,7 +47,7 @@ class Period:
     """The rows whose moment of prediction lies in [since, until).
 
     Raises:
-        UsageError: the model asks at no moment, or is no model of the project's features.
+        UsageError: the model has no moment of prediction, or no features of the project.
         DataError: no row lies in the period.
         NotFoundError: its source has not been read.
     """
@@ -72,14 +72,10 @@ class Period:
 
     @property
     def first(self) -> int:
-        """The moment of the first row."""
         return self._at[0]
 
     def sample(self, every: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        """Each `every`th row as a request, with its `number` and `moment`; and the labels of these.
-
-        The second has `number`, `known_time` and the columns of the target.
-        """
+        """Each `every`th row as a request, with its `number` and `moment`; and their labels, with `known_time`."""
         import polars as pl
 
         at = pl.Series("moment", self._at, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
@@ -161,7 +157,7 @@ def known_labels(rows: pl.DataFrame, target: tuple[str, ...], source: Source) ->
 
 
 def _known(column: str, source: Source) -> pl.Expr:
-    """When a column of a row becomes known, microseconds; null where that is not told."""
+    """When a column of a row becomes known, microseconds; null where unknown."""
     import polars as pl
 
     declared = source.known.get(column)

@@ -25,10 +25,7 @@ _JSON = {"content-type": "application/json"}
 
 
 class Sent(NamedTuple):
-    """One request that was answered, or was not. `arm`: that the gateway assigned; empty where none said so.
-
-    `request`: its id in the prediction log: that of the answer where it names one, else that of the replay.
-    """
+    """One finished request. `arm`: that the gateway assigned; `request`: its id in the prediction log."""
 
     call: ReplayCall
     request: str
@@ -68,13 +65,13 @@ def failed_party(sent: Sent) -> str:
 
 
 class Sender:
-    """Sends a period; `ended` is asked between requests, and what is under way then is waited for.
+    """Sends a period until `ended()`, and then waits for running requests.
 
     Args:
-        concurrency: requests at once. Where the servers are slower than the pace, the replayed clock waits for them.
-        seen: is told of every request as it ends.
-        note: is called about once a second, and at the end, with how far it has come.
-        moving: is told the replayed moment, microseconds since 1970 UTC.
+        concurrency: requests at once; where servers are slower than the pace, the replayed clock waits.
+        seen: called with every request as it ends.
+        note: called about once a second, and at the end, with the progress.
+        moving: called with the replayed moment, microseconds since 1970 UTC.
     """
 
     def __init__(
@@ -107,7 +104,6 @@ class Sender:
         self.label_trouble = ""
 
     async def run(self, until: int) -> None:
-        """To the end of the period, or of patience."""
         try:
             async with asyncio.TaskGroup() as group:
                 now = await self._requests(group, until)

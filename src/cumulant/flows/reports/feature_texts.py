@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import Any
 
 from cumulant.core.expr import Call, Column, Feature, Literal, Moment, Node, columns, features
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
-from cumulant.core.units import from_micros, show_duration
+from cumulant.core.units import from_micros
+from cumulant.features.definition.known_time import show_micros
 
 _INFIX = {
     "add": "+",
@@ -137,7 +137,7 @@ def _is_infix(node: Node) -> bool:
 def _lookup(lookup: Lookup) -> str:
     rows = f"{lookup.source} row with the same {_and(lookup.by)}"
     text = f"{lookup.column} of the newest {rows} that is known at the prediction"
-    return text if lookup.within_us is None else f"{text}, at most {_span(lookup.within_us)} old"
+    return text if lookup.within_us is None else f"{text}, at most {show_micros(lookup.within_us)} old"
 
 
 def _window(window: Window) -> str:
@@ -151,7 +151,7 @@ def _window(window: Window) -> str:
         what = f"share with {expression(window.value)} among"
     else:
         what = f"{what} of {expression(window.value)} over"
-    return f"{what} {rows} that became known in the last {_span(window.span_us)}"
+    return f"{what} {rows} that became known in the last {show_micros(window.span_us)}"
 
 
 def _is_condition(node: Node) -> bool:
@@ -172,7 +172,3 @@ def _is_condition(node: Node) -> bool:
 
 def _and(names: tuple[str, ...]) -> str:
     return " and ".join(names)
-
-
-def _span(micros: int) -> str:
-    return show_duration(timedelta(microseconds=micros))

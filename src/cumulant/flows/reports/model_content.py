@@ -50,7 +50,7 @@ _SPAN = re.compile(r"(\d{4}-\d\d-\d\d) to (\d{4}-\d\d-\d\d)")
 
 def with_training(report: ReportData, record: ModelRecord, *, predict_at: PredictAt | None) -> ReportData:
     """`report` with how the model was found and how it did when it was trained."""
-    from cumulant.flows.project.planning import moment_text
+    from cumulant.features.definition.known_time import show_moment
 
     fitted, split = record.fitted, record.fitted.split
     notes = [f"test: {split.how}", *fitted.notes, *record.judgement.notes, *record.judgement.evaluation.notes]
@@ -62,7 +62,7 @@ def with_training(report: ReportData, record: ModelRecord, *, predict_at: Predic
         scores=fitted.summary.scores,
         warnings=fitted.summary.warnings,
         target=record.training.target,
-        predict_at=moment_text(predict_at) or "",
+        predict_at="" if predict_at is None else show_moment(predict_at),
         rows=split.train,
         unlabelled=split.unlabelled,
         test_rows=split.test,

@@ -7,11 +7,10 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 
 from cumulant.core.errors import NotFoundError, UsageError
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.registry.models import servable_folder
 
 if TYPE_CHECKING:
-    from cumulant.core.servable import GraphServable
     from cumulant.project.project import Project
     from cumulant.review.cases import ReviewCase
     from cumulant.review.reasons import ReviewReference
@@ -20,10 +19,7 @@ _Place = tuple[str, int, int]
 
 
 class CaseReader:
-    """Rows of the log, versions and references do not change, so that a reviewer's session may keep one for all cases.
-
-    Several threads may read by one.
-    """
+    """Reads the immutable context of cases once for a reviewer's session. Thread-safe."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
@@ -52,7 +48,7 @@ class CaseReader:
         return {(row["worker"], row["sequence"], row["row"]): row for row in rows}
 
     def described(self, model: str, version: str) -> Servable | GraphServable | None:
-        """What the version's servable says of itself; None where it is not registered or its files are gone."""
+        """The version's servable; None where it is not registered or its files are missing."""
         name = f"{model}/{version}"
         if name not in self._described:
             try:
@@ -65,7 +61,7 @@ class CaseReader:
         return self._described[name]
 
     def reference(self, model: str, version: str) -> ReviewReference | None:
-        """The training rows of a version, where they were kept for the draw: a look at a case does not make them."""
+        """The stored training rows of a version; showing a case does not make them."""
         from cumulant.flows.review.review_reference import stored_reference
 
         name = f"{model}/{version}"

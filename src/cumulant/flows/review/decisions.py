@@ -22,9 +22,7 @@ _LEAST_DIGITS = 6
 
 
 class DecidedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`problems`: rows that decided nothing, and why, by case. `labelled` cases became labels; 0 where
-    labels are being ingested elsewhere.
-    """
+    """`problems`: unused rows by case, with the reason. `labelled`: cases that became labels."""
 
     decided: int
     labelled: int
@@ -32,11 +30,9 @@ class DecidedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def decide_file(project: Project, path: Path, *, principal: Principal, clock: Clock | None = None) -> DecidedFile:
-    """Decide the cases of a file with the columns `case`, `label` and, if wanted, `note`.
+    """Decide the cases of a file with the columns `case` (id, or at least 6 first digits), `label` and perhaps `note`.
 
-    A case is named by its id, or by the first digits of it, at least 6.
-
-    A row that cannot be used stops no other. Read again, the file changes nothing: its cases are answered.
+    A row that cannot be used stops no other. Read again, the file changes nothing.
 
     Raises:
         DataError: the file cannot be read, or is in no known format.

@@ -54,7 +54,7 @@ def export_cases(
     format: Format = "label-studio",  # noqa: A002 - the option's name
     status: str = "waiting",
 ) -> ExportResult:
-    """Write cases with what was asked; personal values stay keyed hashes, and a blind queue's answers are left out.
+    """Write cases with their requests; personal values stay keyed hashes, a blind queue's answers are left out.
 
     Raises:
         UsageError: there is no queue, or no such case; or the tasks would be where their interface goes.
@@ -93,8 +93,7 @@ def export_cases(
 def import_answers(
     project: Project, path: Path, *, principal: Principal, reviewer: str | None = None, clock: Clock | None = None
 ) -> AnswerImport:
-    """Take in annotations that were exported from Label Studio, each once; `reviewer` is whose they are where the file
-    does not say.
+    """Import annotations exported from Label Studio, each once; `reviewer`: the author where the file names none.
 
     Raises:
         DataError: the file cannot be read as such.
@@ -175,11 +174,9 @@ def _line(shown: CaseView, case: ReviewCase, policy: ReviewPolicy, salt: bytes) 
     }
     if case.status != "done":
         return line
-    from cumulant.review.labels import to_label
+    from cumulant.review.labels import SOURCE, to_label
 
     label = to_label(case, policy, salt)
-    from cumulant.review.labels import SOURCE
-
     return {
         **line,
         "label": label.label,

@@ -67,10 +67,10 @@ def fill(
     clock: Clock | None = None,
     progress: Progress = silent,
 ) -> FillResult:
-    """Draw cases from the predictions since the last draw (the first looks back one period, or to `since`).
+    """Draw cases from the predictions since the last draw (the first covers one period, or from `since` on).
 
-    `at_once` takes what is left of the period's budget, instead of what the time looked at brings, and looks at rows
-    up to now. Killed at any moment and run again, it draws the same.
+    `at_once` takes what remains of the period's budget, and rows up to now. Killed at any moment and run again, it
+    draws the same.
 
     Raises:
         UsageError: there is no queue, or a watched slice cannot be read.
@@ -80,7 +80,7 @@ def fill(
     policy, clock = policy_of(project), clock or SystemClock()
     conditions = reasons.parse_conditions(policy.slices)
     with open_run(project, "review fill", action="review.fill", principal=principal, progress=progress) as context:
-        from cumulant.review.budget import compute_allowance
+        from cumulant.review.budget import charge_queue, compute_allowance
         from cumulant.review.queue import ReviewQueue
 
         queue = ReviewQueue(project.journal(), project.name, policy, clock=clock)
@@ -106,8 +106,6 @@ def fill(
         draw, cases = _cases(looked, policy, state, now=clock.now(), within=(begin, until))
         added = 0
         if draw.rows:
-            from cumulant.review.budget import charge_queue
-
             after = charge_queue(state, allowed, until=until, taken=len(cases))
             added = queue.add(cases, draw, after, expect=version, actor=Actor(principal.name))
         return FillResult(
@@ -211,7 +209,7 @@ class _LogScan:
             choice.add(_candidate(row, self._ref(row), why, float(useful[place]), draw_numbers[place]))
 
     def _ref(self, row: Mapping[str, Any]) -> str | None:
-        """By what the row is found among those of the sources: the key, or all that was asked where that has no key."""
+        """The row's reference among those of the sources: the key, or the whole request without one."""
         if row["key_ref"] is not None or row["event_time"] is None:
             return None if row["key_ref"] is None else str(row["key_ref"])
         number = row["version"]
@@ -239,9 +237,7 @@ class _LogScan:
     def _reference(self, number: str) -> ReviewReference | None:
         if number not in self._references:
             version = self._version(number)
-            notes: tuple[str, ...] = (
-                f"version {number} is not in the registry: nothing is said of unsure and far rows",
-            )
+            notes: tuple[str, ...] = (f"version {number} is not in the registry: unsure and far rows are not detected",)
             reference = None
             if version is not None:
                 reference, notes = reference_of(self._context, version)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from cumulant.data.files.collected_frames import CollectedFrames
+from cumulant.data.parts.collected_frames import CollectedFrames
 from cumulant.data.parts.spill import Spill
 
 #: rows that are read at once
@@ -15,10 +15,10 @@ _KEY = ["id", "row"]
 
 
 class MirroredRows:
-    """Mirrored rows of the log, in its order. In memory are 16 bytes of each, by which it is found.
+    """Mirrored rows of the log, in its order, by an index of 16 bytes a row.
 
     Raises:
-        StorageError: rows cannot be set aside.
+        StorageError: rows cannot be stored.
     """
 
     def __init__(self, spill: Spill) -> None:

@@ -1,4 +1,4 @@
-"""Where a version's reference of the review queue is stored: asked without the engines that make one."""
+"""The key of a version's reference of the review queue, computed without the engines that make it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ if TYPE_CHECKING:
 
 
 def inputs_of(record: ModelRecord) -> dict[str, object]:
-    """What the reference is made of."""
     return {"servable": record.servable.key, "work": record.work, "format": 2}
 
 

@@ -41,8 +41,6 @@ _ANSWER = "answer."
 
 
 class _Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The description beside the tables."""
-
     classes: tuple[str | int | bool, ...]
     numbers: tuple[str, ...]
     categories: tuple[str, ...]
@@ -54,17 +52,17 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[ReviewReferen
 
     described = load_description(servable_folder(context.project, version))
     if not isinstance(described, Servable):
-        return None, (f"{version.uri} reads tensors: nothing is said of unsure and far rows",)
+        return None, (f"{version.uri} reads tensors: unsure and far rows are not detected",)
     record = find_record(context.project, version)
     from cumulant.servable.scorer import labels
 
     bare = ReviewReference(task=described.task, classes=labels(described))
     if record is None:
-        return bare, (f"{version.uri} was not trained here: nothing is said of unsure and far rows",)
+        return bare, (f"{version.uri} was not trained here: unsure and far rows are not detected",)
     try:
         folder = _reference_folder(context, version, record, described)
     except CumulantError as error:
-        return bare, (f"nothing is said of unsure and far rows: {error.message}",)
+        return bare, (f"unsure and far rows are not detected: {error.message}",)
     reference = _read(folder, described)
     return _with_spread(reference, folder) if described.task == "regression" else (reference, ())
 
@@ -78,7 +76,7 @@ def request_fields(project: Project, version: ModelVersion) -> tuple[Field, ...]
 
 
 def stored_reference(project: Project, version: ModelVersion) -> ReviewReference | None:
-    """As `reference_of`, where it was made before; a look at a case does not make it."""
+    """As `reference_of`, where it was made before; showing a case does not make it."""
     from cumulant.servable.folder import load_description
 
     described = load_description(servable_folder(project, version))
@@ -145,7 +143,7 @@ def _calibration(answers: np.ndarray[Any, Any], target: np.ndarray[Any, Any]) ->
 def _known(
     context: Context, work: TrainingWork, described: Servable, rows: TrainingSet
 ) -> tuple[pl.DataFrame, _Summary]:
-    """Training rows as they were asked about, without personal values, keys and times; with their labels."""
+    """Training rows as requests, without personal values, keys and times; with their labels."""
     import polars as pl
 
     from cumulant.servable.scorer import labels as packaging_labels
@@ -160,7 +158,7 @@ def _known(
 
 
 def _rows(context: Context, work: TrainingWork, described: Servable, rows: TrainingSet) -> pl.DataFrame:
-    """What was asked in these rows, in the fields that may be shown."""
+    """The requests of these rows, in the fields that may be shown."""
     names = [field.name for field in _fields(described)]
     read = read_rows(context.project, work.snapshot, work.training, names, as_of=work.as_of)
     return read.select(names)[rows.rows]
@@ -172,7 +170,7 @@ def _fields(described: Servable) -> list[Field]:
 
 
 def _read(folder: Path, described: Servable) -> ReviewReference:
-    """Without Polars, which a look at a case does not need."""
+    """Without Polars, which showing a case does not need."""
     summary = msgspec.json.decode((folder / "reference.json").read_bytes(), type=_Summary)
     calibration, known = (_table(folder / f"{name}.parquet") for name in ("calibration", "known"))
     columns: dict[str, list[Any]] = known.to_pydict()
@@ -226,7 +224,7 @@ def _with_spread(reference: ReviewReference, folder: Path) -> tuple[ReviewRefere
     numbers = {name: tested[name].cast(pl.Float64).fill_null(np.nan).to_numpy() for name in scale.numbers}
     points = scale.coordinates(numbers, {name: tested[name].to_list() for name in scale.categories})
     answers = tested[_ANSWER].to_numpy()
-    # Test rows are in the order of time; when they were is not asked.
+    # Test rows are in the order of time.
     rows = PredictionRows(
         time=np.zeros(len(answers), dtype="datetime64[us]"), score=answers, truth=tested[_LABEL + "."].to_numpy()
     )

@@ -22,10 +22,7 @@ def answer_open(
     principal: Principal,
     clock: Clock | None = None,
 ) -> int:
-    """Take cases one after the other and decide them as `truth` says, until none is left or `most` are; how many.
-
-    `truth` sees what a reviewer sees; None passes the case over, which is free again when its lease ends. Answers count
-    as known at the time of `clock`.
+    """Take cases and decide them as `truth` does (None: skip), until none is left or `most` are; their number.
 
     Raises:
         UsageError, LeaseHeldError, NotFoundError: as `decide`.

@@ -1,7 +1,6 @@
-"""What a reviewer does: take the next case, decide, skip, escalate, note; and what follows: labels.
+"""Verbs of a reviewer: take the next case, decide, skip, escalate, note; decisions become labels.
 
-Cases are named by their whole id; `case_named` finds it from its beginning, for people. With `seen`, the revision of a
-case as somebody saw it, a verb changes it only if nothing became of it since.
+`seen`, a case's revision, makes a verb conditional.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.actions import check
 from cumulant.flows.outcomes.label_schema import schema_of
-from cumulant.flows.outcomes.labels import folder_of, join_intake
+from cumulant.flows.outcomes.labels import emit_facts, folder_of, ingest_event, join_intake
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import error_of
@@ -72,8 +71,7 @@ def list_cases(project: Project, *, principal: Principal, status: str = "waiting
 def first_cases(
     project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20
 ) -> tuple[list[CaseView], int]:
-    """Cases that wait in the order in which they are given out, or closed ones, the newest first; and how many there
-    are in all.
+    """Waiting cases in their order, or closed ones, the newest first; and their number in all.
 
     Raises:
         UsageError: there is no queue.
@@ -94,7 +92,7 @@ def next_case(
     clock: Clock | None = None,
     reader: CaseReader | None = None,
 ) -> CaseView | None:
-    """The most useful case that waits, kept for this reviewer for a while; None where none is left.
+    """The most useful waiting case, leased to this reviewer; None where none is left.
 
     Raises:
         UsageError: there is no queue.
@@ -138,13 +136,12 @@ def decide(
     reader: CaseReader | None = None,
     labels: Literal["now", "later"] = "now",
 ) -> AnsweredCase:
-    """Say what is true of a case. What then holds becomes a label: at once, or with the next one where another process
-    takes labels in just now; or, with `labels` later, when `ingest_decisions` is called next.
+    """Decide a case. A decision that holds becomes a label: at once, with the next one, or with `labels` later.
 
     Raises:
         UsageError: the label is none of the model's.
         ConflictError: the case is closed, answered by this reviewer, or changed since it was seen.
-        LeaseHeldError: somebody else looks at it.
+        LeaseHeldError: it is leased to another reviewer.
         NotFoundError: there is no such case.
     """
     check(project.access(), principal, "review.answer", project.name)
@@ -197,7 +194,7 @@ def note(project: Project, case: str, text: str, *, principal: Principal) -> Cas
 
 
 def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseView:
-    """Give a case to one reviewer (`user:ada`, or ada), or to all again.
+    """Assign a case to one reviewer (`user:ada`, or ada), or to all again.
 
     Raises:
         NotFoundError: there is no such case.
@@ -214,10 +211,7 @@ def assign(project: Project, case: str, to: str | None, *, principal: Principal,
 
 
 def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
-    """Make labels of decisions that are none yet, also of those that a deadline has closed, and join them with the
-    predictions; how many.
-
-    Killed between the two and called again, the same labels are said once more, which counts once.
+    """Make labels of new decisions, also those of passed deadlines, and join them; their number. Idempotent.
 
     Raises:
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
@@ -226,7 +220,7 @@ def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | N
     queue.expire(Actor(principal.name))
     if not queue.list_unlabelled():
         return 0
-    # Alone from here on: two who make labels of the same decisions would say each twice.
+    # Alone from here on: two processes would make each label twice.
     from cumulant.outcomes.labels.store import lock_folder
 
     with lock_folder(project.state / FOLDER):
@@ -239,26 +233,21 @@ def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | N
 def _ingest(
     project: Project, queue: ReviewQueue, waiting: Sequence[ReviewCase], principal: Principal, clock: Clock | None
 ) -> None:
-    from cumulant.review.labels import ingest_labels, to_label
+    from cumulant.review.labels import SOURCE, ingest_labels, to_label
 
     schema, salt = schema_of(project), project.salt()
     labels = [to_label(content, queue.policy, salt) for content in waiting]
     taken = ingest_labels(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
     content = taken.file
     if not taken.again:
-        from cumulant.outcomes.events import LabelsIngested
-        from cumulant.review.labels import SOURCE
-
-        fact = LabelsIngested(source=SOURCE, content=content.content, rows=content.rows, problems=content.problems)
-        with project.journal().transaction(actor=Actor(principal.name)) as transaction:
-            transaction.emit(fact)
+        emit_facts(project, principal, [ingest_event(SOURCE, content)])
     queue.mark_labelled(waiting, content.content, actor=Actor(principal.name))
     # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
     join_intake(project, schema, (), principal)
 
 
 def ingest_unless_locked(project: Project, *, principal: Principal, clock: Clock | None = None) -> int:
-    """As `ingest_decisions`; 0 where another process ingests labels: the decision stands, and is ingested next."""
+    """As `ingest_decisions`; 0 where another process ingests labels: the decision is stored, and ingested next."""
     try:
         return ingest_decisions(project, principal=principal, clock=clock)
     except LeaseHeldError:
@@ -266,7 +255,6 @@ def ingest_unless_locked(project: Project, *, principal: Principal, clock: Clock
 
 
 def report(project: Project, *, principal: Principal) -> ReviewSummary:
-    """The queue in numbers. Raises UsageError, StorageError."""
     check(project.access(), principal, "review.show", project.name)
     queue, now = open_queue(project), SystemClock().now()
     opened, closed = queue.current_cases()
@@ -290,7 +278,7 @@ def used_for_training(project: Project) -> int:
 
 
 def label_text(project: Project, case: ReviewCase, label: object, reader: CaseReader) -> str:
-    """A decision as the labels' JSON, by the same rules as labels from anywhere.
+    """A decision as the labels' JSON.
 
     Raises:
         UsageError: it is none of the model's labels.
@@ -301,7 +289,7 @@ def label_text(project: Project, case: ReviewCase, label: object, reader: CaseRe
     (row,) = read.read([{"id": case.request, "label": _class_value(label, classes)}])
     if not row.problem:
         return row.label
-    # The case's own version may be gone, or may have come from a file.
+    # The case's own version may be removed, or may have come from a file.
     names = [str(name).lower() if isinstance(name, bool) else str(name) for name in classes or plain.classes]
     hint = f"labels: {', '.join(names)}" if names else "write a number"
     if suggestion := did_you_mean(str(label), names):
@@ -310,7 +298,7 @@ def label_text(project: Project, case: ReviewCase, label: object, reader: CaseRe
 
 
 def _class_value(label: object, classes: Sequence[object]) -> object:
-    """`yes` and `no` stand for true and false where these are the classes."""
+    """`yes` and `no` are true and false where these are the classes."""
     if set(classes) == {False, True} and all(isinstance(name, bool) for name in classes):
         return {"yes": True, "no": False, "y": True, "n": False}.get(str(label).lower(), label)
     return label

@@ -1,6 +1,4 @@
-"""Figures of a report on the review queue that are stored: they hold while cases and the log of their days stay as they
-are, and a report that finds them imports no scipy and reads no log.
-"""
+"""Cached figures of a report on the review queue, by cases and log days, without importing scipy."""
 
 from __future__ import annotations
 

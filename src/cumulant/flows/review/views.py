@@ -1,4 +1,4 @@
-"""A case as a reviewer sees it: what was asked, what is known nearby, and the model's answer once it may be seen."""
+"""A case as shown to a reviewer: the request, similar rows, and the model's answer once it is not hidden."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.masking import HIDDEN, mask
 from cumulant.core.prediction import read_object
-from cumulant.core.servable import Servable
+from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import wrong_of
 from cumulant.review.cases import CaseNote, ReviewAnswer, ReviewCase
@@ -19,7 +19,6 @@ from cumulant.review.label_studio import class_text
 from cumulant.review.policy import ReviewPolicy
 
 if TYPE_CHECKING:
-    from cumulant.core.servable import GraphServable
     from cumulant.project.project import Project
 
 _NEIGHBOURS = 3
@@ -50,10 +49,10 @@ class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """While the reviewer is blind (`hidden`), `answer`, `explanation` and why the case was chosen are left out.
+    """A case without `answer`, `explanation` and reasons while the reviewer is blind (`hidden`).
 
-    `request`: personal values are keyed hashes, as the log holds them. `own`: what the viewer said. `others`: what
-    others said, once the viewer has decided too or the case is closed.
+    `request`: personal values are keyed hashes. `own`: the viewer's answer. `others`: other answers, after the viewer's
+    or once closed.
     """
 
     id: str
@@ -94,7 +93,7 @@ def view(
     viewer: str,
     reader: CaseReader | None,
 ) -> CaseView:
-    """The case for one viewer; without `reader`: without what stands in the log. Raises StorageError."""
+    """The case for one viewer; without `reader`: without what is in the log. Raises StorageError."""
     logged = None if reader is None else reader.row(case)
     request = None
     if reader is not None and logged is not None:
@@ -113,7 +112,7 @@ def view(
         request_id=case.request,
         row=case.row,
         time=case.time,
-        # A reviewer who knows that the models disagree, or that the model cannot tell, is no longer blind.
+        # Reasons reveal that the models disagree or are unsure.
         reasons=() if hidden else case.reasons,
         useful=None if hidden else case.useful,
         chance=None if hidden else case.chance,
@@ -146,9 +145,7 @@ def view(
 
 
 def mask_request(project: Project, described: Servable | GraphServable | None, request: object) -> dict[str, Any]:
-    """What was asked of a model that is so described. The log holds hashes already; a value that a version of before
-    did not call personal, and the present one does, is hashed here.
-    """
+    """The request of a model; values that only the present version declares personal are hashed here."""
     from cumulant.serving.prediction_log.personal_values import personal_fields
 
     given = request if isinstance(request, dict) else {"": request}
@@ -182,10 +179,7 @@ def _neighbours(case: ReviewCase, request: Mapping[str, Any], reader: CaseReader
 
 
 def wrong_cases(project: Project, cases: Sequence[ReviewCase]) -> dict[str, bool]:
-    """By done case, whether the model's decision was another than what holds; without those the log has lost.
-
-    A number is never quite right, so of a regression nothing is said.
-    """
+    """By done case, whether the model's decision was wrong, as far as the log has it; not of regressions."""
     labelled = [case for case in cases if case.label is not None]
     reader = CaseReader(project)
     numbers = {model: _is_number(reader, model) for model in {(case.model, case.version) for case in labelled}}
@@ -219,7 +213,7 @@ def _answers(project: Project, day: date, cases: Sequence[ReviewCase]) -> dict[t
 
 
 def _is_number(reader: CaseReader, version: tuple[str, str]) -> bool:
-    """Whether that version says numbers; of one that is not known, it is taken to say classes."""
+    """Whether that version predicts numbers; an unknown one is taken to predict classes."""
     described = reader.described(*version)
     return isinstance(described, Servable) and described.task == "regression"
 

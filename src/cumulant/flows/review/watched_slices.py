@@ -14,7 +14,7 @@ _ALIKE = 0.75
 
 
 def check_slices(policy: ReviewPolicy | None, plan: FeaturePlan) -> None:
-    """Refuse a slice whose name is nearly that of a field: each draw would refuse it, once predictions are there.
+    """Refuse a slice whose name is nearly that of a field, before there are predictions.
 
     Raises:
         DefinitionError: a name is misspelt, or a text is no condition.

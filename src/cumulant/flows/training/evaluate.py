@@ -12,6 +12,7 @@ from cumulant.core.errors import RefusedError
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.champion_scores import ModelAnswers, model_answers
 from cumulant.flows.registry.model_record import find_record
@@ -19,7 +20,6 @@ from cumulant.flows.registry.opponents import margin_reference, opponents_of
 from cumulant.flows.training.evaluation import champion_version, compare_answers
 from cumulant.flows.training.evaluation_record import EVALUATION, EvaluateResult, Judgement
 from cumulant.flows.training.search_step import rows_of
-from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.tested_model import tested_model
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.unseen_rows import LEAST_UNSEEN, unseen_rows

@@ -18,7 +18,7 @@ from cumulant.training.spec import LEAST_ROWS
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
-    from cumulant.flows.training.task import Task
+    from cumulant.flows.features.task import Task
     from cumulant.project.project import Project
     from cumulant.training.policy import TrainingPolicy
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cumulant.data.snapshot import Snapshot
-    from cumulant.flows.training.task import Task
+    from cumulant.flows.features.task import Task
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.project.project import Project
     from cumulant.training.policy import EvaluationPolicy

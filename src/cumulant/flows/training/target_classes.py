@@ -13,7 +13,7 @@ from cumulant.flows.registry.models import CANDIDATE, CHAMPION, servable_folder
 if TYPE_CHECKING:
     from cumulant.core.servable import Task as Kind
     from cumulant.data.snapshot import Snapshot
-    from cumulant.flows.training.task import Task
+    from cumulant.flows.features.task import Task
     from cumulant.ports.registry import ModelVersion
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet

@@ -19,6 +19,7 @@ from cumulant.core.units import duration, show_duration
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import Validation, snapshots_of
 from cumulant.flows.features.feature_table import FeatureSet, feature_set
+from cumulant.flows.features.task import Task, refuse_no_features, resolve_task
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.candidate_alias import ModelCandidate
 from cumulant.flows.registry.equal_models import same_as_champion
@@ -32,7 +33,6 @@ from cumulant.flows.training.final_fit import final_fit
 from cumulant.flows.training.fitted import SplitSummary
 from cumulant.flows.training.package_step import package
 from cumulant.flows.training.search_step import fit
-from cumulant.flows.training.task import Task, refuse_no_features, resolve_task
 from cumulant.flows.training.training_identity import TrainingWork, trainer_code
 from cumulant.flows.training.training_labels import reviewed_table
 from cumulant.flows.training.training_rows import newest_row

@@ -14,7 +14,7 @@ from cumulant.core.expr import Node
 from cumulant.core.ids import digest
 from cumulant.core.plan import FeaturePlan, PredictAt
 from cumulant.core.refs import TableRef
-from cumulant.flows.training.task import Task
+from cumulant.flows.features.task import Task
 from cumulant.project.training_section import evaluation_policy, training_policy
 from cumulant.training.spec import EvaluationSpec, Threshold, TrainingSpec
 

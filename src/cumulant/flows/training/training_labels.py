@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cumulant.core.plan import Field
     from cumulant.core.refs import TableRef
-    from cumulant.flows.training.task import Task
+    from cumulant.flows.features.task import Task
     from cumulant.project.project import Project
 
 _SEP = "\x1f"

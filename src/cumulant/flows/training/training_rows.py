@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from cumulant.core.plan import FeaturePlan
     from cumulant.core.refs import TableRef
     from cumulant.data.snapshot import Snapshot
+    from cumulant.flows.features.task import Task
     from cumulant.flows.training.chosen_rows import ChosenRows
-    from cumulant.flows.training.task import Task
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.policy import EvaluationPolicy, TrainingPolicy

@@ -31,9 +31,7 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class RowBlocks:
-    """`places` [rows]: the block of each row, and the number of blocks where it has none, in two bytes where that does;
-    None: all rows are of one.
-    """
+    """Blocks of rows. `places` [rows]: the block of each, and their number where it has none; None: one block."""
 
     blocks: tuple[ProfileBlock, ...]
     places: NDArray[np.int16] | Codes | None = None
@@ -55,7 +53,7 @@ def whole(rows: int) -> RowBlocks:
 
 
 def by_time(times: pl.Series | Iterable[pl.Series], every: timedelta) -> RowBlocks:
-    """Blocks of a length of time, from midnight UTC; those without rows are not there. `times`: at once or in parts.
+    """Blocks of a length of time that have rows, from midnight UTC. `times`: at once or in parts.
 
     Raises:
         DataError: no value is a time, or there are over MOST blocks.
@@ -97,7 +95,7 @@ def _parts(times: pl.Series | Iterable[pl.Series]) -> Iterator[pl.Series]:
 
 
 def by_rows(rows: int, size: int, times: pl.Series | None = None) -> RowBlocks:
-    """Blocks of `size` rows each, the last with what is left, in the order of `times`, else in their own.
+    """Blocks of `size` rows each, the last with the rest, in the order of `times`, else in their own.
 
     Raises:
         DataError: no value of `times` is a time.
@@ -121,7 +119,7 @@ def by_rows(rows: int, size: int, times: pl.Series | None = None) -> RowBlocks:
 
 
 def moments(times: pl.Series) -> pl.Series:
-    """Times as microseconds since 1970, UTC; texts are read, and null where they are none.
+    """Times or their texts as microseconds since 1970 UTC; null where they are none.
 
     Raises:
         DataError: no value is a time.

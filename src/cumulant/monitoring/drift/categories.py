@@ -1,8 +1,7 @@
-"""Categories into cells: the frequent alone, the rare together, and those that the reference does not know.
+"""Cells of categories: frequent values alone, rare ones together, and those that the reference lacks.
 
-Of many values those that happen to be frequent in the reference are less so in any later rows. So a value has a cell of
-its own only where its count is surely not chance, or where all values have one. A column whose rows mostly have other
-values than these is an identifier: its distribution says nothing, and only the rate of new values is judged.
+A value has a cell of its own only where its count is surely not chance, or where all values have one. A column whose
+rows mostly have other values is an identifier, of which only the rate of new values is compared.
 """
 
 from __future__ import annotations
@@ -63,10 +62,7 @@ def _totals(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _alone(rows: pl.DataFrame, totals: pl.DataFrame) -> int:
-    """How many of the most frequent values have a cell of their own, where there are too many for all.
-
-    A count is taken over by how much it varies between blocks beyond chance, as if there were so many fewer rows.
-    """
+    """How many of the most frequent values have a cell of their own, by counts beyond chance between blocks."""
     sizes = rows.group_by("block").agg(size=pl.col("rows").sum())
     whole, blocks = int(sizes["size"].sum()), sizes.height
     top = totals.head(ALONE)
@@ -85,10 +81,9 @@ def _alone(rows: pl.DataFrame, totals: pl.DataFrame) -> int:
 
 
 def _new(rows: pl.DataFrame, totals: pl.DataFrame) -> tuple[pl.DataFrame, int]:
-    """Rows by block (block, rows) whose value nothing else in the reference has: as large a share of later ones is new.
+    """Rows by block whose value nothing else in the reference has, the share of new ones (Good 1953); and of pairs.
 
-    Of independent rows that are values met once (Good 1953); where there are blocks, values of one block only. And how
-    many rows have values that are met twice, by which the first is less sure than a count (Robbins 1968).
+    Where there are blocks, values of one block only. Values met twice bound its error (Robbins 1968).
     """
     met = "held" if rows["block"].n_unique() >= _BLOCKS else "rows"
     own = totals.filter(pl.col(met) == 1).select("value")
@@ -125,7 +120,7 @@ def counted(parts: Iterator[tuple[pl.Series, Blocks]], cells: ColumnCells, block
 
 
 def _is_other(dtype: pl.DataType, cells: ColumnCells) -> bool:
-    """Whether values of that type cannot be any of the reference's, of which not all are known to tell by."""
+    """Whether values of that type cannot be any of the reference's, of which not all are known."""
     if cells.complete or not (dtype.is_numeric() or dtype.is_temporal()):
         return False
     return pl.Series(cells.values[:_MANY]).cast(pl.Float64, strict=False).null_count() == len(cells.values[:_MANY])
@@ -136,7 +131,7 @@ def _tally(parts: Iterator[tuple[pl.Series, Blocks]], blocks: int) -> tuple[pl.D
     tallies, missing = [], np.zeros(blocks, dtype=np.int64)
     for series, block in parts:
         if series.dtype.is_float():
-            series = series.fill_nan(None)  # noqa: PLW2901 - NaN is how a column of numbers says that nothing is there
+            series = series.fill_nan(None)  # noqa: PLW2901 - NaN marks missing numbers
         codes = pl.Series(np.zeros(len(series), dtype=np.int64) if block is None else block)
         if series.null_count():
             lacking = series.is_null().to_numpy()

@@ -20,7 +20,7 @@ from cumulant.statistics.drift.stationary import FEWEST as FEWEST_BLOCKS
 from cumulant.statistics.drift.stationary import LEVERAGE, has_slope, shift_to_trend_end, steady_from
 from cumulant.statistics.rows import Codes, Floats
 
-#: fewer values than this in a window are not compared: nothing could be said
+#: fewer values than this in a window are not compared
 FEWEST = 20
 _PARTS = 3
 #: a chance above which nothing alarms, so that no exact one is needed
@@ -61,7 +61,7 @@ class ColumnComparison:
     least: Least
     _before: Floats = field(init=False)
     _now: Floats = field(init=False)
-    #: the reference's block from which on its values do not move by themselves: shifts are held against what follows
+    #: the reference's block from which on its values are steady: shifts are compared with what follows
     steady: int = field(init=False)
     #: whether what follows still has a slope: then a change has to be one from the level at its end as well
     slope: bool = field(init=False)
@@ -120,10 +120,7 @@ class ColumnComparison:
     def _share(
         self, what: What, before: float, after: float, now: Floats, *, beside: float = 0.0, design: float = 1.0
     ) -> ColumnTest:
-        """A fault that is rare or absent in the reference: Fisher's exact test, of as many rows as there seem to be.
-
-        `beside`: rows that `now` does not count. `design`: at least so many rows count as one.
-        """
+        """Exact test (Fisher) of a rare fault. `beside`: rows not in `now`; `design`: rows per one."""
         rows, all_now = float(self._before.sum()), float(now.sum()) + beside
         first, then = before / max(rows, 1.0), after / max(all_now, 1.0)
         tested = ColumnTest(what=what, effect=then - first, least=self.least.faults, before=first, now=then)
@@ -169,7 +166,7 @@ class ColumnComparison:
         before = np.column_stack([self._before[:, :-1].sum(axis=1), self._before[:, -1]])
         after = np.column_stack([now[:, :-1].sum(axis=1), now[:, -1]])
         cells = self.reference.cells
-        # That share errs by more than a count: values met twice say by how much (Robbins 1968).
+        # That share errs by more than a count: by how much follows from values met twice (Robbins 1968).
         design = two_samples(before, after).design * (1 + cells.twice / max(cells.once, 1))
         return self._share("unseen", float(cells.once), float(now[:, -1].sum()), now, design=design)
 
@@ -256,10 +253,7 @@ class ColumnComparison:
 
 
 def _p_of_few(then: Floats, now: Floats, before: Floats, after: Floats, evidence: DriftEvidence) -> float:
-    """The chance of counts `then` and `now` of `before` and `after`, where few may be expected: the exact one at least.
-
-    The approximation of the test with blocks holds from about five expected rows on.
-    """
+    """The p-value of counts `then` and `now` of `before` and `after`: exact where under five are expected."""
     if evidence.p > _SUSPECT:
         return evidence.p
     counts = (float(shares.sum()) for shares in (then, before, now, after))

@@ -37,14 +37,11 @@ def compare(
     weights: Mapping[str, float] | None = None,
     looks: int | None = None,
 ) -> Findings:
-    """Look at each block of `current`, in their order, as a monitor would have done day by day.
+    """Compare each block of `current`, profiled with `like=reference`, in order, as a daily monitor does.
 
-    At each look every column is tested against the reference: missing values, values that the reference does not
-    know, and a shift of the others. What is smaller than the least effect that matters is not tested. Over all that is
-    tested at a look, the false discovery rate is held at `false_alarms` over `looks` (default: those of a month, or all
-    where blocks have no time; `statistics.drift.level_of_look`). `weights`: what the model makes of each feature.
-
-    `current` was profiled with `like=reference`.
+    Missing values, unknown values and a shift of the others are tested where they exceed the least effect that matters.
+    The false discovery rate of a look is `false_alarms` over `looks` (default: those of a month, or all where blocks
+    have no time; `statistics.drift.level_of_look`). `weights`: the importance of each feature.
     """
     policy = policy or DriftPolicy()
     watches = [
@@ -104,7 +101,7 @@ def _looks(policy: DriftPolicy, current: DriftProfile) -> int:
 
 
 def _newest(current: DriftProfile) -> int:
-    """The newest window with enough rows: a day that has just begun, or lies ahead as a clock jumped, has few."""
+    """The newest window with enough rows: the current day, or a future one of a wrong clock, has few."""
     enough = [place for place, block in enumerate(current.blocks) if block.rows >= FEWEST]
     return enough[-1] if enough else len(current.blocks) - 1
 
@@ -112,7 +109,7 @@ def _newest(current: DriftProfile) -> int:
 def _look(
     watches: Sequence[ColumnComparison], weight: Sequence[float], window: int, span: int, level: float
 ) -> list[_Alarm]:
-    """What is alarming when the newest `span` windows up to `window` are looked at together."""
+    """Alarms of the newest `span` windows up to `window` together."""
     tests = [
         (column, tested)
         for column, watch in enumerate(watches)
@@ -148,7 +145,7 @@ def _findings(
 def _finding(
     watch: ColumnComparison, weight: float, own: Sequence[_Alarm], current: DriftProfile, newest: int
 ) -> DriftFinding:
-    """What alarms of one subject say, with the figures of the last of them that looks at the fewest windows."""
+    """A finding of the alarms of one subject, with the figures of the last one of the fewest windows."""
     last = min((other for other in own if other.window == own[-1].window), key=lambda other: other.span)
     test, windows = last.tested, slice(last.window + 1 - last.span, last.window + 1)
     shifted = test.what in ("shift", "constant")
@@ -221,8 +218,8 @@ def _watched(
 class WindowEffects(msgspec.Struct, frozen=True, kw_only=True):
     """One column over the windows [n]; None where a window has too few rows.
 
-    `effects`: by what is looked at, the distance of a shift or by how much a fault's share of the rows grew.
-    `worst`: the largest of them over the least that matters.
+    `effects`: the distance of a shift, or the growth of a fault's share, by what changed. `worst`: the largest, over
+    the least that matters.
     """
 
     feature: str

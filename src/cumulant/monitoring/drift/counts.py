@@ -1,8 +1,7 @@
-"""Numbers of rows of windows in a row: each is forecast from those of the same weekday before, and its error tested.
+"""Row counts of consecutive windows: each is forecast from the same weekday's before, and its error tested.
 
-The errors of earlier forecasts show how far windows vary by themselves: day-to-day variation, growth, holidays. They
-are taken on two scales, the cube root (Wilson and Hilferty 1931: near normal for gamma mixtures of Poisson counts) and
-the logarithm (for lognormal ones), and both must show the change.
+Errors of earlier forecasts give the variation, on the scales of the cube root (Wilson and Hilferty 1931: near normal
+for gamma mixtures of Poisson counts) and the logarithm (lognormal); both must show the change.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from cumulant.statistics.rows import Codes, Floats
 
 #: windows of the same weekday that a forecast is made of: at least, and at most
 LEAST_SEASONS, _MOST_SEASONS = 2, 4
-#: errors of forecasts without which nothing is judged
+#: least number of forecast errors
 LEAST_ERRORS = 10
 #: a forecast is the median of up to four windows, and adds about a quarter of the variance of one of them
 _OF_FORECAST = 1.25
-#: a peak that was seen this many times recurs, and is compared with
+#: a peak that occurred this many times recurs, and is compared with
 _RECURRING = 2
-#: the share of the judged windows that must deviate in the same direction for a lasting change
+#: the share of the evaluated windows that must deviate in the same direction for a lasting change
 _LASTING = 0.75
-#: forecasts of fewer rows are not judged
+#: forecasts of fewer rows are not evaluated
 _LEAST_ROWS = 20
 #: a greater loss never becomes the usual level
 _MOST_LOSS = 0.8
@@ -52,12 +51,12 @@ def _effect(expected: float, rows: int) -> float:
 
 @dataclass
 class WindowCounts:
-    """`rows` [n] of windows without a break; `season`: windows of a week, 1 where they do not make up one.
+    """`rows` [n] of consecutive windows; `season`: windows of a week, 1 where they do not make up one.
 
-    partial: places whose windows may be cut off: nothing is forecast from them, and few rows there are no change.
+    partial: places of windows that may be cut off: no base of forecasts, and few rows are no change.
     errors: relative errors of the forecasts so far, by cube root and logarithm, and the rows that were forecast.
     higher: the windows that forecasts were made of, for each time that fewer rows became the usual level.
-    peaks: of each peak that is over, how many times the forecast its highest window had; peak: of the present one.
+    peaks: the height over the forecast of each past peak; peak: of the present one.
     """
 
     rows: Codes
@@ -69,7 +68,7 @@ class WindowCounts:
     peak: float = 0.0
 
     def deviations(self, first: int, *, least: float, level: float) -> tuple[list[Deviation], list[int]]:
-        """Places from `first` on that deviate by `least` or more at `level` (two-sided), and all that were judged."""
+        """Places from `first` on that deviate by `least` or more at `level` (two-sided), and all evaluated."""
         unexpected, judged, deviating, usable = (
             [],
             list[int](),
@@ -135,9 +134,7 @@ class WindowCounts:
     def _accept_level(
         self, deviating: Sequence[Deviation], judged: Sequence[int], usable: np.ndarray[tuple[int], np.dtype[np.bool_]]
     ) -> None:
-        """A change that lasted for as many windows as a forecast is made of is the usual level from then on, unless
-        nearly all rows are lost. Where nearly all judged windows deviate, the earlier ones may be of another table.
-        """
+        """Accept a change of as many windows as a forecast uses as usual, unless nearly all rows are lost."""
         last, length = deviating[-1], max(_MOST_SEASONS * self.season, LEAST_ERRORS)
         fewer, first = last.rows < last.expected, last.place - length + 1
         alike = [
@@ -176,11 +173,7 @@ class WindowCounts:
 
 
 def _tail(errors: Floats, forecasts: Floats, error: float, sign: float, expected: float) -> float:
-    """The chance of an error at least as far, from the mean and the spread of earlier ones, as Student's t.
-
-    What Poisson counts vary by differs with the forecast; the rest of the variance is relative and common. Errors that
-    follow each other count as fewer (first autocorrelation).
-    """
+    """The chance of an error at least as far from the mean of earlier ones, by Student's t with autocorrelation."""
     from scipy.special import stdtr  # scipy.stats takes a second to import
 
     centred = sign * (errors - errors.mean())

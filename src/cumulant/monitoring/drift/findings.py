@@ -53,12 +53,12 @@ class DriftDistances(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DriftFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """An alarm: the change matters, and it is not chance.
+    """An alarm: a significant change that matters.
 
-    `effect` with its 95% interval: of a shift the Jensen-Shannon distance less what chance adds, of a fault the share
-    of rows. All figures are of the newest alarming window, of which `span` were looked at together. `p` had to be at
-    most `needed`. `since`: the first window of the change; `windows`: how many alarmed, `alarmed`: their
-    places; `active`: the newest did.
+    `effect` with its 95% interval: of a shift the Jensen-Shannon distance less expected sampling noise, of a fault the
+    share of rows. All figures are of the newest alarming window, of `span` windows together. `p` is at most `needed`.
+    `since`: the first window of the change; `windows`, `alarmed`: the number and places of alarming windows; `active`:
+    the newest is one.
     """
 
     feature: str
@@ -110,12 +110,11 @@ class Unsteady(msgspec.Struct, frozen=True):
 
 
 class Findings(msgspec.Struct, frozen=True, kw_only=True):
-    """All alarms, what matters most first.
+    """All alarms, the most important first.
 
     `newest`: the place of the newest window that has enough rows. `assumed_independent`: the reference is one block,
-    which says nothing about how rows depend on each other; then an alarm is only as sound as that assumption.
-    `identifiers`: columns of which only the rate of new values is judged. `unsteady`: columns that move within the
-    reference, whose shifts are held against its newest windows.
+    which shows no dependence between rows. `identifiers`: columns of which only the rate of new values is compared.
+    `unsteady`: columns that drift within the reference and are compared with its newest windows.
     """
 
     findings: tuple[DriftFinding, ...]

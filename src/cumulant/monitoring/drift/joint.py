@@ -1,8 +1,4 @@
-"""Joint comparison of all columns: a classifier separates rows of a window from rows of the reference.
-
-What two columns do together shows in no column alone. The classifier learns from some blocks and is judged on others,
-so that what it knows of a day does not count for that day's other rows.
-"""
+"""Joint comparison of all columns: a classifier, tested on other blocks, separates a window from the reference."""
 
 from __future__ import annotations
 
@@ -17,7 +13,7 @@ from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile
 from cumulant.statistics import METRICS, Rows, cluster_codes, estimate, roc_auc
 from cumulant.statistics.rows import Codes, Flags, Floats
 
-#: rows of each side that are enough, and fewest that anything is said about
+#: most and least rows of each side
 MOST, FEWEST = 20_000, 200
 _PERMUTED, _TREES, _LEAVES, _VALUES = 2, 40, 15, 50
 
@@ -30,9 +26,9 @@ class Telling(msgspec.Struct, frozen=True):
 
 
 class Joint(msgspec.Struct, frozen=True, kw_only=True):
-    """Area under the ROC curve on held-out rows with its 95% interval over blocks: 0.5 cannot be separated, 1 always.
+    """Area under the ROC curve on held-out rows with its 95% interval over blocks: 0.5 no, 1 full separation.
 
-    `rows` were judged; `by`, the columns that tell, most first.
+    `by`: the columns that separate, most important first.
     """
 
     area: float
@@ -50,10 +46,10 @@ def jointly(
     blocks: tuple[Codes, Codes] | None = None,
     seed: int = 0,
 ) -> Joint | None:
-    """Tell `now` from `before` by the features of `reference` that both have; None where there are too few rows.
+    """Separate `now` from `before` by the common features of `reference`; None where there are too few rows.
 
-    `blocks`: the block of each row of both frames; without them each row is its own. At most MOST rows of each side are
-    read, drawn at random. A gradient-boosted ensemble (scikit-learn's) with 40 trees of 15 leaves, on one core.
+    `blocks`: the block of each row of both frames; without them each row is its own. At most MOST rows of each side,
+    drawn at random; a gradient-boosted ensemble (scikit-learn's) with 40 trees of 15 leaves, on one core.
     """
     both = {*before.columns} & {*now.columns}
     features = [column for column in reference.columns if column.role == "feature" and column.name in both]

@@ -1,7 +1,6 @@
-"""A profile: counts of rows in the cells of each column, block by block. Profiles of the same cells add up.
+"""Profiles: counts of rows in the cells of each column, block by block; profiles of the same cells add up.
 
-The cells are made once, from the reference. A new day is counted into them alone, so it costs a day, and a profile is
-small however many rows it counts: at most some hundred cells a column and block.
+The reference defines the cells, at most some hundred a column.
 """
 
 from __future__ import annotations
@@ -27,14 +26,13 @@ class ProfileBlock(msgspec.Struct, frozen=True):
 
 
 class ColumnCells(msgspec.Struct, frozen=True, kw_only=True):
-    """What the counts of a column are counts of.
+    """The cells of a column.
 
-    number: `edges` [k] rising, k + 1 cells, the outer two of each side beyond the reference; `spread` is the standard
+    number: `edges` [k] rising, k + 1 cells, the outer two of each side beyond the reference; `spread`: the standard
     deviation of the reference.
-    category: `values`, most frequent first, have a cell each, then one for all other `known` ones, then one for the
-    unseen. `once` is how many rows of the reference have a value that nothing else in it has; where there are other
-    `known` values they are counted as unseen. `twice`: rows with a value that is met twice. `complete`: `values` and
-    `known` are all that the reference holds.
+    category: a cell for each of `values`, most frequent first, then one for all other `known` ones, then one for the
+    unseen. `once`, `twice`: rows of the reference with a value that occurs once or twice in it. `complete`: `values`
+    and `known` are all of the reference's.
     """
 
     kind: Literal["number", "category"]
@@ -59,7 +57,7 @@ class ColumnCells(msgspec.Struct, frozen=True, kw_only=True):
 class ColumnCounts(msgspec.Struct, frozen=True, kw_only=True):
     """One column. `counts` [blocks][cells] of values; `missing` and `unreadable` [blocks] are of rows without one.
 
-    `examples`: values that the reference does not know, most frequent first. `absent`: the table lacks the column.
+    `examples`: values that the reference lacks, most frequent first. `absent`: the table lacks the column.
     """
 
     name: str
@@ -104,9 +102,7 @@ def only(profile: DriftProfile, roles: Mapping[str, Role]) -> DriftProfile:
 
 
 def merge(profiles: Sequence[DriftProfile]) -> DriftProfile:
-    """The blocks of all, one after the other in time; those that begin at the same moment are one.
-
-    Of values that are unknown to the reference the examples are those of the first profiles.
+    """The blocks of all in order of time, those of equal starts added; examples of unknown values of the first ones.
 
     Raises:
         DataError: they do not count the same cells.
@@ -118,7 +114,7 @@ def merge(profiles: Sequence[DriftProfile]) -> DriftProfile:
             hint="profile each part with the same reference: profile(part, like=reference)",
         )
     blocks = [block for part in profiles for block in part.blocks]
-    # Blocks without times begin with the number of a row, which says nothing across tables.
+    # Blocks without times begin with the number of a row, which means nothing across tables.
     names = [(block.start, 0 if block.timed else place) for place, block in enumerate(blocks)]
     places = {name: place for place, name in enumerate(sorted(set(names)))}
     into = np.array([places[name] for name in names], dtype=np.int64)

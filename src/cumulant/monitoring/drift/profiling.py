@@ -34,11 +34,10 @@ def profile(
     like: DriftProfile | None = None,
     workers: int | None = None,
 ) -> DriftProfile:
-    """Count the rows of `table` in the blocks of `cut` (default: one for all).
+    """Count the rows of `table` in the blocks of `cut` (default: one for all), by columns and their roles.
 
-    `columns` says what is watched, and as what. With `like`, a reference, they are counted in its cells, and
-    `columns` only tells which others are new; else the cells are made from these rows. Of a lazy frame over Parquet one
-    column is read at a time, by each of `workers` (default: two).
+    With `like`, a reference, its cells are used, and `columns` only names which others are new. Of a lazy frame over
+    Parquet one column at a time is read by each of `workers` (default: two).
 
     Raises:
         DataError: a column is not there, or there is no row.
@@ -47,7 +46,7 @@ def profile(
     schema = lazy.collect_schema()
     cut = cut or whole(int(lazy.select(pl.len()).collect().item()))
     if not sum(block.rows for block in cut.blocks):
-        raise DataError("there is no row to look at", hint="look at the file, and at the times of its rows")
+        raise DataError("there are no rows", hint="check the file, and the times of its rows")
     read = _Reader(lazy, cut)
     with ThreadPoolExecutor(workers or min(2, os.cpu_count() or 1)) as pool:
         if like is not None:
@@ -111,7 +110,7 @@ def _within(series: pl.Series) -> pl.Series:
 
 
 def _given(series: pl.Series) -> pl.Series:
-    """An empty text says nothing: CSV files have no other way to leave a value out."""
+    """An empty text is missing: CSV files have no other way to leave a value out."""
     if series.dtype == pl.String and bool((series == "").any()):
         return series.replace("", None)
     return series

@@ -17,20 +17,19 @@ from cumulant.statistics.drift.effects import sum_groups
 from cumulant.statistics.drift.intervals import squared_distances
 from cumulant.statistics.rows import Codes, Floats
 
-#: values of a column that are looked at, and fewest rows of each
+#: most values of a column that are evaluated, and fewest rows of each
 _MOST, _FEWEST = 20, 50
-#: a segment is told where it carries at least half of the change, and twice what its rows would
+#: a segment is reported where it has at least half of the change, and twice its share of rows
 _CARRIES, _MORE = 0.5, 2.0
 
 
 def segments(
     before: pl.DataFrame, now: pl.DataFrame, column: ColumnCounts, what: What, by: Sequence[str]
 ) -> tuple[Segment, ...]:
-    """The segments that carry the change `what` of a column, which both frames hold beside the columns `by`.
+    """The segments with most of the change `what` of a column, at most one for each column of `by`.
 
-    A segment's part of a fault are its rows with the fault above what the reference had; its part of a shift is its
-    share of the rows times its own squared Jensen-Shannon distance, less what chance adds. At most one a column of
-    `by`.
+    Their part of a fault: rows beyond the reference's share; of a shift: their share of rows times their squared
+    Jensen-Shannon distance, less expected sampling noise.
     """
     if what in ("absent", "tails"):
         return ()

@@ -14,9 +14,9 @@ from cumulant.monitoring.drift.profiles import ProfileBlock
 from cumulant.monitoring.drift.words import day
 from cumulant.statistics.rows import Codes
 
-#: a window with less than this part of the usual rows, or this many times as many, is told
+#: a window with less than this part of the usual rows, or this many times as many, is reported
 _LITTLE, _MUCH = 0.2, 5.0
-#: windows that say what is usual
+#: windows that define the usual number
 _USUAL = 5
 #: windows without a row between two parts of which one has few rows: a clock that was wrong
 _JUMP, _FEW = 30, 0.01
@@ -28,10 +28,7 @@ _RHYTHM = 2
 def oddities(
     blocks: Sequence[ProfileBlock], length: timedelta, now: datetime | None = None, *, judged: bool = False
 ) -> tuple[str, ...]:
-    """Sentences about the windows, oldest first; none where nothing is odd or they have no times.
-
-    `judged`: gaps and unusual numbers of rows are findings (`volume`), and are not said again.
-    """
+    """Sentences about unusual windows, oldest first, without those that `volume` reports where `judged`."""
     if not blocks or not blocks[0].timed:
         return ()
     starts = np.array([block.start for block in blocks], dtype=np.int64)
@@ -79,7 +76,7 @@ def _volume(blocks: Sequence[ProfileBlock], rows: Codes) -> Iterator[str]:
     if len(rows) < _USUAL:
         return
     usual = float(np.median(rows))
-    inner = rows[:-1]  # the last one may have just begun
+    inner = rows[:-1]  # the last one may be incomplete
     for odd, word in ((inner < _LITTLE * usual, "few"), (inner > _MUCH * usual, "many")):
         places = [place for place in np.flatnonzero(odd).tolist() if rows[place] >= FEWEST or word == "many"]
         if places:

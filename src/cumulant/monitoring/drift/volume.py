@@ -18,7 +18,7 @@ from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.policy import DriftPolicy
 
 _WEEK = timedelta(days=7)
-#: windows, or days where these are longer, between the reference and the rows beyond which it says nothing of them
+#: windows, or days where these are longer, between reference and rows beyond which it is not used
 _NEAR = 7
 #: windows, or days where these are longer, without a row beyond which a clock was wrong, or a log began anew
 _JUMP = 30
@@ -31,9 +31,7 @@ _ALL = 7
 
 @dataclass(frozen=True)
 class _Windows:
-    """Where the first window begins, how long each is, from which on what deviates is active (None: rows follow
-    that were not judged), and the place of each that has rows.
-    """
+    """Start of the first window, length, start of active findings (None: later rows exist), and places with rows."""
 
     origin: int
     step: int
@@ -42,7 +40,7 @@ class _Windows:
 
 
 class Volume(msgspec.Struct, frozen=True, kw_only=True):
-    """`judged`: whether numbers of rows could be compared; `note`: why not, or why not with the reference."""
+    """`judged`: whether row counts could be compared; `note`: why not, or why not with the reference."""
 
     findings: tuple[DriftFinding, ...] = ()
     judged: bool = False
@@ -61,17 +59,16 @@ def row_counts(
 ) -> Volume:
     """Compare the number of rows of each window with the same weekday's windows before.
 
-    Over `looks` looks, those of a month, chance alarms at most at the rate `false_alarms`, beside that of the columns.
+    Over `looks` looks, those of a month, the rate of false alarms is `false_alarms`, beside that of the columns.
 
     Args:
-        reference: its windows, or none where their number of rows is no measure. They are used where the rows follow
-            them; else the first weeks of the rows say what is usual.
+        reference: its windows, used where the rows follow them, else the first weeks of the rows; or none.
         blocks: the windows that have rows, oldest first.
         length: of a window.
         policy: of the comparison; `volume` is the least change that matters.
-        looks: among which the rate of false alarms is shared out.
-        until: the moment in microseconds up to which rows are known: a window that ended before it is whole, and one
-            without rows a gap. None: nothing is known after the last row.
+        looks: among which the rate of false alarms is divided.
+        until: the moment in microseconds up to which rows are known: an earlier window is whole, and a gap without
+            rows. None: the last row.
         shown: the windows whose places findings give (`alarmed`); None: `blocks`.
     """
     if not blocks or not blocks[0].timed:
@@ -97,9 +94,7 @@ def row_counts(
 
 
 def _unbroken(blocks: Sequence[ProfileBlock], step: int) -> Sequence[ProfileBlock]:
-    """The newest part between windows that lie far apart; rows of a wrong clock, which are few or of one window, are
-    no part. Where there is no other, the part with the most rows.
-    """
+    """The newest part between windows that lie far apart, without a few rows of a wrong clock; else the largest."""
     starts = np.array([block.start for block in blocks])
     ends = [0, *(np.flatnonzero(np.diff(starts) > _JUMP * max(step, _DAY)) + 1).tolist(), len(blocks)]
     parts = [blocks[first:last] for first, last in pairwise(ends)]
@@ -142,11 +137,7 @@ def _deviations(
     shared: bool,
     until: int | None,
 ) -> tuple[list[Deviation], list[int]]:
-    """The first and last windows of either table may be cut off, but for a first one that follows the reference's last.
-    A last one that ended before `until` is whole, and so are those after it, which have no rows.
-
-    shared: the reference ends within the first window of the rows.
-    """
+    """Deviations and compared places; the first and last windows may be cut off. `shared`: a window of both tables."""
     step = micros(length)
     every = (*before, *blocks)
     places = [(block.start - every[0].start) // step for block in every]
@@ -155,7 +146,7 @@ def _deviations(
     rows = np.zeros(max(places[-1] + 1, min(ended, most)), dtype=np.int64)
     rows[places] = [block.rows for block in every]
     partial = {0} if ended >= len(rows) else {0, len(rows) - 1}
-    if before:  # what lies between the tables was not looked at
+    if before:  # windows between the tables were not evaluated
         partial |= {*range(places[len(before) - 1], places[len(before)] + shared)}
     counts = WindowCounts(rows, _season(length), frozenset(partial))
     return counts.deviations(places[len(before)], least=least, level=level)
@@ -177,7 +168,7 @@ def _too_few(windows: int, length: timedelta) -> str:
         why = (
             f"{windows:,} windows of {show_duration(length)} are too few to say what is usual, and about {needed:,} are"
         )
-    else:  # windows without rows, cut off ones and those before a lasting change say nothing of what is usual
+    else:  # windows without rows, truncated ones and those before a lasting change do not define what is usual
         why = (
             f"of {windows:,} windows of {show_duration(length)} too few can say what is usual: about {needed:,} in a "
             "row, with rows in each and without a lasting change, are"

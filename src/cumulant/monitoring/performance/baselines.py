@@ -34,14 +34,14 @@ class HarmPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         loss: of one row. `brier` for probabilities, `squared_error` for numbers.
-        margin: part of the reference's loss that may be lost without being called harm.
-        horizon: windows that are looked back on; after them the count begins anew.
-        recent: windows that speak for how it is now, at most `horizon`.
-        block: rows of a block at least; whole clusters are put together until they have them.
+        margin: part of the reference's loss that may be lost without harm.
+        horizon: windows of a count, which then begins anew.
+        recent: windows of the present, at most `horizon`.
+        block: least rows of a block, made of whole clusters.
         refit: whether a refit's scores will be there.
-        calibration: whether scores are calibrated anew, which is for two classes and for numbers.
-        independent: windows are taken as independent and near normal, whatever the reference shows of it.
-        reference_calibration: what scores lose by their calibration on the reference already is no harm.
+        calibration: whether scores are recalibrated, which is for two classes and for numbers.
+        independent: windows are taken as independent and near normal, whatever the reference shows.
+        reference_calibration: the reference's own miscalibration is no harm.
     """
 
     loss: Loss = "brier"
@@ -59,14 +59,13 @@ class HarmPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise DataError("harm needs a margin of 0 or more, and whole numbers of windows and rows", subject="harm")
         if self.recent > self.horizon:
             raise DataError(
-                f"harm is asked of the {self.recent} most recent windows, but only {self.horizon} are kept",
+                f"harm is of the {self.recent} most recent windows, but only {self.horizon} are kept",
                 subject="harm",
                 hint="let recent be at most horizon",
             )
 
     @property
     def questions(self) -> tuple[Question, ...]:
-        """The questions that are tested."""
         left_out = {"refit"} if not self.refit else set()
         left_out |= {"calibration"} if not self.calibration else set()
         return tuple(question for question in QUESTIONS if question not in left_out)
@@ -89,12 +88,12 @@ def harm_policy(
 
 
 class Baseline(msgspec.Struct, frozen=True, kw_only=True):
-    """The reference: rows with labels from when the model was good.
+    """The reference: labelled rows of a time when the model was good.
 
-    loss, base: mean loss of the model, and of each window's own constant. ratio: the first over the second, with its
-    standard error: 1 less the skill. rate: mean of the truth; of several classes the share of the most frequent one.
-    miscalibration: what calibrating the reference's own scores anew would have saved of the loss. shapes: how the
-    excess losses of its windows depend on each other and are skewed, by question; empty: nothing is known of it.
+    loss, base: mean loss of the model, and of each window's own constant. ratio: the first over the second (1 less the
+    skill), with its standard error. rate: mean of the truth; of several classes the share of the most frequent.
+    miscalibration: loss that recalibration of the reference would save. shapes: dependence and skewness of its windows'
+    excess losses, by question; empty: unknown.
     """
 
     task: Task
@@ -119,12 +118,12 @@ def learn_baseline(reference: PredictionRows, *, task: Task, policy: HarmPolicy,
 
     Raises:
         DataError: fewer than two blocks have labels, a constant would never be wrong, the scores are not those of the
-            task, or of several classes a question of calibration is asked.
+            task, or calibration of several classes is required.
     """
     check_task(reference, task)
     if task == "multiclass" and policy.calibration:
         raise DataError(
-            "whether scores of several classes are calibrated is not asked",
+            "calibration of several classes is not tested",
             subject="harm",
             hint="HarmPolicy(calibration=False, ...)",
         )

@@ -16,10 +16,10 @@ _TINY = 1e-6
 
 
 def loss_of(kind: Loss, truth: Floats, score: Floats) -> Floats:
-    """[n] how wrong each score was: of [n], or of [n, classes] for several classes, as in the prediction log.
+    """[n] the loss of each score, [n], or of several classes [n, classes], as in the prediction log.
 
     Raises:
-        DataError: a log loss is asked of scores that are no probabilities.
+        DataError: the log loss of scores that are no probabilities.
     """
     if score.ndim == 2:
         return _of_classes(kind, truth.astype(np.int64), score)
@@ -56,10 +56,7 @@ def _of_classes(kind: Loss, truth: Codes, score: Floats) -> Floats:
 
 
 def base_loss(kind: Loss, truth: Floats, weight: Floats, classes: int | None = None) -> Floats:
-    """[n] the loss of the window's own constant: its base rate, its mean, or the shares of its classes.
-
-    No bias from having seen the truth.
-    """
+    """[n] the unbiased loss of the window's own constant: its base rate, its mean, or the shares of its classes."""
     rows = float(weight.sum()) ** 2 / float((weight**2).sum())
     if classes is not None:
         shares = np.bincount(truth.astype(np.int64), weight, classes) / weight.sum()

@@ -31,11 +31,10 @@ _SAME_SCORES = 0.03
 
 
 class Moved(msgspec.Struct, frozen=True, kw_only=True):
-    """Base rate of the reference and of the recent windows with its interval; and for classifiers distances of the
-    scores' distributions (Kolmogorov-Smirnov, less what chance gives): of `negatives`, of `positives` and of all.
+    """Base rates of the reference and the recent windows, with its interval; of classifiers distances of the scores.
 
-    base_moved: relevantly and surely. for_prior: log-likelihood of "the scores of either class are as before, their
-    shares are not" less that of "the scores are as before, what is true of them is not"; in nats.
+    Kolmogorov-Smirnov, less expected sampling noise: of `negatives`, `positives` and all. base_moved: significantly and
+    by enough. for_prior: log-likelihood in nats of new class shares over a new truth of the scores.
     """
 
     before: float
@@ -50,16 +49,14 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_prior(self) -> bool:
-        """Whether the base rate has moved and nothing else that can be seen."""
+        """Whether the base rate has moved and nothing else visible."""
         if self.negatives is None or self.positives is None or self.for_prior is None:
             return False
         return self.base_moved and max(self.negatives, self.positives) <= _ALIKE and self.for_prior > 0
 
 
 def moved(task: Task, reference: CalibrationSums, recent: CalibrationSums, before: float) -> Moved | None:
-    """What has moved between the reference and the recent windows; None while there are too few blocks to tell, and
-    for several classes.
-    """
+    """The change between the reference and the recent windows; None for several classes or too few blocks."""
     from scipy.stats import t
 
     if recent.blocks < 3 or task == "multiclass":
@@ -85,13 +82,12 @@ def moved(task: Task, reference: CalibrationSums, recent: CalibrationSums, befor
 def kind_of(
     words: Mapping[Question, Word], excess: Mapping[Question, float | None], change: Moved | None
 ) -> Kind | None:
-    """The kind that fits, or None where nothing has moved that matters, or it is not clear.
+    """The kind that fits; None where nothing relevant has changed, or it is not clear.
 
-    A moved base rate with scores of either class as before is `prior`, also where recalibrating helps: the offset is
-    what has moved. Else a refit or a new calibration that gains says `concept`, and so does skill lost on scores that
-    are distributed as before. Skill lost on other scores, most of it not by calibration, is `covariate`: the rows have
-    become harder, and the scores know it. A model that never fitted some region well can gain from a refit when rows
-    move there; labels alone do not tell this from `concept`.
+    A moved base rate with scores of either class as before is `prior`, also where recalibration helps. Else a refit or
+    recalibration that gains is `concept`, as is skill lost on scores distributed as before. Skill lost on other scores,
+    mostly not by calibration, is `covariate`. Labels alone do not distinguish a region that the model never fitted from
+    `concept`.
     """
     if change is not None and change.is_prior:
         return "prior"
@@ -116,10 +112,7 @@ def _distance(before: Floats, now: Floats) -> float:
 def _for_prior(
     then: tuple[Floats, Floats], here: tuple[Floats, Floats], reference: CalibrationSums, recent: CalibrationSums
 ) -> float:
-    """Two accounts of the scores and classes that are seen now, both made of the reference's distributions.
-
-    The second changes the truth of a score by a slope and an offset, which are one number more than the first has.
-    """
+    """Log-likelihood of the present scores and classes under new class shares, over a new truth of the scores."""
     negatives, positives = (counts + 0.5 for counts in then)
     rate = float(here[1].sum() / (here[0].sum() + here[1].sum()))
     shares = (negatives + positives) / float((negatives + positives).sum())

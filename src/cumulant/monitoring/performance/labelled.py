@@ -23,9 +23,9 @@ from cumulant.statistics.performance.weighted import weighted_estimate
 
 #: a window in which less is labelled is not measured, unless it is known by what chance rows were
 LEAST_SHARE = 0.8
-#: fewer labels say nothing
+#: fewer labels give no metric
 LEAST_LABELS = 30
-#: labelled rows whose mean score is this many deviations from all rows' are told to be a selection
+#: labelled rows whose mean score is this many deviations from all rows' are reported as a selection
 _SELECTED = 0.1
 
 
@@ -72,20 +72,18 @@ def measured(
     resamples: int = 1000,
     seed: int = 0,
 ) -> tuple[MeasuredWindow, ...]:
-    """Metrics of each window, oldest first.
+    """Metrics of each window whose last label has had `label_delay`, oldest first, with intervals over clusters.
 
-    Only ripe windows are measured, those whose last label has had `label_delay`: labels that come early are those of
-    easy or of bad cases. Where rows were chosen to be labelled, each stands for 1 / `label_chance` rows. Intervals draw
-    whole clusters.
+    Where rows were chosen to be labelled, each represents 1 / `label_chance` rows.
 
     Args:
         predictions: with the labels that have come.
-        task: what the model does.
+        task: of the model.
         every: length of a window.
-        now: windows that end later, or whose labels are not all due, are not measured.
+        now: later windows are not measured.
         label_delay: how long a label may take.
-        metrics: names as in training; None: all that measure `task`.
-        least_share: of a window's rows that need a label, where none says by which chance they were chosen.
+        metrics: names as in training; None: all of `task`.
+        least_share: of a window's rows that need a label, where no chance of labelling is known.
         resamples: of the bootstrap.
         seed: of the bootstrap.
 
@@ -163,7 +161,7 @@ def _refused(part: PredictionRows, known: PredictionRows, ripe: bool, least_shar
 
 def _notes(part: PredictionRows, known: PredictionRows) -> tuple[str, ...]:
     notes = []
-    # Of several classes the one number of a row that says most of it: how sure the model was.
+    # Of several classes the highest probability represents the row.
     score, labelled = ((rows.score.max(axis=1) if rows.several else rows.score) for rows in (part, known))
     spread = float(score.std())
     gap = float(np.average(labelled, weights=known.weight)) - float(score.mean())
@@ -174,5 +172,5 @@ def _notes(part: PredictionRows, known: PredictionRows) -> tuple[str, ...]:
             "and the figures are theirs"
         )
     if known.cluster is not None and len(np.unique(known.cluster)) < 2:
-        notes.append("all rows are of one cluster: no interval can be given")
+        notes.append("all rows are of one cluster: there is no interval")
     return tuple(notes)

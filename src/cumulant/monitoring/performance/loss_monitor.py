@@ -1,14 +1,13 @@
-"""Harm: loss above what a recent refit would reach, lost skill or lost calibration. Tested at each window, for long.
+"""Harm: loss above what a recent refit would reach, lost skill or lost calibration, tested sequentially by window.
 
-A fixed promise on the loss is no measure of harm: where the outcome itself becomes less sure, every model loses more.
-So three questions are tested at each window, each against something that meets the same rows:
+Three questions compare the model with something that meets the same rows, so that noisier outcomes are no harm:
 
-- `refit`: does the served model lose more than a model fitted a short while ago would have?
-- `calibration`: does it lose more than its own scores, calibrated anew on the windows before?
-- `skill`: does it lose more than it should, given what the window's own base rate loses and the reference's skill?
+- `refit`: does it lose more than a model fitted a short while ago?
+- `calibration`: does it lose more than its own scores, recalibrated on the windows before?
+- `skill`: does it lose more than the window's own base rate and the reference's skill predict?
 
-Each is a mean of blocks under a sequential test (`statistics.sequential.student`), and they share one alpha.
-Improvement is reported and is never harm. Of several classes `calibration` is left out, and no kind of change is named.
+Each is a mean of blocks under a sequential test (`statistics.sequential.student`), and they share one alpha. Several
+classes have no `calibration` and no kind of change.
 """
 
 from __future__ import annotations
@@ -47,10 +46,10 @@ COMPARED_WITH: dict[Question, str] = {
 
 
 class LossFinding(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to one question.
+    """The result for one question.
 
-    excess, low, high: mean loss above what was compared, since `since` where the word is `worse`, else over the recent
-    windows, with an interval that is not corrected for looking often: the word is. evidence reaches `bar` when proven.
+    excess, low, high: mean loss above the comparison, since `since` where the word is `worse`, else over the recent
+    windows; the interval is not corrected for repeated looks. evidence reaches `bar` when proven.
     """
 
     question: Question
@@ -65,7 +64,7 @@ class LossFinding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Harm(msgspec.Struct, frozen=True, kw_only=True):
-    """The harm after a window. `word` is `worse` where any question says so; only that is harm."""
+    """The harm after a window. `word` is `worse` where any question's is; only that is harm."""
 
     window: PredictionWindow
     word: Word
@@ -92,10 +91,10 @@ class ExcessLossTest:
 
 @dataclass(frozen=True, kw_only=True)
 class LossMonitor:
-    """The state of the tests between two looks: sums only, no rows. `to_json` stores it.
+    """The state of the tests between two windows: sums only, no rows. `to_json` stores it.
 
     bar: the evidence of one question, as a natural logarithm, from which it is answered.
-    proven: the questions of which harm has been proven, and goes on: the recent windows lose more than the margin.
+    proven: the questions whose harm is proven while the recent windows lose more than the margin.
     """
 
     policy: HarmPolicy
@@ -141,7 +140,7 @@ class LossMonitor:
 
 
 def begin_monitor(reference: Baseline, policy: HarmPolicy, *, alpha: float = 0.05) -> LossMonitor:
-    """A monitor that has seen no window yet; begin again whenever another model is served.
+    """A monitor without windows, for a newly served model.
 
     Args:
         reference: in windows of the length of those to come.
@@ -172,13 +171,13 @@ def begin_monitor(reference: Baseline, policy: HarmPolicy, *, alpha: float = 0.0
 def add_window(
     monitor: LossMonitor, window: PredictionWindow, part: PredictionRows, refit: Floats | None = None
 ) -> tuple[LossMonitor, Harm]:
-    """One more window, and what is known after it.
+    """The monitor after one more window, and its result.
 
     Args:
-        monitor: what the windows before have left.
-        window: when it was; each window once, in order.
-        part: its predictions; those without a label are left out. Give ripe windows only.
-        refit: [n] scores of the same rows by a model fitted on rows from before the window; None: there is none yet.
+        monitor: after the windows before.
+        window: its time; each window once, in order.
+        part: its predictions with labels that are due; others are left out.
+        refit: [n] scores of the same rows by a model fitted on earlier rows; None: there is none yet.
 
     Raises:
         DataError: the window is not later than the last, no row has a label, or `refit` is not one score a row.
@@ -218,7 +217,7 @@ def _checked(monitor: LossMonitor, window: PredictionWindow, part: PredictionRow
             f"the window from {window.start:%Y-%m-%d %H:%M} does not come after the last, "
             f"which began {monitor.starts[-1]:%Y-%m-%d %H:%M}",
             subject="window",
-            hint="each window is judged once, in order; a window judged twice counts twice",
+            hint="each window is evaluated once, in order; a window evaluated twice counts twice",
         )
     if not part.labelled.any():
         raise DataError(
@@ -232,10 +231,9 @@ def _checked(monitor: LossMonitor, window: PredictionWindow, part: PredictionRow
 def _excess(
     monitor: LossMonitor, known: PredictionRows, refit: Floats | None
 ) -> tuple[dict[Question, Floats], dict[Question, Floats], CalibrationSums]:
-    """Of each question the excess loss [blocks], what of it has risen since the reference, and what the window leaves.
+    """Of each question the excess loss [blocks], its rise since the reference, and the sums of the window.
 
-    Scores that were miscalibrated on the reference already would lose to any refit, and to their own calibration. So
-    harm is what the served scores lose above these both as they are and as the reference would calibrate them.
+    Scores are also compared as the reference would calibrate them: miscalibration that it had already is no harm.
     """
     policy, reference = monitor.policy, monitor.baseline
     means = means_by(block_codes(known, policy.block), known.weight)
@@ -313,7 +311,7 @@ def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
     margin, bar = policy.margin * monitor.baseline.loss, monitor.bar
     first = max(0, test.worse.looks - policy.recent)
     word: Word = "cannot_tell"
-    # Harm that goes on comes first: one good day among bad ones is sure to be good, and changes nothing yet.
+    # Continuing harm comes first: one good day among bad ones changes nothing yet.
     if question in monitor.proven:
         word = "worse"
     elif test.better.recent(policy.recent) >= bar:
@@ -342,7 +340,7 @@ def _finding(monitor: LossMonitor, question: Question) -> LossFinding:
 
 
 def _since(monitor: LossMonitor, look: int, since: datetime | None) -> str:
-    """When a change began; of one as old as the oldest window that is looked back on only that it is as old."""
+    """When a change began, at the earliest the oldest window that is kept."""
     if since is None:
         return ""
     oldest = monitor.answers[monitor.policy.questions[0]].worse.looks - len(monitor.starts)

@@ -40,10 +40,10 @@ _SETTINGS: dict[str, object] = {
 
 @dataclass(frozen=True, kw_only=True)
 class LossModel:
-    """A fitted model of the loss, how it did on rows it was not fitted on, and the inputs that it has seen.
+    """A fitted model of the loss, its result on held-out rows, and the inputs of its rows.
 
-    before: low, value and high of the loss of the reference itself. loss, said: [n] of each of its rows in the order of
-    time, and what models of the other parts of time said of it.
+    before: low, value and high of the loss of the reference itself. loss, expected: [n] of each of its rows in order of
+    time, and its estimate by models of the other parts of time.
     """
 
     measure: Measure
@@ -67,12 +67,10 @@ class EstimatedLoss(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def learn_loss(inputs: Floats, predictions: PredictionRows, *, names: Sequence[str], measure: Measure) -> LossModel:
-    """A model of the loss from labelled rows of a time when the regression was good.
-
-    It is judged on parts of time that it was not fitted on, and then fitted on all.
+    """A model of the loss from labelled rows of a time when the regression was good, tested on parts of time.
 
     Args:
-        inputs: [n, features] numbers, NaN where missing; what the regression itself uses does well.
+        inputs: [n, features] numbers, NaN where missing; those of the regression do well.
         predictions: [n] the same rows; those without a label are left out.
         names: [features] for messages.
         measure: `mae`, `mse`, or `rmse` (estimated as the root of the mean squared error).
@@ -95,7 +93,7 @@ def learn_loss(inputs: Floats, predictions: PredictionRows, *, names: Sequence[s
             subject="reference",
         )
     loss = _loss(measure, known)
-    expected = _said_by_others(seen, loss)
+    expected = _estimated_by_others(seen, loss)
     cluster = None if known.cluster is None else cluster_codes(known.cluster)
     if cluster is not None and not cluster.any():
         raise DataError(
@@ -117,15 +115,13 @@ def learn_loss(inputs: Floats, predictions: PredictionRows, *, names: Sequence[s
 
 
 def row_losses(model: LossModel, inputs: Floats, score: Floats) -> Floats:
-    """[n] the loss that is expected of each row with `inputs` [n, features] and predictions `score` [n]; squared where
-    the measure is one of squares.
-    """
+    """[n] the expected loss of rows by `inputs` [n, features] and `score` [n]; squared for measures of squares."""
     losses: Floats = np.asarray(model.booster.predict(_with_score(inputs, score), num_threads=1), dtype=np.float64)
     return losses
 
 
 def tells_rows_apart(model: LossModel) -> bool:
-    """Whether rows of the reference lost what others' models said of them, more surely than all the same (95%)."""
+    """Whether estimates by the others' models explain the losses of the reference better than a constant (95%)."""
     gain = (model.loss - model.loss.mean()) ** 2 - (model.loss - model.expected) ** 2
     error = float(gain.std(ddof=1)) / math.sqrt(len(gain))
     return float(gain.mean()) > _SURELY * error
@@ -144,10 +140,10 @@ def estimate_loss(
     """The loss of the rows of one window, without their labels.
 
     Args:
-        model: what the reference taught.
+        model: of the reference.
         inputs: [n, features] as in `learn_loss`.
         score: [n] predictions.
-        kind: the kind of change that labels have shown lately; under `concept` and `prior` estimates are refused.
+        kind: of the latest change by labels; under `concept` and `prior` estimates are refused.
         margin: part of the reference's loss that is accepted.
         horizon: windows over which `alpha` is the chance of any wrong word (Bonferroni).
         alpha: see `horizon`.
@@ -169,8 +165,8 @@ def _ends(measure: Measure, estimate: Estimate) -> tuple[float, float, float]:
     return (math.sqrt(low), math.sqrt(value), math.sqrt(high)) if measure == "rmse" else (low, value, high)
 
 
-def _said_by_others(inputs: Floats, loss: Floats) -> Floats:
-    """[n] what a model of the other parts of time says of each row's loss."""
+def _estimated_by_others(inputs: Floats, loss: Floats) -> Floats:
+    """[n] each row's loss by a model of the other parts of time."""
     fold = np.arange(len(loss)) * _FOLDS // len(loss)
     expected = np.empty(len(loss))
     for number in range(_FOLDS):

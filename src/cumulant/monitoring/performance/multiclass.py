@@ -1,9 +1,7 @@
-"""Several classes without labels: each class against the rest, as a binary question, and whether the first is right.
+"""Several classes without labels: each class against the rest as a binary question, and the most probable one.
 
-The Brier score of several classes is the sum over classes of the binary one of each against the rest, and so is what
-is expected of it. The accuracy is how often the most probable class is right, of which its probability is a score. The
-log loss sums over classes, too (`statistics.performance.classes`). Where scores had to be calibrated, nothing is
-estimated of rows to which that may not carry.
+The Brier score and the log loss are sums over classes (`statistics.performance.classes`). The accuracy is how often the
+most probable class is right. Calibrations are not applied to rows that they may not fit.
 """
 
 from __future__ import annotations
@@ -36,10 +34,10 @@ _Ends = tuple[float, float, float]
 
 @dataclass(frozen=True, kw_only=True)
 class ClassEstimators:
-    """What the reference taught of each class, in their order, and of the most probable one of each row.
+    """Estimators of each class, in order, and of the most probable one of each row.
 
-    off: the expected calibration error of the scores of each class as they are. log_loss: of the reference, with its
-    interval. refused: why there is no estimate at all.
+    off: the expected calibration error of each class's scores. log_loss: of the reference, with its interval. refused:
+    why there is no estimate at all.
     """
 
     names: tuple[str, ...]
@@ -119,11 +117,9 @@ def estimate_class_windows(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> tuple[EstimatedWindow, ...]:
-    """The Brier score, log loss and, where the reference has enough wrong rows, accuracy of each window, oldest first;
-    labels are not looked at.
+    """The Brier score, log loss and, after enough wrong rows, accuracy of each window without labels, oldest first.
 
-    The Brier score's interval is as wide as those of the classes together, whatever they have in common, so it is
-    rather too wide than too narrow. Arguments as `estimate_windows`.
+    The Brier score's interval is the sum of those of the classes, so rather too wide. Arguments as `estimate_windows`.
 
     Raises:
         DataError: `every` is not positive, or the scores are not those of the classes.

@@ -1,8 +1,4 @@
-"""What a window leaves behind: enough to calibrate the scores of the next one anew, and to see what has moved.
-
-A calibration learned from the windows before and judged on the next one is a refit that costs nothing. It is not
-chosen in hindsight, so it may be looked at each time.
-"""
+"""Sums of windows, by which the next window's scores are recalibrated and changes are detected."""
 
 from __future__ import annotations
 
@@ -58,7 +54,6 @@ def sum_window(task: Task, truth: Floats, score: Floats, weight: Floats, rates: 
 
 
 def combine_sums(pasts: Sequence[CalibrationSums]) -> CalibrationSums:
-    """Several windows as one."""
     sums = np.sum([window.sums for window in pasts], axis=0)
     return CalibrationSums(
         sums=tuple(tuple(float(v) for v in column) for column in sums),

@@ -20,21 +20,18 @@ Fit = Callable[[Sequence[Inputs], Sequence[Floats]], Scorer[Inputs]]
 def recent_refits(
     inputs: Sequence[Inputs], truths: Sequence[Floats], fit: Fit[Inputs], *, memory: int, every: int = 1, delay: int = 0
 ) -> list[Floats | None]:
-    """For each window the scores of a model fitted on windows before it; None where there are not `memory` of them.
-
-    No refit has seen the window that it is judged on, nor one whose labels had not come by its start, so that its
-    losses are a fair bar at every look.
+    """For each window the scores of a model fitted on windows labelled by its start; None without `memory` of them.
 
     Args:
         inputs: of each window, oldest first.
-        truths: [rows] of each window; rows without a label are not for a fit and must be left out of both.
+        truths: [rows] of each window; rows without a label must be left out of both.
         fit: from windows to a scorer.
         memory: windows that a fit uses.
-        every: a fit serves as many windows before the next one.
+        every: windows that a fit serves.
         delay: windows whose labels are not there yet at the start of a window.
 
     Raises:
-        DataError: not as many truths as inputs, or `memory`, `every` or `delay` are not whole numbers that make sense.
+        DataError: not as many truths as inputs, or `memory`, `every` or `delay` is out of range.
     """
     if len(inputs) != len(truths) or memory < 1 or every < 1 or delay < 0:
         raise DataError(

@@ -32,13 +32,12 @@ class PredictionWindow(msgspec.Struct, frozen=True, order=True):
 
 @dataclass(frozen=True, kw_only=True)
 class PredictionRows:
-    """n predictions of one model, in whatever order.
+    """n predictions of one model, in any order.
 
     time: [n] of the prediction, UTC. score: [n] probability of the positive class, or the predicted number; of several
-    classes [n, classes] probabilities. truth: [n] 0 or 1, the place of the class or the number; NaN where no label has
-    come. decision: [n] whether a classifier said yes; None: at
-    one half. cluster: [n] what rows depend on together (a day, a customer); None: each row alone. label_chance: [n]
-    the chance with which a row was chosen to be labelled; None: labels come by themselves, whatever was predicted.
+    classes [n, classes] probabilities. truth: [n] 0 or 1, the place of the class or the number; NaN without a label.
+    decision: [n] of a classifier; None: at one half. cluster: [n] the unit of dependence (a day, a customer); None:
+    each row. label_chance: [n] chance to be labelled; None: labels do not depend on predictions.
 
     Raises:
         DataError: columns are not of one length, a time or score is missing, a chance is not in (0, 1], or of several
@@ -74,7 +73,7 @@ class PredictionRows:
             raise DataError(
                 "a chance of being labelled is not above 0 and at most 1",
                 subject="label_chance",
-                hint="rows that could never be labelled cannot be stood for by others: leave them out, and say so",
+                hint="rows that could never be labelled cannot be represented by others: leave them out, and say so",
             )
 
     def __len__(self) -> int:
@@ -91,14 +90,14 @@ class PredictionRows:
         return np.isfinite(self.truth)
 
     @property
-    def said_yes(self) -> Flags:
+    def decisions(self) -> Flags:
         """[n] the decisions of a classifier."""
         decisions: Flags = self.score >= 0.5 if self.decision is None else self.decision.astype(bool)
         return decisions
 
     @property
     def weight(self) -> Floats:
-        """[n] how many rows each labelled row stands for."""
+        """[n] how many rows each labelled row represents."""
         return np.ones(len(self)) if self.label_chance is None else 1 / self.label_chance
 
     def where(self, mask: Flags | Codes) -> PredictionRows:
@@ -118,7 +117,7 @@ class PredictionRows:
             truth=self.truth,
             prediction=self.score,
             cluster=None if self.cluster is None else cluster_codes(self.cluster),
-            decision=None if self.several else self.said_yes,
+            decision=None if self.several else self.decisions,
         )
 
 
@@ -183,7 +182,7 @@ def windows(
 ) -> Iterator[tuple[PredictionWindow, PredictionRows]]:
     """Each window that holds a prediction, oldest first, with its predictions in order of time.
 
-    Windows are `every` long, counted from `origin` (the epoch, so that days and hours begin at whole ones).
+    Windows are `every` long, counted from `origin` (default: the epoch).
 
     Raises:
         DataError: `every` is not positive.

@@ -23,10 +23,10 @@ _NEWEST = 4
 
 
 class LabelSelection(NamedTuple):
-    """How answers of rows with a label differ from those of all rows.
+    """The difference of predictions between labelled and all rows.
 
-    chance: of a difference as large, had labels come to all rows alike. effect: the chance that a row with a label has
-    the higher answer than any row, less the chance that it has the lower.
+    chance: of a difference as large, were labels independent. effect: the chance that a labelled row has the higher
+    value than any row, less the chance of the lower.
     """
 
     chance: float
@@ -42,13 +42,7 @@ class Ranks(NamedTuple):
 
 
 def is_selected(answers: Sequence[Floats], labelled: Flags, window: Codes) -> bool:
-    """Whether rows without a label surely have other answers than those with one, and enough to matter.
-
-    Args:
-        answers: what was predicted, each [n].
-        labelled: [n] whether there is a label.
-        window: [n] the window of each row.
-    """
+    """Whether unlabelled rows surely and relevantly have other `answers` ([n] each) than `labelled` [n] ones."""
     return are_selected([_windows(answer, labelled, window) for answer in answers])
 
 
@@ -59,13 +53,13 @@ def are_selected(answers: Sequence[Sequence[Ranks]]) -> bool:
 
 
 def selection(answer: Floats, labelled: Flags, window: Codes) -> LabelSelection:
-    """Two-sided, by ranks within each window (van Elteren 1960), with ties; chance 1 where each has only one kind of
-    rows. From _WINDOWS windows on their variance is at least that between them: labels are often missing in groups of
-    rows, as those of an hour, and rows of a group are alike. Then the newest are tested apart as well, against the
-    variance between the others; of both tests the smaller chance counts twice.
+    """Two-sided rank test within each window (van Elteren 1960), with ties; chance 1 without both kinds of rows.
+
+    From _WINDOWS windows on their variance is at least that between them, since labels are missing in groups of rows;
+    then the newest are tested apart as well, and the smaller chance counts twice.
 
     Args:
-        answer: [n] what was predicted; rows without a number are left out.
+        answer: [n] predictions; rows without a number are left out.
         labelled: [n] whether there is a label.
         window: [n] the window of each row.
     """

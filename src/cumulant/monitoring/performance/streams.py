@@ -1,7 +1,6 @@
-"""Change detectors of the streaming field, one value at a time: ADWIN and Page-Hinkley, by river.
+"""Change detectors of single values in streams: ADWIN and Page-Hinkley, by river (extra `river`).
 
-They say when a stream has changed, quickly and cheaply, and no more: a change is not harm, and their false alarms are
-not bounded over all looks as those of `add_window` are. Use them to propose. Needs the extra `river`.
+Their false alarms are not bounded over all looks as those of `add_window`, and a change is not harm.
 """
 
 from __future__ import annotations
@@ -17,15 +16,11 @@ Detector = Literal["adwin", "page_hinkley"]
 
 
 def changes(values: Floats, detector: Detector, **settings: float) -> Codes:
-    """Positions in `values` [n], in order of time, at which the detector said that the stream had changed.
+    """Positions in `values` [n], in order of time, at which the detector reported a change.
 
     ADWIN: Bifet and Gavalda 2007, Learning from time-changing data with adaptive windowing
     (doi:10.1137/1.9781611972771.42). Page-Hinkley: Page 1954, Continuous inspection schemes (doi:10.2307/2333009).
-
-    Args:
-        values: such as losses of single rows.
-        detector: which one.
-        settings: river's own, such as `delta` of ADWIN.
+    `settings`: river's own, such as `delta` of ADWIN.
 
     Raises:
         DataError: a value is not finite, or river does not know a setting.

@@ -1,6 +1,6 @@
 """Quality without labels: a classifier's metrics by its calibrated scores, or why there are none.
 
-Blind by nature to a change of the truth given the scores. So an estimate raises a question, and labels answer it.
+It cannot detect a change of the truth given the scores.
 """
 
 from __future__ import annotations
@@ -35,9 +35,7 @@ _LEAST_WINDOWS = 8
 
 
 class EstimatedFigure(msgspec.Struct, frozen=True, kw_only=True):
-    """A metric without labels: where it will be found, with 95%, when they come. `word` is against the reference, and
-    allows for looking at each of `horizon` windows.
-    """
+    """An estimated metric with 95% interval; `word`: against the reference, corrected for `horizon` windows."""
 
     value: float
     low: float
@@ -56,11 +54,11 @@ class EstimatedWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class Estimator:
-    """What is learned from the reference. `refused`: why there is no estimate at all.
+    """An estimator learned from the reference. `refused`: why there is no estimate at all.
 
-    calibrator: from scores to probabilities. maps: what it would be from other rows. before: each figure of the
-    reference with its interval. error: expected calibration error of rows calibrated by others. spread: how much wider
-    than chance windows of the reference varied, 1 or more.
+    calibrator: from scores to probabilities. maps: calibrators of resampled rows. before: each figure of the reference
+    with its interval. error: expected calibration error on held-out rows. spread: variation of the reference's windows
+    over chance, 1 or more.
     """
 
     calibrator: Calibrator
@@ -72,9 +70,7 @@ class Estimator:
 
 
 def learn_estimator(reference: PredictionRows, *, every: timedelta, calibrate: bool = True, seed: int = 0) -> Estimator:
-    """An estimator from predictions with labels of a time when the model was good.
-
-    The best reference is one that the model was not trained on. Rows without a label are left out.
+    """An estimator from labelled predictions of a time when the model was good, best on rows not trained on.
 
     Args:
         reference: labelled predictions; `label_chance` is not used.
@@ -128,10 +124,10 @@ def estimate_windows(
     """Each window's metrics, oldest first, without labels.
 
     Args:
-        estimator: what the reference taught.
-        predictions: scores to be judged.
+        estimator: of the reference.
+        predictions: scores to estimate.
         every: length of a window.
-        kind: the kind of change that labels have shown lately; under `concept` and `prior` estimates are refused.
+        kind: of the latest change by labels; under `concept` and `prior` estimates are refused.
         margin: part of the reference's loss (of 1 less a score such as accuracy) that is accepted.
         horizon: windows over which `alpha` is the chance of any wrong word of one figure (Bonferroni).
         alpha: see `horizon`.
@@ -177,7 +173,7 @@ def audited(
 
 
 def bonferroni_factor(horizon: int, alpha: float) -> float:
-    """How much wider than a 95% interval one is that holds over `horizon` looks at once (Bonferroni)."""
+    """Width of an interval that holds over `horizon` looks at once (Bonferroni), over that of 95%."""
     from scipy.special import ndtri  # scipy.stats takes a second to import, and a look needs nothing else of it
 
     return float(ndtri(1 - alpha / (2 * horizon)) / ndtri((1 + _LEVEL) / 2))
@@ -186,10 +182,7 @@ def bonferroni_factor(horizon: int, alpha: float) -> float:
 def decide_word(
     name: str, now: tuple[float, float, float], before: tuple[float, float, float], margin: float, wider: float
 ) -> Word:
-    """The word for a figure that is `now` (low, value, high) where the reference showed `before`.
-
-    Both intervals are taken as independent, so their half widths are joined as deviations are, and made `wider`.
-    """
+    """The word for a figure `now` (low, value, high) against `before`, by their joint half width, made `wider`."""
     sign = -1.0 if name in _LOSSES else 1.0
     change = sign * (now[1] - before[1])
     up, down = (now[2] - now[1], before[1] - before[0]), (now[1] - now[0], before[2] - before[1])
@@ -207,8 +200,8 @@ def _identity(score: Floats) -> Calibrator:
 def _figures(
     calibrator: Calibrator, maps: tuple[Calibrator, ...], part: PredictionRows, spread: float, seed: int
 ) -> dict[str, tuple[float, float, float]]:
-    values = expected(calibrator(part.score), part.score, part.said_yes)
-    ends = expected_intervals(calibrator, maps, part.score, part.said_yes, middle=values, spread=spread, seed=seed)
+    values = expected(calibrator(part.score), part.score, part.decisions)
+    ends = expected_intervals(calibrator, maps, part.score, part.decisions, middle=values, spread=spread, seed=seed)
     return {name: (ends[name][0], values[name], ends[name][1]) for name in FIGURES}
 
 

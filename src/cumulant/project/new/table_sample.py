@@ -48,7 +48,7 @@ def read_sample(file: str, drivers: Drivers, *, sheet: str | None = None) -> Tab
     """
     import polars as pl
 
-    from cumulant.data.files.file_checks import skipped_warnings
+    from cumulant.data.checks.file_checks import skipped_warnings
     from cumulant.data.files.listed_file import listed_files
     from cumulant.data.files.listing import list_files
     from cumulant.data.formats.nested_paths import columns_of

@@ -20,7 +20,7 @@ Behaviour = Literal["take", "refuse", "later", "hang", "trickle", "hang up", "go
 
 AT = datetime(2026, 11, 24, 6, tzinfo=UTC)
 SAMPLE = Message(
-    key="a1b2/told/critical",
+    key="a1b2/notified/critical",
     kind="alert",
     status="firing",
     level="critical",

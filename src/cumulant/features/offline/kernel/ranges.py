@@ -13,8 +13,7 @@ Numbers = npt.NDArray[np.int64] | npt.NDArray[np.float64]
 def extremes(values: Numbers, lo: Ints, hi: Ints, *, largest: bool) -> Numbers:
     """The largest or smallest of each range [lo, hi); undefined for an empty one.
 
-    A table of the extremes of all runs of length 2**k answers the ranges of that size from two runs that overlap;
-    one such level is in memory at a time.
+    Sparse table: the extremes of all runs of length 2**k answer ranges from two runs that overlap, level by level.
     """
     pick = np.maximum if largest else np.minimum
     floats = values.dtype == np.float64
@@ -41,10 +40,10 @@ def latest(valid: npt.NDArray[np.bool_], hi: Ints) -> Ints:
 
 
 class Distinct:
-    """How many different values ranges hold.
+    """Numbers of different values in ranges.
 
-    A value is counted at its first occurrence in the range: where the same value of the same key stood before, if at
-    all, lies before the range. `codes` number the values from 0; -1 is null and never counts.
+    A value counts at its first occurrence in the range, where its predecessor of the same key lies before the range.
+    `codes` number the values from 0; -1 is null.
     """
 
     def __init__(self, keys: Ints, codes: Ints) -> None:
@@ -79,7 +78,7 @@ class Distinct:
 
 
 def _dense(pairs: Ints, wanted: Ints) -> tuple[Ints, Ints]:
-    """Sorted pairs and those wanted, renumbered from 0; one that does not occur gets a number of no other."""
+    """Sorted and requested pairs, renumbered from 0; one that does not occur gets a number of its own."""
     unique = np.unique(pairs)
     at = np.searchsorted(unique, wanted)
     known = at < len(unique)
@@ -88,11 +87,7 @@ def _dense(pairs: Ints, wanted: Ints) -> tuple[Ints, Ints]:
 
 
 def _count_below(values: Ints, lo: Ints, hi: Ints, limits: Ints) -> Ints:
-    """How many of values[lo:hi] are below the limit of each range (values are not negative).
-
-    A wavelet matrix, level by level from the highest bit: at each, the values are parted stably by that bit, and
-    ranges follow their limit's bit.
-    """
+    """How many of values[lo:hi] (not negative) are below the limit of each range, by a wavelet matrix."""
     counted = np.zeros(len(lo), dtype=np.int64)
     lo, hi = lo.copy(), hi.copy()
     for level in range(bits(max(int(values.max(initial=0)), int(limits.max(initial=0)))) - 1, -1, -1):

@@ -1,8 +1,7 @@
-"""Sample standard deviations over ranges.
+"""Sample standard deviations over ranges, by sums of squares around the mean of each key.
 
-Sums of squares around the mean of each key give most ranges at once. Where a range lies far from that mean compared
-with its own spread, the subtraction would lose digits: those ranges are done again from their values (the two-pass
-formula), and ranges of one value repeated are exactly 0.
+Ranges far from that mean, relative to their spread, are computed again from their values (two-pass formula); ranges of
+one repeated value are exactly 0.
 """
 
 from __future__ import annotations
@@ -24,13 +23,12 @@ Flags = npt.NDArray[np.bool_]
 def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats, with_own: Flags) -> Floats:
     """The standard deviation over each range [lo, hi) of `values`; NaN below two values.
 
-    `starts` holds where the key of each value begins. Where `with_own` holds, the value of `own` at the same position
-    joins the range.
+    `starts`: where the key of each value begins. Where `with_own`, the value of `own` at that position joins the range.
     """
     if not len(values):
         return np.full(len(lo), np.nan)  # nothing but the queries' own values, one each
     count = hi - lo + with_own
-    keys = _number_keys(starts)
+    keys = np.cumsum(starts == np.arange(len(starts))) - 1
     at = np.minimum(lo, len(values) - 1)
     centre, unit = values[starts], _exponents(values, starts, keys)
     off = np.ldexp(values, -unit) - np.ldexp(centre, -unit)
@@ -54,15 +52,8 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     return result
 
 
-def _number_keys(starts: Ints) -> Ints:
-    """The number of each value's key, from where the values of its key begin."""
-    return np.cumsum(starts == np.arange(len(starts))) - 1
-
-
 def _exponents(values: Floats, starts: Ints, keys: Ints) -> Ints:
-    """For each value the power of two that brings the largest magnitude of its key near 1, so that squares neither
-    overflow nor vanish; no other key counts.
-    """
+    """For each value the power of two that brings the largest magnitude of its key near 1."""
     largest = np.maximum.reduceat(np.abs(values), np.unique(starts))
     return np.frexp(largest)[1].astype(np.int64)[keys]
 

@@ -1,8 +1,7 @@
-"""Sums over ranges that are right to the last digits, from prefix sums.
+"""Exact sums over ranges from prefix sums.
 
-Differences of floating-point prefix sums lose whatever the earlier values were large: one payment of 1e12 spoils
-every later window of its card. Here values are cut into whole multiples of powers of two ("limbs"), so that prefix sums
-are exact integers and so are their differences. Data of usual range need one limb (whole numbers) or two.
+Differences of floating-point prefix sums lose digits to large earlier values. Values are cut into whole multiples of
+powers of two ("limbs"), so that prefix sums are exact integers. Usual data need one limb (whole numbers) or two.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _LOWERED = 64
 class PrefixSums:
     """Exact sums of finite float64 values over ranges [lo, hi) of their positions.
 
-    `extra` values take part in the scale only; `limbs_of` cuts them likewise, so that one of them can join a range.
+    `extra` values share the scale only; `limbs_of` cuts them likewise, so that one of them can join a range.
     """
 
     def __init__(self, values: Floats, extra: Floats | None = None) -> None:
@@ -51,10 +50,7 @@ class PrefixSums:
                 self._extra.append(limb)
 
     def between(self, lo: Ints, hi: Ints, *, with_extra: npt.NDArray[np.bool_] | None = None) -> Floats:
-        """The sum over each range; where `with_extra` holds, with the extra value of the same position.
-
-        Infinite where the sum is beyond the range of floats.
-        """
+        """The sum over each range, with the extra value of its position where `with_extra`; infinite beyond float64."""
         return self._joined(self._limbs(lo, hi, with_extra))
 
     def means(self, lo: Ints, hi: Ints, count: Ints, *, with_extra: npt.NDArray[np.bool_] | None = None) -> Floats:
@@ -77,11 +73,7 @@ class PrefixSums:
         return limbs
 
     def _joined(self, limbs: list[Ints], *, lowered: int = 0) -> Floats:
-        """Limbs, the coarsest first, as one float each, smaller by 2**lowered: the correctly rounded sum.
-
-        So it is the same whatever other values the prefix sums were made with. Carries are moved up, so that all limbs
-        but the top one are in [0, 2**step), then they are added from the top.
-        """
+        """Limbs, the coarsest first, as one float each, smaller by 2**lowered: the correctly rounded sum."""
         for at in range(len(limbs) - 1, 0, -1):
             carry = limbs[at] >> self._step
             limbs[at - 1] += carry
@@ -108,10 +100,7 @@ class PrefixSums:
 
 
 class _Rounded:
-    """Whole numbers as floats, to which digits are added below until one does not fit; then all are rounded once.
-
-    A number that was rounded down from the middle between two floats takes the upper one if anything follows.
-    """
+    """Whole numbers as floats, to which digits are added below until one does not fit; then all are rounded once."""
 
     def __init__(self, value: Floats, step: int) -> None:
         self.value = value
@@ -140,10 +129,7 @@ class _Rounded:
 
 
 def _cut(values: Floats, exponent: int) -> tuple[Ints, Floats]:
-    """Whole multiples of 2**exponent in `values`, and what is left, exactly.
-
-    Towards zero, since rounding up the largest float would overflow.
-    """
+    """Whole multiples of 2**exponent in `values`, towards zero, and the exact remainder."""
     units = np.trunc(_scale(values, -exponent))
     return units.astype(np.int64), values - _scale(units, exponent)
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 Ints = npt.NDArray[np.int64]
 _BITS = 62
-#: so many queries are looked up at once that what is needed for them stays in the processor's cache
+#: queries of a lookup, whose data fit into the processor's cache
 CHUNK = 1 << 13
 
 
@@ -23,10 +23,7 @@ def bits(count: int) -> int:
 
 
 def grouped_order(codes: Ints, times: Ints) -> Ints:
-    """The positions of rows sorted by code, then time, then position.
-
-    Code and rank in time are packed into one integer, so that one sort of plain integers does it all.
-    """
+    """The positions of rows sorted by code, then time, then position, by one sort of packed integers."""
     count = len(codes)
     in_time = None if is_sorted(times) else np.argsort(times, kind="stable")
     ranked = codes if in_time is None else codes[in_time]
@@ -51,8 +48,8 @@ class QueryKeys(NamedTuple):
 class Timeline:
     """Events of one group of windows, sorted by (key, time, position in the source).
 
-    `order` holds the position in the source of each sorted event. `keys` numbers their keys from 0 without gaps; times
-    are microseconds, or any integers.
+    `order`: the position in the source of each sorted event. `keys` number their keys from 0 without gaps; times are
+    microseconds, or any integers.
     """
 
     def __init__(self, codes: Ints, times: Ints, positions: Ints | None = None) -> None:
@@ -80,11 +77,7 @@ class Timeline:
         return QueryKeys(np.where(absent, -1, at), starts, ends)
 
     def until(self, keys: QueryKeys, moments: Ints) -> Ints:
-        """For each key and moment, how many sorted events stand before the first one of the key that is later.
-
-        A bisection within the events of each key, so that neither the number of keys nor the length of time counts.
-        Quick where the queries are sorted by key.
-        """
+        """For each key and moment, how many sorted events stand before the first later one of the key, by bisection."""
         if not len(self.times):
             return keys.starts
         result, search = np.empty(len(moments), dtype=np.int64), _Bisection(self.times, min(len(moments), CHUNK))

@@ -1,7 +1,4 @@
-"""Exact sums of whole numbers over ranges, also where they do not fit 64 bits.
-
-Where they may not, values are cut into halves of 32 bits, whose sums fit; a sum that fits no int64 is marked.
-"""
+"""Exact sums of whole numbers over ranges: where needed by halves of 32 bits, with those marked that fit no int64."""
 
 from __future__ import annotations
 
@@ -32,10 +29,7 @@ class WholeSums:
             self._sums = int_prefix(values)
 
     def between(self, lo: Ints, hi: Ints, *, with_extra: Flags | None = None) -> tuple[Ints, Flags | None]:
-        """The sum over each range, and where it fits int64 (None: everywhere).
-
-        Where `with_extra` holds, the extra value of the same position is added.
-        """
+        """The sum over each range, with the extra value where `with_extra`, and where it fits int64 (None: all)."""
         if not self._wide:
             total = self._sums[hi] - self._sums[lo]
             return total if with_extra is None else total + self._joining(with_extra), None

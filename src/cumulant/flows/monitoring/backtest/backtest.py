@@ -14,6 +14,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.features.task import refuse_no_features, resolve_task
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.monitoring.backtest.histories import (
     TrainingHistory,
@@ -33,7 +34,6 @@ from cumulant.flows.monitoring.backtest.policy_comparison import (
 from cumulant.flows.monitoring.backtest.replayed_training import MOST_ROWS, Drifts, Fits, Learner, learner_of
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.evaluation import champion_version
-from cumulant.flows.training.task import refuse_no_features, resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.monitoring.backtest import Replay, ReplayPolicy, backtest
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 #: the first model is trained on this part of the windows, and harm is learned from as many windows after a training
 _FIRST, _LEARN = 5, 4
-#: windows that must be left to be judged, beyond those from which a first reference of harm is learned
+#: windows to evaluate, beyond those of the first reference of harm
 _JUDGED = 4
 _SCHEDULES = {
     "each month": timedelta(days=30),
@@ -60,8 +60,9 @@ DEFAULT, OWN = "default", "the project's"
 
 @dataclass(frozen=True, kw_only=True)
 class BacktestRequest:
-    """What is replayed. `first`: windows of the first training; `memory`: a kind of history for all rules, else the
-    project's; `history`: kinds to compare, `all` or as listed; `estimate`: whether losses are also estimated.
+    """What is replayed. `first`: windows of the first training; `memory`: history of all (default: the project's).
+
+    `history`: kinds to compare, `all` or a list; `estimate`: whether losses are also estimated.
     """
 
     every: timedelta | None = None
@@ -74,8 +75,9 @@ class BacktestRequest:
 
 
 class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What each rule would have cost. Windows are `every` long from `start` on; the first `first` train the first
-    model, and at a look the labels of `delay` windows have not come.
+    """The cost of each policy over windows of `every` from `start` on; the first `first` train the first model.
+
+    `delay`: windows whose labels have not come at a look.
     """
 
     run: str
@@ -101,31 +103,28 @@ class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
 def backtest_project(
     project: Project, request: BacktestRequest, *, principal: Principal, progress: Progress = silent
 ) -> BacktestResult:
-    """Replay the labelled rows of the newest snapshots under rules of retraining.
+    """Replay the labelled rows of the newest snapshots under retraining policies.
 
-    What is fitted at each training is the champion's trainer with its parameters, else the project's first that is not
-    naive: no search, no calibration, and of more than 50,000 rows a random part.
+    Each training fits the champion's trainer with its parameters, else the project's first real one: no search, no
+    calibration, at most 50,000 random rows.
 
     Raises:
-        UsageError: the project has no target or no event time, its task has several classes, or what is asked for is
-            no length or history.
+        UsageError: the project has no target or no event time, its task has several classes, or an option is no length
+            or history.
         DataError: there are too few windows, no labels, or a gap.
         ContractBreachError: a source breaks its contract.
     """
-    settings = {name: str(value) for name, value in vars(request).items() if value}
+    settings: dict[str, object] = {name: str(value) for name, value in vars(request).items() if value}
     with open_run(
-        project, "backtest", action="monitor.backtest", principal=principal, progress=progress, settings={**settings}
+        project, "backtest", action="monitor.backtest", principal=principal, progress=progress, settings=settings
     ) as context:
         rows, target, source = _rows(context)
         windowed = cut_windows(rows, every=request.every, since=request.since, until=request.until, source=source)
-        first = _first(windowed, request)
-        return _replay(context, request, windowed, target, first)
+        return _replay(context, request, windowed, target, _first(windowed, request))
 
 
 def _rows(context: Context) -> tuple[TrainingSet, str, str]:
-    """All labelled rows with their features, the target and the source. Rows that people were asked about are no sample
-    of all, and are left out.
-    """
+    """All labelled rows with their features, the target and the source; without reviewed rows, which are no sample."""
     project = context.project
     snapshots, _ = snapshots_of(context)
     task = resolve_task(project, snapshots)
@@ -152,7 +151,7 @@ def _rows(context: Context) -> tuple[TrainingSet, str, str]:
 
 
 def _first(windowed: WindowedRows, request: BacktestRequest) -> int:
-    """Windows of the first training, with enough left to judge."""
+    """Windows of the first training, with enough left to evaluate."""
     count = len(windowed.history.inputs)
     first = request.first or max(2, count // _FIRST)
     needed = first + windowed.delay + _LEARN + _JUDGED
@@ -190,8 +189,7 @@ def _replay(
 
     policies = _policies(policy.retrain, windowed, first)
     rules = _policy_results(replay(policies, own, ""), windowed)
-    length = first * windowed.every, len(windowed.history.inputs) * windowed.every
-    kinds = select_histories(request.history, own, first=length[0], whole=length[1])
+    kinds = select_histories(request.history, own, first=first * windowed.every, whole=windowed.end - windowed.start)
     main = {rules[0].rule: policies[rules[0].rule]}
     tried = [(kind, replay(main, kind, f"{kind.name}: ")[0]) for kind in kinds]
     histories = _history_results(tried, windowed)
@@ -206,7 +204,7 @@ def _replay(
         history=own.name,
         rows=sum(len(truth) for truth in windowed.history.truths),
         start=windowed.start,
-        end=windowed.start + len(windowed.history.inputs) * windowed.every,
+        end=windowed.end,
         every=show_duration(windowed.every),
         windows=len(windowed.history.inputs),
         first=first,
@@ -231,13 +229,12 @@ def _loss(windowed: WindowedRows) -> Loss:
 
 
 def _terms(windowed: WindowedRows, history: TrainingHistory, first: int, request: BacktestRequest) -> ReplayPolicy:
-    memory = history.windows(windowed.every)
     return ReplayPolicy(
         start=windowed.start,
         every=windowed.every,
         task="regression" if windowed.rows.task == "regression" else "binary",
         first=first,
-        memory=memory,
+        memory=history.windows(windowed.every),
         half_life=history.half_life,
         learn=_LEARN,
         refit_memory=first,
@@ -248,9 +245,7 @@ def _terms(windowed: WindowedRows, history: TrainingHistory, first: int, request
 
 
 def _policies(own: RetrainPolicy, windowed: WindowedRows, first: int) -> dict[str, RetrainPolicy]:
-    """The project's rule, or the default one where it says nothing, and those to compare it with: schedules as far as
-    they come due within what is judged.
-    """
+    """The project's or the default policy, and schedules to compare it with, as far as they come due."""
     judged = (len(windowed.history.inputs) - first - windowed.delay) * windowed.every
     default = RetrainPolicy()
     free = {"cool_down": timedelta(0), "least_labels": 0, "at_most": None}
@@ -326,6 +321,6 @@ def _notes(windowed: WindowedRows, retrain: RetrainPolicy) -> tuple[str, ...]:
         notes.append(f"{empty} windows have no row with a label")
     assert windowed.rows.at is not None
     last = from_micros(int(windowed.rows.at.max()))
-    if last >= windowed.start + len(windowed.history.inputs) * windowed.every:
+    if last >= windowed.end:
         notes.append(f"the rows after the last whole window, up to {last:%Y-%m-%d %H:%M}, are left out")
     return tuple(notes)

@@ -25,7 +25,7 @@ class TrainingHistory(msgspec.Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        """As it is given on a command line."""
+        """As on the command line."""
         window = [] if self.window is None else [show_duration(self.window)]
         half = [] if self.half_life is None else [_HALF_LIFE + show_duration(self.half_life)]
         return "+".join([*window, *half]) or GROWING
@@ -42,7 +42,6 @@ class TrainingHistory(msgspec.Struct, frozen=True):
 
 
 def declared_history(policy: HistoryPolicy) -> TrainingHistory:
-    """The history that the project declares."""
     return TrainingHistory(window=policy.window, half_life=policy.half_life)
 
 
@@ -87,7 +86,7 @@ def proposed(first: timedelta, whole: timedelta) -> tuple[TrainingHistory, ...]:
 def select_histories(
     text: str | None, own: TrainingHistory, *, first: timedelta, whole: timedelta
 ) -> Sequence[TrainingHistory]:
-    """Those to compare: `all`, or as listed; the project's own is among them. None: nothing is compared.
+    """Those to compare: `all`, or as listed, the project's own included. None: nothing is compared.
 
     Raises:
         UsageError: one is none.

@@ -17,7 +17,7 @@ from cumulant.monitoring.backtest import BacktestHistory
 if TYPE_CHECKING:
     from cumulant.training.dataset import TrainingSet
 
-#: a window is judged when this part of its labels must be there: a few that come ever so late would make all wait
+#: a window is evaluated when this part of its labels is due: a few very late ones would delay all
 _PROMPT = 0.99
 #: a look may be as much of a window after its end, so that labels of some hours do not cost a week
 _SLACK = 0.1
@@ -44,6 +44,10 @@ class WindowedRows:
     start: datetime
     every: timedelta
     delay: int
+
+    @property
+    def end(self) -> datetime:
+        return self.start + len(self.history.inputs) * self.every
 
     def known_by(self, last: int) -> int:
         """Microseconds since 1970: when a training of the windows up to `last` takes place."""
@@ -106,7 +110,7 @@ def _between(rows: TrainingSet, since: datetime | None, until: datetime | None) 
         within &= rows.at < to_micros(until)
     if not within.any():
         raise DataError(
-            "no row with a label lies there", subject="history", hint="look at --since, --until and `training.since`"
+            "no row with a label lies there", subject="history", hint="check --since, --until and `training.since`"
         )
     return rows if within.all() else rows.take(within)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 import numpy as np
+
+from cumulant.monitoring.backtest import Replay
 
 #: losses that are nearer than this part of each other are equal: the same models scored the same rows
 _EQUAL = 1e-9
@@ -24,8 +25,9 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolicyResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One rule over the history, and how its loss differs from the first rule's. `better`: it has no more loss and no
-    more trainings than the first rule, and less of one.
+    """One policy over the history, and the difference of its loss from the first policy's.
+
+    `better`: no more loss and trainings than the first policy, and less of one.
     """
 
     rule: str
@@ -50,23 +52,10 @@ class HistoryResult(msgspec.Struct, frozen=True, kw_only=True):
     best: bool
 
 
-class Scored(Protocol):
-    """A loss and what it cost."""
-
-    @property
-    def loss(self) -> float:
-        """Mean of all evaluated rows."""
-        ...
-
-    @property
-    def trainings(self) -> tuple[datetime, ...]:
-        """When there was one."""
-        ...
-
-
 def difference(losses: Sequence[float | None], others: Sequence[float | None], rows: Sequence[int]) -> Difference:
-    """Of two replays of the same windows with as many `rows`: the ratio estimate of the mean of a row, by t over
-    windows (Cochran 1977, 6.3), which takes windows as independent.
+    """Ratio estimate of the mean difference of a row of two replays, by t over windows (Cochran 1977, 6.3).
+
+    Windows count as independent. `rows`: of each window.
     """
     pairs = [
         (loss - other, count)
@@ -86,7 +75,7 @@ def difference(losses: Sequence[float | None], others: Sequence[float | None], r
     return Difference(value=mean, low=mean - radius, high=mean + radius)
 
 
-def beats(result: Scored, other: Scored) -> bool:
+def beats(result: Replay, other: Replay) -> bool:
     """No more loss and no more trainings, and less of one of them."""
     same = math.isclose(result.loss, other.loss, rel_tol=_EQUAL)
     fewer = len(result.trainings) < len(other.trainings)
@@ -95,7 +84,7 @@ def beats(result: Scored, other: Scored) -> bool:
     return result.loss < other.loss and len(result.trainings) <= len(other.trainings)
 
 
-def best_of(replays: Sequence[Scored]) -> int:
+def best_of(replays: Sequence[Replay]) -> int:
     """The place of the least loss; of equal ones the first with the fewest trainings."""
     least = min(replay.loss for replay in replays)
     near = [place for place, replay in enumerate(replays) if math.isclose(replay.loss, least, rel_tol=_EQUAL)]

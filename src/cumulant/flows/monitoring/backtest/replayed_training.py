@@ -15,7 +15,7 @@ import polars as pl
 
 from cumulant.core.errors import DataError
 from cumulant.flows.monitoring.backtest.labelled_windows import WindowedRows, WindowPlaces
-from cumulant.training.spec import SEARCHED
+from cumulant.training.spec import SEARCHED, Parameter
 
 if TYPE_CHECKING:
     from cumulant.flows.registry.model_record import ModelRecord
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cumulant.statistics.rows import Floats
     from cumulant.training.dataset import TrainingSet
     from cumulant.training.policy import TrainingPolicy
-    from cumulant.training.spec import Parameter
 
 #: rows of one fit: a replay fits some hundred times
 MOST_ROWS = 50_000
@@ -41,9 +40,7 @@ class Learner(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def learner_of(spec: TrainingPolicy, record: ModelRecord | None, uri: str | None) -> Learner:
-    """The champion's trainer and parameters (of a blend those of its largest weight), else the project's first that is
-    not naive, with its own.
-    """
+    """The champion's trainer and parameters (of a blend the largest weight), else the project's first real one."""
     if record is not None and record.fitted.summary.trainer != "naive":
         summary = record.fitted.summary
         trainer = summary.parts[0].trainer if summary.parts else summary.trainer
@@ -58,9 +55,7 @@ def learner_of(spec: TrainingPolicy, record: ModelRecord | None, uri: str | None
 
 @dataclass(frozen=True, kw_only=True)
 class Fits:
-    """Fits on windows of `cut`, of rows whose label was known then. Equal windows are fitted once, and a model scores a
-    window once.
-    """
+    """Fits on windows of `cut`, of rows whose label was known then; each window is fitted and scored once."""
 
     cut: WindowedRows
     spec: TrainingPolicy

@@ -19,7 +19,7 @@ from cumulant.flows.reports.rendering import render
 from cumulant.flows.reports.report_charts import TitledDrawing
 from cumulant.flows.reports.svg_elements import Drawing
 from cumulant.flows.reports.wording import count, number, plural
-from cumulant.monitoring.drift.profiles import ColumnCells
+from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile
 from cumulant.monitoring.drift.words import day, sentence
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from cumulant.monitoring.drift.comparing import WindowEffects
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
-    from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
     from cumulant.monitoring.policy import DriftPolicy
     from cumulant.statistics.rows import Floats
@@ -137,7 +136,7 @@ def page(look: DriftPageSource, policy: DriftPolicy, *, now: datetime) -> str:
         folder="drift",
         sections=tuple(_sections(look)),
         generated=now,
-        cumulant=f"{__version__}",
+        cumulant=__version__,
         look=look,
         headline=_headline(look),
         tiles=tuple(_tiles(look)),
@@ -171,7 +170,7 @@ def _sections(look: DriftPageSource) -> Iterator[Section]:
         yield Section(
             "estimates",
             "Without labels",
-            "What the probabilities of the classes say of the metrics before labels come, with 95% intervals.",
+            "Metrics estimated from the probabilities of the classes before labels come, with 95% intervals.",
         )
     yield Section("how", "How it was compared")
 
@@ -311,7 +310,7 @@ def _comparison(look: DriftPageSource, policy: DriftPolicy) -> Iterator[tuple[st
 
 
 def _area(joint: Joint | None) -> str:
-    """How well all features together tell the newest windows from the reference; empty where that was not measured."""
+    """How well all features together separate the newest windows from the reference; empty where not measured."""
     if joint is None:
         return ""
     ends = "" if joint.low is None else f" ({number(joint.low)} to {number(joint.high)})"

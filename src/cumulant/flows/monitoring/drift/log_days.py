@@ -1,9 +1,9 @@
-"""The days of a prediction log as kept profiles: a day that was counted is not read again until its files change.
+"""The days of a prediction log as stored profiles: a counted day is read again only when its files change.
 
-    STATE/monitoring/profiles/REFERENCE/reference      what the reference holds, and the cells that days are counted in
-    STATE/monitoring/profiles/REFERENCE/2026-11-24     the counts of the rows that were logged on that day
+    STATE/monitoring/profiles/REFERENCE/reference      rows and cells of the reference
+    STATE/monitoring/profiles/REFERENCE/2026-11-24     counts of the rows that were logged on that day
 
-Every file begins with a digest of its content: one that is damaged or was cut off is made again.
+Every file begins with a digest of its content; a damaged one is made again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,13 +34,12 @@ from cumulant.flows.monitoring.drift.window_counts import (
 )
 from cumulant.flows.monitoring.result_cache import ResultCache, remove_oldest
 from cumulant.monitoring.drift.blocks import MOST, by_time
-from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile, ProfileBlock, merge, only
+from cumulant.monitoring.drift.profiles import ColumnCells, DriftProfile, ProfileBlock, Role, merge, only
 from cumulant.monitoring.tables import ANSWER, MOMENT, PredictionTable, none_is_past, open_log, open_table, readable
 from cumulant.ports.log import Log, current_parts
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
-    from cumulant.monitoring.drift.profiles import Role
     from cumulant.statistics.rows import Codes
 
 #: days of rows in memory at most: a week, and the days that it ends in
@@ -50,13 +48,14 @@ _EPOCH, _DAY = date(1970, 1, 1), timedelta(days=1)
 #: the quantile of the lags of the days that a look waits for
 _USUAL = 0.9
 _NO_CELLS = ColumnCells(kind="category")
+_AT = "\0at"
 
 
 class _Day(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of one day. `of`: what it was made from. The cells are those of the reference, and not repeated.
+    """Counts of one day in the reference's cells. `of`: what it was made from.
 
-    `traffic`: the windows of the rows of all versions of the model; none where the log is not read for one version.
-    `misdated`, `coming`: rows that are left out, as in `Windows`.
+    `traffic`: windows of the rows of all versions of the model, of one version's log. `misdated`, `coming`: as in
+    `Windows`.
     """
 
     of: str
@@ -68,24 +67,15 @@ class _Day(msgspec.Struct, frozen=True, kw_only=True):
     profile: DriftProfile | None = None
 
 
-def _by(of: tuple[str, str] | None) -> str:
-    return "" if of is None else f"of {of[0]}/{of[1]} "
+@dataclass(frozen=True, kw_only=True)
+class LogSource:
+    """Rows of a log in windows of `length`. `of`: a model and version; `skew`, `spill`: as in `open_log`.
 
-
-def _head(content: bytes) -> bytes:
-    return hashlib.sha256(content).digest()
-
-
-@dataclass(frozen=True)
-class LogWindows:
-    """A log whose days are counted one at a time, and kept, against one reference. `of`: a model and version. `before`:
-    rows of that moment and later are left out; a day that has some is counted again, and that is not kept. So are those
-    of windows that begin after `now`. `skew`, `spill`: as in `open_log`.
+    `before`: rows of that moment and later are left out, as are windows that begin after `now`; such days are not
+    stored.
     """
 
     log: Log
-    reference: TableWindows
-    cache: ResultCache
     length: timedelta
     since: date | None = None
     until: date | None = None
@@ -94,133 +84,168 @@ class LogWindows:
     skew: timedelta | None = None
     now: datetime | None = None
     spill: Spill | None = None
-    time: str | None = MOMENT
-    is_log: bool = True
-    #: days that were read anew, oldest first
-    fresh: list[date] = field(default_factory=list)
-    #: days whose rows are in memory: findings ask for those of the same windows
-    _held: dict[date, PredictionTable] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         return f"the log {self.log.location}"
 
-    @cached_property
-    def _before(self) -> DriftProfile:
-        profile = self.cache.read("reference", DriftProfile)
-        if profile is None:
-            profile = self.reference.profile(every_role(self.reference.table))
-            self.cache.write("reference", profile)
-        return profile
-
-    @cached_property
-    def _days(self) -> dict[date, _Day]:
-        """The days that have rows.
-
-        Raises:
-            DataError: none has, or they fall into too many windows.
-            ContractBreachError: none has, as all rows are misdated.
-            StorageError: a file of the log is damaged.
-        """
-        files: dict[date, list[list[object]]] = {}
-        for part in current_parts(self.log, self.since, self.until):
-            files.setdefault(part.day, []).append([part.name, part.stamp])
-        of, flagged = _head(msgspec.msgpack.encode(self._before)).hex(), flags(self.reference.table)
-        days: dict[date, _Day] = {}
-        for day, listed in files.items():
-            days[day] = self._cut_off(day, self._day(day, digest([of, sorted(listed, key=str)]), flagged), flagged)
-        remove_oldest(self.cache.root, self.cache.folder.name)
-        if not any(counts.profile is not None for counts in days.values()):
-            # Says what there is instead.
-            open_table(self.log, since=self.since, until=self.until, of=self.of, spill=self.spill)
-            raise self._no_rows(days.values())
-        return days
-
-    def _no_rows(self, days: Collection[_Day]) -> CumulantError:
-        misdated, coming = sum(counts.misdated for counts in days), sum(counts.coming for counts in days)
-        if misdated or (coming and self.before is None):
-            return none_is_past(self.log, self.of, misdated=misdated, coming=coming)
-        return DataError(
-            f"no prediction {_by(self.of)}in {self.name} is of before {self._end:%Y-%m-%d %H:%M}",
-            subject=self.log.location,
-            hint="give a later moment: a look is at the version that serves now",
-        )
-
-    @cached_property
-    def _end(self) -> datetime:
-        """Rows of this moment and later are left out."""
+    def end(self) -> datetime:
+        """The moment from which on rows are left out."""
         if self.before is not None:
             return self.before
         length = micros(self.length)
         return from_micros((to_micros(self.now or datetime.now(UTC)) // length + 1) * length)
 
-    def _cut_off(self, day: date, counts: _Day, flagged: frozenset[str]) -> _Day:
+
+def load_log_windows(source: LogSource, reference: TableWindows, cache: ResultCache) -> LogWindows:
+    """The counts of the reference and of the log's days that have rows, read from the cache or counted and stored.
+
+    Raises:
+        DataError: no day has rows, or they fall into too many windows.
+        ContractBreachError: no day has rows, as all rows are misdated.
+        StorageError: a file of the log is damaged.
+    """
+    before = cache.read("reference", DriftProfile)
+    if before is None:
+        before = reference.profile(every_role(reference.table))
+        cache.write("reference", before)
+    name = hashlib.sha256(msgspec.msgpack.encode(before)).hexdigest()
+    counter = _DayCounter(source, cache, before, name, flags(reference.table), source.end())
+    days = {day: counter.past(day, files) for day, files in _files_by_day(source).items()}
+    remove_oldest(cache.root, cache.folder.name)
+    profiles = [counts.profile for counts in days.values() if counts.profile is not None]
+    if not profiles:
+        # Reports what there is instead.
+        open_table(source.log, since=source.since, until=source.until, of=source.of, spill=source.spill)
+        raise _no_rows(source, counter.end, days.values())
+    merged = merge(profiles)
+    if len(merged.blocks) > MOST:
+        raise DataError(
+            f"the rows fall into {len(merged.blocks):,} windows",
+            subject=source.name,
+            hint="choose a longer window, and check whether the times are right",
+        )
+    columns = tuple(dict.fromkeys(name for counts in days.values() for name in counts.columns))
+    return LogWindows(source, reference, before, days, merged, counter.end, columns, counter.fresh)
+
+
+def _files_by_day(source: LogSource) -> dict[date, list[list[object]]]:
+    """Names and stamps of the log's parts."""
+    files: dict[date, list[list[object]]] = {}
+    for part in current_parts(source.log, source.since, source.until):
+        files.setdefault(part.day, []).append([part.name, part.stamp])
+    return files
+
+
+def _no_rows(source: LogSource, end: datetime, days: Collection[_Day]) -> CumulantError:
+    misdated, coming = sum(counts.misdated for counts in days), sum(counts.coming for counts in days)
+    if misdated or (coming and source.before is None):
+        return none_is_past(source.log, source.of, misdated=misdated, coming=coming)
+    by = "" if source.of is None else f"of {source.of[0]}/{source.of[1]} "
+    return DataError(
+        f"no prediction {by}in {source.name} is of before {end:%Y-%m-%d %H:%M}",
+        subject=source.log.location,
+        hint="give a later moment: a look is at the version that serves now",
+    )
+
+
+@dataclass(frozen=True)
+class _DayCounter:
+    """Reads or counts days in the cells of `before`, of the digest `name`. `fresh`: days that were counted."""
+
+    source: LogSource
+    cache: ResultCache
+    before: DriftProfile
+    name: str
+    flagged: frozenset[str]
+    end: datetime
+    fresh: list[date] = field(default_factory=list)
+
+    def past(self, day: date, files: list[list[object]]) -> _Day:
         """The day without what is not of before the end."""
+        counts = self._day(day, digest([self.name, sorted(files, key=str)]))
         blocks = counts.traffic if counts.profile is None else (*counts.profile.blocks, *counts.traffic)
-        if not blocks:
-            return counts
-        end, length = to_micros(self._end), micros(self.length)
+        end, length = to_micros(self.end), micros(self.source.length)
         if all(block.start + length <= end for block in blocks):
             return counts
         if all(block.start >= end for block in blocks):
-            return _Day(of=counts.of, traffic=(), others=counts.others, misdated=counts.misdated, coming=_rows(counts))
-        return self._counted(day, counts.of, flagged, before=self._end)
+            coming = 0 if counts.profile is None else counts.profile.rows
+            return _Day(of=counts.of, traffic=(), others=counts.others, misdated=counts.misdated, coming=coming)
+        return self._counted(day, counts.of, before=self.end)
 
-    def _day(self, day: date, of: str, flagged: frozenset[str]) -> _Day:
+    def _day(self, day: date, of: str) -> _Day:
         stored = self.cache.read(str(day), _Day)
         if stored is not None and stored.of == of:
-            return _with_cells(stored, self._before)
+            return _celled(stored, {column.name: column.cells for column in self.before.columns})
         self.fresh.append(day)
         try:
-            counts = self._counted(day, of, flagged)
+            counts = self._counted(day, of)
         except DataError:  # more windows than a look may have: those that are past may be fewer
-            return self._counted(day, of, flagged, before=self._end)
-        self.cache.write(str(day), _without_cells(counts))
+            return self._counted(day, of, before=self.end)
+        self.cache.write(str(day), _celled(counts, {}))
         return counts
 
-    def _counted(self, day: date, of: str, flagged: frozenset[str], before: datetime | None = None) -> _Day:
-        with contextlib.nullcontext() if self.spill is None else self.spill.within(f"{day}.counted") as spill:
-            table = open_log(self.log, since=day, until=day, of=self.of, skew=self.skew, spill=spill)
-            return self._count(table, of, flagged, before)
+    def _counted(self, day: date, of: str, before: datetime | None = None) -> _Day:
+        source = self.source
+        with contextlib.nullcontext() if source.spill is None else source.spill.within(f"{day}.counted") as spill:
+            table = open_log(source.log, since=day, until=day, of=source.of, skew=source.skew, spill=spill)
+            return self._count(table, of, before)
 
-    def _count(self, table: PredictionTable, of: str, flagged: frozenset[str], before: datetime | None) -> _Day:
-        misdated, coming = sum(table.misdated.values()), 0
+    def _count(self, table: PredictionTable, of: str, before: datetime | None) -> _Day:
+        from cumulant.monitoring.drift.profiling import profile
+
+        coming = 0
         if table.columns and before is not None:
             past = replace(table, rows=table.rows.filter(pl.col(MOMENT) < before))
             table, coming = past, table.count() - past.count()
-        traffic = traffic_of(table, self.length, before)
-        if not table.columns or not table.count():
-            return _Day(of=of, traffic=traffic, others=table.others, misdated=misdated, coming=coming)
-        lacking = [column.name for column in self._before.columns if column.name not in table.columns]
-        full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
-        cut = by_time(table.parts(MOMENT), self.length)
-        from cumulant.monitoring.drift.profiling import profile as drift_profile
-
-        profile = drift_profile(as_flags(replace(table, rows=full), flagged).rows, {}, cut=cut, like=self._before)
-        return _Day(
+        day = _Day(
             of=of,
-            traffic=traffic,
-            columns=table.columns,
+            traffic=traffic_of(table, self.source.length, before),
             others=table.others,
-            misdated=misdated,
+            misdated=sum(table.misdated.values()),
             coming=coming,
-            profile=profile,
         )
+        if not table.columns or not table.count():
+            return day
+        lacking = [column.name for column in self.before.columns if column.name not in table.columns]
+        full = table.rows.with_columns(pl.lit(None).alias(name) for name in lacking)
+        cut = by_time(table.parts(MOMENT), self.source.length)
+        counts = profile(as_flags(replace(table, rows=full), self.flagged).rows, {}, cut=cut, like=self.before)
+        return msgspec.structs.replace(day, columns=table.columns, profile=counts)
 
-    @cached_property
-    def _merged(self) -> DriftProfile:
-        merged = merge([counts.profile for counts in self._days.values() if counts.profile is not None])
-        if len(merged.blocks) > MOST:
-            raise DataError(
-                f"the rows fall into {len(merged.blocks):,} windows",
-                subject=self.name,
-                hint="choose a longer window, and look whether the times are right",
-            )
-        return merged
 
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for counts in self._days.values() for name in counts.columns))
+def _celled(day: _Day, cells: Mapping[str, ColumnCells]) -> _Day:
+    if day.profile is None:
+        return day
+    columns = (
+        msgspec.structs.replace(column, cells=cells.get(column.name, _NO_CELLS)) for column in day.profile.columns
+    )
+    return msgspec.structs.replace(day, profile=msgspec.structs.replace(day.profile, columns=tuple(columns)))
+
+
+@dataclass(frozen=True)
+class LogWindows:
+    """The windows of a log, counted by day (`load_log_windows`); only `rows` reads the log.
+
+    `before`: counts of the reference; `fresh`: days that were counted anew, oldest first.
+    """
+
+    source: LogSource
+    reference: TableWindows
+    before: DriftProfile
+    days: Mapping[date, _Day]
+    merged: DriftProfile
+    end: datetime
+    columns: tuple[str, ...]
+    fresh: list[date]
+    time: str | None = MOMENT
+    is_log: bool = True
+    #: days whose rows are in memory: findings read the same windows
+    _held: dict[date, PredictionTable] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.source.name
 
     @property
     def answers(self) -> tuple[str, ...]:
@@ -228,23 +253,23 @@ class LogWindows:
 
     @property
     def others(self) -> int:
-        return sum(counts.others for counts in self._days.values())
+        return sum(counts.others for counts in self.days.values())
 
     @property
     def misdated(self) -> Mapping[date, int]:
-        return {day: counts.misdated for day, counts in self._days.items()}
+        return {day: counts.misdated for day, counts in self.days.items()}
 
     @property
     def coming(self) -> int:
         """Rows that are not counted yet; none where a past period is evaluated."""
-        return 0 if self.before is not None else sum(counts.coming for counts in self._days.values())
+        return 0 if self.source.before is not None else sum(counts.coming for counts in self.days.values())
 
     def traffic(self) -> ModelTraffic | None:
-        if self.of is None:
+        if self.source.of is None:
             return None
-        counts, length = Counter[int](), micros(self.length)
+        counts, length = Counter[int](), micros(self.source.length)
         lags = []
-        for day, day_counts in self._days.items():
+        for day, day_counts in self.days.items():
             counts.update({block.start: block.rows for block in day_counts.traffic})
             if day_counts.traffic:
                 end = (day - _EPOCH).days * micros(_DAY) + micros(_DAY)
@@ -254,12 +279,12 @@ class LogWindows:
 
     def against(self, reference: TableWindows, roles: Mapping[str, Role]) -> tuple[DriftProfile, DriftProfile]:
         assert reference is self.reference
-        return only(self._before, roles), only(self._merged, roles)
+        return only(self.before, roles), only(self.merged, roles)
 
     def rows(self, names: Sequence[str], first: int, last: int) -> tuple[pl.DataFrame, Codes | None]:
-        starts = np.array([block.start for block in self._merged.blocks], dtype=np.int64)
-        low, high = int(starts[first]), int(starts[last]) + micros(self.length)
-        high = min(high, to_micros(self._end))
+        starts = np.array([block.start for block in self.merged.blocks], dtype=np.int64)
+        low, high = int(starts[first]), int(starts[last]) + micros(self.source.length)
+        high = min(high, to_micros(self.end))
         parts = list(self._parts(names, low, high))
         if not parts:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.Null)), np.zeros(0, dtype=np.int64)
@@ -270,7 +295,7 @@ class LogWindows:
     def _parts(self, names: Sequence[str], low: int, high: int) -> Iterator[pl.DataFrame]:
         """Rows from `low` to before `high`, in microseconds, of the days that have any."""
         flagged = flags(self.reference.table)
-        for day, counts in self._days.items():
+        for day, counts in self.days.items():
             if counts.profile is None or not any(low <= block.start < high for block in counts.profile.blocks):
                 continue
             table = as_flags(self._opened(day), flagged)
@@ -280,47 +305,22 @@ class LogWindows:
             yield part.filter(pl.col(_AT).is_between(low, high, closed="left"))
 
     def _opened(self, day: date) -> PredictionTable:
+        source = self.source
         if day not in self._held:
             if len(self._held) >= _HELD:
-                self._let_go(next(iter(self._held)))
+                oldest = next(iter(self._held))
+                del self._held[oldest]
+                if source.spill is not None:
+                    source.spill.delete([str(oldest), f"{oldest}.moments"])
             self._held[day] = open_table(
-                self.log, since=day, until=day, of=self.of, skew=self.skew, spill=self.spill, name=str(day)
+                source.log, since=day, until=day, of=source.of, skew=source.skew, spill=source.spill, name=str(day)
             )
         return self._held[day]
-
-    def _let_go(self, day: date) -> None:
-        del self._held[day]
-        if self.spill is not None:
-            self.spill.delete([str(day), f"{day}.moments"])
-
-
-def _rows(day: _Day) -> int:
-    return 0 if day.profile is None else day.profile.rows
 
 
 def _usual_lag(lags: Sequence[int]) -> int:
     """The lag that a tenth of the days exceed at most: one day of an outage or of old rows sets none."""
     return max(sorted(lags)[int(_USUAL * len(lags))], 0) if lags else 0
-
-
-_AT = "\0at"
-
-
-def _without_cells(day: _Day) -> _Day:
-    return _celled(day, {})
-
-
-def _with_cells(day: _Day, reference: DriftProfile) -> _Day:
-    return _celled(day, {column.name: column.cells for column in reference.columns})
-
-
-def _celled(day: _Day, cells: Mapping[str, ColumnCells]) -> _Day:
-    if day.profile is None:
-        return day
-    columns = (
-        msgspec.structs.replace(column, cells=cells.get(column.name, _NO_CELLS)) for column in day.profile.columns
-    )
-    return msgspec.structs.replace(day, profile=msgspec.structs.replace(day.profile, columns=tuple(columns)))
 
 
 def answer_columns(log: Log) -> frozenset[str]:

@@ -14,10 +14,10 @@ import polars as pl
 from cumulant.core.errors import DataError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.version import __version__
-from cumulant.flows.monitoring.drift.log_days import LogWindows, answer_columns, content_of
-from cumulant.flows.monitoring.drift.window_counts import TableWindows, as_flags, flags, served_table
+from cumulant.flows.monitoring.drift.log_days import LogSource, answer_columns, content_of, load_log_windows
+from cumulant.flows.monitoring.drift.window_counts import TableWindows, Windows, as_flags, flags, served_table
 from cumulant.flows.monitoring.result_cache import ResultCache
-from cumulant.monitoring.drift.blocks import by_rows, by_time, whole
+from cumulant.monitoring.drift.blocks import RowBlocks, by_rows, by_time, whole
 from cumulant.monitoring.performance.labelled import LEAST_SHARE
 from cumulant.monitoring.policy import DriftPolicy
 from cumulant.monitoring.table_labels import Labels, labelled
@@ -26,9 +26,7 @@ from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
     from cumulant.data.parts.spill import Spill
-    from cumulant.flows.monitoring.drift.window_counts import Windows
     from cumulant.flows.monitoring.reference import ServedReference
-    from cumulant.monitoring.drift.blocks import RowBlocks
     from cumulant.monitoring.drift.findings import DriftFinding, Findings
     from cumulant.monitoring.drift.joint import Joint
     from cumulant.monitoring.drift.profiles import DriftProfile, Role
@@ -39,14 +37,12 @@ _LABELS = ("label", "target", "truth", "ground_truth", "y", "y_true", "outcome")
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorRequest:
-    """What is compared with what. `windows` equal parts, or windows of the length that the policy says.
+    """A comparison. `windows` equal parts, or windows of the policy's length.
 
-    `label`: the column of labels; `targets`: columns that only become known later; `key`: by which labels find a row.
-    `hashed`: columns that a log holds as keyed hashes; against a file with their values they are not watched.
-    `before`: rows of the log of that moment and later are not looked at. `skew`: by how much rows of a log may be dated
-    after they were answered; None: by any time. `now`: the moment of the look; None: the present. `out`: a page that
-    shows what was found.
-    `estimate`: whether accuracy and losses of several classes are estimated from their probabilities.
+    `label`: the column of labels; `targets`: columns that become known later; `key`: joins labels. `hashed`: columns
+    that a log holds as keyed hashes; compared with a file's values they are not watched. `before`: later rows of the
+    log are left out. `skew`: how far rows may be dated after their answers; None: any. `now`: None: the present. `out`:
+    the file of a page. `estimate`: whether metrics of several classes are estimated from probabilities.
     """
 
     predictions: Path | Log
@@ -86,21 +82,18 @@ def open_sides(
         reference = _windows(before, None, length, served)
         skew = None if request.skew is None else request.skew.total_seconds()
         cache = ResultCache(keep, digest([key, of, length.total_seconds(), skew, __version__]))
-        since, until = request.since, request.until
-        now = LogWindows(
-            log,
-            reference,
-            cache,
-            length,
-            since,
-            until,
-            of,
-            request.before,
-            request.skew,
-            request.now,
-            spill,
+        source = LogSource(
+            log=log,
+            length=length,
+            since=request.since,
+            until=request.until,
+            of=of,
+            before=request.before,
+            skew=request.skew,
+            now=request.now,
+            spill=spill,
         )
-        return now, reference, None
+        return load_log_windows(source, reference, cache), reference, None
     table = open_table(
         request.predictions,
         since=request.since,
@@ -173,7 +166,7 @@ def _before(
     if served is not None:
         return served_table(served.path, f"the training and test rows of {served.version.uri}"), served.key
     if request.reference is None:
-        raise UsageError("nothing says what the rows are compared with", hint="name it with --reference FILE")
+        raise UsageError("there is no reference to compare the rows with", hint="name it with --reference FILE")
     before = _named_alike(open_table(request.reference, spill=spill, name="reference"), columns)
     if request.time is not None and request.time in before.columns:
         before = before.timed(request.time)
@@ -184,7 +177,7 @@ def _windows(
     table: PredictionTable, size: int | None, length: timedelta, served: ServedReference | None
 ) -> TableWindows:
     if not table.count():
-        raise DataError(f"{table.name} has no rows", subject=table.name, hint="look at the file, --since and --until")
+        raise DataError(f"{table.name} has no rows", subject=table.name, hint="check the file, --since and --until")
     tested = () if served is None else (*table.answers, *(name for name in [served.truth] if name in table.columns))
     return TableWindows(table, _cut(table, size, length), tested, length if size is None else None)
 
@@ -200,7 +193,7 @@ def _named_alike(before: PredictionTable, columns: frozenset[str]) -> Prediction
 
 
 def _cut(table: PredictionTable, size: int | None, length: timedelta) -> RowBlocks:
-    """Equal windows of `size` rows where asked for, else windows of time, else all rows as one."""
+    """Equal windows of `size` rows where set, else windows of time, else all rows as one."""
     if size is not None:
         return by_rows(table.count(), size, None if table.time is None else table.series(table.time))
     return whole(table.count()) if table.time is None else by_time(table.parts(table.time), length)
@@ -224,9 +217,7 @@ def roles_of(
 
 
 def targets_of(request: MonitorRequest, served: ServedReference | None) -> set[str]:
-    """The columns of the target that the model does not read. Without a served version only a target that is a column
-    counts: what a formula is made of may be a feature too.
-    """
+    """The columns of the target that the model does not read; without a served version, a target that is a column."""
     if served is None:
         return {*request.targets[:1]}
     return {*request.targets, served.truth} - {*served.weights}
@@ -243,11 +234,7 @@ def truth_of(
 def missing_columns(
     now: Windows, before: TableWindows, request: MonitorRequest, policy: DriftPolicy, served: ServedReference | None
 ) -> dict[str, Role]:
-    """Columns of the reference that the predictions lack, with their roles.
-
-    A file of training rows also has its labels, which no request carries: those are left out that `asked` names, and
-    what labels are commonly called.
-    """
+    """Columns of the reference that the predictions lack, with their roles, without those of labels."""
     if request.columns:
         return {}
     labels = {*_LABELS, *request.targets, *([] if request.label is None else [request.label])}
@@ -259,7 +246,7 @@ def missing_columns(
 
 
 def shared_columns(roles: Mapping[str, Role], absent: Mapping[str, Role], before: TableWindows) -> dict[str, Role]:
-    """The columns that are compared: those of both sides, and those that the rows should have and lack.
+    """The compared columns: those of both sides, and those that the rows lack.
 
     Raises:
         DataError: there is none that both have.
@@ -281,7 +268,7 @@ def check_compared(reference: DriftProfile, shared: Collection[str], name: str) 
         raise DataError(
             f"{name} and the rows have no column in common that can be compared",
             subject=name,
-            hint=f"not watched: {why}" if why else "look at the names of the columns",
+            hint=f"not watched: {why}" if why else "check the names of the columns",
         )
 
 
@@ -301,7 +288,7 @@ class Sides:
     before: TableWindows
     now: Windows
     reference: DriftProfile
-    #: windows that are looked at together at most
+    #: most windows that are evaluated together
     span: int
 
 

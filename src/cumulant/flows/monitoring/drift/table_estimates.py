@@ -39,8 +39,6 @@ _MOST_LEARNED, _MOST_OF_WINDOW, _MOST = 10_000, 2_000, 5_000
 
 
 class ClassWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """The metrics of a window, or why there are none."""
-
     start: str
     rows: int
     figures: dict[str, EstimatedFigure] = {}
@@ -48,8 +46,9 @@ class ClassWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableEstimates(msgspec.Struct, frozen=True, kw_only=True):
-    """`figures`: of the newest `windows` together, from `rows` of their rows; `reference`: what it showed. `refused`:
-    why there are none. `audit`: of the log loss of windows whose labels are there.
+    """`figures`: of `rows` of the newest `windows` together; `reference`: its metrics; `refused`: why there are none.
+
+    `audit`: of the log loss of labelled windows.
     """
 
     windows: tuple[ClassWindow, ...] = ()
@@ -69,7 +68,7 @@ class _Classes:
     struct: bool
 
     def of(self, frame: pl.DataFrame, names: Sequence[str]) -> Floats:
-        """[n, classes] in the order of `names`; NaN where a row does not tell one."""
+        """[n, classes] in the order of `names`; NaN where a row lacks one."""
         rows = frame[self.columns[0]].struct.unnest() if self.struct else frame.select(self.columns)
         named = rows.rename(dict(zip(rows.columns, self.names, strict=True)))
         scores: Floats = named.select(names).cast(pl.Float64, strict=False).fill_null(np.nan).to_numpy()
@@ -78,7 +77,7 @@ class _Classes:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows that may be estimated, and of each window how many of how many rows do not tell all probabilities."""
+    """Rows that may be estimated, and of each window how many of how many rows lack probabilities."""
 
     predictions: PredictionRows
     lacking: Mapping[int, tuple[int, int]]
@@ -87,7 +86,7 @@ class _Rows:
 def table_estimates(
     now: Windows, before: TableWindows, truth: str | None, label: str | None, blocks: Sequence[ProfileBlock]
 ) -> TableEstimates | None:
-    """Metrics without labels of the newest windows, each and together; None where no answer tells of three classes.
+    """Metrics without labels of the newest windows, each and together; None where no answer has three classes.
 
     Args:
         now: the rows, of which those of the newest windows are read.
@@ -169,7 +168,6 @@ def _rows(score: Floats, place: Floats, codes: Codes) -> _Rows:
 
 
 def _thinned(part: PredictionRows, most: int) -> PredictionRows:
-    """At most that many rows, evenly."""
     if len(part) <= most:
         return part
     return part.where(np.linspace(0, len(part) - 1, most).astype(np.int64))
@@ -205,7 +203,7 @@ def _result(rows: _Rows, estimators: ClassEstimators, blocks: Sequence[ProfileBl
 def _estimated(
     estimators: ClassEstimators, part: PredictionRows, lacking: Iterable[tuple[int, int]]
 ) -> EstimatedWindow:
-    """All rows as one window; none where many of them do not tell their probabilities."""
+    """All rows as one window; none where many of them lack probabilities."""
     without, total = (sum(counts) for counts in zip(*lacking, strict=True))
     if without > _LACKING * total or not len(part):
         share = f"{without / max(total, 1):.1%} of the rows lack the probability of each class"

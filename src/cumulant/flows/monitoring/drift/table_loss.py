@@ -15,21 +15,20 @@ from cumulant.core.errors import DataError
 from cumulant.monitoring.drift.words import day
 from cumulant.monitoring.performance.baselines import harm_policy, learn_baseline
 from cumulant.monitoring.performance.blocks import loss_of
-from cumulant.monitoring.performance.kinds import Kind
+from cumulant.monitoring.performance.kinds import Kind, Question
 from cumulant.monitoring.performance.loss_monitor import COMPARED_WITH, add_window, begin_monitor
 from cumulant.monitoring.performance.rows import PredictionRows, windows
 from cumulant.statistics import Word
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.window_counts import TableWindows
-    from cumulant.monitoring.performance.kinds import Question
     from cumulant.monitoring.performance.recalibration import Task
     from cumulant.monitoring.policy import PerformancePolicy
     from cumulant.statistics.rows import Flags, Floats
 
 _DAY = timedelta(days=1)
 _START = datetime(1970, 1, 1, tzinfo=UTC)
-#: labels without which a window's loss is not told
+#: least labels of a window's loss
 _LEAST = 30
 #: rows of which the values are texts at a time
 _PART = 1_000_000
@@ -47,9 +46,7 @@ class LossWindow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TableLoss(msgspec.Struct, frozen=True, kw_only=True):
-    """`reference`: the mean loss of the reference's labelled rows. `word`: whether the newest windows lose more than
-    they should, of the harm that `sentence` says. `refused`: why there is no loss, or nothing that it is held against.
-    """
+    """`reference`: mean loss of its labelled rows; `word`: on harm of the newest windows; `refused`: why none."""
 
     measure: Measure | None
     windows: tuple[LossWindow, ...] = ()
@@ -80,7 +77,7 @@ def table_loss(
     if how is None:
         return TableLoss(
             measure=None,
-            refused=f"no answer can be held against {label}: a probability of two classes, "
+            refused=f"no answer can be compared with {label}: a probability of two classes, "
             "a number, or the class itself",
         )
     rows = _predictions(frame, label, how, now)
@@ -98,14 +95,14 @@ def table_loss(
         )
     if not {label, how.score} <= {*before.columns}:
         lacking = ", ".join(sorted({label, how.score} - {*before.columns}))
-        why = f"the reference lacks {lacking}, so that nothing says what the loss should be"
+        why = f"the reference lacks {lacking}, so that no loss is expected"
         return msgspec.structs.replace(result, refused=why)
     reference = _predictions(before.all([label, how.score]), label, how, before)
     return _harm(result, reference, rows, now, policy)
 
 
 def _scored(frame: pl.DataFrame, label: str, answers: Sequence[str]) -> _Scored | None:
-    """Which answer the label is held against, and how."""
+    """The answer that is compared with the label, and how."""
     numbers = [name for name in answers if frame[name].dtype.is_numeric() and frame[name].drop_nulls().len()]
     classes: set[str] = set()
     for part in _texts(frame[label]):

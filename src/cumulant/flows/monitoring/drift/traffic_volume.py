@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, time
+from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING
 
 from cumulant.core import units
 from cumulant.core.units import to_micros
-from cumulant.monitoring.drift.findings import DriftFinding
-from cumulant.monitoring.drift.profiles import ProfileBlock
+from cumulant.monitoring.drift.findings import DriftFinding, Findings
+from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
 from cumulant.monitoring.drift.volume import Volume, row_counts
 
 if TYPE_CHECKING:
     from cumulant.flows.monitoring.drift.sides import MonitorRequest
     from cumulant.flows.monitoring.drift.window_counts import Windows
-    from cumulant.monitoring.drift.findings import Findings
-    from cumulant.monitoring.drift.profiles import DriftProfile
     from cumulant.monitoring.policy import DriftPolicy
 
 
@@ -28,8 +26,9 @@ def row_findings(
     *,
     served: bool,
 ) -> Volume:
-    """What is unusual about numbers of rows: of a served version those of all versions of its model, up to the moment
-    of the look. Its reference is a sample of its training, whose number of rows says nothing of the log's.
+    """Unusual numbers of rows; of a served version those of all versions of its model, up to `now`.
+
+    The reference of a served version is a sample of its training, so its row counts are not used.
     """
     length, traffic = policy.window, now.traffic() if served else None
     if request.windows:
@@ -43,15 +42,16 @@ def row_findings(
 
 
 def misdated_rows(now: Windows, rows: int) -> tuple[DriftFinding, ...]:
-    """One finding where rows are left out for their time; `rows` are not. It is active where the log's newest day has
-    some. No chance makes such a row, so one is enough.
-    """
+    """A finding where rows are left out for their time; `rows` are not. Active where the log's newest day has some."""
     days = {day: count for day, count in sorted(now.misdated.items()) if count}
     if not days:
         return ()
     total = sum(days.values())
     effect = total / (total + rows)
-    first, last = (ProfileBlock(_midnight(day), days[day], timed=True) for day in (min(days), max(days)))
+    first, last = (
+        ProfileBlock(to_micros(datetime.combine(day, time(), UTC)), days[day], timed=True)
+        for day in (min(days), max(days))
+    )
     return (
         DriftFinding(
             feature="event time",
@@ -75,7 +75,3 @@ def misdated_rows(now: Windows, rows: int) -> tuple[DriftFinding, ...]:
             design=1.0,
         ),
     )
-
-
-def _midnight(day: date) -> int:
-    return to_micros(datetime.combine(day, time(), UTC))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import polars as pl
 
-from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock
+from cumulant.monitoring.drift.profiles import DriftProfile, ProfileBlock, Role
 from cumulant.monitoring.tables import ANSWER, MOMENT, TOLD, PredictionTable, parts_of, readable
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cumulant.monitoring.drift.blocks import RowBlocks
-    from cumulant.monitoring.drift.profiles import Role
     from cumulant.statistics.rows import Codes
 
 
@@ -27,10 +26,7 @@ _PART = 1_000_000
 
 @dataclass(frozen=True)
 class ModelTraffic:
-    """The rows of all versions of a model by window: how many there are depends on callers, not on who answers.
-
-    `lag`: by how much, in microseconds, rows of a log's days usually end before these days; None: not known.
-    """
+    """The rows of all versions of a model by window. `lag`: microseconds by which rows usually end before their day."""
 
     blocks: tuple[ProfileBlock, ...]
     lag: int | None = None
@@ -50,9 +46,7 @@ def traffic_of(table: PredictionTable, length: timedelta, before: datetime | Non
 
 
 class Windows(Protocol):
-    """The rows that are compared. Not among them are, of a log: `others`, rows of other versions; `misdated`, rows of
-    each day that are dated after they were answered; `coming`, rows whose time is to come.
-    """
+    """The compared rows. Left out of a log, by day: `others` of other versions, `misdated` ones, `coming` ones."""
 
     @property
     def name(self) -> str: ...
@@ -86,9 +80,7 @@ class Windows(Protocol):
 
 @dataclass(frozen=True)
 class TableWindows:
-    """A table that is read as a whole. `tested`: columns that only rows with a value of the first of them have;
-    `length`: of a window, where windows are of time.
-    """
+    """A table that is read as a whole, in windows of `length`. `tested`: columns only of rows with its first one."""
 
     table: PredictionTable
     cut: RowBlocks
@@ -194,7 +186,6 @@ def every_role(table: PredictionTable) -> dict[str, Role]:
 
 
 def flags(table: PredictionTable) -> frozenset[str]:
-    """The columns that are true or false."""
     return frozenset(name for name, dtype in table.rows.collect_schema().items() if dtype == pl.Boolean)
 
 

@@ -10,8 +10,8 @@ import msgspec
 from cumulant.core import expr
 from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CHAMPION
+from cumulant.flows.features.task import target_of
 from cumulant.flows.registry.model_record import MODEL
-from cumulant.flows.training.task import target_of
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project

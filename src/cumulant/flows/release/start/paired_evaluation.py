@@ -14,11 +14,11 @@ from cumulant.core.units import micros, to_micros
 from cumulant.flows.data.pii import personal_features
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.champion_scores import model_answers
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.training.search_step import horizon_of
-from cumulant.flows.training.task import resolve_task
 from cumulant.flows.training.tested_model import comparable_tested, tested_model
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
-#: what a person asks to see; more than this at once is of no use to one
+#: most cases of a page
 MOST = 1_000
 
 #: requests at work at once, and those that may wait for one: each takes a thread while it reads and writes
@@ -49,13 +49,10 @@ Call = Callable[[], object]
 
 
 class ReviewApplication:
-    """Answers for the queue of one project. `close` waits for what is at work.
-
-    Args:
-        local: on loopback, where nobody needs a token.
+    """Answers for the queue of one project. `close` waits for running requests. `local`: loopback, without tokens.
 
     Raises:
-        UsageError: the project declares a host that is none.
+        UsageError: the project declares an invalid host.
     """
 
     def __init__(self, project: Project, callers: CallerTokens, *, local: bool) -> None:
@@ -163,9 +160,7 @@ def _match_route(parts: Sequence[str]) -> Route:
 
 
 def _check_origin(request: Request, hosts: Hosts) -> None:
-    """Refuse what a page of another place has a browser on this machine send: it may neither write (another origin) nor
-    read under a name of its own that leads here, where whoever is on this machine is let in without a token.
-    """
+    """Refuse requests that a page of another origin makes a browser here send, under this address or a name for it."""
     fault = hosts.fault(request.headers.get(b"host"), request.headers.get(b"origin"))
     if fault is not None:
         raise RefusedError(fault, hint="call 127.0.0.1 from a program, or give this server tokens")
@@ -177,7 +172,7 @@ def _read_query(request: Request) -> tuple[str, int]:
     given = {unquote(name): value for name, value in parse_qsl(query, keep_blank_values=True)}
     status, limit = given.pop("status", "waiting"), given.pop("limit", "20")
     if given:
-        raise RequestError(f'there is no "{next(iter(given))[:40]}" to ask for', hint="status and limit")
+        raise RequestError(f'there is no "{next(iter(given))[:40]}" to request', hint="status and limit")
     if status not in _STATES:
         raise RequestError(f'no case is "{status[:40]}"', subject="status", hint=f"one of {', '.join(_STATES)}")
     if not (limit.isascii() and limit.isdecimal() and len(limit) < 9 and 1 <= int(limit) <= MOST):
@@ -232,7 +227,7 @@ def _fault() -> Response:
 
 
 class Next(msgspec.Struct, forbid_unknown_fields=True):
-    """`passed`: cases that are not to be given now."""
+    """`passed`: cases to skip now."""
 
     passed: list[str] = []
 
@@ -268,7 +263,7 @@ ROUTES: tuple[Route, ...] = (
     Route("/ping", "GET", "Whether the server takes requests."),
     Route("/health", "GET", "Whether the server takes requests."),
     Route("/version", "GET", "Version of the server, as text."),
-    Route("/v1/review/cases", "GET", "Cases, those that wait in the order in which they are given out."),
+    Route("/v1/review/cases", "GET", "Cases; waiting ones in the order in which they are assigned."),
     Route("/v1/review/next", "POST", "The next case for the caller, kept for a while; null where none is left."),
     Route("/v1/review/report", "GET", "The queue in numbers."),
     Route("/v1/review/cases/{case}", "GET", "One case; the model's answer is hidden until the caller has decided."),
@@ -343,14 +338,14 @@ def _operation(route: Route, answers: dict[str, Any], bodies: dict[str, Any], gu
 def _parameters(route: Route, last: str) -> list[dict[str, Any]]:
     parameters: list[dict[str, Any]] = []
     if route.template.startswith("/v1/review"):
-        description = "Who acts, where the token does not say it."
+        description = "The acting user, where the token names none."
         parameters.append(
             {"name": "x-cumulant-user", "in": "header", "schema": {"type": "string"}, "description": description}
         )
     if "{case}" in route.template:
         parameters.append({"name": "case", "in": "path", "required": True, "schema": {"type": "string"}})
     if last in ("decide", "skip", "escalate", "assign"):
-        description = "The revision of the case as it was seen; refused with 409 where it is another one by now."
+        description = "The known revision of the case; refused with 409 where it has changed."
         parameters.append(
             {"name": "if-match", "in": "header", "schema": {"type": "string"}, "description": description}
         )

@@ -1,8 +1,8 @@
-"""Who calls: by a token of one's own, or by name where the caller is trusted to say it.
+"""Callers: authenticated by a token, or named by a trusted one.
 
-A file of tokens has one a line: `TOKEN`, `TOKEN REVIEWER` or `TOKEN REVIEWER GROUP,GROUP`. A token with a reviewer
-stands for that one and no other. A token alone is that of a program which knows its people itself, such as a console:
-it says who acts in the header `x-cumulant-user`, as `CUMULANT_USER` does on the command line.
+A file of tokens has one a line: `TOKEN`, `TOKEN REVIEWER` or `TOKEN REVIEWER GROUP,GROUP`. A token with a reviewer is
+that one's only. A token alone is that of a program, such as a console, which names the reviewer in the header
+`x-cumulant-user`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BEARER = ((b"www-authenticate", b"Bearer"),)
 
 
 class TokenHolder(msgspec.Struct, frozen=True):
-    """A token by its hash, and whom it stands for; None: whom its holder names."""
+    """A token by its hash, and its principal; None: whom its holder names."""
 
     token: bytes
     principal: Principal | None
@@ -36,7 +36,7 @@ def read_callers(path: Path | None, shared: str) -> list[TokenHolder]:
     """The callers of a file; without one the token `shared`, where it is not empty.
 
     Raises:
-        UsageError: the file cannot be read, or says something else.
+        UsageError: the file cannot be read, or has an invalid line.
         RefusedError: other users can read it.
     """
     if path is None:
@@ -83,9 +83,7 @@ def _hash(token: str) -> bytes:
 
 
 class CallerTokens:
-    """Tells by a request's headers who acts. Without `known` ones, everybody who reaches the address may name anybody;
-    who names nobody is `own`, the principal that started the server.
-    """
+    """Principals by request headers. Without `known` tokens any caller may name anybody; the default is `own`."""
 
     def __init__(self, known: Sequence[TokenHolder], own: Principal) -> None:
         self._known, self._own = tuple(known), own
@@ -100,11 +98,11 @@ class CallerTokens:
         return not self._known or self._find_holder(headers) is not None
 
     def principal(self, headers: Mapping[bytes, bytes]) -> Principal:
-        """Who acts.
+        """The principal of a request.
 
         Raises:
-            HttpError: 401 without a token that is known; 400 where nobody is named who must be.
-            RefusedError: the token stands for somebody else.
+            HttpError: 401 without a known token; 400 where a name is required and missing.
+            RefusedError: the token is of another reviewer.
         """
         named_principal = _principal_of(headers)
         if not self._known:
@@ -115,7 +113,7 @@ class CallerTokens:
             raise HttpError(401, "this server needs a token", hint=hint, headers=_BEARER)
         if caller.principal is None:
             if named_principal is None:
-                raise HttpError(400, "this token belongs to no single user", hint="say who acts: x-cumulant-user: ada")
+                raise HttpError(400, "this token belongs to no single user", hint="send x-cumulant-user: ada")
             return named_principal
         if named_principal is not None and (named_principal.name != caller.principal.name or named_principal.groups):
             raise RefusedError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,8 +21,6 @@ from cumulant.serving.workers.event_loops import end_on_signals, new_loop, resto
 from cumulant.serving.workers.listeners import Listeners
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
@@ -50,10 +48,10 @@ def serve(
     insecure: bool = False,
     announce: Callable[[Opened], None] = lambda _: None,
 ) -> None:
-    """Answer for the project's queue until SIGTERM or SIGINT; what was accepted is finished first.
+    """Serve the project's queue until SIGTERM or SIGINT; running requests are finished first.
 
-    Off loopback callers need tokens, or `insecure` says that the network is trusted. Who names nobody, where that is
-    possible, acts as `principal`.
+    Off loopback callers need tokens, or `insecure` trusts the network. An unnamed caller, where possible, acts as
+    `principal`.
 
     Raises:
         UsageError: the project has no queue, or the address cannot be used.

@@ -201,7 +201,7 @@ def predict_file(model: BatchModel, request: BatchRequest, *, progress: Progress
 
 
 def _inputs(model: BatchModel, request: BatchRequest, progress: Progress) -> list[_Input]:
-    from cumulant.data.files.file_checks import skipped_warnings
+    from cumulant.data.checks.file_checks import skipped_warnings
     from cumulant.data.files.listed_file import listed_files
     from cumulant.data.files.listing import list_files
 

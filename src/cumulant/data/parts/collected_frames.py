@@ -1,8 +1,4 @@
-"""Frames with different columns as one table: in memory while their rows are few, else in a file that is read in parts.
-
-A column has the type that all its frames share, as where they are put together at once: that is known at the end only,
-so that frames are set aside as they come, and once more as the table.
-"""
+"""Frames with different columns as one table, in memory or in a file. A column has the type that all frames share."""
 
 from __future__ import annotations
 
@@ -18,9 +14,7 @@ _HELD = 262_144
 
 
 class CollectedFrames:
-    """The rows of frames in the order in which they are added. `spill`: where they are set aside, in files that begin
-    with `name`; None: all stay in memory.
-    """
+    """The rows of frames in the order in which they are added; `spill`, `name`: where they are stored beyond memory."""
 
     def __init__(self, spill: Spill | None, name: str) -> None:
         self._spill, self._name = spill, name
@@ -32,7 +26,6 @@ class CollectedFrames:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no row was added."""
         return not self._rows and not self._on_disk
 
     @property
@@ -57,7 +50,7 @@ class CollectedFrames:
 
         Raises:
             PolarsError: columns of one name have no type in common.
-            StorageError: they cannot be set aside.
+            StorageError: they cannot be stored.
         """
         if not self._on_disk or self._spill is None:
             return (pl.concat(self._held, how="diagonal_relaxed") if self._held else pl.DataFrame()).lazy()

@@ -53,7 +53,7 @@ def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:
 
 
 def _refuse_personal(text: str, target: Node, source: Source) -> None:
-    """A personal target would stand in the model's classes, its answers, plots and report: in plain sight.
+    """A personal target would be visible in the model's classes, answers, plots and report.
 
     Raises:
         UsageError: a column of the target is personal.
@@ -65,7 +65,7 @@ def _refuse_personal(text: str, target: Node, source: Source) -> None:
             f'the target "{text}" would show values of {column}, a personal column of {source.name}, in classes, '
             "answers and reports",
             subject=column,
-            hint=f"take {column} out of `personal` under data: {source.name}: (or out of its contract) if it says "
+            hint=f"take {column} out of `personal` under data: {source.name}: (or out of its contract) if it tells "
             "nothing about a person; else make a column in `prepare` that people may see, and name that as target",
         )
 
@@ -79,7 +79,7 @@ def refuse_no_features(plan: FeaturePlan) -> None:
 
 
 def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:
-    """A window over the target that holds the row predicted for would tell the model its own label.
+    """A window over the target that holds the row predicted for would reveal the row's own label.
 
     Raises:
         NotKnownYetError: such a window.
@@ -94,7 +94,7 @@ def _refuse_own_label(plan: FeaturePlan, labels: Collection[str]) -> None:
         if columns:
             raise NotKnownYetError(
                 f'feature {feature.name}: its window over "{columns[0]}" holds the label of the row itself, for '
-                "nothing says that it becomes known later",
+                "no known time declares that it becomes known later",
                 subject=columns[0],
                 hint=f"declare when it is known, as `known_time: {{7d: [{columns[0]}]}}` under data: {plan.entity}:",
             )
@@ -125,17 +125,27 @@ def _entity(training: TrainingSpec, target: Node, sources: Mapping[str, Source])
     if holders:
         raise UsageError(
             f'the target "{training.target}" could come from {", ".join(holders)}',
-            hint="say which with `training: {source: NAME}`",
+            hint="name it with `training: {source: NAME}`",
         )
     known = {field.name for source in sources.values() for field in source.fields}
     missing = sorted(wanted - known)
-    hint = did_you_mean(missing[0], known) if missing else "its columns stand in different sources; prepare one source"
+    hint = did_you_mean(missing[0], known) if missing else "its columns are in different sources; prepare one source"
     raise UsageError(
         f"no source has the column{'s' if len(missing) > 1 else ''} {', '.join(missing) or ', '.join(sorted(wanted))} "
         f'of the target "{training.target}"',
         subject=training.target,
         hint=hint,
     )
+
+
+def target_columns(target: str) -> tuple[str, ...]:
+    """The columns of a target, which may be a column of that very name or an expression."""
+    from cumulant.features.definition.parsing import parse
+
+    try:
+        return (target, *sorted(expr.columns(parse(target))))
+    except DefinitionError:
+        return (target,)
 
 
 def target_of(training: TrainingSpec, columns: Collection[str]) -> Node:

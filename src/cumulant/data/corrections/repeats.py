@@ -1,7 +1,4 @@
-"""Which row of a repeated key or unique value was accepted first: by arrival, then (`first`) known time, then place.
-
-A row that was accepted is never refused for one that arrives later, whatever their files are called.
-"""
+"""The accepted one of the rows of a repeated key or unique value: by arrival, then (`first`) known time, then place."""
 
 from __future__ import annotations
 
@@ -10,12 +7,12 @@ from collections.abc import Iterator, Sequence
 import polars as pl
 
 from cumulant.core.plan import Field
-from cumulant.data.checks.unique import ordering_times
 from cumulant.data.corrections.arrivals import ARRIVED, Arrival, is_in_order
 from cumulant.data.parts.group_repeats import find_repeats
 from cumulant.data.parts.packs import OWNER, blocks_of, exact_types
 from cumulant.data.parts.part import PartContext, PartFacts
 from cumulant.data.row_columns import ROW
+from cumulant.data.rules.unique import ordering_times
 from cumulant.data.spec import SourceSpec
 
 KNOWN = "__known"
@@ -47,9 +44,7 @@ def find_later_repeats(
 def located_frames(
     parts: Sequence[PartFacts], arrived: Sequence[Arrival], fields: Sequence[Field], context: PartContext
 ) -> Iterator[pl.DataFrame]:
-    """These fields of all rows in their order, some rows at a time, with the place of each one's part, the position in
-    it, arrival, and known time. Decimals have all their digits.
-    """
+    """These fields of all rows in order, in frames, with their part's place, position, arrival and known time."""
     blocks = blocks_of(parts)
     exact = exact_types(blocks, fields, context)
     for block in blocks:
@@ -61,6 +56,6 @@ def located_frames(
 
 
 def known_time(spec: SourceSpec) -> pl.Expr:
-    """The latest known time of a row's columns, in microseconds; null where none is declared, or none stands."""
+    """The latest known time of a row's columns, in microseconds; null where none is declared or present."""
     times = [pl.col(column).cast(pl.Int64) for column in spec.known_times]
     return (pl.max_horizontal(times) if times else pl.lit(None, pl.Int64)).alias(KNOWN)

@@ -1,8 +1,6 @@
-"""Is a user's `prepare` row-wise? A row's result may depend on that row alone.
+"""Check that a user's `prepare` is row-wise.
 
-It is run on a sample as a whole, in halves, row by row, shuffled and doubled; every run must give the same rows. Means,
-ranks, shifts, running sums, deduplication and random numbers all show. The sample is also compared with the
-run over all rows.
+It runs on a sample as a whole, in halves, row by row, shuffled and doubled; every run must give the same rows.
 """
 
 from __future__ import annotations
@@ -23,7 +21,7 @@ _DIGITS = 9
 def check_row_wise(
     prepare: Callable[[pl.DataFrame], pl.DataFrame], raw: pl.DataFrame, prepared: pl.DataFrame, *, name: str
 ) -> None:
-    """Raise unless `prepare` treats each row of `raw` by itself; `prepared` is its answer to all of `raw`.
+    """Raise unless `prepare` treats each row of `raw` by itself; `prepared` is its result for all of `raw`.
 
     Raises:
         DefinitionError: it does not, or it makes rows.
@@ -59,7 +57,7 @@ def check_row_wise(
 
 
 def _is_same_alone(prepare: Callable[[pl.DataFrame], pl.DataFrame], sample: pl.DataFrame, base: pl.DataFrame) -> bool:
-    """Whether single rows give what they give among others: a largest value, say, may stand in both halves."""
+    """Whether single rows give the same result as among others; a largest value may be in both halves."""
     picks = sorted({index * (sample.height - 1) // (_SINGLES - 1) for index in range(_SINGLES)})
     alone = pl.concat([prepare(sample[index : index + 1]) for index in picks], how="vertical_relaxed")
     return _is_equal(alone, base[picks]) if base.height == sample.height else _is_contained(alone, base)

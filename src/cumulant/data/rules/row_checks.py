@@ -1,7 +1,4 @@
-"""Rules as row checks: every rule of a source becomes one Polars expression, all run in one pass.
-
-An expression marks the rows that fail. A null breaks no rule, except where nulls are limited to none.
-"""
+"""Rules of a source as Polars expressions, which mark the rows that fail in one pass. A null breaks no rule."""
 
 from __future__ import annotations
 
@@ -14,8 +11,8 @@ import polars as pl
 from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
 from cumulant.core.plan import DType
 from cumulant.core.units import moment
-from cumulant.data.checks.conditions import compile_condition
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.conditions import compile_condition
 from cumulant.data.spec import Bound, Member, RuleSpec, SourceSpec
 from cumulant.data.text.casts import POLARS, Cast
 
@@ -43,11 +40,11 @@ class RowCheck:
 
 
 def compile_rules(policy: SourcePolicy, casts: list[Cast], *, source: str) -> list[RowCheck]:
-    """The row checks of a source. Their expressions read cast columns.
+    """The row checks of a source, over cast columns.
 
     Raises:
         DataError: a rule names a value that its column cannot hold.
-        DefinitionError: a pattern or condition that cannot be understood.
+        DefinitionError: a pattern or condition that cannot be parsed.
     """
     spec, types = policy.spec, {cast.name: cast.dtype for cast in casts}
     checks = [_presence_check(column, types[column]) for column in _required_columns(policy) if column in types]
@@ -130,7 +127,7 @@ def parse_bound(bound: Bound, dtype: DType, column: str, source: str) -> int | f
     """A limit as a value of the column's type.
 
     Raises:
-        DataError: it can be none.
+        DataError: it is none of that type.
     """
     try:
         if dtype == "time":
@@ -152,7 +149,7 @@ def parse_member(member: Member, dtype: DType, column: str, source: str) -> Memb
     """An allowed value as one of the column's type.
 
     Raises:
-        DataError: it can be none.
+        DataError: it is none of that type.
     """
     if dtype == "str":
         return str(member)
@@ -195,11 +192,7 @@ def _condition(text: str, types: Mapping[str, DType]) -> RowCheck:
 
 
 def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, source: str, url: str) -> None:
-    """Raise where the declaration names a key, time or known-time column that `names` lacks.
-
-    Raises:
-        DataError: it does; the hint is the nearest name.
-    """
+    """Raise DataError where `names` lacks a declared key, time or known-time column; the hint is the nearest name."""
     known = list(names)
     for name in known:
         if name.startswith("__"):
@@ -231,9 +224,7 @@ def refuse_unknown_columns(spec: SourceSpec, columns: Sequence[str], *, source: 
     named += [("personal", column) for column in spec.personal]
     for role, column in named:
         if column not in columns:
-            raise absent_column_error(
-                f'source {source} has no column "{column}", which stands under {role}', column, columns
-            )
+            raise absent_column_error(f'source {source} has no column "{column}", which {role} names', column, columns)
 
 
 def check_conditions(checks: list[RowCheck], frame: pl.DataFrame, *, source: str) -> None:
@@ -241,7 +232,7 @@ def check_conditions(checks: list[RowCheck], frame: pl.DataFrame, *, source: str
 
     Raises:
         AbsentColumnError: it names an unknown column.
-        DefinitionError: it compares what cannot be compared, or is no yes-or-no.
+        DefinitionError: it compares incompatible types, or is not boolean.
     """
     for check in checks:
         if check.column is not None:

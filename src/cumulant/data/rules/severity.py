@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from cumulant.data.checks.verdict_spec import Severity
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.verdict_spec import Severity
 
 #: the rule that a row breaks whose key an accepted row has
 KEY_REPEAT = "key:repeat"
@@ -14,10 +14,7 @@ _WHERE = "where:"
 
 
 def severity_of(policy: SourcePolicy, rule: str, column: str | None) -> Severity:
-    """The severity of a rule as checks name it: `amount:min`, `table:fresh`, `where:a < b`.
-
-    A column's own severity goes before that of the source.
-    """
+    """The severity of a rule as checks name it (`amount:min`, `table:fresh`, `where:a < b`), the column's own first."""
     declared = policy.spec.severities
     if column is not None:
         return _own(policy, column) or declared.columns
@@ -38,10 +35,7 @@ def batch_severity(policy: SourcePolicy, severity: Severity) -> Severity:
 
 
 def select_failing(refused: Counter[str], columns: Mapping[str, str | None], policy: SourcePolicy) -> Counter[str]:
-    """Of the refused rows, by the rule that refused each, those that may refuse the snapshot by exceeding the limit.
-
-    `columns`: the column of each rule.
-    """
+    """The refused rows by rule that count towards the limit; `columns`: the column of each rule."""
     return Counter({rule: rows for rule, rows in refused.items() if _may_fail(rule, columns.get(rule), policy)})
 
 

@@ -1,8 +1,6 @@
 """Conditions of `table.where`: SQL in which undefined computations have no result and whole numbers do not wrap.
 
-Polars gives infinity for `1 / 0`, which every lower limit accepts, as it does NaN, and computes whole numbers modulo
-2**64. Here a row is refused where its condition is false, and where it is unknown only because of a division by zero
-or a function outside of its domain, such as the root of a negative number.
+A row is refused where its condition is false, or null because of a division by zero or a function outside its domain.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-from cumulant.data.checks.severity import KEY_REPEAT
+from cumulant.data.rules.severity import KEY_REPEAT
 from cumulant.data.spec import SourceSpec
 
 
@@ -20,14 +20,13 @@ class UniqueSet(NamedTuple):
 
     @property
     def column(self) -> str | None:
-        """The column where it is one."""
         return self.columns[0] if len(self.columns) == 1 else None
 
 
 def unique_sets(spec: SourceSpec, names: Sequence[str]) -> list[UniqueSet]:
-    """Column sets whose values may come once: the key, then each unique column.
+    """Column sets whose values must be unique: the key, then each unique column.
 
-    Where the latest row of a key counts, keys may repeat, and unique values in rows of one key.
+    With `on_repeat: latest` keys may repeat, and unique values in rows of one key.
     """
     once = "comes once" if len(spec.keys) == 1 else "come once together"
     of_key = spec.keys and spec.on_repeat != "latest"

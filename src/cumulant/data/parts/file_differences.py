@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from cumulant.core.errors import DataError, DefinitionError, join_names
 from cumulant.core.plan import DType
-from cumulant.data.checks.row_checks import check_columns
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.parts.part import PartContext, PartFacts, PartField
 from cumulant.data.parts.row_sorting import sort_rows
+from cumulant.data.rules.row_checks import check_columns
 from cumulant.data.schema import common_type
 
 #: of the files of a source that does not fit its declaration, those that are read to compare them
@@ -17,10 +17,7 @@ _COMPARED_FILES, _COMPARED_BYTES = 100, 64 << 20
 
 
 def difference_warnings(urls: Sequence[str], parts: Sequence[PartFacts]) -> list[str]:
-    """What the columns of some files are unlike those of most: missing, in these only, or text where others have none.
-
-    `parts` are as read: where one file holds text, the digits of all others are read as text later.
-    """
+    """How the columns of some files (`parts` as read) differ from those of most: missing, additional, or text."""
     files = {url: {field.name: field for field in part.fields} for url, part in zip(urls, parts, strict=True)}
     files = {url: fields for url, fields in files.items() if fields}  # of a file without rows nothing is known
     names = list(dict.fromkeys(name for fields in files.values() for name in fields))

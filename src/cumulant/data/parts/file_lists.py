@@ -1,7 +1,4 @@
-"""The files of a snapshot as stored lists: two snapshots that differ in one file share all lists but one.
-
-The content of files decides where a list ends, so that a new file leaves the other lists as they are.
-"""
+"""The files of a snapshot as stored lists, cut by content: two snapshots that differ in one file share all but one."""
 
 from __future__ import annotations
 

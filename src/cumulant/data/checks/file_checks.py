@@ -9,10 +9,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cumulant.core.errors import join_names
-from cumulant.data.checks.verdict import MISSING_FILES
+from cumulant.data.checks.verdict import MISSING_FILES, UNREADABLE_FILES
 from cumulant.data.files.inputs import SourceInput
 from cumulant.data.files.listing import FileListing, display_path, names_of, pattern_of
+from cumulant.data.files.unreadable_files import shorten_list
 from cumulant.data.parts.part import PartFacts
+from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.severity import severity_of
 from cumulant.data.snapshot import CheckResult, Snapshot, SourceFile, UnreadableFile
 from cumulant.data.spec import SourceSpec
 
@@ -30,10 +33,9 @@ def skipped_warnings(listing: FileListing, root: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class GoneFiles:
-    """Files of the last accepted snapshot that are gone or `unreadable`, and those that have fewer rows now (with that
-    number).
+    """Files of the last accepted snapshot that are gone or `unreadable`, or `shrunk` (with their present rows).
 
-    Rows of new files, and those by which others grew, do not make up for `lost` of its `before` rows.
+    New rows do not make up for `lost` of its `before` rows.
     """
 
     files: tuple[SourceFile, ...]
@@ -82,11 +84,9 @@ def find_gone_files(
     root: Path,
     unreadable: Sequence[UnreadableFile] = (),
 ) -> GoneFiles | None:
-    """The files of `previous` that are gone or `unreadable`, though the source's path still covers them, or have fewer
-    rows now; None where there is none.
+    """The files of `previous` that are gone or `unreadable` though the path covers them, or shrank; None without one.
 
-    A file that was moved is not gone. Rows of new files make up for those that are gone, as where a folder holds the
-    last thirty days.
+    A moved file is not gone. Rows of new files make up for those that are gone, as in a folder of the last thirty days.
     """
     now = {file.url: (file.content, part.rows_in) for file, part in zip(files, parts, strict=True)}
     before = {file.url for file in previous.files}
@@ -123,7 +123,7 @@ def _covers(pattern: str, url: str) -> bool:
 
 
 def copy_warnings(files: Sequence[SourceInput], parts: Sequence[PartFacts]) -> list[str]:
-    """A warning that names files with the content of another: one delivered twice, or a feed that stands still."""
+    """A warning that names files with the content of another: one delivered twice, or a stale feed."""
     first: dict[str, str] = {}
     copies = []
     for file, part in zip(files, parts, strict=True):
@@ -160,7 +160,7 @@ def empty_path_warnings(spec: SourceSpec, parts: Sequence[PartFacts]) -> list[st
     """Declared paths at which no row has a value: a name on them may be misspelt."""
     filled = {column.name for part in parts for column in part.profile.columns if column.nulls < column.rows}
     return [
-        f"{name} is null in every row: none has a value at {path}, the path under `columns`; look at its spelling"
+        f"{name} is null in every row: none has a value at {path}, the path under `columns`; check its spelling"
         for name, path in spec.columns.items()
         if name not in filled
     ]
@@ -190,3 +190,19 @@ def list_warnings(previous: Snapshot | None) -> list[str]:
         "of a repeated key came first, and files that were lost since cannot be named"
     )
     return [text]
+
+
+def unreadable_check(unreadable: Sequence[UnreadableFile], files: int, policy: SourcePolicy) -> CheckResult:
+    """The rule that each file can be read; `files` are those of the source."""
+    count = "1 cannot" if len(unreadable) == 1 else f"{len(unreadable):,} cannot"
+    named = "; ".join(shorten_list([file.reason for file in unreadable]))
+    return CheckResult(
+        rule=UNREADABLE_FILES,
+        column=None,
+        kind="table",
+        failed=0,
+        share=len(unreadable) / files,
+        text=f"each of the {files:,} files can be read; {count}: {named}",
+        passed=False,
+        severity=severity_of(policy, UNREADABLE_FILES, None),
+    )

@@ -9,8 +9,8 @@ from datetime import date
 
 from cumulant.core.plan import Field
 from cumulant.core.servable import FieldRule
-from cumulant.data.checks.row_checks import parse_bound, parse_member
 from cumulant.data.policy import SourcePolicy
+from cumulant.data.rules.row_checks import parse_bound, parse_member
 from cumulant.data.spec import Bound, RuleSpec
 
 #: repeats in a pattern that is tried at every place of a text, and in one that is tried at its begin only: each makes
@@ -31,9 +31,7 @@ _MANY = re.compile(r"[*+]|\{[0-9]+,[0-9]*\}")
 
 
 def request_rules(policy: SourcePolicy, fields: Iterable[Field], *, source: str) -> dict[str, FieldRule]:
-    """Request field to the rules of each of its values; from the declaration of its source.
-
-    Left out is what `unchecked_rules` names.
+    """Request field to the rules of each of its values, without those of `unchecked_rules`.
 
     Raises:
         DataError: a rule names a value that its column cannot hold.
@@ -50,8 +48,8 @@ def request_rules(policy: SourcePolicy, fields: Iterable[Field], *, source: str)
 def unchecked_rules(policy: SourcePolicy, fields: Iterable[Field]) -> dict[str, tuple[str, ...]]:
     """Request field to those rules of one value that requests are not checked for.
 
-    Allowed values of personal fields, which are personal values themselves; patterns that have no Python
-    form (`to_python_pattern`), or are of a field that is no text.
+    These are allowed values of personal fields, and patterns without a Python form (`to_python_pattern`) or of a field
+    that is no text.
     """
     names: dict[str, tuple[str, ...]] = {}
     for field in fields:
@@ -90,10 +88,9 @@ def _bound(bound: Bound | None, field: Field, source: str) -> Bound | None:
 
 
 def to_python_pattern(pattern: str) -> str | None:
-    """A pattern in Rust's syntax as Python reads it; None where it means something else there, or may take long.
+    """A pattern in Rust's syntax as Python's; None where it differs there, or may take exponential time.
 
-    One that begins with `(?a)` matches the same ASCII texts only. Python goes back where Rust's engine never does: a
-    repeated group, or many repeats, could take a caller's text hours. Those are left to the data's own check.
+    One that begins with `(?a)` matches the same ASCII texts only.
     """
     if not _PATTERN.fullmatch(pattern) or _is_slow(pattern):
         return None

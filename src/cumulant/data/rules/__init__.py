@@ -1,0 +1,1 @@
+"""Rules on single rows: conditions, patterns, uniqueness, severities, and the check of `prepare`."""
