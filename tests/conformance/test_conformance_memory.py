@@ -96,7 +96,7 @@ class TestMemorySecrets(SecretsConformance):
 class TestGrantedAccess(AccessConformance):
     @pytest.fixture
     def access(self):
-        return GrantedAccess({(ADA.name, "model.train")})
+        return GrantedAccess({(ADA.id, "model.train")})
 
 
 class TestDirectCompute(ComputeConformance):

@@ -131,7 +131,7 @@ def test_nothing_is_cleaned_beside_a_run(first):
         listed = clean(project, principal=who)
         assert [item.kind for item in listed] == ["folder"]  # the search's own scratch
         with (
-            open_run(project, "train", action="model.train", principal=who, progress=lambda *_: None),
+            open_run(project, "train", principal=who, progress=lambda *_: None),
             pytest.raises(LeaseHeldError, match="is in progress"),
         ):
             clean(project, principal=who, dry_run=False)

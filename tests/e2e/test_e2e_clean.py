@@ -69,7 +69,7 @@ def test_what_looks_compare_with_goes_with_its_version(project):
 
     who, objects = project.principal(), project.objects()
     (version,) = project.registry().versions(project.name)
-    with open_run(project, "review fill", action="review.fill", principal=who, progress=silent) as context:
+    with open_run(project, "review fill", principal=who, progress=silent) as context:
         reference_of(context, version)
     of_review = key_of(find_record(project, version))
     of_drift = served_reference(project, principal=who).key
@@ -158,7 +158,7 @@ def test_a_run_that_begins_while_things_are_removed_waits(project, monkeypatch):
     monkeypatch.setattr(type(project.objects()), "delete", slowly)
 
     def begin():
-        with open_run(project, "train", action="model.train", principal=who, progress=lambda *_: None):
+        with open_run(project, "train", principal=who, progress=lambda *_: None):
             began.set()
 
     cleaner = threading.Thread(target=clean, args=(project,), kwargs={"principal": who, "dry_run": False})
@@ -181,7 +181,7 @@ def test_a_run_that_began_first_is_not_cleaned_under(project):
     stray.write_text("nothing needs this")
     project.objects().put("models/stray", stray)
     with (
-        open_run(project, "train", action="model.train", principal=who, progress=lambda *_: None),
+        open_run(project, "train", principal=who, progress=lambda *_: None),
         pytest.raises(LeaseHeldError, match="is in progress"),
     ):
         clean(project, principal=who, dry_run=False)

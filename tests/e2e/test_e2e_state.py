@@ -26,7 +26,7 @@ def state(folder):
     """What `serve` does before it starts the server."""
     with load(folder) as project:
         principal = project.principal()
-        with open_run(project, "serve", action="model.serve", principal=principal, progress=silent) as context:
+        with open_run(project, "serve", principal=principal, progress=silent) as context:
             snapshots, _ = snapshots_of(context)
             plan = resolve_task(project, snapshots).plan
             table, _ = materialize(context, plan, snapshots, as_of=None)

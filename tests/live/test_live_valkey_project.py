@@ -100,6 +100,7 @@ def probabilities(url):
 
 def offline(project, plan, posted, rows):
     snapshot = newest_snapshot(project, "visits")
+    assert snapshot is not None
     history = scans(project, {"visits": snapshot}, used_sources(plan, {"visits": snapshot}), as_of=None)[
         "visits"
     ].collect()

@@ -91,5 +91,5 @@ class ProjectReviews(MethodGroup):
         """How many answers the newest training learned from."""
         from cumulant.flows.review.service import used_for_training
 
-        check(self._loaded.access(), self._principal, "review.show", self._loaded.name)
+        check(self._loaded, self._principal, "review.show")
         return used_for_training(self._loaded)

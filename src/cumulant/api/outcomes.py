@@ -125,5 +125,5 @@ class ProjectOutcomes(MethodGroup):
     def _period(self, model: str, since: datetime, until: datetime) -> Period:
         from cumulant.flows.replay.replay_rows import Period
 
-        check(self._loaded.access(), self._principal, "data.show", self._loaded.name)
+        check(self._loaded, self._principal, "data.show")
         return Period(self._loaded, self._loaded.registry().resolve(model), since, until)

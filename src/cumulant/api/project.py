@@ -151,7 +151,7 @@ class Project(MethodGroup):
         from cumulant.flows.data.validate import newest_snapshot, refused_snapshot
 
         action = "data.quarantine" if refused else "data.show"
-        check(self.loaded.access(), self._principal, action, self.name)
+        check(self.loaded, self._principal, action, personal=True)
         self.loaded.file.source(source)
         snapshot = refused_snapshot(self.loaded, source) if refused else None
         snapshot = snapshot or newest_snapshot(self.loaded, source)
@@ -310,7 +310,7 @@ class Project(MethodGroup):
         """Runs, newest first."""
         from cumulant.flows.ledger.ledger_records import runs
 
-        check(self.loaded.access(), self._principal, "runs.show", self.name)
+        check(self.loaded, self._principal, "runs.show")
         selected = [run for run in runs(self.loaded.journal()) if flow is None or run.flow == flow]
         columns = ("run", "flow", "status", "started", "seconds", "steps", "who")
         return Listing(
@@ -321,7 +321,7 @@ class Project(MethodGroup):
 
     def events(self, *, run: str | None = None, kinds: Sequence[str] = ()) -> Listing[Event]:
         """The project's events, oldest first."""
-        check(self.loaded.access(), self._principal, "events.show", self.name)
+        check(self.loaded, self._principal, "events.show")
         events = list(self.loaded.journal().events(run=run, kinds=kinds))
         columns = ("seq", "time", "who", "what", "run")
         return Listing(events, columns, lambda event: (event.seq, event.time, event.actor, event.kind, event.run))

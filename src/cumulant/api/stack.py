@@ -95,7 +95,7 @@ class ProjectStack(MethodGroup):
         """
         from cumulant.flows.stack.desired_state import read_desired_state
 
-        check(self._loaded.access(), self._principal, "stack.show", self._loaded.name)
+        check(self._loaded, self._principal, "stack.show")
         desired = read_desired_state(self._loaded.state, self._loaded.name)
         if desired.champion is None:
             raise NotFoundError("nothing was served yet", subject=self._loaded.name, hint="call `.stack.up()`")
@@ -161,5 +161,5 @@ class ProjectReleases(MethodGroup):
         """
         from cumulant.flows.release import store
 
-        check(self._loaded.access(), self._principal, "release.show", self._loaded.name)
+        check(self._loaded, self._principal, "release.show")
         return store.read_required(self._loaded.journal(), self._loaded.name)[0]

@@ -41,8 +41,9 @@ class Invocation:
         here = Path.cwd()
         return next((folder for folder in (here, *here.parents) if (folder / "cumulant.yaml").is_file()), here)
 
-    def project(self) -> Project:
-        """The loaded project, after checking that the user may do this command's action.
+    def project(self, *, personal: bool = False) -> Project:
+        """The loaded project, after checking that the user may do this command's action; `personal`: which shows rows
+        that may be personal.
 
         Raises:
             ProjectFileError: the file has faults.
@@ -54,7 +55,7 @@ class Invocation:
         project = load(self.directory, environment=self.environment)
         self.output.redact = project.vault.redact
         if self.action is not None:
-            check(project.access(), project.principal(), self.action, project.name)
+            check(project, project.principal(), self.action, personal=personal)
         return project
 
     @contextmanager

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from cumulant.core.errors import RefusedError
-from cumulant.ports.access import Principal
+from cumulant.ports.access import Decision, Principal, Resource
 
 
 class GrantedAccess:
-    """Allows the pairs `(principal's name, action)` in `grants`; `requests` holds every request."""
+    """Allows the pairs `(principal's id, action)` in `grants`; `requests` has every request."""
 
     def __init__(self, grants: Collection[tuple[str, str]] = ()) -> None:
         self._grants = frozenset(grants)
         self.requests: list[tuple[str, str, str]] = []
 
-    def check(self, principal: Principal, action: str, subject: str) -> None:
-        self.requests.append((principal.name, action, subject))
-        if (principal.name, action) not in self._grants:
-            raise RefusedError(
-                f"{principal.name} may not do {action} to {subject}", subject=subject, hint=f"grant {action}"
-            )
+    def check(self, principal: Principal, action: str, resource: Resource) -> Decision:
+        self.requests.append((principal.id, action, resource.name))
+        return Decision(allowed=(principal.id, action) in self._grants, policies=("grants",), hint=f"grant {action}")

@@ -1,78 +1,210 @@
-"""Every verb of the runtime asks for a declared action."""
+"""Every flow asks for a declared action before it does anything; refusals and reads of personal data are events."""
 
 import ast
+import importlib
+import inspect
+import pkgutil
 from pathlib import Path
 
 import pytest
 
 import cumulant
+import cumulant.flows
 from cumulant.core.errors import RefusedError, TerminalError
-from cumulant.flows.ledger.actions import ACTIONS, check, find_action, verb
+from cumulant.flows.ledger.actions import ACTIONS, FlowAction, check, find_action, verb
 from cumulant.ports.access import Principal
+from cumulant.project.file.loading import load
 from cumulant.testing.access import GrantedAccess
 
 ADA = Principal("user:ada")
 ROOT = Path(cumulant.__file__).parent
+FLOWS = ROOT / "flows"
+
+#: public functions that take a project and a principal and are no verbs: parts of flows that have checked
+PARTS = {
+    "ledger.actions.check": "the check itself",
+    "ledger.run_context.open_run": "only verbs open runs, see below",
+    "outcomes.labels.emit_facts": "a part of flows that ingest labels",
+    "outcomes.labels.join_intake": "the end of ingest_labels and join_labels",
+    "release.start.candidate.admit_candidate": "a part of start_release",
+    "release.start.new_release.begin_release": "a part of start_release",
+    "review.service.list_cases": "as first_cases, which it calls",
+    "review.service.ingest_decisions": "labels of decisions that were allowed; the reviewer may not ingest others",
+    "review.service.ingest_unless_locked": "as ingest_decisions",
+    "stack.restart.renew_servers": "a part of restart and up",
+    "stack.served_versions.adopt": "a part of up and of the supervisor",
+    "stack.served_versions.with_newest_features": "a part of up and of the supervisor",
+    "stack.served_versions.reads_older_data": "a part of up and of the supervisor",
+    "stack.served_versions.first_champion": "a part of up and of the supervisor",
+}
+#: functions that take a project alone and that an edge calls after its own check (`Invocation.project`, `check`)
+READS = {
+    "alerting.views.count_matches",
+    "data.validate.newest_snapshot",
+    "data.validate.refused_snapshot",
+    "monitoring.project_drift.declared_targets",
+    "project.driver_needs.driver_needs",
+    "release.controller.rollback_outbox.list_rollbacks",
+    "release.release_queries.waiting_candidate",
+    "review.service.session_reader",
+    "review.service.used_for_training",
+    "stack.lifecycle.traffic_shares",
+    "stack.stack_processes.check_gateway",
+}
 
 
-def test_a_declared_action_is_asked_for():
-    access = GrantedAccess({("user:ada", "model.train")})
-    check(access, ADA, "model.train", "flight-late")
-    with pytest.raises(RefusedError, match=r"user:ada may not do model\.alias"):
-        check(access, ADA, "model.alias", "flight-late")
-    assert access.requests == [("user:ada", "model.train", "flight-late"), ("user:ada", "model.alias", "flight-late")]
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: flight-late}\n")
+    with load(tmp_path) as loaded:
+        yield loaded
 
 
-def test_an_action_that_is_not_declared():
-    access = GrantedAccess({("user:ada", "model.trian")})
+@pytest.fixture
+def grant(project, monkeypatch):
+    """Allows ADA the named actions alone; the requests that the driver got."""
+
+    def allow(*actions):
+        access = GrantedAccess({(ADA.id, action) for action in actions})
+        monkeypatch.setattr(project, "access", lambda: access)
+        return access.requests
+
+    return allow
+
+
+def events(project):
+    return [(event.kind, event.actor, event.data) for event in project.journal().events()]
+
+
+def test_an_allowed_action_leaves_no_event(project, grant):
+    requests = grant("model.train")
+    check(project, ADA, "model.train")
+    assert requests == [("user:ada", "model.train", "flight-late")]
+    assert events(project) == []
+
+
+def test_a_refusal_is_an_event(project, grant):
+    grant()
+    with pytest.raises(RefusedError, match=r"user:ada may not do model\.alias to flight-late/3") as caught:
+        check(project, ADA, "model.alias", model="flight-late/3")
+    assert caught.value.hint == "grant model.alias"
+    data = {"action": "model.alias", "resource": "flight-late/3", "policies": ["grants"]}
+    assert events(project) == [("access.refused", "user:ada", data)]
+
+
+def test_a_read_of_personal_data_is_an_event(project, grant):
+    grant("labels.show")
+    check(project, ADA, "labels.show", personal=True)
+    data = {"action": "labels.show", "resource": "flight-late"}
+    assert events(project) == [("access.personal_data_read", "user:ada", data)]
+
+
+def test_an_action_that_is_not_declared(project, grant):
+    requests = grant("model.trian")
     with pytest.raises(TerminalError, match="not declared") as caught:
-        check(access, ADA, "model.trian", "flight-late")
+        check(project, ADA, "model.trian")
     assert caught.value.hint == 'did you mean "model.train"?'
-    assert access.requests == []
+    assert requests == []
     with pytest.raises(TerminalError):
         verb("model.trian")
 
 
-def test_a_verb_carries_its_action():
-    @verb("model.train")
-    def train():
-        return 1
+def test_a_verb_asks_before_it_runs(project, grant):
+    calls = []
 
-    assert train.action == find_action("model.train")  # type: ignore[attr-defined]
-    assert train() == 1
+    @verb("model.alias", of="uri")
+    def point(project, uri, alias="champion", *, principal):
+        calls.append((uri, alias, principal.id))
+        return alias
+
+    assert point.action == find_action("model.alias")  # type: ignore[attr-defined]
+    requests = grant("model.alias")
+    assert point(project, "late/1", principal=ADA) == "champion"
+    assert point(project, uri="late/2", alias="old", principal=ADA) == "old"
+    assert requests == [("user:ada", "model.alias", "late/1"), ("user:ada", "model.alias", "late/2")]
+    grant()
+    with pytest.raises(RefusedError):
+        point(project, "late/3", principal=ADA)
+    assert calls == [("late/1", "champion", "user:ada"), ("late/2", "old", "user:ada")]
 
 
-def test_actions_are_named_by_room_and_verb():
+def test_actions_are_named_by_subject_and_verb():
     for name, action in ACTIONS.items():
         assert name == action.name
         assert len(name.split(".")) == 2
         assert action.text
 
 
-def functions(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    return [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+def module_name(path):
+    return ".".join(path.relative_to(FLOWS).with_suffix("").parts)
 
 
-def asked_for(function):
-    """The texts that the function gives as an action: `action="..."`, `check(..., "...", ...)`, `@verb("...")`."""
-    for call in ast.walk(function):
-        if not isinstance(call, ast.Call):
-            continue
-        given = [word.value for word in call.keywords if word.arg == "action"]
-        if isinstance(call.func, ast.Name) and call.func.id in {"check", "verb"}:
-            given += call.args
-        yield from (value.value for value in given if isinstance(value, ast.Constant) and isinstance(value.value, str))
+def functions():
+    """Every function of the flows at the top of a module, with its qualified name."""
+    for path in sorted(FLOWS.rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.FunctionDef):
+                yield f"{module_name(path)}.{node.name}", node
 
 
-FUNCTIONS = [
-    pytest.param(function, id=f"{path.stem}.{function.name}")
-    for path in sorted((ROOT / "flows").rglob("*.py"))
-    for function in functions(path)
-    if path.stem not in {"actions", "ledger", "ledger_records", "__main__"}
-]
+def is_verb(function):
+    return any(ast.unparse(decorator).startswith("verb(") for decorator in function.decorator_list)
 
 
-@pytest.mark.parametrize("function", FUNCTIONS)
-def test_what_the_runtime_asks_for_is_declared(function):
-    assert set(asked_for(function)) <= set(ACTIONS)
+def parameter_types(function):
+    arguments = (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+    return {ast.unparse(argument.annotation) for argument in arguments if argument.annotation is not None}
+
+
+def test_every_public_flow_is_a_verb():
+    public = {name: function for name, function in functions() if not function.name.startswith("_")}
+    acting = {name for name, function in public.items() if {"Project", "Principal"} <= parameter_types(function)}
+    assert {name for name in acting if not is_verb(public[name])} == set(PARTS)
+
+
+def test_only_verbs_open_runs():
+    for name, function in functions():
+        opens = [
+            call for call in ast.walk(function) if isinstance(call, ast.Call) and ast.unparse(call.func) == "open_run"
+        ]
+        assert not opens or is_verb(function), name
+
+
+def imported_by_edges():
+    """Qualified names of what the edges import from the flows, or use of a module that they import."""
+    for edge in ("cli", "api", "demo"):
+        for path in (ROOT / edge).rglob("*.py"):
+            tree, modules = ast.parse(path.read_text(encoding="utf-8")), {}
+            for node in ast.walk(tree):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cumulant.flows."):
+                    for alias in node.names:
+                        name = f"{node.module}.{alias.name}".removeprefix("cumulant.flows.")
+                        modules[alias.asname or alias.name] = name
+                        yield name
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                    yield f"{modules[node.value.id]}.{node.attr}"
+
+
+def test_what_edges_call_with_a_project_is_checked():
+    known = dict(functions())
+    called = {name for name in imported_by_edges() if name in known and "Project" in parameter_types(known[name])}
+    assert {name for name in called if not is_verb(known[name])} - set(PARTS) == READS
+
+
+def verbs():
+    for module in pkgutil.walk_packages(cumulant.flows.__path__, "cumulant.flows."):
+        if not module.name.endswith("__main__"):
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if isinstance(getattr(value, "action", None), FlowAction) and value.__module__ == module.name:
+                    yield pytest.param(value, id=f"{module.name.removeprefix('cumulant.flows.')}.{name}")
+
+
+@pytest.mark.parametrize("flow", list(verbs()))
+def test_a_refused_verb_does_nothing_else(project, grant, flow):
+    requests = grant()
+    given = {name: "x" for name in inspect.signature(flow).parameters if name not in ("project", "principal")}
+    with pytest.raises(RefusedError):
+        flow(project, principal=ADA, **given)
+    assert [action for _, action, _ in requests] == [flow.action.name]
+    assert [event.kind for event in project.journal().events()] == ["access.refused"]

@@ -111,7 +111,7 @@ def work_in(context: Context, *, as_of: datetime | None = None) -> TrainingWork:
 
 
 def opened(project: Project):
-    return open_run(project, "evaluate", action="model.evaluate", principal=ME, progress=silent)
+    return open_run(project, "evaluate", principal=ME, progress=silent)
 
 
 def read(folder: Path, *, as_of: datetime | None = None) -> TrainingSet:

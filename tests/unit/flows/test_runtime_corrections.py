@@ -168,7 +168,7 @@ def json_row(number: int, amount: float, *, op: str = "U") -> dict[str, object]:
 
 def filled(project: Project) -> tuple[FeaturePlan, str]:
     """What `serve` does before it starts a server."""
-    with open_run(project, "serve", action="model.serve", principal=ME, progress=silent) as context:
+    with open_run(project, "serve", principal=ME, progress=silent) as context:
         snapshots, _ = snapshots_of(context)
         plan = resolve_task(project, snapshots).plan
         return plan, materialize(context, plan, snapshots, as_of=None)[0]

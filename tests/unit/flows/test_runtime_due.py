@@ -24,7 +24,7 @@ from cumulant.flows.ledger.lease import LeaseWatch, take_lease
 from cumulant.flows.ledger.processes import Process, process_of
 from cumulant.flows.maintenance.schedule import DUE, JOBS, JobRecord, ScheduledJob, tick
 from cumulant.flows.release import store
-from cumulant.ports.access import Principal
+from cumulant.ports.access import Decision, Principal
 from cumulant.ports.log import PartInfo
 from cumulant.project.file.loading import load
 from cumulant.project.release_section import release_policy
@@ -141,11 +141,11 @@ def test_a_job_that_fails_stops_no_other_and_is_told(project):
 
 def test_who_may_not_is_refused(project, monkeypatch):
     class Closed:
-        def check(self, principal, action, subject):
-            raise RefusedError(f"{principal.name} may not {action}")
+        def check(self, principal, action, resource):
+            return Decision(allowed=False)
 
     monkeypatch.setattr(project, "access", Closed)
-    with pytest.raises(RefusedError, match=r"user:ada may not project\.tick"):
+    with pytest.raises(RefusedError, match=r"user:ada may not do project\.tick"):
         tick(project, principal=WHO, jobs=())
 
 

@@ -107,7 +107,7 @@ def test_the_model_learns_all_rows_and_its_figures_stay_those_of_the_configurati
         known = pl.read_parquet(served_reference(project, principal=who).path).drop_nulls("bought")
         errors = known["answer.probability"].to_numpy() - (known["bought"].cast(pl.String) == "true").to_numpy()
         assert np.mean(errors**2) == pytest.approx(found.evaluation.metrics["brier"].value)
-        with open_run(project, "review", action="model.evaluate", principal=who, progress=silent) as context:
+        with open_run(project, "review", principal=who, progress=silent) as context:
             reviewed, _ = reference_of(context, found.model)
         assert np.allclose(np.sort(reviewed.calibration[:, 1]), np.sort(measured.predict_frame(test)))
         again = train(project, principal=who)

@@ -14,7 +14,6 @@ from cumulant.core.errors import (
     LeaseHeldError,
     RetryableError,
     StepFailedError,
-    UsageError,
 )
 from cumulant.core.events import Actor, Fact
 from cumulant.drivers.local.compute import SubprocessCompute
@@ -25,7 +24,6 @@ from cumulant.flows.ledger.ledger_records import describe, is_under_way, read_ru
 from cumulant.flows.ledger.processes import Process, is_gone, this_process
 from cumulant.flows.ledger.run_events import verify
 from cumulant.ports.compute import StepCall
-from cumulant.testing.compute import DirectCompute
 from cumulant.testing.journal import MemoryJournal
 
 ADA = Actor("user:ada")
@@ -333,25 +331,12 @@ def test_a_silent_holder_on_another_machine_is_waited_for_one_lease(ledger, jour
 # Compute -------------------------------------------------------------------------------------------------------
 
 
-def test_a_step_on_a_compute_driver(journal):
-    compute = DirectCompute()
-    ledger = Ledger(journal, actor=ADA, run="r", compute=compute)
-    call = StepCall("cumulant.testing.conformance.compute:add", {"first": 1, "second": 2})
-    assert ledger.step("add", 1, call).result["sum"] == 3
-    assert ledger.step("add", 1, call).reused
-    assert compute.calls == [call]
-
-
-def test_a_step_needs_a_compute_driver(ledger):
-    with pytest.raises(UsageError, match="compute"):
-        ledger.step("add", 1, StepCall("a:b", {}))
-
-
 @pytest.mark.parametrize(("signal", "error"), [(9, RetryableError), (11, StepFailedError)])
 def test_a_step_whose_process_was_killed(journal, signal, error):
-    ledger = Ledger(journal, actor=ADA, run="r", compute=SubprocessCompute())
+    ledger = Ledger(journal, actor=ADA, run="r")
+    call = StepCall(f"{__name__}:die", {"signal": signal})
     with pytest.raises(error) as caught:
-        ledger.step("die", 1, StepCall(f"{__name__}:die", {"signal": signal}))
+        ledger.step("die", 1, lambda: SubprocessCompute().run(call))
     assert type(caught.value) is error
     assert status_of(journal, "die", 1) == "failed"
 

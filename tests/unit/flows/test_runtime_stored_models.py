@@ -16,7 +16,7 @@ from cumulant.training.model import constant
 def test_a_stored_model_whose_files_are_others_is_not_loaded(tmp_path):
     with load(make(tmp_path / "shop", visits(10))) as project:
         who = project.principal()
-        with open_run(project, "train", action="model.train", principal=who, progress=silent) as context:
+        with open_run(project, "train", principal=who, progress=silent) as context:
             ref = store_model(context, constant([0.25], task="regression", classes=(), inputs=()))
         assert load_model(project, ref).card.trainer == "naive"
         for file in project.objects().path(ref.key).iterdir():

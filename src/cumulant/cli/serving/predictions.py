@@ -111,7 +111,7 @@ def gaps(call: Invocation, log: Log = None) -> None:
     """Show which answered requests are missing in the log, by worker and sequence number."""
     from cumulant.flows.serving.predictions import lost_predictions
 
-    lost = lost_predictions(_log(call, log))
+    lost = lost_predictions(_log(call, log, personal=False))
 
     def text(console: Console) -> None:
         from cumulant.flows.reports.terminal import table
@@ -128,8 +128,8 @@ def gaps(call: Invocation, log: Log = None) -> None:
     )
 
 
-def _log(call: Invocation, folder: Path | None) -> PredictionLog:
-    """The log in the given folder, else the project's.
+def _log(call: Invocation, folder: Path | None, *, personal: bool = True) -> PredictionLog:
+    """The log in the given folder, else the project's; `personal`: rows of it are shown.
 
     Raises:
         UsageError: the given one is no folder.
@@ -137,7 +137,7 @@ def _log(call: Invocation, folder: Path | None) -> PredictionLog:
     from cumulant.flows.serving.predictions import log_in, prediction_log
 
     if folder is None:
-        with call.project() as project:
+        with call.project(personal=personal) as project:
             return prediction_log(project, principal=project.principal())
     if not folder.is_dir():
         raise UsageError("there is no such folder", subject=str(folder), hint="name the folder that the server logs to")

@@ -91,7 +91,7 @@ def show(
     """
     from cumulant.data.views import preview_rows
 
-    with call.project() as project:
+    with call.project(personal=True) as project:
         snapshot = accepted(project, source or only_source(project))
         frame = preview_rows(snapshot, project.tables(), project.salt(), rows=rows)
 
@@ -146,7 +146,7 @@ def quarantine(
     from cumulant.data.views import read_quarantine
 
     check_out(out)
-    with call.project() as project:
+    with call.project(personal=True) as project:
         source = source or only_source(project)
         snapshot = refused(project, source) or accepted(project, source)
         limit, files = (None if out or file else rows), (files_named(file, snapshot) if file else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cumulant.ports.access import Principal
+from cumulant.ports.access import Decision, Principal, Resource
 
 
 class OpenAccess:
@@ -11,5 +11,5 @@ class OpenAccess:
     def __init__(self, url: str = "open://") -> None:
         self.url = url
 
-    def check(self, principal: Principal, action: str, subject: str) -> None:
-        """Return for every principal, action and subject."""
+    def check(self, principal: Principal, action: str, resource: Resource) -> Decision:  # noqa: ARG002 - the port's
+        return Decision(allowed=True)

@@ -40,7 +40,7 @@ from cumulant.flows.alerting.dispatcher import SECONDS, Dispatcher
 from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT
 from cumulant.flows.alerting.receiver_state import CLAIM_SECONDS, RECEIVER
 from cumulant.flows.alerting.store import change, change_within, read
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.ports.notifier import Message
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class ReceiverTrial(msgspec.Struct, frozen=True, kw_only=True):
     code: str = ""
 
 
+@verb("alerts.observe")
 def observe(
     project: Project,
     findings: Iterable[Finding],
@@ -84,8 +85,7 @@ def observe(
     Raises:
         RefusedError: the principal may not.
     """
-    check(project.access(), principal, "alerts.observe", project.name)
-    now, actor = (clock or SystemClock()).now(), Actor(str(principal.name))
+    now, actor = (clock or SystemClock()).now(), Actor(str(principal.id))
     return _decide(project, tuple(findings), actor, at=at or now, now=now, examined=examined, within=within)
 
 
@@ -154,16 +154,17 @@ def _count_text(messages: int) -> str:
     return f"{messages} message" if messages == 1 else f"{messages} messages"
 
 
+@verb("alerts.show")
 def show(project: Project, name: str, *, principal: Principal) -> Alert:
     """One alert by its id, or the beginning of it.
 
     Raises:
         NotFoundError: none, or several, begin like it.
     """
-    check(project.access(), principal, "alerts.show", project.name)
     return _find_alert(read(project.journal())[0], name)
 
 
+@verb("alerts.steer")
 def acknowledge(project: Project, name: str, *, principal: Principal, reason: str = "") -> Alert:
     """Acknowledge an alert: no more reminders of it.
 
@@ -171,7 +172,6 @@ def acknowledge(project: Project, name: str, *, principal: Principal, reason: st
         NotFoundError: no alert has that id.
         UsageError: it is over, or has not fired yet.
     """
-    check(project.access(), principal, "alerts.steer", project.name)
 
     def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[AlertAcknowledged]]:
         alert = _find_alert(state, name)
@@ -183,12 +183,13 @@ def acknowledge(project: Project, name: str, *, principal: Principal, reason: st
             )
         finding = alert.finding
         fact = AlertAcknowledged(alert=alert.id, model=finding.model, rule=finding.rule, subject=finding.subject)
-        return acknowledged(state, finding.key, str(principal.name)), (), (fact,)
+        return acknowledged(state, finding.key, str(principal.id)), (), (fact,)
 
-    after, _ = change(project.journal(), Actor(str(principal.name), reason or None), [], how)
+    after, _ = change(project.journal(), Actor(str(principal.id), reason or None), [], how)
     return _find_alert(after, name)
 
 
+@verb("alerts.steer")
 def silence(
     project: Project,
     *,
@@ -206,7 +207,6 @@ def silence(
         UsageError: `span` is no duration, or none at all.
         NotFoundError: no rule is called `rule`, which is no pattern.
     """
-    check(project.access(), principal, "alerts.steer", project.name)
     _check_rule(project, rule)
     now = (clock or SystemClock()).now()
     try:
@@ -216,7 +216,7 @@ def silence(
         raise UsageError(f'"{span}" is longer than time goes', hint="write 2h or 7d") from None
     if not length:
         raise UsageError("a silence of no length silences nothing", subject=span, hint="write 2h or 7d")
-    wanted = Silence(id="", model=model, rule=rule, subject=subject, until=until, by=str(principal.name), reason=reason)
+    wanted = Silence(id="", model=model, rule=rule, subject=subject, until=until, by=str(principal.id), reason=reason)
 
     def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[AlertsSilenced]]:
         after = silenced(state, wanted, now)
@@ -224,7 +224,7 @@ def silence(
         named = {"silence": added.id, "model": model, "rule": rule, "subject": subject, "until": until.isoformat()}
         return after, (), (AlertsSilenced(**named),)
 
-    after, _ = change(project.journal(), Actor(str(principal.name), reason or None), [], how)
+    after, _ = change(project.journal(), Actor(str(principal.id), reason or None), [], how)
     return after.silences[-1]
 
 
@@ -240,22 +240,23 @@ def _check_rule(project: Project, rule: str) -> None:
         raise NotFoundError(f'no rule is called "{rule}"', subject=rule, hint=did_you_mean(rule, known) or own)
 
 
+@verb("alerts.steer")
 def unsilence(project: Project, name: str, *, principal: Principal) -> None:
     """End a silence before its time.
 
     Raises:
         NotFoundError: there is none of that id.
     """
-    check(project.access(), principal, "alerts.steer", project.name)
 
     def how(state: AlertsState) -> tuple[AlertsState, tuple[()], Sequence[SilenceEnded]]:
         if all(silence.id != name for silence in state.silences):
             raise not_found("silence", name, [silence.id for silence in state.silences])
         return unsilenced(state, name), (), (SilenceEnded(silence=name),)
 
-    change(project.journal(), Actor(str(principal.name)), [], how)
+    change(project.journal(), Actor(str(principal.id)), [], how)
 
 
+@verb("alerts.test")
 def try_receivers(
     project: Project, *, principal: Principal, receiver: str = "", clock: Clock | None = None
 ) -> list[ReceiverTrial]:
@@ -265,7 +266,6 @@ def try_receivers(
         UsageError: the project file names no receiver.
         NotFoundError: none has that name.
     """
-    check(project.access(), principal, "alerts.test", project.name)
     receivers = project.receivers()
     if not receivers:
         raise UsageError(

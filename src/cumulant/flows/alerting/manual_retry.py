@@ -16,7 +16,7 @@ from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.alerts import deliver
 from cumulant.flows.alerting.receiver_state import read_receiver_state, write
 from cumulant.flows.alerting.views import ReceiverView, RefusedView, receiver_views, refused_views
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -32,6 +32,7 @@ class RetryResult(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[RefusedView]
 
 
+@verb("alerts.steer")
 def retry(
     project: Project, *, principal: Principal, message: str = "", receiver: str = "", clock: Clock | None = None
 ) -> RetryResult:
@@ -40,18 +41,17 @@ def retry(
     Raises:
         NotFoundError: no receiver, or no refused message, is named like that.
     """
-    check(project.access(), principal, "alerts.steer", project.name)
     journal, now = project.journal(), (clock or SystemClock()).now()
     names = _names(project, receiver)
     entries = _refused(journal, names, message)
-    with journal.transaction(actor=Actor(str(principal.name))) as transaction:
+    with journal.transaction(actor=Actor(str(principal.id))) as transaction:
         outbox.retry_now(transaction, [entry.key for entry in entries], now)
     wanted = {entry.key.rpartition("/")[0] for entry in entries} if message else set(names)
     for name in wanted:
         receiver_state, version = read_receiver_state(journal, name)
         if receiver_state.retry is not None and receiver_state.holder is None:
             try:
-                with journal.transaction(actor=Actor(str(principal.name))) as transaction:
+                with journal.transaction(actor=Actor(str(principal.id))) as transaction:
                     write(transaction, name, msgspec.structs.replace(receiver_state, retry=None), version)
             except LeaseHeldError:
                 continue  # another process delivers to it at this moment
@@ -62,6 +62,7 @@ def retry(
     )
 
 
+@verb("alerts.steer")
 def drop(project: Project, message: str, *, principal: Principal, reason: str = "") -> list[RefusedView]:
     """Drop a refused message, for each receiver that refuses it; its alert stays as it is.
 
@@ -69,13 +70,12 @@ def drop(project: Project, message: str, *, principal: Principal, reason: str = 
         NotFoundError: no refused message is named like that.
         UsageError: none was named.
     """
-    check(project.access(), principal, "alerts.steer", project.name)
     if not message:
         raise UsageError("no message is named", hint="`cumulant alerts list` shows what receivers refuse")
     journal, names = project.journal(), _names(project, "")
     entries = _refused(journal, names, message)
     known = {(refusal.receiver, refusal.message): refusal for name in names for refusal in refused_views(journal, name)}
-    with journal.transaction(actor=Actor(str(principal.name), reason or None)) as transaction:
+    with journal.transaction(actor=Actor(str(principal.id), reason or None)) as transaction:
         for entry in entries:
             outbox.take_out(transaction, entry.key)
             why = f'"{entry.message.title}" was refused, and dropped'

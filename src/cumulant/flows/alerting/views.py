@@ -15,7 +15,7 @@ from cumulant.core.clock import Clock, SystemClock
 from cumulant.flows.alerting.outbox import left_out, refusals, waiting
 from cumulant.flows.alerting.receiver_state import RECEIVER, ReceiverState, read_receiver_state
 from cumulant.flows.alerting.store import read
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -85,11 +85,11 @@ class AlertsView(msgspec.Struct, frozen=True, kw_only=True):
     spent: int
 
 
+@verb("alerts.show")
 def overview(
     project: Project, *, principal: Principal, ended: bool = False, model: str = "", clock: Clock | None = None
 ) -> AlertsView:
     """What fires or is pending, the most urgent first; with `ended` also what is over, the newest first."""
-    check(project.access(), principal, "alerts.show", project.name)
     now, (state, _) = (clock or SystemClock()).now(), read(project.journal())
     alive = sorted(
         state.alerts.values(),

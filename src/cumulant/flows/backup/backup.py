@@ -21,7 +21,7 @@ from cumulant.flows.backup.backup_files import GUARDED, LINK, BackupSelection, f
 from cumulant.flows.backup.databases import copy_database
 from cumulant.flows.backup.manifest import BackupManifest
 from cumulant.flows.backup.working_folder import open_draft, put_in_place
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.flows.serving.serve import USES
@@ -55,6 +55,7 @@ class BackupResult(msgspec.Struct, frozen=True, kw_only=True):
     manifest: BackupManifest
 
 
+@verb("project.backup", personal=True)
 def back_up(
     project: Project,
     target: Path,
@@ -76,11 +77,10 @@ def back_up(
         StorageError: it cannot be written or read; nothing is left of it.
         EngineUnavailableError, LeaseHeldError: another process has locked a database or the labels for a minute.
     """
-    check(project.access(), principal, "project.backup", project.name)
     begun = time.monotonic()
     # Before the run, which on a read-only disk writes to a copy of the journal.
     head = project.journal().head()
-    with open_run(project, "backup", action="project.backup", principal=principal, progress=progress) as context:
+    with open_run(project, "backup", writes=False, principal=principal, progress=progress) as context:
         archive = _place(project, target, context.begun)
         until = begun + (log_seconds if list_uses(project.state / USES) else 0.0)
         with open_draft(archive.parent) as folder:

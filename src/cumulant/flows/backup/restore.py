@@ -151,9 +151,9 @@ def _note_missing_sources(project: Project, note: Callable[[str], None]) -> None
 
 def _report(project: Project, archive: Path, manifest: BackupManifest) -> None:
     who = project.principal()
-    check(project.access(), who, "project.backup", project.name)
+    check(project, who, "project.backup")
     fact = BackupRestored(
         archive=archive.name, created=manifest.created, head_seq=manifest.head_seq, head_hash=manifest.head_hash
     )
-    with project.journal().transaction(actor=Actor(who.name)) as transaction:
+    with project.journal().transaction(actor=Actor(who.id)) as transaction:
         transaction.emit(fact)

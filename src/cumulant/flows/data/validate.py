@@ -13,6 +13,7 @@ from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.column_usage import used_columns
 from cumulant.flows.data.memory_budget import memory_budget
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.ports.driver import Need
@@ -51,6 +52,7 @@ def driver_needs(project: Project) -> list[Need]:
     ]
 
 
+@verb("data.validate")
 def validate(
     project: Project,
     *,
@@ -65,7 +67,7 @@ def validate(
         ContractBreachError: a source has more refused rows than it allows; these can be inspected.
         DataError: a source cannot be read.
     """
-    with open_run(project, "validate", action="data.validate", principal=principal, progress=progress) as context:
+    with open_run(project, "validate", principal=principal, progress=progress) as context:
         snapshots, reused = snapshots_of(context, sources, force=force)
         return Validation(run=context.run, snapshots=snapshots, reused=reused)
 

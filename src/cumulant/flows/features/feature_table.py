@@ -19,6 +19,7 @@ from cumulant.data.row_columns import ROW
 from cumulant.flows.data.memory_budget import SPILL, memory_budget
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.task import Task, resolve_task
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction
@@ -66,11 +67,12 @@ class FeatureSet(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.computed:,} of {self.rows:,} rows computed, the others stored"
 
 
+@verb("features.compute")
 def featurize(
     project: Project, *, principal: Principal, as_of: datetime | None = None, progress: Progress = silent
 ) -> FeatureSet:
     """Bring the feature table up to date; with `as_of`, as it would have been then."""
-    with open_run(project, "features", action="features.compute", principal=principal, progress=progress) as context:
+    with open_run(project, "features", principal=principal, progress=progress) as context:
         snapshots, _ = snapshots_of(context)
         return feature_set(context, resolve_task(project, snapshots), snapshots, as_of=as_of)
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import msgspec
 
-from cumulant.core.errors import TerminalError, did_you_mean
-from cumulant.ports.access import Access, Principal
+from cumulant.core.errors import RefusedError, TerminalError, did_you_mean
+from cumulant.core.events import Actor, Fact
+from cumulant.ports.access import Principal, Resource
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
 
 Verb = TypeVar("Verb", bound=Callable[..., object])
 
@@ -96,26 +102,84 @@ def find_action(name: str) -> FlowAction:
     return ACTIONS[name]
 
 
-def verb(action: str) -> Callable[[Verb], Verb]:
-    """Say which action a flow asks for. Importing a flow whose action is not declared fails.
+class AccessRefused(Fact, frozen=True, kw_only=True):
+    """A principal, the event's actor, may not do an action; `policies` decided."""
+
+    kind = "access.refused"
+    action: str
+    resource: str
+    policies: tuple[str, ...] = ()
+
+
+class PersonalDataRead(Fact, frozen=True, kw_only=True):
+    """The event's actor was shown rows that may be personal."""
+
+    kind = "access.personal_data_read"
+    action: str
+    resource: str
+
+
+def verb(action: str, *, of: str | None = None, personal: bool = False) -> Callable[[Verb], Verb]:
+    """A flow `(project, ..., *, principal)` that runs only where the principal may do `action`.
+
+    The resource is the project, or the model that the parameter `of` names. `personal`: the flow returns rows that may
+    be personal, so that each call is an event. The function's attribute `action` is the declared action.
 
     Raises:
-        TerminalError: no such action is declared.
+        TerminalError: no such action is declared; when the module is imported.
     """
     declared_action = find_action(action)
 
-    def mark(function: Verb) -> Verb:
-        function.__dict__["action"] = declared_action
-        return function
+    def decorate(function: Verb) -> Verb:
+        signature = inspect.signature(function) if of else None
 
-    return mark
+        @functools.wraps(function)
+        def checked(project: Project, *arguments: object, principal: Principal, **options: object) -> object:
+            model: object = None
+            if signature is not None and of is not None:
+                bound = signature.bind(project, *arguments, principal=principal, **options)
+                bound.apply_defaults()
+                model = bound.arguments[of]
+            check(project, principal, action, model=None if model is None else str(model), personal=personal)
+            return function(project, *arguments, principal=principal, **options)
+
+        checked.__dict__["action"] = declared_action
+        return cast("Verb", checked)
+
+    return decorate
 
 
-def check(access: Access, principal: Principal, action: str, subject: str) -> None:
-    """Ask whether `principal` may do `action` to `subject`.
+def check(
+    project: Project, principal: Principal, action: str, *, model: str | None = None, personal: bool = False
+) -> None:
+    """Return if `principal` may do `action` to the project, or to one of its models.
+
+    A refusal is an event, and so is an allowed action that shows personal data; neither where the journal cannot be
+    written, such as on a read-only disk.
 
     Raises:
         RefusedError: the principal may not.
         TerminalError: the action is not declared.
     """
-    access.check(principal, find_action(action).name, subject)
+    declared, scope = find_action(action), project.scope
+    resource = Resource(
+        kind="project" if model is None else "model",
+        name=project.name if model is None else model,
+        tenant=scope.tenant,
+        region=scope.region,
+        labels={"project": scope.project, "environment": scope.environment},
+    )
+    decision = project.access().check(principal, declared.name, resource)
+    if not decision.allowed:
+        _record(project, principal, AccessRefused(action=action, resource=resource.name, policies=decision.policies))
+        raise RefusedError(
+            f"{principal.id} may not do {action} to {resource.name}", subject=resource.name, hint=decision.hint
+        )
+    if personal:
+        _record(project, principal, PersonalDataRead(action=action, resource=resource.name))
+
+
+def _record(project: Project, principal: Principal, fact: Fact) -> None:
+    project.read_aside()
+    with project.journal().transaction(actor=Actor(principal.id)) as transaction:
+        transaction.emit(fact)

@@ -23,7 +23,7 @@ from functools import partial
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import CumulantError, DefinitionError, LeaseHeldError, UsageError, causes, is_interrupt
+from cumulant.core.errors import CumulantError, DefinitionError, LeaseHeldError, causes, is_interrupt
 from cumulant.core.events import Actor, Event, Fact
 from cumulant.core.ids import canonical, digest
 from cumulant.core.progress import Progress, silent
@@ -43,12 +43,11 @@ from cumulant.flows.ledger.ledger_records import (
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.ledger.run_events import RunStarted, StepFailed, StepFinished, StepReused, end_of
 from cumulant.flows.ledger.step_lease import StepHeartbeat, StepWatch, raise_failure, take_step
-from cumulant.ports.compute import Compute, StepCall
 from cumulant.ports.journal import Journal, Row, Transaction
 
 LEASE = timedelta(seconds=60)
 
-Call = Callable[[], Mapping[str, object]] | StepCall
+Call = Callable[[], Mapping[str, object]]
 Verify = Callable[[Json], bool]
 Write = Callable[[Transaction, Json], None]
 
@@ -86,7 +85,6 @@ class Ledger:
         journal: where rows and events are.
         actor: who acts, for the events.
         run: the run's id.
-        compute: where steps given as `StepCall` run.
         lease: how long a holder may be silent before others take over; it speaks six times in that span.
     """
 
@@ -96,7 +94,6 @@ class Ledger:
         *,
         actor: Actor,
         run: str,
-        compute: Compute | None = None,
         clock: Clock | None = None,
         lease: timedelta = LEASE,
         cause: str | None = None,
@@ -109,7 +106,6 @@ class Ledger:
         self._cause = cause
         #: of a quiet run that has reported nothing yet: what it reports first
         self._unreported: list[Fact] = []
-        self._compute = compute
         self._clock = clock or SystemClock()
         self._lease = lease.total_seconds()
         self._entered = threading.local()
@@ -124,7 +120,6 @@ class Ledger:
         actor: Actor,
         command: str = "",
         settings: Mapping[str, object] | None = None,
-        compute: Compute | None = None,
         clock: Clock | None = None,
         lease: timedelta = LEASE,
         quiet: bool = False,
@@ -148,7 +143,7 @@ class Ledger:
             lease=lease.total_seconds(),
             started=started,
         )
-        ledger = cls(journal, actor=actor, run=run, compute=compute, clock=clock, lease=lease)
+        ledger = cls(journal, actor=actor, run=run, clock=clock, lease=lease)
         ledger._unreported = [RunStarted(flow=flow, command=command)]
         begun, written = time.monotonic(), False
         try:
@@ -273,10 +268,6 @@ class Ledger:
 
     def _run(self, work: _Work) -> Json:
         """Do the work. The result is what JSON makes of it, as it will be when it is found again."""
-        if isinstance(work.call, StepCall):
-            if self._compute is None:
-                raise UsageError(f"step {work.name} needs a compute driver, and this ledger has none")
-            return self._compute.run(work.call)
         result = work.call()
         try:
             return msgspec.json.decode(msgspec.json.encode(result), type=Json)

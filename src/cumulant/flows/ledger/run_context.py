@@ -16,7 +16,6 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress
 from cumulant.core.system.memory import release_free_memory
 from cumulant.core.version import __version__
-from cumulant.flows.ledger.actions import check, find_action
 from cumulant.flows.ledger.cleanup_lock import CLEAN, await_clean
 from cumulant.flows.ledger.ledger import Ledger, StepResult
 from cumulant.flows.ledger.step_function import RunReference, StepFunction, is_isolated, settings_digest
@@ -119,28 +118,25 @@ def open_run(
     project: Project,
     flow: str,
     *,
-    action: str,
     principal: Principal,
     progress: Progress,
     command: str = "",
     settings: dict[str, object] | None = None,
     clock: Clock | None = None,
     quiet: bool = False,
+    writes: bool = True,
 ) -> Iterator[Context]:
-    """A run of `flow`, from its first event to its last; an error ends it as failed and goes on. A `quiet` one that has
-    nothing new to do reports nothing (`Ledger.open`).
+    """A run of `flow`, from its first event to its last; an error ends it as failed and is raised again. A `quiet` one
+    that has nothing new to do reports nothing (`Ledger.open`).
 
-    On a read-only disk a run whose action writes nothing is done all the same, and leaves no trace.
-
-    Raises:
-        RefusedError: `principal` may not do `action` to this project.
+    A run that `writes` nothing that others see also runs on a read-only disk, and leaves no trace there. Only a
+    function that is a `verb` opens a run.
     """
-    check(project.access(), principal, action, project.name)
-    if not find_action(action).writes:
+    if not writes:
         project.read_aside()
     clock = clock or SystemClock()
     begun = clock.now()
-    actor = Actor(principal.name)
+    actor = Actor(principal.id)
     with (
         Ledger.open(
             project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock, quiet=quiet

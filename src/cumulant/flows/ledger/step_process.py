@@ -33,7 +33,7 @@ def run_step(run: dict[str, object], step: dict[str, object], progress: Progress
                 hint="run the command again",
             )
         ledger = Ledger(
-            project.journal(), actor=Actor(reference.principal.name), run=reference.run, cause=reference.cause
+            project.journal(), actor=Actor(reference.principal.id), run=reference.run, cause=reference.cause
         )
         context = Context(
             project=project,

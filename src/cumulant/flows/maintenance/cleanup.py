@@ -14,7 +14,7 @@ from cumulant.core.events import Fact
 from cumulant.core.ids import digest
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.validate import NEWEST, REFUSED, SNAPSHOT
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.cleanup_lock import CLEAN
 from cumulant.flows.ledger.ledger_records import STEP, is_under_way, read_step, runs
 from cumulant.flows.ledger.run_context import open_run
@@ -44,6 +44,7 @@ class StorageCleaned(Fact, frozen=True, kw_only=True):
     bytes: int
 
 
+@verb("project.clean")
 def clean(
     project: Project, *, principal: Principal, dry_run: bool = True, progress: Progress = silent
 ) -> list[Removed]:
@@ -60,7 +61,6 @@ def clean(
     Raises:
         LeaseHeldError: a run is in progress, which may need what no version names yet.
     """
-    check(project.access(), principal, "project.clean", project.name)
     unneeded = _unneeded(project)
     if dry_run or not unneeded:
         return unneeded
@@ -77,7 +77,7 @@ def clean(
     def emit(transaction: Transaction, result: dict[str, object]) -> None:
         transaction.emit(msgspec.convert(result, StorageCleaned))
 
-    with open_run(project, CLEAN, action="project.clean", principal=principal, progress=progress) as context:
+    with open_run(project, CLEAN, principal=principal, progress=progress) as context:
         context.ledger.step(CLEAN, {}, remove, verify=lambda _: False, write=emit, progress=progress)
     return removed
 

@@ -18,7 +18,7 @@ from cumulant.core.errors import CumulantError, DataError, EngineUnavailableErro
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import deliver
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.lease import LeaseHandle, await_lease, holder_of
 from cumulant.flows.release.controller.rollback_outbox import undelivered_rollbacks
 from cumulant.flows.release.store import list_models
@@ -64,6 +64,7 @@ class TickResult(msgspec.Struct, frozen=True, kw_only=True):
     last: datetime | None = None
 
 
+@verb("project.tick")
 def tick(
     project: Project,
     *,
@@ -78,11 +79,10 @@ def tick(
     Raises:
         EngineUnavailableError: the journal does not answer.
     """
-    check(project.access(), principal, "project.tick", project.name)
     results, first = [], None
     for job in JOBS if jobs is None else jobs:
         progress(job.name)
-        ticked, error = _tick(project, job, Actor(str(principal.name)), clock or SystemClock(), ttl=lease)
+        ticked, error = _tick(project, job, Actor(str(principal.id)), clock or SystemClock(), ttl=lease)
         results.append(ticked)
         first = first or error
     return results, first

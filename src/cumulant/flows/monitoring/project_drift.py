@@ -12,7 +12,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
 from cumulant.flows.data.memory_budget import SPILL
 from cumulant.flows.features.task import target_columns
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.alerts import DRIFT_RULES, drift_alerts
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.monitor import MonitorResult, monitor
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _LOOKED = "drift_evaluated"
 
 
+@verb("monitor.run")
 def monitor_project(
     project: Project,
     request: MonitorRequest,
@@ -50,7 +51,6 @@ def monitor_project(
         DataError, UsageError, StorageError: as `monitor`.
         UsageError, NotFoundError: as `served_reference`.
     """
-    check(project.access(), principal, "monitor.run", project.name)
     served = served_reference(project, principal=principal, progress=progress) if request.reference is None else None
     request = replace(
         request,
@@ -85,7 +85,7 @@ def _report(project: Project, fact: DriftEvaluated, principal: Principal, *, qui
     row = project.journal().get(_LOOKED, fact.model)
     if quiet and row is not None and msgspec.json.encode(row.value) == msgspec.json.encode(values):
         return
-    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+    with project.journal().transaction(actor=Actor(principal.id)) as transaction:
         transaction.put(_LOOKED, fact.model, values)
         transaction.emit(fact)
 

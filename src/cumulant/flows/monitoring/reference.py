@@ -18,6 +18,7 @@ from cumulant.core.masking import fingerprint
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.lineage import work_again
 from cumulant.flows.registry.model_record import ModelRecord, find_record
@@ -62,6 +63,7 @@ class ServedReference:
     unread: tuple[str, ...] = ()
 
 
+@verb("monitor.run")
 def served_reference(project: Project, *, principal: Principal, progress: Progress = silent) -> ServedReference:
     """The reference of the champion, made once.
 
@@ -87,9 +89,7 @@ def served_reference(project: Project, *, principal: Principal, progress: Progre
         )
     key, objects = _key(project, record), project.objects()
     if objects.find(key) is None:
-        with open_run(
-            project, "monitor reference", action="monitor.run", principal=principal, progress=progress
-        ) as context:
+        with open_run(project, "monitor reference", principal=principal, progress=progress) as context:
             _make(context, version, record, described)
     weights, unread = weights_of(described.plan, record.judgement.evaluation.importance)
     return ServedReference(version, objects.path(key) / _FILE, key, _truth(record.training.target), weights, unread)

@@ -11,7 +11,7 @@ from cumulant.core.errors import CumulantError, DataError, RefusedError, Retryab
 from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.alerts import RETRAINING, training_alerts
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, Stage, read_request, write
 from cumulant.flows.release import store
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ACTOR = Principal("service:monitor")
 
 
+@verb("model.train")
 def continue_retraining(
     project: Project,
     *,
@@ -48,7 +49,6 @@ def continue_retraining(
         RefusedError: the principal may not.
         LeaseHeldError: another process continues it.
     """
-    check(project.access(), principal, "model.train", project.name)
     request, version = read_request(project.journal(), project.name)
     if request is None or not request.open:
         return request
@@ -205,7 +205,7 @@ def _move(
 def _write(project: Project, wanted: RetrainRequest, version: int, principal: Principal, *facts: Fact) -> int:
     """The row's new version, stored with its alerts in one transaction."""
     findings, scope = training_alerts(project.name, wanted), (project.name, RETRAINING)
-    with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+    with project.journal().transaction(actor=Actor(principal.id)) as transaction:
         after = write(transaction, TRAINING, project.name, wanted, expect=version)
         for fact in facts:
             transaction.emit(fact)

@@ -14,6 +14,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros
 from cumulant.data.parts.spill import spill_in
 from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.monitoring.drift.sides import MonitorRequest
 from cumulant.flows.monitoring.evaluation import evaluate
@@ -66,6 +67,7 @@ class MonitorRun(msgspec.Struct, frozen=True, kw_only=True):
         return any(finding.active for finding in self.findings)
 
 
+@verb("monitor.run")
 def run_monitoring(
     project: Project,
     *,
@@ -117,6 +119,7 @@ def run_monitoring(
     )
 
 
+@verb("monitor.run")
 def evaluate_served(
     project: Project,
     drift: MonitorResult,
@@ -142,7 +145,6 @@ def evaluate_served(
         open_run(
             project,
             "monitor",
-            action="monitor.run",
             principal=principal,
             progress=progress,
             clock=clock,

@@ -13,7 +13,7 @@ import msgspec
 from cumulant.core.errors import DataError, NotFoundError, UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.plan import Field
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.outcomes.label_schema import model_description, schema_of
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
@@ -95,6 +95,7 @@ def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Lo
     return Outcomes(folder_of(project), project.log(), key=known.key, loss=loss)
 
 
+@verb("labels.ingest")
 def ingest_labels(
     project: Project, patterns: Sequence[str], *, principal: Principal, names: Mapping[str, str] | None = None
 ) -> Intake:
@@ -107,23 +108,23 @@ def ingest_labels(
         DataError: nothing is there, or the only file cannot be read.
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
     """
-    check(project.access(), principal, "labels.ingest", project.name)
     schema = schema_of(project)
     files = [file for pattern in _patterns(project, patterns) for file in _files(project, pattern)]
     sources = [_ingest(project, file, schema, names or {}, principal, alone=len(files) == 1) for file in files]
     return join_intake(project, schema, sources, principal)
 
 
+@verb("labels.ingest")
 def join_labels(project: Project, *, principal: Principal, schema: LabelSchema | None = None) -> Intake:
     """Ingest labels posted to servers, and join labels and predictions.
 
     Raises:
         StorageError, LeaseHeldError: as `ingest_labels`.
     """
-    check(project.access(), principal, "labels.ingest", project.name)
     return join_intake(project, schema or schema_of(project), (), principal)
 
 
+@verb("labels.ingest")
 def watch_labels(
     project: Project,
     folder: str,
@@ -142,7 +143,6 @@ def watch_labels(
     """
     from cumulant.outcomes.labels.label_files import kind_of
 
-    check(project.access(), principal, "labels.ingest", project.name)
     if not Path(folder).is_dir():
         raise UsageError(
             "there is no such folder", subject=folder, hint="make it, or name the one that files come into"
@@ -160,13 +160,13 @@ def watch_labels(
         time.sleep(pause)
 
 
+@verb("labels.show")
 def report_labels(
     project: Project, *, principal: Principal, by: str = "day", since: date | None = None, until: date | None = None
 ) -> Report:
     """How much is labelled. Raises UsageError, StorageError."""
     from cumulant.outcomes.labels.stored_counts import stored_report
 
-    check(project.access(), principal, "labels.show", project.name)
     if by not in ("day", "week"):
         raise UsageError(f'"{by}" is no period', subject=by, hint="write day or week")
     return stored_report(
@@ -180,13 +180,13 @@ def report_labels(
     )
 
 
+@verb("labels.show", personal=True)
 def list_labels(
     project: Project, *, principal: Principal, state: str | None = None, limit: int = 20
 ) -> tuple[list[LabelFact], int]:
     """The labels, the newest first, and how many there are in all. Raises StorageError."""
     from cumulant.outcomes.labels.label_facts import newest_labels
 
-    check(project.access(), principal, "labels.show", project.name)
     named = _labelled_log(project).named
     return newest_labels(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
 
@@ -198,6 +198,7 @@ def _labelled_log(project: Project) -> LabelledLog:
     return LabelledLog(folder_of(project), project.log(), key=lambda: schema_of(project).key)
 
 
+@verb("labels.show", personal=True)
 def show_labels(
     project: Project, request: str, *, principal: Principal
 ) -> tuple[list[PredictionLabels], list[LabelFact]]:
@@ -209,7 +210,6 @@ def show_labels(
     """
     from cumulant.outcomes.labels.label_facts import newest_labels
 
-    check(project.access(), principal, "labels.show", project.name)
     matched, named = _labelled_log(project).of(request)
     rows = [_labelled(row) for row in matched.to_dicts()]
     labels, _ = newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
@@ -222,6 +222,7 @@ def show_labels(
     return rows, labels
 
 
+@verb("predictions.import")
 def import_predictions(
     project: Project,
     path: Path,
@@ -238,7 +239,6 @@ def import_predictions(
     """
     from cumulant.outcomes.importing import Defaults, import_predictions
 
-    check(project.access(), principal, "predictions.import", project.name)
     defaults = Defaults(model=model or project.name, version=version)
     fields, key = _request(project)
     imported = import_predictions(
@@ -356,7 +356,7 @@ def ingest_event(name: str, content: IngestedFile) -> Fact:
 
 def emit_facts(project: Project, principal: Principal, facts: Sequence[Fact]) -> None:
     if facts:
-        with project.journal().transaction(actor=Actor(principal.name)) as transaction:
+        with project.journal().transaction(actor=Actor(principal.id)) as transaction:
             for fact in facts:
                 transaction.emit(fact)
 

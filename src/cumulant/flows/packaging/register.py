@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.events import Actor, Fact
 from cumulant.core.ids import digest
 from cumulant.core.servable import GraphServable, Servable
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.packaging.package_model import PackagedModel, check_name, check_place, package, write_servable
 from cumulant.packaging.convert.foreign_build import GraphOptions, Rows
 from cumulant.packaging.convert.model_files import read_model
@@ -88,6 +88,7 @@ def package_object(
     return write_servable(foreign, source, out, name, _rows(sample), lineage={"source": source}, options=options)
 
 
+@verb("model.register", of="name")
 def register(
     project: Project,
     model: Any,
@@ -104,7 +105,6 @@ def register(
         RefusedError: `principal` may not.
         UsageError, ParityError, StorageError: as `package`.
     """
-    check(project.access(), principal, "model.register", name)
     with TemporaryDirectory() as scratch:
         folder = Path(scratch) / check_name(name)
         packaged = package_object(
@@ -127,7 +127,7 @@ def _register(project: Project, packaged: PackagedModel, name: str, principal: P
             run, name, packaged.folder, _example(packaged), tags={"cumulant.kind": packaged.kind}, key=key
         )
     if version.version not in known:
-        with project.journal().transaction(actor=Actor(principal.name, None)) as transaction:
+        with project.journal().transaction(actor=Actor(principal.id, None)) as transaction:
             transaction.emit(ModelRegistered(model=name, version=version.version, source=packaged.source))
     return version
 

@@ -14,6 +14,7 @@ from cumulant.features.definition.known_time import show_moment
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.task import Task, resolve_task
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.project.driver_needs import driver_needs
 from cumulant.project.driver_checks import check_drivers
@@ -58,6 +59,7 @@ class TrainingPlan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
+@verb("project.plan")
 def plan(project: Project, *, principal: Principal, checks: bool = True, progress: Progress = silent) -> TrainingPlan:
     """Check drivers and code, update the snapshots, and check all that `train` and `release start` refuse.
 
@@ -80,7 +82,7 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
     training = project.training()
     rows: RowFacts | None = None
     warnings: tuple[str, ...] = ()
-    with open_run(project, "plan", action="project.plan", principal=principal, progress=progress) as context:
+    with open_run(project, "plan", writes=False, principal=principal, progress=progress) as context:
         if checks:
             _check_declarations(context)
         snapshots, reused = snapshots_of(context)

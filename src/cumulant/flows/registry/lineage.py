@@ -17,7 +17,7 @@ from cumulant.core.servable import Servable
 from cumulant.flows.data.validate import load_snapshot
 from cumulant.flows.features.feature_table import scans, store_features
 from cumulant.flows.features.task import Task, target_of
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import LearnedRows, learned_rows, servable_folder
@@ -91,11 +91,11 @@ def record_of(project: Project, version: ModelVersion) -> ModelRecord:
     return record
 
 
+@verb("lineage.show", of="uri")
 def lineage(project: Project, uri: str, *, principal: Principal) -> Lineage:
     """Where a version comes from. Raises NotFoundError."""
     from cumulant.servable.folder import load_servable
 
-    check(project.access(), principal, "lineage.show", uri)
     version = project.registry().resolve(uri)
     record = record_of(project, version)
     servable = load_servable(servable_folder(project, version))
@@ -131,13 +131,14 @@ def _source(project: Project, name: str, identity: str) -> SourceLineage:
     )
 
 
+@verb("model.reproduce")
 def reproduce(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> Reproduction:
     """Train a version again from its recorded snapshots, plan and settings, and compare every file of the servable.
 
     Recorded trials and boosters are taken as chosen; features, their fits and packaging are done again.
     """
     with open_run(
-        project, "reproduce", action="model.reproduce", principal=principal, progress=progress, settings={"model": uri}
+        project, "reproduce", writes=False, principal=principal, progress=progress, settings={"model": uri}
     ) as context:
         from cumulant.servable.folder import load_servable
 

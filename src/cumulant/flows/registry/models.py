@@ -13,7 +13,7 @@ from cumulant.core.errors import IntegrityError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.ids import digest, short
 from cumulant.core.servable import GraphServable, Servable
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.registry_metrics import plain_metrics
 from cumulant.flows.reports.request_example import LOCAL_URL
@@ -81,19 +81,19 @@ class ModelDetail(msgspec.Struct, frozen=True, kw_only=True):
     url: str = LOCAL_URL
 
 
+@verb("model.show")
 def list_models(project: Project, *, principal: Principal, name: str | None = None) -> list[ModelVersion]:
     """Every version of every model (or of one), newest first."""
-    check(project.access(), principal, "model.show", project.name)
     registry = project.registry()
     names = [name] if name else sorted(registry.models())
     return [version for model in names for version in registry.versions(model)]
 
 
+@verb("model.show", of="uri")
 def show_model(project: Project, uri: str, *, principal: Principal) -> ModelDetail:
     """A version with its metrics and its servable. Raises NotFoundError."""
     from cumulant.servable.folder import load_description
 
-    check(project.access(), principal, "model.show", uri)
     version = project.registry().resolve(uri)
     metrics = project.registry().metrics(version.run_id) if version.run_id else {}
     record = find_record(project, version)
@@ -117,6 +117,7 @@ def _served_at(project: Project, model: str) -> str | None:
     return status.url if status is not None and status.running and status.model == model else None
 
 
+@verb("model.show")
 def compare_models(project: Project, uris: Sequence[str], *, principal: Principal) -> list[ModelDetail]:
     """Versions with the test rows that their figures are of: figures of other rows prove nothing about each other."""
     details = [show_model(project, uri, principal=principal) for uri in uris]
@@ -144,25 +145,25 @@ def _measured_rows(project: Project, version: ModelVersion) -> MeasuredRows | No
     return MeasuredRows(rows=evaluation.rows, begin=evaluation.begin, end=evaluation.end, identity=identity)
 
 
+@verb("model.alias", of="uri")
 def set_alias(
     project: Project, uri: str, alias: str, *, principal: Principal, reason: str | None = None
 ) -> ModelVersion:
     """Point `alias` at a version, and record it in the events."""
-    check(project.access(), principal, "model.alias", uri)
     version = project.registry().resolve(uri)
     project.registry().alias(version.name, alias, version.version)
     _emit(project, principal, ModelAliased(model=version.name, alias=alias, version=version.version), reason)
     return project.registry().resolve(f"{version.name}/{version.version}")
 
 
+@verb("model.alias", of="name")
 def remove_alias(project: Project, name: str, alias: str, *, principal: Principal, reason: str | None = None) -> None:
-    check(project.access(), principal, "model.alias", name)
     project.registry().alias(name, alias, None)
     _emit(project, principal, ModelAliased(model=name, alias=alias, version=None), reason)
 
 
+@verb("model.tag", of="uri")
 def tag_model(project: Project, uri: str, tags: dict[str, str | None], *, principal: Principal) -> ModelVersion:
-    check(project.access(), principal, "model.tag", uri)
     version = project.registry().resolve(uri)
     project.registry().tag(version.name, version.version, tags)
     _emit(project, principal, ModelTagged(model=version.name, version=version.version, tags=tuple(sorted(tags))), None)
@@ -189,5 +190,5 @@ def copy_name(version: ModelVersion) -> str:
 
 
 def _emit(project: Project, principal: Principal, fact: Fact, reason: str | None) -> None:
-    with project.journal().transaction(actor=Actor(principal.name, reason)) as transaction:
+    with project.journal().transaction(actor=Actor(principal.id, reason)) as transaction:
         transaction.emit(fact)

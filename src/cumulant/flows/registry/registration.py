@@ -106,7 +106,7 @@ def _log(context: Context, candidate: ModelCandidate, key: str) -> ModelVersion:
 
 def _origin(context: Context) -> Origin:
     commit = context.project.code.commit or ""
-    user = context.principal.name.removeprefix("user:")
+    user = context.principal.id.removeprefix("user:")
     return Origin(user=user, command="cumulant train", begun=context.begun, commit=commit)
 
 

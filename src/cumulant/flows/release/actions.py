@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import LeaseHeldError, NotFoundError, RefusedError, UsageError
 from cumulant.core.events import Actor
-from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release import store
 from cumulant.release import decide
 from cumulant.release.policy import ANYBODY
@@ -37,7 +37,6 @@ def pause(project: Project, *, principal: Principal, reason: str, model: str = "
         principal,
         model,
         lambda release: decide.pause(release, text),
-        action="release.steer",
         reason=reason,
         word="paused",
     )
@@ -50,9 +49,7 @@ def resume(project: Project, *, principal: Principal, reason: str = "", model: s
     Raises:
         UsageError: it is not paused.
     """
-    return _change_release(
-        project, principal, model, decide.resume, action="release.steer", reason=reason, word="resumed"
-    )
+    return _change_release(project, principal, model, decide.resume, reason=reason, word="resumed")
 
 
 @verb("release.steer")
@@ -73,7 +70,7 @@ def promote(
             check_may_approve(release, approval, principal)
         return decide.promote(release, f"promoted by {_who(principal)}" + (f": {reason}" if reason else ""), at=at)
 
-    return _change_release(project, principal, model, change, action="release.steer", reason=reason, word="promoted")
+    return _change_release(project, principal, model, change, reason=reason, word="promoted")
 
 
 @verb("release.steer")
@@ -92,7 +89,6 @@ def abort(
         principal,
         model,
         lambda release: decide.end_release(release, "rolled_back", text, at=at),
-        action="release.steer",
         reason=reason,
         word="aborted",
     )
@@ -116,7 +112,7 @@ def approve(
             check_may_approve(release, approval, principal)
         return decide.approve(release, at=at)
 
-    return _change_release(project, principal, model, change, action="release.approve", reason=reason, word="approved")
+    return _change_release(project, principal, model, change, reason=reason, word="approved")
 
 
 def check_may_approve(release: Release, approval: ApprovalPolicy, principal: Principal) -> None:
@@ -129,13 +125,13 @@ def check_may_approve(release: Release, approval: ApprovalPolicy, principal: Pri
     if not {ANYBODY, *principal.groups} & set(approval.by):
         groups = ", ".join(principal.groups) or "none"
         raise RefusedError(
-            f"{principal.name} may not approve the release {release.id}: that takes a member of {wanted}",
+            f"{principal.id} may not approve the release {release.id}: that takes a member of {wanted}",
             subject=release.id,
-            hint=f"groups of {principal.name}: {groups}; CUMULANT_GROUPS names them",
+            hint=f"groups of {principal.id}: {groups}; CUMULANT_GROUPS names them",
         )
-    if approval.excluded == "author" and principal.name == release.author:
+    if approval.excluded == "author" and principal.id == release.author:
         raise RefusedError(
-            f"{principal.name} trained version {release.candidate.version}, and an author may not approve",
+            f"{principal.id} trained version {release.candidate.version}, and an author may not approve",
             subject=release.id,
             hint="ask another person" if ANYBODY in approval.by else f"ask another member of {wanted}",
         )
@@ -147,11 +143,9 @@ def _change_release(
     model: str,
     change: Callable[[Release], Release],
     *,
-    action: str,
     reason: str,
     word: str,
 ) -> Release:
-    check(project.access(), principal, action, project.name)
     journal, name = project.journal(), model or project.name
     for attempt in range(_TRIES):
         before, version = store.read_required(journal, name)
@@ -159,7 +153,7 @@ def _change_release(
         if after == before:
             raise _unchanged(before, word)
         try:
-            with journal.transaction(actor=Actor(principal.name, reason or None), run=before.id) as transaction:
+            with journal.transaction(actor=Actor(principal.id, reason or None), run=before.id) as transaction:
                 store.write(transaction, before, after, expect=version)
         except LeaseHeldError:
             if attempt == _TRIES - 1:
@@ -178,4 +172,4 @@ def _unchanged(release: Release, word: str) -> UsageError:
 
 
 def _who(principal: Principal) -> str:
-    return principal.name.removeprefix("user:")
+    return principal.id.removeprefix("user:")

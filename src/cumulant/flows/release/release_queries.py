@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import not_found
-from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release import store
 from cumulant.release.state import Release
 
@@ -21,7 +21,6 @@ def current_release(project: Project, *, principal: Principal, model: str = "") 
     Raises:
         NotFoundError: there was none.
     """
-    check(project.access(), principal, "release.show", project.name)
     return store.read_required(project.journal(), model or project.name)[0]
 
 
@@ -43,7 +42,6 @@ def find_release(project: Project, identity: str, *, principal: Principal, model
 
 @verb("release.show")
 def release_history(project: Project, *, principal: Principal, model: str = "") -> list[Release]:
-    check(project.access(), principal, "release.show", project.name)
     return store.list_releases(project.journal(), model or project.name)
 
 

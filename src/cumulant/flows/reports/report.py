@@ -10,7 +10,7 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
 from cumulant.flows.data.validate import load_snapshot
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.ledger_records import RUN, RunRecord, read_run, read_step, runs
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
@@ -29,6 +29,7 @@ LATEST = "latest"
 _REGISTER, _SNAPSHOT = "register", "snapshot"
 
 
+@verb("project.report", of="target")
 def report(project: Project, target: str, *, out: Path, principal: Principal) -> Path:
     """Write the report of a run (`latest`, or the beginning of its id) or of a model; the format is that of the suffix.
 
@@ -65,13 +66,13 @@ def render_report(data: ReportData, suffix: str) -> bytes:
     return page.render(data).encode()
 
 
+@verb("project.report", of="target")
 def content(project: Project, target: str, *, principal: Principal) -> ReportData:
     """The content of the report of a run or model.
 
     Raises:
         NotFoundError: there is no such run and no such model.
     """
-    check(project.access(), principal, "project.report", target)
     run = _run(project, target)
     if run is not None:
         return _of_run(project, run)

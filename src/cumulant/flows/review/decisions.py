@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import CumulantError, UsageError
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.review.service import decide, ingest_unless_locked, open_queue, session_reader
 from cumulant.outcomes.labels import label_files
 
@@ -29,6 +30,7 @@ class DecidedFile(msgspec.Struct, frozen=True, kw_only=True):
     problems: dict[str, str]
 
 
+@verb("review.answer")
 def decide_file(project: Project, path: Path, *, principal: Principal, clock: Clock | None = None) -> DecidedFile:
     """Decide the cases of a file with the columns `case` (id, or at least 6 first digits), `label` and perhaps `note`.
 

@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.clock import Clock
 from cumulant.core.errors import CumulantError, DataError, UsageError
 from cumulant.core.system.atomic_files import storage_errors
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.service import check_name, ingest_decisions, label_text, open_queue
 from cumulant.flows.review.views import CaseView, view
@@ -46,6 +46,7 @@ class AnswerImport(msgspec.Struct, frozen=True, kw_only=True):
     problems: dict[str, str]
 
 
+@verb("review.show", personal=True)
 def export_cases(
     project: Project,
     path: Path,
@@ -60,7 +61,6 @@ def export_cases(
         UsageError: there is no queue, or no such case; or the tasks would be where their interface goes.
         StorageError: the file cannot be written.
     """
-    check(project.access(), principal, "review.show", project.name)
     if format == "label-studio" and path.suffix.lower() == ".xml":
         raise UsageError(
             f"{path} is where the labelling interface goes",
@@ -77,7 +77,7 @@ def export_cases(
         raise UsageError(f"no case is {status}", subject=project.name, hint="`cumulant review fill` queues some")
     reader = CaseReader(project)
     reader.expect(cases)
-    views = [view(project, entry, queue.policy, viewer=principal.name, reader=reader) for entry in cases]
+    views = [view(project, entry, queue.policy, viewer=principal.id, reader=reader) for entry in cases]
     if format == "jsonl":
         lines = [_line(entry, case, queue.policy, project.salt()) for entry, case in zip(views, cases, strict=True)]
         _write(path, b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
@@ -90,6 +90,7 @@ def export_cases(
     return ExportResult(cases=len(views), file=str(path), interface=str(interface))
 
 
+@verb("review.import")
 def import_answers(
     project: Project, path: Path, *, principal: Principal, reviewer: str | None = None, clock: Clock | None = None
 ) -> AnswerImport:
@@ -99,7 +100,6 @@ def import_answers(
         DataError: the file cannot be read as such.
         UsageError: there is no queue.
     """
-    check(project.access(), principal, "review.import", project.name)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -107,7 +107,7 @@ def import_answers(
     queue, counts, problems = open_queue(project, clock=clock), dict.fromkeys(("decided", "skipped", "again"), 0), {}
     reader = CaseReader(project)
     for place, given in enumerate(label_studio.read_annotations(content, (), str(path))):
-        who = Reviewer(_author(given.reviewer) or (check_name(reviewer) if reviewer else principal.name))
+        who = Reviewer(_author(given.reviewer) or (check_name(reviewer) if reviewer else principal.id))
         try:
             counts[_take(project, queue, given, who, reader)] += 1
         except CumulantError as error:

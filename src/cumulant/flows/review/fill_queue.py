@@ -20,6 +20,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.parts.spill import Spill, spill_in
 from cumulant.flows.data.memory_budget import SPILL
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import outcomes_of
@@ -58,6 +59,7 @@ class FillResult(msgspec.Struct, frozen=True, kw_only=True):
     sentence: str
 
 
+@verb("review.fill")
 def fill(
     project: Project,
     *,
@@ -79,12 +81,12 @@ def fill(
     """
     policy, clock = policy_of(project), clock or SystemClock()
     conditions = reasons.parse_conditions(policy.slices)
-    with open_run(project, "review fill", action="review.fill", principal=principal, progress=progress) as context:
+    with open_run(project, "review fill", principal=principal, progress=progress) as context:
         from cumulant.review.budget import charge_queue, compute_allowance
         from cumulant.review.queue import ReviewQueue
 
         queue = ReviewQueue(project.journal(), project.name, policy, clock=clock)
-        overdue = queue.expire(Actor(principal.name))
+        overdue = queue.expire(Actor(principal.id))
         state, version = queue.queue()
         until = clock.now() - (timedelta() if at_once else _LAG)
         begin = state.until or since or until - policy.budget.length
@@ -107,7 +109,7 @@ def fill(
         added = 0
         if draw.rows:
             after = charge_queue(state, allowed, until=until, taken=len(cases))
-            added = queue.add(cases, draw, after, expect=version, actor=Actor(principal.name))
+            added = queue.add(cases, draw, after, expect=version, actor=Actor(principal.id))
         return FillResult(
             draw=draw,
             added=added,

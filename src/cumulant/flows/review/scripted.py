@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from cumulant.core.clock import Clock
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.review.service import decide, next_case
 from cumulant.flows.review.views import CaseView
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
+@verb("review.answer")
 def answer_open(
     project: Project,
     truth: Callable[[CaseView], object],

@@ -15,7 +15,7 @@ import msgspec
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
 from cumulant.core.events import Actor
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import emit_facts, folder_of, ingest_event, join_intake
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
@@ -53,7 +53,7 @@ def open_queue(project: Project, *, clock: Clock | None = None) -> ReviewQueue:
 
 
 def reviewer_of(principal: Principal) -> Reviewer:
-    return Reviewer(principal.name, principal.groups)
+    return Reviewer(principal.id, principal.groups)
 
 
 def check_name(name: str) -> str:
@@ -68,6 +68,7 @@ def list_cases(project: Project, *, principal: Principal, status: str = "waiting
     return first_cases(project, principal=principal, status=status, limit=limit)[0]
 
 
+@verb("review.show", personal=True)
 def first_cases(
     project: Project, *, principal: Principal, status: str = "waiting", limit: int = 20
 ) -> tuple[list[CaseView], int]:
@@ -76,14 +77,14 @@ def first_cases(
     Raises:
         UsageError: there is no queue.
     """
-    check(project.access(), principal, "review.show", project.name)
     queue = open_queue(project)
     opened, closed = queue.current_cases()
     cases = list(opened) if status in ("waiting", "all") else []
     cases += [case for case in reversed(closed) if status in ("all", case.status)]
-    return [view(project, case, queue.policy, viewer=principal.name, reader=None) for case in cases[:limit]], len(cases)
+    return [view(project, case, queue.policy, viewer=principal.id, reader=None) for case in cases[:limit]], len(cases)
 
 
+@verb("review.answer", personal=True)
 def next_case(
     project: Project,
     *,
@@ -97,7 +98,6 @@ def next_case(
     Raises:
         UsageError: there is no queue.
     """
-    check(project.access(), principal, "review.answer", project.name)
     queue = open_queue(project, clock=clock)
     case = queue.take(reviewer_of(principal), passed=passed)
     return None if case is None else _view(project, principal, queue, case, reader)
@@ -110,20 +110,21 @@ def session_reader(project: Project) -> CaseReader:
     return reader
 
 
+@verb("review.show")
 def case_named(project: Project, beginning: str, *, principal: Principal) -> str:
     """The id of the case whose id begins so. Raises NotFoundError where none does, or several do; UsageError."""
-    check(project.access(), principal, "review.show", project.name)
     return open_queue(project).find_by_prefix(beginning).id
 
 
+@verb("review.show", personal=True)
 def show_case(project: Project, case: str, *, principal: Principal) -> CaseView:
     """One case. Raises NotFoundError, UsageError."""
-    check(project.access(), principal, "review.show", project.name)
     queue = open_queue(project)
     current = transitions.at_deadline(queue.find(case), queue.policy, SystemClock().now())
     return _view(project, principal, queue, current)
 
 
+@verb("review.answer")
 def decide(
     project: Project,
     case: str,
@@ -144,7 +145,6 @@ def decide(
         LeaseHeldError: it is leased to another reviewer.
         NotFoundError: there is no such case.
     """
-    check(project.access(), principal, "review.answer", project.name)
     queue, who = open_queue(project, clock=clock), reviewer_of(principal)
     current = queue.find(case)
     read = reader or CaseReader(project)
@@ -160,6 +160,7 @@ def decide(
     return AnsweredCase(case=_view(project, principal, queue, queue.find(after.id), read), labelled=labelled)
 
 
+@verb("review.answer")
 def skip(
     project: Project, case: str, *, principal: Principal, seen: str | None = None, clock: Clock | None = None
 ) -> AnsweredCase:
@@ -167,6 +168,7 @@ def skip(
     return _transition(project, case, principal, "skipped", move=transitions.skip, seen=seen, clock=clock)
 
 
+@verb("review.answer")
 def escalate(
     project: Project,
     case: str,
@@ -186,13 +188,14 @@ def escalate(
     return _transition(project, case, principal, "escalated", move=move, seen=seen, clock=clock)
 
 
+@verb("review.answer")
 def note(project: Project, case: str, text: str, *, principal: Principal) -> CaseView:
     """Write something beside a case. Raises NotFoundError, UsageError."""
-    check(project.access(), principal, "review.answer", project.name)
     queue = open_queue(project)
     return _view(project, principal, queue, queue.note(case, reviewer_of(principal), text))
 
 
+@verb("review.assign")
 def assign(project: Project, case: str, to: str | None, *, principal: Principal, seen: str | None = None) -> CaseView:
     """Assign a case to one reviewer (`user:ada`, or ada), or to all again.
 
@@ -201,7 +204,6 @@ def assign(project: Project, case: str, to: str | None, *, principal: Principal,
         ConflictError: it is closed, answered by that reviewer, or changed since it was seen.
         UsageError: that is no name.
     """
-    check(project.access(), principal, "review.assign", project.name)
     queue = open_queue(project)
     name = None if to is None else check_name(to)
     after = queue.move(
@@ -217,7 +219,7 @@ def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | N
         StorageError, LeaseHeldError: as `outcomes.ingest_file`.
     """
     queue = open_queue(project, clock=clock)
-    queue.expire(Actor(principal.name))
+    queue.expire(Actor(principal.id))
     if not queue.list_unlabelled():
         return 0
     # Alone from here on: two processes would make each label twice.
@@ -241,7 +243,7 @@ def _ingest(
     content = taken.file
     if not taken.again:
         emit_facts(project, principal, [ingest_event(SOURCE, content)])
-    queue.mark_labelled(waiting, content.content, actor=Actor(principal.name))
+    queue.mark_labelled(waiting, content.content, actor=Actor(principal.id))
     # Who may decide may not be one who takes in labels: what is decided becomes one all the same.
     join_intake(project, schema, (), principal)
 
@@ -254,8 +256,8 @@ def ingest_unless_locked(project: Project, *, principal: Principal, clock: Clock
         return 0
 
 
+@verb("review.show")
 def report(project: Project, *, principal: Principal) -> ReviewSummary:
-    check(project.access(), principal, "review.show", project.name)
     queue, now = open_queue(project), SystemClock().now()
     opened, closed = queue.current_cases()
     return summarize(
@@ -314,7 +316,6 @@ def _transition(
     seen: str | None,
     clock: Clock | None,
 ) -> AnsweredCase:
-    check(project.access(), principal, "review.answer", project.name)
     queue, who = open_queue(project, clock=clock), reviewer_of(principal)
     after = queue.move(case, who, what, lambda state, now: move(state, who, queue.policy, now), seen=seen)
     return AnsweredCase(case=_view(project, principal, queue, after))
@@ -323,4 +324,4 @@ def _transition(
 def _view(
     project: Project, principal: Principal, queue: ReviewQueue, case: ReviewCase, reader: CaseReader | None = None
 ) -> CaseView:
-    return view(project, case, queue.policy, viewer=principal.name, reader=reader or CaseReader(project))
+    return view(project, case, queue.policy, viewer=principal.id, reader=reader or CaseReader(project))

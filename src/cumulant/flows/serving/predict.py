@@ -13,6 +13,7 @@ from cumulant.data.spec import SourceSpec
 from cumulant.flows.data.tables import read_table
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.batch.request_checks import ColumnChecks
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _BLOCK = 65_536
 
 
+@verb("model.predict")
 def predict(
     project: Project,
     uri: str,
@@ -54,7 +56,7 @@ def predict(
         DataError: the file cannot be read.
         EngineUnavailableError: the server does not answer.
     """
-    with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
+    with open_run(project, "predict", writes=False, principal=principal, progress=progress) as context:
         from cumulant.servable.scorer import Scorer
 
         version = project.registry().resolve(uri)

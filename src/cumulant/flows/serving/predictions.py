@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.errors import NotFoundError
 from cumulant.core.prediction import Prediction
 from cumulant.core.units import from_micros
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.ports.log import Log
 from cumulant.ports.plugins import Drivers
 
@@ -49,9 +49,9 @@ class PredictionView(msgspec.Struct, frozen=True, kw_only=True):
     invalid: str
 
 
+@verb("predictions.show")
 def prediction_log(project: Project, *, principal: Principal) -> Log:
     """Where the predictions of the project's servers are logged; it may have no day yet."""
-    check(project.access(), principal, "predictions.show", project.name)
     return project.log()
 
 

@@ -23,6 +23,7 @@ from cumulant.core.servable import Servable
 from cumulant.core.system.child_processes import stop
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import deletions, scans, used_sources
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.models import copy_name, servable_folder
 from cumulant.flows.serving.services import note_use
@@ -94,6 +95,7 @@ class RunningServer(msgspec.Struct, frozen=True):
     grpc: str | None = None
 
 
+@verb("model.serve")
 def prepare_service(
     project: Project,
     uri: str,
@@ -107,16 +109,17 @@ def prepare_service(
     Raises:
         NotFoundError: no such model.
     """
-    with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
+    with open_run(project, "serve", principal=principal, progress=progress) as context:
         version = project.registry().resolve(uri)
         return _prepare(context, version, _copy_with_version(project, version), as_of)
 
 
+@verb("model.serve")
 def renew_service(
     project: Project, version: ModelVersion, folder: Path, *, principal: Principal, progress: Progress = silent
 ) -> PreparedService:
     """As `prepare_service`, of a version that was served before from `folder`; it needs no registry."""
-    with open_run(project, "serve", action="model.serve", principal=principal, progress=progress) as context:
+    with open_run(project, "serve", principal=principal, progress=progress) as context:
         return _prepare(context, version, folder, None)
 
 

@@ -14,6 +14,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import deletions, scans, used_sources
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.serve import USES, materialize
@@ -35,6 +36,7 @@ class RepairedKey(msgspec.Struct, frozen=True, kw_only=True):
     stored: tuple[StoredKey, ...]
 
 
+@verb("features.materialize", personal=True)
 def show_key(
     project: Project,
     uri: str,
@@ -50,15 +52,14 @@ def show_key(
         NotFoundError: no such model.
         UsageError: no window or lookup is by these columns.
     """
-    with open_run(
-        project, "stored key", action="features.materialize", principal=principal, progress=progress
-    ) as context:
+    with open_run(project, "stored key", principal=principal, progress=progress) as context:
         from cumulant.features.online.repair import read_key
 
         state = _state(context, uri)
         return read_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
 
 
+@verb("features.forget")
 def forget_key(
     project: Project,
     uri: str,
@@ -76,7 +77,7 @@ def forget_key(
         NotFoundError, UsageError: as `show_key`.
         RefusedError: a server reads another state of the model, which was made from earlier data.
     """
-    with open_run(project, "forget key", action="features.forget", principal=principal, progress=progress) as context:
+    with open_run(project, "forget key", principal=principal, progress=progress) as context:
         from cumulant.features.events import KeyForgotten
         from cumulant.features.online.repair import forget_key, read_key
 

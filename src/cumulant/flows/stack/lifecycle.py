@@ -15,7 +15,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system import child_processes
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
 from cumulant.flows.stack.child_process import log_file
 from cumulant.flows.stack.desired_state import DesiredState, read_desired_state
@@ -49,6 +49,7 @@ class StartedStack(msgspec.Struct, frozen=True):
     notes: tuple[str, ...] = ()
 
 
+@verb("stack.up")
 def up(
     project: Project,
     model: str = "",
@@ -76,7 +77,6 @@ def up(
         EngineUnavailableError: a process does not come to answer; everything has ended again.
         IntegrityError: the desired state is damaged.
     """
-    check(project.access(), principal, "stack.up", project.name)
     running = find_supervisor(project.state)
     if running is not None:
         raise already_runs_error(running)
@@ -132,6 +132,7 @@ def _bring_up(
     return StartedStack(status, process, tuple(notes))
 
 
+@verb("stack.down")
 def down(project: Project, *, principal: Principal, progress: Progress = silent) -> int:
     """End everything, requests under way first; returns how many processes there were, the supervisor among them.
 
@@ -139,7 +140,6 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
         EngineUnavailableError: the supervisor does not come to its end.
         UsageError: it runs on another machine, or in another container.
     """
-    check(project.access(), principal, "stack.down", project.name)
     pid, status = find_supervisor(project.state), own_status(project.state)
     count = 0
     if status is None and read_status(project.state) is not None:
@@ -161,6 +161,7 @@ def down(project: Project, *, principal: Principal, progress: Progress = silent)
     return count + end_left_behind(project.state)
 
 
+@verb("stack.show")
 def ps(project: Project, *, principal: Principal) -> Status | None:
     """The processes in the supervisor's last status; None where none runs and none has been left.
 
@@ -169,7 +170,6 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
     Raises:
         IntegrityError: its status is damaged.
     """
-    check(project.access(), principal, "stack.show", project.name)
     status = own_status(project.state)
     return None if status is None else without_ended_processes(status)
 

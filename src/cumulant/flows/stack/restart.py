@@ -26,7 +26,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.system.atomic_files import storage_errors
 from cumulant.core.system.locks import lock_file
 from cumulant.core.traffic import Arm, Routes
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.processes import is_here
 from cumulant.flows.release import store
 from cumulant.flows.stack.child_process import log_file
@@ -62,6 +62,7 @@ class RestartResult(msgspec.Struct, frozen=True):
     notes: tuple[str, ...]
 
 
+@verb("stack.up")
 def restart(project: Project, *, principal: Principal, progress: Progress = silent) -> RestartResult:
     """Replace every server of a running stack, one after another, and the controller.
 
@@ -71,7 +72,6 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
         UsageError: the supervisor runs on another machine.
         EngineUnavailableError: a new server does not come to answer; the one before still serves.
     """
-    check(project.access(), principal, "stack.up", project.name)
     _check_running(project)
     with hold_restart_lock(project.state):
         _check_no_release(project)

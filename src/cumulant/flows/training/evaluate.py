@@ -13,6 +13,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.features.task import resolve_task
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.champion_scores import ModelAnswers, model_answers
 from cumulant.flows.registry.model_record import find_record
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from cumulant.training.splits import TrainTestSplit
 
 
+@verb("model.evaluate")
 def evaluate(
     project: Project,
     uri: str,
@@ -49,9 +51,7 @@ def evaluate(
         RefusedError: it cannot answer today's rows (columns that it reads are gone).
     """
     settings: dict[str, object] = {"model": uri, "as_of": as_of and as_of.isoformat()}
-    with open_run(
-        project, "evaluate", action="model.evaluate", principal=principal, progress=progress, settings=settings
-    ) as context:
+    with open_run(project, "evaluate", principal=principal, progress=progress, settings=settings) as context:
         version = project.registry().resolve(uri)
         snapshots, _ = snapshots_of(context)
         task = resolve_task(project, snapshots)

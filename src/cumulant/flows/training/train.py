@@ -20,6 +20,7 @@ from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import Validation, snapshots_of
 from cumulant.flows.features.feature_table import FeatureSet, feature_set
 from cumulant.flows.features.task import Task, refuse_no_features, resolve_task
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.candidate_alias import ModelCandidate
 from cumulant.flows.registry.equal_models import same_as_champion
@@ -84,6 +85,7 @@ class TrainResult(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
+@verb("model.train")
 def train(
     project: Project,
     *,
@@ -123,9 +125,7 @@ def train(
         settings["history"] = {name: None if span is None else show_duration(span) for name, span in spans}
     if change is not None:
         settings["change"] = change.isoformat()
-    with open_run(
-        project, "train", action="model.train", principal=principal, progress=progress, settings=settings
-    ) as context:
+    with open_run(project, "train", principal=principal, progress=progress, settings=settings) as context:
         check_training(project)
         snapshots, fresh = snapshots_of(context)
         task = resolve_task(project, snapshots)

@@ -250,8 +250,8 @@ class JournalConformance(Suite):
             Scope(project="other"),
             Scope(environment="prod"),
             Scope(tenant="acme"),
-            Scope(tenant="a/b", project="c"),
-            Scope(tenant="a", project="b/c"),
+            Scope(tenant="a-b", project="c"),
+            Scope(tenant="a", project="b-c"),
         ]
         others = [connect(scope) for scope in scopes]
         for number, client in enumerate([journal, *others], 1):

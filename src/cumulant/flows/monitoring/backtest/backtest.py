@@ -15,6 +15,7 @@ from cumulant.core.units import from_micros, show_duration
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.features.task import refuse_no_features, resolve_task
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.monitoring.backtest.histories import (
     TrainingHistory,
@@ -100,6 +101,7 @@ class BacktestResult(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...]
 
 
+@verb("monitor.backtest")
 def backtest_project(
     project: Project, request: BacktestRequest, *, principal: Principal, progress: Progress = silent
 ) -> BacktestResult:
@@ -115,9 +117,7 @@ def backtest_project(
         ContractBreachError: a source breaks its contract.
     """
     settings: dict[str, object] = {name: str(value) for name, value in vars(request).items() if value}
-    with open_run(
-        project, "backtest", action="monitor.backtest", principal=principal, progress=progress, settings=settings
-    ) as context:
+    with open_run(project, "backtest", principal=principal, progress=progress, settings=settings) as context:
         rows, target, source = _rows(context)
         windowed = cut_windows(rows, every=request.every, since=request.since, until=request.until, source=source)
         return _replay(context, request, windowed, target, _first(windowed, request))

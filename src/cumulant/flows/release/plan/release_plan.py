@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import show_duration
-from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release.plan.label_delay import find_label_delay
 from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic, measure_traffic, parse_rate
 from cumulant.flows.release.plan.plan_texts import (
@@ -83,7 +83,6 @@ def plan_release(
     Raises:
         UsageError: no traffic is known, or the share of errors is not between 0 and 1.
     """
-    check(project.access(), principal, "release.plan", project.name)
     if not 0 < errors < 0.5:
         raise UsageError(
             f"the share of errors {errors:g} is not between 0 and 50%",

@@ -14,7 +14,7 @@ import numpy as np
 
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release.simulation.log_replay import MOST, LoggedRequests, read_logged_requests
 from cumulant.flows.release.simulation.result import SimulatedRelease, SimulationResult, summarize_releases
 from cumulant.flows.release.simulation.run import simulate_release
@@ -58,7 +58,6 @@ def simulate_releases(
     Raises:
         UsageError: the world, the policy or the number of releases cannot be used, or the log holds too little.
     """
-    check(project.access(), principal, "release.simulate", project.name)
     described = read_world(world or DEFAULT)
     recorded = _read_log(project) if log else None
     return simulate(

@@ -59,7 +59,7 @@ def begin_release(
         revision=max(present.revision if present else 0, last[0].revision if last else 0),
     )
     release = _with_history(project, with_evaluation(release, evaluation))
-    with project.journal().transaction(actor=Actor(principal.name), run=release.id) as transaction:
+    with project.journal().transaction(actor=Actor(principal.id), run=release.id) as transaction:
         row = transaction.get(store.RELEASE, model)
         version = 0 if row is None else row.version
         before = None if row is None else msgspec.convert(row.value, Release)

@@ -15,6 +15,7 @@ from cumulant.flows.data.pii import personal_features
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.features.task import resolve_task
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.champion_scores import model_answers
 from cumulant.flows.registry.model_record import find_record
@@ -55,6 +56,7 @@ Tested = Mapping[str, "FittedModel"]
 Unlearned = Mapping[str, "NDArray[np.bool_]"]
 
 
+@verb("release.start")
 def evaluate_pair(
     project: Project,
     champion: str,
@@ -69,9 +71,7 @@ def evaluate_pair(
     Raises:
         RefusedError: `principal` may not start releases.
     """
-    with open_run(
-        project, "compare", action="release.start", principal=principal, progress=progress, quiet=True
-    ) as context:
+    with open_run(project, "compare", principal=principal, progress=progress, quiet=True) as context:
         try:
             known = project.registry().resolve(f"{project.name}/{champion}")
             return _evaluate(context, {CHAMPION: known, CANDIDATE: candidate}, policy)

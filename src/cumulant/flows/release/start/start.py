@@ -21,7 +21,7 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
-from cumulant.flows.ledger.actions import check, verb
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.custom_metrics import METRIC
 from cumulant.flows.release.controller.effects import with_warm_version
@@ -92,7 +92,6 @@ def start_release(
         LeaseHeldError: the version is on its way already, another process changed the release meanwhile, servers are
             being replaced, or the last release is not wound up yet.
     """
-    check(project.access(), principal, "release.start", project.name)
     check_gateway(project)
     name = model or project.name if outside else project.name
     notes: list[str] = []
@@ -241,7 +240,7 @@ def _queue_candidate(
     # Its number: the alias may be another one's by then.
     uri = f"{version.name}/{version.version}"
     note = {"uri": uri, "principal": msgspec.to_builtins(principal), "approval": approval}
-    with project.journal().transaction(actor=Actor(principal.name), run=running.id) as transaction:
+    with project.journal().transaction(actor=Actor(principal.id), run=running.id) as transaction:
         transaction.put(store.WAITING, project.name, note)
         transaction.emit(ReleaseWaits(model=project.name, uri=uri, running=running.id))
     return running.id

@@ -115,10 +115,10 @@ class CallerTokens:
             if named_principal is None:
                 raise HttpError(400, "this token belongs to no single user", hint="send x-cumulant-user: ada")
             return named_principal
-        if named_principal is not None and (named_principal.name != caller.principal.name or named_principal.groups):
+        if named_principal is not None and (named_principal.id != caller.principal.id or named_principal.groups):
             raise RefusedError(
-                f"this token is that of {caller.principal.name}",
-                subject=named_principal.name,
+                f"this token is that of {caller.principal.id}",
+                subject=named_principal.id,
                 hint="leave the headers x-cumulant-user and x-cumulant-groups out",
             )
         return caller.principal

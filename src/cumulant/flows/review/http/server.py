@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.network.hosts import is_loopback
-from cumulant.flows.ledger.actions import check
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.review.http.app import ReviewApplication
 from cumulant.flows.review.http.callers import CallerTokens, TokenHolder
 from cumulant.flows.review.views import policy_of
@@ -39,6 +39,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     guarded: bool
 
 
+@verb("review.serve")
 def serve(
     project: Project,
     *,
@@ -58,7 +59,6 @@ def serve(
         PortInUseError: the address is taken.
         StorageError: the salt of personal values cannot be made.
     """
-    check(project.access(), principal, "review.serve", project.name)
     policy_of(project)
     project.salt_source.ensure()
     known = CallerTokens(callers, principal)

@@ -19,6 +19,7 @@ from cumulant.core.version import __version__
 from cumulant.data.row_columns import FROM, ROW, UNTIL
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import scans, used_sources
+from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.serving.batch.answer_columns import decision_columns, reasons_column
@@ -212,6 +213,7 @@ def load_folder(folder: Path, keep: Sequence[str], reasons: int | None = None) -
     return _rows(folder, SourceSpec(), keep, _History({}, {}), reasons)
 
 
+@verb("model.predict")
 @contextmanager
 def open_registered(
     project: Project,
@@ -230,7 +232,7 @@ def open_registered(
         RefusedError: `principal` may not.
         RequestError: it gives no reasons, or not so many.
     """
-    with open_run(project, "predict", action="model.predict", principal=principal, progress=progress) as context:
+    with open_run(project, "predict", writes=False, principal=principal, progress=progress) as context:
         folder = servable_folder(project, project.registry().resolve(uri))
         described = load_description(folder)
         if isinstance(described, GraphServable):
