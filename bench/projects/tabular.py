@@ -23,9 +23,9 @@ import polars as pl
 from cumulant.core.progress import silent
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.training.search_step import rows_of
-from cumulant.flows.features.task import resolve_task
 from cumulant.flows.training.train import work_of
 from cumulant.project.file.loading import load
 from cumulant.statistics import estimate, metric

@@ -13,8 +13,8 @@ import polars as pl
 from cumulant.core.progress import silent
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
-from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.features.task import resolve_task
+from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.training.train import work_of
 from cumulant.flows.training.training_rows import labelled_rows
 from cumulant.project.file.loading import load
