@@ -1,4 +1,4 @@
-"""Draws docs/images/loop.svg and processes.svg: `python tools/draw_diagrams.py`.
+"""Draws docs/images/loop.svg, processes.svg and machines.svg: `python tools/draw_diagrams.py`.
 
 Each picture paints its own background, and its colours follow the reader's light or dark scheme.
 """
@@ -194,7 +194,47 @@ def processes() -> str:
     )
 
 
-PICTURES = {IMAGES / "loop.svg": loop, IMAGES / "processes.svg": processes}
+def machines() -> str:
+    """Which machines a project may be spread over, and what lies between them."""
+    training = Box(24, 40, 230, 90, "training", ("commands, cumulant tick",))
+    stack = Box(300, 40, 330, 90, "cumulant up", ("gateway, servers, controller", "labels, routes, desired state"))
+    servers = Box(676, 40, 260, 90, "further servers", ("started by hand or by a platform", "log process, spool"))
+    journal = Box(24, 220, 200, 74, "PostgreSQL", ("journal", "leases"), "store")
+    objects = Box(262, 220, 200, 74, "object store", ("tables, models", "prediction log"), "store")
+    online = Box(500, 220, 200, 74, "Valkey", ("online state",), "store")
+    registry = Box(738, 220, 198, 74, "MLflow server", ("versions, aliases",), "store")
+    low, high = 190, 160
+
+    def reads(machine: Box, offset: int, level: int, *stores: Box) -> list[str]:
+        at = machine.center + offset
+        return [
+            arrow(
+                (at, machine.bottom),
+                (at, level),
+                (store.center + offset, level),
+                (store.center + offset, store.y),
+                kind="data",
+            )
+            for store in stores
+        ]
+
+    return picture(
+        312,
+        "Machines of one project: training, the machine of cumulant up, further servers; between them PostgreSQL, an object store, Valkey and MLflow",
+        text(24, 26, "machines without a shared folder", "label", "start"),
+        *(box.svg() for box in (training, stack, servers, journal, objects, online, registry)),
+        *reads(training, -24, low, journal, objects, online, registry),
+        *reads(stack, 0, high, journal, objects, online, registry),
+        *reads(servers, 24, low - 15, objects, online),
+        arrow((stack.right, stack.middle), (servers.x, servers.middle)),
+    )
+
+
+PICTURES = {
+    IMAGES / "loop.svg": loop,
+    IMAGES / "processes.svg": processes,
+    IMAGES / "machines.svg": machines,
+}
 
 
 def main() -> int:

@@ -220,6 +220,16 @@ def test_a_moved_project_keeps_its_gateway(tmp_path):
     assert claimed(moved)[1].revision == 7
 
 
+def test_a_state_folder_that_only_the_claim_makes_is_known_again(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(HEAD)
+    messages = []
+    for _ in range(2):
+        with load(tmp_path) as project:
+            claim_folder(project, messages.append)
+            assert read_identity(project.state).home == home_of(project.state)
+    assert messages == []
+
+
 def test_another_path_to_the_same_folder_and_another_name_of_the_machine_change_nothing(original, tmp_path):
     before = read_desired_state(original / ".cumulant", "m")
     (tmp_path / "link").symlink_to(original)

@@ -54,6 +54,13 @@ def home_of(state: Path) -> Home:
 
 
 def new_identity(state: Path, root: Path) -> Identity:
+    """An identity of the folder, which is made if it is missing: it is known by its inode.
+
+    Raises:
+        StorageError: the folder cannot be made.
+    """
+    with storage_errors(state):
+        state.mkdir(parents=True, exist_ok=True)
     return Identity(id=uuid.uuid4().hex, home=home_of(state), root=str(root), since=datetime.now(UTC))
 
 
@@ -66,7 +73,6 @@ def write_identity(state: Path, identity: Identity) -> None:
     """Raises StorageError where the folder cannot be written."""
     path = state / _FILE
     with storage_errors(path):
-        state.mkdir(parents=True, exist_ok=True)
         replace_file(path, msgspec.json.format(msgspec.json.encode(identity)))
 
 
