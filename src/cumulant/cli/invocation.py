@@ -58,6 +58,13 @@ class Invocation:
             check(project, project.principal(), self.action, personal=personal)
         return project
 
+    def line(self, command: str) -> str:
+        """A command line to run next, of the same project and environment."""
+        from cumulant.cli.program import line
+        from cumulant.project.file.layers import LOCAL
+
+        return line(command, project=self.given, environment=None if self.environment == LOCAL else self.environment)
+
     @contextmanager
     def progress(self, title: str) -> Iterator[Progress]:
         """Progress on standard error: live on a terminal, a line a step elsewhere, nothing with `--json`."""

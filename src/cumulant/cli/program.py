@@ -23,9 +23,10 @@ def program(name: str) -> str:
     return shlex.quote(_short(script))
 
 
-def line(command: str, *, project: str | None = None) -> str:
-    """A command line of this program: `line("train --quick")`, about the project in a folder that is not here."""
-    return f"{NAME} {command}" + (f" --project {shlex.quote(project)}" if project else "")
+def line(command: str, *, project: str | None = None, environment: str | None = None) -> str:
+    """A command line of this program: `line("train --quick")`, of a project elsewhere or of an environment."""
+    options = f" --project {shlex.quote(project)}" if project else ""
+    return f"{NAME} {command}{options}" + (f" --env {environment}" if environment else "")
 
 
 def line_in(folder: str, command: str) -> str:

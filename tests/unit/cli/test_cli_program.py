@@ -11,6 +11,8 @@ import pytest
 
 from cumulant.cli import program
 from cumulant.cli.app import COMMANDS, load
+from cumulant.cli.invocation import Invocation
+from cumulant.cli.output import CommandOutput
 
 
 @pytest.fixture
@@ -81,3 +83,16 @@ def test_a_command_that_does_not_exist_is_an_error(cumulant) -> None:
     ended = cumulant("runs", "lst")
     assert ended.code == 2
     assert 'did you mean "list"?' in ended.err
+
+
+@pytest.mark.parametrize(
+    ("directory", "environment", "options"),
+    [
+        (None, "local", ""),
+        (None, "prod", " --env prod"),
+        ("my shop", "prod", " --project 'my shop' --env prod"),
+    ],
+)
+def test_the_next_command_is_of_the_same_project_and_environment(directory, environment, options):
+    call = Invocation(directory=directory, environment=environment, action=None, output=CommandOutput(json=False))
+    assert call.line("train") == f"cumulant train{options}"

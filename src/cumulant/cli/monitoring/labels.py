@@ -11,7 +11,6 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
-from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
 from cumulant.flows.reports.terminal import table
@@ -113,7 +112,7 @@ def list_(
             _print_labels(console, labels_listed)
             print_rest(console, len(labels_listed), total)
             return
-        none = f"no labels yet: {line('labels ingest FILE', project=call.given)}"
+        none = f"no labels yet: {call.line('labels ingest FILE')}"
         console.print(none if state is None else f"no label is {state}", style="dim")
 
     call.answer(labels_listed, text)
@@ -164,7 +163,7 @@ def report(
     first, last = (None if text is None else moment(text).date() for text in (since, until))
     with call.project() as project:
         summary = report_labels(project, principal=project.principal(), by=by, since=first, until=last)
-    call.answer(_document(summary), lambda console: _print_report(console, summary, call.given))
+    call.answer(_document(summary), lambda console: _print_report(console, summary, call))
 
 
 @command(
@@ -230,7 +229,7 @@ def parts(text: str | None) -> dict[str, str]:
 
 
 def _tell(call: Invocation, intake: Intake) -> None:
-    call.answer(intake, lambda console: _print_intake(console, intake, call.given))
+    call.answer(intake, lambda console: _print_intake(console, intake, call))
 
 
 def _refused(problems: Mapping[str, int]) -> str:
@@ -240,7 +239,7 @@ def _refused(problems: Mapping[str, int]) -> str:
     return f", {sum(problems.values()):,} refused ({reasons})"
 
 
-def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
+def _print_intake(console: Console, intake: Intake, call: Invocation) -> None:
     for source in intake.sources:
         if source.error:
             console.print(f"nothing was ingested: {source.error}", style="yellow", markup=False)
@@ -251,14 +250,14 @@ def _print_intake(console: Console, intake: Intake, given: str | None) -> None:
     has = "has" if intake.labelled == 1 else "have"
     console.print(f"{plural(intake.labelled, 'prediction')} {has} a label now")
     if any(labels_source.problems for labels_source in intake.sources):
-        console.print(f"refused rows: {line('labels list --state refused', project=given)}", style="dim")
+        console.print(f"refused rows: {call.line('labels list --state refused')}", style="dim")
     usable = sum(
         labels_source.rows - sum(labels_source.problems.values())
         for labels_source in intake.sources
         if not labels_source.again
     )
     if intake.labelled < usable:
-        rest = f"unmatched, duplicate and contradicted labels: {line('labels report', project=given)}"
+        rest = f"unmatched, duplicate and contradicted labels: {call.line('labels report')}"
         console.print(rest, style="dim")
     if intake.pairs or intake.graded:
         console.print(f"{intake.pairs:,} mirrored requests were paired, {intake.graded:,} pairs have a label now")
@@ -292,7 +291,7 @@ def _document(report: Report) -> dict[str, object]:
     return plain
 
 
-def _print_report(console: Console, report: Report, given: str | None) -> None:
+def _print_report(console: Console, report: Report, call: Invocation) -> None:
     rows = [
         (
             cohort.start,
@@ -341,4 +340,4 @@ def _print_report(console: Console, report: Report, given: str | None) -> None:
         )
     for state, count in (("refused", len(report.problems)), ("contradicted", report.contradicted)):
         if count:
-            console.print(f"next: {line(f'labels list --state {state}', project=given)}", style="dim")
+            console.print(f"next: {call.line(f'labels list --state {state}')}", style="dim")

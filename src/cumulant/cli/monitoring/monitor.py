@@ -12,7 +12,6 @@ from cumulant.cli.invocation import Invocation
 from cumulant.cli.monitoring.monitor_backtest import declare as declare_backtest
 from cumulant.cli.monitoring.monitor_watch import declare as declare_watch
 from cumulant.cli.monitoring.monitor_watch import figures
-from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
 from cumulant.flows.reports.terminal import clean, table
@@ -143,7 +142,7 @@ def run(
     def text(console: Console) -> None:
         _print(console, monitored, every=every, page=out)
         # Of other rows than the project's no alert is made.
-        steps = [line("alerts list", project=call.given)] if predictions is None else []
+        steps = [call.line("alerts list")] if predictions is None else []
         steps += [] if out else ["add --out drift.html for charts"]
         if monitored.alarming and steps:
             console.print(f"next: {'; '.join(steps)}", style="dim", markup=False, soft_wrap=True)

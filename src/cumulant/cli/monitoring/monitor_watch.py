@@ -13,7 +13,6 @@ import typer
 from cumulant.cli.command import command
 from cumulant.cli.errors import show
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.program import line
 from cumulant.core.errors import CumulantError, RetryableError, TerminalError, UsageError
 from cumulant.core.units import duration, moment
 from cumulant.flows.reports.terminal import clean, pairs, table
@@ -77,7 +76,7 @@ def _watch(
                 raise
             _tell(call, error, every)
         else:
-            call.answer(document(round_, done), partial(_print, round_=round_, done=done, project=call.given))
+            call.answer(document(round_, done), partial(_print, round_=round_, done=done, call=call))
             if not once and not call.json:
                 notice = f"next look in {every} (Ctrl-C stops it; --once looks once)"
                 call.output.notices().print(notice, style="dim", soft_wrap=True)
@@ -119,7 +118,7 @@ def document(round_: MonitorRun, done: RetrainRequest | None) -> dict[str, objec
     return about | {name: getattr(round_.evaluation, name) for name in _DOCUMENTED} | {"retraining": done}
 
 
-def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None, project: str | None) -> None:
+def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None, call: Invocation) -> None:
     evaluation = round_.evaluation
     rows: list[tuple[str, object]] = [
         ("model", f"{round_.model}/{round_.version}"),
@@ -153,7 +152,7 @@ def _print(console: Console, *, round_: MonitorRun, done: RetrainRequest | None,
     for note in (*evaluation.notes, *filter(None, [evaluation.late.sentence])):
         console.print(clean(note), style="dim", markup=False, highlight=False)
     if round_.alarming:
-        console.print(f"next: {line('alerts list', project=project)}", style="dim", markup=False, soft_wrap=True)
+        console.print(f"next: {call.line('alerts list')}", style="dim", markup=False, soft_wrap=True)
 
 
 def _labels(round_: MonitorRun) -> str:

@@ -13,7 +13,6 @@ from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.monitoring.review_page import cases, figures, label_names, outcome, page
 from cumulant.cli.output import print_rest
-from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 from cumulant.core.units import moment
 
@@ -79,7 +78,7 @@ def list_(
         listed, total = first_cases(project, principal=project.principal(), status=status, limit=limit)
 
     def text(console: Console) -> None:
-        cases(console, listed, status, fill=line("review fill", project=call.given))
+        cases(console, listed, status, fill=call.line("review fill"))
         print_rest(console, len(listed), total)
 
     call.answer(listed, text)
@@ -97,18 +96,18 @@ def next_(
         if not call.json and not once and sys.stdin.isatty() and sys.stdout.isatty():
             from cumulant.cli.monitoring.review_session import session
 
-            session(call.output.console(), project, report=line("review report", project=call.given))
+            session(call.output.console(), project, report=call.line("review report"))
             return
         case = next_case(project, principal=project.principal())
 
     def text(console: Console) -> None:
         if case is None:
-            console.print(f"no case waits for you: {line('review fill', project=call.given)}", style="dim")
+            console.print(f"no case waits for you: {call.line('review fill')}", style="dim")
             return
         page(console, case)
         words = " or ".join(label_names(case)) or "a number"
         console.print(f"\nwhat is true, {words}:", style="dim", markup=False)
-        decide = line(f"review decide {case.id} LABEL", project=call.given)
+        decide = call.line(f"review decide {case.id} LABEL")
         console.print(decide, style="dim", markup=False, soft_wrap=True)
 
     call.answer(case, text)

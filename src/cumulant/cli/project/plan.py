@@ -8,7 +8,6 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
-from cumulant.cli.program import line
 from cumulant.flows.reports.terminal import cell, heading, pairs, table, warn
 from cumulant.flows.reports.wording import classes_text
 
@@ -45,7 +44,7 @@ def plan(
 
         with call.progress("plan") as progress:
             planned = flow(project, principal=project.principal(), progress=progress)
-    call.answer(planned, lambda console: _show(console, planned, call.given))
+    call.answer(planned, lambda console: _show(console, planned, call))
 
 
 def _row(row: ResolvedRow) -> dict[str, object]:
@@ -64,7 +63,7 @@ def held_out(part: str, *, timed: bool) -> str:
     return f"the last {part}" if timed else f"{part} of rows, by the hash of what identifies them"
 
 
-def _show(console: Console, plan: TrainingPlan, project: str | None) -> None:
+def _show(console: Console, plan: TrainingPlan, call: Invocation) -> None:
     heading(console, plan.project, f"environment {plan.environment}")
     training, evaluation = plan.training, plan.evaluation
     budget = f"{training['trials']} trials" + (f" or {training['time']}" if training.get("time") else "")
@@ -91,7 +90,7 @@ def _show(console: Console, plan: TrainingPlan, project: str | None) -> None:
     warn(console, plan.warnings)
     for note in plan.notes:
         console.print(f"note: {note}", soft_wrap=True)
-    console.print("next: " + line("train", project=project), style="dim", soft_wrap=True)
+    console.print("next: " + call.line("train"), style="dim", soft_wrap=True)
 
 
 def _rule(rule: dict[str, object]) -> str:

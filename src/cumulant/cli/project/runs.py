@@ -10,7 +10,6 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.output import print_rest
-from cumulant.cli.program import line
 from cumulant.core.errors import UsageError, not_found
 from cumulant.flows.ledger.ledger_records import runs
 from cumulant.flows.reports.terminal import heading, pairs, table
@@ -52,7 +51,7 @@ def list_(
         ]
         console.print(table(["run", "flow", "status", "started", "time", "steps", "who"], rows))
         if not records:
-            console.print("nothing has run yet: " + line("train"), style="dim")
+            console.print("nothing has run yet: " + call.line("train"), style="dim")
         print_rest(console, len(shown), len(records), option="--last N")
 
     call.answer(shown, text)

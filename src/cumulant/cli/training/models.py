@@ -10,7 +10,6 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import Model
-from cumulant.cli.program import line
 from cumulant.core.errors import UsageError
 from cumulant.core.servable import GraphServable, Servable
 from cumulant.flows.packaging.package_summary import graph_rows
@@ -58,7 +57,7 @@ def list_(
         rows = [(version.name, version.version, version.aliases, version.created, version.uri) for version in versions]
         console.print(table(["model", "version", "aliases", "registered", "uri"], rows, right=["version"]))
         if not versions:
-            console.print("no model yet: " + line("train"), style="dim")
+            console.print("no model yet: " + call.line("train"), style="dim")
 
     call.answer(versions, text)
 

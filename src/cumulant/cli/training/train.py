@@ -9,7 +9,6 @@ import typer
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
 from cumulant.cli.options import AsOf
-from cumulant.cli.program import line
 from cumulant.core.units import moment
 from cumulant.flows.reports.content import ReportData
 from cumulant.flows.reports.model_content import with_notes
@@ -92,11 +91,9 @@ def finish(call: Invocation, page: object, result: TrainResult) -> None:
             console.print(f"steps: {shown}{limit}", style="dim", soft_wrap=True)
         if computed is not None:
             console.print(f"features: {computed}", style="dim")
-        console.print(
-            "next: " + line(f"report {page.run} --out report.html", project=call.given), style="dim", soft_wrap=True
-        )
+        console.print("next: " + call.line(f"report {page.run} --out report.html"), style="dim", soft_wrap=True)
         if result.next:
-            steps = ", then ".join(line(words, project=call.given) for words in result.next)
+            steps = ", then ".join(call.line(words) for words in result.next)
             text_ = f"next: {steps}; the alias champion moves when a release promotes version {page.version}"
             console.print(text_, style="dim", soft_wrap=True)
 

@@ -177,11 +177,11 @@ def _run_retraining(project: Project) -> str:
 
     wanted, _ = read_request(project.journal(), project.name)
     if wanted is None or not wanted.open:
-        return "no training is asked for"
+        return "no retraining is requested"
     from cumulant.flows.monitoring.retraining import continue_retraining
 
     done = continue_retraining(project, principal=project.principal())
-    return "no training is asked for" if done is None else f"{done.stage}: {done.message or done.sentence}"
+    return "no retraining is requested" if done is None else f"{done.stage}: {done.message or done.sentence}"
 
 
 def _run_review(project: Project) -> str:
