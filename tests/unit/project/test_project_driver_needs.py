@@ -77,7 +77,7 @@ def test_steps_in_processes_need_stores_that_processes_share(tmp_path: Path, key
     assert len(found) == (1 if key == "journal" else 2)
     for _, problem in found:
         assert "steps run in processes of their own with compute: subprocess:// (`processes`)" in problem
-    assert ("use sqlite://" in found[0][1]) == (key == "journal")
+    assert ("sqlite://" in found[0][1]) == (key == "journal")
 
 
 @pytest.mark.parametrize("section", ["serving: {workers: 2}\n", "release: {alpha: 0.05}\n"])

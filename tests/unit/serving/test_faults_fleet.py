@@ -335,7 +335,8 @@ def test_connections_that_wait_for_a_killed_worker_are_answered(repository):
 def test_a_second_request_to_end_does_not_cut_off_the_log(repository, tmp_path, count):
     with serving(repository, "--workers", count, "--log", tmp_path / "log") as (process, ready):
         assert answers(ready["url"]) == {12.0}
-        scribe = next(pid for pid in children(process) if b"serving.prediction_log" in command_of(pid))
+        within(60, lambda: log_processes(process))  # until it has become its own program, it has its parent's name
+        (scribe,) = log_processes(process)
         os.kill(scribe, signal.SIGSTOP)
         process.terminate()
         within(60, lambda: children(process) == [scribe])
@@ -394,6 +395,10 @@ def trials(pid):
         below += [int(one) for one in (thread / "children").read_text().split()]
     found = {one for one in below if b"serving.workers.load_check" in command_of(one)}
     return found.union(*(trials(one) for one in set(below) if b"serving.workers.child" in command_of(one)))
+
+
+def log_processes(process):
+    return [pid for pid in children(process) if b"serving.prediction_log" in command_of(pid)]
 
 
 def command_of(pid):

@@ -156,17 +156,19 @@ class SourceSchema(RequestSchema):
 
 def first_errors(check: Callable[[Item], object], items: Iterable[Item], where: str = "") -> RequestError:
     """One error for the items, some of which `check` refuses by a RequestError: the first ten, begun by `where`."""
-    errors: list[RequestError] = []
+    messages: list[str] = []
+    subject = hint = None
     for item in items:
         try:
             check(item)
-        except RequestError as error:
-            errors.append(error)
-        if len(errors) > NAMED:
+        except RequestError as error:  # not kept: its traceback would keep this frame, and with it the body
+            if not messages:
+                subject, hint = error.subject, error.hint
+            messages.append(error.message)
+        if len(messages) > NAMED:
             break
-    more = "; and more" if len(errors) > NAMED else ""
-    text = "; ".join(error.message for error in errors[:NAMED])
-    return RequestError(f"{where}{text}{more}", subject=errors[0].subject, hint=errors[0].hint)
+    more = "; and more" if len(messages) > NAMED else ""
+    return RequestError(f"{where}{'; '.join(messages[:NAMED])}{more}", subject=subject, hint=hint)
 
 
 def missing_fields(names: Sequence[str], row: Mapping[str, object], where: str) -> RequestError:
