@@ -12,7 +12,6 @@ import msgspec
 from cumulant.core.prediction import read_object
 
 Loss = Literal["brier", "squared_error", "log_loss", "zero_one"]
-LOSSES: tuple[Loss, ...] = ("brier", "squared_error", "log_loss", "zero_one")
 _TINY = 1e-6
 
 
