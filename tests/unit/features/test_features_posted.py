@@ -40,9 +40,11 @@ def one(online: OnlineFeatures, feature: str, hour: float, **fields: Any) -> Any
 
 def test_a_scored_row_counts_once_for_itself_and_once_for_the_next() -> None:
     online = filled(make_plan(n=card.count(window="9h")), [0])
+    writer = online.writer()
+    assert writer is not None
     for row, count in ((ask(1), 2), (ask(1), 2), (ask(2, id=100), 3)):
         assert online.vectors([row]).columns["n_9h"] == [count]
-        advance([online.writer()], "tx", [row], scored=True)
+        advance([writer], "tx", [row], scored=True)
 
 
 def test_rows_are_counted_by_what_became_of_them() -> None:
