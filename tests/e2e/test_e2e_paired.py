@@ -19,7 +19,7 @@ from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
 from cumulant.project.release_section import paired_policy, release_policy
 from cumulant.release.evidence.metrics import metrics
-from cumulant.release.paired.paired_evaluation import log_harm, log_not_worse
+from cumulant.release.paired.paired_evaluation import evidence, log_harm, prior_evidence
 from cumulant.release.spec import MetricSpec, PairedSpec, ReleaseSpec
 
 pytestmark = pytest.mark.slow
@@ -71,7 +71,7 @@ def test_a_sound_retraining_is_shown_to_be_no_worse_and_gives_its_margins(shop):
     assert (found.failed, found.seen_by) == (0, ())
     assert found.rows > 1500
     named = metrics(spec)
-    assert log_not_worse(found, margin=named["quality"].margin) > _BAR
+    assert evidence(found, margin=named["quality"].margin).log_not_worse() > _BAR
     assert found.disagreement < named["disagreement"].margin < 0.2
     assert 0 < named["prediction"].margin < 0.1
     assert "labelled rows of the past" in notes[-1]
@@ -115,7 +115,7 @@ def test_a_version_of_which_nothing_is_known_is_compared_by_its_servable(shop):
     assert found is not None
     assert found.seen_by == ("candidate",)
     assert any("the candidate may have learned from the labelled rows" in note for note in notes)
-    assert log_not_worse(found, margin=0.005) == 0.0
+    assert prior_evidence(found, margin=0.005, bar=_BAR) == 0.0
 
 
 def test_where_nothing_can_be_compared_the_reason_is_noted_and_disagreement_is_bounded(shop):

@@ -14,7 +14,7 @@ from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
 from cumulant.project.release_section import release_policy
 from cumulant.release.evidence.metrics import metrics
-from cumulant.release.paired.paired_evaluation import log_not_worse, prior_evidence
+from cumulant.release.paired.paired_evaluation import evidence, prior_evidence
 from cumulant.release.spec import MetricSpec, ReleaseSpec
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def test_a_sound_retraining_is_shown_to_be_no_worse_by_what_was_tested(shop):
     margin = metrics(spec)["quality"].margin
     assert (found.failed, found.seen_by) == (0, ())
     assert found.rows > 1500
-    assert log_not_worse(found, margin=margin) > _BAR
+    assert evidence(found, margin=margin).log_not_worse() > _BAR
     assert prior_evidence(found, margin=margin, bar=_BAR) > 0
     assert any("as fitted without these rows" in note for note in notes)
 

@@ -38,3 +38,8 @@ def tree_digest(path: Path) -> tuple[str, int]:
     files = sorted(member for member in path.rglob("*") if member.is_file())
     hashes = {member.relative_to(path).as_posix(): file_digest(member) for member in files}
     return digest(hashes), sum(member.stat().st_size for member in files)
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

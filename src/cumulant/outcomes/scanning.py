@@ -140,9 +140,7 @@ def scan_files_of(rows: pl.DataFrame) -> pl.LazyFrame:
     return pl.scan_parquet(rows[FILE].unique(maintain_order=True).to_list(), glob=False, include_file_paths=FILE)
 
 
-def scan_predictions(
-    log: Log, query: Query, *, since: date | None = None, until: date | None = None, size: int | None = None
-) -> Iterator[pl.DataFrame]:
+def scan_predictions(log: Log, query: Query, *, size: int | None = None) -> Iterator[pl.DataFrame]:
     """What `query` selects of the prediction log's `COLUMNS`, for one or several days at a time, each row once.
 
     `query` is for rows: parts are read some at a time. `size`: bytes of parts that are read at once; a day is read
@@ -151,7 +149,7 @@ def scan_predictions(
     Raises:
         StorageError: a part cannot be read.
     """
-    for days in _groups(log, since, until, size or _AT_ONCE):
+    for days in _groups(log, size or _AT_ONCE):
         rows = _scan_days(log, days, query)
         if rows is not None and rows.height:
             yield rows
@@ -204,14 +202,9 @@ def _scan_log(files: Sequence[IO[bytes]]) -> pl.LazyFrame:
     return pl.scan_parquet(list(files), glob=False, schema=TYPES, missing_columns="insert", extra_columns="ignore")
 
 
-def _groups(log: Log, since: date | None, until: date | None, size: int) -> Iterator[list[date]]:
+def _groups(log: Log, size: int) -> Iterator[list[date]]:
     """Days whose parts are read at once."""
-    sized = (
-        (day, sum(part.bytes for part in log.parts(day)))
-        for day in log.days()
-        if (since is None or day >= since) and (until is None or day <= until)
-    )
-    return _read_at_once(sized, size)
+    return _read_at_once(((day, sum(part.bytes for part in log.parts(day))) for day in log.days()), size)
 
 
 def _sized(parts: Iterable[PartInfo]) -> Iterator[tuple[PartInfo, int]]:

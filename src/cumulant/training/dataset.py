@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -167,10 +166,9 @@ def training_set(
     reviewed: pl.Series | None = None,
     weight: pl.Series | None = None,
     identity: NDArray[np.uint64] | None = None,
-    like: tuple[Task, Sequence[str]] | None = None,
     leakage: bool = True,
 ) -> TrainingSet:
-    """Gather rows for training, or with `like` (task and classes of a model) for its evaluation.
+    """Gather rows for training.
 
     All arguments have one value a row, in one order; times are Datetime columns (naive ones are UTC). `costs` holds
     the columns that `spec.cost` names, `reviewed` says whose label came from the review queue, `weight` how many rows
@@ -178,15 +176,12 @@ def training_set(
     target they are kept as traffic. Without `leakage` no feature is looked at for it, as where a search has done so.
 
     Raises:
-        DataError: the target cannot be learned, or a feature gives it away (not checked with `like`).
+        DataError: the target cannot be learned, or a feature gives it away.
         DefinitionError: no feature is usable.
         NotFoundError: a cost names a column that is not in `costs`.
     """
-    usable, notes = _usable(features, keep_empty=like is not None)
-    if like is None:
-        encoded = tasks.detect(target, name=spec.target, task=spec.task)
-    else:
-        encoded = tasks.encode(target, task=like[0], classes=like[1])
+    usable, notes = _usable(features)
+    encoded = tasks.detect(target, name=spec.target, task=spec.task)
     false_negative, false_positive = _costs(spec.cost, costs, len(features), spec.target)
     rows = TrainingSet(
         features=usable,
@@ -210,7 +205,7 @@ def training_set(
     labelled = rows.take(encoded.labelled & timed)
     if encoded.task == "binary":
         labelled = replace(labelled, traffic=_unlabelled(rows, ~encoded.labelled & timed))
-    if like is None and leakage:
+    if leakage:
         suspicious = check_leakage(labelled.features, labelled.target, labelled.task, spec=spec)
         return replace(labelled, warnings=(*labelled.warnings, *suspicious))
     return labelled
@@ -224,14 +219,14 @@ def _unlabelled(rows: TrainingSet, which: NDArray[np.bool_]) -> TrafficRows | No
     return TrafficRows(features=rows.features[places], at=_at(rows.at, places), sampling_weight=np.ones(len(places)))
 
 
-def _usable(features: pl.DataFrame, *, keep_empty: bool) -> tuple[pl.DataFrame, tuple[str, ...]]:
-    """What a model can read; a feature without any value stays only where a model is there already (`keep_empty`)."""
+def _usable(features: pl.DataFrame) -> tuple[pl.DataFrame, tuple[str, ...]]:
+    """What a model can read; a feature without any value is left out."""
     keep, notes = [], []
     for name, kind in features.schema.items():
         if name.startswith("__"):
             continue
         empty = kind == pl.Null or (features.height > 0 and features[name].null_count() == features.height)
-        if empty and not (keep_empty and kind != pl.Null):
+        if empty:
             notes.append(f"{name} is null in every row and is not used")
         elif kind in (pl.Boolean, pl.String) or kind.is_numeric() or isinstance(kind, (pl.Categorical, pl.Enum)):
             keep.append(name)

@@ -206,10 +206,6 @@ def test_clashing_names_are_refused_with_both_places() -> None:
         collect({"row": tx.columns("temp"), "at": weather.as_of("k").columns("temp")})
 
 
-def test_definitions_of_plain_columns() -> None:
-    assert names(Definitions.of_columns("tx", ["a", "b"])) == ["a", "b"]
-
-
 # files
 def test_a_file_may_hold_functions_and_import_its_neighbours(tmp_path: Path) -> None:
     (tmp_path / "shared_parts_of_test.py").write_text("from cumulant.features import col\nnight = col('hour') < 6\n")

@@ -20,6 +20,7 @@ from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.features.posted.posted_events import log_table
+from cumulant.features.posted.state_update import advance
 from cumulant.features.posted.update_batches import Advancer
 from cumulant.testing.online import MemoryOnline
 
@@ -39,9 +40,11 @@ def one(online: OnlineFeatures, feature: str, hour: float, **fields: Any) -> Any
 
 def test_a_scored_row_counts_once_for_itself_and_once_for_the_next() -> None:
     online = filled(make_plan(n=card.count(window="9h")), [0])
-    assert online.score_and_advance([ask(1)]).columns["n_9h"] == [2]
-    assert online.score_and_advance([ask(1)]).columns["n_9h"] == [2]
-    assert online.score_and_advance([ask(2, id=100)]).columns["n_9h"] == [3]
+    writer = online.writer()
+    assert writer is not None
+    for row, count in ((ask(1), 2), (ask(1), 2), (ask(2, id=100), 3)):
+        assert online.vectors([row]).columns["n_9h"] == [count]
+        advance([writer], "tx", [row], scored=True)
 
 
 def test_rows_are_counted_by_what_became_of_them() -> None:

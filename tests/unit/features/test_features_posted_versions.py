@@ -332,17 +332,16 @@ def served(world: World, feature: str, hour: float, number: int = 99, **more: An
 
 def test_a_row_that_is_scored_corrects_nothing_and_gives_way_to_any_other() -> None:
     world = world_of(tx(1, amount=5.0))
-    online = OnlineFeatures(world.plan, world.store, "t1")
     stored, other = tx(1, amount=7.0, word="x"), tx(2, 1, amount=3.0)
     for row in (stored, other):
-        online.score_and_advance([dict.fromkeys(SCHEMA) | row])
+        advance([world.writer()], "tx", [dict.fromkeys(SCHEMA) | row], scored=True)
     assert (served(world, "card_sum_amount_2d", 2), served(world, "words_2d", 2)) == (8.0, 0)
     assert advance([world.writer()], "tx", [other | {"amount": 4.0}]).accepted == 1
     assert served(world, "card_sum_amount_2d", 2) == 9.0
-    online.score_and_advance([dict.fromkeys(SCHEMA) | other])
+    advance([world.writer()], "tx", [dict.fromkeys(SCHEMA) | other], scored=True)
     assert served(world, "card_sum_amount_2d", 2) == 9.0
     # a scored row that the next files hold is theirs
-    online.score_and_advance([dict.fromkeys(SCHEMA) | tx(3, amount=100.0)])
+    advance([world.writer()], "tx", [dict.fromkeys(SCHEMA) | tx(3, amount=100.0)], scored=True)
     world.ingest("tx", [dict.fromkeys(COLUMNS) | tx(3, amount=10.0)])
     world.fill()
     assert served(world, "card_sum_amount_2d", 2) == 19.0

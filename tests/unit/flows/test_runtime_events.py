@@ -30,7 +30,7 @@ def test_events_written_while_the_chain_is_verified_are_no_break():
 
         def write(self):
             with self.transaction(actor=ADA) as tx:
-                tx.emit(RunStarted(flow="train", command=""))
+                tx.emit(RunStarted(flow="train"))
 
     journal = Busy()
     journal.write()

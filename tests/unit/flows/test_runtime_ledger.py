@@ -351,14 +351,14 @@ def die(signal):
 
 
 def test_the_row_of_a_run(journal):
-    with Ledger.open(journal, flow="train", actor=ADA, command="cumulant train", settings={"trials": 3}) as ledger:
+    with Ledger.open(journal, flow="train", actor=ADA, settings={"trials": 3}) as ledger:
         assert read_run(journal.get("run", ledger.run)).status == "running"
         one = ledger.step("one", None, dict)
         ledger.step("one", None, dict)
         ledger.emit(Stored(rows=1))
     (run,) = runs(journal)
     assert (run.id, run.flow, run.status, run.principal) == (ledger.run, "train", "done", "user:ada")
-    assert (run.command, run.settings, run.process) == ("cumulant train", {"trials": 3}, this_process())
+    assert (run.settings, run.process) == ({"trials": 3}, this_process())
     assert [(use.name, use.identity, use.reused) for use in run.steps] == [
         ("one", one.identity, False),
         ("one", one.identity, True),

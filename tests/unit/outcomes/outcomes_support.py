@@ -6,7 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 from cumulant.core.plan import Field
 from cumulant.outcomes.join.joining import Outcomes
+from cumulant.outcomes.labels import cohorts
 from cumulant.outcomes.labels.ingest import ingest_file
+from cumulant.outcomes.labels.label_counts import report_of
 from cumulant.outcomes.labels.label_rows import LabelSchema
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
@@ -75,3 +77,8 @@ def opened(tmp_path, **more):
     return Outcomes(
         tmp_path / "outcomes", folder_log(tmp_path / "log"), key=KEY, clock=more.pop("clock", Clock()), **more
     )
+
+
+def report(outcomes, now, *, by="day", since=None, until=None):
+    """The report of counts that are not stored."""
+    return report_of(cohorts.count(outcomes, now)[0], by=by, since=since, until=until)

@@ -9,10 +9,9 @@ import msgspec
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from outcomes_support import NOW, Clock, micros, opened, put, tell
+from outcomes_support import NOW, Clock, micros, opened, put, report, tell
 
 from cumulant.core.errors import StorageError
-from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.label_facts import newest_labels
 from cumulant.testing.log import folder_log
 

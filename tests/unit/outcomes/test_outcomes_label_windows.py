@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from outcomes_support import NOW, Clock, opened, put
+from outcomes_support import NOW, Clock, opened, put, report
 from test_outcomes_join_cache import Taken, cache, change, label, merge_all, predict, rows, whole
 
 from cumulant.core.errors import StorageError
@@ -17,7 +17,6 @@ from cumulant.outcomes.join import joining, numbered_table
 from cumulant.outcomes.join.joining import Outcomes
 from cumulant.outcomes.join.numbered_table import NumberedTable
 from cumulant.outcomes.labels import label_snapshot
-from cumulant.outcomes.labels.cohorts import report
 from cumulant.testing.log import folder_log
 
 

@@ -6,12 +6,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from outcomes_support import NOW, micros, opened, put, tell
+from outcomes_support import NOW, micros, opened, put, report, tell
 
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import scanning
 from cumulant.outcomes.join.log_rows import COLUMNS, TYPES
-from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.label_facts import newest_labels
 from cumulant.ports.log import current_parts
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA

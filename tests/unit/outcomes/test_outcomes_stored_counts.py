@@ -5,10 +5,9 @@ import shutil
 from datetime import date, timedelta
 
 import pytest
-from outcomes_support import KEY, NOW, micros, opened, put, tell
+from outcomes_support import KEY, NOW, micros, opened, put, report, tell
 
 from cumulant.outcomes.labels import cohorts
-from cumulant.outcomes.labels.cohorts import report
 from cumulant.outcomes.labels.stored_counts import FILE, stored_report
 from cumulant.ports.log import current_parts
 from cumulant.testing.log import folder_log

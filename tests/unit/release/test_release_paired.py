@@ -14,9 +14,9 @@ from cumulant.release.paired.paired_evaluation import (
     block_days,
     disagreement_margin,
     distance_margin,
+    evidence,
     fewest_pairs,
     log_harm,
-    log_not_worse,
     prediction_margin,
     prior_evidence,
     quality_margin,
@@ -71,6 +71,10 @@ def _models(seed: int, *, flip: float = 0.0, count: int = 6000, days: int = 30) 
         at=np.repeat(np.arange(days), count // days) * _DAY + 20_000 * _DAY,
         segments={"region": segment},
     )
+
+
+def log_not_worse(evaluation: PairedEvaluation, *, margin: float) -> float:
+    return float(evidence(evaluation, margin=margin).log_not_worse())
 
 
 def test_equal_versions_are_shown_to_be_within_the_margin_and_inverted_answers_to_be_harm() -> None:

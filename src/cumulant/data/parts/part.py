@@ -28,7 +28,6 @@ from cumulant.ports.tables import TableStore
 
 #: the rule that a CSV row with another number of fields than the header breaks
 MALFORMED = "row:fields"
-_CSV_SAMPLE = 5000
 
 
 class PartField(msgspec.Struct, frozen=True, kw_only=True):

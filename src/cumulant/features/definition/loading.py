@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import CodeType, ModuleType
 
@@ -44,12 +44,6 @@ class Definitions(msgspec.Struct, frozen=True):
     """What a `features.py` defines, in its order."""
 
     features: tuple[Definition, ...]
-
-    @classmethod
-    def of_columns(cls, source: str, names: Iterable[str]) -> Definitions:
-        """Features that are columns of the row: what a project without a features file uses."""
-        place = SourceLine("columns", 0)
-        return cls(tuple(Definition(name=name, place=place, expr=Column(name), of=source) for name in names))
 
 
 def load(path: Path) -> Definitions:

@@ -159,7 +159,6 @@ class _Materialization:
         self.versions = corrected_sources(plan)
         self.deletions: Mapping[str, pl.LazyFrame | pl.DataFrame] = {}
         self.events = self.entities = self.bytes = 0
-        self.newest: int | None = None
         self.generation = hashlib.blake2b(fingerprint(plan).encode(), digest_size=16)
 
     def rows(self) -> Iterator[tuple[bytes, bytes]]:
@@ -199,7 +198,6 @@ class _Materialization:
             generation=self.generation.hexdigest(),
             as_of_us=self._as_of,
             since_us=self._since,
-            newest_us=self.newest,
             rows=self.events,
             entities=self.entities,
             scope=self._scope,
@@ -224,7 +222,6 @@ class _Materialization:
             return
         order, codes, moments = timeline.order[seen], timeline.keys[seen], timeline.times[seen]
         self.events += len(order)
-        self.newest = max(int(moments.max()), self.newest if self.newest is not None else int(moments.max()))
         starts = np.flatnonzero(np.concatenate(([True], codes[1:] != codes[:-1])))
         packed = _PackedGroup(group, source, frame, order, moments)
         entities = inside(frame.select(group.by)[order[starts]])

@@ -191,20 +191,8 @@ class OnlineFeatures:
             RequestError: a value does not fit its field.
             EngineUnavailableError, IntegrityError: as for `vectors`.
         """
-        return self._advance(source, rows, scored=False)
-
-    def _advance(self, source: str, rows: Sequence[Mapping[str, object]], *, scored: bool) -> AdvanceResult:
         writer = self.writer()
-        return AdvanceResult(unused=len(rows)) if writer is None else advance([writer], source, rows, scored=scored)
-
-    def score_and_advance(self, rows: Sequence[Mapping[str, object]]) -> Vectors:
-        """`vectors` of rows of the predicted source, which then advance the state; durable when this returns.
-
-        The rows of one call do not see each other.
-        """
-        vectors = self.vectors(rows)
-        self._advance(self._plan.entity, rows, scored=True)
-        return vectors
+        return AdvanceResult(unused=len(rows)) if writer is None else advance([writer], source, rows)
 
     def catch_up(self) -> int:
         """Read what was posted to the plan's sources and is not in the table yet; returns the number of rows."""

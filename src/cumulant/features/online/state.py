@@ -72,7 +72,6 @@ class TableState(msgspec.Struct, frozen=True):
     generation: str
     as_of_us: int | None
     since_us: int | None
-    newest_us: int | None
     rows: int
     entities: int
     sequence: int = 0

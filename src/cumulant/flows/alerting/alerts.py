@@ -257,9 +257,7 @@ def unsilence(project: Project, name: str, *, principal: Principal) -> None:
 
 
 @verb("alerts.test")
-def try_receivers(
-    project: Project, *, principal: Principal, receiver: str = "", clock: Clock | None = None
-) -> list[ReceiverTrial]:
+def try_receivers(project: Project, *, principal: Principal, receiver: str = "") -> list[ReceiverTrial]:
     """Send a sample to each receiver, or to one, before all that waits; the result of each.
 
     Raises:
@@ -276,7 +274,7 @@ def try_receivers(
     chosen = [target for target in receivers if receiver in ("", target.name)]
     if not chosen:
         raise not_found("receiver", receiver, [target.name for target in receivers])
-    now, results = (clock or SystemClock()).now(), dict[str, ReceiverTrial]()
+    now, results = SystemClock().now(), dict[str, ReceiverTrial]()
     threads = [threading.Thread(target=_try, args=(project, target, now, results), daemon=True) for target in chosen]
     for thread in threads:
         thread.start()

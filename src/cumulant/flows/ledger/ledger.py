@@ -118,7 +118,6 @@ class Ledger:
         *,
         flow: str,
         actor: Actor,
-        command: str = "",
         settings: Mapping[str, object] | None = None,
         clock: Clock | None = None,
         lease: timedelta = LEASE,
@@ -137,14 +136,13 @@ class Ledger:
             flow=flow,
             status="running",
             principal=actor.name,
-            command=command,
             settings=msgspec.json.decode(canonical(settings or {})),
             process=this_process(),
             lease=lease.total_seconds(),
             started=started,
         )
         ledger = cls(journal, actor=actor, run=run, clock=clock, lease=lease)
-        ledger._unreported = [RunStarted(flow=flow, command=command)]
+        ledger._unreported = [RunStarted(flow=flow)]
         begun, written = time.monotonic(), False
         try:
             with ledger._transaction(report=not quiet) as tx:

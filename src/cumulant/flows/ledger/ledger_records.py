@@ -61,7 +61,6 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
     flow: str
     status: RunStatus
     principal: str
-    command: str
     settings: Json
     process: Process
     #: seconds without a write of the row after which the process counts as gone

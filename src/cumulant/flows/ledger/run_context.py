@@ -120,7 +120,6 @@ def open_run(
     *,
     principal: Principal,
     progress: Progress,
-    command: str = "",
     settings: dict[str, object] | None = None,
     clock: Clock | None = None,
     quiet: bool = False,
@@ -138,9 +137,7 @@ def open_run(
     begun = clock.now()
     actor = Actor(principal.id)
     with (
-        Ledger.open(
-            project.journal(), flow=flow, actor=actor, command=command, settings=settings, clock=clock, quiet=quiet
-        ) as ledger,
+        Ledger.open(project.journal(), flow=flow, actor=actor, settings=settings, clock=clock, quiet=quiet) as ledger,
         without_secrets(project),
     ):
         if flow != CLEAN:

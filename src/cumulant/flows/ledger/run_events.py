@@ -27,7 +27,6 @@ class RunStarted(Fact, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "run.started"
     flow: str
-    command: str
 
 
 class RunFinished(Fact, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ import msgspec
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import LeaseHeldError
 from cumulant.core.events import Fact
-from cumulant.core.ids import digest
+from cumulant.core.ids import digest, folder_size
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.validate import NEWEST, REFUSED, SNAPSHOT
 from cumulant.flows.ledger.actions import verb
@@ -21,7 +21,6 @@ from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.maintenance.unneeded_files import (
     Removed,
     abandoned_drafts,
-    size_of,
     unneeded_copies,
     unneeded_references,
     unneeded_states,
@@ -187,4 +186,4 @@ def _searches(project: Project) -> Iterator[Removed]:
     steps = [read_step(row) for row in project.journal().rows(STEP)]
     done = {digest(step.inputs) for step in steps if step.name == "search" and step.status == "done"}
     for path in sorted(path for path in folder.iterdir() if path.name in done):
-        yield Removed(key=f"search/{path.name}", kind="folder", bytes=size_of(path))
+        yield Removed(key=f"search/{path.name}", kind="folder", bytes=folder_size(path))

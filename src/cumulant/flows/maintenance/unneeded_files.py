@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from cumulant.core.ids import digest
+from cumulant.core.ids import digest, folder_size
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.system.temporary_folders import DAY
 from cumulant.flows.data.validate import newest_snapshot
@@ -74,7 +74,7 @@ def unneeded_copies(project: Project) -> Iterator[Removed]:
     for place in (SERVING, FETCHED):
         for path in sorted((project.state / place).glob("*/*")):
             if f"{path.parent.name}/{path.name}" not in in_use and not _holds(path, used):
-                yield Removed(key=path.relative_to(project.state).as_posix(), kind="folder", bytes=size_of(path))
+                yield Removed(key=path.relative_to(project.state).as_posix(), kind="folder", bytes=folder_size(path))
 
 
 def unneeded_references(project: Project) -> Iterator[Removed]:
@@ -116,11 +116,6 @@ def abandoned_drafts(state: Path) -> Iterator[Removed]:
                 status = path.stat()
                 if status.st_mtime < oldest:
                     yield Removed(key=path.relative_to(state).as_posix(), kind="file", bytes=status.st_size)
-
-
-def size_of(path: Path) -> int:
-    """Bytes of the files in a folder."""
-    return sum(part.stat().st_size for part in path.rglob("*") if part.is_file())
 
 
 def _in_use(project: Project) -> Iterator[ModelVersion]:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from cumulant.flows.monitoring.evidence import EndedWindow, Evidence
     from cumulant.monitoring.drift.findings import DriftFinding
+    from cumulant.monitoring.performance.blocks import Loss
     from cumulant.monitoring.performance.rows import PredictionRows, PredictionWindow
     from cumulant.monitoring.performance.unlabelled import EstimatedFigure
     from cumulant.monitoring.policy import MonitoringPolicy, RetrainPolicy
-    from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.statistics.performance.audit import Audit
     from cumulant.statistics.rows import Floats
 

@@ -34,16 +34,13 @@ def continue_retraining(
     *,
     principal: Principal,
     as_of: datetime | None = None,
-    time: str | None = None,
-    release: bool = True,
     progress: Progress = silent,
 ) -> RetrainRequest | None:
     """Continue the requested training as far as possible; its request, or None where there is none.
 
     Invalid data fail the training; temporary errors are tried again at the next call; a model that the gate refuses
     goes no further. A release begins with the approval that `release` or `monitoring.retrain` requires; without
-    releases the alias moves, unless `monitoring.retrain` requires approval. `as_of` and `time` as in `train`; without
-    `release` it ends there.
+    releases the alias moves, unless `monitoring.retrain` requires approval. `as_of` as in `train`.
 
     Raises:
         RefusedError: the principal may not.
@@ -53,8 +50,8 @@ def continue_retraining(
     if request is None or not request.open:
         return request
     if request.stage == "requested":
-        request, version = _train_stage(project, request, version, principal, as_of=as_of, time=time, progress=progress)
-    if request.stage == "trained" and release:
+        request, version = _train_stage(project, request, version, principal, as_of=as_of, progress=progress)
+    if request.stage == "trained":
         request, version = _release_stage(project, request, version, principal, progress=progress)
     return request
 
@@ -66,11 +63,10 @@ def _train_stage(
     principal: Principal,
     *,
     as_of: datetime | None,
-    time: str | None,
     progress: Progress,
 ) -> tuple[RetrainRequest, int]:
     try:
-        result = _train(project, wanted, principal, as_of=as_of, time=time, progress=progress)
+        result = _train(project, wanted, principal, as_of=as_of, progress=progress)
     except CumulantError as error:
         return _fail(project, wanted, version, principal, error)
     name = f"{result.model.name}/{result.model.version}"
@@ -98,7 +94,6 @@ def _train(
     principal: Principal,
     *,
     as_of: datetime | None,
-    time: str | None,
     progress: Progress,
 ) -> TrainResult:
     """The training; where its model is refused or the champion again, once more on rows since the harm began alone."""
@@ -108,7 +103,6 @@ def _train(
             project,
             principal=principal,
             as_of=as_of,
-            time=time,
             promote=not _needs_approval(project),
             history=project.policies.monitoring.history,
             change=change,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cumulant.core.servable import Task
     from cumulant.data.parts.spill import Spill
     from cumulant.flows.monitoring.reference import ServedReference
-    from cumulant.outcomes.join.prediction_losses import Loss
+    from cumulant.monitoring.performance.blocks import Loss
     from cumulant.project.project import Project
 
 #: rows of a day depend on each other

@@ -20,7 +20,6 @@ from cumulant.outcomes.labels.label_rows import LabelSchema
 if TYPE_CHECKING:
     from cumulant.outcomes.importing import ImportReport
     from cumulant.outcomes.join.joining import Outcomes
-    from cumulant.outcomes.join.prediction_losses import Loss
     from cumulant.outcomes.labelled_log import LabelledLog
     from cumulant.outcomes.labels.label_counts import Report
     from cumulant.outcomes.labels.label_facts import LabelFact
@@ -87,12 +86,12 @@ def folder_of(project: Project) -> Path:
     return project.state / FOLDER
 
 
-def outcomes_of(project: Project, schema: LabelSchema | None = None, *, loss: Loss | None = None) -> Outcomes:
+def outcomes_of(project: Project, schema: LabelSchema | None = None) -> Outcomes:
     """The join of the project's predictions and labels."""
     from cumulant.outcomes.join.joining import Outcomes
 
     known = schema or schema_of(project)
-    return Outcomes(folder_of(project), project.log(), key=known.key, loss=loss)
+    return Outcomes(folder_of(project), project.log(), key=known.key)
 
 
 @verb("labels.ingest")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError, join_names
-from cumulant.core.ids import file_digest
+from cumulant.core.ids import file_digest, folder_size
 from cumulant.core.servable import FormResult, GraphServable, Servable
 from cumulant.core.version import __version__
 from cumulant.packaging.convert.copies import copy_servable
@@ -166,7 +166,9 @@ def copy_existing(path: Path, source: str, out: Path, name: str | None) -> Packa
         raise UsageError(f"{out} is the servable itself", subject=str(out), hint="choose another --out")
     servable = copy_servable(path, out, name=None if name is None else check_name(name))
     notes = ("a servable already: copied as it is; no comparison was made",)
-    return PackagedModel(folder=out, kind="servable", source=source, size=_size(out), servable=servable, notes=notes)
+    return PackagedModel(
+        folder=out, kind="servable", source=source, size=folder_size(out), servable=servable, notes=notes
+    )
 
 
 def write_servable(
@@ -189,7 +191,9 @@ def write_servable(
         notes += (
             f"rows must carry {join_names(servable.required, _NAMED)}: the model has no answer where they are missing",
         )
-    return PackagedModel(folder=out, kind=foreign.kind, source=source, size=_size(out), servable=servable, notes=notes)
+    return PackagedModel(
+        folder=out, kind=foreign.kind, source=source, size=folder_size(out), servable=servable, notes=notes
+    )
 
 
 def check_name(name: str) -> str:
@@ -207,7 +211,3 @@ def derive_name(source: str) -> str:
     else:
         base = Path(source).name.split(".")[0]
     return re.sub(r"[^A-Za-z0-9._-]+", "-", base).strip("-._") or "model"
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -121,7 +121,7 @@ def _of_run(project: Project, run: RunRecord) -> ReportData:
         known,
         created=run.started,
         sources=collect.sources(project, _snapshots(project, run)),
-        lineage={"flow": run.flow, "status": run.status, "command": run.command},
+        lineage={"flow": run.flow, "status": run.status},
         events=collect.events(project.journal().events(run=run.id)),
         **collect.times(run),
     )

@@ -11,7 +11,6 @@ from cumulant.data.parts.spill import Spill
 
 #: rows that are read at once
 _PART = 65_536
-_KEY = ["id", "row"]
 
 
 class MirroredRows:

@@ -9,7 +9,6 @@ import msgspec
 from cumulant.core.refs import ObjectRef
 from cumulant.flows.training.split_rule import SplitRule
 from cumulant.training.records import TrainingSummary, TrialRecord
-from cumulant.training.spec import Parameter
 
 
 class ChosenCount(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,8 +56,6 @@ class Fitted(msgspec.Struct, frozen=True, kw_only=True):
     summary: TrainingSummary
     trials: tuple[TrialRecord, ...]
     split: SplitSummary
-    #: the champion's parameters, which were tried first
-    warm_start: dict[str, Parameter] | None = None
     #: the model that is served, where it is not `model`: that of `training.final_fit: all`
     final: FinalFit | None = None
     reused: bool = False

@@ -119,7 +119,6 @@ def _search(
         summary=search_result.summary,
         trials=search_result.trials,
         split=_summary(split, rule_of(context.project, work, split), chosen),
-        warm_start=None if champion is None else dict(champion),
     )
     return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
 

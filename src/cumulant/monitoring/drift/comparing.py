@@ -69,7 +69,6 @@ def compare(
         windows=current.blocks,
         alarming=tuple(any(alarm.window == place for alarm in alarms) for place in range(len(current.blocks))),
         reference_rows=reference.rows,
-        reference_blocks=len(reference.blocks),
         assumed_independent=len(reference.blocks) < 2,
         looks=looks,
         level=level,

@@ -123,7 +123,6 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     alarming: tuple[bool, ...]
     newest: int
     reference_rows: int
-    reference_blocks: int
     assumed_independent: bool
     looks: int
     level: float

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from cumulant.core.errors import DataError
-from cumulant.monitoring.performance.blocks import base_loss, block_codes, loss_of, means_by
+from cumulant.monitoring.performance.blocks import Loss, base_loss, block_codes, loss_of, means_by
 from cumulant.monitoring.performance.kinds import Question
 from cumulant.monitoring.performance.recalibration import (
     CalibrationSums,
@@ -21,7 +21,6 @@ from cumulant.monitoring.performance.recalibration import (
 )
 from cumulant.monitoring.performance.rows import PredictionRows, check_task, class_shares, windows
 from cumulant.monitoring.policy import PerformancePolicy
-from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Floats
 from cumulant.statistics.sequential.dependence import FEWEST, Dependence
 from cumulant.statistics.sequential.dependence import estimate_dependence as dependence

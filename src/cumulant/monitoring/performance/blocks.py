@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 
 from cumulant.core.errors import DataError
 from cumulant.monitoring.performance.rows import PredictionRows
-from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.statistics.rows import Codes, Floats
 
-#: probabilities are kept this far from 0 and 1 in a logarithm, as the losses of the prediction log are
+Loss = Literal["brier", "squared_error", "log_loss", "zero_one"]
+#: probabilities are kept this far from 0 and 1 in a logarithm
 _TINY = 1e-6
 
 
 def loss_of(kind: Loss, truth: Floats, score: Floats) -> Floats:
-    """[n] the loss of each score, [n], or of several classes [n, classes], as in the prediction log.
+    """[n] the loss of each score, [n], or of several classes [n, classes].
 
     Raises:
         DataError: the log loss of scores that are no probabilities.

@@ -31,7 +31,6 @@ from cumulant.outcomes.join.mirrored_pairs import (
 )
 from cumulant.outcomes.join.numbered_table import NumberedTable
 from cumulant.outcomes.join.pairing import Pairing
-from cumulant.outcomes.join.prediction_losses import Loss
 from cumulant.outcomes.labelled_log import LabelledLog
 from cumulant.outcomes.labels import outcome_folder, store
 from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, same_frame, window_parts
@@ -77,11 +76,9 @@ class Outcomes(LabelledLog):
         predictions: Log,
         *,
         key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
-        loss: Loss | None = None,
         clock: Clock | None = None,
     ) -> None:
         super().__init__(folder, predictions, key=key, clock=clock)
-        self._loss = loss
         self._joined = NumberedTable(folder / "joined", _JOINED, IDENTITY)
         self._pairs = NumberedTable(folder / "pairs", PAIRS, ["worker", "sequence", "row"])
         self._graded = NumberedTable(folder / "graded", GRADED, ["worker", "sequence", "row"])
@@ -250,7 +247,7 @@ class Outcomes(LabelledLog):
                 frame.join(answered, on=IDENTITY, how="semi") for frame in self._joined.frames(_LABEL, after=labels)
             ]
             if known:
-                added += self._graded.append(grade_pairs(some, pl.concat(known), self._loss))
+                added += self._graded.append(grade_pairs(some, pl.concat(known)))
         return added
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from cumulant.core.prediction import read_object
 from cumulant.core.traffic import CHAMPION
 from cumulant.outcomes.join.log_rows import IDENTITY
-from cumulant.outcomes.join.prediction_losses import Loss, decision, loss
+from cumulant.outcomes.join.prediction_losses import decision, loss
 
 _TIME = pa.timestamp("us", "UTC")
 #: identity is the mirrored row's; `answered_*` is that of the answered one
@@ -125,7 +125,7 @@ def pair_rows(answered: pl.DataFrame, mirrored: pl.DataFrame) -> pl.DataFrame:
     return pairs.with_columns(pl.Series("differs", differs, dtype=pl.Boolean))
 
 
-def grade_pairs(pairs: pl.DataFrame, labelled: pl.DataFrame, kind: Loss | None) -> pl.DataFrame:
+def grade_pairs(pairs: pl.DataFrame, labelled: pl.DataFrame) -> pl.DataFrame:
     """The pairs that have a label among `labelled`, with each arm's loss. A pair whose loss is unknown is left out."""
     on = {"answered_worker": "worker", "answered_sequence": "sequence", "row": "row"}
     joined = pairs.join(labelled, left_on=list(on), right_on=list(on.values()), how="inner")
@@ -133,7 +133,7 @@ def grade_pairs(pairs: pl.DataFrame, labelled: pl.DataFrame, kind: Loss | None) 
     losses: dict[str, list[float | None]] = {}
     for arm in ("champion", "candidate"):
         rows = zip(joined[f"{arm}_outputs"], joined["label"], joined["value"], strict=True)
-        losses[arm] = [loss(read_object(text), _value(label), value, kind) for text, label, value in rows]
+        losses[arm] = [loss(read_object(text), _value(label), value) for text, label, value in rows]
     with_losses = joined.with_columns(pl.Series(arm, values, dtype=pl.Float64) for arm, values in losses.items())
     good = pl.all_horizontal(pl.col(arm).is_not_null() & pl.col(arm).is_finite() for arm in losses)
     return with_losses.filter(good).with_columns(pl.col("weight").fill_null(1.0)).select(GRADED.names)

@@ -5,15 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
 import msgspec
 
 from cumulant.core.prediction import read_object
-
-Loss = Literal["brier", "squared_error", "log_loss", "zero_one"]
-LOSSES: tuple[Loss, ...] = ("brier", "squared_error", "log_loss", "zero_one")
-_TINY = 1e-6
 
 
 class _Probability(msgspec.Struct):
@@ -77,34 +72,15 @@ def decision(outputs: Mapping[str, object]) -> object:
     return outputs.get("prediction", outputs)
 
 
-def loss(outputs: Mapping[str, object], label: object, value: float | None, kind: Loss | None = None) -> float | None:
+def loss(outputs: Mapping[str, object], label: object, value: float | None) -> float | None:
     """How wrong the answer was; None where that is unknown. `value` is the label's number, as it was stored.
 
-    Without `kind`: the Brier score of a probability, the squared error of a number, 0 or 1 for a class of several.
+    The Brier score of a probability, the squared error of a number, 0 or 1 for a class of several.
     """
-    probabilities = outputs.get("probabilities")
-    if isinstance(probabilities, dict):
-        return _of_classes(outputs, probabilities, label, kind)
+    if isinstance(outputs.get("probabilities"), dict):
+        return float(outputs.get("prediction") != label)
     predicted = score(outputs)
-    if kind == "zero_one":
-        return float(outputs.get("prediction") != label) if "prediction" in outputs else None
-    if predicted is None or value is None:
-        return None
-    if kind == "log_loss":
-        p = min(max(predicted, _TINY), 1 - _TINY)
-        return -(value * math.log(p) + (1 - value) * math.log(1 - p))
-    return (predicted - value) ** 2
-
-
-def _of_classes(
-    outputs: Mapping[str, object], probabilities: Mapping[str, object], label: object, kind: Loss | None
-) -> float | None:
-    given = {name: p for name, value in probabilities.items() if (p := _number(value)) is not None}
-    if kind == "log_loss":
-        return -math.log(max(given.get(str(label), 0.0), _TINY))
-    if kind == "brier":
-        return sum((p - (name == str(label))) ** 2 for name, p in given.items())
-    return float(outputs.get("prediction") != label)
+    return None if predicted is None or value is None else (predicted - value) ** 2
 
 
 def _number(value: object) -> float | None:

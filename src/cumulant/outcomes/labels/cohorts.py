@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 
 import polars as pl
 
 from cumulant.outcomes.labelled_log import LabelledLog
-from cumulant.outcomes.labels.label_counts import Cohort, LabelCounts, Period, Report, report_of
+from cumulant.outcomes.labels.label_counts import Cohort, LabelCounts
 from cumulant.outcomes.labels.label_snapshot import UsableLabels
 from cumulant.outcomes.matching import VALID, filter_usable
 from cumulant.outcomes.scanning import FACT
 
 _COHORT = ["from", "model", "version", "arm"]
-
-
-def report(
-    outcomes: LabelledLog, now: datetime, *, by: Period = "day", since: date | None = None, until: date | None = None
-) -> Report:
-    """What is known by `now`; cohorts of the predictions of the days `since` to `until`.
-
-    Labels are unmatched where no prediction of the whole log is named, whatever days are requested.
-
-    Raises:
-        StorageError: a file cannot be read.
-    """
-    return report_of(count(outcomes, now)[0], by=by, since=since, until=until)
 
 
 def count(outcomes: LabelledLog, now: datetime) -> tuple[LabelCounts, bool]:

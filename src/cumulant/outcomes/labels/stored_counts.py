@@ -42,7 +42,10 @@ def stored_report(
     since: date | None = None,
     until: date | None = None,
 ) -> Report:
-    """As `report`, of the labels in `folder` and the log in `predictions`, whose counts are stored.
+    """What is known by `now` of the labels in `folder` and the log in `predictions`; the counts are stored.
+
+    Cohorts are of the predictions of the days `since` to `until`. Labels are unmatched where no prediction of the whole
+    log is named, whatever days are requested.
 
     `key` reads the fields of a request by which a label may name its prediction, where a label does.
 

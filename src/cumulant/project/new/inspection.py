@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean
+from cumulant.core.errors import DataError, DefinitionError, UsageError, did_you_mean, join_names
 from cumulant.core.expr import Column, Node, columns
 from cumulant.project.new.calendar_parts import CalendarPart, calendar_parts
 from cumulant.project.new.elapsed_days import Elapsed, elapsed_days
@@ -329,8 +329,8 @@ def _identifiers(rows: pl.DataFrame, features: Sequence[str], *, timed: bool) ->
         return []
     whole = "intervals" if timed else "intervals and splits"  # with an event time rows are split in time
     text = (
-        f"warning: features named like an identifier: {_list(names)}; what a model learns of single values does not "
-        f"hold for new ones: leave them out in features.py, or let {whole} keep them whole: "
+        f"warning: features named like an identifier: {join_names(names, _LISTED)}; what a model learns of "
+        f"single values does not hold for new ones: leave them out in features.py, or let {whole} keep them whole: "
         f"evaluation: {{clusters: {names[0]}}}"
     )
     return [text]
@@ -348,9 +348,4 @@ def _grouped(left_out: dict[str, str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name, reason in left_out.items():
         groups.setdefault(reason, []).append(name if name.strip() else f'"{name}"')
-    return [f"not used by the model: {_list(names)} ({reason})" for reason, names in groups.items()]
-
-
-def _list(names: list[str]) -> str:
-    rest = len(names) - _LISTED
-    return ", ".join(names[:_LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    return [f"not used by the model: {join_names(names, _LISTED)} ({reason})" for reason, names in groups.items()]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from cumulant.core.errors import join_names
 from cumulant.ports.plugins import Drivers
 from cumulant.project.sources import RoutedFiles
 
@@ -80,11 +81,17 @@ def read_sample(file: str, drivers: Drivers, *, sheet: str | None = None) -> Tab
 def fields_notes(columns: Mapping[str, str], lists: Sequence[str], mixed: Sequence[str] = ()) -> list[str]:
     """What became of the fields of structs: columns, or not."""
     names = [f"{name} ({path})" for name, path in columns.items()]
-    notes = [f"fields of structs are columns: {_named(names)}"] if names else []
+    notes = [f"fields of structs are columns: {join_names(names, _LISTED)}"] if names else []
     if lists:
-        notes.append(f"not used by the model: {_named(lists)}: lists, of which `prepare` can take parts as new columns")
+        notes.append(
+            f"not used by the model: {join_names(lists, _LISTED)}: lists, of which `prepare` can take parts as new "
+            "columns"
+        )
     if mixed:
-        notes.append(f"warning: not used by the model: {_named(mixed)}: rows have lists or objects there beside values")
+        notes.append(
+            f"warning: not used by the model: {join_names(mixed, _LISTED)}: rows have lists or objects there beside "
+            "values"
+        )
     return notes
 
 
@@ -159,12 +166,7 @@ def _notes(tables: Sequence[FileTable], chosen: Sequence[ListedFile], spec: Sour
             notes.append(f"warning: {place}{describe_malformed(table)} and will go to quarantine")
     refused = sum((Counter(table.refused[RULE]) for table in tables if table.refused is not None), Counter[str]())
     if refused:
-        rules = _named([f"{rule} ({count:,})" for rule, count in refused.most_common()])
+        rules = join_names([f"{rule} ({count:,})" for rule, count in refused.most_common()], _LISTED)
         rows = "1 row goes" if refused.total() == 1 else f"{refused.total():,} rows go"
         notes.append(f"warning: {rows} to quarantine, by the rules {rules}")
     return notes
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more

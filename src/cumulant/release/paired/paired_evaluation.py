@@ -94,16 +94,6 @@ def log_harm(evaluation: PairedEvaluation, *, margin: float, edge: float = 0.0) 
     return float(evidence(evaluation, margin=margin, edge=edge).log_harm())
 
 
-def log_not_worse(evaluation: PairedEvaluation, *, margin: float) -> float:
-    """Log e-value against "the candidate's mean loss is the champion's plus the margin, or more".
-
-    0 where the candidate may have learned from the rows.
-    """
-    if CANDIDATE in evaluation.seen_by:
-        return 0.0
-    return float(evidence(evaluation, margin=margin).log_not_worse())
-
-
 def prior_evidence(evaluation: PairedEvaluation, *, margin: float, bar: float) -> float:
     """Log e-value that labelled rows of the past add to a release's own evidence of no harm, at most `bar` + log 2.
 

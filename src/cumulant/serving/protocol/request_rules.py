@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from cumulant.core.errors import join_names
 from cumulant.core.plan import DType, Field
 from cumulant.core.servable import Datatype, FieldRule, Servable
 from cumulant.servable.encoder import category_of
@@ -197,9 +198,7 @@ def _is_known(value: Any, known: frozenset[str | None]) -> bool:
 def _where(rows: Sequence[int], count: int) -> str:
     if count == 1:
         return ""
-    named = ", ".join(str(number + 1) for number in rows[:_NAMED])
-    more = f" and {len(rows) - _NAMED} more" if len(rows) > _NAMED else ""
-    return f"row{'s' * (len(rows) > 1)} {named}{more}: "
+    return f"row{'s' * (len(rows) > 1)} {join_names([str(number + 1) for number in rows], _NAMED)}: "
 
 
 def _demand(rule: FieldRule, broken: str) -> str:
@@ -211,10 +210,7 @@ def _demand(rule: FieldRule, broken: str) -> str:
         case "max":
             return f"be at most {rule.max}"
         case "in":
-            listed = [str(member) for member in rule.members or ()]
-            return f"be one of {', '.join(listed[:_NAMED])}" + (
-                f" and {len(listed) - _NAMED} more" * (len(listed) > _NAMED)
-            )
+            return f"be one of {join_names([str(member) for member in rule.members or ()], _NAMED)}"
         case _:
             return f"match {rule.declared_pattern or rule.pattern}"
 

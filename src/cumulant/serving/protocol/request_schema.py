@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 
-from cumulant.core.errors import DefinitionError, RequestError, did_you_mean
+from cumulant.core.errors import DefinitionError, RequestError, did_you_mean, join_names
 from cumulant.core.plan import FeaturePlan, Field, Source
 from cumulant.core.servable import Unread
 from cumulant.core.units import EPOCH
@@ -187,8 +187,7 @@ def _fields(names: Sequence[str], verb: str = "") -> str:
 
 def quoted(names: Sequence[str]) -> str:
     """Quoted names, each cut to 100 characters, with the number of further ones."""
-    listed = ", ".join(f'"{name[:100]}"' for name in names[:NAMED])
-    return listed if len(names) <= NAMED else f"{listed} and {len(names) - NAMED} more"
+    return join_names([f'"{name[:100]}"' for name in names], NAMED)
 
 
 def _kind(value: object) -> str:

@@ -11,7 +11,6 @@ import numpy.typing as npt
 from cumulant.statistics.sequential.arrays import Floats, check_alpha
 from cumulant.statistics.sequential.simulated import (
     decide_often,
-    first_looks,
     harm_test,
     look_of_most,
     not_worse_test,
@@ -36,50 +35,6 @@ class ArmTraffic:
             raise ValueError("traffic needs requests of both arms in a look and a look longer than 0 s")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Power:
-    """The looks at which simulated releases decided.
-
-    Attributes:
-        decided: share of releases that did within the looks simulated.
-        median_looks, looks: within which 50% and `wanted` of all releases did; None where fewer did.
-        candidate_requests, seconds: the same for `wanted`, at the given traffic; None where fewer did.
-        wanted: the power required.
-    """
-
-    decided: float
-    median_looks: int | None
-    looks: int | None
-    candidate_requests: float | None
-    seconds: float | None
-    wanted: float
-
-
-def harm_power(
-    traffic: ArmTraffic,
-    *,
-    rate: float,
-    ratio: float,
-    alpha: float = 0.05,
-    looks: int = 180,
-    wanted: float = 0.8,
-    burst: float = 0.0,
-    margin: float = 1.0,
-    releases: int = 400,
-    seed: int = 0,
-) -> Power:
-    """Looks until a candidate with `ratio` x the champion's `rate` of bad events is rolled back.
-
-    `rate`: the champion's bad events a request; a `ratio` of 1 gives false alarms. `burst`: coefficient of variation of
-    each arm's own rate from look to look. `margin`: ratio up to which the candidate is not called worse.
-
-    Raises:
-        ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
-    """
-    counts = simulate_counts(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
-    return _power(first_looks(counts, harm_test(alpha, margin)), traffic, looks, wanted)
-
-
 def harm_is_seen(
     traffic: ArmTraffic,
     *,
@@ -91,33 +46,15 @@ def harm_is_seen(
     releases: int = 400,
     seed: int = 0,
 ) -> bool:
-    """Whether `harm_power` of the same arguments decides in at least `wanted` of the releases; it is known sooner."""
-    counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
-    return decide_often(counts, harm_test(alpha), check_alpha(wanted))
+    """Whether at least `wanted` of the simulated releases roll back a candidate with `ratio` x the champion's `rate`.
 
-
-def not_worse_power(
-    traffic: ArmTraffic,
-    *,
-    rate: float,
-    margin: float,
-    ratio: float = 1.0,
-    alpha: float = 0.05,
-    looks: int = 180,
-    wanted: float = 0.8,
-    burst: float = 0.0,
-    releases: int = 400,
-    seed: int = 0,
-) -> Power:
-    """Looks until a candidate with `ratio` x the champion's rate is shown to be within `margin` (bad events a request).
-
-    The other arguments are those of `harm_power`.
+    `rate`: the champion's bad events a request; a `ratio` of 1 gives false alarms.
 
     Raises:
-        ValueError: a rate is not between 0 and 1, or wanted, alpha or the margin is not above 0.
+        ValueError: a rate is not between 0 and 1, or wanted or alpha is not.
     """
-    counts = simulate_counts(_means(traffic), (rate, rate * ratio), burst=burst, shape=(looks, releases), seed=seed)
-    return _power(first_looks(counts, not_worse_test(alpha, margin)), traffic, looks, wanted)
+    counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
+    return decide_often(counts, harm_test(alpha), check_alpha(wanted))
 
 
 def not_worse_looks(
@@ -132,7 +69,13 @@ def not_worse_looks(
     releases: int = 400,
     seed: int = 0,
 ) -> int | None:
-    """About the `looks` of `not_worse_power` of the same arguments, in much less time."""
+    """About the looks until `wanted` of the simulated releases show a candidate to be within `margin`; None: too many.
+
+    `ratio` x the champion's `rate` is the candidate's; `margin` is in bad events a request.
+
+    Raises:
+        ValueError: a rate is not between 0 and 1, or wanted, alpha or the margin is not above 0.
+    """
     counts = simulate_counts(_means(traffic), (rate, rate * ratio), shape=(looks, releases), seed=seed)
     return look_of_most(counts, not_worse_test(alpha, margin), check_alpha(wanted))
 
@@ -199,17 +142,3 @@ def _divergence(true: float, other: npt.ArrayLike) -> Floats:
 
 def _means(traffic: ArmTraffic) -> tuple[float, float]:
     return traffic.champion, traffic.candidate
-
-
-def _power(first: Floats, traffic: ArmTraffic, looks: int, wanted: float) -> Power:
-    check_alpha(wanted)
-    median, most = (float(np.quantile(first, q, method="inverted_cdf")) for q in (0.5, wanted))
-    look_count = int(most) if most <= looks else None
-    return Power(
-        decided=float(np.isfinite(first).mean()),
-        median_looks=int(median) if median <= looks else None,
-        looks=look_count,
-        candidate_requests=None if look_count is None else look_count * traffic.candidate,
-        seconds=None if look_count is None else look_count * traffic.seconds,
-        wanted=wanted,
-    )

@@ -307,25 +307,24 @@ def known_levels() -> Floats:
     return cast("Floats", np.exp(np.arange(math.log(1e-6), math.log(0.5) + _LEVEL, _LEVEL)))
 
 
-def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike, design: RateDesign | None = None) -> Floats:
+def known_bursts(requests: npt.ArrayLike, bad: npt.ArrayLike) -> Floats:
     """The evidence of the champion's past blocks on its bursts: log likelihood [kinds, levels], at most 0.
 
     Args:
         requests: [blocks] of the champion, each block as long as one of the release.
         bad: [blocks] bad events among them.
-        design: the release's, of which only the kinds count.
 
     Raises:
         ValueError: counts are negative or there are more bad events than requests.
     """
-    design = design or RateDesign()
+    kinds = RateDesign().kinds
     k, n = check_counts(bad, requests, "champion")
     levels = known_levels()
     if not len(k):
-        return np.zeros((len(design.kinds), len(levels)))
+        return np.zeros((len(kinds), len(levels)))
     events = k[:, None] * np.log(levels)
     expected = n[:, None] * levels
-    likelihoods = np.stack([(events + kind_likelihood(k[:, None], expected, *kind)).sum(0) for kind in design.kinds])
+    likelihoods = np.stack([(events + kind_likelihood(k[:, None], expected, *kind)).sum(0) for kind in kinds])
     reach = round(math.log(_DRIFT) / _LEVEL)
     padded = np.pad(likelihoods, ((0, 0), (reach, reach)), mode="edge")
     near = np.max([padded[:, place : place + len(levels)] for place in range(2 * reach + 1)], axis=0)

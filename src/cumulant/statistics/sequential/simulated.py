@@ -35,13 +35,12 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class SimulatedCounts:
-    """The counts of simulated releases, each [looks, releases]. `bursts`: whether rates vary from look to look."""
+    """The counts of simulated releases, each [looks, releases]."""
 
     requests: Floats
     bad: Floats
     candidate_requests: Floats
     candidate_bad: Floats
-    bursts: bool = False
 
     def of(self, releases: slice) -> SimulatedCounts:
         return self._each(lambda counts: counts[:, releases])
@@ -53,7 +52,7 @@ class SimulatedCounts:
     def _each(self, change: Callable[[Floats], Floats]) -> SimulatedCounts:
         arrays = (self.requests, self.bad, self.candidate_requests, self.candidate_bad)
         requests, bad, candidate_requests, candidate_bad = (change(array) for array in arrays)
-        return SimulatedCounts(requests, bad, candidate_requests, candidate_bad, self.bursts)
+        return SimulatedCounts(requests, bad, candidate_requests, candidate_bad)
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,7 @@ class SimulatedTest:
     bound: float
 
     def beyond(self, counts: SimulatedCounts, design: RateDesign) -> Floats:
-        """[looks, releases]: by how much evidence may exceed the bound at most; infinity if rates vary."""
-        if counts.bursts:
-            return np.full(counts.bad.shape, math.inf)
+        """[looks, releases]: by how much evidence may exceed the bound at most."""
         beyond: Floats = self.most(counts.until(), design) - self.bound + _SLACK
         return beyond
 
@@ -84,30 +81,28 @@ def simulate_counts(
     *,
     shape: tuple[int, int],
     seed: int,
-    burst: float = 0.0,
 ) -> SimulatedCounts:
     """The counts of champion and candidate: fixed requests per look, binomial bad events at these rates."""
     rate, worse = rates
-    if not (0 < rate < 1 and 0 < worse < 1 and burst >= 0):
-        raise ValueError(f"rates {rate} and {worse} must lie between 0 and 1, and the burst {burst} at or above 0")
+    if not (0 < rate < 1 and 0 < worse < 1):
+        raise ValueError(f"rates {rate} and {worse} must lie between 0 and 1")
     rng = np.random.default_rng(seed)
 
     def arm(requests: float, chance: float) -> tuple[Floats, Floats]:
         whole = math.ceil(requests)
-        bursts = rng.gamma(burst**-2, burst**2, shape) if burst else np.ones(shape)
-        bad = rng.binomial(whole, np.minimum(chance * bursts, 1) * (requests / whole))
+        bad = rng.binomial(whole, chance * (requests / whole), shape)
         return np.full(shape, requests, dtype=np.float64), bad.astype(np.float64)
 
-    return SimulatedCounts(*arm(means[0], rate), *arm(means[1], worse), bursts=burst > 0)
+    return SimulatedCounts(*arm(means[0], rate), *arm(means[1], worse))
 
 
-def harm_test(alpha: float, margin: float = 1.0) -> SimulatedTest:
-    """The test whether the candidate's rate is above `margin` x the champion's."""
+def harm_test(alpha: float) -> SimulatedTest:
+    """The test whether the candidate's rate is above the champion's."""
 
     def most(until: SimulatedCounts, design: RateDesign) -> Floats:
         # Given the total of bad events, the candidate's are binomial: no grid is needed.
         ratios = np.array(design.ratios)[:, None, None]
-        share = until.candidate_requests * margin / np.maximum(until.requests + until.candidate_requests * margin, 1)
+        share = until.candidate_requests / np.maximum(until.requests + until.candidate_requests, 1)
         gains = until.candidate_bad * np.log(ratios) - (until.bad + until.candidate_bad) * np.log1p(
             share * (ratios - 1)
         )
@@ -115,7 +110,7 @@ def harm_test(alpha: float, margin: float = 1.0) -> SimulatedTest:
         evidence: Floats = top + np.log(np.exp(gains - top).mean(0))
         return evidence + _grid_excess(until, design)
 
-    return SimulatedTest(lambda state: state.log_harm(ratio=margin), most, math.log(1 / check_alpha(alpha)))
+    return SimulatedTest(lambda state: state.log_harm(), most, math.log(1 / check_alpha(alpha)))
 
 
 def _grid_excess(until: SimulatedCounts, design: RateDesign) -> Floats:
@@ -145,25 +140,6 @@ def not_worse_test(alpha: float, margin: float) -> SimulatedTest:
         return np.stack([state.log_not_worse(difference=margin) for state in states])
 
     return SimulatedTest(lambda state: state.log_not_worse(difference=margin), most, math.log(1 / check_alpha(alpha)))
-
-
-def first_looks(counts: SimulatedCounts, test: SimulatedTest) -> Floats:
-    """[releases]: the look (from 1) at which each decided; infinity where it did not."""
-    design = choose_design(counts)
-    states, possible = _States(counts, design), test.beyond(counts, design) >= 0
-    first = np.full(possible.shape[1], math.inf)
-    waiting = np.flatnonzero(possible.any(0))
-    sums = states.sums(0, waiting)
-    for look, may in enumerate(possible):
-        states.add(sums, look, waiting)
-        decided = states.evidence(sums, test, may[waiting]) >= test.bound
-        first[waiting[decided]] = look + 1
-        goes_on = ~decided & possible[look + 1 :, waiting].any(0)
-        if not goes_on.any():
-            break
-        if not goes_on.all():
-            waiting, sums = waiting[goes_on], [table[goes_on] for table in sums]
-    return first
 
 
 def look_of_most(counts: SimulatedCounts, test: SimulatedTest, share: float) -> int | None:

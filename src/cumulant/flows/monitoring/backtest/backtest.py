@@ -42,7 +42,7 @@ from cumulant.monitoring.performance.baselines import HarmPolicy
 from cumulant.monitoring.policy import RetrainPolicy
 
 if TYPE_CHECKING:
-    from cumulant.outcomes.join.prediction_losses import Loss
+    from cumulant.monitoring.performance.blocks import Loss
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
     from cumulant.training.dataset import TrainingSet

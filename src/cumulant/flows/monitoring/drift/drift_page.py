@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.errors import StorageError, UsageError, join_names
 from cumulant.core.version import __version__
 from cumulant.flows.monitoring.drift import drift_charts
 from cumulant.flows.reports.page import PageLayout, Section
@@ -185,7 +185,7 @@ def _headline(look: DriftPageSource) -> str:
     if not names:
         over = all(drift.is_over(finding) for finding in drift.findings)
         return "What moved is over" if over else "What moved may go on: it is no longer surely not chance"
-    return f"{', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''} moved"
+    return f"{join_names(names)} moved"
 
 
 def _tiles(look: DriftPageSource) -> Iterator[tuple[str, str, tuple[str, ...]]]:
