@@ -397,3 +397,36 @@ def test_every_node_of_a_cluster_leads_to_the_state(cluster):
             assert store.tables() == ["state"]
     counts = [int(node.ask(b"DBSIZE").strip()[1:]) for node in cluster]
     assert all(count > 2000 for count in counts), counts
+
+
+def take_over(node, dead):
+    """Kill a node; the other one has its slots then, and none of its rows."""
+    dead.kill()
+    for command in (b"DELSLOTSRANGE", b"ADDSLOTSRANGE"):
+        assert node.ask(b"CLUSTER", command, b"8192", b"16383").startswith(b"+OK")
+    deadline = time.monotonic() + 30
+    while b"cluster_state:ok" not in node.ask(b"CLUSTER", b"INFO"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_client_finds_the_node_that_took_over_from_a_dead_one(cluster):
+    one, two = cluster
+    scopes = [Scope(project=f"shop{number}") for number in range(20)]
+    keys = [b"{%s}" % scope.prefix.rstrip("/").encode() for scope in scopes]
+    scope = next(s for s, key in zip(scopes, keys, strict=True) if int(one.ask(b"CLUSTER", b"KEYSLOT", key)[1:]) > 8191)
+    store, reader = ValkeyOnline(one.url, scope=scope), ValkeyOnline(one.url, scope=scope)
+    store.swap("state", blobs(b"x", 10))
+    assert int(two.ask(b"DBSIZE").strip()[1:]) > 10
+
+    async def act():
+        assert await reader.read("state", [b"3"]) == [b"x"]
+        take_over(one, two)
+        for _ in range(2):  # the first may be on the connection that ended
+            with contextlib.suppress(EngineUnavailableError):
+                return await reader.read("state", [b"3"])
+        return None
+
+    assert run(reader, act()) == [None]
+    assert store.swap("state", blobs(b"y", 10)) == 10
+    assert store.get("state", [b"3"]) == [b"y"]

@@ -134,8 +134,8 @@ class ValkeyOnline:
 
     async def _mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
         for _ in range(3):
-            connection = await self._connected()
             try:
+                connection = await self._connected()
                 values = await connection.execute(b"MGET", *keys, seconds=_READ_SECONDS)
                 return cast("list[bytes | None]", values)
             except RefusedCommandError as error:
@@ -143,6 +143,9 @@ class ValkeyOnline:
                     raise self._node.explain(error) from None
                 self._node.move(moved)
                 connection.abort()
+            except EngineUnavailableError:
+                self._node.leave()
+                raise
         raise EngineUnavailableError("the nodes of the online store refer to each other", subject=str(self._node))
 
     async def _connected(self) -> PipelinedConnection:
