@@ -285,14 +285,26 @@ def test_a_full_memory_is_named():
         assert store.get("state", [b"a"]) == [b"1"]
 
 
+def test_records_that_another_program_wrote_are_named_or_passed_over(server, url):
+    store = ValkeyOnline(url)
+    store.swap("state", blobs(b"x", 10))
+    server.ask(b"HSET", b"{default/default/local}/online/meta", b"state", b"no JSON")
+    server.ask(b"HSET", b"{default/default/local}/online/generations", b"no number", b"state")
+    with pytest.raises(StorageError, match="online table state cannot be read"):
+        store.meta("state")
+    assert store.swap("state", blobs(b"y", 10)) == 10
+    store.put_meta("state", {"of": "me"})
+    assert (store.meta("state"), store.get("state", [b"3"])) == ({"of": "me"}, [b"y"])
+
+
 def test_the_password_is_a_secret_and_the_user_sees_the_keys_of_its_project():
-    rules = ("--user", "flights", "on", ">a pass word", "~{default/flights*", "+@all")
+    rules = ("--user", "flights", "on", ">a pass word", "~{default/flights/*", "+@all")
     with valkey(*rules) as server:
         url = f"valkey://flights@127.0.0.1:{server.port}/0?password=ONLINE"
         store = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "a pass word"}), scope=Scope(project="flights"))
         store.swap("state", blobs(b"x", 10))
         assert run(store, store.read("state", [b"3"])) == [b"x"]
-        other = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "a pass word"}), scope=Scope(project="others"))
+        other = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "a pass word"}), scope=Scope(project="flights2"))
         wrong = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "wrong"}), scope=Scope(project="flights"))
         for refused in (other, wrong):
             with pytest.raises(StorageError, match="refused"):

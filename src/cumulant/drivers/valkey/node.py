@@ -165,7 +165,9 @@ class Node:
             )
         if "maxmemory" in text:
             return StorageError(
-                "the memory of the online store is full", subject=where, hint="raise its maxmemory, or run `clean`"
+                "the memory of the online store is full",
+                subject=where,
+                hint="raise its maxmemory; then `clean` can delete what is unused",  # a full one refuses the lock
             )
         return StorageError(f"the online store refused: {text}", subject=where)
 
