@@ -99,6 +99,21 @@ class TestBucketLog(LogConformance):
         log.delete([part])
         assert lines_of(log, [part]) == first
 
+    @pytest.mark.parametrize("damage", [b"", b"short", None])
+    def test_a_damaged_copy_does_not_damage_the_log(self, log, tmp_path, damage):
+        write_parts(log, "a", [1, 2], days=1)
+        parts = log.parts(DAY)
+        whole = lines_of(log, parts)
+        for path in (path for path in (tmp_path / "cache").rglob("*") if path.is_file()):
+            path.write_bytes(bytes(path.stat().st_size) if damage is None else damage)
+        if damage is None:  # as long as the part: only who reads it notices
+            log.set_aside(parts[0])
+            log.set_aside(parts[1])
+        assert log.parts(DAY) == parts
+        assert lines_of(log, parts) == whole
+        log.set_aside(parts[0])  # what the bucket holds is damaged itself
+        assert log.parts(DAY) == parts[1:]
+
     def test_maintenance_goes_on_after_a_kill(self, log, tmp_path, monkeypatch):
         lost = log.maintenance()
         assert lost.__enter__()

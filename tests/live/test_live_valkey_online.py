@@ -285,14 +285,26 @@ def test_a_full_memory_is_named():
         assert store.get("state", [b"a"]) == [b"1"]
 
 
+def test_records_that_another_program_wrote_are_named_or_passed_over(server, url):
+    store = ValkeyOnline(url)
+    store.swap("state", blobs(b"x", 10))
+    server.ask(b"HSET", b"{default/default/local}/online/meta", b"state", b"no JSON")
+    server.ask(b"HSET", b"{default/default/local}/online/generations", b"no number", b"state")
+    with pytest.raises(StorageError, match="online table state cannot be read"):
+        store.meta("state")
+    assert store.swap("state", blobs(b"y", 10)) == 10
+    store.put_meta("state", {"of": "me"})
+    assert (store.meta("state"), store.get("state", [b"3"])) == ({"of": "me"}, [b"y"])
+
+
 def test_the_password_is_a_secret_and_the_user_sees_the_keys_of_its_project():
-    rules = ("--user", "flights", "on", ">a pass word", "~{default/flights*", "+@all")
+    rules = ("--user", "flights", "on", ">a pass word", "~{default/flights/*", "+@all")
     with valkey(*rules) as server:
         url = f"valkey://flights@127.0.0.1:{server.port}/0?password=ONLINE"
         store = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "a pass word"}), scope=Scope(project="flights"))
         store.swap("state", blobs(b"x", 10))
         assert run(store, store.read("state", [b"3"])) == [b"x"]
-        other = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "a pass word"}), scope=Scope(project="others"))
+        other = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "a pass word"}), scope=Scope(project="flights2"))
         wrong = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "wrong"}), scope=Scope(project="flights"))
         for refused in (other, wrong):
             with pytest.raises(StorageError, match="refused"):
@@ -397,3 +409,36 @@ def test_every_node_of_a_cluster_leads_to_the_state(cluster):
             assert store.tables() == ["state"]
     counts = [int(node.ask(b"DBSIZE").strip()[1:]) for node in cluster]
     assert all(count > 2000 for count in counts), counts
+
+
+def take_over(node, dead):
+    """Kill a node; the other one has its slots then, and none of its rows."""
+    dead.kill()
+    for command in (b"DELSLOTSRANGE", b"ADDSLOTSRANGE"):
+        assert node.ask(b"CLUSTER", command, b"8192", b"16383").startswith(b"+OK")
+    deadline = time.monotonic() + 30
+    while b"cluster_state:ok" not in node.ask(b"CLUSTER", b"INFO"):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_client_finds_the_node_that_took_over_from_a_dead_one(cluster):
+    one, two = cluster
+    scopes = [Scope(project=f"shop{number}") for number in range(20)]
+    keys = [b"{%s}" % scope.prefix.rstrip("/").encode() for scope in scopes]
+    scope = next(s for s, key in zip(scopes, keys, strict=True) if int(one.ask(b"CLUSTER", b"KEYSLOT", key)[1:]) > 8191)
+    store, reader = ValkeyOnline(one.url, scope=scope), ValkeyOnline(one.url, scope=scope)
+    store.swap("state", blobs(b"x", 10))
+    assert int(two.ask(b"DBSIZE").strip()[1:]) > 10
+
+    async def act():
+        assert await reader.read("state", [b"3"]) == [b"x"]
+        take_over(one, two)
+        for _ in range(2):  # the first may be on the connection that ended
+            with contextlib.suppress(EngineUnavailableError):
+                return await reader.read("state", [b"3"])
+        return None
+
+    assert run(reader, act()) == [None]
+    assert store.swap("state", blobs(b"y", 10)) == 10
+    assert store.get("state", [b"3"]) == [b"y"]

@@ -58,7 +58,7 @@ def visits(count, seed=0):
 
 @pytest.fixture
 def server():
-    rules = ("--user", "default", "off", "--user", "visits", "on", f">{PASSWORD}", "~{default/visits*", "+@all")
+    rules = ("--user", "default", "off", "--user", "visits", "on", f">{PASSWORD}", "~{default/visits/*", "+@all")
     with valkey(*rules) as started:
         yield started
 

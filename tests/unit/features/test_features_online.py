@@ -7,6 +7,7 @@ import sys
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
+import msgspec
 import polars as pl
 import pytest
 
@@ -19,6 +20,7 @@ from cumulant.features.definition.plan import compile_plan
 from cumulant.features.online.materialization import materialize
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.features.online.requests import RequestReader
+from cumulant.features.online.state import STATE_KEY, decode_state, encode
 from cumulant.testing.online import MemoryOnline
 
 START = datetime(2013, 4, 1, tzinfo=UTC)
@@ -140,6 +142,31 @@ def test_state_of_another_plan_is_refused() -> None:
     store.put("t", [(b"\x00state", b"rubbish")])
     with pytest.raises(IntegrityError, match="cannot be read"):
         OnlineFeatures(make_plan(n=card.count(window="2h")), store, "t").vectors([ask(1)])
+
+
+def test_an_entity_that_cannot_be_read_is_named_and_leaves_the_cache_as_it_was() -> None:
+    plan, store = make_plan(n=card.count(window="2h")), MemoryOnline()
+    materialize(plan, {"tx": history([0])}, store, table="t")
+    online = OnlineFeatures(plan, store, "t")
+    before = online.vectors([ask(1)])
+    ((key,),) = online.request([ask(1)]).keys
+    assert key is not None
+    (blob,) = store.get("t", [key])
+    assert blob is not None
+    store.put("t", [(key, b"rubbish"), (STATE_KEY, next_state(store))])
+    for _ in range(2):
+        with pytest.raises(IntegrityError, match="events of an entity in the online state"):
+            online.vectors([ask(1)])
+    store.put("t", [(key, blob)])
+    assert online.vectors([ask(1)]) == before
+
+
+def next_state(store: MemoryOnline) -> bytes:
+    """The state of table `t` after one more change."""
+    (blob,) = store.get("t", [STATE_KEY])
+    assert blob is not None
+    state = decode_state(blob)
+    return encode(msgspec.structs.replace(state, sequence=state.sequence + 1))
 
 
 def test_a_refill_is_noticed_and_a_small_cache_still_answers() -> None:

@@ -96,7 +96,7 @@ class BucketLog:
             if not self._bucket.download(part.key, target):
                 raise FileNotFoundError(part.key)
 
-        return self._cache.open(digest([part.key, part.stamp])[:32], fetch)
+        return self._cache.open(_copy_name(part), part.bytes, fetch)
 
     def delete(self, parts: Sequence[PartInfo]) -> None:
         self._bucket.delete([part.key for part in parts])
@@ -105,7 +105,9 @@ class BucketLog:
         self._bucket.delete([entry.path for entry in self._bucket.entries(f"{_DATE}{day}")])
 
     def set_aside(self, part: PartInfo) -> None:
-        self._bucket.rename(part.key, f"{part.key.removesuffix('.parquet')}.damaged")
+        # A crash of this machine may have damaged the copy that was read, and nothing else.
+        if not self._cache.discard_other(_copy_name(part), self._bucket.read(part.key)):
+            self._bucket.rename(part.key, f"{part.key.removesuffix('.parquet')}.damaged")
 
     def state(self, name: str) -> bytes | None:
         return self._bucket.read(name)
@@ -161,13 +163,18 @@ class _PartCache:
     def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
 
-    def open(self, name: str, fetch: Callable[[Path], None]) -> BinaryIO:
-        """The copy of that name, fetched where there is none. Raises StorageError, and as `fetch`."""
+    def open(self, name: str, length: int, fetch: Callable[[Path], None]) -> BinaryIO:
+        """The copy of that name, fetched where there is none of `length` bytes (0: of any).
+
+        Raises StorageError, and as `fetch`.
+        """
         path = self._folder / name
         with contextlib.suppress(FileNotFoundError), self._errors():
             stream = path.open("rb")
-            os.utime(path)
-            return stream
+            if length in {0, os.fstat(stream.fileno()).st_size}:
+                os.utime(path)
+                return stream
+            stream.close()
         with self._errors():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._folder.chmod(0o700)
@@ -184,6 +191,15 @@ class _PartCache:
                 os.unlink(draft)  # noqa: PTH108
         self._evict()
         return stream
+
+    def discard_other(self, name: str, content: bytes | None) -> bool:
+        """Delete the copy of that name where it is not `content`; whether it was not."""
+        path = self._folder / name
+        with contextlib.suppress(FileNotFoundError), self._errors():
+            if path.read_bytes() != content:
+                path.unlink()
+                return True
+        return False
 
     def _evict(self) -> None:
         """Delete the longest unused copies beyond the limit, and drafts of killed processes."""
@@ -226,6 +242,10 @@ def _cache_option(options: str, url: str) -> int:
         hint = "write ?cache=SIZE, such as ?cache=256MiB"
         raise UsageError(f'"{name}" is no option of a log', subject=url, hint=hint)
     return 0 if value == "0" else size(value)
+
+
+def _copy_name(part: PartInfo) -> str:
+    return digest([part.key, part.stamp])[:32]
 
 
 def _turn(number: int) -> str:

@@ -56,6 +56,8 @@ class Node:
 
     def __init__(self, address: ValkeyAddress, secrets: Secrets | None) -> None:
         self.address, self._secrets = address, secrets
+        #: the node that the URL names
+        self._first = address
         self._client: Client | None = None
         self._lock = threading.Lock()
 
@@ -124,7 +126,10 @@ class Node:
             return True
         if isinstance(error, AuthenticationError):
             return False
-        return isinstance(error, _PEER_ERRORS) or _PASSING.search(_IN_PIPELINE.sub("", str(error))) is not None
+        if isinstance(error, _PEER_ERRORS):
+            self.leave()
+            return True
+        return _PASSING.search(_IN_PIPELINE.sub("", str(error))) is not None
 
     def move(self, to: tuple[str, int]) -> None:
         """Go on with another node."""
@@ -134,6 +139,11 @@ class Node:
             client, self._client = self._client, None
         if client is not None:
             client.connection_pool.disconnect(inuse_connections=False)
+
+    def leave(self) -> None:
+        """Go on with the node that the URL names: where this one ended, it knows which one has the slot now."""
+        if self.address != self._first:
+            self.move((self._first.host, self._first.port))
 
     def explain(self, error: Exception) -> CumulantError:
         """The CumulantError for an error of the server or the client library."""
@@ -155,7 +165,9 @@ class Node:
             )
         if "maxmemory" in text:
             return StorageError(
-                "the memory of the online store is full", subject=where, hint="raise its maxmemory, or run `clean`"
+                "the memory of the online store is full",
+                subject=where,
+                hint="raise its maxmemory; then `clean` can delete what is unused",  # a full one refuses the lock
             )
         return StorageError(f"the online store refused: {text}", subject=where)
 

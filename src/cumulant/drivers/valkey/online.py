@@ -93,7 +93,14 @@ class ValkeyOnline:
 
     def meta(self, table: str) -> dict[str, str]:
         value = self._node.call(lambda client: client.hget(self._keys.meta, table))
-        return _META.decode(value) if value else {}
+        try:
+            return _META.decode(value) if value else {}
+        except msgspec.DecodeError as error:
+            raise StorageError(
+                f"what is stored about online table {table} cannot be read: {error}",
+                subject=table,
+                hint="another program wrote it: fill the table again",
+            ) from None
 
     def put_meta(self, table: str, meta: dict[str, str]) -> None:
         value = msgspec.json.encode(meta)
@@ -134,8 +141,8 @@ class ValkeyOnline:
 
     async def _mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
         for _ in range(3):
-            connection = await self._connected()
             try:
+                connection = await self._connected()
                 values = await connection.execute(b"MGET", *keys, seconds=_READ_SECONDS)
                 return cast("list[bytes | None]", values)
             except RefusedCommandError as error:
@@ -143,6 +150,9 @@ class ValkeyOnline:
                     raise self._node.explain(error) from None
                 self._node.move(moved)
                 connection.abort()
+            except EngineUnavailableError:
+                self._node.leave()
+                raise
         raise EngineUnavailableError("the nodes of the online store refer to each other", subject=str(self._node))
 
     async def _connected(self) -> PipelinedConnection:
@@ -173,7 +183,7 @@ class ValkeyOnline:
         """Delete the generations of a table, and of them those with smaller numbers where `than` is given."""
         numbers: dict[bytes, bytes] = client.hgetall(self._keys.generations)
         for number, name in numbers.items():
-            if name == table.encode() and (than is None or int(number) < than):
+            if name == table.encode() and number.isdigit() and (than is None or int(number) < than):
                 self._discard(client, number)
 
     def _discard(self, client: Client, generation: bytes) -> None:

@@ -135,13 +135,22 @@ class EntityCache:
             if unchanged:
                 cached.checked = sequence
                 return
-            self._bytes -= _size(key, old)
-        history = None
-        if blob is not None:
-            kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
-            history = EntityHistory(decode_events(blob), kinds, len(blob))
+        history = None if blob is None else self._decode(key, blob)
+        if cached is not None:
+            self._bytes -= _size(key, cached.history)
         self._kept[key] = _CachedEntity(history, sequence)
         self._bytes += _size(key, history)
+
+    def _decode(self, key: bytes, blob: bytes) -> EntityHistory:
+        kinds = self._kinds[msgspec.msgpack.decode(key)[0]]
+        try:
+            return EntityHistory(decode_events(blob), kinds, len(blob))
+        except msgspec.MsgspecError as error:
+            raise IntegrityError(
+                f'the events of an entity in the online state "{self._table}" cannot be read',
+                subject=self._table,
+                hint="another program wrote there, or its store is damaged: fill it again",
+            ) from error
 
 
 def _no_store() -> EngineUnavailableError:
