@@ -227,10 +227,11 @@ def test_a_wait_outlives_a_restart(server, journal):
 
 
 class CutAtCommit:
-    """Between client and server; passes the next COMMIT on, or not, and cuts the connection before the answer."""
+    """Between client and server; passes the next COMMIT on, or not, and cuts the connection before the answer, after
+    `meanwhile`."""
 
-    def __init__(self, port, *, passes):
-        self._target, self._passes, self.armed = port, passes, False
+    def __init__(self, port, *, passes, meanwhile=lambda: None):
+        self._target, self._passes, self._meanwhile, self.armed = port, passes, meanwhile, False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -239,7 +240,11 @@ class CutAtCommit:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                except ConnectionError:  # it is down
+                    client.close()
+                    continue
                 threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
                 threading.Thread(target=self._back, args=(server, client), daemon=True).start()
 
@@ -248,6 +253,7 @@ class CutAtCommit:
             while data := client.recv(65536):
                 if self.armed and b"COMMIT\0" in data:
                     self.armed = False
+                    self._meanwhile()
                     client.shutdown(socket.SHUT_RDWR)
                     if self._passes:
                         server.sendall(data)
@@ -282,6 +288,40 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(server, url, passes):
     assert journal.get("step", "a").value == {"value": 2 if passes else 1}
     assert verify(journal).breaks == []
     journal.close()
+    proxy.close()
+
+
+@pytest.mark.parametrize("others", [0, 1, 3])
+@pytest.mark.parametrize("reports", [True, False])
+def test_a_commit_lost_in_a_crash_is_not_taken_for_that_of_the_next_writer(server, url, others, reports):
+    """After a crash the server gives the number of a transaction that it never stored to another one."""
+
+    def crash():
+        server.stop("immediate")
+        server.start()
+        for number in range(others):
+            write(other, number, f"other{number}")
+
+    def change():
+        with journal.transaction(actor=ADA) as tx:
+            tx.put("step", "a", {"value": 2})
+            if reports:
+                tx.emit(Happened(value=2))
+
+    other = PostgresJournal(url)
+    proxy = CutAtCommit(server.port, passes=False, meanwhile=crash)
+    journal = PostgresJournal(url.replace(str(server.port), str(proxy.port)))
+    write(journal, 1)
+    other.head()
+    proxy.armed = True
+    with pytest.raises(EngineUnavailableError, match="does not answer"):
+        change()
+    assert not proxy.armed
+    assert journal.get("step", "a").value == {"value": 1}
+    assert [event.data["value"] for event in journal.events()] == [1, *range(others)]
+    assert verify(journal).breaks == []
+    journal.close()
+    other.close()
     proxy.close()
 
 

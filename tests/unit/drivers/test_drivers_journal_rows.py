@@ -313,6 +313,15 @@ def test_a_journal_of_an_older_format_goes_on(tmp_path, version, since):
 
 
 @pytest.mark.parametrize("version", [1, 2])
+def test_a_journal_of_an_older_format_stays_with_its_project(tmp_path, version):
+    old_journal(tmp_path, version)
+    url = f"sqlite://{tmp_path}/journal.db"
+    assert SqliteJournal(url, scope=Scope(project="other")).rows("run") == []  # which opens it first
+    assert open_shop(url) == ["1", "2", "3"]
+    assert verify(SqliteJournal(url, scope=SHOP)).breaks == []
+
+
+@pytest.mark.parametrize("version", [1, 2])
 def test_a_journal_of_an_older_format_that_cannot_be_written_still_verifies(tmp_path, monkeypatch, version):
     old_journal(tmp_path, version)
     before = (tmp_path / "journal.db").read_bytes()

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -324,6 +325,22 @@ def test_names_that_no_secret_has(name):
 # Compute -------------------------------------------------------------------------------------------------------
 
 
+def import_statistics():
+    import statistics
+
+    return {"mean": statistics.mean([1, 3])}
+
+
+def report_from_threads(progress):
+    def report(number):
+        for _ in range(4):
+            progress(str(number) * 20_000)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(report, range(4)))
+    return {}
+
+
 def read_stdin():
     return {"read": sys.stdin.read()}
 
@@ -350,6 +367,20 @@ def test_what_a_step_prints_does_not_reach_standard_output():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "{'sum': 3, 'pair': [1, 2]}\n"
     assert "a step may print" in done.stderr
+
+
+def test_a_step_does_not_import_files_of_the_current_folder(tmp_path, monkeypatch):
+    (tmp_path / "statistics.py").write_text("raise RuntimeError('a file of the project')")
+    monkeypatch.chdir(tmp_path)
+    assert SubprocessCompute().run(StepCall(f"{__name__}:import_statistics", {})) == {"mean": 2}
+
+
+def test_long_reports_of_several_threads_are_not_mixed(tmp_path):
+    reports = []
+    SubprocessCompute().run(
+        StepCall(f"{__name__}:report_from_threads", {}), progress=lambda text, share=None: reports.append(text)
+    )
+    assert sorted(reports) == sorted(str(number) * 20_000 for number in range(4) for _ in range(4))
 
 
 def test_a_step_that_ends_its_process():

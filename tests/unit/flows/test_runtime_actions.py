@@ -1,6 +1,7 @@
 """Every flow asks for a declared action before it does anything; refusals and reads of personal data are events."""
 
 import ast
+import contextlib
 import importlib
 import inspect
 import pkgutil
@@ -10,7 +11,9 @@ import pytest
 
 import cumulant
 import cumulant.flows
-from cumulant.core.errors import RefusedError, TerminalError
+from cumulant.core.errors import RefusedError, StorageError, TerminalError
+from cumulant.core.events import Actor
+from cumulant.drivers.local.sqlite import Database
 from cumulant.flows.ledger.actions import ACTIONS, FlowAction, check, find_action, verb
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -97,6 +100,20 @@ def test_a_read_of_personal_data_is_an_event(project, grant):
     check(project, ADA, "labels.show", personal=True)
     data = {"action": "labels.show", "resource": "flight-late"}
     assert events(project) == [("access.personal_data_read", "user:ada", data)]
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_what_cannot_be_recorded_does_not_hide_that_nothing_can_be_written(project, grant, monkeypatch, allowed):
+    with project.journal().transaction(actor=Actor(ADA.id)) as tx:
+        tx.put("step", "a", {})
+    project.journal().close()
+    monkeypatch.setattr(Database, "frozen", property(lambda _: True))  # root may write everywhere
+    grant(*(["labels.show"] if allowed else []))
+    with contextlib.nullcontext() if allowed else pytest.raises(RefusedError):
+        check(project, ADA, "labels.show", personal=True)
+    with pytest.raises(StorageError, match="can be read but not written"):
+        project.journal().advance("reader", 1)
+    assert project.journal().head().seq == 0
 
 
 def test_an_action_that_is_not_declared(project, grant):

@@ -68,9 +68,9 @@ class SubprocessCompute:
 
 def _run_worker(folder: Path, progress: Progress) -> int:
     """Run the step of `folder` in a process, which ends with this one; returns its exit status."""
-    command = [sys.executable, "-m", "cumulant.drivers.local.worker", str(folder)]
-    # The worker can import whatever this process can.
-    environ = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    # The worker can import whatever this process can, and no more: `-P` keeps the current folder from coming first.
+    command = [sys.executable, "-P", "-m", "cumulant.drivers.local.worker", str(folder)]
+    environ = os.environ | {"PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path)}
     # Standard input stays open while this process lives: the worker ends when it closes.
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.__stderr__, env=environ, bufsize=0

@@ -61,7 +61,7 @@ class SqliteJournal:
     `sqlite:///path/journal.db`. A deleted row keeps its count of writes, so that a version is never used twice. The end
     of the chain is also stored in `journal.db.head`, beside the database. The hash of each written row enters the last
     event of its transaction, or the next event if its transaction has none. A file of an older format, which had one
-    scope, is brought to the present one when it is opened, as the client's scope.
+    scope, is upgraded when it is opened: to the project of its events and the client's environment.
 
     Raises:
         UsageError: the URL has options.
@@ -86,7 +86,7 @@ class SqliteJournal:
             schema=_SCHEMA,
             version=3,
             holds="journal",
-            upgrades={1: row_hashes.upgrade, 2: partial(_upgrade, scope=self._key)},
+            upgrades={1: row_hashes.upgrade, 2: partial(_upgrade, scope=self._scope)},
         )
         self._head_file = location.path.with_name(f"{location.path.name}.head")
 
@@ -341,8 +341,15 @@ def _head(connection: sqlite3.Connection, scope: str) -> ChainHead:
     return ChainHead(*row) if row else ChainHead(0, GENESIS)
 
 
-def _upgrade(connection: sqlite3.Connection, *, scope: str) -> None:
-    """Upgrade from format 2, whose file had one scope."""
+def _upgrade(connection: sqlite3.Connection, *, scope: Scope) -> None:
+    """Upgrade from format 2, whose file had one scope: the tenant and project of its events, whoever opens it first,
+    and the environment of `scope`, which events did not name.
+    """
+    newest = connection.execute("SELECT seq, envelope FROM events ORDER BY seq DESC LIMIT 1").fetchone()
+    if newest is not None:
+        event = read_event(*newest)
+        scope = msgspec.structs.replace(scope, tenant=event.tenant, project=event.project)
+    key = scope_key(scope)
     for table in _TABLES:
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     for index in ("events_by_kind", "events_by_run", "row_writes_waiting"):
@@ -353,5 +360,5 @@ def _upgrade(connection: sqlite3.Connection, *, scope: str) -> None:
     for table in _TABLES:
         listed = columns.get(table, "*")
         target = f"{table} (scope, {listed})" if table in columns else table
-        connection.execute(f"INSERT INTO {target} SELECT ?, {listed} FROM old_{table}", (scope,))  # noqa: S608 - constants
+        connection.execute(f"INSERT INTO {target} SELECT ?, {listed} FROM old_{table}", (key,))  # noqa: S608 - constants
         connection.execute(f"DROP TABLE old_{table}")

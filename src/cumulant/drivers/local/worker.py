@@ -31,8 +31,12 @@ def main(folder: Path) -> None:
     threading.Thread(target=_end_with_parent, args=(parent,), daemon=True).start()
     call = msgspec.json.decode((folder / CALL).read_bytes(), type=StepCall)
 
+    writing = threading.Lock()  # a long report is no single write
+
     def progress(text: str, share: float | None = None) -> None:
-        os.write(reports, msgspec.json.encode(StepProgress(text, share)) + b"\n")
+        report = msgspec.json.encode(StepProgress(text, share)) + b"\n"
+        with writing:
+            os.write(reports, report)
 
     try:
         outcome = StepOutcome(result=run(call, progress))

@@ -69,11 +69,11 @@ class PostgresDatabase:
                 return result
 
     @contextmanager
-    def write(self, lock: int) -> Iterator[Connection]:
+    def write(self, lock: int, *, is_stored: Callable[[Connection], bool]) -> Iterator[Connection]:
         """A write transaction; writers of one lock wait for each other. Committed on exit, undone by an exception.
 
-        A commit whose answer is lost with the connection is looked up by its number, so that the caller learns what
-        became of it.
+        A commit whose answer is lost with the connection is looked up, by its number and by `is_stored`: whether what
+        the block wrote is there. A server that crashed before it stored the transaction gives its number away again.
         """
         connection, number = self._begin(lock)
         try:
@@ -81,7 +81,7 @@ class PostgresDatabase:
         except psycopg.Error as error:
             raise self.explain(error) from error
         else:
-            self._commit(connection, number)
+            self._commit(connection, number, is_stored)
         finally:
             self.release(connection)
 
@@ -145,18 +145,21 @@ class PostgresDatabase:
             else:
                 return connection, "" if row is None else row[0]
 
-    def _commit(self, connection: Connection, number: str) -> None:
+    def _commit(self, connection: Connection, number: str, is_stored: Callable[[Connection], bool]) -> None:
         try:
             connection.execute("COMMIT")
         except psycopg.Error as error:
-            if not connection.closed or not self._is_committed(number):
+            if not connection.closed or not (self._is_committed(number) and self.read(is_stored)):
                 raise self.explain(error) from error
 
     def _is_committed(self, number: str) -> bool:
-        """What became of a transaction whose connection was lost."""
+        """Whether a transaction of this number was committed: one whose connection was lost, or a later one."""
 
         def read(connection: Connection) -> str | None:
-            row = connection.execute("SELECT pg_xact_status(%s::xid8)", (number,)).fetchone()
+            try:
+                row = connection.execute("SELECT pg_xact_status(%s::xid8)", (number,)).fetchone()
+            except psycopg.errors.InvalidParameterValue:  # a number of the future, after a crash
+                return None
             return None if row is None else row[0]
 
         deadline = time.monotonic() + self._wait

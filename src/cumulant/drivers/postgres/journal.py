@@ -85,7 +85,10 @@ class PostgresJournal:
 
     @contextmanager
     def transaction(self, *, actor: Actor, run: str | None = None) -> Iterator[PostgresTransaction]:
-        with self._database.write(self._lock) as connection:
+        def is_stored(connection: Connection) -> bool:
+            return opened.is_stored(connection)
+
+        with self._database.write(self._lock, is_stored=is_stored) as connection:
             opened = PostgresTransaction(connection, actor=actor, run=run, scope=self._scope, clock=self._clock)
             yield opened
             opened.flush(self._channel)
@@ -262,6 +265,25 @@ class PostgresTransaction:
                 (self._key, last.seq, last.hash),
             )
             self._connection.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(channel)))
+
+    def is_stored(self, connection: Connection) -> bool:
+        """Whether what this transaction wrote is there, as another connection sees it.
+
+        Rows that were written again since say no more than that they may have been.
+        """
+        if self._events:
+            last = self._events[-1]
+            values = (self._key, last.seq, encode_json(last).decode())
+            query = "SELECT 1 FROM events WHERE scope = %s AND seq = %s AND envelope = %s"
+            return connection.execute(query, values).fetchone() is not None
+        for (kind, key), (version, written) in self._written.items():
+            query = "SELECT version, updated, value FROM state WHERE scope = %s AND kind = %s AND key = %s"
+            row = connection.execute(query, (self._key, kind, key)).fetchone()
+            if row is None or row[0] < version:
+                return False
+            if row[0] == version:
+                return row_hash(version, row[1], None if row[2] is None else row[2].encode()) == written
+        return True
 
     def _write(
         self, statement: str, row: tuple[str, str], updated: int, encoded: bytes | None, expect: int | None

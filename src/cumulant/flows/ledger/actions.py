@@ -12,6 +12,7 @@ import msgspec
 from cumulant.core.errors import RefusedError, TerminalError, did_you_mean
 from cumulant.core.events import Actor, Fact
 from cumulant.ports.access import Principal, Resource
+from cumulant.ports.journal import Freezing
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -180,6 +181,8 @@ def check(
 
 
 def _record(project: Project, principal: Principal, fact: Fact) -> None:
-    project.read_aside()
-    with project.journal().transaction(actor=Actor(principal.id)) as transaction:
+    journal = project.journal()
+    if isinstance(journal, Freezing) and journal.frozen:
+        return  # not a copy: what the flow writes next must fail, and not vanish with it
+    with journal.transaction(actor=Actor(principal.id)) as transaction:
         transaction.emit(fact)
