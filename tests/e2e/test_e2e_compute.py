@@ -71,7 +71,7 @@ def test_the_same_events_in_the_same_order_and_of_the_same_run(both):
     for name, (folder, result, *_) in both.items():
         with opened(folder) as project:
             mine = [event for event in project.journal().events() if event.run == result.run]
-            assert {event.actor for event in mine} == {project.principal().name}
+            assert {event.actor for event in mine} == {project.principal().id}
             place = {event.id: number for number, event in enumerate(mine)}
             events[name] = [
                 (event.kind, event.data.get("name"), event.data.get("number"), place.get(event.cause)) for event in mine

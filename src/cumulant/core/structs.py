@@ -1,4 +1,4 @@
-"""Structs made from others that have fields of the same names."""
+"""Structs: made from others with fields of the same names, and decoded by several threads."""
 
 from __future__ import annotations
 
@@ -17,3 +17,9 @@ def struct_from(kind: type[Struct], source: object, **values: object) -> Struct:
     """
     names = (name for name in kind.__struct_fields__ if name not in values)
     return kind(**{name: getattr(source, name) for name in names}, **values)
+
+
+def prepare_decoding(*kinds: type[msgspec.Struct]) -> None:
+    """Build what decodes these types, before threads use them: msgspec 0.22 crashes where several threads build it."""
+    for kind in kinds:
+        msgspec.json.Decoder(kind)

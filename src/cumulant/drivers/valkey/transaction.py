@@ -15,8 +15,8 @@ from cumulant.drivers.valkey.keys import OnlineKeys
 from cumulant.drivers.valkey.node import Client, Node, attempts
 from cumulant.ports.online import Cells, Result
 
-#: seconds after which the lock of a killed writer ends: longer than connecting, a reply that is awaited in vain and looking
-#: up what became of its transaction; and after which a living one renews its own
+#: seconds after which the lock of a killed writer ends, longer than connecting, waiting in vain for a reply and looking
+#: up what became of the transaction; and after which a living one renews its own
 _LOCK_SECONDS, _RENEWED = 12.0, 1.0
 #: seconds to wait for other writers, and between two attempts
 _WAIT_SECONDS, _POLL = 60.0, 0.002

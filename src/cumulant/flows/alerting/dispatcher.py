@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.alerting.alert_events import MessagesLeftOut
+from cumulant.alerting.alert_state import AlertsState
 from cumulant.alerting.delivery import (
     Actions,
     Failed,
@@ -28,6 +29,7 @@ from cumulant.alerting.delivery import (
 )
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import CumulantError, LeaseHeldError, TerminalError, UndeliverableError
+from cumulant.core.structs import prepare_decoding
 from cumulant.flows.alerting import outbox
 from cumulant.flows.alerting.outbox import ACTOR, LEFT_OUT, due
 from cumulant.flows.alerting.receiver_state import (
@@ -70,6 +72,7 @@ class Dispatcher:
     ) -> None:
         self._project, self._clock, self._seconds, self._report = project, clock or SystemClock(), seconds, report
         self._threads: dict[str, threading.Thread] = {}
+        prepare_decoding(AlertsState, OutboxEntry, ReceiverState)  # which the threads read
         self._taken: list[str] = []
         self._watches: defaultdict[str, LeaseWatch] = defaultdict(LeaseWatch)
 

@@ -130,6 +130,11 @@ class _RawLabels(msgspec.Struct, frozen=True):
     labels: list[msgspec.Raw] = []
 
 
+# Made here: threads that make a decoder of one type at once crash msgspec 0.22.
+_decode_raw = msgspec.json.Decoder(_RawLabels).decode
+_decode_labels = msgspec.json.Decoder(PostedLabels).decode
+
+
 class LabelInbox:
     """Stores posted labels in `folder`, one file per post, once by its batch or else its content.
 
@@ -216,9 +221,9 @@ class LabelInbox:
 
 def _read(body: bytes) -> PostedLabels:
     try:
-        if len(msgspec.json.decode(body, type=_RawLabels).labels) > _MOST:
+        if len(_decode_raw(body).labels) > _MOST:
             raise RequestError(f"more than {_MOST:,} labels at once", hint="post them in parts, or ingest a file")
-        posted = msgspec.json.decode(body, type=PostedLabels)
+        posted = _decode_labels(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError(f"the body cannot be read ({error})", hint=_HINT) from None
     if not posted.labels:

@@ -19,16 +19,17 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.network.hosts import Hosts
+from cumulant.core.structs import prepare_decoding
 from cumulant.core.system.atomic_files import replace_file
 from cumulant.flows.alerting.views import exposition
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.rollback_outbox import recorded_rollbacks
 from cumulant.flows.release.views import sentence, view
+from cumulant.release.state import Release
 
 if TYPE_CHECKING:
     from cumulant.flows.stack.desired_state import Rollback
     from cumulant.ports.journal import Journal
-    from cumulant.release.state import Release
 
 #: in the supervisor's folder, where the controller is reached
 FILE = "controller.json"
@@ -119,6 +120,7 @@ def serve_status(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
         path = stack / FILE
         stack.mkdir(parents=True, exist_ok=True)
         replace_file(path, msgspec.json.encode({"url": url, "pid": os.getpid()}), durable=False)
+        prepare_decoding(Release)  # the thread reads it, and so does the controller
         threading.Thread(target=server.serve_forever, args=(0.1,), daemon=True).start()
         try:
             yield url

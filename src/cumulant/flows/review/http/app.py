@@ -22,11 +22,13 @@ from cumulant.core.errors import (
     UsageError,
 )
 from cumulant.core.network.hosts import Hosts
+from cumulant.core.structs import prepare_decoding
 from cumulant.core.version import __version__
 from cumulant.flows.review import service
 from cumulant.flows.review.http.callers import CallerTokens
 from cumulant.flows.review.service import AnsweredCase
 from cumulant.flows.review.views import CaseView
+from cumulant.review.cases import Draw, QueueState, ReviewCase
 from cumulant.review.report import ReviewSummary
 from cumulant.serving.errors import HttpError, headers_of, status_of
 from cumulant.serving.http.messages import Request, Response, error_response, json_response
@@ -57,6 +59,7 @@ class ReviewApplication:
 
     def __init__(self, project: Project, callers: CallerTokens, *, local: bool) -> None:
         self._project, self._callers = project, callers
+        prepare_decoding(ReviewCase, QueueState, Draw)  # the threads below read them
         self._hosts = Hosts(project.policies.serving.hosts, local=local)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="review")
         self._at_work = 0
