@@ -53,7 +53,7 @@ def test_a_store_takes_no_options(tmp_path: Path) -> None:
     assert url == "s3://acme/shop/tables?project=x"
     with pytest.raises(UsageError, match="takes no options") as caught:
         tables.BucketTables(url, embedded=lambda folder: None)
-    assert "write s3://acme/shop/tables;" in str(caught.value.hint)
+    assert "leave out ?project=x;" in str(caught.value.hint)
 
 
 def test_missing_credentials_are_named() -> None:
@@ -64,3 +64,11 @@ def test_missing_credentials_are_named() -> None:
     )
     assert isinstance(error, EngineUnavailableError)
     assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in str(error.hint)
+
+
+@pytest.mark.parametrize(("url", "tls"), [("valkey://127.0.0.1:1/0", False), ("rediss://127.0.0.1:1/0", True)])
+def test_errors_of_the_online_store_name_the_next_step(url: str, tls: bool) -> None:
+    node = pytest.importorskip("cumulant.drivers.valkey.node", reason='pip install "cumulant[valkey]"')
+    explain = node.Node(parse_online_url(url), None).explain
+    assert ("TLS" in str(explain(node.PeerTimeoutError("Timeout connecting to server")).hint)) == tls
+    assert "end of the URL" in str(explain(node.ValkeyError("DB index is out of range")).hint)

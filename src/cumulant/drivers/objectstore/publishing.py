@@ -172,7 +172,7 @@ class PublishedStore(Generic[Store, Ref]):
         cache: Path | None = None,
     ) -> None:
         if "?" in url:
-            hint = f"write {url.partition('?')[0]}; what is stored belongs to the project that opens it"
+            hint = f"leave out ?{url.partition('?')[2]}; what is stored belongs to the project that opens it"
             raise UsageError("the URL of an object store takes no options", subject=url, hint=hint)
         self._embedded = embedded
         self._publisher = Publisher(
