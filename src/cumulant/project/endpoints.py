@@ -86,7 +86,7 @@ def endpoints(spec: EnvironmentSpec, *, drivers: Drivers, root: Path, scope: Sco
     for port, key in KEYS.items():
         url = (getattr(spec, key) if key in DRIVERS else None) or DEFAULTS[port]
         if key == "store" and url.partition("://")[2]:
-            url = f"{url.rstrip('/')}/{port}"  # tables and objects are both below it
+            url = url_below(url, port)  # tables and objects are both below it
         if key == "log" and spec.log is not None:
             url = url_below(url, scope.prefix.rstrip("/"))
         urls[port] = drivers.anchored(url, port, root=root, state=state)

@@ -44,6 +44,24 @@ def test_files_modes_times_and_what_is_left_out(root, tmp_path):
     assert not (tmp_path / "c" / "data").exists()
 
 
+@pytest.mark.parametrize("log", ["s3://acme/logs", "file://logs"])
+def test_a_log_outside_of_the_state_is_named_as_left_out(tmp_path, log):
+    root = made(tmp_path / "original")
+    with (root / "cumulant.yaml").open("a") as file:
+        file.write(f"environments:\n  local:\n    log: {log}\n")
+    scheme = log.partition(":")[0]
+    assert backup(root, tmp_path / "b.tar").manifest.left_out == (f"log at {scheme}://: back it up with its own tools",)
+
+
+def test_snapshots_outside_of_the_folder_are_not_said_to_be_in_the_backup(tmp_path):
+    root = made(tmp_path / "original")
+    with (root / "cumulant.yaml").open("a") as file:
+        file.write(f"environments:\n  local:\n    store: file://{tmp_path / 'store'}\n")
+    left_out = backup(root, tmp_path / "b.tar", sources=False).manifest.left_out
+    assert left_out[-1] == "files of source a"
+    assert any(text.startswith("tables at file://") for text in left_out)
+
+
 def test_results_of_monitoring_that_are_made_again_are_not_in_it(root, tmp_path):
     with load(root) as project:
         for name in ("rows/key/a.arrow", "estimators/key/classes", "profiles/key/reference"):

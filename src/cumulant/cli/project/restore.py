@@ -9,6 +9,7 @@ import typer
 
 from cumulant.cli.command import application, command
 from cumulant.cli.invocation import Invocation
+from cumulant.cli.program import line
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,6 +28,7 @@ def restore(
     The state gets an identity of its own. Exit code 1 where the archive is damaged; then nothing was restored.
     """
     from cumulant.flows.backup.restore import restore as flow
+    from cumulant.project.file.layers import LOCAL
 
     with call.progress("restore") as progress:
         done = flow(archive, folder, progress=progress)
@@ -41,7 +43,9 @@ def restore(
             f"{manifest.project} of {manifest.created:%Y-%m-%d %H:%M:%SZ} is in {done.folder}", soft_wrap=True
         )
         known = f"--head {manifest.head_hash[:12]} " if manifest.head_seq else ""
-        console.print(f"next: cumulant events verify {known}--project {done.folder}", style="dim", soft_wrap=True)
+        environment = None if manifest.environment == LOCAL else manifest.environment
+        verify = line(f"events verify {known}".rstrip(), project=str(done.folder), environment=environment)
+        console.print(f"next: {verify}", style="dim", soft_wrap=True)
 
     call.answer(
         {

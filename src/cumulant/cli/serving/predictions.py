@@ -80,7 +80,7 @@ def list_(
 
         if not predictions:
             filtered = model is not None or since is not None
-            message = "no prediction in the log fits" if filtered else "no prediction yet: cumulant serve"
+            message = "no prediction in the log fits" if filtered else f"no prediction yet: {call.line('serve')}"
             console.print(message, style="dim")
             return
         rows = [

@@ -55,6 +55,8 @@ _SETTINGS = {
 }
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
 _NO_BUCKET = re.compile(r"<Code>(NoSuchBucket|ContainerNotFound)</Code>")
+#: where machines of a cloud get credentials
+_IDENTITY_SERVICE = re.compile(r"//(169\.254\.169\.254|169\.254\.170\.2|metadata)\b")
 _CHUNK = 8 * 1024 * 1024
 _RETRY_FOR = timedelta(seconds=30)
 
@@ -169,10 +171,13 @@ class Bucket:
             return NotFoundError("there is no such bucket or container", subject=where, hint=hint)
         if isinstance(error, InvalidPathError):
             return UsageError(f"the object store cannot hold this name: {reason}", subject=where)
+        hint = "check its address and the network, then try again"
+        if _IDENTITY_SERVICE.search(reason):
+            # Where no credentials are given, the client asks the machine's cloud for some.
+            names = " and ".join(_SETTINGS[where.partition("://")[0]][:2])
+            hint = f"set {names} as secrets or variables: none are set, and this machine has no identity of its own"
         return EngineUnavailableError(
-            f"the object store does not answer as it should: {reason}",
-            subject=where,
-            hint="check its address and the network, then try again",
+            f"the object store does not answer as it should: {reason}", subject=where, hint=hint
         )
 
 

@@ -171,6 +171,9 @@ class PublishedStore(Generic[Store, Ref]):
         bucket: Bucket | None = None,
         cache: Path | None = None,
     ) -> None:
+        if "?" in url:
+            hint = f"leave out ?{url.partition('?')[2]}; what is stored belongs to the project that opens it"
+            raise UsageError("the URL of an object store takes no options", subject=url, hint=hint)
         self._embedded = embedded
         self._publisher = Publisher(
             bucket or open_bucket(url, secrets), suffix=f".{self.noun}", scope=scope, cache=cache

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
-from cumulant.core.errors import UsageError
+from cumulant.core.errors import UsageError, did_you_mean
 
 SCHEMA = "cumulant"
+_SCHEMA_OPTION = "schema"
 _NAME = re.compile(r"[a-z_][a-z0-9_]{0,40}")
 _HINT = (
     "write postgresql://USER:${secret:NAME}@HOST:PORT/DATABASE; options follow as ?sslmode=verify-full&sslrootcert=FILE"
@@ -48,7 +51,8 @@ def parse_database_url(url: str) -> DatabaseLocation:
     base, _, query = url.partition("?")
     try:
         options = dict(parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query)))
-        schema = options.pop("schema", SCHEMA)
+        schema = options.pop(_SCHEMA_OPTION, SCHEMA)
+        _check_options(options)
         given = conninfo_to_dict(f"{base}?{urlencode(options)}" if options else base)
     except (ValueError, psycopg.ProgrammingError):
         given = {}
@@ -67,6 +71,18 @@ def parse_database_url(url: str) -> DatabaseLocation:
     where = f"{settings.get('host', 'the local socket')}{':' + settings['port'] if 'port' in settings else ''}"
     name = f"{where}/{settings.get('dbname', settings.get('user', ''))}"
     return DatabaseLocation(settings=defaults | settings, schema=schema, name=name)
+
+
+def _check_options(options: Iterable[str]) -> None:
+    """Raises UsageError: an option is unknown."""
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()} | {"ssl"}
+    for name in options:
+        if name not in known:
+            raise UsageError(
+                f'the URL of the journal has an unknown option "{name[:100]}"',
+                subject="journal",
+                hint=did_you_mean(name, {*known, _SCHEMA_OPTION}) or "write `schema`, or an option of libpq",
+            )
 
 
 def _is_local(host: str) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -13,6 +15,7 @@ _ENCRYPTED = {"valkeys", "rediss"}
 #: options of a URL: files of the authorities that are trusted, and of the client's own certificate and its key
 _FILES = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
 _HINT = "write valkey://HOST:PORT/DB, or rediss:// for an encrypted connection"
+_PLACEHOLDER = re.compile(r"\$\{secret:([^}]*)\}")
 _SECRET = "password"  # noqa: S105 - the name of an option
 
 
@@ -57,7 +60,14 @@ def parse_online_url(url: str) -> ValkeyAddress:
         UsageError: the URL is invalid, or contains a password.
     """
     hint = "write ?password=NAME, where NAME is a secret"
-    return parse_address(url, holds="online store", hint=hint, options=(_SECRET,))
+    address = parse_address(url, holds="online store", hint=hint, options=(_SECRET,))
+    if address.secret is not None and (placed := _PLACEHOLDER.fullmatch(address.secret)):
+        message = f"?password= takes the name of a secret, not {address.secret}"
+        raise UsageError(message, hint=f"write ?password={placed[1]}")
+    for file in address.files.values():
+        if not Path(file).is_file():
+            raise UsageError("a file that the address of the online store names does not exist", subject=file)
+    return address
 
 
 def parse_address(url: str, *, holds: str, hint: str, options: tuple[str, ...] = ()) -> ValkeyAddress:

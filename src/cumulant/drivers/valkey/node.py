@@ -158,10 +158,11 @@ class Node:
         if isinstance(error, BusyLoadingError):
             return EngineUnavailableError("the online store is loading its data", subject=where)
         if isinstance(error, _PEER_ERRORS) or _PASSING.search(text) is not None:
+            hint = "check that it runs and can be reached from here"
             return EngineUnavailableError(
                 f"the online store at {where} does not answer: {text}",
                 subject=where,
-                hint="check that it runs and can be reached from here",
+                hint=f"{hint}, and that its port expects TLS" if self.address.encrypted else hint,
             )
         if "maxmemory" in text:
             return StorageError(
@@ -169,7 +170,14 @@ class Node:
                 subject=where,
                 hint="raise its maxmemory; then `clean` can delete what is unused",  # a full one refuses the lock
             )
-        return StorageError(f"the online store refused: {text}", subject=where)
+        no_database = "DB index" in text
+        return StorageError(
+            f"the online store refused: {text}",
+            subject=where,
+            hint="write a database of the server at the end of the URL: 0, in a cluster no other"
+            if no_database
+            else None,
+        )
 
     def close(self) -> None:
         """Close the connections. The next use makes new ones."""

@@ -159,14 +159,14 @@ class _Copy:
         for path in selection.in_force:
             self._add(path)
         for path in selection.databases:
-            self._progress(f"copying {path.name}")
+            self._progress(f"copying {self._name(path)}")
             copy_database(path, self._database)
             self._writer.add(self._database, self._name(path))
             self._database.unlink()
         for path in selection.project:
             self._add(path)
         for folder in selection.folders:
-            self._progress(f"copying {folder.name}")
+            self._progress(f"copying {self._name(folder)}")
             self._add_folder(folder, selection)
 
     def _add_folder(self, folder: Path, selection: BackupSelection) -> None:

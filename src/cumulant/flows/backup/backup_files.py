@@ -202,24 +202,33 @@ def _files_of(project: Project, name: str) -> list[Path]:
     return [path for file in files if (path := Path(file.url)).is_absolute()]
 
 
+def _is_stored_here(project: Project, area: _Area, port: str) -> bool:
+    parts = project.stored(port)
+    return bool(parts) and all(map(area.holds, parts))
+
+
 def _left_out(project: Project, area: _Area, source_files: Mapping[str, list[Path]]) -> Iterator[str]:
     root = project.root
-    for port in ("journal", "tables", "objects", "online", "registry"):
-        parts = project.stored(port)
-        if not parts or not all(map(area.holds, parts)):
-            url = project.endpoints.of(port)
-            tools = project.drivers.driver(url, port).own_backup
-            yield f"{port} at {scheme_of(url)}://: back it up with {tools}"
+    ports = ("journal", "tables", "objects", "online", "registry")
+    elsewhere = [port for port in ports if not _is_stored_here(project, area, port)]
+    log = project.drivers.path(project.endpoints.log)
+    if log is None or not log.is_relative_to(project.state):
+        elsewhere.append("log")
+    for port in elsewhere:
+        url = project.endpoints.of(port)
+        tools = project.drivers.driver(url, port).own_backup
+        yield f"{port} at {scheme_of(url)}://: back it up with {tools}"
     for path in project.file.paths:
         if not path.is_relative_to(root):
             yield f"project file {path.name}, which lies outside of the project's folder"
+    snapshots = "" if "tables" in elsewhere else "; their snapshots are in it"
     for name, spec in project.file.spec.data.items():
         files = dict.fromkeys(source_files.get(name, ()))
         stored = len(area.files(files))
         if spec.path and not stored:
-            yield f"files of source {name}; their snapshots are in it"
+            yield f"files of source {name}{snapshots}"
         elif stored < len(files):
-            yield f"{len(files) - stored} files of source {name} outside of the folder; their snapshots are in it"
+            yield f"{len(files) - stored} files of source {name} outside of the folder{snapshots}"
     servable = project.policies.serving.fallback.servable
     if servable is not None and not area.holds(root / servable):
         yield f"the fallback's servable {servable}"
