@@ -266,4 +266,4 @@ def test_a_tick_looks_and_says_so(shop, tmp_path):
     jobs = {one["job"]: one for one in run(folder, "tick")["jobs"]}
     assert jobs["monitoring"]["outcome"] == "done"
     assert "version 1" in jobs["monitoring"]["sentence"]
-    assert jobs["retraining"]["sentence"] == "no training is asked for"
+    assert jobs["retraining"]["sentence"] == "no retraining is requested"

@@ -296,11 +296,14 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(server, url, passes):
 def test_a_commit_lost_in_a_crash_is_not_taken_for_that_of_the_next_writer(server, url, others, reports):
     """After a crash the server gives the number of a transaction that it never stored to another one."""
 
+    crashed = threading.Event()
+
     def crash():
         server.stop("immediate")
         server.start()
         for number in range(others):
             write(other, number, f"other{number}")
+        crashed.set()
 
     def change():
         with journal.transaction(actor=ADA) as tx:
@@ -316,6 +319,7 @@ def test_a_commit_lost_in_a_crash_is_not_taken_for_that_of_the_next_writer(serve
     proxy.armed = True
     with pytest.raises(EngineUnavailableError, match="does not answer"):
         change()
+    assert crashed.wait(60)
     assert not proxy.armed
     assert journal.get("step", "a").value == {"value": 1}
     assert [event.data["value"] for event in journal.events()] == [1, *range(others)]
