@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Callable, Iterator
 from datetime import datetime
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -17,6 +19,8 @@ from cumulant.ports.journal import ChainHead
 encode_json = msgspec.json.Encoder().encode
 decode_value = msgspec.json.Decoder(dict[str, object]).decode
 _decode_event = msgspec.json.Decoder(Event).decode
+#: rows that are read at once
+PAGE = 500
 
 
 def scope_key(scope: Scope) -> str:
@@ -61,6 +65,24 @@ def read_event(seq: int, envelope: bytes | str) -> Event:
             subject=str(seq),
             hint="restore the journal from a copy",
         ) from error
+
+
+def in_pages(
+    read: Callable[[int, int], list[tuple[Any, ...]]], *, after: int, limit: int | None = None
+) -> Iterator[tuple[Any, ...]]:
+    """Rows that begin with a number, in order, from `read(after, size)`; at most `limit`.
+
+    Page by page: a slow reader holds neither a connection nor a read transaction.
+    """
+    remaining = limit
+    while remaining is None or remaining > 0:
+        size = PAGE if remaining is None else min(remaining, PAGE)
+        page = read(after, size)
+        yield from page
+        if len(page) < size:
+            return
+        after = page[-1][0]
+        remaining = None if remaining is None else remaining - len(page)
 
 
 def is_misfiled(event: Event, *, seq: int, kind: str, run: str | None, scope: Scope) -> bool:

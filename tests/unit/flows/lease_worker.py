@@ -3,8 +3,9 @@
 import json
 import sys
 import time
+from contextlib import suppress
 
-from cumulant.core.errors import LeaseHeldError
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.lease import LeaseRenewal, LeaseWatch, take_lease
 from cumulant.flows.ledger.processes import Process
@@ -22,7 +23,8 @@ def main(url, host, ttl):
     try:
         with LeaseRenewal(lease.beat, every=float(ttl) / BEATS):
             while True:
-                with journal.transaction(actor=actor) as transaction:
+                # A server ends the transaction of a client that is stopped within it.
+                with suppress(EngineUnavailableError), journal.transaction(actor=actor) as transaction:
                     lease.confirm(transaction)
                     transaction.put("result", "a", {"by": "worker"})
                 time.sleep(0.01)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import msgspec
 
@@ -26,6 +27,7 @@ from cumulant.ports.journal_store import (
     after_prefix,
     decode_value,
     encode_json,
+    in_pages,
     is_misfiled,
     next_event,
     read_event,
@@ -51,7 +53,6 @@ CREATE TABLE cursors (scope TEXT NOT NULL, subscriber TEXT NOT NULL, seq INTEGER
 {row_hashes.SCHEMA}
 """
 _TABLES = ("state", "events", "chain", "cursors", "row_writes")
-_PAGE = 500
 _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.005, 0.25, 1.5
 
 
@@ -110,17 +111,8 @@ class SqliteJournal:
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
     ) -> Iterator[Event]:
-        # Page by page: a slow reader must not hold a read transaction, which would keep the WAL growing.
-        remaining = limit
-        while remaining is None or remaining > 0:
-            size = _PAGE if remaining is None else min(remaining, _PAGE)
-            with self._database.read() as connection:
-                page = _events(connection, self._key, after=after, limit=size, kinds=kinds, run=run)
-            yield from (read_event(seq, envelope) for seq, envelope in page)
-            if len(page) < size:
-                return
-            after = page[-1][0]
-            remaining = None if remaining is None else remaining - len(page)
+        for seq, _, _, envelope in in_pages(partial(self._page, kinds, run), after=after, limit=limit):
+            yield read_event(seq, envelope)
 
     def head(self) -> ChainHead:
         with self._database.read() as connection:
@@ -145,19 +137,13 @@ class SqliteJournal:
             yield hashes
 
     def misfiled(self) -> Iterator[int]:
-        after = 0
-        while True:
-            with self._database.read() as connection:
-                page = connection.execute(
-                    "SELECT seq, kind, run, envelope FROM events WHERE scope = ? AND seq > ? ORDER BY seq LIMIT ?",
-                    (self._key, after, _PAGE),
-                ).fetchall()
-            for seq, kind, run, envelope in page:
-                if is_misfiled(read_event(seq, envelope), seq=seq, kind=kind, run=run, scope=self._scope):
-                    yield seq
-            if len(page) < _PAGE:
-                return
-            after = page[-1][0]
+        for seq, kind, run, envelope in in_pages(partial(self._page, (), None), after=0):
+            if is_misfiled(read_event(seq, envelope), seq=seq, kind=kind, run=run, scope=self._scope):
+                yield seq
+
+    def _page(self, kinds: Sequence[str], run: str | None, after: int, limit: int) -> list[tuple[Any, ...]]:
+        with self._database.read() as connection:
+            return _events(connection, self._key, after=after, limit=limit, kinds=kinds, run=run)
 
     def _hash_at(self, seq: int) -> str | None:
         with self._database.read() as connection:
@@ -321,7 +307,7 @@ def _row(kind: str, columns: tuple[str, bytes, int, int]) -> Row:
 
 def _events(
     connection: sqlite3.Connection, scope: str, *, after: int, limit: int, kinds: Sequence[str], run: str | None
-) -> list[tuple[int, bytes]]:
+) -> list[tuple[Any, ...]]:
     conditions: list[str] = ["scope = ?", "seq > ?"]
     values: list[object] = [scope, after]
     if run is not None:
@@ -331,7 +317,7 @@ def _events(
         conditions.append(f"kind IN ({', '.join('?' * len(kinds))})")
         values.extend(kinds)
     return connection.execute(
-        f"SELECT seq, envelope FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
+        f"SELECT seq, kind, run, envelope FROM events WHERE {' AND '.join(conditions)} ORDER BY seq LIMIT ?",  # noqa: S608 - constants
         (*values, limit),
     ).fetchall()
 

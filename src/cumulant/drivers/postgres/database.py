@@ -51,22 +51,9 @@ class PostgresDatabase:
 
     def read(self, work: Callable[[Connection], Result]) -> Result:
         """The result of `work`, which may be done again: it gets another connection where one is lost."""
-        deadline = time.monotonic() + self._wait
-        while True:
-            connection = self.acquire()
-            try:
-                result = work(connection)
-            except psycopg.Error as error:
-                lost = connection.closed
-                self.release(connection)
-                if not lost or time.monotonic() > deadline:
-                    raise self.explain(error) from error
-            except BaseException:
-                self.release(connection)
-                raise
-            else:
-                self.release(connection)
-                return result
+        connection, result = self._retry(work)
+        self.release(connection)
+        return result
 
     @contextmanager
     def write(self, lock: int, *, is_stored: Callable[[Connection], bool]) -> Iterator[Connection]:
@@ -126,14 +113,23 @@ class PostgresDatabase:
             f" SET LOCAL idle_in_transaction_session_timeout = {milliseconds};"
             f" SELECT pg_advisory_xact_lock({lock}); SELECT pg_current_xact_id()::text"
         )
+
+        def begin(connection: Connection) -> str:
+            cursor = connection.execute(statements, prepare=False)
+            while cursor.nextset():
+                pass
+            row = cursor.fetchone()
+            return "" if row is None else row[0]
+
+        return self._retry(begin)
+
+    def _retry(self, work: Callable[[Connection], Result]) -> tuple[Connection, Result]:
+        """The result of `work` and the connection that it got: a new one where the first is lost."""
         deadline = time.monotonic() + self._wait
         while True:
             connection = self.acquire()
             try:
-                cursor = connection.execute(statements, prepare=False)
-                while cursor.nextset():
-                    pass
-                row = cursor.fetchone()
+                return connection, work(connection)
             except psycopg.Error as error:
                 lost = connection.closed
                 self.release(connection)
@@ -142,8 +138,6 @@ class PostgresDatabase:
             except BaseException:
                 self.release(connection)
                 raise
-            else:
-                return connection, "" if row is None else row[0]
 
     def _commit(self, connection: Connection, number: str, is_stored: Callable[[Connection], bool]) -> None:
         try:

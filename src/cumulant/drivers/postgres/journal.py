@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from cumulant.ports.journal_store import (
     after_prefix,
     decode_value,
     encode_json,
+    in_pages,
     is_misfiled,
     next_event,
     read_event,
@@ -33,7 +35,6 @@ from cumulant.ports.journal_store import (
     scope_key,
 )
 
-_PAGE = 500
 #: seconds after which the chain is read again though no notification came
 _LISTEN_SECONDS = 5.0
 _ROWS = (
@@ -104,16 +105,8 @@ class PostgresJournal:
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
     ) -> Iterator[Event]:
-        # Page by page: a slow reader must not keep a connection.
-        remaining = limit
-        while remaining is None or remaining > 0:
-            size = _PAGE if remaining is None else min(remaining, _PAGE)
-            page = self._page(after, size, kinds, run)
-            yield from (read_event(seq, envelope) for seq, _, _, envelope in page)
-            if len(page) < size:
-                return
-            after = page[-1][0]
-            remaining = None if remaining is None else remaining - len(page)
+        for seq, _, _, envelope in in_pages(partial(self._page, kinds, run), after=after, limit=limit):
+            yield read_event(seq, envelope)
 
     def head(self) -> ChainHead:
         return self._database.read(lambda connection: _head(connection, self._key))
@@ -168,12 +161,9 @@ class PostgresJournal:
         return None
 
     def misfiled(self) -> Iterator[int]:
-        after = 0
-        while page := self._page(after, _PAGE, (), None):
-            for seq, kind, run, envelope in page:
-                if is_misfiled(read_event(seq, envelope), seq=seq, kind=kind, run=run, scope=self._scope):
-                    yield seq
-            after = page[-1][0]
+        for seq, kind, run, envelope in in_pages(partial(self._page, (), None), after=0):
+            if is_misfiled(read_event(seq, envelope), seq=seq, kind=kind, run=run, scope=self._scope):
+                yield seq
 
     @contextmanager
     def row_hashes(self) -> Iterator[RowHashes | None]:
@@ -189,7 +179,7 @@ class PostgresJournal:
     def close(self) -> None:
         self._database.close()
 
-    def _page(self, after: int, limit: int, kinds: Sequence[str], run: str | None) -> list[tuple[Any, ...]]:
+    def _page(self, kinds: Sequence[str], run: str | None, after: int, limit: int) -> list[tuple[Any, ...]]:
         query = _EVENTS.format(
             kinds=" AND kind = ANY(%(kinds)s)" if kinds else "", run=" AND run = %(run)s" if run is not None else ""
         )
