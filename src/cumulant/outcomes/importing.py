@@ -20,8 +20,9 @@ from cumulant.outcomes.labels import label_files
 from cumulant.outcomes.labels.label_rows import parse_value, read_moment
 from cumulant.outcomes.labels.store import lock_folder, writing_to
 from cumulant.outcomes.labels.target_values import parse_number
-from cumulant.ports.log import Log, PartInfo, parse_name
+from cumulant.ports.log import Log
 from cumulant.serving.prediction_log.personal_values import convert_value
+from cumulant.serving.prediction_log.storage.log_folder import list_day_files, list_days
 
 if TYPE_CHECKING:
     from cumulant.serving.prediction_log.storage.part_writer import LogPart
@@ -267,9 +268,8 @@ def _time(value: object) -> datetime | None:
 
 def _publish(draft: Path, predictions: Log) -> None:
     """Append the files to the log. Cut off, the next attempt appends parts of the same names and content."""
-    for path in sorted(draft.glob("date=*/*.parquet")):
-        if (name := parse_name(path.name)) is not None:
-            part = PartInfo(date.fromisoformat(path.parent.name.removeprefix("date=")), *name)
-            with predictions.append(part) as stream, path.open("rb") as source:
+    for day, folder in list_days(draft):
+        for part in list_day_files(draft, day):
+            with predictions.append(part) as stream, (folder / part.name).open("rb") as source:
                 shutil.copyfileobj(source, stream)
     shutil.rmtree(draft, ignore_errors=True)

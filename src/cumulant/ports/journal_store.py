@@ -19,8 +19,9 @@ from cumulant.ports.journal import ChainHead
 encode_json = msgspec.json.Encoder().encode
 decode_value = msgspec.json.Decoder(dict[str, object]).decode
 _decode_event = msgspec.json.Decoder(Event).decode
-#: rows that are read at once
-PAGE = 500
+#: reads the stored events above a number, at most so many: (number, kind, run, envelope)
+Page = Callable[[int, int], list[tuple[Any, ...]]]
+_PAGE = 500
 
 
 def scope_key(scope: Scope) -> str:
@@ -67,22 +68,33 @@ def read_event(seq: int, envelope: bytes | str) -> Event:
         ) from error
 
 
-def in_pages(
-    read: Callable[[int, int], list[tuple[Any, ...]]], *, after: int, limit: int | None = None
-) -> Iterator[tuple[Any, ...]]:
-    """Rows that begin with a number, in order, from `read(after, size)`; at most `limit`.
+def _in_pages(page: Page, *, after: int, limit: int | None = None) -> Iterator[tuple[Any, ...]]:
+    """Rows that begin with a number, in order, from `page(after, size)`; at most `limit`.
 
     Page by page: a slow reader holds neither a connection nor a read transaction.
     """
     remaining = limit
     while remaining is None or remaining > 0:
-        size = PAGE if remaining is None else min(remaining, PAGE)
-        page = read(after, size)
-        yield from page
-        if len(page) < size:
+        size = _PAGE if remaining is None else min(remaining, _PAGE)
+        rows = page(after, size)
+        yield from rows
+        if len(rows) < size:
             return
-        after = page[-1][0]
-        remaining = None if remaining is None else remaining - len(page)
+        after = rows[-1][0]
+        remaining = None if remaining is None else remaining - len(rows)
+
+
+def events_of(page: Page, *, after: int, limit: int | None) -> Iterator[Event]:
+    """The events above number `after`, at most `limit`. Raises as `read_event`."""
+    for seq, _, _, envelope in _in_pages(page, after=after, limit=limit):
+        yield read_event(seq, envelope)
+
+
+def misfiled_events(page: Page, scope: Scope) -> Iterator[int]:
+    """Numbers of events that are stored under another number, kind, run or scope than their own. Raises as above."""
+    for seq, kind, run, envelope in _in_pages(page, after=0):
+        if is_misfiled(read_event(seq, envelope), seq=seq, kind=kind, run=run, scope=scope):
+            yield seq
 
 
 def is_misfiled(event: Event, *, seq: int, kind: str, run: str | None, scope: Scope) -> bool:

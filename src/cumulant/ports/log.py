@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from datetime import date
 from typing import BinaryIO, NamedTuple, Protocol
 
@@ -18,6 +18,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 
+_DATE = "date="
 _NAME = re.compile(r"(?P<life>[^.].*)-(?P<first>\d{6,})-(?P<last>\d{6,})\.parquet")
 
 
@@ -43,7 +44,7 @@ class PartInfo(msgspec.Struct, frozen=True):
     @property
     def key(self) -> str:
         """The part's place in its log: `date=DAY/NAME`."""
-        return f"date={self.day}/{self.name}"
+        return f"{day_folder(self.day)}/{self.name}"
 
     def covers(self, other: PartInfo) -> bool:
         """Whether the other part holds nothing that is not in this one."""
@@ -195,6 +196,21 @@ class LogCursor:
         self.intervals = {
             key: spans for key, spans in self.intervals.items() if day is not None and key[:10] >= day.isoformat()
         }
+
+
+def day_folder(day: date) -> str:
+    """Where the parts of a day are, below the log: `date=DAY`."""
+    return f"{_DATE}{day}"
+
+
+def days_of(folders: Iterable[str]) -> list[date]:
+    """The days whose folders are among these names, oldest first."""
+    days = []
+    for folder in folders:
+        if folder.startswith(_DATE):
+            with suppress(ValueError):
+                days.append(date.fromisoformat(folder.removeprefix(_DATE)))
+    return sorted(days)
 
 
 def part_name(life: str, first: int, last: int) -> str:

@@ -27,8 +27,8 @@ from cumulant.ports.journal_store import (
     after_prefix,
     decode_value,
     encode_json,
-    in_pages,
-    is_misfiled,
+    events_of,
+    misfiled_events,
     next_event,
     read_event,
     row_changed,
@@ -111,8 +111,7 @@ class SqliteJournal:
     def events(
         self, *, after: int = 0, limit: int | None = None, kinds: Sequence[str] = (), run: str | None = None
     ) -> Iterator[Event]:
-        for seq, _, _, envelope in in_pages(partial(self._page, kinds, run), after=after, limit=limit):
-            yield read_event(seq, envelope)
+        return events_of(partial(self._page, kinds, run), after=after, limit=limit)
 
     def head(self) -> ChainHead:
         with self._database.read() as connection:
@@ -137,9 +136,7 @@ class SqliteJournal:
             yield hashes
 
     def misfiled(self) -> Iterator[int]:
-        for seq, kind, run, envelope in in_pages(partial(self._page, (), None), after=0):
-            if is_misfiled(read_event(seq, envelope), seq=seq, kind=kind, run=run, scope=self._scope):
-                yield seq
+        return misfiled_events(partial(self._page, (), None), self._scope)
 
     def _page(self, kinds: Sequence[str], run: str | None, after: int, limit: int) -> list[tuple[Any, ...]]:
         with self._database.read() as connection:

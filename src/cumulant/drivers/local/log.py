@@ -16,9 +16,9 @@ from cumulant.core.errors import StorageError
 from cumulant.core.system.atomic_files import replace_file, sync
 from cumulant.core.system.locks import try_lock
 from cumulant.drivers.local.location import locate
-from cumulant.ports.log import LogBatch, PartInfo, parse_name, parts_after, sort_parts
+from cumulant.ports.log import LogBatch, PartInfo, day_folder, days_of, parse_name, parts_after, sort_parts
 
-_DATE, _DRAFT = "date=", ".writing"
+_DRAFT = ".writing"
 #: age in seconds of a draft that is abandoned
 _ABANDONED = 3600.0
 #: how often a day is listed again that changes meanwhile
@@ -56,16 +56,12 @@ class FileLog:
                     draft.unlink(missing_ok=True)
 
     def days(self) -> list[date]:
-        days = []
         with contextlib.suppress(FileNotFoundError), self._errors("read", self._root):
-            for name in os.listdir(self._root):  # noqa: PTH208 - names are enough
-                if name.startswith(_DATE):
-                    with contextlib.suppress(ValueError):
-                        days.append(date.fromisoformat(name.removeprefix(_DATE)))
-        return sorted(days)
+            return days_of(os.listdir(self._root))  # noqa: PTH208 - names are enough
+        return []
 
     def parts(self, day: date) -> list[PartInfo]:
-        folder = self._root / f"{_DATE}{day}"
+        folder = self._root / day_folder(day)
         for _ in range(_LISTINGS):
             try:
                 before = folder.stat().st_mtime_ns
@@ -97,7 +93,7 @@ class FileLog:
                 path.unlink(missing_ok=True)
 
     def delete_day(self, day: date) -> None:
-        shutil.rmtree(self._root / f"{_DATE}{day}", ignore_errors=True)
+        shutil.rmtree(self._root / day_folder(day), ignore_errors=True)
 
     def set_aside(self, part: PartInfo) -> None:
         path = self._path(part)
@@ -139,13 +135,13 @@ class FileLog:
 
     def _remove_abandoned(self) -> None:
         """Delete drafts of ended processes."""
-        for draft in self._root.glob(f"{_DATE}*/.*{_DRAFT}"):
+        for draft in self._root.glob(f"date=*/.*{_DRAFT}"):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - draft.stat().st_mtime > _ABANDONED:
                     draft.unlink()
 
     def _path(self, part: PartInfo) -> Path:
-        return self._root / f"{_DATE}{part.day}" / part.name
+        return self._root / part.key
 
     @contextmanager
     def _errors(self, what: str, path: Path) -> Iterator[None]:

@@ -20,10 +20,10 @@ from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.units import size
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
-from cumulant.ports.log import LogBatch, PartInfo, parse_name, parts_after, sort_parts
+from cumulant.ports.log import LogBatch, PartInfo, day_folder, days_of, parse_name, parts_after, sort_parts
 from cumulant.ports.secrets import Secrets
 
-_DATE, _TURNS, _ENDED = "date=", ".maintenance", ".ended"
+_TURNS, _ENDED = ".maintenance", ".ended"
 _CACHE_BYTES = 1 << 30
 #: seconds after which the turn of a process that no longer answers is over, by the clock of the one that waits
 _TURN_SECONDS = 900.0
@@ -74,17 +74,12 @@ class BucketLog:
             self._bucket.create(part.key, stream.read())
 
     def days(self) -> list[date]:
-        days = []
-        for folder in self._bucket.folders():
-            if folder.startswith(_DATE):
-                with contextlib.suppress(ValueError):
-                    days.append(date.fromisoformat(folder.removeprefix(_DATE)))
-        return sorted(days)
+        return days_of(self._bucket.folders())
 
     def parts(self, day: date) -> list[PartInfo]:
         return sort_parts(
             PartInfo(day, *name, entry.bytes, entry.modified, entry.stamp)
-            for entry in self._bucket.entries(f"{_DATE}{day}")
+            for entry in self._bucket.entries(day_folder(day))
             if (name := parse_name(entry.path.rpartition("/")[2])) is not None
         )
 
@@ -102,7 +97,7 @@ class BucketLog:
         self._bucket.delete([part.key for part in parts])
 
     def delete_day(self, day: date) -> None:
-        self._bucket.delete([entry.path for entry in self._bucket.entries(f"{_DATE}{day}")])
+        self._bucket.delete([entry.path for entry in self._bucket.entries(day_folder(day))])
 
     def set_aside(self, part: PartInfo) -> None:
         # A crash of this machine may have damaged the copy that was read, and nothing else.

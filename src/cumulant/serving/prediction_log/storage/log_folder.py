@@ -11,7 +11,6 @@ A merged file covers the parts that it was made of: one that still lies there ho
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 from datetime import date
@@ -20,9 +19,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from cumulant.ports.log import Log, PartInfo, parse_name, part_name, sort_parts
+from cumulant.ports.log import Log, PartInfo, day_folder, days_of, parse_name, part_name, sort_parts
 
-_DATE = "date="
 WRITING = ".writing"
 _JOURNAL = re.compile(r"\.(?P<life>.+)-(?P<number>\d{6,})\.journal")
 _WORKERS = "workers"
@@ -52,15 +50,15 @@ class WorkerLife(msgspec.Struct, kw_only=True):
 
 
 def part_path(folder: Path, day: date, life: str, first: int, last: int) -> Path:
-    return folder / f"{_DATE}{day}" / part_name(life, first, last)
+    return folder / day_folder(day) / part_name(life, first, last)
 
 
 def writing_path(folder: Path, day: date, life: str, number: int) -> Path:
-    return folder / f"{_DATE}{day}" / f".{life}-{number:06d}{WRITING}"
+    return folder / day_folder(day) / f".{life}-{number:06d}{WRITING}"
 
 
 def journal_path(folder: Path, day: date, life: str, number: int) -> Path:
-    return folder / f"{_DATE}{day}" / f".{life}-{number:06d}.journal"
+    return folder / day_folder(day) / f".{life}-{number:06d}.journal"
 
 
 def list_journals(folder: Path) -> list[JournalFile]:
@@ -80,17 +78,13 @@ def is_journal(name: str) -> bool:
 
 def list_days(folder: Path) -> list[tuple[date, Path]]:
     """The days that have a folder, oldest first."""
-    dated = []
-    for path in folder.glob(f"{_DATE}*"):
-        with contextlib.suppress(ValueError):
-            dated.append((date.fromisoformat(path.name.removeprefix(_DATE)), path))
-    return sorted(dated)
+    return [(day, folder / day_folder(day)) for day in days_of(path.name for path in folder.glob("*"))]
 
 
 def list_day_files(folder: Path, day: date) -> list[PartInfo]:
     """Every part of one day by its name alone, covered ones too."""
     try:
-        names = os.listdir(folder / f"{_DATE}{day}")  # noqa: PTH208 - names are enough
+        names = os.listdir(folder / day_folder(day))  # noqa: PTH208 - names are enough
     except OSError:
         return []
     return sort_parts(PartInfo(day, *name) for text in names if (name := parse_name(text)) is not None)
