@@ -100,7 +100,7 @@ def test_again_nothing_is_computed_and_nothing_started(both):
 
 def children(process):
     """Process numbers of the workers of a command."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
     lines = [line.split(maxsplit=2) for line in listed.splitlines()]
     return [int(pid) for pid, parent, args in lines if int(parent) == process.pid and "local.worker" in args]
 
