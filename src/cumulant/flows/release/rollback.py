@@ -98,7 +98,7 @@ def roll_back(
     keep = now + project.policies.release.keep_warm
     if arm.version in desired.versions:
         change_desired_state(project.state, model, lambda present: _with_started(present, arm.version, keep))
-    serving = project.traffic().address() is not None
+    serving = project.gateway().address() is not None
     if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
     revision = _apply(project, model, arm, routes)
