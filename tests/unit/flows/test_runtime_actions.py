@@ -51,6 +51,7 @@ READS = {
     "release.release_queries.waiting_candidate",
     "review.service.session_reader",
     "review.service.used_for_training",
+    "stack.deployment.deployment_of",
     "stack.lifecycle.traffic_shares",
     "stack.stack_processes.check_gateway",
 }

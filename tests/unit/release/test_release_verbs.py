@@ -30,6 +30,7 @@ from cumulant.flows.release.rollback import roll_back
 from cumulant.flows.release.start import start as starting
 from cumulant.flows.release.start.start import _with_approval, check_policy, start_release
 from cumulant.flows.release.views import sentence, view
+from cumulant.flows.stack.deployment import LocalDeployment
 from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
 from cumulant.ports.registry import ModelVersion
@@ -275,7 +276,7 @@ def test_the_verdict_over_http(late, tmp_path):
 
 def effects(found, clock, said, receivers=()):
     return ReleaseEffects(
-        found.state,
+        LocalDeployment(found),
         registry=found.registry,
         journal=found.journal(),
         traffic=found.traffic(),

@@ -16,7 +16,7 @@ from cumulant.flows.monitoring.alerts import RETRAINING, training_alerts
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, Stage, read_request, write
 from cumulant.flows.release import store
 from cumulant.flows.release.start.start import start_release
-from cumulant.flows.stack.desired_state import uses_releases, was_served
+from cumulant.flows.stack.deployment import uses_releases, was_served
 from cumulant.flows.training.train import TrainResult, train
 from cumulant.monitoring.events import RetrainingProgressed
 from cumulant.ports.access import Principal

@@ -21,6 +21,7 @@ from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, de
 from cumulant.flows.release.start.start import start_waiting_release
 from cumulant.flows.release.time_scale import read_time_scale
 from cumulant.flows.release.views import sentence
+from cumulant.flows.stack.deployment import deployment_of
 from cumulant.flows.stack.desired_state import FOLDER
 from cumulant.release.state import Release
 
@@ -75,7 +76,7 @@ def build_controller(
         traffic=traffic,
         evidence=evidence,
         effects=ReleaseEffects(
-            project.state,
+            deployment_of(project),
             registry=project.registry,
             journal=journal,
             traffic=traffic,

@@ -19,7 +19,7 @@ from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import Period, check_period
 from cumulant.flows.replay.sending import Sender, Sent
-from cumulant.flows.stack.desired_state import read_desired_state
+from cumulant.flows.stack.deployment import deployment_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -148,7 +148,7 @@ class _ReplayedTime:
 def _version(project: Project, model: str) -> ModelVersion:
     if model:
         return project.registry().resolve(model)
-    champion = read_desired_state(project.state, project.name).champion
+    champion = deployment_of(project).read(project.name).champion
     return project.registry().resolve(f"{project.name}/{champion}" if champion else project.name)
 
 

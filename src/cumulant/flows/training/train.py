@@ -27,7 +27,7 @@ from cumulant.flows.registry.equal_models import same_as_champion
 from cumulant.flows.registry.models import CANDIDATE, CHAMPION
 from cumulant.flows.registry.registration import register
 from cumulant.flows.serving.reason_codes import check_codes
-from cumulant.flows.stack.desired_state import uses_releases, was_served
+from cumulant.flows.stack.deployment import uses_releases, was_served
 from cumulant.flows.training.chosen_rows import row_bound
 from cumulant.flows.training.evaluation import champion_parameters, judge, reference
 from cumulant.flows.training.final_fit import final_fit
