@@ -13,6 +13,7 @@ from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.stack.event_reporting import Reporter, emit
 from cumulant.flows.stack.stack_processes import Stack, build_stack
 from cumulant.flows.stack.supervisor import StackSupervisor
+from cumulant.flows.traffic.clients import traffic_of
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 
@@ -36,7 +37,7 @@ def main(words: Sequence[str] | None = None) -> int:
 async def _supervise(described: Stack, project: Project, parent: int | None) -> None:
     reporter = Reporter(lambda fact: emit(project, fact))
     try:
-        await StackSupervisor(described, project.traffic(), project.gateway(), parent=parent, report=reporter).run()
+        await StackSupervisor(described, traffic_of(project), project.gateway(), parent=parent, report=reporter).run()
     finally:
         reporter.close()
 

@@ -144,7 +144,7 @@ def rebase_path(word: str, old: tuple[str, ...], new: str) -> str:
 
 
 def _all_to_champion(project: Project, desired: DesiredState) -> None:
-    traffic = project.traffic()
+    traffic = project.gateway()
     routes = traffic.in_force(project.name)
     if routes is None or desired.champion not in desired.versions:
         return

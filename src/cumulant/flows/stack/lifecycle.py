@@ -29,6 +29,7 @@ from cumulant.flows.stack.served_versions import first_champion
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import check_gateway, logs_folder
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
+from cumulant.flows.traffic.clients import traffic_of
 from cumulant.serving.access_token import read_token
 from cumulant.serving.sockets import bind, split_address
 
@@ -177,7 +178,7 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
 def traffic_shares(project: Project) -> dict[str, float]:
     """Share of keys (0 to 1) by version under the routes in force; empty without routes or an answering gateway."""
     try:
-        routes = project.traffic().in_force(project.name)
+        routes = traffic_of(project).in_force(project.name)
     except CumulantError:
         return {}
     if routes is None:
@@ -189,7 +190,7 @@ def traffic_shares(project: Project) -> dict[str, float]:
 
 def apply_first(project: Project, desired: DesiredState) -> None:
     """Apply routes to the desired servers: the gateway keeps those of an earlier run, where nothing listens."""
-    traffic = project.traffic()
+    traffic = traffic_of(project)
     present = traffic.in_force(project.name)
     wanted = routes_to(desired, present, key=project.policies.release.key)
     if wanted is not None and wanted != present:

@@ -42,6 +42,7 @@ from cumulant.flows.stack.served_versions import catch_up, free_port, table_of, 
 from cumulant.flows.stack.server_commands import describe_changes, present_command
 from cumulant.flows.stack.stack_processes import logs_folder
 from cumulant.flows.stack.status import ChildStatus, Status
+from cumulant.flows.traffic.clients import traffic_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -299,7 +300,7 @@ def not_ready_error(project: Project, name: str, what: str, advice: str = "") ->
 
 def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) -> None:
     """Route the requests of one server to another; all else in the routes stays, as a rollback may have written it."""
-    traffic = project.traffic()
+    traffic = traffic_of(project)
     for attempt in range(_ATTEMPTS):
         present = traffic.in_force(project.name)
         wanted = None if present is None else _moved(present, before.endpoint, after.endpoint)
