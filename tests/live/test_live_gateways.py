@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shutil
 import signal
+import time
 
 import pytest
 from gateway_machines import GatewayMachine
 
 from cumulant.core.errors import EngineUnavailableError, MissingPartError
-from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.core.traffic import CALLER_HEADER, CANDIDATE, CHAMPION
 from cumulant.drivers.envoy import engine
+from cumulant.flows.traffic.clients import exchanges_of
 from cumulant.flows.traffic.rows import LAPSE, list_reports
 from cumulant.flows.traffic.shared_traffic import SharedTraffic
 from cumulant.testing.arms import ArmServer
@@ -37,8 +39,8 @@ def server():
 def machines(server, tmp_path, request):
     database = f"gateways_{abs(hash(request.node.name))}"
     server.execute(f"CREATE DATABASE {database}")
-    journal = f"journal: '{server.url(database)}'"
-    made = [GatewayMachine(tmp_path, f"gateway-{number}", f"127.0.1.{number}", journal) for number in (1, 2)]
+    shared = f"journal: '{server.url(database)}', log: 'file://{tmp_path}/log'"
+    made = [GatewayMachine(tmp_path, f"gateway-{number}", f"127.0.1.{number}", shared) for number in (1, 2)]
     try:
         for machine in made:
             machine.start()
@@ -166,3 +168,41 @@ def test_without_the_journal_a_gateway_starts_from_its_copy_and_takes_a_rollback
     wait_for(lambda: one.gateway.in_force(MODEL).revision == 2)
     assert {answer.arm for answer in post(one, 3)} == {CHAMPION}
     assert traffic.in_force(MODEL) == other.gateway.in_force(MODEL)
+
+
+def test_each_exchange_is_in_the_log_once_though_agents_and_gateways_are_killed(machines, arms):
+    traffic_by(machines[0]).apply(routes_of(*(arm.url for arm in arms), weight=50.0, revision=1))
+    names = []
+
+    def answer(count):
+        for machine in machines:
+            with Caller(machine.url, MODEL) as caller:
+                for _ in range(count):
+                    names.append(f"{machine.name}-{len(names)}")
+                    assert caller.post(headers={CALLER_HEADER: names[-1]}).status == 200
+
+    def logged():
+        exchanges, _ = exchanges_of(machines[0].project).exchanges()
+        return [one.caller_id for one in exchanges if one.caller_id]
+
+    for machine in machines:
+        answer(20)
+        for pause in (0.0, 0.7, 1.4):  # moments of an upload, which is every two seconds
+            time.sleep(pause)
+            machine.kill("agent")
+            answer(5)
+            machine.start_agent()
+        wait_for(lambda machine=machine: has_all(machine, names))
+        machine.kill("gateway")
+        machine.start_gateway()
+        wait_for(lambda machine=machine: machine.probe() == 200)
+    wait_for(lambda: len(logged()) >= len(names))
+    assert sorted(logged()) == sorted(names)
+    arm_of = {one.caller_id: one.assigned for one in exchanges_of(machines[0].project).exchanges()[0]}
+    assert {CHAMPION, CANDIDATE} == {arm_of[name] for name in names}
+
+
+def has_all(machine, names):
+    """Whether what a machine's gateway answered is in its folder: Envoy writes its lines within 50 ms."""
+    exchanges, _ = machine.gateway.exchanges()
+    return {one.caller_id for one in exchanges} >= {name for name in names if name.startswith(machine.name)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.flows.stack.deployment import is_shared
+from cumulant.flows.traffic.exchange_log import LoggedExchanges
 from cumulant.flows.traffic.shared_traffic import SharedTraffic
 
 if TYPE_CHECKING:
@@ -19,4 +20,4 @@ def traffic_of(project: Project) -> Traffic:
 
 def exchanges_of(project: Project) -> ExchangeSource:
     """The requests that the gateways of the environment answered."""
-    return project.gateway()
+    return LoggedExchanges(project.log("exchanges")) if is_shared(project) else project.gateway()
