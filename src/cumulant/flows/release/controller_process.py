@@ -62,6 +62,7 @@ def build_controller(
     watch = LeaseWatch(steady)
     evidence = LiveEvidence(
         traffic,
+        exchanges=project.exchanges(),
         stack=project.state / FOLDER,
         log=project.log(),
         own=CustomMetrics(project.root, report),

@@ -32,11 +32,13 @@ from cumulant.flows.release.controller.http_probe import wait_until_ready
 from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, DELIVERY, DELIVERY_SECONDS, store_rollback
 from cumulant.flows.stack.desired_state import DesiredState, Rollback
 from cumulant.flows.stack.folder_claim import claim_folder
+from cumulant.flows.traffic.clients import traffic_of
 from cumulant.flows.stack.served_versions import stored_table
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
+    from cumulant.ports.traffic import Traffic
     from cumulant.ports.deploy import ServerState
     from cumulant.project.project import Project
 
@@ -88,8 +90,9 @@ def roll_back(
     """
     now = (clock or SystemClock()).now()
     claim_folder(project, progress)
-    routes = project.traffic().in_force(model)
     known = _read_deployment(project, model)
+    traffic = traffic_of(project) if known.current else project.gateway()
+    routes = traffic.in_force(model)
     desired = _desired_versions(project, model, routes, known.desired)
     arm = choose_arm(model, desired, routes, to)
     given_up = _versions_with_requests(routes, arm.version)
@@ -103,10 +106,10 @@ def roll_back(
     if arm.version in desired.versions and known.current:
         deployment_of(project).change(model, lambda present: _with_started(present, arm.version, keep))
     arm = _with_servers(project, arm, known, ready_within)
-    serving = is_shared(project) or project.traffic().address() is not None
+    serving = is_shared(project) or project.gateway().address() is not None
     if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
-    revision = _apply(project, model, arm, routes)
+    revision = _apply(traffic, arm, routes or Routes(model=model, revision=0, champion=arm, key=project.policies.release.key))
     rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.id)
     own = arm.version in desired.versions
     if own and not known.current:
@@ -270,14 +273,11 @@ def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
         )
 
 
-def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int:
+def _apply(traffic: Traffic, arm: Arm, routes: Routes) -> int:
     """Routes above whatever is in force: a release under way sees that and ends."""
-    traffic = project.traffic()
     for attempt in range(_TRIES):
-        present = traffic.in_force(model) or routes
-        wanted = Routes(model=model, revision=1, champion=arm, key=project.policies.release.key)
-        if present is not None:
-            wanted = present.all_to(arm, revision=present.revision + 1)
+        present = traffic.in_force(routes.model) or routes
+        wanted = present.all_to(arm, revision=present.revision + 1)
         try:
             traffic.apply(wanted)
         except LeaseHeldError:  # the controller was faster by a step

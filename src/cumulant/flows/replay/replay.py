@@ -153,7 +153,7 @@ def _version(project: Project, model: str) -> ModelVersion:
 
 
 def _gateway_url(project: Project) -> str:
-    address = project.traffic().address()
+    address = project.gateway().address()
     if address is None:
         raise EngineUnavailableError(
             f"no gateway of {project.name} runs, so nothing takes the requests",

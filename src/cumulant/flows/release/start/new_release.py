@@ -110,8 +110,8 @@ def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Re
 
 def _with_history(project: Project, release: Release) -> Release:
     history, cursor = champion_history(
-        project.traffic(),
-        release.model,
+        project.exchanges(),
+        project.traffic().in_force(release.model),
         release.champion.version,
         seconds=release.policy.look,
         quantile=metrics(release.policy)["latency"].quantile,
