@@ -25,7 +25,7 @@ from cumulant.flows.release.start.start import start_waiting_release
 from cumulant.flows.release.time_scale import read_time_scale
 from cumulant.flows.release.views import sentence
 from cumulant.flows.stack.desired_state import FOLDER
-from cumulant.flows.traffic.clients import traffic_of
+from cumulant.flows.traffic.clients import exchanges_of, traffic_of
 from cumulant.release.state import Release
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def build_controller(
     watch = LeaseWatch(steady)
     evidence = LiveEvidence(
         traffic,
-        exchanges=project.exchanges(),
+        exchanges=exchanges_of(project),
         stack=project.state / FOLDER,
         log=project.log(),
         own=CustomMetrics(project.root, report),

@@ -32,7 +32,6 @@ from cumulant.flows.stack.identity import (
 )
 from cumulant.flows.stack.lock import end_left_behind, find_supervisor
 from cumulant.flows.stack.served_versions import free_port, is_free
-from cumulant.flows.traffic.clients import traffic_of
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
@@ -156,7 +155,7 @@ def rebase_path(word: str, old: tuple[str, ...], new: str) -> str:
 
 
 def _all_to_champion(project: Project, desired: DesiredState) -> None:
-    traffic = traffic_of(project)
+    traffic = project.gateway()
     routes = traffic.in_force(project.name)
     if routes is None or desired.champion not in desired.versions:
         return

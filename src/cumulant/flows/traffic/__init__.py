@@ -1,1 +1,1 @@
-"""The routes and the exchanges of all gateways of an environment, by the journal and the log; the agent of a gateway."""
+"""Routes and exchanges of all gateways of an environment, by the journal and the log; the agent of a gateway."""

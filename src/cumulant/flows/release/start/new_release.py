@@ -14,7 +14,7 @@ from cumulant.flows.release.controller.effects import queue_message, with_warm_v
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.champion_history import champion_history
 from cumulant.flows.stack.desired_state import DesiredState
-from cumulant.flows.traffic.clients import traffic_of
+from cumulant.flows.traffic.clients import exchanges_of, traffic_of
 from cumulant.release.decide import end_release
 from cumulant.release.evidence.accumulate import with_history
 from cumulant.release.evidence.metrics import metrics
@@ -111,7 +111,7 @@ def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Re
 
 def _with_history(project: Project, release: Release) -> Release:
     history, cursor = champion_history(
-        project.exchanges(),
+        exchanges_of(project),
         traffic_of(project).in_force(release.model),
         release.champion.version,
         seconds=release.policy.look,
