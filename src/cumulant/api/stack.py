@@ -93,7 +93,7 @@ class ProjectStack(MethodGroup):
         Raises:
             NotFoundError: nothing was served yet.
         """
-        from cumulant.flows.stack.deployment import deployment_of
+        from cumulant.flows.deployment.deployment import deployment_of
 
         check(self._loaded, self._principal, "stack.show")
         desired = deployment_of(self._loaded).read(self._loaded.name)

@@ -22,6 +22,7 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.alerting import outbox
+from cumulant.flows.deployment.deployment import LocalDeployment
 from cumulant.flows.release import actions, release_queries, store
 from cumulant.flows.release.controller.effects import ReleaseEffects, apply_ended_release, with_champion
 from cumulant.flows.release.controller.external_servers import ExternalServers
@@ -30,7 +31,6 @@ from cumulant.flows.release.rollback import roll_back
 from cumulant.flows.release.start import start as starting
 from cumulant.flows.release.start.start import _with_approval, check_policy, start_release
 from cumulant.flows.release.views import sentence, view
-from cumulant.flows.stack.deployment import LocalDeployment
 from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
 from cumulant.ports.access import Principal
 from cumulant.ports.registry import ModelVersion

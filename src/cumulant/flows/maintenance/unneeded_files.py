@@ -16,13 +16,13 @@ from cumulant.core.ids import digest, folder_size
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.system.temporary_folders import DAY
 from cumulant.flows.data.validate import newest_snapshot
+from cumulant.flows.deployment.versions import find_references
 from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.registry.models import FETCHED, copy_name
 from cumulant.flows.review.reference_key import key_of
 from cumulant.flows.serving.serve import ONLINE_STATE, SERVING, USES, state_table
 from cumulant.flows.serving.services import list_uses
-from cumulant.flows.stack.served_versions import find_references
 from cumulant.review.queue import ReviewQueue
 
 if TYPE_CHECKING:

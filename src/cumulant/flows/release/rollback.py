@@ -23,13 +23,13 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
+from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy
+from cumulant.flows.deployment.deployment import deployment_of, is_shared, with_servers
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.lease import LeaseHandle, LeaseWatch, take_lease
 from cumulant.flows.release.controller.effects import with_champion, with_warm_version
 from cumulant.flows.release.controller.http_probe import wait_until_ready
 from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, DELIVERY, DELIVERY_SECONDS, store_rollback
-from cumulant.flows.stack.deployment import deployment_of, is_shared, with_servers
-from cumulant.flows.stack.deployment_copy import UnsentRollback, change_copy, read_copy
 from cumulant.flows.stack.desired_state import DesiredState, Rollback
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.served_versions import stored_table

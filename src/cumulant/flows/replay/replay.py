@@ -14,12 +14,12 @@ import msgspec
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import Period, check_period
 from cumulant.flows.replay.sending import Sender, Sent
-from cumulant.flows.stack.deployment import deployment_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal

@@ -11,24 +11,21 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.flows.serving.serve import (
     PreparedService,
     copy_with_version,
-    prepare_service,
     renew_service,
     server_command,
     service_of,
 )
-from cumulant.flows.stack.deployment import deployment_of, is_shared
 from cumulant.flows.stack.desired_state import (
     LOOPBACK,
     DesiredState,
     ServedVersion,
     change_desired_state,
-    read_desired_state,
 )
 from cumulant.ports.deploy import STATE_TABLE, ServedSpec
 from cumulant.ports.registry import ModelVersion
@@ -41,23 +38,6 @@ if TYPE_CHECKING:
 _FIRST, _COUNT = 20_000, 10_000
 #: where the servable stands in a server's command
 _FOLDER = 3
-
-
-def adopt(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> ServedVersion:
-    """Add a version of the registry to the desired state, ready to be named champion or candidate, unless it is there.
-
-    Its stored features are brought up to date; versions of one plan and one set of snapshots share a state.
-
-    Raises:
-        NotFoundError: no such model.
-        StorageError, IntegrityError: as `change_desired_state`.
-    """
-    service = prepare_service(project, uri, principal=principal, progress=progress)
-    if is_shared(project):
-        deployment, spec = deployment_of(project), spec_of(service)
-        deployment.ensure(project.name, [spec])
-        return deployment.read(project.name).versions[spec.version]
-    return _put(project, service, LOOPBACK)
 
 
 def spec_of(service: PreparedService) -> ServedSpec:
@@ -76,7 +56,7 @@ def add_to_machine(project: Project, spec: ServedSpec, host: str = LOOPBACK) -> 
         NotFoundError: neither the objects nor the registry have its servable.
         StorageError, IntegrityError: as `change_desired_state`.
     """
-    return _put(project, service_by_spec(project, spec), host)
+    return put_on_machine(project, service_by_spec(project, spec), host)
 
 
 def service_by_spec(project: Project, spec: ServedSpec) -> PreparedService:
@@ -94,7 +74,7 @@ def with_table(project: Project, service: PreparedService, table: str) -> Prepar
     return msgspec.structs.replace(service, online=project.endpoints.online, table=table)
 
 
-def _put(project: Project, service: PreparedService, host: str) -> ServedVersion:
+def put_on_machine(project: Project, service: PreparedService, host: str) -> ServedVersion:
     line, spec = server_line(service), spec_of(service)
     version = spec.version
 
@@ -138,16 +118,6 @@ def with_newest_features(
     return msgspec.structs.replace(served, command=server_line(service), spec=spec_of(service))
 
 
-def reads_older_data(project: Project, version: str, *, principal: Principal, progress: Progress = silent) -> bool:
-    """Whether a version of the desired state is served with stored features of older data than there are."""
-    served = deployment_of(project).read(project.name).versions[version]
-    if is_shared(project):
-        uri = f"{project.name}/{version}"
-        return prepare_service(project, uri, principal=principal, progress=progress).table != stored_table(served)
-    newer = with_newest_features(project, served, principal=principal, report=silent, progress=progress)
-    return table_of(newer.command) != table_of(served.command)
-
-
 def catch_up(project: Project, served: ServedVersion) -> None:
     """Add the events that other servers received to a version's stored features; its own server reads them at once.
 
@@ -177,56 +147,16 @@ def server_line(service: PreparedService) -> tuple[str, ...]:
     return tuple(without_option(line, "--http"))
 
 
-def first_champion(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> DesiredState:
-    """The desired state with a champion: its own, else the version `uri`, by default the registry's champion.
-
-    Raises:
-        NotFoundError: the registry has no such version.
-        UsageError: what was served here has another name than the project.
-    """
-    deployment = deployment_of(project)
-    desired = deployment.read(project.name)
-    if desired.model != project.name:
-        raise UsageError(
-            f"{desired.model} was served here, and this project is called {project.name}",
-            subject=project.name,
-            hint=f"without a name in the project file it is the folder's: write model: {{name: {desired.model}}} there",
-        )
-    if desired.champion is not None:
-        return desired
-    version = adopt(project, uri or champion_uri(project), principal=principal, progress=progress).version
-
-    def name(desired: DesiredState) -> DesiredState:
-        return desired if desired.champion is not None else msgspec.structs.replace(desired, champion=version)
-
-    return deployment.change(project.name, name)
-
-
-def champion_uri(project: Project) -> str:
-    """The version with the alias `champion`; where none has it, the newest that the gate did not refuse.
-
-    Raises:
-        NotFoundError: the registry has no version that the gate passed.
-    """
-    registry = project.registry()
-    try:
-        registry.resolve(f"{project.name}@champion")
-    except NotFoundError:
-        newest = registry.resolve(project.name)
-        known = registry.versions(project.name)
-        passed = next((version for version in known if not is_refused(version)), None)
-        if passed is None:
-            raise NotFoundError(
-                f"the gate refused every version of {project.name}",
-                subject=project.name,
-                hint=f"name one to serve it all the same: {project.name}/{newest.version}",
-            ) from None
-        return f"{project.name}/{passed.version}"
-    return f"{project.name}@champion"
-
-
 def is_refused(version: ModelVersion) -> bool:
     return version.tags.get("cumulant.verdict") == "refused"
+
+
+def servable_of(project: Project, served: ServedVersion) -> Path | None:
+    """The folder of a version's servable on this machine, copied here where other machines serve it."""
+    if served.command:
+        folder = Path(folder_of(served.command))
+        return folder if folder.is_dir() else None
+    return None if served.spec is None else Path(service_by_spec(project, served.spec).folder)
 
 
 def folder_of(line: Sequence[str]) -> str:
@@ -252,14 +182,9 @@ def stored_table(served: ServedVersion) -> str | None:
     return table_of(served.command) or (None if served.spec is None else served.spec.arguments.get(STATE_TABLE))
 
 
-def find_references(project: Project) -> tuple[set[str], set[str]]:
-    """Folders and online tables that versions of the desired state need, though no server may run now.
-
-    Raises:
-        CumulantError: the desired state cannot be read.
-    """
-    local = read_desired_state(project.state, project.name).versions.values()
-    versions = [*local, *deployment_of(project).read(project.name).versions.values()]
+def references_of(desired: DesiredState) -> tuple[set[str], set[str]]:
+    """Folders of this machine and online tables that its versions need."""
+    versions = desired.versions.values()
     folders = {folder_of(served.command) for served in versions if served.command}
     return folders, {table for table in map(stored_table, versions) if table}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cumulant.flows.stack.deployment import is_shared
+from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.traffic.exchange_log import LoggedExchanges
 from cumulant.flows.traffic.shared_traffic import SharedTraffic
 

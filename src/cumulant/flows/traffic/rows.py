@@ -10,8 +10,8 @@ import msgspec
 
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Routes
+from cumulant.flows.deployment.host_report import HostWatch
 from cumulant.flows.ledger.processes import Process
-from cumulant.flows.stack.host_report import HostWatch
 from cumulant.flows.traffic.events import RoutesChanged
 from cumulant.ports.journal import Journal, Row, Transaction
 from cumulant.ports.traffic import EndpointHealth

@@ -110,8 +110,8 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     deploy: Annotated[
         Literal["local://", "hosts://"],
         Meta(
-            description="Where servers run: `local://`, on the machine of `cumulant up`, or `hosts://`, on every machine "
-            "where `cumulant up --role servers` runs."
+            description="Where servers run: `local://`, on the machine of `cumulant up`, or `hosts://`, on every "
+            "machine where `cumulant up --role servers` runs."
         ),
     ] = "local://"
     salt: Annotated[

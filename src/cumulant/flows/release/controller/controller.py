@@ -25,6 +25,7 @@ from cumulant.release.state import Release, desired_routes
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.core.traffic import Routes
+    from cumulant.flows.release.controller.route_keeper import RouteKeeper
     from cumulant.ports.journal import Journal
     from cumulant.ports.traffic import Traffic
     from cumulant.release.evidence.health import RecentHealth
@@ -77,6 +78,7 @@ class Controller:
         clock: Clock,
         steady: Callable[[], float] = time.monotonic,
         pace: Callable[[], float] = lambda: 1.0,
+        keeper: RouteKeeper | None = None,
     ) -> None:
         self._model = model
         self._journal = journal
@@ -87,6 +89,8 @@ class Controller:
         self._steady = steady
         #: seconds of the release's time to one of the clock
         self._pace = pace
+        #: where servers come and go on several machines
+        self._keeper = keeper
         self._lease: LeaseHandle | None = None
         self._watch = LeaseWatch(steady)
         self._last_look: tuple[str, float] | None = None
@@ -99,10 +103,13 @@ class Controller:
         Raises:
             CumulantError: the journal or the gateway cannot be reached. Serving goes on as it is; call again.
         """
-        stored = store.read(self._journal, self._model) if self._holds_lease() else None
-        if stored is None:
+        if not self._holds_lease():
             return None
-        before, version = stored
+        stored = store.read(self._journal, self._model)
+        if stored is None:
+            self._keep_routes(None)
+            return None
+        before, version = self._follow_servers(*stored)
         release = self._without_look(before)
         if release is None:
             at, ceilings = self._clock.now(), before.policy.ceilings
@@ -121,7 +128,25 @@ class Controller:
             with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
                 store.write(transaction, before, release, expect=version)
         self._apply(release)
+        self._keep_routes(release)
         return release
+
+    def _follow_servers(self, release: Release, version: int) -> tuple[Release, int]:
+        """The release with the servers that there are, and its row's version; first, since evidence may be missing."""
+        if self._keeper is None or release.over or release.status == "pending" or self._ended_elsewhere(release):
+            return release, version
+        present = self._keeper.with_present_servers(release)
+        if present == release:
+            return release, version
+        with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
+            version = store.write(transaction, release, present, expect=version)
+        self._traffic.apply(desired_routes(present))
+        return present, version
+
+    def _keep_routes(self, release: Release | None) -> None:
+        """Let the routes follow the servers, where no release is under way that does."""
+        if self._keeper is not None and (release is None or release.over):
+            self._keeper.follow_servers()
 
     def _without_look(self, release: Release) -> Release | None:
         """The release after a round that needs no evidence; None where a look decides."""

@@ -25,7 +25,7 @@ from cumulant.release.events import ReleaseTold
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.core.events import Actor, Fact
-    from cumulant.flows.stack.deployment import Deployment
+    from cumulant.flows.deployment.deployment import Deployment
     from cumulant.ports.journal import Journal, Transaction
     from cumulant.ports.registry import Registry
     from cumulant.ports.traffic import Traffic

@@ -16,9 +16,9 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, LeaseHeldError, NotFoundError
 from cumulant.core.events import Actor
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.ledger.lease import await_lease
 from cumulant.flows.registry.models import CHAMPION, ModelAliased
-from cumulant.flows.stack.deployment import deployment_of
 from cumulant.flows.stack.desired_state import Rollback
 from cumulant.release.events import RolledBack
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError, NotFoundError, RefusedError, UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.ledger.ledger_records import RUN
 from cumulant.flows.registry.equal_models import same_versions
 from cumulant.flows.release.views import evaluation_text
-from cumulant.flows.stack.deployment import deployment_of
 from cumulant.release.admission import refusal, with_margins
 
 if TYPE_CHECKING:

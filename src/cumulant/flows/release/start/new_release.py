@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.events import Actor
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.effects import queue_message, with_warm_version
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.champion_history import champion_history
-from cumulant.flows.stack.deployment import deployment_of
 from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.traffic.clients import exchanges_of, traffic_of
 from cumulant.release.decide import end_release

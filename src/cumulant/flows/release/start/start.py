@@ -21,6 +21,8 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
+from cumulant.flows.deployment.deployment import deployment_of, with_servers
+from cumulant.flows.deployment.versions import adopt, reads_older_data
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.custom_metrics import METRIC
@@ -31,11 +33,10 @@ from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.candidate import admit_candidate, check_distinct, find_author, find_candidate
 from cumulant.flows.release.start.key_counts import few_keys_warning
 from cumulant.flows.release.start.new_release import begin_release
-from cumulant.flows.stack.deployment import deployment_of, with_servers
 from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.restart import renew_servers
-from cumulant.flows.stack.served_versions import adopt, is_refused, reads_older_data
+from cumulant.flows.stack.served_versions import is_refused
 from cumulant.flows.stack.stack_processes import check_gateway
 from cumulant.ports.access import Principal
 from cumulant.release.admission import with_margins

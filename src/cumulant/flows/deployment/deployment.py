@@ -15,6 +15,7 @@ import msgspec
 from cumulant.core.errors import EngineUnavailableError, IntegrityError
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
+from cumulant.flows.deployment.host_report import read_reports, servers_of
 from cumulant.flows.stack.desired_state import (
     LOOPBACK,
     DesiredState,
@@ -23,7 +24,6 @@ from cumulant.flows.stack.desired_state import (
     next_edition,
     read_desired_state,
 )
-from cumulant.flows.stack.host_report import read_reports, servers_of
 from cumulant.flows.stack.lock import own_status
 from cumulant.ports.deploy import Deploy, ServedSpec, ServerState
 from cumulant.project.host_name import host_name

@@ -14,7 +14,7 @@ import msgspec
 
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.system.json_files import read_json
-from cumulant.flows.stack.deployment import HostsDeployment
+from cumulant.flows.deployment.deployment import HostsDeployment
 from cumulant.flows.stack.desired_state import FOLDER, DesiredState, Rollback, locked_folder
 from cumulant.ports.deploy import ServerState
 
