@@ -11,7 +11,6 @@ from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.flows.deployment.deployment import deployment_of, is_shared
-from cumulant.flows.deployment.host_report import HostWatch, forget_lost_hosts
 from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LAPSE, Controller
@@ -101,7 +100,6 @@ class Controllers:
     def __init__(self, project: Project, report: Callable[[str], None], *, settle: float) -> None:
         self._project, self._report, self._settle = project, report, settle
         self._by_model: dict[str, Controller] = {}
-        self._hosts = HostWatch() if is_shared(project) else None
 
     def tick(self) -> list[Release]:
         """Run a round of each release; returns the releases after it. A failing model is reported and stops no other.
@@ -114,8 +112,6 @@ class Controllers:
                 self._by_model[name] = build_controller(
                     self._project, self._report, model=name, labels=LabelEvidence(self._project), settle=self._settle
                 )
-        for host in forget_lost_hosts(self._project.journal(), self._hosts) if self._hosts else ():
-            self._report(f"{host} has not reported for too long: its servers get no more requests")
         releases, faults = [], dict[str, CumulantError]()
         for name, controller in self._by_model.items():
             try:
@@ -131,7 +127,7 @@ class Controllers:
     def _models(self) -> list[str]:
         """The models with releases; where servers come and go also the project's own, whose routes follow them."""
         names = store.list_models(self._project.journal())
-        return names if self._hosts is None or self._project.name in names else [*names, self._project.name]
+        return names if not is_shared(self._project) or self._project.name in names else [*names, self._project.name]
 
 
 def run(
