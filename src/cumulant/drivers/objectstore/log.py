@@ -16,6 +16,8 @@ from datetime import date
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import msgspec
+
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.units import size
@@ -87,6 +89,12 @@ class BucketLog:
         return parts_after(self, cursor, limit)
 
     def open(self, part: PartInfo) -> BinaryIO:
+        if not part.stamp:  # a copy may be of a part that was deleted since
+            entry = self._bucket.head(part.key)
+            if entry is None:
+                raise FileNotFoundError(part.key)
+            part = msgspec.structs.replace(part, bytes=entry.bytes, modified=entry.modified, stamp=entry.stamp)
+
         def fetch(target: Path) -> None:
             if not self._bucket.download(part.key, target):
                 raise FileNotFoundError(part.key)
@@ -102,7 +110,7 @@ class BucketLog:
     def set_aside(self, part: PartInfo) -> None:
         # A crash of this machine may have damaged the copy that was read, and nothing else.
         if not self._cache.discard_other(_copy_name(part), self._bucket.read(part.key)):
-            self._bucket.rename(part.key, f"{part.key.removesuffix('.parquet')}.damaged")
+            self._bucket.rename(part.key, f"{part.key.removesuffix(f'.{part.suffix}')}.damaged")
 
     def state(self, name: str) -> bytes | None:
         return self._bucket.read(name)
