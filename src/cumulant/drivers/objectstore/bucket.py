@@ -58,7 +58,12 @@ _NO_BUCKET = re.compile(r"<Code>(NoSuchBucket|ContainerNotFound)</Code>")
 #: where machines of a cloud get credentials
 _IDENTITY_SERVICE = re.compile(r"//(169\.254\.169\.254|169\.254\.170\.2|metadata)\b")
 _CHUNK = 8 * 1024 * 1024
-_RETRY_FOR = timedelta(seconds=30)
+#: a call that the store refuses or does not answer is repeated: after 20 ms, then after 1.5 times as long on average
+_RETRY = {
+    "max_retries": 12,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {"init_backoff": timedelta(milliseconds=20), "max_backoff": timedelta(seconds=5), "base": 3},
+}
 
 
 class BucketEntry(msgspec.Struct, frozen=True):
@@ -114,12 +119,16 @@ class Bucket:
             obstore.put(self.store, path, source)
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a new object; False if it exists already. One of many writers wins."""
+        """Write a new object; False if it exists already. One of many writers wins.
+
+        Where the answer is lost, the call is repeated and meets its own object: the content tells, if it is unique to
+        the writer.
+        """
         with self._errors(path):
             try:
                 obstore.put(self.store, path, content, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
-                return False
+                return content != b"" and self.read(path) == content
         return True
 
     def entries(self, prefix: str = "") -> Iterator[BucketEntry]:
@@ -197,7 +206,7 @@ def open_bucket(url: str, secrets: Secrets | None = None) -> Bucket:
     settings: dict[str, Any] = {
         "config": {name.lower(): value for name, value in config.items()},
         "client_options": {"allow_http": True} if insecure else {},
-        "retry_config": {"max_retries": 5, "retry_timeout": _RETRY_FOR},
+        "retry_config": _RETRY,
     }
     try:
         store = from_url(url, **settings)

@@ -85,11 +85,11 @@ class Publisher:
         try:
             for path in sizes:
                 self._bucket.upload(f"{base}/{name}/{_escape(path)}", folder / path)
-            won = self._bucket.create(f"{base}/{_RECORD}", msgspec.json.encode(published))
         except BaseException:
             self._remove(base, published)
             raise
-        if won:
+        # If this fails, the record may be there all the same, so that its files stay.
+        if self._bucket.create(f"{base}/{_RECORD}", msgspec.json.encode(published)):
             self._move_to_cache(folder, name)
             return published
         self._remove(base, published)
