@@ -16,7 +16,7 @@ from typing import ClassVar
 
 import pytest
 
-from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, StorageError, UsageError
+from cumulant.core.errors import CredentialsError, EngineUnavailableError, LeaseHeldError, StorageError, UsageError
 from cumulant.core.events import Actor, Fact
 from cumulant.core.scope import Scope
 from cumulant.drivers.postgres.journal import PostgresJournal
@@ -481,7 +481,7 @@ def test_a_server_of_another_authority_or_without_encryption_is_refused(guarded,
 
 
 def test_a_wrong_password_is_refused_and_not_shown(guarded):
-    with pytest.raises(UsageError, match="password authentication failed") as caught:
+    with pytest.raises(CredentialsError, match="password authentication failed") as caught:
         PostgresJournal(guarded[0].url("ada", "ada:wr0ng-one")).head()
     assert "wr0ng-one" not in f"{caught.value.full_text} {caught.value.subject} {caught.value.__cause__}"
 

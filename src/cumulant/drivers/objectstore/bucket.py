@@ -23,7 +23,14 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, StorageError, UsageError
+from cumulant.core.errors import (
+    CredentialsError,
+    CumulantError,
+    EngineUnavailableError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -55,6 +62,10 @@ _SETTINGS = {
 }
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
 _NO_BUCKET = re.compile(r"<Code>(NoSuchBucket|ContainerNotFound)</Code>")
+#: a refusal that is not of what the credentials may do, but of the credentials
+_CREDENTIALS = re.compile(
+    r"<Code>(SignatureDoesNotMatch|InvalidAccessKeyId|InvalidToken|ExpiredToken|AuthenticationFailed)</Code>"
+)
 #: where machines of a cloud get credentials
 _IDENTITY_SERVICE = re.compile(r"//(169\.254\.169\.254|169\.254\.170\.2|metadata)\b")
 _CHUNK = 8 * 1024 * 1024
@@ -81,7 +92,8 @@ class Bucket:
     """The objects below `prefix` of one store; paths are relative to it.
 
     Raises, in every method:
-        StorageError: the credentials do not allow it, or the store refuses it.
+        CredentialsError: the store does not know the credentials.
+        StorageError: they do not allow it, or the store refuses it.
         NotFoundError: there is no such bucket.
         EngineUnavailableError: the store does not answer.
     """
@@ -91,8 +103,12 @@ class Bucket:
 
     def read(self, path: str) -> bytes | None:
         """The object's bytes; None if it does not exist."""
-        with self._errors(path), contextlib.suppress(FileNotFoundError):
-            return bytes(obstore.get(self.store, path).bytes())
+        with self._errors(path):
+            try:
+                return bytes(obstore.get(self.store, path).bytes())
+            except FileNotFoundError as error:
+                if _NO_BUCKET.search(str(error)):
+                    raise
         return None
 
     def head(self, path: str) -> BucketEntry | None:
@@ -169,7 +185,8 @@ class Bucket:
         # The first line is the message; the rest is the engine's own structure.
         reason = str(error).strip().partition("\n")[0]
         if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
-            return StorageError(
+            unknown = isinstance(error, UnauthenticatedError) or _CREDENTIALS.search(str(error))
+            return (CredentialsError if unknown else StorageError)(
                 f"the object store does not allow this: {reason}",
                 subject=where,
                 hint="check the credentials and what they may do with this bucket",
