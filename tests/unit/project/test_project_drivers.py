@@ -176,7 +176,7 @@ def test_a_fault_of_the_store_is_reported_once_by_its_key(tmp_path):
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"journal": "sqlite://j.db?project=x"}, 'sqlite:// has no option "project" here; leave out ?project'),
+        ({"journal": "sqlite://j.db?project=x"}, 'sqlite:// has no option "project" here; write ?adopt='),
         ({"online": "sqlite://o.db?project=x"}, 'sqlite:// has no option "project" here; leave out ?project'),
         ({"store": "file://st?x=1"}, 'file:// has no option "x" here; leave out ?x'),
         ({"log": "file://logs?cache="}, 'file:// has no option "cache" here; leave out ?cache'),

@@ -12,7 +12,7 @@ sqlite = Driver(
     path="file",
     default_paths={"journal": "journal.db", "online": "online.db"},
     stored={"journal": {"{name}.head": "file", "{name}": "sqlite"}, "online": {"{name}": "sqlite"}},
-    options={"journal": frozenset(), "online": frozenset()},
+    options={"journal": frozenset({"adopt"}), "online": frozenset()},
 )
 file = Driver(
     clients={
