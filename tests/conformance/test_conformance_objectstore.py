@@ -3,6 +3,7 @@
 import os
 import time
 
+import polars as pl
 import pytest
 from obstore.store import LocalStore, MemoryStore
 
@@ -103,6 +104,86 @@ class TestBucketObjects(ObjectsConformance):
                 assert left >= {folder, young}
                 assert killed not in left
         assert not folder.exists()
+
+
+def a_table(number):
+    return pl.DataFrame({"a": range(number, number + 5000)}).with_columns(pl.col("a").hash(number).alias("b"))
+
+
+def reader(bucket, tmp_path, option=""):
+    return BucketTables(f"s3://bucket/{option}", bucket=bucket, cache=tmp_path / "reader", embedded=folder_tables)
+
+
+@pytest.fixture
+def three(bucket, tmp_path):
+    writer = BucketTables("s3://bucket/", bucket=bucket, cache=tmp_path / "writer", embedded=folder_tables)
+    return [writer.write(f"t/{number}", a_table(number)).bytes for number in range(3)]
+
+
+def copies_in(tmp_path):
+    return [path for path in (tmp_path / "reader").glob("*/*") if not path.name.startswith(".")]
+
+
+def age(tmp_path, seconds=7200):
+    """Let the copies have been used so long ago, the earlier ones longer ago."""
+    for number, path in enumerate(sorted(copies_in(tmp_path), key=lambda path: path.stat().st_mtime)):
+        used = time.time() - seconds + number
+        os.utime(path, (used, used))
+
+
+def test_copies_of_tables_are_private_whatever_the_umask(bucket, tmp_path, three):
+    bucket.create("raw/a.csv", b"a")
+    before = os.umask(0)
+    try:
+        reader(bucket, tmp_path).scan("t/0").collect()
+        files = BucketFiles("s3://bucket", bucket=bucket, cache=tmp_path / "reader")
+        files.fetch(files.list("s3://bucket/raw/*.csv")[0])
+    finally:
+        os.umask(before)
+    places = list((tmp_path / "reader").iterdir())
+    assert len(places) == 2
+    assert {path.stat().st_mode & 0o077 for path in places} == {0}
+
+
+def test_the_longest_unused_copies_beyond_the_limit_are_removed(bucket, tmp_path, three):
+    option = f"?cache={(three[0] + three[1]) * 1.25 / 1024:.2f}KiB"
+    for number in range(2):
+        reader(bucket, tmp_path, option).scan(f"t/{number}").collect()
+    age(tmp_path)
+    last = reader(bucket, tmp_path, option)
+    last.scan("t/0").collect()  # used again
+    last.scan("t/2").collect()
+    assert len(copies_in(tmp_path)) == 2
+    assert last.scan("t/1").collect().equals(a_table(1))  # fetched again
+
+
+def test_copies_in_use_stay_beyond_the_limit(bucket, tmp_path, three):
+    first, second = reader(bucket, tmp_path, "?cache=1KiB"), reader(bucket, tmp_path, "?cache=1KiB")
+    rows = first.scan("t/0")
+    age(tmp_path)
+    second.scan("t/1").collect()
+    second.scan("t/2").collect()
+    assert rows.collect().equals(a_table(0))
+    del first, second
+    age(tmp_path)
+    reader(bucket, tmp_path, "?cache=1KiB").scan("t/1")
+    assert len(copies_in(tmp_path)) == 3  # nothing was fetched, so nothing was looked at
+    last = reader(bucket, tmp_path, "?cache=1KiB")
+    last.delete("t/1")
+    last.scan("t/2")
+    assert last.write("t/9", a_table(9))
+    assert len(copies_in(tmp_path)) == 2  # the one in use, and the one that was just written
+
+
+def test_without_a_cache_a_copy_ends_with_its_client(bucket, tmp_path, three):
+    tables = reader(bucket, tmp_path, "?cache=0")
+    rows = tables.scan("t/0")
+    assert rows.collect().equals(tables.scan("t/0").collect())
+    tables.write("t/7", a_table(7))
+    assert tables.scan("t/7").collect().equals(a_table(7))
+    assert copies_in(tmp_path) == []
+    del tables
+    assert list((tmp_path / "reader").glob("*/.*")) == []
 
 
 class TestBucketFiles(FilesConformance):

@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cumulant.core.errors import EngineUnavailableError, NotFoundError, StorageError
+from cumulant.core.errors import CredentialsError, EngineUnavailableError, NotFoundError
 from cumulant.drivers.local.objects import FileObjects
 from cumulant.drivers.local.tables import FileTables
 from cumulant.drivers.objectstore.bucket import open_bucket
@@ -201,7 +201,7 @@ def test_wrong_credentials(endpoint, url, tmp_path):
     tables = BucketTables(
         url, secrets=MemorySecrets(wrong | {"AWS_REGION": "us-east-1"}), cache=tmp_path, embedded=folder_tables
     )
-    with pytest.raises(StorageError, match="does not allow") as caught:
+    with pytest.raises(CredentialsError, match="does not allow") as caught:
         tables.find("a")
     assert "wrong" not in str(caught.value.as_dict())
 
@@ -210,7 +210,7 @@ def test_wrong_credentials(endpoint, url, tmp_path):
 @pytest.mark.parametrize("endpoint", ["moto"], indirect=True)
 def test_no_such_bucket(endpoint, secrets, tmp_path):
     tables = BucketTables("s3://nowhere/x", secrets=secrets, cache=tmp_path, embedded=folder_tables)
-    for use in (lambda: tables.write("a", pl.DataFrame({"a": [1]})), tables.keys):
+    for use in (lambda: tables.write("a", pl.DataFrame({"a": [1]})), tables.keys, lambda: tables.find("a")):
         with pytest.raises(NotFoundError, match="no such bucket") as caught:
             use()
         assert "s3://nowhere" in str(caught.value.as_dict())

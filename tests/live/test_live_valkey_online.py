@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from valkey_server import free_port, valkey
 
-from cumulant.core.errors import EngineUnavailableError, StorageError, UsageError
+from cumulant.core.errors import CredentialsError, EngineUnavailableError, StorageError, UsageError
 from cumulant.core.scope import Scope
 from cumulant.drivers.valkey.online import ValkeyOnline
 from cumulant.testing.conformance.online import OnlineConformance
@@ -306,10 +306,10 @@ def test_the_password_is_a_secret_and_the_user_sees_the_keys_of_its_project():
         assert run(store, store.read("state", [b"3"])) == [b"x"]
         other = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "a pass word"}), scope=Scope(project="flights2"))
         wrong = ValkeyOnline(url, secrets=MemorySecrets({"ONLINE": "wrong"}), scope=Scope(project="flights"))
-        for refused in (other, wrong):
-            with pytest.raises(StorageError, match="refused"):
+        for refused, kind in ((other, StorageError), (wrong, CredentialsError)):
+            with pytest.raises(kind, match="refused"):
                 refused.get("state", [b"3"])
-            with pytest.raises(StorageError, match="refused"):
+            with pytest.raises(kind, match="refused"):
                 run(refused, refused.read("state", [b"3"]))
         with pytest.raises(UsageError, match="holds a password"):
             ValkeyOnline(f"valkey://flights:secret@127.0.0.1:{server.port}/0")

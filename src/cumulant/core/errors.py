@@ -9,6 +9,7 @@
     │   ├── NotFoundError           a name that does not exist; suggests the nearest
     │   ├── RequestError            a prediction request that does not fit the schema
     │   ├── ConflictError           the request does not fit the object's present state
+    │   ├── CredentialsError        a server or store does not accept the user, password or key
     │   └── MissingPartError        an extra that is not installed; names the install line
     ├── RefusedError                a gate refused
     │   ├── ContractBreachError     a source breaks its contract: rows, a rule on the whole, or columns
@@ -113,6 +114,10 @@ class RequestError(UsageError):
 
 class ConflictError(UsageError):
     code = "conflict"
+
+
+class CredentialsError(UsageError):
+    code = "credentials"
 
 
 class MissingPartError(UsageError):

@@ -47,6 +47,9 @@ class Driver(msgspec.Struct, frozen=True):
     copies in: its own client is made with `embedded=`, which makes one in a folder. `aliases` maps the beginning of a
     URL, as other programs write it, to the driver's own: used where the driver of that scheme does not serve the port.
 
+    `options` maps a port's name to the options that a URL of it may have after `?`; a client of a port that is not
+    named checks them itself. `bare` says that a URL is the scheme alone: what follows it is refused.
+
     `own_backup` is the command that backs up what the driver stores elsewhere than on this machine.
     """
 
@@ -58,4 +61,6 @@ class Driver(msgspec.Struct, frozen=True):
     stored: dict[str, dict[str, PartKind]] = {}
     embeds: dict[str, str] = {}
     aliases: dict[str, str] = {}
+    options: dict[str, frozenset[str]] = {}
+    bare: bool = False
     own_backup: str = "its own tools"

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import parse_qsl
 
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
 from cumulant.core.scope import Scope
@@ -52,33 +53,51 @@ class Drivers:
     def schemes(self) -> tuple[str, ...]:
         return tuple(sorted(self._entries))
 
-    def driver(self, url: str, port: str) -> Driver:
-        """The record that serves `port` at `url`.
+    def driver(self, url: str, port: str, *, setting: str | None = None) -> Driver:
+        """The record that serves `port` at `url`. `setting` is what names the URL, for errors; by default the port.
 
         Raises:
             UsageError: no scheme, one that no driver has, or a driver that does not serve the port.
         """
         record = self._record(url.partition(":")[0].lower())
         if record is None or port not in record.clients:
-            raise self._no_driver(url, port, record)
+            raise self._no_driver(url, port, record, setting or port)
         return record
 
-    def _no_driver(self, url: str, port: str, record: Driver | None) -> UsageError:
+    def check_url(self, url: str, port: str) -> None:
+        """Refuse what follows the scheme where its driver would not use it.
+
+        Raises:
+            UsageError: an option that the driver does not have, an address where it takes none; and as `driver`.
+        """
+        driver, scheme = self.driver(url, port), f"{scheme_of(url)}://"
+        _, _, address = url.partition("://")
+        if driver.bare and address:
+            hint = f"write {scheme} alone"
+            raise UsageError(f'{scheme} takes nothing after it, such as "{address[:100]}"', subject=port, hint=hint)
+        known = driver.options.get(port)
+        unknown = [name[:100] for name in url_options(url) if known is not None and name not in known]
+        if known is not None and unknown:
+            takes = f"write ?{'=, ?'.join(sorted(known))}=" if known else f"leave out ?{unknown[0]}"
+            hint = did_you_mean(unknown[0], known) or takes
+            raise UsageError(f'a URL of {scheme} has no option "{unknown[0]}" here', subject=port, hint=hint)
+
+    def _no_driver(self, url: str, port: str, record: Driver | None, setting: str) -> UsageError:
         """Why no driver serves `port` at `url`; `record` is the driver of its scheme."""
         scheme, serving = scheme_of(url), self._serving(port)
         schemes = ", ".join(f"{name}://" for name in serving)
-        listed = f"{port} can be {schemes}"
+        listed = f"{setting} can be {schemes}"
         if scheme is None:
-            message = f'"{url.rpartition("@")[2]}" names no driver for {port}'
+            message = f'"{url.rpartition("@")[2]}" names no driver for {setting}'
             hint = f"start it with a scheme: {schemes}"
         elif record is not None:
             served = ", ".join(sorted(record.clients))
-            message, hint = f'the driver of "{scheme}://" cannot serve as {port}; it serves {served}', listed
+            message, hint = f'the driver of "{scheme}://" cannot serve as {setting}; it serves {served}', listed
         elif (scheme, port) in _REMOVED:
             message, hint = _REMOVED[scheme, port]
         else:
             near = did_you_mean(scheme, serving)
-            message = f'no driver for "{scheme}://" is installed, which {port} names'
+            message = f'no driver for "{scheme}://" is installed, which {setting} names'
             hint = f"{near} {listed}" if near else f"{listed}; other packages can bring more"
         return UsageError(message, subject=port, hint=hint)
 
@@ -116,6 +135,7 @@ class Drivers:
             UsageError: see `driver`.
             MissingPartError: the driver's engine is not installed.
         """
+        self.check_url(url, port)
         driver = self.driver(url, port)
         with _missing_parts(driver):
             make = _client_class(driver, port)
@@ -194,6 +214,12 @@ def scheme_of(url: str) -> str | None:
     """The scheme of a URL in lower case, or None. A bare word is one too: MLflow knows `databricks`."""
     match = _SCHEME.match(url)
     return match[1].lower() if match else None
+
+
+def url_options(url: str) -> list[str]:
+    """The names of the options after a URL's last `?`, if it assigns something: a path may have a `?` too."""
+    before, _, query = url.rpartition("?")
+    return [name for name, _ in parse_qsl(query, keep_blank_values=True)] if "=" in query and before else []
 
 
 def _client_class(driver: Driver, port: str) -> Callable[..., Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import UsageError
@@ -30,13 +31,24 @@ def check_drivers(project: Project, needs: Iterable[Need] = ()) -> None:
     for port, key in KEYS.items():
         for url, entry in _named(project, port, key):
             try:
-                project.drivers.driver(url, port)
+                project.drivers.driver(url, port, setting=None if key == "data" else key)
+                project.drivers.check_url(url, port)
                 project.drivers.require(url, port, [need for need in declared if need.url in (None, url)])
+                _check_file(project, url, port)
             except UsageError as error:
+                # Two ports may be one key's, with the same fault.
                 problems.append((*_place(project, entry), error.full_text))
     problems += _notify_problems(project)
     if problems:
         raise file_error(list(dict.fromkeys(problems)))
+
+
+def _check_file(project: Project, url: str, port: str) -> None:
+    """Refuse a file of secrets that an environment names and that is not there: nothing would be read from it."""
+    path = project.drivers.path(url) if port == "secrets" and project.file.environment.secrets else None
+    if path is not None and path != Path() and not path.exists():
+        hint = "write the lines NAME=value to it with mode 0600, or write env:// for variables and .cumulant/secrets"
+        raise UsageError(f"secrets names a file that does not exist: {path}", subject=str(path), hint=hint)
 
 
 def _notify_problems(project: Project) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from cumulant.core.errors import (
+    CredentialsError,
     CumulantError,
     DeadlineError,
     EngineUnavailableError,
@@ -34,7 +35,7 @@ def status_of(error: CumulantError) -> int:
             return error.status
         case NotFoundError():
             return 404
-        case UsageError():
+        case UsageError() if not isinstance(error, CredentialsError):  # which are the server's own
             return 400
         case OverloadedError() | DeadlineError():
             return 429

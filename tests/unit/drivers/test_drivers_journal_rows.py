@@ -13,7 +13,7 @@ from typing import ClassVar
 import msgspec
 import pytest
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.events import GENESIS, Actor, Event, Fact
 from cumulant.core.ids import digest
 from cumulant.core.scope import Scope
@@ -293,7 +293,7 @@ def open_shop(url):
 @pytest.mark.parametrize(("version", "since"), [(1, None), (2, 1)])
 def test_a_journal_of_an_older_format_goes_on(tmp_path, version, since):
     old_journal(tmp_path, version)
-    url = f"sqlite://{tmp_path}/journal.db"
+    url = f"sqlite://{tmp_path}/journal.db?adopt=local"
     with multiprocessing.get_context("fork").Pool(4) as pool:  # which upgrade it at once
         assert pool.map(open_shop, [url] * 4) == [["1", "2", "3"]] * 4
     journal = SqliteJournal(url, scope=SHOP)
@@ -315,7 +315,7 @@ def test_a_journal_of_an_older_format_goes_on(tmp_path, version, since):
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_journal_of_an_older_format_stays_with_its_project(tmp_path, version):
     old_journal(tmp_path, version)
-    url = f"sqlite://{tmp_path}/journal.db"
+    url = f"sqlite://{tmp_path}/journal.db?adopt=local"
     assert SqliteJournal(url, scope=Scope(project="other")).rows("run") == []  # which opens it first
     assert open_shop(url) == ["1", "2", "3"]
     assert verify(SqliteJournal(url, scope=SHOP)).breaks == []
@@ -326,7 +326,7 @@ def test_a_journal_of_an_older_format_that_cannot_be_written_still_verifies(tmp_
     old_journal(tmp_path, version)
     before = (tmp_path / "journal.db").read_bytes()
     monkeypatch.setattr(Database, "frozen", property(lambda _: True))  # root may write everywhere
-    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db", scope=SHOP)
+    journal = SqliteJournal(f"sqlite://{tmp_path}/journal.db?adopt=local", scope=SHOP)
     verified = verify(journal)
     assert (verified.breaks, verified.rows) == ([], 3)
     with pytest.raises(StorageError, match="can be read but not written"), journal.transaction(actor=ADA) as tx:
@@ -370,3 +370,24 @@ def test_lost_hashes_are_found(journal, tmp_path):
 def _row(folder, kind):
     with closing(sqlite3.connect(folder / "journal.db")) as connection:
         return connection.execute("SELECT updated, value FROM state WHERE kind = ?", (kind,)).fetchone()
+
+
+def test_a_journal_of_an_older_format_is_not_taken_by_the_first_environment_that_opens_it(tmp_path):
+    old_journal(tmp_path, 2)
+    url = f"sqlite://{tmp_path}/journal.db"
+    staging, prod = (Scope(project="shop", environment=name) for name in ("staging", "prod"))
+    with pytest.raises(UsageError, match="which environment wrote it") as caught:
+        SqliteJournal(url, scope=staging).rows("run")
+    assert "?adopt=staging" in caught.value.hint
+    url += "?adopt=prod"
+    assert SqliteJournal(url, scope=staging).rows("run") == []  # which upgrades it
+    assert [row.key for row in SqliteJournal(url, scope=prod).rows("run")] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize(("place", "environment"), [("", "local"), ("environments/prod", "prod")])
+def test_a_journal_in_the_folder_of_an_environment_is_its_own(tmp_path, place, environment):
+    folder = tmp_path / ".cumulant" / place
+    folder.mkdir(parents=True)
+    old_journal(folder, 2)
+    journal = SqliteJournal(f"sqlite://{folder}/journal.db", scope=Scope(project="shop", environment=environment))
+    assert [row.key for row in journal.rows("run")] == ["1", "2", "3"]

@@ -149,7 +149,7 @@ def test_source_files_go_to_the_driver_of_their_scheme(tmp_path):
             "sqlite://",
         ),
         ({"journal": "/plain/path.db"}, "journal", "names no driver", "start it with a scheme: broken://, sqlite://"),
-        ({"store": "redis://x"}, "tables", 'driver of "redis://" cannot serve as tables', "file://"),
+        ({"store": "redis://x"}, "tables", 'driver of "redis://" cannot serve as ', "file://"),
         ({"access": "opne://"}, "access", 'no driver for "opne://"', 'did you mean "open"?'),
     ],
 )
@@ -163,6 +163,48 @@ def test_urls_that_no_driver_serves(tmp_path, keys, port, said, hint):
         check_drivers(found)
     assert all((file, line) == ("cumulant.yaml", 4) for file, line, _ in caught.value.problems)
     assert said in caught.value.problems[0][2]
+
+
+def test_a_fault_of_the_store_is_reported_once_by_its_key(tmp_path):
+    found = project(tmp_path, environment(store="redis://x"))
+    with pytest.raises(ProjectFileError) as caught:
+        check_drivers(found)
+    [(_, _, text)] = caught.value.problems
+    assert 'the driver of "redis://" cannot serve as store; it serves online; store can be ' in text
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"journal": "sqlite://j.db?project=x"}, 'sqlite:// has no option "project" here; write ?adopt='),
+        ({"online": "sqlite://o.db?project=x"}, 'sqlite:// has no option "project" here; leave out ?project'),
+        ({"store": "file://st?x=1"}, 'file:// has no option "x" here; leave out ?x'),
+        ({"log": "file://logs?cache="}, 'file:// has no option "cache" here; leave out ?cache'),
+        ({"compute": "subprocess://4"}, 'subprocess:// takes nothing after it, such as "4"; write subprocess:// alone'),
+        ({"access": "open://all"}, 'open:// takes nothing after it, such as "all"; write open:// alone'),
+        ({"secrets": "env://x"}, "secrets names a file that does not exist: "),
+        ({"secrets": "env://?x=1"}, 'env:// has no option "x" here'),
+        ({"tracking_uri": "mlflow+sqlite://ml.db?timeout=5"}, 'mlflow+sqlite:// has no option "timeout" here'),
+        ({"traffic": "envoy://gw?port=1"}, 'envoy:// has no option "port" here'),
+    ],
+)
+def test_what_a_driver_would_not_use_of_a_url_is_refused(tmp_path, keys, said):
+    found = project(tmp_path, environment(**keys), drivers=None)
+    with pytest.raises(ProjectFileError) as caught:
+        check_drivers(found)
+    [(file, line, text)] = caught.value.problems
+    assert (file, line) == ("cumulant.yaml", 4)
+    assert said in text
+
+
+def test_a_folder_may_have_a_question_mark(tmp_path):
+    folder = tmp_path / "is it?"
+    folder.mkdir()
+    found = project(folder, drivers=None)
+    check_drivers(found)
+    assert found.journal().head().seq == 0
+    found.close()
+    assert (folder / ".cumulant" / "journal.db").is_file()
 
 
 def test_every_driver_problem_comes_at_once_with_its_line(tmp_path):

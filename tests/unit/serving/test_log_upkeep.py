@@ -3,6 +3,8 @@
 import datetime as dt
 import fcntl
 import os
+import subprocess
+import sys
 import time
 
 import pyarrow.parquet as pq
@@ -413,3 +415,34 @@ def test_an_empty_folder_and_none_at_all(tmp_path):
         assert find_predictions(folder_log(folder), "a") == []
         assert recent_predictions(folder_log(folder)) == []
         assert scan(folder_log(folder)).dataset.count_rows() == 0
+
+
+MERGE = """
+import resource, sys
+from cumulant.serving.prediction_log.storage import retention
+from cumulant.testing.log import folder_log
+log = folder_log(sys.argv[1])
+taken = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + (96 << 20), resource.RLIM_INFINITY))
+retention.upkeep(log, keep=None, file_size=1 << 40, file_age=0.0)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of a process's memory is Linux's")
+def test_parts_that_are_too_large_for_the_memory_left_are_not_damaged(log):
+    # The text takes almost nothing on the disk and 256 MiB in memory.
+    for number in (1, 2):
+        log(number, number)
+    for path in log.folder.rglob("*.parquet"):
+        table = pq.read_table(path, partitioning=None)
+        table = table.set_column(table.schema.get_field_index("request"), "request", [["x" * (256 << 20)]])
+        pq.write_table(table.select(SCHEMA.names).cast(SCHEMA), path, compression="zstd", use_dictionary=False)
+    before = parquet(log.folder)
+    done = subprocess.run(
+        [sys.executable, "-c", MERGE, str(log.folder)], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert "EngineUnavailableError: too little memory to read the prediction log" in done.stderr, done.stderr
+    assert parquet(log.folder) == before
+    assert not list(log.folder.rglob("*.damaged"))
+    tidy(log.folder)
+    assert len(parquet(log.folder)) == 1

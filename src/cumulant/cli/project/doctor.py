@@ -25,6 +25,7 @@ from cumulant.ports.plugins import scheme_of
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from cumulant.project.connections import Connection
     from cumulant.project.project import Project
 
 app = application("doctor", "Check this machine and project.")
@@ -175,11 +176,11 @@ def project(call: Invocation) -> Iterator[DoctorFinding]:
         where = f"environment {scope.environment}, tenant {scope.tenant}, region {scope.region}"
         yield DoctorFinding("project file", "ok", f"{loaded.name}, {where}")
         yield features_file(loaded)
-        yield _result("drivers", lambda: _drivers(loaded))
+        drivers = _result("drivers", lambda: _drivers(loaded))
+        yield drivers
         # Only `up` and releases need a gateway.
         yield _result("gateway", lambda: _gateway(loaded), otherwise="warn")
-        # The first run creates the state.
-        yield _result("state", lambda: _state(loaded))
+        yield from _stores(loaded, connect=drivers.state == "ok")
         yield private(loaded)
 
 
@@ -201,6 +202,26 @@ def _state(loaded: Project) -> str:
     from cumulant.project.file.text_values import masked
 
     return f"{loaded.journal().head().seq:,} events in {masked(loaded.endpoints.journal)}"
+
+
+def _stores(loaded: Project, *, connect: bool) -> Iterator[DoctorFinding]:
+    """The journal, and whether what the environment names on other machines answers."""
+    from cumulant.project.connections import check_connections
+
+    connections = {connection.setting: connection for connection in (check_connections(loaded) if connect else [])}
+    journal = connections.pop("journal", None)
+    if journal is not None and journal.error is not None:
+        yield _fault("state", journal.error)
+    else:
+        yield _result("state", lambda: _state(loaded))  # the first run creates it
+    yield from map(_connection, connections.values())
+
+
+def _connection(connection: Connection) -> DoctorFinding:
+    if connection.error is None:
+        return DoctorFinding(connection.setting, "ok", f"{connection.url} answers")
+    fault = _fault(connection.setting, connection.error)
+    return msgspec.structs.replace(fault, detail=f"{connection.url}: {fault.detail}")
 
 
 def _drivers(loaded: Project) -> str:

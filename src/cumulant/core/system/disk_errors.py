@@ -1,4 +1,4 @@
-"""Disk errors of the system, also where an engine repeats them as text."""
+"""Errors of the system: of the disk, also where an engine repeats them as text; of memory and open files."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def disk_error(error: Exception) -> OSError | None:
     if match := _SYSTEM_ERROR.search(str(error)):
         return OSError(int(match[1]), os.strerror(int(match[1])))
     return OSError(errno.ENOSPC, "no space is left, or the file is too large") if _CUT_SHORT in str(error) else None
+
+
+def is_exhausted(error: BaseException) -> bool:
+    """Whether the process lacked memory or open files: nothing is known of what it was to read then."""
+    exhausted = (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in exhausted)

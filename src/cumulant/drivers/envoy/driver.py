@@ -9,5 +9,6 @@ gateway = Driver(
     extra="release",
     path="folder",
     default_paths={"traffic": "gateway"},
+    options={"traffic": frozenset()},
     stored={"traffic": {"{name}/state.json": "file", "{name}/exchanges": "folder"}},
 )

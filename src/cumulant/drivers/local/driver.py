@@ -12,6 +12,7 @@ sqlite = Driver(
     path="file",
     default_paths={"journal": "journal.db", "online": "online.db"},
     stored={"journal": {"{name}.head": "file", "{name}": "sqlite"}, "online": {"{name}": "sqlite"}},
+    options={"journal": frozenset({"adopt"}), "online": frozenset()},
 )
 file = Driver(
     clients={
@@ -29,10 +30,13 @@ file = Driver(
     path="folder",
     default_paths={"tables": "tables", "objects": "objects", "log": "."},
     stored={"tables": {"{name}/{scope}": "folder"}, "objects": {"{name}/{scope}": "folder"}},
+    options={"tables": frozenset(), "objects": frozenset(), "log": frozenset()},
 )
-env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"}, path="folder")
-open = Driver(clients={"access": f"{_HERE}.access:OpenAccess"})  # noqa: A001 - the scheme's own name
-inline = Driver(clients={"compute": f"{_HERE}.compute:InlineCompute"})
+env = Driver(clients={"secrets": f"{_HERE}.secrets:EnvSecrets"}, path="folder", options={"secrets": frozenset()})
+open = Driver(clients={"access": f"{_HERE}.access:OpenAccess"}, bare=True)  # noqa: A001 - the scheme's own name
+inline = Driver(clients={"compute": f"{_HERE}.compute:InlineCompute"}, bare=True)
 subprocess = Driver(
-    clients={"compute": f"{_HERE}.compute:SubprocessCompute"}, capabilities={"compute": frozenset({"isolated"})}
+    clients={"compute": f"{_HERE}.compute:SubprocessCompute"},
+    capabilities={"compute": frozenset({"isolated"})},
+    bare=True,
 )

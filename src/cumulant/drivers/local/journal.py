@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -52,6 +53,10 @@ CREATE TABLE cursors (scope TEXT NOT NULL, subscriber TEXT NOT NULL, seq INTEGER
     PRIMARY KEY (scope, subscriber)) WITHOUT ROWID;
 {row_hashes.SCHEMA}
 """
+#: the option that names the environment which wrote a file of an older format
+_ADOPT = "adopt"
+#: the folder of a project's state
+_STATE = ".cumulant"
 _TABLES = ("state", "events", "chain", "cursors", "row_writes")
 _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.005, 0.25, 1.5
 
@@ -62,23 +67,25 @@ class SqliteJournal:
     `sqlite:///path/journal.db`. A deleted row keeps its count of writes, so that a version is never used twice. The end
     of the chain is also stored in `journal.db.head`, beside the database. The hash of each written row enters the last
     event of its transaction, or the next event if its transaction has none. A file of an older format, which had one
-    scope, is upgraded when it is opened: to the project of its events and the client's environment.
+    scope and named no environment, is upgraded when it is opened: to the project of its events, and to the environment
+    whose state folder it is in, or that `?adopt=ENVIRONMENT` names.
 
     Raises:
-        UsageError: the URL has options.
+        UsageError: the URL has another option, or the file is older and it is not known which environment wrote it.
         EngineUnavailableError: another process has held the write lock for a minute.
         StorageError: no space, a folder that cannot be written, a damaged file.
     """
 
     def __init__(self, url: str, *, scope: Scope | None = None, clock: Clock | None = None) -> None:
         location = locate(url)
-        if location.options:
+        if unknown := [name for name in location.options if name != _ADOPT]:
             raise UsageError(
-                f'the URL of the journal has an option "{next(iter(location.options))}", and takes none',
+                f'the URL of the journal has an unknown option "{unknown[0]}"',
                 subject="journal",
                 hint="write sqlite://PATH; what is stored belongs to the project that opens it",
             )
         self._scope = scope or Scope()
+        self._adopt = location.options.get(_ADOPT) or _environment_of(location.path)
         self._key = scope_key(self._scope)
         self._clock = clock or SystemClock()
         self._temporary: str | None = None
@@ -87,7 +94,7 @@ class SqliteJournal:
             schema=_SCHEMA,
             version=3,
             holds="journal",
-            upgrades={1: row_hashes.upgrade, 2: partial(_upgrade, scope=self._scope)},
+            upgrades={1: row_hashes.upgrade, 2: self._upgrade},
         )
         self._head_file = location.path.with_name(f"{location.path.name}.head")
 
@@ -138,6 +145,17 @@ class SqliteJournal:
     def misfiled(self) -> Iterator[int]:
         return misfiled_events(partial(self._page, (), None), self._scope)
 
+    def _upgrade(self, connection: sqlite3.Connection) -> None:
+        if self._adopt is None:
+            name = self._scope.environment
+            raise UsageError(
+                "the journal is of an older format, which does not say which environment wrote it",
+                subject=str(self._database.path),
+                hint=f"add ?{_ADOPT}=ENVIRONMENT to the URL of the journal, such as ?{_ADOPT}={name}: that environment"
+                " gets the rows and events, whichever opens the file first",
+            )
+        _upgrade(connection, scope=msgspec.structs.replace(self._scope, environment=self._adopt))
+
     def _page(self, kinds: Sequence[str], run: str | None, after: int, limit: int) -> list[tuple[Any, ...]]:
         with self._database.read() as connection:
             return _events(connection, self._key, after=after, limit=limit, kinds=kinds, run=run)
@@ -173,7 +191,8 @@ class SqliteJournal:
 
     def aside(self) -> SqliteJournal:
         folder = tempfile.mkdtemp(prefix="cumulant-journal-")
-        copy = SqliteJournal(f"sqlite://{folder}/journal.db", scope=self._scope, clock=self._clock)
+        adopt = f"?{_ADOPT}={self._adopt}" if self._adopt else ""
+        copy = SqliteJournal(f"sqlite://{folder}/journal.db{adopt}", scope=self._scope, clock=self._clock)
         copy._temporary = folder
         try:
             shutil.copyfile(self._database.path, copy._database.path)
@@ -322,6 +341,15 @@ def _events(
 def _head(connection: sqlite3.Connection, scope: str) -> ChainHead:
     row = connection.execute("SELECT seq, hash FROM chain WHERE scope = ?", (scope,)).fetchone()
     return ChainHead(*row) if row else ChainHead(0, GENESIS)
+
+
+def _environment_of(path: Path) -> str | None:
+    """The environment in whose state folder a file is; None elsewhere."""
+    folder = path.absolute().parent
+    if folder.name == _STATE:
+        return "local"
+    within = folder.parent.name == "environments" and folder.parent.parent.name == _STATE
+    return folder.name if within else None
 
 
 def _upgrade(connection: sqlite3.Connection, *, scope: Scope) -> None:

@@ -11,13 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError, UsageError
-from cumulant.core.system.sqlite_files import BUSY, use_wal
+from cumulant.core.system.sqlite_files import BUSY, find_writer, use_wal
 
 _BROKEN = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 #: the folder of a project's state, which only its owner may read
 _STATE = ".cumulant"
+#: letters of another process's command line in a message
+_COMMAND = 200
 
 
 class _Immutable(sqlite3.Connection):
@@ -121,11 +123,7 @@ class Database:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         where = str(self.path)
         if code in BUSY:
-            return EngineUnavailableError(
-                f"the {self._holds} is busy: another process has been writing for {self._wait:g} s",
-                subject=where,
-                hint="try again; if nothing else runs, look for a stopped process that holds the file",
-            )
+            return self._busy()
         if code in _BROKEN:
             return StorageError(
                 f"the {self._holds} is damaged and cannot be read ({error})",
@@ -145,6 +143,18 @@ class Database:
             subject=where,
             hint="check that its folder exists, can be written and has space",
         )
+
+    def _busy(self) -> EngineUnavailableError:
+        writer, where, name = find_writer(self.path), str(self.path), "another process"
+        hint = "try again; if nothing else runs, look for a stopped process that holds the file"
+        if writer is not None and writer.pid != os.getpid():
+            name = f"process {writer.pid} ({writer.command[:_COMMAND]})"
+            hint = "try again when it has ended"
+            if writer.stopped:
+                name += ", which is stopped,"
+                hint = f"let it go on (kill -CONT {writer.pid}), or end it (kill -KILL {writer.pid}): nothing is lost"
+        text = f"the {self._holds} is busy: {name} has been writing for {self._wait:g} s"
+        return EngineUnavailableError(text, subject=where, hint=hint)
 
     @property
     def frozen(self) -> bool:

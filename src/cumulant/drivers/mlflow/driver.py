@@ -13,6 +13,7 @@ embedded = Driver(
     extra="train",
     path="file",
     default_paths={"registry": "mlflow.db"},
+    options={"registry": frozenset()},
     stored={"registry": {"{name}": "sqlite", "mlartifacts": "folder"}},
     aliases={"sqlite:///": "mlflow+sqlite://"},  # MLflow's own way: relative, and absolute with a fourth slash
 )

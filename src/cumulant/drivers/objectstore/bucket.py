@@ -23,7 +23,14 @@ from obstore.exceptions import (
 )
 from obstore.store import from_url
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, StorageError, UsageError
+from cumulant.core.errors import (
+    CredentialsError,
+    CumulantError,
+    EngineUnavailableError,
+    NotFoundError,
+    StorageError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -55,10 +62,19 @@ _SETTINGS = {
 }
 _ENDPOINTS = ("AWS_ENDPOINT_URL", "GOOGLE_BASE_URL", "AZURE_STORAGE_ENDPOINT")
 _NO_BUCKET = re.compile(r"<Code>(NoSuchBucket|ContainerNotFound)</Code>")
+#: a refusal that is not of what the credentials may do, but of the credentials
+_CREDENTIALS = re.compile(
+    r"<Code>(SignatureDoesNotMatch|InvalidAccessKeyId|InvalidToken|ExpiredToken|AuthenticationFailed)</Code>"
+)
 #: where machines of a cloud get credentials
 _IDENTITY_SERVICE = re.compile(r"//(169\.254\.169\.254|169\.254\.170\.2|metadata)\b")
 _CHUNK = 8 * 1024 * 1024
-_RETRY_FOR = timedelta(seconds=30)
+#: a call that the store refuses or does not answer is repeated: after 20 ms, then after 1.5 times as long on average
+_RETRY = {
+    "max_retries": 12,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {"init_backoff": timedelta(milliseconds=20), "max_backoff": timedelta(seconds=5), "base": 3},
+}
 
 
 class BucketEntry(msgspec.Struct, frozen=True):
@@ -76,7 +92,8 @@ class Bucket:
     """The objects below `prefix` of one store; paths are relative to it.
 
     Raises, in every method:
-        StorageError: the credentials do not allow it, or the store refuses it.
+        CredentialsError: the store does not know the credentials.
+        StorageError: they do not allow it, or the store refuses it.
         NotFoundError: there is no such bucket.
         EngineUnavailableError: the store does not answer.
     """
@@ -86,8 +103,12 @@ class Bucket:
 
     def read(self, path: str) -> bytes | None:
         """The object's bytes; None if it does not exist."""
-        with self._errors(path), contextlib.suppress(FileNotFoundError):
-            return bytes(obstore.get(self.store, path).bytes())
+        with self._errors(path):
+            try:
+                return bytes(obstore.get(self.store, path).bytes())
+            except FileNotFoundError as error:
+                if _NO_BUCKET.search(str(error)):
+                    raise
         return None
 
     def head(self, path: str) -> BucketEntry | None:
@@ -114,12 +135,16 @@ class Bucket:
             obstore.put(self.store, path, source)
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write a new object; False if it exists already. One of many writers wins."""
+        """Write a new object; False if it exists already. One of many writers wins.
+
+        Where the answer is lost, the call is repeated and meets its own object: the content tells, if it is unique to
+        the writer.
+        """
         with self._errors(path):
             try:
                 obstore.put(self.store, path, content, mode="create", use_multipart=False)
             except (AlreadyExistsError, PreconditionError):
-                return False
+                return content != b"" and self.read(path) == content
         return True
 
     def entries(self, prefix: str = "") -> Iterator[BucketEntry]:
@@ -160,7 +185,8 @@ class Bucket:
         # The first line is the message; the rest is the engine's own structure.
         reason = str(error).strip().partition("\n")[0]
         if isinstance(error, (PermissionDeniedError, UnauthenticatedError, PermissionError)):
-            return StorageError(
+            unknown = isinstance(error, UnauthenticatedError) or _CREDENTIALS.search(str(error))
+            return (CredentialsError if unknown else StorageError)(
                 f"the object store does not allow this: {reason}",
                 subject=where,
                 hint="check the credentials and what they may do with this bucket",
@@ -197,7 +223,7 @@ def open_bucket(url: str, secrets: Secrets | None = None) -> Bucket:
     settings: dict[str, Any] = {
         "config": {name.lower(): value for name, value in config.items()},
         "client_options": {"allow_http": True} if insecure else {},
-        "retry_config": {"max_retries": 5, "retry_timeout": _RETRY_FOR},
+        "retry_config": _RETRY,
     }
     try:
         store = from_url(url, **settings)

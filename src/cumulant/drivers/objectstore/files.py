@@ -54,6 +54,7 @@ class BucketFiles:
             return target
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
+            self._cache.chmod(0o700)
             with tempfile.TemporaryDirectory(dir=target.parent) as folder:
                 aside = Path(folder, "file")
                 complete = self._bucket.download(path, aside, stamp=file.stamp)

@@ -10,6 +10,7 @@ import contextlib
 import os
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
@@ -141,7 +142,7 @@ class BucketLog:
         if newest and f"{_turn(newest)}{_ENDED}" not in names and not self._is_over(newest):
             return None
         number = newest + 1
-        if not self._bucket.create(_turn(number), b""):
+        if not self._bucket.create(_turn(number), uuid.uuid4().bytes):
             return None
         after = self._turn_names()
         if _newest(after) > number:  # the list was old: others have had this number and the next ones

@@ -6,11 +6,9 @@ the key. An incomplete folder is never visible, and one of many writers wins.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar, cast
 from urllib.parse import quote, unquote
@@ -21,15 +19,14 @@ from cumulant.core.errors import StorageError, UsageError, not_found
 from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef, TableRef
 from cumulant.core.scope import Scope
-from cumulant.core.system.temporary_folders import DAY, in_use, remove_abandoned
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
+from cumulant.drivers.objectstore.copies import Copies, cache_error, cache_option
 from cumulant.ports.secrets import Secrets
 
 Store = TypeVar("Store")
 Ref = TypeVar("Ref", TableRef, ObjectRef)
 
 _RECORD = "_published.json"
-_STAGING = ".writing-"
 
 
 class PublishedFolder(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,12 +41,20 @@ class PublishedFolder(msgspec.Struct, frozen=True, kw_only=True):
 class Publisher:
     """The folders of one kind and scope in a bucket. `suffix` ends each key's name, such as `.table`."""
 
-    def __init__(self, bucket: Bucket, *, suffix: str, scope: Scope | None = None, cache: Path | None = None) -> None:
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        suffix: str,
+        scope: Scope | None = None,
+        cache: Path | None = None,
+        limit: int | None = None,
+    ) -> None:
         self._bucket = bucket
         self._suffix = suffix
         self._prefix = "" if scope is None else scope.prefix
         root = cache or Path.home() / ".cache" / "cumulant"
-        self._cache = root / digest([bucket.url, self._prefix, suffix])[:16]
+        self._copies = Copies(root / digest([bucket.url, self._prefix, suffix])[:16], limit)
 
     def find(self, key: str) -> PublishedFolder | None:
         record = self._bucket.read(f"{self._path_of(key)}/{_RECORD}")
@@ -62,20 +67,9 @@ class Publisher:
         keys = ("/".join(map(_decode, name.split("/"))) for name in names)
         return sorted(key for key in keys if key.startswith(prefix))
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self) -> AbstractContextManager[Path]:
         """A temporary folder to fill and `publish`. Those of killed processes are removed."""
-        with ExitStack() as stack:
-            try:
-                self._cache.mkdir(parents=True, exist_ok=True)
-                # The cache is below the user's home, which several machines may mount.
-                remove_abandoned(self._cache.glob(f"{_STAGING}*"), after=DAY)
-                folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self._cache))
-                stack.callback(shutil.rmtree, folder, ignore_errors=True)
-                stack.enter_context(in_use(folder))
-            except OSError as error:
-                raise _cache_error(self._cache, error) from error
-            yield folder
+        return self._copies.staging()
 
     def publish(self, key: str, folder: Path, about: dict[str, object]) -> PublishedFolder:
         """Upload the folder and make it visible; returns the record that `key` then has."""
@@ -85,27 +79,25 @@ class Publisher:
         try:
             for path in sizes:
                 self._bucket.upload(f"{base}/{name}/{_escape(path)}", folder / path)
-            won = self._bucket.create(f"{base}/{_RECORD}", msgspec.json.encode(published))
         except BaseException:
             self._remove(base, published)
             raise
-        if won:
-            self._move_to_cache(folder, name)
+        # If this fails, the record may be there all the same, so that its files stay.
+        if self._bucket.create(f"{base}/{_RECORD}", msgspec.json.encode(published)):
+            self._copies.keep(folder, name)
             return published
         self._remove(base, published)
         return self.find(key) or self.publish(key, folder, about)
 
     def local(self, published: PublishedFolder) -> Path:
-        """A copy of the folder on this machine, fetched once."""
-        target = self._cache / published.folder
-        if target.is_dir():
-            return target
+        """A copy of the folder on this machine, fetched once; it stays while this object lives."""
+        if (found := self._copies.find(published.folder)) is not None:
+            return found
         with self.staging() as folder:
             base = f"{self._path_of(published.key)}/{published.folder}"
             for path, size in published.files.items():
                 self._fetch(f"{base}/{_escape(path)}", folder / path, size)
-            self._move_to_cache(folder, published.folder)
-        return target
+            return self._copies.keep(folder, published.folder)
 
     def delete(self, key: str) -> None:
         """Remove the folder's record, then its files."""
@@ -114,7 +106,7 @@ class Publisher:
             base = self._path_of(key)
             self._bucket.delete([f"{base}/{_RECORD}"])
             self._remove(base, published)
-            shutil.rmtree(self._cache / published.folder, ignore_errors=True)
+            self._copies.discard(published.folder)
 
     def _remove(self, base: str, published: PublishedFolder) -> None:
         self._bucket.delete([f"{base}/{published.folder}/{_escape(path)}" for path in published.files])
@@ -124,23 +116,13 @@ class Publisher:
             target.parent.mkdir(parents=True, exist_ok=True)
             complete = self._bucket.download(path, target) and target.stat().st_size == size
         except OSError as error:
-            raise _cache_error(self._cache, error) from error
+            raise cache_error(target.parent, error) from error
         if not complete:
             raise StorageError(
                 "a stored file is gone or has another size",
                 subject=f"{self._bucket.url}/{path}",
                 hint="delete what it belongs to and run again: it is made anew",
             )
-
-    def _move_to_cache(self, folder: Path, name: str) -> None:
-        # Another process may have fetched the same meanwhile.
-        target = self._cache / name
-        if not target.is_dir():
-            try:
-                folder.rename(target)
-            except OSError as error:
-                if not target.is_dir():
-                    raise _cache_error(self._cache, error) from error
 
     def _path_of(self, key: str) -> str:
         parts = key.split("/")
@@ -160,6 +142,8 @@ class PublishedStore(Generic[Store, Ref]):
 
     noun: ClassVar[str]
     reference: ClassVar[type[TableRef | ObjectRef]]
+    #: whether `?cache=SIZE` bounds the copies; servers read models for as long as they run
+    bounded: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -171,12 +155,14 @@ class PublishedStore(Generic[Store, Ref]):
         bucket: Bucket | None = None,
         cache: Path | None = None,
     ) -> None:
-        if "?" in url:
-            hint = f"leave out ?{url.partition('?')[2]}; what is stored belongs to the project that opens it"
-            raise UsageError("the URL of an object store takes no options", subject=url, hint=hint)
+        address, limit = cache_option(url)
         self._embedded = embedded
         self._publisher = Publisher(
-            bucket or open_bucket(url, secrets), suffix=f".{self.noun}", scope=scope, cache=cache
+            bucket or open_bucket(address, secrets),
+            suffix=f".{self.noun}",
+            scope=scope,
+            cache=cache,
+            limit=limit if self.bounded else None,
         )
 
     def find(self, key: str) -> Ref | None:
@@ -217,11 +203,3 @@ def _encode(part: str) -> str:
 
 def _decode(name: str) -> str:
     return unquote(name.replace("!", "%"))
-
-
-def _cache_error(cache: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"copies of stored things cannot be kept on this machine: {error.strerror}",
-        subject=str(cache),
-        hint="free some space, or make the folder writable",
-    )

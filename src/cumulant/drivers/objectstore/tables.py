@@ -18,9 +18,13 @@ _HEAD = "head"
 
 
 class BucketTables(PublishedStore[TableStore, TableRef]):
-    """`s3://bucket/folder`, `gs://...`, `az://...`. A table is fetched once, when it is first scanned."""
+    """`s3://bucket/folder`, `gs://...`, `az://...`. A table is fetched once, when it is first scanned.
 
-    noun, reference = "table", TableRef
+    `?cache=SIZE` bounds the copies on this machine (default 20 GiB, the longest unused go first; those in use stay);
+    with `?cache=0` they end with this object.
+    """
+
+    noun, reference, bounded = "table", TableRef, True
 
     def write(
         self,

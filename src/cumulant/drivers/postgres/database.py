@@ -19,6 +19,7 @@ from cumulant.core.errors import EngineUnavailableError
 from cumulant.drivers.postgres.faults import explain, explain_connection, unreachable
 from cumulant.drivers.postgres.location import DatabaseLocation
 from cumulant.drivers.postgres.migrations import migrate
+from cumulant.drivers.postgres.open_transaction import OpenTransaction
 
 Result = TypeVar("Result")
 
@@ -56,21 +57,18 @@ class PostgresDatabase:
         return result
 
     @contextmanager
-    def write(self, lock: int, *, is_stored: Callable[[Connection], bool]) -> Iterator[Connection]:
+    def write(self, lock: int, *, is_stored: Callable[[Connection], bool]) -> Iterator[OpenTransaction]:
         """A write transaction; writers of one lock wait for each other. Committed on exit, undone by an exception.
 
         A commit whose answer is lost with the connection is looked up, by its number and by `is_stored`: whether what
         the block wrote is there. A server that crashed before it stored the transaction gives its number away again.
         """
-        connection, number = self._begin(lock)
+        opened = OpenTransaction(self, lock, wait=self._wait)
         try:
-            yield connection
-        except psycopg.Error as error:
-            raise self.explain(error) from error
-        else:
-            self._commit(connection, number, is_stored)
+            yield opened
+            opened.commit(is_stored)
         finally:
-            self.release(connection)
+            self.release(opened.connection)
 
     def acquire(self) -> Connection:
         """An idle connection, or a new one. Return it with `release`."""
@@ -104,7 +102,7 @@ class PostgresDatabase:
     def explain(self, error: psycopg.Error) -> Exception:
         return explain(error, where=self.location.name, wait=self._wait)
 
-    def _begin(self, lock: int) -> tuple[Connection, str]:
+    def begin(self, lock: int) -> tuple[Connection, str]:
         """A connection with a transaction that has the lock, and the transaction's number."""
         milliseconds = round(self._wait * 1000)
         # One message to the server. A client that is stopped, or whose host is gone, must not keep the lock for ever.
@@ -139,15 +137,11 @@ class PostgresDatabase:
                 self.release(connection)
                 raise
 
-    def _commit(self, connection: Connection, number: str, is_stored: Callable[[Connection], bool]) -> None:
-        try:
-            connection.execute("COMMIT")
-        except psycopg.Error as error:
-            if not connection.closed or not (self._is_committed(number) and self.read(is_stored)):
-                raise self.explain(error) from error
+    def is_committed(self, number: str, is_stored: Callable[[Connection], bool]) -> bool:
+        """Whether a transaction was committed whose connection was lost.
 
-    def _is_committed(self, number: str) -> bool:
-        """Whether a transaction of this number was committed: one whose connection was lost, or a later one."""
+        By its number, which may be that of a later one after a crash, and by whether what it wrote is there.
+        """
 
         def read(connection: Connection) -> str | None:
             try:
@@ -159,7 +153,7 @@ class PostgresDatabase:
         deadline = time.monotonic() + self._wait
         while (status := self.read(read)) == "in progress" and time.monotonic() < deadline:
             time.sleep(_PAUSE_FIRST)
-        return status == "committed"
+        return status == "committed" and self.read(is_stored)
 
     def _reconnect(self) -> Connection:
         """A new connection; a server that answered before is waited for."""

@@ -6,7 +6,7 @@ import re
 
 import psycopg
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError, UsageError
+from cumulant.core.errors import CredentialsError, CumulantError, EngineUnavailableError, StorageError, UsageError
 
 _LOCKED = "55P03"
 #: what the server refuses, by the code of SQLSTATE: what is wrong, and what to do
@@ -28,6 +28,7 @@ _LATER = ("08", "40", "53", "57", "25P03")
 _DETAIL = 200
 #: what a server that answers refuses with, in any language: the severity is not translated in the protocol's text
 _REFUSED = re.compile(r"FATAL|password|authentication|certificate|SSL|role|fe_sendauth", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"password|authentication|pg_hba|role", re.IGNORECASE)
 _PASSING = re.compile(
     r"starting up|shutting down|too many|in recovery|not yet accepting|remaining connection", re.IGNORECASE
 )
@@ -54,7 +55,8 @@ def explain_connection(error: psycopg.Error, *, where: str) -> CumulantError:
     """The error of a connection that cannot be made: UsageError where trying again does not help."""
     text = str(error)
     if _REFUSED.search(text) and not _PASSING.search(text):
-        return UsageError(
+        kind = CredentialsError if _CREDENTIALS.search(text) else UsageError
+        return kind(
             f"the journal's server refuses the connection ({_detail(error)})",
             subject=where,
             hint="check user, password, database and TLS options of the URL: "

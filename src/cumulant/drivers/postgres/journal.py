@@ -21,6 +21,7 @@ from cumulant.drivers.postgres import row_hashes
 from cumulant.drivers.postgres.database import PostgresDatabase
 from cumulant.drivers.postgres.location import parse_database_url
 from cumulant.drivers.postgres.migrations import lock_number
+from cumulant.drivers.postgres.open_transaction import OpenTransaction
 from cumulant.ports.journal import ChainHead, Row, RowHashes
 from cumulant.ports.journal_store import (
     after_prefix,
@@ -88,8 +89,8 @@ class PostgresJournal:
         def is_stored(connection: Connection) -> bool:
             return opened.is_stored(connection)
 
-        with self._database.write(self._lock, is_stored=is_stored) as connection:
-            opened = PostgresTransaction(connection, actor=actor, run=run, scope=self._scope, clock=self._clock)
+        with self._database.write(self._lock, is_stored=is_stored) as transaction:
+            opened = PostgresTransaction(transaction, actor=actor, run=run, scope=self._scope, clock=self._clock)
             yield opened
             opened.flush(self._channel)
 
@@ -186,8 +187,10 @@ class PostgresJournal:
 class PostgresTransaction:
     """One open write transaction of a PostgresJournal. Events are written when it ends."""
 
-    def __init__(self, connection: Connection, *, actor: Actor, run: str | None, scope: Scope, clock: Clock) -> None:
-        self._connection = connection
+    def __init__(
+        self, transaction: OpenTransaction, *, actor: Actor, run: str | None, scope: Scope, clock: Clock
+    ) -> None:
+        self._transaction = transaction
         self._actor = actor
         self._run = run
         self._scope = scope
@@ -197,10 +200,12 @@ class PostgresTransaction:
         self._written: dict[tuple[str, str], tuple[int, str]] = {}
 
     def get(self, kind: str, key: str) -> Row | None:
-        return _get(self._connection, self._key, kind, key)
+        return self._transaction.run(lambda connection: _get(connection, self._key, kind, key))
 
     def rows(self, kind: str, prefix: str = "", *, after: str | None = None, limit: int | None = None) -> list[Row]:
-        return _rows(self._connection, self._key, kind, prefix, after=after, limit=limit)
+        return self._transaction.run(
+            lambda connection: _rows(connection, self._key, kind, prefix, after=after, limit=limit)
+        )
 
     def put(self, kind: str, key: str, value: dict[str, object], *, expect: int | None = None) -> Row:
         encoded, updated = encode_json(value), to_micros(self._clock.now())
@@ -217,7 +222,7 @@ class PostgresTransaction:
     def emit(self, fact: Fact, *, cause: str | None = None) -> Event:
         last = self._events[-1] if self._events else None
         event = next_event(
-            ChainHead(last.seq, last.hash) if last else _head(self._connection, self._key),
+            ChainHead(last.seq, last.hash) if last else self._transaction.run(lambda opened: _head(opened, self._key)),
             fact,
             actor=self._actor,
             scope=self._scope,
@@ -231,26 +236,33 @@ class PostgresTransaction:
     def flush(self, channel: str) -> None:
         """Write the events, and the hashes of the rows, whose digest enters the last event; notify who waits."""
         if not self._events:
-            row_hashes.record(self._connection, self._key, self._written)
+            self._transaction.run(lambda connection: row_hashes.record(connection, self._key, self._written))
             return
-        with self._connection.pipeline():  # one message to the server
-            row_hashes.record(self._connection, self._key, self._written)
-            waiting = row_hashes.bind(self._connection, self._key, self._events[-1].seq)
-        if bound := [row[1:] for row in sorted(waiting.fetchall())]:
+        if bound := self._transaction.run(self._bind_rows):
             self._events[-1] = msgspec.structs.replace(self._events[-1], rows=digest(bound)).sealed()
+        self._transaction.run(lambda connection: self._append_events(connection, channel))
+
+    def _bind_rows(self, connection: Connection) -> list[tuple[Any, ...]]:
+        """Assign the hashes of written rows to the last event; they, in the order of their writes."""
+        with connection.pipeline():  # one message to the server
+            row_hashes.record(connection, self._key, self._written)
+            waiting = row_hashes.bind(connection, self._key, self._events[-1].seq)
+        return [row[1:] for row in sorted(waiting.fetchall())]
+
+    def _append_events(self, connection: Connection, channel: str) -> None:
         last = self._events[-1]
-        with self._connection.pipeline():
+        with connection.pipeline():
             for event in self._events:
-                self._connection.execute(
+                connection.execute(
                     "INSERT INTO events VALUES (%s, %s, %s, %s, %s)",
                     (self._key, event.seq, event.kind, event.run, encode_json(event).decode()),
                 )
-            self._connection.execute(
+            connection.execute(
                 "INSERT INTO chain VALUES (%s, %s, %s)"
                 " ON CONFLICT (scope) DO UPDATE SET seq = excluded.seq, hash = excluded.hash",
                 (self._key, last.seq, last.hash),
             )
-            self._connection.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(channel)))
+            connection.execute(sql.SQL("NOTIFY {}").format(sql.Identifier(channel)))
 
     def is_stored(self, connection: Connection) -> bool:
         """Whether what this transaction wrote is there, as another connection sees it.
@@ -284,7 +296,7 @@ class PostgresTransaction:
             "value": None if encoded is None else encoded.decode(),
             "expect": expect,
         }
-        written = self._connection.execute(statement, values).fetchone()
+        written = self._transaction.run(lambda connection: connection.execute(statement, values).fetchone())
         if written is None:
             return None
         version: int = written[0]

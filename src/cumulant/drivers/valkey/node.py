@@ -15,8 +15,9 @@ from valkey.exceptions import AuthenticationError, BusyLoadingError, NoPermissio
 from valkey.exceptions import ConnectionError as PeerConnectionError
 from valkey.exceptions import TimeoutError as PeerTimeoutError
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError, UsageError
+from cumulant.core.errors import CredentialsError, CumulantError, EngineUnavailableError, StorageError, UsageError
 from cumulant.drivers.valkey.location import ValkeyAddress
+from cumulant.drivers.valkey.replies import CREDENTIALS
 from cumulant.ports.secrets import Secrets
 
 Result = TypeVar("Result")
@@ -149,12 +150,15 @@ class Node:
         """The CumulantError for an error of the server or the client library."""
         text = _IN_PIPELINE.sub("", str(error) or type(error).__name__)[:_ERROR_LENGTH]
         where = str(self)
-        if isinstance(error, AuthenticationError | NoPermissionError) or text.startswith(("NOAUTH", "NOPERM")):
-            return StorageError(
+        if isinstance(error, AuthenticationError) or text.startswith(CREDENTIALS):
+            return CredentialsError(
                 f"the online store refused the connection: {text}",
                 subject=where,
                 hint="check the user and the secret that ?password= names in the URL",
             )
+        if isinstance(error, NoPermissionError) or text.startswith("NOPERM"):
+            hint = "allow the user the keys of this project, and all commands on them"
+            return StorageError(f"the online store refused: {text}", subject=where, hint=hint)
         if isinstance(error, BusyLoadingError):
             return EngineUnavailableError("the online store is loading its data", subject=where)
         if isinstance(error, _PEER_ERRORS) or _PASSING.search(text) is not None:

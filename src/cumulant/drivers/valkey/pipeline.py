@@ -7,9 +7,9 @@ import ssl
 from collections import deque
 from typing import Any, cast
 
-from cumulant.core.errors import EngineUnavailableError, StorageError
+from cumulant.core.errors import CredentialsError, EngineUnavailableError, StorageError
 from cumulant.drivers.valkey.location import ValkeyAddress
-from cumulant.drivers.valkey.replies import RefusedCommandError, Reply, ReplyError, ReplyParser, pack
+from cumulant.drivers.valkey.replies import CREDENTIALS, RefusedCommandError, Reply, ReplyError, ReplyParser, pack
 
 _ERROR_LENGTH = 200
 
@@ -94,7 +94,8 @@ async def connect(address: ValkeyAddress, password: str | None, *, seconds: floa
 
     Raises:
         EngineUnavailableError: the server is not reached within `seconds`.
-        StorageError: it refuses the user, the password or the database.
+        CredentialsError: it refuses the user or the password.
+        StorageError: it refuses the database.
     """
     loop = asyncio.get_running_loop()
     connection = PipelinedConnection(loop)
@@ -111,7 +112,8 @@ async def connect(address: ValkeyAddress, password: str | None, *, seconds: floa
             await connection.execute(b"SELECT", b"%d" % address.database, seconds=seconds)
     except RefusedCommandError as error:
         connection.abort()
-        raise StorageError(
+        kind = CredentialsError if str(error).startswith(CREDENTIALS) else StorageError
+        raise kind(
             f"the online store refused the connection: {_text(error)}",
             subject=str(address),
             hint="check the user, the secret that ?password= names, and the number of the database",

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 _LINE_END = b"\r\n"
 #: digits of a length: a longer line is no reply of this protocol
 _LONGEST_LINE = 64 * 1024
+#: how a refusal of the user or the password begins
+CREDENTIALS = ("NOAUTH", "WRONGPASS", "ERR AUTH", "ERR Client sent AUTH")
 
 
 class RefusedCommandError(Exception):

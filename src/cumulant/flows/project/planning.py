@@ -17,6 +17,7 @@ from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.project.driver_needs import driver_needs
+from cumulant.project.connections import remote_settings
 from cumulant.project.driver_checks import check_drivers
 from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.release_rules import check_release
@@ -109,11 +110,17 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
         predict_at=None if task.predict_at is None else show_moment(task.predict_at),
         training=settings["training"],
         evaluation=settings["evaluation"],
-        notes=(*split_notes(project.spec), *unchecked_notes(project.policies, task.plan)),
+        notes=(*split_notes(project.spec), *unchecked_notes(project.policies, task.plan), *_unconnected_notes(project)),
         task=None if rows is None else rows.task,
         classes={} if rows is None else rows.counts,
         warnings=warnings,
     )
+
+
+def _unconnected_notes(project: Project) -> list[str]:
+    """What the environment names elsewhere and no part of a plan reads."""
+    unread = [f"{name} ({url})" for name, url in remote_settings(project).items() if name in ("online", "log")]
+    return [f"not connected to: {', '.join(unread)}; `cumulant doctor` does so"] if unread else []
 
 
 def _check_declarations(context: Context) -> None:

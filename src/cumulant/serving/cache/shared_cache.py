@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, StorageError
+from cumulant.core.errors import CredentialsError, CumulantError, StorageError
 from cumulant.serving.histogram import SECONDS, Histogram
 
 if TYPE_CHECKING:
@@ -236,7 +236,7 @@ class SharedCacheTier:
             async with asyncio.timeout(_WRITING):
                 await self._store.put(write.key, write.value, write.ttl)
         except (CumulantError, TimeoutError) as error:
-            if self.writes.closed and isinstance(error, StorageError):
+            if self.writes.closed and isinstance(error, (StorageError, CredentialsError)):
                 self.writes.trip()  # the store's own refusal: no memory, read only
             elif self.writes.closed:
                 self.writes.fail()

@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, StorageError
 from cumulant.core.prediction import Prediction
+from cumulant.core.system.disk_errors import is_exhausted
 from cumulant.core.units import to_micros
 from cumulant.ports.log import Log, PartInfo, current_parts
 from cumulant.serving.prediction_log.storage import log_folder
@@ -375,10 +376,16 @@ def map_file(file: BinaryIO) -> pa.NativeFile:
     return pa.memory_map(f"/dev/fd/{file.fileno()}")
 
 
-def damaged_file(log: Log, part: PartInfo | None, error: Exception) -> StorageError:
+def damaged_file(log: Log, part: PartInfo | None, error: Exception) -> CumulantError:
     """The error of a part that cannot be read; None: which one is not known."""
+    subject = log.location if part is None else f"{log.location}/{part.key}"
+    if is_exhausted(error):
+        hint = "free memory, or allow the process more open files, and run again"
+        return EngineUnavailableError(
+            f"too little memory to read the prediction log: {error}", subject=subject, hint=hint
+        )
     return StorageError(
         f"a file of the prediction log cannot be read: {error}",
-        subject=log.location if part is None else f"{log.location}/{part.key}",
+        subject=subject,
         hint="if it is damaged, move it out of the log's folder; its rows then show as a gap",
     )

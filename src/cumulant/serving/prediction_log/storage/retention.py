@@ -15,9 +15,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cumulant.core.errors import CumulantError
+from cumulant.core.system.disk_errors import is_exhausted
 from cumulant.ports.log import Log, PartInfo, split_covered
 from cumulant.serving.prediction_log.storage import log_folder
-from cumulant.serving.prediction_log.storage.log_reader import map_file
+from cumulant.serving.prediction_log.storage.log_reader import damaged_file, map_file
 from cumulant.serving.prediction_log.storage.part_writer import (
     GROUP_BYTES,
     GROUP_ROWS,
@@ -228,7 +229,9 @@ def _read(log: Log, part: PartInfo, schema: pa.Schema) -> Iterator[pa.Table]:
                 yield with_all_columns(source.read_row_group(group, use_threads=False), schema)
     except FileNotFoundError:
         raise
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException) as error:
+        if is_exhausted(error):
+            raise damaged_file(log, part, error) from error
         raise _DamagedError(part) from None
 
 
@@ -260,8 +263,10 @@ def _last_numbers(log: Log, parts: list[PartInfo]) -> dict[str, int]:
         try:
             with log.open(part) as file:
                 table = pq.read_table(map_file(file), columns=["worker", "sequence"], partitioning=None)
-        except (OSError, pa.ArrowException):  # a damaged part goes with its day
-            continue
+        except (OSError, pa.ArrowException) as error:
+            if is_exhausted(error):
+                raise damaged_file(log, part, error) from error
+            continue  # a damaged part goes with its day
         for worker in pc.unique(table["worker"]).to_pylist():
             largest = pc.max(table["sequence"].filter(pc.equal(table["worker"], worker))).as_py()
             numbers[worker] = max(numbers.get(worker, 0), largest)

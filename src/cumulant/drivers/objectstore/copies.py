@@ -1,0 +1,131 @@
+"""Copies of published folders on this machine: private, of limited size, or none that stay."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+
+from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.system.temporary_folders import DAY, in_use, remove_abandoned
+from cumulant.core.units import size
+
+_STAGING = ".writing-"
+_DEFAULT_BYTES = 20 << 30
+#: seconds for which a copy stays after its last use: the user's home may be mounted by machines that see no locks
+_SETTLED = 3600.0
+
+
+class Copies:
+    """Folders by the unique name of what they copy, in a folder that only this user can enter.
+
+    `limit`: bytes, beyond which the longest unused copies are removed that no process uses; None for no limit. With 0
+    copies end with this object.
+    """
+
+    def __init__(self, folder: Path, limit: int | None) -> None:
+        self._folder, self._limit = folder, limit
+        self._held: set[str] = set()
+        self._stack = ExitStack()
+        self._end = weakref.finalize(self, self._stack.close)
+        self._own: Path | None = None
+
+    def find(self, name: str) -> Path | None:
+        """The copy of that name, which stays while this object lives; None where there is none."""
+        path = self._root() / name
+        if name in self._held:
+            return path
+        with suppress(FileNotFoundError, BlockingIOError), self._errors():  # absent, or being removed
+            self._stack.enter_context(in_use(path))
+            if path.is_dir():
+                os.utime(path)
+                self._held.add(name)
+                return path
+        return None
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A temporary folder. Those of killed processes are removed."""
+        with ExitStack() as stack:
+            with self._errors():
+                folder = self._make(stack)
+            yield folder
+
+    def keep(self, staged: Path, name: str) -> Path:
+        """Make a staged folder the copy of that name; another process may have made the same meanwhile."""
+        target = self._root() / name
+        with self._errors():
+            try:
+                staged.rename(target)
+            except OSError:
+                if not target.is_dir():
+                    raise
+        found = self.find(name)
+        self._evict()
+        return found or target
+
+    def discard(self, name: str) -> None:
+        shutil.rmtree(self._root() / name, ignore_errors=True)
+
+    def _root(self) -> Path:
+        if self._limit != 0:
+            return self._folder
+        if self._own is None:
+            with self._errors():
+                self._own = self._make(self._stack)
+        return self._own
+
+    def _make(self, stack: ExitStack) -> Path:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        remove_abandoned(self._folder.glob(f"{_STAGING}*"), after=DAY)
+        folder = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self._folder))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        stack.enter_context(in_use(folder))
+        return folder
+
+    def _evict(self) -> None:
+        if not self._limit:
+            return
+        with suppress(OSError):
+            paths = [path for path in self._folder.iterdir() if not path.name.startswith(".")]
+            total = 0
+            for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
+                total += sum(file.stat().st_size for file in path.rglob("*"))
+                if total > self._limit and path.name not in self._held:
+                    remove_abandoned([path], after=_SETTLED)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, BlockingIOError):
+            raise
+        except OSError as error:
+            raise cache_error(self._folder, error) from error
+
+
+def cache_error(folder: Path, error: OSError) -> StorageError:
+    return StorageError(
+        f"copies of stored things cannot be kept on this machine: {error.strerror}",
+        subject=str(folder),
+        hint="free some space, make the folder writable, or bound the copies with ?cache=SIZE after the store's URL",
+    )
+
+
+def cache_option(url: str) -> tuple[str, int]:
+    """A store's URL without options, and the bytes of copies that `?cache=SIZE` allows.
+
+    Raises:
+        UsageError: another option, or no size.
+    """
+    address, _, options = url.partition("?")
+    name, _, value = options.partition("=")
+    if options and name != "cache":
+        hint = f"leave out ?{options}; what is stored belongs to the project that opens it"
+        raise UsageError(f'the URL of an object store has no option "{name}"', subject=url, hint=hint)
+    return address, _DEFAULT_BYTES if not options else 0 if value == "0" else size(value)

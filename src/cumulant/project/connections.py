@@ -1,0 +1,93 @@
+"""Whether the servers and stores that an environment names answer, each within a time limit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, TerminalError
+from cumulant.project.endpoints import KEYS
+from cumulant.project.file.text_values import masked
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+#: seconds; each driver gives up earlier by itself where nobody answers
+LIMIT = 15.0
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """The result for one key of the environment. `error` is None where it answers."""
+
+    setting: str
+    url: str
+    error: CumulantError | None = None
+
+
+def remote_settings(project: Project) -> dict[str, str]:
+    """The keys of the environment whose stores are on no disk of this machine, each with its URL as it is printed."""
+    return {KEYS[port]: masked(project.endpoints.of(port)) for port in _remote(project)}
+
+
+def check_connections(project: Project, *, limit: float = LIMIT) -> list[Connection]:
+    """Read from every store that is elsewhere, from all at once. Nothing is written.
+
+    One that does not answer in time is left to itself, on a thread that ends with the process.
+    """
+    deadline = time.monotonic() + limit
+    attempts = {port: _Attempt(lambda use=use: use(project)) for port, use in _remote(project).items()}  # type: ignore[misc]
+    results: dict[str, Connection] = {}
+    for port, attempt in attempts.items():
+        error = attempt.wait(deadline - time.monotonic(), limit)
+        known = results.get(KEYS[port])
+        if known is None or known.error is None:  # the first fault of tables and objects
+            results[KEYS[port]] = Connection(setting=KEYS[port], url=masked(project.endpoints.of(port)), error=error)
+    return list(results.values())
+
+
+class _Attempt:
+    def __init__(self, use: Callable[[], object]) -> None:
+        self._use = use
+        self._answered = False
+        self._fault: CumulantError | None = None
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._use()
+            self._answered = True
+        except CumulantError as error:
+            self._fault = error
+
+    def wait(self, seconds: float, limit: float) -> CumulantError | None:
+        self._thread.join(max(seconds, 0.0))
+        if self._thread.is_alive():
+            return EngineUnavailableError(
+                f"it does not answer within {limit:g} s", hint="check its address, the network and its load"
+            )
+        if self._fault is None and not self._answered:
+            return TerminalError("its client failed in a way that it should not", hint="see the traceback above")
+        return self._fault
+
+
+def _remote(project: Project) -> dict[str, Callable[[Project], object]]:
+    uses: dict[str, Callable[[Project], object]] = {
+        "journal": lambda opened: opened.journal().head(),
+        "tables": lambda opened: opened.tables().find("doctor"),
+        "objects": lambda opened: opened.objects().find("doctor"),
+        "log": lambda opened: opened.log().days(),
+        "online": lambda opened: opened.online().tables(),
+        "registry": _resolve,
+    }
+    return {port: use for port, use in uses.items() if project.drivers.path(project.endpoints.of(port)) is None}
+
+
+def _resolve(project: Project) -> None:
+    with suppress(NotFoundError):  # a model that has no version yet
+        project.registry().resolve(project.name)
