@@ -125,7 +125,7 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         from cumulant.data.parts.file_lists import store_file_lists
 
         if context.isolated:
-            snapshots.append(_ingest_isolated(context, name, others, listing, force=force))
+            snapshots.append(_ingest_isolated(context, name, others, listing, inputs=inputs, force=force))
         else:
             snapshots.append(_ingest(context, name, policy, others, listing, force=force))
         records.append(store_file_lists(snapshots[-1], project.tables()))
@@ -145,7 +145,13 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
 
 
 def _ingest_isolated(
-    context: Context, name: str, others: Mapping[str, Snapshot], listing: FileListing, *, force: bool
+    context: Context,
+    name: str,
+    others: Mapping[str, Snapshot],
+    listing: FileListing,
+    *,
+    inputs: dict[str, object],
+    force: bool,
 ) -> Snapshot:
     from cumulant.data.checks.verdict import SourceBreachError
     from cumulant.data.snapshot import Snapshot
@@ -156,7 +162,8 @@ def _ingest_isolated(
         "listing": msgspec.to_builtins(listing),
         "force": force,
     }
-    result = context.run_isolated(f"data {name}", StepFunction(f"{__name__}:{run_ingest.__name__}", arguments))
+    function = StepFunction(f"{__name__}:{run_ingest.__name__}", arguments)
+    result = context.run_isolated(f"data {name}", function, inputs=inputs)
     snapshot = msgspec.convert(result["snapshot"], Snapshot)
     if "breach" in result:
         raise SourceBreachError(str(result["breach"]), snapshot=snapshot, hint=str(result["hint"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from cumulant.core.progress import Progress
 from cumulant.core.system.memory import release_free_memory
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.cleanup_lock import CLEAN, await_clean
-from cumulant.flows.ledger.ledger import Ledger, StepResult
+from cumulant.flows.ledger.ledger import Ledger, StepResult, identity_of
 from cumulant.flows.ledger.step_function import RunReference, StepFunction, is_isolated, settings_digest
 from cumulant.ports.compute import StepCall
 
@@ -69,19 +70,25 @@ class Context:
         `function` does what `call` does in a process of its own, where the environment's `compute` wants that.
         """
         self.progress(name)
+        cancel = threading.Event()
 
         def work() -> dict[str, object]:
             with without_secrets(self.project):
-                result = call() if function is None or not self.isolated else self.run_isolated(name, function)
+                if function is None or not self.isolated:
+                    result = call()
+                else:
+                    result = self.run_isolated(name, function, inputs=inputs, cancel=cancel)
             release_free_memory()
             return result
 
         return self.ledger.step(
-            name, inputs, work, code=__version__, verify=verify, write=write, progress=self.progress
+            name, inputs, work, code=__version__, verify=verify, write=write, cancel=cancel, progress=self.progress
         )
 
-    def run_isolated(self, name: str, function: StepFunction) -> dict[str, object]:
-        """The result of a function that another process of this run calls."""
+    def run_isolated(
+        self, name: str, function: StepFunction, *, inputs: object, cancel: threading.Event | None = None
+    ) -> dict[str, object]:
+        """The result of a function that another process of this run calls; `inputs` are those of its step."""
         run = RunReference(
             root=str(self.project.root),
             environment=self.project.environment,
@@ -93,7 +100,8 @@ class Context:
             begun=self.begun,
         )
         arguments = {"run": msgspec.to_builtins(run), "step": msgspec.to_builtins(function)}
-        return self.project.compute().run(StepCall(_RUN_STEP, arguments, name=name), progress=self.progress)
+        key, call = identity_of(name, inputs, __version__), StepCall(_RUN_STEP, arguments, name=name)
+        return self.project.compute().run(call, key=key, cancel=cancel, progress=self.progress)
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         return self.ledger.transaction()
