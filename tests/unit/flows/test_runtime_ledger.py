@@ -22,7 +22,7 @@ from cumulant.drivers.local.journal import SqliteJournal
 from cumulant.flows.ledger.lease import LeaseRenewal
 from cumulant.flows.ledger.ledger import Ledger, identity_of
 from cumulant.flows.ledger.ledger_records import describe, is_under_way, read_run, read_step, recorded_error, runs
-from cumulant.flows.ledger.processes import Process, is_gone, this_process
+from cumulant.flows.ledger.processes import Process, is_gone, is_here, this_process
 from cumulant.flows.ledger.run_events import verify
 from cumulant.ports.compute import StepCall
 from cumulant.testing.journal import MemoryJournal
@@ -417,6 +417,18 @@ def test_which_processes_are_gone():
     with subprocess.Popen([sys.executable, "-c", "pass"]) as child:
         pass
     assert is_gone(Process(here.host, child.pid, "1"))
+
+
+def test_a_declared_host_name_makes_a_machine_of_its_own(monkeypatch):
+    dead = Process(this_process().host, 2**22 + 1, "1")
+    assert is_here(dead) and is_gone(dead)
+    monkeypatch.setenv("CUMULANT_HOST_NAME", "trainer")
+    assert not is_here(dead) and not is_gone(dead)
+    assert str(this_process()).endswith(" on trainer")
+    renamed = Process(this_process().host, dead.pid, "1")
+    assert is_gone(renamed)
+    monkeypatch.setenv("CUMULANT_HOST_NAME", "gateway")
+    assert not is_gone(renamed)
 
 
 def test_a_process_that_ended_but_was_not_waited_for_is_gone():

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import sys
 from pathlib import Path
 
 import msgspec
+
+from cumulant.project.host_name import declared_host_name, host_name
 
 _START_TIME = 19
 """Where /proc/PID/stat holds the start time, counted after the program's name."""
@@ -54,13 +55,16 @@ def is_gone(process: Process) -> bool:
 
 
 def _host() -> str:
-    """The machine's name, and a hash of its boot and its space of process ids (containers share a boot)."""
+    """The machine's name, and a hash of its boot and its space of process ids (containers share a boot).
+
+    A declared name counts as a machine of its own: processes of another one cannot be judged by their number.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
         space = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         boot = space = ""
-    return f"{socket.gethostname()}:{_hash(boot + space)}"
+    return f"{host_name()}:{_hash(boot + space + declared_host_name())}"
 
 
 def _same_boot(host: str, other: str) -> bool:

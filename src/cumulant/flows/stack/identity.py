@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.system.json_files import read_json
+from cumulant.project.host_name import host_name
 
 _FILE = "identity.json"
 
@@ -50,7 +50,7 @@ def home_of(state: Path) -> Home:
         inode, device = status.st_ino, status.st_dev
     except OSError:
         inode, device = 0, None
-    return Home(folder=os.path.realpath(state), inode=inode, host=socket.gethostname(), device=device)
+    return Home(folder=os.path.realpath(state), inode=inode, host=host_name(), device=device)
 
 
 def new_identity(state: Path, root: Path) -> Identity:
