@@ -17,6 +17,7 @@ from typing import Any, Protocol
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
 from cumulant.core.scope import Scope
 from cumulant.ports.driver import Driver, Need, PartKind
+from cumulant.ports.journal import Journal
 from cumulant.ports.secrets import Secrets
 
 GROUP = "cumulant.drivers"
@@ -108,9 +109,16 @@ class Drivers:
             )
 
     def client(
-        self, url: str, port: str, *, secrets: Callable[[], Secrets] | None = None, scope: Scope | None = None
+        self,
+        url: str,
+        port: str,
+        *,
+        secrets: Callable[[], Secrets] | None = None,
+        scope: Scope | None = None,
+        journal: Callable[[], Journal] | None = None,
     ) -> Any:
-        """A new client of `port` at `url`; one that stores takes the `scope` that it stores for.
+        """A new client of `port` at `url`; one that stores takes the `scope` that it stores for, one that works through
+        the journal takes the `journal`.
 
         Raises:
             UsageError: see `driver`.
@@ -125,6 +133,8 @@ class Drivers:
                 options["secrets"] = secrets()
             if scope is not None and "scope" in parameters:
                 options["scope"] = scope
+            if journal is not None and "journal" in parameters:
+                options["journal"] = journal
             if port in driver.embeds:
                 options["embedded"] = lambda folder: self.client(f"{driver.embeds[port]}://{folder}", port)
             return make(url, **options)

@@ -15,7 +15,7 @@ from cumulant.flows.data.column_usage import used_columns
 from cumulant.flows.data.memory_budget import memory_budget
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.ledger.step_function import StepFunction
+from cumulant.flows.ledger.step_function import StepFunction, can_reach
 from cumulant.ports.driver import Need
 from cumulant.project.sources import files_base
 
@@ -124,7 +124,8 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     def ingest() -> dict[str, object]:
         from cumulant.data.parts.file_lists import store_file_lists
 
-        if context.isolated:
+        # Files of this machine are read here, whatever runs the other steps.
+        if context.isolated and can_reach(project, "files", files_base(spec.path, project.root)):
             snapshots.append(_ingest_isolated(context, name, others, listing, inputs=inputs, force=force))
         else:
             snapshots.append(_ingest(context, name, policy, others, listing, force=force))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -19,7 +20,14 @@ from cumulant.core.system.memory import release_free_memory
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.cleanup_lock import CLEAN, await_clean
 from cumulant.flows.ledger.ledger import Ledger, StepResult, identity_of
-from cumulant.flows.ledger.step_function import RunReference, StepFunction, is_isolated, settings_digest
+from cumulant.flows.ledger.step_function import (
+    RunReference,
+    StepFunction,
+    can_reach,
+    is_isolated,
+    runs_elsewhere,
+    settings_digest,
+)
 from cumulant.ports.compute import StepCall
 
 if TYPE_CHECKING:
@@ -61,20 +69,24 @@ class Context:
         call: Callable[[], dict[str, object]],
         *,
         function: StepFunction | None = None,
+        uses: tuple[str, ...] = (),
         verify: Callable[[dict[str, object]], bool] | None = None,
         write: Callable[[Transaction, dict[str, object]], None] | None = None,
     ) -> StepResult:
         """Run a step, or find it done. `inputs` is everything its result depends on, as JSON.
 
         A step that another version of Cumulant did is done again. `write` changes state together with the result.
-        `function` does what `call` does in a process of its own, where the environment's `compute` wants that.
+        `function` does what `call` does in a process of its own, where the environment's `compute` wants that. Where
+        that may be on another machine, what it `uses` besides journal, tables and objects must be reached from there:
+        ports. Otherwise it is called here.
         """
         self.progress(name)
         cancel = threading.Event()
+        apart = self.isolated and all(can_reach(self.project, port) for port in uses)
 
         def work() -> dict[str, object]:
             with without_secrets(self.project):
-                if function is None or not self.isolated:
+                if function is None or not apart:
                     result = call()
                 else:
                     result = self.run_isolated(name, function, inputs=inputs, cancel=cancel)
@@ -98,10 +110,21 @@ class Context:
             cause=self.ledger.cause,
             principal=self.principal,
             begun=self.begun,
+            salt=self.project.salt_source.fingerprint(),
         )
         arguments = {"run": msgspec.to_builtins(run), "step": msgspec.to_builtins(function)}
-        key, call = identity_of(name, inputs, __version__), StepCall(_RUN_STEP, arguments, name=name)
+        call = StepCall(_RUN_STEP, arguments, self.project.policies.step_resources(name), name, self._code)
+        key = identity_of(name, inputs, __version__)
         return self.project.compute().run(call, key=key, cancel=cancel, progress=self.progress)
+
+    @cached_property
+    def _code(self) -> str:
+        """The key of the project's code, where steps may run without the project's folder."""
+        if not runs_elsewhere(self.project):
+            return ""
+        from cumulant.flows.ledger.code_bundle import store_code
+
+        return store_code(self.project)
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         return self.ledger.transaction()

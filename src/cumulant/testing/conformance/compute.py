@@ -41,6 +41,14 @@ def report(count: int, progress: Progress) -> dict[str, object]:
     return {"reported": count}
 
 
+def report_slowly(count: int, progress: Progress) -> dict[str, object]:
+    """A step whose reports are a second apart."""
+    for number in range(count):
+        progress(f"part {number}", number / count)
+        time.sleep(1)
+    return {"reported": count}
+
+
 def report_on(progress: Progress) -> dict[str, object]:
     """A step that reports for a minute."""
     for number in range(600):
