@@ -61,7 +61,7 @@ class TestWorkerCompute(ComputeConformance):
         assert parts == sorted(parts)
         assert set(parts) <= {(f"part {n}", n / 4) for n in range(4)}
 
-    def test_an_interrupt_during_a_report_ends_the_step(self, compute, journal_url):
+    def test_an_interrupt_during_a_report_cancels_the_step(self, compute, journal_url):
         def interrupt(text, share=None):
             raise KeyboardInterrupt(text)
 
