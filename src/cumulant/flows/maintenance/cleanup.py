@@ -79,6 +79,7 @@ def clean(
     def emit(transaction: Transaction, result: dict[str, object]) -> None:
         transaction.emit(msgspec.convert(result, StorageCleaned))
 
+    # In this process: it also removes folders of this machine.
     with open_run(project, CLEAN, principal=principal, progress=progress) as context:
         context.ledger.step(CLEAN, {}, remove, verify=lambda _: False, write=emit, progress=progress)
     return removed

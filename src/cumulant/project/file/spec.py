@@ -60,7 +60,6 @@ class StepsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     evaluate: Annotated[StepResourcesSpec, _step("The evaluation")] = StepResourcesSpec()
     package: Annotated[StepResourcesSpec, _step("Building the servable")] = StepResourcesSpec()
     final_fit: Annotated[StepResourcesSpec, _step("The fit on all rows")] = StepResourcesSpec()
-    register: Annotated[StepResourcesSpec, _step("Registering the version")] = StepResourcesSpec()
     online_state: Annotated[StepResourcesSpec, _step("Filling the online state")] = StepResourcesSpec()
     monitoring_reference: Annotated[StepResourcesSpec, _step("The reference of drift")] = StepResourcesSpec()
     review_reference: Annotated[StepResourcesSpec, _step("The reference of reviews")] = StepResourcesSpec()
