@@ -25,6 +25,7 @@ from cumulant.flows.ledger.step_function import (
     StepFunction,
     can_reach,
     is_isolated,
+    needed_resources,
     runs_elsewhere,
     settings_digest,
 )
@@ -113,7 +114,7 @@ class Context:
             salt=self.project.salt_source.fingerprint(),
         )
         arguments = {"run": msgspec.to_builtins(run), "step": msgspec.to_builtins(function)}
-        call = StepCall(_RUN_STEP, arguments, self.project.policies.step_resources(name), name, self._code)
+        call = StepCall(_RUN_STEP, arguments, needed_resources(self.project, name), name, self._code)
         key = identity_of(name, inputs, __version__)
         return self.project.compute().run(call, key=key, cancel=cancel, progress=self.progress)
 

@@ -9,6 +9,7 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.ports.access import Principal
+from cumulant.ports.compute import RESOURCES, Resources
 from cumulant.ports.driver import Need
 from cumulant.ports.plugins import scheme_of
 
@@ -69,6 +70,13 @@ def is_isolated(project: Project) -> bool:
 def runs_elsewhere(project: Project) -> bool:
     """Whether the environment's compute driver may run steps on other machines."""
     return HOSTS in project.drivers.capabilities(project.endpoints.compute, "compute")
+
+
+def needed_resources(project: Project, step: str) -> Resources:
+    """What a step needs of the machine that runs it; nothing where that is always this one."""
+    if RESOURCES not in project.drivers.capabilities(project.endpoints.compute, "compute"):
+        return Resources()
+    return project.policies.step_resources(step)
 
 
 def can_reach(project: Project, port: str, url: str | None = None) -> bool:
