@@ -1,5 +1,6 @@
 """`compute: subprocess://`: the same results, events and progress as in the command's process, and its end by a kill."""
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,10 +13,17 @@ import pytest
 from e2e_support import attempts, check_whole, finishes, kill, opened, outcome, run, start, wait_for
 
 from cumulant.core.errors import RetryableError, UsageError
+from cumulant.core.progress import silent
 from cumulant.data.checks.verdict import SourceBreachError
 from cumulant.drivers.local.compute import SubprocessCompute
-from cumulant.flows.data.validate import refused_snapshot, validate
+from cumulant.flows.data.validate import refused_snapshot, snapshots_of, validate
+from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.ledger_records import STEP, read_step
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.monitoring.reference import served_reference
+from cumulant.flows.project.planning import plan
+from cumulant.flows.review.review_reference import reference_of
+from cumulant.flows.serving.serve import materialize
 from cumulant.flows.training.train import train
 from cumulant.project.file.loading import load
 from cumulant.training.events import TrialFinished
@@ -24,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 INLINE = e2e_shop.PROJECT.replace("  trials: 3\n", "  trials: 3\n  final_fit: all\n")
 ISOLATED = INLINE + "environments:\n  local: {compute: subprocess://}\n"
-STEPS = ["run_ingest", "run_ingest", "run_features", "run_search", "run_evaluation", "run_final_fit"]
+STEPS = ["run_ingest", "run_ingest", "run_features", "run_search", "run_evaluation", "run_final_fit", "run_package"]
 
 
 def trained(folder, project):
@@ -96,6 +104,41 @@ def test_again_nothing_is_computed_and_nothing_started(both):
         patch.setattr(SubprocessCompute, "run", lambda *_, **__: pytest.fail("a step was started"))
         again = train(project, principal=project.principal())
     assert again.model.version == both["isolated"][1].model.version
+
+
+def other_steps(folder):
+    """The steps of other commands than `train`: their results by name, and the functions that a process called."""
+    calls, run_step = [], SubprocessCompute.run
+
+    def counted(self, call, **options):
+        calls.append(call.arguments["step"]["function"].partition(":")[2])
+        return run_step(self, call, **options)
+
+    with pytest.MonkeyPatch.context() as patch, load(folder, overrides=["training.trials=8"]) as project:
+        patch.setattr(SubprocessCompute, "run", counted)
+        principal = project.principal()
+        version = project.registry().resolve(f"{project.name}@champion")
+        plan(project, principal=principal)
+        served = served_reference(project, principal=principal)
+        with open_run(project, "test", principal=principal, progress=silent) as context:
+            review, notes = reference_of(context, version)
+            assert review is not None, notes
+            snapshots, _ = snapshots_of(context)
+            task = resolve_task(project, snapshots)
+            entities = materialize(context, task.plan, snapshots, as_of=None)[1]
+        steps = {read_step(row).name: read_step(row) for row in project.journal().rows(STEP)}
+        results = {name: steps[name].result for name in ("check rows", "monitoring reference", "review reference")}
+        return {**results, "file": hashlib.sha256(served.path.read_bytes()).hexdigest(), "entities": entities}, calls
+
+
+def test_steps_of_other_commands(both):
+    (inline, none), (isolated, called) = other_steps(both["inline"][0]), other_steps(both["isolated"][0])
+    assert none == []
+    assert called == ["run_row_facts", "run_reference", "run_reference", "run_online_state"]
+    assert isolated["entities"] == inline["entities"] > 0
+    assert isolated["check rows"] == inline["check rows"]
+    # Keys hold the salt, which each of the two projects has for itself.
+    assert isolated.keys() == inline.keys()
 
 
 def children(process):

@@ -51,6 +51,7 @@ PANELS: dict[str, dict[str, HelpEntry]] = {
         "monitor": HelpEntry("monitoring.monitor", "Drift of a model's rows, and whether it matters"),
         "backup": HelpEntry("project.backup", "All of a project in one file, while it runs"),
         "restore": HelpEntry("project.restore", "A project from a backup, each file verified"),
+        "worker": HelpEntry("training.worker", "Run queued steps of commands, on this machine"),
         "tick": HelpEntry("project.tick", "Do once whatever is due: for cron and schedulers"),
     },
     "The record": {

@@ -19,6 +19,7 @@
     │   ├── LeaseHeldError          another process works on this step
     │   ├── EngineUnavailableError  a server or store does not answer
     │   ├── OverloadedError         a server has more to do than it can do in time
+    │   ├── StepCancelledError      the caller no longer wants the step, which was ended
     │   ├── DeadlineError           the caller's time limit would pass before the answer
     │   └── PortInUseError          the address is taken
     └── TerminalError               trying again will not help
@@ -167,6 +168,10 @@ class OverloadedError(RetryableError):
 
 class DeadlineError(RetryableError):
     code = "deadline"
+
+
+class StepCancelledError(RetryableError):
+    code = "step-cancelled"
 
 
 class PortInUseError(RetryableError):

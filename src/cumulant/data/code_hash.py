@@ -34,6 +34,15 @@ def code_digest(file: Path, function: str, root: Path) -> str:
     return digest([function, [ast.unparse(_without_docstrings(node)) for node in chosen], modules])
 
 
+def code_files(file: Path, root: Path) -> list[Path]:
+    """A file of the project, and the project modules that it imports, directly or through others.
+
+    Raises:
+        UserCodeError: one of them is not valid Python.
+    """
+    return [file, *_project_modules([*_parse(file).body], root, file)]
+
+
 def defined_names(file: Path) -> set[str]:
     return {name for node in _parse(file).body for name in _bound_names(node)}
 

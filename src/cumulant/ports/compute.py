@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Protocol
 
 import msgspec
 
 from cumulant.core.progress import Progress, silent
 
+RESOURCES = "resources"
+"""The capability of a driver that chooses where a step runs by its `resources`."""
+
 
 class Resources(msgspec.Struct, frozen=True):
+    """What a step needs: CPU cores, bytes of memory, GPUs, and a region ("": any)."""
+
     cpu: float = 1
     memory: int = 0
     gpu: int = 0
-    region: str = "local"
+    region: str = ""
 
 
 class StepCall(msgspec.Struct, frozen=True):
     """`function` is `module:name`; `arguments` and the result are JSON values. Messages use the `name`, if it has one.
 
-    A function with a parameter `progress` is given one, whose reports reach the caller of the step.
+    A function with a parameter `progress` is given one, whose reports reach the caller of the step. `code` is the key
+    of the object that holds the project's code, for drivers with the capability `hosts`.
     """
 
     function: str
     arguments: dict[str, object]
     resources: Resources = Resources()
     name: str = ""
+    code: str = ""
 
     @property
     def shown(self) -> str:
@@ -33,11 +41,29 @@ class StepCall(msgspec.Struct, frozen=True):
 
 
 class Compute(Protocol):
-    """A driver has the capability `isolated` where a step runs in another process, which cannot see the caller's."""
+    """A driver has the capability `isolated` where a step runs in another process, which cannot see the caller's;
+    `hosts` where that process may be on another machine; `resources` where steps state what they need.
+    """
 
-    def run(self, call: StepCall, *, progress: Progress = silent) -> dict[str, object]:
+    def run(
+        self,
+        call: StepCall,
+        *,
+        key: str | None = None,
+        cancel: threading.Event | None = None,
+        progress: Progress = silent,
+    ) -> dict[str, object]:
         """Run the step to its end. A CumulantError of the step is raised here as itself.
 
-        `progress` is called by the thread that called this.
+        Args:
+            call: the step.
+            key: its identity. A driver whose steps outlive their caller adopts the step of this key that it runs
+                already: it waits for it and returns its result.
+            cancel: once set, the step is ended, unless another caller has adopted it.
+            progress: called by the thread that called this, in order. A driver with the capability `hosts` may leave
+                out a report that a newer one follows.
+
+        Raises:
+            StepCancelledError: `cancel` was set before the step ended.
         """
         ...

@@ -1,8 +1,8 @@
 """The record of a driver: one for each entry point in the group `cumulant.drivers`.
 
 The record is importable without its engine; the client is imported on first use. Clients are made as
-`Client(url)`, with `secrets=...` and `scope=...` where the client has such parameters: it needs credentials, or stores
-what belongs to one project.
+`Client(url)`, with `secrets=...`, `scope=...` and `journal=...` where the client has such parameters: it needs
+credentials, stores what belongs to one project, or works through the project's journal.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Need(msgspec.Struct, frozen=True):
 
     Capabilities: `processes` and `hosts` (several may use one store at once), `swap` (a table is replaced whole while
     it is read), `chain` (events are chained by hashes), `partition_by`, `glob`, `isolated` (steps run in processes of
-    their own), `datasets`, `embedded`.
+    their own), `resources` (where a step runs is chosen by what it needs), `datasets`, `embedded`.
     """
 
     port: str

@@ -18,6 +18,7 @@ from urllib.parse import parse_qsl
 from cumulant.core.errors import UsageError, did_you_mean, missing_part
 from cumulant.core.scope import Scope
 from cumulant.ports.driver import Driver, Need, PartKind
+from cumulant.ports.journal import Journal
 from cumulant.ports.secrets import Secrets
 
 GROUP = "cumulant.drivers"
@@ -127,9 +128,16 @@ class Drivers:
             )
 
     def client(
-        self, url: str, port: str, *, secrets: Callable[[], Secrets] | None = None, scope: Scope | None = None
+        self,
+        url: str,
+        port: str,
+        *,
+        secrets: Callable[[], Secrets] | None = None,
+        scope: Scope | None = None,
+        journal: Callable[[], Journal] | None = None,
     ) -> Any:
-        """A new client of `port` at `url`; one that stores takes the `scope` that it stores for.
+        """A new client of `port` at `url`; one that stores takes the `scope` that it stores for, one that works through
+        the journal takes the `journal`.
 
         Raises:
             UsageError: see `driver`.
@@ -145,6 +153,8 @@ class Drivers:
                 options["secrets"] = secrets()
             if scope is not None and "scope" in parameters:
                 options["scope"] = scope
+            if journal is not None and "journal" in parameters:
+                options["journal"] = journal
             if port in driver.embeds:
                 options["embedded"] = lambda folder: self.client(f"{driver.embeds[port]}://{folder}", port)
             return make(url, **options)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import not_found
 from cumulant.core.units import duration, size
+from cumulant.ports.compute import Resources
 
 if TYPE_CHECKING:
     from cumulant.data.policy import SourcePolicy
     from cumulant.monitoring.policy import MonitoringPolicy
-    from cumulant.project.file.spec import ModelSpec, ProjectSpec
+    from cumulant.project.file.spec import ModelSpec, ProjectSpec, StepResourcesSpec
     from cumulant.release.policy import ReleasePolicy
     from cumulant.serving.spec import ServingSpec
     from cumulant.training.policy import EvaluationPolicy, TrainingPolicy
@@ -68,6 +69,15 @@ class Policies:
         """The most bytes of memory that checking data and computing features takes; None: half of the machine's."""
         declared = self._spec.resources.memory
         return None if declared is None else size(declared)
+
+    def step_resources(self, step: str) -> Resources:
+        """What a step of that name needs of a worker; of `data NAME` the resources of `data`."""
+        key = "data" if step.startswith("data ") else step.replace(" ", "_")
+        declared: StepResourcesSpec | None = getattr(self._spec.resources.steps, key, None)
+        if declared is None:
+            return Resources()
+        memory = 0 if declared.memory is None else size(declared.memory)
+        return Resources(declared.cpu, memory, declared.gpu, declared.region or "")
 
     @property
     def model(self) -> ModelSpec:

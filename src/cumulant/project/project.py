@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -238,12 +238,13 @@ class Project:
                 make_private(self.root / STATE)
             # Secrets themselves are found without a secret; everything else may need one.
             secrets = None if port == "secrets" else self.secrets
+            make = partial(self.drivers.client, port=port, secrets=secrets, scope=self.scope, journal=self.journal)
             if port == "secrets" or not SECRET.search(url):
-                client = self.drivers.client(url, port, secrets=secrets, scope=self.scope)
+                client = make(url)
             else:
                 revealed = self.vault.reveal_url(url)
                 try:
-                    client = self.drivers.client(revealed, port, secrets=secrets, scope=self.scope)
+                    client = make(revealed)
                 except CumulantError as error:
                     raise error.reworded(self.vault.redact) from None
             self._clients[port, url] = client

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import threading
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, DefinitionError, StepFailedError
+from cumulant.core.errors import CumulantError, DefinitionError, StepCancelledError, StepFailedError
 from cumulant.core.progress import Progress, silent
 from cumulant.ports.compute import StepCall
 
@@ -18,7 +19,25 @@ class DirectCompute:
     def __init__(self) -> None:
         self.calls: list[StepCall] = []
 
-    def run(self, call: StepCall, *, progress: Progress = silent) -> dict[str, object]:
+    def run(
+        self,
+        call: StepCall,
+        *,
+        key: str | None = None,
+        cancel: threading.Event | None = None,
+        progress: Progress = silent,
+    ) -> dict[str, object]:
+        del key
+
+        def report(text: str, share: float | None = None) -> None:
+            check()
+            progress(text, share)
+
+        def check() -> None:
+            if cancel is not None and cancel.is_set():
+                raise StepCancelledError(f"step {call.function} was cancelled", subject=call.function)
+
+        check()
         self.calls.append(call)
         module, _, name = call.function.partition(":")
         try:
@@ -26,7 +45,7 @@ class DirectCompute:
         except (ImportError, AttributeError) as error:
             raise DefinitionError(f"step {call.function} cannot be imported", subject=call.function) from error
         try:
-            reporting = {"progress": progress} if "progress" in inspect.signature(function).parameters else {}
+            reporting = {"progress": report} if "progress" in inspect.signature(function).parameters else {}
             result = function(**msgspec.json.decode(msgspec.json.encode(call.arguments)), **reporting)
         except CumulantError:
             raise

@@ -383,6 +383,17 @@ def test_long_reports_of_several_threads_are_not_mixed(tmp_path):
     assert sorted(reports) == sorted(str(number) * 20_000 for number in range(4) for _ in range(4))
 
 
+def reads_of_this_process():
+    return int(Path("/proc/self/io").read_text().split("syscr:")[1].split()[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts system calls")
+def test_long_reports_are_read_in_blocks(tmp_path):
+    before = reads_of_this_process()
+    SubprocessCompute().run(StepCall(f"{__name__}:report_from_threads", {}))  # 320,000 bytes
+    assert reads_of_this_process() - before < 5000
+
+
 def test_a_step_that_ends_its_process():
     with pytest.raises(StepFailedError, match="exit status 3"):
         SubprocessCompute().run(StepCall(f"{__name__}:end", {"code": 3}))

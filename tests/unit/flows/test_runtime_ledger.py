@@ -13,6 +13,7 @@ from cumulant.core.errors import (
     DefinitionError,
     LeaseHeldError,
     RetryableError,
+    StepCancelledError,
     StepFailedError,
 )
 from cumulant.core.events import Actor, Fact
@@ -527,3 +528,20 @@ def test_a_run_renews_its_row_while_it_works(journal):
     ended = journal.get("run", ledger.run)
     time.sleep(0.15)
     assert journal.get("run", ledger.run) == ended, "nothing is written after its end"
+
+
+def test_a_step_whose_lease_is_lost_is_cancelled_and_the_other_one_s_result_returned(tmp_path):
+    journal, cancel = SqliteJournal(f"sqlite://{tmp_path}/journal.db"), threading.Event()
+
+    def overtaken():
+        other = SqliteJournal(f"sqlite://{tmp_path}/journal.db")
+        with other.transaction(actor=ADA) as tx:
+            row = tx.get("step", identity_of("count", 1))
+            done = {**row.value, "status": "done", "result": {"rows": 3}, "seconds": 1.0}
+            tx.put("step", row.key, done)
+        assert cancel.wait(30)
+        raise StepCancelledError("step count was cancelled")
+
+    with Ledger.open(journal, flow="test", actor=ADA, lease=timedelta(seconds=0.6)) as ledger:
+        result = ledger.step("count", 1, overtaken, cancel=cancel)
+    assert (result.result, result.reused) == ({"rows": 3}, True)

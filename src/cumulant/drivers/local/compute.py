@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import queue
 import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import RetryableError, StepFailedError, UsageError
+from cumulant.core.errors import RetryableError, StepCancelledError, StepFailedError, UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.drivers.local.calls import StepOutcome, StepProgress, rebuild, run
+from cumulant.drivers.local.calls import run
 from cumulant.drivers.local.worker import CALL, OUTCOME
 from cumulant.ports.compute import Resources, StepCall
+from cumulant.ports.step_outcome import StepOutcome, StepProgress
 
-#: how often it is looked whether a worker without reports has ended
+#: how often it is looked whether a worker without reports has ended, or is to be ended
 _POLL_SECONDS = 0.2
+_PIPE_BYTES = 1 << 16
 _EXTERNAL_SIGNALS = {-9: "SIGKILL", -15: "SIGTERM"}
 
 
@@ -30,10 +34,29 @@ class InlineCompute:
     def __init__(self, url: str = "inline://") -> None:
         self.url = url
 
-    def run(self, call: StepCall, *, progress: Progress = silent) -> dict[str, object]:
-        """Run the step. Raises StepFailedError for an error that is no CumulantError."""
+    def run(
+        self,
+        call: StepCall,
+        *,
+        key: str | None = None,
+        cancel: threading.Event | None = None,
+        progress: Progress = silent,
+    ) -> dict[str, object]:
+        """Run the step, which ends with its caller, so that there is none to adopt. It is cancelled at its next report.
+
+        Raises:
+            CumulantError: the step's own, as itself; StepFailedError for any other.
+            StepCancelledError: `cancel` was set.
+        """
+        del key
         _check_resources(call.resources)
-        return run(msgspec.json.decode(msgspec.json.encode(call), type=StepCall), progress)
+
+        def report(text: str, share: float | None = None) -> None:
+            _check_cancelled(call, cancel)
+            progress(text, share)
+
+        _check_cancelled(call, cancel)
+        return run(msgspec.json.decode(msgspec.json.encode(call), type=StepCall), report)
 
 
 class SubprocessCompute:
@@ -45,28 +68,34 @@ class SubprocessCompute:
     def __init__(self, url: str = "subprocess://") -> None:
         self.url = url
 
-    def run(self, call: StepCall, *, progress: Progress = silent) -> dict[str, object]:
-        """Run the step to its end.
+    def run(
+        self,
+        call: StepCall,
+        *,
+        key: str | None = None,
+        cancel: threading.Event | None = None,
+        progress: Progress = silent,
+    ) -> dict[str, object]:
+        """Run the step to its end. It ends with its caller, so that there is none to adopt.
 
         Raises:
             CumulantError: the step's own, as itself.
+            StepCancelledError: `cancel` was set; the process was killed.
             StepFailedError: any other error of the step, or a crash.
             RetryableError: the process was killed from outside (no memory left, a shut-down).
         """
+        del key
         _check_resources(call.resources)
         with tempfile.TemporaryDirectory(prefix="cumulant-step-") as name:
             folder = Path(name)
             (folder / CALL).write_bytes(msgspec.json.encode(call))
-            code = _run_worker(folder, progress)
+            code = _run_worker(call, folder, cancel, progress)
             if not (folder / OUTCOME).exists():
                 raise _exit_error(call, code)
-            outcome = msgspec.json.decode((folder / OUTCOME).read_bytes(), type=StepOutcome)
-        if outcome.error is not None:
-            raise rebuild(outcome.error)
-        return outcome.result
+            return msgspec.json.decode((folder / OUTCOME).read_bytes(), type=StepOutcome).unwrap()
 
 
-def _run_worker(folder: Path, progress: Progress) -> int:
+def _run_worker(call: StepCall, folder: Path, cancel: threading.Event | None, progress: Progress) -> int:
     """Run the step of `folder` in a process, which ends with this one; returns its exit status."""
     # The worker can import whatever this process can, and no more: `-P` keeps the current folder from coming first.
     command = [sys.executable, "-P", "-m", "cumulant.drivers.local.worker", str(folder)]
@@ -76,19 +105,23 @@ def _run_worker(folder: Path, progress: Progress) -> int:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sys.__stderr__, env=environ, bufsize=0
     ) as worker:
         try:
-            _report_until_end(worker, progress)
+            _report_until_end(worker, progress, lambda: _check_cancelled(call, cancel))
             return worker.wait()
         except BaseException:
             worker.kill()
             raise
 
 
-def _report_until_end(worker: subprocess.Popen[bytes], progress: Progress) -> None:
-    """Pass the worker's reports on. A process that the step left behind, with the pipe open, is not waited for."""
+def _report_until_end(worker: subprocess.Popen[bytes], progress: Progress, check: Callable[[], None]) -> None:
+    """Pass the worker's reports on. A process that the step left behind, with the pipe open, is not waited for.
+
+    `check` raises where the worker is to be ended.
+    """
     lines: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     threading.Thread(target=_read_lines, args=(worker, lines), daemon=True).start()
     ended = False
     while True:
+        check()
         try:
             line = lines.get(timeout=_POLL_SECONDS)
         except queue.Empty:
@@ -103,12 +136,22 @@ def _report_until_end(worker: subprocess.Popen[bytes], progress: Progress) -> No
 
 
 def _read_lines(worker: subprocess.Popen[bytes], lines: queue.SimpleQueue[bytes | None]) -> None:
-    assert worker.stdout is not None
-    # Without a buffer, so that the other thread can close it at any time, which ends this one.
+    assert isinstance(worker.stdout, io.FileIO)
+    # Without Python's buffer, so that the other thread can close it at any time, which ends this one.
+    rest: list[bytes] = []
     with contextlib.suppress(ValueError, OSError):
-        while (line := worker.stdout.readline()).endswith(b"\n"):  # the last line of a killed worker may be half
-            lines.put(line)
+        while block := worker.stdout.read(_PIPE_BYTES):
+            *whole, last = block.split(b"\n")
+            for line in whole:
+                lines.put(b"".join([*rest, line]))
+                rest.clear()
+            rest.append(last)  # the last line of a killed worker may be half
     lines.put(None)
+
+
+def _check_cancelled(call: StepCall, cancel: threading.Event | None) -> None:
+    if cancel is not None and cancel.is_set():
+        raise StepCancelledError(f"step {call.shown} was cancelled", subject=call.shown, hint="run again")
 
 
 def _exit_error(call: StepCall, code: int) -> RetryableError | StepFailedError:
@@ -126,9 +169,9 @@ def _exit_error(call: StepCall, code: int) -> RetryableError | StepFailedError:
 
 
 def _check_resources(resources: Resources) -> None:
-    if resources.gpu or resources.region != "local":
+    if resources.gpu or resources.region:
         raise UsageError(
-            "this machine's compute has no GPUs and no regions",
-            subject=f"gpu {resources.gpu}, region {resources.region}",
-            hint="name a compute driver that has them in the environment",
+            "this compute driver runs steps on this machine, whatever GPUs or region they need",
+            subject=f"gpu {resources.gpu}, region {resources.region or 'any'}",
+            hint="use `compute: worker://` in the environment, or leave out `gpu` and `region` of `resources.steps`",
         )

@@ -16,8 +16,9 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.atomic_files import replace_file
-from cumulant.drivers.local.calls import StepOutcome, StepProgress, describe, run
+from cumulant.drivers.local.calls import run
 from cumulant.ports.compute import StepCall
+from cumulant.ports.step_outcome import StepOutcome, StepProgress, describe
 
 CALL, OUTCOME = "call.json", "outcome.json"
 _PARENT_GONE = 75
@@ -36,7 +37,8 @@ def main(folder: Path) -> None:
     def progress(text: str, share: float | None = None) -> None:
         report = msgspec.json.encode(StepProgress(text, share)) + b"\n"
         with writing:
-            os.write(reports, report)
+            while report:  # a pipe takes as much as it has room for
+                report = report[os.write(reports, report) :]
 
     try:
         outcome = StepOutcome(result=run(call, progress))

@@ -18,4 +18,6 @@ embedded = Driver(
     aliases={"sqlite:///": "mlflow+sqlite://"},  # MLflow's own way: relative, and absolute with a fourth slash
 )
 #: `http://`, `https://`, `databricks`, `databricks://PROFILE`: a tracking server, as MLflow itself takes it
-server = Driver(clients={"registry": _CLIENT}, capabilities={"registry": frozenset({"datasets"})}, extra="train")
+server = Driver(
+    clients={"registry": _CLIENT}, capabilities={"registry": frozenset({"datasets", "hosts"})}, extra="train"
+)

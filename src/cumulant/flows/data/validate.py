@@ -15,7 +15,7 @@ from cumulant.flows.data.column_usage import used_columns
 from cumulant.flows.data.memory_budget import memory_budget
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
-from cumulant.flows.ledger.step_function import StepFunction
+from cumulant.flows.ledger.step_function import StepFunction, can_reach
 from cumulant.ports.driver import Need
 from cumulant.project.sources import files_base
 
@@ -124,8 +124,9 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
     def ingest() -> dict[str, object]:
         from cumulant.data.parts.file_lists import store_file_lists
 
-        if context.isolated:
-            snapshots.append(_ingest_isolated(context, name, others, listing, force=force))
+        # Files of this machine are read here, whatever runs the other steps.
+        if context.isolated and can_reach(project, "files", files_base(spec.path, project.root)):
+            snapshots.append(_ingest_isolated(context, name, others, listing, inputs=inputs, force=force))
         else:
             snapshots.append(_ingest(context, name, policy, others, listing, force=force))
         records.append(store_file_lists(snapshots[-1], project.tables()))
@@ -145,7 +146,13 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
 
 
 def _ingest_isolated(
-    context: Context, name: str, others: Mapping[str, Snapshot], listing: FileListing, *, force: bool
+    context: Context,
+    name: str,
+    others: Mapping[str, Snapshot],
+    listing: FileListing,
+    *,
+    inputs: dict[str, object],
+    force: bool,
 ) -> Snapshot:
     from cumulant.data.checks.verdict import SourceBreachError
     from cumulant.data.snapshot import Snapshot
@@ -156,7 +163,8 @@ def _ingest_isolated(
         "listing": msgspec.to_builtins(listing),
         "force": force,
     }
-    result = context.run_isolated(f"data {name}", StepFunction(f"{__name__}:{run_ingest.__name__}", arguments))
+    function = StepFunction(f"{__name__}:{run_ingest.__name__}", arguments)
+    result = context.run_isolated(f"data {name}", function, inputs=inputs)
     snapshot = msgspec.convert(result["snapshot"], Snapshot)
     if "breach" in result:
         raise SourceBreachError(str(result["breach"]), snapshot=snapshot, hint=str(result["hint"]))

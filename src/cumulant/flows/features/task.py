@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from cumulant.core import expr
 from cumulant.core.errors import DefinitionError, NotKnownYetError, UsageError, did_you_mean, not_found
 
@@ -26,6 +28,24 @@ class Task:
     target: Node
     predict_at: PredictAt | None
     plan: FeaturePlan
+
+    def to_json(self) -> dict[str, object]:
+        """For `task_from_json`."""
+        parts = {"target": self.target, "predict_at": self.predict_at, "plan": self.plan}
+        return {"entity": self.entity, **msgspec.to_builtins(parts)}
+
+
+def task_from_json(value: Mapping[str, object]) -> Task:
+    """The task that `Task.to_json` describes, in another process of the project."""
+    from cumulant.core.expr import Node
+    from cumulant.core.plan import FeaturePlan, PredictAt
+
+    return Task(
+        entity=str(value["entity"]),
+        target=msgspec.convert(value["target"], Node),
+        predict_at=msgspec.convert(value["predict_at"], PredictAt | None),
+        plan=msgspec.convert(value["plan"], FeaturePlan),
+    )
 
 
 def resolve_task(project: Project, snapshots: Mapping[str, Snapshot]) -> Task:

@@ -50,6 +50,7 @@ _DECLARED = (
     FlowAction("stack.up", "start the processes that serve a project, and what is due by itself"),
     FlowAction("stack.down", "end the processes that serve a project"),
     FlowAction("stack.show", "look at the processes that serve a project", writes=False),
+    FlowAction("steps.run", "run the steps that commands of others have queued"),
     FlowAction("project.tick", "do once whatever is due"),
     FlowAction("model.show", "list, show and compare models", writes=False),
     FlowAction("model.tag", "change the tags of a model version"),

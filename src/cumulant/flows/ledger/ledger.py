@@ -23,7 +23,7 @@ from functools import partial
 import msgspec
 
 from cumulant.core.clock import Clock, SystemClock
-from cumulant.core.errors import CumulantError, DefinitionError, LeaseHeldError, causes, is_interrupt
+from cumulant.core.errors import CumulantError, DefinitionError, causes, is_interrupt
 from cumulant.core.events import Actor, Event, Fact
 from cumulant.core.ids import canonical, digest
 from cumulant.core.progress import Progress, silent
@@ -42,7 +42,7 @@ from cumulant.flows.ledger.ledger_records import (
 )
 from cumulant.flows.ledger.processes import this_process
 from cumulant.flows.ledger.run_events import RunStarted, StepFailed, StepFinished, StepReused, end_of
-from cumulant.flows.ledger.step_lease import StepHeartbeat, StepWatch, raise_failure, take_step
+from cumulant.flows.ledger.step_lease import OVERTAKEN, StepHeartbeat, StepWatch, raise_failure, take_step
 from cumulant.ports.journal import Journal, Row, Transaction
 
 LEASE = timedelta(seconds=60)
@@ -71,6 +71,7 @@ class _Work(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
     call: Call
     write: Write | None
+    cancel: threading.Event
 
 
 def identity_of(name: str, inputs: object, code: str = "") -> str:
@@ -172,6 +173,7 @@ class Ledger:
         code: str = "",
         verify: Verify | None = None,
         write: Write | None = None,
+        cancel: threading.Event | None = None,
         progress: Progress = silent,
     ) -> StepResult:
         """The result of the step, found or worked out, by one process at a time and no more often than needed.
@@ -183,14 +185,14 @@ class Ledger:
             code: the version of the code that does it.
             verify: says whether a found result still holds (its artefacts exist); if not, the step is done again.
             write: state rows and facts that become visible together with the result; not called for a found one.
+            cancel: set once the lease is lost, after which the work is in vain.
             progress: reported while another process works on the step.
 
         Raises:
             CumulantError: the step's own, recorded first; another process's, where that failed while this waited.
         """
-        work = _Work(
-            name=name, inputs=inputs, code=code, identity=identity_of(name, inputs, code), call=call, write=write
-        )
+        key, cancel = identity_of(name, inputs, code), cancel or threading.Event()
+        work = _Work(name=name, inputs=inputs, code=code, identity=key, call=call, write=write, cancel=cancel)
         watch = StepWatch(name, clock=self._clock, progress=progress)
         with self._once(work):
             while True:
@@ -247,13 +249,13 @@ class Ledger:
         try:
             version, cause = self._take(work, record, row, previous)
             begun = time.monotonic()
-            heart = StepHeartbeat(partial(self._beat, work, record), version)
+            heart = StepHeartbeat(partial(self._beat, work, record), version, lost=work.cancel)
             with LeaseRenewal(heart.beat, every=self._lease / BEATS):
                 result = self._run(work)
             done = msgspec.structs.replace(record, status="done", seconds=_since(begun), result=result)
             self._finish(work, done, result, heart.version, cause)
         except BaseException as error:
-            if isinstance(error, LeaseHeldError) and (heart is None or self._lost(work, heart.version)):
+            if isinstance(error, OVERTAKEN) and (heart is None or self._lost(work, heart.version)):
                 return None
             if heart is not None or is_interrupt(error):
                 self._give_up(work, record, begun=begun, error=error, cause=cause)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,8 +19,16 @@ from cumulant.core.progress import Progress
 from cumulant.core.system.memory import release_free_memory
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.cleanup_lock import CLEAN, await_clean
-from cumulant.flows.ledger.ledger import Ledger, StepResult
-from cumulant.flows.ledger.step_function import RunReference, StepFunction, is_isolated, settings_digest
+from cumulant.flows.ledger.ledger import Ledger, StepResult, identity_of
+from cumulant.flows.ledger.step_function import (
+    RunReference,
+    StepFunction,
+    can_reach,
+    is_isolated,
+    needed_resources,
+    runs_elsewhere,
+    settings_digest,
+)
 from cumulant.ports.compute import StepCall
 
 if TYPE_CHECKING:
@@ -60,28 +70,38 @@ class Context:
         call: Callable[[], dict[str, object]],
         *,
         function: StepFunction | None = None,
+        uses: tuple[str, ...] = (),
         verify: Callable[[dict[str, object]], bool] | None = None,
         write: Callable[[Transaction, dict[str, object]], None] | None = None,
     ) -> StepResult:
         """Run a step, or find it done. `inputs` is everything its result depends on, as JSON.
 
         A step that another version of Cumulant did is done again. `write` changes state together with the result.
-        `function` does what `call` does in a process of its own, where the environment's `compute` wants that.
+        `function` does what `call` does in a process of its own, where the environment's `compute` wants that. Where
+        that may be on another machine, what it `uses` besides journal, tables and objects must be reached from there:
+        ports. Otherwise it is called here.
         """
         self.progress(name)
+        cancel = threading.Event()
+        apart = self.isolated and all(can_reach(self.project, port) for port in uses)
 
         def work() -> dict[str, object]:
             with without_secrets(self.project):
-                result = call() if function is None or not self.isolated else self.run_isolated(name, function)
+                if function is None or not apart:
+                    result = call()
+                else:
+                    result = self.run_isolated(name, function, inputs=inputs, cancel=cancel)
             release_free_memory()
             return result
 
         return self.ledger.step(
-            name, inputs, work, code=__version__, verify=verify, write=write, progress=self.progress
+            name, inputs, work, code=__version__, verify=verify, write=write, cancel=cancel, progress=self.progress
         )
 
-    def run_isolated(self, name: str, function: StepFunction) -> dict[str, object]:
-        """The result of a function that another process of this run calls."""
+    def run_isolated(
+        self, name: str, function: StepFunction, *, inputs: object, cancel: threading.Event | None = None
+    ) -> dict[str, object]:
+        """The result of a function that another process of this run calls; `inputs` are those of its step."""
         run = RunReference(
             root=str(self.project.root),
             environment=self.project.environment,
@@ -91,9 +111,21 @@ class Context:
             cause=self.ledger.cause,
             principal=self.principal,
             begun=self.begun,
+            salt=self.project.salt_source.fingerprint(),
         )
         arguments = {"run": msgspec.to_builtins(run), "step": msgspec.to_builtins(function)}
-        return self.project.compute().run(StepCall(_RUN_STEP, arguments, name=name), progress=self.progress)
+        call = StepCall(_RUN_STEP, arguments, needed_resources(self.project, name), name, self._code)
+        key = identity_of(name, inputs, __version__)
+        return self.project.compute().run(call, key=key, cancel=cancel, progress=self.progress)
+
+    @cached_property
+    def _code(self) -> str:
+        """The key of the project's code, where steps may run without the project's folder."""
+        if not runs_elsewhere(self.project):
+            return ""
+        from cumulant.flows.ledger.code_bundle import store_code
+
+        return store_code(self.project)
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         return self.ledger.transaction()

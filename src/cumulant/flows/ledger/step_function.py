@@ -9,6 +9,7 @@ import msgspec
 
 from cumulant.core.ids import digest
 from cumulant.ports.access import Principal
+from cumulant.ports.compute import RESOURCES, Resources
 from cumulant.ports.driver import Need
 from cumulant.ports.plugins import scheme_of
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 #: the capability of a compute driver whose steps do not see the caller's process
 ISOLATED = "isolated"
+#: the capability of a driver that processes of several machines can use; of a compute driver, that it runs steps there
+HOSTS = "hosts"
 
 
 class StepFunction(msgspec.Struct, frozen=True):
@@ -27,9 +30,9 @@ class StepFunction(msgspec.Struct, frozen=True):
 
 
 class RunReference(msgspec.Struct, frozen=True, kw_only=True):
-    """An open run, for a process on this machine. `settings` is the digest of the project file as the run has read it.
+    """An open run, for another process. `settings` is the digest of the project file as the run has read it.
 
-    `cause` is the id of the run's first event.
+    `cause` is the id of the run's first event. `salt` is the fingerprint of the run's salt; None where it has none yet.
     """
 
     root: str
@@ -40,6 +43,7 @@ class RunReference(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None
     principal: Principal
     begun: datetime
+    salt: str | None = None
 
 
 def driver_needs(project: Project) -> list[Need]:
@@ -61,3 +65,29 @@ def is_isolated(project: Project) -> bool:
     A copy of a journal that cannot be written is seen by its own process only.
     """
     return not project.reads_aside and ISOLATED in project.drivers.capabilities(project.endpoints.compute, "compute")
+
+
+def runs_elsewhere(project: Project) -> bool:
+    """Whether the environment's compute driver may run steps on other machines."""
+    return HOSTS in project.drivers.capabilities(project.endpoints.compute, "compute")
+
+
+def needed_resources(project: Project, step: str) -> Resources:
+    """What a step needs of the machine that runs it; nothing where that is always this one."""
+    if RESOURCES not in project.drivers.capabilities(project.endpoints.compute, "compute"):
+        return Resources()
+    return project.policies.step_resources(step)
+
+
+def can_reach(project: Project, port: str, url: str | None = None) -> bool:
+    """Whether a process that runs steps reaches what this one reaches at `port`: it is on this machine too, or what is
+    there is not. `url`: of that client alone.
+    """
+    if not runs_elsewhere(project):
+        return True
+    return is_shared(project, port, url)
+
+
+def is_shared(project: Project, port: str, url: str | None = None) -> bool:
+    """Whether processes of several machines can use what is at `port`."""
+    return HOSTS in project.drivers.capabilities(url or project.endpoints.of(port), port)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 import msgspec
 
 from cumulant.core.clock import Clock
+from cumulant.core.errors import LeaseHeldError, StepCancelledError
 from cumulant.core.progress import Progress
 from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.ledger.ledger_records import STEP, StepRecord, recorded_error
@@ -16,6 +18,9 @@ from cumulant.ports.journal import Row, Transaction
 
 _POLL_FIRST, _POLL_LAST, _POLL_GROWTH = 0.02, 0.5, 1.5
 _SAY_EVERY = 1.0
+
+#: how the work of a step ends whose lease another process has taken
+OVERTAKEN = (LeaseHeldError, StepCancelledError)
 
 
 def take_step(
@@ -29,14 +34,22 @@ def take_step(
 
 
 class StepHeartbeat:
-    """The version of a step's row as this process last wrote it; `write` takes it and returns the next one."""
+    """The version of a step's row as this process last wrote it; `write` takes it and returns the next one.
 
-    def __init__(self, write: Callable[[int], int], version: int) -> None:
+    `lost` is set once another process has taken the step over.
+    """
+
+    def __init__(self, write: Callable[[int], int], version: int, *, lost: threading.Event) -> None:
         self._write = write
+        self._lost = lost
         self.version = version
 
     def beat(self) -> None:
-        self.version = self._write(self.version)
+        try:
+            self.version = self._write(self.version)
+        except LeaseHeldError:
+            self._lost.set()
+            raise
 
 
 class StepWatch:

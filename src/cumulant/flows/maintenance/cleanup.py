@@ -16,6 +16,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.flows.data.validate import NEWEST, REFUSED, SNAPSHOT
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.cleanup_lock import CLEAN
+from cumulant.flows.ledger.code_bundle import CODE
 from cumulant.flows.ledger.ledger_records import STEP, is_under_way, read_step, runs
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.maintenance.unneeded_files import (
@@ -27,6 +28,8 @@ from cumulant.flows.maintenance.unneeded_files import (
 )
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.training.chosen_rows import CHOSEN
+from cumulant.flows.training.search_step import SEARCH
+from cumulant.ports.step_queue import QUEUED_STEP, is_settled, read_queued
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
@@ -76,6 +79,7 @@ def clean(
     def emit(transaction: Transaction, result: dict[str, object]) -> None:
         transaction.emit(msgspec.convert(result, StorageCleaned))
 
+    # In this process: it also removes folders of this machine.
     with open_run(project, CLEAN, principal=principal, progress=progress) as context:
         context.ledger.step(CLEAN, {}, remove, verify=lambda _: False, write=emit, progress=progress)
     return removed
@@ -87,6 +91,7 @@ def _unneeded(project: Project) -> list[Removed]:
         *_feature_tables(project),
         *_objects(project),
         *_searches(project),
+        *_code(project),
         *unneeded_states(project),
         *unneeded_copies(project),
         *unneeded_references(project),
@@ -179,11 +184,23 @@ def _objects(project: Project) -> Iterator[Removed]:
 
 
 def _searches(project: Project) -> Iterator[Removed]:
-    """Scratch of searches that ended: their result is stored, so the trials' answers are not needed to go on."""
-    folder = project.state / "search"
-    if not folder.is_dir():
+    """Trials of searches that ended: their result is stored, so the trials are not needed to go on."""
+    folder, objects = project.state / SEARCH, project.objects()
+    copies = [ref for key in objects.keys(f"{SEARCH}/") if (ref := objects.find(key))]
+    if not folder.is_dir() and not copies:
         return
     steps = [read_step(row) for row in project.journal().rows(STEP)]
     done = {digest(step.inputs) for step in steps if step.name == "search" and step.status == "done"}
-    for path in sorted(path for path in folder.iterdir() if path.name in done):
-        yield Removed(key=f"search/{path.name}", kind="folder", bytes=folder_size(path))
+    for path in sorted(path for path in (folder.iterdir() if folder.is_dir() else ()) if path.name in done):
+        yield Removed(key=f"{SEARCH}/{path.name}", kind="folder", bytes=folder_size(path))
+    yield from (Removed(key=ref.key, kind="object", bytes=ref.bytes) for ref in copies if ref.key.split("/")[1] in done)
+
+
+def _code(project: Project) -> Iterator[Removed]:
+    """Code that went to workers: of no step that waits for one. It is stored again with the next command."""
+    objects = project.objects()
+    open_steps = [read_queued(row) for row in project.journal().rows(QUEUED_STEP)]
+    needed = {step.call.code for step in open_steps if not is_settled(step)}
+    for key in objects.keys(f"{CODE}/"):
+        if key not in needed and (ref := objects.find(key)):
+            yield Removed(key=key, kind="object", bytes=ref.bytes)

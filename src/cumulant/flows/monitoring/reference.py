@@ -20,6 +20,7 @@ from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.registry.lineage import work_again
 from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import CHAMPION, servable_folder
@@ -112,25 +113,42 @@ def _key(project: Project, record: ModelRecord) -> str:
 def _make(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> None:
     key = _key(context.project, record)
     objects = context.project.objects()
+    context.step(
+        "monitoring reference",
+        {"key": key, "by": __version__},
+        lambda: _store(context, version, record, described.plan),
+        function=StepFunction(f"{__name__}:{run_reference.__name__}", {"version": version.uri}),
+        uses=("registry",),
+        verify=lambda _: objects.find(key) is not None,
+    )
 
-    def make() -> dict[str, object]:
-        try:
-            work = work_again(context, record, described.plan)
-        except NotFoundError as error:
-            raise NotFoundError(
-                f"what {version.uri} was trained on is no longer stored: {error.message}",
-                subject=version.uri,
-                hint=_HINT,
-            ) from error
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "reference"
-            folder.mkdir()
-            _table(context, version, record, work).write_parquet(folder / _FILE)
-            objects.put(key, folder)
-        return {"key": key}
 
-    inputs = {"key": key, "by": __version__}
-    context.step("monitoring reference", inputs, make, verify=lambda _: objects.find(key) is not None)
+def run_reference(context: Context, *, version: str) -> dict[str, object]:
+    """The step in a process of its own: the key of the reference."""
+    found = context.project.registry().resolve(version)
+    record = find_record(context.project, found)
+    described = load_description(servable_folder(context.project, found))
+    if record is None or not isinstance(described, Servable):
+        raise NotFoundError(f"{version} has no record of its training here", subject=version, hint=_HINT)
+    return _store(context, found, record, described.plan)
+
+
+def _store(context: Context, version: ModelVersion, record: ModelRecord, plan: FeaturePlan) -> dict[str, object]:
+    key = _key(context.project, record)
+    try:
+        work = work_again(context, record, plan)
+    except NotFoundError as error:
+        raise NotFoundError(
+            f"what {version.uri} was trained on is no longer stored: {error.message}",
+            subject=version.uri,
+            hint=_HINT,
+        ) from error
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "reference"
+        folder.mkdir()
+        _table(context, version, record, work).write_parquet(folder / _FILE)
+        context.project.objects().put(key, folder)
+    return {"key": key}
 
 
 def _table(context: Context, version: ModelVersion, record: ModelRecord, work: TrainingWork) -> pl.DataFrame:

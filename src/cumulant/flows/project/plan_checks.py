@@ -12,7 +12,9 @@ import msgspec
 from cumulant.core import expr
 from cumulant.core.errors import DataError, DefinitionError, MissingPartError, did_you_mean, missing_part
 from cumulant.core.servable import Task as ServableTask
-from cumulant.flows.features.task import Task, refuse_no_features
+from cumulant.flows.data.validate import load_snapshot
+from cumulant.flows.features.task import Task, refuse_no_features, task_from_json
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.review.watched_slices import check_slices
 from cumulant.flows.serving.constant_fallback import check_constant
 from cumulant.flows.serving.reason_codes import check_codes, check_when
@@ -95,6 +97,7 @@ def check_packages(context: Context) -> None:
         return {name: str(getattr(imported(name), "__version__", "")) for name in packages}
 
     if packages:
+        # In this process: what is checked are the packages of this machine.
         context.step("check packages", {"packages": packages, "environment": python_environment().identity}, load)
 
 
@@ -183,10 +186,12 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
         "reasons": project.policies.serving.reasons,
         "reviewed": None if reviewed is None else reviewed.key,
     }
+    arguments = {"task": task.to_json(), "snapshot": snapshot.id, "reviewed": msgspec.to_builtins(reviewed)}
     done = context.step(
         "check rows",
         msgspec.to_builtins(inputs),
         lambda: msgspec.to_builtins(_read_facts(project, task, snapshot, reviewed)),
+        function=StepFunction(f"{__name__}:{run_row_facts.__name__}", arguments),
     )
     facts = msgspec.convert(done.result, RowFacts)
     check_constant(project.policies.serving.fallback.constant, facts.task, facts.classes)
@@ -196,6 +201,15 @@ def check_rows(context: Context, task: Task, snapshot: Snapshot) -> RowFacts:
 
         check_trainers(policy, facts.task, facts.classes, root=Path(project.root))
     return facts
+
+
+def run_row_facts(context: Context, *, task: dict[str, object], snapshot: str, reviewed: object) -> dict[str, object]:
+    """The step `check rows` in a process of its own: `RowFacts`."""
+    from cumulant.core.refs import TableRef
+
+    rows, labels = load_snapshot(context.project, snapshot), msgspec.convert(reviewed, TableRef | None)
+    facts = _read_facts(context.project, task_from_json(task), rows, labels)
+    return msgspec.to_builtins(facts)  # type: ignore[no-any-return]
 
 
 def _read_facts(project: Project, task: Task, snapshot: Snapshot, reviewed: TableRef | None) -> RowFacts:

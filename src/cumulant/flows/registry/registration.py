@@ -48,6 +48,8 @@ def register(context: Context, candidate: ModelCandidate, *, promote: bool) -> t
     def record(transaction: Transaction, result: dict[str, object]) -> None:
         candidate.record_in(transaction, context, f"{result['name']}/{result['version']}")
 
+    # In this process: it writes to the registry only, where it takes less than a process needs to start, and reads the
+    # code's commit, which is in the project's folder.
     # Only a version that has its record counts as registered: cut off before, the same version is found and recorded.
     outcome = context.step(
         "register", inputs, log, verify=lambda result: _exists(context, result, candidate), write=record

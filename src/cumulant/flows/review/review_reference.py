@@ -12,9 +12,10 @@ import msgspec
 import numpy as np
 
 from cumulant import statistics
-from cumulant.core.errors import CumulantError, DataError, MissingPartError
+from cumulant.core.errors import CumulantError, DataError, MissingPartError, NotFoundError
 from cumulant.core.servable import Servable
 from cumulant.core.version import __version__
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.registry.model_record import ModelRecord, find_record
 from cumulant.flows.registry.models import servable_folder
 from cumulant.flows.review.reference_key import inputs_of, key_of
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
     import pyarrow as pa
 
-    from cumulant.core.plan import Field
+    from cumulant.core.plan import FeaturePlan, Field
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.registry import ModelVersion
@@ -88,27 +89,41 @@ def stored_reference(project: Project, version: ModelVersion) -> ReviewReference
 
 
 def _reference_folder(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
-    from cumulant.flows.registry.lineage import work_again
-
     objects = context.project.objects()
     key = key_of(record)
-
-    def make() -> dict[str, object]:
-        work = work_again(context, record, described.plan)
-        with tempfile.TemporaryDirectory() as scratch:
-            folder = Path(scratch) / "reference"
-            folder.mkdir()
-            _write(context, version, record, work, folder)
-            objects.put(key, folder)
-        return {"key": key}
-
     context.step(
         "review reference",
         {**inputs_of(record), "by": __version__},
-        make,
+        lambda: _store(context, version, record, described.plan),
+        function=StepFunction(f"{__name__}:{run_reference.__name__}", {"version": version.uri}),
+        uses=("registry",),
         verify=lambda _: objects.find(key) is not None,
     )
     return objects.path(key)
+
+
+def run_reference(context: Context, *, version: str) -> dict[str, object]:
+    """The step in a process of its own: the key of the reference."""
+    from cumulant.servable.folder import load_description
+
+    found = context.project.registry().resolve(version)
+    record = find_record(context.project, found)
+    described = load_description(servable_folder(context.project, found))
+    if record is None or not isinstance(described, Servable):
+        raise NotFoundError(f"{version} has no record of its training here", subject=version)
+    return _store(context, found, record, described.plan)
+
+
+def _store(context: Context, version: ModelVersion, record: ModelRecord, plan: FeaturePlan) -> dict[str, object]:
+    from cumulant.flows.registry.lineage import work_again
+
+    key, work = key_of(record), work_again(context, record, plan)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "reference"
+        folder.mkdir()
+        _write(context, version, record, work, folder)
+        context.project.objects().put(key, folder)
+    return {"key": key}
 
 
 def _write(context: Context, version: ModelVersion, record: ModelRecord, work: TrainingWork, folder: Path) -> None:

@@ -21,10 +21,11 @@ from cumulant.core.ids import digest, short
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
 from cumulant.core.system.child_processes import stop
-from cumulant.flows.data.validate import snapshots_of
+from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.feature_table import deletions, scans, used_sources
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.run_context import Context, open_run
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.registry.models import copy_name, servable_folder
 from cumulant.flows.serving.services import note_use
 from cumulant.flows.serving.spawning import spawn
@@ -197,30 +198,66 @@ def materialize(
     table = state_table(inputs)
     store = context.project.online()
 
-    def fill() -> dict[str, object]:
-        from cumulant.features.online.materialization import materialize
-
-        frames = scans(context.project, snapshots, used, as_of=as_of)
-        filled = materialize(
-            plan,
-            frames,
-            store,
-            table=table,
-            as_of=as_of,
-            since=since,
-            scope=context.project.name,
-            deletions=deletions(context.project, plan, snapshots, as_of=as_of),
-        )
-        return {"table": table, **msgspec.to_builtins(filled)}
-
     def tell(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.features.events import StateFilled
 
         transaction.emit(msgspec.convert({**result, "as_of": as_of}, StateFilled))
 
-    outcome = context.step(ONLINE_STATE, inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
+    outcome = context.step(
+        ONLINE_STATE,
+        inputs,
+        lambda: _fill(context, plan, snapshots, table=table, as_of=as_of, since=since),
+        function=StepFunction(f"{__name__}:{run_online_state.__name__}", {"inputs": inputs}),
+        uses=("online",),
+        verify=lambda _: bool(store.meta(table)),
+        write=tell,
+    )
     OnlineFeatures(plan, store, table).catch_up()
     return table, int(str(outcome.result["entities"]))
+
+
+class _StateInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """The inputs of the step `online state`, as it records them."""
+
+    plan: object
+    snapshots: dict[str, str]
+    as_of: datetime | None
+    since: datetime | None
+    format: int
+
+
+def run_online_state(context: Context, *, inputs: dict[str, object]) -> dict[str, object]:
+    """The step `online state` in a process of its own: the table, and what was filled."""
+    from cumulant.core.plan import FeaturePlan
+
+    made_of = msgspec.convert(inputs, _StateInputs)
+    snapshots = {name: load_snapshot(context.project, identity) for name, identity in made_of.snapshots.items()}
+    plan, table = msgspec.convert(made_of.plan, FeaturePlan), state_table(inputs)
+    return _fill(context, plan, snapshots, table=table, as_of=made_of.as_of, since=made_of.since)
+
+
+def _fill(
+    context: Context,
+    plan: FeaturePlan,
+    snapshots: Mapping[str, Snapshot],
+    *,
+    table: str,
+    as_of: datetime | None,
+    since: datetime | None,
+) -> dict[str, object]:
+    from cumulant.features.online.materialization import materialize
+
+    filled = materialize(
+        plan,
+        scans(context.project, snapshots, used_sources(plan, snapshots), as_of=as_of),
+        context.project.online(),
+        table=table,
+        as_of=as_of,
+        since=since,
+        scope=context.project.name,
+        deletions=deletions(context.project, plan, snapshots, as_of=as_of),
+    )
+    return {"table": table, **msgspec.to_builtins(filled)}
 
 
 def copy_with_version(project: Project, version: ModelVersion) -> Path:

@@ -16,10 +16,12 @@ from cumulant.core.refs import ObjectRef
 from cumulant.core.servable import Parity, Servable, Unread
 from cumulant.flows.data.pii import mask_personal, personal_features
 from cumulant.flows.data.request_rules import request_rules
+from cumulant.flows.ledger.step_function import StepFunction
 from cumulant.flows.serving.reason_codes import build_reasons
 from cumulant.flows.training.chosen_rows import blocks
 from cumulant.flows.training.fitted import Fitted
 from cumulant.flows.training.search_step import load_model, rows_of
+from cumulant.flows.training.training_identity import work_from_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cumulant.flows.ledger.run_context import Context
     from cumulant.flows.training.training_identity import TrainingWork
     from cumulant.ports.journal import Transaction
+    from cumulant.training.splits import TrainTestSplit
 
 
 class PackageResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,17 +54,16 @@ def package(
     objects = context.project.objects()
     examples: list[pd.DataFrame] = []
     # Commit and environment are recorded, not part of the identity: another commit alone makes no other model.
-    unread = _unread(work)
     rules = request_rules(context.project.policies, work.task.plan)
     explained = context.project.policies.serving.reasons
     inputs = {
         "model": fitted.served.key,
         "plan": digest(work.task.plan),
         "work": work.identity,
-        "unread": unread,
+        "unread": _unread(work),
     }
     # Another salt alone makes another servable, where there is anything to hash.
-    salt = fingerprint(context.project.salt()) if any(field.personal for field in work.task.plan.request) else ""
+    salt = _salt_fingerprint(context, work)
     inputs |= {"salt": salt} if salt else {}
     if rules:
         inputs["rules"] = msgspec.to_builtins(rules)
@@ -69,34 +71,9 @@ def package(
         inputs["reasons"] = msgspec.to_builtins(explained)
 
     def build() -> dict[str, object]:
-        model, rows = load_model(context.project, fitted.served), rows_of(context, work)
+        built, rows = _build(context, work, fitted, lineage)
         examples.append(input_example(context, work, rows.test.features))
-        with tempfile.TemporaryDirectory() as scratch:
-            from cumulant.packaging.builder import build as build_servable
-            from cumulant.packaging.input_warnings import closed_features
-
-            folder = Path(scratch) / "servable"
-            servable = build_servable(
-                model,
-                work.task.plan,
-                name=context.project.name,
-                sample=rows.test.features,
-                out=folder,
-                lineage=lineage,
-                example=example(context, work),
-                whole=_is_number(context, work),
-                unread=unread,
-                rules=rules,
-                closed=closed_features(rows.train.features, model.inputs),
-                complete=_complete(work),
-                nonnegative=_nonnegative(work),
-                salt_fingerprint=salt,
-                reasons=build_reasons(explained, model, rows.train.features),
-                target=work.training.target,
-            )
-            ref = objects.put(f"servables/{_identity(servable, lineage)}", folder)
-        assert servable.parity is not None
-        return msgspec.to_builtins(PackageResult(servable=ref, parity=servable.parity))  # type: ignore[no-any-return]
+        return built
 
     def emit_built(transaction: Transaction, result: dict[str, object]) -> None:
         from cumulant.packaging.events import ServableBuilt
@@ -116,9 +93,56 @@ def package(
     def stands(result: dict[str, object]) -> bool:
         return objects.find(_package(result).servable.key) is not None
 
-    outcome = context.step("package", inputs, build, verify=stands, write=emit_built)
+    arguments = {"work": work.to_json(), "fitted": msgspec.to_builtins(fitted), "lineage": dict(lineage)}
+    function = StepFunction(f"{__name__}:{run_package.__name__}", arguments)
+    outcome = context.step("package", inputs, build, function=function, verify=stands, write=emit_built)
     built = msgspec.structs.replace(_package(outcome.result), reused=outcome.reused)
     return built, examples[0] if examples else None
+
+
+def run_package(context: Context, *, work: object, fitted: object, lineage: dict[str, str]) -> dict[str, object]:
+    """The step in a process of its own: a `PackageResult`."""
+    built, _ = _build(context, work_from_json(context.project, work), msgspec.convert(fitted, Fitted), lineage)
+    return built
+
+
+def _build(
+    context: Context, work: TrainingWork, fitted: Fitted, lineage: Mapping[str, str]
+) -> tuple[dict[str, object], TrainTestSplit]:
+    """The `PackageResult` as JSON, and the rows that were read for it."""
+    project = context.project
+    model, rows = load_model(project, fitted.served), rows_of(context, work)
+    with tempfile.TemporaryDirectory() as scratch:
+        from cumulant.packaging.builder import build as build_servable
+        from cumulant.packaging.input_warnings import closed_features
+
+        folder = Path(scratch) / "servable"
+        servable = build_servable(
+            model,
+            work.task.plan,
+            name=project.name,
+            sample=rows.test.features,
+            out=folder,
+            lineage=lineage,
+            example=example(context, work),
+            whole=_is_number(context, work),
+            unread=_unread(work),
+            rules=request_rules(project.policies, work.task.plan),
+            closed=closed_features(rows.train.features, model.inputs),
+            complete=_complete(work),
+            nonnegative=_nonnegative(work),
+            salt_fingerprint=_salt_fingerprint(context, work),
+            reasons=build_reasons(project.policies.serving.reasons, model, rows.train.features),
+            target=work.training.target,
+        )
+        ref = project.objects().put(f"servables/{_identity(servable, lineage)}", folder)
+    assert servable.parity is not None
+    return msgspec.to_builtins(PackageResult(servable=ref, parity=servable.parity)), rows
+
+
+def _salt_fingerprint(context: Context, work: TrainingWork) -> str:
+    """What distinguishes the salt, where there is anything to hash."""
+    return fingerprint(context.project.salt()) if any(field.personal for field in work.task.plan.request) else ""
 
 
 def input_example(context: Context, work: TrainingWork, features: pl.DataFrame) -> pd.DataFrame:

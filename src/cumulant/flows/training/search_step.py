@@ -16,7 +16,7 @@ from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef
 from cumulant.core.system.memory import release_free_memory
 from cumulant.core.units import from_micros, to_micros
-from cumulant.flows.ledger.step_function import StepFunction
+from cumulant.flows.ledger.step_function import StepFunction, is_shared
 from cumulant.flows.serving.reason_codes import check_when
 from cumulant.flows.training.chosen_rows import chosen_rows
 from cumulant.flows.training.fitted import ChosenCount, Fitted, SplitSummary
@@ -38,10 +38,13 @@ if TYPE_CHECKING:
     from cumulant.training.events import SearchFinished, TrialFinished
     from cumulant.training.model import FittedModel
     from cumulant.training.search.search import SearchResult
+    from cumulant.training.search.trial_journal import CopiedFolder
     from cumulant.training.splits import TrainTestSplit
 
 
 _LEAST_QUICK_ROWS = 5000
+#: the folder, and the first part of the objects' keys, of the trials of searches
+SEARCH = "search"
 
 
 def fit(context: Context, work: TrainingWork, *, champion: Mapping[str, Parameter] | None) -> Fitted:
@@ -99,7 +102,6 @@ def _search(
     check_gate(work.evaluation.gate, task=split.train.task, costs=costs)
     check_trainers(work.training, split.train.task, split.train.classes, root=context.project.root)
     check_when(context.project.policies.serving.reasons, split.train.task)
-    folder = context.project.state / "search" / scratch
     context.progress("search", 0.0)
     rows = [sample_training_rows(split.train, work)]
     split = split.without_columns()
@@ -107,7 +109,7 @@ def _search(
         rows.pop(),  # so that the search alone holds the features, and lets them go once they are encoded
         work.training,
         root=context.project.root,
-        scratch=folder,
+        scratch=_trial_folder(context.project, scratch),
         champion=champion,
         progress=context.progress,
         on_trial=lambda trial: context.emit(_trial_event(trial)),
@@ -121,6 +123,14 @@ def _search(
         split=_summary(split, rule_of(context.project, work, split), chosen),
     )
     return msgspec.to_builtins(fitted)  # type: ignore[no-any-return]
+
+
+def _trial_folder(project: Project, name: str) -> Path | CopiedFolder:
+    """Where a search keeps its trials: in the state folder, and in an object store that other machines use too."""
+    from cumulant.training.search.trial_journal import CopiedFolder
+
+    folder = project.state / SEARCH / name
+    return CopiedFolder(folder, project.objects(), f"{SEARCH}/{name}") if is_shared(project, "objects") else folder
 
 
 def sample_training_rows(rows: TrainingSet, work: TrainingWork) -> TrainingSet:

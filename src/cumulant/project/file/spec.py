@@ -37,6 +37,34 @@ class ModelSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     ] = "low"
 
 
+class StepResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a worker must have to take a step; with `compute: worker://`."""
+
+    cpu: Annotated[float, Meta(ge=0, description="CPU cores.")] = 1
+    memory: Annotated[str | None, Meta(description="Memory, such as `16GiB`. Default: any.")] = None
+    gpu: Annotated[int, Meta(ge=0, description="GPUs.")] = 0
+    region: Annotated[Name | None, Meta(description="The region of the worker. Default: any.")] = None
+
+
+def _step(text: str) -> Meta:
+    return Meta(description=f"{text}: what its worker must have.")
+
+
+class StepsSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What each step needs of a worker."""
+
+    data: Annotated[StepResourcesSpec, _step("Reading a source")] = StepResourcesSpec()
+    features: Annotated[StepResourcesSpec, _step("Computing features")] = StepResourcesSpec()
+    check_rows: Annotated[StepResourcesSpec, _step("Checking the rows in `plan`")] = StepResourcesSpec()
+    search: Annotated[StepResourcesSpec, _step("The search for a model")] = StepResourcesSpec()
+    evaluate: Annotated[StepResourcesSpec, _step("The evaluation")] = StepResourcesSpec()
+    package: Annotated[StepResourcesSpec, _step("Building the servable")] = StepResourcesSpec()
+    final_fit: Annotated[StepResourcesSpec, _step("The fit on all rows")] = StepResourcesSpec()
+    online_state: Annotated[StepResourcesSpec, _step("Filling the online state")] = StepResourcesSpec()
+    monitoring_reference: Annotated[StepResourcesSpec, _step("The reference of drift")] = StepResourcesSpec()
+    review_reference: Annotated[StepResourcesSpec, _step("The reference of reviews")] = StepResourcesSpec()
+
+
 class ResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What a command may take of the machine. Results are the same whatever is set."""
 
@@ -49,6 +77,9 @@ class ResourcesSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
             "refused before they are read, with the `training.rows` that fits."
         ),
     ] = None
+    steps: Annotated[
+        StepsSpec, Meta(description="What each step needs of a worker, by the step's name; with `compute: worker://`.")
+    ] = StepsSpec()
 
 
 def _overrides(section: str) -> Meta:
@@ -97,8 +128,8 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     compute: Annotated[
         str | None,
         Meta(
-            description="Where steps of `data`, `features` and `train` run: `inline://`, in the command's process, or "
-            "`subprocess://`, each in its own. Default: inline."
+            description="Where steps of commands run: `inline://`, in the command's process; `subprocess://`, each in "
+            "its own; `worker://`, in processes of `cumulant worker` on any machine. Default: inline."
         ),
     ] = None
     traffic: Annotated[

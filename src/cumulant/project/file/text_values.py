@@ -79,6 +79,7 @@ FORMS: dict[tuple[str, str], str] = {
     ("SourceSpec", "keep"): "duration",
     ("SourceSpec", "memory"): "size",
     ("ResourcesSpec", "memory"): "size",
+    ("StepResourcesSpec", "memory"): "size",
     ("RuleSpec", "nulls"): "share",
     ("TableRule", "fresh"): "duration",
     ("TrainingSpec", "since"): "moment",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -14,6 +15,7 @@ from cumulant.core.errors import (
     NotFoundError,
     ProjectFileError,
     RetryableError,
+    StepCancelledError,
     StepFailedError,
 )
 from cumulant.core.progress import Progress
@@ -37,6 +39,22 @@ def report(count: int, progress: Progress) -> dict[str, object]:
     for number in range(count):
         progress(f"part {number}", None if number == 0 else number / count)
     return {"reported": count}
+
+
+def report_slowly(count: int, progress: Progress) -> dict[str, object]:
+    """A step whose reports are a second apart."""
+    for number in range(count):
+        progress(f"part {number}", number / count)
+        time.sleep(1)
+    return {"reported": count}
+
+
+def report_on(progress: Progress) -> dict[str, object]:
+    """A step that reports for a minute."""
+    for number in range(600):
+        progress(f"part {number}")
+        time.sleep(0.1)
+    return {}
 
 
 def refuse(kind: str) -> dict[str, object]:
@@ -104,6 +122,27 @@ class ComputeConformance(Suite):
 
         with pytest.raises(KeyboardInterrupt):
             compute.run(StepCall(f"{_HERE}:report", {"count": 1}), progress=interrupt)
+
+    def test_a_step_that_is_cancelled_while_it_runs(self, compute: Compute) -> None:
+        cancel = threading.Event()
+
+        def progress(text: str, share: float | None = None) -> None:
+            del text, share
+            cancel.set()
+
+        with pytest.raises(StepCancelledError):
+            compute.run(StepCall(f"{_HERE}:report_on", {}), cancel=cancel, progress=progress)
+
+    def test_a_step_that_is_cancelled_before_it_begins(self, compute: Compute) -> None:
+        cancel = threading.Event()
+        cancel.set()
+        with pytest.raises(StepCancelledError):
+            compute.run(StepCall(f"{_HERE}:add", {"first": 1, "second": 2}), cancel=cancel)
+
+    def test_a_step_of_a_key_runs_again_once_its_result_was_returned(self, compute: Compute) -> None:
+        for second in (2, 3):
+            call = StepCall(f"{_HERE}:add", {"first": 1, "second": second})
+            assert compute.run(call, key="sum")["sum"] == 1 + second
 
     def test_other_errors_fail_the_step(self, compute: Compute) -> None:
         with pytest.raises(StepFailedError, match="ZeroDivisionError"):

@@ -31,7 +31,7 @@ from cumulant.training.search.choices import BlendChoice, ModelChoice, best_of, 
 from cumulant.training.search.cross_validation import CrossValidation, Outcome
 from cumulant.training.search.final_model import Finisher
 from cumulant.training.search.search_metric import searched_metric
-from cumulant.training.search.trial_journal import TrialJournal
+from cumulant.training.search.trial_journal import CopiedFolder, TrialJournal
 from cumulant.training.spec import BUILT_IN, Parameter
 from cumulant.training.splits import folds as make_folds
 from cumulant.training.trainers import lightgbm_trainer
@@ -58,7 +58,7 @@ def search(
     spec: TrainingPolicy,
     *,
     root: Path | None = None,
-    scratch: Path | None = None,
+    scratch: Path | CopiedFolder | None = None,
     champion: Mapping[str, Parameter] | None = None,
     progress: Progress = silent,
     on_trial: Callable[[TrialRecord], None] | None = None,
@@ -125,7 +125,7 @@ class _Study:
         spec: TrainingPolicy,
         *,
         root: Path,
-        folder: Path,
+        folder: Path | CopiedFolder,
         champion: Mapping[str, Parameter] | None,
         progress: Progress,
         on_trial: Callable[[TrialRecord], None] | None,

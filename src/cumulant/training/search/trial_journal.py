@@ -8,6 +8,7 @@ finished trials and on its number only (`proposals`).
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -17,22 +18,51 @@ from numpy.typing import NDArray
 
 from cumulant.core.errors import IntegrityError, StorageError
 from cumulant.core.system.atomic_files import atomic_draft
+from cumulant.ports.objects import ObjectStore
 from cumulant.training.records import TrialRecord
+from cumulant.training.search.trial_copies import TrialCopies
 
 _FILE = "trials.jsonl"
 
 
-class TrialJournal:
-    """The finished trials of one search, in a folder. A folder that belongs to another search is emptied."""
+@dataclass(frozen=True)
+class CopiedFolder:
+    """A folder of one search, whose trials are also kept in `objects` below `prefix`."""
 
-    def __init__(self, folder: Path, identity: str) -> None:
-        self._folder = folder
+    path: Path
+    objects: ObjectStore
+    prefix: str
+
+    def copies(self, identity: str) -> TrialCopies:
+        return TrialCopies(self.objects, self.prefix, identity)
+
+
+class TrialJournal:
+    """The finished trials of one search, in a folder. A folder that belongs to another search is emptied.
+
+    Of a `CopiedFolder` the trials are in an object store too; those that another machine finished are added.
+    """
+
+    def __init__(self, folder: Path | CopiedFolder, identity: str) -> None:
+        self._copies = folder.copies(identity) if isinstance(folder, CopiedFolder) else None
+        self._folder = folder.path if isinstance(folder, CopiedFolder) else folder
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(parents=True, exist_ok=True)
             self.records = self._resume(identity)
-            self._stream = (folder / _FILE).open("ab")
+            copied = [] if self._copies is None else self._exchange(self._copies)
+            self._stream = (self._folder / _FILE).open("ab")
+            for record in copied:
+                self._write(record)
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise _unwritable(self._folder, error) from error
+
+    def _exchange(self, copies: TrialCopies) -> list[TrialRecord]:
+        """The trials of other machines; those that only this one has are copied."""
+        copied = copies.restore({record.number for record in self.records}, self._folder)
+        for record in self.records:
+            path = self._path(record.number)
+            copies.save(record, path if path.exists() else None)
+        return copied
 
     def _resume(self, identity: str) -> list[TrialRecord]:
         path = self._folder / _FILE
@@ -71,11 +101,16 @@ class TrialJournal:
         try:
             if answers is not None:
                 self._store(record.number, answers)
-            self._stream.write(msgspec.json.encode(record) + b"\n")
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+            self._write(record)
         except OSError as error:
             raise _unwritable(self._folder, error) from error
+        if self._copies is not None:
+            self._copies.save(record, None if answers is None else self._path(record.number))
+
+    def _write(self, record: TrialRecord) -> None:
+        self._stream.write(msgspec.json.encode(record) + b"\n")
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
         self.records.append(record)
 
     def answers(self, number: int) -> NDArray[np.float64]:
@@ -84,9 +119,11 @@ class TrialJournal:
 
     def keep(self, numbers: set[int]) -> None:
         """Drop the answers of all other trials."""
-        for record in self.records:
-            if record.number not in numbers:
-                self._path(record.number).unlink(missing_ok=True)
+        needless = {record.number for record in self.records} - numbers
+        for number in needless:
+            self._path(number).unlink(missing_ok=True)
+        if self._copies is not None:
+            self._copies.drop(needless)
 
     def _store(self, number: int, answers: NDArray[np.float64]) -> None:
         path = self._path(number)
@@ -101,6 +138,8 @@ class TrialJournal:
 
     def __exit__(self, *_: object) -> None:
         self._stream.close()
+        if self._copies is not None:
+            self._copies.close()
 
 
 def _unwritable(folder: Path, error: OSError) -> StorageError:

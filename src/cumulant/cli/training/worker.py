@@ -1,0 +1,101 @@
+"""`cumulant worker`: run the steps that commands have queued."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+from cumulant.flows.reports.terminal import clean
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from rich.console import Console
+
+    from cumulant.flows.worker.worker import StepRun
+
+#: the most steps that are listed at the end
+_SHOWN = 1000
+
+app = application("worker", "Run queued steps of commands, on this machine.")
+
+
+@command(
+    app,
+    action="steps.run",
+    examples=[
+        "cumulant worker --env prod",
+        "cumulant worker --env prod --cpu 32 --memory 128GiB --gpu 1 --region eu-west-1 --drain",
+        "cumulant worker --env prod --once --json",
+    ],
+)
+def worker(
+    call: Invocation,
+    *,
+    once: Annotated[bool, typer.Option("--once", help="End when no step that fits is queued.")] = False,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="On SIGTERM, end after the running step; otherwise it is queued again.")
+    ] = False,
+    cpu: Annotated[float | None, typer.Option(help="CPU cores for a step; default: the machine's.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory for a step, such as 16GiB; default: the machine's.")
+    ] = None,
+    gpu: Annotated[int, typer.Option(help="GPUs for a step.")] = 0,
+    region: Annotated[str, typer.Option(help="The region of this machine; default: that of the environment.")] = "",
+) -> None:
+    """Take steps that commands with `compute: worker://` have queued, and run each in a process of its own.
+
+    The machine needs the project file with the environment, the installed extras and the secrets; code comes
+    from the object store. Steps that need more than this worker has are left to others. Several workers may run
+    on one machine. Ctrl-C ends the running step, which another worker then takes.
+    """
+    from cumulant.core.units import size
+    from cumulant.flows.worker.run_worker import machine_offer, run_worker
+
+    runs: deque[StepRun] = deque(maxlen=_SHOWN)
+    with call.project() as project, call.progress("worker") as progress, _draining(drain) as stop:
+        most = None if memory is None else size(memory)
+        offer = machine_offer(cpu=cpu, memory=most, gpu=gpu, region=region or project.scope.region)
+        for run in run_worker(
+            project, principal=project.principal(), offer=offer, stop=stop, once=once, progress=progress
+        ):
+            runs.append(run)
+            progress(_sentence(run))
+
+    def text(console: Console) -> None:
+        for run in runs:
+            console.print(clean(_sentence(run)), soft_wrap=True, markup=False)
+
+    call.answer({"steps": list(runs)}, text)
+
+
+def _sentence(run: StepRun) -> str:
+    detail = f": {run.note}" if run.note else ""
+    return f"{run.name}: {run.ending} after {run.seconds:.1f} s, attempt {run.attempt}{detail}"
+
+
+@contextmanager
+def _draining(drain: bool) -> Iterator[threading.Event]:
+    """An event that SIGTERM sets while the block runs, with `drain`."""
+    stop = threading.Event()
+    if not drain or threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        stop.set()
+
+    before = signal.signal(signal.SIGTERM, handle)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

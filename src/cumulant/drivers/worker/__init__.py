@@ -1,0 +1,1 @@
+"""Compute by workers: steps wait in the journal until a process of any machine takes them."""

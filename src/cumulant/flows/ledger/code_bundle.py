@@ -1,0 +1,144 @@
+"""The project's code as one object, named by its content, so that a step can run where the project's folder is not.
+
+A bundle holds the project file, the files that it extends, the Python files that it names, and the modules of the
+project that these import; no data. Whoever may write the store of objects can change what workers run.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import IntegrityError, UsageError
+from cumulant.core.ids import digest, file_digest
+from cumulant.project.endpoints import STATE
+
+if TYPE_CHECKING:
+    from cumulant.ports.objects import ObjectStore
+    from cumulant.project.project import Project
+
+CODE = "code"
+"""The first part of the bundles' keys."""
+MOST_BYTES = 20 << 20
+_MANIFEST = "bundle.json"
+_FILES = "files"
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    """`project`: the project's folder among the files; `files`: the digest of each file."""
+
+    project: str
+    files: dict[str, str]
+
+
+def store_code(project: Project) -> str:
+    """Store the project's code, if it is not there yet; the bundle's key.
+
+    Raises:
+        UsageError: it is larger than MOST_BYTES.
+    """
+    files = sorted(set(_code_files(project)))
+    size = sum(path.stat().st_size for path in files)
+    if size > MOST_BYTES:
+        largest = max(files, key=lambda path: path.stat().st_size)
+        raise UsageError(
+            f"the project's code takes {size / 1e6:,.0f} MB, and at most {MOST_BYTES / 1e6:,.0f} MB go to workers",
+            subject=str(largest),
+            hint="keep data out of the Python files, or use `compute: subprocess://`",
+        )
+    base = Path(os.path.commonpath([project.root.parent, *(path.parent for path in files)]))
+    manifest = _Manifest(
+        project.root.relative_to(base).as_posix(),
+        {path.relative_to(base).as_posix(): file_digest(path) for path in files},
+    )
+    key = _key(manifest)
+    if project.objects().find(key) is None:
+        with tempfile.TemporaryDirectory() as scratch:
+            folder = Path(scratch) / CODE
+            for name in manifest.files:
+                target = folder / _FILES / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(base / name, target)
+            (folder / _MANIFEST).write_bytes(msgspec.json.encode(manifest))
+            project.objects().put(key, folder)
+    return key
+
+
+def fetch_code(objects: ObjectStore, key: str, folder: Path, *, state: Path) -> Path:
+    """The project's folder of a bundle, below `folder`; it is fetched once and verified by its name.
+
+    `state` is the state folder of this machine's own project, which the bundle's project uses as its own.
+
+    Raises:
+        NotFoundError: the bundle is gone.
+        IntegrityError: its files are not those that were stored.
+    """
+    target = folder / key.rpartition("/")[2]
+    if not target.exists():
+        source = objects.path(key)
+        _verify(source, key)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
+        shutil.copytree(source, draft, dirs_exist_ok=True)
+        (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
+        try:
+            draft.rename(target)
+        except OSError:  # another worker was first, with the same content
+            shutil.rmtree(draft, ignore_errors=True)
+    return target / _FILES / _read(target).project
+
+
+def _code_files(project: Project) -> Iterator[Path]:
+    from cumulant.data.code_hash import code_files
+
+    yield from (Path(os.path.normpath(path.absolute())) for path in project.file.paths)
+    root = project.root
+    contracts = (root / source.contract for source in project.spec.data.values() if source.contract)
+    yield from (path for path in contracts if path.is_file())
+    for name in _python_files(project):
+        file = Path(os.path.normpath(root / name))
+        if file.is_file():  # one that is missing fails the step, as in the command's own process
+            yield from code_files(file, root)
+
+
+def _python_files(project: Project) -> Iterator[str]:
+    """The files that the project file names, relative to the project."""
+    spec = project.spec
+    yield spec.features
+    yield from (_file_of(source.prepare) for source in spec.data.values() if source.prepare)
+    if spec.training is not None:
+        yield from (_file_of(name) for name in project.training().trainers if _file_of(name).endswith(".py"))
+
+
+def _file_of(reference: str) -> str:
+    return reference.rpartition(":")[0]
+
+
+def _read(folder: Path) -> _Manifest:
+    return msgspec.json.decode((folder / _MANIFEST).read_bytes(), type=_Manifest)
+
+
+def _key(manifest: _Manifest) -> str:
+    return f"{CODE}/{digest(manifest)}"
+
+
+def _verify(folder: Path, key: str) -> None:
+    try:
+        manifest = _read(folder)
+        named = {folder / _FILES / name: content for name, content in manifest.files.items()}
+        present = {path for path in (folder / _FILES).rglob("*") if path.is_file()}
+        whole = present == named.keys() and all(file_digest(path) == content for path, content in named.items())
+    except (OSError, msgspec.MsgspecError):
+        whole = False
+    if not whole or _key(manifest) != key:
+        raise IntegrityError(
+            f"the stored code {key} is damaged: its files are not those that were stored",
+            subject=key,
+            hint="delete the object, and run the command again, which stores it again",
+        )

@@ -1,0 +1,105 @@
+"""The project's code as a content-named object."""
+
+from pathlib import Path
+
+import pytest
+
+from cumulant.core.errors import IntegrityError, UsageError
+from cumulant.flows.ledger import code_bundle
+from cumulant.flows.ledger.code_bundle import fetch_code, store_code
+from cumulant.project.file.loading import load
+
+PROJECT = """\
+version: 1
+extends: ../shared/base.yaml
+model: {name: returns}
+data:
+  orders: {path: data.csv, prepare: "prepare.py:clean", contract: orders.odcs.yaml}
+training: {target: returned, trainers: [lightgbm, "own/trainer.py:fit"]}
+"""
+FILES = {
+    "shared/base.yaml": "version: 1\n",
+    "shop/cumulant.yaml": PROJECT,
+    "shop/features.py": "import helpers.text\n",
+    "shop/helpers/__init__.py": "",
+    "shop/helpers/text.py": "from helpers import numbers_\n",
+    "shop/helpers/numbers_.py": "",
+    "shop/prepare.py": "def clean(row): return row\n",
+    "shop/own/trainer.py": "import json\n",
+    "shop/orders.odcs.yaml": "kind: DataContract\n",
+}
+OTHERS = {
+    "shop/unused.py": "",
+    "shop/data.csv": "returned\n1\n",
+    "shop/.cumulant/secrets": "PASSWORD=x",
+    ".env": "KEY=x",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name, text in (FILES | OTHERS).items():
+        path = tmp_path / "here" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "here" / "shop"
+
+
+def files_of(folder: Path):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_bundle_holds_the_code_that_the_project_names_and_imports_and_nothing_else(folder, tmp_path):
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "secrets").write_text("PASSWORD=y")
+    with load(folder) as project:
+        key = store_code(project)
+        root = fetch_code(project.objects(), key, tmp_path / "elsewhere", state=state)
+    assert root.name == "shop"
+    stored = files_of(root.parent)
+    assert {name: text for name, text in stored.items() if "/.cumulant/" not in name} == FILES
+    assert (root / ".cumulant" / "secrets").read_text() == "PASSWORD=y"
+    with load(root) as copy, load(folder) as project:
+        assert copy.spec == project.spec
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o077 == 0
+
+
+def test_a_bundle_is_named_by_its_content(folder):
+    with load(folder) as project:
+        key = store_code(project)
+        assert store_code(project) == key
+        (folder / "unused.py").write_text("changed = 1\n")
+        assert store_code(project) == key
+        (folder / "helpers" / "text.py").write_text("changed = 1\n")
+        assert store_code(project) != key
+
+
+def test_code_that_is_too_large_is_refused_with_its_largest_file(folder, monkeypatch):
+    monkeypatch.setattr(code_bundle, "MOST_BYTES", 1000)
+    (folder / "helpers" / "text.py").write_text("#" * 2000)
+    with load(folder) as project, pytest.raises(UsageError, match="the project's code takes") as caught:
+        store_code(project)
+    assert caught.value.subject == str(folder / "helpers" / "text.py")
+
+
+@pytest.mark.parametrize("damage", ["changed", "added", "removed", "manifest"])
+def test_a_changed_bundle_is_refused(folder, tmp_path, damage):
+    with load(folder) as project:
+        key = store_code(project)
+        stored = project.objects().path(key)
+        file = next(path for path in stored.rglob("features.py"))
+        for path in (stored, *stored.rglob("*")):
+            path.chmod(0o700)
+        match damage:
+            case "changed":
+                file.write_text("raise SystemExit\n")
+            case "added":
+                (file.parent / "sitecustomize.py").write_text("raise SystemExit\n")
+            case "removed":
+                file.unlink()
+            case _:
+                (stored / "bundle.json").write_text("{}")
+        with pytest.raises(IntegrityError, match="is damaged"):
+            fetch_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path)
+    assert not list((tmp_path / "elsewhere").rglob("*.py"))
