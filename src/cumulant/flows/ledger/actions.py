@@ -92,6 +92,8 @@ _DECLARED = (
     FlowAction("events.post", "post rows of a source to a server, which update the online state"),
     FlowAction("labels.post", "post labels to a server, which wait there until they are ingested"),
     FlowAction("model.load", "load and unload models of a server by request"),
+    FlowAction("subjects.find", "find what is stored of one subject", writes=False),
+    FlowAction("subjects.erase", "erase what is stored of one subject"),
     FlowAction("lineage.show", "show where a model version comes from", writes=False),
 )
 ACTIONS = {action.name: action for action in _DECLARED}
