@@ -20,18 +20,7 @@ DateFormat = Literal["31/12/2024", "12/31/2024", "2024/12/31"]
 Bound = int | float | str
 #: attributes of a declaration that do not change which rows a snapshot holds
 _NOT_READING = frozenset(
-    [
-        "path",
-        "quarantine",
-        "severity",
-        "batch",
-        "table",
-        "on_schema_change",
-        "keep",
-        "contract",
-        "missing_files",
-        "subject",
-    ]
+    ["path", "quarantine", "severity", "batch", "table", "on_schema_change", "keep", "contract", "missing_files"]
 )
 #: keys of a column's rules that decide whether a snapshot is accepted, and not which rows it holds
 _VERDICT_KEYS = ("mean", "quantiles", "shares", "drift", "severity")

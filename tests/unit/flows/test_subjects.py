@@ -5,7 +5,9 @@ import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 
 import cumulant
@@ -23,6 +25,7 @@ from cumulant.flows.outcomes.labels import FOLDER
 from cumulant.flows.serving.serve import materialize
 from cumulant.flows.subjects.stores import STORES
 from cumulant.flows.subjects.subjects import erase_subject, find_subject
+from cumulant.ports.tables import PROTECT, Protection
 from cumulant.project.file.loading import load
 from cumulant.review.queue import OPEN
 from cumulant.serving.prediction_log.entry import LogEntry
@@ -122,6 +125,22 @@ def log_request(project, row, sequence=1):
     )
     parts.add(entry, f"w{sequence}", "")
     parts.close()
+
+
+def test_what_is_personal_is_declared_wherever_rows_are_written(filled):
+    tables, personal = filled.tables(), Protection("mail", ("mail",))
+    keys = [key for key in tables.keys("data/visits/") if key.endswith(("/rows", "/refused"))]
+    assert len(keys) == 2
+    assert [tables.protection(key) for key in keys] == [personal] * 2
+    facts = [key for key in tables.keys("data/visits/") if key.endswith("/facts")]
+    assert [tables.protection(key).columns for key in facts] == [("json",)]
+    (state,) = [name for name in filled.online().tables() if name.startswith("state_")]
+    assert msgspec.json.decode(filled.online().meta(state)["protect"], type=Protection) == personal
+    for part in Path(filled.log().location).rglob("*.parquet"):
+        metadata = pq.read_metadata(part).metadata or {}
+        assert b"request" in metadata[PROTECT.encode()]
+    for path in (filled.state / "tables").rglob("rows.parquet/*.parquet"):
+        assert msgspec.json.decode(pq.read_metadata(path).metadata[PROTECT.encode()], type=Protection) == personal
 
 
 def stores(places):

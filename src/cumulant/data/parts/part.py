@@ -6,7 +6,7 @@ whole. Many small files share a pack (`packs`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
@@ -25,7 +25,7 @@ from cumulant.data.profile import ColumnProfile, Profile
 from cumulant.data.snapshot import PACKED, WIDER
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform
-from cumulant.ports.tables import TableStore
+from cumulant.ports.tables import UNPROTECTED, Protection, TableStore
 
 #: the rule that a CSV row with another number of fields than the header breaks
 MALFORMED = "row:fields"
@@ -193,6 +193,15 @@ class PartContext:
     def key(self, digest: str, what: str) -> str:
         return f"data/{self.source}/{digest}/{what}"
 
+    @property
+    def protect(self) -> Protection:
+        """What is personal in the tables of the source's rows."""
+        return Protection(self.spec.subject, tuple(sorted(self.spec.personal)))
+
+    def write(self, digest: str, what: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> TableRef:
+        """Store a table of rows. Raises StorageError."""
+        return self.tables.write(self.key(digest, what), frames, protect=self.protect)
+
     def find_part(self, digest: str) -> PartFacts | None:
         """The facts of a complete part, or None."""
         if digest not in self.facts and (facts := self.find_facts(digest, PartFacts)) is not None:
@@ -214,7 +223,8 @@ class PartContext:
 
     def record(self, facts: PartFacts | PackFacts) -> None:
         text = msgspec.json.encode(facts).decode()
-        self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}))
+        personal = Protection(columns=("json",)) if self.protect else UNPROTECTED  # the extremes of columns
+        self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}), protect=personal)
 
     def apply_prepare(self, raw: pl.DataFrame) -> pl.DataFrame:
         """The rows as `prepare` returns them; the caller checks whether it is row-wise."""

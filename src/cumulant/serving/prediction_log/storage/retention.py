@@ -19,10 +19,10 @@ from cumulant.ports.log import Log, PartInfo, split_covered
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.log_reader import map_file
 from cumulant.serving.prediction_log.storage.part_writer import (
+    FILE_SCHEMA,
     GROUP_BYTES,
     GROUP_ROWS,
     OPTIONS,
-    SCHEMA,
     with_all_columns,
 )
 
@@ -183,7 +183,7 @@ def _small_runs(parts: list[PartInfo]) -> Iterator[list[PartInfo]]:
 def _merge(log: Log, run: list[PartInfo]) -> None:
     merged = PartInfo(run[0].day, run[0].life, run[0].first, run[-1].last)
     try:
-        with log.append(merged) as stream, pq.ParquetWriter(stream, SCHEMA, **OPTIONS) as writer:
+        with log.append(merged) as stream, pq.ParquetWriter(stream, FILE_SCHEMA, **OPTIONS) as writer:
             for table in _groups(log, run):
                 writer.write_table(table)
     except _DamagedError as error:
