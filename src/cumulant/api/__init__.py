@@ -46,7 +46,7 @@ def open(  # noqa: A001 - `cumulant.open` is the name that reads well
     from cumulant.api.project import Project
     from cumulant.project.file.loading import load
 
-    return Project(load(directory, environment=env, overrides=overrides or ()), progress=progress)
+    return Project(load(directory, environment=env, overrides=overrides or (), via="python"), progress=progress)
 
 
 @short_errors
@@ -75,7 +75,7 @@ def new(
 
     make = create_from if isinstance(data, str | Path) else create_from_frame
     created = make(data, target, name=name, directory=directory, time=time, key=key)  # type: ignore[arg-type]
-    return Project(load(created.path, environment=env), assumptions=created.assumptions)
+    return Project(load(created.path, environment=env, via="python"), assumptions=created.assumptions)
 
 
 @short_errors
@@ -91,7 +91,7 @@ def new_from_template(template: str, *, name: str, directory: Path | str = ".") 
     from cumulant.project.new.templates import create_from_template
 
     created = create_from_template(name, template, directory=directory)
-    return Project(load(created.path), assumptions=created.assumptions)
+    return Project(load(created.path, via="python"), assumptions=created.assumptions)
 
 
 def __getattr__(name: str) -> Any:

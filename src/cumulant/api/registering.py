@@ -45,7 +45,9 @@ def register(
         return views.registered(flow.RegisterResult(packaged=packaged))
     from cumulant.project.file.loading import load
 
-    loaded = load(project or ".") if project is None or isinstance(project, str | Path) else project.loaded
+    loaded = (
+        load(project or ".", via="python") if project is None or isinstance(project, str | Path) else project.loaded
+    )
     result = flow.register(
         loaded,
         model,

@@ -60,6 +60,7 @@ PANELS: dict[str, dict[str, HelpEntry]] = {
         "predictions": HelpEntry("serving.predictions", "The prediction log: list, show, gaps"),
         "labels": HelpEntry("monitoring.labels", "Outcomes of predictions: ingest, list, show, report"),
         "review": HelpEntry("monitoring.review", "Queue predictions for reviewers, and take their answers"),
+        "subjects": HelpEntry("project.subjects", "What is stored of one person or customer, and its erasure"),
         "lineage": HelpEntry("project.lineage", "From a model back to files, code and settings"),
         "report": HelpEntry("project.report", "One page about a run or model"),
     },

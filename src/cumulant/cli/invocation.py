@@ -52,7 +52,7 @@ class Invocation:
         from cumulant.flows.ledger.actions import check
         from cumulant.project.file.loading import load
 
-        project = load(self.directory, environment=self.environment)
+        project = load(self.directory, environment=self.environment, via="cli")
         self.output.redact = project.vault.redact
         if self.action is not None:
             check(project, project.principal(), self.action, personal=personal)

@@ -10,14 +10,14 @@ _FINGERPRINTED = b"\0cumulant salt"
 
 
 def mask(value: object, salt: bytes) -> str:
-    """`value` as a keyed hash: `#` and 12 hexadecimal digits of HMAC-SHA256 under `salt`.
+    """`value` as a keyed hash of 128 bits: `#` and 32 hexadecimal digits of HMAC-SHA256 under `salt`.
 
     The same value and salt give the same text, so that rows can be followed. Without a salt nothing can be
     followed and nothing guessed: the text is `#hidden`.
     """
     if not salt:
         return HIDDEN
-    return "#" + hmac.digest(salt, str(value).encode(), "sha256").hex()[:12]
+    return "#" + hmac.digest(salt, str(value).encode(), "sha256").hex()[:32]
 
 
 def fingerprint(salt: bytes) -> str:

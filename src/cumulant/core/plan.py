@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
@@ -52,7 +53,7 @@ class Corrections(msgspec.Struct, frozen=True):
 
 class Source(msgspec.Struct, frozen=True):
     """What the plan must know of a source: its fields and their times; and, where later rows of a key correct earlier
-    ones, how. Not set, it is no part of the encoded plan, so that the hashes of other plans stay.
+    ones, how. Not set, that and the subject are no part of the encoded plan, so that the hashes of other plans stay.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Source(msgspec.Struct, frozen=True):
     fields: tuple[Field, ...]
     known: dict[str, KnownAt] = {}
     corrections: Corrections | msgspec.UnsetType = msgspec.UNSET
+    #: the column that says whose row it is
+    subject: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Lookup(msgspec.Struct, frozen=True):
@@ -124,6 +127,11 @@ class FeaturePlan(msgspec.Struct, frozen=True):
     def needs_state(self) -> bool:
         """Whether any feature reads more than the row itself."""
         return any(feature.window is not None or feature.lookup is not None for feature in self.features)
+
+    def subject_key(self, source: str, columns: Sequence[str]) -> str | None:
+        """The one of these columns of a source that says whose row it is; None where none does."""
+        subject = self.sources[source].subject
+        return subject if isinstance(subject, str) and subject in columns else None
 
     @property
     def names(self) -> tuple[str, ...]:

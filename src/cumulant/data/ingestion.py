@@ -41,6 +41,7 @@ from cumulant.data.checks.verdict import (
 )
 from cumulant.data.corrections.arrivals import Arrival, find_arrivals, is_in_order
 from cumulant.data.corrections.versions import Versions, refuse_undecidable, versions_of
+from cumulant.data.erased_subjects import ErasedSubjects, without_erased
 from cumulant.data.files.inputs import SourceInput, file_inputs, frame_input
 from cumulant.data.files.listing import FileListing, list_files
 from cumulant.data.files.unreadable_files import shorten_list
@@ -87,12 +88,13 @@ def ingest(
     force: bool = False,
     listing: FileListing | None = None,
     budget: MemoryBudget | None = None,
+    erased: ErasedSubjects | None = None,
 ) -> Snapshot:
     """The snapshot of source `name` as it is now. Only new or changed files are read; `force` compares contents.
 
     `previous`: the last accepted snapshot; `others`: those that `references` may name; `frame` replaces the files;
     `listing`: the files (None: they are listed); `used`: the columns whose loss matters, by use in a mapping (None:
-    all); `budget`: of memory (None: half of the machine's).
+    all); `budget`: of memory (None: half of the machine's); `erased`: subjects whose rows are dropped.
 
     Raises:
         SourceBreachError: more rows refused than declared, a rule on the whole broken, or a refused schema change. Its
@@ -103,7 +105,7 @@ def ingest(
         UserCodeError: `prepare` raised.
     """
     root, spec = root.absolute(), policy.spec
-    prepare = load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None
+    prepare = without_erased(load(spec.prepare, root, quiet=bool(spec.personal)) if spec.prepare else None, erased)
     budget = MemoryBudget(memory_limit(None)) if budget is None else budget
     context = PartContext(name, policy, tables, prepare, budget)
     if frame is not None:
@@ -313,6 +315,7 @@ def _build_snapshot(run: _IngestRun, used: Collection[str] | None) -> Snapshot:
         accepted=run.previous.accepted if same and run.previous else run.now,
         processed=tuple(url for url, _ in run.fresh),
         part_names=_part_names(run, files),
+        subject=context.spec.subject,
         warned=tuple(text for severity, text in verdict if severity == "warn"),
         breaches=stopped,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,13 @@ def removable_keys(source: str, retained: Sequence[Snapshot], tables: TableStore
         for key in tables.keys(folder)
         if key not in needed and key.removeprefix(folder).partition("/")[0] not in parts
     )
+
+
+def needs(snapshot: Snapshot, keys: Collection[str]) -> bool:
+    """Whether a snapshot or its successors need one of these stored tables of its source."""
+    folder, parts = f"data/{snapshot.source}/", _part_names(snapshot)
+    tables = {ref.key for ref in _tables_of(snapshot)}
+    return any(key in tables or key.removeprefix(folder).partition("/")[0] in parts for key in keys)
 
 
 def _part_names(snapshot: Snapshot) -> set[str]:

@@ -225,6 +225,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     file_lists: tuple[TableRef, ...] = ()
     #: the names under which its parts are stored; empty in a record that is older
     part_names: tuple[str, ...] = ()
+    #: the column that says whose row it is; fields say which columns are personal
+    subject: str | None = None
     #: why it was not accepted; empty for an accepted snapshot
     breaches: tuple[str, ...] = ()
 
@@ -252,6 +254,7 @@ def source_of(snapshot: Snapshot, spec: SourceSpec | None = None) -> Source:
         fields=snapshot.fields,
         known=snapshot.known,
         corrections=corrections,
+        subject=msgspec.UNSET if snapshot.subject is None else snapshot.subject,
     )
 
 

@@ -242,6 +242,13 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         BatchPolicy()
     )
     personal: Annotated[list[str], Meta(description="Columns with personal data: shown only as keyed hashes.")] = []
+    subject: Annotated[
+        str | None,
+        Meta(
+            description="The column that says whose row it is, such as a customer's number: one of the key, or one "
+            "that `personal` or `rules` names. `cumulant subjects` finds and erases rows by it."
+        ),
+    ] = None
     on_schema_change: Annotated[
         SchemaPolicy | ChangePolicy, Meta(description="What to do when columns differ from the last accepted snapshot.")
     ] = SchemaPolicy()
@@ -265,6 +272,7 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
             "on_repeat": self.on_repeat == "quarantine",
             "deleted": self.deleted is None,
             "columns": not self.columns,
+            "subject": self.subject is None,
             "sheet": not self.sheet,
             "missing_files": self.missing_files == _MISSING_FILES,
             "batch": self.batch == BatchPolicy(),
@@ -301,6 +309,11 @@ class SourceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     @property
     def keys(self) -> tuple[str, ...]:
         return (self.key,) if isinstance(self.key, str) else tuple(self.key)
+
+    @property
+    def declared_columns(self) -> frozenset[str]:
+        """The columns of the key, and those that `personal`, `rules` and `columns` name."""
+        return frozenset({*self.keys, *self.personal, *self.rules, *self.columns})
 
     @property
     def known_times(self) -> tuple[str, ...]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
+Via = Literal["cli", "python", "http", "service"]
+
 
 class Principal(msgspec.Struct, frozen=True):
-    """Who acts: `user:ada`, `service:ci`. Policies use `groups` and `claims`; `via`: what established the identity."""
+    """Who acts: `user:ada`, `service:ci`. Policies use `groups` and `claims`.
+
+    `tenant`: whose principal it is. `via`: what established the identity: `cli` (a command line), `python` (a program
+    that uses the Python API), `http` (a caller of a server), `service` (a process of Cumulant).
+    """
 
     id: str
     groups: tuple[str, ...] = ()
     tenant: str = "default"
     claims: dict[str, str] = {}
-    via: str = "local"
+    via: Via = "service"
 
 
 class Resource(msgspec.Struct, frozen=True, kw_only=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
@@ -12,6 +13,15 @@ import msgspec
 
 if TYPE_CHECKING:
     import pandas as pd
+
+#: `models:/NAME@ALIAS`, `models:/NAME/VERSION`, `NAME@ALIAS`, `NAME/VERSION` or `NAME`
+MODEL_URI = re.compile(r"(?:models:/+)?(?P<name>[^/@:']+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[^/@:]+))?")
+
+
+def model_name(uri: str) -> str:
+    """The name of the model that a URI is of, whatever version or alias it names; what is no such URI is itself."""
+    parts = MODEL_URI.fullmatch(uri)
+    return uri if parts is None else parts["name"]
 
 
 class ModelVersion(msgspec.Struct, frozen=True, kw_only=True):

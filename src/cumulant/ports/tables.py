@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+import msgspec
+
 from cumulant.core.refs import TableRef
 
 if TYPE_CHECKING:
@@ -21,6 +23,24 @@ class TableHead(NamedTuple):
     rows: int
 
 
+class Protection(msgspec.Struct, frozen=True):
+    """What of a table is personal: the column of its subject, and its personal columns. It is stored with the table, so
+    that a store can encrypt by subject; none does yet.
+    """
+
+    subject: str | None = None
+    columns: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return self.subject is not None or bool(self.columns)
+
+
+#: the metadata of a Parquet file that hold its `Protection`, as JSON
+PROTECT = "cumulant.protect"
+#: nothing personal is declared
+UNPROTECTED = Protection()
+
+
 class TableStore(Protocol):
     def write(
         self,
@@ -29,11 +49,13 @@ class TableStore(Protocol):
         *,
         partition_by: Sequence[str] = (),
         head: TableHead | None = None,
+        protect: Protection = UNPROTECTED,
     ) -> TableRef:
         """Store a table under `key` (slashes allowed). It becomes visible whole or not at all.
 
         A table that already stands under `key` is kept and its reference returned: keys are content names. With `head`
-        its rows begin with those, which a store need not write again; a table in partitions has none.
+        its rows begin with those, which a store need not write again; a table in partitions has none. `protect`
+        declares what is personal of it.
 
         Raises:
             DataError: frames have other columns or types than the first one, or the head.
@@ -44,6 +66,10 @@ class TableStore(Protocol):
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:
         """The table's rows in the order written. Raises NotFoundError."""
+        ...
+
+    def protection(self, ref: TableRef | str) -> Protection:
+        """What was declared personal when the table was written. Raises NotFoundError."""
         ...
 
     def check(self, ref: TableRef | str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from cumulant.core.ids import digest
-from cumulant.ports.access import Principal
+from cumulant.ports.access import Principal, Via
 
 _GIT_SECONDS = 10.0
 
@@ -92,16 +92,22 @@ def _version(name: str) -> str | None:
         return None
 
 
-def principal(variables: Mapping[str, str]) -> Principal:
+def principal(variables: Mapping[str, str], *, tenant: str, via: Via) -> Principal:
     """Who acts: `CUMULANT_USER` (`user:ada`, `service:ci`, or a bare name), else the user of this machine.
 
-    `CUMULANT_GROUPS` names the groups, with commas between them.
+    `CUMULANT_GROUPS` names the groups, with commas between them. The claim `os_user` is the user of this machine.
     """
     groups = tuple(filter(None, (name.strip() for name in variables.get("CUMULANT_GROUPS", "").split(","))))
     user = variables.get("CUMULANT_USER", "").strip()
-    if user:
-        return Principal(user if ":" in user else f"user:{user}", groups)
+    system_user = _system_user()
+    name = user or system_user
+    return Principal(
+        name if ":" in name else f"user:{name}", groups, tenant=tenant, claims={"os_user": system_user}, via=via
+    )
+
+
+def _system_user() -> str:
     try:
-        return Principal(f"user:{getpass.getuser()}", groups)
+        return getpass.getuser()
     except (OSError, KeyError, ImportError):  # a container's user without a name
-        return Principal(f"user:{os.getuid() if hasattr(os, 'getuid') else 'unknown'}", groups)
+        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.scope import Scope
-from cumulant.ports.access import Access, Principal
+from cumulant.ports.access import Access, Principal, Via
 from cumulant.ports.compute import Compute
 from cumulant.ports.driver import PartKind
 from cumulant.ports.files import Files
@@ -72,6 +72,7 @@ class Project:
         environment: str,
         drivers: Drivers,
         variables: Mapping[str, str] = os.environ,
+        via: Via = "service",
     ) -> None:
         self.name = file.spec.model.name
         self.root = root
@@ -87,7 +88,7 @@ class Project:
         self.salt_source = Salt(file.environment.salt, root / STATE, self.vault)
         #: whether the journal is a copy, which other processes do not see
         self.reads_aside = False
-        self._variables = variables
+        self._variables, self._via = variables, via
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.RLock()
 
@@ -127,7 +128,7 @@ class Project:
 
     def principal(self) -> Principal:
         """Who acts: the variable `CUMULANT_USER`, else the user of this machine."""
-        return principal(self._variables)
+        return principal(self._variables, tenant=self.scope.tenant, via=self._via)
 
     def salt(self) -> bytes:
         """The secret of the keyed hashes of personal values.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import tempfile
 import weakref
@@ -15,12 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.errors import UsageError, not_found
-from cumulant.ports.registry import About, Dataset, ModelVersion, Origin, RunLog
+from cumulant.ports.registry import MODEL_URI, About, Dataset, ModelVersion, Origin, RunLog
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_URI = re.compile(r"(?:models:/)?(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))?")
 
 
 class MemoryRun:
@@ -138,7 +135,7 @@ class MemoryRegistry:
         return self._versions[name][::-1]
 
     def resolve(self, uri: str) -> ModelVersion:
-        match = _URI.fullmatch(uri)
+        match = MODEL_URI.fullmatch(uri)
         if match is None:
             raise not_found("model", uri, self._versions)
         versions = self.versions(match["name"])

@@ -9,7 +9,7 @@ import polars as pl
 from cumulant.core.errors import DataError, UsageError, not_found
 from cumulant.core.refs import TableRef
 from cumulant.core.scope import Scope
-from cumulant.ports.tables import TableHead
+from cumulant.ports.tables import UNPROTECTED, Protection, TableHead
 
 
 class MemoryTables:
@@ -17,6 +17,7 @@ class MemoryTables:
 
     def __init__(self) -> None:
         self._frames: dict[str, pl.DataFrame] = {}
+        self._protected: dict[str, Protection] = {}
         self._scopes: dict[str, MemoryTables] = {}
 
     def of(self, scope: Scope) -> MemoryTables:
@@ -30,6 +31,7 @@ class MemoryTables:
         *,
         partition_by: Sequence[str] = (),
         head: TableHead | None = None,
+        protect: Protection = UNPROTECTED,
     ) -> TableRef:
         if not all(key.split("/")):
             raise UsageError(f'"{key}" cannot name a table', subject=key)
@@ -47,6 +49,7 @@ class MemoryTables:
                 raise not_found("column", column, frame.columns)
         # Another writer may have been first while the frames came.
         frame = self._frames.setdefault(key, frame)
+        self._protected.setdefault(key, protect)
         return TableRef(key, frame.height, int(frame.estimated_size()))
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:
@@ -54,6 +57,10 @@ class MemoryTables:
         if key not in self._frames:
             raise not_found("table", key, self._frames)
         return self._frames[key].lazy()
+
+    def protection(self, ref: TableRef | str) -> Protection:
+        self.scan(ref)
+        return self._protected[ref if isinstance(ref, str) else ref.key]
 
     def check(self, ref: TableRef | str) -> None:
         self.scan(ref)
@@ -67,6 +74,7 @@ class MemoryTables:
 
     def delete(self, key: str) -> None:
         self._frames.pop(key, None)
+        self._protected.pop(key, None)
 
 
 def _parts(frames: pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]) -> list[pl.DataFrame]:

@@ -91,10 +91,10 @@ def test_an_allowed_action_leaves_no_event(project, grant):
 
 def test_a_refusal_is_an_event(project, grant):
     grant()
-    with pytest.raises(RefusedError, match=r"user:ada may not do model\.alias to flight-late/3") as caught:
+    with pytest.raises(RefusedError, match=r"user:ada may not do model\.alias to flight-late$") as caught:
         check(project, ADA, "model.alias", model="flight-late/3")
     assert caught.value.hint == "grant model.alias"
-    data = {"action": "model.alias", "resource": "flight-late/3", "policies": ["grants"]}
+    data = {"action": "model.alias", "resource": "flight-late", "policies": ["grants"]}
     assert events(project) == [("access.refused", "user:ada", data)]
 
 
@@ -141,7 +141,7 @@ def test_a_verb_asks_before_it_runs(project, grant):
     requests = grant("model.alias")
     assert point(project, "late/1", principal=ADA) == "champion"
     assert point(project, uri="late/2", alias="old", principal=ADA) == "old"
-    assert requests == [("user:ada", "model.alias", "late/1"), ("user:ada", "model.alias", "late/2")]
+    assert requests == [("user:ada", "model.alias", "late")] * 2
     grant()
     with pytest.raises(RefusedError):
         point(project, "late/3", principal=ADA)

@@ -71,12 +71,12 @@ def test_the_python_environment_names_what_is_installed():
     ("said", "name"), [("ada", "user:ada"), ("service:ci", "service:ci"), (" user:ada ", "user:ada")]
 )
 def test_a_principal_may_be_named(said, name):
-    assert principal({"CUMULANT_USER": said}).id == name
+    assert principal({"CUMULANT_USER": said}, tenant="acme", via="cli").id == name
 
 
 def test_the_principal_is_the_user_of_the_machine():
-    assert re.fullmatch(r"user:\S+", principal({}).id)
-    assert principal({"CUMULANT_USER": " "}) == principal({})
+    assert re.fullmatch(r"user:\S+", principal({}, tenant="acme", via="cli").id)
+    assert principal({"CUMULANT_USER": " "}, tenant="acme", via="cli") == principal({}, tenant="acme", via="cli")
 
 
 def test_a_user_without_a_name_has_a_number(monkeypatch):
@@ -88,7 +88,7 @@ def test_a_user_without_a_name_has_a_number(monkeypatch):
         raise KeyError(uid)
 
     monkeypatch.setattr(pwd, "getpwuid", nobody)
-    assert principal({}).id == f"user:{os.getuid()}"
+    assert principal({}, tenant="acme", via="cli").id == f"user:{os.getuid()}"
 
 
 def test_the_salt_is_made_once_and_for_its_owner_only(tmp_path):

@@ -145,8 +145,8 @@ def _without_rows(block: PartBlock, gone: pl.DataFrame, context: PartContext) ->
     facts = msgspec.structs.replace(
         part,
         digest=name,
-        rows=context.tables.write(context.key(name, "rows"), passed),
-        refused=(*part.refused, context.tables.write(context.key(name, "refused"), refused)),
+        rows=context.write(name, "rows", passed),
+        refused=(*part.refused, context.write(name, "refused", refused)),
         profile=profile(passed, plain_fields(part.fields, context.spec)),
         csv_bytes=csv_size(passed),
     )

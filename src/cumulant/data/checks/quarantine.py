@@ -27,7 +27,7 @@ def write_quarantine(
     rows = pl.concat(unify_types(frames), how="diagonal_relaxed").sort(OWNER, maintain_order=True)
     rows = rows.with_columns(pl.Series(urls).gather(rows[OWNER]).alias(FILE)).drop(OWNER)
     rows = rows.select(RULE, FILE, ROW, pl.exclude(RULE, FILE, ROW))
-    return context.tables.write(context.key("quarantine", identity), rows), Counter(rows[RULE].to_list())
+    return context.write("quarantine", identity, rows), Counter(rows[RULE].to_list())
 
 
 def example_of(check: CheckResult, snapshot: Snapshot, context: PartContext) -> object:

@@ -233,7 +233,7 @@ class _Part:
         if self.unread and any(check.failed for check in repeats):
             return None
         checks += repeats
-        rows = self.context.tables.write(self.context.key(digest, "rows"), self._frames())
+        rows = self.context.write(digest, "rows", self._frames())
         merged = self._profile()
         nulls = {column.name: column.nulls for column in merged.columns}
         return PartFacts(
@@ -242,9 +242,7 @@ class _Part:
             rows_dropped=self.dropped,
             rows=rows,
             refused=tuple(
-                self.context.tables.write(
-                    self.context.key(digest, f"refused-{number}"), (self.spill.read(name) for name in names)
-                )
+                self.context.write(digest, f"refused-{number}", (self.spill.read(name) for name in names))
                 for number, names in enumerate(self.refused.values())
             ),
             fields=part_fields(self.plan, nulls, merged.rows, self.context.spec, guesses),

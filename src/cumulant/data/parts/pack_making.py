@@ -297,7 +297,7 @@ def store_pack(name: str, content: PackContent, context: PartContext) -> Pack:
         rows = pl.DataFrame(schema={RULE: pl.String})  # a table has at least one column
     facts = PackFacts(
         digest=name,
-        rows=context.tables.write(context.key(name, "rows"), rows),
+        rows=context.write(name, "rows", rows),
         refused=_write_refused(name, content.refused, context),
         groups=tuple(content.groups),
         files=tuple(content.files[place] for place in range(len(content.files))),
@@ -319,6 +319,6 @@ def _write_refused(name: str, frames: Sequence[pl.DataFrame], context: PartConte
         if frame.height:
             tables.setdefault(tuple(frame.schema.items()), []).append(frame)
     return tuple(
-        context.tables.write(context.key(name, f"refused-{number}"), pl.concat(alike).sort(OWNER, maintain_order=True))
+        context.write(name, f"refused-{number}", pl.concat(alike).sort(OWNER, maintain_order=True))
         for number, alike in enumerate(tables.values())
     )

@@ -6,7 +6,7 @@ whole. Many small files share a pack (`packs`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import TypeVar
@@ -17,6 +17,7 @@ import polars as pl
 from cumulant.core.plan import DType, Field
 from cumulant.core.refs import TableRef
 from cumulant.core.system.memory import memory_limit
+from cumulant.data.erased_subjects import PreparedWithout
 from cumulant.data.parts.spill import MemoryBudget
 from cumulant.data.policy import SourcePolicy
 from cumulant.data.prepare import Prepare
@@ -24,7 +25,7 @@ from cumulant.data.profile import ColumnProfile, Profile
 from cumulant.data.snapshot import PACKED, WIDER
 from cumulant.data.spec import SourceSpec
 from cumulant.data.text.casts import conform
-from cumulant.ports.tables import TableStore
+from cumulant.ports.tables import UNPROTECTED, Protection, TableStore
 
 #: the rule that a CSV row with another number of fields than the header breaks
 MALFORMED = "row:fields"
@@ -179,7 +180,7 @@ class PartContext:
     source: str
     policy: SourcePolicy
     tables: TableStore
-    prepare: Prepare | None = None
+    prepare: Prepare | PreparedWithout | None = None
     budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(memory_limit(None)))
     #: facts of parts that were read, and packs that were read or made
     facts: dict[str, PartFacts] = field(default_factory=dict)
@@ -191,6 +192,15 @@ class PartContext:
 
     def key(self, digest: str, what: str) -> str:
         return f"data/{self.source}/{digest}/{what}"
+
+    @property
+    def protect(self) -> Protection:
+        """What is personal in the tables of the source's rows."""
+        return Protection(self.spec.subject, tuple(sorted(self.spec.personal)))
+
+    def write(self, digest: str, what: str, frames: pl.DataFrame | Iterable[pl.DataFrame]) -> TableRef:
+        """Store a table of rows. Raises StorageError."""
+        return self.tables.write(self.key(digest, what), frames, protect=self.protect)
 
     def find_part(self, digest: str) -> PartFacts | None:
         """The facts of a complete part, or None."""
@@ -213,7 +223,8 @@ class PartContext:
 
     def record(self, facts: PartFacts | PackFacts) -> None:
         text = msgspec.json.encode(facts).decode()
-        self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}))
+        personal = Protection(columns=("json",)) if self.protect else UNPROTECTED  # the extremes of columns
+        self.tables.write(self.key(facts.digest, "facts"), pl.DataFrame({"json": [text]}), protect=personal)
 
     def apply_prepare(self, raw: pl.DataFrame) -> pl.DataFrame:
         """The rows as `prepare` returns them; the caller checks whether it is row-wise."""

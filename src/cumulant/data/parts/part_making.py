@@ -50,15 +50,13 @@ def build_part(context: PartContext, digest: str, table: FileTable, *, url: str,
     fields = part_fields(sorted_out.plan, nulls, sorted_out.passed.height, context.spec, guesses)
     unread = misshapen_rows(table)
     refused = {"refused": sorted_out.refused, **unread}
-    written = context.tables.write(context.key(digest, "rows"), sorted_out.passed)
+    written = context.write(digest, "rows", sorted_out.passed)
     facts = PartFacts(
         digest=digest,
         rows_in=raw.height + sum(frame.height for frame in unread.values()),
         rows_dropped=raw.height - rows.height,
         rows=written,
-        refused=tuple(
-            context.tables.write(context.key(digest, place), frame) for place, frame in refused.items() if frame.height
-        ),
+        refused=tuple(context.write(digest, place, frame) for place, frame in refused.items() if frame.height),
         fields=fields,
         checks=(*sorted_out.checks, *shape_checks(table, context.spec)),
         profile=profile(sorted_out.passed, plain_fields(fields, context.spec)),
@@ -83,7 +81,7 @@ def _empty(context: PartContext, digest: str, raw: pl.DataFrame) -> PartFacts:
         digest=digest,
         rows_in=0,
         rows_dropped=0,
-        rows=context.tables.write(context.key(digest, "rows"), raw.select(pl.all().cast(pl.String, strict=False))),
+        rows=context.write(digest, "rows", raw.select(pl.all().cast(pl.String, strict=False))),
         refused=(),
         fields=(),
         checks=(),

@@ -212,7 +212,7 @@ def check_columns(spec: SourceSpec, names: Mapping[str, object] | list[str], *, 
 
 
 def refuse_unknown_columns(spec: SourceSpec, columns: Sequence[str], *, source: str) -> None:
-    """Raise DataError where a rule, known time, period or personal mark names no column, or one that no file has."""
+    """Raise DataError where a rule, known time, period, personal mark or subject names no column that a file has."""
     if spec.batch.period is not None and spec.time is None:
         raise DataError(
             f"source {source}: `batch.period` needs the time of each row",
@@ -222,6 +222,7 @@ def refuse_unknown_columns(spec: SourceSpec, columns: Sequence[str], *, source: 
     named = [("rules", column) for column in spec.rules]
     named += [("known_time", column) for column in spec.known_columns]
     named += [("personal", column) for column in spec.personal]
+    named += [("subject", spec.subject)] if spec.subject else []
     for role, column in named:
         if column not in columns:
             raise absent_column_error(f'source {source} has no column "{column}", which {role} names', column, columns)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from cumulant.ports.tables import Protection
+
 
 class TablePart(msgspec.Struct, frozen=True):
     """One Parquet file of a table, relative to its folder."""
@@ -25,3 +27,4 @@ class TableManifest(msgspec.Struct, frozen=True, kw_only=True):
     partition_by: tuple[str, ...] = ()
     positioned: bool = False
     sort: bool = False
+    protect: Protection | None = None

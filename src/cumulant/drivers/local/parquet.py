@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import polars as pl
 
 from cumulant.core.errors import DataError, not_found
@@ -15,6 +16,7 @@ from cumulant.core.ids import file_digest
 from cumulant.core.system.disk_errors import disk_error
 from cumulant.drivers.local.folders import storage_error
 from cumulant.drivers.local.manifest import TableManifest, TablePart
+from cumulant.ports.tables import PROTECT, UNPROTECTED, Protection
 
 _ROW_GROUP = 131_072
 # Frames from an iterator are merged into files of about this many rows, or bytes in memory. Tables with a common head
@@ -26,18 +28,29 @@ Frames = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
 
 
 def write(
-    key: str, folder: Path, frames: Frames, partition_by: tuple[str, ...], shared: Sequence[TablePart] = ()
+    key: str,
+    folder: Path,
+    frames: Frames,
+    *,
+    partition_by: tuple[str, ...] = (),
+    shared: Sequence[TablePart] = (),
+    protect: Protection = UNPROTECTED,
 ) -> TableManifest:
-    """Write the files of table `key` to a folder that has the `shared` ones already; returns the manifest of all."""
+    """Write the files of table `key` to a folder that has the `shared` ones already; returns the manifest of all.
+
+    What is declared personal is in the manifest, and in the metadata of each file that is written.
+    """
     first = len(shared)
+    declared = {PROTECT: msgspec.json.encode(protect).decode()} if protect else None
     if partition_by:
-        _write_partitions(folder, _as_lazy(key, frames), partition_by)
+        _write_partitions(folder, _as_lazy(key, frames), partition_by, declared)
     elif isinstance(frames, (pl.DataFrame, pl.LazyFrame)):
-        _sink(frames.lazy(), folder / part_name(first))
+        _sink(frames.lazy(), folder / part_name(first), declared)
     else:
         for number, frame in enumerate(_merge_frames(key, frames), first):
-            frame.write_parquet(folder / part_name(number), row_group_size=_ROW_GROUP)
-    return _describe(key, folder, partition_by, {part.path: part for part in shared})
+            frame.write_parquet(folder / part_name(number), row_group_size=_ROW_GROUP, metadata=declared)
+    manifest = _describe(key, folder, partition_by, {part.path: part for part in shared})
+    return msgspec.structs.replace(manifest, protect=protect) if protect else manifest
 
 
 def prepend_head(head: pl.LazyFrame, frames: Frames) -> Frames:
@@ -61,8 +74,8 @@ def part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def _sink(frame: pl.LazyFrame, path: Path) -> None:
-    frame.sink_parquet(path, compression="zstd", row_group_size=_ROW_GROUP, maintain_order=True)
+def _sink(frame: pl.LazyFrame, path: Path, metadata: dict[str, str] | None) -> None:
+    frame.sink_parquet(path, compression="zstd", row_group_size=_ROW_GROUP, maintain_order=True, metadata=metadata)
 
 
 def _as_lazy(key: str, frames: Frames) -> pl.LazyFrame:
@@ -105,7 +118,9 @@ def _merge_frames(key: str, frames: Iterable[pl.DataFrame]) -> Iterator[pl.DataF
         yield pl.concat(pending)
 
 
-def _write_partitions(folder: Path, frame: pl.LazyFrame, columns: tuple[str, ...]) -> None:
+def _write_partitions(
+    folder: Path, frame: pl.LazyFrame, columns: tuple[str, ...], metadata: dict[str, str] | None
+) -> None:
     """Write files in `column=value` folders; each row has its number, from which a scan restores the order."""
     schema = frame.collect_schema()
     unknown = [column for column in columns if column not in schema]
@@ -113,9 +128,16 @@ def _write_partitions(folder: Path, frame: pl.LazyFrame, columns: tuple[str, ...
         raise not_found("column", unknown[0], schema.names())
     numbered = frame.with_row_index(_POSITION)
     target = pl.PartitionBy(folder, key=list(columns), include_key=True)
-    numbered.sink_parquet(target, compression="zstd", row_group_size=_ROW_GROUP, maintain_order=True, mkdir=True)
+    numbered.sink_parquet(
+        target,
+        compression="zstd",
+        row_group_size=_ROW_GROUP,
+        maintain_order=True,
+        mkdir=True,
+        metadata=metadata,
+    )
     if not any(folder.iterdir()):
-        _sink(numbered, folder / part_name(0))
+        _sink(numbered, folder / part_name(0), metadata)
 
 
 def _describe(key: str, folder: Path, partition_by: tuple[str, ...], shared: Mapping[str, TablePart]) -> TableManifest:

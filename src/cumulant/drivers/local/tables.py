@@ -16,7 +16,7 @@ from cumulant.core.scope import Scope
 from cumulant.drivers.local.folders import FolderStore, link
 from cumulant.drivers.local.location import locate
 from cumulant.drivers.local.manifest import TableManifest, TablePart
-from cumulant.ports.tables import TableHead
+from cumulant.ports.tables import UNPROTECTED, Protection, TableHead
 
 if TYPE_CHECKING:
     import polars as pl
@@ -43,6 +43,7 @@ class FileTables:
         *,
         partition_by: Sequence[str] = (),
         head: TableHead | None = None,
+        protect: Protection = UNPROTECTED,
     ) -> TableRef:
         if existing := self.find(key):
             return existing
@@ -57,7 +58,9 @@ class FileTables:
                 shared = self._shared(head, folder)
                 done = sum(part.rows for part in shared)
                 frames = parquet.prepend_head(rows.slice(done, head.rows - done), frames)
-            manifest = parquet.write(key, folder, frames, tuple(partition_by), shared)
+            manifest = parquet.write(
+                key, folder, frames, partition_by=tuple(partition_by), shared=shared, protect=protect
+            )
             (folder / _MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest)))
         # Another writer may have been first.
         return self.find(key) or TableRef(key, manifest.rows, manifest.bytes)
@@ -67,6 +70,9 @@ class FileTables:
 
         manifest, paths = self._files(ref)
         return parquet.scan(paths, manifest)
+
+    def protection(self, ref: TableRef | str) -> Protection:
+        return self._files(ref)[0].protect or UNPROTECTED
 
     def check(self, ref: TableRef | str) -> None:
         manifest, paths = self._files(ref)

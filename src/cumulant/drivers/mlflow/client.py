@@ -25,14 +25,13 @@ from cumulant.drivers.mlflow.reach import check_reachable
 from cumulant.drivers.mlflow.rest import Rest
 from cumulant.drivers.mlflow.runs import KEY_TAG, MlflowRun, add_artifact, open_run, origin_tags
 from cumulant.drivers.mlflow.tables import Tables, model_version
-from cumulant.ports.registry import About, ModelVersion
+from cumulant.ports.registry import MODEL_URI, About, ModelVersion
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from cumulant.ports.registry import Origin, RunLog
 
-_URI = re.compile(r"(?:models:/+)?(?P<name>[^/@:']+)(?:@(?P<alias>[^/@:]+)|/(?P<version>[^/@:]+))?")
 #: a logged model by its own id, which is no registered name
 _LOGGED = re.compile(r"models:/m-[0-9a-f]{32}")
 _SERVABLE = "artifacts"
@@ -207,7 +206,7 @@ class MlflowRegistry:
         )
 
     def resolve(self, uri: str) -> ModelVersion:
-        parts = _URI.fullmatch(uri)
+        parts = MODEL_URI.fullmatch(uri)
         if parts is None:
             hint = "write models:/NAME@ALIAS, models:/NAME/VERSION, NAME@ALIAS, NAME/VERSION or NAME"
             raise NotFoundError(f'"{uri}" is no model URI', subject=uri, hint=hint)

@@ -9,7 +9,7 @@ import msgspec
 
 from cumulant.core.refs import TableRef
 from cumulant.drivers.objectstore.publishing import PublishedStore
-from cumulant.ports.tables import TableHead, TableStore
+from cumulant.ports.tables import UNPROTECTED, Protection, TableHead, TableStore
 
 if TYPE_CHECKING:
     import polars as pl
@@ -33,6 +33,7 @@ class BucketTables(PublishedStore[TableStore, TableRef]):
         *,
         partition_by: Sequence[str] = (),
         head: TableHead | None = None,
+        protect: Protection = UNPROTECTED,
     ) -> TableRef:
         if existing := self.find(key):
             return existing
@@ -41,12 +42,15 @@ class BucketTables(PublishedStore[TableStore, TableRef]):
             if head is not None:  # the published files of a table are its own, so that all rows are uploaded
                 store.write(_HEAD, self.scan(head.key).head(head.rows))
                 head = TableHead(_HEAD, head.rows)
-            written = store.write(self.noun, frames, partition_by=partition_by, head=head)
+            written = store.write(self.noun, frames, partition_by=partition_by, head=head, protect=protect)
             store.delete(_HEAD)
             return self._reference(self._publisher.publish(key, folder, msgspec.to_builtins(written)))
 
     def scan(self, ref: TableRef | str) -> pl.LazyFrame:
         return self._fetch(ref if isinstance(ref, str) else ref.key).scan(self.noun)
+
+    def protection(self, ref: TableRef | str) -> Protection:
+        return self._fetch(ref if isinstance(ref, str) else ref.key).protection(self.noun)
 
     def check(self, ref: TableRef | str) -> None:
         self._fetch(ref if isinstance(ref, str) else ref.key).check(self.noun)

@@ -198,6 +198,7 @@ def _trim_source(source: Source, used: set[str]) -> Source:
         fields=tuple(field for field in source.fields if field.name in columns),
         known={name: at for name in sorted(columns) if (at := known_time.known_at(source, name)) is not None},
         corrections=source.corrections,
+        subject=source.subject,
     )
 
 

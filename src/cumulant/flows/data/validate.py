@@ -20,6 +20,7 @@ from cumulant.ports.driver import Need
 from cumulant.project.sources import files_base
 
 if TYPE_CHECKING:
+    from cumulant.data.erased_subjects import ErasedSubjects
     from cumulant.data.files.listing import FileListing
     from cumulant.data.policy import SourcePolicy
     from cumulant.data.snapshot import Snapshot
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 #: characters that make a path a pattern
 WILDCARDS = frozenset("*?[")
+#: journal rows: a subject of a source whose rows are left out, by `SOURCE/HASH` (`masking.mask`)
+ERASED = "erased_subject"
 #: journal rows: the newest accepted snapshot of a source, each snapshot by its id, the last refused one
 NEWEST, SNAPSHOT, REFUSED = "newest_snapshot", "snapshot", "refused_snapshot"
 
@@ -118,6 +121,9 @@ def _snapshot(context: Context, name: str, others: Mapping[str, Snapshot], *, fo
         "hour": f"{context.now():%Y-%m-%dT%H}" if policy.fresh is not None else None,
     }
 
+    erased = erased_subjects(project, name)
+    if erased is not None:
+        inputs["erased"] = erased.digest
     snapshots: list[Snapshot] = []
     records: list[Snapshot] = []
 
@@ -188,6 +194,16 @@ def run_ingest(
     return {"snapshot": msgspec.to_builtins(snapshot)}
 
 
+def erased_subjects(project: Project, name: str) -> ErasedSubjects | None:
+    """The subjects whose rows of a source are left out; None: no subject, or none of them."""
+    from cumulant.data.erased_subjects import ErasedSubjects
+
+    column, rows = project.policies.sources[name].spec.subject, project.journal().rows(ERASED, f"{name}/")
+    if column is None or not rows:
+        return None
+    return ErasedSubjects(column, frozenset(row.key.removeprefix(f"{name}/") for row in rows), project.salt())
+
+
 def _gone(project: Project, name: str, files: Iterable[FileInfo]) -> list[str]:
     from cumulant.data.files.listing import display_path
 
@@ -227,6 +243,7 @@ def _ingest(
             force=force,
             listing=listing,
             budget=memory_budget(project),
+            erased=erased_subjects(project, name),
         )
     except SourceBreachError as breach:
         from cumulant.data.parts.file_lists import store_file_lists

@@ -17,13 +17,14 @@ from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
 from cumulant.data.row_columns import ROW
 from cumulant.flows.data.memory_budget import SPILL, memory_budget
+from cumulant.flows.data.pii import personal_features
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.ledger_records import STEP, read_step
 from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.ledger.step_function import StepFunction
-from cumulant.ports.tables import TableHead
+from cumulant.ports.tables import Protection, TableHead
 
 if TYPE_CHECKING:
     import polars as pl
@@ -156,7 +157,14 @@ def store_features(
     computed = compute_within(plan, frames, memory=budget.memory, scratch=project.state / SPILL, progress=progress)
     if not isinstance(computed, Iterator) and computed.height:  # as files of which the next table can share some
         computed = computed.iter_slices(_FRAME_ROWS)
-    return project.tables().write(key, computed)
+    return project.tables().write(key, computed, protect=protection_of(plan))
+
+
+def protection_of(plan: FeaturePlan) -> Protection:
+    """The features of personal columns' values. A table of features has no column of its subject: its rows are those
+    of the entity's snapshot, in their order.
+    """
+    return Protection(columns=tuple(sorted(personal_features(plan))))
 
 
 def used_sources(plan: FeaturePlan, snapshots: Mapping[str, Snapshot]) -> dict[str, str]:
@@ -295,4 +303,4 @@ def _with_changes(project: Project, key: str, earlier: TableRef, kept_rows: Kept
     rows = tables.scan(earlier)
     before = rows.select((pl.col(ROW) < position).sum()).collect().item()
     blocks = with_changes(rows.slice(before), kept_rows, changed)
-    return tables.write(key, blocks, head=TableHead(earlier.key, before))
+    return tables.write(key, blocks, head=TableHead(earlier.key, before), protect=tables.protection(earlier))

@@ -13,9 +13,13 @@ from cumulant.core.errors import RefusedError, TerminalError, did_you_mean
 from cumulant.core.events import Actor, Fact
 from cumulant.ports.access import Principal, Resource
 from cumulant.ports.journal import Freezing
+from cumulant.ports.registry import model_name
 
 if TYPE_CHECKING:
     from cumulant.project.project import Project
+
+#: as `of` of a verb: the project's own model
+OWN_MODEL = ""
 
 Verb = TypeVar("Verb", bound=Callable[..., object])
 
@@ -39,6 +43,7 @@ _DECLARED = (
     FlowAction("data.quarantine", "look at refused rows", writes=False),
     FlowAction("features.compute", "compute and store features"),
     FlowAction("features.materialize", "fill the online state"),
+    FlowAction("features.show_key", "look at the stored state of one key", writes=False),
     FlowAction("features.forget", "delete what was posted of a key, and make its stored state again"),
     FlowAction("features.show", "look at feature definitions and values", writes=False),
     FlowAction("model.train", "train, evaluate and register a model"),
@@ -84,6 +89,12 @@ _DECLARED = (
     FlowAction("alerts.steer", "acknowledge alerts, silence them, send or drop their messages"),
     FlowAction("alerts.test", "send a test message to receivers"),
     FlowAction("replay.run", "send the rows of a past period as requests, with their labels"),
+    FlowAction("server.show", "look at a server: its health, its metrics and the models that it serves", writes=False),
+    FlowAction("events.post", "post rows of a source to a server, which update the online state"),
+    FlowAction("labels.post", "post labels to a server, which wait there until they are ingested"),
+    FlowAction("model.load", "load and unload models of a server by request"),
+    FlowAction("subjects.find", "find what is stored of one subject", writes=False),
+    FlowAction("subjects.erase", "erase what is stored of one subject"),
     FlowAction("lineage.show", "show where a model version comes from", writes=False),
 )
 ACTIONS = {action.name: action for action in _DECLARED}
@@ -124,8 +135,10 @@ class PersonalDataRead(Fact, frozen=True, kw_only=True):
 def verb(action: str, *, of: str | None = None, personal: bool = False) -> Callable[[Verb], Verb]:
     """A flow `(project, ..., *, principal)` that runs only where the principal may do `action`.
 
-    The resource is the project, or the model that the parameter `of` names. `personal`: the flow returns rows that may
-    be personal, so that each call is an event. The function's attribute `action` is the declared action.
+    The resource is the project, or the model that the parameter `of` names, whatever version or alias of it is named
+    (`model_name`); where that is empty, and with `OWN_MODEL`, it is the project's own model. `personal`: the flow
+    returns rows that may be personal, so that each call is an event. The function's attribute `action` is the declared
+    action.
 
     Raises:
         TerminalError: no such action is declared; when the module is imported.
@@ -137,12 +150,12 @@ def verb(action: str, *, of: str | None = None, personal: bool = False) -> Calla
 
         @functools.wraps(function)
         def checked(project: Project, *arguments: object, principal: Principal, **options: object) -> object:
-            model: object = None
-            if signature is not None and of is not None:
+            model = None if of is None else ""
+            if signature is not None and of:
                 bound = signature.bind(project, *arguments, principal=principal, **options)
                 bound.apply_defaults()
-                model = bound.arguments[of]
-            check(project, principal, action, model=None if model is None else str(model), personal=personal)
+                model = str(bound.arguments[of])
+            check(project, principal, action, model=model, personal=personal)
             return function(project, *arguments, principal=principal, **options)
 
         checked.__dict__["action"] = declared_action
@@ -154,7 +167,7 @@ def verb(action: str, *, of: str | None = None, personal: bool = False) -> Calla
 def check(
     project: Project, principal: Principal, action: str, *, model: str | None = None, personal: bool = False
 ) -> None:
-    """Return if `principal` may do `action` to the project, or to one of its models.
+    """Return if `principal` may do `action` to the project, or to a model: any URI of it; empty: the project's own.
 
     A refusal is an event, and so is an allowed action that shows personal data; neither where the journal cannot be
     written, such as on a read-only disk.
@@ -166,7 +179,7 @@ def check(
     declared, scope = find_action(action), project.scope
     resource = Resource(
         kind="project" if model is None else "model",
-        name=project.name if model is None else model,
+        name=project.name if not model else model_name(model),
         tenant=scope.tenant,
         region=scope.region,
         labels={"project": scope.project, "environment": scope.environment},

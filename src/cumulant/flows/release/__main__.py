@@ -9,19 +9,31 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.alerting.background import deliver_in_background
 from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.deployment.host_report import watch_hosts
+from cumulant.flows.ledger.actions import OWN_MODEL, check
 from cumulant.flows.release.controller.status_server import serve_status
 from cumulant.flows.release.controller_process import Controllers, LogLines, describe_progress, run, run_once
 from cumulant.flows.stack.desired_state import FOLDER
+from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
+
+if TYPE_CHECKING:
+    from cumulant.project.project import Project
+
+
+def _anonymous(project: Project) -> Callable[[str], None]:
+    """Whether a caller without a name may do an action to the project's model; raises RefusedError."""
+    caller = Principal("anonymous", tenant=project.scope.tenant, via="http")
+    return lambda action: check(project, caller, action, model=OWN_MODEL)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -41,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 return 0
             with (
                 deliver_in_background(project, LogLines(sys.stderr.write)),
-                serve_status(project.state / FOLDER, project.journal) as url,
+                serve_status(project.state / FOLDER, project.journal, allow=_anonymous(project)) as url,
                 watch_hosts(project.journal(), report) if is_shared(project) else nullcontext(),
             ):
                 report(f"controlling releases of {project.name}; their status is at {url}/v1/releases")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _TRIES = 20
 
 
-@verb("release.steer")
+@verb("release.steer", of="model")
 def pause(project: Project, *, principal: Principal, reason: str, model: str = "") -> Release:
     """Keep the weights as they are; failures and proven harm still roll the release back.
 
@@ -42,7 +42,7 @@ def pause(project: Project, *, principal: Principal, reason: str, model: str = "
     )
 
 
-@verb("release.steer")
+@verb("release.steer", of="model")
 def resume(project: Project, *, principal: Principal, reason: str = "", model: str = "") -> Release:
     """Continue a paused release.
 
@@ -52,7 +52,7 @@ def resume(project: Project, *, principal: Principal, reason: str = "", model: s
     return _change_release(project, principal, model, decide.resume, reason=reason, word="resumed")
 
 
-@verb("release.steer")
+@verb("release.steer", of="model")
 def promote(
     project: Project, *, principal: Principal, reason: str, model: str = "", clock: Clock | None = None
 ) -> Release:
@@ -73,7 +73,7 @@ def promote(
     return _change_release(project, principal, model, change, reason=reason, word="promoted")
 
 
-@verb("release.steer")
+@verb("release.steer", of="model")
 def abort(
     project: Project, *, principal: Principal, reason: str, model: str = "", clock: Clock | None = None
 ) -> Release:
@@ -94,7 +94,7 @@ def abort(
     )
 
 
-@verb("release.approve")
+@verb("release.approve", of="model")
 def approve(
     project: Project, *, principal: Principal, reason: str = "", model: str = "", clock: Clock | None = None
 ) -> Release:

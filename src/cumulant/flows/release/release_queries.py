@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 
-@verb("release.show")
+@verb("release.show", of="model")
 def current_release(project: Project, *, principal: Principal, model: str = "") -> Release:
     """The newest release, under way or over.
 
@@ -24,7 +24,7 @@ def current_release(project: Project, *, principal: Principal, model: str = "") 
     return store.read_required(project.journal(), model or project.name)[0]
 
 
-@verb("release.show")
+@verb("release.show", of="model")
 def find_release(project: Project, identity: str, *, principal: Principal, model: str = "") -> Release:
     """A release by its id; the newest where the id is empty.
 
@@ -40,7 +40,7 @@ def find_release(project: Project, identity: str, *, principal: Principal, model
     raise not_found("release", identity, [release.id for release in releases])
 
 
-@verb("release.show")
+@verb("release.show", of="model")
 def release_history(project: Project, *, principal: Principal, model: str = "") -> list[Release]:
     return store.list_releases(project.journal(), model or project.name)
 

@@ -67,7 +67,7 @@ class RollbackResult(msgspec.Struct, frozen=True, kw_only=True):
     stored_features: bool = False
 
 
-@verb("release.rollback")
+@verb("release.rollback", of="model")
 def roll_back(
     project: Project,
     model: str,

@@ -10,7 +10,7 @@ import msgspec
 
 from cumulant.core.errors import NotFoundError, StorageError, UsageError, not_found
 from cumulant.flows.data.validate import load_snapshot
-from cumulant.flows.ledger.actions import verb
+from cumulant.flows.ledger.actions import check, verb
 from cumulant.flows.ledger.ledger_records import RUN, RunRecord, read_run, read_step, runs
 from cumulant.flows.registry.model_record import find_record
 from cumulant.flows.registry.models import servable_folder
@@ -29,7 +29,7 @@ LATEST = "latest"
 _REGISTER, _SNAPSHOT = "register", "snapshot"
 
 
-@verb("project.report", of="target")
+@verb("project.report")
 def report(project: Project, target: str, *, out: Path, principal: Principal) -> Path:
     """Write the report of a run (`latest`, or the beginning of its id) or of a model; the format is that of the suffix.
 
@@ -66,7 +66,7 @@ def render_report(data: ReportData, suffix: str) -> bytes:
     return page.render(data).encode()
 
 
-@verb("project.report", of="target")
+@verb("project.report")
 def content(project: Project, target: str, *, principal: Principal) -> ReportData:
     """The content of the report of a run or model.
 
@@ -85,6 +85,7 @@ def content(project: Project, target: str, *, principal: Principal) -> ReportDat
         raise NotFoundError(
             f'there is no run and no model "{target}"', subject=target, hint=error.hint or f"runs: {', '.join(known)}"
         ) from None
+    check(project, principal, "project.report", model=version.name)
     record = find_record(project, version)
     return _of_model(project, version, run=record.run if record else None)
 

@@ -31,6 +31,7 @@ from cumulant.flows.serving.services import note_use
 from cumulant.flows.serving.spawning import spawn
 from cumulant.ports.driver import Need
 from cumulant.ports.registry import ModelVersion
+from cumulant.ports.tables import Protection
 from cumulant.serving.options import Values, declared, overridden, words
 from cumulant.serving.spec import ServingSpec
 
@@ -247,17 +248,28 @@ def _fill(
 ) -> dict[str, object]:
     from cumulant.features.online.materialization import materialize
 
+    store = context.project.online()
     filled = materialize(
         plan,
         scans(context.project, snapshots, used_sources(plan, snapshots), as_of=as_of),
-        context.project.online(),
+        store,
         table=table,
         as_of=as_of,
         since=since,
         scope=context.project.name,
         deletions=deletions(context.project, plan, snapshots, as_of=as_of),
     )
+    declared = {"protect": msgspec.json.encode(state_protection(plan)).decode()}
+    store.put_meta(table, store.meta(table) | declared)
     return {"table": table, **msgspec.to_builtins(filled)}
+
+
+def state_protection(plan: FeaturePlan) -> Protection:
+    """What is personal in a table of online state: keys by the subject of a source, and personal columns of sources."""
+    sources = plan.sources.values()
+    subjects = sorted({source.subject for source in sources if isinstance(source.subject, str)})
+    columns = sorted({field.name for source in sources for field in source.fields if field.personal})
+    return Protection(subjects[0] if len(subjects) == 1 else None, tuple(columns))
 
 
 def copy_with_version(project: Project, version: ModelVersion) -> Path:

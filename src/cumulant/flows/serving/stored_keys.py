@@ -36,7 +36,7 @@ class RepairedKey(msgspec.Struct, frozen=True, kw_only=True):
     stored: tuple[StoredKey, ...]
 
 
-@verb("features.materialize", personal=True)
+@verb("features.show_key", of="uri", personal=True)
 def show_key(
     project: Project,
     uri: str,
@@ -59,7 +59,7 @@ def show_key(
         return read_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
 
 
-@verb("features.forget")
+@verb("features.forget", of="uri")
 def forget_key(
     project: Project,
     uri: str,

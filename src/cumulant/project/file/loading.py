@@ -13,6 +13,7 @@ import msgspec
 from msgspec import inspect
 
 from cumulant.core.errors import UsageError, did_you_mean
+from cumulant.ports.access import Via
 from cumulant.ports.plugins import Drivers
 from cumulant.project.file.checking import Checker
 from cumulant.project.file.document import Place, Problem, YamlEntry, file_error
@@ -30,11 +31,12 @@ def load(
     overrides: Overrides = (),
     drivers: Drivers | None = None,
     variables: Mapping[str, str] | None = None,
+    via: Via = "service",
 ) -> Project:
     """The project in `directory` (or the one whose `cumulant.yaml` this is), resolved for one environment.
 
     `overrides` are `section.key=value` texts, or a mapping of such paths to values. Nothing is opened beyond the
-    project's files: drivers are imported when a client is first used.
+    project's files: drivers are imported when a client is first used. `via`: what establishes who acts.
 
     Raises:
         ProjectFileError: every fault of the files at once, each with file and line.
@@ -50,6 +52,7 @@ def load(
         environment=environment,
         drivers=drivers or Drivers.installed(),
         variables=os.environ if variables is None else variables,
+        via=via,
     )
 
 

@@ -50,8 +50,13 @@ def _broken(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]
 
 
 def _sources(spec: ProjectSpec, project: YamlEntry) -> Iterator[tuple[Place, str]]:
-    """Limits that cannot be evaluated, or never hold."""
+    """Limits that cannot be evaluated, or never hold; subjects that are no declared column."""
     for name, declared in spec.data.items():
+        if declared.subject is not None and declared.subject not in declared.declared_columns:
+            near = did_you_mean(declared.subject, declared.declared_columns)
+            place = _place(project, "data", name, "subject") or project.place
+            hint = near or f"declare it: personal: [{declared.subject}]"
+            yield place, f'data.{name}.subject names "{declared.subject}", which is no declared column; {hint}'
         try:
             source_policy(declared)
         except CumulantError as error:

@@ -48,6 +48,22 @@ Document = dict[str, Any]
 _SHARED_MEMORY = tuple(
     f"{kind}SharedMemory{verb}" for kind in ("System", "Cuda") for verb in ("Status", "Register", "Unregister")
 )
+#: what a caller of each method does, one of the declared actions; None where there is nothing to allow: probes
+METHOD_ACTIONS: Mapping[str, str | None] = {
+    "ServerLive": None,
+    "ServerReady": None,
+    "ServerMetadata": "server.show",
+    "ModelReady": "server.show",
+    "ModelMetadata": "server.show",
+    "ModelConfig": "server.show",
+    "ModelStatistics": "server.show",
+    "RepositoryIndex": "server.show",
+    "RepositoryModelLoad": "model.load",
+    "RepositoryModelUnload": "model.load",
+    "ModelInfer": "model.predict",
+    "ModelStreamInfer": "model.predict",
+    **dict.fromkeys(_SHARED_MEMORY),  # refused to all
+}
 #: of a number of 64 bits
 _DIGITS = 18
 
@@ -280,7 +296,7 @@ def _unary(
 
     async def handle(body: bytes, context: Context) -> bytes:
         try:
-            if name not in {"ServerLive", "ServerReady"}:
+            if METHOD_ACTIONS[name] is not None:
                 admit(app, context)
             answered = answer(parsed(parse, body))
             document = answered if isinstance(answered, dict) else await answered

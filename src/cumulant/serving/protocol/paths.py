@@ -17,10 +17,14 @@ UNKNOWN = "(unknown)"
 
 
 class Route(msgspec.Struct, frozen=True):
-    """One path; a part in braces stands for any text. A path that takes GET takes HEAD too."""
+    """One path; a part in braces stands for any text. A path that takes GET takes HEAD too.
+
+    `action`: what a caller does there, one of the declared actions; None where there is nothing to allow: probes.
+    """
 
     template: str
     method: Method
+    action: str | None
     summary: str
 
     @property
@@ -38,40 +42,45 @@ def allow_header(method: str) -> bytes:
     return b"GET, HEAD, OPTIONS" if method == "GET" else b"POST, OPTIONS"
 
 
-def _of_model(api: str, verb: str, method: Method, summary: str) -> tuple[Route, Route]:
+def _of_model(api: str, verb: str, method: Method, action: str, summary: str) -> tuple[Route, Route]:
     end = f"/{verb}" if verb else ""
     return (
-        Route(f"/{api}/models/{{model}}{end}", method, summary),
-        Route(f"/{api}/models/{{model}}/versions/{{version}}{end}", method, summary),
+        Route(f"/{api}/models/{{model}}{end}", method, action, summary),
+        Route(f"/{api}/models/{{model}}/versions/{{version}}{end}", method, action, summary),
     )
 
 
 ROUTES: tuple[Route, ...] = (
-    Route("/", "GET", "Name and version of the server, and links."),
-    Route("/openapi.json", "GET", "This document."),
-    Route("/ping", "GET", "Readiness probe of SageMaker."),
-    Route("/health", "GET", "Readiness probe of MLflow."),
-    Route("/version", "GET", "Version of the server, as text."),
-    Route("/metrics", "GET", "Counts and durations of all workers, for Prometheus."),
-    Route("/v2", "GET", "Server metadata."),
-    Route("/v2/health/live", "GET", "Whether the server runs."),
-    Route("/v2/health/ready", "GET", "Whether the server takes requests."),
-    Route("/v2/models/stats", "GET", "Statistics of all models."),
-    *_of_model("v2", "", "GET", "Inputs and outputs of the model as tensors."),
-    *_of_model("v2", "ready", "GET", "Whether the model takes requests."),
-    *_of_model("v2", "config", "GET", "Configuration of the model."),
-    *_of_model("v2", "stats", "GET", "Statistics of the model."),
-    *_of_model("v2", "infer", "POST", "Predictions for tensors."),
-    Route("/v1/models", "GET", "The models, with request fields and an example each."),
-    *_of_model("v1", "", "GET", "Request fields, threshold and an example."),
-    *_of_model("v1", "predict", "POST", "Predictions for plain JSON rows."),
-    *_of_model("v1", "invocations", "POST", "Predictions in MLflow's formats."),
-    Route("/invocations", "POST", "Predictions in MLflow's formats, of the only model."),
-    Route("/v1/events", "POST", "Post events: rows of a source that models have windows over."),
-    Route("/v1/labels", "POST", "Post labels of predictions, by their id or by key and time."),
-    Route("/v2/repository/index", "POST", "The servables of the server's folders, and whether they are served."),
-    Route("/v2/repository/models/{model}/load", "POST", "Load a model, or what replaced its folder."),
-    Route("/v2/repository/models/{model}/unload", "POST", "Unload a model."),
+    Route("/", "GET", "server.show", "Name and version of the server, and links."),
+    Route("/openapi.json", "GET", "server.show", "This document."),
+    Route("/ping", "GET", None, "Readiness probe of SageMaker."),
+    Route("/health", "GET", None, "Readiness probe of MLflow."),
+    Route("/version", "GET", None, "Version of the server, as text."),
+    Route("/metrics", "GET", "server.show", "Counts and durations of all workers, for Prometheus."),
+    Route("/v2", "GET", "server.show", "Server metadata."),
+    Route("/v2/health/live", "GET", None, "Whether the server runs."),
+    Route("/v2/health/ready", "GET", None, "Whether the server takes requests."),
+    Route("/v2/models/stats", "GET", "server.show", "Statistics of all models."),
+    *_of_model("v2", "", "GET", "server.show", "Inputs and outputs of the model as tensors."),
+    *_of_model("v2", "ready", "GET", "server.show", "Whether the model takes requests."),
+    *_of_model("v2", "config", "GET", "server.show", "Configuration of the model."),
+    *_of_model("v2", "stats", "GET", "server.show", "Statistics of the model."),
+    *_of_model("v2", "infer", "POST", "model.predict", "Predictions for tensors."),
+    Route("/v1/models", "GET", "server.show", "The models, with request fields and an example each."),
+    *_of_model("v1", "", "GET", "server.show", "Request fields, threshold and an example."),
+    *_of_model("v1", "predict", "POST", "model.predict", "Predictions for plain JSON rows."),
+    *_of_model("v1", "invocations", "POST", "model.predict", "Predictions in MLflow's formats."),
+    Route("/invocations", "POST", "model.predict", "Predictions in MLflow's formats, of the only model."),
+    Route("/v1/events", "POST", "events.post", "Post events: rows of a source that models have windows over."),
+    Route("/v1/labels", "POST", "labels.post", "Post labels of predictions, by their id or by key and time."),
+    Route(
+        "/v2/repository/index",
+        "POST",
+        "server.show",
+        "The servables of the server's folders, and whether they are served.",
+    ),
+    Route("/v2/repository/models/{model}/load", "POST", "model.load", "Load a model, or what replaced its folder."),
+    Route("/v2/repository/models/{model}/unload", "POST", "model.load", "Unload a model."),
 )
 
 

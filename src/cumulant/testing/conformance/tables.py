@@ -11,7 +11,7 @@ from polars.testing import assert_frame_equal
 
 from cumulant.core.errors import DataError, NotFoundError, UsageError
 from cumulant.core.scope import Scope
-from cumulant.ports.tables import TableHead, TableStore
+from cumulant.ports.tables import UNPROTECTED, Protection, TableHead, TableStore
 from cumulant.testing.conformance.gaps import Suite
 from cumulant.testing.conformance.scopes import SCOPES
 
@@ -84,6 +84,19 @@ class TablesConformance(Suite):
         assert reference.bytes > 0
         assert_frame_equal(tables.scan(reference).collect(), every_type())
         assert_frame_equal(tables.scan("a").collect(), every_type())
+
+    def test_what_is_personal_is_stored_with_a_table(self, tables: TableStore) -> None:
+        protect = Protection("name", ("name", "key"))
+        tables.write("frame", shuffled(), protect=protect)
+        tables.write("parts", (shuffled()[start : start + 10] for start in range(0, 100, 10)), protect=protect)
+        tables.write("head", shuffled(20), head=TableHead("frame", 10), protect=protect)
+        tables.write("plain", shuffled())
+        assert [tables.protection(key) for key in ("frame", "parts", "head")] == [protect] * 3
+        assert tables.protection("plain") == UNPROTECTED
+        assert_frame_equal(tables.scan("frame").collect(), shuffled())
+        tables.delete("frame")
+        with pytest.raises(NotFoundError):
+            tables.protection("frame")
 
     def test_rows_keep_their_order(self, tables: TableStore) -> None:
         tables.write("frame", shuffled())

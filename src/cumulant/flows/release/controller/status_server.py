@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from cumulant.core.errors import CumulantError
+from cumulant.core.errors import CumulantError, RefusedError
 from cumulant.core.network.hosts import Hosts
 from cumulant.core.structs import prepare_decoding
 from cumulant.core.system.atomic_files import replace_file
@@ -33,18 +33,45 @@ if TYPE_CHECKING:
 
 #: in the supervisor's folder, where the controller is reached
 FILE = "controller.json"
-_PATH = ["v1", "releases"]
 _SECONDS = 10.0
+_JSON = "application/json"
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def respond(journal: Journal, target: str) -> tuple[int, object]:
-    """Status and document for a path."""
+class StatusRoute(NamedTuple):
+    """A path; a part in braces stands for any text. `action`: what a caller does there; None: a probe."""
+
+    template: str
+    action: str | None
+
+    def matches(self, parts: Sequence[str]) -> bool:
+        mine = self.template.strip("/").split("/")
+        return len(mine) == len(parts) and all(
+            pattern in (part, "{release}") for pattern, part in zip(mine, parts, strict=True)
+        )
+
+
+ROUTES = (
+    StatusRoute("/healthz", None),
+    StatusRoute("/v2/health/live", None),
+    StatusRoute("/metrics", "alerts.show"),
+    StatusRoute("/v1/releases", "release.show"),
+    StatusRoute("/v1/releases/{release}", "release.show"),
+    StatusRoute("/v1/releases/{release}/verdict", "release.show"),
+)
+
+
+def respond(journal: Journal, target: str, allow: Callable[[str], None] = lambda _: None) -> tuple[int, object]:
+    """Status and document for a path, or its text. `allow` raises RefusedError where a caller may not do an action."""
     parts = [unquote(part) for part in urlsplit(target).path.split("/") if part]
-    if parts in (["healthz"], ["v2", "health", "live"]):
-        return 200, {"ready": True}
-    if parts[:2] != _PATH or len(parts) > 4 or (len(parts) == 4 and parts[3] != "verdict"):
+    route = next((route for route in ROUTES if route.matches(parts)), None)
+    if route is None:
         return 404, {"error": "there is nothing at this path; see /v1/releases"}
+    if route.action is None:
+        return 200, {"ready": True}
+    allow(route.action)
+    if route.template == "/metrics":
+        return 200, exposition(journal)
     releases = sorted(
         (past for model in store.list_models(journal) for past in store.list_releases(journal, model)),
         key=lambda past: (past.begun, past.id),
@@ -76,13 +103,24 @@ def verdict(release: Release, returns: Sequence[Rollback] = ()) -> dict[str, obj
     }
 
 
+def _encoded(document: object) -> tuple[str, bytes]:
+    """Content type and body."""
+    if isinstance(document, str):
+        return _PROMETHEUS, document.encode()
+    return _JSON, msgspec.json.encode(document)
+
+
 def _header(value: str | None) -> bytes | None:
     return None if value is None else value.encode("latin-1", "replace")
 
 
 @contextmanager
-def serve_status(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
+def serve_status(
+    stack: Path, journal: Callable[[], Journal], allow: Callable[[str], None] = lambda _: None
+) -> Iterator[str]:
     """Answer on a free port of loopback while the block lasts; its URL is in a file of the supervisor's folder.
+
+    `allow` is as in `respond`: callers have no names, and what they may do is what anybody of this machine may.
 
     Raises:
         OSError: the folder cannot be written.
@@ -93,16 +131,16 @@ def serve_status(stack: Path, journal: Callable[[], Journal]) -> Iterator[str]:
         timeout = _SECONDS
 
         def do_GET(self) -> None:
-            kind = "application/json"
+            kind = _JSON
             fault = hosts.fault(*(_header(self.headers.get(name)) for name in ("host", "origin")))
             try:
                 if fault is not None:
                     status, body = 403, msgspec.json.encode({"error": fault})
-                elif urlsplit(self.path).path == "/metrics":
-                    status, body, kind = 200, exposition(journal()).encode(), _PROMETHEUS
                 else:
-                    status, document = respond(journal(), self.path)
-                    body = msgspec.json.encode(document)
+                    status, document = respond(journal(), self.path, allow)
+                    kind, body = _encoded(document)
+            except RefusedError as error:
+                status, body = 403, msgspec.json.encode({"error": error.message})
             except CumulantError as error:
                 status, body = 503, msgspec.json.encode({"error": error.message})
             self.send_response(status)

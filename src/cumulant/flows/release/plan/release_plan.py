@@ -11,7 +11,7 @@ import msgspec
 
 from cumulant.core.errors import UsageError
 from cumulant.core.units import show_duration
-from cumulant.flows.ledger.actions import verb
+from cumulant.flows.ledger.actions import OWN_MODEL, verb
 from cumulant.flows.release.plan.label_delay import find_label_delay
 from cumulant.flows.release.plan.measured_traffic import MeasuredTraffic, measure_traffic, parse_rate
 from cumulant.flows.release.plan.plan_texts import (
@@ -70,7 +70,7 @@ class ReleasePlan(msgspec.Struct, frozen=True, kw_only=True):
     warnings: list[str] = []
 
 
-@verb("release.plan")
+@verb("release.plan", of=OWN_MODEL)
 def plan_release(
     project: Project,
     *,

@@ -14,7 +14,7 @@ import numpy as np
 
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import Progress, silent
-from cumulant.flows.ledger.actions import verb
+from cumulant.flows.ledger.actions import OWN_MODEL, verb
 from cumulant.flows.release.simulation.log_replay import MOST, LoggedRequests, read_logged_requests
 from cumulant.flows.release.simulation.result import SimulatedRelease, SimulationResult, summarize_releases
 from cumulant.flows.release.simulation.run import simulate_release
@@ -40,7 +40,7 @@ _BATCHES = 10
 _PAGE = 100_000
 
 
-@verb("release.simulate")
+@verb("release.simulate", of=OWN_MODEL)
 def simulate_releases(
     project: Project,
     *,

@@ -15,7 +15,7 @@ from cumulant.flows.data.pii import personal_features
 from cumulant.flows.data.validate import snapshots_of
 from cumulant.flows.features.feature_table import feature_set
 from cumulant.flows.features.task import resolve_task
-from cumulant.flows.ledger.actions import verb
+from cumulant.flows.ledger.actions import OWN_MODEL, verb
 from cumulant.flows.ledger.run_context import open_run
 from cumulant.flows.registry.champion_scores import model_answers
 from cumulant.flows.registry.model_record import find_record
@@ -56,7 +56,7 @@ Tested = Mapping[str, "FittedModel"]
 Unlearned = Mapping[str, "NDArray[np.bool_]"]
 
 
-@verb("release.start")
+@verb("release.start", of=OWN_MODEL)
 def evaluate_pair(
     project: Project,
     champion: str,

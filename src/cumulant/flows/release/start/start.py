@@ -17,6 +17,7 @@ from cumulant.core.errors import (
     NotFoundError,
     RefusedError,
     RetryableError,
+    UsageError,
 )
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
@@ -66,7 +67,7 @@ class ReleaseStart(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
-@verb("release.start")
+@verb("release.start", of="model")
 def start_release(
     project: Project,
     uri: str = "",
@@ -89,13 +90,19 @@ def start_release(
         NotFoundError: no such version, or there is no champion. MissingPartError: no gateway is installed.
         RefusedError: the candidate is the champion; or `risk: high` without an approval; or on labelled rows of the
             past the candidate is worse, or differs more than was declared.
-        UsageError: the section `release` cannot be followed.
+        UsageError: the section `release` cannot be followed, or `model` is named without `outside`.
         EngineUnavailableError: a server does not answer in time.
         LeaseHeldError: the version is on its way already, another process changed the release meanwhile, servers are
             being replaced, or the last release is not wound up yet.
     """
+    if model and outside is None:
+        raise UsageError(
+            "a model is named only where external servers are compared",
+            subject=model,
+            hint=f"the model of this project is {project.name}; name its version, or none",
+        )
     check_gateway(project)
-    name = model or project.name if outside else project.name
+    name = model or project.name
     notes: list[str] = []
     policy = project.policies.release
     check_policy(project, policy)

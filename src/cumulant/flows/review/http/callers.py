@@ -63,7 +63,7 @@ def _caller(words: Sequence[str], place: str) -> TokenHolder:
     if len(words) == 1:
         return TokenHolder(_hash(token), None)
     groups = tuple(filter(None, words[2].split(","))) if len(words) > 2 else ()
-    return TokenHolder(_hash(token), Principal(check_name(words[1]), groups))
+    return TokenHolder(_hash(token), Principal(check_name(words[1]), groups, via="http"))
 
 
 def _check_token(token: str, place: str) -> str:
@@ -83,10 +83,13 @@ def _hash(token: str) -> bytes:
 
 
 class CallerTokens:
-    """Principals by request headers. Without `known` tokens any caller may name anybody; the default is `own`."""
+    """Principals by request headers. Without `known` tokens any caller may name anybody; the default is `own`.
+
+    All are of the tenant of `own`, and known by HTTP: a name in a header is no more than its caller's word.
+    """
 
     def __init__(self, known: Sequence[TokenHolder], own: Principal) -> None:
-        self._known, self._own = tuple(known), own
+        self._known, self._own = tuple(known), msgspec.structs.replace(own, claims={}, via="http")
 
     @property
     def guarded(self) -> bool:
@@ -104,7 +107,7 @@ class CallerTokens:
             HttpError: 401 without a known token; 400 where a name is required and missing.
             RefusedError: the token is of another reviewer.
         """
-        named_principal = _principal_of(headers)
+        named_principal = _principal_of(headers, self._own.tenant)
         if not self._known:
             return named_principal or self._own
         caller = self._find_holder(headers)
@@ -121,7 +124,7 @@ class CallerTokens:
                 subject=named_principal.id,
                 hint="leave the headers x-cumulant-user and x-cumulant-groups out",
             )
-        return caller.principal
+        return msgspec.structs.replace(caller.principal, tenant=self._own.tenant)
 
     def _find_holder(self, headers: Mapping[bytes, bytes]) -> TokenHolder | None:
         scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
@@ -131,11 +134,12 @@ class CallerTokens:
         return same[0] if same and scheme.lower() == b"bearer" else None
 
 
-def _principal_of(headers: Mapping[bytes, bytes]) -> Principal | None:
+def _principal_of(headers: Mapping[bytes, bytes], tenant: str) -> Principal | None:
     try:
         user, groups = (headers.get(name, b"").decode("utf-8").strip() for name in (USER, GROUPS))
         if not user:
             return None
-        return Principal(check_name(user), tuple(filter(None, (group.strip() for group in groups.split(",")))))
+        named = tuple(filter(None, (group.strip() for group in groups.split(","))))
+        return Principal(check_name(user), named, tenant=tenant, via="http")
     except UnicodeDecodeError:
         raise HttpError(400, "the name of who acts is no UTF-8 text") from None

@@ -11,10 +11,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cumulant.core.system.atomic_files import sync
+from cumulant.ports.tables import PROTECT, Protection
 from cumulant.serving.prediction_log.entry import LogEntry, PatternEntry
 from cumulant.serving.prediction_log.entry_rows import row_texts
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
@@ -51,6 +53,10 @@ SCHEMA = pa.schema(
         pa.field("caller_id", pa.string()),
         pa.field("invalid", pa.string()),
     ]
+)
+#: as files have it: personal values are hashes there, beside other fields of the same request
+FILE_SCHEMA = SCHEMA.with_metadata(
+    {PROTECT: msgspec.json.encode(Protection(columns=("request", "outputs", "caller_id"))).decode()}
 )
 _REQUEST, _OUTPUTS = SCHEMA.get_field_index("request"), SCHEMA.get_field_index("outputs")
 #: values that repeat from row to row
@@ -191,7 +197,7 @@ class LogPart:
         self._group_rows = self._group_bytes = 0
         if self._writer is None:
             self._writing.parent.mkdir(parents=True, exist_ok=True)
-            self._writer = pq.ParquetWriter(self._writing, SCHEMA, **OPTIONS)
+            self._writer = pq.ParquetWriter(self._writing, FILE_SCHEMA, **OPTIONS)
         self._writer.write_table(table, row_group_size=len(table))
 
 

@@ -20,10 +20,10 @@ from cumulant.ports.log import Log, PartInfo, split_covered
 from cumulant.serving.prediction_log.storage import log_folder
 from cumulant.serving.prediction_log.storage.log_reader import damaged_file, map_file
 from cumulant.serving.prediction_log.storage.part_writer import (
+    FILE_SCHEMA,
     GROUP_BYTES,
     GROUP_ROWS,
     OPTIONS,
-    SCHEMA,
     with_all_columns,
 )
 
@@ -104,7 +104,7 @@ def upkeep(
     file_age: float,
     steady: float = 0.0,
     say: Callable[[str], object] = sys.stderr.write,
-    schema: pa.Schema = SCHEMA,
+    schema: pa.Schema = FILE_SCHEMA,
     name: str = "the prediction log",
 ) -> None:
     """Merge and delete parts that are due. Of processes that share a log, one at a time does so.

@@ -1,0 +1,85 @@
+"""`cumulant subjects`: what a project holds of one person or customer, and its erasure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cumulant.cli.command import application, command
+from cumulant.cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from cumulant.flows.subjects.places import SubjectPlace
+
+app = application("subjects", "What a project holds of one subject (a person, a customer), and its erasure.")
+
+Value = Annotated[str, typer.Argument(metavar="SUBJECT", help="The value of the column that `subject` names.")]
+OfSource = Annotated[str, typer.Option("--source", metavar="NAME", help="Only this source; default: all with one.")]
+
+
+@command(
+    app,
+    action="subjects.find",
+    examples=["cumulant subjects find c17", "cumulant subjects find ann@example.com --json"],
+)
+def find(call: Invocation, subject: Value, source: OfSource = "") -> None:
+    """Show every place that holds rows of the subject, or its keyed hash."""
+    from cumulant.flows.subjects.subjects import find_subject
+
+    with call.project() as project, call.progress("find subject") as progress:
+        result = find_subject(project, subject, principal=project.principal(), source=source, progress=progress)
+
+    def text(console: Console) -> None:
+        _print_places(console, result.places)
+        console.print(f"subject {result.subject} of {', '.join(result.sources)}: {len(result.places):,} places")
+
+    call.answer(result, text)
+
+
+@command(
+    app,
+    action="subjects.erase",
+    examples=["cumulant subjects erase c17", "cumulant subjects erase c17 --yes --json"],
+)
+def erase(
+    call: Invocation,
+    subject: Value,
+    source: OfSource = "",
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Erase; without it nothing is changed.")] = False,
+) -> None:
+    """Erase what can be erased of the subject, and search again. Without --yes it shows the places only.
+
+    Exit code 1 where something waits for another run. Source files are yours: delete the rows there too.
+    """
+    if not yes:
+        find(call, subject, source)
+        return
+    from cumulant.flows.subjects.subjects import erase_subject
+
+    with call.project() as project, call.progress("erase subject") as progress:
+        done = erase_subject(project, subject, principal=project.principal(), source=source, progress=progress)
+
+    def text(console: Console) -> None:
+        from cumulant.flows.reports.terminal import clean, table
+
+        rows = [(item.store, item.status, f"{item.rows:,}", clean(item.reason)) for item in done.receipts]
+        console.print(table(["store", "status", "rows", "what is remaining, and until when"], rows))
+        _print_places(console, done.remaining)
+        console.print(f"subject {done.subject}: {len(done.remaining):,} places are left")
+
+    call.answer(done, text)
+    if done.pending:
+        raise typer.Exit(1)
+
+
+def _print_places(console: Console, places: Sequence[SubjectPlace]) -> None:
+    from cumulant.flows.reports.terminal import clean, table
+
+    if places:
+        shown = [(place.store, clean(place.where), f"{place.rows:,}" if place.rows else "–") for place in places]
+        console.print(table(["store", "where", "rows"], shown))

@@ -1,0 +1,92 @@
+"""Every store of a project, with what it can do for a subject. A package that writes is named by one of them."""
+
+from __future__ import annotations
+
+from cumulant.flows.subjects import logs, online_state, records, snapshots
+from cumulant.flows.subjects.places import SubjectStore
+
+#: in the order of an erasure: the state is made again from snapshots without the subject
+STORES: tuple[SubjectStore, ...] = (
+    SubjectStore(
+        name=logs.INBOX,
+        packages=("serving",),
+        holds="posted labels that wait, as they were posted",
+        find=logs.find_inbox,
+        erase=logs.erase_inbox,
+    ),
+    SubjectStore(
+        name=snapshots.MODELS,
+        packages=("flows/training", "flows/registry", "flows/packaging", "flows/reports"),
+        holds="models, plots and reports made from rows; examples without personal values",
+        find=snapshots.find_models,
+        erase=snapshots.keep_models,
+    ),
+    SubjectStore(
+        name=snapshots.STORE,
+        packages=("data", "flows/data"),
+        holds="rows of sources, refused rows, and facts about both",
+        find=snapshots.find_rows,
+        erase=snapshots.erase_rows,
+    ),
+    SubjectStore(
+        name=snapshots.DERIVED,
+        packages=("flows/features",),
+        holds="features of rows",
+        find=snapshots.find_derived,
+        erase=snapshots.erase_derived,
+    ),
+    SubjectStore(
+        name=online_state.STORE,
+        packages=("features",),
+        holds="events by key, and posted rows",
+        find=online_state.find_state,
+        erase=online_state.erase_state,
+    ),
+    SubjectStore(
+        name=snapshots.REFERENCES,
+        packages=("flows/monitoring", "flows/review"),
+        holds="rows of training that others are compared with, personal values as hashes",
+        find=snapshots.find_references,
+        erase=snapshots.keep_references,
+    ),
+    SubjectStore(
+        name=logs.PREDICTIONS,
+        packages=("serving",),
+        holds="requests and answers, personal values as hashes",
+        find=logs.find_predictions,
+        erase=logs.keep_predictions,
+    ),
+    SubjectStore(
+        name=logs.LABELS,
+        packages=("outcomes",),
+        holds="labels and joined rows, personal keys as hashes",
+        find=logs.find_labels,
+        erase=logs.keep_labels,
+    ),
+    SubjectStore(
+        name=logs.EXCHANGES,
+        packages=("serving",),
+        holds="the gateway's requests, keys of callers as hashes",
+        find=logs.find_exchanges,
+        erase=logs.keep_exchanges,
+    ),
+    SubjectStore(
+        name=records.CASES,
+        packages=("review",),
+        holds="references to predictions, with answers and notes",
+        find=records.find_cases,
+        erase=records.erase_cases,
+    ),
+    SubjectStore(
+        name=records.EVENTS,
+        packages=("flows/ledger",),
+        holds="events of all packages: references and counts, no rows",
+        find=records.find_events,
+        erase=records.keep_events,
+    ),
+    SubjectStore(
+        name="runs, releases, alerts, jobs",
+        packages=("flows/maintenance", "flows/release", "flows/alerting", "flows/subjects"),
+        holds="hashes of inputs, names, counts and moments; no rows and no keys",
+    ),
+)

@@ -1,0 +1,294 @@
+"""A subject is found wherever it is stored, erased where that is possible, and named nowhere by its value afterwards."""
+
+import ast
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import msgspec
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+import cumulant
+from cumulant.cli.app import run as command
+from cumulant.core.errors import UsageError
+from cumulant.core.events import Actor
+from cumulant.core.masking import mask
+from cumulant.core.plan import Field
+from cumulant.features.online.online import OnlineFeatures
+from cumulant.flows.data.validate import load_snapshot, newest_snapshot, snapshots_of, validate
+from cumulant.flows.features.feature_table import featurize
+from cumulant.flows.features.task import resolve_task
+from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.outcomes.labels import FOLDER
+from cumulant.flows.serving.serve import materialize
+from cumulant.flows.subjects.stores import STORES
+from cumulant.flows.subjects.subjects import erase_subject, find_subject
+from cumulant.ports.tables import PROTECT, Protection
+from cumulant.project.file.loading import load
+from cumulant.review.queue import OPEN
+from cumulant.serving.prediction_log.entry import LogEntry
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
+from cumulant.serving.prediction_log.storage.part_writer import LogParts
+
+ANN, BOB = "ann@example.com", "bob@example.com"
+START = datetime(2026, 1, 1, tzinfo=UTC)
+FILE = """\
+version: 1
+model: {name: shop}
+data:
+  visits:
+    path: visits.csv
+    key: visit
+    event_time: {column: at, zone: UTC}
+    known_time: {1d: bought}
+    personal: [mail]
+    subject: mail
+    rules: {pages: {min: 0}}
+    quarantine: 10%
+features: features.py
+training: {target: bought}
+"""
+FEATURES = """\
+from cumulant.features import source
+
+visits = source("visits")
+row = visits.columns("pages")
+before = visits.by("mail").count(window="7d")
+mean = visits.by("mail").mean("pages", window="7d")
+"""
+
+
+def write_visits(folder, *, rows=200):
+    people = [ANN, BOB, "cid@example.com", "dee@example.com"]
+    frame = pl.DataFrame(
+        {
+            "visit": [f"v{number:04}" for number in range(rows)],
+            "at": [(START + timedelta(hours=number)).isoformat() for number in range(rows)],
+            "mail": [people[number % 4] for number in range(rows)],
+            "pages": [number % 9 if number != 8 else -1 for number in range(rows)],
+            "bought": [number % 3 == 0 for number in range(rows)],
+        }
+    )
+    frame.write_csv(folder / "visits.csv")
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text(FILE)
+    (tmp_path / "features.py").write_text(FEATURES)
+    write_visits(tmp_path)
+    with load(tmp_path, via="cli") as loaded:
+        yield loaded
+
+
+@pytest.fixture
+def filled(project):
+    """A project that holds ANN in every store."""
+    who, at = project.principal(), START + timedelta(days=30)
+    featurize(project, principal=who)
+    with open_run(project, "test", principal=who, progress=lambda *_: None) as context:
+        snapshots, _ = snapshots_of(context)
+        plan = resolve_task(project, snapshots).plan
+        table, _ = materialize(context, plan, snapshots, as_of=None)
+    row = {"visit": "p1", "at": at.isoformat(), "mail": ANN, "pages": 3, "bought": None}
+    OnlineFeatures(plan, project.online(), table).advance("visits", [row])
+    log_request(project, {"visit": "p1", "at": at.isoformat(), "mail": ANN, "pages": 3})
+    log_request(project, {"visit": "p2", "at": at.isoformat(), "mail": BOB, "pages": 3}, sequence=2)
+    inbox = project.state / FOLDER / "inbox"
+    inbox.mkdir(parents=True)
+    labels = [{"mail": ANN, "at": at.isoformat(), "label": True}, {"mail": BOB, "at": at.isoformat(), "label": True}]
+    (inbox / "post-1.jsonl").write_text("".join(json.dumps(label) + "\n" for label in labels))
+    key = json.dumps([mask(ANN, project.salt())])
+    with project.journal().transaction(actor=Actor(who.id)) as transaction:
+        transaction.put(OPEN, "shop/0123456789ab", {"ref": f"k\x1f1\x1f{key}"})
+        transaction.put(OPEN, "shop/0123456789ac", {"ref": f'k\x1f1\x1f["{mask(BOB, project.salt())}"]'})
+    return project
+
+
+def log_request(project, row, sequence=1):
+    def failed(error, count):
+        raise error
+
+    masks = PersonalValueMask(project.salt(), {"shop": [Field("mail", "str", personal=True)]})
+    parts = LogParts(Path(project.log().location), masks, file_size=1 << 26, failed=failed)
+    entry = LogEntry(
+        id=f"r{sequence}",
+        time_us=int((START + timedelta(days=30)).timestamp()) * 1_000_000,
+        latency_us=9,
+        model="shop",
+        version="1",
+        sequence=sequence,
+        rows=json.dumps([row]).encode(),
+        answers=b'[{"prediction": true}]',
+    )
+    parts.add(entry, f"w{sequence}", "")
+    parts.close()
+
+
+def test_what_is_personal_is_declared_wherever_rows_are_written(filled):
+    tables, personal = filled.tables(), Protection("mail", ("mail",))
+    keys = [key for key in tables.keys("data/visits/") if key.endswith(("/rows", "/refused"))]
+    assert len(keys) == 2
+    assert [tables.protection(key) for key in keys] == [personal] * 2
+    facts = [key for key in tables.keys("data/visits/") if key.endswith("/facts")]
+    assert [tables.protection(key).columns for key in facts] == [("json",)]
+    (state,) = [name for name in filled.online().tables() if name.startswith("state_")]
+    assert msgspec.json.decode(filled.online().meta(state)["protect"], type=Protection) == personal
+    for part in Path(filled.log().location).rglob("*.parquet"):
+        metadata = pq.read_metadata(part).metadata or {}
+        assert b"request" in metadata[PROTECT.encode()]
+    for path in (filled.state / "tables").rglob("rows.parquet/*.parquet"):
+        assert msgspec.json.decode(pq.read_metadata(path).metadata[PROTECT.encode()], type=Protection) == personal
+
+
+def stores(places):
+    return {place.store for place in places}
+
+
+def test_a_subject_is_found_in_every_store(filled):
+    found = find_subject(filled, ANN, principal=filled.principal())
+    assert stores(found.places) == {
+        "snapshots",
+        "online state",
+        "label inbox",
+        "prediction log",
+        "review cases",
+    }
+    by_store = {place.store: place.rows for place in found.places}
+    assert by_store["prediction log"] == by_store["label inbox"] == by_store["review cases"] == 1
+    rows = [place.rows for place in found.places if place.where.endswith("/rows")]
+    refused = [place.rows for place in found.places if place.where.endswith("/refused")]
+    assert (rows, refused) == ([49], [1])
+    assert found.subject == mask(ANN, filled.salt())
+    assert ANN not in json.dumps([place.where for place in found.places])
+
+
+def test_who_looks_for_a_subject_is_an_event(filled):
+    find_subject(filled, ANN, principal=filled.principal())
+    read = [event for event in filled.journal().events() if event.kind == "access.personal_data_read"]
+    assert [event.data["action"] for event in read] == ["subjects.find"]
+
+
+def test_an_erased_subject_is_gone_from_data_and_state(filled):
+    before = newest_snapshot(filled, "visits")
+    done = erase_subject(filled, ANN, principal=filled.principal())
+    status = {receipt.store: receipt.status for receipt in done.receipts}
+    assert status == {
+        "snapshots": "erased",
+        "feature tables": "nothing",  # gone with the snapshots, and without the subject's column
+        "online state": "erased",
+        "label inbox": "erased",
+        "prediction log": "kept",
+        "labels": "nothing",
+        "gateway log": "nothing",
+        "review cases": "erased",
+        "references": "nothing",
+        "models": "nothing",
+        "events": "nothing",
+    }
+    assert stores(done.remaining) == {"prediction log"}
+    after = newest_snapshot(filled, "visits")
+    assert before is not None
+    assert after is not None
+    assert after.rows_dropped == 50
+    assert filled.tables().keys("features/") == []
+    with pytest.raises(Exception, match="no snapshot"):
+        load_snapshot(filled, before.id)
+    assert not [event for event in filled.journal().events() if ANN in json.dumps(event.data)]
+    erased = [event for event in filled.journal().events() if event.kind == "subjects.erased"]
+    assert [event.data["subject"] for event in erased] == [mask(ANN, filled.salt())]
+
+
+def test_others_keep_what_they_have(filled):
+    before = find_subject(filled, BOB, principal=filled.principal()).places
+    erase_subject(filled, ANN, principal=filled.principal())
+    after = find_subject(filled, BOB, principal=filled.principal()).places
+    assert sorted((place.store, place.rows) for place in after) == sorted((place.store, place.rows) for place in before)
+
+
+def test_the_next_reading_of_a_changed_file_leaves_the_subject_out(filled):
+    erase_subject(filled, ANN, principal=filled.principal())
+    write_visits(filled.root, rows=240)
+    snapshot = validate(filled, principal=filled.principal()).snapshots["visits"]
+    assert snapshot.rows_dropped == 60
+    assert not [p for p in find_subject(filled, ANN, principal=filled.principal()).places if p.store == "snapshots"]
+
+
+def test_a_source_that_cannot_be_read_leaves_the_erasure_pending(filled):
+    (filled.root / "visits.csv").rename(filled.root / "away.csv")
+    done = erase_subject(filled, ANN, principal=filled.principal())
+    (receipt,) = [receipt for receipt in done.receipts if receipt.store == "snapshots"]
+    assert receipt.status == "pending"
+    assert "snapshots" in stores(done.remaining)
+    (filled.root / "away.csv").rename(filled.root / "visits.csv")
+    done = erase_subject(filled, ANN, principal=filled.principal())
+    assert {receipt.status for receipt in done.receipts if receipt.store == "snapshots"} == {"erased"}
+    assert stores(done.remaining) == {"prediction log"}
+
+
+def test_an_erasure_that_is_done_again_finds_nothing(filled):
+    erase_subject(filled, ANN, principal=filled.principal())
+    done = erase_subject(filled, ANN, principal=filled.principal())
+    assert {receipt.status for receipt in done.receipts} == {"nothing", "kept"}
+
+
+def test_a_project_without_subjects_says_what_to_declare(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: shop}\n")
+    with load(tmp_path) as project, pytest.raises(UsageError, match="no source declares a subject"):
+        find_subject(project, ANN, principal=project.principal())
+
+
+def test_the_command_changes_nothing_without_yes(filled, capsys):
+    filled.close()
+    folder = str(filled.root)
+    assert command(["subjects", "erase", ANN, "--project", folder, "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert {place["store"] for place in shown["places"]} >= {"snapshots", "online state"}
+    assert command(["subjects", "erase", ANN, "--yes", "--project", folder, "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert {place["store"] for place in done["remaining"]} == {"prediction log"}
+    assert command(["subjects", "find", ANN, "--project", folder]) == 0
+    assert "prediction log" in capsys.readouterr().out
+
+
+# --- every package that writes is named by a store
+
+ROOT = Path(cumulant.__file__).parent
+EDGES = ("drivers", "testing", "ports", "core", "cli", "demo", "api")
+#: how the clients of the ports that keep something are written to, and what the object is called then
+WRITES = {
+    "write": ("tables",),
+    "put": ("objects", "transaction", "tx", "cells", "store"),
+    "swap": ("store",),
+    "append": ("log",),
+    "put_state": ("log",),
+    "register": ("registry",),
+    "attach": ("registry",),
+    "artifact": ("run",),
+}
+
+
+def writing_packages():
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).parts
+        if parts[0] in EDGES or len(parts) == 1:
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITES:
+                words = ast.unparse(node.func.value).replace("()", "").replace("_", "").split(".")
+                if any(word.endswith(name) for word in words[-1:] for name in WRITES[node.func.attr]):
+                    yield "/".join(parts[:2]) if parts[0] == "flows" else parts[0]
+
+
+def test_every_package_that_writes_is_named_by_a_store():
+    named = {package for store in STORES for package in store.packages}
+    writing = set(writing_packages())
+    assert {"data", "features", "review", "serving", "flows/data", "flows/training"} <= writing
+    assert writing <= named
+
+
+def test_a_store_without_an_erasure_holds_nothing_personal():
+    assert [store.name for store in STORES if store.erase is None] == ["runs, releases, alerts, jobs"]
+    assert all((store.find is None) == (store.erase is None) for store in STORES)
