@@ -27,11 +27,16 @@ _SHARED = 64
 _CANCELLED = 1e-6
 
 
+def unpacked(data: bytes, *, is_float: bool) -> Numbers:
+    """The numbers of a slot."""
+    return np.frombuffer(data, np.float64) if is_float else np.frombuffer(data, np.int64)
+
+
 class ValueHistory:
     """One value of each event."""
 
     def __init__(self, slot: Slot, dtype: DType) -> None:
-        self.slot, self._texts = slot, slot.texts
+        self._data, self._texts = slot.data, slot.texts
         self.is_float = dtype == "float"
         self._numbers: Numbers | None = None
         self.valid = None if slot.valid is None else np.frombuffer(slot.valid, dtype=np.bool_)
@@ -42,7 +47,7 @@ class ValueHistory:
     def numbers(self) -> Numbers:
         """Numbers, whatever stands for null."""
         if self._numbers is None:
-            self._numbers = np.frombuffer(self.slot.data, np.float64 if self.is_float else np.int64)
+            self._numbers = unpacked(self._data, is_float=self.is_float)
         return self._numbers
 
     def all(self, lo: int, hi: int) -> list[Any]:
@@ -119,23 +124,30 @@ class EntityHistory:
     """One entity's decoded blob."""
 
     def __init__(self, events: Events, kinds: tuple[DType, ...], size: int) -> None:
-        self.size, self.since, self.version = size, events.since, events.version
-        self.times = memoryview(events.times).cast("q")
-        self.values = [ValueHistory(slot, kind) for slot, kind in zip(events.slots, kinds, strict=True)]
-        self._identities = None if events.identities is None else memoryview(events.identities).cast("q")
+        self.size, self.events, self._kinds = size, events, kinds
+        self.since, self.version = events.since, events.version
         #: made for the second search: an entity that is often read is kept decoded
         self._identity_set: frozenset[int] | None = None
         self._searched = False
 
+    @cached_property
+    def times(self) -> memoryview[int]:
+        return memoryview(self.events.times).cast("q")
+
+    @cached_property
+    def values(self) -> list[ValueHistory]:
+        return [ValueHistory(slot, kind) for slot, kind in zip(self.events.slots, self._kinds, strict=True)]
+
     def holds(self, identity: int) -> bool:
         """Whether the row with this key is here."""
         if self._identity_set is None:
-            if self._identities is None:
+            if self.events.identities is None:
                 return False
-            if not self._searched and len(self._identities) <= _SHARED:
+            identities = memoryview(self.events.identities).cast("q")
+            if not self._searched and len(identities) <= _SHARED:
                 self._searched = True
-                return identity in self._identities
-            self._identity_set = frozenset(self._identities)
+                return identity in identities
+            self._identity_set = frozenset(identities)
         return identity in self._identity_set
 
 

@@ -16,9 +16,9 @@ from cumulant.core.plan import Aggregation, Window
 from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.timeline import Bisection, Ints
 from cumulant.features.offline.kernel.values import Flags, Ranges, RangeValues
-from cumulant.features.online.entity_history import EntityHistory, ValueHistory
+from cumulant.features.online.entity_history import EntityHistory, unpacked
 from cumulant.features.online.group_reader import GroupMeasure, GroupReader, Inside, Past, value_of
-from cumulant.features.online.state import typecode
+from cumulant.features.online.state import Slot, typecode
 
 Reaches = tuple[int | None, ...]
 #: so many values have standard deviations by the formula for few
@@ -47,12 +47,11 @@ class _OwnRow(NamedTuple):
 class _Numbers:
     """The values of one slot, packed; see `NumberSource`."""
 
-    def __init__(self, histories: Sequence[ValueHistory], own: Numbers | None) -> None:
-        self._histories, self._own = histories, own
+    def __init__(self, slots: Sequence[Slot], own: Numbers | None, *, is_float: bool) -> None:
+        self._slots, self._own, self._is_float = slots, own, is_float
 
     def events(self) -> Numbers:
-        data = b"".join([history.slot.data for history in self._histories])
-        return np.frombuffer(data, np.float64 if self._histories[0].is_float else np.int64)
+        return unpacked(b"".join([slot.data for slot in self._slots]), is_float=self._is_float)
 
     def own(self) -> Numbers | None:
         return self._own
@@ -75,22 +74,24 @@ class ManyRows:
         ]
         #: each entity once: a request may ask for one many times
         self._entities = list({id(history): history for history in histories if history is not None}.values())
-        sizes = np.array([len(entity.times) for entity in self._entities], dtype=np.int64)
-        self._bounds: Ints = np.concatenate(([0], np.cumsum(sizes)))
-        self._keys: Ints = np.repeat(np.arange(len(sizes)), sizes)
+        times = [entity.events.times for entity in self._entities]
+        self._sizes = [len(each) // 8 for each in times]
+        self._bounds: Ints = np.cumsum([0, *self._sizes], dtype=np.int64)
+        self._keys: Ints = np.repeat(np.arange(len(times)), self._sizes)
         number = {id(entity): at for at, entity in enumerate(self._entities)}
         of_row = np.array([-1 if history is None else number[id(history)] for history in histories], dtype=np.int64)
         self._starts: Ints = self._bounds[of_row]
         self._starts[of_row < 0] = 0
         self._ends: Ints = np.where(of_row < 0, 0, self._bounds[of_row + 1])
-        self._times = np.frombuffer(b"".join(entity.times for entity in self._entities), dtype=np.int64)
+        self._times = np.frombuffer(b"".join(times), dtype=np.int64)
         self._moments = np.array(moments, dtype=np.int64)
         self._enters = np.array([_NEVER if own.enters is None else own.enters for own in self._own], dtype=np.int64)
         reaches = dict.fromkeys(each.reach for each in group.measures)
         limited = [reach for reach in reaches if reach is not None]
-        found = self._until([self._moments, *(self._moments - reach for reach in limited)])
-        self._hi = found[0]
-        begins = {None: self._starts, **dict(zip(limited, found[1:], strict=True))}
+        ends = self._until([self._moments, *(self._moments - reach for reach in limited)])
+        self._hi = ends[0]
+        begins: dict[int | None, Ints] = {None: self._starts}
+        begins |= zip(limited, ends[1:], strict=True)
         #: the events of each row known in (moment - reach, moment]; without a reach, all up to the moment
         self._ranges = {reach: Ranges(begins[reach], self._hi, self._joining(reach)) for reach in reaches}
         self._joined: dict[Reaches, Ranges] = {}
@@ -181,13 +182,13 @@ class ManyRows:
 
     def _range_values(self, slot: int, reaches: Reaches) -> RangeValues:
         if (slot, reaches) not in self._values:
-            histories = [entity.values[slot] for entity in self._entities]
-            is_float = histories[0].is_float
+            slots = [entity.events.slots[slot] for entity in self._entities]
+            is_float = self._group.group.kinds[slot] == "float"
             own, own_valid = self._own_values(slot, len(reaches), is_float=is_float)
             self._values[slot, reaches] = RangeValues(
-                _Numbers(histories, own),
+                _Numbers(slots, own, is_float=is_float),
                 self._keys,
-                valid=_valid(histories),
+                valid=_valid(slots, self._sizes),
                 own_valid=own_valid,
                 is_float=is_float,
                 few=int(self._all_ranges(reaches).count.sum()) < _FEW,
@@ -200,9 +201,10 @@ class ManyRows:
         exists = np.array([value is not None for value in values], dtype=np.bool_)
         if not exists.any():
             return None, None
-        dtype = np.float64 if is_float else np.int64
-        own = np.array([0 if value is None else value for value in values], dtype=dtype)
-        return np.tile(own, times), np.tile(exists, times)
+        numbers = [0 if value is None else value for value in values]
+        if is_float:
+            return np.tile(np.array(numbers, np.float64), times), np.tile(exists, times)
+        return np.tile(np.array(numbers, np.int64), times), np.tile(exists, times)
 
 
 def rows_to_pack(groups: Sequence[GroupReader]) -> int:
@@ -220,15 +222,12 @@ def _packed_aggregation(group: GroupReader, each: GroupMeasure) -> Aggregation |
     return None if typecode(group.group.kinds[each.slot]) is None else of.agg
 
 
-def _valid(histories: Sequence[ValueHistory]) -> Flags | None:
+def _valid(slots: Sequence[Slot], sizes: Sequence[int]) -> Flags | None:
     """Which values are not null; None where all are."""
-    if all(history.valid is None for history in histories):
+    if all(slot.valid is None for slot in slots):
         return None
-    return np.concatenate([_flags(history) for history in histories])
-
-
-def _flags(history: ValueHistory) -> Flags:
-    return np.ones(len(history.numbers), dtype=np.bool_) if history.valid is None else history.valid
+    flags = [b"\x01" * size if slot.valid is None else slot.valid for slot, size in zip(slots, sizes, strict=True)]
+    return np.frombuffer(b"".join(flags), dtype=np.bool_)
 
 
 def _converted(each: GroupMeasure, values: list[Any], exists: list[bool] | None) -> list[Any]:

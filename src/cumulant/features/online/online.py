@@ -188,16 +188,16 @@ class OnlineFeatures:
         newest: list[int | None] = [None] * size
         late: list[int | None] = [None] * size
         for number, group in enumerate(self._groups):
-            there = [at for at, keys in enumerate(request.keys) if keys[number] is not None]
-            found = [histories.get(request.keys[at][number] or b"") for at in there]
-            rows = ManyRows(
-                group, [request.rows[at] for at in there], [request.moments[at] or 0 for at in there], found
-            )
+            there = [at for at, of_row in enumerate(request.keys) if of_row[number] is not None]
+            keys = [request.keys[at][number] for at in there]
+            entities = [None if key is None else histories.get(key) for key in keys]
+            moments = [moment for at in there if (moment := request.moments[at]) is not None]
+            rows = ManyRows(group, [request.rows[at] for at in there], moments, entities)
             for name, values in rows.columns().items():
                 features[name] = values if len(there) == size else _scattered(values, there, size)
-            for at, used, history in zip(there, rows.newest(), found, strict=True):
+            for at, moment, used, history in zip(there, moments, rows.newest(), entities, strict=True):
                 newest[at] = _latest(newest[at], used)
-                if history is not None and history.since is not None and (request.moments[at] or 0) < history.since:
+                if history is not None and history.since is not None and moment < history.since:
                     late[at] = _latest(late[at], history.since)
         if self._expressions:
             self._evaluate(request.rows, features)

@@ -66,6 +66,7 @@ class RangeValues:
         self.valid, self._own_valid, self.is_float = valid, own_valid, is_float
         #: use the formula for few values in standard deviations
         self._few = few
+        self._summed: tuple[Ranges, Floats] | None = None
 
     @cached_property
     def _valid_prefix(self) -> Ints:
@@ -93,7 +94,8 @@ class RangeValues:
         keys = self._keys if self.valid is None else self._keys[self.valid]
         begins = np.ones(len(keys), dtype=np.bool_)
         np.not_equal(keys[1:], keys[:-1], out=begins[1:])
-        return np.flatnonzero(begins)[np.cumsum(begins) - 1]
+        starts: Ints = np.flatnonzero(begins)[np.cumsum(begins) - 1]
+        return starts
 
     def joins(self, ranges: Ranges) -> Flags | None:
         """Where the query's own value joins; None for nowhere."""
@@ -119,7 +121,7 @@ class RangeValues:
         has_values = self.count(ranges)[0] > 0
         own = self.joins(ranges)
         if self.is_float:
-            return self._sums.between(ranges.lo, ranges.hi, with_extra=own), has_values
+            return self._between(ranges, own), has_values
         summed, fits = self._whole_sums.between(ranges.lo, ranges.hi, with_extra=own)
         return summed, has_values if fits is None else has_values & fits
 
@@ -128,8 +130,18 @@ class RangeValues:
         count, own = self.count(ranges)[0], self.joins(ranges)
         with np.errstate(invalid="ignore"):
             if self.is_float:
-                return self._sums.means(ranges.lo, ranges.hi, count, with_extra=own), None
+                total = self._between(ranges, own) if self._few else None
+                return self._sums.means(ranges.lo, ranges.hi, count, with_extra=own, total=total), None
             return self._whole_sums.floats(ranges.lo, ranges.hi, with_extra=own) / count, None
+
+    def _between(self, ranges: Ranges, own: Flags | None) -> Floats:
+        """The sums, which are kept for the mean of the same ranges where they are few."""
+        if self._summed is not None and self._summed[0] is ranges:
+            return self._summed[1]
+        total = self._sums.between(ranges.lo, ranges.hi, with_extra=own)
+        if self._few:
+            self._summed = (ranges, total)
+        return total
 
     def deviation(self, ranges: Ranges) -> tuple[Floats, None]:
         present, own, own_numbers = self.present_ranges(ranges), self.joins(ranges), self._source.own()
