@@ -15,6 +15,7 @@ from pathlib import Path
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.alerting.background import deliver_in_background
+from cumulant.flows.maintenance.refill import refill_in_background
 from cumulant.flows.release.controller.status_server import serve_status
 from cumulant.flows.release.controller_process import Controllers, LogLines, describe_progress, run, run_once
 from cumulant.flows.stack.desired_state import FOLDER
@@ -38,6 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
                 return 0
             with (
                 deliver_in_background(project, LogLines(sys.stderr.write)),
+                refill_in_background(project, LogLines(sys.stderr.write)),
                 serve_status(project.state / FOLDER, project.journal) as url,
             ):
                 report(f"controlling releases of {project.name}; their status is at {url}/v1/releases")
