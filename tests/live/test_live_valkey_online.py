@@ -269,6 +269,45 @@ def test_it_goes_on_after_a_restart_and_names_what_is_wrong_before():
         run(store, act())
 
 
+def test_a_server_that_does_not_reply_is_waited_for_once():
+    with valkey() as server:
+        store = ValkeyOnline(server.url)
+        store.put("state", [(b"a", b"1")])
+        server.stop()
+        begun = time.monotonic()
+        for call in (lambda: store.meta("state"), lambda: store.get("state", [b"a"]), store.tables):
+            with pytest.raises(EngineUnavailableError, match="does not answer"):
+                call()
+        assert time.monotonic() - begun < 14  # each used to wait for 15 s
+        server.go_on()
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                assert store.get("state", [b"a"]) == [b"1"]
+                break
+            except EngineUnavailableError:
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+
+
+@pytest.mark.parametrize("key", [b"table/state", b"rows/1/3"])
+def test_a_key_of_another_type_is_an_error_rather_than_an_absent_row(server, url, key):
+    store = ValkeyOnline(url)
+    store.swap("state", blobs(b"x", 10))
+    assert store.get("state", [b"3", b"nope"]) == [b"x", None]
+    name = b"{default/default/local}/online/" + key
+    server.ask(b"DEL", name)
+    server.ask(b"RPUSH", name, b"of another program")
+
+    async def act():
+        with pytest.raises(StorageError, match="holds a list"):
+            await store.read("state", [b"2", b"3"])
+
+    with pytest.raises(StorageError, match="holds a list"):
+        store.get("state", [b"2", b"3"])
+    run(store, act())
+
+
 def test_a_server_that_would_delete_features_is_refused():
     with valkey("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru") as server:
         with pytest.raises(StorageError, match="allkeys-lru") as raised:

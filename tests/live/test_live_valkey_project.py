@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -15,8 +16,11 @@ from cumulant.features.offline.offline import compute
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import scans, used_sources
+from cumulant.flows.maintenance.refill import refill_in_background
+from cumulant.flows.maintenance.schedule import JOBS
 from cumulant.flows.serving.serve import prepare_service, run_server
 from cumulant.flows.serving.stored_keys import forget_key, show_key
+from cumulant.flows.stack.served_versions import adopt
 from cumulant.flows.training.train import train
 from cumulant.ports.access import Principal
 from cumulant.project.file.loading import load
@@ -98,6 +102,13 @@ def probabilities(url):
     return [prediction["probability"] for prediction in answer["predictions"]]
 
 
+def wait_until(holds, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
 def offline(project, plan, posted, rows):
     snapshot = newest_snapshot(project, "visits")
     assert snapshot is not None
@@ -144,9 +155,40 @@ def test_two_servers_share_the_state_and_answer_from_the_features_of_training(se
         status, answer = predictions(one.url, requests())
         assert status == 503
         assert "no online state" in answer["error"]
-        prepare_service(project, "visits", principal=ME)  # as `cumulant serve` does: filled from the history again
+        adopt(project, "visits", principal=ME)  # as `cumulant serve` does: filled from the history again
         for url in (one.url, two.url):
             assert probabilities(url) == before
+
+        # What `cumulant up` does beside its controller: rows that were posted are lost, those of the data are not.
+        visits(1600).write_parquet(project.root / "visits.parquet")
+        reported = []
+        with refill_in_background(project, reported.append):
+            server.kill()
+            server.start()
+            assert predictions(one.url, requests())[0] == 503
+            wait_until(lambda: len(reported) > 1)
+            assert predictions(one.url, requests())[0] == 200
+        assert "they were filled again from the newest data" in reported[-1], reported
+        assert "posted rows that the data do not contain are lost" in reported[-1]
+        (job,) = [job for job in JOBS if job.name == "stored features"]
+        assert job.run(project) == "the online store has all that is served"
+        newest = offline(project, plan, requests(), requests())
+        found = OnlineFeatures(plan, project.online(), service.table).vectors(requests()).columns
+        for name in plan.names:
+            np.testing.assert_allclose(
+                np.array(found[name], dtype=float), newest[name].cast(pl.Float64).to_numpy(), rtol=1e-9, err_msg=name
+            )
+        again = probabilities(two.url)
+        assert again != before
+
+        # What `cumulant tick` does; the data are refused now, so that the last accepted snapshot is taken.
+        (project.root / "visits.parquet").write_bytes(b"damaged")
+        server.kill()
+        server.start()
+        assert predictions(two.url, requests())[0] == 503
+        assert "filled again" in job.run(project)
+        assert probabilities(two.url) == again
+        assert {event.kind for event in project.journal().events()} >= {"features.state_lost"}
 
         server.kill()
         status, answer = predictions(two.url, requests())

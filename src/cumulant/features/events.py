@@ -37,6 +37,18 @@ class StateFilled(Fact, frozen=True, kw_only=True):
     as_of: datetime | None = None
 
 
+class StateLost(Fact, frozen=True, kw_only=True):
+    """The online store no longer had a table that served versions read; it is filled again from the data.
+
+    Rows that were posted since, and that the data do not contain, are lost.
+    """
+
+    kind: ClassVar[str] = "features.state_lost"
+
+    table: str
+    versions: tuple[str, ...]
+
+
 class KeyForgotten(Fact, frozen=True, kw_only=True):
     """What was posted of a key was deleted, and its entities were made again from the history."""
 

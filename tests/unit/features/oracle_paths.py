@@ -48,13 +48,19 @@ def compare(world: World, found: Comparison) -> None:
     frames, rows = world.snapshot()
     store = MemoryOnline()
     materialize(plan, frames, store, table="t")
-    found.add("served", world, _served(plan, store, world, asked), oracle.features(plan, rows, new))
+    right = oracle.features(plan, rows, new)
+    found.add("served", world, _served(plan, store, world, asked), right)
+    found.add("served, column by column", world, _served(plan, store, world, asked, together_from=1), right)
     _as_of(world, found)
     _advanced(world, found)
 
 
-def _served(plan: FeaturePlan, store: MemoryOnline, world: World, asked: list[int]) -> list[Row]:
-    vectors = OnlineFeatures(plan, store, "t").vectors([world.sent("new", i) for i in asked])
+def _served(
+    plan: FeaturePlan, store: MemoryOnline, world: World, asked: list[int], together_from: int | None = None
+) -> list[Row]:
+    vectors = OnlineFeatures(plan, store, "t", together_from=together_from).vectors(
+        [world.sent("new", i) for i in asked]
+    )
     return [{name: values[at] for name, values in vectors.columns.items()} for at in range(len(asked))]
 
 

@@ -28,6 +28,8 @@ _CONNECT_SECONDS, _REPLY_SECONDS = 2.0, 5.0
 #: seconds to wait before each further attempt: a server that starts again, or a slot that moves to another node; and
 #: after which there is none
 _PAUSES, _PATIENCE = (0.05, 0.2, 0.5, 1.0), 8.0
+#: seconds after a reply that did not come, in which nothing more is sent: what follows need not wait for as long again
+_SILENCE = 1.0
 _MOVED = re.compile(r"\bMOVED \d+ (\S*):(\d+)")
 #: what passes while a cluster moves slots or elects a node
 _PASSING = re.compile(r"\b(ASK \d+|TRYAGAIN|CLUSTERDOWN|MASTERDOWN|LOADING)\b")
@@ -61,6 +63,8 @@ class Node:
         self._first = address
         self._client: Client | None = None
         self._lock = threading.Lock()
+        #: when a reply failed to come, by the monotonic clock
+        self._unanswered = -_SILENCE
 
     def __str__(self) -> str:
         return str(self.address)
@@ -79,6 +83,9 @@ class Node:
         return self._secrets.get(self.address.secret)
 
     def client(self) -> Client:
+        """Raises EngineUnavailableError: the node has just left another command unanswered."""
+        if time.monotonic() - self._unanswered < _SILENCE:
+            raise self._unavailable(f"no reply within {_REPLY_SECONDS:g} s")
         with self._lock:
             if self._client is None:
                 options = self.address.settings(self.password())
@@ -128,7 +135,11 @@ class Node:
         if isinstance(error, AuthenticationError):
             return False
         if isinstance(error, _PEER_ERRORS):
+            is_first = self.address == self._first
             self.leave()
+            if isinstance(error, PeerTimeoutError) and is_first:  # it was waited for long enough
+                self._unanswered = time.monotonic()
+                return False
             return True
         return _PASSING.search(_IN_PIPELINE.sub("", str(error))) is not None
 
@@ -162,12 +173,7 @@ class Node:
         if isinstance(error, BusyLoadingError):
             return EngineUnavailableError("the online store is loading its data", subject=where)
         if isinstance(error, _PEER_ERRORS) or _PASSING.search(text) is not None:
-            hint = "check that it runs and can be reached from here"
-            return EngineUnavailableError(
-                f"the online store at {where} does not answer: {text}",
-                subject=where,
-                hint=f"{hint}, and that its port expects TLS" if self.address.encrypted else hint,
-            )
+            return self._unavailable(text)
         if "maxmemory" in text:
             return StorageError(
                 "the memory of the online store is full",
@@ -181,6 +187,14 @@ class Node:
             hint="write a database of the server at the end of the URL: 0, in a cluster no other"
             if no_database
             else None,
+        )
+
+    def _unavailable(self, reason: str) -> EngineUnavailableError:
+        hint = "check that it runs and can be reached from here"
+        return EngineUnavailableError(
+            f"the online store at {self} does not answer: {reason}",
+            subject=str(self),
+            hint=f"{hint}, and that its port expects TLS" if self.address.encrypted else hint,
         )
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
-from typing import cast
+from typing import Any
 
 import msgspec
 
@@ -16,7 +16,7 @@ from cumulant.drivers.valkey.keys import OnlineKeys
 from cumulant.drivers.valkey.location import parse_online_url
 from cumulant.drivers.valkey.node import Client, Node, redirected
 from cumulant.drivers.valkey.pipeline import PipelinedConnection, connect
-from cumulant.drivers.valkey.replies import RefusedCommandError
+from cumulant.drivers.valkey.replies import RefusedCommandError, Reply
 from cumulant.drivers.valkey.transaction import Transactions
 from cumulant.ports.online import Cells, Result
 from cumulant.ports.secrets import Secrets
@@ -28,8 +28,8 @@ _DELETED = 1_000
 #: seconds for connecting, and for one read of a request
 _CONNECT_SECONDS, _READ_SECONDS = 2.0, 2.0
 _META = msgspec.json.Decoder(dict[str, str])
-#: what an attempt to read asks for, what it gets, and the blobs
-Attempts = Generator[list[bytes], list[bytes | None], list[bytes | None]]
+#: the commands of an attempt to read, their replies, and the blobs
+Attempts = Generator[list[bytes], Any, list[bytes | None]]
 
 
 class ValkeyOnline:
@@ -60,11 +60,11 @@ class ValkeyOnline:
 
     async def read(self, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         attempts = self._attempts(table, keys)
-        wanted = next(attempts)
+        command = next(attempts)
         while True:
-            values = await self._mget(wanted)
+            reply = await self._execute(command)
             try:
-                wanted = attempts.send(values)
+                command = attempts.send(reply)
             except StopIteration as done:
                 blobs: list[bytes | None] = done.value
                 return blobs
@@ -125,26 +125,44 @@ class ValkeyOnline:
         self._node.close()
 
     def _attempts(self, table: str, keys: Sequence[bytes]) -> Attempts:
-        """Reads the pointer with the rows of the generation that it named last, until it is the same."""
+        """Reads the pointer with the rows of the generation that it named last, until it is the same.
+
+        MGET has no value for a key of another type either: of keys without one it is asked whether they exist.
+        """
         pointer = self._keys.pointer(table)
         for _ in range(100):
             generation = self._generations.get(table)
             rows = [] if generation is None else [self._keys.row(generation, key) for key in keys]
-            current, *blobs = yield [pointer, *rows]
+            blobs: list[bytes | None]
+            current, *blobs = yield [b"MGET", pointer, *rows]
+            absent = [key for key, value in zip([pointer, *rows], [current, *blobs], strict=True) if value is None]
+            if current is not None and current != generation:
+                self._generations[table] = current
+                continue
+            if absent and (yield [b"EXISTS", *absent]):
+                yield from self._check_types(table, absent)
+                continue  # they have been written in between
             if current is None:
                 self._generations.pop(table, None)
                 return [None] * len(keys)
-            if current == generation:
-                return blobs
-            self._generations[table] = current
+            return blobs
         raise StorageError(f"online table {table} was replaced again and again while it was read", subject=table)
 
-    async def _mget(self, keys: Sequence[bytes]) -> list[bytes | None]:
+    def _check_types(self, table: str, keys: Sequence[bytes]) -> Generator[list[bytes], Any, None]:
+        for key in keys:
+            kind = yield [b"TYPE", key]
+            if kind not in {b"string", b"none"}:
+                raise StorageError(
+                    f"a key of online table {table} holds a {bytes(kind).decode()}, not what Cumulant wrote there",
+                    subject=table,
+                    hint="another program wrote it: delete the key and fill the table again",
+                )
+
+    async def _execute(self, command: Sequence[bytes]) -> Reply:
         for _ in range(3):
             try:
                 connection = await self._connected()
-                values = await connection.execute(b"MGET", *keys, seconds=_READ_SECONDS)
-                return cast("list[bytes | None]", values)
+                return await connection.execute(*command, seconds=_READ_SECONDS)
             except RefusedCommandError as error:
                 if (moved := redirected(str(error))) is None:
                     raise self._node.explain(error) from None

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from valkey.exceptions import ValkeyError, WatchError
 
@@ -21,7 +22,7 @@ _LOCK_SECONDS, _RENEWED = 12.0, 1.0
 #: seconds to wait for other writers, and between two attempts
 _WAIT_SECONDS, _POLL = 60.0, 0.002
 
-ReadAttempts = Callable[[str, Sequence[bytes]], Generator[list[bytes], list[bytes | None], list[bytes | None]]]
+ReadAttempts = Callable[[str, Sequence[bytes]], Generator[list[bytes], Any, list[bytes | None]]]
 
 
 class _ConflictError(Exception):
@@ -130,10 +131,10 @@ class Transactions:
     def read(self, client: Client, table: str, keys: Sequence[bytes]) -> list[bytes | None]:
         """Blobs of a table as it is now."""
         attempts = self._attempts(table, keys)
-        wanted = next(attempts)
+        command = next(attempts)
         while True:
             try:
-                wanted = attempts.send(client.mget(wanted))
+                command = attempts.send(client.execute_command(*command))
             except StopIteration as done:
                 blobs: list[bytes | None] = done.value
                 return blobs

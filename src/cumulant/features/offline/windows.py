@@ -14,10 +14,12 @@ from cumulant.core.plan import FeaturePlan, Lookup, Source, Window
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.data.row_columns import FROM, UNTIL
 from cumulant.features.definition.dtypes import Kind, resolve
-from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, EventValues, Flags, Numbers, Ranges
+from cumulant.features.offline.aggregations import AGGREGATIONS, Aggregate, EventValues
 from cumulant.features.offline.frames import entry_times, key_codes, kinds, numbers, valid
 from cumulant.features.offline.groups import MeasureGroup, reach_us
+from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.timeline import CHUNK, Ints, Timeline, grouped_order
+from cumulant.features.offline.kernel.values import Flags, Ranges
 from cumulant.features.offline.polars_compiler import TYPES, expression
 from cumulant.features.offline.versions import Epochs, has_versions
 

@@ -18,7 +18,7 @@ from cumulant.features.offline.kernel.ranges import Numbers
 from cumulant.features.offline.kernel.sums import PrefixSums
 from cumulant.features.offline.kernel.whole import exact_sum
 from cumulant.features.online.scalars import finite, whole
-from cumulant.features.online.state import Events, Slot, typecode
+from cumulant.features.online.state import Events, Slot
 
 _LONG = 512
 #: values that are kept as a list, which takes several times their stored size
@@ -27,26 +27,34 @@ _SHARED = 64
 _CANCELLED = 1e-6
 
 
+def unpacked(data: bytes, *, is_float: bool) -> Numbers:
+    """The numbers of a slot."""
+    return np.frombuffer(data, np.float64) if is_float else np.frombuffer(data, np.int64)
+
+
 class ValueHistory:
     """One value of each event."""
 
     def __init__(self, slot: Slot, dtype: DType) -> None:
-        self._texts = slot.texts
+        self._data, self._texts = slot.data, slot.texts
         self.is_float = dtype == "float"
         self._numbers: Numbers | None = None
-        if (code := typecode(dtype)) is not None:
-            floats = code == "d"
-            self._numbers = np.frombuffer(slot.data, np.float64) if floats else np.frombuffer(slot.data, np.int64)
         self.valid = None if slot.valid is None else np.frombuffer(slot.valid, dtype=np.bool_)
         #: the range that was read last, and its values: several windows aggregate the same ones
         self._recent: tuple[int, int, list[Any]] = (0, 0, [])
+
+    @property
+    def numbers(self) -> Numbers:
+        """Numbers, whatever stands for null."""
+        if self._numbers is None:
+            self._numbers = unpacked(self._data, is_float=self.is_float)
+        return self._numbers
 
     def all(self, lo: int, hi: int) -> list[Any]:
         """Values of [lo, hi), with None for null."""
         if self._texts is not None:
             return self._texts[lo:hi]
-        assert self._numbers is not None
-        values: list[Any] = self._numbers[lo:hi].tolist()
+        values: list[Any] = self.numbers[lo:hi].tolist()
         if self.valid is None:
             return values
         return [value if ok else None for value, ok in zip(values, self.valid[lo:hi].tolist(), strict=True)]
@@ -59,8 +67,7 @@ class ValueHistory:
         if self._texts is not None:
             present: list[Any] = [text for text in self._texts[lo:hi] if text is not None]
         else:
-            assert self._numbers is not None
-            numbers = self._numbers[lo:hi]
+            numbers = self.numbers[lo:hi]
             present = (numbers if self.valid is None else numbers[self.valid[lo:hi]]).tolist()
         if hi - lo <= _SHARED:
             self._recent = (lo, hi, present)
@@ -82,15 +89,14 @@ class ValueHistory:
 
     def _whole(self, lo: int, hi: int) -> int:
         """The sum of whole numbers, of any size."""
-        if hi - lo <= _LONG or self._numbers is None:
+        if hi - lo <= _LONG:
             return sum(self.present(lo, hi))
-        numbers = self._numbers[lo:hi]
+        numbers = self.numbers[lo:hi]
         return exact_sum((numbers if self.valid is None else numbers[self.valid[lo:hi]]).astype(np.int64, copy=False))
 
     @cached_property
     def _sums(self) -> PrefixSums:
-        assert self._numbers is not None
-        known = self._numbers if self.valid is None else np.where(self.valid, self._numbers, 0.0)
+        known = self.numbers if self.valid is None else np.where(self.valid, self.numbers, 0.0)
         return PrefixSums(known.astype(np.float64, copy=False))
 
     def total(self, lo: int, hi: int, own: float | None) -> float:
@@ -118,15 +124,31 @@ class EntityHistory:
     """One entity's decoded blob."""
 
     def __init__(self, events: Events, kinds: tuple[DType, ...], size: int) -> None:
-        self.size, self.since, self.version = size, events.since, events.version
-        self.times = memoryview(events.times).cast("q")
-        self.values = [ValueHistory(slot, kind) for slot, kind in zip(events.slots, kinds, strict=True)]
-        self._identities = None if events.identities is None else memoryview(events.identities).cast("q")
+        self.size, self.events, self._kinds = size, events, kinds
+        self.since, self.version = events.since, events.version
+        #: made for the second search: an entity that is often read is kept decoded
+        self._identity_set: frozenset[int] | None = None
+        self._searched = False
 
     @cached_property
-    def identities(self) -> frozenset[int]:
-        """The keys of the rows that are here."""
-        return frozenset(self._identities or ())
+    def times(self) -> memoryview[int]:
+        return memoryview(self.events.times).cast("q")
+
+    @cached_property
+    def values(self) -> list[ValueHistory]:
+        return [ValueHistory(slot, kind) for slot, kind in zip(self.events.slots, self._kinds, strict=True)]
+
+    def holds(self, identity: int) -> bool:
+        """Whether the row with this key is here."""
+        if self._identity_set is None:
+            if self.events.identities is None:
+                return False
+            identities = memoryview(self.events.identities).cast("q")
+            if not self._searched and len(identities) <= _SHARED:
+                self._searched = True
+                return identity in identities
+            self._identity_set = frozenset(identities)
+        return identity in self._identity_set
 
 
 #: over the values of [lo, hi) and the row's own one, None where there is none

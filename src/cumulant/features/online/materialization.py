@@ -16,7 +16,6 @@ from cumulant.core.plan import FeaturePlan, Source
 from cumulant.core.units import from_micros, to_micros
 from cumulant.data.corrections.dated_rows import is_in_force
 from cumulant.data.row_columns import ROW
-from cumulant.features.offline.aggregations import Flags
 from cumulant.features.offline.frames import (
     entry_times,
     inside,
@@ -29,6 +28,7 @@ from cumulant.features.offline.frames import (
 )
 from cumulant.features.offline.groups import MeasureGroup, fingerprint, groups_of
 from cumulant.features.offline.kernel.timeline import Ints, Timeline
+from cumulant.features.offline.kernel.values import Flags
 from cumulant.features.offline.versions import has_versions, latest_changes
 from cumulant.features.offline.windows import evaluate_node
 from cumulant.features.online.carry_over import reconcile_logs

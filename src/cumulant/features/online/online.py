@@ -6,31 +6,27 @@ it is known at the prediction and the stored history does not hold it already (`
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from cumulant.core.errors import EngineUnavailableError, RequestError
-from cumulant.core.plan import FeaturePlan, FeatureSpec, Lookup, Window
+from cumulant.core.plan import FeaturePlan, FeatureSpec
 from cumulant.core.units import from_micros
 from cumulant.features.definition.dtypes import Kind
-from cumulant.features.offline.groups import Measure, MeasureGroup, fingerprint, groups_of, reach_us
+from cumulant.features.offline.groups import fingerprint, groups_of
 from cumulant.features.online.entity_cache import EntityCache
-from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, Aggregate, EntityHistory
+from cumulant.features.online.entity_history import EntityHistory
+from cumulant.features.online.group_reader import GroupReader, Inside
+from cumulant.features.online.many_rows import ManyRows, rows_to_pack
 from cumulant.features.online.python_compiler import Evaluate, compile_node
 from cumulant.features.online.requests import RequestReader, python_converter
-from cumulant.features.online.scalars import finite
-from cumulant.features.online.state import NO_IDENTITY, TableState, entity_key, row_identity
+from cumulant.features.online.state import TableState
 from cumulant.features.online.state_writer import StateWriter
 from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.features.posted.state_update import advance, catch_up
 from cumulant.ports.online import OnlineStore
-
-Inside = dict[str, Any]
-#: flags are stored as numbers, and a maximum of flags is a number
-_CONVERSIONS: dict[str, Callable[[Any], Any]] = {"float": float, "bool": bool, "int": int}
 
 
 class Vectors(msgspec.Struct, frozen=True):
@@ -76,19 +72,27 @@ class OnlineFeatures:
 
     Decoded entities are kept, the longest unused leaving first, up to `cache_bytes` of their stored size. A refilled
     table is noticed at the next call, and so is what any process advanced. Safe to use from several threads.
+    Requests of `together_from` rows and more are computed column by column; None: where that is faster.
     """
 
     def __init__(
-        self, plan: FeaturePlan, store: OnlineStore | None, table: str, *, cache_bytes: int = 64 * 2**20
+        self,
+        plan: FeaturePlan,
+        store: OnlineStore | None,
+        table: str,
+        *,
+        cache_bytes: int = 64 * 2**20,
+        together_from: int | None = None,
     ) -> None:
         self._plan, self._store, self._table = plan, store, table
         self._reader = RequestReader(plan.request)
-        self._groups = [_GroupReader(plan, group) for group in groups_of(plan)]
+        self._groups = [GroupReader(plan, group) for group in groups_of(plan)]
         self._cache: EntityCache | None = None
         self._writer: StateWriter | None = None
         if self._groups:
             kinds = [reader.group.kinds for reader in self._groups]
             self._cache = EntityCache(store, table, fingerprint(plan), kinds, cache_bytes)
+        self._together_from = rows_to_pack(self._groups) if together_from is None else together_from
         #: reading the state waits for a network: an event loop calls `request`, `read_entities` and `vectors_of` in
         #: place of `vectors`
         self.awaits = self._cache is not None and store is not None and store.remote
@@ -120,7 +124,7 @@ class OnlineFeatures:
         request = self.request(rows)
         if self._cache is None:
             return self._vectors(request, [_RowMeasures({}, None, None) for _ in request.rows])
-        return self._vectors(request, self._measured(request, *self._cache.fetch(_entities(request))))
+        return self.vectors_of(request, StoredEntities(*self._cache.fetch(_entities(request))))
 
     def request(self, rows: Sequence[Mapping[str, object]]) -> FeatureRequest:
         """Raw request rows, and what must be read for them.
@@ -156,7 +160,14 @@ class OnlineFeatures:
         Raises:
             RequestError: a moment is before the whole table begins.
         """
-        return self._vectors(request, self._measured(request, *entities))
+        since = entities.state.since_us
+        if since is not None:
+            for at in request.moments:
+                if at is not None and at < since:
+                    raise self._too_early(at, since)
+        if len(request.rows) < self._together_from:
+            return self._vectors(request, self._measured(request, entities.histories))
+        return self._many_vectors(request, entities.histories)
 
     def _vectors(self, request: FeatureRequest, measured: Sequence[_RowMeasures]) -> Vectors:
         columns: dict[str, list[Any]] = {name: [] for name, _ in self._outputs}
@@ -169,6 +180,50 @@ class OnlineFeatures:
         return Vectors(
             columns, [row_measures.age for row_measures in measured], [row_measures.late for row_measures in measured]
         )
+
+    def _many_vectors(self, request: FeatureRequest, histories: Mapping[bytes, EntityHistory]) -> Vectors:
+        """As `_vectors`, column by column."""
+        size = len(request.rows)
+        features: dict[str, list[Any]] = {}
+        newest: list[int | None] = [None] * size
+        late: list[int | None] = [None] * size
+        for number, group in enumerate(self._groups):
+            there = [at for at, of_row in enumerate(request.keys) if of_row[number] is not None]
+            keys = [request.keys[at][number] for at in there]
+            entities = [None if key is None else histories.get(key) for key in keys]
+            moments = [moment for at in there if (moment := request.moments[at]) is not None]
+            rows = ManyRows(group, [request.rows[at] for at in there], moments, entities)
+            for name, values in rows.columns().items():
+                features[name] = values if len(there) == size else _scattered(values, there, size)
+            for at, moment, used, history in zip(there, moments, rows.newest(), entities, strict=True):
+                newest[at] = _latest(newest[at], used)
+                if history is not None and history.since is not None and moment < history.since:
+                    late[at] = _latest(late[at], history.since)
+        if self._expressions:
+            self._evaluate(request.rows, features)
+        columns = {
+            name: features[name]
+            if convert is None
+            else [None if each is None else convert(each) for each in features[name]]
+            for name, convert in self._outputs
+        }
+        ages = [
+            None if used is None or at is None else (at - used) / 1e6
+            for at, used in zip(request.moments, newest, strict=True)
+        ]
+        return Vectors(columns, ages, late)
+
+    def _evaluate(self, rows: Sequence[Inside], features: dict[str, list[Any]]) -> None:
+        """Add the features that are expressions."""
+        names = list(features)
+        results: list[list[Any]] = [[] for _ in self._expressions]
+        for row, values in zip(rows, zip(*features.values(), strict=True), strict=True):
+            of_row = dict(zip(names, values, strict=True))
+            for (spec, evaluate), column in zip(self._expressions, results, strict=True):
+                of_row[spec.name] = value = evaluate(row, of_row)
+                column.append(value)
+        for (spec, _), column in zip(self._expressions, results, strict=True):
+            features[spec.name] = column
 
     def writer(self) -> StateWriter | None:
         """The writer of the table; None for a plan without windows and lookups. `Advancer` takes several of them.
@@ -199,13 +254,9 @@ class OnlineFeatures:
         writer = self.writer()
         return 0 if writer is None else catch_up(writer)
 
-    def _measured(
-        self, request: FeatureRequest, state: TableState, histories: Mapping[bytes, EntityHistory]
-    ) -> list[_RowMeasures]:
+    def _measured(self, request: FeatureRequest, histories: Mapping[bytes, EntityHistory]) -> list[_RowMeasures]:
         results = []
         for row, at, row_keys in zip(*request, strict=True):
-            if at is not None and state.since_us is not None and at < state.since_us:
-                raise self._too_early(at, state.since_us)
             features: Inside = {}
             newest: int | None = None
             late: int | None = None
@@ -215,9 +266,8 @@ class OnlineFeatures:
                     continue
                 history = histories.get(key)
                 if history is not None and history.since is not None and at < history.since:
-                    late = history.since if late is None else max(late, history.since)
-                used = group.measure(row, at, history, features)
-                newest = used if newest is None or (used is not None and used > newest) else newest
+                    late = _latest(late, history.since)
+                newest = _latest(newest, group.measure(row, at, history, features))
             age = None if newest is None or at is None else (at - newest) / 1e6
             results.append(_RowMeasures(features, age, late))
         return results
@@ -236,106 +286,15 @@ def _entities(request: FeatureRequest) -> set[bytes]:
     return {key for row_keys in request.keys for key in row_keys if key is not None}
 
 
-class _GroupReader:
-    """The windows and lookups of one group, over one entity's events and the row itself."""
-
-    def __init__(self, plan: FeaturePlan, group: MeasureGroup) -> None:
-        source = plan.sources[group.source]
-        self.group = group
-        #: features of a row without a key or a moment
-        self.missing: Inside = dict.fromkeys(group.measures)
-        self._key = source.key
-        #: where the row's own event time stands; None where rows do not count in their own windows
-        self._event_time = source.event_time if group.counts_itself else None
-        columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
-        self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
-        dtypes = {spec.name: spec.dtype for spec in plan.features}
-        measures = [
-            (name, measure, reach_us(measure), group.slots[name], _aggregate(measure), _CONVERSIONS.get(dtypes[name]))
-            for name, measure in group.measures.items()
-        ]
-        # One after the other, those that aggregate the same values share them.
-        self._measures = sorted(measures, key=lambda each: (-1 if each[2] is None else each[2], each[3]))
-
-    def key(self, row: Inside) -> bytes | None:
-        """The entity's key in the store; None where a column of it is null."""
-        values = [row[column] for column in self.group.by]
-        return None if None in values else entity_key(self.group.number, values)
-
-    def _own_entry(self, row: Inside, event: int, at: int, history: EntityHistory | None) -> int | None:
-        """When the row itself enters, by its event time; None where that is after `at` or the history holds it."""
-        enters = event + self.group.entry.delay_us
-        if enters > at:
-            return None
-        identity = row_identity([row[column] for column in self._key])
-        if history is not None and identity != NO_IDENTITY and identity in history.identities:
-            return None
-        return enters
-
-    def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
-        """Put the group's features into `features`; the time of the newest stored event used."""
-        event = None if self._event_time is None else row[self._event_time]
-        enters = None if event is None else self._own_entry(row, event, at, history)
-        own_values = [] if enters is None else [own(row, {}) for own in self._own]
-        hi = 0 if history is None else bisect_right(history.times, at)
-        newest: int | None = None
-        before: int | None = -1
-        lo, joins = 0, False
-        for name, measure, reach, slot, aggregate, convert in self._measures:
-            if reach != before:
-                before = reach
-                lo = 0 if reach is None or history is None else bisect_right(history.times, at - reach)
-                if history is not None and hi > lo:
-                    newest = history.times[hi - 1]
-                joins = enters is not None and (reach is None or enters > at - reach)
-            own = own_values[slot] if joins and slot >= 0 else None
-            if history is not None and aggregate is not None:
-                value = aggregate(history.values[slot], lo, hi, own)
-            else:
-                value = _value(measure, _Past(history, slot, lo, hi), enters if joins else None, own)
-            features[name] = value if value is None or convert is None else convert(value)
-        return newest
+def _latest(moment: int | None, other: int | None) -> int | None:
+    if moment is None or other is None:
+        return other if moment is None else moment
+    return max(moment, other)
 
 
-class _Past(NamedTuple):
-    """The stored events [lo, hi) of an entity, and which value of them is read."""
-
-    history: EntityHistory | None
-    slot: int
-    lo: int
-    hi: int
-
-
-def _aggregate(measure: Measure) -> Aggregate | None:
-    """The aggregation over a history; None for a lookup, the newest value and a number of events."""
-    return HISTORY_AGGREGATIONS.get(measure.agg) if isinstance(measure, Window) and measure.value is not None else None
-
-
-def _value(measure: Measure, past: _Past, enters: int | None, own: Any) -> Any:
-    """A window or lookup that needs no `_aggregate`, or has no history; `enters`: when the row itself became known."""
-    history, slot, lo, hi = past
-    if isinstance(measure, Lookup):
-        return _newest(past, hi - 1 if hi > lo else -1, enters, own)
-    if measure.value is None:
-        return hi - lo + (enters is not None)
-    if measure.agg == "last":
-        at = -1 if history is None else history.values[slot].last(lo, hi)
-        return _newest(past, at, None if own is None else enters, own)
-    return _alone(measure, own)
-
-
-def _newest(past: _Past, at: int, enters: int | None, own: Any) -> Any:
-    """The value at `at`, unless the row itself became known at that time or later."""
-    history = past.history
-    if enters is not None and (at < 0 or history is None or enters >= history.times[at]):
-        return own
-    return None if at < 0 or history is None else history.values[past.slot].all(at, at + 1)[0]
-
-
-def _alone(measure: Window, own: Any) -> Any:
-    """A window that holds nothing but the row itself, or nothing at all."""
-    if measure.agg in {"count", "distinct"}:
-        return int(own is not None)
-    if own is None or measure.agg == "std":
-        return None
-    return finite(own) if isinstance(own, float) else own
+def _scattered(values: Sequence[Any], places: Sequence[int], size: int) -> list[Any]:
+    """Values at their places among nulls."""
+    column: list[Any] = [None] * size
+    for at, value in zip(places, values, strict=True):
+        column[at] = value
+    return column

@@ -151,6 +151,15 @@ def _run_release(project: Project) -> str:
     return _last(completed.stdout) or "one look at the release"
 
 
+def _run_stored_features(project: Project) -> str:
+    """Stored features that served versions read and the online store lost are filled again."""
+    from cumulant.flows.maintenance.refill import describe, lost_tables, refill
+
+    if not lost_tables(project):
+        return "the online store has all that is served"
+    return "; ".join(map(describe, refill(project, principal=project.principal())))
+
+
 def _run_monitoring(project: Project) -> str:
     """An evaluation of the served model, if anything was served."""
     # NumPy, Polars and what trains are imported by those who look only.
@@ -204,6 +213,7 @@ def _last(text: str) -> str:
 #: in the order in which they run, messages last
 JOBS: tuple[ScheduledJob, ...] = (
     ScheduledJob(name="release", every=timedelta(), run=_run_release),
+    ScheduledJob(name="stored features", every=timedelta(), run=_run_stored_features),
     ScheduledJob(name="monitoring", every=timedelta(minutes=10), run=_run_monitoring),
     ScheduledJob(name="retraining", every=timedelta(), run=_run_retraining),
     ScheduledJob(name="review", every=timedelta(minutes=10), run=_run_review),

@@ -180,10 +180,12 @@ def materialize(
     *,
     as_of: datetime | None,
     since: datetime | None = None,
+    into: str = "",
 ) -> tuple[str, int]:
     """The step that fills the online state; returns the state's table and how many entities it holds.
 
     A table that is there is not filled again, since it may have moved on; what was posted since is brought into it.
+    `into`: a table that servers read already, in place of the one that is named by the data.
     """
     from cumulant.features.online.online import OnlineFeatures
     from cumulant.features.online.state import STATE_FORMAT
@@ -197,6 +199,8 @@ def materialize(
         "format": STATE_FORMAT,
     }
     table = state_table(inputs)
+    if into not in ("", table):
+        inputs, table = {**inputs, "table": into}, into
     store = context.project.online()
 
     def tell(transaction: Transaction, result: dict[str, object]) -> None:

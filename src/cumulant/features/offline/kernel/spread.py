@@ -28,11 +28,12 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     if not len(values):
         return np.full(len(lo), np.nan)  # nothing but the queries' own values, one each
     count = hi - lo + with_own
-    keys = np.cumsum(starts == np.arange(len(starts))) - 1
+    begins = starts == np.arange(len(starts))
+    heads, keys = np.flatnonzero(begins), np.cumsum(begins) - 1
     at = np.minimum(lo, len(values) - 1)
-    centre, unit = values[starts], _exponents(values, starts, keys)
+    centre, unit = values[starts], _exponents(values, heads, keys)
     off = np.ldexp(values, -unit) - np.ldexp(centre, -unit)
-    scale = _exponents(off, starts, keys)
+    scale = _exponents(off, heads, keys)
     off = np.ldexp(off, -scale)
     with np.errstate(over="ignore", invalid="ignore"):
         own_off = np.ldexp(np.ldexp(own, -unit[at]) - np.ldexp(centre, -unit)[at], -scale[at])
@@ -52,9 +53,22 @@ def deviations(values: Floats, starts: Ints, lo: Ints, hi: Ints, *, own: Floats,
     return result
 
 
-def _exponents(values: Floats, starts: Ints, keys: Ints) -> Ints:
+def few_deviations(values: Floats, lo: Ints, hi: Ints, *, own: Floats, with_own: Flags) -> Floats:
+    """As `deviations`, all by the two-pass formula: faster where the ranges together hold some thousands of values."""
+    if not len(values):
+        return np.full(len(lo), np.nan)
+    result = np.zeros(len(lo))
+    several = hi - lo + with_own >= 2
+    result[~several] = np.nan
+    at = np.flatnonzero(several & ~_constant(values, lo, hi, own, with_own))
+    if len(at):
+        result[at] = _two_pass(values, lo[at], hi[at], own[at], with_own[at])
+    return result
+
+
+def _exponents(values: Floats, heads: Ints, keys: Ints) -> Ints:
     """For each value the power of two that brings the largest magnitude of its key near 1."""
-    largest = np.maximum.reduceat(np.abs(values), np.unique(starts))
+    largest = np.maximum.reduceat(np.abs(values), heads)
     return np.frexp(largest)[1].astype(np.int64)[keys]
 
 

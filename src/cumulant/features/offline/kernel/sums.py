@@ -53,9 +53,21 @@ class PrefixSums:
         """The sum over each range, with the extra value of its position where `with_extra`; infinite beyond float64."""
         return self._joined(self._limbs(lo, hi, with_extra))
 
-    def means(self, lo: Ints, hi: Ints, count: Ints, *, with_extra: npt.NDArray[np.bool_] | None = None) -> Floats:
-        """The sum over each range divided by `count` (NaN for 0 / 0); finite even where the sum is not."""
-        total = self.between(lo, hi, with_extra=with_extra)
+    def means(
+        self,
+        lo: Ints,
+        hi: Ints,
+        count: Ints,
+        *,
+        with_extra: npt.NDArray[np.bool_] | None = None,
+        total: Floats | None = None,
+    ) -> Floats:
+        """The sum over each range divided by `count` (NaN for 0 / 0); finite even where the sum is not.
+
+        `total`: what `between` gives.
+        """
+        if total is None:
+            total = self.between(lo, hi, with_extra=with_extra)
         means: Floats = total / count
         if not (whole := np.isfinite(total)).all():
             at = np.flatnonzero(~whole)

@@ -80,7 +80,7 @@ class Timeline:
         """For each key and moment, how many sorted events stand before the first later one of the key, by bisection."""
         if not len(self.times):
             return keys.starts
-        result, search = np.empty(len(moments), dtype=np.int64), _Bisection(self.times, min(len(moments), CHUNK))
+        result, search = np.empty(len(moments), dtype=np.int64), Bisection(self.times, min(len(moments), CHUNK))
         for start in range(0, len(moments), CHUNK):
             part = slice(start, start + CHUNK)
             search.until(keys.starts[part], keys.ends[part], moments[part], out=result[part])
@@ -98,7 +98,7 @@ class Timeline:
         return keys, np.repeat(until, np.diff(until, prepend=0))
 
 
-class _Bisection:
+class Bisection:
     """Searches of up to `count` ranges of sorted times at once, in arrays that are used again."""
 
     def __init__(self, times: Ints, count: int) -> None:

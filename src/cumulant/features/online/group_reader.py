@@ -1,0 +1,136 @@
+"""The windows and lookups of one group over one entity's events and the row itself, one after the other."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cumulant.core.plan import DType, FeaturePlan, Lookup, Window
+from cumulant.features.definition.dtypes import Kind
+from cumulant.features.offline.groups import Measure, MeasureGroup, reach_us
+from cumulant.features.online.entity_history import HISTORY_AGGREGATIONS, Aggregate, EntityHistory
+from cumulant.features.online.python_compiler import compile_node
+from cumulant.features.online.scalars import finite
+from cumulant.features.online.state import NO_IDENTITY, entity_key, row_identity
+
+Inside = dict[str, Any]
+#: flags are stored as numbers, and a maximum of flags is a number
+_CONVERSIONS: dict[DType, Callable[[Any], Any]] = {"float": float, "bool": bool, "int": int}
+
+
+class GroupMeasure(NamedTuple):
+    """A window or lookup: how far back it reaches, which value it reads (-1 for none), and how."""
+
+    name: str
+    measure: Measure
+    reach: int | None
+    slot: int
+    aggregate: Aggregate | None
+    convert: Callable[[Any], Any] | None
+
+
+class GroupReader:
+    """The windows and lookups of one group, over one entity's events and the row itself."""
+
+    def __init__(self, plan: FeaturePlan, group: MeasureGroup) -> None:
+        source = plan.sources[group.source]
+        self.group = group
+        #: features of a row without a key or a moment
+        self.missing: Inside = dict.fromkeys(group.measures)
+        self._key = source.key
+        #: where the row's own event time stands; None where rows do not count in their own windows
+        self._event_time = source.event_time if group.counts_itself else None
+        columns: dict[str, Kind] = {field.name: field.dtype for field in plan.request}
+        self._own = [compile_node(node, columns) for node in group.values] if group.counts_itself else []
+        dtypes = {spec.name: spec.dtype for spec in plan.features}
+        measures = [
+            GroupMeasure(name, of, reach_us(of), group.slots[name], _aggregate(of), _CONVERSIONS.get(dtypes[name]))
+            for name, of in group.measures.items()
+        ]
+        #: one after the other, those that aggregate the same values share them; those without a limit come first
+        self.measures = sorted(measures, key=lambda each: (-1 if each.reach is None else each.reach, each.slot))
+
+    def key(self, row: Inside) -> bytes | None:
+        """The entity's key in the store; None where a column of it is null."""
+        values = [row[column] for column in self.group.by]
+        return None if None in values else entity_key(self.group.number, values)
+
+    def own_event(self, row: Inside, at: int, history: EntityHistory | None) -> tuple[int | None, list[Any]]:
+        """When the row itself enters, with its values; None where that is after `at` or the history holds it."""
+        event = None if self._event_time is None else row[self._event_time]
+        if event is None:
+            return None, []
+        enters = event + self.group.entry.delay_us
+        if enters > at:
+            return None, []
+        identity = row_identity([row[column] for column in self._key])
+        if history is not None and identity != NO_IDENTITY and history.holds(identity):
+            return None, []
+        return enters, [own(row, {}) for own in self._own]
+
+    def measure(self, row: Inside, at: int, history: EntityHistory | None, features: Inside) -> int | None:
+        """Put the group's features into `features`; the time of the newest stored event used."""
+        enters, own_values = self.own_event(row, at, history)
+        hi = 0 if history is None else bisect_right(history.times, at)
+        newest: int | None = None
+        before: int | None = -1
+        lo, joins = 0, False
+        for name, measure, reach, slot, aggregate, convert in self.measures:
+            if reach != before:
+                before = reach
+                lo = 0 if reach is None or history is None else bisect_right(history.times, at - reach)
+                if history is not None and hi > lo:
+                    newest = history.times[hi - 1]
+                joins = enters is not None and (reach is None or enters > at - reach)
+            own = own_values[slot] if joins and slot >= 0 else None
+            if history is not None and aggregate is not None:
+                value = aggregate(history.values[slot], lo, hi, own)
+            else:
+                value = value_of(measure, Past(history, slot, lo, hi), enters if joins else None, own)
+            features[name] = value if value is None or convert is None else convert(value)
+        return newest
+
+
+class Past(NamedTuple):
+    """The stored events [lo, hi) of an entity, and which value of them is read."""
+
+    history: EntityHistory | None
+    slot: int
+    lo: int
+    hi: int
+
+
+def _aggregate(measure: Measure) -> Aggregate | None:
+    """The aggregation over a history; None for a lookup, the newest value and a number of events."""
+    return HISTORY_AGGREGATIONS.get(measure.agg) if isinstance(measure, Window) and measure.value is not None else None
+
+
+def value_of(measure: Measure, past: Past, enters: int | None, own: Any) -> Any:
+    """A window or lookup that needs no `_aggregate`, or has no history; `enters`: when the row itself became known."""
+    history, slot, lo, hi = past
+    if isinstance(measure, Lookup):
+        return _newest(past, hi - 1 if hi > lo else -1, enters, own)
+    if measure.value is None:
+        return hi - lo + (enters is not None)
+    if measure.agg == "last":
+        at = -1 if history is None else history.values[slot].last(lo, hi)
+        return _newest(past, at, None if own is None else enters, own)
+    return _alone(measure, own)
+
+
+def _newest(past: Past, at: int, enters: int | None, own: Any) -> Any:
+    """The value at `at`, unless the row itself became known at that time or later."""
+    history = past.history
+    if enters is not None and (at < 0 or history is None or enters >= history.times[at]):
+        return own
+    return None if at < 0 or history is None else history.values[past.slot].all(at, at + 1)[0]
+
+
+def _alone(measure: Window, own: Any) -> Any:
+    """A window that holds nothing but the row itself, or nothing at all."""
+    if measure.agg in {"count", "distinct"}:
+        return int(own is not None)
+    if own is None or measure.agg == "std":
+        return None
+    return finite(own) if isinstance(own, float) else own
