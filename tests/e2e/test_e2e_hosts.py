@@ -76,6 +76,8 @@ def test_servers_are_replaced_and_leave_without_a_failed_request(tmp_path):
             machines.ensure("1", key="again")
             until(lambda: len(before | routed(machines)) == 4 and not before & routed(machines), why=machines.logs)
             assert machines.endpoints() == {"whole", "second"}
+            assert second.run("up", "--restart")["running"]
+            assert machines.endpoints() == {"whole", "second"}
             assert second.run("down")["ended"] > 0
             assert machines.endpoints() == {"whole"}
             assert second.run("ps")["running"] is False
