@@ -155,12 +155,12 @@ class Hosts:
         machine = self._machines[name] = Machine(self._place, name, address, self._text)
         return machine
 
-    def ensure(self, *versions: str) -> None:
-        for version in versions:
-            folder = self._place / "models" / version
-            serving_graphs.scale(folder, name=MODEL, version=version)
-            self.project.objects().put(f"servable-{version}", folder)
-            self.deployment.ensure(MODEL, [ServedSpec(version=version, servable=f"servable-{version}")])
+    def ensure(self, version: str, key: str = "servable") -> None:
+        """A version whose servable is in the shared objects; another `key` is another copy of it."""
+        folder = self._place / "models" / f"{key}-{version}"
+        serving_graphs.scale(folder, name=MODEL, version=version)
+        self.project.objects().put(folder.name, folder)
+        self.deployment.ensure(MODEL, [ServedSpec(version=version, servable=folder.name)])
 
     def serve(self, version: str) -> None:
         self.ensure(version)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import serving_graphs
 from e2e_hosts import BODY, Hosts, hosts, until
 from e2e_load import Load
 from e2e_stack import MODEL
@@ -12,7 +11,6 @@ from cumulant.core.traffic import CANDIDATE
 from cumulant.flows.ledger.lease import holder_of
 from cumulant.flows.release.controller.controller import CONTROLLER
 from cumulant.flows.traffic.clients import traffic_of
-from cumulant.ports.deploy import ServedSpec
 
 pytestmark = pytest.mark.slow
 PATH = f"/v2/models/{MODEL}/infer"
@@ -75,11 +73,10 @@ def test_servers_are_replaced_and_leave_without_a_failed_request(tmp_path):
         with load(machines) as callers:
             until(lambda: callers.answered() > 20, why=machines.logs)
             before = {server.endpoint for report in machines.reports().values() for server in report.servers}
-            again = tmp_path / "models" / "again"
-            serving_graphs.scale(again, name=MODEL, version="1")
-            machines.project.objects().put("servable-again", again)
-            machines.deployment.ensure(MODEL, [ServedSpec(version="1", servable="servable-again")])
+            machines.ensure("1", key="again")
             until(lambda: len(before | routed(machines)) == 4 and not before & routed(machines), why=machines.logs)
+            assert machines.endpoints() == {"whole", "second"}
+            assert second.run("up", "--restart")["running"]
             assert machines.endpoints() == {"whole", "second"}
             assert second.run("down")["ended"] > 0
             assert machines.endpoints() == {"whole"}

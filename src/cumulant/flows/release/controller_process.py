@@ -16,7 +16,7 @@ from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LAPSE, Controller
 from cumulant.flows.release.controller.custom_metrics import CustomMetrics
 from cumulant.flows.release.controller.effects import ReleaseEffects
-from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence
+from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence, ServerStatus
 from cumulant.flows.release.controller.label_evidence import LabelEvidence
 from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, deliver_rollbacks
 from cumulant.flows.release.controller.route_keeper import RouteKeeper
@@ -71,6 +71,7 @@ def build_controller(
         labels=labels,
         settle=settle,
         steady=steady,
+        servers=(lambda: _server_states(project)) if is_shared(project) else None,
     )
     return Controller(
         model or project.name,
@@ -92,6 +93,15 @@ def build_controller(
         pace=lambda: read_time_scale(journal, watch),
         keeper=RouteKeeper(project, traffic) if is_shared(project) and model in ("", project.name) else None,
     )
+
+
+def _server_states(project: Project) -> dict[str, ServerStatus]:
+    """The servers of all machines, by URL."""
+    present = deployment_of(project).present(project.name)
+    return {
+        server.endpoint: ServerStatus(url=server.endpoint, ready=server.ready, restarts=server.restarts)
+        for server in present
+    }
 
 
 class Controllers:
