@@ -65,6 +65,13 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
         "default"
     )
     region: Annotated[Name, Meta(description="Where it runs and stores; a part of every event.")] = "local"
+    residency: Annotated[
+        list[Name],
+        Meta(
+            description="The regions where it may store: `eu` includes `eu-central-1`. A declared region outside of"
+            " them is refused: `region`, and `?region=` of the URLs of `store` and `log`."
+        ),
+    ] = []
     tracking_uri: Annotated[
         str | None,
         Meta(description="An MLflow tracking URI: experiments and models. Default: SQLite in the state folder."),
