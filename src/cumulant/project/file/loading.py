@@ -43,13 +43,14 @@ def load(
         UsageError: no project here, or an override that cannot be read.
     """
     root = project_folder(Path(directory))
-    layers = read_layers(root, environment=environment, overrides=overrides)
+    drivers = drivers or Drivers.installed()
+    layers = read_layers(root, environment=environment, overrides=overrides, drivers=drivers)
     spec, own = check_layers(layers)
     return Project(
         root,
         file=ProjectFile(spec, own, layers),
         environment=environment,
-        drivers=drivers or Drivers.installed(),
+        drivers=drivers,
         variables=os.environ if variables is None else variables,
     )
 

@@ -59,7 +59,11 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Where a project runs: its drivers by URL, and what differs. `local` is built in: its state is in `.cumulant/`."""
 
     extends: Annotated[
-        str | None, Meta(description="A file with keys of an environment, shared by projects; relative to this file.")
+        str | None,
+        Meta(
+            description="A file with keys of an environment, shared by projects; relative to this file, or in an object"
+            " store: `s3://BUCKET/FILE`."
+        ),
     ] = None
     tenant: Annotated[Name, Meta(description="Who owns what is stored: the first part of every name in a store.")] = (
         "default"
