@@ -66,9 +66,9 @@ class Copies:
             except OSError:
                 if not target.is_dir():
                     raise
-        found = self.find(name)
+        copy = self.find(name)
         self._evict()
-        return found or target
+        return copy or target
 
     def discard(self, name: str) -> None:
         shutil.rmtree(self._root() / name, ignore_errors=True)

@@ -91,8 +91,8 @@ class Publisher:
 
     def local(self, published: PublishedFolder) -> Path:
         """A copy of the folder on this machine, fetched once; it stays while this object lives."""
-        if (found := self._copies.find(published.folder)) is not None:
-            return found
+        if (copy := self._copies.find(published.folder)) is not None:
+            return copy
         with self.staging() as folder:
             base = f"{self._path_of(published.key)}/{published.folder}"
             for path, size in published.files.items():
