@@ -8,11 +8,12 @@ import polars as pl
 import pytest
 from test_live_objectstore import KEY, SECRET, endpoint, folder_objects, folder_tables  # noqa: F401 - a fixture
 
-from cumulant.core.errors import EngineUnavailableError
+from cumulant.core.errors import EngineUnavailableError, ProjectFileError
 from cumulant.drivers.objectstore.bucket import open_bucket
 from cumulant.drivers.objectstore.log import BucketLog
 from cumulant.drivers.objectstore.objects import BucketObjects
 from cumulant.drivers.objectstore.tables import BucketTables
+from cumulant.project.file.loading import load
 from cumulant.testing.fault_proxy import FaultProxy
 from cumulant.testing.secrets import MemorySecrets
 
@@ -89,3 +90,21 @@ def test_a_store_that_refuses_everything_is_reported(url, secrets, proxy):
     proxy.refused = 1.0
     with pytest.raises(EngineUnavailableError, match="object store does not answer as it should"):
         open_bucket(url, secrets).read("a")
+
+
+def test_an_environment_extends_an_object(url, proxy, monkeypatch, tmp_path):
+    names = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
+    for name, value in (names | {"AWS_ENDPOINT_URL": proxy.url}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    proxy.every = 3
+    bucket = open_bucket(url, MemorySecrets(names | {"AWS_ENDPOINT_URL": proxy.url}))
+    bucket.create("prod.yaml", b"tenant: acme\n")
+    text = f"version: 1\nenvironments:\n  prod: {{extends: {url}/prod.yaml}}\n"
+    (tmp_path / "cumulant.yaml").write_text(text)
+    assert load(tmp_path, environment="prod").scope.tenant == "acme"
+    bucket.replace("prod.yaml", b"tenant: other\n")
+    assert load(tmp_path, environment="prod").scope.tenant == "other"
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    with pytest.raises(ProjectFileError, match="does not allow this"):
+        load(tmp_path, environment="prod")

@@ -136,8 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _own_length(self, response: http.client.HTTPResponse) -> list[tuple[str, str]]:
         """The answer's headers; the length too where the answer to `HEAD` has no content to count."""
-        kept = _OWN - {"content-length"} if self.command == "HEAD" else _OWN
-        return [(name, value) for name, value in response.getheaders() if name.lower() not in kept]
+        dropped = _OWN - {"content-length"} if self.command == "HEAD" else _OWN
+        return [(name, value) for name, value in response.getheaders() if name.lower() not in dropped]
 
     def _answer(self, status: int, headers: list[tuple[str, str]], content: bytes) -> None:
         self.send_response_only(status)

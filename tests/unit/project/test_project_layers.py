@@ -233,7 +233,8 @@ def test_extends_in_a_circle(tmp_path):
     [
         ("missing.yaml", "the file does not exist"),
         (".", "a folder"),
-        ("https://example.com/x.yaml", "a file on this machine"),
+        ("https://example.com/x.yaml", "files can be az://"),
+        ("file:///x.yaml", "a path of this machine without a scheme"),
     ],
 )
 def test_extends_that_leads_nowhere(tmp_path, extends, said):

@@ -207,17 +207,19 @@ class Bucket:
         )
 
 
-def open_bucket(url: str, secrets: Secrets | None = None) -> Bucket:
+def open_bucket(url: str, secrets: Secrets | None = None, *, region: str | None = None) -> Bucket:
     """The bucket of `s3://bucket/prefix`, `gs://` or `az://container/prefix`.
 
     Credentials, region and endpoint come from secrets with the cloud's standard names (`AWS_ACCESS_KEY_ID`, ...),
-    then from the same environment variables, then from the machine's own identity.
+    then from the same environment variables, then from the machine's own identity. `region` is S3's, before those.
 
     Raises:
         UsageError: the address is invalid.
     """
     scheme = url.partition("://")[0]
     config = {name: value for name in _SETTINGS.get(scheme, ()) if (value := _get_secret(secrets, name)) is not None}
+    if region is not None and scheme == "s3":
+        config["AWS_REGION"] = region
     insecure = any(config.get(name, "").startswith("http://") for name in _ENDPOINTS)
     # Any: each cloud's settings have a type of their own.
     settings: dict[str, Any] = {

@@ -9,6 +9,8 @@ import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl
 
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.system.temporary_folders import DAY, in_use, remove_abandoned
@@ -64,9 +66,9 @@ class Copies:
             except OSError:
                 if not target.is_dir():
                     raise
-        found = self.find(name)
+        copy = self.find(name)
         self._evict()
-        return found or target
+        return copy or target
 
     def discard(self, name: str) -> None:
         shutil.rmtree(self._root() / name, ignore_errors=True)
@@ -117,15 +119,20 @@ def cache_error(folder: Path, error: OSError) -> StorageError:
     )
 
 
-def cache_option(url: str) -> tuple[str, int]:
-    """A store's URL without options, and the bytes of copies that `?cache=SIZE` allows.
+class StoreUrl(NamedTuple):
+    """A store's URL in parts: `cache` is how many bytes of copies `?cache=SIZE` allows, `region` that of `?region=`."""
 
-    Raises:
-        UsageError: another option, or no size.
-    """
-    address, _, options = url.partition("?")
-    name, _, value = options.partition("=")
-    if options and name != "cache":
-        hint = f"leave out ?{options}; what is stored belongs to the project that opens it"
+    address: str
+    cache: int
+    region: str | None
+
+
+def parse_store_url(url: str, *, cache: int = _DEFAULT_BYTES) -> StoreUrl:
+    """`cache` is the default. Raises UsageError: another option, or no size."""
+    address, _, text = url.partition("?")
+    options = dict(parse_qsl(text, keep_blank_values=True))
+    bound, region = options.pop("cache", None), options.pop("region", None)
+    for name in options:
+        hint = f"leave out ?{name}; what is stored belongs to the project that opens it"
         raise UsageError(f'the URL of an object store has no option "{name}"', subject=url, hint=hint)
-    return address, _DEFAULT_BYTES if not options else 0 if value == "0" else size(value)
+    return StoreUrl(address, cache if bound is None else 0 if bound == "0" else size(bound), region or None)

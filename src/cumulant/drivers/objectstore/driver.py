@@ -18,7 +18,7 @@ bucket = Driver(
         "objects": frozenset({"processes", "hosts"}),
         "files": frozenset({"glob", "hosts"}),
     },
-    options={port: frozenset({"cache"}) for port in ("tables", "objects", "log")} | {"files": frozenset()},
+    options={port: frozenset({"cache", "region"}) for port in ("tables", "objects", "log")} | {"files": frozenset()},
     extra="objects",
     embeds={"tables": "file", "objects": "file"},
 )

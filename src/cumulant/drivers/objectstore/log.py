@@ -19,10 +19,10 @@ from typing import BinaryIO, cast
 
 import msgspec
 
-from cumulant.core.errors import StorageError, UsageError
+from cumulant.core.errors import StorageError
 from cumulant.core.ids import digest
-from cumulant.core.units import size
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
+from cumulant.drivers.objectstore.copies import parse_store_url
 from cumulant.ports.log import LogBatch, PartInfo, day_folder, days_of, parse_name, parts_after, sort_parts
 from cumulant.ports.secrets import Secrets
 
@@ -57,10 +57,10 @@ class BucketLog:
         cache: Path | None = None,
         cache_bytes: int | None = None,
     ) -> None:
-        address, _, options = url.partition("?")
-        self._bucket = bucket or open_bucket(address, secrets)
+        place = parse_store_url(url, cache=_CACHE_BYTES)
+        self._bucket = bucket or open_bucket(place.address, secrets, region=place.region)
         root = cache or Path.home() / ".cache" / "cumulant"
-        limit = _cache_option(options, url) if cache_bytes is None else cache_bytes
+        limit = place.cache if cache_bytes is None else cache_bytes
         self._cache = _PartCache(root / digest([self._bucket.url, "log"])[:16], limit)
         self._seen: tuple[int, float] | None = None
 
@@ -236,16 +236,6 @@ class _PartCache:
                 subject=str(self._folder),
                 hint="free some space, make the folder writable, or write ?cache=0 after the log's URL",
             ) from error
-
-
-def _cache_option(options: str, url: str) -> int:
-    name, _, value = options.partition("=")
-    if not options:
-        return _CACHE_BYTES
-    if name != "cache":
-        hint = "write ?cache=SIZE, such as ?cache=256MiB"
-        raise UsageError(f'"{name}" is no option of a log', subject=url, hint=hint)
-    return 0 if value == "0" else size(value)
 
 
 def _copy_name(part: PartInfo) -> str:

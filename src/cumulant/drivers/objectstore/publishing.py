@@ -20,7 +20,7 @@ from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef, TableRef
 from cumulant.core.scope import Scope
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
-from cumulant.drivers.objectstore.copies import Copies, cache_error, cache_option
+from cumulant.drivers.objectstore.copies import Copies, cache_error, parse_store_url
 from cumulant.ports.secrets import Secrets
 
 Store = TypeVar("Store")
@@ -91,8 +91,8 @@ class Publisher:
 
     def local(self, published: PublishedFolder) -> Path:
         """A copy of the folder on this machine, fetched once; it stays while this object lives."""
-        if (found := self._copies.find(published.folder)) is not None:
-            return found
+        if (copy := self._copies.find(published.folder)) is not None:
+            return copy
         with self.staging() as folder:
             base = f"{self._path_of(published.key)}/{published.folder}"
             for path, size in published.files.items():
@@ -155,14 +155,14 @@ class PublishedStore(Generic[Store, Ref]):
         bucket: Bucket | None = None,
         cache: Path | None = None,
     ) -> None:
-        address, limit = cache_option(url)
+        place = parse_store_url(url)
         self._embedded = embedded
         self._publisher = Publisher(
-            bucket or open_bucket(address, secrets),
+            bucket or open_bucket(place.address, secrets, region=place.region),
             suffix=f".{self.noun}",
             scope=scope,
             cache=cache,
-            limit=limit if self.bounded else None,
+            limit=place.cache if self.bounded else None,
         )
 
     def find(self, key: str) -> Ref | None:

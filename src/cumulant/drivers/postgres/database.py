@@ -63,7 +63,7 @@ class PostgresDatabase:
         A commit whose answer is lost with the connection is looked up, by its number and by `is_stored`: whether what
         the block wrote is there. A server that crashed before it stored the transaction gives its number away again.
         """
-        opened = OpenTransaction(self, lock, wait=self._wait)
+        opened = OpenTransaction(self, lock, where=self.location.name, wait=self._wait)
         try:
             yield opened
             opened.commit(is_stored)

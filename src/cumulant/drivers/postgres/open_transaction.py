@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import psycopg
 from psycopg import Connection
 
 from cumulant.core.errors import EngineUnavailableError
 
-if TYPE_CHECKING:
-    from cumulant.drivers.postgres.database import PostgresDatabase
-
 Result = TypeVar("Result")
+
+
+class Connections(Protocol):
+    """What an open transaction needs of its database."""
+
+    def begin(self, lock: int) -> tuple[Connection, str]: ...
+
+    def release(self, connection: Connection) -> None: ...
+
+    def is_committed(self, number: str, is_stored: Callable[[Connection], bool]) -> bool: ...
+
+    def explain(self, error: psycopg.Error) -> Exception: ...
 
 
 class OpenTransaction:
@@ -25,8 +34,8 @@ class OpenTransaction:
     what it depends on, and EngineUnavailableError is raised.
     """
 
-    def __init__(self, database: PostgresDatabase, lock: int, *, wait: float) -> None:
-        self._database, self._lock, self._wait = database, lock, wait
+    def __init__(self, database: Connections, lock: int, *, where: str, wait: float) -> None:
+        self._database, self._lock, self._where, self._wait = database, lock, where, wait
         self._done: list[tuple[Callable[[Connection], Any], Any]] = []
         self._deadline: float | None = None
         self.connection, self._number = database.begin(lock)
@@ -69,7 +78,7 @@ class OpenTransaction:
             try:
                 for done, result in self._done:
                     if done(self.connection) != result:
-                        raise _changed(self._database.location.name)
+                        raise _changed(self._where)
                 return work(self.connection)
             except psycopg.Error as another:
                 error = another

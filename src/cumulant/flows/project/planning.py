@@ -23,6 +23,7 @@ from cumulant.project.file.gate_rules import split_notes
 from cumulant.project.file.release_rules import check_release
 from cumulant.project.file.serving_rules import check_serving
 from cumulant.project.file.training_rules import check_training
+from cumulant.project.residency import unchecked_places
 
 if TYPE_CHECKING:
     from cumulant.data.snapshot import Snapshot
@@ -120,7 +121,10 @@ def plan(project: Project, *, principal: Principal, checks: bool = True, progres
 def _unconnected_notes(project: Project) -> list[str]:
     """What the environment names elsewhere and no part of a plan reads."""
     unread = [f"{name} ({url})" for name, url in remote_settings(project).items() if name in ("online", "log")]
-    return [f"not connected to: {', '.join(unread)}; `cumulant doctor` does so"] if unread else []
+    notes = [f"not connected to: {', '.join(unread)}; `cumulant doctor` does so"] if unread else []
+    if places := unchecked_places(project.file.environment):
+        notes.append(f"residency is not checked for {', '.join(places)}: their region is not declared")
+    return notes
 
 
 def _check_declarations(context: Context) -> None:

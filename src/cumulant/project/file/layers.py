@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 
-from cumulant.core.errors import ProjectFileError, UsageError, not_found
+from cumulant.core.errors import ProjectFileError, StorageError, UsageError, not_found
+from cumulant.ports.plugins import Drivers
 from cumulant.project.file.document import (
     Layer,
     Place,
@@ -24,6 +25,7 @@ from cumulant.project.file.document import (
     read_document,
     relabel,
 )
+from cumulant.project.file.shared_objects import fetch_shared, join_url
 
 FILE = "cumulant.yaml"
 LOCAL = "local"
@@ -59,7 +61,10 @@ class Layers:
 @dataclass
 class _Reader:
     root: Path
+    drivers: Drivers | None
     documents: list[Document] = field(default_factory=list)
+    #: URLs of the files that are in an object store, by how they are shown
+    urls: dict[str, str] = field(default_factory=dict)
 
     def shown(self, path: Path) -> str:
         """How problems and origins name a file: relative to the project's folder."""
@@ -68,54 +73,67 @@ class _Reader:
         except ValueError:  # another drive
             return str(path)
 
-    def path(self, place: Place) -> Path:
-        return self.root / place.file
-
-    def bases(self, extends: YamlEntry | None, path: Path, layer: Layer, name: str | None) -> list[YamlEntry]:
-        """The file that `extends` names in the file at `path`, and those that it extends in turn; the lowest first."""
+    def bases(self, extends: YamlEntry | None, place: Place, layer: Layer, name: str | None) -> list[YamlEntry]:
+        """The file that `extends` names in the file of `place`, and those that it extends in turn; the lowest first."""
         below: list[YamlEntry] = []
-        seen = {path.resolve()}
+        seen = {self._target(place.file)}
         while extends is not None and isinstance(extends.value, str) and extends.value:
-            path = _base_path(extends, path)
-            if path in seen:
-                raise file_error(
-                    [(extends.place.file, extends.place.line, f'"{extends.value}" extends this file in turn: a circle')]
-                )
-            seen.add(path)
+            target = self._target(extends.place.file, extends.value)
+            if target in seen:
+                raise _extends_error(extends, f'"{extends.value}" extends this file in turn: a circle')
+            seen.add(target)
+            path, shown = self._fetched(extends, target)
             try:
-                base = read_document(path, self.shown(path), layer=layer, name=name)
+                base = read_document(path, shown, layer=layer, name=name)
             except ProjectFileError as error:
                 if path.is_file():
                     raise
-                missing = f'extends "{extends.value}": {error.problems[0][2]}'
-                raise file_error([(extends.place.file, extends.place.line, missing)]) from None
+                raise _extends_error(extends, f'extends "{extends.value}": {error.problems[0][2]}') from None
             self.documents.append(Document(path, base, layer == "environment"))
             below.insert(0, base)
             extends = base.get("extends")
         return below
 
+    def _target(self, shown: str, extends: str = "") -> str:
+        """The URL or absolute path of what a file extends; of the file itself without."""
+        if "://" in extends:
+            return extends
+        if (url := self.urls.get(shown)) is not None:
+            return join_url(url, extends) if extends else url
+        path = self.root / shown
+        return str((path.parent / extends if extends else path).resolve())
 
-def _base_path(extends: YamlEntry, path: Path) -> Path:
-    text = str(extends.value)
-    if "://" in text:
-        raise file_error(
-            [(extends.place.file, extends.place.line, f'extends takes a file on this machine, not "{text}"')]
-        )
-    return (path.parent / text).resolve()
+    def _fetched(self, extends: YamlEntry, target: str) -> tuple[Path, str]:
+        """The file at a target, on this machine, and how problems and origins name it."""
+        if "://" not in target:
+            return Path(target), self.shown(Path(target))
+        try:
+            fetched = fetch_shared(target, self.drivers or Drivers.installed())
+        except (UsageError, StorageError) as error:
+            raise _extends_error(extends, f'extends "{extends.value}": {error.full_text}') from error
+        self.urls[fetched.shown] = target
+        return fetched.path, fetched.shown
 
 
-def read_layers(root: Path, *, environment: str = LOCAL, overrides: Overrides = ()) -> Layers:
-    """Read a project's files and put them together for one environment.
+def _extends_error(extends: YamlEntry, problem: str) -> ProjectFileError:
+    return file_error([(extends.place.file, extends.place.line, problem)])
+
+
+def read_layers(
+    root: Path, *, environment: str = LOCAL, overrides: Overrides = (), drivers: Drivers | None = None
+) -> Layers:
+    """Read a project's files and put them together for one environment. `drivers` fetch those of an object store.
 
     Raises:
         ProjectFileError: a file that is missing, empty, not YAML, or extends itself.
         NotFoundError: no such environment.
         UsageError: an override that is not `section.key=value`.
+        EngineUnavailableError: the object store of a file does not answer.
     """
     file = root / FILE
     whole = read_document(file, FILE)
-    reader = _Reader(root, [Document(file, whole, environment=False)])
-    project = reduce(merge, [*reader.bases(whole.get("extends"), file, "extends", None), whole])
+    reader = _Reader(root, drivers, [Document(file, whole, environment=False)])
+    project = reduce(merge, [*reader.bases(whole.get("extends"), Place(FILE, None), "extends", None), whole])
     sections, own = _chosen(reader, project.get("environments"), environment)
     project = merge(_without(project, "environments"), sections)
     entries = override_entries(overrides)
@@ -144,8 +162,7 @@ def _chosen(reader: _Reader, environments: YamlEntry | None, name: str) -> tuple
         entry = YamlEntry({}, entry.place)  # a mistake that the check will name
     # `extends` is relative to the file that says it, which may be one that the project extends.
     extends = entry.get("extends")
-    path = reader.path(extends.place if extends is not None else entry.place)
-    bases = reader.bases(extends, path, "environment", name)
+    bases = reader.bases(extends, extends.place if extends is not None else entry.place, "environment", name)
     chosen = reduce(merge, [*bases, relabel(entry, "environment", name)])
     assert isinstance(chosen.value, dict)
     sections = {key: entry for key, entry in chosen.value.items() if key in SECTIONS and entry.value is not None}

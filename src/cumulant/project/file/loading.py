@@ -22,6 +22,7 @@ from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.rules import secrets_problems, section_problems
 from cumulant.project.file.spec import EnvironmentSpec, ProjectSpec
 from cumulant.project.project import Project
+from cumulant.project.residency import residency_problems
 
 
 def load(
@@ -44,13 +45,14 @@ def load(
         UsageError: no project here, or an override that cannot be read.
     """
     root = project_folder(Path(directory))
-    layers = read_layers(root, environment=environment, overrides=overrides)
+    drivers = drivers or Drivers.installed()
+    layers = read_layers(root, environment=environment, overrides=overrides, drivers=drivers)
     spec, own = check_layers(layers)
     return Project(
         root,
         file=ProjectFile(spec, own, layers),
         environment=environment,
-        drivers=drivers or Drivers.installed(),
+        drivers=drivers,
         variables=os.environ if variables is None else variables,
         via=via,
     )
@@ -105,7 +107,8 @@ def check_layers(layers: Layers) -> tuple[ProjectSpec, EnvironmentSpec]:
         spec, environment = msgspec.convert(project, ProjectSpec), msgspec.convert(own, EnvironmentSpec)
     except msgspec.ValidationError as error:
         raise file_error([_own_problem(error, layers.project)]) from None
-    if broken := section_problems(spec, layers.project) + secrets_problems(layers.chosen.get("secrets")):
+    broken = section_problems(spec, layers.project) + secrets_problems(layers.chosen.get("secrets"))
+    if broken := broken + residency_problems(environment, layers.chosen):
         raise file_error(broken)
     return spec, environment
 

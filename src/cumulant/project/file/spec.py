@@ -90,12 +90,23 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
     """Where a project runs: its drivers by URL, and what differs. `local` is built in: its state is in `.cumulant/`."""
 
     extends: Annotated[
-        str | None, Meta(description="A file with keys of an environment, shared by projects; relative to this file.")
+        str | None,
+        Meta(
+            description="A file with keys of an environment, shared by projects; relative to this file, or in an object"
+            " store: `s3://BUCKET/FILE`."
+        ),
     ] = None
     tenant: Annotated[Name, Meta(description="Who owns what is stored: the first part of every name in a store.")] = (
         "default"
     )
     region: Annotated[Name, Meta(description="Where it runs and stores; a part of every event.")] = "local"
+    residency: Annotated[
+        list[Name],
+        Meta(
+            description="The regions where it may store: `eu` includes `eu-central-1`. A declared region outside of"
+            " them is refused: `region`, and `?region=` of the URLs of `store` and `log`."
+        ),
+    ] = []
     tracking_uri: Annotated[
         str | None,
         Meta(description="An MLflow tracking URI: experiments and models. Default: SQLite in the state folder."),

@@ -1,0 +1,58 @@
+"""Where an environment may store: its declared regions against `residency`."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs
+
+from cumulant.project.file.document import Problem, YamlEntry
+from cumulant.project.file.spec import EnvironmentSpec
+from cumulant.project.file.text_values import masked
+
+#: the keys whose URL may declare a region
+_DECLARING = ("store", "log")
+#: the keys of what else stores, on servers that declare none
+_OTHERS = ("journal", "online", "tracking_uri")
+_EMBEDDED = ("sqlite", "file", "mlflow+sqlite")
+
+
+def residency_problems(spec: EnvironmentSpec, chosen: YamlEntry) -> list[Problem]:
+    """The declared regions outside of `residency`, each with its line."""
+    if not spec.residency:
+        return []
+    allowed = ", ".join(spec.residency)
+    problems = []
+    if not _is_within(spec.region, spec.residency):
+        text = f'region "{spec.region}" is outside of residency ({allowed}): nothing may be stored there'
+        problems.append(_at(chosen, "region", text))
+    for key in _DECLARING:
+        region = _declared(getattr(spec, key))
+        if region is not None and not _is_within(region, spec.residency):
+            text = f'{key} is in region "{region}", outside of residency ({allowed}): nothing may be stored there'
+            problems.append(_at(chosen, key, text))
+    return problems
+
+
+def unchecked_places(spec: EnvironmentSpec) -> list[str]:
+    """Keys of an environment with `residency` whose place is not known, each with its URL."""
+    if not spec.residency:
+        return []
+    urls = {key: getattr(spec, key) for key in (*_DECLARING, *_OTHERS)}
+    return [
+        f"{key} ({masked(url)})"
+        for key, url in urls.items()
+        if url and url.partition(":")[0] not in _EMBEDDED and _declared(url) is None
+    ]
+
+
+def _declared(url: str | None) -> str | None:
+    regions = parse_qs((url or "").partition("?")[2]).get("region")
+    return regions[-1] if regions else None
+
+
+def _is_within(region: str, allowed: list[str]) -> bool:
+    return any(region == name or region.startswith(f"{name}-") for name in allowed)
+
+
+def _at(chosen: YamlEntry, key: str, text: str) -> Problem:
+    entry = chosen.get(key) or chosen.get("residency") or chosen
+    return entry.place.file, entry.place.line, text
