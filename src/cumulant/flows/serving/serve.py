@@ -185,9 +185,12 @@ def materialize(
 
     A table that is there is not filled again, since it may have moved on; what was posted since is brought into it.
     """
+    from cumulant.core.masking import fingerprint
+    from cumulant.features.online.hashed_keys import HashedKeys
     from cumulant.features.online.online import OnlineFeatures
     from cumulant.features.online.state import STATE_FORMAT
 
+    hashed = HashedKeys.of(plan, context.project.salt)
     used = used_sources(plan, snapshots)
     inputs = {
         "plan": msgspec.to_builtins(plan),
@@ -196,6 +199,8 @@ def materialize(
         "since": since and since.isoformat(),
         "format": STATE_FORMAT,
     }
+    if hashed.active:
+        inputs["keys"] = fingerprint(context.project.salt())
     table = state_table(inputs)
     store = context.project.online()
 
@@ -204,14 +209,14 @@ def materialize(
 
         frames = scans(context.project, snapshots, used, as_of=as_of)
         filled = materialize(
-            plan,
-            frames,
+            hashed.plan,
+            hashed.frames(frames),
             store,
             table=table,
             as_of=as_of,
             since=since,
-            scope=context.project.name,
-            deletions=deletions(context.project, plan, snapshots, as_of=as_of),
+            scope=hashed.log_scope(context.project.name),
+            deletions=hashed.frames(deletions(context.project, plan, snapshots, as_of=as_of)),
         )
         declared = {"protect": msgspec.json.encode(state_protection(plan)).decode()}
         store.put_meta(table, store.meta(table) | declared)
@@ -223,7 +228,7 @@ def materialize(
         transaction.emit(msgspec.convert({**result, "as_of": as_of}, StateFilled))
 
     outcome = context.step(ONLINE_STATE, inputs, fill, verify=lambda _: bool(store.meta(table)), write=tell)
-    OnlineFeatures(plan, store, table).catch_up()
+    OnlineFeatures(hashed.plan, store, table).catch_up()
     return table, int(str(outcome.result["entities"]))
 
 
