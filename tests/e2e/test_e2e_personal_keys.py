@@ -12,6 +12,8 @@ import polars as pl
 import pytest
 from e2e_support import kill, run, start
 
+pytestmark = pytest.mark.slow
+
 ANN = "ann.planted@person.example"
 DATA = """\
   orders:
