@@ -76,6 +76,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_write: Literal["durable", "background"] = "background"
     #: of the salt that personal values in the log are hashed with; the salt itself is no setting
     salt_fingerprint: str = ""
+    #: for the keys of stored features. Settings reach workers on their standard input, and are never written or shown
+    salt: bytes = b""
     #: where the log process listens; set by the process that starts it
     log_socket: str | None = None
     #: folder of the copies that are served; set by the process that starts the workers

@@ -16,6 +16,7 @@ from cumulant.core.errors import UsageError
 from cumulant.core.events import Actor
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
+from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import OnlineFeatures
 from cumulant.flows.data.validate import load_snapshot, newest_snapshot, snapshots_of, validate
 from cumulant.flows.features.feature_table import featurize
@@ -93,7 +94,8 @@ def filled(project):
         plan = resolve_task(project, snapshots).plan
         table, _ = materialize(context, plan, snapshots, as_of=None)
     row = {"visit": "p1", "at": at.isoformat(), "mail": ANN, "pages": 3, "bought": None}
-    OnlineFeatures(plan, project.online(), table).advance("visits", [row])
+    hashed = HashedKeys(plan, project.salt())
+    OnlineFeatures(hashed.plan, project.online(), table).advance("visits", hashed.rows("visits", [row]))
     log_request(project, {"visit": "p1", "at": at.isoformat(), "mail": ANN, "pages": 3})
     log_request(project, {"visit": "p2", "at": at.isoformat(), "mail": BOB, "pages": 3}, sequence=2)
     inbox = project.state / FOLDER / "inbox"

@@ -11,6 +11,8 @@ import httpx
 from cumulant.core.expr import Call, Column
 from cumulant.core.plan import FeaturePlan, FeatureSpec, Field, KnownAt, PredictAt, Source, Window
 from cumulant.core.servable import Input
+from cumulant.features.online.hashed_keys import HashedKeys
+from cumulant.features.online.materialization import materialize
 from cumulant.packaging.builder import build
 from cumulant.serving.http.limits import HttpLimits
 from cumulant.serving.http.site import HttpSite
@@ -48,6 +50,16 @@ INPUTS = (
     Input("charter", "flag"),
 )
 SAMPLE = {"distance": [10.0, 900.0], "hour": [3, None], "carrier": ["AA", None], "charter": [True, None]}
+
+
+#: of the hashes that stand for the personal key of `WINDOWED` in its state
+SALT = b"k" * 32
+
+
+def fill_state(store, plan, frames, *, table: str) -> None:
+    """The state of a plan, as a project with this salt fills it."""
+    hashed = HashedKeys(plan, SALT)
+    materialize(hashed.plan, hashed.frames(frames), store, table=table)
 
 
 def linear(outputs: int, link: str) -> LinearWeights:

@@ -6,11 +6,10 @@ from concurrent.futures import Future
 from datetime import UTC, datetime
 
 import pytest
-from serving_models import WINDOWED, flights, servable, windowed_model
+from serving_models import SALT, WINDOWED, fill_state, flights, servable, windowed_model
 
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.online.materialization import materialize
 from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.serving.models.row_model import RowModel
 from cumulant.serving.posted.state_updates import StateRecorder
@@ -55,9 +54,9 @@ def test_a_row_that_is_answered_after_its_model_was_taken_away_is_not_lost(tmp_p
     sample = {"hour": [1, 2], "late_1d": [0.5, None]}
     folder = servable(tmp_path / "servable", plan=WINDOWED, model=windowed_model(), sample=sample)
     store = SqliteOnline(url)
-    materialize(WINDOWED, {"flights": flights(30).lazy()}, store, table="flight-late-state")
+    fill_state(store, WINDOWED, {"flights": flights(30).lazy()}, table="flight-late-state")
     row = {"distance": 500.0, "sched_dep": datetime(2013, 4, 3, tzinfo=UTC), "carrier": "UA", "tail": "N9"}
-    old, *new = [RowModel(folder, store=store) for _ in range(1 + after)]
+    old, *new = [RowModel(folder, store=store, salt=SALT) for _ in range(1 + after)]
     recorder = StateRecorder()
     try:
         recorder.put([old])

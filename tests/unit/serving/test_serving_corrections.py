@@ -9,13 +9,12 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import polars as pl
 import pytest
-from serving_models import WINDOWED, flights, servable, windowed_model
+from serving_models import SALT, WINDOWED, fill_state, flights, servable, windowed_model
 from test_serving_recording import REQUEST, ask, rows_of, serving, tell
 
 from cumulant.core.plan import Corrections, Field
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.offline.offline import compute
-from cumulant.features.online.materialization import materialize
 
 KNOWN = 60
 CORRECTIONS = Corrections((Field("landed", "time"),), Field("op", "str"), ("D",))
@@ -25,11 +24,17 @@ PLAN = msgspec.structs.replace(
 COLUMNS = [*REQUEST, "late", "landed"]
 
 
+@pytest.fixture(autouse=True)
+def salt(monkeypatch):
+    """Servers get the salt of the state."""
+    monkeypatch.setenv("CUMULANT_SALT", SALT.decode())
+
+
 @pytest.fixture
 def place(tmp_path):
     url = f"sqlite://{tmp_path / 'online.db'}"
     store = SqliteOnline(url)
-    materialize(PLAN, {"flights": flights(KNOWN).lazy()}, store, table="flight-late-state")
+    fill_state(store, PLAN, {"flights": flights(KNOWN).lazy()}, table="flight-late-state")
     store.close()
     folder = servable(
         tmp_path / "servable", plan=PLAN, model=windowed_model(), sample={"hour": [1, 2], "late_1d": [0.5, None]}

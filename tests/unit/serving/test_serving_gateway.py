@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import httpx
 import pytest
-from serving_models import ROW, WINDOWED, flights, servable, windowed_model
+from serving_models import ROW, SALT, WINDOWED, fill_state, flights, servable, windowed_model
 from test_serving_app import tensors
 from test_serving_recording import PREDICT, REQUEST, ask, rows_of, serving, tell
 
@@ -21,7 +21,6 @@ from cumulant.core.network.gateway_token import token_for
 from cumulant.core.traffic import TOKEN_HEADER, Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.drivers.local.online import SqliteOnline
-from cumulant.features.online.materialization import materialize
 from cumulant.ports.traffic import ListenOptions
 from cumulant.serving.gateway_headers import NONE, Marks, Trust, marks_of
 from cumulant.serving.grpc.messages import message_class
@@ -273,12 +272,13 @@ def test_no_caller_of_a_server_without_a_gateway_chooses_its_arm(tmp_path):
     assert find_predictions(folder_log(log), "q1") == []
 
 
-def test_a_row_that_both_versions_take_in_moves_each_state_once(tmp_path, key_file):
+def test_a_row_that_both_versions_take_in_moves_each_state_once(tmp_path, key_file, monkeypatch):
     """Mirrored rows reach both servers: the log of rows knows each by its key, and both states come to the same."""
+    monkeypatch.setenv("CUMULANT_SALT", SALT.decode())
     url = f"sqlite://{tmp_path / 'online.db'}"
     store = SqliteOnline(url)
     for table in ("one", "two"):
-        materialize(WINDOWED, {"flights": flights(150).lazy()}, store, table=table)
+        fill_state(store, WINDOWED, {"flights": flights(150).lazy()}, table=table)
     store.close()
     folder = servable(
         tmp_path / "servable", plan=WINDOWED, model=windowed_model(), sample={"hour": [1, 2], "late_1d": [0.5, None]}

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from serving_models import ROW, WINDOWED, flights, servable, windowed_model
+from serving_models import ROW, SALT, WINDOWED, fill_state, flights, servable, windowed_model
 
 from cumulant.core.errors import UsageError
 from cumulant.serving.workers.server import bind, split_address
@@ -132,12 +132,11 @@ def test_requests_that_were_accepted_are_answered_while_it_drains(folder):
 def test_stored_features_are_added_and_their_age_is_told(tmp_path):
     from cumulant.drivers.local.online import SqliteOnline
     from cumulant.features.offline.offline import compute
-    from cumulant.features.online.materialization import materialize
 
     history = flights(300)
     url = f"sqlite://{tmp_path / 'online.db'}"
     store = SqliteOnline(url)
-    materialize(WINDOWED, {"flights": history.lazy()}, store, table="flight-late-state")
+    fill_state(store, WINDOWED, {"flights": history.lazy()}, table="flight-late-state")
     store.close()
     model = windowed_model()
     expected = model.predict_frame(compute(WINDOWED, {"flights": history.lazy()}))
@@ -155,6 +154,7 @@ def test_stored_features_are_added_and_their_age_is_told(tmp_path):
     place = install_driver(tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(place))
+        patch.setenv("CUMULANT_SALT", SALT.decode())
         with program(folder, "--http", "127.0.0.1:0", "--online", f"testlite{url.removeprefix('sqlite')}") as (
             _,
             ready,

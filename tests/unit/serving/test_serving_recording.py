@@ -15,12 +15,11 @@ from pathlib import Path
 import httpx
 import polars as pl
 import pytest
-from serving_models import ROW, WINDOWED, flights, servable, windowed_model
+from serving_models import ROW, SALT, WINDOWED, fill_state, flights, servable, windowed_model
 
 from cumulant.core.errors import NotFoundError
 from cumulant.drivers.local.online import SqliteOnline
 from cumulant.features.offline.offline import compute
-from cumulant.features.online.materialization import materialize
 from cumulant.flows.serving.predictions import show_prediction
 from cumulant.serving.prediction_log.storage.log_reader import find_gaps, find_predictions, recent_predictions
 from cumulant.testing.log import folder_log
@@ -44,12 +43,18 @@ def serving(*arguments, host="127.0.0.1"):
         process.stderr.close()
 
 
+@pytest.fixture(autouse=True)
+def salt(monkeypatch):
+    """Servers get the salt of the state."""
+    monkeypatch.setenv("CUMULANT_SALT", SALT.decode())
+
+
 @pytest.fixture
 def place(tmp_path):
     """A servable and its state, which knows the first flights only."""
     url = f"sqlite://{tmp_path / 'online.db'}"
     store = SqliteOnline(url)
-    materialize(WINDOWED, {"flights": flights(KNOWN).lazy()}, store, table="flight-late-state")
+    fill_state(store, WINDOWED, {"flights": flights(KNOWN).lazy()}, table="flight-late-state")
     store.close()
     folder = servable(
         tmp_path / "servable", plan=WINDOWED, model=windowed_model(), sample={"hour": [1, 2], "late_1d": [0.5, None]}

@@ -187,9 +187,12 @@ def materialize(
     A table that is there is not filled again, since it may have moved on; what was posted since is brought into it.
     `into`: a table that servers read already, in place of the one that is named by the data.
     """
+    from cumulant.core.masking import fingerprint
+    from cumulant.features.online.hashed_keys import HashedKeys
     from cumulant.features.online.online import OnlineFeatures
     from cumulant.features.online.state import STATE_FORMAT
 
+    hashed = HashedKeys.of(plan, context.project.salt)
     used = used_sources(plan, snapshots)
     inputs = {
         "plan": msgspec.to_builtins(plan),
@@ -198,6 +201,8 @@ def materialize(
         "since": since and since.isoformat(),
         "format": STATE_FORMAT,
     }
+    if hashed.active:
+        inputs["keys"] = fingerprint(context.project.salt())
     table = state_table(inputs)
     if into not in ("", table):
         inputs, table = {**inputs, "table": into}, into
@@ -212,12 +217,12 @@ def materialize(
         ONLINE_STATE,
         inputs,
         lambda: _fill(context, plan, snapshots, table=table, as_of=as_of, since=since),
-        function=StepFunction(f"{__name__}:{run_online_state.__name__}", {"inputs": inputs}),
+        function=StepFunction(f"{__name__}:{run_online_state.__name__}", {"inputs": inputs, "table": table}),
         uses=("online",),
         verify=lambda _: bool(store.meta(table)),
         write=tell,
     )
-    OnlineFeatures(plan, store, table).catch_up()
+    OnlineFeatures(hashed.plan, store, table).catch_up()
     return table, int(str(outcome.result["entities"]))
 
 
@@ -228,16 +233,15 @@ class _StateInputs(msgspec.Struct, frozen=True, kw_only=True):
     snapshots: dict[str, str]
     as_of: datetime | None
     since: datetime | None
-    format: int
 
 
-def run_online_state(context: Context, *, inputs: dict[str, object]) -> dict[str, object]:
+def run_online_state(context: Context, *, inputs: dict[str, object], table: str) -> dict[str, object]:
     """The step `online state` in a process of its own: the table, and what was filled."""
     from cumulant.core.plan import FeaturePlan
 
     made_of = msgspec.convert(inputs, _StateInputs)
     snapshots = {name: load_snapshot(context.project, identity) for name, identity in made_of.snapshots.items()}
-    plan, table = msgspec.convert(made_of.plan, FeaturePlan), state_table(inputs)
+    plan = msgspec.convert(made_of.plan, FeaturePlan)
     return _fill(context, plan, snapshots, table=table, as_of=made_of.as_of, since=made_of.since)
 
 
@@ -250,18 +254,19 @@ def _fill(
     as_of: datetime | None,
     since: datetime | None,
 ) -> dict[str, object]:
+    from cumulant.features.online.hashed_keys import HashedKeys
     from cumulant.features.online.materialization import materialize
 
-    store = context.project.online()
+    store, hashed = context.project.online(), HashedKeys.of(plan, context.project.salt)
     filled = materialize(
-        plan,
-        scans(context.project, snapshots, used_sources(plan, snapshots), as_of=as_of),
+        hashed.plan,
+        hashed.frames(scans(context.project, snapshots, used_sources(plan, snapshots), as_of=as_of)),
         store,
         table=table,
         as_of=as_of,
         since=since,
-        scope=context.project.name,
-        deletions=deletions(context.project, plan, snapshots, as_of=as_of),
+        scope=hashed.log_scope(context.project.name),
+        deletions=hashed.frames(deletions(context.project, plan, snapshots, as_of=as_of)),
     )
     declared = {"protect": msgspec.json.encode(state_protection(plan)).decode()}
     store.put_meta(table, store.meta(table) | declared)

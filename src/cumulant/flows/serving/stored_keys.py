@@ -53,10 +53,14 @@ def show_key(
         UsageError: no window or lookup is by these columns.
     """
     with open_run(project, "stored key", principal=principal, progress=progress) as context:
+        from cumulant.features.online.hashed_keys import HashedKeys
         from cumulant.features.online.repair import read_key
 
         state = _state(context, uri)
-        return read_key(state.plan, project.online(), state.table, key, now=datetime.now(UTC), newest=newest)
+        hashed = HashedKeys.of(state.plan, project.salt)
+        return read_key(
+            hashed.plan, project.online(), state.table, hashed.any_key(key), now=datetime.now(UTC), newest=newest
+        )
 
 
 @verb("features.forget", of="uri")
@@ -79,6 +83,7 @@ def forget_key(
     """
     with open_run(project, "forget key", principal=principal, progress=progress) as context:
         from cumulant.features.events import KeyForgotten
+        from cumulant.features.online.hashed_keys import HashedKeys
         from cumulant.features.online.repair import forget_key, read_key
 
         state = _state(context, uri)
@@ -86,7 +91,9 @@ def forget_key(
         check_served(project, state.folder, table)
         frames = scans(project, state.snapshots, used_sources(plan, state.snapshots), as_of=None)
         gone = deletions(project, plan, state.snapshots, as_of=None)
-        done = forget_key(plan, frames, store, table, key, after=after, deletions=gone)
+        hashed = HashedKeys.of(plan, project.salt)
+        plan, key = hashed.plan, hashed.any_key(key)
+        done = forget_key(plan, hashed.frames(frames), store, table, key, after=after, deletions=hashed.frames(gone))
         context.emit(KeyForgotten(table=table, by=tuple(key), rows=done.rows, entities=done.entities))
         stored = read_key(plan, store, table, key, now=datetime.now(UTC))
         return RepairedKey(rows=done.rows, entities=done.entities, stored=stored)

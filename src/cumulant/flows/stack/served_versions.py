@@ -128,9 +128,10 @@ def catch_up(project: Project, served: ServedVersion) -> None:
 
     described, table = load_description(Path(folder_of(served.command))), table_of(served.command)
     if isinstance(described, Servable) and table is not None:
+        from cumulant.features.online.hashed_keys import HashedKeys
         from cumulant.features.online.online import OnlineFeatures
 
-        OnlineFeatures(described.plan, project.online(), table).catch_up()
+        OnlineFeatures(HashedKeys.of(described.plan, project.salt).plan, project.online(), table).catch_up()
 
 
 def known_version(project: Project, served: ServedVersion) -> ModelVersion:

@@ -9,6 +9,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.plan import FeaturePlan
+from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.flows.data.validate import newest_snapshot
 from cumulant.flows.features.feature_table import deletions, scans
 from cumulant.flows.ledger.ledger_records import STEP, read_step
@@ -24,10 +25,14 @@ STORE = "online state"
 
 
 class _Table(NamedTuple):
-    """A filled table, and its plan."""
+    """A filled table, and its plan with what stands for personal keys."""
 
     name: str
-    plan: FeaturePlan
+    hashed: HashedKeys
+
+    @property
+    def plan(self) -> FeaturePlan:
+        return self.hashed.plan
 
 
 def find_state(context: Context, subject: Subject) -> list[SubjectPlace]:
@@ -76,7 +81,7 @@ def _tables(project: Project) -> list[_Table]:
     for record in reversed(filled):
         name, inputs = state_table(record.inputs), record.inputs
         if name in present and name not in tables and isinstance(inputs, dict):
-            tables[name] = _Table(name, msgspec.convert(inputs["plan"], FeaturePlan))
+            tables[name] = _Table(name, HashedKeys.of(msgspec.convert(inputs["plan"], FeaturePlan), project.salt))
     return list(tables.values())
 
 
@@ -99,7 +104,14 @@ def _stored(store: OnlineStore, table: _Table, subject: Subject) -> int:
     events = 0
     for source, column in _keys(table, subject):
         try:
-            stored = read_key(table.plan, store, table.name, {column: subject.value}, now=datetime.now(UTC), newest=0)
+            stored = read_key(
+                table.plan,
+                store,
+                table.name,
+                table.hashed.any_key({column: subject.value}),
+                now=datetime.now(UTC),
+                newest=0,
+            )
         except CumulantError:  # no value of the column's type
             continue
         events += sum(key.events for key in stored if key.source == source)
@@ -110,13 +122,17 @@ def _posted(project: Project, tables: list[_Table], subject: Subject) -> list[Su
     """The logs of posted rows that hold the subject."""
     from cumulant.features.posted.posted_events import log_table
 
-    present, places = set(project.online().tables()), []
-    sources = {source for table in tables for source in table.plan.sources}
-    for source in sorted(sources & subject.columns.keys()):
-        name = log_table(project.name, source)
-        if name in present and (rows := _count_posted(project.online(), name, subject.columns[source], subject)):
-            places.append(SubjectPlace(store=STORE, where=name, rows=rows))
-    return places
+    logs = {
+        log_table(table.hashed.log_scope(project.name), source): source
+        for table in tables
+        for source in table.plan.sources.keys() & subject.columns.keys()
+    }
+    present = sorted(logs.keys() & set(project.online().tables())) if logs else []
+    return [
+        SubjectPlace(store=STORE, where=name, rows=rows)
+        for name in present
+        if (rows := _count_posted(project.online(), name, subject.columns[logs[name]], subject))
+    ]
 
 
 def _count_posted(store: OnlineStore, name: str, column: str, subject: Subject) -> int:
@@ -127,7 +143,7 @@ def _count_posted(store: OnlineStore, name: str, column: str, subject: Subject) 
         mark = log.first
         while mark < log.next:
             records, mark = log.since(mark, 10_000)
-            rows += sum(str((record.values | record.other).get(column)) == subject.value for _, record in records)
+            rows += sum(str((record.values | record.other).get(column)) in subject.texts for _, record in records)
         return rows
 
     return store.update(count)
@@ -139,5 +155,6 @@ def _forget(project: Project, table: _Table, column: str, subject: Subject) -> N
     snapshots = {name: newest_snapshot(project, name) for name in table.plan.sources}
     known = {name: snapshot for name, snapshot in snapshots.items() if snapshot is not None}
     frames = scans(project, known, {name: snapshot.id for name, snapshot in known.items()}, as_of=None)
-    gone = deletions(project, table.plan, known, as_of=None)
-    forget_key(table.plan, frames, project.online(), table.name, {column: subject.value}, deletions=gone)
+    gone = table.hashed.frames(deletions(project, table.plan, known, as_of=None))
+    key = table.hashed.any_key({column: subject.value})
+    forget_key(table.plan, table.hashed.frames(frames), project.online(), table.name, key, deletions=gone)

@@ -85,8 +85,9 @@ def open_model(
     sequences: SequenceStore | None = None,
     refuse_invalid: bool = False,
     untried: bool = False,
+    salt: bytes = b"",
 ) -> Model:
-    """Load and warm the servable in `folder`; `refuse_invalid` as in `RowModel`, `untried` as in `Engine`.
+    """Load and warm the servable in `folder`; `refuse_invalid` and `salt` as in `RowModel`, `untried` as in `Engine`.
 
     Raises:
         NotFoundError, IntegrityError: as `load_description`.
@@ -98,7 +99,13 @@ def open_model(
     if isinstance(described, GraphServable):
         return GraphModel(folder, described, scheduling=scheduling, sequences=sequences, untried=untried)
     return RowModel(
-        folder, store=store, table=table, scheduling=scheduling, refuse_invalid=refuse_invalid, untried=untried
+        folder,
+        store=store,
+        table=table,
+        scheduling=scheduling,
+        refuse_invalid=refuse_invalid,
+        untried=untried,
+        salt=salt,
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from cumulant.core.errors import IntegrityError, RequestError, UsageError
 from cumulant.core.servable import UNREGISTERED, Answer, FieldRule, Servable
 from cumulant.core.units import from_micros
+from cumulant.features.online.hashed_keys import HashedKeys
 from cumulant.features.online.online import FeatureRequest, OnlineFeatures, Vectors
 from cumulant.servable.engine import Array
 from cumulant.servable.scorer import Scorer
@@ -53,11 +54,12 @@ class RowModel:
     """One servable of a project.
 
     `table` names its online state; by default the `state` of the servable's lineage. `refuse_invalid`: rows that
-    break the data contract are refused, else answered with a warning.
+    break the data contract are refused, else answered with a warning. `salt`: of the hashes that stand for personal
+    keys in the state.
 
     Raises:
         NotFoundError, IntegrityError: as `Scorer`; also for state of another plan, and as `Reasoning`.
-        UsageError: the plan needs stored features and no store is given.
+        UsageError: the plan needs stored features and no store is given, or their salt.
         EngineUnavailableError: the store holds no such state yet.
     """
 
@@ -70,6 +72,7 @@ class RowModel:
         scheduling: Scheduling | None = None,
         refuse_invalid: bool = False,
         untried: bool = False,
+        salt: bytes = b"",
     ) -> None:
         self.scorer = Scorer(folder, untried=untried)
         self.servable: Servable = self.scorer.servable
@@ -88,6 +91,8 @@ class RowModel:
         self.reasons: Reasoning | None = None if self.servable.reasons is None else Reasoning(self.scorer)
         self._names = tuple(self.outputs)
         self._known = self.outputs if self.reasons is None else {**self.outputs, **OUTPUT}
+        #: what the state holds in place of personal keys
+        self.hashed = HashedKeys(self.servable.plan, salt) if self.servable.plan.needs_state else None
         self.features = self._with_state(store)
         plan, writer = self.servable.plan, self.features.writer() if self.servable.plan.needs_state else None
         #: the key of the rows that are scored, and whether some window counts such rows
@@ -118,7 +123,7 @@ class RowModel:
         if store is None and plan.needs_state:
             hint = "name the store with --online URL"
             raise UsageError(f"model {self.name} needs stored features", subject=self.name, hint=hint)
-        features = OnlineFeatures(plan, store, self.table)
+        features = OnlineFeatures(plan if self.hashed is None else self.hashed.plan, store, self.table)
         # Met now rather than by the first request: no state under that name, or one made for another plan.
         features.state()
         return features
@@ -155,10 +160,11 @@ class RowModel:
         if self.schema.unread:
             names = set[str]().union(*(row for row in rows if isinstance(row, dict)))
             work.warnings = self.schema.warnings(names)
+        keyed = checked if self.hashed is None else self.hashed.requests(checked)
         if self.features.awaits:
-            work.read_state = partial(self._read_state, work, self.features.request(checked), broken)
+            work.read_state = partial(self._read_state, work, self.features.request(keyed), broken)
         else:
-            self._complete(work, self.features.vectors(checked), broken)
+            self._complete(work, self.features.vectors(keyed), broken)
         return work
 
     async def _read_state(self, work: RequestWork, request: FeatureRequest, broken: Mapping[Fault, list[int]]) -> None:

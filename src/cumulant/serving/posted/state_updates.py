@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Literal, NamedTuple
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError
+from cumulant.core.errors import CumulantError, EngineUnavailableError, RequestError, UsageError
 from cumulant.features.posted.post_reader import AdvanceResult
 from cumulant.features.posted.update_batches import Advancer
 from cumulant.serving.http.messages import Request, Response, json_response
@@ -72,8 +72,15 @@ class StateRecorder:
 
         Raises:
             EngineUnavailableError: the store does not answer.
+            UsageError: the models hash different keys.
         """
         stateful = [model for model in models if isinstance(model, RowModel) and model.servable.plan.needs_state]
+        if len({() if model.hashed is None else tuple(sorted(model.hashed.names)) for model in stateful}) > 1:
+            raise UsageError(
+                "the models have different personal keys, so that one row cannot be stored for all of them",
+                subject=", ".join(sorted({model.name for model in stateful})),
+                hint="serve them by a server each",
+            )
         for model in stateful:
             model.features.catch_up()
         writers = [writer for model in stateful if (writer := model.features.writer()) is not None]
@@ -111,7 +118,8 @@ class StateRecorder:
         whole = [row for row in rows if all(row.get(name) is not None for name in model.key)]
         if not whole:
             return None
-        done = self._posted(advancer, model.servable.plan.entity, whole, scored=True)
+        entity = model.servable.plan.entity
+        done = self._posted(advancer, entity, hashed_rows([model], entity, whole), scored=True)
         return done if self._mode == "durable" else None
 
     def warn_ahead(self, model: Model, rows: Sequence[Row]) -> tuple[str, ...]:
@@ -119,7 +127,8 @@ class StateRecorder:
         if not isinstance(model, RowModel) or not model.looks_back or (advancer := self._advancer_of(model)) is None:
             return ()
         entity = model.servable.plan.entity
-        numbers = [str(number) for number, row in enumerate(rows, 1) if advancer.is_ahead(entity, row)]
+        keyed = hashed_rows([model], entity, rows)
+        numbers = [str(number) for number, row in enumerate(keyed, 1) if advancer.is_ahead(entity, row)]
         if not numbers:
             return ()
         named = ", ".join(numbers[:_NAMED]) + (", ..." if len(numbers) > _NAMED else "")
@@ -144,7 +153,8 @@ class StateRecorder:
         events = self._schema.read(request.body)
         if self._advancer is None:
             raise RequestError("no model here has stored state")
-        done = await await_durable(self._posted(self._advancer, events.source, events.rows))
+        rows = hashed_rows(self._models, events.source, events.rows)
+        done = await await_durable(self._posted(self._advancer, events.source, rows))
         warnings = [f"no served model reads {name}" for name in events.unread]
         if done.future:
             warnings.append(f"{done.future} rows are dated further ahead than serving.clock_skew and are not stored")
@@ -176,6 +186,16 @@ class StateRecorder:
         """Commit applied rows."""
         for advancer in self._advancers():
             advancer.close()
+
+
+def hashed_rows(models: Sequence[RowModel], source: str, rows: Sequence[Row]) -> Sequence[Row]:
+    """Rows of a source with hashes in place of personal keys, as the state of one of the models holds them.
+
+    Raises:
+        RequestError: a value does not fit its field.
+    """
+    of = next((model for model in models if source in model.servable.plan.sources and model.hashed is not None), None)
+    return rows if of is None or of.hashed is None else of.hashed.rows(source, rows)
 
 
 async def await_durable(done: Future[AdvanceResult]) -> AdvanceResult:

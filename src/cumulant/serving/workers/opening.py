@@ -75,6 +75,7 @@ class ModelOpener:
             folder,
             store=self._store,
             table=settings.table,
+            salt=settings.salt,
             scheduling=settings.scheduling,
             sequences=self._sequences,
             refuse_invalid=settings.invalid == "refuse",

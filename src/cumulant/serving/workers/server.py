@@ -103,7 +103,7 @@ def run(
     """
     _check(settings, insecure=insecure)
     salt = _salt(settings, salts)
-    settings = msgspec.structs.replace(settings, salt_fingerprint=fingerprint(salt))
+    settings = msgspec.structs.replace(settings, salt_fingerprint=fingerprint(salt), salt=salt)
     raise_file_limit()
     open_to_all = insecure or settings.token is not None
     with (
