@@ -103,7 +103,7 @@ def test_a_search_of_a_lost_machine_goes_on_from_its_trials_at_another_one(journ
         events = list(project.journal().events(kinds=(TrialFinished.kind, StepTaken.kind)))
         taken = [event.data for event in events if event.kind == StepTaken.kind and event.data["name"] == "search"]
         assert [event["attempt"] for event in taken] == [1, 2]
-        assert [event["worker"].rpartition(" ")[2] for event in taken] == ["a", "b"]
+        assert [str(event["worker"]).rpartition(" ")[2] for event in taken] == ["a", "b"]
         finished = [event.data["number"] for event in events if event.kind == TrialFinished.kind]
         assert all(finished.count(number) == 1 for number in copied)
         (version,) = project.registry().versions(project.name)
