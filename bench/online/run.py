@@ -2,11 +2,12 @@
 
     python bench/online/run.py [--quick] [--feast PYTHON]
 
-Needs `valkey-server` on the PATH. `--feast` is the interpreter of an environment with `feast==0.67.0` and `redis`;
-without it Feast is left out. A request asks for the features of 1 or of 100 entities out of 10,000 at its moment: 40
-windows each, over 20 events; "events" is the read alone. Requests are due at fixed times, and what one waits for those before it counts. Meanwhile
-another process posts rows, as many a second as it can up to `--writes`. Feast stores and returns 40 values that were
-computed before. Each line states the rates that were reached; prints rows for bench/RESULTS.md.
+Needs `valkey-server` on the PATH. `--feast` is the interpreter of the environment that `peers.sh` makes (0.67, with
+`redis`); without it Feast is left out. A request asks for the features of 1 or of 100 entities out of 10,000 at its
+moment: 40 windows each, over 20 events; "events" is the read alone. Requests are due at fixed times, and what one waits
+for those before it counts. Meanwhile another process posts rows, as many a second as it can up to `--writes`. Feast
+stores and returns 40 values that were computed before. Each line states the rates that were reached; prints rows for
+bench/RESULTS.md.
 """
 
 from __future__ import annotations
