@@ -61,13 +61,13 @@ class TestWorkerCompute(ComputeConformance):
         assert parts == sorted(parts)
         assert set(parts) <= {(f"part {n}", n / 4) for n in range(4)}
 
-    def test_an_interrupt_during_a_report_cancels_the_step(self, compute, journal_url):
+    def test_an_interrupt_during_a_report_ends_the_step(self, compute):
         def interrupt(text, share=None):
             raise KeyboardInterrupt(text)
 
         with pytest.raises(KeyboardInterrupt):
             compute.run(StepCall(f"{_SUITE}:report_on", {}), key="long", progress=interrupt)
-        row = SqliteJournal(journal_url).get(QUEUED_STEP, "long")
+        row = compute._journal().get(QUEUED_STEP, "long")
         assert read_queued(row).status == "cancelled"
 
     def test_two_callers_of_one_key_get_the_result_of_one_run(self, compute, tmp_path):

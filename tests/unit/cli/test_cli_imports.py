@@ -106,6 +106,7 @@ OTHERS = {
     "down",
     "replay",
     "tick",
+    "worker",
     "backup",
     "restore",
     "data validate",
