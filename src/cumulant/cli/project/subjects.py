@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
     from cumulant.flows.subjects.places import SubjectPlace
 
-app = application("subjects", "What a project holds of one subject (a person, a customer), and its erasure.")
+app = application(
+    "subjects",
+    "What a project holds of one subject (a person, a customer), and its erasure.",
+    examples=["cumulant subjects find c17", "cumulant subjects erase c17 --yes"],
+)
 
 Value = Annotated[str, typer.Argument(metavar="SUBJECT", help="The value of the column that `subject` names.")]
 OfSource = Annotated[str, typer.Option("--source", metavar="NAME", help="Only this source; default: all with one.")]

@@ -196,11 +196,11 @@ def run_ingest(
 
 def erased_subjects(project: Project, name: str) -> ErasedSubjects | None:
     """The subjects whose rows of a source are left out; None: no subject, or none of them."""
-    from cumulant.data.erased_subjects import ErasedSubjects
-
     column, rows = project.policies.sources[name].spec.subject, project.journal().rows(ERASED, f"{name}/")
     if column is None or not rows:
         return None
+    from cumulant.data.erased_subjects import ErasedSubjects
+
     return ErasedSubjects(column, frozenset(row.key.removeprefix(f"{name}/") for row in rows), project.salt())
 
 

@@ -17,7 +17,6 @@ from cumulant.core.refs import TableRef
 from cumulant.core.version import __version__
 from cumulant.data.row_columns import ROW
 from cumulant.flows.data.memory_budget import SPILL, memory_budget
-from cumulant.flows.data.pii import personal_features
 from cumulant.flows.data.validate import load_snapshot, snapshots_of
 from cumulant.flows.features.task import Task, resolve_task
 from cumulant.flows.ledger.actions import verb
@@ -164,6 +163,8 @@ def protection_of(plan: FeaturePlan) -> Protection:
     """The features of personal columns' values. A table of features has no column of its subject: its rows are those
     of the entity's snapshot, in their order.
     """
+    from cumulant.flows.data.pii import personal_features
+
     return Protection(columns=tuple(sorted(personal_features(plan))))
 
 
