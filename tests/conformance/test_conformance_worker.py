@@ -28,7 +28,7 @@ def workers(journal_url):
     """Two workers on one journal."""
     stop, threads = threading.Event(), []
     for number in range(2):
-        worker = Worker(
+        worker = StepWorker(
             SqliteJournal(journal_url),
             SubprocessCompute(),
             prepare=lambda call: call,

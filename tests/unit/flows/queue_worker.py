@@ -31,7 +31,7 @@ def wait_always(folder):
 
 
 def main() -> None:
-    worker = Worker(
+    worker = StepWorker(
         SqliteJournal(f"sqlite://{sys.argv[1]}"),
         SubprocessCompute(),
         prepare=lambda call: call,

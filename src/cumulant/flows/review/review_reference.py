@@ -106,12 +106,12 @@ def run_reference(context: Context, *, version: str) -> dict[str, object]:
     """The step in a process of its own: the key of the reference."""
     from cumulant.servable.folder import load_description
 
-    found = context.project.registry().resolve(version)
-    record = find_record(context.project, found)
-    described = load_description(servable_folder(context.project, found))
+    registered = context.project.registry().resolve(version)
+    record = find_record(context.project, registered)
+    described = load_description(servable_folder(context.project, registered))
     if record is None or not isinstance(described, Servable):
         raise NotFoundError(f"{version} has no record of its training here", subject=version)
-    return _store(context, found, record, described.plan)
+    return _store(context, registered, record, described.plan)
 
 
 def _store(context: Context, version: ModelVersion, record: ModelRecord, plan: FeaturePlan) -> dict[str, object]:

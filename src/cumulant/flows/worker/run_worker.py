@@ -68,7 +68,7 @@ def run_worker(
     def prepare(call: StepCall) -> StepCall:
         return call if not call.code else _call_here(project, call)
 
-    worker = Worker(
+    worker = StepWorker(
         project.journal(),
         project.drivers.client(_HERE, "compute"),
         prepare=prepare,

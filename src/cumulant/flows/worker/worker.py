@@ -24,7 +24,7 @@ from cumulant.core.events import Actor
 from cumulant.core.version import __version__
 from cumulant.flows.ledger.lease import LeaseWatch, take_lease
 from cumulant.flows.ledger.processes import this_process
-from cumulant.flows.worker.step_report import StepReport, StepRow
+from cumulant.flows.worker.step_report import ProgressWriter, StepRow
 from cumulant.ports.step_outcome import StepOutcome, describe
 from cumulant.ports.step_queue import (
     MOST_ATTEMPTS,
@@ -68,7 +68,7 @@ class StepRun(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-class Worker:
+class StepWorker:
     """Takes and runs steps of one journal, one at a time.
 
     Args:
@@ -168,7 +168,7 @@ class Worker:
 
         with self._given_back(row, step):
             try:
-                with StepReport(row, cancel) as report:
+                with ProgressWriter(row, cancel) as report:
                     result = self._compute.run(self._prepare(step.call), cancel=cancel, progress=report)
             except MissingPartError as error:
                 note = f"{self._name} cannot run it: {error.full_text}"
