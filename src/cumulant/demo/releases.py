@@ -66,7 +66,7 @@ def _over_callers(
     project: cumulant.Project, since: datetime, progress: Progress, do: Callable[[DemoReleases], T]
 ) -> tuple[T, datetime]:
     """The result of `do` while callers send requests from `since` on, and how far they came."""
-    callers = DemoCallers(project.root, since=since, until=_UNTIL, speed=SPEED)
+    callers = DemoCallers(project, since=since, until=_UNTIL, speed=SPEED)
     with callers.calling():
         result = do(DemoReleases(project, callers, progress))
     if callers.replayed is None:
