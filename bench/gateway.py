@@ -110,7 +110,7 @@ def server() -> Iterator[int]:
 @contextmanager
 def gateway(folder: Path, upstream: int, key: str | None) -> Iterator[int]:
     traffic = EnvoyTraffic(f"envoy://{folder}")
-    process = subprocess.Popen(traffic.program(ListenOptions(http="127.0.0.1:0")))
+    process = subprocess.Popen(traffic.command(ListenOptions(http="127.0.0.1:0")))
     try:
         while (address := traffic.address()) is None:
             assert process.poll() is None, "the gateway ended"

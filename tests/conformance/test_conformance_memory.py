@@ -17,7 +17,7 @@ from cumulant.testing.conformance.journal import JournalConformance
 from cumulant.testing.conformance.objects import ObjectsConformance, folder_of
 from cumulant.testing.conformance.online import OnlineConformance
 from cumulant.testing.conformance.registry import RegistryConformance
-from cumulant.testing.conformance.routes import RoutesConformance
+from cumulant.testing.conformance.routes import GatewayRoutesConformance
 from cumulant.testing.conformance.secrets import VALUES, SecretsConformance
 from cumulant.testing.conformance.tables import TablesConformance
 from cumulant.testing.files import MemoryFiles
@@ -119,7 +119,7 @@ class TestMemoryRegistry(RegistryConformance):
         return pd.DataFrame({"a": [1.0]})
 
 
-class TestMemoryTraffic(RoutesConformance):
+class TestMemoryTraffic(GatewayRoutesConformance):
     @pytest.fixture
     def connect(self):
         traffic = MemoryTraffic()

@@ -37,7 +37,7 @@ class Standin:
     def __init__(self, url: str) -> None:
         self.folder = Path(url.partition("://")[2])
 
-    def program(self, opening: ListenOptions) -> list[str]:
+    def command(self, opening: ListenOptions) -> list[str]:
         return [sys.executable, __file__, str(self.folder), opening.http, opening.gateway_key_file or ""]
 
     def address(self) -> GatewayAddress | None:

@@ -355,7 +355,7 @@ def test_the_gateway_ends_where_envoy_does(traffic, gateway):
 
 def test_starting_twice_says_so(traffic, gateway, opening):
     address = traffic.address()
-    second = subprocess.run(traffic.program(opening), check=False, capture_output=True, text=True, timeout=60)
+    second = subprocess.run(traffic.command(opening), check=False, capture_output=True, text=True, timeout=60)
     assert second.returncode == 1
     assert "a gateway runs in this folder already" in second.stderr
     assert traffic.address() == address
@@ -366,7 +366,7 @@ def test_an_address_that_is_taken(traffic, opening, tmp_path):
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         other = msgspec.structs.replace(opening, http=f"127.0.0.1:{taken.getsockname()[1]}")
-        ended = subprocess.run(traffic.program(other), check=False, capture_output=True, text=True, timeout=90)
+        ended = subprocess.run(traffic.command(other), check=False, capture_output=True, text=True, timeout=90)
     assert ended.returncode == 1
     assert "Address already in use" in ended.stderr
 

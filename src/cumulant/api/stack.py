@@ -93,10 +93,10 @@ class ProjectStack(MethodGroup):
         Raises:
             NotFoundError: nothing was served yet.
         """
-        from cumulant.flows.stack.desired_state import read_desired_state
+        from cumulant.flows.deployment.deployment import deployment_of
 
         check(self._loaded, self._principal, "stack.show")
-        desired = read_desired_state(self._loaded.state, self._loaded.name)
+        desired = deployment_of(self._loaded).read(self._loaded.name)
         if desired.champion is None:
             raise NotFoundError("nothing was served yet", subject=self._loaded.name, hint="call `.stack.up()`")
         return desired.versions[desired.champion]

@@ -1,6 +1,6 @@
-"""Port `traffic`: one address for callers, behind which two versions of a model share the requests.
+"""Port `traffic`: how two versions of a model share the requests, and the gateway of this machine that does it.
 
-A client of this port is one of possibly many: the gateway stores what is in force, not the client, so that
+A client of this port is one of possibly many: gateways and the journal store what is in force, not the client, so that
 a controller can end and start again without a request noticing.
 """
 
@@ -47,9 +47,50 @@ class EndpointHealth(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traffic(Protocol):
-    """Made as `Client(url)`, whose path is the gateway's folder: such as `envoy:///…/gateway`."""
+    """The routes of a project's gateways, wherever they run."""
 
-    def program(self, opening: ListenOptions) -> list[str]:
+    def apply(self, routes: Routes) -> None:
+        """Make these routes the ones in force, all at once and durably; also while no gateway runs.
+
+        Returns when every running gateway works by them. No request fails by a change.
+
+        Raises:
+            LeaseHeldError: the revision in force is higher, or these are other routes of the same: of two who change
+                what they read, the second must read again.
+            EngineUnavailableError: a running gateway does not take them.
+            UsageError: an arm's `authority` is no file of certificates.
+        """
+        ...
+
+    def in_force(self, model: str) -> Routes | None:
+        """What every running gateway works by, read back from it; what was applied last while none runs."""
+        ...
+
+    def health(self, model: str) -> Sequence[EndpointHealth]: ...
+
+    def active(self, model: str, arm: str) -> int:
+        """Requests of an arm under way: 0 once it is drained."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class ExchangeSource(Protocol):
+    """The requests that gateways answered."""
+
+    def exchanges(self, after: str = "", *, limit: int = 100_000) -> tuple[list[Exchange], str]:
+        """Exchanges since the cursor `after` (empty: all that are stored), and the next cursor.
+
+        Each is returned once, those of one gateway in the order of writing, whether a gateway or the reader was killed
+        between. Fewer than `limit` are all that there are.
+        """
+        ...
+
+
+class Gateway(Traffic, ExchangeSource, Protocol):
+    """The gateway of this machine: made as `Client(url)`, whose path is its folder: such as `envoy:///…/gateway`."""
+
+    def command(self, opening: ListenOptions) -> list[str]:
         """The command that runs the gateway in the foreground until SIGTERM, which drains it.
 
         Whoever starts it supervises it. It writes its `GatewayAddress` into its folder, and starts with the routes in
@@ -63,35 +104,3 @@ class Traffic(Protocol):
     def address(self) -> GatewayAddress | None:
         """Where it listens; None while it does not run."""
         ...
-
-    def apply(self, routes: Routes) -> None:
-        """Make these routes the ones in force, all at once and durably; also while the gateway is down.
-
-        Returns when the running gateway works by them. No request fails by a change.
-
-        Raises:
-            LeaseHeldError: the revision in force is higher, or these are other routes of the same: of two who change
-                what they read, the second must read again.
-            EngineUnavailableError: the running gateway does not take them.
-            UsageError: an arm's `authority` is no file of certificates.
-        """
-        ...
-
-    def in_force(self, model: str) -> Routes | None:
-        """What the gateway works by, read back from it; from its folder while it does not run."""
-        ...
-
-    def health(self, model: str) -> Sequence[EndpointHealth]: ...
-
-    def active(self, model: str, arm: str) -> int:
-        """Requests of an arm under way: 0 once it is drained."""
-        ...
-
-    def exchanges(self, after: str = "", *, limit: int = 100_000) -> tuple[list[Exchange], str]:
-        """Exchanges since the cursor `after` (empty: all that are stored), and the next cursor.
-
-        Each is returned once, in the order of writing, whether the gateway or the reader was killed between.
-        """
-        ...
-
-    def close(self) -> None: ...

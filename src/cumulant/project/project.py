@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cumulant.core.errors import CumulantError, UsageError
 from cumulant.core.scope import Scope
@@ -24,7 +24,7 @@ from cumulant.ports.plugins import Drivers
 from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
-from cumulant.ports.traffic import Traffic
+from cumulant.ports.traffic import ExchangeSource, Gateway, Traffic
 from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder, url_below
 from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.spec import ProjectSpec
@@ -40,8 +40,10 @@ from cumulant.project.vault import Vault
 if TYPE_CHECKING:
     from cumulant.training.policy import TrainingPolicy
 
-#: the log of what servers answered
-PREDICTIONS = "predictions"
+#: the logs of a project: what servers answered, labels of it, the join of both, requests by the gateway, and labels that
+#: were posted and are not ingested yet
+LogName = Literal["predictions", "labels", "joined", "exchanges", "inbox"]
+PREDICTIONS: LogName = "predictions"
 #: seconds after which a receiver's secret is read again, since it may have been replaced
 _SECRET_SECONDS = 60.0
 
@@ -156,11 +158,11 @@ class Project:
     def online(self) -> OnlineStore:
         return self._client("online", self.endpoints.online)  # type: ignore[no-any-return]
 
-    def log(self, name: str = PREDICTIONS) -> Log:
-        """The log of that name: of predictions."""
+    def log(self, name: LogName = PREDICTIONS) -> Log:
+        """The log of that name, which every machine of this environment shares where its `log` is elsewhere."""
         return self._client("log", self.log_url(name))  # type: ignore[no-any-return]
 
-    def log_url(self, name: str = PREDICTIONS) -> str:
+    def log_url(self, name: LogName = PREDICTIONS) -> str:
         """The URL of a log, for the processes that write it."""
         return url_below(self.endpoints.log, name)
 
@@ -176,8 +178,17 @@ class Project:
     def compute(self) -> Compute:
         return self._client("compute", self.endpoints.compute)  # type: ignore[no-any-return]
 
-    def traffic(self) -> Traffic:
+    def gateway(self) -> Gateway:
+        """The gateway of this machine."""
         return self._client("traffic", self.endpoints.traffic)  # type: ignore[no-any-return]
+
+    def traffic(self) -> Traffic:
+        """The routes of all gateways of the environment."""
+        return self.gateway()
+
+    def exchanges(self) -> ExchangeSource:
+        """The requests that the gateways of the environment answered."""
+        return self.gateway()
 
     def receivers(self) -> list[Receiver]:
         """The receivers of messages on alerts and releases: `monitoring.notify`, without what is secret."""

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from cumulant.core.traffic import ARM_HEADER, Exchange
-from cumulant.ports.traffic import GatewayAddress, ListenOptions, Traffic
+from cumulant.ports.traffic import Gateway, GatewayAddress, ListenOptions
 
 #: seconds; generous, because machines of tests are busy
 PATIENCE = 60.0
@@ -93,10 +93,10 @@ class Caller:
         return answer
 
 
-class Gateway:
-    """The process of a driver's `program`, which the test may kill."""
+class GatewayProcess:
+    """The process of a driver's `command`, which the test may kill."""
 
-    def __init__(self, traffic: Traffic, opening: ListenOptions, output: IO[bytes]) -> None:
+    def __init__(self, traffic: Gateway, opening: ListenOptions, output: IO[bytes]) -> None:
         self._traffic = traffic
         self._opening = opening
         self._output = output
@@ -107,7 +107,7 @@ class Gateway:
         return f"http://{self._opening.http}"
 
     def start(self) -> GatewayAddress:
-        command = self._traffic.program(self._opening)
+        command = self._traffic.command(self._opening)
         self._process = subprocess.Popen(command, stdout=self._output, stderr=subprocess.STDOUT)
         return wait_for(self._opened)
 
@@ -137,7 +137,7 @@ class Gateway:
 class Reader:
     """Reads a gateway's log from its begin on, as a controller does."""
 
-    def __init__(self, traffic: Traffic) -> None:
+    def __init__(self, traffic: Gateway) -> None:
         self._traffic = traffic
         self.cursor = ""
         self.exchanges: list[Exchange] = []
@@ -162,9 +162,9 @@ class Reader:
 
 
 @contextlib.contextmanager
-def running(traffic: Traffic, opening: ListenOptions, output: IO[bytes]) -> Iterator[Gateway]:
+def running(traffic: Gateway, opening: ListenOptions, output: IO[bytes]) -> Iterator[GatewayProcess]:
     """A gateway that is started, and ended with the block."""
-    gateway = Gateway(traffic, opening, output)
+    gateway = GatewayProcess(traffic, opening, output)
     gateway.start()
     try:
         yield gateway

@@ -17,7 +17,7 @@ class MemoryTraffic:
         self._exchanges: list[Exchange] = []
         self.busy: dict[tuple[str, str], int] = {}
 
-    def program(self, opening: ListenOptions) -> list[str]:  # noqa: ARG002 - the port has it
+    def command(self, opening: ListenOptions) -> list[str]:  # noqa: ARG002 - the port has it
         return []  # there is no process to start
 
     def address(self) -> GatewayAddress | None:

@@ -17,7 +17,7 @@ from servers import OK, says, served, status, talk
 from cumulant.core.traffic import ARM_HEADER, Arm, Exchange, Limits, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
 from cumulant.ports.traffic import ListenOptions
-from cumulant.testing.gateways import Gateway, Reader, running, wait_for
+from cumulant.testing.gateways import GatewayProcess, Reader, running, wait_for
 
 LIMITS = Limits(deadline=20.0, health_every=0.2, eject_after=1000)
 POST = b"POST /v1/models/m/predict HTTP/1.1\r\nhost: a\r\nconnection: close\r\n"
@@ -40,7 +40,7 @@ def traffic(folder: Path) -> EnvoyTraffic:
 
 
 @pytest.fixture(scope="module")
-def gateway(traffic: EnvoyTraffic, folder: Path) -> Iterator[Gateway]:
+def gateway(traffic: EnvoyTraffic, folder: Path) -> Iterator[GatewayProcess]:
     pytest.importorskip("envoy")
     with (folder / "out").open("wb") as output, running(traffic, ListenOptions(http="127.0.0.1:0"), output) as gateway:
         yield gateway
@@ -49,7 +49,7 @@ def gateway(traffic: EnvoyTraffic, folder: Path) -> Iterator[Gateway]:
 
 
 @pytest.fixture
-def address(gateway: Gateway, traffic: EnvoyTraffic) -> str:
+def address(gateway: GatewayProcess, traffic: EnvoyTraffic) -> str:
     address = traffic.address()
     assert address is not None
     return address.url.removeprefix("http://")
@@ -76,7 +76,7 @@ class Applied:
 
 
 @pytest.fixture(scope="module")
-def apply(traffic: EnvoyTraffic, gateway: Gateway) -> Applied:
+def apply(traffic: EnvoyTraffic, gateway: GatewayProcess) -> Applied:
     return Applied(traffic)
 
 

@@ -35,10 +35,10 @@ PARTS = {
     "review.service.ingest_decisions": "labels of decisions that were allowed; the reviewer may not ingest others",
     "review.service.ingest_unless_locked": "as ingest_decisions",
     "stack.restart.renew_servers": "a part of restart and up",
-    "stack.served_versions.adopt": "a part of up and of the supervisor",
+    "deployment.versions.adopt": "a part of up and of the supervisor",
     "stack.served_versions.with_newest_features": "a part of up and of the supervisor",
-    "stack.served_versions.reads_older_data": "a part of up and of the supervisor",
-    "stack.served_versions.first_champion": "a part of up and of the supervisor",
+    "deployment.versions.reads_older_data": "a part of up and of the supervisor",
+    "deployment.versions.first_champion": "a part of up and of the supervisor",
 }
 #: functions that take a project alone and that an edge calls after its own check (`Invocation.project`, `check`)
 READS = {
@@ -51,6 +51,7 @@ READS = {
     "release.release_queries.waiting_candidate",
     "review.service.session_reader",
     "review.service.used_for_training",
+    "deployment.deployment.deployment_of",
     "stack.lifecycle.traffic_shares",
     "stack.stack_processes.check_gateway",
 }

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cumulant.core.errors import NotFoundError, RefusedError
+from cumulant.flows.deployment.versions import champion_uri
 from cumulant.flows.release.start.candidate import find_candidate
-from cumulant.flows.stack.served_versions import champion_uri
 from cumulant.ports.registry import ModelVersion
 from cumulant.project.file.loading import load
 

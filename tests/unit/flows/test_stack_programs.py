@@ -66,9 +66,9 @@ def test_nothing_served_yet():
 
 
 def test_what_every_version_of_the_book_needs_is_kept(tmp_path):
-    assert served_versions.find_references(tmp_path, "m") == (set(), set())
+    assert served_versions.references_of(read_desired_state(tmp_path, "m")) == (set(), set())
     change_desired_state(tmp_path, "m", lambda _: desired())
-    assert served_versions.find_references(tmp_path, "m") == ({"/models/1"}, {"state_1"})
+    assert served_versions.references_of(read_desired_state(tmp_path, "m")) == ({"/models/1"}, {"state_1"})
     assert [path.name for path in (tmp_path / "stack").iterdir()] == ["desired_state.json"]
     assert json.loads((tmp_path / "stack" / "desired_state.json").read_text())["edition"] == 1
     (tmp_path / "stack" / "desired_state.json").write_text("{")

@@ -13,10 +13,10 @@ import pytest
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import Arm, Routes
 from cumulant.drivers.envoy.client import EnvoyTraffic
+from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion
 from cumulant.flows.stack.gateway_check import is_reachable, routes_to
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
-from cumulant.flows.stack.served_versions import first_champion
 
 
 def served(version: str, port: int) -> ServedVersion:

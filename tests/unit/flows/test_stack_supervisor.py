@@ -68,7 +68,7 @@ def test_a_restart_replaces_the_controller_by_a_cause_and_leaves_no_log(stack):
         )
 
     async def scenario():
-        supervisor = StackSupervisor(stack, traffic, report=facts.append)
+        supervisor = StackSupervisor(stack, traffic, traffic, report=facts.append)
         task = asyncio.create_task(supervisor.run())
         try:
             await until(lambda: state_of("server-1.1") == "ready" and state_of("controller") == "ready")

@@ -80,7 +80,7 @@ def project(folder: Path, text: str = "", *, clock: ManualClock) -> Iterator[Pro
         journal, registry, traffic = MemoryJournal(clock=clock), MemoryRegistry(), MemoryTraffic()
         found.journal = lambda: journal
         found.registry = lambda: registry
-        found.traffic = lambda: traffic
+        found.gateway = lambda: traffic
         yield found
 
 

@@ -48,6 +48,7 @@ class Scene:
         own = CustomMetrics(self.folder, self.said.append, **other)
         return LiveEvidence(
             self.traffic,
+            exchanges=self.traffic,
             stack=self.folder / "stack",
             log=folder_log(self.folder / "log"),
             own=own,

@@ -47,7 +47,7 @@ def test_looks_are_counted_as_by_hand() -> None:
         exchange(time, status=500 if failed else 200, duration_us=int(1000 + took))
         for time, failed, took in zip(times, bad, slow, strict=True)
     )
-    history, cursor = champion_history(traffic, "late", "1", seconds=10, quantile=0.95)
+    history, cursor = champion_history(traffic, traffic.in_force("late"), "1", seconds=10, quantile=0.95)
     whole = (times >= 10) & (times < 390)
     assert cursor == "5000"
     assert len(history) == 38
@@ -60,21 +60,21 @@ def test_looks_are_counted_as_by_hand() -> None:
 def test_what_another_version_or_another_route_answered_is_no_history_of_the_champion() -> None:
     old = gateway("OLD")
     old.put(exchange(second) for second in range(400))
-    assert len(champion_history(old, "late", "1", seconds=10, quantile=0.95)[0]) == 0
+    assert len(champion_history(old, old.in_force("late"), "1", seconds=10, quantile=0.95)[0]) == 0
     new = gateway()
     new.put(
         exchange(second, **other)
         for second in range(400)
         for other in ({"revision": 2}, {"model": "x"}, {"forced": True})
     )
-    assert len(champion_history(new, "late", "1", seconds=10, quantile=0.95)[0]) == 0
+    assert len(champion_history(new, new.in_force("late"), "1", seconds=10, quantile=0.95)[0]) == 0
 
 
 @pytest.mark.parametrize("count", [0, 1, 40])
 def test_a_short_log_is_no_history_and_no_error(count: int) -> None:
     traffic = gateway()
     traffic.put(exchange(second) for second in range(count))
-    history, _ = champion_history(traffic, "late", "1", seconds=10, quantile=0.95)
+    history, _ = champion_history(traffic, traffic.in_force("late"), "1", seconds=10, quantile=0.95)
     now = start(with_history(release(), history))
     assert not has_history(now)
     after, skewed = count_look(now, World(seed=1).look(now))

@@ -22,6 +22,7 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.traffic import Arm
 from cumulant.flows.alerting import outbox
+from cumulant.flows.deployment.deployment import LocalDeployment
 from cumulant.flows.release import actions, release_queries, store
 from cumulant.flows.release.controller.effects import ReleaseEffects, apply_ended_release, with_champion
 from cumulant.flows.release.controller.external_servers import ExternalServers
@@ -275,7 +276,7 @@ def test_the_verdict_over_http(late, tmp_path):
 
 def effects(found, clock, said, receivers=()):
     return ReleaseEffects(
-        found.state,
+        LocalDeployment(found),
         registry=found.registry,
         journal=found.journal(),
         traffic=found.traffic(),

@@ -33,7 +33,7 @@ class EnvoyTraffic:
     def __init__(self, url: str) -> None:
         self._folder = Folder.at(url)
 
-    def program(self, opening: ListenOptions) -> list[str]:
+    def command(self, opening: ListenOptions) -> list[str]:
         engine.find_program()
         command = [sys.executable, "-m", "cumulant.drivers.envoy", str(self._folder.path)]
         command += ["--http", opening.http, "--admin", opening.admin]

@@ -16,13 +16,13 @@ from cumulant.core.ids import digest, folder_size
 from cumulant.core.plan import FeaturePlan
 from cumulant.core.system.temporary_folders import DAY
 from cumulant.flows.data.validate import newest_snapshot
+from cumulant.flows.deployment.versions import find_references
 from cumulant.flows.ledger.ledger_records import STEP, StepRecord, read_step
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.registry.models import FETCHED, copy_name
 from cumulant.flows.review.reference_key import key_of
 from cumulant.flows.serving.serve import ONLINE_STATE, SERVING, USES, state_table
 from cumulant.flows.serving.services import list_uses
-from cumulant.flows.stack.served_versions import find_references
 from cumulant.review.queue import ReviewQueue
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def unneeded_states(project: Project) -> Iterator[Removed]:
     filled = {state_table(step.inputs): step for step in sorted(steps, key=lambda step: step.started)}
     last = {_plan(step): table for table, step in filled.items()}
     plans = {version.tags.get("cumulant.features") for version in _in_use(project)}
-    used = {use.table for use in list_uses(project.state / USES)} | find_references(project.state, project.name)[1]
+    used = {use.table for use in list_uses(project.state / USES)} | find_references(project)[1]
     store = project.online()
     for table in store.tables():
         step = filled.get(table)
@@ -70,7 +70,7 @@ def unneeded_copies(project: Project) -> Iterator[Removed]:
     """Copies of servables, made to be served or fetched from the registry, and drafts that a kill left."""
     in_use = {f"{version.name}/{copy_name(version)}" for version in _in_use(project)}
     used = {Path(use.folder) for use in list_uses(project.state / USES)}
-    used |= set(map(Path, find_references(project.state, project.name)[0]))
+    used |= set(map(Path, find_references(project)[0]))
     for place in (SERVING, FETCHED):
         for path in sorted((project.state / place).glob("*/*")):
             if f"{path.parent.name}/{path.name}" not in in_use and not _holds(path, used):

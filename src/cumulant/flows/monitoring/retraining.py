@@ -11,12 +11,12 @@ from cumulant.core.errors import CumulantError, DataError, RefusedError, Retryab
 from cumulant.core.events import Actor, Fact
 from cumulant.core.progress import Progress, silent
 from cumulant.flows.alerting.alerts import observe
+from cumulant.flows.deployment.deployment import uses_releases, was_served
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.monitoring.alerts import RETRAINING, training_alerts
 from cumulant.flows.monitoring.state import TRAINING, RetrainRequest, Stage, read_request, write
 from cumulant.flows.release import store
 from cumulant.flows.release.start.start import start_release
-from cumulant.flows.stack.desired_state import uses_releases, was_served
 from cumulant.flows.training.train import TrainResult, train
 from cumulant.monitoring.events import RetrainingProgressed
 from cumulant.ports.access import Principal

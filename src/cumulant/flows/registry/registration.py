@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import NotFoundError
 from cumulant.core.ids import digest
+from cumulant.flows.deployment.deployment import uses_releases
 from cumulant.flows.registry import descriptions
 from cumulant.flows.registry.models import CANDIDATE, CHAMPION, ModelAliased
-from cumulant.flows.stack.desired_state import uses_releases
 from cumulant.flows.training.evaluation import champion_version
 from cumulant.flows.training.package_step import input_example
 from cumulant.flows.training.search_step import rows_of

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
+from cumulant.flows.deployment.deployment import deployment_of, is_shared
+from cumulant.flows.deployment.host_report import HostWatch, forget_lost_hosts
 from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LAPSE, Controller
@@ -18,6 +20,7 @@ from cumulant.flows.release.controller.effects import ReleaseEffects
 from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence
 from cumulant.flows.release.controller.label_evidence import LabelEvidence
 from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, deliver_rollbacks
+from cumulant.flows.release.controller.route_keeper import RouteKeeper
 from cumulant.flows.release.start.start import start_waiting_release
 from cumulant.flows.release.time_scale import read_time_scale
 from cumulant.flows.release.views import sentence
@@ -59,6 +62,7 @@ def build_controller(
     watch = LeaseWatch(steady)
     evidence = LiveEvidence(
         traffic,
+        exchanges=project.exchanges(),
         stack=project.state / FOLDER,
         log=project.log(),
         own=CustomMetrics(project.root, report),
@@ -74,7 +78,7 @@ def build_controller(
         traffic=traffic,
         evidence=evidence,
         effects=ReleaseEffects(
-            project.state,
+            deployment_of(project),
             registry=project.registry,
             journal=journal,
             traffic=traffic,
@@ -86,6 +90,7 @@ def build_controller(
         clock=clock,
         steady=steady,
         pace=lambda: read_time_scale(journal, watch),
+        keeper=RouteKeeper(project, traffic) if is_shared(project) and model in ("", project.name) else None,
     )
 
 
@@ -95,6 +100,7 @@ class Controllers:
     def __init__(self, project: Project, report: Callable[[str], None], *, settle: float) -> None:
         self._project, self._report, self._settle = project, report, settle
         self._by_model: dict[str, Controller] = {}
+        self._hosts = HostWatch() if is_shared(project) else None
 
     def tick(self) -> list[Release]:
         """Run a round of each release; returns the releases after it. A failing model is reported and stops no other.
@@ -102,11 +108,13 @@ class Controllers:
         Raises:
             CumulantError: the journal or the gateway cannot be reached, so that no release advances.
         """
-        for name in store.list_models(self._project.journal()):
+        for name in self._models():
             if name not in self._by_model:
                 self._by_model[name] = build_controller(
                     self._project, self._report, model=name, labels=LabelEvidence(self._project), settle=self._settle
                 )
+        for host in forget_lost_hosts(self._project.journal(), self._hosts) if self._hosts else ():
+            self._report(f"{host} has not reported for too long: its servers get no more requests")
         releases, faults = [], dict[str, CumulantError]()
         for name, controller in self._by_model.items():
             try:
@@ -118,6 +126,11 @@ class Controllers:
         for name, fault in faults.items():
             self._report(f"{name} waits: {self._project.vault.redact(fault.message)}")
         return [release for release in releases if release is not None]
+
+    def _models(self) -> list[str]:
+        """The models with releases; where servers come and go also the project's own, whose routes follow them."""
+        names = store.list_models(self._project.journal())
+        return names if self._hosts is None or self._project.name in names else [*names, self._project.name]
 
 
 def run(

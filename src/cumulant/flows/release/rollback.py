@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -23,18 +23,23 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CHAMPION, Arm, Routes
+from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy
+from cumulant.flows.deployment.deployment import deployment_of, is_shared, with_servers
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.lease import LeaseHandle, LeaseWatch, take_lease
 from cumulant.flows.release.controller.effects import with_champion, with_warm_version
 from cumulant.flows.release.controller.http_probe import wait_until_ready
 from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, DELIVERY, DELIVERY_SECONDS, store_rollback
-from cumulant.flows.stack.desired_state import DesiredState, Rollback, change_desired_state, read_desired_state
+from cumulant.flows.stack.desired_state import DesiredState, Rollback
 from cumulant.flows.stack.folder_claim import claim_folder
-from cumulant.flows.stack.served_versions import table_of
+from cumulant.flows.traffic.clients import traffic_of
+from cumulant.flows.stack.served_versions import stored_table
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
+    from cumulant.ports.traffic import Traffic
+    from cumulant.ports.deploy import ServerState
     from cumulant.project.project import Project
 
 #: for what may fail: the journal and the registry. On a busy machine MLflow alone takes 15 s to begin.
@@ -85,8 +90,10 @@ def roll_back(
     """
     now = (clock or SystemClock()).now()
     claim_folder(project, progress)
-    routes = project.traffic().in_force(model)
-    desired = _desired_versions(project, model, routes)
+    known = _read_deployment(project, model)
+    traffic = traffic_of(project) if known.current else project.gateway()
+    routes = traffic.in_force(model)
+    desired = _desired_versions(project, model, routes, known.desired)
     arm = choose_arm(model, desired, routes, to)
     given_up = _versions_with_requests(routes, arm.version)
     if routes is not None and not given_up:
@@ -96,15 +103,19 @@ def roll_back(
             hint="name another one with --to",
         )
     keep = now + project.policies.release.keep_warm
-    if arm.version in desired.versions:
-        change_desired_state(project.state, model, lambda present: _with_started(present, arm.version, keep))
-    serving = project.traffic().address() is not None
+    if arm.version in desired.versions and known.current:
+        deployment_of(project).change(model, lambda present: _with_started(present, arm.version, keep))
+    arm = _with_servers(project, arm, known, ready_within)
+    serving = is_shared(project) or project.gateway().address() is not None
     if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
-    revision = _apply(project, model, arm, routes)
+    revision = _apply(traffic, arm, routes or Routes(model=model, revision=0, champion=arm, key=project.policies.release.key))
     rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.id)
     own = arm.version in desired.versions
-    missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
+    if own and not known.current:
+        missed = _keep_for_later(project, model, rollback, keep)
+    else:
+        missed = _store_and_deliver(project, model, rollback, keep) if own else _deliver(project, model, rollback)
     return RollbackResult(
         model=model,
         version=arm.version,
@@ -114,12 +125,62 @@ def roll_back(
         serving=serving,
         missed=tuple(f"{name}: {fault}" for name, fault in missed.items()),
         later=own and bool(missed),
-        stored_features=own and table_of(desired.versions[arm.version].command) is not None,
+        stored_features=own and stored_table(desired.versions[arm.version]) is not None,
     )
 
 
-def _desired_versions(project: Project, model: str, routes: Routes | None) -> DesiredState:
-    desired = read_desired_state(project.state, model)
+class _KnownDeployment(NamedTuple):
+    """`current`: as it is now; else this machine's copy, since the journal does not answer."""
+
+    desired: DesiredState
+    servers: Sequence[ServerState]
+    current: bool
+
+
+def _read_deployment(project: Project, model: str) -> _KnownDeployment:
+    """The deployment, or the copy of it on this machine.
+
+    Raises:
+        CumulantError: it cannot be read, and this machine has no copy.
+    """
+    deployment = deployment_of(project)
+    try:
+        return _KnownDeployment(deployment.read(model), (), current=True)
+    except CumulantError:
+        copy = read_copy(project.state) if deployment.shared else None
+        if copy is None:
+            raise
+        return _KnownDeployment(copy.desired, copy.servers, current=False)
+
+
+def _with_servers(project: Project, arm: Arm, known: _KnownDeployment, seconds: float) -> Arm:
+    if arm.endpoints or known.current:
+        return with_servers(project, arm, within=seconds)
+    endpoints = tuple(server.endpoint for server in known.servers if server.version == arm.version and server.ready)
+    if not endpoints:
+        raise EngineUnavailableError(
+            f"version {arm.version} has no server, and none can be started while the journal does not answer",
+            subject=arm.version,
+            hint="name a version whose server runs with --to, or run the command again when the journal is back",
+        )
+    return msgspec.structs.replace(arm, endpoints=endpoints)
+
+
+def _keep_for_later(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
+    """Put the rollback into this machine's copy, from which it goes to the journal; what is missing until then."""
+    owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
+    unsent = UnsentRollback(rollback=owing, until=keep)
+    change_copy(
+        project.state,
+        model,
+        lambda copy: msgspec.structs.replace(
+            copy, desired=with_rollback(copy.desired, owing, keep), unsent=(*copy.unsent, unsent)
+        ),
+    )
+    return dict.fromkeys(DELIVERIES, "the journal does not answer")
+
+
+def _desired_versions(project: Project, model: str, routes: Routes | None, desired: DesiredState) -> DesiredState:
     if desired.model == model:
         return desired
     if routes is None and desired.model:
@@ -190,7 +251,8 @@ def _with_started(desired: DesiredState, version: str, until: datetime) -> Desir
     return msgspec.structs.replace(desired, versions=with_warm_version(desired, version, until))
 
 
-def _with_rollback(desired: DesiredState, rollback: Rollback, until: datetime) -> DesiredState:
+def with_rollback(desired: DesiredState, rollback: Rollback, until: datetime) -> DesiredState:
+    """The desired state after a rollback, whose deliveries are pending."""
     version = rollback.version
     replaced = desired.candidate if desired.candidate != version else None
     versions = with_warm_version(desired, replaced, until) if replaced is not None else desired.versions
@@ -211,14 +273,11 @@ def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
         )
 
 
-def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int:
+def _apply(traffic: Traffic, arm: Arm, routes: Routes) -> int:
     """Routes above whatever is in force: a release under way sees that and ends."""
-    traffic = project.traffic()
     for attempt in range(_TRIES):
-        present = traffic.in_force(model) or routes
-        wanted = Routes(model=model, revision=1, champion=arm, key=project.policies.release.key)
-        if present is not None:
-            wanted = present.all_to(arm, revision=present.revision + 1)
+        present = traffic.in_force(routes.model) or routes
+        wanted = present.all_to(arm, revision=present.revision + 1)
         try:
             traffic.apply(wanted)
         except LeaseHeldError:  # the controller was faster by a step
@@ -232,7 +291,7 @@ def _apply(project: Project, model: str, arm: Arm, routes: Routes | None) -> int
 def _store_and_deliver(project: Project, model: str, rollback: Rollback, keep: datetime) -> dict[str, str]:
     """As `_deliver`; the desired state has the champion and the pending deliveries."""
     owing = msgspec.structs.replace(rollback, pending=tuple(DELIVERIES))
-    change_desired_state(project.state, model, lambda desired: _with_rollback(desired, owing, keep))
+    deployment_of(project).change(model, lambda desired: with_rollback(desired, owing, keep))
     lease = _take_delivery(project, model, rollback)
     with nullcontext() if lease is None else lease.renewed():
         missed = _deliver(project, model, owing)

@@ -14,12 +14,12 @@ import msgspec
 from cumulant.core.errors import EngineUnavailableError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.units import from_micros, to_micros
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import Period, check_period
 from cumulant.flows.replay.sending import Sender, Sent
-from cumulant.flows.stack.desired_state import read_desired_state
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -148,12 +148,12 @@ class _ReplayedTime:
 def _version(project: Project, model: str) -> ModelVersion:
     if model:
         return project.registry().resolve(model)
-    champion = read_desired_state(project.state, project.name).champion
+    champion = deployment_of(project).read(project.name).champion
     return project.registry().resolve(f"{project.name}/{champion}" if champion else project.name)
 
 
 def _gateway_url(project: Project) -> str:
-    address = project.traffic().address()
+    address = project.gateway().address()
     if address is None:
         raise EngineUnavailableError(
             f"no gateway of {project.name} runs, so nothing takes the requests",

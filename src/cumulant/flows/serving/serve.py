@@ -111,7 +111,7 @@ def prepare_service(
     """
     with open_run(project, "serve", principal=principal, progress=progress) as context:
         version = project.registry().resolve(uri)
-        return _prepare(context, version, _copy_with_version(project, version), as_of)
+        return _prepare(context, version, copy_with_version(project, version), as_of)
 
 
 @verb("model.serve")
@@ -224,7 +224,7 @@ def materialize(
     return table, int(str(outcome.result["entities"]))
 
 
-def _copy_with_version(project: Project, version: ModelVersion) -> Path:
+def copy_with_version(project: Project, version: ModelVersion) -> Path:
     """A copy of the servable that carries the registry's version number, so that answers name it."""
     source = servable_folder(project, version)
     target = project.state / SERVING / version.name / copy_name(version)

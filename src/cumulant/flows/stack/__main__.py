@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
 async def _supervise(described: Stack, project: Project, parent: int | None) -> None:
     reporter = Reporter(lambda fact: emit(project, fact))
     try:
-        await StackSupervisor(described, project.traffic(), parent=parent, report=reporter).run()
+        await StackSupervisor(described, project.traffic(), project.gateway(), parent=parent, report=reporter).run()
     finally:
         reporter.close()
 

@@ -7,29 +7,34 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from cumulant.core.errors import IntegrityError, NotFoundError
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.core.traffic import Arm
-
-if TYPE_CHECKING:
-    from cumulant.project.project import Project
+from cumulant.ports.deploy import ServedSpec
 
 FOLDER = "stack"
+LOOPBACK = "127.0.0.1"
 _FILE = "desired_state.json"
 
 
-class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """A version with all that its server needs to start: it is started from this alone, also weeks later."""
+class ServedVersion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A version with all that its server needs to start: it is started from this alone, also weeks later.
+
+    Where several machines serve, they share it without `command` and `port`, which each machine adds for itself.
+    """
 
     version: str
+    #: what every machine can read of it; None in a state that an earlier release of Cumulant wrote
+    spec: ServedSpec | None = None
     #: the server's command line, without the address
-    command: tuple[str, ...]
-    #: on loopback, the same for every life of the server
-    port: int
+    command: tuple[str, ...] = ()
+    #: the same for every life of the server; 0: it has none, since other machines serve the version
+    port: int = 0
+    #: where the server listens
+    host: str = LOOPBACK
     #: when it may be stopped; None: not before it is neither champion nor candidate
     warm_until: datetime | None = None
     #: how often a rolling restart replaced it since `up`
@@ -41,7 +46,7 @@ class ServedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
 class Rollback(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +85,7 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
     edition: int = 0
 
     def arm(self, version: str, name: str) -> Arm:
-        """The arm of that name with a version's servers.
+        """The arm of that name with a version's server; without one, where other machines serve it.
 
         Raises:
             NotFoundError: the version was never served here.
@@ -93,7 +98,9 @@ class DesiredState(msgspec.Struct, frozen=True, kw_only=True):
                 subject=f"{self.model}/{version}",
                 hint=f"versions that can be served again: {known}",
             )
-        return msgspec.convert({"name": name, "version": version, "endpoints": (served.endpoint,)}, Arm)
+        return msgspec.convert(
+            {"name": name, "version": version, "endpoints": (served.endpoint,) if served.port else ()}, Arm
+        )
 
     @property
     def served_before(self) -> tuple[str, ...]:
@@ -148,25 +155,15 @@ def change_desired_state(state: Path, model: str, change: Callable[[DesiredState
     path = _path(state)
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.parent):
-            desired = change(read_desired_state(state, model))
-            desired = msgspec.structs.replace(desired, edition=desired.edition + 1, champions=desired.served_before)
+        with locked_folder(path.parent):
+            desired = next_edition(change(read_desired_state(state, model)))
             replace_file(path, msgspec.json.format(msgspec.json.encode(desired)))
     return desired
 
 
-def uses_releases(project: Project) -> bool:
-    """Whether a release moves the alias `champion`: the project file declares it, or `up` served it."""
-    return project.file.declares("release") or was_served(project)
-
-
-def was_served(project: Project) -> bool:
-    """Whether a version of the model was ever served here by `up`. True also where the desired state is damaged."""
-    try:
-        desired = read_desired_state(project.state, project.name)
-    except IntegrityError:
-        return True
-    return desired.model == project.name and bool(desired.champion or desired.versions)
+def next_edition(desired: DesiredState) -> DesiredState:
+    """The desired state as it is written, one edition on."""
+    return msgspec.structs.replace(desired, edition=desired.edition + 1, champions=desired.served_before)
 
 
 def _path(state: Path) -> Path:
@@ -174,7 +171,7 @@ def _path(state: Path) -> Path:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def locked_folder(folder: Path) -> Iterator[None]:
     """Wait for the folder's lock, which ends with the block or the process and is no file. Windows has no such lock."""
     try:
         import fcntl

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.traffic import CANDIDATE, Routes
-from cumulant.ports.traffic import Traffic
+from cumulant.ports.traffic import Gateway, Traffic
 
 _SECONDS = 1.0
 _READY = b"GET /v2/health/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"
@@ -48,11 +48,11 @@ def is_replaced(traffic: Traffic, model: str, version: str, url: str) -> bool:
     return bool(arms) and not any(url in arm.endpoints for arm in arms)
 
 
-def find_gateway_url(traffic: Traffic) -> str | None:
+def find_gateway_url(gateway: Gateway) -> str | None:
     """Where callers reach the gateway; None while it does not run, or does not answer."""
     with suppress(CumulantError):
-        gateway = traffic.address()
-        return None if gateway is None else gateway.url
+        address = gateway.address()
+        return None if address is None else address.url
     return None
 
 

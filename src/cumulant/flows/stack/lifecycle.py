@@ -15,6 +15,7 @@ import msgspec
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system import child_processes
+from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
 from cumulant.flows.stack.child_process import log_file
@@ -25,7 +26,6 @@ from cumulant.flows.stack.gateway_check import is_reachable, routes_to
 from cumulant.flows.stack.lock import already_runs_error, end_left_behind, find_supervisor, own_status
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
 from cumulant.flows.stack.restart import TRIES, not_ready_error, renew_servers
-from cumulant.flows.stack.served_versions import first_champion
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import check_gateway, logs_folder
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes

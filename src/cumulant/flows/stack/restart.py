@@ -26,6 +26,8 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.system.atomic_files import storage_errors
 from cumulant.core.system.locks import lock_file
 from cumulant.core.traffic import Arm, Routes
+from cumulant.flows.deployment.deployment import is_shared
+from cumulant.flows.deployment.versions import renew_everywhere
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.processes import is_here
 from cumulant.flows.release import store
@@ -80,7 +82,11 @@ def restart(project: Project, *, principal: Principal, progress: Progress = sile
         done: set[str] = set()
         while (before := _next_server(project, done)) is not None:
             _check_no_release(project)
-            newer = with_newest_features(project, before, principal=principal, report=notes.append, progress=progress)
+            newer = before
+            if not is_shared(project):  # else the desired state names them
+                newer = with_newest_features(
+                    project, before, principal=principal, report=notes.append, progress=progress
+                )
             after = _replacement(project, newer)
             notes += [f"version {before.version}: {text}" for text in describe_changes(before.command, after.command)]
             progress(f"{after.name} in place of {before.name}")
@@ -106,6 +112,9 @@ def renew_servers(
         UsageError: the supervisor runs on another machine.
         LeaseHeldError, EngineUnavailableError: as `restart`.
     """
+    if is_shared(project):
+        renew_everywhere(project, version, principal=principal, report=report, progress=progress)
+        return
     if find_supervisor(project.state) is None:
         return
     _check_running(project)
@@ -189,7 +198,7 @@ def _replacement(project: Project, served: ServedVersion) -> ServedVersion:
     return msgspec.structs.replace(
         served,
         command=present_command(project, served),
-        port=free_port(f"{project.state}", desired.ports),
+        port=free_port(f"{project.state}", desired.ports, served.host),
         generation=served.generation + 1,
     )
 
@@ -217,7 +226,7 @@ def _recover(project: Project) -> None:
     desired = read_desired_state(project.state, project.name)
     for before in desired.retiring:
         after = desired.versions.get(before.version, before)
-        server = _server_at(project, after.port)
+        server = _server_at(project, after)
         if server is not None and server.ready:
             _move_routes(project, before, after)
             _end(project, before, after)
@@ -233,7 +242,7 @@ def _end(project: Project, before: ServedVersion, after: ServedVersion) -> None:
     def ended() -> bool:
         with suppress(CumulantError):  # a rollback that read the desired state earlier sends requests to the old server
             _move_routes(project, before, after)
-        return _server_at(project, before.port) is None
+        return _server_at(project, before) is None
 
     _await(ended, _END_SECONDS)
 
@@ -255,7 +264,9 @@ def _with(
     without: ServedVersion | None = None,
 ) -> DesiredState:
     present = desired.versions.get(served.version, served)
-    now = msgspec.structs.replace(present, command=served.command, port=served.port, generation=served.generation)
+    now = msgspec.structs.replace(
+        present, spec=served.spec, command=served.command, port=served.port, generation=served.generation
+    )
     return msgspec.structs.replace(
         desired,
         versions={**desired.versions, served.version: now},
@@ -268,10 +279,9 @@ def _change(project: Project, change: Callable[[DesiredState], DesiredState]) ->
     change_desired_state(project.state, project.name, change)
 
 
-def _server_at(project: Project, port: int) -> ChildStatus | None:
+def _server_at(project: Project, served: ServedVersion) -> ChildStatus | None:
     status = own_status(project.state)
-    url = f"http://127.0.0.1:{port}"
-    return next((child for child in status.children if child.url == url), None) if status else None
+    return next((child for child in status.children if child.url == served.endpoint), None) if status else None
 
 
 def _await_ready(project: Project, served: ServedVersion) -> None:
@@ -280,7 +290,7 @@ def _await_ready(project: Project, served: ServedVersion) -> None:
         return not_ready_error(project, served.name, f"{what}, and the server before serves on", advice)
 
     def ready() -> bool:
-        server = _server_at(project, served.port)
+        server = _server_at(project, served)
         if server is not None and not server.ready and server.restarts >= TRIES:
             raise unready(f"has ended {server.restarts} times")
         return server is not None and server.ready
@@ -298,8 +308,14 @@ def not_ready_error(project: Project, name: str, what: str, advice: str = "") ->
 
 
 def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) -> None:
-    """Route the requests of one server to another; all else in the routes stays, as a rollback may have written it."""
+    """Route the requests of one server to another; all else in the routes stays, as a rollback may have written it.
+
+    Where servers run on several machines, the controller does it as soon as it sees the report of this one.
+    """
     traffic = project.traffic()
+    if is_shared(project):
+        _await(lambda: not _has_endpoint(traffic.in_force(project.name), before.endpoint), _END_SECONDS)
+        return
     for attempt in range(_ATTEMPTS):
         present = traffic.in_force(project.name)
         wanted = None if present is None else _moved(present, before.endpoint, after.endpoint)
@@ -312,6 +328,10 @@ def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) 
                 raise
         else:
             return
+
+
+def _has_endpoint(routes: Routes | None, url: str) -> bool:
+    return routes is not None and any(url in arm.endpoints for arm in routes.arms)
 
 
 def _moved(routes: Routes, before: str, after: str) -> Routes:

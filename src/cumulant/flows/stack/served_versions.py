@@ -11,11 +11,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, NotFoundError, UsageError
+from cumulant.core.errors import CumulantError, EngineUnavailableError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.servable import Servable
-from cumulant.flows.serving.serve import PreparedService, prepare_service, renew_service, server_command
-from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
+from cumulant.flows.serving.serve import (
+    PreparedService,
+    copy_with_version,
+    renew_service,
+    server_command,
+    service_of,
+)
+from cumulant.flows.stack.desired_state import (
+    LOOPBACK,
+    DesiredState,
+    ServedVersion,
+    change_desired_state,
+)
+from cumulant.ports.deploy import STATE_TABLE, ServedSpec
 from cumulant.ports.registry import ModelVersion
 
 if TYPE_CHECKING:
@@ -28,25 +40,51 @@ _FIRST, _COUNT = 20_000, 10_000
 _FOLDER = 3
 
 
-def adopt(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> ServedVersion:
-    """Add a version of the registry to the desired state, ready to be named champion or candidate, unless it is there.
+def spec_of(service: PreparedService) -> ServedSpec:
+    """What every machine can serve the version by."""
+    return ServedSpec(
+        version=str(service.model.version),
+        servable=service.model.tags.get("cumulant.servable", ""),
+        arguments={} if service.table is None else {STATE_TABLE: service.table},
+    )
 
-    Its stored features are brought up to date; versions of one plan and one set of snapshots share a state.
+
+def add_to_machine(project: Project, spec: ServedSpec, host: str = LOOPBACK) -> ServedVersion:
+    """Add a version to what this machine can serve, with its servable copied here; its server listens on `host`.
 
     Raises:
-        NotFoundError: no such model.
+        NotFoundError: neither the objects nor the registry have its servable.
         StorageError, IntegrityError: as `change_desired_state`.
     """
-    service = prepare_service(project, uri, principal=principal, progress=progress)
-    line = server_line(service)
-    version = str(service.model.version)
+    return put_on_machine(project, service_by_spec(project, spec), host)
+
+
+def service_by_spec(project: Project, spec: ServedSpec) -> PreparedService:
+    """A version with its servable on this machine, by the present settings. Its stored features are there already."""
+    uri, tags = f"{project.name}/{spec.version}", {"cumulant.servable": spec.servable} if spec.servable else {}
+    version = ModelVersion(
+        name=project.name, version=spec.version, uri=uri, run_id=None, created=datetime.now(UTC), tags=tags
+    )
+    service = service_of(project, version, copy_with_version(project, version))
+    table = spec.arguments.get(STATE_TABLE)
+    return service if table is None else with_table(project, service, table)
+
+
+def with_table(project: Project, service: PreparedService, table: str) -> PreparedService:
+    return msgspec.structs.replace(service, online=project.endpoints.online, table=table)
+
+
+def put_on_machine(project: Project, service: PreparedService, host: str) -> ServedVersion:
+    line, spec = server_line(service), spec_of(service)
+    version = spec.version
 
     def put(desired: DesiredState) -> DesiredState:
         before = desired.versions.get(version)
         if before is not None:
-            served = msgspec.structs.replace(before, command=line)
+            served = msgspec.structs.replace(before, command=line, spec=spec)
         else:
-            served = ServedVersion(version=version, command=line, port=free_port(f"{project.state}", desired.ports))
+            port = free_port(f"{project.state}", desired.ports, host)
+            served = ServedVersion(version=version, spec=spec, command=line, port=port, host=host)
         return msgspec.structs.replace(desired, versions={**desired.versions, version: served})
 
     return change_desired_state(project.state, project.name, put).versions[version]
@@ -77,14 +115,7 @@ def with_newest_features(
     except (CumulantError, MemoryError) as error:
         report(prefix + (error.message if isinstance(error, CumulantError) else "they take more memory than there is"))
         return served
-    return msgspec.structs.replace(served, command=server_line(service))
-
-
-def reads_older_data(project: Project, version: str, *, principal: Principal, progress: Progress = silent) -> bool:
-    """Whether a version of the desired state is served with stored features of older data than there are."""
-    served = read_desired_state(project.state, project.name).versions[version]
-    newer = with_newest_features(project, served, principal=principal, report=silent, progress=progress)
-    return table_of(newer.command) != table_of(served.command)
+    return msgspec.structs.replace(served, command=server_line(service), spec=spec_of(service))
 
 
 def catch_up(project: Project, served: ServedVersion) -> None:
@@ -116,53 +147,6 @@ def server_line(service: PreparedService) -> tuple[str, ...]:
     return tuple(without_option(line, "--http"))
 
 
-def first_champion(project: Project, uri: str, *, principal: Principal, progress: Progress = silent) -> DesiredState:
-    """The desired state with a champion: its own, else the version `uri`, by default the registry's champion.
-
-    Raises:
-        NotFoundError: the registry has no such version.
-        UsageError: what was served here has another name than the project.
-    """
-    desired = read_desired_state(project.state, project.name)
-    if desired.model != project.name:
-        raise UsageError(
-            f"{desired.model} was served here, and this project is called {project.name}",
-            subject=project.name,
-            hint=f"without a name in the project file it is the folder's: write model: {{name: {desired.model}}} there",
-        )
-    if desired.champion is not None:
-        return desired
-    version = adopt(project, uri or champion_uri(project), principal=principal, progress=progress).version
-
-    def name(desired: DesiredState) -> DesiredState:
-        return desired if desired.champion is not None else msgspec.structs.replace(desired, champion=version)
-
-    return change_desired_state(project.state, project.name, name)
-
-
-def champion_uri(project: Project) -> str:
-    """The version with the alias `champion`; where none has it, the newest that the gate did not refuse.
-
-    Raises:
-        NotFoundError: the registry has no version that the gate passed.
-    """
-    registry = project.registry()
-    try:
-        registry.resolve(f"{project.name}@champion")
-    except NotFoundError:
-        newest = registry.resolve(project.name)
-        known = registry.versions(project.name)
-        passed = next((version for version in known if not is_refused(version)), None)
-        if passed is None:
-            raise NotFoundError(
-                f"the gate refused every version of {project.name}",
-                subject=project.name,
-                hint=f"name one to serve it all the same: {project.name}/{newest.version}",
-            ) from None
-        return f"{project.name}/{passed.version}"
-    return f"{project.name}@champion"
-
-
 def is_refused(version: ModelVersion) -> bool:
     return version.tags.get("cumulant.verdict") == "refused"
 
@@ -185,14 +169,20 @@ def _value(line: Sequence[str], option: str) -> str | None:
     return line[line.index(option) + 1] if option in line else None
 
 
-def find_references(state: Path, model: str) -> tuple[set[str], set[str]]:
-    """Folders and online tables that versions of the desired state need, though no server may run now."""
-    lines = [version.command for version in read_desired_state(state, model).versions.values()]
-    return {folder_of(line) for line in lines}, {table for line in lines if (table := table_of(line))}
+def stored_table(served: ServedVersion) -> str | None:
+    """The online table with a version's stored features; None where it needs none."""
+    return table_of(served.command) or (None if served.spec is None else served.spec.arguments.get(STATE_TABLE))
 
 
-def free_port(seed: str, taken: Collection[int]) -> int:
-    """A free port on loopback that is not `taken`; the same for the same project, if free.
+def references_of(desired: DesiredState) -> tuple[set[str], set[str]]:
+    """Folders of this machine and online tables that its versions need."""
+    versions = desired.versions.values()
+    folders = {folder_of(served.command) for served in versions if served.command}
+    return folders, {table for table in map(stored_table, versions) if table}
+
+
+def free_port(seed: str, taken: Collection[int], host: str = LOOPBACK) -> int:
+    """A free port of `host` that is not `taken`; the same for the same project, if free.
 
     Raises:
         EngineUnavailableError: no port is free.
@@ -200,7 +190,7 @@ def free_port(seed: str, taken: Collection[int]) -> int:
     begin = zlib.crc32(seed.encode())
     for step in range(_COUNT):
         port = _FIRST + (begin + step) % _COUNT
-        if port not in taken and is_free("127.0.0.1", port):
+        if port not in taken and is_free(host, port):
             return port
     raise EngineUnavailableError(f"no port from {_FIRST} to {_FIRST + _COUNT - 1} is free", hint="end what listens")
 

@@ -97,7 +97,7 @@ def build_stack(project: Project, http: str) -> Stack:
         uses=project.state / USES,
         model=project.name,
         environment=project.environment,
-        gateway=tuple(project.traffic().program(opening)),
+        gateway=tuple(project.gateway().command(opening)),
         controller=controller_command(project),
         salt=_salt(project),
         hosts=server_hosts(project.policies.serving.hosts, http),
@@ -111,7 +111,7 @@ def check_gateway(project: Project) -> None:
         MissingPartError: its engine is not installed.
         UsageError: its driver is not.
     """
-    project.traffic().program(ListenOptions())
+    project.gateway().command(ListenOptions())
 
 
 def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:

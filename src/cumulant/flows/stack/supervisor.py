@@ -26,7 +26,7 @@ from cumulant.flows.stack.reconcile import WantedProcess, plan_actions, stop_ord
 from cumulant.flows.stack.served_versions import folder_of, table_of
 from cumulant.flows.stack.stack_processes import Stack, wanted_processes
 from cumulant.flows.stack.status import Status, write_status
-from cumulant.ports.traffic import Traffic
+from cumulant.ports.traffic import Gateway, Traffic
 
 _NAME = "supervisor"
 _CHECK_SECONDS = 0.2
@@ -46,6 +46,7 @@ class StackSupervisor:
         self,
         stack: Stack,
         traffic: Traffic,
+        gateway: Gateway,
         *,
         parent: int | None = None,
         report: Callable[[ProcessStarted | ProcessEnded], None] = unreported,
@@ -54,6 +55,7 @@ class StackSupervisor:
     ) -> None:
         self._stack = stack
         self._traffic = traffic
+        self._gateway = gateway
         self._parent = parent
         self._report = report
         self._clock = clock or SystemClock()
@@ -172,7 +174,7 @@ class StackSupervisor:
             children = list(self._children.values())
             for child in children:
                 child.log.rotate()
-            self._url = find_gateway_url(self._traffic)
+            self._url = find_gateway_url(self._gateway)
             ready = await asyncio.gather(*map(self._is_ready, children))
             now, at = self._steady(), self._clock.now()
             for child, is_ready in zip(children, ready, strict=True):

@@ -18,6 +18,7 @@ from cumulant.core.servable import Parity
 from cumulant.core.units import duration, show_duration
 from cumulant.flows.data.request_rules import unchecked_notes
 from cumulant.flows.data.validate import Validation, snapshots_of
+from cumulant.flows.deployment.deployment import uses_releases, was_served
 from cumulant.flows.features.feature_table import FeatureSet, feature_set
 from cumulant.flows.features.task import Task, refuse_no_features, resolve_task
 from cumulant.flows.ledger.actions import verb
@@ -27,7 +28,6 @@ from cumulant.flows.registry.equal_models import same_as_champion
 from cumulant.flows.registry.models import CANDIDATE, CHAMPION
 from cumulant.flows.registry.registration import register
 from cumulant.flows.serving.reason_codes import check_codes
-from cumulant.flows.stack.desired_state import uses_releases, was_served
 from cumulant.flows.training.chosen_rows import row_bound
 from cumulant.flows.training.evaluation import champion_parameters, judge, reference
 from cumulant.flows.training.final_fit import final_fit

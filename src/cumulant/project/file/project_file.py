@@ -72,7 +72,7 @@ class ProjectFile:
         resolved_rows = list(rows(sections, self.layers.project))
         resolved_rows += [
             ResolvedRow(f"environment.{name}", getattr(self.environment, name), self._own_origin(name))
-            for name in ("tenant", "region")
+            for name in ("tenant", "region", "deploy")
         ]
         for port, key in KEYS.items():
             if key in DRIVERS:

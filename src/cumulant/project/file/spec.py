@@ -107,6 +107,13 @@ class EnvironmentSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, k
             description="The gateway that shares requests between versions. Default: `envoy://`, in the state folder."
         ),
     ] = None
+    deploy: Annotated[
+        Literal["local://", "hosts://"],
+        Meta(
+            description="Where servers run: `local://`, on the machine of `cumulant up`, or `hosts://`, on every "
+            "machine where `cumulant up --role servers` runs."
+        ),
+    ] = "local://"
     salt: Annotated[
         str | None,
         Meta(

@@ -12,19 +12,19 @@ from cumulant.core.traffic import (
     CANDIDATE,
     CHAMPION,
 )
-from cumulant.ports.traffic import ListenOptions, Traffic
+from cumulant.ports.traffic import Gateway, ListenOptions
 from cumulant.testing.arms import ArmServer
-from cumulant.testing.conformance.routes import MODEL, RoutesConformance
-from cumulant.testing.gateways import Caller, Gateway, running
+from cumulant.testing.conformance.routes import MODEL, GatewayRoutesConformance
+from cumulant.testing.gateways import Caller, GatewayProcess, running
 
 GATEWAY_KEY = b"g" * 32
 
 
-class GatewaySuite(RoutesConformance):
-    """Running gateways, started by the driver's `program`."""
+class GatewaySuite(GatewayRoutesConformance):
+    """Running gateways, started by the driver's `command`."""
 
     @pytest.fixture
-    def traffic(self, connect: Callable[[], Traffic]) -> Iterator[Traffic]:
+    def traffic(self, connect: Callable[[], Gateway]) -> Iterator[Gateway]:
         client = connect()
         yield client
         client.close()
@@ -42,7 +42,7 @@ class GatewaySuite(RoutesConformance):
         return ListenOptions(http=f"127.0.0.1:{port}", key_file=str(key_file), gateway_key_file=str(gateway_key_file))
 
     @pytest.fixture
-    def gateway(self, traffic: Traffic, opening: ListenOptions, tmp_path: Path) -> Iterator[Gateway]:
+    def gateway(self, traffic: Gateway, opening: ListenOptions, tmp_path: Path) -> Iterator[GatewayProcess]:
         with (tmp_path / "gateway.out").open("wb") as output, running(traffic, opening, output) as gateway:
             yield gateway
 
@@ -59,6 +59,6 @@ class GatewaySuite(RoutesConformance):
         arm.stop()
 
     @pytest.fixture
-    def caller(self, gateway: Gateway) -> Iterator[Caller]:
+    def caller(self, gateway: GatewayProcess) -> Iterator[Caller]:
         with Caller(gateway.url, MODEL) as caller:
             yield caller

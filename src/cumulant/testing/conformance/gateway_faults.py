@@ -19,7 +19,7 @@ from cumulant.core.traffic import (
     REQUEST_HEADER,
     SHADOW_HEADER,
 )
-from cumulant.ports.traffic import ListenOptions, Traffic
+from cumulant.ports.traffic import Gateway, ListenOptions
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GatewaySuite
 from cumulant.testing.conformance.routes import CALM, MODEL, routes_of
@@ -33,7 +33,7 @@ class FaultRules(GatewaySuite):
     """Dead, slow and erring servers; callers that make things up."""
 
     def test_mirrored_copies_are_marked_and_neither_returned_nor_logged(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, mirror=100.0))
         candidate.delay, candidate.status = 0.05, 500
@@ -46,7 +46,7 @@ class FaultRules(GatewaySuite):
         assert {exchange.served for exchange in Reader(traffic).until(50)} == {CHAMPION}
 
     def test_a_mirror_that_hangs_or_is_dead_delays_no_request(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, mirror=100.0))
         candidate.delay = 20.0
@@ -58,7 +58,7 @@ class FaultRules(GatewaySuite):
 
     @pytest.mark.parametrize("dead", [CHAMPION, CANDIDATE])
     def test_requests_of_a_killed_arm_are_rescued_and_logged_as_rescued(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer, dead: str
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer, dead: str
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=50.0))
         assert {caller.post().status for _ in range(50)} == {200}
@@ -77,7 +77,7 @@ class FaultRules(GatewaySuite):
 
     @pytest.mark.usefixtures("gateway")
     def test_a_killed_arm_loses_only_requests_in_progress(
-        self, traffic: Traffic, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=50.0))
 
@@ -95,7 +95,7 @@ class FaultRules(GatewaySuite):
         assert sum(exchange.rescued for exchange in exchanges) > 0
 
     def test_an_arm_that_hangs_is_a_timeout(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         hasty = msgspec.structs.replace(CALM, deadline=0.5, eject_after=1000)
         traffic.apply(routes_of(champion.url, candidate.url, weight=100.0, limits=hasty))
@@ -110,7 +110,7 @@ class FaultRules(GatewaySuite):
         assert (len(champion.posts()), len(candidate.posts())) == (0, 1)
 
     def test_a_request_without_a_live_arm_is_logged(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url))
         champion.stop()
@@ -122,7 +122,7 @@ class FaultRules(GatewaySuite):
         assert exchange.fault in {"connect", "reset"}
 
     def test_errors_of_a_server_pass_and_are_not_tried_again(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         patient = msgspec.structs.replace(CALM, eject_after=1000)
         traffic.apply(routes_of(champion.url, candidate.url, weight=100.0, limits=patient))
@@ -136,7 +136,7 @@ class FaultRules(GatewaySuite):
             (422, CANDIDATE, ""),
         ]
 
-    def test_the_rate_is_limited(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
+    def test_the_rate_is_limited(self, traffic: Gateway, caller: Caller, champion: ArmServer) -> None:
         traffic.apply(routes_of(champion.url, limits=msgspec.structs.replace(CALM, rate=5)))
         answers = [caller.post().status for _ in range(60)]
         refused = answers.count(429)
@@ -147,7 +147,7 @@ class FaultRules(GatewaySuite):
         assert {exchange.assigned for exchange in exchanges if exchange.status == 200} == {CHAMPION}
 
     def test_headers_of_callers_are_not_trusted(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=0.0))
         answer = caller.post(headers={ARM_HEADER: CANDIDATE, SHADOW_HEADER: "1", KEY_HEADER: "k" * 2000})
@@ -161,7 +161,7 @@ class FaultRules(GatewaySuite):
 
     @pytest.mark.usefixtures("gateway")
     def test_lines_within_headers_and_huge_headers_are_refused(
-        self, traffic: Traffic, opening: ListenOptions, champion: ArmServer
+        self, traffic: Gateway, opening: ListenOptions, champion: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url))
         where = urlsplit(f"http://{opening.http}")

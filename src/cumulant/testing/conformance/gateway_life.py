@@ -15,11 +15,11 @@ from cumulant.core.traffic import (
     CANDIDATE,
     CHAMPION,
 )
-from cumulant.ports.traffic import ListenOptions, Traffic
+from cumulant.ports.traffic import Gateway, ListenOptions
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GatewaySuite
 from cumulant.testing.conformance.routes import MODEL, routes_of
-from cumulant.testing.gateways import Caller, Gateway, GatewayAnswer, Reader, load, wait_for
+from cumulant.testing.gateways import Caller, GatewayAnswer, GatewayProcess, Reader, load, wait_for
 
 
 class LifeRules(GatewaySuite):
@@ -27,7 +27,7 @@ class LifeRules(GatewaySuite):
 
     @pytest.mark.usefixtures("gateway")
     def test_changes_under_load_lose_nothing(
-        self, traffic: Traffic, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=0.0, revision=1))
         answers, faults = load(opening.http, MODEL, lambda: self._change(traffic, champion, candidate))
@@ -37,14 +37,19 @@ class LifeRules(GatewaySuite):
         exchanges = Reader(traffic).until(len(answers))
         assert {(exchange.status, exchange.fault, exchange.rescued) for exchange in exchanges} == {(200, "", False)}
 
-    def _change(self, traffic: Traffic, champion: ArmServer, candidate: ArmServer) -> None:
+    def _change(self, traffic: Gateway, champion: ArmServer, candidate: ArmServer) -> None:
         for revision in range(2, 12):
             traffic.apply(routes_of(champion.url, candidate.url, weight=revision * 5.0, revision=revision))
         traffic.apply(routes_of(candidate.url, revision=12))
         traffic.apply(routes_of(champion.url, candidate.url, weight=50.0, revision=13))
 
     def test_applied_routes_are_read_after_a_restart(
-        self, traffic: Traffic, connect: Callable[[], Traffic], gateway: Gateway, champion: ArmServer, caller: Caller
+        self,
+        traffic: Gateway,
+        connect: Callable[[], Gateway],
+        gateway: GatewayProcess,
+        champion: ArmServer,
+        caller: Caller,
     ) -> None:
         routes = routes_of(champion.url, champion.url, weight=33.0, revision=4, key="card")
         traffic.apply(routes)
@@ -60,7 +65,7 @@ class LifeRules(GatewaySuite):
         assert caller.post().status == 200
 
     def test_routes_are_applied_while_the_gateway_is_down(
-        self, traffic: Traffic, gateway: Gateway, champion: ArmServer, candidate: ArmServer, caller: Caller
+        self, traffic: Gateway, gateway: GatewayProcess, champion: ArmServer, candidate: ArmServer, caller: Caller
     ) -> None:
         traffic.apply(routes_of(champion.url, revision=1))
         assert caller.post().served_by == CHAMPION
@@ -76,7 +81,12 @@ class LifeRules(GatewaySuite):
         assert caller.post().served_by == CANDIDATE
 
     def test_each_exchange_is_read_once(
-        self, traffic: Traffic, connect: Callable[[], Traffic], gateway: Gateway, champion: ArmServer, caller: Caller
+        self,
+        traffic: Gateway,
+        connect: Callable[[], Gateway],
+        gateway: GatewayProcess,
+        champion: ArmServer,
+        caller: Caller,
     ) -> None:
         traffic.apply(routes_of(champion.url))
         names = [f"r{number}" for number in range(120)]
@@ -99,7 +109,7 @@ class LifeRules(GatewaySuite):
 
     @pytest.mark.usefixtures("gateway")
     def test_active_falls_to_0(
-        self, traffic: Traffic, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, opening: ListenOptions, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=100.0, revision=1))
         candidate.delay = 2.0
@@ -121,7 +131,7 @@ class LifeRules(GatewaySuite):
         assert [(answer.status, answer.served_by) for answer in answers] == [(200, CANDIDATE)] * 3
 
     @pytest.mark.usefixtures("gateway")
-    def test_health(self, traffic: Traffic, champion: ArmServer, candidate: ArmServer) -> None:
+    def test_health(self, traffic: Gateway, champion: ArmServer, candidate: ArmServer) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=10.0))
 
         def ready() -> dict[str, bool]:
@@ -135,7 +145,7 @@ class LifeRules(GatewaySuite):
         wait_for(lambda: ready() == {CHAMPION: True, CANDIDATE: True})
 
     def test_the_end_drains(
-        self, traffic: Traffic, gateway: Gateway, opening: ListenOptions, champion: ArmServer
+        self, traffic: Gateway, gateway: GatewayProcess, opening: ListenOptions, champion: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url))
         champion.delay = 1.5
@@ -154,7 +164,7 @@ class LifeRules(GatewaySuite):
         assert traffic.address() is None
         assert [exchange.status for exchange in Reader(traffic).until(1)] == [200]
 
-    def test_metrics(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
+    def test_metrics(self, traffic: Gateway, caller: Caller, champion: ArmServer) -> None:
         traffic.apply(routes_of(champion.url))
         assert caller.post().status == 200
         address = traffic.address()

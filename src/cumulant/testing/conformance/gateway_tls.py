@@ -10,7 +10,7 @@ import pytest
 
 from cumulant.core.errors import UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm, Routes
-from cumulant.ports.traffic import Traffic
+from cumulant.ports.traffic import Gateway
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.certificates import Authority
 from cumulant.testing.conformance.gateway import GatewaySuite
@@ -46,7 +46,7 @@ class TlsRules(GatewaySuite):
 
     def test_requests_reach_servers_over_tls(
         self,
-        traffic: Traffic,
+        traffic: Gateway,
         caller: Caller,
         authority: Authority,
         encrypted: Callable[[str, Authority, str], ArmServer],
@@ -77,7 +77,7 @@ class TlsRules(GatewaySuite):
         return encrypted(CANDIDATE, authority, "DNS:elsewhere.test")
 
     def test_a_server_that_cannot_be_verified_gets_no_request(
-        self, traffic: Traffic, caller: Caller, authority: Authority, unverified: ArmServer, champion: ArmServer
+        self, traffic: Gateway, caller: Caller, authority: Authority, unverified: ArmServer, champion: ArmServer
     ) -> None:
         traffic.apply(trusting(routes_of(champion.url, unverified.url, weight=100.0), authority.file))
         answers = [caller.post() for _ in range(20)]
@@ -89,7 +89,7 @@ class TlsRules(GatewaySuite):
 
     def test_an_authority_that_is_added_later_is_used(
         self,
-        traffic: Traffic,
+        traffic: Gateway,
         caller: Caller,
         authority: Authority,
         encrypted: Callable[[str, Authority, str], ArmServer],
@@ -104,7 +104,7 @@ class TlsRules(GatewaySuite):
     @pytest.mark.parametrize("holds", [None, "no certificate"])
     @pytest.mark.usefixtures("gateway")
     def test_a_file_that_is_no_authority_is_refused(
-        self, traffic: Traffic, champion: ArmServer, tmp_path: Path, holds: str | None
+        self, traffic: Gateway, champion: ArmServer, tmp_path: Path, holds: str | None
     ) -> None:
         path = tmp_path / "authority.pem"
         if holds is not None:

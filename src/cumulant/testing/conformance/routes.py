@@ -16,7 +16,7 @@ from cumulant.core.traffic import (
     Limits,
     Routes,
 )
-from cumulant.ports.traffic import Traffic
+from cumulant.ports.traffic import Gateway, Traffic
 from cumulant.testing.conformance.gaps import Suite
 
 MODEL = "flight-late"
@@ -48,7 +48,7 @@ def routes_of(
 
 
 class RoutesConformance(Suite):
-    """Give a fixture `connect`: makes a client, each time of the same gateway, which does not run."""
+    """Give a fixture `connect`: makes a client, each time of the same gateways, of which none runs."""
 
     @pytest.fixture
     def connect(self) -> Callable[[], Traffic]:
@@ -99,9 +99,20 @@ class RoutesConformance(Suite):
 
     def test_what_is_not_there(self, connect: Callable[[], Traffic]) -> None:
         traffic = connect()
-        assert traffic.address() is None
         assert list(traffic.health(MODEL)) == []
         assert traffic.active(MODEL, CHAMPION) == 0
-        assert traffic.exchanges()[0] == []
         traffic.close()
         traffic.close()
+
+
+class GatewayRoutesConformance(RoutesConformance):
+    """The rules of routes for a `Gateway`, with what it is beside."""
+
+    @pytest.fixture
+    def connect(self) -> Callable[[], Gateway]:
+        raise NotImplementedError
+
+    def test_a_gateway_that_does_not_run(self, connect: Callable[[], Gateway]) -> None:
+        gateway = connect()
+        assert gateway.address() is None
+        assert gateway.exchanges()[0] == []

@@ -22,7 +22,7 @@ from cumulant.core.traffic import (
     SHADOW_HEADER,
     TOKEN_HEADER,
 )
-from cumulant.ports.traffic import ListenOptions, Traffic
+from cumulant.ports.traffic import Gateway, ListenOptions
 from cumulant.testing.arms import ArmServer
 from cumulant.testing.conformance.gateway import GATEWAY_KEY
 from cumulant.testing.conformance.gateway_faults import FaultRules
@@ -36,7 +36,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
     """Give a fixture `connect`: makes a client, each time of the same gateway, which does not run."""
 
     def test_the_address_and_one_request(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: ListenOptions
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, opening: ListenOptions
     ) -> None:
         began = int(time.time() * 1e6)
         traffic.apply(routes_of(champion.url, revision=3))
@@ -64,7 +64,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert not exchange.rescued
 
     def test_only_the_gateway_sends_a_server_its_arm(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         forged = {SERVED_HEADER: CHAMPION, ARM_HEADER: CHAMPION, SHADOW_HEADER: "1"}
         traffic.apply(routes_of(champion.url, candidate.url, weight=0.0, mirror=100.0, revision=1))
@@ -81,7 +81,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert (rescued.get(SERVED_HEADER), rescued.get(ARM_HEADER)) == (CHAMPION, CANDIDATE)
 
     def test_only_the_gateway_sends_a_server_its_token(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         forged = {TOKEN_HEADER: "forged", REQUEST_HEADER: "forged", "connection": f"keep-alive, {TOKEN_HEADER}"}
         traffic.apply(routes_of(champion.url, candidate.url, weight=0.0, mirror=100.0, revision=1))
@@ -105,7 +105,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert all(TOKEN_HEADER not in answer.headers for answer in answers)
 
     def test_probes_and_labels_are_logged_as_no_predictions(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, opening: ListenOptions
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, opening: ListenOptions
     ) -> None:
         traffic.apply(routes_of(champion.url))
         with urllib.request.urlopen(f"http://{opening.http}/v2/health/ready", timeout=30):
@@ -114,7 +114,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         caller.post()
         assert [exchange.predicts for exchange in Reader(traffic).until(3)] == [False, False, True]
 
-    def test_a_request_without_a_name_gets_one(self, traffic: Traffic, caller: Caller, champion: ArmServer) -> None:
+    def test_a_request_without_a_name_gets_one(self, traffic: Gateway, caller: Caller, champion: ArmServer) -> None:
         traffic.apply(routes_of(champion.url))
         assert caller.post().status == caller.post().status == 200
         names = [sent.headers[REQUEST_HEADER] for sent in champion.posts()]
@@ -126,7 +126,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
 
     @pytest.mark.parametrize("given", ["", "a b", "x" * LONGEST_ID])
     def test_a_callers_name_is_passed_on_and_returned_and_an_empty_one_is_none(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, given: str
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, given: str
     ) -> None:
         traffic.apply(routes_of(champion.url))
         answer = caller.post(headers={CALLER_HEADER: given})
@@ -137,13 +137,13 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert [exchange.caller_id for exchange in Reader(traffic).until(1)] == [given]
 
     def test_a_longer_name_of_a_caller_counts_as_none(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url))
         assert caller.post(headers={CALLER_HEADER: "x" * (LONGEST_ID + 1)}).status == 200
         assert [exchange.caller_id for exchange in Reader(traffic).until(1)] == [""]
 
-    def test_weights(self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer) -> None:
+    def test_weights(self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=20.0))
         answers = [caller.post() for _ in range(600)]
         assert {answer.status for answer in answers} == {200}
@@ -155,14 +155,14 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
 
     @pytest.mark.parametrize("weight", [0.0, 100.0])
     def test_all_or_nothing(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer, weight: float
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer, weight: float
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=weight))
         arms = {caller.post().served_by for _ in range(100)}
         assert arms == {CANDIDATE if weight else CHAMPION}
 
     def test_a_ramp_moves_keys_in_one_direction(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         keys = [f"card-{number}" for number in range(1000)]
         before: set[str] = set()
@@ -177,7 +177,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
             before = moved
 
     def test_the_key_is_found_in_the_body(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=50.0, key="card"))
         path = f"/v2/models/{MODEL}/infer"
@@ -200,14 +200,14 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
 
     @pytest.mark.parametrize("body", [{}, [], {"card": None}, {"rows": []}, {"inputs": [{"name": "card"}]}, 7, "card"])
     def test_a_body_without_the_key_is_answered(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, body: object
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, body: object
     ) -> None:
         traffic.apply(routes_of(champion.url, champion.url, weight=50.0, key="card"))
         assert caller.post(body).status == 200
         assert [exchange.key for exchange in Reader(traffic).until(1)] == [""]
 
     def test_a_forced_arm_is_logged_as_forced(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=0.0))
         assert caller.post(headers={FORCE_HEADER: CANDIDATE}).served_by == CANDIDATE
@@ -217,7 +217,7 @@ class TrafficConformance(FaultRules, LifeRules, TlsRules):
         assert exchanges == [(CANDIDATE, True), (CHAMPION, True), (CHAMPION, False)]
 
     def test_only_the_champions_requests_are_mirrored_and_in_part(
-        self, traffic: Traffic, caller: Caller, champion: ArmServer, candidate: ArmServer
+        self, traffic: Gateway, caller: Caller, champion: ArmServer, candidate: ArmServer
     ) -> None:
         traffic.apply(routes_of(champion.url, candidate.url, weight=50.0, mirror=50.0))
         for _ in range(400):

@@ -25,6 +25,7 @@ from cumulant.release.state import Release, desired_routes
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.core.traffic import Routes
+    from cumulant.flows.release.controller.route_keeper import RouteKeeper
     from cumulant.ports.journal import Journal
     from cumulant.ports.traffic import Traffic
     from cumulant.release.evidence.health import RecentHealth
@@ -77,6 +78,7 @@ class Controller:
         clock: Clock,
         steady: Callable[[], float] = time.monotonic,
         pace: Callable[[], float] = lambda: 1.0,
+        keeper: RouteKeeper | None = None,
     ) -> None:
         self._model = model
         self._journal = journal
@@ -87,6 +89,8 @@ class Controller:
         self._steady = steady
         #: seconds of the release's time to one of the clock
         self._pace = pace
+        #: where servers come and go on several machines
+        self._keeper = keeper
         self._lease: LeaseHandle | None = None
         self._watch = LeaseWatch(steady)
         self._last_look: tuple[str, float] | None = None
@@ -99,8 +103,11 @@ class Controller:
         Raises:
             CumulantError: the journal or the gateway cannot be reached. Serving goes on as it is; call again.
         """
-        stored = store.read(self._journal, self._model) if self._holds_lease() else None
+        if not self._holds_lease():
+            return None
+        stored = store.read(self._journal, self._model)
         if stored is None:
+            self._keep_routes(None)
             return None
         before, version = stored
         release = self._without_look(before)
@@ -117,11 +124,19 @@ class Controller:
                 self._last_look = (release.id, self._steady())
                 failure = find_hard_failure(health, ceilings, build_failure_reference(release))
                 release = decide(release, skewed=skewed, failing=failure is not None, at=at)
+        if self._keeper is not None:
+            release = self._keeper.with_present_servers(release)
         if release != before:
             with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
                 store.write(transaction, before, release, expect=version)
         self._apply(release)
+        self._keep_routes(release)
         return release
+
+    def _keep_routes(self, release: Release | None) -> None:
+        """Let the routes follow the servers, where no release is under way that does."""
+        if self._keeper is not None and (release is None or release.over):
+            self._keeper.follow_servers()
 
     def _without_look(self, release: Release) -> Release | None:
         """The release after a round that needs no evidence; None where a look decides."""

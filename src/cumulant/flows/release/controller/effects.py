@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -20,12 +19,13 @@ from cumulant.flows.registry.models import CANDIDATE as CANDIDATE_ALIAS
 from cumulant.flows.registry.models import CHAMPION as CHAMPION_ALIAS
 from cumulant.flows.registry.models import ModelAliased
 from cumulant.flows.release.views import ending_message
-from cumulant.flows.stack.desired_state import DesiredState, ServedVersion, change_desired_state, read_desired_state
+from cumulant.flows.stack.desired_state import DesiredState, ServedVersion
 from cumulant.release.events import ReleaseTold
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.core.events import Actor, Fact
+    from cumulant.flows.deployment.deployment import Deployment
     from cumulant.ports.journal import Journal, Transaction
     from cumulant.ports.registry import Registry
     from cumulant.ports.traffic import Traffic
@@ -42,6 +42,7 @@ class ReleaseEffects:
     """Carries out the effects of an ended release, in order.
 
     Args:
+        deployment: has the desired state.
         registry: called when it is first needed.
         receivers: who is told how it ended.
         report: is told in a sentence what waits.
@@ -49,7 +50,7 @@ class ReleaseEffects:
 
     def __init__(
         self,
-        state: Path,
+        deployment: Deployment,
         *,
         registry: Callable[[], Registry],
         journal: Journal,
@@ -59,7 +60,7 @@ class ReleaseEffects:
         actor: Actor,
         report: Callable[[str], None],
     ) -> None:
-        self._state, self._registry, self._journal, self._traffic = state, registry, journal, traffic
+        self._deployment, self._registry, self._journal, self._traffic = deployment, registry, journal, traffic
         self._receivers, self._clock, self._actor, self._report = receivers, clock, actor, report
         self._effects: Mapping[str, Callable[[Release], bool]] = {
             "desired_state": self._apply_desired_state,
@@ -85,13 +86,11 @@ class ReleaseEffects:
             return False
 
     def _apply_desired_state(self, release: Release) -> bool:
-        change_desired_state(
-            self._state, release.model, lambda desired: apply_ended_release(desired, release, self._clock.now())
-        )
+        self._deployment.change(release.model, lambda desired: apply_ended_release(desired, release, self._clock.now()))
         return True
 
     def _alias(self, release: Release) -> bool:
-        registry, desired = self._registry(), read_desired_state(self._state, release.model)
+        registry, desired = self._registry(), self._deployment.read(release.model)
         candidate = release.candidate.version
         if release.status == "promoted" and desired.champion in (None, candidate):
             self._moved(registry, release, CHAMPION_ALIAS, candidate)

@@ -29,7 +29,7 @@ from cumulant.release.evidence.look import Look, LossPair, LossPairs, Requests, 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.flows.release.controller.custom_metrics import CustomMetrics
-    from cumulant.ports.traffic import Traffic
+    from cumulant.ports.traffic import ExchangeSource, Traffic
     from cumulant.release.state import Release
 
 
@@ -97,6 +97,7 @@ class LiveEvidence:
         self,
         traffic: Traffic,
         *,
+        exchanges: ExchangeSource,
         stack: Path,
         log: Log,
         own: CustomMetrics,
@@ -106,12 +107,12 @@ class LiveEvidence:
         settle: float = 15.0,
         steady: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._traffic, self._stack, self._log, self._own = traffic, stack, log, own
+        self._traffic, self._source, self._stack, self._log, self._own = traffic, exchanges, stack, log, own
         self._labels = labels or NoLabels()
         self._clock, self._steady, self._report = clock, steady, report
         self._settle = round(settle * _SECOND)
         self._release = ""
-        self._lives, self._recent = ReadinessTimer(steady), _Recent(traffic, steady)
+        self._lives, self._recent = ReadinessTimer(steady), _Recent(exchanges, steady)
         self._shape: OutputShape | None = None
         self._misshapen = 0
 
@@ -148,7 +149,7 @@ class LiveEvidence:
     def _turn_to(self, release: Release) -> None:
         if self._release != release.id:
             self._release, self._shape, self._misshapen = release.id, None, 0
-            self._lives, self._recent = ReadinessTimer(self._steady), _Recent(self._traffic, self._steady)
+            self._lives, self._recent = ReadinessTimer(self._steady), _Recent(self._source, self._steady)
 
     def _ready(self, release: Release) -> dict[str, bool]:
         """By arm, whether the gateway finds a server of it ready; empty while the gateway does not answer."""
@@ -192,7 +193,7 @@ class LiveEvidence:
         """Those that count. The log may hold weeks from before the release, which no memory need."""
         counted: list[Exchange] = []
         while len(counted) < _MOST:
-            page, after = self._traffic.exchanges(after, limit=_PAGE)
+            page, after = self._source.exchanges(after, limit=_PAGE)
             counted += counting(page, model=release.model, revision=release.revision)
             if len(page) < _PAGE:
                 break
@@ -223,8 +224,8 @@ class LiveEvidence:
 class _Recent:
     """Exchanges of the last seconds, read once each from where the row's cursor stood when the watching began."""
 
-    def __init__(self, traffic: Traffic, steady: Callable[[], float]) -> None:
-        self._traffic, self._steady = traffic, steady
+    def __init__(self, source: ExchangeSource, steady: Callable[[], float]) -> None:
+        self._source, self._steady = source, steady
         self._cursor: str | None = None
         self._timed: deque[tuple[float, Exchange]] = deque(maxlen=_PAGE)
 
@@ -234,7 +235,7 @@ class _Recent:
             self._cursor = Cursor.of(release.cursor).gateway
         more = True
         while more:
-            page, self._cursor = self._traffic.exchanges(self._cursor, limit=_PAGE)
+            page, self._cursor = self._source.exchanges(self._cursor, limit=_PAGE)
             more = len(page) >= _PAGE
             self._keep(page)
         now = self._steady()

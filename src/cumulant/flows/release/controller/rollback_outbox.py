@@ -16,9 +16,10 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, LeaseHeldError, NotFoundError
 from cumulant.core.events import Actor
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.ledger.lease import await_lease
 from cumulant.flows.registry.models import CHAMPION, ModelAliased
-from cumulant.flows.stack.desired_state import Rollback, change_desired_state, read_desired_state
+from cumulant.flows.stack.desired_state import Rollback
 from cumulant.release.events import RolledBack
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def move_champion_alias(project: Project, model: str, rollback: Rollback) -> Non
     Raises:
         CumulantError: the registry cannot be reached, or does not know the version.
     """
-    if "://" in rollback.version or read_desired_state(project.state, model).champion not in (None, rollback.version):
+    if "://" in rollback.version or deployment_of(project).read(model).champion not in (None, rollback.version):
         return
     registry = project.registry()
     try:
@@ -87,12 +88,10 @@ def store_rollback(project: Project, model: str, rollback: Rollback) -> None:
     """Put a rollback into the desired state in place of what it said of it; one that owes nothing is no longer in it.
 
     Raises:
-        StorageError, IntegrityError: as `change_desired_state`.
+        StorageError, IntegrityError: as `Deployment.change`.
     """
-    change_desired_state(
-        project.state,
-        model,
-        lambda desired: msgspec.structs.replace(desired, rollbacks=_with(desired.rollbacks, rollback)),
+    deployment_of(project).change(
+        model, lambda desired: msgspec.structs.replace(desired, rollbacks=_with(desired.rollbacks, rollback))
     )
 
 
@@ -111,7 +110,7 @@ def undelivered_rollbacks(project: Project) -> tuple[Rollback, ...]:
     Raises:
         IntegrityError: the desired state is damaged.
     """
-    desired = read_desired_state(project.state, project.name)
+    desired = deployment_of(project).read(project.name)
     return desired.rollbacks if desired.model == project.name else ()
 
 
@@ -128,7 +127,7 @@ def list_rollbacks(project: Project, model: str) -> list[Rollback]:
         CumulantError: the journal cannot be reached, or the desired state is damaged.
     """
     rollbacks = recorded_rollbacks(project.journal(), model)
-    desired = read_desired_state(project.state, project.name)
+    desired = deployment_of(project).read(project.name)
     if model == project.name == desired.model:
         rollbacks += [rollback for rollback in desired.rollbacks if EVENT in rollback.pending]
     return sorted(rollbacks, key=lambda rollback: rollback.at)

@@ -133,9 +133,9 @@ def cores() -> int:
 
 def _read_log(project: Project) -> LoggedRequests:
     exchanges: deque[Exchange] = deque(maxlen=MOST)
-    client, after = project.traffic(), ""
+    source, after = project.exchanges(), ""
     while True:
-        page, after = client.exchanges(after, limit=_PAGE)
+        page, after = source.exchanges(after, limit=_PAGE)
         exchanges.extend(page)
         if len(page) < _PAGE:
             return read_logged_requests(exchanges, project.name)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError, NotFoundError, RefusedError, UsageError
 from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.ledger.ledger_records import RUN
 from cumulant.flows.registry.equal_models import same_versions
 from cumulant.flows.release.views import evaluation_text
-from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.release.admission import refusal, with_margins
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def candidate_warning(project: Project) -> str | None:
     """Why a release without a name would be refused: the gate refused the candidate, or it is the served champion."""
     try:
         version = find_candidate(project, "")
-        champion = read_desired_state(project.state, project.name).champion
+        champion = deployment_of(project).read(project.name).champion
         if champion is not None:
             check_distinct(project, champion, version)
     except RefusedError as refused:

@@ -14,7 +14,8 @@ from cumulant.release.evidence.look import Requests, counting
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cumulant.ports.traffic import Traffic
+    from cumulant.core.traffic import Routes
+    from cumulant.ports.traffic import ExchangeSource
 
 #: exchanges of one reading, and the newest ones that are kept
 _PAGE, _MOST = 100_000, 2_000_000
@@ -31,20 +32,19 @@ class _Page(NamedTuple):
 
 
 def champion_history(
-    traffic: Traffic, model: str, version: str, *, seconds: float, quantile: float
+    source: ExchangeSource, routes: Routes | None, version: str, *, seconds: float, quantile: float
 ) -> tuple[ChampionHistory, str]:
     """The looks of `seconds` of a champion's `version` in the gateway's log since its present routes, and the cursor.
 
     Raises:
         CumulantError: the gateway's log cannot be read.
     """
-    routes = traffic.in_force(model)
     pages, cursor, stored = list[_Page](), "", 0
     while True:
-        exchanges, cursor = traffic.exchanges(cursor, limit=_PAGE)
+        exchanges, cursor = source.exchanges(cursor, limit=_PAGE)
         mine = []
         if routes is not None and routes.champion.version == version:
-            counted = counting(exchanges, model=model, revision=routes.revision)
+            counted = counting(exchanges, model=routes.model, revision=routes.revision)
             mine = [exchange for exchange in counted if exchange.assigned == CHAMPION]
         if mine:
             pages.append(_Page(np.array([exchange.time for exchange in mine], dtype=np.int64), Requests.of(mine)))

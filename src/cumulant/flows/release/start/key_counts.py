@@ -15,7 +15,7 @@ from cumulant.core.units import to_micros
 from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
-    from cumulant.ports.traffic import Traffic
+    from cumulant.ports.traffic import ExchangeSource
     from cumulant.project.project import Project
     from cumulant.release.policy import ReleasePolicy
     from cumulant.release.steps import ReleaseStep
@@ -52,11 +52,10 @@ def count_known_keys(project: Project, model: str, key: str, *, enough: int) -> 
     Raises:
         CumulantError: a log cannot be read.
     """
-    since, traffic = datetime.now(UTC) - _RECENT, project.traffic()
-    routes = traffic.in_force(model)
+    since, routes = datetime.now(UTC) - _RECENT, project.traffic().in_force(model)
     keys = set[str]()
     if routes is not None and routes.key == key:
-        keys = _distinct_keys(_gateway_keys(traffic, model, to_micros(since)), enough)
+        keys = _distinct_keys(_gateway_keys(project.exchanges(), model, to_micros(since)), enough)
     if not keys:
         keys = _distinct_keys(_logged_keys(project.log(), model, key, since), enough)
     return len(keys) or None
@@ -71,10 +70,10 @@ def _distinct_keys(keys: Iterator[str], enough: int) -> set[str]:
     return distinct
 
 
-def _gateway_keys(traffic: Traffic, model: str, since: int) -> Iterator[str]:
+def _gateway_keys(source: ExchangeSource, model: str, since: int) -> Iterator[str]:
     cursor = ""
     for _ in range(_MOST // _PIECE):
-        exchanges, cursor = traffic.exchanges(cursor, limit=_PIECE)
+        exchanges, cursor = source.exchanges(cursor, limit=_PIECE)
         if not exchanges:
             return
         yield from (

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cumulant.core.events import Actor
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.effects import queue_message, with_warm_version
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.champion_history import champion_history
-from cumulant.flows.stack.desired_state import DesiredState, change_desired_state
+from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.release.decide import end_release
 from cumulant.release.evidence.accumulate import with_history
 from cumulant.release.evidence.metrics import metrics
@@ -86,7 +87,7 @@ def _keep_superseded_server(project: Project, superseded: Release, *, until: dat
             return desired
         return msgspec.structs.replace(desired, versions=with_warm_version(desired, version, until))
 
-    change_desired_state(project.state, project.name, change)
+    deployment_of(project).change(project.name, change)
 
 
 def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Release:
@@ -109,8 +110,8 @@ def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Re
 
 def _with_history(project: Project, release: Release) -> Release:
     history, cursor = champion_history(
-        project.traffic(),
-        release.model,
+        project.exchanges(),
+        project.traffic().in_force(release.model),
         release.champion.version,
         seconds=release.policy.look,
         quantile=metrics(release.policy)["latency"].quantile,

@@ -21,6 +21,8 @@ from cumulant.core.errors import (
 from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.traffic import CANDIDATE, CHAMPION, Arm
+from cumulant.flows.deployment.deployment import deployment_of, with_servers
+from cumulant.flows.deployment.versions import adopt, reads_older_data
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.custom_metrics import METRIC
@@ -31,10 +33,10 @@ from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.candidate import admit_candidate, check_distinct, find_author, find_candidate
 from cumulant.flows.release.start.key_counts import few_keys_warning
 from cumulant.flows.release.start.new_release import begin_release
-from cumulant.flows.stack.desired_state import DesiredState, change_desired_state, read_desired_state
+from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.restart import renew_servers
-from cumulant.flows.stack.served_versions import adopt, is_refused, reads_older_data
+from cumulant.flows.stack.served_versions import is_refused
 from cumulant.flows.stack.stack_processes import check_gateway
 from cumulant.ports.access import Principal
 from cumulant.release.admission import with_margins
@@ -121,7 +123,7 @@ def start_release(
     if isinstance(compared, str):
         return ReleaseStart(waits_for=compared, notes=tuple(notes))
     try:
-        _await_ready(compared.arms, ready_within, progress, up=outside is None)
+        compared = _await_ready(project, compared, ready_within, progress, up=outside is None)
         if few := few_keys_warning(project, name, compared.policy):
             notes.append(few)
         release = begin_release(
@@ -254,8 +256,8 @@ def _arms(
     progress("prepare the candidate's server")
     adopt(project, f"{version.name}/{version.version}", principal=principal, progress=progress)
     until = at + project.policies.release.keep_warm
-    desired = change_desired_state(
-        project.state, project.name, lambda desired: _with_arms(desired, champion, version.version, until)
+    desired = deployment_of(project).change(
+        project.name, lambda desired: _with_arms(desired, champion, version.version, until)
     )
     return desired.arm(champion, CHAMPION), desired.arm(version.version, CANDIDATE)
 
@@ -270,7 +272,7 @@ def _with_arms(desired: DesiredState, champion: str, candidate: str, until: date
 
 
 def _champion(project: Project) -> str:
-    desired = read_desired_state(project.state, project.name)
+    desired = deployment_of(project).read(project.name)
     if desired.champion is None:
         raise NotFoundError(
             f"nothing of {project.name} is served here, so there is no champion to compare with",
@@ -286,20 +288,25 @@ def _remove_candidate(project: Project, version: str) -> None:
     if stored is not None and not stored[0].over and stored[0].candidate.version == version:
         return
     before = None if stored is None or stored[0].over else stored[0].candidate.version
-    change_desired_state(
-        project.state,
+    deployment_of(project).change(
         project.name,
         lambda desired: msgspec.structs.replace(desired, candidate=before) if desired.candidate == version else desired,
     )
 
 
-def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, up: bool) -> None:
+def _await_ready(
+    project: Project, compared: _Comparison, seconds: float, progress: Progress, *, up: bool
+) -> _Comparison:
+    """The comparison with the servers of both arms, once they are ready."""
     until = time.monotonic() + seconds
 
     def waiting() -> None:
         progress("waiting for the servers", min(1.0, 1 - (until - time.monotonic()) / seconds))
 
-    for arm in arms:
+    champion, candidate = (
+        with_servers(project, arm, within=until - time.monotonic(), waiting=waiting) for arm in compared.arms
+    )
+    for arm in (champion, candidate):
         url = arm.endpoints[0]
         if wait_until_ready(url, until, waiting, authority=arm.authority):
             continue
@@ -315,6 +322,7 @@ def _await_ready(arms: tuple[Arm, Arm], seconds: float, progress: Progress, *, u
             subject=arm.version,
             hint="`cumulant ps` shows the servers; `cumulant up` starts them" if up else "start it, then try again",
         )
+    return compared._replace(arms=(champion, candidate))
 
 
 def _check_not_under_way(stored: tuple[Release, int] | None, version: str) -> None:

@@ -1,0 +1,103 @@
+"""What each machine of `deploy: hosts://` reports of itself: a row of the journal, renewed once a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+
+from cumulant.core.events import Actor
+from cumulant.flows.ledger.processes import Process, is_gone
+from cumulant.flows.stack.status import Status
+from cumulant.ports.deploy import ServerState
+from cumulant.ports.journal import Journal
+
+SERVER_HOST = "server_host"
+#: seconds between two reports, and seconds without one after which a machine counts as lost
+BEAT, LAPSE = 1.0, 6.0
+#: an observer that could not read for so many seconds cannot tell how long a machine was silent
+_BLIND = 2.0
+_ACTOR = Actor("service:supervisor")
+
+
+class HostReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine. `desired`: the edition of the desired state that it follows."""
+
+    host: str
+    roles: tuple[str, ...]
+    supervisor: Process
+    servers: tuple[ServerState, ...] = ()
+    desired: int = 0
+    #: the processes of the machine; None until the supervisor wrote them
+    status: Status | None = None
+    #: what keeps the machine from serving all that it should
+    trouble: str = ""
+
+
+def write_report(journal: Journal, report: HostReport) -> None:
+    """Raises CumulantError where the journal does not take it."""
+    with journal.transaction(actor=_ACTOR) as transaction:
+        transaction.put(SERVER_HOST, report.host, msgspec.to_builtins(report))
+
+
+def remove_report(journal: Journal, host: str, *, version: int | None = None) -> None:
+    """Remove a machine's report, unless it was renewed since it had `version`.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    with journal.transaction(actor=_ACTOR) as transaction:
+        row = transaction.get(SERVER_HOST, host)
+        if row is not None and version in (None, row.version):
+            transaction.delete(SERVER_HOST, host)
+
+
+def read_reports(journal: Journal) -> list[HostReport]:
+    """The reports of all machines. One of a machine that was lost a moment ago may be among them."""
+    return [msgspec.convert(row.value, HostReport) for row in journal.rows(SERVER_HOST)]
+
+
+class HostWatch:
+    """Judges, by its own monotonic clock, which machines still report.
+
+    Time in which the journal did not answer the observer counts for no machine: none could report in it.
+    """
+
+    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
+        self._steady = steady
+        self._seen: dict[str, tuple[int, float]] = {}
+        self._read: float | None = None
+
+    def lost(self, versions: Mapping[str, int], supervisors: Mapping[str, Process]) -> list[str]:
+        """Names of machines whose reports have stood still for too long, or whose supervisor is known to be gone.
+
+        `versions`: the present version of each machine's row.
+        """
+        now = self._steady()
+        blind = 0.0 if self._read is None or now - self._read < _BLIND else now - self._read
+        self._read = now
+        seen = {}
+        for host, version in versions.items():
+            before = self._seen.get(host)
+            seen[host] = (version, now) if before is None or before[0] != version else (version, before[1] + blind)
+        self._seen = seen
+        return [host for host, (_, since) in seen.items() if now - since > LAPSE or is_gone(supervisors[host])]
+
+
+def forget_lost_hosts(journal: Journal, watch: HostWatch) -> list[str]:
+    """Remove the reports of lost machines; their names. Call it about once a second.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    rows = {row.key: row for row in journal.rows(SERVER_HOST)}
+    supervisors = {host: msgspec.convert(row.value, HostReport).supervisor for host, row in rows.items()}
+    lost = watch.lost({host: row.version for host, row in rows.items()}, supervisors)
+    for host in lost:
+        remove_report(journal, host, version=rows[host].version)
+    return lost
+
+
+def servers_of(reports: Sequence[HostReport]) -> list[ServerState]:
+    return [server for report in reports for server in report.servers]
