@@ -109,7 +109,9 @@ def roll_back(
     serving = is_shared(project) or project.gateway().address() is not None
     if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
-    revision = _apply(traffic, arm, routes or Routes(model=model, revision=0, champion=arm, key=project.policies.release.key))
+    revision = _apply(
+        traffic, arm, routes or Routes(model=model, revision=0, champion=arm, key=project.policies.release.key)
+    )
     rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.id)
     own = arm.version in desired.versions
     if own and not known.current:

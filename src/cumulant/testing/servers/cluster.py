@@ -110,6 +110,7 @@ class Machine:
     def __init__(self, name: str, number: int, folder: Path, secrets: dict[str, str]) -> None:
         self.name, self.address, self.folder = name, f"127.0.1.{number}", folder
         self._secrets = secrets
+        self._started: list[subprocess.Popen[bytes]] = []
 
     @property
     def project(self) -> Path:
@@ -130,7 +131,9 @@ class Machine:
         """Start `cumulant WORDS --env cluster` here; its output is appended to `folder / output`."""
         line = [sys.executable, "-m", "cumulant.cli", *words, "--project", str(self.project), "--env", ENVIRONMENT]
         with (self.folder / (output or f"{words[0]}.log")).open("ab") as log:
-            return start(line, stdout=log.fileno(), stderr=log, env=self.environment(), death_signal=signal.SIGTERM)
+            process = start(line, stdout=log.fileno(), stderr=log, env=self.environment(), death_signal=signal.SIGTERM)
+        self._started.append(process)
+        return process
 
     def run(self, *words: str, seconds: float = 300.0, codes: Sequence[int] = (0,)) -> Any:
         """The document that a command printed here, once it has ended with one of `codes`.
@@ -166,6 +169,9 @@ class Machine:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
+        for process in self._started:
+            process.wait(_KILL_SECONDS)
+        self._started.clear()
         shutil.rmtree(self.folder)
 
 
