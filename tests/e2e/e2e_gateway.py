@@ -58,6 +58,9 @@ class Standin:
         except FileNotFoundError:
             return None
 
+    def lagging(self, model: str) -> tuple[str, ...]:
+        return ()
+
     def active(self, model: str, arm: str) -> int:
         return 0
 

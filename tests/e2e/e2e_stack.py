@@ -153,7 +153,7 @@ class Stack:
 
     def __init__(self, place: Path, folder: Path, project: Project) -> None:
         self._place, self.folder, self.project = place, folder, project
-        self.traffic, self.journal = project.traffic(), project.journal()
+        self.traffic, self.journal = project.gateway(), project.journal()
         self.faults: list[Fault] = []
         self._dies_at = place / "dies"
 

@@ -52,7 +52,7 @@ with load(Path(sys.argv[1])) as project:
     sleep = (sys.executable, "-c", "import time; time.sleep(3600)")
     found = msgspec.structs.replace(build_stack(project, "127.0.0.1:0"), controller=sleep)
     async def supervise():
-        await StackSupervisor(found, project.traffic(), project.gateway()).run()
+        await StackSupervisor(found, project.gateway(), project.gateway()).run()
     asyncio.run(supervise())
 """
 

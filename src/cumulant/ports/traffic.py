@@ -26,6 +26,8 @@ class ListenOptions(msgspec.Struct, frozen=True, kw_only=True):
     key_file: str | None = None
     #: file of the key that tokens for servers are made with, see `core.network.gateway_token`; None: none are sent
     gateway_key_file: str | None = None
+    #: whether an agent says with `Gateway.keep_ready` that the gateway is ready
+    agent: bool = False
 
 
 class GatewayAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +54,7 @@ class Traffic(Protocol):
     def apply(self, routes: Routes) -> None:
         """Make these routes the ones in force, all at once and durably; also while no gateway runs.
 
-        Returns when every running gateway works by them. No request fails by a change.
+        Returns when every gateway that is ready works by them. No request fails by a change.
 
         Raises:
             LeaseHeldError: the revision in force is higher, or these are other routes of the same: of two who change
@@ -63,7 +65,15 @@ class Traffic(Protocol):
         ...
 
     def in_force(self, model: str) -> Routes | None:
-        """What every running gateway works by, read back from it; what was applied last while none runs."""
+        """The routes that were applied last; of a single gateway, read back from it while it runs."""
+        ...
+
+    def lagging(self, model: str) -> Sequence[str]:
+        """Names of the ready gateways that do not work by the routes in force yet, as after an interrupted `apply`.
+
+        Raises:
+            EngineUnavailableError: a running gateway does not take them.
+        """
         ...
 
     def health(self, model: str) -> Sequence[EndpointHealth]: ...
@@ -103,4 +113,8 @@ class Gateway(Traffic, ExchangeSource, Protocol):
 
     def address(self) -> GatewayAddress | None:
         """Where it listens; None while it does not run."""
+        ...
+
+    def keep_ready(self, seconds: float) -> None:
+        """Let it answer `/ready` for so many seconds; 0: from now on not. For one that was started with an agent."""
         ...

@@ -24,7 +24,7 @@ from cumulant.ports.plugins import Drivers
 from cumulant.ports.registry import Registry
 from cumulant.ports.secrets import Secrets
 from cumulant.ports.tables import TableStore
-from cumulant.ports.traffic import ExchangeSource, Gateway, Traffic
+from cumulant.ports.traffic import Gateway
 from cumulant.project.endpoints import STATE, Endpoints, endpoints, state_folder, url_below
 from cumulant.project.file.project_file import ProjectFile
 from cumulant.project.file.spec import ProjectSpec
@@ -40,7 +40,7 @@ from cumulant.project.vault import Vault
 if TYPE_CHECKING:
     from cumulant.training.policy import TrainingPolicy
 
-#: the logs of a project: what servers answered, labels of it, the join of both, requests by the gateway, and labels that
+#: the logs of a project: what servers answered, labels of it, their join, requests by the gateway, and labels that
 #: were posted and are not ingested yet
 LogName = Literal["predictions", "labels", "joined", "exchanges", "inbox"]
 PREDICTIONS: LogName = "predictions"
@@ -179,16 +179,8 @@ class Project:
         return self._client("compute", self.endpoints.compute)  # type: ignore[no-any-return]
 
     def gateway(self) -> Gateway:
-        """The gateway of this machine."""
+        """The gateway of this machine. What all gateways do is read and changed by `flows.traffic`."""
         return self._client("traffic", self.endpoints.traffic)  # type: ignore[no-any-return]
-
-    def traffic(self) -> Traffic:
-        """The routes of all gateways of the environment."""
-        return self.gateway()
-
-    def exchanges(self) -> ExchangeSource:
-        """The requests that the gateways of the environment answered."""
-        return self.gateway()
 
     def receivers(self) -> list[Receiver]:
         """The receivers of messages on alerts and releases: `monitoring.notify`, without what is secret."""

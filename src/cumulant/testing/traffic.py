@@ -35,6 +35,12 @@ class MemoryTraffic:
     def in_force(self, model: str) -> Routes | None:
         return self._routes.get(model)
 
+    def lagging(self, model: str) -> Sequence[str]:  # noqa: ARG002 - the port has it
+        return ()
+
+    def keep_ready(self, seconds: float) -> None:
+        """There is no process that could be ready."""
+
     def health(self, model: str) -> Sequence[EndpointHealth]:
         routes = self._routes.get(model)
         arms = routes.arms if routes else ()

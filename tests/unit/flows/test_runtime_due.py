@@ -168,7 +168,7 @@ def test_each_tick_is_one_look_of_a_release(project):
         assert found.sentence == "shadow: 0 requests"
         seconds.append(store.read_required(project.journal(), "theirs")[0].seconds)
     assert 0 < seconds[0] < seconds[1] <= 12
-    assert project.traffic().in_force("theirs").mirror == 100
+    assert project.gateway().in_force("theirs").mirror == 100
 
 
 @pytest.mark.parametrize(

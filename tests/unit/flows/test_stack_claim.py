@@ -61,7 +61,7 @@ def served(folder, traffic=""):
         (project.state / "stack").mkdir(parents=True)
         change_desired_state(project.state, "m", lambda _: desired(folder))
         arms = {name: read_desired_state(project.state, "m").arm(version, name) for name, version in ARMS.items()}
-        project.traffic().apply(Routes(model="m", revision=7, weight=10.0, **arms))
+        project.gateway().apply(Routes(model="m", revision=7, weight=10.0, **arms))
         claim_folder(project)
     return folder
 
@@ -101,7 +101,7 @@ def claimed(folder):
     said = []
     with load(folder) as project:
         claim_folder(project, said.append)
-        return read_desired_state(project.state, "m"), project.traffic().in_force("m"), said
+        return read_desired_state(project.state, "m"), project.gateway().in_force("m"), said
 
 
 def written(folder):
@@ -352,5 +352,5 @@ def test_routes_to_servers_that_are_not_ours_stay(original, tmp_path):
     with load(original) as project:
         change_desired_state(project.state, "m", lambda _: DesiredState(model="m"))
         arm = Arm(name="champion", version="http://10.0.0.1", endpoints=("http://10.0.0.1",))
-        project.traffic().apply(Routes(model="m", revision=8, champion=arm))
+        project.gateway().apply(Routes(model="m", revision=8, champion=arm))
     assert claimed(shutil.copytree(original, tmp_path / "copy"))[1].champion == arm

@@ -113,7 +113,7 @@ def every(project) -> list:
 @pytest.mark.parametrize("damage", [b"", b'{"model": 7}', b"\xff{"])
 def test_a_damaged_file_is_set_aside(tmp_path, name, damage):
     project = project_in(tmp_path)
-    project.traffic().apply(Routes(model="m", revision=1, champion=arm("champion", "1", 1)))
+    project.gateway().apply(Routes(model="m", revision=1, champion=arm("champion", "1", 1)))
     whole = (tmp_path / "gateway" / "state.json").read_bytes()
     assert every(project) == []
     (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -45,7 +45,7 @@ def project(tmp_path):
             "m",
             lambda desired: msgspec.structs.replace(desired, champion="2", former=("1",), versions=versions),
         )
-        found.traffic().apply(
+        found.gateway().apply(
             Routes(model="m", revision=1, champion=read_desired_state(found.state, "m").arm("2", "champion"))
         )
         yield found
@@ -126,7 +126,7 @@ def test_every_server_is_replaced_once_and_routes_follow(project):
         restart(project, principal=project.principal())
     desired = read_desired_state(project.state, "m")
     assert [one.name for one in desired.running(AT)] == ["server-1.1", "server-2.1"]
-    assert project.traffic().in_force("m").champion.endpoints == (desired.versions["2"].endpoint,)
+    assert project.gateway().in_force("m").champion.endpoints == (desired.versions["2"].endpoint,)
 
 
 def test_a_second_restart_is_refused_until_the_first_has_ended(project):
@@ -163,7 +163,7 @@ def test_routes_that_a_rollback_has_just_written_stay(project):
     with supervised(project, lambda one: not one.generation or answering.is_set()), in_background(project, failed):
         until(lambda: len(read_desired_state(project.state, "m").running(AT)) == 3)
         arm = choose_arm("m", read_desired_state(project.state, "m"), None, "1")
-        traffic = project.traffic()
+        traffic = project.gateway()
         traffic.apply(traffic.in_force("m").all_to(arm, revision=2))
         answering.set()
     assert failed == []

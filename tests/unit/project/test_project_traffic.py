@@ -50,8 +50,8 @@ def in_memory():
 
 def test_the_client_is_made_once_from_its_driver(tmp_path):
     found = project(tmp_path, drivers=in_memory())
-    assert found.traffic().url == f"envoy://{found.state}/gateway"
-    assert found.traffic() is found.traffic()
+    assert found.gateway().url == f"envoy://{found.state}/gateway"
+    assert found.gateway() is found.gateway()
 
 
 def test_a_gateway_that_no_driver_serves_is_refused_with_its_line(tmp_path):
@@ -67,4 +67,4 @@ def test_the_gateway_of_earlier_versions_is_refused_with_what_to_write(tmp_path,
     with pytest.raises(ProjectFileError, match=told):
         check_drivers(found)
     with pytest.raises(UsageError, match="the embedded gateway `local://` was removed"):
-        found.traffic()
+        found.gateway()

@@ -99,5 +99,5 @@ def served(found: Project, champion: str, **versions: str) -> DesiredState:
 
     book = change_desired_state(found.state, found.name, change)
     arm = Arm(name="champion", version=champion, endpoints=(known[champion].endpoint,))
-    found.traffic().apply(Routes(model=found.name, revision=1, champion=arm))
+    found.gateway().apply(Routes(model=found.name, revision=1, champion=arm))
     return book

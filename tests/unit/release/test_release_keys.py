@@ -48,7 +48,7 @@ def exchange(key, arm=CHAMPION, *, revision=1, model="late", time=None):
 def late(tmp_path):
     with project(tmp_path / "late", KEYED, clock=ManualClock(MOMENT)) as found:
         arm = Arm(name="champion", version="1", endpoints=("http://127.0.0.1:1",))
-        found.traffic().apply(Routes(model="late", revision=1, champion=arm, key="customer"))
+        found.gateway().apply(Routes(model="late", revision=1, champion=arm, key="customer"))
         yield found
 
 
@@ -60,16 +60,16 @@ def test_the_smallest_share_is_the_holdback_by_default():
 def test_few_keys_are_told_and_enough_are_not(late):
     spec = late.policies.release
     assert few_keys_warning(late, "late", spec) is None, "nothing tells"
-    late.traffic().put(exchange(f"k{number % 39}") for number in range(500))
+    late.gateway().put(exchange(f"k{number % 39}") for number in range(500))
     said = few_keys_warning(late, "late", spec)
     assert said is not None
     assert said.startswith(
         "requests of the last week had 39 different values of customer: in canary 50% the champion gets 50% of them,"
         " which is about 19, where 20 or more are wanted"
     )
-    late.traffic().put([exchange("k39", model="other"), exchange("k39", time=1), exchange("")])
+    late.gateway().put([exchange("k39", model="other"), exchange("k39", time=1), exchange("")])
     assert few_keys_warning(late, "late", spec) is not None, "another model's, too old, without a key"
-    late.traffic().put([exchange("k39")])
+    late.gateway().put([exchange("k39")])
     assert few_keys_warning(late, "late", spec) is None
     assert few_keys_warning(late, "late", msgspec.structs.replace(spec, key=None)) is None
     other = msgspec.structs.replace(spec, key="shop")
@@ -77,7 +77,7 @@ def test_few_keys_are_told_and_enough_are_not(late):
 
 
 def test_plan_and_start_warn(late):
-    late.traffic().put(exchange(f"k{number % 3}") for number in range(50))
+    late.gateway().put(exchange(f"k{number % 3}") for number in range(50))
     planned = plan_release(late, principal=ADA, requests="200/s")
     assert "had 3 different values of customer" in planned.warnings[0]
     with serving() as one, serving() as other:
@@ -137,9 +137,9 @@ def test_the_prediction_log_tells_where_the_gateway_goes_by_another_key(late):
     )
     parts.add(entry, "w.1", "")
     parts.close()
-    late.traffic().put(exchange(f"k{number}") for number in range(99))
+    late.gateway().put(exchange(f"k{number}") for number in range(99))
     assert count_known_keys(late, "late", "customer", enough=40) == 40
     arm = Arm(name="champion", version="1", endpoints=("http://127.0.0.1:1",))
-    late.traffic().apply(Routes(model="late", revision=2, champion=arm))
+    late.gateway().apply(Routes(model="late", revision=2, champion=arm))
     assert count_known_keys(late, "late", "customer", enough=40) == 4
     assert count_known_keys(late, "late", "city", enough=40) is None

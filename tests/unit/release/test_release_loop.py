@@ -57,12 +57,12 @@ class World:
 
     def second(self, *, failing=0.0):
         """Twenty requests, and a round of the controller."""
-        routes = self.late.traffic().in_force("late")
+        routes = self.late.gateway().in_force("late")
         weight = routes.weight if routes else 0
         for number in range(20):
             arm = CANDIDATE if number * 5 < weight else CHAMPION
             bad = arm == CANDIDATE and number < failing * 20
-            self.late.traffic().put(
+            self.late.gateway().put(
                 [
                     Exchange(
                         request="r",
@@ -111,7 +111,7 @@ def test_a_good_candidate_is_promoted_over_killed_controllers(world):
             break
     assert now.status == "promoted", now.reason
     assert weights == sorted(weights)
-    assert world.late.traffic().in_force("late").champion.version == world.arms[CANDIDATE].url
+    assert world.late.gateway().in_force("late").champion.version == world.arms[CANDIDATE].url
     assert now.settled == {"notified", "drained"}
 
 
@@ -120,7 +120,7 @@ def test_a_candidate_of_another_shape_is_back_within_two_rounds(world):
         assert world.second().status == "running"
     world.arms[CANDIDATE].outputs = [{"name": "other", "datatype": "FP64"}]
     assert world.second().status == "rolled_back"
-    assert world.late.traffic().in_force("late").weight == 0
+    assert world.late.gateway().in_force("late").weight == 0
     assert "another shape" in store.read_required(world.late.journal(), "late")[0].reason
 
 
@@ -313,14 +313,14 @@ def test_a_model_that_cannot_go_on_stops_no_other(world, monkeypatch):
     late, said = world.late, []
     with late.journal().transaction(actor=Actor("user:ada")) as transaction:
         store.write(transaction, None, release(model="early"), expect=0)
-    apply = late.traffic().apply
+    apply = late.gateway().apply
 
     def refused(routes):
         if routes.model == "early":
             raise EngineUnavailableError("the gateway refuses these servers")
         apply(routes)
 
-    monkeypatch.setattr(late.traffic(), "apply", refused)
+    monkeypatch.setattr(late.gateway(), "apply", refused)
     found = Controllers(late, said.append, settle=1).tick()
     assert [(one.model, one.status) for one in found] == [("late", "running")]
     assert said == ["early waits: the gateway refuses these servers"]

@@ -279,7 +279,7 @@ def effects(found, clock, said, receivers=()):
         LocalDeployment(found),
         registry=found.registry,
         journal=found.journal(),
-        traffic=found.traffic(),
+        traffic=found.gateway(),
         receivers=receivers,
         clock=clock,
         actor=Actor("service:c"),
@@ -337,7 +337,7 @@ def test_what_is_pending_and_what_others_servers_need_not(late, clock):
     )
     away = msgspec.structs.replace(over, candidate=Arm(name="candidate", version="http://h", endpoints=("http://h",)))
     assert acting.pending(away) == ("notified", "drained")
-    late.traffic().busy["late", "candidate"] = 1
+    late.gateway().busy["late", "candidate"] = 1
     assert not acting.settle(over, "drained")
 
 
@@ -352,7 +352,7 @@ def test_rollback_needs_neither_journal_nor_registry(late, clock):
         found = roll_back(late, "late", principal=ADA, reason="complaints", to="1", clock=clock)
     assert (found.version, found.given_up, found.revision) == ("1", ("2",), 2)
     assert len(found.missed) == 2
-    assert late.traffic().in_force("late").champion.version == "1"
+    assert late.gateway().in_force("late").champion.version == "1"
     after = read_desired_state(late.state, "late")
     assert (after.champion, after.former) == ("1", ())
     with pytest.raises(
@@ -365,12 +365,12 @@ def test_rollback_needs_neither_journal_nor_registry(late, clock):
 def test_rollback_of_a_release_goes_to_the_champion(late, clock):
     book = served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
     now = msgspec.structs.replace(
-        late.traffic().in_force("late"), candidate=book.arm("2", "candidate"), weight=10.0, revision=5
+        late.gateway().in_force("late"), candidate=book.arm("2", "candidate"), weight=10.0, revision=5
     )
-    late.traffic().apply(now)
+    late.gateway().apply(now)
     found = roll_back(late, "late", principal=ADA, reason="x", clock=clock)
     assert (found.version, found.given_up, found.revision) == ("1", ("2",), 6)
-    assert late.traffic().in_force("late").candidate is None
+    assert late.gateway().in_force("late").candidate is None
     assert next(late.journal().events(kinds=("release.rolled_back",))).data["version"] == "1"
 
 
@@ -411,7 +411,7 @@ def test_rollback_to_a_candidate_that_never_answered_a_caller_is_refused(late, c
         book = msgspec.structs.replace(book, versions={**book.versions, "3": third})
         return msgspec.structs.replace(with_champion(book, "2", None), candidate=None if over else "3")
 
-    book, traffic = change_desired_state(late.state, "late", released), late.traffic()
+    book, traffic = change_desired_state(late.state, "late", released), late.gateway()
     shadow = {} if over else {"candidate": book.arm("3", "candidate"), "mirror": 100.0}
     traffic.apply(
         msgspec.structs.replace(traffic.in_force("late"), champion=book.arm("2", "champion"), revision=5, **shadow)
@@ -425,10 +425,10 @@ def test_rollback_to_a_candidate_that_never_answered_a_caller_is_refused(late, c
 
 def test_rollback_waits_for_a_server_and_moves_nothing_without_it(late, clock, monkeypatch):
     served(late, "2", v1="http://127.0.0.1:9", v2="http://127.0.0.1:2")
-    monkeypatch.setattr(late.traffic(), "address", lambda: "it runs")
+    monkeypatch.setattr(late.gateway(), "address", lambda: "it runs")
     with pytest.raises(EngineUnavailableError, match="requests stay where they are"):
         roll_back(late, "late", principal=ADA, reason="x", to="1", ready_within=0.0, clock=clock)
-    assert late.traffic().in_force("late").champion.version == "2"
+    assert late.gateway().in_force("late").champion.version == "2"
     warm = read_desired_state(late.state, "late").versions["1"].warm_until
     assert warm is not None, "the supervisor starts it meanwhile"
 
@@ -437,7 +437,7 @@ def test_another_model_does_not_get_this_one_s_servers(late, clock):
     served(late, "1", v1="http://127.0.0.1:1", v2="http://127.0.0.1:2")
     with pytest.raises(NotFoundError, match='no model "other" is served here'):
         roll_back(late, "other", principal=ADA, reason="x", to="2", clock=clock)
-    assert late.traffic().in_force("other") is None
+    assert late.gateway().in_force("other") is None
     with pytest.raises(NotFoundError) as refused:
         roll_back(late, "lat", principal=ADA, reason="x", clock=clock)
     assert refused.value.hint == 'did you mean "late"?'

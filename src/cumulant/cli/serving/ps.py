@@ -15,12 +15,17 @@ app = application("ps", "The processes that serve.")
 
 @command(app, action="stack.show", examples=["cumulant ps", "cumulant ps --json"])
 def ps(call: Invocation) -> None:
-    """Show the processes that `cumulant up` keeps running: their state, restarts in the last minute, last words."""
-    from cumulant.cli.serving.stack_table import document, shares_text, table
+    """Show the processes that `cumulant up` keeps running: their state, restarts in the last minute, last words.
+
+    With `deploy: hosts://` also the machines and what each of them serves.
+    """
+    from cumulant.cli.serving.stack_table import document, host_documents, hosts_table, shares_text, table
+    from cumulant.flows.deployment.host_lifecycle import list_hosts
     from cumulant.flows.stack import lifecycle
 
     with call.project() as project:
         status = lifecycle.ps(project, principal=project.principal())
+        hosts = list_hosts(project, principal=project.principal())
         shares = {} if status is None else lifecycle.traffic_shares(project)
 
     def text(console: Console) -> None:
@@ -30,5 +35,8 @@ def ps(call: Invocation) -> None:
             console.print(table(status))
             if shares and status.running:
                 console.print(shares_text(shares), markup=False)
+        if hosts:
+            console.print(hosts_table(hosts))
 
-    call.answer(document(status) | ({"shares": shares} if shares else {}), text)
+    more = ({"shares": shares} if shares else {}) | ({"hosts": host_documents(hosts)} if hosts else {})
+    call.answer(document(status) | more, text)

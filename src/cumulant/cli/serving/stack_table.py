@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from cumulant.flows.deployment.host_report import HostReport
     from cumulant.flows.stack.status import ChildStatus, Status
 
 _COLUMNS = ("process", "state", "pid", "address", "up for", "restarts", "last words")
@@ -62,6 +63,40 @@ def table(status: Status) -> RenderableType:
     return Group(*parts)
 
 
+def hosts_table(hosts: Sequence[HostReport]) -> RenderableType:
+    """The machines of `deploy: hosts://`, one a line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from cumulant.flows.reports.terminal import clean
+
+    grid = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("machine", "roles", "serves", "trouble"):
+        grid.add_column(name, overflow="fold")
+    for report in hosts:
+        served = [f"{server.version}{'' if server.ready else ' (not ready)'}" for server in report.servers]
+        trouble = Text(clean(report.trouble), style="red")
+        grid.add_row(clean(report.host), ", ".join(report.roles), ", ".join(served), trouble)
+    return grid
+
+
+def host_documents(hosts: Sequence[HostReport]) -> list[dict[str, Any]]:
+    """The machines for `--json`."""
+    return [
+        {
+            "host": report.host,
+            "roles": report.roles,
+            "trouble": report.trouble or None,
+            "servers": [
+                {"version": server.version, "url": server.endpoint, "ready": server.ready, "restarts": server.restarts}
+                for server in report.servers
+            ],
+            "processes": [] if report.status is None else [_row(child) for child in report.status.children],
+        }
+        for report in hosts
+    ]
+
+
 def shares_text(shares: Mapping[str, float]) -> str:
     """Which version answers which share of the requests."""
     named = [f"version {version} answers {100 * share:.4g}%" for version, share in shares.items()]
@@ -72,6 +107,8 @@ def heading(status: Status) -> str:
     """One line on the whole."""
     if not status.running:
         return f"the supervisor of {status.model} was killed: `cumulant down` tidies up, `cumulant up` starts again"
+    if status.roles and "gateway" not in status.roles:
+        return f"{status.model}: {', '.join(status.roles)} on this machine"
     if status.url is None:
         return f"{status.model}: the gateway does not answer yet"
     return f"{status.model} at {status.url}"

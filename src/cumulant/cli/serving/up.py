@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 app = application("up", "Serve the champion behind a gateway.")
 
 _POLL_SECONDS = 0.5
+
+
+class Role(StrEnum):
+    """What a machine can do, as `stack_processes.ROLES`, which is loaded later."""
+
+    gateway = "gateway"
+    servers = "servers"
+    controller = "controller"
 
 
 @command(
@@ -55,6 +64,18 @@ def up(
     restart: Annotated[
         bool, typer.Option("--restart", help="Give a running stack the present settings; no request is lost.")
     ] = False,
+    role: Annotated[
+        list[Role] | None,
+        typer.Option(
+            show_default=False, help="What this machine does with `deploy: hosts://`; repeatable. Default: everything."
+        ),
+    ] = None,
+    advertise: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST", show_default=False, help="Address of this machine where gateways reach its servers."
+        ),
+    ] = "",
 ) -> None:
     """Serve the champion behind a gateway, so that releases can share its requests with a candidate.
 
@@ -62,12 +83,13 @@ def up(
     stays, with a live table on a terminal, and Ctrl-C or SIGTERM ends everything, requests under way first. What
     served before serves again, whatever changed in the registry, with the present settings: releases and rollbacks
     change it. --restart replaces the servers of a running stack one by one, each once the new one is ready.
+    With `deploy: hosts://` each machine does its roles, and reaches the others through the journal alone.
     """
     from cumulant.cli.serving.stack_table import document
     from cumulant.flows.stack import lifecycle
 
     if restart:
-        _check_alone(model, http=http, others=insecure or detach or repair)
+        _check_alone(model, http=http, others=insecure or detach or repair or bool(role or advertise))
         _restart(call)
         return
     with call.project() as project:
@@ -81,6 +103,8 @@ def up(
                 insecure=insecure,
                 detached=detach,
                 repair=repair,
+                roles=[chosen.value for chosen in role or ()],
+                advertise=advertise,
                 progress=progress,
             )
     try:

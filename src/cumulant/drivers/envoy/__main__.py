@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
@@ -22,10 +23,11 @@ from cumulant.core.traffic import Certificates
 from cumulant.drivers.envoy import engine, process
 from cumulant.drivers.envoy.access_log import AccessLogReader
 from cumulant.drivers.envoy.admin import Admin
-from cumulant.drivers.envoy.bootstrap import build_bootstrap
+from cumulant.drivers.envoy.bootstrap import Sockets, build_bootstrap
 from cumulant.drivers.envoy.exchanges import ExchangeWriter
 from cumulant.drivers.envoy.folder import PRIVATE, Folder, RunningGateway, write_file
 from cumulant.drivers.envoy.published import write_clusters, write_table
+from cumulant.drivers.envoy.readiness import serve_readiness
 from cumulant.ports.traffic import GatewayAddress, ListenOptions
 
 
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         folder.make()
         with folder.lock_gateway(), tempfile.TemporaryDirectory(prefix=PRIVATE) as private:
-            return _run(folder, opening, f"{private}/admin.sock")
+            ready = f"{private}/ready.sock"
+            with serve_readiness(ready, lambda: folder.readiness().now) if opening.agent else nullcontext():
+                return _run(folder, opening, Sockets(f"{private}/admin.sock", ready if opening.agent else None))
     except CumulantError as error:
         sys.stderr.write(f"{error.full_text}\n")
         return 1
@@ -51,6 +55,7 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOpt
     parser.add_argument("--authority", help="PEM file; callers must show a certificate that it signed")
     parser.add_argument("--key-file", help="file whose bytes the hashes of callers' keys are made with")
     parser.add_argument("--gateway-key-file", help="file of the key that tokens for the servers are made with")
+    parser.add_argument("--agent", action="store_true", help="an agent says when the gateway is ready")
     options = parser.parse_args(arguments)
     if bool(options.certificate) != bool(options.private_key):
         parser.error("--certificate and --private-key go together")
@@ -61,11 +66,12 @@ def _parse_arguments(arguments: Sequence[str] | None) -> tuple[Folder, ListenOpt
         tls=tls if options.certificate else None,
         key_file=options.key_file,
         gateway_key_file=options.gateway_key_file,
+        agent=options.agent,
     )
     return Folder(options.folder.absolute()), opening
 
 
-def _run(folder: Folder, opening: ListenOptions, socket: str) -> int:
+def _run(folder: Folder, opening: ListenOptions, sockets: Sockets) -> int:
     end_requested = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end_requested.set())
@@ -78,13 +84,13 @@ def _run(folder: Folder, opening: ListenOptions, socket: str) -> int:
         folder.write_state(state)
         write_clusters(folder, state, key)
         write_table(folder, state)
-    write_file(folder.bootstrap, msgspec.json.encode(build_bootstrap(folder, opening, socket)))
+    write_file(folder.bootstrap, msgspec.json.encode(build_bootstrap(folder, opening, sockets)))
     envoy = process.start(engine.find_program(), folder.bootstrap)
     assert envoy.stdout is not None
     reader = AccessLogReader(envoy.stdout, writer, salt)
     reader.start()
     try:
-        return _watch(folder, opening, Admin(socket), envoy, end_requested)
+        return _watch(folder, opening, Admin(sockets.admin), envoy, end_requested)
     finally:
         folder.remove_gateway()
         process.end(envoy)

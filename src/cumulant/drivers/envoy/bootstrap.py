@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from cumulant.core.network.hosts import is_loopback
 from cumulant.core.traffic import (
@@ -91,15 +91,25 @@ LOGGED = {
 }
 
 
-def build_bootstrap(folder: Folder, opening: ListenOptions, socket: str) -> dict[str, Any]:
-    """The configuration; `socket`: where Envoy's administration interface listens, for the driver alone."""
+class Sockets(NamedTuple):
+    """Sockets that only the gateway's user can open: of Envoy's administration interface, and of what answers
+    `/ready` for an agent.
+    """
+
+    admin: str
+    ready: str | None = None
+
+
+def build_bootstrap(folder: Folder, opening: ListenOptions, sockets: Sockets) -> dict[str, Any]:
+    """The configuration."""
     return {
         "node": {"id": "gateway", "cluster": "cumulant"},
-        "admin": {"address": {"pipe": {"path": socket, "mode": 0o600}}},
+        "admin": {"address": {"pipe": {"path": sockets.admin, "mode": 0o600}}},
         "dynamic_resources": {"cds_config": _watched_file(folder.clusters)},
         "static_resources": {
-            "listeners": [_callers(folder, opening), _administration(opening.admin)],
-            "clusters": [_envoy_itself(socket)],
+            "listeners": [_callers(folder, opening), _administration(opening)],
+            "clusters": [_local_cluster("envoy", sockets.admin)]
+            + ([_local_cluster("agent", sockets.ready)] if sockets.ready else []),
         },
         "overload_manager": {"resource_monitors": [_connection_limit()]},
     }
@@ -158,14 +168,15 @@ def _caller_timeouts() -> dict[str, Any]:
     }
 
 
-def _administration(address: str) -> dict[str, Any]:
+def _administration(opening: ListenOptions) -> dict[str, Any]:
     """The listener of metrics and health only: the rest of Envoy's administration can stop it."""
-    host = address.rpartition(":")[0].strip("[]") or "127.0.0.1"
+    host = opening.admin.rpartition(":")[0].strip("[]") or "127.0.0.1"
     routes: list[dict[str, Any]] = [
         # No page of a browser reads them: it would send its origin, or use a host name that was made to resolve here.
         {"match": {"prefix": "/", "headers": [{"name": "origin", "present_match": True}]}, **_REFUSED},
         {"match": {"path": "/metrics"}, "route": {"cluster": "envoy", "prefix_rewrite": "/stats/prometheus"}},
         {"match": {"path": "/health"}, "route": {"cluster": "envoy", "prefix_rewrite": "/ready"}},
+        {"match": {"path": "/ready"}, "route": {"cluster": "agent" if opening.agent else "envoy"}},
     ]
     manager = {
         "@type": _HTTP,
@@ -175,7 +186,7 @@ def _administration(address: str) -> dict[str, Any]:
         "strip_any_host_port": True,
         **_caller_timeouts(),
     }
-    return _listener("administration", address, manager, None)
+    return _listener("administration", opening.admin, manager, None)
 
 
 def _routes_for_host(host: str, routes: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -251,13 +262,13 @@ def _log() -> dict[str, Any]:
     return extension("envoy.access_loggers.stdout", kind, log_format={"json_format": LOGGED})
 
 
-def _envoy_itself(socket: str) -> dict[str, Any]:
+def _local_cluster(name: str, socket: str) -> dict[str, Any]:
     place = {"endpoint": {"address": {"pipe": {"path": socket}}}}
     return {
-        "name": "envoy",
+        "name": name,
         "type": "STATIC",
         "connect_timeout": "1s",
-        "load_assignment": {"cluster_name": "envoy", "endpoints": [{"lb_endpoints": [place]}]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [place]}]},
     }
 
 

@@ -15,7 +15,7 @@ from cumulant.core.traffic import Exchange, Routes
 from cumulant.drivers.envoy import engine, exchanges
 from cumulant.drivers.envoy.admin import Admin
 from cumulant.drivers.envoy.clusters import arm_of, cluster_name, parse_endpoint
-from cumulant.drivers.envoy.folder import Folder, GatewayState
+from cumulant.drivers.envoy.folder import Folder, GatewayState, Readiness
 from cumulant.drivers.envoy.published import read_gateway_key, write_clusters, write_table
 from cumulant.drivers.envoy.routing import routes_in_table
 from cumulant.ports.traffic import EndpointHealth, GatewayAddress, ListenOptions
@@ -41,6 +41,7 @@ class EnvoyTraffic:
             command += ["--certificate", opening.tls.certificate, "--private-key", opening.tls.private_key]
             command += ["--authority", opening.tls.authority] if opening.tls.authority else []
         command += ["--key-file", opening.key_file] if opening.key_file else []
+        command += ["--agent"] if opening.agent else []
         return [*command, "--gateway-key-file", opening.gateway_key_file] if opening.gateway_key_file else command
 
     def address(self) -> GatewayAddress | None:
@@ -89,6 +90,14 @@ class EnvoyTraffic:
         admin = self._admin()
         routes = routes_in_table(admin.table()[1]) if admin else self._folder.state().routes
         return routes.get(model)
+
+    def lagging(self, model: str) -> Sequence[str]:
+        """None: routes in force are read from Envoy itself."""
+        del model
+        return ()
+
+    def keep_ready(self, seconds: float) -> None:
+        self._folder.write_readiness(Readiness.lasting(seconds))
 
     def health(self, model: str) -> Sequence[EndpointHealth]:
         admin = self._admin()

@@ -112,6 +112,8 @@ def _server_cluster(model: str, arm: Arm, limits: Limits, gateway_key: bytes | N
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": members}]},
         "circuit_breakers": _circuit_breakers(limits),
         "outlier_detection": _outlier_detection(limits),
+        # A server that its name no longer resolves to gets no requests, also while it still answers health checks.
+        "ignore_health_on_host_removal": True,
         "health_checks": [_health_check(limits)],
         "typed_extension_protocol_options": _protocol_options(tokens=gateway_key is not None),
     }

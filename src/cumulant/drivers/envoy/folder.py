@@ -3,6 +3,7 @@
 state.json          routes by model, the previous ones, and a generation that counts every change
 address.json        where the gateway listens; valid while `running.lock` is locked
 apply.lock          locked by the process that changes state.json
+readiness.json      until when the gateway is ready, written by an agent
 xds/*/*.json        the files that Envoy watches, made from state.json
 exchanges/*.jsonl   the exchange log
 """
@@ -13,6 +14,7 @@ import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +56,22 @@ class RunningGateway(msgspec.Struct, frozen=True):
     folder: str = ""
 
 
+class Readiness(msgspec.Struct, frozen=True):
+    """The gateway is ready for `seconds`, to the moment `until` of the machine's monotonic clock."""
+
+    until: float = 0.0
+    seconds: float = 0.0
+
+    @classmethod
+    def lasting(cls, seconds: float) -> Readiness:
+        return cls(time.monotonic() + seconds, seconds)
+
+    @property
+    def now(self) -> bool:
+        """Also false where the machine was started since, so that its clock began anew."""
+        return 0.0 < self.until - time.monotonic() <= self.seconds
+
+
 class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,6 +82,7 @@ class Folder:
         self._state = path / "state.json"
         self._gateway = path / "address.json"
         self._running = path / "running.lock"
+        self._readiness = path / "readiness.json"
 
     @classmethod
     def at(cls, url: str) -> Folder:
@@ -124,6 +143,17 @@ class Folder:
         finally:
             os.close(handle)
         return False
+
+    def readiness(self) -> Readiness:
+        """What the agent said last; not ready where it said nothing."""
+        try:
+            return msgspec.json.decode(self._readiness.read_bytes(), type=Readiness)
+        except (OSError, msgspec.DecodeError):
+            return Readiness()
+
+    def write_readiness(self, readiness: Readiness) -> None:
+        with storage_errors(self._readiness):
+            replace_file(self._readiness, msgspec.json.encode(readiness), durable=False)
 
     @contextmanager
     def lock_gateway(self) -> Iterator[None]:

@@ -64,8 +64,8 @@ class HostWatch:
     Time in which the journal did not answer the observer counts for no machine: none could report in it.
     """
 
-    def __init__(self, steady: Callable[[], float] = time.monotonic) -> None:
-        self._steady = steady
+    def __init__(self, steady: Callable[[], float] = time.monotonic, *, lapse: float = LAPSE) -> None:
+        self._steady, self._lapse = steady, lapse
         self._seen: dict[str, tuple[int, float]] = {}
         self._read: float | None = None
 
@@ -82,7 +82,7 @@ class HostWatch:
             before = self._seen.get(host)
             seen[host] = (version, now) if before is None or before[0] != version else (version, before[1] + blind)
         self._seen = seen
-        return [host for host, (_, since) in seen.items() if now - since > LAPSE or is_gone(supervisors[host])]
+        return [host for host, (_, since) in seen.items() if now - since > self._lapse or is_gone(supervisors[host])]
 
 
 def forget_lost_hosts(journal: Journal, watch: HostWatch) -> list[str]:

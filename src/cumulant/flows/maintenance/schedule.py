@@ -22,7 +22,7 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.lease import LeaseHandle, await_lease, holder_of
 from cumulant.flows.release.controller.rollback_outbox import undelivered_rollbacks
 from cumulant.flows.release.store import list_models
-from cumulant.flows.stack.stack_processes import controller_command
+from cumulant.flows.stack.stack_processes import program
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -139,7 +139,7 @@ def _run_release(project: Project) -> str:
     """A look of the release controller at each release, in a process of its own as under `cumulant up`."""
     if not list_models(project.journal()) and not undelivered_rollbacks(project):
         return "there is no release"
-    line = [*controller_command(project), "--once"]
+    line = [*program(project, "release"), "--once"]
     try:
         completed = subprocess.run(line, capture_output=True, text=True, timeout=_ROUND_SECONDS, check=False)
     except subprocess.TimeoutExpired:

@@ -25,6 +25,7 @@ from cumulant.flows.release.start.start import start_waiting_release
 from cumulant.flows.release.time_scale import read_time_scale
 from cumulant.flows.release.views import sentence
 from cumulant.flows.stack.desired_state import FOLDER
+from cumulant.flows.traffic.clients import exchanges_of, traffic_of
 from cumulant.release.state import Release
 
 if TYPE_CHECKING:
@@ -58,11 +59,11 @@ def build_controller(
     settle: float = 15.0,
 ) -> Controller:
     """The controller of a project's releases, with everything that it sees and does."""
-    clock, traffic, journal = clock or SystemClock(), project.traffic(), project.journal()
+    clock, traffic, journal = clock or SystemClock(), traffic_of(project), project.journal()
     watch = LeaseWatch(steady)
     evidence = LiveEvidence(
         traffic,
-        exchanges=project.exchanges(),
+        exchanges=exchanges_of(project),
         stack=project.state / FOLDER,
         log=project.log(),
         own=CustomMetrics(project.root, report),

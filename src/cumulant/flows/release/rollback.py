@@ -32,14 +32,14 @@ from cumulant.flows.release.controller.http_probe import wait_until_ready
 from cumulant.flows.release.controller.rollback_outbox import DELIVERIES, DELIVERY, DELIVERY_SECONDS, store_rollback
 from cumulant.flows.stack.desired_state import DesiredState, Rollback
 from cumulant.flows.stack.folder_claim import claim_folder
-from cumulant.flows.traffic.clients import traffic_of
 from cumulant.flows.stack.served_versions import stored_table
+from cumulant.flows.traffic.clients import traffic_of
 
 if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
-    from cumulant.ports.traffic import Traffic
     from cumulant.ports.deploy import ServerState
+    from cumulant.ports.traffic import Traffic
     from cumulant.project.project import Project
 
 #: for what may fail: the journal and the registry. On a busy machine MLflow alone takes 15 s to begin.

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from cumulant.core.errors import CumulantError, LeaseHeldError
 from cumulant.core.system.stderr import lossy_stderr
+from cumulant.flows.deployment.host_agent import HostAgent
+from cumulant.flows.stack.desired_state import LOOPBACK
 from cumulant.flows.stack.event_reporting import Reporter, emit
-from cumulant.flows.stack.stack_processes import Stack, build_stack
+from cumulant.flows.stack.stack_processes import ROLES, Stack, build_stack
 from cumulant.flows.stack.supervisor import StackSupervisor
+from cumulant.flows.traffic.clients import traffic_of
 from cumulant.project.file.loading import load
 from cumulant.project.project import Project
 
@@ -22,8 +25,8 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(words)
     try:
         with load(Path(options.project), environment=options.env) as project:
-            described = build_stack(project, options.http)
-            asyncio.run(_supervise(described, project, options.parent))
+            described = build_stack(project, options.http, options.role, insecure=options.insecure)
+            asyncio.run(_supervise(described, project, options))
     except LeaseHeldError as error:
         sys.stderr.write(f"{error.message}\n")
         return 3
@@ -33,10 +36,22 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-async def _supervise(described: Stack, project: Project, parent: int | None) -> None:
+async def _supervise(described: Stack, project: Project, options: argparse.Namespace) -> None:
     reporter = Reporter(lambda fact: emit(project, fact))
+    agent = None
+    if described.roles:
+        agent = HostAgent(project, described.roles, options.advertise, write=sys.stderr.write)
+        agent.start()
+    supervisor = StackSupervisor(
+        described,
+        traffic_of(project),
+        project.gateway(),
+        parent=options.parent,
+        report=reporter,
+        leave=agent.leave if agent else lambda: None,
+    )
     try:
-        await StackSupervisor(described, project.traffic(), project.gateway(), parent=parent, report=reporter).run()
+        await supervisor.run()
     finally:
         reporter.close()
 
@@ -47,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--env", metavar="NAME", default="local", help="default %(default)s")
     parser.add_argument("--http", metavar="HOST:PORT", default="127.0.0.1:8080", help="of the gateway")
     parser.add_argument("--parent", metavar="PID", type=int, help="end when that process is no longer the parent")
+    parser.add_argument("--role", choices=ROLES, action="append", default=[], help="of this machine among several")
+    parser.add_argument("--advertise", metavar="HOST", default=LOOPBACK, help="where its servers listen")
+    parser.add_argument("--insecure", action="store_true", help="servers off loopback need no token")
     return parser
 
 

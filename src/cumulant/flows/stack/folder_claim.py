@@ -13,6 +13,7 @@ import msgspec
 from cumulant.core.errors import UsageError
 from cumulant.core.progress import silent
 from cumulant.core.traffic import CHAMPION
+from cumulant.flows.deployment.deployment import is_shared
 from cumulant.flows.stack.desired_state import (
     FOLDER,
     DesiredState,
@@ -62,6 +63,8 @@ def claim_folder(project: Project, report: Callable[[str], None] = silent) -> No
     if before is not None:
         if before.home.is_folder(here) and is_same_folder(Path(before.root), root):
             report(f"this state was last used on {before.home.host}; it belongs to {here.host} from now on")
+        elif is_shared(project):
+            _start_anew(project, report)
         else:
             _take_over(project, before, report)
     write_identity(state, new_identity(state, root))
@@ -72,6 +75,14 @@ def _roots_before(project: Project, before: Identity) -> tuple[str, ...]:
     within, state = project.state.relative_to(project.root).parts, Path(before.home.folder)
     real = [str(state.parents[len(within) - 1])] if state.parts[-len(within) :] == within else []
     return (before.root, *real)
+
+
+def _start_anew(project: Project, report: Callable[[str], None]) -> None:
+    """Where machines share the desired state, what this one has of it is copied again."""
+    end_left_behind(project.state)
+    for name in (*_NOTES, f"{FOLDER}/desired_state.json", f"{FOLDER}/deployment.json"):
+        (project.state / name).unlink(missing_ok=True)
+    report("this state is a copy, or was moved: servables are copied to it again")
 
 
 def _take_over(project: Project, before: Identity, report: Callable[[str], None]) -> None:
@@ -144,7 +155,7 @@ def rebase_path(word: str, old: tuple[str, ...], new: str) -> str:
 
 
 def _all_to_champion(project: Project, desired: DesiredState) -> None:
-    traffic = project.traffic()
+    traffic = project.gateway()
     routes = traffic.in_force(project.name)
     if routes is None or desired.champion not in desired.versions:
         return

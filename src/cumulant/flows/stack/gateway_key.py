@@ -1,7 +1,8 @@
-"""The key by which the servers of a stack recognize its gateway, new for each supervisor."""
+"""The key by which servers recognize the gateway: new for each supervisor, or derived where machines share it."""
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,7 @@ from cumulant.flows.stack.desired_state import FOLDER
 
 _FILE = "gateway.key"
 _BYTES = 32
+_LABEL = b"cumulant gateway key"
 
 
 def key_path(state: Path) -> Path:
@@ -20,6 +22,11 @@ def key_path(state: Path) -> Path:
 
 def new_key() -> bytes:
     return secrets.token_bytes(_BYTES)
+
+
+def shared_key(salt: bytes) -> bytes:
+    """The key that all machines of a project have: from the salt that they share."""
+    return hmac.digest(salt, _LABEL, "sha256")
 
 
 def write_key(state: Path, key: bytes) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ import msgspec
 from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system import child_processes
+from cumulant.flows.deployment.deployment import deployment_of
+from cumulant.flows.deployment.host_lifecycle import HostOptions, host_options, host_waits_for, prepare_host
 from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.processes import Process, is_gone, is_here, process_of
 from cumulant.flows.stack.child_process import log_file
-from cumulant.flows.stack.desired_state import DesiredState, read_desired_state
+from cumulant.flows.stack.desired_state import DesiredState
 from cumulant.flows.stack.event_reporting import report_killed
 from cumulant.flows.stack.folder_claim import claim_folder
 from cumulant.flows.stack.gateway_check import is_reachable, routes_to
@@ -27,8 +30,9 @@ from cumulant.flows.stack.lock import already_runs_error, end_left_behind, find_
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
 from cumulant.flows.stack.restart import TRIES, not_ready_error, renew_servers
 from cumulant.flows.stack.server_commands import refresh_commands
-from cumulant.flows.stack.stack_processes import check_gateway, logs_folder
+from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, check_gateway, logs_folder
 from cumulant.flows.stack.status import Status, read_status, without_ended_processes
+from cumulant.flows.traffic.clients import traffic_of
 from cumulant.serving.access_token import read_token
 from cumulant.serving.sockets import bind, split_address
 
@@ -59,6 +63,8 @@ def up(
     insecure: bool = False,
     detached: bool = False,
     repair: bool = False,
+    roles: Sequence[str] = (),
+    advertise: str = "",
     progress: Progress = silent,
 ) -> StartedStack:
     """Start the supervisor and wait until the champion is reached through the gateway.
@@ -67,16 +73,20 @@ def up(
     `repair`: damaged files are set aside first. Unless `detached`, everything ends with this process. Off loopback
     callers need the token of CUMULANT_TOKEN, or `insecure`: anyone may call.
 
+    With `deploy: hosts://`, `roles` says what this machine does of it (default: everything), and `advertise` at which
+    address of this machine others reach its servers.
+
     What served before gets the present settings and interpreter and, once it serves, stored features of the newest
     data: no caller waits for them, and it serves on where they cannot be had.
 
     Raises:
         LeaseHeldError: it runs already.
         PortInUseError: something else listens at the gateway's address.
-        UsageError: another version than `model` serves, or the address or the token cannot be used.
+        UsageError: another version than `model` serves, or the address, the token or the roles cannot be used.
         EngineUnavailableError: a process does not come to answer; everything has ended again.
         IntegrityError: the desired state is damaged.
     """
+    options = host_options(project, roles, advertise, insecure=insecure)
     running = find_supervisor(project.state)
     if running is not None:
         raise already_runs_error(running)
@@ -88,7 +98,7 @@ def up(
         for path in [*aside, *set_aside_damaged(project)] if repair else ():
             progress(f"set aside {path}")
         address = http or project.policies.serving.http
-        return _bring_up(project, model, principal, address, insecure=insecure, detached=detached, progress=progress)
+        return _bring_up(project, model, principal, address, options=options, detached=detached, progress=progress)
     finally:
         # Also where nothing comes up: the status, the only source of it, is gone. Last: a busy journal must not
         # delay the start.
@@ -101,24 +111,28 @@ def _bring_up(
     principal: Principal,
     address: str,
     *,
-    insecure: bool,
+    options: HostOptions,
     detached: bool,
     progress: Progress,
 ) -> StartedStack:
     notes: list[str] = []
     claim_folder(project, notes.append)
-    host, port = split_address(address)
-    open_to_all = insecure or read_token(None, os.environ) is not None
-    bind(host, port, insecure=open_to_all, option="--http").close()
-    check_gateway(project)
-    known = read_desired_state(project.state, project.name).champion is not None
-    first_champion(project, model, principal=principal, progress=progress)
-    desired = refresh_commands(project, notes.append)
-    _check_model_serves(project, model, desired)
-    apply_first(project, desired)
-    process = start(project, address, detached=detached)
+    if options.has(GATEWAY):
+        host, port = split_address(address)
+        open_to_all = options.insecure or read_token(None, os.environ) is not None
+        bind(host, port, insecure=open_to_all, option="--http").close()
+    known = deployment_of(project).read(project.name).champion is not None and options.has(CONTROLLER)
+    if options.roles:
+        prepare_host(project, model, options, principal=principal, report=notes.append, progress=progress)
+    else:
+        check_gateway(project)
+        first_champion(project, model, principal=principal, progress=progress)
+        apply_first(project, refresh_commands(project, notes.append))
+    if options.has(CONTROLLER):
+        _check_model_serves(project, model, deployment_of(project).read(project.name))
+    process = start(project, address, options, detached=detached)
     try:
-        status = _await(project, process, progress)
+        status = _await(project, process, options, progress)
     except BaseException:
         _terminate(process.pid)
         process.wait()
@@ -177,7 +191,7 @@ def ps(project: Project, *, principal: Principal) -> Status | None:
 def traffic_shares(project: Project) -> dict[str, float]:
     """Share of keys (0 to 1) by version under the routes in force; empty without routes or an answering gateway."""
     try:
-        routes = project.traffic().in_force(project.name)
+        routes = traffic_of(project).in_force(project.name)
     except CumulantError:
         return {}
     if routes is None:
@@ -189,19 +203,19 @@ def traffic_shares(project: Project) -> dict[str, float]:
 
 def apply_first(project: Project, desired: DesiredState) -> None:
     """Apply routes to the desired servers: the gateway keeps those of an earlier run, where nothing listens."""
-    traffic = project.traffic()
+    traffic = traffic_of(project)
     present = traffic.in_force(project.name)
     wanted = routes_to(desired, present, key=project.policies.release.key)
     if wanted is not None and wanted != present:
         traffic.apply(wanted)
 
 
-def start(project: Project, http: str, *, detached: bool) -> subprocess.Popen[bytes]:
+def start(project: Project, http: str, options: HostOptions, *, detached: bool) -> subprocess.Popen[bytes]:
     """The supervisor's process, in a group of its own: its parent passes Ctrl-C on."""
     log = log_file(logs_folder(project.state), "supervisor")
     log.rotate()
     line = [sys.executable, "-m", "cumulant.flows.stack", str(project.root), "--env", project.environment]
-    line += ["--http", http, *([] if detached else ["--parent", str(os.getpid())])]
+    line += ["--http", http, *options.words, *([] if detached else ["--parent", str(os.getpid())])]
     with log.open() as stream:
         return child_processes.start(line, stderr=stream)
 
@@ -218,15 +232,16 @@ def _check_model_serves(project: Project, model: str, desired: DesiredState) -> 
         )
 
 
-def _await(project: Project, process: subprocess.Popen[bytes], progress: Progress) -> Status:
+def _await(project: Project, process: subprocess.Popen[bytes], options: HostOptions, progress: Progress) -> Status:
     deadline, waiting_for = time.monotonic() + _READY_SECONDS, ""
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise not_ready_error(project, "supervisor", "has ended")
         status = read_status(project.state)
         if status is not None and status.supervisor.pid == process.pid:
-            if waiting_for != (waiting_for := _waits_for(status)):
-                progress(waiting_for or "all processes answer, also through the gateway")
+            late = host_waits_for(project, options, status) if options.roles else _waits_for(status)
+            if waiting_for != (waiting_for := late):
+                progress(waiting_for or "all processes answer")
             if not waiting_for:
                 return status
             for child in status.children:

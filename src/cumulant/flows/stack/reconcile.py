@@ -7,10 +7,10 @@ from typing import Literal
 
 import msgspec
 
-Kind = Literal["server", "gateway", "controller"]
+Kind = Literal["server", "gateway", "agent", "controller"]
 Verb = Literal["start", "stop", "forget"]
 #: processes that others need start first and end last
-_ORDER: tuple[Kind, ...] = ("server", "gateway", "controller")
+_ORDER: tuple[Kind, ...] = ("server", "gateway", "agent", "controller")
 
 
 class WantedProcess(msgspec.Struct, frozen=True, kw_only=True):

@@ -45,7 +45,7 @@ def _unreadable(read: Callable[[], object]) -> list[Path]:
 
 def _unreadable_routes(project: Project) -> list[Path]:
     try:
-        project.traffic().in_force(project.name)
+        project.gateway().in_force(project.name)
     except CumulantError:
         paths = list((project.state / _GATEWAY).glob("*.json"))
         if not paths:

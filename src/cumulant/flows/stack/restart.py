@@ -44,6 +44,7 @@ from cumulant.flows.stack.served_versions import catch_up, free_port, table_of, 
 from cumulant.flows.stack.server_commands import describe_changes, present_command
 from cumulant.flows.stack.stack_processes import logs_folder
 from cumulant.flows.stack.status import ChildStatus, Status
+from cumulant.flows.traffic.clients import traffic_of
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -203,12 +204,25 @@ def _replacement(project: Project, served: ServedVersion) -> ServedVersion:
     )
 
 
-def _replace(project: Project, before: ServedVersion, after: ServedVersion) -> None:
+def replace_server(project: Project, before: ServedVersion, newer: ServedVersion) -> None:
+    """Replace a server of this machine by one of the same version, whose stored features or servable are `newer`.
+
+    Only the holder of the restart lock may call it.
+
+    Raises:
+        EngineUnavailableError: the new server does not come to answer; the one before still serves.
+    """
+    _recover(project)
+    _replace(project, before, _replacement(project, newer), unless_release=False)
+
+
+def _replace(project: Project, before: ServedVersion, after: ServedVersion, *, unless_release: bool = True) -> None:
     _change(project, lambda desired: msgspec.structs.replace(desired, starting=(*desired.starting, after)))
     renews = table_of(before.command) != table_of(after.command)
     try:
         _await_ready(project, after)
-        _check_no_release(project)  # one may have begun meanwhile
+        if unless_release:
+            _check_no_release(project)  # one may have begun meanwhile
         if renews:
             catch_up(project, after)
         _change(project, lambda desired: _with(desired, after, retiring=(*desired.retiring, before)))
@@ -312,7 +326,7 @@ def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) 
 
     Where servers run on several machines, the controller does it as soon as it sees the report of this one.
     """
-    traffic = project.traffic()
+    traffic = traffic_of(project)
     if is_shared(project):
         _await(lambda: not _has_endpoint(traffic.in_force(project.name), before.endpoint), _END_SECONDS)
         return

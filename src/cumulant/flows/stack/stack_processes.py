@@ -14,7 +14,7 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.network.hosts import ANY, is_loopback
 from cumulant.flows.serving.serve import USES
 from cumulant.flows.stack.desired_state import FOLDER, DesiredState, ServedVersion
-from cumulant.flows.stack.gateway_key import key_path
+from cumulant.flows.stack.gateway_key import key_path, shared_key
 from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.ports.driver import Need
 from cumulant.ports.traffic import ListenOptions
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from cumulant.project.project import Project
 
 LOGS = "logs"
+#: what a machine of `deploy: hosts://` can do
+SERVERS, GATEWAY, CONTROLLER = "servers", "gateway", "controller"
+ROLES = (GATEWAY, SERVERS, CONTROLLER)
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +37,17 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     uses: Path
     model: str
     environment: str
+    #: empty: another machine has it
     gateway: tuple[str, ...]
     controller: tuple[str, ...]
+    #: brings the gateway the routes that the machines share; empty: the gateway's files have them
+    agent: tuple[str, ...] = ()
+    #: what this machine does of `deploy: hosts://`; empty: everything is on this machine
+    roles: tuple[str, ...] = ()
+    #: key of the gateway's tokens, where all machines have the same; None: a new one with each supervisor
+    gateway_key: bytes | None = None
+    #: servers on an address that others can reach take requests without a token
+    insecure: bool = False
     #: key of the hashes in the prediction log, where no file holds it
     salt: bytes | None = None
     #: names by which callers may come, as the servers' options
@@ -62,14 +74,17 @@ def wanted_processes(stack: Stack, desired: DesiredState, now: datetime) -> dict
     servers = [_server(served, stack) for served in desired.running(now)]
     beside = [
         WantedProcess(name="gateway", kind="gateway", command=stack.gateway),
+        WantedProcess(name="agent", kind="agent", command=stack.agent),
         WantedProcess(name="controller", kind="controller", command=stack.controller, generation=desired.controller),
     ]
-    return {process.name: process for process in (*servers, *beside)}
+    return {process.name: process for process in (*servers, *beside) if process.command}
 
 
 def _server(served: ServedVersion, stack: Stack) -> WantedProcess:
     address = served.endpoint.removeprefix("http://")
     line = [*served.command, "--http", address, *(word for host in stack.hosts for word in ("--allow-host", host))]
+    if stack.insecure and not is_loopback(served.host):
+        line += ["--insecure"]
     if "--behind-gateway" in line:
         line += ["--gateway-key-file", str(key_path(stack.state))]
     return WantedProcess(
@@ -82,8 +97,8 @@ def _server(served: ServedVersion, stack: Stack) -> WantedProcess:
     )
 
 
-def build_stack(project: Project, http: str) -> Stack:
-    """What is to be supervised of a project.
+def build_stack(project: Project, http: str, roles: Sequence[str] = (), *, insecure: bool = False) -> Stack:
+    """What is to be supervised of a project on this machine.
 
     Raises:
         MissingPartError: the gateway's engine is not installed.
@@ -92,13 +107,18 @@ def build_stack(project: Project, http: str) -> Stack:
     opening = ListenOptions(
         http=http, key_file=project.salt_source.path(), gateway_key_file=str(key_path(project.state))
     )
+    has_gateway, has_controller = (not roles or role in roles for role in (GATEWAY, CONTROLLER))
     return Stack(
         state=project.state,
         uses=project.state / USES,
         model=project.name,
         environment=project.environment,
-        gateway=tuple(project.gateway().command(opening)),
-        controller=controller_command(project),
+        gateway=tuple(project.gateway().command(opening)) if has_gateway else (),
+        controller=program(project, "release") if has_controller else (),
+        agent=program(project, "traffic") if roles and has_gateway else (),
+        roles=tuple(roles),
+        gateway_key=shared_key(project.salt()) if roles else None,
+        insecure=insecure,
         salt=_salt(project),
         hosts=server_hosts(project.policies.serving.hosts, http),
     )
@@ -120,8 +140,9 @@ def server_hosts(declared: Sequence[str], http: str) -> tuple[str, ...]:
     return tuple(declared) if is_loopback(host) else (*declared, ANY)
 
 
-def controller_command(project: Project) -> tuple[str, ...]:
-    return (sys.executable, "-m", "cumulant.flows.release", str(project.root), "--env", project.environment)
+def program(project: Project, name: str) -> tuple[str, ...]:
+    """The command of a program of `flows` for this project."""
+    return (sys.executable, "-m", f"cumulant.flows.{name}", str(project.root), "--env", project.environment)
 
 
 def _salt(project: Project) -> bytes | None:

@@ -51,6 +51,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
     model: str
     environment: str
+    #: what this machine does of `deploy: hosts://`; empty: everything is on this machine
+    roles: tuple[str, ...] = ()
     supervisor: Process
     since: datetime
     at: datetime

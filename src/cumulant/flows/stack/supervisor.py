@@ -52,8 +52,11 @@ class StackSupervisor:
         report: Callable[[ProcessStarted | ProcessEnded], None] = unreported,
         clock: Clock | None = None,
         steady: Callable[[], float] = time.monotonic,
+        leave: Callable[[], object] = lambda: None,
     ) -> None:
+        """`leave` is called before the processes end, and may take its time: they serve on meanwhile."""
         self._stack = stack
+        self._leave = leave
         self._traffic = traffic
         self._gateway = gateway
         self._parent = parent
@@ -64,8 +67,8 @@ class StackSupervisor:
         self._wanted: dict[str, WantedProcess] = {}
         self._trouble: dict[str, str] = {}
         self._url: str | None = None
-        #: new with each supervisor: nothing of the stack runs before it
-        self._gateway_key = new_key()
+        #: without a shared one new with each supervisor: nothing of the stack runs before it
+        self._gateway_key = stack.gateway_key or new_key()
         self._since = self._clock.now()
         self._written = 0.0
         self._ended = asyncio.Event()
@@ -92,6 +95,7 @@ class StackSupervisor:
             try:
                 cause = await self._rounds()
             finally:
+                await asyncio.to_thread(self._leave)
                 probing.cancel()
                 await self._end()
                 remove_key(self._stack.state)
@@ -174,7 +178,7 @@ class StackSupervisor:
             children = list(self._children.values())
             for child in children:
                 child.log.rotate()
-            self._url = find_gateway_url(self._gateway)
+            self._url = find_gateway_url(self._gateway) if self._stack.gateway else None
             ready = await asyncio.gather(*map(self._is_ready, children))
             now, at = self._steady(), self._clock.now()
             for child, is_ready in zip(children, ready, strict=True):
@@ -190,7 +194,7 @@ class StackSupervisor:
                 return child.alive and await serves(child.wanted.url or "")
             case "gateway":
                 return child.alive and self._url is not None and await listens(self._url)
-            case "controller":
+            case "agent" | "controller":
                 return child.alive and child.age(self._steady()) > _SETTLED
 
     async def _is_drained(self, child: Child) -> bool:
@@ -211,6 +215,7 @@ class StackSupervisor:
         status = Status(
             model=self._stack.model,
             environment=self._stack.environment,
+            roles=self._stack.roles,
             supervisor=this_process(),
             since=self._since,
             at=at,

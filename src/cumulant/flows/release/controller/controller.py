@@ -117,7 +117,7 @@ class Controller:
             failure = find_hard_failure(health, ceilings, build_failure_reference(before))
             release = act_on_failure(before, failure, at=at)
             seconds = self._seconds_since_look(release)
-            if not release.over and seconds >= release.policy.look:
+            if not release.over and seconds >= release.policy.look and not self._traffic.lagging(self._model):
                 look, cursor = self._evidence.look(release, seconds)
                 look = replace(look, seconds=seconds * self._pace())
                 release, skewed = count_look(msgspec.structs.replace(release, cursor=cursor), look)
@@ -176,7 +176,7 @@ class Controller:
 
     def _apply(self, release: Release) -> None:
         present, wanted = self._traffic.in_force(self._model), desired_routes(release)
-        if present is None or present.revision < wanted.revision:
+        if present is None or present.revision < wanted.revision or self._traffic.lagging(self._model):
             self._traffic.apply(wanted)
         for effect in self._effects.pending(release):
             if not self._effects.settle(release, effect):

@@ -1,4 +1,4 @@
-"""Routes follow the servers of several machines: those that come get requests, those that leave or are lost get none."""
+"""Routes follow the servers of several machines: new ones get requests, those that leave or are lost get none."""
 
 from __future__ import annotations
 

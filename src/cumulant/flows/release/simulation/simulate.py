@@ -21,6 +21,7 @@ from cumulant.flows.release.simulation.run import simulate_release
 from cumulant.flows.release.simulation.world import ReleaseWorld
 from cumulant.flows.release.simulation.world_loading import DEFAULT, policy_of, read_world
 from cumulant.flows.reports.wording import duration, plural
+from cumulant.flows.traffic.clients import exchanges_of
 
 if TYPE_CHECKING:
     from cumulant.core.traffic import Exchange
@@ -133,7 +134,7 @@ def cores() -> int:
 
 def _read_log(project: Project) -> LoggedRequests:
     exchanges: deque[Exchange] = deque(maxlen=MOST)
-    source, after = project.exchanges(), ""
+    source, after = exchanges_of(project), ""
     while True:
         page, after = source.exchanges(after, limit=_PAGE)
         exchanges.extend(page)

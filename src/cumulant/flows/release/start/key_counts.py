@@ -12,6 +12,7 @@ import msgspec
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.units import to_micros
+from cumulant.flows.traffic.clients import exchanges_of, traffic_of
 from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
@@ -52,10 +53,10 @@ def count_known_keys(project: Project, model: str, key: str, *, enough: int) -> 
     Raises:
         CumulantError: a log cannot be read.
     """
-    since, routes = datetime.now(UTC) - _RECENT, project.traffic().in_force(model)
+    since, routes = datetime.now(UTC) - _RECENT, traffic_of(project).in_force(model)
     keys = set[str]()
     if routes is not None and routes.key == key:
-        keys = _distinct_keys(_gateway_keys(project.exchanges(), model, to_micros(since)), enough)
+        keys = _distinct_keys(_gateway_keys(exchanges_of(project), model, to_micros(since)), enough)
     if not keys:
         keys = _distinct_keys(_logged_keys(project.log(), model, key, since), enough)
     return len(keys) or None

@@ -14,6 +14,7 @@ from cumulant.flows.release.controller.effects import queue_message, with_warm_v
 from cumulant.flows.release.start import evidence_blocks
 from cumulant.flows.release.start.champion_history import champion_history
 from cumulant.flows.stack.desired_state import DesiredState
+from cumulant.flows.traffic.clients import exchanges_of, traffic_of
 from cumulant.release.decide import end_release
 from cumulant.release.evidence.accumulate import with_history
 from cumulant.release.evidence.metrics import metrics
@@ -46,7 +47,7 @@ def begin_release(
     Raises:
         CumulantError: the gateway's log or earlier pairs cannot be read. LeaseHeldError: another process wrote the row.
     """
-    present, last = project.traffic().in_force(model), store.read(project.journal(), model)
+    present, last = traffic_of(project).in_force(model), store.read(project.journal(), model)
     release = Release(
         id=f"{at:%Y%m%dT%H%M%S}-{secrets.token_hex(2)}",
         model=model,
@@ -110,8 +111,8 @@ def with_evaluation(release: Release, evaluation: PairedEvaluation | None) -> Re
 
 def _with_history(project: Project, release: Release) -> Release:
     history, cursor = champion_history(
-        project.exchanges(),
-        project.traffic().in_force(release.model),
+        exchanges_of(project),
+        traffic_of(project).in_force(release.model),
         release.champion.version,
         seconds=release.policy.look,
         quantile=metrics(release.policy)["latency"].quantile,

@@ -1,0 +1,44 @@
+"""Answers `/ready` for a gateway with an agent, on a socket that Envoy passes these requests to."""
+
+from __future__ import annotations
+
+import socketserver
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler
+
+#: seconds for a request
+_PATIENCE = 5.0
+_POLL = 0.2
+
+
+@contextmanager
+def serve_readiness(path: str, is_ready: Callable[[], bool]) -> Iterator[None]:
+    """Answer at the socket `path` while the block runs: 200 while `is_ready`, else 503."""
+
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _PATIENCE
+
+        def do_GET(self) -> None:
+            ready = is_ready()
+            self.send_response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE)
+            self.end_headers()
+            self.wfile.write(b"LIVE\n" if ready else b"the agent does not confirm the routes\n")
+
+        def log_message(self, format: str, *arguments: object) -> None:  # noqa: A002 - as the base names it
+            """No line for each probe."""
+
+        def address_string(self) -> str:
+            return "local"
+
+    with socketserver.ThreadingUnixStreamServer(path, Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, args=(_POLL,), daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()

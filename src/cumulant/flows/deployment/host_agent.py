@@ -1,0 +1,130 @@
+"""What the supervisor of a machine of `deploy: hosts://` does beside its processes: it follows, copies and reports."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cumulant.core.errors import CumulantError
+from cumulant.flows.deployment.copy import renew_copy, send_rollbacks
+from cumulant.flows.deployment.deployment import HostsDeployment
+from cumulant.flows.deployment.follow import follow
+from cumulant.flows.deployment.host_report import BEAT, HostReport, remove_report, write_report
+from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.release.rollback import with_rollback
+from cumulant.flows.stack.desired_state import read_desired_state
+from cumulant.flows.stack.stack_processes import SERVERS
+from cumulant.flows.stack.status import read_status
+from cumulant.flows.traffic.clients import traffic_of
+from cumulant.ports.deploy import ServerState
+from cumulant.project.host_name import host_name
+
+if TYPE_CHECKING:
+    from cumulant.flows.stack.desired_state import DesiredState
+    from cumulant.project.project import Project
+
+#: seconds for which a machine that leaves waits until no request is sent to it any more
+_LEAVE_SECONDS = 15.0
+_CHECK_SECONDS = 0.2
+
+
+class HostAgent:
+    """Two threads: one reports once a second, the other copies servables, which may take minutes."""
+
+    def __init__(self, project: Project, roles: Sequence[str], address: str, *, write: Callable[[str], object]) -> None:
+        self._project, self._roles, self._address, self._write = project, tuple(roles), address, write
+        self._deployment = HostsDeployment(project)
+        self._ending = threading.Event()
+        self._desired: DesiredState | None = None
+        self._faults: tuple[str, ...] = ()
+        self._threads = [threading.Thread(target=self._repeat, args=(self.report,), daemon=True)]
+        if SERVERS in self._roles:
+            self._threads.append(threading.Thread(target=self._repeat, args=(self._follow,), daemon=True))
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def leave(self) -> None:
+        """Report no more, and wait until no gateway sends requests to this machine, or nobody is left who could."""
+        self._ending.set()
+        self._threads[0].join(_LEAVE_SECONDS)
+        urls = {server.endpoint for server in self._servers()}
+        deadline = time.monotonic() + _LEAVE_SECONDS
+        try:
+            remove_report(self._project.journal(), host_name())
+            while urls and self._has_others() and self._is_routed(urls) and time.monotonic() < deadline:
+                time.sleep(_CHECK_SECONDS)
+        except CumulantError as error:
+            self._write(f"this machine leaves without a report: {error.message}\n")
+
+    def report(self) -> None:
+        """Renew the copy of the desired state and this machine's row.
+
+        Raises:
+            CumulantError: the journal does not answer, or the state folder cannot be written.
+        """
+        send_rollbacks(self._project, self._deployment, with_rollback)
+        self._desired = renew_copy(self._project, self._deployment)
+        write_report(
+            self._project.journal(),
+            HostReport(
+                host=host_name(),
+                roles=self._roles,
+                supervisor=this_process(),
+                servers=tuple(self._servers()),
+                desired=self._desired.edition,
+                status=read_status(self._project.state),
+                trouble="; ".join(self._faults),
+            ),
+        )
+
+    def _servers(self) -> list[ServerState]:
+        if SERVERS not in self._roles:
+            return []
+        state, status = read_desired_state(self._project.state, self._project.name), read_status(self._project.state)
+        children = {child.url: child for child in status.children} if status else {}
+        return [
+            ServerState(
+                version=served.version,
+                endpoint=served.endpoint,
+                ready=child is not None and child.ready,
+                host=host_name(),
+                arguments={} if served.spec is None else served.spec.arguments,
+                restarts=0 if child is None else child.restarts,
+            )
+            for served in state.current(datetime.now(UTC))
+            for child in [children.get(served.endpoint)]
+        ]
+
+    def _follow(self) -> None:
+        if self._desired is None:
+            return
+        before, self._faults = self._faults, follow(self._project, self._desired, self._address)
+        for fault in self._faults if self._faults != before else ():
+            self._write(f"{fault}\n")
+
+    def _has_others(self) -> bool:
+        return any(server.host != host_name() for server in self._deployment.present(self._project.name))
+
+    def _is_routed(self, urls: set[str]) -> bool:
+        routes = traffic_of(self._project).in_force(self._project.name)
+        return routes is not None and any(urls & set(arm.endpoints) for arm in routes.arms)
+
+    def _repeat(self, work: Callable[[], None]) -> None:
+        last = ""
+        while not self._ending.is_set():
+            try:
+                work()
+                last = ""
+            except CumulantError as error:
+                text = self._project.vault.redact(error.message)
+                if text != last:
+                    self._write(f"waits: {text}\n")
+                last = text
+            except Exception as error:  # noqa: BLE001 - the edge: what serves goes on, so this does too
+                self._write(f"a fault, tried again: {type(error).__name__}: {error}\n")
+            self._ending.wait(BEAT)

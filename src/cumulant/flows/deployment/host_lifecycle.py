@@ -1,0 +1,141 @@
+"""`cumulant up` on one machine of `deploy: hosts://`: its roles, and what it must have before it starts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cumulant.core.errors import UsageError
+from cumulant.core.network.hosts import is_loopback
+from cumulant.core.progress import Progress, silent
+from cumulant.flows.deployment.deployment import HostsDeployment, is_shared
+from cumulant.flows.deployment.follow import follow
+from cumulant.flows.deployment.host_report import HostReport, read_reports
+from cumulant.flows.deployment.versions import first_champion
+from cumulant.flows.ledger.actions import verb
+from cumulant.flows.stack.desired_state import LOOPBACK, read_desired_state
+from cumulant.flows.stack.server_commands import refresh_commands
+from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
+from cumulant.serving.access_token import read_token
+
+if TYPE_CHECKING:
+    from cumulant.flows.stack.status import Status
+    from cumulant.ports.access import Principal
+    from cumulant.project.project import Project
+
+
+class HostOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What `up` starts on this machine.
+
+    `roles`: empty where everything is on it; `advertise`: where its servers listen, and other machines reach them.
+    """
+
+    roles: tuple[str, ...] = ()
+    advertise: str = LOOPBACK
+    insecure: bool = False
+
+    def has(self, role: str) -> bool:
+        return not self.roles or role in self.roles
+
+    @property
+    def words(self) -> list[str]:
+        """As options of the supervisor."""
+        words = [word for role in self.roles for word in ("--role", role)]
+        words += ["--advertise", self.advertise] if self.roles else []
+        return [*words, *(["--insecure"] if self.insecure else [])]
+
+
+def host_options(project: Project, roles: Sequence[str], advertise: str, *, insecure: bool) -> HostOptions:
+    """The options of this machine; without roles it has all of them.
+
+    Raises:
+        UsageError: they do not fit the environment.
+    """
+    if not is_shared(project):
+        if roles or advertise:
+            raise UsageError(
+                "`deploy` of this environment is local://: one machine does everything",
+                subject="--role" if roles else "--advertise",
+                hint=f"write environments.{project.environment}.deploy: hosts:// to divide the work between machines",
+            )
+        return HostOptions(insecure=insecure)
+    chosen = tuple(role for role in ROLES if not roles or role in roles)
+    if project.salt_source.is_file:
+        raise UsageError(
+            "machines that serve together must have one salt, and this environment names none",
+            subject=f"environments.{project.environment}.salt",
+            hint="write salt: ${secret:NAME} there, and give every machine the secret",
+        )
+    if SERVERS in chosen and not advertise and set(chosen) != set(ROLES):
+        raise UsageError(
+            "no address is given at which gateways on other machines reach the servers of this one",
+            subject="--advertise",
+            hint="name one of this machine: --advertise 10.0.0.5",
+        )
+    address = advertise or LOOPBACK
+    if SERVERS in chosen and not is_loopback(address) and not insecure and read_token(None, os.environ) is None:
+        raise UsageError(
+            f"{address} can be reached from other machines, and requests are not authenticated",
+            subject="--advertise",
+            hint="set CUMULANT_TOKEN on every machine, or pass --insecure where the network is trusted",
+        )
+    return HostOptions(roles=chosen, advertise=address, insecure=insecure)
+
+
+def prepare_host(
+    project: Project,
+    model: str,
+    options: HostOptions,
+    *,
+    principal: Principal,
+    report: Callable[[str], None],
+    progress: Progress = silent,
+) -> None:
+    """Make ready what this machine's processes start from.
+
+    Raises:
+        UsageError: `model` is given to a machine that is no controller.
+        NotFoundError: the registry has no version to serve.
+        MissingPartError: no gateway is installed where one is to run.
+    """
+    if model and not options.has(CONTROLLER):
+        raise UsageError(
+            f"what serves first is chosen where the controller runs, and this machine is {', '.join(options.roles)}",
+            subject=model,
+            hint="name it there: `cumulant up --role controller MODEL`",
+        )
+    if options.has(GATEWAY):
+        check_gateway(project)
+    if options.has(CONTROLLER):
+        first_champion(project, model, principal=principal, progress=progress)
+    if options.has(SERVERS):
+        refresh_commands(project, report)
+        progress("copy the servables that are served")
+        for fault in follow(project, HostsDeployment(project).read(project.name), options.advertise):
+            report(f"{fault}; it is tried again")
+
+
+def host_waits_for(project: Project, options: HostOptions, status: Status) -> str:
+    """Which processes of this machine are not ready yet, in words; empty where all are."""
+    names = ["gateway", "agent"] if options.has(GATEWAY) else []
+    if options.has(SERVERS):
+        state = read_desired_state(project.state, project.name)
+        names += [served.name for served in state.current(datetime.now(UTC))]
+    ready = {child.name for child in status.children if child.ready}
+    late = [name for name in names if name not in ready]
+    return f"waiting for {', '.join(late)}" if late else ""
+
+
+@verb("stack.show")
+def list_hosts(project: Project, *, principal: Principal) -> list[HostReport]:
+    """The machines of `deploy: hosts://`, as they reported last; none with `local://`.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    del principal  # the check of it is all
+    return read_reports(project.journal()) if is_shared(project) else []

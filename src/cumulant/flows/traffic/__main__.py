@@ -1,0 +1,44 @@
+"""`python -m cumulant.flows.traffic PROJECT --env NAME`: the agent of this machine's gateway, until SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+from cumulant.core.errors import CumulantError
+from cumulant.core.system.stderr import lossy_stderr
+from cumulant.flows.release.controller_process import LogLines
+from cumulant.flows.traffic.agent import GatewayAgent
+from cumulant.project.file.loading import load
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Exit code 0 after a request to end, 4 where the project cannot be loaded."""
+    options = _parser().parse_args(words)
+    ending = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ending.set())
+    report = LogLines(sys.stderr.write)
+    try:
+        with load(Path(options.project), environment=options.env) as project:
+            GatewayAgent(project.gateway(), project.journal(), report=report).run(ending.wait)
+    except CumulantError as error:
+        sys.stderr.write(f"{error.message}\n")
+        return 4
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m cumulant.flows.traffic", description=__doc__)
+    parser.add_argument("project", help="folder of cumulant.yaml")
+    parser.add_argument("--env", default="local", help="environment of the project file")
+    return parser
+
+
+if __name__ == "__main__":
+    lossy_stderr()
+    sys.exit(main())

@@ -1,0 +1,172 @@
+"""The agent beside a gateway: it follows the routes in the journal, and reports what the gateway does.
+
+The gateway keeps the routes on its machine, so that it serves and starts without the journal. Routes on the machine
+that are later than those in the journal are of a rollback that could not reach it; the agent delivers them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.traffic import CANDIDATE, CHAMPION, Routes
+from cumulant.flows.ledger.processes import this_process
+from cumulant.flows.traffic.events import RoutesApplied
+from cumulant.flows.traffic.rows import (
+    ACTOR,
+    BEAT,
+    GATEWAY,
+    SILENT,
+    GatewayReport,
+    Refusal,
+    StoredRoutes,
+    list_routes,
+    put_routes,
+    remove_report,
+)
+from cumulant.ports.journal import Journal
+from cumulant.ports.traffic import Gateway
+from cumulant.project.host_name import host_name
+
+#: seconds between two rounds, at least; and after a journal that did not answer
+_PAUSE, _LATER = 0.02, 1.0
+
+
+class GatewayAgent:
+    """Call `run` in a thread or a process of its own; one agent a machine."""
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        journal: Journal,
+        *,
+        host: str = "",
+        report: Callable[[str], object] = lambda _: None,
+        steady: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._gateway, self._journal = gateway, journal
+        self._host = host or host_name()
+        self._say, self._steady = report, steady
+        self._refused: dict[str, Refusal] = {}
+        self._reported: GatewayReport | None = None
+        self._reported_at = 0.0
+
+    def run(self, ended: Callable[[float], bool]) -> None:
+        """Run rounds until `ended`, which waits so many seconds, returns true; then report the gateway no more."""
+        pause, after = 0.0, 0
+        while not ended(pause):
+            try:
+                after = self.round()
+                self._journal.wait(after, BEAT)
+                pause = _PAUSE
+            except CumulantError as error:
+                self._say(f"waits: {error.message}")
+                pause = _LATER
+        self._gateway.keep_ready(0.0)
+        try:
+            remove_report(self._journal, self._host)
+        except CumulantError as error:
+            self._say(f"the report of this gateway stays until it lapses: {error.message}")
+
+    def round(self) -> int:
+        """Follow the routes and report; the journal's last event before that.
+
+        Raises:
+            CumulantError: the journal does not answer.
+        """
+        after = self._journal.head().seq
+        stored = list_routes(self._journal)
+        for model, present in stored.items():
+            self._follow(model, present)
+        self._report(stored)
+        return after
+
+    def _follow(self, model: str, stored: StoredRoutes) -> None:
+        """Make a model's routes those of the journal, or bring later ones of this machine there."""
+        wanted = stored.routes
+        try:
+            local = self._gateway.in_force(model)
+            if wanted is None or local == wanted:
+                self._refused.pop(model, None)
+            elif local is None or local.revision < wanted.revision:
+                self._apply(wanted)
+            else:
+                self._deliver(local, wanted, stored.version)
+        except LeaseHeldError:
+            return  # changed on this machine, or in the journal, a moment ago: the next round reads both again
+        except EngineUnavailableError as error:
+            self._say(f"the gateway does not answer: {error.message}")
+
+    def _apply(self, routes: Routes) -> None:
+        try:
+            self._gateway.apply(routes)
+            self._refused.pop(routes.model, None)
+        except (EngineUnavailableError, UsageError) as error:
+            self._refused[routes.model] = Refusal(routes.revision, error.message)
+            self._say(f"revision {routes.revision} of the routes of {routes.model} is refused: {error.message}")
+
+    def _deliver(self, local: Routes, stored: Routes, version: int) -> None:
+        """Bring later routes of this machine to the journal, above the ones that others know."""
+        if local.revision == stored.revision:
+            local = msgspec.structs.replace(local, revision=stored.revision + 1)
+            self._gateway.apply(local)
+        with self._journal.transaction(actor=ACTOR) as transaction:
+            put_routes(transaction, local, expect=version, host=self._host)
+        self._say(f"revision {local.revision} of the routes of {local.model} comes from this machine")
+
+    def _report(self, stored: Mapping[str, StoredRoutes]) -> None:
+        """Write the report where something of it changed that others wait for, and once a second."""
+        routes = self._routes(stored)
+        url = self._url()
+        ready = url is not None and all(
+            present.routes is None or (model in routes and routes[model].revision >= present.routes.revision)
+            for model, present in stored.items()
+        )
+        last, now = self._reported, self._steady()
+        changed = last is None or (last.routes, last.ready, last.refused) != (routes, ready, self._refused)
+        if not changed and now - self._reported_at < BEAT:
+            return
+        if not ready:
+            self._gateway.keep_ready(0.0)
+        report = GatewayReport(
+            host=self._host,
+            agent=this_process(),
+            url=url,
+            ready=ready,
+            routes=routes,
+            health={model: tuple(self._gateway.health(model)) for model in routes} if url else {},
+            active={model: self._active(model) for model in routes} if url else {},
+            refused=dict(self._refused),
+        )
+        self._write(report, {} if last is None else last.routes)
+        self._reported, self._reported_at = report, now
+        if ready:
+            self._gateway.keep_ready(SILENT)
+
+    def _routes(self, stored: Mapping[str, StoredRoutes]) -> dict[str, Routes]:
+        found = {}
+        for model in stored:
+            try:
+                routes = self._gateway.in_force(model)
+            except EngineUnavailableError:
+                continue
+            if routes is not None:
+                found[model] = routes
+        return found
+
+    def _url(self) -> str | None:
+        address = self._gateway.address()
+        return None if address is None else address.url
+
+    def _active(self, model: str) -> dict[str, int]:
+        return {arm: self._gateway.active(model, arm) for arm in (CHAMPION, CANDIDATE)}
+
+    def _write(self, report: GatewayReport, before: Mapping[str, Routes]) -> None:
+        with self._journal.transaction(actor=ACTOR) as transaction:
+            transaction.put(GATEWAY, report.host, msgspec.to_builtins(report))
+            for model, routes in report.routes.items():
+                if before.get(model) != routes:
+                    transaction.emit(RoutesApplied(model=model, revision=routes.revision, host=report.host))

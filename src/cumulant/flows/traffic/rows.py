@@ -1,0 +1,135 @@
+"""Rows of the journal: the routes of each model, and what each machine's gateway reports."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from cumulant.core.events import Actor
+from cumulant.core.traffic import Routes
+from cumulant.flows.deployment.host_report import HostWatch
+from cumulant.flows.ledger.processes import Process
+from cumulant.flows.traffic.events import RoutesChanged
+from cumulant.ports.journal import Journal, Row, Transaction
+from cumulant.ports.traffic import EndpointHealth
+
+ROUTES, GATEWAY = "routes", "gateway"
+#: seconds between two reports of a gateway; without one it turns unready, and later counts as lost
+BEAT, SILENT, LAPSE = 1.0, 10.0, 15.0
+ACTOR = Actor("service:gateway")
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A gateway does not take the routes of a revision."""
+
+    revision: int
+    reason: str
+
+
+class GatewayReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The gateway of one machine. `ready`: it runs, and works by every model's routes.
+
+    Attributes:
+        agent: the process beside the gateway that reports.
+        url: where callers reach it; None while it does not run.
+        routes: by model, what it works by.
+        health: of the servers of these routes.
+        active: requests under way, by model and arm.
+        refused: by model, the revision that it does not take.
+    """
+
+    host: str
+    agent: Process
+    url: str | None = None
+    ready: bool = False
+    routes: dict[str, Routes] = {}
+    health: dict[str, tuple[EndpointHealth, ...]] = {}
+    active: dict[str, dict[str, int]] = {}
+    refused: dict[str, Refusal] = {}
+
+
+class StoredRoutes(NamedTuple):
+    """The routes of a model, and the version of their row (0: there is none)."""
+
+    routes: Routes | None
+    version: int
+
+
+def read_routes(source: Journal | Transaction, model: str) -> StoredRoutes:
+    row = source.get(ROUTES, model)
+    return StoredRoutes(None, 0) if row is None else _stored(row)
+
+
+def list_routes(journal: Journal) -> dict[str, StoredRoutes]:
+    """By model."""
+    return {row.key: _stored(row) for row in journal.rows(ROUTES)}
+
+
+def put_routes(transaction: Transaction, routes: Routes, *, expect: int, host: str = "") -> None:
+    """Write the row, and the event that wakes the gateways.
+
+    Raises:
+        LeaseHeldError: another process wrote the row since it had the version `expect`.
+    """
+    transaction.put(ROUTES, routes.model, msgspec.to_builtins(routes), expect=expect)
+    transaction.emit(
+        RoutesChanged(
+            model=routes.model,
+            revision=routes.revision,
+            champion=routes.champion.version,
+            candidate=None if routes.candidate is None else routes.candidate.version,
+            weight=routes.weight,
+            mirror=routes.mirror,
+            host=host,
+        )
+    )
+
+
+def _stored(row: Row) -> StoredRoutes:
+    return StoredRoutes(msgspec.convert(row.value, Routes), row.version)
+
+
+def list_reports(source: Journal | Transaction) -> list[GatewayReport]:
+    """The reports of all gateways. One of a machine that was lost a moment ago may be among them."""
+    return [_report(row) for row in source.rows(GATEWAY)]
+
+
+def _report(row: Row) -> GatewayReport:
+    return msgspec.convert(row.value, GatewayReport)
+
+
+def remove_report(journal: Journal, host: str, *, version: int | None = None) -> None:
+    """Remove a gateway's report, unless it was renewed since it had `version`.
+
+    Raises:
+        CumulantError: the journal does not answer.
+    """
+    with journal.transaction(actor=ACTOR) as transaction:
+        row = transaction.get(GATEWAY, host)
+        if row is not None and version in (None, row.version):
+            transaction.delete(GATEWAY, host)
+
+
+class GatewayWatch:
+    """The gateways that still report, judged by one observer's own monotonic clock; threads may not share it."""
+
+    def __init__(self, journal: Journal, steady: Callable[[], float] = time.monotonic) -> None:
+        self._journal = journal
+        self._watch = HostWatch(steady, lapse=LAPSE)
+
+    def present(self) -> Sequence[GatewayReport]:
+        """Their reports. That of a lost one is removed: its agent writes it again if it is back.
+
+        Raises:
+            CumulantError: the journal does not answer.
+        """
+        rows = {row.key: row for row in self._journal.rows(GATEWAY)}
+        reports = {host: _report(row) for host, row in rows.items()}
+        versions = {host: row.version for host, row in rows.items()}
+        lost = self._watch.lost(versions, {host: report.agent for host, report in reports.items()})
+        for host in lost:
+            remove_report(self._journal, host, version=versions[host])
+        return [report for host, report in reports.items() if host not in lost]

@@ -1,0 +1,239 @@
+"""Routes of several gateways by the journal: agents follow them, and `apply` waits for the ready ones."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+
+from cumulant.core.errors import EngineUnavailableError, LeaseHeldError, UsageError
+from cumulant.core.traffic import CANDIDATE, CHAMPION
+from cumulant.flows.ledger.processes import Process
+from cumulant.flows.traffic import rows
+from cumulant.flows.traffic.agent import GatewayAgent
+from cumulant.flows.traffic.rows import GATEWAY, LAPSE, GatewayReport, list_reports, list_routes
+from cumulant.flows.traffic.shared_traffic import SharedTraffic
+from cumulant.ports.traffic import EndpointHealth, GatewayAddress
+from cumulant.testing.conformance.routes import MODEL, RoutesConformance, routes_of
+from cumulant.testing.gateways import wait_for
+from cumulant.testing.journal import MemoryJournal
+from cumulant.testing.traffic import MemoryTraffic
+
+FIRST = routes_of("http://127.0.0.1:1", revision=1)
+SECOND = routes_of("http://127.0.0.1:1", "http://127.0.0.1:2", weight=10.0, revision=2)
+
+
+class Gateway(MemoryTraffic):
+    """A gateway in memory that runs. `fault`: why it takes no routes."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.runs, self.fault = name, True, None
+        self.ready: list[float] = []
+
+    def address(self):
+        return GatewayAddress(url=f"http://{self.name}:80", admin="", pid=1) if self.runs else None
+
+    def apply(self, routes):
+        if self.fault is not None:
+            raise self.fault
+        super().apply(routes)
+
+    def keep_ready(self, seconds):
+        self.ready.append(seconds)
+
+
+@pytest.fixture
+def journal():
+    return MemoryJournal()
+
+
+def agent(gateway, journal, **other):
+    return GatewayAgent(gateway, journal, host=gateway.name, **other)
+
+
+@contextmanager
+def following(*agents):
+    """The agents' rounds, in threads."""
+    ended = threading.Event()
+    threads = [threading.Thread(target=one.run, args=(ended.wait,)) for one in agents]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+class TestSharedTraffic(RoutesConformance):
+    """Without a gateway, and with two that follow."""
+
+    @pytest.fixture
+    def connect(self, journal):
+        return lambda: SharedTraffic(journal)
+
+
+class TestFollowedTraffic(RoutesConformance):
+    @pytest.fixture
+    def connect(self, journal):
+        with following(agent(Gateway("a"), journal), agent(Gateway("b"), journal)):
+            yield lambda: SharedTraffic(journal)
+
+
+def test_apply_returns_when_both_gateways_have_the_routes(journal):
+    gateways = [Gateway("a"), Gateway("b")]
+    with following(*(agent(gateway, journal) for gateway in gateways)):
+        wait_for(lambda: len(list_reports(journal)) == 2)
+        traffic = SharedTraffic(journal)
+        for revision in range(1, 30):
+            routes = msgspec.structs.replace(SECOND, weight=float(revision), revision=revision)
+            traffic.apply(routes)
+            assert [gateway.in_force(MODEL) for gateway in gateways] == [routes, routes]
+            assert traffic.lagging(MODEL) == []
+    assert list_reports(journal) == [], "a gateway whose agent has ended is none"
+    applied = {
+        (event.data["host"], event.data["revision"]) for event in journal.events(kinds=["traffic.routes_applied"])
+    }
+    assert applied == {(host, revision) for host in "ab" for revision in range(1, 30)}
+
+
+def test_a_gateway_that_stands_still_is_waited_for_until_its_report_lapses(journal):
+    now = [0.0]
+    agent(Gateway("lost"), journal).round()
+    alive = Gateway("alive")
+    elsewhere(journal, "lost")
+
+    def steady():
+        now[0] += 0.5  # each look at the clock is half a second later
+        return now[0]
+
+    with following(agent(alive, journal)):
+        wait_for(lambda: len(list_reports(journal)) == 2)
+        traffic = SharedTraffic(journal, steady=steady)
+        traffic.apply(FIRST)
+    assert now[0] > LAPSE
+    assert journal.get(GATEWAY, "lost") is None
+
+
+def elsewhere(journal, host, **changes):
+    """Make the report one of another machine, whose process this one cannot judge."""
+    row = journal.get(GATEWAY, host)
+    report = msgspec.convert(row.value, GatewayReport)
+    changed = msgspec.structs.replace(report, agent=Process("far:12345678", 1, "1"), ready=True, **changes)
+    with journal.transaction(actor=rows.ACTOR) as transaction:
+        transaction.put(GATEWAY, host, msgspec.to_builtins(changed))
+
+
+def test_a_gateway_that_refuses_turns_unready_and_the_others_have_the_routes(journal):
+    good, bad = Gateway("good"), Gateway("bad")
+    with following(agent(good, journal), agent(bad, journal)):
+        wait_for(lambda: len(list_reports(journal)) == 2)
+        traffic = SharedTraffic(journal)
+        traffic.apply(FIRST)
+        bad.fault = UsageError("no file of certificates")
+        with pytest.raises(
+            EngineUnavailableError, match="gateway of bad refuses revision 2 .* no file of certificates"
+        ):
+            traffic.apply(SECOND)
+        wait_for(lambda: good.in_force(MODEL) == SECOND)
+        with pytest.raises(EngineUnavailableError):
+            traffic.lagging(MODEL)
+        assert bad.ready[-1] == 0.0
+        bad.fault = None
+        wait_for(lambda: bad.in_force(MODEL) == SECOND and bad.ready[-1] > 0)
+        traffic.apply(SECOND)
+        assert traffic.lagging(MODEL) == []
+
+
+def test_an_interrupted_apply_leaves_a_gateway_lagging(journal):
+    gateway = Gateway("a")
+    follower = agent(gateway, journal)
+    SharedTraffic(journal).apply(FIRST)
+    follower.round()
+    writing = threading.Thread(target=SharedTraffic(journal).apply, args=(SECOND,))
+    writing.start()
+    wait_for(lambda: list_routes(journal)[MODEL].routes == SECOND)
+    assert SharedTraffic(journal).lagging(MODEL) == ["a"]
+    follower.round()
+    writing.join(10)
+    assert not writing.is_alive()
+    assert SharedTraffic(journal).lagging(MODEL) == []
+
+
+def test_a_gateway_that_does_not_run_is_not_waited_for_and_gets_the_routes(journal):
+    gateway = Gateway("a")
+    gateway.runs = False
+    follower = agent(gateway, journal)
+    follower.round()
+    SharedTraffic(journal).apply(FIRST)
+    follower.round()
+    assert gateway.in_force(MODEL) == FIRST
+    assert gateway.ready == [0.0, 0.0]
+    gateway.runs = True
+    follower.round()
+    assert gateway.ready[-1] > 0
+
+
+@pytest.mark.parametrize(("behind", "delivered"), [(1, 2), (2, 3)])
+def test_later_routes_of_a_machine_come_to_the_journal_and_the_other_gateways(journal, behind, delivered):
+    one, other = Gateway("a"), Gateway("b")
+    agents = [agent(one, journal), agent(other, journal)]
+    SharedTraffic(journal).apply(msgspec.structs.replace(SECOND, revision=behind))
+    for each in agents:
+        each.round()
+    # Where both are at revision 2, they went there while they could not see each other.
+    one._routes[MODEL] = msgspec.structs.replace(FIRST, revision=2)
+    for each in agents:
+        each.round()
+    wanted = msgspec.structs.replace(FIRST, revision=delivered)
+    assert (one.in_force(MODEL), other.in_force(MODEL)) == (wanted, wanted)
+    assert SharedTraffic(journal).in_force(MODEL) == wanted
+    [event] = [event for event in journal.events(kinds=["traffic.routes_changed"]) if event.data["host"]]
+    assert (event.data["host"], event.data["revision"], event.data["candidate"]) == ("a", delivered, None)
+
+
+def test_nobody_overwrites_later_routes_of_a_machine_before_they_are_delivered(journal):
+    gateway = Gateway("a")
+    follower = agent(gateway, journal)
+    SharedTraffic(journal).apply(FIRST)
+    follower.round()
+    gateway.apply(msgspec.structs.replace(FIRST, revision=5))
+    elsewhere(journal, "a", routes={MODEL: gateway.in_force(MODEL)})
+    with pytest.raises(LeaseHeldError, match="revision 5"):
+        SharedTraffic(journal).apply(SECOND)
+    follower.round()
+    assert SharedTraffic(journal).in_force(MODEL).revision == 5
+
+
+def test_health_and_requests_under_way_are_of_all_gateways(journal):
+    gateways = [Gateway("a"), Gateway("b")]
+    gateways[0].busy[MODEL, CANDIDATE] = 3
+    gateways[1].busy[MODEL, CANDIDATE] = 4
+    gateways[1].health = lambda model: [EndpointHealth(url="http://127.0.0.1:1", arm=CHAMPION, ready=False, active=2)]
+    SharedTraffic(journal).apply(FIRST)
+    for gateway in gateways:
+        agent(gateway, journal).round()
+    traffic = SharedTraffic(journal)
+    assert traffic.active(MODEL, CANDIDATE) == 7
+    assert traffic.active(MODEL, CHAMPION) == 0
+    assert traffic.health(MODEL) == [EndpointHealth(url="http://127.0.0.1:1", arm=CHAMPION, ready=True, active=2)]
+
+
+def test_an_agent_reports_once_a_second_and_at_once_what_changed(journal):
+    now = [100.0]
+    gateway = Gateway("a")
+    follower = agent(gateway, journal, steady=lambda: now[0])
+    follower.round()
+    version = journal.get(GATEWAY, "a").version
+    follower.round()
+    assert journal.get(GATEWAY, "a").version == version
+    gateway.runs = False
+    follower.round()
+    assert journal.get(GATEWAY, "a").version == version + 1
+    now[0] += 1.0
+    follower.round()
+    assert journal.get(GATEWAY, "a").version == version + 2
