@@ -94,9 +94,9 @@ class DemoReleases:
 
     def _release_faulty(self, name: str, fault: Fault) -> ReleaseReport:
         stack = self._project.stack
-        champion = stack.champion()
-        with faulty_server(champion.endpoint, fault, gateway_key=stack.gateway_key_file) as url:
-            return self._release(name, champion.version, external=(champion.endpoint, url))
+        version, champion = stack.champion().version, stack.champion_url()
+        with faulty_server(champion, fault, gateway_key=stack.gateway_key_file) as url:
+            return self._release(name, version, external=(champion, url))
 
     def _release(
         self, name: str, version: str, uri: str = "", *, external: tuple[str, str] | None = None

@@ -20,6 +20,7 @@ from cumulant.flows.release.time_scale import scale_time
 from cumulant.flows.replay.replay_progress import ReplayRequest, delete_state, load_or_begin, write_state
 from cumulant.flows.replay.replay_rows import Period, check_period
 from cumulant.flows.replay.sending import Sender, Sent
+from cumulant.flows.traffic.clients import gateway_url
 
 if TYPE_CHECKING:
     from cumulant.ports.access import Principal
@@ -153,11 +154,11 @@ def _version(project: Project, model: str) -> ModelVersion:
 
 
 def _gateway_url(project: Project) -> str:
-    address = project.gateway().address()
-    if address is None:
+    url = gateway_url(project)
+    if url is None:
         raise EngineUnavailableError(
             f"no gateway of {project.name} runs, so nothing takes the requests",
             subject=project.name,
             hint="`cumulant up` starts it; or name one with --url",
         )
-    return address.url
+    return url
