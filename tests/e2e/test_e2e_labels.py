@@ -83,7 +83,7 @@ def test_labels_posted_and_read_from_a_file_join_what_a_server_answered(tmp_path
         (0, None, "none"),
         (1, True, "labelled"),
     ]
-    kept = b"".join(file.read_bytes() for file in (folder / ".cumulant" / "outcomes").rglob("*") if file.is_file())
+    kept = b"".join(file.read_bytes() for file in (folder / ".cumulant" / "labels").rglob("*") if file.is_file())
     assert b"100010" not in kept
     kinds = [one["kind"] for one in run(folder, "events", "list", "--last", "0")]
     assert kinds.count("labels.ingested") == 2

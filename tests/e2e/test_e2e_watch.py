@@ -214,14 +214,14 @@ def test_a_version_that_comes_back_is_watched_on_from_where_it_was(shop, tmp_pat
 
 def test_windows_wait_for_labels_that_are_late(shop, tmp_path):
     folder = declared(shop, tmp_path, "")
-    outcomes, aside = folder / ".cumulant" / "outcomes", tmp_path / "aside"
-    outcomes.rename(aside)
+    labels, aside = folder / ".cumulant" / "labels", tmp_path / "aside"
+    labels.rename(aside)
     found = look(folder, LAST)
     assert (found["fresh"], found["harm"]) == (0, None)
     assert len(found["windows"]) > 20
     assert all(one["loss"] is None for one in found["windows"])
-    shutil.rmtree(outcomes, ignore_errors=True)
-    aside.rename(outcomes)
+    shutil.rmtree(labels, ignore_errors=True)
+    aside.rename(labels)
     later = look(folder, LAST)
     assert later["fresh"] == len(found["windows"]) - 3
     assert later["harm"]["word"] == "worse"

@@ -14,6 +14,9 @@ from kill_support import kill_all, loaded, start, stop
 from log_support import wait_for
 from serving_models import servable
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "outcomes"))
+from outcomes_support import logs
+
 from cumulant.drivers.objectstore.log import BucketLog
 from cumulant.outcomes.join.joining import Outcomes
 from cumulant.outcomes.labels.ingest import ingest_file
@@ -53,7 +56,7 @@ def test_what_servers_acknowledged_is_read_and_joined_elsewhere_once_whatever_is
     model = servable(tmp_path / "model")
     hosts = [tmp_path / "host-a", tmp_path / "host-b"]
     reader = BucketLog(f"{url}/log", secrets=secrets, cache=tmp_path / "reader" / "cache")
-    outcomes = Outcomes(tmp_path / "reader" / "outcomes", reader)
+    outcomes = Outcomes(logs(tmp_path / "reader" / "outcomes"), reader)
     acknowledged = []
     for place, host in enumerate(hosts):
         process, ready = serve(host, model, url)
@@ -77,7 +80,7 @@ def test_what_servers_acknowledged_is_read_and_joined_elsewhere_once_whatever_is
     known = (datetime.now(UTC) + timedelta(seconds=-1)).isoformat()
     rows = "".join(f"{name},0,{number % 2},{known}\n" for number, name in enumerate(acknowledged))
     (tmp_path / "labels.csv").write_text("id,row,label,known_time\n" + rows)
-    ingest_file(tmp_path / "reader" / "outcomes", tmp_path / "labels.csv", LabelSchema())
+    ingest_file(logs(tmp_path / "reader" / "outcomes"), tmp_path / "labels.csv", LabelSchema())
     assert outcomes.advance().labelled == len(acknowledged)
     assert outcomes.advance().labelled == 0
     assert sorted(outcomes.labelled()[0]["id"]) == sorted(acknowledged)

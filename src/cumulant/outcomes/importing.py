@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,12 +15,11 @@ import msgspec
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.masking import mask
 from cumulant.core.plan import Field
-from cumulant.core.system.atomic_files import replace_file
 from cumulant.core.units import EPOCH, micros
 from cumulant.outcomes.labels import label_files
 from cumulant.outcomes.labels.label_rows import parse_value, read_moment
-from cumulant.outcomes.labels.store import lock_folder, writing_to
 from cumulant.outcomes.labels.target_values import parse_number
+from cumulant.outcomes.logs import writing_to
 from cumulant.ports.log import Log
 from cumulant.serving.prediction_log.personal_values import convert_value
 from cumulant.serving.prediction_log.storage.log_folder import list_day_files, list_days
@@ -33,7 +33,8 @@ _DECODE = msgspec.json.Decoder().decode
 PARTS = ("id", "row", "time", "event_time", "model", "version", "arm", "score", "prediction", "probabilities")
 #: days whose rows are gathered at a time
 _OPEN = 32
-_IMPORTS, _WRITING = "imports", "importing"
+#: reports of imports, among the log's records
+_IMPORTS = "imports"
 
 
 _Show = Callable[[str, object], object]
@@ -59,7 +60,6 @@ class Defaults(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def import_predictions(
-    folder: Path,
     predictions: Log,
     path: Path,
     names: Mapping[str, str],
@@ -85,19 +85,17 @@ def import_predictions(
     """
     _check(names)
     content = label_files.content_hash(path)
-    with lock_folder(folder):
-        note = folder / _IMPORTS / f"{content}.json"
-        if note.exists():
-            known = msgspec.json.decode(note.read_bytes(), type=ImportReport)
-            return msgspec.structs.replace(known, again=True)
-        shown = _value_masker(fields, salt)
-        report = _ImportWriter(folder / _WRITING, content, names, defaults, shown, key=key, until=until).write(path)
-        with writing_to(folder):
-            _publish(folder / _WRITING, predictions)
-            if report.rows:
-                note.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(note, msgspec.json.encode(report))
-        return report
+    note = f"{_IMPORTS}/{content}.json"
+    if (known := predictions.state(note)) is not None:
+        return msgspec.structs.replace(msgspec.json.decode(known, type=ImportReport), again=True)
+    shown = _value_masker(fields, salt)
+    with TemporaryDirectory(prefix="cumulant-import-") as scratch:
+        draft = Path(scratch)
+        report = _ImportWriter(draft, content, names, defaults, shown, key=key, until=until).write(path)
+        _publish(draft, predictions)
+    if report.rows:
+        predictions.put_state(note, msgspec.json.encode(report))
+    return report
 
 
 def _check(names: Mapping[str, str]) -> None:
@@ -131,8 +129,6 @@ class _ImportWriter:
 
     def write(self, path: Path) -> ImportReport:
         rows = refused = future = 0
-        with writing_to(self._draft):
-            shutil.rmtree(self._draft, ignore_errors=True)
         for given in self._rows(path):
             read = self._read(given, rows + 1)
             ahead = read is not None and self._until is not None and read[2] > self._until
@@ -140,9 +136,9 @@ class _ImportWriter:
                 refused, future = refused + 1, future + ahead
                 continue
             rows += 1
-            with writing_to(self._draft):
+            with writing_to(str(self._draft)):
                 self._part(read[2].date()).add(read, 300)
-        with writing_to(self._draft):
+        with writing_to(str(self._draft)):
             self._close()
         return ImportReport(content=self._content, rows=rows, refused=refused, future=future)
 
@@ -272,4 +268,3 @@ def _publish(draft: Path, predictions: Log) -> None:
         for part in list_day_files(draft, day):
             with predictions.append(part) as stream, (folder / part.name).open("rb") as source:
                 shutil.copyfileobj(source, stream)
-    shutil.rmtree(draft, ignore_errors=True)

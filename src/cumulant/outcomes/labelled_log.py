@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from datetime import date, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
@@ -23,6 +22,7 @@ from cumulant.outcomes.labels.label_snapshot import (
     same_frame,
     window_parts,
 )
+from cumulant.outcomes.logs import OutcomeLogs
 from cumulant.outcomes.matching import READ, filter_usable, has_key_refs, match_labels, resolve_labels
 from cumulant.outcomes.prediction_refs import BY_KEY
 from cumulant.ports.log import Log
@@ -49,7 +49,7 @@ _WITHOUT_REQUEST = [name for name in COLUMNS if name != "request"]
 
 
 class LabelledLog:
-    """Labels in `folder`, the prediction log in `predictions`, which is `log` afterwards.
+    """The labels of `logs`, and the log `predictions`, which is `log` afterwards.
 
     `key` are the fields of the model's request by which labels may name a prediction, beside its id; or what reads
     them, called where a label does.
@@ -57,13 +57,13 @@ class LabelledLog:
 
     def __init__(
         self,
-        folder: Path,
+        logs: OutcomeLogs,
         predictions: Log,
         *,
         key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
         clock: Clock | None = None,
     ) -> None:
-        self.folder, self.log, self._given = folder, predictions, key
+        self.logs, self.log, self._given = logs, predictions, key
         self._clock = clock or SystemClock()
 
     @cached_property
@@ -149,12 +149,12 @@ class LabelledLog:
 
     def labels(self, batches: Sequence[str] | None = None) -> AbstractContextManager[LabelSnapshot]:
         """All label facts as they are now, unusable ones included; or those of these batches."""
-        return label_snapshot(self.folder, batches)
+        return label_snapshot(self.logs.labels, batches)
 
     def label_facts(self, batches: Sequence[str] | None = None, *, wanted: pl.Expr | None = None) -> pl.DataFrame:
         """All label facts, unusable ones included; or those of these batches, or those that are `wanted`."""
         chosen = pl.lit(value=True) if wanted is None else wanted
-        facts = scanning.collect_facts(self.folder, lambda rows: rows.filter(chosen).select(list(READ)), batches)
+        facts = scanning.collect_facts(self.logs.labels, lambda rows: rows.filter(chosen).select(list(READ)), batches)
         return pl.DataFrame(schema=READ) if facts is None else facts
 
     def _batches(

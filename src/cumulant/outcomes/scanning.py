@@ -3,104 +3,163 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import polars as pl
 
 from cumulant.core.errors import StorageError
 from cumulant.outcomes.join.log_rows import TYPES
-from cumulant.outcomes.labels import outcome_folder as place
+from cumulant.outcomes.labels.batches import LabelBatches
+from cumulant.outcomes.logs import LISTINGS, vanishing_parts_error
 from cumulant.ports.log import Log, PartInfo, current_parts
 
 #: bytes of the log's parts that are read at once, and how many of them are open
 _AT_ONCE, _OPEN = 16 << 20, 128
 #: descriptors that an open file takes: its own, and one more while it is read; and those left for others
 _EACH, _OTHERS, _UNLIMITED = 2, 64, 1 << 20
+#: labels of a part that are read at once for some of them
+_PIECE = 65_536
 #: the column that names the file of a row, and the one that numbers the labels
 FILE, FACT = "file", "fact"
 Item = TypeVar("Item")
 Query = Callable[[pl.LazyFrame], pl.LazyFrame]
-#: of the files of a call
-_Scan = Callable[[list[Path]], pl.LazyFrame]
+#: the rows of the parts of these names
+_PartRows = Callable[[Iterable[str]], pl.LazyFrame]
 
 
 class OpenFacts:
-    """Labels in open files: they stay readable when batches are merged and removed meanwhile.
+    """Labels in open parts: they stay readable when batches are merged and deleted meanwhile.
 
-    Each is numbered in the column `FACT`, in the order of the store.
+    Each is numbered in the column `FACT`, in the order of the batches.
     """
 
-    def __init__(self, folder: Path, files: Mapping[Path, IO[bytes]]) -> None:
-        self._folder, self._held = folder, files
+    def __init__(self, labels: Log, files: Mapping[PartInfo, IO[bytes]]) -> None:
+        self._labels, self._files = labels, files
 
     def collect(self, query: Query) -> pl.DataFrame:
         """What `query` selects of the labels.
 
         Raises:
-            StorageError: a file cannot be read.
+            StorageError: a part cannot be read.
         """
-        return self._collect(list(self._held), lambda paths: query(self._numbered(paths, 0)))
+        return self._collect(lambda: query(self._scan(list(self._files.values()), 0)))
 
-    def numbered(self, numbers: pl.Series) -> pl.DataFrame:
-        """The labels of these numbers, which ascend: only the files that hold them are read.
+    def collect_named(self, query: Callable[[pl.LazyFrame, _PartRows], pl.LazyFrame]) -> pl.DataFrame:
+        """As `collect`; each row has its part in the column `FILE`, and `query` gets what scans parts by these names.
 
         Raises:
-            StorageError: a file cannot be read.
+            StorageError: a part cannot be read.
+        """
+        scans = {
+            part.key: pl.scan_parquet(file, glob=False).with_columns(pl.lit(part.key).alias(FILE))
+            for part, file in self._files.items()
+        }
+        return self._collect(
+            lambda: query(pl.concat(scans.values()), lambda names: pl.concat(scans[name] for name in names))
+        )
+
+    def numbered(self, numbers: pl.Series) -> pl.DataFrame:
+        """The labels of these numbers, which ascend: only the pieces of parts that hold them are read.
+
+        Raises:
+            StorageError: a part cannot be read.
         """
         of = (self._first.search_sorted(numbers, side="right") - 1).unique(maintain_order=True).to_list()
         runs = [[place for _, place in run] for _, run in groupby(enumerate(of), lambda pair: pair[1] - pair[0])]
-        paths = list(self._held)
+        files = list(self._files.values())
 
-        def scan(_: list[Path]) -> pl.LazyFrame:
-            read = (self._numbered([paths[place] for place in run], self._first[run[0]]) for run in runs)
-            return pl.concat([*read, self._numbered(paths[:1], 0).head(0)]).filter(
-                pl.col(FACT).is_in(numbers.implode())
-            )
+        def scan() -> pl.LazyFrame:
+            read = []
+            for run in runs:
+                for file, places in groupby(run, lambda place: self._pieces[place].file):
+                    own = [self._pieces[place] for place in places]
+                    rows = sum(piece.rows for piece in own)
+                    first = own[0].first - own[0].offset
+                    read.append(self._scan([files[file]], first).slice(own[0].offset, rows))
+            none = self._scan(files[:1], 0).head(0)
+            return pl.concat([*read, none]).filter(pl.col(FACT).is_in(numbers.implode()))
 
-        return self._collect(paths, scan)
+        return self._collect(scan)
+
+    @cached_property
+    def _pieces(self) -> list[_Piece]:
+        pieces, first = [], 0
+        for place, file in enumerate(self._files.values()):
+            height = self._collect(partial(self._height, file)).item()
+            for offset in range(0, height, _PIECE):
+                rows = min(_PIECE, height - offset)
+                pieces.append(_Piece(place, offset, rows, first))
+                first += rows
+        return pieces
 
     @cached_property
     def _first(self) -> pl.Series:
-        """The number of the first label of each file."""
-        sizes = [self._collect([path], lambda paths: self._numbered(paths, 0).select(pl.len())) for path in self._held]
-        heights = pl.concat(sizes)["len"]
-        return heights.cum_sum() - heights
+        """The number of the first label of each piece."""
+        return pl.Series([piece.first for piece in self._pieces], dtype=pl.UInt32)
 
-    def _numbered(self, paths: list[Path], first: int) -> pl.LazyFrame:
-        files = [self._held[path] for path in paths]
+    def _height(self, file: IO[bytes]) -> pl.LazyFrame:
+        return self._scan([file], 0).select(pl.len())
+
+    def _scan(self, files: list[IO[bytes]], first: int) -> pl.LazyFrame:
         return pl.scan_parquet(files, glob=False, row_index_name=FACT, row_index_offset=first)
 
-    def _collect(self, paths: list[Path], scan: _Scan) -> pl.DataFrame:
+    def _collect(self, scan: Callable[[], pl.LazyFrame]) -> pl.DataFrame:
         try:
-            return scan(paths).collect()
+            return scan().collect()
         except (OSError, pl.exceptions.PolarsError) as error:
-            raise _read_error(self._folder, paths, lambda some: self._numbered(some, 0), error) from error
+            damaged = next((part for part, file in self._files.items() if not _is_readable(file)), None)
+            place = self._labels.location if damaged is None else f"{self._labels.location}/{damaged.key}"
+            raise _unreadable(place, error) from error
+
+
+class _Piece(NamedTuple):
+    """Rows of one file: the first is numbered `first`, and has `offset` rows of the file before it."""
+
+    file: int
+    offset: int
+    rows: int
+    first: int
 
 
 @contextlib.contextmanager
-def open_facts(folder: Path, batches: Sequence[str] | None = None) -> Iterator[OpenFacts | None]:
-    """The labels that were ingested, or those of these batches; None where they are in too many files to hold open.
+def open_facts(labels: Log, batches: Sequence[str] | None = None) -> Iterator[OpenFacts | None]:
+    """The labels that were ingested, or those of these batches; None where there are none.
 
     Raises:
-        StorageError: a file cannot be read.
+        StorageError: a part cannot be read.
+        FileNotFoundError: one of these batches was merged and deleted.
     """
-    most = max(0, _free_descriptors() - _OTHERS) // _EACH
-    for _ in range(place.LISTINGS):
+    for _ in range(LISTINGS):
         with contextlib.ExitStack() as opened:
+            listed = LabelBatches(labels)
             try:
-                paths = _parts(folder, batches)
-                files = {path: opened.enter_context(path.open("rb")) for path in paths[:most]}
+                parts = [listed.part(name) for name in (listed.names if batches is None else batches)]
+                files = _open_files(labels, parts, opened)
             except FileNotFoundError:
-                continue
-            yield OpenFacts(folder, files) if len(files) == len(paths) else None
+                if batches is not None:
+                    raise
+                continue  # merged since they were listed
+            yield OpenFacts(labels, files) if files else None
             return
-    raise place.vanishing_files_error(folder, "files")
+    raise vanishing_parts_error(labels)
+
+
+def _open_files(labels: Log, parts: Sequence[PartInfo], opened: contextlib.ExitStack) -> dict[PartInfo, IO[bytes]]:
+    """The parts as files; or their contents, where this process may not open so many. Raises FileNotFoundError."""
+    if len(parts) * _EACH + _OTHERS <= _free_descriptors():
+        return {part: opened.enter_context(labels.open(part)) for part in parts}
+    files: dict[PartInfo, IO[bytes]] = {}
+    for part in parts:
+        with labels.open(part) as file:
+            files[part] = io.BytesIO(file.read())
+    return files
 
 
 def _free_descriptors() -> int:
@@ -109,35 +168,14 @@ def _free_descriptors() -> int:
     return _UNLIMITED if limit == resource.RLIM_INFINITY else limit - sum(1 for _ in Path("/dev/fd").iterdir())
 
 
-def collect_facts(
-    folder: Path, query: Query, batches: Sequence[str] | None = None, *, named: bool = False
-) -> pl.DataFrame | None:
-    """What `query` selects of the labels that were ingested, or of these batches; None where there are none. With
-    `named`, each row has its file in the column `FILE`, for `scan_files_of`.
+def collect_facts(labels: Log, query: Query, batches: Sequence[str] | None = None) -> pl.DataFrame | None:
+    """What `query` selects of the labels that were ingested, or of these batches; None where there are none.
 
     Raises:
-        StorageError: a file cannot be read.
+        StorageError, FileNotFoundError: as `open_facts`.
     """
-    column = FILE if named else None
-    return _collect(
-        folder,
-        lambda: _parts(folder, batches),
-        lambda files: query(pl.scan_parquet(files, glob=False, include_file_paths=column)),
-    )
-
-
-def _parts(folder: Path, batches: Sequence[str] | None) -> list[Path]:
-    """The files of all labels, or of these batches. Raises FileNotFoundError."""
-    names = place.list_batches(folder) if batches is None else batches
-    files = [place.list_parts(folder, name) for name in names]
-    if batches is None and not all(files) and not set(names) <= set(place.list_batches(folder)):
-        raise FileNotFoundError  # a batch was merged since it was listed
-    return [path for of_batch in files for path in of_batch]
-
-
-def scan_files_of(rows: pl.DataFrame) -> pl.LazyFrame:
-    """All labels in the files of these `rows`, which a query of `collect_facts` has read with their `FILE`."""
-    return pl.scan_parquet(rows[FILE].unique(maintain_order=True).to_list(), glob=False, include_file_paths=FILE)
+    with open_facts(labels, batches) as facts:
+        return None if facts is None else facts.collect(lambda rows: query(rows.drop(FACT)))
 
 
 def scan_predictions(log: Log, query: Query, *, size: int | None = None) -> Iterator[pl.DataFrame]:
@@ -157,12 +195,12 @@ def scan_predictions(log: Log, query: Query, *, size: int | None = None) -> Iter
 
 def _scan_days(log: Log, days: Sequence[date], query: Query) -> pl.DataFrame | None:
     """The rows of some days; a day whose parts are merged meanwhile is listed again."""
-    for _ in range(place.LISTINGS):
+    for _ in range(LISTINGS):
         parts = [part for day in days for part in current_parts(log, day, day)]
         with contextlib.suppress(FileNotFoundError):
             frames = [_scan_parts(log, some, query) for some in _read_at_once(_sized(parts), _AT_ONCE, _OPEN)]
             return pl.concat(frames) if frames else None
-    raise place.vanishing_files_error(log.location, "files")
+    raise vanishing_parts_error(log)
 
 
 def _scan_parts(log: Log, parts: Sequence[PartInfo], query: Query) -> pl.DataFrame:
@@ -225,27 +263,6 @@ def _read_at_once(sized: Iterable[tuple[Item, int]], most: int, count: int | Non
         yield some
 
 
-def _collect(folder: Path, paths: Callable[[], list[Path]], scan: _Scan) -> pl.DataFrame | None:
-    """The rows of `scan`; a file that is merged while it is read is listed again."""
-    for _ in range(place.LISTINGS):
-        listed: list[Path] = []
-        try:
-            listed = paths()
-            if not listed:
-                return None
-            return scan(listed).collect()
-        except FileNotFoundError:
-            continue
-        except (OSError, pl.exceptions.PolarsError) as error:
-            raise _read_error(folder, listed, scan, error) from error
-    raise place.vanishing_files_error(folder, "files")
-
-
-def _read_error(folder: Path, paths: Sequence[Path], scan: _Scan, error: Exception) -> StorageError:
-    """Names the file; Polars names none where it reads several. Where each can be read alone, names the folder."""
-    return _unreadable(str(next((path for path in paths if not _is_readable(path, scan)), folder)), error)
-
-
 def _unreadable(subject: str, error: Exception) -> StorageError:
     return StorageError(
         f"a file of the outcomes or of the prediction log cannot be read: {error}",
@@ -269,9 +286,10 @@ def _is_readable_part(log: Log, part: PartInfo) -> bool:
     return True
 
 
-def _is_readable(path: Path, scan: _Scan) -> bool:
+def _is_readable(file: IO[bytes]) -> bool:
     try:
-        scan([path]).collect()
+        file.seek(0)
+        pl.scan_parquet(file, glob=False).collect()
     except (OSError, pl.exceptions.PolarsError):
         return False
     return True

@@ -19,27 +19,30 @@ import msgspec
 from cumulant.core.errors import UsageError
 
 _DATE = "date="
-_NAME = re.compile(r"(?P<life>[^.].*)-(?P<first>\d{6,})-(?P<last>\d{6,})\.parquet")
+_NAME = re.compile(r"(?P<life>[^.].*)-(?P<first>\d{6,})-(?P<last>\d{6,})\.(?P<suffix>parquet|jsonl)")
+#: the day of the parts of a log that is not divided by days
+UNDATED = date(1970, 1, 1)
 
 
 class PartInfo(msgspec.Struct, frozen=True):
     """One part: the numbers `first` to `last` that a life of a writer gave to records of `day` (UTC).
 
-    The rest is known of a part that is stored: its size, seconds since 1970 when it was stored, and a stamp that
-    changes when its content may have changed.
+    `suffix` is the format of its content. The rest is known of a part that is stored: its size, seconds since 1970 when
+    it was stored, and a stamp that changes when its content may have changed.
     """
 
     day: date
     life: str
     first: int
     last: int
+    suffix: str = "parquet"
     bytes: int = 0
     modified: float = 0.0
     stamp: str = ""
 
     @property
     def name(self) -> str:
-        return part_name(self.life, self.first, self.last)
+        return part_name(self.life, self.first, self.last, self.suffix)
 
     @property
     def key(self) -> str:
@@ -59,6 +62,7 @@ class PartName(NamedTuple):
     life: str
     first: int
     last: int
+    suffix: str
 
 
 class LogBatch(NamedTuple):
@@ -213,14 +217,14 @@ def days_of(folders: Iterable[str]) -> list[date]:
     return sorted(days)
 
 
-def part_name(life: str, first: int, last: int) -> str:
-    return f"{life}-{first:06d}-{last:06d}.parquet"
+def part_name(life: str, first: int, last: int, suffix: str = "parquet") -> str:
+    return f"{life}-{first:06d}-{last:06d}.{suffix}"
 
 
 def parse_name(name: str) -> PartName | None:
     """What the name of a part says; None where it is no part's: of a draft, or a journal."""
     match = _NAME.fullmatch(name)
-    return None if match is None else PartName(match["life"], int(match["first"]), int(match["last"]))
+    return None if match is None else PartName(match["life"], int(match["first"]), int(match["last"]), match["suffix"])
 
 
 def sort_parts(parts: Iterable[PartInfo]) -> list[PartInfo]:

@@ -40,8 +40,8 @@ from cumulant.project.vault import Vault
 if TYPE_CHECKING:
     from cumulant.training.policy import TrainingPolicy
 
-#: the logs of a project: what servers answered, labels of it, their join, requests by the gateway, and labels that
-#: were posted and are not ingested yet
+#: the logs of a project: what servers answered, labels of it, the join of both, requests by the gateway, and labels
+#: that were posted and are not ingested yet
 LogName = Literal["predictions", "labels", "joined", "exchanges", "inbox"]
 PREDICTIONS: LogName = "predictions"
 #: seconds after which a receiver's secret is read again, since it may have been replaced

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.outcomes.labels.ingest import IngestResult
     from cumulant.outcomes.labels.label_rows import LabelSchema
+    from cumulant.outcomes.logs import OutcomeLogs
 
 #: the name of the queue's labels wherever labels are shown
 SOURCE = "review"
@@ -64,27 +66,23 @@ def reviewer_name(reviewer: str, policy: ReviewPolicy, salt: bytes) -> str:
 
 
 def ingest_labels(
-    folder: Path,
-    scratch: Path,
+    logs: OutcomeLogs,
     labels: Sequence[ReviewedLabel],
     schema: LabelSchema,
     *,
     salt: bytes,
     clock: Clock | None = None,
 ) -> IngestResult:
-    """Ingest decisions as labels in `folder`, idempotently; the file in `scratch` records their origin.
+    """Ingest decisions as labels, idempotently.
 
     Raises:
-        StorageError, LeaseHeldError: as `outcomes.ingest_file`.
+        StorageError: as `outcomes.ingest_file`.
     """
     from cumulant.outcomes.labels.ingest import ingest_file
-    from cumulant.outcomes.labels.store import writing_to
+    from cumulant.outcomes.logs import writing_to
 
-    path = scratch / f"{digest(labels)[:16]}.jsonl"
-    with writing_to(path):
-        from cumulant.core.system.atomic_files import replace_file
-
-        lines = b"".join(msgspec.json.encode(label) + b"\n" for label in labels)
-        scratch.mkdir(parents=True, exist_ok=True)
-        replace_file(path, lines)
-    return ingest_file(folder, path, schema, names={"id": "id"}, salt=salt, source=SOURCE, clock=clock)
+    with TemporaryDirectory(prefix="cumulant-review-") as scratch:
+        path = Path(scratch) / f"{digest(labels)[:16]}.jsonl"
+        with writing_to(str(path)):
+            path.write_bytes(b"".join(msgspec.json.encode(label) + b"\n" for label in labels))
+        return ingest_file(logs, path, schema, names={"id": "id"}, salt=salt, source=SOURCE, clock=clock)

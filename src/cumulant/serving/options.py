@@ -92,7 +92,8 @@ class ServerOptions(ServingSpec, frozen=True, kw_only=True):
         setting("log-upload URL", "Upload the prediction log there; the folder then holds what is not uploaded yet."),
     ] = None
     labels: Annotated[
-        str | None, setting("labels DIR", "Accept posted labels, and store them there until they are ingested.")
+        str | None,
+        setting("labels DIR|URL", "Accept posted labels, and store them in the log there until they are ingested."),
     ] = None
     salt_file: Annotated[
         str | None,

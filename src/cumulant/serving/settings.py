@@ -82,7 +82,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     artifacts: str | None = None
     #: folder of passed load checks; None: a model is checked at each start
     passed: str | None = None
-    #: folder of posted labels; None: none are taken
+    #: folder or URL of the log of posted labels; None: none are taken
     labels: str | None = None
     #: bytes of posted labels that wait for ingestion
     labels_size: int = 1024 * 1024 * 1024

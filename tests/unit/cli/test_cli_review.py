@@ -10,10 +10,9 @@ import pytest
 from rich.console import Console
 
 from cumulant.cli.monitoring import review_session
-from cumulant.flows.outcomes.labels import FOLDER
-from cumulant.flows.review.service import ingest_decisions
+from cumulant.flows.outcomes.outcome_logs import exclusive
+from cumulant.flows.review.service import REVIEW_LEASE, ingest_decisions
 from cumulant.outcomes.labels.label_rows import LabelSchema
-from cumulant.outcomes.labels.store import lock_folder
 from cumulant.project.file.loading import load
 
 REVIEW = "monitoring: {review: {budget: 6/day, sample: 50%, second: 0%, slices: ['pages > 15']}}\n"
@@ -291,8 +290,8 @@ def test_the_decisions_of_a_file_stand_while_labels_are_ingested_elsewhere(revie
     case = review("list").document[0]["id"]
     file = tmp_path / "decisions.csv"
     file.write_text(f"case,label\n{case},1\n")
-    monkeypatch.setattr("cumulant.outcomes.labels.store.lock_folder", partial(lock_folder, patience=0.0))
-    with load(queue) as project, lock_folder(project.state / FOLDER):
+    monkeypatch.setattr("cumulant.flows.review.service.exclusive", partial(exclusive, patience=0.0))
+    with load(queue) as project, exclusive(project, REVIEW_LEASE):
         document = review("decide", "--from", str(file)).document
     assert (document["decided"], document["labelled"], document["problems"]) == (1, 0, {})
     with load(queue) as project:

@@ -17,7 +17,7 @@ DRAFTS = (
     "monitoring/profiles/abc/.2026-11-24.4711",
     "monitoring/rows/def/.reference.12",
     "stack/.desired_state.json.345",
-    "outcomes/joined/.00001-00020.parquet.99",
+    "joined/.progress.99",
     "gateway/.state.json.345",
 )
 #: what others own, under names that are somewhat alike
@@ -25,7 +25,7 @@ KEPT = (
     "monitoring/profiles/abc/2026-11-24",
     "predictions/date=2026-11-24/.life-000018.writing",
     "predictions/date=2026-11-24/.life-000018.journal",
-    "outcomes/.lock",
+    "labels/.upkeep",
     "stack/server-3.1",
     "search/.hidden",
     "mlartifacts/1/models/.weights.1",

@@ -56,9 +56,11 @@ class Outcomes:
     def __init__(self, pairs: list[GradedPair]) -> None:
         self.pairs = pairs
 
-    def graded(self, cursor: int, *, limit: int) -> tuple[list[GradedPair], int]:
+    end_of_graded = "at 5"
+
+    def graded(self, cursor: str, *, limit: int) -> tuple[list[GradedPair], str]:
         del limit
-        return self.pairs[cursor:], len(self.pairs)
+        return self.pairs[int(cursor[3:] or 0) :], f"at {len(self.pairs)}"
 
 
 @pytest.fixture
@@ -80,6 +82,11 @@ def test_only_pairs_of_the_release_count_each_once(joins: list[float]) -> None:
     found, cursor = labels.read_losses(Release(), "")
     assert [(one.champion, one.candidate) for one in found] == [(0.1, 0.3), (0.1, 0.3)]
     assert labels.read_losses(Release(), cursor) == ([], cursor)
+    assert len(joins) == 1
+
+
+def test_a_cursor_of_an_earlier_version_is_the_end_of_what_is_there(joins: list[float]) -> None:
+    assert told([0.0]).read_losses(Release(), "3") == ([], "at 5")
     assert len(joins) == 1
 
 

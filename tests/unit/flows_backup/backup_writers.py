@@ -11,14 +11,15 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "outcomes"))
 from outcomes_support import SALT, SCHEMA
 
 from cumulant.core.events import Actor, Fact
-from cumulant.core.system.atomic_files import replace_file
+from cumulant.flows.outcomes.outcome_logs import logs_of
 from cumulant.outcomes.labels.ingest import ingest_inbox
+from cumulant.ports.log import UNDATED, PartInfo
 from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
 from cumulant.serving.prediction_log.storage.retention import upkeep
-from cumulant.testing.log import folder_log
+from cumulant.testing.log import append_lines, folder_log
 
 
 class Noted(Fact, frozen=True, kw_only=True):
@@ -62,14 +63,13 @@ def rows(project, number):
 
 
 def labels(project, number):
-    inbox = project.state / "outcomes" / "inbox"
-    inbox.mkdir(parents=True, exist_ok=True)
-    replace_file(inbox / f"{number:06d}.jsonl", b'{"id": "r%d", "label": true}\n' % number)
+    part = PartInfo(UNDATED, f"post-{number:06d}", 1, 1, "jsonl")
+    append_lines(project.log("inbox"), part, [f'{{"id": "r{number}", "label": true}}'])
 
 
 def moves(project, number):
     """What takes files away under a reader."""
-    ingest_inbox(project.state / "outcomes", SCHEMA, salt=SALT)
+    ingest_inbox(logs_of(project), SCHEMA, salt=SALT)
     upkeep(folder_log(project.state / "predictions"), keep=timedelta(days=90), file_size=1 << 20, file_age=0.0)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ from backup_writers import Rows
 
 from cumulant.flows.backup.restore import restore
 from cumulant.flows.ledger.run_events import verify
-from cumulant.outcomes.labels.outcome_folder import list_batches, list_parts
-from cumulant.outcomes.labels.store import read_table
+from cumulant.flows.outcomes.outcome_logs import logs_of
+from cumulant.outcomes.labels.label_facts import newest_labels
+from cumulant.ports.log import UNDATED
 from cumulant.project.file.loading import load
 from cumulant.serving.prediction_log.storage.recovery import recover
 from cumulant.serving.prediction_log.storage.retention import upkeep
 from cumulant.serving.prediction_log.storage.scanning import scan
-from cumulant.testing.log import folder_log
+from cumulant.testing.log import folder_log, lines_of
 
 HERE = Path(__file__).parent
 ROLES = ("events", "rows", "labels", "moves")
@@ -54,10 +56,11 @@ def accepted(root, least=0):
 
 def labelled(folder):
     """Ids of labels, taken in or still posted."""
-    state = folder / ".cumulant" / "outcomes"
-    posted = [json.loads(line)["id"] for path in state.glob("inbox/*.jsonl") for line in path.read_text().splitlines()]
-    facts = [path for batch in list_batches(state) for path in list_parts(state, batch)]
-    return {*posted, *(name for path in facts for name in read_table(path, ["id"])["id"].to_pylist())}
+    with load(folder) as project:
+        logs = logs_of(project)
+        posted = [json.loads(line)["id"] for line in lines_of(logs.inbox, logs.inbox.parts(UNDATED))]
+        facts, _ = newest_labels(logs, datetime.now(UTC), limit=None)
+        return {*posted, *(fact.id for fact in facts)}
 
 
 def test_all_that_was_accepted_before_the_start_is_restored(root, tmp_path):

@@ -7,9 +7,12 @@ from datetime import UTC, datetime, timedelta
 from cumulant.core.plan import Field
 from cumulant.outcomes.join.joining import Outcomes
 from cumulant.outcomes.labels import cohorts
+from cumulant.outcomes.labels.batches import LabelBatches
 from cumulant.outcomes.labels.ingest import ingest_file
 from cumulant.outcomes.labels.label_counts import report_of
 from cumulant.outcomes.labels.label_rows import LabelSchema
+from cumulant.outcomes.logs import OutcomeLogs
+from cumulant.ports.log import UNDATED, PartInfo
 from cumulant.serving.prediction_log.entry import LogEntry
 from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.serving.prediction_log.storage.part_writer import LogParts
@@ -67,15 +70,30 @@ def put(folder, *rows):
     parts.close()
 
 
+def logs(folder):
+    """The logs of outcomes below a folder."""
+    return OutcomeLogs(*(folder_log(folder / name) for name in ("labels", "joined", "inbox")))
+
+
+def post(folder, name, *rows):
+    """Put labels into the inbox, as a server does."""
+    with logs(folder).inbox.append(PartInfo(UNDATED, name, 1, 1, "jsonl")) as stream:
+        stream.write(b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+
+
+def batch_names(folder):
+    return LabelBatches(logs(folder).labels).names
+
+
 def tell(folder, *rows, name=None, schema=SCHEMA, **more):
     path = folder.parent / (name or f"labels-{time.monotonic_ns()}.jsonl")
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return ingest_file(folder, path, schema, salt=SALT, **{"clock": Clock(), **more})
+    return ingest_file(logs(folder), path, schema, salt=SALT, **{"clock": Clock(), **more})
 
 
 def opened(tmp_path, **more):
     return Outcomes(
-        tmp_path / "outcomes", folder_log(tmp_path / "log"), key=KEY, clock=more.pop("clock", Clock()), **more
+        logs(tmp_path / "outcomes"), folder_log(tmp_path / "log"), key=KEY, clock=more.pop("clock", Clock()), **more
     )
 
 

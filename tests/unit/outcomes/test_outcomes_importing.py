@@ -37,7 +37,6 @@ def bring(tmp_path, text=CSV, names=NAMES, **options):
     path = tmp_path / "old.csv"
     path.write_text(text)
     return import_predictions(
-        tmp_path / "outcomes",
         folder_log(tmp_path / "log"),
         path,
         names,
@@ -56,7 +55,6 @@ def test_rows_come_into_the_log_once(tmp_path):
     assert (one.model, one.version, json.loads(one.outputs)) == ("m", "7", {"prediction": True, "probability": 0.75})
     assert json.loads(one.request) == {"card": mask("4000", SALT), "number": "7"}
     assert find_gaps(folder_log(tmp_path / "log")) == []
-    assert not list((tmp_path / "outcomes").rglob("*.parquet"))
 
 
 def test_rows_that_were_answered_in_the_future_stay_out_of_the_log(tmp_path):
@@ -118,7 +116,7 @@ def test_a_key_stays_in_the_request_also_where_it_is_the_id(tmp_path):
 
 def test_cut_off_after_some_files_it_is_the_same_in_the_end(tmp_path):
     bring(tmp_path)
-    for path in (tmp_path / "outcomes" / "imports").iterdir():
+    for path in (tmp_path / "log" / "imports").iterdir():
         path.unlink()
     assert bring(tmp_path).rows == 2
     assert scan(folder_log(tmp_path / "log")).dataset.count_rows() == 2

@@ -9,7 +9,7 @@ import msgspec
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from outcomes_support import NOW, Clock, micros, opened, put, report, tell
+from outcomes_support import NOW, Clock, logs, micros, opened, put, report, tell
 
 from cumulant.core.errors import StorageError
 from cumulant.outcomes.labels.label_facts import newest_labels
@@ -32,7 +32,7 @@ def test_a_label_by_id_is_joined_once(tmp_path):
     assert found.select("id", "row", "score", "label", "value", "weight", "provenance").rows() == [
         ("a", 0, 0.9, "true", 1.0, 2.0, "labelled")
     ]
-    assert (cursor, outcomes.advance().labelled) == (1, 0)
+    assert outcomes.advance().labelled == 0
     assert outcomes.labelled(cursor)[0].height == 0
 
 
@@ -101,15 +101,15 @@ def test_what_cannot_be_used_is_kept_and_told(tmp_path):
     assert outcomes.advance().labelled == 0
     clock.time = NOW + timedelta(hours=2)
     assert outcomes.advance().labelled == 1
-    assert {one.state for one in newest_labels(folder, NOW)[0]} == {"usable", "waiting", "refused"}
-    assert [one.line for one in newest_labels(folder, NOW, state="refused")[0]] == [1, 2, 3, 4, 5]
+    assert {one.state for one in newest_labels(logs(folder), NOW)[0]} == {"usable", "waiting", "refused"}
+    assert [one.line for one in newest_labels(logs(folder), NOW, state="refused")[0]] == [1, 2, 3, 4, 5]
 
 
 def test_the_same_content_is_taken_in_once_under_any_name(tmp_path):
     rows = [{"id": "a", "label": True}]
     assert not tell(tmp_path / "outcomes", *rows, name="one.jsonl").again
     assert tell(tmp_path / "outcomes", *rows, name="two.jsonl").again
-    assert len(newest_labels(tmp_path / "outcomes", NOW + timedelta(hours=9))[0]) == 1
+    assert len(newest_labels(logs(tmp_path / "outcomes"), NOW + timedelta(hours=9))[0]) == 1
 
 
 def test_mirrored_requests_are_paired_and_graded_once(tmp_path):
@@ -132,9 +132,6 @@ def test_mirrored_requests_are_paired_and_graded_once(tmp_path):
     assert outcomes.advance().graded == 1
     (one,), _ = outcomes.graded()
     assert (one.champion, one.candidate, one.score) == (pytest.approx(0.64), pytest.approx(0.09), 0.2)
-    (file,) = (tmp_path / "outcomes" / "graded").glob("*.parquet")
-    pq.write_table(pq.read_table(file).drop_columns("score"), file)  # as an earlier version wrote it
-    assert outcomes.graded()[0][0].score is None
     put(log, {"id": "lone", "p": 0.1, "served_arm": "champion", "version": "1"})
     tell(tmp_path / "outcomes", {"id": "lone", "label": False, "known_time": LATER})
     found = outcomes.advance()
@@ -157,7 +154,7 @@ def test_progress_that_is_lost_finds_nothing_twice(tmp_path):
     outcomes = opened(tmp_path)
     first = outcomes.advance()
     assert (first.labelled, first.pairs, first.graded) == (3, 1, 1)
-    (tmp_path / "outcomes" / "progress.json").unlink()
+    (tmp_path / "outcomes" / "joined" / "progress").unlink()
     again = outcomes.advance()
     assert (again.labelled, again.pairs, again.graded) == (0, 0, 0)
 
@@ -172,7 +169,6 @@ def test_a_damaged_file_is_named(tmp_path):
 
 def test_a_file_that_is_merged_while_it_is_looked_at_loses_no_label(tmp_path, monkeypatch):
     """The log merges its files at any moment, also between the listing and the reading of one that was seen."""
-    import pyarrow.parquet as pq
 
     from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
@@ -202,7 +198,7 @@ def test_whatever_comes_first_each_labelled_prediction_is_given_once(tmp_path, s
     """Files of the log, labels, looks and lost notes in any order: in the end the cursor has given what the table has."""
     dice = random.Random(seed)
     outcomes, folder = opened(tmp_path), tmp_path / "outcomes"
-    cursor, given, asked = 0, [], 0
+    cursor, given, asked = "", [], 0
     for _ in range(25):
         match dice.choice(["put", "put", "tell", "tell", "look", "lose"]):
             case "put":
@@ -223,7 +219,7 @@ def test_whatever_comes_first_each_labelled_prediction_is_given_once(tmp_path, s
                 found, cursor = outcomes.labelled(cursor, limit=dice.choice([None, 1]))
                 given += found.select("worker", "sequence", "row").rows()
             case "lose":
-                (folder / "progress.json").unlink(missing_ok=True)
+                (folder / "joined" / "progress").unlink(missing_ok=True)
     outcomes.advance()
     given += outcomes.labelled(cursor)[0].select("worker", "sequence", "row").rows()
     assert len(given) == len(set(given))
@@ -252,7 +248,7 @@ def test_a_look_that_is_cut_off_before_the_losses_finds_them_the_next_time(tmp_p
             with pytest.raises(KeyboardInterrupt):
                 outcomes.advance()
     assert outcomes.advance().graded == 1
-    assert (len(outcomes.pairs()[0]), len(outcomes.graded()[0]), outcomes.labelled()[1]) == (1, 1, 2)
+    assert (len(outcomes.pairs()[0]), len(outcomes.graded()[0]), outcomes.labelled()[0].height) == (1, 1, 2)
 
 
 MIRROR = {"shadow": True, "version": "2", "served_arm": "candidate"}

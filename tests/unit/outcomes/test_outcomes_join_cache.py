@@ -6,16 +6,15 @@ import random
 import shutil
 import weakref
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import polars as pl
 import pytest
-from outcomes_support import NOW, micros, opened, put, tell
+from outcomes_support import NOW, logs, micros, opened, put, tell
 
+from cumulant.outcomes import scanning
 from cumulant.outcomes.join.join_cache import JoinCache
-from cumulant.outcomes.labels import outcome_folder as place
+from cumulant.outcomes.labels.batches import LabelBatches
 from cumulant.outcomes.labels.ingest import _merge
-from cumulant.outcomes.labels.outcome_folder import find_ingested, list_batches
 from cumulant.serving.prediction_log.storage.log_reader import iterate_files as log_stored
 
 DAYS = 3
@@ -131,8 +130,9 @@ def test_labels_that_are_merged_are_no_news(tmp_path):
     label(tmp_path, "a", True)
     label(tmp_path, "b", False)
     cache(tmp_path).rows(Taken, since=None, at=NOW)
-    folder = tmp_path / "outcomes"
-    _merge(folder, [find_ingested(folder, name) for name in list_batches(folder)], 1)
+    labels = logs(tmp_path / "outcomes").labels
+    batches = LabelBatches(labels)
+    _merge(labels, batches, batches.names, 1)
     after = cache(tmp_path)
     assert rows(after.rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
     assert after.joined == []
@@ -180,11 +180,10 @@ def test_a_folder_that_cannot_be_written_changes_no_result(tmp_path):
 
 def merge_all(tmp_path):
     """Merge all batches, and delete what was merged, whose time of grace is over."""
-    folder = tmp_path / "outcomes"
-    old = list_batches(folder)
-    _merge(folder, [find_ingested(folder, name) for name in old], 1)
-    for name in old:
-        shutil.rmtree(folder / "labels" / name)
+    labels = logs(tmp_path / "outcomes").labels
+    old = LabelBatches(labels)
+    _merge(labels, old, old.names, 1)
+    labels.delete([old.part(name) for name in old.names])
 
 
 @pytest.mark.parametrize("first", [True, False])
@@ -195,15 +194,15 @@ def test_labels_that_are_merged_while_they_are_read_are_joined(tmp_path, monkeyp
         cache(tmp_path).rows(Taken, since=None, at=NOW)
     label(tmp_path, "a", True)
     label(tmp_path, "b", False)
-    parts, merged = place.list_parts, []
+    opening, merged = scanning._open_files, []
 
-    def late(folder, name):
+    def late(labels, parts, opened):
         if not merged:
-            merged.append(name)
+            merged.append(parts)
             merge_all(tmp_path)
-        return parts(folder, name)
+        return opening(labels, parts, opened)
 
-    monkeypatch.setattr(place, "list_parts", late)
+    monkeypatch.setattr(scanning, "_open_files", late)
     read = rows(cache(tmp_path).rows(Taken, since=None, at=NOW))
     assert merged
     assert read == rows(cache(tmp_path).rows(Taken, since=None, at=NOW)) == whole(tmp_path, NOW)
@@ -275,19 +274,15 @@ def change(tmp_path, draw, ids):
         known = (NOW - timedelta(hours=hours)).isoformat()
         tell(tmp_path / "outcomes", {**said, "label": draw.random() < 0.5, "known_time": known})
     elif what == "merge":
-        folder = tmp_path / "outcomes"
-        names = list_batches(folder)
-        if len(names) > 1:
-            _merge(folder, [find_ingested(folder, name) for name in draw.sample(names, 2)], 1)
+        labels = logs(tmp_path / "outcomes").labels
+        batches = LabelBatches(labels)
+        if len(batches.names) > 1:
+            _merge(labels, batches, draw.sample(batches.names, 2), 1)
     else:
         places = tmp_path / "outcomes" / "labels" if what == "delete labels" else tmp_path / "log"
-        found = sorted(places.iterdir()) if what == "delete labels" else sorted(places.rglob("*.parquet"))
+        found = sorted(places.rglob("*.parquet"))
         if len(found) > 1 and draw.random() < 0.5:
-            _delete(draw.choice(found))
-
-
-def _delete(path: Path):
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            draw.choice(found).unlink()
 
 
 @pytest.mark.parametrize("seed", range(6))

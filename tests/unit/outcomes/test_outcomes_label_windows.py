@@ -1,5 +1,6 @@
 """Many labels are joined window by window with what they would say at once, and are those of one moment."""
 
+import io
 import os
 import random
 import resource
@@ -8,10 +9,10 @@ from datetime import timedelta
 
 import polars as pl
 import pytest
-from outcomes_support import NOW, Clock, opened, put, report
+from outcomes_support import NOW, Clock, logs, opened, put, report
 from test_outcomes_join_cache import Taken, cache, change, label, merge_all, predict, rows, whole
 
-from cumulant.core.errors import StorageError
+from cumulant.core.errors import LeaseHeldError, StorageError, UsageError
 from cumulant.outcomes import labelled_log, scanning
 from cumulant.outcomes.join import joining, numbered_table
 from cumulant.outcomes.join.joining import Outcomes
@@ -31,7 +32,7 @@ def in_windows(patch, held=2, window=3):
 
 def results(tmp_path, clock, folder):
     """What the labels say: the table, the report, and what a join in `folder` has given by now."""
-    outcomes = Outcomes(tmp_path / folder, folder_log(tmp_path / "log"), key=opened(tmp_path)._key, clock=clock)
+    outcomes = Outcomes(logs(tmp_path / folder), folder_log(tmp_path / "log"), key=opened(tmp_path)._key, clock=clock)
     shutil.rmtree(tmp_path / folder / "labels", ignore_errors=True)
     shutil.copytree(tmp_path / "outcomes" / "labels", tmp_path / folder / "labels")
     found = outcomes.advance()
@@ -125,25 +126,28 @@ def test_labels_in_more_files_than_may_be_open_are_read_at_once(tmp_path, monkey
     before = report(opened(tmp_path), NOW)
     in_windows(monkeypatch)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (6, 6))
-    with opened(tmp_path).labels() as labels:
-        assert not labels.windowed
     assert report(opened(tmp_path), NOW) == before
 
 
 def test_no_limit_of_open_files_stops_a_report(tmp_path, monkeypatch):
-    """Whether its files are held open or read at once is decided by what the process may still open."""
+    """Whether its parts are held open or in memory is decided by what the process may still open."""
     labelled_world(tmp_path)
     for number in range(80):
         label(tmp_path, f"x{number}", True)
     before = report(opened(tmp_path), NOW)
     in_windows(monkeypatch)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    held = set()
+    opening, held = scanning._open_files, set()
+
+    def opened_files(*given):
+        files = opening(*given)
+        held.update(isinstance(file, io.BytesIO) for file in files.values())
+        return files
+
+    monkeypatch.setattr(scanning, "_open_files", opened_files)
     try:
         for spare in range(120, 260, 10):
             resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/dev/fd")) + spare, hard))
-            with opened(tmp_path).labels() as labels:
-                held.add(labels.windowed)
             assert report(opened(tmp_path), NOW) == before, spare
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -174,21 +178,60 @@ def test_mirrored_requests_without_rows_are_no_pairs(tmp_path):
     assert opened(tmp_path).advance().pairs == 0
 
 
-@pytest.mark.parametrize("seed", range(4))
-def test_rows_are_appended_once_in_files_of_any_size(tmp_path, monkeypatch, seed):
+SEQUENCE = pl.DataFrame(schema={"sequence": pl.Int64, "row": pl.Int32})
+
+
+def table_of(tmp_path, name="rows"):
+    return NumberedTable(folder_log(tmp_path / "joined"), name, SEQUENCE.to_arrow().schema, ["sequence", "row"])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_are_appended_once_in_parts_of_any_size_and_read_once_from_any_cursor(tmp_path, monkeypatch, seed):
     draw = random.Random(seed)
     monkeypatch.setattr(numbered_table, "_LARGE", draw.randint(1, 5))
-    monkeypatch.setattr(numbered_table, "_SMALL", draw.choice([0, 2, 100]))
-    schema = pl.DataFrame(schema={"sequence": pl.Int64, "row": pl.Int32}).to_arrow().schema
-    table, known = NumberedTable(tmp_path / "rows", schema, ["sequence", "row"]), []
+    monkeypatch.setattr(numbered_table, "_SMALL", draw.choice([0, 1_300, 1 << 20]))
+    monkeypatch.setattr(numbered_table, "_MANY", draw.choice([2, 3, 5]))
+    known, cursors = [], {"": 0}
     for _ in range(12):
+        table = table_of(tmp_path)  # as another machine, which has nothing but the log
         first = draw.randrange(30)
         given = [(first + draw.randrange(4), draw.randrange(2)) for _ in range(draw.randint(0, 8))]
         fresh = [one for one in dict.fromkeys(given) if one not in known]
-        frame = pl.DataFrame(given, schema={"sequence": pl.Int64, "row": pl.Int32}, orient="row")
-        assert table.append(frame) == len(fresh)
+        assert table.append(pl.DataFrame(given, schema=SEQUENCE.schema, orient="row")) == len(fresh)
         known += fresh
-        after = draw.randint(0, len(known))
-        assert [row for frame in table.frames(after=after) for row in frame.rows()] == known[after:]
-        assert table.since(after)[0].rows() == known[after:]
-        assert table.last == len(known)
+        if draw.random() < 0.5:
+            table.compact()
+        for cursor, seen in cursors.items():
+            assert table.since(cursor)[0].rows() == known[seen:]
+        cursor, limit = draw.choice(list(cursors)), draw.choice([None, 1, 4])
+        rows, after = table.since(cursor, limit=limit)
+        assert limit is None or rows.height <= max(limit, numbered_table._LARGE)
+        cursors[after] = cursors[cursor] + rows.height
+        assert cursors[table.end] == len(known) if table.end in cursors else True
+        newest = draw.randint(1, 9)
+        assert table.newest(newest).rows() == known[-newest:]
+
+
+def test_tables_of_one_log_do_not_mix(tmp_path):
+    one, other = table_of(tmp_path, "one"), table_of(tmp_path, "other")
+    one.append(pl.DataFrame([(1, 1)], schema=SEQUENCE.schema, orient="row"))
+    other.append(pl.DataFrame([(1, 1), (2, 1)], schema=SEQUENCE.schema, orient="row"))
+    assert (one.since()[0].rows(), other.since()[0].height) == ([(1, 1)], 2)
+    with pytest.raises(UsageError, match="no cursor"):
+        one.since("7")
+
+
+def test_of_two_that_append_at_once_one_is_refused_and_nothing_of_it_is_there(tmp_path, monkeypatch):
+    first, second = table_of(tmp_path), table_of(tmp_path)
+    append = second._log.append
+
+    def late(part):
+        first.append(pl.DataFrame([(1, 1)], schema=SEQUENCE.schema, orient="row"))
+        return append(part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(second._log, "append", late)
+        with pytest.raises(LeaseHeldError, match="another process"):
+            second.append(pl.DataFrame([(2, 1)], schema=SEQUENCE.schema, orient="row"))
+    assert table_of(tmp_path).since()[0].rows() == [(1, 1)]
+    assert second.append(pl.DataFrame([(2, 1)], schema=SEQUENCE.schema, orient="row")) == 1

@@ -6,7 +6,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from outcomes_support import NOW, micros, opened, put, report, tell
+from outcomes_support import NOW, logs, micros, opened, put, report, tell
 
 from cumulant.core.errors import StorageError
 from cumulant.outcomes import scanning
@@ -36,7 +36,7 @@ def test_files_of_an_older_version_are_read_beside_newer_ones(tmp_path, older):
     assert [outcomes.of(one)[0]["label"].to_list() for one in "ab"] == [["true"], ["true"]]
     counts = report(outcomes, NOW)
     assert (counts.predictions, counts.labelled, counts.unmatched) == (2, 2, 1)
-    states = {one.id: one.state for one in newest_labels(tmp_path / "outcomes", NOW, named=outcomes.named)[0]}
+    states = {one.id: one.state for one in newest_labels(logs(tmp_path / "outcomes"), NOW, named=outcomes.named)[0]}
     assert states == {"a": "usable", "b": "usable", "nobody": "unmatched"}
 
 

@@ -5,10 +5,10 @@ import shutil
 from datetime import date, timedelta
 
 import pytest
-from outcomes_support import KEY, NOW, micros, opened, put, report, tell
+from outcomes_support import KEY, NOW, logs, micros, opened, put, report, tell
 
 from cumulant.outcomes.labels import cohorts
-from cumulant.outcomes.labels.stored_counts import FILE, stored_report
+from cumulant.outcomes.labels.stored_counts import NAME, stored_report
 from cumulant.ports.log import current_parts
 from cumulant.testing.log import folder_log
 
@@ -31,7 +31,7 @@ def counted(monkeypatch):
 
 def stored(tmp_path, now=NOW, **options):
     return stored_report(
-        tmp_path / "outcomes", folder_log(tmp_path / "log"), now, key=options.pop("key", lambda: KEY), **options
+        logs(tmp_path / "outcomes"), folder_log(tmp_path / "log"), now, key=options.pop("key", lambda: KEY), **options
     )
 
 
@@ -82,7 +82,7 @@ def test_counts_are_made_once_and_again_when_something_changed(tmp_path, counted
     put(tmp_path / "log", {"id": "new"})
     assert stored(tmp_path).predictions == first.predictions + 1
     assert len(counted) == 3
-    held = tmp_path / "outcomes" / FILE
+    held = tmp_path / "outcomes" / "joined" / NAME
     held.write_bytes(held.read_bytes()[:-1] + b"?")
     assert stored(tmp_path) == report(opened(tmp_path), NOW)
 

@@ -14,13 +14,16 @@ from releases import MOMENT, new_board, policy_with
 
 from cumulant.core.errors import UsageError
 from cumulant.flows.release.start import evidence_blocks
+from cumulant.outcomes.join.joining import Outcomes
 from cumulant.outcomes.join.mirrored_pairs import GradedPair
+from cumulant.outcomes.logs import OutcomeLogs
 from cumulant.release.evidence.metric_state import with_differences
 from cumulant.release.evidence.metrics import metrics
 from cumulant.release.spec import MetricSpec
 from cumulant.statistics.sequential.long_run_variance import LongRunVariance
 from cumulant.statistics.sequential.means import Paired
 from cumulant.statistics.sequential.symmetric import PairedBlocks
+from cumulant.testing.log import folder_log
 
 
 def named(name, **spec):
@@ -150,13 +153,13 @@ class Earlier:
             graded(minute, difference, candidate)
             for minute, difference in enumerate(np.repeat(draw.normal(size=60), 8))
         ]
-        self.last_graded = self.last_pair = len(self.found)
 
-    def graded(self, cursor):
-        return self.found[cursor:], self.last_graded
+    def newest_graded(self, limit):
+        return self.found[-limit:]
 
-    def pairs(self, cursor):
-        return [], cursor
+    def newest_pairs(self, limit):
+        del limit
+        return []
 
 
 def graded(minute, difference, candidate):
@@ -176,9 +179,8 @@ def graded(minute, difference, candidate):
 
 
 @pytest.mark.parametrize(("candidate", "longer"), [("3", True), ("4", False)])
-def test_earlier_pairs_of_the_champion_lengthen_the_block_of_quality(tmp_path, monkeypatch, candidate, longer):
+def test_earlier_pairs_of_the_champion_lengthen_the_block_of_quality(monkeypatch, candidate, longer):
     monkeypatch.setattr(evidence_blocks, "outcomes_of", lambda _: Earlier(candidate=candidate))
-    monkeypatch.setattr(evidence_blocks, "folder_of", lambda _: tmp_path)
     spec = policy_with(look="10s", block="20s", metrics={"quality": MetricSpec(block="1m")})
     found = evidence_blocks.looks_by_metric(SimpleNamespace(), spec, "3")
     assert evidence_blocks.looks_a_block(spec) == 2
@@ -189,8 +191,9 @@ def test_earlier_pairs_of_the_champion_lengthen_the_block_of_quality(tmp_path, m
     ] * longer
 
 
-def test_a_first_release_has_the_declared_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(evidence_blocks, "folder_of", lambda _: tmp_path / "none")
+def test_a_first_release_has_the_declared_blocks(monkeypatch, tmp_path):
+    logs = OutcomeLogs(*(folder_log(tmp_path / name) for name in ("labels", "joined", "inbox")))
+    monkeypatch.setattr(evidence_blocks, "outcomes_of", lambda _: Outcomes(logs, folder_log(tmp_path / "log")))
     own = MetricSpec(prometheus="x", bounds=(0.0, 1.0), margin=0.1, block="1m")
     spec = policy_with(look="10s", block="10s", metrics={"cost": own})
     found = evidence_blocks.looks_by_metric(SimpleNamespace(), spec, "1")

@@ -1,4 +1,4 @@
-"""`POST /v1/labels`: on the disk before it is answered, once by its batch or content."""
+"""`POST /v1/labels`: in the log before it is answered, once by its batch or content."""
 
 import asyncio
 import errno
@@ -9,10 +9,13 @@ import threading
 import pytest
 
 from cumulant.core.errors import OverloadedError
+from cumulant.ports.log import UNDATED, PartInfo
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import ModelSet
-from cumulant.serving.posted.label_inbox import DiskQuota, LabelInbox
+from cumulant.serving.models.stores import open_inbox
+from cumulant.serving.posted.label_inbox import InboxQuota, LabelInbox
+from cumulant.testing.log import append_lines, folder_log
 
 GOOD = {"labels": [{"id": "a", "label": True}, {"id": "b", "label": 1, "known_time": "2026-01-01"}]}
 
@@ -34,12 +37,12 @@ def post(app, body, method="POST"):
 @pytest.fixture
 def app(tmp_path):
     found = ServingApplication(ModelSet([]))
-    found.inbox = LabelInbox(tmp_path / "inbox", 4 * BLOCK)
+    found.inbox = LabelInbox(folder_log(tmp_path / "inbox"), 4 * BLOCK)
     return found
 
 
 def kept(tmp_path):
-    files = sorted((tmp_path / "inbox").iterdir())
+    files = sorted((tmp_path / "inbox").rglob("*.jsonl"))
     return [json.loads(line) for path in files for line in path.read_text().splitlines()]
 
 
@@ -49,8 +52,15 @@ def test_labels_are_kept_once(app, tmp_path):
     first, second = kept(tmp_path)
     assert (first["id"], second["known_time"]) == ("a", "2026-01-01")
     assert first["known_time"].endswith("+00:00")
-    (path,) = (tmp_path / "inbox").iterdir()
-    assert path.stat().st_mode & 0o777 == 0o600
+    (path,) = (tmp_path / "inbox").rglob("*.jsonl")
+    assert path.name.startswith("post-")
+
+
+def test_a_folder_of_posts_is_its_user_s_alone(tmp_path):
+    inbox = open_inbox(str(tmp_path / "posts"))
+    assert (tmp_path / "posts").stat().st_mode & 0o777 == 0o700
+    append_lines(inbox, PartInfo(UNDATED, "post-1", 1, 1, "jsonl"), ["{}"])
+    assert len(list((tmp_path / "posts").rglob("*.jsonl"))) == 1
 
 
 def test_a_batch_counts_once_whatever_is_in_it(app, tmp_path):
@@ -90,7 +100,7 @@ def test_a_full_disk_says_so_and_leaves_nothing(app, tmp_path, monkeypatch):
         status, answer = post(app, GOOD)
     assert status == 503
     assert "No space left" in answer["error"]
-    assert list((tmp_path / "inbox").iterdir()) == []
+    assert not [path for path in (tmp_path / "inbox").rglob("*") if path.is_file()]
     assert post(app, GOOD)[1]["accepted"] == 2
 
 
@@ -149,7 +159,7 @@ def test_requests_go_on_while_the_folder_is_looked_through(app, tmp_path, monkey
         return await asked
 
     assert post(app, one("a"))[0] == 200
-    app.inbox = LabelInbox(tmp_path / "inbox", BLOCK)
+    app.inbox = LabelInbox(folder_log(tmp_path / "inbox"), BLOCK)
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", slowly)
         found = asyncio.run(talk())
@@ -165,10 +175,12 @@ def test_a_post_that_never_fits_is_said_to_be_too_large(app, tmp_path):
 
 def test_room_is_what_others_leave_and_comes_back_when_they_are_taken_in(tmp_path):
     now = [0.0]
-    quota = DiskQuota(tmp_path, 2 * BLOCK, steady=lambda: now[0])
+    inbox = folder_log(tmp_path)
+    quota = InboxQuota(inbox, 2 * BLOCK, steady=lambda: now[0])
     assert quota.used() == 0
-    (tmp_path / "another").write_bytes(b"x" * (BLOCK + 1))
-    (tmp_path / ".draft").write_bytes(b"x")
+    another = PartInfo(UNDATED, "post-1", 1, 1, "jsonl")
+    append_lines(inbox, another, ["x" * BLOCK])
+    (tmp_path / another.key).with_name(".draft").write_bytes(b"x")
     quota.reserve(1)
     quota.complete(1, written=True)
     assert quota.used() == BLOCK, "another process is seen at the next look"
@@ -176,19 +188,19 @@ def test_room_is_what_others_leave_and_comes_back_when_they_are_taken_in(tmp_pat
     assert quota.used() == 2 * BLOCK
     with pytest.raises(OverloadedError):
         quota.reserve(1)
-    (tmp_path / "another").unlink()
+    inbox.delete([another])
     now[0] += 1.1
     quota.reserve(2 * BLOCK)
     with pytest.raises(OverloadedError):
         quota.reserve(1)
     quota.complete(2 * BLOCK, written=False)
     assert quota.used() == 0
-    assert DiskQuota(tmp_path / "none", 1).used() == 0
+    assert InboxQuota(folder_log(tmp_path / "none"), 1).used() == 0
 
 
 def test_posts_at_once_never_pass_the_bound(tmp_path):
     app = ServingApplication(ModelSet([]))
-    app.inbox = LabelInbox(tmp_path / "inbox", 8 * BLOCK)
+    app.inbox = LabelInbox(folder_log(tmp_path / "inbox"), 8 * BLOCK)
 
     async def all_at_once():
         return await asyncio.gather(*(ask(app, one(str(number))) for number in range(40)))

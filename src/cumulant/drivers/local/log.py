@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 
 from cumulant.core.errors import StorageError
@@ -40,7 +41,7 @@ class FileLog:
     @contextmanager
     def append(self, part: PartInfo) -> Iterator[BinaryIO]:
         final = self._path(part)
-        draft = final.with_name(f".{part.life}-merge-{part.first:06d}-{part.last:06d}{_DRAFT}")
+        draft = final.with_name(f".{part.name}.{token_hex(4)}{_DRAFT}")
         with self._errors("written", final):
             final.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -48,9 +49,8 @@ class FileLog:
                     yield stream
                     stream.flush()
                     os.fsync(stream.fileno())
-                if not final.exists():
-                    draft.rename(final)
-                    sync(final.parent)
+                _publish(draft, final)
+                sync(final.parent)
             finally:
                 with contextlib.suppress(OSError):
                     draft.unlink(missing_ok=True)
@@ -155,6 +155,17 @@ class FileLog:
                 subject=str(path),
                 hint="free some space, or check the folder and its permissions",
             ) from error
+
+
+def _publish(draft: Path, final: Path) -> None:
+    """Give the draft its name, unless another writer was faster."""
+    try:
+        os.link(draft, final)
+    except FileExistsError:
+        return
+    except OSError:  # a file system without links
+        if not final.exists():
+            draft.rename(final)
 
 
 def _status(entry: os.DirEntry[str]) -> os.stat_result:

@@ -102,7 +102,7 @@ class BucketLog:
     def set_aside(self, part: PartInfo) -> None:
         # A crash of this machine may have damaged the copy that was read, and nothing else.
         if not self._cache.discard_other(_copy_name(part), self._bucket.read(part.key)):
-            self._bucket.rename(part.key, f"{part.key.removesuffix('.parquet')}.damaged")
+            self._bucket.rename(part.key, f"{part.key.removesuffix(f'.{part.suffix}')}.damaged")
 
     def state(self, name: str) -> bytes | None:
         return self._bucket.read(name)

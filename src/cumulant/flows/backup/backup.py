@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -17,7 +14,7 @@ from cumulant.core.events import Fact
 from cumulant.core.progress import Progress, silent
 from cumulant.core.version import __version__
 from cumulant.flows.backup.archive import COMPRESSED, ArchiveWriter, open_archive
-from cumulant.flows.backup.backup_files import GUARDED, LINK, BackupSelection, files_below, select_files
+from cumulant.flows.backup.backup_files import LINK, BackupSelection, files_below, select_files
 from cumulant.flows.backup.databases import copy_database
 from cumulant.flows.backup.manifest import BackupManifest
 from cumulant.flows.backup.working_folder import open_draft, put_in_place
@@ -75,7 +72,7 @@ def back_up(
         UsageError: the file exists, or lies in the project's state.
         IntegrityError: a database is damaged.
         StorageError: it cannot be written or read; nothing is left of it.
-        EngineUnavailableError, LeaseHeldError: another process has locked a database or the labels for a minute.
+        EngineUnavailableError: another process has locked a database for a minute.
     """
     begun = time.monotonic()
     # Before the run, which on a read-only disk writes to a copy of the journal.
@@ -174,14 +171,13 @@ class _Copy:
         if folder == self._project.state / PREDICTIONS and (seconds := self._until - time.monotonic()) > 0:
             self._progress("waiting until answered requests are in the prediction log")
             time.sleep(seconds)
-        with self._guarded(folder):
-            for _ in range(_LISTINGS):
-                complete = True
-                for path in files_below(folder, self._skip, content=folder in selection.contents):
-                    if self._name(path) not in self._writer.stored and path not in selection.beside:
-                        complete = self._add(path) and complete
-                if complete:
-                    return
+        for _ in range(_LISTINGS):
+            complete = True
+            for path in files_below(folder, self._skip, content=folder in selection.contents):
+                if self._name(path) not in self._writer.stored and path not in selection.beside:
+                    complete = self._add(path) and complete
+            if complete:
+                return
         raise StorageError(
             f"files of {folder} are moved faster than they can be read", subject=str(folder), hint="run it again"
         )
@@ -201,13 +197,3 @@ class _Copy:
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self._project.root).as_posix()
-
-    @contextmanager
-    def _guarded(self, folder: Path) -> Iterator[None]:
-        """Lock the folder against moves of its files; a read-only disk needs no lock."""
-        with ExitStack() as stack:
-            if folder.parent == self._project.state and folder.name in GUARDED and os.access(folder, os.W_OK):
-                from cumulant.outcomes.labels.store import lock_folder
-
-                stack.enter_context(lock_folder(folder))
-            yield

@@ -16,8 +16,6 @@ import msgspec
 
 from cumulant.core.errors import DataError
 from cumulant.flows.data.memory_budget import SPILL
-from cumulant.flows.outcomes.labels import FOLDER as LABELS
-from cumulant.flows.review.service import FOLDER as REVIEW
 from cumulant.flows.serving.predictions import FOLDER as PREDICTIONS
 from cumulant.flows.serving.serve import USES
 from cumulant.flows.stack.desired_state import FOLDER as STACK
@@ -34,8 +32,8 @@ _STORES = ("journal", "registry", "online", "tables", "objects")
 _DESIRED_STATE = f"{STACK}/desired_state.json"
 #: of processes, of searches that are made again, of other environments, or secret
 _NOT = frozenset({"environments", "secrets", "search", SPILL, USES, STACK, _GATEWAY})
-#: copied under the lock of whoever moves files in them, and at the end, when requests before the start are logged
-GUARDED = (LABELS, REVIEW)
+#: read last, in this order: a record of the join names parts of the logs, and posts become labels
+_LOGS = ("joined", PREDICTIONS, "inbox", "labels")
 #: content that bears any name
 _CONTENT = frozenset({"objects", "tables", "mlartifacts"})
 #: of the folder of monitoring: results that are made again from the log, the labels and the models
@@ -133,12 +131,11 @@ def _is_whole(name: str) -> bool:
 
 def _state_folders(state: Path, gateway: list[Path]) -> list[Path]:
     """Logs and labels last: they are the newest then."""
-    last = [PREDICTIONS, *GUARDED]
     folders = sorted(path for path in state.glob("[!.]*") if path.is_dir() and path.name not in _NOT)
     return [
-        *(path for path in folders if path.name not in last),
+        *(path for path in folders if path.name not in _LOGS),
         *gateway,
-        *(state / name for name in dict.fromkeys(last)),
+        *(state / name for name in _LOGS),
     ]
 
 

@@ -15,21 +15,20 @@ from cumulant.core.events import Actor, Fact
 from cumulant.core.plan import Field
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.outcomes.label_schema import model_description, schema_of
+from cumulant.flows.outcomes.outcome_logs import LABELS_LEASE, exclusive, logs_of
 from cumulant.outcomes.labels.label_rows import LabelSchema
 
 if TYPE_CHECKING:
     from cumulant.outcomes.importing import ImportReport
-    from cumulant.outcomes.join.joining import Outcomes
+    from cumulant.outcomes.join.joining import JoinResult, Outcomes
     from cumulant.outcomes.labelled_log import LabelledLog
+    from cumulant.outcomes.labels.batches import IngestedFile
     from cumulant.outcomes.labels.label_counts import Report
     from cumulant.outcomes.labels.label_facts import LabelFact
-    from cumulant.outcomes.labels.outcome_folder import IngestedFile
     from cumulant.ports.access import Principal
     from cumulant.ports.files import FileInfo
     from cumulant.project.project import Project
 
-#: the folder of the project's state
-FOLDER = "outcomes"
 _LOOK_SECONDS = 2.0
 #: the name of labels posted to servers
 _POSTED = "posted"
@@ -81,17 +80,11 @@ class PredictionLabels(msgspec.Struct, frozen=True, kw_only=True):
     provenance: str
 
 
-def folder_of(project: Project) -> Path:
-    """Where the project's labels are kept; it may not be there yet."""
-    return project.state / FOLDER
-
-
 def outcomes_of(project: Project, schema: LabelSchema | None = None) -> Outcomes:
     """The join of the project's predictions and labels."""
     from cumulant.outcomes.join.joining import Outcomes
 
-    known = schema or schema_of(project)
-    return Outcomes(folder_of(project), project.log(), key=known.key)
+    return Outcomes(logs_of(project), project.log(), key=lambda: (schema or schema_of(project)).key)
 
 
 @verb("labels.ingest")
@@ -169,7 +162,7 @@ def report_labels(
     if by not in ("day", "week"):
         raise UsageError(f'"{by}" is no period', subject=by, hint="write day or week")
     return stored_report(
-        folder_of(project),
+        logs_of(project),
         project.log(),
         datetime.now(UTC),
         key=lambda: schema_of(project).key,
@@ -187,14 +180,14 @@ def list_labels(
     from cumulant.outcomes.labels.label_facts import newest_labels
 
     named = _labelled_log(project).named
-    return newest_labels(folder_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
+    return newest_labels(logs_of(project), datetime.now(UTC), state=state, limit=limit, named=named)
 
 
 def _labelled_log(project: Project) -> LabelledLog:
     """For reading alone: the model's key is read where a label names its prediction by it."""
     from cumulant.outcomes.labelled_log import LabelledLog
 
-    return LabelledLog(folder_of(project), project.log(), key=lambda: schema_of(project).key)
+    return LabelledLog(logs_of(project), project.log(), key=lambda: schema_of(project).key)
 
 
 @verb("labels.show", personal=True)
@@ -211,7 +204,7 @@ def show_labels(
 
     matched, named = _labelled_log(project).of(request)
     rows = [_labelled(row) for row in matched.to_dicts()]
-    labels, _ = newest_labels(folder_of(project), datetime.now(UTC), request=request, limit=None, named=named)
+    labels, _ = newest_labels(logs_of(project), datetime.now(UTC), request=request, limit=None, named=named)
     if not rows and not labels:
         raise NotFoundError(
             f'no prediction and no label has the id "{request}"',
@@ -240,17 +233,17 @@ def import_predictions(
 
     defaults = Defaults(model=model or project.name, version=version)
     fields, key = _request(project)
-    imported = import_predictions(
-        folder_of(project),
-        project.log(),
-        path,
-        names,
-        defaults,
-        fields=fields,
-        salt=project.salt(),
-        key=key,
-        until=datetime.now(UTC) + _skew(project),
-    )
+    with exclusive(project, LABELS_LEASE):
+        imported = import_predictions(
+            project.log(),
+            path,
+            names,
+            defaults,
+            fields=fields,
+            salt=project.salt(),
+            key=key,
+            until=datetime.now(UTC) + _skew(project),
+        )
     if not imported.again:
         from cumulant.outcomes.events import PredictionsImported
 
@@ -283,7 +276,7 @@ def _patterns(project: Project, patterns: Sequence[str]) -> Sequence[str]:
         return [declared]
     from cumulant.outcomes.labels.ingest import count_waiting
 
-    if count_waiting(folder_of(project)):
+    if count_waiting(logs_of(project)):
         return []
     raise UsageError(
         "no labels are named", hint="name a file, or declare `monitoring: {labels: PATH}` in cumulant.yaml"
@@ -314,7 +307,7 @@ def _ingest(
         from cumulant.outcomes.labels.ingest import ingest_file
 
         path = project.files().fetch(file)
-        taken = ingest_file(folder_of(project), path, schema, names=names, salt=project.salt())
+        taken = ingest_file(logs_of(project), path, schema, names=names, salt=project.salt())
     except DataError as error:
         if alone:
             raise
@@ -327,10 +320,7 @@ def _ingest(
 
 def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeSource], principal: Principal) -> Intake:
     """As `join_labels`, for a flow that has checked access; `sources` were ingested before."""
-    from cumulant.outcomes.labels.ingest import ingest_inbox
-
-    posted = ingest_inbox(folder_of(project), schema, salt=project.salt())
-    progress = outcomes_of(project, schema).advance()
+    posted, progress = _take_in(project, schema)
     facts: list[Fact] = [ingest_event(_POSTED, content) for content in posted]
     if progress.labelled or progress.pairs or progress.graded:
         from cumulant.outcomes.events import PredictionsLabelled
@@ -345,6 +335,19 @@ def join_intake(project: Project, schema: LabelSchema, sources: Sequence[IntakeS
     return Intake(
         sources=results, posted=rows, labelled=progress.labelled, pairs=progress.pairs, graded=progress.graded
     )
+
+
+def _take_in(project: Project, schema: LabelSchema) -> tuple[Sequence[IngestedFile], JoinResult]:
+    """Ingest posts and join what is new; without a lease where nothing is."""
+    from cumulant.outcomes.join.joining import JoinResult
+    from cumulant.outcomes.labels.ingest import count_waiting, ingest_inbox
+
+    outcomes = outcomes_of(project, schema)
+    if not count_waiting(outcomes.logs) and not outcomes.has_news():
+        return (), JoinResult(labelled=0, pairs=0, graded=0)
+    with exclusive(project, LABELS_LEASE):
+        posted = ingest_inbox(outcomes.logs, schema, salt=project.salt())
+        return posted, outcomes.advance()
 
 
 def ingest_event(name: str, content: IngestedFile) -> Fact:

@@ -17,7 +17,8 @@ from cumulant.core.errors import LeaseHeldError, UsageError, did_you_mean
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.outcomes.label_schema import schema_of
-from cumulant.flows.outcomes.labels import emit_facts, folder_of, ingest_event, join_intake
+from cumulant.flows.outcomes.labels import emit_facts, ingest_event, join_intake
+from cumulant.flows.outcomes.outcome_logs import exclusive, logs_of
 from cumulant.flows.registry.model_record import MODEL, ModelRecord
 from cumulant.flows.review.case_context import CaseReader
 from cumulant.flows.review.stored_report import error_of
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from cumulant.ports.access import Principal
     from cumulant.project.project import Project
 
-#: the folder of the project's state with what became labels
-FOLDER = "review"
+#: the lease of making labels of decisions
+REVIEW_LEASE = "review labels"
 #: signs of a reviewer's name
 _NAME = 200
 
@@ -223,9 +224,7 @@ def ingest_decisions(project: Project, *, principal: Principal, clock: Clock | N
     if not queue.list_unlabelled():
         return 0
     # Alone from here on: two processes would make each label twice.
-    from cumulant.outcomes.labels.store import lock_folder
-
-    with lock_folder(project.state / FOLDER):
+    with exclusive(project, REVIEW_LEASE):
         waiting = queue.list_unlabelled()
         if waiting:
             _ingest(project, queue, waiting, principal, clock)
@@ -239,7 +238,7 @@ def _ingest(
 
     schema, salt = schema_of(project), project.salt()
     labels = [to_label(content, queue.policy, salt) for content in waiting]
-    taken = ingest_labels(folder_of(project), project.state / FOLDER, labels, schema, salt=salt, clock=clock)
+    taken = ingest_labels(logs_of(project), labels, schema, salt=salt, clock=clock)
     content = taken.file
     if not taken.again:
         emit_facts(project, principal, [ingest_event(SOURCE, content)])

@@ -28,7 +28,6 @@ from cumulant.flows.ledger.run_context import Context, open_run
 from cumulant.flows.registry.models import copy_name, servable_folder
 from cumulant.flows.serving.services import note_use
 from cumulant.flows.serving.spawning import spawn
-from cumulant.outcomes.labels.outcome_folder import INBOX
 from cumulant.ports.driver import Need
 from cumulant.ports.registry import ModelVersion
 from cumulant.serving.options import Values, declared, overridden, words
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 ONLINE_STATE = "online state"
 #: folders of the project's state: copies of servables that servers read, and notes of which process reads which
-SERVING, USES, OUTCOMES = "serving", "uses", "outcomes"
+SERVING, USES = "serving", "uses"
 #: folder of the rows that wait for their upload
 SPOOL = "log-spool"
 _START_SECONDS, _END_SECONDS, _POLL_SECONDS = 60.0, 30.0, 0.02
@@ -80,7 +79,7 @@ class PreparedService(msgspec.Struct, frozen=True, kw_only=True):
     #: that key, where the environment has it as a secret: it is read when a server starts, and not stored
     salt: Callable[[], bytes] | None = None
     log_key: str | None = None
-    #: folder of the labels that are posted
+    #: folder or URL of the log of posted labels
     labels: str | None = None
     #: the section `serving` of the project file
     settings: ServingSpec = ServingSpec()
@@ -146,7 +145,7 @@ def _prepare(context: Context, version: ModelVersion, folder: Path, as_of: datet
 
 def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedService:
     """A servable's folder by the present settings of the project, without stored features."""
-    url = project.log_url()
+    url, inbox = project.log_url(), project.log_url("inbox")
     log = project.drivers.path(url)
     return PreparedService(
         model=model,
@@ -155,7 +154,7 @@ def service_of(project: Project, model: ModelVersion, folder: Path) -> PreparedS
         log=str(project.state / SPOOL if log is None else log),
         log_upload=url if log is None else None,
         log_key=project.salt_source.path(),
-        labels=str(project.state / OUTCOMES / INBOX),
+        labels=str(project.drivers.path(inbox) or inbox),
         scope=f"{project.scope.tenant}/{project.scope.project}/{project.scope.environment}",
         secrets=project.endpoints.secrets,
         settings=project.policies.serving,
@@ -261,8 +260,8 @@ def server_command(service: PreparedService, *, http: str, given: Values, ready:
         del own["labels_size"]
     if service.online:
         own |= {"online": service.online, "state_table": service.table, "scope": service.scope}
-        if "password=" in service.online:
-            own["secrets"] = service.secrets
+    if "password=" in (service.online or "") or "://" in (service.labels or ""):
+        own["secrets"] = service.secrets
     return folders_command([service.folder], http=http, given=overridden(own, given), ready=ready)
 
 

@@ -27,7 +27,8 @@ from cumulant.core.ids import digest
 from cumulant.core.system import atomic_files
 from cumulant.outcomes.join.log_rows import HEAD, as_frame, is_referenced, split_refs
 from cumulant.outcomes.labelled_log import LabelledLog
-from cumulant.outcomes.labels import outcome_folder
+from cumulant.outcomes.labels.batches import IngestedFile, LabelBatches
+from cumulant.outcomes.logs import LISTINGS, vanishing_parts_error
 from cumulant.ports.log import PartInfo
 
 if TYPE_CHECKING:
@@ -89,12 +90,12 @@ class JoinCache:
         Raises:
             StorageError: a file of the log or of the labels cannot be read.
         """
-        for _ in range(outcome_folder.LISTINGS):
+        for _ in range(LISTINGS):
             with contextlib.suppress(FileNotFoundError):  # files were merged since they were listed
                 taken = begin()
                 self._rows(taken, since, at)
                 return taken
-        raise outcome_folder.vanishing_files_error(self.outcomes.log.location)
+        raise vanishing_parts_error(self.outcomes.log)
 
     def _rows(self, taken: RowSink, since: date | None, at: datetime) -> None:
         from cumulant.serving.prediction_log.storage.log_reader import iterate_files
@@ -193,10 +194,8 @@ class _Labels:
     @cached_property
     def _batches(self) -> dict[str, tuple[str, frozenset[str]]]:
         """By the name of a batch its identity, and those of the batches that were merged into it."""
-        ingested = {
-            name: outcome_folder.find_ingested(self.outcomes.folder, name)
-            for name in outcome_folder.list_batches(self.outcomes.folder)
-        }
+        batches = LabelBatches(self.outcomes.logs.labels)
+        ingested = {name: batches.find(name) for name in batches.names}
         return {
             name: (name, frozenset())
             if batch is None
@@ -218,7 +217,11 @@ class _Labels:
 
     @cached_property
     def _news(self) -> pl.Expr | None:
-        """Whether a row of the log may be named by a label that came since."""
+        """Whether a row of the log may be named by a label that came since.
+
+        Raises:
+            FileNotFoundError: a batch was merged and deleted since it was listed: `rows` lists again.
+        """
         added = [
             name
             for name, (identity, merged) in self._batches.items()
@@ -227,8 +230,6 @@ class _Labels:
         if not added:
             return None
         facts = self.outcomes.label_facts(added)
-        if not set(added) <= set(outcome_folder.list_batches(self.outcomes.folder)):
-            raise FileNotFoundError  # a batch was merged since it was listed: `rows` lists again
         return is_referenced(*split_refs(facts["ref"].unique()))
 
     def news_in(self, read: LogRows) -> bool:
@@ -237,7 +238,7 @@ class _Labels:
         return news is not None and any(as_frame(head).filter(news).height for head in read(HEAD))
 
 
-def _batch_identity(batch: outcome_folder.IngestedFile) -> str:
+def _batch_identity(batch: IngestedFile) -> str:
     # What was deleted and ingested again may have other labels, under the same name.
     return f"{batch.content} {batch.received.isoformat()}"
 

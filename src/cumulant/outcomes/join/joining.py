@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,10 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from cumulant.core.clock import Clock
-from cumulant.core.errors import StorageError
 from cumulant.core.plan import Field
-from cumulant.core.system.atomic_files import replace_file
-from cumulant.core.system.json_files import read_json
 from cumulant.outcomes import scanning
 from cumulant.outcomes.join.log_rows import IDENTITY, PREDICTION_COLUMNS, as_frame, is_referenced, split_refs
 from cumulant.outcomes.join.mirrored_pairs import (
@@ -32,9 +29,9 @@ from cumulant.outcomes.join.mirrored_pairs import (
 from cumulant.outcomes.join.numbered_table import NumberedTable
 from cumulant.outcomes.join.pairing import Pairing
 from cumulant.outcomes.labelled_log import LabelledLog
-from cumulant.outcomes.labels import outcome_folder, store
+from cumulant.outcomes.labels.batches import MERGED, LabelBatches
 from cumulant.outcomes.labels.label_snapshot import WINDOW, UsableLabels, same_frame, window_parts
-from cumulant.outcomes.labels.store import read_table, write_table, writing_to
+from cumulant.outcomes.logs import LISTINGS, OutcomeLogs, vanishing_parts_error
 from cumulant.ports.log import Log, LogCursor
 from cumulant.serving.prediction_log.storage.part_writer import SCHEMA
 
@@ -72,76 +69,89 @@ class Outcomes(LabelledLog):
 
     def __init__(
         self,
-        folder: Path,
+        logs: OutcomeLogs,
         predictions: Log,
         *,
         key: Sequence[Field] | Callable[[], Sequence[Field]] = (),
         clock: Clock | None = None,
     ) -> None:
-        super().__init__(folder, predictions, key=key, clock=clock)
-        self._joined = NumberedTable(folder / "joined", _JOINED, IDENTITY)
-        self._pairs = NumberedTable(folder / "pairs", PAIRS, ["worker", "sequence", "row"])
-        self._graded = NumberedTable(folder / "graded", GRADED, ["worker", "sequence", "row"])
+        super().__init__(logs, predictions, key=key, clock=clock)
+        self._joined = NumberedTable(logs.joined, "labelled", _JOINED, IDENTITY)
+        self._pairs = NumberedTable(logs.joined, "pairs", PAIRS, IDENTITY)
+        self._graded = NumberedTable(logs.joined, "graded", GRADED, IDENTITY)
 
-    def labelled(self, cursor: int = 0, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
+    @property
+    def tables(self) -> tuple[NumberedTable, NumberedTable, NumberedTable]:
+        """The joined rows, the pairs, and the pairs with a label."""
+        return self._joined, self._pairs, self._graded
+
+    def labelled(self, cursor: str = "", *, limit: int | None = None) -> tuple[pl.DataFrame, str]:
         """Predictions that got a label since the cursor, each once, with that label; and the next cursor.
 
         A label that is corrected later is not given again: `table` has what is known now.
         """
         return self._joined.since(cursor, limit=limit)
 
-    def pairs(self, cursor: int = 0, *, limit: int | None = None) -> tuple[list[MirroredPair], int]:
+    def pairs(self, cursor: str = "", *, limit: int | None = None) -> tuple[list[MirroredPair], str]:
         """Mirrored rows that both arms have scored since the cursor, each once; and the next cursor."""
         rows, after = self._pairs.since(cursor, limit=limit)
         return to_pairs(rows), after
 
-    def graded(self, cursor: int = 0, *, limit: int | None = None) -> tuple[list[GradedPair], int]:
+    def graded(self, cursor: str = "", *, limit: int | None = None) -> tuple[list[GradedPair], str]:
         """As `pairs`, those whose label has come, with each arm's loss."""
         rows, after = self._graded.since(cursor, limit=limit)
         return to_graded(rows), after
 
-    @property
-    def last_pair(self) -> int:
-        """The cursor after the newest pair."""
-        return self._pairs.last
+    def newest_pairs(self, limit: int) -> list[MirroredPair]:
+        """The newest pairs, oldest first."""
+        return to_pairs(self._pairs.newest(limit))
+
+    def newest_graded(self, limit: int) -> list[GradedPair]:
+        """As `newest_pairs`, those whose label has come."""
+        return to_graded(self._graded.newest(limit))
 
     @property
-    def last_graded(self) -> int:
+    def end_of_graded(self) -> str:
         """The cursor after the newest pair whose label has come."""
-        return self._graded.last
+        return self._graded.end
 
     # --- the join
 
     def advance(self) -> JoinResult:
         """Join labels and predictions that have come since the last time.
 
-        Killed at any moment and called again it joins the same, and nothing twice.
+        Killed at any moment and called again, on any machine, it joins the same, and nothing twice. The caller holds a
+        lease, so that no two processes do the same work.
 
         Raises:
             StorageError: something cannot be read or written.
-            LeaseHeldError: another process joins.
+            LeaseHeldError: another process has joined meanwhile.
         """
         now = self._clock.now()
-        with store.lock_folder(self.folder):
-            progress = read_progress(self.folder)
-            names = outcome_folder.list_batches(self.folder)
-            news = [name for name in names if not self._known(name, progress)]
-            due = progress.next_due is not None and now >= progress.next_due
-            if not news and not due and self._is_log_read(progress):
-                return JoinResult(labelled=0, pairs=0, graded=0)
-            pairing = Pairing(progress.halves(self.folder))
-            with self.labels(names) as known:
-                labels = UsableLabels(known, now)
-                labelled = self._join_new(
-                    progress, labels, lambda: self._referenced_rows(labels, None if due else news), pairing
-                )
-                ahead = known.next_known(now)
-            pairs = self._pair(progress, pairing, now)
-            new_losses = self._grade(progress)
-            progress.batches, progress.next_due = set(names), ahead
-            with store.writing_to(self.folder):
-                write_progress(self.folder, progress)
+        progress, batches = read_progress(self.logs.joined), LabelBatches(self.logs.labels)
+        news, due = _news(batches, progress), progress.is_due(now)
+        if not news and not due and self._is_log_read(progress):
+            return JoinResult(labelled=0, pairs=0, graded=0)
+        pairing = Pairing(progress.waiting_rows())
+        with self.labels(batches.names) as known:
+            labels = UsableLabels(known, now)
+            labelled = self._join_new(
+                progress, labels, lambda: self._referenced_rows(labels, None if due else news), pairing
+            )
+            ahead = known.next_known(now)
+        pairs = self._pair(progress, pairing, now)
+        new_losses = self._grade(progress)
+        progress.batches, progress.next_due = set(batches.names), ahead
+        write_progress(self.logs.joined, progress)
+        for table in self.tables:
+            table.compact()
         return JoinResult(labelled=labelled, pairs=pairs, graded=new_losses)
+
+    def has_news(self) -> bool:
+        """Whether `advance` has something to join. Raises StorageError."""
+        progress = read_progress(self.logs.joined)
+        fresh = progress.is_due(self._clock.now()) or not self._is_log_read(progress)
+        return fresh or bool(_news(LabelBatches(self.logs.labels), progress))
 
     def _is_log_read(self, progress: JoinProgress) -> bool:
         """Whether the log has nothing new, as at most calls."""
@@ -175,7 +185,7 @@ class Outcomes(LabelledLog):
         from cumulant.serving.prediction_log.storage.log_reader import iterate_files
 
         referenced = cache(referenced)
-        for _ in range(outcome_folder.LISTINGS):
+        for _ in range(LISTINGS):
             position = LogCursor.parse(progress.cursor)
             listed = [(part, read, position.includes(part)) for part, read in iterate_files(self.log)]
             position.forget_before(listed[0][0].day if listed else None)
@@ -198,7 +208,7 @@ class Outcomes(LabelledLog):
                 progress.cursor = position.text
             if not gone:
                 return
-        raise outcome_folder.vanishing_files_error(self.log.location)
+        raise vanishing_parts_error(self.log)
 
     def _rows_of(
         self, read: Rows, labels: UsableLabels, wanted: pl.Expr | None, pairing: Pairing | None
@@ -212,19 +222,12 @@ class Outcomes(LabelledLog):
             if chosen.height and labels.any:
                 yield self._frame(chosen, labels)
 
-    def _known(self, batch: str, progress: JoinProgress) -> bool:
-        """Whether a batch was joined, be it before it was merged."""
-        if batch in progress.batches:
-            return True
-        ingested = outcome_folder.find_ingested(self.folder, batch)
-        return ingested is not None and bool(ingested.made_of) and progress.batches.issuperset(ingested.made_of)
-
     # --- mirrored requests
 
     def _pair(self, progress: JoinProgress, pairing: Pairing, now: datetime) -> int:
         added = sum(self._pairs.append(rows) for rows in pairing.pairs(self.log))
         if pairing.waiting.width:
-            progress.keep_halves(self.folder, pairing.waiting, now)
+            progress.keep_waiting(pairing.waiting, now)
         return added
 
     def _grade(self, progress: JoinProgress) -> int:
@@ -251,7 +254,8 @@ class Outcomes(LabelledLog):
         return added
 
 
-_FILE, _HALVES = "progress.json", "halves.parquet"
+#: of the log `joined`
+_PROGRESS = "progress"
 #: a mirrored row whose other half has not come for so long will not get one
 _PATIENCE = timedelta(days=1)
 
@@ -263,34 +267,53 @@ class JoinProgress(msgspec.Struct, kw_only=True):
     cursor: str = ""
     #: when the first of the labels that lie in the future is known
     next_due: datetime | None = None
-    #: up to which numbers labels and pairs were read for losses
+    #: up to which appends labels and pairs were read for losses
     graded_labels: int = 0
     graded_pairs: int = 0
     #: mirrored rows that stay without a pair
     alone: int = 0
+    #: mirrored rows that wait for their other half, in Arrow's file format; stored with the cursor that read them
+    waiting: bytes = b""
 
-    def halves(self, folder: Path) -> pl.DataFrame:
+    def is_due(self, now: datetime) -> bool:
+        """Whether a label that lay in the future is known by now."""
+        return self.next_due is not None and now >= self.next_due
+
+    def waiting_rows(self) -> pl.DataFrame:
         """Mirrored rows that wait for their other half; without columns where there are none."""
-        if (folder / _HALVES).exists():
-            with contextlib.suppress(StorageError):
-                rows = pl.from_arrow(read_table(folder / _HALVES))
-                if isinstance(rows, pl.DataFrame) and rows.height:
-                    return rows
-        return pl.DataFrame()
+        return pl.read_ipc(io.BytesIO(self.waiting)) if self.waiting else pl.DataFrame()
 
-    def keep_halves(self, folder: Path, halves: pl.DataFrame, now: datetime) -> None:
-        """Raises StorageError."""
-        recent = halves.filter(pl.col("time") > now - _PATIENCE)
-        self.alone += halves.height - recent.height
-        with writing_to(folder):
-            write_table(folder / _HALVES, recent.to_arrow())
+    def keep_waiting(self, rows: pl.DataFrame, now: datetime) -> None:
+        recent = rows.filter(pl.col("time") > now - _PATIENCE)
+        self.alone += rows.height - recent.height
+        self.waiting = b""
+        if recent.height:
+            recent.write_ipc(buffer := io.BytesIO(), compression="zstd")
+            self.waiting = buffer.getvalue()
 
 
-def read_progress(folder: Path) -> JoinProgress:
-    return read_json(folder / _FILE, JoinProgress) or JoinProgress()
+def read_progress(joined: Log) -> JoinProgress:
+    """The progress; where there is none, or a damaged one, all is joined anew, and nothing twice."""
+    content = joined.state(_PROGRESS)
+    if content:
+        with contextlib.suppress(msgspec.MsgspecError):
+            return msgspec.msgpack.decode(content, type=JoinProgress)
+    return JoinProgress()
 
 
-def write_progress(folder: Path, progress: JoinProgress) -> None:
-    """Raises OSError."""
-    folder.mkdir(parents=True, exist_ok=True)
-    replace_file(folder / _FILE, msgspec.json.encode(progress))
+def write_progress(joined: Log, progress: JoinProgress) -> None:
+    """Raises StorageError."""
+    joined.put_state(_PROGRESS, msgspec.msgpack.encode(progress))
+
+
+def _news(batches: LabelBatches, progress: JoinProgress) -> list[str]:
+    """The batches that were not joined."""
+    return [name for name in batches.names if not _is_joined(batches, name, progress)]
+
+
+def _is_joined(batches: LabelBatches, name: str, progress: JoinProgress) -> bool:
+    """Whether a batch was joined, be it before it was merged."""
+    if name in progress.batches:
+        return True
+    ingested = batches.find(name) if name.startswith(MERGED) else None
+    return ingested is not None and progress.batches.issuperset(ingested.made_of)

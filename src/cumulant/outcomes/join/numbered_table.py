@@ -1,124 +1,194 @@
-"""A table that only grows: rows numbered from 1 in files that appear whole, read from a cursor on."""
+"""A table that only grows, as parts of a log: appended whole and once, read from a cursor on, on any machine.
+
+Each append has a number, and its part can be created once. So of two processes that append at the same time one
+finds that the other was faster, and both agree on the order. Small parts are merged; each row keeps the number of its
+append, so that a reader whose cursor lies within a merged part reads the rest of it alone.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import re
+import time
+import uuid
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
+from itertools import takewhile
 
 import polars as pl
 import pyarrow as pa
 
+from cumulant.core.errors import LeaseHeldError, UsageError
 from cumulant.outcomes.join.log_rows import as_frame
-from cumulant.outcomes.labels import outcome_folder
-from cumulant.outcomes.labels.store import may_hold, read_table, write_table, writing_to
+from cumulant.outcomes.labels.store import may_hold, open_part, part_writer, read_part
+from cumulant.outcomes.logs import LISTINGS, vanishing_parts_error
+from cumulant.ports.log import UNDATED, Log, LogCursor, PartInfo, split_covered
 
-#: rows of a last file that is written again when some are added
-_SMALL = 8_192
-#: rows that are added to a file at once
+#: bytes below which parts are merged, and how many of them become one
+_SMALL, _MANY = 1 << 20, 16
+#: rows of one append
 _LARGE = 65_536
-#: of every identity: the rows of a file have numbers near each other
+#: of every identity: the rows of a part have numbers near each other
 _COUNTED = "sequence"
-_FILE = re.compile(r"(\d{12})-(\d{12})\.parquet")
-
-
-class _Part(NamedTuple):
-    first: int
-    last: int
-    path: Path
+#: the number of a row's append
+_APPEND = "append"
+_WRITER = "cumulant.writer"
 
 
 class NumberedTable:
-    """Rows of `schema` in `folder`; `identity` are the columns that identify a row, `sequence` among them."""
+    """Rows of `schema` in `log`, where the table is called `name`; `identity` are the columns that identify a row,
+    `sequence` among them.
 
-    def __init__(self, folder: Path, schema: pa.Schema, identity: list[str]) -> None:
-        self._folder, self._schema, self._identity = folder, schema, identity
+    Raises, in every method:
+        StorageError, EngineUnavailableError: as `Log`.
+    """
+
+    def __init__(self, log: Log, name: str, schema: pa.Schema, identity: list[str]) -> None:
+        self._log, self._name, self._schema, self._identity = log, name, schema, identity
+        self._stored = pa.schema([*schema, pa.field(_APPEND, pa.int64(), nullable=False)])
+
+    @property
+    def columns(self) -> list[str]:
+        return list(self._schema.names)
 
     @property
     def last(self) -> int:
-        """The number of the newest row; 0 where there is none."""
+        """The number of the newest append; 0 where there is none."""
         return max((part.last for part in self._parts()), default=0)
+
+    @property
+    def end(self) -> str:
+        """The cursor after the newest row."""
+        return self._cursor(self.last)
 
     def append(self, frame: pl.DataFrame) -> int:
         """Add the rows that are not there yet; returns their number.
 
         Raises:
-            StorageError: they cannot be written; those that are there are known the next time.
+            LeaseHeldError: another process has appended meanwhile; nothing of `frame` was, or a part of it.
         """
         if not frame.height:
             return 0
         fresh = self._unknown(frame.unique(self._identity, keep="first", maintain_order=True))
         for rows in fresh.select(self._schema.names).iter_slices(_LARGE):
-            self._add(rows.to_arrow().cast(self._schema))
+            self._add(rows)
         return fresh.height
 
-    def _add(self, table: pa.Table) -> None:
-        before = self._parts()[-1:]
-        first = before[0].last + 1 if before else 1
-        last = first + table.num_rows - 1
-        # A small last file is written again with the new rows, so that many small additions are few files.
-        joins = [part for part in before if part.last - part.first < _SMALL]
-        if joins:
-            first = joins[0].first
-            table = pa.concat_tables([self._read(joins[0]).cast(self._schema), table])
-        with writing_to(self._folder):
-            write_table(self._folder / f"{first:012d}-{last:012d}.parquet", table)
-            for part in joins:
-                part.path.unlink(missing_ok=True)
+    def _add(self, rows: pl.DataFrame) -> None:
+        number, writer = self.last + 1, uuid.uuid4().hex
+        part = PartInfo(UNDATED, self._name, number, number)
+        table = rows.with_columns(pl.lit(number, pl.Int64).alias(_APPEND)).to_arrow().cast(self._stored)
+        with part_writer(self._log, part, self._stored) as file:
+            file.write_table(table)
+            file.add_key_value_metadata({_WRITER: writer})
+        # Of one name there is one content: of another process, if it was faster.
+        with contextlib.suppress(FileNotFoundError), open_part(self._log, part) as stored:
+            if (stored.metadata.metadata or {}).get(_WRITER.encode()) == writer.encode():
+                return
+        raise LeaseHeldError(
+            "another process joins labels with predictions",
+            subject=self._log.location,
+            hint="try again when it is done",
+        )
 
-    def since(self, cursor: int, *, limit: int | None = None) -> tuple[pl.DataFrame, int]:
-        """Rows after the one numbered `cursor`, at most `limit`, and the cursor to go on from."""
-        for _ in range(outcome_folder.LISTINGS):
+    def since(self, cursor: str = "", *, limit: int | None = None) -> tuple[pl.DataFrame, str]:
+        """Rows after the cursor, at most `limit` or those of one append, and the cursor to go on from.
+
+        Raises:
+            UsageError: it is no cursor of this table.
+        """
+        after = self._position(cursor)
+        for _ in range(LISTINGS):
             with contextlib.suppress(FileNotFoundError):
-                return self._since(cursor, limit)
-        raise outcome_folder.vanishing_files_error(self._folder, "files of the outcomes")
+                return self._since(after, limit)
+        raise vanishing_parts_error(self._log)
 
-    def _since(self, cursor: int, limit: int | None) -> tuple[pl.DataFrame, int]:
+    def _since(self, after: int, limit: int | None) -> tuple[pl.DataFrame, str]:
         frames: list[pl.DataFrame] = []
-        for part in self._parts():
-            missing = None if limit is None else limit - sum(part_rows.height for part_rows in frames)
-            if part.last <= cursor or missing == 0:
-                continue
-            frame = as_frame(self._read(part)).slice(max(0, cursor + 1 - part.first), missing)
-            frames.append(frame)
-            cursor = max(cursor, part.first - 1) + frame.height
-        return (pl.concat(frames) if frames else self._empty()), cursor
+        height = 0
+        for number, rows in self._appends(after):
+            if limit is not None and frames and height + rows.height > limit:
+                break
+            frames.append(rows)
+            height, after = height + rows.height, number
+        return (pl.concat(frames) if frames else self._empty()), self._cursor(after)
+
+    def newest(self, limit: int) -> pl.DataFrame:
+        """The newest rows, at most `limit`, oldest first."""
+        for _ in range(LISTINGS):
+            with contextlib.suppress(FileNotFoundError):
+                return self._newest(limit)
+        raise vanishing_parts_error(self._log)
+
+    def _newest(self, limit: int) -> pl.DataFrame:
+        frames: list[pl.DataFrame] = []
+        for part in reversed(self._parts()):
+            if sum(frame.height for frame in frames) >= limit:
+                break
+            frames.insert(0, self._read(part).select(self._schema.names))
+        return pl.concat([self._empty(), *frames]).tail(limit)
 
     def frames(self, columns: list[str] | None = None, *, after: int = 0) -> Iterator[pl.DataFrame]:
-        """The rows after the one numbered `after`, a file at a time."""
+        """The rows of later appends than the one numbered `after`, a part at a time; in one process that appends."""
         for part in self._parts():
             if part.last > after:
-                rows = as_frame(read_table(part.path, columns) if columns else self._read(part))
-                yield rows.slice(max(0, after + 1 - part.first))
+                rows = self._read(part).filter(pl.col(_APPEND) > after)
+                yield rows.select(columns or self._schema.names)
+
+    def compact(self) -> None:
+        """Merge the newest parts where many are small, and delete what was merged; for one process at a time."""
+        current, covered = split_covered(self._listed())
+        old = time.time() - self._log.grace
+        merged = [part for part in current if part.modified <= old]
+        self._log.delete([part for part in covered if any(wide.covers(part) for wide in merged)])
+        newest_first = sorted(current, key=lambda part: -part.first)
+        run = list(takewhile(lambda part: part.bytes < _SMALL, newest_first))[::-1]
+        if len(run) >= _MANY:
+            part = PartInfo(UNDATED, self._name, run[0].first, run[-1].last)
+            with part_writer(self._log, part, self._stored) as file:
+                for small in run:
+                    file.write_table(self._read(small).to_arrow().cast(self._stored))
+            if not self._log.grace:
+                self._log.delete(run)
+
+    def _appends(self, after: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """The rows of each later append, with its number. Raises FileNotFoundError."""
+        for part in self._parts():
+            if part.last > after:
+                rows = self._read(part).filter(pl.col(_APPEND) > after)
+                for (number,), some in rows.partition_by(_APPEND, as_dict=True, maintain_order=True).items():
+                    assert isinstance(number, int)
+                    yield number, some.select(self._schema.names)
 
     def _unknown(self, frame: pl.DataFrame) -> pl.DataFrame:
         for part in self._parts():
             if not frame.height:
                 break
-            if may_hold(part.path, _COUNTED, frame[_COUNTED]):
-                known = as_frame(read_table(part.path, self._identity))
+            if may_hold(self._log, part, _COUNTED, frame[_COUNTED]):
+                known = as_frame(read_part(self._log, part, self._identity))
                 frame = frame.join(known, on=self._identity, how="anti", nulls_equal=True, maintain_order="left")
         return frame
 
-    def _read(self, part: _Part) -> pa.Table:
-        """The rows of a file; a column that an earlier version did not write holds nulls."""
-        table = read_table(part.path)
-        for field in self._schema:
-            if field.name not in table.column_names:
-                table = table.append_column(field, pa.nulls(table.num_rows, field.type))
-        return table.select(self._schema.names)
+    def _read(self, part: PartInfo) -> pl.DataFrame:
+        return as_frame(read_part(self._log, part))
 
     def _empty(self) -> pl.DataFrame:
         return as_frame(pa.Table.from_batches([], self._schema))
 
-    def _parts(self) -> list[_Part]:
-        names = [(path, match) for path in self._folder.glob("*.parquet") if (match := _FILE.fullmatch(path.name))]
-        listed = [_Part(int(match[1]), -int(match[2]), path) for path, match in names]
-        parts: list[_Part] = []
-        # Wider ones come first at the same beginning: what they cover holds nothing new.
-        for part in sorted(listed):
-            if not parts or -part.last > parts[-1].last:
-                parts.append(part._replace(last=-part.last))
-        return parts
+    def _listed(self) -> list[PartInfo]:
+        return [part for part in self._log.parts(UNDATED) if part.life == self._name]
+
+    def _parts(self) -> list[PartInfo]:
+        """The current parts in the order of their appends."""
+        return sorted(split_covered(self._listed())[0], key=lambda part: part.first)
+
+    def _cursor(self, number: int) -> str:
+        cursor = LogCursor()
+        if number:
+            cursor.add(PartInfo(UNDATED, self._name, 1, number))
+        return cursor.text
+
+    def _position(self, cursor: str) -> int:
+        """The number of the append up to which a cursor has read."""
+        intervals = LogCursor.parse(cursor).intervals.get(f"{UNDATED}/{self._name}", [])
+        if len(intervals) > 1 or any(first != 1 for first, _ in intervals):
+            raise UsageError("this text is no cursor of these rows", subject=cursor[:40])
+        return intervals[0][1] if intervals else 0

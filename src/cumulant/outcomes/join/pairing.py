@@ -14,7 +14,7 @@ import polars as pl
 
 from cumulant.outcomes.join.log_rows import COLUMNS, IDENTITY, as_frame, is_referenced, with_refs
 from cumulant.outcomes.join.mirrored_pairs import pair_rows
-from cumulant.outcomes.labels import outcome_folder
+from cumulant.outcomes.logs import LISTINGS, vanishing_parts_error
 from cumulant.ports.log import Log
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def _candidate_answers(log: Log, mirrored: pl.DataFrame) -> Iterator[pl.DataFram
 
     ids, first = _ids(mirrored), _moment(mirrored["time"].min()) - _APART
     last = _moment(mirrored["time"].max()) + _APART
-    for _ in range(outcome_folder.LISTINGS):
+    for _ in range(LISTINGS):
         gone = False
         for part, read in iterate_files(log, since=first.date(), until=last.date()):
             if part.modified >= first.timestamp():
@@ -81,7 +81,7 @@ def _candidate_answers(log: Log, mirrored: pl.DataFrame) -> Iterator[pl.DataFram
                     gone = True
         if not gone:
             return
-    raise outcome_folder.vanishing_files_error(log.location)
+    raise vanishing_parts_error(log)
 
 
 def _answers_in(read: Rows, ids: pl.Series) -> Iterator[pl.DataFrame]:

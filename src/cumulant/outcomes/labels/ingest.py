@@ -1,41 +1,43 @@
-"""Ingestion of labels: a file once by its content, posted labels once by their file in the inbox."""
+"""Ingestion of labels: a file once by its content, on however many machines, and posted labels once by their part.
+
+A file needs no lock: its batch is named by its content, and of one name there is one part. Of posts many become one
+batch, so that `ingest_inbox` and `compact` are for one process at a time; the caller holds their lease.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import pyarrow as pa
 
 from cumulant.core.clock import Clock, SystemClock
 from cumulant.core.errors import StorageError
+from cumulant.core.ids import digest
 from cumulant.outcomes.labels import label_files
-from cumulant.outcomes.labels.label_files import NumberedRows
-from cumulant.outcomes.labels.label_rows import LabelReader, LabelRow, LabelSchema
-from cumulant.outcomes.labels.outcome_folder import (
-    CLAIMED,
-    INBOX,
-    LABELS,
+from cumulant.outcomes.labels.batches import (
     MERGED,
     POSTED,
     IngestedFile,
-    find_ingested,
-    list_batches,
-    list_merged,
-    list_parts,
+    LabelBatches,
+    batch_part,
+    read_facts,
 )
-from cumulant.outcomes.labels.store import FACTS, BatchWriter, lock_folder, read_table, writing_to
+from cumulant.outcomes.labels.label_files import NumberedRows
+from cumulant.outcomes.labels.label_rows import LabelReader, LabelRow, LabelSchema
+from cumulant.outcomes.labels.store import FACTS, batch_writer, open_part
+from cumulant.outcomes.logs import OutcomeLogs
+from cumulant.ports.log import UNDATED, Log, PartInfo
 
-#: files of the inbox that become one batch, so that many small posts do not stay many small files
+#: posts that become one batch, so that many small posts do not stay many small parts
 _TOGETHER = 5_000
-#: age of a server's draft that is abandoned
-_DRAFT_SECONDS = 600.0
 
 
 class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +48,7 @@ class IngestResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ingest_file(
-    folder: Path,
+    logs: OutcomeLogs,
     path: Path,
     schema: LabelSchema,
     *,
@@ -60,73 +62,75 @@ def ingest_file(
     Raises:
         DataError: it cannot be read, or has no column that names predictions or the label.
         StorageError: it cannot be stored; nothing of it was.
-        LeaseHeldError: another process ingests labels.
     """
     content = label_files.content_hash(path)
-    received = (clock or SystemClock()).now()
-    reader = LabelReader(schema, names or {}, salt, received=received)
-    with lock_folder(folder):
-        known = find_ingested(folder, content)
-        if known is not None:
-            return IngestResult(file=known, again=True)
-        batches = _check_columns(label_files.read_numbered_batches(path), reader, str(path))
-        return IngestResult(file=_store(folder, content, source or path.name, batches, reader))
+    known = LabelBatches(logs.labels).find(content)
+    if known is not None:
+        return IngestResult(file=known, again=True)
+    reader = LabelReader(schema, names or {}, salt, received=(clock or SystemClock()).now())
+    batches = _check_columns(label_files.read_numbered_batches(path), reader, str(path))
+    written = _store(logs.labels, content, source or path.name, batches, reader)
+    stored = read_facts(logs.labels, batch_part(content)) or written
+    return IngestResult(file=stored, again=stored != written)  # another process may have been faster
 
 
 def ingest_inbox(
-    folder: Path, schema: LabelSchema, *, salt: bytes = b"", clock: Clock | None = None
+    logs: OutcomeLogs, schema: LabelSchema, *, salt: bytes = b"", clock: Clock | None = None
 ) -> list[IngestedFile]:
-    """Ingest posted labels; a file of the inbox is deleted when it is in the store.
+    """Ingest posted labels; a part of the inbox is deleted when its labels are stored.
 
     Raises:
-        StorageError, LeaseHeldError: as `ingest_file`.
+        StorageError: as `ingest_file`.
     """
     ingested: list[IngestedFile] = []
-    with lock_folder(folder):
-        for claim in [*_claims(folder), *_claim_posts(folder)]:
-            received = (clock or SystemClock()).now()
-            known = find_ingested(folder, claim.name)
-            if known is None:
-                reader = LabelReader(schema, {}, salt, received=received)
-                posts = (batch for path in sorted(claim.glob("*.jsonl")) for batch in label_files.read_batches(path))
-                known = _store(folder, claim.name, "posted", label_files.number_rows(posts), reader)
-                ingested.append(known)
-            with writing_to(claim):
-                shutil.rmtree(claim)
-        _clear_drafts(folder)
-        compact(folder)
+    if waiting := _waiting(logs.inbox):
+        with logs.inbox.maintenance():  # which deletes drafts of killed servers
+            done = _ingested_posts(logs.labels)
+            logs.inbox.delete([post.part for post in waiting if post.identity in done])
+            fresh = [post for post in waiting if post.identity not in done]
+            for first in range(0, len(fresh), _TOGETHER):
+                posts = fresh[first : first + _TOGETHER]
+                reader = LabelReader(schema, {}, salt, received=(clock or SystemClock()).now())
+                identities = tuple(post.identity for post in posts)
+                rows = label_files.number_rows(_read_posts(logs.inbox, posts))
+                name = POSTED + digest(identities)[:32]
+                ingested.append(_store(logs.labels, name, "posted", rows, reader, posts=identities))
+                logs.inbox.delete([post.part for post in posts])
+    compact(logs.labels)
     return ingested
 
 
-def _clear_drafts(folder: Path) -> None:
-    """Remove drafts of killed servers: no caller got a confirmation of them, and their keys are not hashed.
+class _Post(NamedTuple):
+    """A part of the inbox. `identity`: its name and content, as the name may come again with other labels."""
 
-    One that is written all the same has its post refused, and posted again.
-    """
-    for path in (folder / INBOX).glob(".*"):
-        with contextlib.suppress(FileNotFoundError):  # it is whole by now
-            if time.time() - path.stat().st_mtime > _DRAFT_SECONDS:
-                path.unlink()
+    part: PartInfo
+    identity: str
 
 
-def count_waiting(folder: Path) -> int:
-    """How many posts lie in the inbox."""
-    return sum(1 for _ in (folder / INBOX).glob("*.jsonl"))
+def _waiting(inbox: Log) -> list[_Post]:
+    posts = []
+    for part in inbox.parts(UNDATED):
+        with suppress(FileNotFoundError), inbox.open(part) as stream:
+            posts.append(_Post(part, f"{part.name} {hashlib.sha256(stream.read()).hexdigest()[:32]}"))
+    return posts
 
 
-def _claims(folder: Path) -> list[Path]:
-    """What an earlier process had claimed when it was killed; nothing is added to it, so that its name stays true."""
-    return sorted(path for path in (folder / CLAIMED).glob("*") if path.is_dir())
+def _ingested_posts(labels: Log) -> set[str]:
+    """The posts of batches that were not merged: a killed process may have stored a batch and not deleted its posts."""
+    batches = LabelBatches(labels)
+    facts = (batches.find(name) for name in batches.names if name.startswith(POSTED))
+    return {post for batch in facts if batch is not None for post in batch.posts}
 
 
-def _claim_posts(folder: Path) -> Iterator[Path]:
-    while names := sorted((folder / INBOX).glob("*.jsonl"))[:_TOGETHER]:
-        claim = folder / CLAIMED / f"{POSTED}{time.time_ns():020d}"
-        with writing_to(claim):
-            claim.mkdir(parents=True)
-            for path in names:
-                path.rename(claim / path.name)
-        yield claim
+def _read_posts(inbox: Log, posts: Iterable[_Post]) -> Iterator[list[object]]:
+    for post in posts:
+        with suppress(FileNotFoundError), inbox.open(post.part) as stream:
+            yield from label_files.read_json_lines(stream)
+
+
+def count_waiting(logs: OutcomeLogs) -> int:
+    """How many posts are in the inbox."""
+    return len(logs.inbox.parts(UNDATED))
 
 
 def _check_columns(batches: Iterable[NumberedRows], reader: LabelReader, subject: str) -> Iterator[NumberedRows]:
@@ -140,20 +144,26 @@ def _check_columns(batches: Iterable[NumberedRows], reader: LabelReader, subject
         yield batch
 
 
-def _store(folder: Path, content: str, name: str, batches: Iterable[NumberedRows], reader: LabelReader) -> IngestedFile:
+def _store(
+    labels: Log,
+    content: str,
+    name: str,
+    batches: Iterable[NumberedRows],
+    reader: LabelReader,
+    *,
+    posts: tuple[str, ...] = (),
+) -> IngestedFile:
     rows, problems = 0, Counter[str]()
-    with contextlib.ExitStack() as stack:
-        batch = stack.enter_context(BatchWriter(folder, content))
+    with batch_writer(labels, content) as batch:
         for lines, raw_rows in batches:
             label_rows = reader.read(raw_rows)
             problems.update(fact.problem for fact in label_rows if fact.problem)
             batch.add(_columns(label_rows, name, lines, reader.received))
             rows += len(raw_rows)
-        ingested = IngestedFile(
-            name=name, content=content, received=reader.received, rows=rows, problems=dict(problems)
+        batch.facts = IngestedFile(
+            name=name, content=content, received=reader.received, rows=rows, problems=dict(problems), posts=posts
         )
-        batch.finish(ingested)
-    return ingested
+    return batch.facts
 
 
 def _columns(rows: list[LabelRow], name: str, lines: Sequence[int], received: datetime) -> dict[str, list[object]]:
@@ -166,70 +176,73 @@ def _columns(rows: list[LabelRow], name: str, lines: Sequence[int], received: da
 
 
 #: batches of one level that become one of the next, so that a row is merged as often as the logarithm of their number
-_MANY = 64
+_MANY = 32
 _ROWS = 200_000
-#: seconds for which what was merged stays
+#: seconds for which what was merged stays, at least
 _GRACE = 60.0
 
 
-def compact(folder: Path) -> int:
-    """Merge where there are many batches of one level; returns how many were merged. The caller holds the lock.
+def compact(labels: Log) -> int:
+    """Merge where there are many batches of one level; returns how many were merged.
 
     Raises:
-        StorageError: the store cannot be read or written; nothing is lost.
+        StorageError: the log cannot be read or written; nothing is lost.
     """
     merged = 0
     for level in range(8):
-        small = [
-            batch
-            for name in list_batches(folder)
-            if (batch := find_ingested(folder, name)) is not None and batch.level == level
-        ]
+        batches = LabelBatches(labels)
+        # The name shows the level: facts are read of those that are merged.
+        small = [name for name in batches.names if _level(name) == level]
         if len(small) < _MANY:
             break
-        _merge(folder, small, level + 1)
+        _merge(labels, batches, small, level + 1)
         merged += len(small)
-    _remove(folder)
+    _delete_covered(labels)
     return merged
 
 
-def _merge(folder: Path, ingested: Sequence[IngestedFile], level: int) -> None:
-    name = f"{MERGED}{level}-{time.time_ns():020d}"
+def _level(name: str) -> int:
+    return int(name.removeprefix(MERGED).partition("-")[0]) if name.startswith(MERGED) else 0
+
+
+def _merge(labels: Log, batches: LabelBatches, names: Sequence[str], level: int) -> None:
+    ingested = [batch for name in names if (batch := batches.find(name)) is not None]
+    content = f"{MERGED}{level}-{time.time_ns():020d}"
     problems = Counter[str]()
     for each in ingested:
         problems.update(each.problems)
-    # A user's file is known for ever; a batch of posts, or a merged one, only until it has gone.
+    # A user's file is known for ever; a batch of posts, or a merged one, only until it is deleted.
+    present = {part.life for part in labels.parts(UNDATED)}
     files = [
         part
         for each in ingested
         for part in each.covers
-        if not part.content.startswith((MERGED, POSTED)) or (folder / LABELS / part.content).is_dir()
+        if not part.content.startswith((MERGED, POSTED)) or part.content in present
     ]
-    covers = (*files, *map(_without_parts, ingested))
-    merged = IngestedFile(
-        name="several",
-        content=name,
-        received=max(each.received for each in ingested),
-        rows=sum(each.rows for each in ingested),
-        problems=dict(problems),
-        level=level,
-        covers=covers,
-        made_of=tuple(each.content for each in ingested),
-    )
-    with BatchWriter(folder, name) as batch:
-        for table in _tables(folder, ingested):
-            batch.add_table(table)
-        batch.finish(merged)
+    with batch_writer(labels, content) as writer:
+        for table in _tables(labels, [batches.part(each.content) for each in ingested]):
+            writer.add_table(table)
+        writer.facts = IngestedFile(
+            name="several",
+            content=content,
+            received=max(each.received for each in ingested),
+            rows=sum(each.rows for each in ingested),
+            problems=dict(problems),
+            level=level,
+            covers=(*files, *map(_without_parts, ingested)),
+            made_of=tuple(each.content for each in ingested),
+        )
 
 
-def _tables(folder: Path, ingested: Sequence[IngestedFile]) -> Iterator[pa.Table]:
+def _tables(labels: Log, parts: Sequence[PartInfo]) -> Iterator[pa.Table]:
     gathered: list[pa.Table] = []
-    for batch in ingested:
-        for path in list_parts(folder, batch.content):
-            gathered.append(read_table(path).cast(FACTS))
-            if sum(table.num_rows for table in gathered) >= _ROWS:
-                yield pa.concat_tables(gathered)
-                gathered = []
+    for part in parts:
+        with open_part(labels, part) as file:
+            for group in range(file.num_row_groups):
+                gathered.append(file.read_row_group(group).cast(FACTS))
+                if sum(table.num_rows for table in gathered) >= _ROWS:
+                    yield pa.concat_tables(gathered)
+                    gathered = []
     if gathered:
         yield pa.concat_tables(gathered)
 
@@ -240,21 +253,9 @@ def _without_parts(batch: IngestedFile) -> IngestedFile:
     )
 
 
-def _remove(folder: Path) -> None:
+def _delete_covered(labels: Log) -> None:
     """Delete covered batches, when readers that had listed them before the merge are done."""
-    for merged in list_merged(folder):
-        if not _is_old(folder / LABELS / merged.content / "file.json"):
-            continue
-        for covered in merged.covers:
-            path = folder / LABELS / covered.content
-            if path.is_dir():
-                with writing_to(path):
-                    shutil.rmtree(path)
-
-
-def _is_old(path: Path) -> bool:
-    """Whether a file has lain there for a while; one that is gone, merged once more, has nothing left to remove."""
-    try:
-        return time.time() - path.stat().st_mtime >= _GRACE
-    except FileNotFoundError:
-        return False
+    batches, old = LabelBatches(labels), time.time() - max(_GRACE, labels.grace)
+    for merged in batches.merged:
+        if batches.part(merged.content).modified <= old:
+            labels.delete(batches.covered_parts(merged))

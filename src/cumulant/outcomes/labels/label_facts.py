@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import polars as pl
 
 from cumulant.outcomes import scanning
+from cumulant.outcomes.logs import OutcomeLogs
 
 State = Literal["usable", "unmatched", "waiting", "refused", "contradicted"]
 #: of references and models, those that a prediction has: `LabelledLog.named`
@@ -44,7 +44,7 @@ class LabelFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def newest_labels(
-    folder: Path,
+    logs: OutcomeLogs,
     now: datetime,
     *,
     state: str | None = None,
@@ -60,7 +60,8 @@ def newest_labels(
         StorageError: a file cannot be read.
     """
     query = partial(_newest, now=now, state=state, request=request, limit=limit, named=named)
-    rows = scanning.collect_facts(folder, query, named=True)
+    with scanning.open_facts(logs.labels) as labels:
+        rows = None if labels is None else labels.collect_named(query)
     if rows is None or not rows.height:
         return [], 0
     return [_to_fact(row) for row in rows.drop(_TOTAL).to_dicts()], rows[_TOTAL][0]
@@ -68,6 +69,7 @@ def newest_labels(
 
 def _newest(
     facts: pl.LazyFrame,
+    scan_parts: Callable[[Iterable[str]], pl.LazyFrame],
     *,
     now: datetime,
     state: str | None,
@@ -95,7 +97,7 @@ def _newest(
         if not newest.height:
             return rows.head(0)
         received, line = newest.select(_ORDER).row(-1)
-        rows = scanning.scan_files_of(newest)
+        rows = scan_parts(newest[scanning.FILE].unique(maintain_order=True))
         newer = pl.col("received") > received
         rows = rows.filter(newer | ((pl.col("received") == received) & (pl.col("line") <= line)))
     ordered = _with_states(rows, facts, now, named).filter(wanted).sort(_SORTED, descending=_FALLING)

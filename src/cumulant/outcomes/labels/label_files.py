@@ -59,6 +59,13 @@ def read_batches(path: Path) -> Iterator[list[object]]:
         yield batch.rows
 
 
+def read_json_lines(stream: IO[bytes]) -> Iterator[list[object]]:
+    """The rows of JSON lines, in batches; a line that is no JSON object stands as its text."""
+    lines: list[int] = []
+    for batch in _batch_rows(_lines(b"", stream, 1, lines), lines):
+        yield batch.rows
+
+
 class NumberedRows(NamedTuple):
     """Rows of a file, each with the line in which it begins; of a format without lines with its number. Both from 1."""
 

@@ -6,13 +6,13 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
 
 from cumulant.outcomes import scanning
 from cumulant.outcomes.matching import NAMED_BY_KEY, READ, VALID, is_known_by
+from cumulant.ports.log import Log
 
 #: labels that stay in memory; of more, only those that a window of predictions needs are read for it
 MOST_IN_MEMORY = 500_000
@@ -127,20 +127,19 @@ class UsableLabels:
 
 
 @contextlib.contextmanager
-def label_snapshot(folder: Path, batches: Sequence[str] | None = None) -> Iterator[LabelSnapshot]:
-    """The labels in `folder` as they are now, or those of these batches; not what is ingested later.
+def label_snapshot(labels: Log, batches: Sequence[str] | None = None) -> Iterator[LabelSnapshot]:
+    """The labels in `labels` as they are now, or those of these batches; not what is ingested later.
 
     Raises:
-        StorageError: a file cannot be read.
+        StorageError: a part cannot be read.
     """
-    count = scanning.collect_facts(folder, lambda rows: rows.select(pl.len()), batches)
-    if count is not None and count.item() > MOST_IN_MEMORY:
-        with scanning.open_facts(folder, batches) as open_labels:
-            if open_labels is not None:
-                yield LabelSnapshot(open_labels)
-                return
-    rows = scanning.collect_facts(folder, lambda rows: rows.with_row_index(scanning.FACT).select(_COLUMNS), batches)
-    yield LabelSnapshot(pl.DataFrame(schema={scanning.FACT: pl.UInt32(), **READ}) if rows is None else rows)
+    with scanning.open_facts(labels, batches) as facts:
+        if facts is None:
+            yield LabelSnapshot(pl.DataFrame(schema={scanning.FACT: pl.UInt32(), **READ}))
+        elif facts.collect(lambda rows: rows.select(pl.len())).item() > MOST_IN_MEMORY:
+            yield LabelSnapshot(facts)
+        else:
+            yield LabelSnapshot(facts.collect(lambda rows: rows.select(_COLUMNS)))
 
 
 def window_parts(parts: Iterable[Part], rows: int, *, frame: Callable[[Part], pl.DataFrame]) -> Iterator[list[Part]]:

@@ -1,36 +1,24 @@
-"""The folder of outcomes; everything is written to it whole, durably and once.
-
-labels/NAME/00000.parquet  the labels of one file or one batch of posts; the folder appears by one renaming
-labels/NAME/file.json      the facts of that file; NAME is the hash of its content
-labels/merged-LEVEL-*/     the labels of many of them; until they are removed, those it covers hold nothing new
-joined/FIRST-LAST.parquet  predictions in the order in which their labels were found, numbered from 1
-pairs/, graded/            mirrored requests that both arms scored, and those with a label, in the same way
-inbox/*.jsonl              labels that a server received; claimed/ holds those that are being ingested
-writing/                   in the making; nothing reads it
-"""
+"""Parquet parts of the logs of outcomes: the columns of labels, and how a part is written and read."""
 
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cumulant.core.errors import LeaseHeldError, StorageError
-from cumulant.core.system.atomic_files import atomic_draft, replace_file, sync
-from cumulant.core.system.locks import lock_file
-from cumulant.outcomes.labels.outcome_folder import LABELS, WRITING, IngestedFile
+from cumulant.outcomes.labels.batches import FACTS_KEY, IngestedFile, batch_part, unreadable_part
+from cumulant.outcomes.logs import writing_to
+from cumulant.ports.log import Log, PartInfo
 
 if TYPE_CHECKING:
     import polars as pl
 
 _TIME = pa.timestamp("us", "UTC")
-#: one row of a label file: a label, or what could not be one and why
+#: one row of a batch: a label, or what could not be one and why
 FACTS = pa.schema(
     [
         pa.field("ref", pa.string(), nullable=False),
@@ -49,63 +37,41 @@ FACTS = pa.schema(
         pa.field("received", _TIME, nullable=False),
     ]
 )
-_PATIENCE = 60.0
 
 
 @contextlib.contextmanager
-def writing_to(place: Path) -> Iterator[None]:
-    """System errors of writing as StorageErrors that say what to do."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(
-            f"outcomes cannot be written: {error.strerror or error}",
-            subject=str(place),
-            hint="nothing of it was ingested: free space or fix the permissions, and run it again",
-        ) from error
-
-
-@contextlib.contextmanager
-def lock_folder(folder: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
-    """Exclusive lock on `folder` among all processes of this machine; a killed one releases it.
+def part_writer(log: Log, part: PartInfo, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A writer of the part's row groups; the part appears when the block ends without an error.
 
     Raises:
-        LeaseHeldError: another one has held it for `patience` seconds.
-        StorageError: the folder cannot be written.
+        StorageError, EngineUnavailableError: as `Log.append`.
     """
-    busy = LeaseHeldError("another process is ingesting labels", subject=str(folder), hint="try again when it is done")
-    with contextlib.ExitStack() as stack:
-        with writing_to(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(lock_file(folder / ".lock", busy, wait=patience))
-        yield
+    with (
+        writing_to(log.location),
+        log.append(part) as stream,
+        pq.ParquetWriter(stream, schema, compression="zstd", compression_level=1) as writer,
+    ):
+        yield writer
 
 
-def write_table(path: Path, table: pa.Table, metadata: dict[str, str] | None = None) -> None:
-    """Put a Parquet file in place whole. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_draft(path) as draft:
-        pq.write_table(table.replace_schema_metadata(metadata), draft, compression="zstd", compression_level=1)
-
-
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A file of this folder.
+def read_part(log: Log, part: PartInfo, columns: list[str] | None = None) -> pa.Table:
+    """The rows of a part.
 
     Raises:
         FileNotFoundError: it is not there any more.
         StorageError: it is damaged or cannot be read.
     """
-    with _open_parquet(path) as file:
+    with open_part(log, part) as file:
         return file.read(columns=columns)
 
 
-def may_hold(path: Path, column: str, wanted: pl.Series) -> bool:
-    """Whether a column of a file of this folder may have one of these whole numbers, by its least and greatest.
+def may_hold(log: Log, part: PartInfo, column: str, wanted: pl.Series) -> bool:
+    """Whether a column of a part may have one of these whole numbers, by its least and greatest.
 
     Raises:
-        FileNotFoundError, StorageError: as `read_table`.
+        FileNotFoundError, StorageError: as `read_part`.
     """
-    with _open_parquet(path) as file:
+    with open_part(log, part) as file:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         place = file.schema.names.index(column)
         ranges = [group.column(place).statistics for group in groups]
@@ -116,36 +82,22 @@ def may_hold(path: Path, column: str, wanted: pl.Series) -> bool:
 
 
 @contextlib.contextmanager
-def _open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
-    try:
-        with pq.ParquetFile(path) as file:
-            yield file
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise StorageError(
-            f"a file of the outcomes cannot be read: {error}",
-            subject=str(path),
-            hint="remove the folder or file that holds it, and ingest the labels again",
-        ) from error
+def open_part(log: Log, part: PartInfo) -> Iterator[pq.ParquetFile]:
+    """Raises FileNotFoundError, StorageError: as `read_part`."""
+    with log.open(part) as stream:
+        try:
+            with pq.ParquetFile(stream) as file:
+                yield file
+        except (OSError, pa.ArrowException) as error:
+            raise unreadable_part(log, part, error) from error
 
 
 class BatchWriter:
-    """One file's rows on their way in; visible when it is finished, all at once."""
+    """The rows of one batch on their way in; `facts` must be set before the block ends, and then all are visible."""
 
-    def __init__(self, folder: Path, content: str) -> None:
-        self._final, self._draft = folder / LABELS / content, folder / WRITING / content
-        self._parts = 0
-
-    def __enter__(self) -> Self:
-        with writing_to(self._draft):
-            # Whatever is there, a killed process left it: the caller holds the lock.
-            shutil.rmtree(self._draft.parent, ignore_errors=True)
-            self._draft.mkdir(parents=True)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        shutil.rmtree(self._draft, ignore_errors=True)
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self.facts: IngestedFile | None = None
 
     def add(self, columns: dict[str, list[Any]]) -> None:
         """Raises StorageError."""
@@ -157,14 +109,17 @@ class BatchWriter:
 
     def add_table(self, table: pa.Table) -> None:
         """Raises StorageError."""
-        with writing_to(self._final):
-            write_table(self._draft / f"{self._parts:05d}.parquet", table)
-        self._parts += 1
+        self._writer.write_table(table)
 
-    def finish(self, ingested: IngestedFile) -> None:
-        """Raises StorageError."""
-        with writing_to(self._final):
-            replace_file(self._draft / "file.json", msgspec.json.encode(ingested))
-            self._final.parent.mkdir(exist_ok=True)
-            self._draft.rename(self._final)
-            sync(self._final.parent)
+
+@contextlib.contextmanager
+def batch_writer(labels: Log, name: str) -> Iterator[BatchWriter]:
+    """Write the batch of that name; where another process has written it meanwhile, that one stays.
+
+    Raises:
+        StorageError, EngineUnavailableError: as `Log.append`; nothing of it was stored.
+    """
+    with part_writer(labels, batch_part(name), FACTS) as writer:
+        batch = BatchWriter(writer)
+        yield batch
+        writer.add_key_value_metadata({FACTS_KEY: msgspec.json.encode(batch.facts).decode()})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
@@ -11,6 +13,7 @@ from cumulant.ports.plugins import Drivers
 
 if TYPE_CHECKING:
     from cumulant.ports.cache import SharedCache
+    from cumulant.ports.log import Log
     from cumulant.ports.online import OnlineStore
     from cumulant.ports.secrets import Secrets
 
@@ -32,6 +35,23 @@ def open_store(url: str, *, scope: str | None = None, secrets: str = "env://") -
 
     of = None if scope is None else parse_scope(scope)
     return cast("OnlineStore", drivers.client(named, "online", secrets=find_secrets, scope=of))
+
+
+def open_inbox(place: str, *, secrets: str = "env://") -> Log:
+    """Log of posted labels in the folder `place`, or at that URL with the secrets that are at the URL `secrets`.
+
+    Keys of predictions may be personal, and are hashed only at ingestion: a new folder is this user's alone.
+
+    Raises:
+        UsageError: no installed driver has that scheme, or the driver holds no logs.
+        MissingPartError: the driver's engine is not installed.
+    """
+    url, drivers = place, Drivers.installed()
+    if "://" not in place:
+        url = f"file://{Path(place).absolute()}"
+        with suppress(OSError):  # the first post is refused
+            Path(place).mkdir(mode=0o700, parents=True, exist_ok=True)
+    return cast("Log", drivers.client(url, "log", secrets=lambda: drivers.client(secrets, "secrets")))
 
 
 def parse_scope(text: str) -> Scope:

@@ -1,7 +1,8 @@
-"""Posted labels, stored in files until the project ingests them.
+"""Posted labels, stored in a log until the project ingests them.
 
 A body is `{"labels": [{"id": "...", "label": ...}, ...], "batch": "..."}`. What a label must hold is checked when it is
-taken in, by the project; here it is made durable and nothing is dropped. Several workers and servers share the folder.
+taken in, by the project; here it is made durable and nothing is dropped. A post is confirmed when it is in the log,
+which may be in an object store: the loss of this machine loses none. Several workers and servers share the log.
 """
 
 from __future__ import annotations
@@ -9,18 +10,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import os
-import secrets
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import msgspec
 
-from cumulant.core.errors import CumulantError, EngineUnavailableError, OverloadedError, RequestError, UsageError
-from cumulant.core.system.atomic_files import sync
+from cumulant.core.errors import (
+    CumulantError,
+    EngineUnavailableError,
+    OverloadedError,
+    RequestError,
+    StorageError,
+    UsageError,
+)
+from cumulant.ports.log import UNDATED, Log, PartInfo
 from cumulant.serving.http.messages import Request, Response, json_response
 from cumulant.serving.protocol.responses import LabelsResponse
 from cumulant.serving.telemetry.metrics import Series, counter_series
@@ -35,20 +40,20 @@ _MOST = 100_000
 _HINT = 'post {"labels": [{"id": REQUEST, "row": 0, "label": VALUE, "known_time": TIME}, ...]}'
 
 
-class DiskQuota:
-    """Tracks the size of the folder, in blocks: measured regularly, plus what this process writes in between.
+class InboxQuota:
+    """Tracks the size of an inbox, in blocks: measured regularly, plus what this process writes in between.
 
-    Writes of other processes count from the next measurement on, so they may exceed the quota until then; a file that
-    is written during a measurement counts twice until the next. Files are never deleted.
+    Writes of other processes count from the next measurement on, so they may exceed the quota until then; a post that
+    is written during a measurement counts twice until the next. Posts are never deleted.
 
     Args:
         most: bytes.
     """
 
-    def __init__(self, folder: Path, most: int, *, steady: Callable[[], float] = time.monotonic) -> None:
-        self._folder, self._most, self._steady = folder, most, steady
+    def __init__(self, inbox: Log, most: int, *, steady: Callable[[], float] = time.monotonic) -> None:
+        self._inbox, self._most, self._steady = inbox, most, steady
         self._lock = threading.Lock()
-        #: in the folder as of the last scan and what was added here since, and what is being written
+        #: in the inbox as of the last measurement and what was added here since, and what is being written
         self._used, self._coming = 0, 0
         self._next = -_SCAN
 
@@ -56,9 +61,9 @@ class DiskQuota:
         """Reserve space for a file of `size` bytes before it is written; `complete` must follow.
 
         Raises:
-            UsageError: it does not fit into the empty folder.
+            UsageError: it does not fit into the empty inbox.
             OverloadedError: too many bytes wait.
-            OSError: the folder cannot be read.
+            CumulantError: the inbox cannot be read.
         """
         whole = _blocks(size)
         if whole > self._most:
@@ -83,10 +88,10 @@ class DiskQuota:
             self._used += _blocks(size) if written else 0
 
     def used(self) -> int:
-        """Bytes in the folder at the last measurement, plus what was written here since.
+        """Bytes in the inbox at the last measurement, plus what was written here since.
 
         Raises:
-            OSError: the folder cannot be read.
+            CumulantError: the inbox cannot be read.
         """
         with self._lock:
             self._measure()
@@ -96,25 +101,13 @@ class DiskQuota:
         started = self._steady()
         if started < self._next:
             return
-        try:
-            with os.scandir(self._folder) as entries:
-                whole = (entry for entry in entries if not entry.name.startswith("."))  # others are being written
-                self._used = sum(_blocks(_size(entry)) for entry in whole)
-        except FileNotFoundError:
-            self._used = 0
+        self._used = sum(_blocks(part.bytes) for part in self._inbox.parts(UNDATED))
         now = self._steady()
         self._next = now + max(_SCAN, _SELDOM * (now - started))
 
 
 def _blocks(size: int) -> int:
     return -(-size // _BLOCK) * _BLOCK
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
-    except FileNotFoundError:  # ingested in the meantime
-        return 0
 
 
 class PostedLabels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,21 +129,21 @@ _decode_labels = msgspec.json.Decoder(PostedLabels).decode
 
 
 class LabelInbox:
-    """Stores posted labels in `folder`, one file per post, once by its batch or else its content.
+    """Stores posted labels in a log, one part per post, once by its batch or else its content.
 
     Args:
         most: bytes that may wait there; what was accepted stays, and what does not fit is refused.
     """
 
-    def __init__(self, folder: Path, most: int) -> None:
-        self._folder, self._quota = folder, DiskQuota(folder, most)
+    def __init__(self, inbox: Log, most: int) -> None:
+        self._inbox, self._quota = inbox, InboxQuota(inbox, most)
         #: one at a time is decoded, which takes many times its bytes
         self._reading = threading.Lock()
         #: posts by what became of them
         self._counts = {"accepted": 0, "duplicate": 0, "refused": 0}
 
     async def post(self, request: Request) -> Response:
-        """`POST /v1/labels`: answered once the labels are on the disk.
+        """`POST /v1/labels`: answered once the labels are in the log.
 
         Raises:
             RequestError: the body is no such object.
@@ -169,7 +162,7 @@ class LabelInbox:
     async def series(self) -> list[Series]:
         """Metric series of posts by result, and of waiting bytes, which are measured on a thread."""
         series = counter_series("cumulant_label_posts_total", (), self._counts)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(CumulantError):
             series.append(Series("cumulant_labels_waiting_bytes", (), await asyncio.to_thread(self._quota.used)))
         return series
 
@@ -180,43 +173,36 @@ class LabelInbox:
         name = hashlib.sha256(posted.batch.encode() if posted.batch else body).hexdigest()[:32]
         kind = "batch" if posted.batch else "post"
         try:
-            added = self._write(f"{kind}-{name}.jsonl", _lines(posted))
-        except OSError as error:
+            added = self._write(PartInfo(UNDATED, f"{kind}-{name}", 1, 1, "jsonl"), _lines(posted))
+        except (StorageError, EngineUnavailableError) as error:
             raise EngineUnavailableError(
-                f"the labels could not be stored: {error.strerror or error}", hint="post them again later"
+                f"the labels could not be stored: {error.message}", hint="post them again later"
             ) from error
         count = len(posted.labels)
         return (count, 0) if added else (0, count)
 
-    def _write(self, name: str, content: bytes) -> bool:
-        """Write a file durably; whether it is new. Raises UsageError, OverloadedError, OSError."""
-        if (self._folder / name).exists():
-            sync(self._folder)
+    def _write(self, part: PartInfo, content: bytes) -> bool:
+        """Append a post durably; whether it is new. Raises UsageError, OverloadedError, as `Log`."""
+        if self._is_there(part):
+            self._append(part, content)  # confirmed when it is durable, whoever wrote it
             return False
         self._quota.reserve(len(content))
         added = False
         try:
-            added = self._written(name, content)
+            self._append(part, content)
+            added = True
         finally:
             self._quota.complete(len(content), written=added)
         return added
 
-    def _written(self, name: str, content: bytes) -> bool:
-        self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / f".{secrets.token_hex(8)}"
-        try:
-            # Keys of predictions may be personal, and are hashed only at ingestion.
-            handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(handle, "wb") as stream:  # noqa: PTH123 - no path
-                stream.write(content)
-                stream.flush()
-                os.fsync(handle)
-            added = _linked(draft, self._folder / name)
-        finally:
-            with contextlib.suppress(OSError):
-                draft.unlink(missing_ok=True)
-        sync(self._folder)
-        return added
+    def _is_there(self, part: PartInfo) -> bool:
+        with contextlib.suppress(FileNotFoundError), self._inbox.open(part):
+            return True
+        return False
+
+    def _append(self, part: PartInfo, content: bytes) -> None:
+        with self._inbox.append(part) as stream:
+            stream.write(content)
 
 
 def _read(body: bytes) -> PostedLabels:
@@ -236,11 +222,3 @@ def _lines(posted: PostedLabels) -> bytes:
     now = datetime.now(UTC).isoformat()
     encode = msgspec.json.Encoder().encode
     return b"".join(encode({"known_time": now} | label) + b"\n" for label in posted.labels)
-
-
-def _linked(draft: Path, path: Path) -> bool:
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    return True

@@ -8,7 +8,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import CumulantError
@@ -23,6 +22,7 @@ from cumulant.serving.http.site import HttpSite
 from cumulant.serving.logged_answers import PredictionLogger
 from cumulant.serving.models.control import Control, Fleet, SingleWorker, WorkerDuties, open_pinned
 from cumulant.serving.models.model import ModelSet
+from cumulant.serving.models.stores import open_inbox
 from cumulant.serving.posted.label_inbox import LabelInbox
 from cumulant.serving.posted.state_updates import StateRecorder
 from cumulant.serving.prediction_log.client import LogClient
@@ -81,7 +81,9 @@ class Worker:
             hosts=Hosts(settings.hosts, local=is_loopback(settings.host)),
         )
         self.app.score.recorder = self.recorder
-        self.app.inbox = None if settings.labels is None else LabelInbox(Path(settings.labels), settings.labels_size)
+        if settings.labels is not None:
+            inbox = open_inbox(settings.labels, secrets=settings.secrets)
+            self.app.inbox = LabelInbox(inbox, settings.labels_size)
         self.app.score.watch = self._observers.watch
         handle = self._observers.wrap(self.app)
         self._trust: Trust | None = None
@@ -106,7 +108,7 @@ class Worker:
         self.app.models = models
         await asyncio.to_thread(self.recorder.settle, taken)
 
-    def _open_log(self) -> LogClient | None:
+    def _open_inbox(self) -> LogClient | None:
         """From the event loop's thread, which is the one that writes to it."""
         if self._settings.log_socket is None:
             return None
@@ -144,7 +146,7 @@ class Worker:
         fleet = fleet or SingleWorker(self.staff)
         control = Control(fleet, self._opening.repository, self._load_check.versions, self._settings.left_out)
         self.app.join(fleet, control, self._settings.control)
-        log = self._open_log()
+        log = self._open_inbox()
         async with AsyncExitStack() as stack:
             stack.enter_context(shorten_thread_turns())
             stack.callback(listeners.close)

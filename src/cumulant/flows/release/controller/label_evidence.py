@@ -44,7 +44,10 @@ class LabelEvidence:
             return (), after
         schema = self._schema = self._schema or schema_of(self._project, self._served(release))
         self._join(schema)
-        pairs, cursor = outcomes_of(self._project, schema).graded(int(after or 0), limit=_MOST)
+        outcomes = outcomes_of(self._project, schema)
+        if after.isdecimal():  # of an earlier version, which has counted all that was there
+            after = outcomes.end_of_graded
+        pairs, cursor = outcomes.graded(after, limit=_MOST)
         mine = [
             LossPair(
                 champion=pair.champion,
@@ -57,7 +60,7 @@ class LabelEvidence:
             and pair.champion_version == release.champion.version
             and pair.time >= release.begun
         ]
-        return mine, str(cursor)
+        return mine, cursor
 
     def _served(self, release: Release) -> Path | None:
         """The champion's servable as it is served here. The registry may be slow to open, and harm is watched for."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cumulant.core.units import show_duration, to_micros
-from cumulant.flows.outcomes.labels import folder_of, outcomes_of
+from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.release.evidence.metrics import ReleaseMetric, metrics
 from cumulant.statistics.sequential.long_run_variance import LongRunVariance
 
@@ -40,10 +40,10 @@ def looks_by_metric(project: Project, policy: ReleasePolicy, champion: str) -> d
     Raises:
         StorageError: earlier pairs cannot be read.
     """
-    outcomes = outcomes_of(project) if folder_of(project).is_dir() else None
+    outcomes = outcomes_of(project)
 
     def history(metric: ReleaseMetric) -> Floats:
-        if metric.kind != "pairs" or outcomes is None:
+        if metric.kind != "pairs":
             return np.zeros(0)
         return _history(outcomes, metric, champion, metric.block or policy.block)
 
@@ -123,11 +123,8 @@ def _looks(block: float, policy: ReleasePolicy) -> int:
 
 
 def _history(outcomes: Outcomes, metric: ReleaseMetric, champion: str, seconds: float) -> Floats:
-    pairs: Sequence[GradedPair] | Sequence[MirroredPair]
-    if metric.name == "quality":
-        pairs, _ = outcomes.graded(max(0, outcomes.last_graded - _MOST))
-    else:
-        pairs, _ = outcomes.pairs(max(0, outcomes.last_pair - _MOST))
+    newest_of = outcomes.newest_graded if metric.name == "quality" else outcomes.newest_pairs
+    pairs: Sequence[GradedPair] | Sequence[MirroredPair] = newest_of(_MOST)
     mine = [pair for pair in pairs if champion in (pair.champion_version, pair.candidate_version)]
     newest = [pair for pair in mine if _versions(pair) == _versions(mine[-1])]
     valued = [(to_micros(pair.time), value) for pair in newest if (value := _value(pair, metric)) is not None]
