@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 import e2e_shop
 from test_e2e_release import QUICK
 
-from cumulant.testing.servers.cluster import Cluster, declare_environment, engines
+from cumulant.flows.deployment.deployment import deployment_of
+from cumulant.flows.outcomes.labels import outcomes_of
+from cumulant.flows.release import store
+from cumulant.flows.traffic.clients import gateway_url
+from cumulant.project.file.loading import load
+from cumulant.testing.servers.cluster import ENVIRONMENT, Cluster, declare_environment, engines
+from cumulant.testing.servers.programs import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
-SECONDS = 120.0
+SECONDS = 180.0
+SERVERS = ("one", "two")
+FIRST, LAST = "2024-01-21", "2024-03-01"
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +48,65 @@ def cluster(tmp_path_factory):
 def source(cluster, tmp_path_factory):
     """The project as version control has it."""
     folder = e2e_shop.make(tmp_path_factory.mktemp("source") / "shop", rows=20_000, project=QUICK)
-    declare_environment(folder / "cumulant.yaml", cluster.engines.section())
+    declare_environment(folder / "cumulant.yaml", cluster.engines.section(deploy="hosts://"))
     return folder
+
+
+@pytest.fixture(scope="module")
+def project(cluster, source):
+    """The project as an operator's machine has it."""
+    desk = cluster.machine("desk")
+    desk.check_out(source)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in desk.environment().items():
+            if not name.startswith(("PYTEST", "PYTHON")):
+                patch.setenv(name, value)
+        with load(desk.project, environment=ENVIRONMENT) as opened:
+            yield opened
+
+
+@pytest.fixture(scope="module")
+def trained(cluster, source):
+    """A champion and a candidate in the registry; the machine that trained the first one is lost within its search."""
+    trainer = cluster.machine("trainer")
+    trainer.check_out(source)
+    trainer.start("train")
+    wait_until(lambda: "search" in (trainer.folder / "train.log").read_text(), "the search begins")
+    trainer.lose()
+    trainer.check_out(source)
+    first = trainer.run("train")
+    path = trainer.project / "cumulant.yaml"
+    path.write_text(path.read_text().replace("  trials: 1\n", "  trials: 1\n  seed: 1\n"))
+    return first, trainer.run("train", codes=(0, 1))
+
+
+def start_serving(cluster, name, source):
+    """The machine of that name, with `cumulant up` in its role; it returns before that answers."""
+    machine = cluster.machine(name)
+    machine.check_out(source)
+    match name:
+        case "gateway":
+            machine.start(
+                "up", "--role", "gateway", "--http", f"{machine.address}:{free_port(machine.address)}", "--insecure"
+            )
+        case "controller":
+            machine.start("up", "returns/1", "--role", "controller")
+        case _:
+            machine.start("up", "--role", "servers", "--advertise", machine.address)
+    return machine
+
+
+@pytest.fixture(scope="module")
+def serving(cluster, source, trained, project):
+    """All machines, and a gateway that answers."""
+    for name in ("controller", *SERVERS, "gateway"):
+        start_serving(cluster, name, source)
+
+    def ready():
+        present = deployment_of(project).present(project.name)
+        return {server.host for server in present if server.ready} == set(SERVERS) and gateway_url(project)
+
+    wait_until(ready, "gateway and servers are ready")
 
 
 def wait_until(condition, what):
@@ -53,7 +120,7 @@ def test_a_lost_machine_ends_with_its_folder_and_no_other_does(cluster, source):
     lost, other = cluster.machine("lost"), cluster.machine("other")
     for machine in (lost, other):
         machine.check_out(source)
-        machine.start("replay", "--from", "2024-01-21", "--to", "2024-02-21", "--url", "http://127.0.0.1:9")
+        machine.start("replay", "--from", FIRST, "--to", LAST, "--url", "http://127.0.0.1:9")
     wait_until(lambda: lost.processes() and other.processes(), "they run")
     lost.lose()
     assert (lost.processes(), lost.folder.exists()) == ([], False)
@@ -61,15 +128,50 @@ def test_a_lost_machine_ends_with_its_folder_and_no_other_does(cluster, source):
     other.lose()
 
 
-def test_a_training_is_finished_by_another_machine(cluster, source):
-    trainer = cluster.machine("trainer")
-    trainer.check_out(source)
-    process = trainer.start("train")
-    wait_until(lambda: "search" in (trainer.folder / "train.log").read_text(), "the search begins")
-    trainer.lose()
-    process.wait()
-    trainer.check_out(source)
-    trained = trainer.run("train")
-    assert trained["model"]["version"] == "1"
-    assert {"features"} <= set(trained["reused"])
-    assert trainer.run("events", "verify")["breaks"] == []
+def test_another_machine_finishes_a_training(cluster, trained):
+    first, second = trained
+    assert (first["model"]["version"], second["model"]["version"]) == ("1", "2")
+    assert {"features"} <= set(first["reused"])
+    assert cluster.machine("trainer").run("events", "verify")["breaks"] == []
+
+
+def current(project):
+    release = store.read(project.journal(), project.name)
+    return None if release is None else release[0]
+
+
+def test_a_release_is_promoted_though_a_server_and_the_controller_are_lost(cluster, source, serving, project):
+    caller = cluster.machine("caller")
+    caller.check_out(source)
+    process = caller.start("replay", "--from", FIRST, "--to", LAST, "--speed", "20000x", "--real-clock", "--json")
+    cluster.machine("trainer").run("release", "start", "returns/2")
+    wait_until(lambda: current(project).step.label == "canary 10%", "the canary begins")
+    for name in ("one", "controller"):
+        cluster.machine(name).lose()
+    for name in ("one", "controller"):
+        start_serving(cluster, name, source)
+    wait_until(lambda: current(project).over, f"the release ends: {current(project).reason}")
+    release = current(project)
+    assert release.status == "promoted", release.reason
+    assert [step.label for step in release.passed] == ["shadow", "canary 10%", "canary 50%", "canary 95%"]
+    process.wait(SECONDS)
+    replayed = json.loads((caller.folder / "replay.log").read_text().partition("{")[2].join(["{", ""]))
+    assert replayed["requests"] > 0
+    failed = sum(replayed["failures"].values())
+    assert failed < 0.05 * replayed["requests"]
+    assert replayed["labels"] > 0
+    assert cluster.machine("trainer").run("events", "verify")["breaks"] == []
+
+
+def test_labels_are_joined_once_though_the_machine_that_ingests_is_lost(cluster, source, serving, project):
+    clerk = cluster.machine("clerk")
+    clerk.check_out(source)
+    clerk.start("labels", "ingest")
+    time.sleep(1.0)
+    clerk.lose()
+    clerk.check_out(source)
+    clerk.run("labels", "ingest", codes=(0, 1, 2))
+    report = cluster.machine("trainer").run("labels", "report")
+    rows, _ = outcomes_of(project).labelled()
+    assert report["labelled"] == len(rows) > 0
+    assert rows.select(pl.struct("id", "row").is_unique().all()).item()
