@@ -20,6 +20,8 @@ from cumulant.flows.ledger.actions import verb
 from cumulant.flows.stack.desired_state import LOOPBACK, read_desired_state
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
+from cumulant.flows.traffic.rows import list_reports
+from cumulant.project.host_name import host_name
 from cumulant.serving.access_token import read_token
 
 if TYPE_CHECKING:
@@ -127,7 +129,14 @@ def host_waits_for(project: Project, options: HostOptions, status: Status) -> st
         names += [served.name for served in state.current(datetime.now(UTC))]
     ready = {child.name for child in status.children if child.ready}
     late = [name for name in names if name not in ready]
-    return f"waiting for {', '.join(late)}" if late else ""
+    if late:
+        return f"waiting for {', '.join(late)}"
+    here = host_name()
+    if options.has(GATEWAY) and not any(
+        report.host == here and report.ready for report in list_reports(project.journal())
+    ):
+        return "waiting for the gateway to work by the routes"
+    return ""
 
 
 @verb("stack.show")

@@ -151,6 +151,14 @@ def is_refused(version: ModelVersion) -> bool:
     return version.tags.get("cumulant.verdict") == "refused"
 
 
+def servable_of(project: Project, served: ServedVersion) -> Path | None:
+    """The folder of a version's servable on this machine, copied here where other machines serve it."""
+    if served.command:
+        folder = Path(folder_of(served.command))
+        return folder if folder.is_dir() else None
+    return None if served.spec is None else Path(service_by_spec(project, served.spec).folder)
+
+
 def folder_of(line: Sequence[str]) -> str:
     """The servable that a server's command reads."""
     return line[_FOLDER]

@@ -105,7 +105,10 @@ def build_stack(project: Project, http: str, roles: Sequence[str] = (), *, insec
         UsageError: its driver is not.
     """
     opening = ListenOptions(
-        http=http, key_file=project.salt_source.path(), gateway_key_file=str(key_path(project.state))
+        http=http,
+        key_file=project.salt_source.path(),
+        gateway_key_file=str(key_path(project.state)),
+        agent=bool(roles),
     )
     has_gateway, has_controller = (not roles or role in roles for role in (GATEWAY, CONTROLLER))
     return Stack(

@@ -6,14 +6,23 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.stderr import lossy_stderr
+from cumulant.core.units import duration
 from cumulant.flows.release.controller_process import LogLines
+from cumulant.flows.stack.desired_state import FOLDER
 from cumulant.flows.traffic.agent import GatewayAgent
+from cumulant.flows.traffic.exchange_upload import ExchangeUpload
 from cumulant.project.file.loading import load
+from cumulant.project.host_name import host_name
+from cumulant.project.project import Project
+
+#: for the last exchanges, when the agent ends
+_LAST_SECONDS = 20.0
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -24,12 +33,31 @@ def main(words: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda *_: ending.set())
     report = LogLines(sys.stderr.write)
     try:
-        with load(Path(options.project), environment=options.env) as project:
+        with load(Path(options.project), environment=options.env) as project, _uploading(project, ending):
             GatewayAgent(project.gateway(), project.journal(), report=report).run(ending.wait)
     except CumulantError as error:
         sys.stderr.write(f"{error.message}\n")
         return 4
     return 0
+
+
+@contextmanager
+def _uploading(project: Project, ending: threading.Event) -> Iterator[None]:
+    """Upload exchanges in a thread, which a slow log may hold up; what is left is uploaded at the end."""
+    upload = ExchangeUpload(
+        project.gateway(),
+        project.log("exchanges"),
+        project.drivers.path(project.endpoints.traffic) or project.state / FOLDER,
+        host=host_name(),
+        keep=duration(project.policies.serving.log.keep),
+        report=LogLines(sys.stderr.write),
+    )
+    thread = threading.Thread(target=upload.run, args=(ending.wait,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join(_LAST_SECONDS)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cumulant.flows.deployment.deployment import is_shared
+from cumulant.flows.traffic.exchange_log import LoggedExchanges
 from cumulant.flows.traffic.rows import list_reports
 from cumulant.flows.traffic.shared_traffic import SharedTraffic, url_of
 
@@ -20,7 +21,7 @@ def traffic_of(project: Project) -> Traffic:
 
 def exchanges_of(project: Project) -> ExchangeSource:
     """The requests that the gateways of the environment answered."""
-    return project.gateway()
+    return LoggedExchanges(project.log("exchanges")) if is_shared(project) else project.gateway()
 
 
 def gateway_url(project: Project) -> str | None:

@@ -109,7 +109,7 @@ class Controller:
         if stored is None:
             self._keep_routes(None)
             return None
-        before, version = stored
+        before, version = self._follow_servers(*stored)
         release = self._without_look(before)
         if release is None:
             at, ceilings = self._clock.now(), before.policy.ceilings
@@ -124,14 +124,24 @@ class Controller:
                 self._last_look = (release.id, self._steady())
                 failure = find_hard_failure(health, ceilings, build_failure_reference(release))
                 release = decide(release, skewed=skewed, failing=failure is not None, at=at)
-        if self._keeper is not None:
-            release = self._keeper.with_present_servers(release)
         if release != before:
             with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
                 store.write(transaction, before, release, expect=version)
         self._apply(release)
         self._keep_routes(release)
         return release
+
+    def _follow_servers(self, release: Release, version: int) -> tuple[Release, int]:
+        """The release with the servers that there are, and its row's version; first, since evidence may be missing."""
+        if self._keeper is None or release.over or release.status == "pending" or self._ended_elsewhere(release):
+            return release, version
+        present = self._keeper.with_present_servers(release)
+        if present == release:
+            return release, version
+        with self._journal.transaction(actor=_ACTOR, run=release.id) as transaction:
+            version = store.write(transaction, release, present, expect=version)
+        self._traffic.apply(desired_routes(present))
+        return present, version
 
     def _keep_routes(self, release: Release | None) -> None:
         """Let the routes follow the servers, where no release is under way that does."""

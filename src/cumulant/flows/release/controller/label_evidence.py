@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cumulant.core.errors import LeaseHeldError
+from cumulant.flows.deployment.deployment import deployment_of
 from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.labels import join_labels, outcomes_of
-from cumulant.flows.stack.desired_state import read_desired_state
-from cumulant.flows.stack.served_versions import folder_of
+from cumulant.flows.stack.served_versions import servable_of
 from cumulant.release.evidence.look import LossPair
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ class LabelEvidence:
         return mine, cursor
 
     def _served(self, release: Release) -> Path | None:
-        """The champion's servable as it is served here. The registry may be slow to open, and harm is watched for."""
-        served = read_desired_state(self._project.state, release.model).versions.get(release.champion.version)
-        folder = None if served is None else Path(folder_of(served.command))
-        return folder if folder is not None and folder.is_dir() else None
+        """The champion's servable as it is served. The registry may be slow to open, and harm is watched for."""
+        served = deployment_of(self._project).read(release.model).versions.get(release.champion.version)
+        return None if served is None else servable_of(self._project, served)
 
     def _join(self, schema: LabelSchema) -> None:
         now = self._steady()

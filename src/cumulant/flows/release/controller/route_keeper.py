@@ -26,8 +26,6 @@ class RouteKeeper:
 
     def with_present_servers(self, release: Release) -> Release:
         """A release under way with the servers that its versions have now, one revision up where they changed."""
-        if release.over:
-            return release
         present = self._deployment.present(release.model)
         champion, candidate = (with_endpoints(arm, present) for arm in (release.champion, release.candidate))
         if (champion, candidate) == (release.champion, release.candidate):

@@ -67,12 +67,12 @@ _LIKE_ROWS = 1024
 _BATCH_BYTES = 1024 * 1024
 
 
-def with_all_columns(table: pa.Table) -> pa.Table:
+def with_all_columns(table: pa.Table, schema: pa.Schema = SCHEMA) -> pa.Table:
     """The rows of a file by the columns of today: those that an older version did not write are null."""
-    for field in SCHEMA:
+    for field in schema:
         if field.name not in table.schema.names:
             table = table.append_column(field, pa.nulls(len(table), field.type))
-    return table.select(SCHEMA.names)
+    return table.select(schema.names)
 
 
 class LogPart:

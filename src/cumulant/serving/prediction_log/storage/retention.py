@@ -78,13 +78,13 @@ def _name(keep: timedelta) -> str:
     return f".retention-{keep.total_seconds():.0f}.json"
 
 
-def describe_listing(before: DaysDue, after: DaysDue, keep: timedelta) -> str | None:
+def describe_listing(before: DaysDue, after: DaysDue, keep: timedelta, name: str = "the prediction log") -> str | None:
     """Notice for several days that became due at once, as after a clock's jump; None for at most one."""
     fresh = [date.fromisoformat(name) for name in after.days.keys() - before.days.keys()]
     if len(fresh) < 2:
         return None
     return (
-        f"{describe_days(fresh)} of the prediction log are older than the {keep.days} days that are kept, and will be"
+        f"{describe_days(fresh)} of {name} are older than the {keep.days} days that are kept, and will be"
         " deleted after a day of running; if the clock is wrong, set it"
     )
 
@@ -103,10 +103,13 @@ def upkeep(
     file_age: float,
     steady: float = 0.0,
     say: Callable[[str], object] = sys.stderr.write,
+    schema: pa.Schema = SCHEMA,
+    name: str = "the prediction log",
 ) -> None:
     """Merge and delete parts that are due. Of processes that share a log, one at a time does so.
 
-    `steady`: seconds since the caller's last turn, by a monotonic clock; `say` is called with what is deleted.
+    `steady`: seconds since the caller's last turn, by a monotonic clock; `say` is called with what is deleted;
+    `schema`: of the log's parts; `name`: of the log, for messages.
 
     Raises:
         StorageError, EngineUnavailableError: as `Log`; what was there is untouched.
@@ -115,27 +118,27 @@ def upkeep(
         if not mine:
             return
         begun = time.monotonic()
-        over = set[date]() if keep is None else _over(log, keep, steady, say)
+        over = set[date]() if keep is None else _over(log, keep, steady, say, name)
         gone = []
         for day in log.days():
             if day in over:
                 _forget(log, day)
                 gone += [] if log.parts(day) else [day]
             elif time.monotonic() - begun < _TURN_SECONDS:
-                _merge_day(log, day, file_size, file_age)
+                _merge_day(log, day, file_size, file_age, schema)
         if gone:
-            say(f"the prediction log deleted {describe_days(gone)}, which serving.log.keep is over for\n")
+            say(f"{name} deleted {describe_days(gone)}, which serving.log.keep is over for\n")
         if keep is not None:
             _forget_lives(log, keep)
 
 
-def _over(log: Log, keep: timedelta, steady: float, say: Callable[[str], object]) -> set[date]:
+def _over(log: Log, keep: timedelta, steady: float, say: Callable[[str], object], name: str) -> set[date]:
     """The days to delete now; those that become due wait on a list first."""
     now = datetime.now(UTC)
     due = [day for day in log.days() if day < now.date() - keep]
     before = read_days_due(log, keep)
     after = before.advance(due, now=now, steady=steady)
-    if text := describe_listing(before, after, keep):
+    if text := describe_listing(before, after, keep, name):
         say(f"{text}\n")
     if after.days or before.days:
         with contextlib.suppress(CumulantError):  # a full disk is what deleting helps against
@@ -143,12 +146,12 @@ def _over(log: Log, keep: timedelta, steady: float, say: Callable[[str], object]
     return set(after.expired())
 
 
-def _merge_day(log: Log, day: date, file_size: int, file_age: float) -> None:
+def _merge_day(log: Log, day: date, file_size: int, file_age: float, schema: pa.Schema) -> None:
     current, covered = split_covered(log.parts(day))
     log.delete([part for part in covered if _is_settled(log, part, current)])
     for _, group in groupby(current, key=lambda part: part.life):
         for run in _runs(list(group), file_size, file_age):
-            _merge(log, run)
+            _merge(log, run, schema)
 
 
 def _is_settled(log: Log, covered: PartInfo, current: Iterable[PartInfo]) -> bool:
@@ -180,11 +183,11 @@ def _small_runs(parts: list[PartInfo]) -> Iterator[list[PartInfo]]:
             yield run
 
 
-def _merge(log: Log, run: list[PartInfo]) -> None:
+def _merge(log: Log, run: list[PartInfo], schema: pa.Schema) -> None:
     merged = PartInfo(run[0].day, run[0].life, run[0].first, run[-1].last)
     try:
-        with log.append(merged) as stream, pq.ParquetWriter(stream, SCHEMA, **OPTIONS) as writer:
-            for table in _groups(log, run):
+        with log.append(merged) as stream, pq.ParquetWriter(stream, schema, **OPTIONS) as writer:
+            for table in _groups(log, run, schema):
                 writer.write_table(table)
     except _DamagedError as error:
         log.set_aside(error.part)
@@ -201,11 +204,11 @@ class _DamagedError(Exception):
         self.part = part
 
 
-def _groups(log: Log, run: list[PartInfo]) -> Iterator[pa.Table]:
+def _groups(log: Log, run: list[PartInfo], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows of the parts as tables of a row group's size."""
     waiting: list[pa.Table] = []
     for part in run:
-        for table in _read(log, part):
+        for table in _read(log, part, schema):
             waiting.append(table)
             if (
                 sum(rows.num_rows for rows in waiting) >= GROUP_ROWS
@@ -217,12 +220,12 @@ def _groups(log: Log, run: list[PartInfo]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def _read(log: Log, part: PartInfo) -> Iterator[pa.Table]:
+def _read(log: Log, part: PartInfo, schema: pa.Schema) -> Iterator[pa.Table]:
     try:
         with log.open(part) as file, pq.ParquetFile(map_file(file)) as source:
             for group in range(source.num_row_groups):
                 # Each thread of a pool would keep memory of its own for the next time.
-                yield with_all_columns(source.read_row_group(group, use_threads=False))
+                yield with_all_columns(source.read_row_group(group, use_threads=False), schema)
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException):

@@ -1,0 +1,122 @@
+"""Upload of a gateway's exchanges to the log that all machines read, each exchange once.
+
+What a part holds is stored before it is uploaded: killed at any point and begun again, the same part is uploaded under
+the same name, of which a log keeps the first content.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+from datetime import date, timedelta
+from pathlib import Path
+
+import msgspec
+
+from cumulant.core.clock import Clock, SystemClock
+from cumulant.core.errors import CumulantError
+from cumulant.core.system.atomic_files import replace_file, storage_errors
+from cumulant.core.system.json_files import read_json
+from cumulant.core.traffic import Exchange
+from cumulant.ports.log import Log, PartInfo
+from cumulant.ports.traffic import ExchangeSource
+
+_FILE = "upload.json"
+#: exchanges of a part at most
+_MOST = 50_000
+#: seconds between two uploads, between two upkeeps, and the age and bytes of parts that are merged
+_EVERY, _UPKEEP = 2.0, 60.0
+_MERGE_AGE, _MERGE_BYTES = 300.0, 64 * 1024 * 1024
+
+
+class Position(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the exchanges of this machine are uploaded. `count`: of the part that is being uploaded, of `day`."""
+
+    life: str
+    cursor: str = ""
+    number: int = 0
+    count: int = 0
+    day: date | None = None
+
+
+class ExchangeUpload:
+    """Uploads what `source` has, from the folder that `place` is kept in; one at a time a machine."""
+
+    def __init__(
+        self,
+        source: ExchangeSource,
+        log: Log,
+        place: Path,
+        *,
+        host: str,
+        keep: timedelta | None = None,
+        report: Callable[[str], object] = lambda _: None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._source, self._log, self._path = source, log, place / _FILE
+        self._host, self._keep, self._say, self._clock = host, keep, report, clock or SystemClock()
+        self._due = self._last = time.monotonic()
+
+    def run(self, ended: Callable[[float], bool]) -> None:
+        """Upload every two seconds until `ended`, which waits so many seconds, returns true; then what is left."""
+        over = False
+        while not over:
+            over = ended(_EVERY)
+            try:
+                while self.upload():
+                    pass
+                if not over:
+                    self._upkeep()
+            except CumulantError as error:
+                self._say(f"exchanges are not uploaded, and wait: {error.message}")
+
+    def upload(self) -> int:
+        """Upload one part, and return how many exchanges it has; 0 where there is nothing new.
+
+        Raises:
+            StorageError, EngineUnavailableError: the log cannot be written, or this machine's folder.
+        """
+        position = read_json(self._path, Position) or Position(life=f"{self._host}-{uuid.uuid4().hex[:12]}")
+        exchanges, cursor = self._source.exchanges(position.cursor, limit=position.count or _MOST)
+        if not exchanges:
+            return 0
+        if not position.count:
+            position = msgspec.structs.replace(position, count=len(exchanges), day=self._clock.now().date())
+            self._write(position)
+        self._append(position, exchanges)
+        self._write(Position(life=position.life, cursor=cursor, number=position.number + position.count))
+        return len(exchanges)
+
+    def _append(self, position: Position, exchanges: list[Exchange]) -> None:
+        from cumulant.flows.traffic.exchange_parts import write_part
+
+        day = position.day or self._clock.now().date()
+        part = PartInfo(day, position.life, position.number + 1, position.number + position.count)
+        with self._log.append(part) as stream:
+            write_part(stream, exchanges)
+
+    def _write(self, position: Position) -> None:
+        with storage_errors(self._path):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(self._path, msgspec.json.encode(position), private=True)
+
+    def _upkeep(self) -> None:
+        """Merge small parts and delete old days, once a minute; of the machines, one at a time does so."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        from cumulant.flows.traffic.exchange_parts import SCHEMA
+        from cumulant.serving.prediction_log.storage.retention import upkeep
+
+        passed, self._last, self._due = now - self._last, now, now + _UPKEEP
+        upkeep(
+            self._log,
+            keep=self._keep,
+            file_size=_MERGE_BYTES,
+            file_age=_MERGE_AGE,
+            steady=passed,
+            say=self._say,
+            schema=SCHEMA,
+            name="the log of exchanges",
+        )

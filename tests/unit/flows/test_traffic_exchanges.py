@@ -1,0 +1,243 @@
+"""Exchanges of gateways by a log: each once, wherever an upload is killed, and when parts are merged."""
+
+from __future__ import annotations
+
+import contextlib
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cumulant.core.clock import FixedClock
+from cumulant.core.errors import EngineUnavailableError, StorageError
+from cumulant.core.traffic import Exchange
+from cumulant.drivers.envoy.client import EnvoyTraffic
+from cumulant.drivers.envoy.exchanges import ExchangeWriter
+from cumulant.flows.traffic.exchange_log import LoggedExchanges
+from cumulant.flows.traffic.exchange_parts import SCHEMA
+from cumulant.flows.traffic.exchange_upload import ExchangeUpload
+from cumulant.ports.log import current_parts
+from cumulant.serving.prediction_log.storage.retention import upkeep
+from cumulant.testing.log import folder_log
+
+NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
+
+
+class KilledError(BaseException):
+    """The process ended here."""
+
+
+class Machine:
+    """A gateway's folder with its log, and the upload from it. `kill_at`: the step at which it is killed."""
+
+    def __init__(self, folder, log, name="a", clock=None) -> None:
+        self.folder, self.log, self.name, self.clock = folder / name, log, name, clock or FixedClock(NOON)
+        (self.folder / "exchanges").mkdir(parents=True)
+        self.count, self.steps, self.kill_at = 0, 0, None
+
+    def answer(self, count):
+        """Requests that one life of the gateway answers."""
+        numbers = range(self.count, self.count + count)
+        writer = ExchangeWriter(self.folder / "exchanges", most_files=1000)
+        with contextlib.closing(writer):
+            writer.write([exchange(f"{self.name}{number}", number) for number in numbers])
+        self.count += count
+
+    @property
+    def names(self):
+        return [f"{self.name}{number}" for number in range(self.count)]
+
+    def upload(self):
+        """With a new process each time: nothing is remembered but what is in the folder."""
+        upload = ExchangeUpload(
+            EnvoyTraffic(f"envoy://{self.folder}"), self, self.folder, host=self.name, clock=self.clock
+        )
+        write = upload._write
+
+        def counted(position):
+            self.step()
+            write(position)
+            self.step()
+
+        upload._write = counted
+        count = 0
+        while got := upload.upload():
+            count += got
+        return count
+
+    @contextlib.contextmanager
+    def append(self, part):
+        self.step()
+        with self.log.append(part) as stream:
+            yield stream
+        self.step()
+
+    def step(self):
+        self.steps += 1
+        if self.steps == self.kill_at:
+            raise KilledError
+
+
+def exchange(name, number):
+    time = round(NOON.timestamp() * 1e6) + number
+    return Exchange(
+        request=name,
+        time=time,
+        model="late",
+        assigned="candidate",
+        served="champion" if number % 2 else "",
+        status=200 + number % 3,
+        duration_us=number,
+        key=f"k{number % 7}",
+        forced=number % 5 == 0,
+        fault="timeout" if number % 11 == 0 else "",
+        revision=number % 4,
+        predicts=number % 6 > 0,
+        caller_id=f"c{number}" if number % 2 else "",
+    )
+
+
+@pytest.fixture
+def log(tmp_path):
+    return folder_log(tmp_path / "log")
+
+
+def read_all(source, limit=100_000):
+    exchanges, cursor = [], ""
+    while True:
+        page, cursor = source.exchanges(cursor, limit=limit)
+        exchanges += page
+        if len(page) < limit:
+            return exchanges, cursor
+
+
+def test_what_is_read_is_what_was_written(tmp_path, log):
+    machine = Machine(tmp_path, log)
+    machine.answer(500)
+    assert machine.upload() == 500
+    read, cursor = read_all(LoggedExchanges(log))
+    assert read == [exchange(f"a{number}", number) for number in range(500)]
+    assert LoggedExchanges(log).exchanges(cursor) == ([], cursor)
+    assert machine.upload() == 0
+    machine.answer(3)
+    machine.answer(2)
+    machine.upload()
+    assert [one.request for one in LoggedExchanges(log).exchanges(cursor)[0]] == machine.names[500:]
+
+
+@pytest.mark.parametrize("kill_at", range(1, 13))
+def test_an_upload_that_is_killed_anywhere_gives_each_exchange_once(tmp_path, log, kill_at):
+    machine = Machine(tmp_path, log)
+    machine.kill_at = kill_at
+    reader, seen, cursor = LoggedExchanges(log), [], ""
+    for count in (3, 4, 5, 0):
+        machine.answer(count)
+        with contextlib.suppress(KilledError):
+            machine.upload()
+        machine.answer(2)  # more than the killed upload had read
+        page, cursor = reader.exchanges(cursor)
+        seen += page
+    machine.upload()
+    assert machine.steps > kill_at, "the upload was killed"
+    seen += reader.exchanges(cursor)[0]
+    assert [one.request for one in seen] == machine.names
+    assert [one.request for one in read_all(reader)[0]] == machine.names
+
+
+def test_a_part_is_read_once_also_if_it_is_merged_with_others(tmp_path, log):
+    machines = [Machine(tmp_path, log, name) for name in "ab"]
+    reader, seen, cursor = LoggedExchanges(log), [], ""
+    for turn in range(80):
+        for machine in machines:
+            machine.answer(turn % 3 + 1)
+            machine.upload()
+        if turn in (10, 50):
+            page, cursor = reader.exchanges(cursor)
+            seen += page
+    before = len(current_parts(log))
+    upkeep(log, keep=None, file_size=1 << 20, file_age=0.0, schema=SCHEMA)
+    assert len(current_parts(log)) == 2 < before
+    seen += reader.exchanges(cursor)[0]
+    names = [one.request for one in seen]
+    assert sorted(names) == sorted(machines[0].names + machines[1].names)
+    for machine in machines:
+        assert [name for name in names if name[0] == machine.name] == machine.names
+
+
+def test_an_upload_across_midnight_is_read_by_a_cursor_of_the_day_before(tmp_path, log):
+    first = Machine(tmp_path, log, "a")
+    second = Machine(tmp_path, log, "b", clock=FixedClock(NOON + timedelta(days=1)))
+    second.answer(2)
+    second.upload()
+    reader = LoggedExchanges(log)
+    seen, cursor = reader.exchanges()
+    first.answer(3)
+    first.upload()  # a machine whose clock is behind
+    page, cursor = reader.exchanges(cursor)
+    assert [one.request for one in seen + page] == ["b0", "b1", "a0", "a1", "a2"]
+    first.clock = FixedClock(NOON + timedelta(days=3))
+    first.answer(1)
+    first.upload()
+    log.delete_day(NOON.date())
+    page, cursor = reader.exchanges(cursor)
+    assert [one.request for one in page] == ["a3"]
+
+
+def test_a_damaged_part_is_named(tmp_path, log):
+    machine = Machine(tmp_path, log)
+    machine.answer(3)
+    machine.upload()
+    [path] = (tmp_path / "log").glob("date=*/*.parquet")
+    path.write_bytes(b"no parquet")
+    with pytest.raises(StorageError, match=path.name):
+        LoggedExchanges(log).exchanges()
+
+
+def test_a_log_that_does_not_answer_is_reported_and_waited_for(tmp_path, log):
+    machine = Machine(tmp_path, log)
+    machine.answer(3)
+    said, waits = [], iter([False, False, True])
+
+    class Away:
+        def append(self, part):
+            raise EngineUnavailableError("the store is away")
+
+    upload = ExchangeUpload(
+        EnvoyTraffic(f"envoy://{machine.folder}"), Away(), machine.folder, host="a", report=said.append
+    )
+    upload.run(lambda seconds: next(waits))
+    assert said == ["exchanges are not uploaded, and wait: the store is away"] * 3
+    assert machine.upload() == 3
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.integers(0, 9), st.integers(1, 6), st.booleans()), max_size=12),
+    st.integers(1, 7),
+)
+def test_any_order_of_answers_uploads_kills_and_merges_gives_each_exchange_once(tmp_path_factory, events, limit):
+    folder = tmp_path_factory.mktemp("any")
+    log = folder_log(folder / "log")
+    machines = {name: Machine(folder, log, name) for name in "ab"}
+    reader, seen, cursor = LoggedExchanges(log), [], ""
+    for name, count, kill_at, merged in events:
+        machine = machines[name]
+        machine.answer(count)
+        machine.kill_at = machine.steps + kill_at
+        with contextlib.suppress(KilledError):
+            machine.upload()
+        machine.kill_at = None
+        page, cursor = reader.exchanges(cursor, limit=limit)
+        seen += page
+        if merged:
+            upkeep(log, keep=None, file_size=1 << 20, file_age=0.0, schema=SCHEMA)
+    for machine in machines.values():
+        machine.upload()
+    while True:
+        page, cursor = reader.exchanges(cursor, limit=limit)
+        seen += page
+        if not page:
+            break
+    for machine in machines.values():
+        assert [one.request for one in seen if one.request[0] == machine.name] == machine.names
