@@ -111,6 +111,8 @@ class Log(Protocol):
     def open(self, part: PartInfo) -> BinaryIO:
         """The part as an open file of this machine. It stays readable when the part is compacted or deleted.
 
+        Its day, life, numbers and suffix are enough, as of a part that was not listed.
+
         Raises:
             FileNotFoundError: it was compacted or deleted since it was listed.
         """

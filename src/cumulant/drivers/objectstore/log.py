@@ -16,6 +16,8 @@ from datetime import date
 from pathlib import Path
 from typing import BinaryIO, cast
 
+import msgspec
+
 from cumulant.core.errors import StorageError, UsageError
 from cumulant.core.ids import digest
 from cumulant.core.units import size
@@ -87,6 +89,12 @@ class BucketLog:
         return parts_after(self, cursor, limit)
 
     def open(self, part: PartInfo) -> BinaryIO:
+        if not part.stamp:  # a copy may be of a part that was deleted since
+            entry = self._bucket.head(part.key)
+            if entry is None:
+                raise FileNotFoundError(part.key)
+            part = msgspec.structs.replace(part, bytes=entry.bytes, modified=entry.modified, stamp=entry.stamp)
+
         def fetch(target: Path) -> None:
             if not self._bucket.download(part.key, target):
                 raise FileNotFoundError(part.key)

@@ -27,8 +27,6 @@ from cumulant.outcomes.labels.batches import (
     POSTED,
     IngestedFile,
     LabelBatches,
-    batch_part,
-    read_facts,
 )
 from cumulant.outcomes.labels.label_files import NumberedRows
 from cumulant.outcomes.labels.label_rows import LabelReader, LabelRow, LabelSchema
@@ -70,7 +68,7 @@ def ingest_file(
     reader = LabelReader(schema, names or {}, salt, received=(clock or SystemClock()).now())
     batches = _check_columns(label_files.read_numbered_batches(path), reader, str(path))
     written = _store(logs.labels, content, source or path.name, batches, reader)
-    stored = read_facts(logs.labels, batch_part(content)) or written
+    stored = LabelBatches(logs.labels).find(content) or written
     return IngestResult(file=stored, again=stored != written)  # another process may have been faster
 
 

@@ -123,6 +123,31 @@ class LogConformance(Suite):
         append_lines(log, PartInfo(DAY, "a", 1, 1), ["second"])
         assert all_lines(log) == ["first"]
 
+    def test_of_many_writers_of_a_name_one_wins_and_its_content_is_whole(self, log: Log) -> None:
+        part = PartInfo(DAY, "a", 1, 1)
+        contents = [[f"{writer}/{row}" for row in range(2_000)] for writer in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda lines: append_lines(log, part, lines), contents))
+        assert all_lines(log) in contents
+        assert log.parts(DAY)[0].name == part.name
+
+    def test_parts_of_another_format(self, log: Log) -> None:
+        part = PartInfo(DAY, "post-1f", 1, 1, "jsonl")
+        append_lines(log, part, ["{}"])
+        (listed,) = log.parts(DAY)
+        assert (listed.suffix, listed.name, listed.key) == ("jsonl", "post-1f-000001-000001.jsonl", part.key)
+        assert all_lines(log) == ["{}"]
+
+    def test_a_part_that_was_not_listed_is_opened_as_it_is_now(self, log: Log) -> None:
+        part = PartInfo(DAY, "a", 1, 1)
+        for content in ("first", "second"):
+            append_lines(log, part, [content])
+            with log.open(part) as stream:
+                assert stream.read().decode() == f"{content}\n"
+            log.delete([part])
+            with pytest.raises(FileNotFoundError):
+                log.open(part)
+
     def test_order(self, log: Log) -> None:
         for day in (DAY, DAY - timedelta(days=400), date(1969, 12, 31), DAY + timedelta(days=400)):
             for life, first, last in (
