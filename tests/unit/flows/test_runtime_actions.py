@@ -25,6 +25,8 @@ FLOWS = ROOT / "flows"
 
 #: public functions that take a project and a principal and are no verbs: parts of flows that have checked
 PARTS = {
+    "deployment.host_lifecycle.prepare_host": "a part of up",
+    "deployment.versions.renew_everywhere": "a part of start_release and up",
     "ledger.actions.check": "the check itself",
     "ledger.run_context.open_run": "only verbs open runs, see below",
     "outcomes.labels.emit_facts": "a part of flows that ingest labels",

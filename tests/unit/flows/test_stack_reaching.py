@@ -17,6 +17,7 @@ from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion
 from cumulant.flows.stack.gateway_check import is_reachable, routes_to
 from cumulant.flows.stack.repair import set_aside_damaged, set_aside_status
+from cumulant.project.file.spec import EnvironmentSpec
 
 
 def served(version: str, port: int) -> ServedVersion:
@@ -102,7 +103,7 @@ def test_a_request_is_sent_through_the_gateway(monkeypatch, status, through):
 
 
 def project_in(state) -> SimpleNamespace:
-    return SimpleNamespace(state=state, name="m", traffic=lambda: EnvoyTraffic(f"envoy://{state}/gateway"))
+    return SimpleNamespace(state=state, name="m", gateway=lambda: EnvoyTraffic(f"envoy://{state}/gateway"))
 
 
 def every(project) -> list:
@@ -126,7 +127,7 @@ def test_a_damaged_file_is_set_aside(tmp_path, name, damage):
 
 
 def test_a_project_of_another_name_than_what_was_served_is_refused(tmp_path):
-    project = SimpleNamespace(state=tmp_path, name="copy")
+    project = SimpleNamespace(state=tmp_path, name="copy", file=SimpleNamespace(environment=EnvironmentSpec()))
     (tmp_path / "stack").mkdir()
     (tmp_path / "stack" / "desired_state.json").write_bytes(msgspec.json.encode(BOOK))
     with pytest.raises(UsageError, match="m was served here, and this project is called copy") as caught:

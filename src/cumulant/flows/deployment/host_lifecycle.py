@@ -131,12 +131,10 @@ def host_waits_for(project: Project, options: HostOptions, status: Status) -> st
     late = [name for name in names if name not in ready]
     if late:
         return f"waiting for {', '.join(late)}"
-    here = host_name()
-    if options.has(GATEWAY) and not any(
-        report.host == here and report.ready for report in list_reports(project.journal())
-    ):
-        return "waiting for the gateway to work by the routes"
-    return ""
+    works = not options.has(GATEWAY) or any(
+        report.ready for report in list_reports(project.journal()) if report.host == host_name()
+    )
+    return "" if works else "waiting for the gateway to work by the routes"
 
 
 @verb("stack.show")
