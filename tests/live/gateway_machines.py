@@ -75,12 +75,18 @@ class GatewayMachine:
     def probe(self, path: str = "/ready") -> int:
         """The status that a load balancer gets; 0 where it gets none."""
         address = self.gateway.address()
-        if address is None:
-            return 0
-        try:
-            return HttpClient(seconds=2.0).get(f"{address.admin}{path}").status
-        except NoResponseError:
-            return 0
+        return 0 if address is None else _status(f"{address.admin}{path}")
+
+    def callers_probe(self) -> int:
+        """As `probe`, at the address of callers."""
+        return _status(f"{self.url}/ready")
 
     def output(self, what: str) -> str:
         return (self.folder / f"{what}.out").read_text()
+
+
+def _status(url: str) -> int:
+    try:
+        return HttpClient(seconds=2.0).get(url).status
+    except NoResponseError:
+        return 0

@@ -103,10 +103,11 @@ def test_a_gateway_without_its_agent_turns_unready_and_holds_nothing_up(machines
     traffic = traffic_by(one)
     traffic.apply(routes_of(arms[0].url, revision=1))
     assert [machine.probe() for machine in machines] == [200, 200]
+    assert [machine.callers_probe() for machine in machines] == [200, 200]
     other.send("agent", signal.SIGSTOP)
     traffic.apply(routes_of(arms[0].url, arms[1].url, weight=100.0, revision=2))
     assert other.probe() == 503, "it had turned unready when it was no longer waited for"
-    assert other.probe("/health") == 200
+    assert (other.callers_probe(), other.probe("/health")) == (503, 200)
     assert [one.probe(), one.gateway.in_force(MODEL).revision] == [200, 2]
     assert {answer.arm for answer in post(other, 3)} == {CHAMPION}, "it serves by the routes that it knows"
     assert reports(one).keys() == {"gateway-1"}

@@ -136,7 +136,7 @@ def test_a_gateway_that_refuses_turns_unready_and_the_others_have_the_routes(jou
         traffic.apply(FIRST)
         bad.fault = UsageError("no file of certificates")
         with pytest.raises(
-            EngineUnavailableError, match="gateway of bad refuses revision 2 .* no file of certificates"
+            EngineUnavailableError, match=r"gateway of bad refuses revision 2 .* no file of certificates"
         ):
             traffic.apply(SECOND)
         wait_for(lambda: good.in_force(MODEL) == SECOND)

@@ -80,7 +80,7 @@ def _run(folder: Folder, opening: ListenOptions, sockets: Sockets) -> int:
     writer = ExchangeWriter(folder.exchanges)
     with folder.lock_routes():
         # Stored, so that later changes of the routes send the servers their tokens too.
-        state = msgspec.structs.replace(folder.state(), gateway_key_file=opening.gateway_key_file)
+        state = msgspec.structs.replace(folder.state(), gateway_key_file=opening.gateway_key_file, agent=opening.agent)
         folder.write_state(state)
         write_clusters(folder, state, key)
         write_table(folder, state)

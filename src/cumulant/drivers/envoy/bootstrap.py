@@ -18,7 +18,7 @@ from cumulant.core.traffic import (
 )
 from cumulant.drivers.envoy.entries import TYPES, extension, header
 from cumulant.drivers.envoy.folder import Folder
-from cumulant.drivers.envoy.routing import MIRROR_HEADER, STALL, TABLE
+from cumulant.drivers.envoy.routing import MIRROR_HEADER, READY_ROUTE, STALL, TABLE
 from cumulant.ports.traffic import ListenOptions
 
 _FILTERS = "envoy.extensions.filters"
@@ -176,7 +176,7 @@ def _administration(opening: ListenOptions) -> dict[str, Any]:
         {"match": {"prefix": "/", "headers": [{"name": "origin", "present_match": True}]}, **_REFUSED},
         {"match": {"path": "/metrics"}, "route": {"cluster": "envoy", "prefix_rewrite": "/stats/prometheus"}},
         {"match": {"path": "/health"}, "route": {"cluster": "envoy", "prefix_rewrite": "/ready"}},
-        {"match": {"path": "/ready"}, "route": {"cluster": "agent" if opening.agent else "envoy"}},
+        READY_ROUTE if opening.agent else {"match": {"path": "/ready"}, "route": {"cluster": "envoy"}},
     ]
     manager = {
         "@type": _HTTP,

@@ -40,11 +40,15 @@ class GatewayState(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     before: dict[str, Routes] = {}
     #: of the gateway that started last
     gateway_key_file: str | None = None
+    #: whether it has an agent
+    agent: bool = False
 
     def with_routes(self, routes: Routes) -> GatewayState:
         old = self.routes.get(routes.model)
         before = self.before | ({routes.model: old} if old else {})
-        return GatewayState(self.generation + 1, self.routes | {routes.model: routes}, before, self.gateway_key_file)
+        return msgspec.structs.replace(
+            self, generation=self.generation + 1, routes=self.routes | {routes.model: routes}, before=before
+        )
 
 
 class RunningGateway(msgspec.Struct, frozen=True):

@@ -30,10 +30,23 @@ _PARTS = 1_000_000
 STALL = 30
 _RATE = "envoy.filters.http.local_ratelimit"
 _LUA = "envoy.filters.http.lua"
+#: for routes whose requests have no key in the body
+_WITHOUT_KEY: dict[str, Any] = {
+    _LUA: {"@type": f"{TYPES}/envoy.extensions.filters.http.lua.v3.LuaPerRoute", "disabled": True}
+}
+#: to the cluster of what answers for the agent
+READY_ROUTE: dict[str, Any] = {
+    "match": {"path": "/ready"},
+    "route": {"cluster": "agent"},
+    "typed_per_filter_config": _WITHOUT_KEY,
+}
 
 
-def build_table(models: dict[str, Routes]) -> dict[str, Any]:
-    """The route table of all models. A single model has every path; with several, the path names the model."""
+def build_table(models: dict[str, Routes], *, agent: bool = False) -> dict[str, Any]:
+    """The route table of all models. A single model has every path; with several, the path names the model.
+
+    With an agent, `/ready` is the gateway's own, for what shares requests between gateways.
+    """
     names = sorted(models)
     model_routes = [route for name in names for route in _model_routes(models[name], alone=len(names) == 1)]
     return {
@@ -43,7 +56,7 @@ def build_table(models: dict[str, Routes]) -> dict[str, Any]:
             {
                 "name": "all",
                 "domains": ["*"],
-                "routes": [*model_routes, _unknown_path_route()],
+                "routes": [*([READY_ROUTE] if agent else []), *model_routes, _unknown_path_route()],
                 "response_headers_to_add": [header(REQUEST_HEADER, f"%REQ({REQUEST_HEADER})%")],
                 "response_headers_to_remove": [TOKEN_HEADER],
             }
@@ -177,7 +190,7 @@ def _common_settings(routes: Routes, *, forced: bool) -> dict[str, Any]:
     metadata: dict[str, Any] = {"cumulant": labels}
     filters: dict[str, Any] = {}
     if routes.key is None or forced:
-        filters[_LUA] = {"@type": f"{TYPES}/envoy.extensions.filters.http.lua.v3.LuaPerRoute", "disabled": True}
+        filters |= _WITHOUT_KEY
     else:
         metadata[_LUA] = {"key": routes.key}
     if routes.limits.rate is not None:

@@ -39,12 +39,14 @@ if TYPE_CHECKING:
     from cumulant.core.clock import Clock
     from cumulant.ports.access import Principal
     from cumulant.ports.deploy import ServerState
-    from cumulant.ports.traffic import Traffic
+    from cumulant.ports.traffic import Gateway, Traffic
     from cumulant.project.project import Project
 
 #: for what may fail: the journal and the registry. On a busy machine MLflow alone takes 15 s to begin.
 _LATER_SECONDS = 60.0
 _TRIES = 5
+#: above every revision that a release may set before a rollback without the journal is delivered
+_BEYOND = 1000
 
 
 class RollbackResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,7 +93,7 @@ def roll_back(
     now = (clock or SystemClock()).now()
     claim_folder(project, progress)
     known = _read_deployment(project, model)
-    traffic = traffic_of(project) if known.current else project.gateway()
+    traffic: Traffic = traffic_of(project) if known.current else _own_gateway(project)
     routes = traffic.in_force(model)
     desired = _desired_versions(project, model, routes, known.desired)
     arm = choose_arm(model, desired, routes, to)
@@ -109,9 +111,8 @@ def roll_back(
     serving = is_shared(project) or project.gateway().address() is not None
     if serving:  # else no requests come, and the supervisor starts from the desired state
         _await_ready(arm, ready_within, progress)
-    revision = _apply(
-        traffic, arm, routes or Routes(model=model, revision=0, champion=arm, key=project.policies.release.key)
-    )
+    first = Routes(model=model, revision=0, champion=arm, key=project.policies.release.key)
+    revision = _apply(traffic, arm, routes or first, above=1 if known.current else _BEYOND)
     rollback = Rollback(at=now, version=arm.version, given_up=given_up, reason=reason, by=principal.id)
     own = arm.version in desired.versions
     if own and not known.current:
@@ -153,6 +154,22 @@ def _read_deployment(project: Project, model: str) -> _KnownDeployment:
         if copy is None:
             raise
         return _KnownDeployment(copy.desired, copy.servers, current=False)
+
+
+def _own_gateway(project: Project) -> Gateway:
+    """The gateway of this machine, whose agent brings its routes to the journal and the other gateways later.
+
+    Raises:
+        EngineUnavailableError: none runs here.
+    """
+    gateway = project.gateway()
+    if gateway.address() is None:
+        raise EngineUnavailableError(
+            "the journal does not answer, and no gateway runs on this machine whose routes could be changed without it",
+            subject=project.name,
+            hint="run the command on the machine of a gateway, or again when the journal is back",
+        )
+    return gateway
 
 
 def _with_servers(project: Project, arm: Arm, known: _KnownDeployment, seconds: float) -> Arm:
@@ -275,11 +292,11 @@ def _await_ready(arm: Arm, seconds: float, progress: Progress) -> None:
         )
 
 
-def _apply(traffic: Traffic, arm: Arm, routes: Routes) -> int:
+def _apply(traffic: Traffic, arm: Arm, routes: Routes, *, above: int) -> int:
     """Routes above whatever is in force: a release under way sees that and ends."""
     for attempt in range(_TRIES):
         present = traffic.in_force(routes.model) or routes
-        wanted = present.all_to(arm, revision=present.revision + 1)
+        wanted = present.all_to(arm, revision=present.revision + above)
         try:
             traffic.apply(wanted)
         except LeaseHeldError:  # the controller was faster by a step
