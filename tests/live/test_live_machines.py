@@ -24,6 +24,7 @@ from cumulant.testing.servers.programs import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
+PROJECT = QUICK.replace("  trials: 1\n", "  trials: 1\n  trainers: [lightgbm]\n")
 SECONDS = 180.0
 SERVERS = ("one", "two")
 FIRST, LAST = "2024-01-21", "2024-03-01"
@@ -47,7 +48,7 @@ def cluster(tmp_path_factory):
 @pytest.fixture(scope="module")
 def source(cluster, tmp_path_factory):
     """The project as version control has it."""
-    folder = e2e_shop.make(tmp_path_factory.mktemp("source") / "shop", rows=20_000, project=QUICK)
+    folder = e2e_shop.make(tmp_path_factory.mktemp("source") / "shop", rows=8_000, project=PROJECT)
     declare_environment(folder / "cumulant.yaml", cluster.engines.section(deploy="hosts://"))
     return folder
 
