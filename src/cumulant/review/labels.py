@@ -73,7 +73,7 @@ def ingest_labels(
     salt: bytes,
     clock: Clock | None = None,
 ) -> IngestResult:
-    """Ingest decisions as labels, idempotently.
+    """Ingest decisions as labels, idempotently; a record beside the labels names their origin.
 
     Raises:
         StorageError: as `outcomes.ingest_file`.
@@ -81,8 +81,10 @@ def ingest_labels(
     from cumulant.outcomes.labels.ingest import ingest_file
     from cumulant.outcomes.logs import writing_to
 
+    name, lines = f"{digest(labels)[:16]}.jsonl", b"".join(msgspec.json.encode(label) + b"\n" for label in labels)
+    logs.labels.put_state(f"{SOURCE}/{name}", lines)
     with TemporaryDirectory(prefix="cumulant-review-") as scratch:
-        path = Path(scratch) / f"{digest(labels)[:16]}.jsonl"
+        path = Path(scratch) / name
         with writing_to(str(path)):
-            path.write_bytes(b"".join(msgspec.json.encode(label) + b"\n" for label in labels))
+            path.write_bytes(lines)
         return ingest_file(logs, path, schema, names={"id": "id"}, salt=salt, source=SOURCE, clock=clock)
