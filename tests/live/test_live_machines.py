@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import polars as pl
 import pytest
 
@@ -77,7 +79,7 @@ def trained(cluster, source):
     trainer.check_out(source)
     first = trainer.run("train")
     path = trainer.project / "cumulant.yaml"
-    path.write_text(path.read_text().replace("  trials: 1\n", "  trials: 1\n  seed: 1\n"))
+    path.write_text(path.read_text().replace("  trials: 1\n", "  trials: 1\n  rows: 4000\n"))
     return first, trainer.run("train", codes=(0, 1))
 
 
@@ -141,7 +143,7 @@ def current(project):
     return None if release is None else release[0]
 
 
-def test_a_release_is_promoted_though_a_server_and_the_controller_are_lost(cluster, source, serving, project):
+def test_a_release_is_promoted_though_machines_are_lost_and_the_journal_restarts(cluster, source, serving, project):
     caller = cluster.machine("caller")
     caller.check_out(source)
     process = caller.start("replay", "--from", FIRST, "--to", LAST, "--speed", "20000x", "--real-clock", "--json")
@@ -151,6 +153,10 @@ def test_a_release_is_promoted_though_a_server_and_the_controller_are_lost(clust
         cluster.machine(name).lose()
     for name in ("one", "controller"):
         start_serving(cluster, name, source)
+    wait_until(lambda: current(project).step.label != "canary 10%", "the new controller goes on")
+    cluster.engines.journal.stop()
+    time.sleep(1.0)
+    cluster.engines.journal.start()
     wait_until(lambda: current(project).over, f"the release ends: {current(project).reason}")
     release = current(project)
     assert release.status == "promoted", release.reason
@@ -176,3 +182,43 @@ def test_labels_are_joined_once_though_the_machine_that_ingests_is_lost(cluster,
     rows, _ = outcomes_of(project).labelled()
     assert report["labelled"] == len(rows) > 0
     assert rows.select(pl.struct("id", "row").is_unique().all()).item()
+
+
+def test_monitoring_goes_on_where_a_lost_machine_stopped(cluster, source, serving):
+    watcher = cluster.machine("watcher")
+    watcher.check_out(source)
+    watcher.start("monitor", "watch", "--once")
+    wait_until((watcher.folder / "monitor.log").read_text, "it evaluates")
+    watcher.lose()
+    watcher.check_out(source)
+    with slow_and_failing(cluster.engines.store):
+        evaluated = watcher.run("monitor", "watch", "--once", codes=(0, 1))
+    assert evaluated["version"] == "2"
+    assert evaluated["action"]["do"] in {"nothing", "wait", "train"}
+
+
+@contextmanager
+def slow_and_failing(store):
+    """Each call of the object store takes half a second, and one in ten is refused."""
+    store.delay, store.refused = 0.5, 0.1
+    try:
+        yield
+    finally:
+        store.delay = store.refused = 0.0
+
+
+def test_an_emptied_online_store_is_named_and_filled_again(cluster, serving, project):
+    url, row = gateway_url(project), e2e_shop.orders(1).drop("returned").with_columns(amount=5.0)
+    predict = f"{url}/v1/models/returns/predict"
+    body = {"rows": row.with_columns(pl.col("ordered").dt.to_string("iso:strict")).to_dicts()}
+    before = httpx.post(predict, json=body, timeout=30)
+    assert before.status_code == 200, before.text
+    cluster.engines.online.kill()
+    cluster.engines.online.start()
+    emptied = httpx.post(predict, json=body, timeout=30)
+    assert (emptied.status_code, "no online state" in emptied.text) == (503, True)
+    cluster.machine("controller").lose()
+    start_serving(cluster, "controller", project.root)
+    wait_until(lambda: httpx.post(predict, json=body, timeout=30).status_code == 200, "it is filled again")
+    after = httpx.post(predict, json=body, timeout=30)
+    assert after.json()["predictions"] == before.json()["predictions"]
