@@ -26,7 +26,13 @@ from cumulant.testing.servers.programs import free_port
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
-PROJECT = QUICK.replace("  trials: 1\n", "  trials: 1\n  trainers: [lightgbm]\n")
+# Samples alone move the release on: what decides is tested elsewhere.
+PROJECT = QUICK.replace("  trials: 1\n", "  trials: 1\n  trainers: [lightgbm]\n") + """\
+    disagreement: {required: false}
+    prediction: {required: false}
+    distance: {required: false}
+    quality: {required: false}
+"""
 SECONDS = 180.0
 SERVERS = ("one", "two")
 FIRST, LAST = "2024-01-21", "2024-03-01"
