@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -25,6 +26,7 @@ from cumulant.core.traffic import CANDIDATE, CHAMPION
 from cumulant.flows.deployment.deployment import HostsDeployment, with_servers
 from cumulant.flows.deployment.host_report import HostReport, read_reports
 from cumulant.flows.release import store
+from cumulant.flows.stack.status import read_status
 from cumulant.flows.traffic.clients import traffic_of
 from cumulant.ports.deploy import ServedSpec
 from cumulant.project.file.loading import load
@@ -101,6 +103,18 @@ class Machine:
         until(lambda: not self.processes())
         shutil.rmtree(self.folder)
 
+    @contextmanager
+    def stopped(self, name: str) -> Iterator[None]:
+        """A process of the machine that hangs while the block runs."""
+        status = read_status(self.folder / ".cumulant")
+        pid = next(child.pid for child in status.children if child.name == name) if status else None
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
     def processes(self) -> list[int]:
         name = f"CUMULANT_HOST_NAME={self.name}".encode()
         folder = str(self.folder.parent).encode()
@@ -141,12 +155,12 @@ class Hosts:
         machine = self._machines[name] = Machine(self._place, name, address, self._text)
         return machine
 
-    def ensure(self, *versions: str) -> None:
-        for version in versions:
-            folder = self._place / "models" / version
-            serving_graphs.scale(folder, name=MODEL, version=version)
-            self.project.objects().put(f"servable-{version}", folder)
-            self.deployment.ensure(MODEL, [ServedSpec(version=version, servable=f"servable-{version}")])
+    def ensure(self, version: str, key: str = "servable") -> None:
+        """A version whose servable is in the shared objects; another `key` is another copy of it."""
+        folder = self._place / "models" / f"{key}-{version}"
+        serving_graphs.scale(folder, name=MODEL, version=version)
+        self.project.objects().put(folder.name, folder)
+        self.deployment.ensure(MODEL, [ServedSpec(version=version, servable=folder.name)])
 
     def serve(self, version: str) -> None:
         self.ensure(version)
@@ -154,6 +168,14 @@ class Hosts:
 
     def reports(self) -> dict[str, HostReport]:
         return {report.host: report for report in read_reports(self.project.journal())}
+
+    def answers(self) -> bool:
+        """Whether a request through the gateway is answered."""
+        request = urllib.request.Request(f"{self.url}/v2/models/{MODEL}/infer", data=BODY)
+        request.add_header("content-type", "application/json")
+        with suppress(OSError), urllib.request.urlopen(request, timeout=5) as answer:
+            return bool(answer.status == 200)
+        return False
 
     def endpoints(self, arm: str = CHAMPION) -> set[str]:
         """Names of the machines that get requests of an arm."""

@@ -10,8 +10,9 @@ from test_stack_programs import STACK, served
 
 from cumulant.core.errors import StorageError
 from cumulant.flows.stack.desired_state import DesiredState, ServedVersion
-from cumulant.flows.stack.gateway_key import key_path, new_key, remove_key, write_key
-from cumulant.flows.stack.stack_processes import wanted_processes
+from cumulant.flows.stack.gateway_key import CALLER_KEY, key_path, new_key, remove_keys, shared_key, write_key
+from cumulant.flows.stack.stack_processes import build_stack, wanted_processes
+from cumulant.project.file.loading import load
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 
@@ -39,8 +40,8 @@ def test_a_lost_or_open_file_is_written_again(tmp_path, damage):
     damage(key_path(tmp_path))
     write_key(tmp_path, key)
     assert (key_path(tmp_path).read_bytes(), key_path(tmp_path).stat().st_mode & 0o777) == (key, 0o600)
-    remove_key(tmp_path)
-    remove_key(tmp_path)
+    remove_keys(tmp_path)
+    remove_keys(tmp_path)
     assert not key_path(tmp_path).exists()
 
 
@@ -57,3 +58,32 @@ def test_servers_behind_the_gateway_are_told_its_path_and_never_the_key():
     found = wanted_processes(STACK, both, NOW)
     assert "--gateway-key-file" not in found["server-1"].command
     assert found["server-2"].command[-2:] == ("--gateway-key-file", str(key_path(STACK.state)))
+
+
+def test_machines_with_one_secret_salt_hash_callers_keys_alike(tmp_path, monkeypatch):
+    monkeypatch.setenv("SALT", "s" * 40)
+    stacks = []
+    for machine in "ab":
+        folder = tmp_path / machine
+        folder.mkdir()
+        (folder / "cumulant.yaml").write_text(
+            "version: 1\nmodel: {name: m}\nenvironments: {local: {salt: '${secret:SALT}'}}\n"
+        )
+        with load(folder) as project:
+            stacks.append(build_stack(project, "127.0.0.1:0"))
+            path = key_path(project.state, CALLER_KEY)
+        at = stacks[-1].gateway.index("--key-file")
+        assert stacks[-1].gateway[at + 1] == str(path)
+        assert "s" * 40 not in str(stacks[-1].gateway)
+        write_key(project.state, stacks[-1].caller_key, CALLER_KEY)
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert stacks[0].caller_key == stacks[1].caller_key
+    assert len({b"s" * 40, stacks[0].caller_key, shared_key(b"s" * 40)}) == 3
+
+
+def test_a_salt_in_a_file_is_the_key_of_callers_itself(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\n")
+    with load(tmp_path) as project:
+        stack = build_stack(project, "127.0.0.1:0")
+        assert stack.gateway[stack.gateway.index("--key-file") + 1] == project.salt_source.path()
+    assert stack.caller_key is None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 
 import msgspec
 
+from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.flows.ledger.processes import Process, is_gone
 from cumulant.flows.stack.status import Status
@@ -16,8 +19,8 @@ from cumulant.ports.journal import Journal
 SERVER_HOST = "server_host"
 #: seconds between two reports, and seconds without one after which a machine counts as lost
 BEAT, LAPSE = 1.0, 6.0
-#: an observer that could not read for so many seconds cannot tell how long a machine was silent
-_BLIND = 2.0
+#: seconds between two readings above which an observer cannot tell how long a machine was silent meanwhile
+_BLIND = 3.0
 _ACTOR = Actor("service:supervisor")
 
 
@@ -75,7 +78,8 @@ class HostWatch:
         `versions`: the present version of each machine's row.
         """
         now = self._steady()
-        blind = 0.0 if self._read is None or now - self._read < _BLIND else now - self._read
+        gap = 0.0 if self._read is None else now - self._read
+        blind = gap - BEAT if gap > _BLIND else 0.0
         self._read = now
         seen = {}
         for host, version in versions.items():
@@ -97,6 +101,26 @@ def forget_lost_hosts(journal: Journal, watch: HostWatch) -> list[str]:
     for host in lost:
         remove_report(journal, host, version=rows[host].version)
     return lost
+
+
+@contextmanager
+def watch_hosts(journal: Journal, report: Callable[[str], object]) -> Iterator[None]:
+    """Remove the reports of lost machines from a thread while the block runs: their servers then leave the routes."""
+    ending, watch = threading.Event(), HostWatch()
+
+    def work() -> None:
+        while not ending.wait(BEAT):
+            with suppress(CumulantError):  # a journal that does not answer: the next time
+                for host in forget_lost_hosts(journal, watch):
+                    report(f"{host} has not reported for too long: its servers get no more requests")
+
+    thread = threading.Thread(target=work, name="cumulant-hosts", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 def servers_of(reports: Sequence[HostReport]) -> list[ServerState]:

@@ -10,11 +10,14 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from cumulant.core.errors import CumulantError
 from cumulant.core.system.stderr import lossy_stderr
 from cumulant.flows.alerting.background import deliver_in_background
+from cumulant.flows.deployment.deployment import is_shared
+from cumulant.flows.deployment.host_report import watch_hosts
 from cumulant.flows.release.controller.status_server import serve_status
 from cumulant.flows.release.controller_process import Controllers, LogLines, describe_progress, run, run_once
 from cumulant.flows.stack.desired_state import FOLDER
@@ -39,6 +42,7 @@ def main(words: Sequence[str] | None = None) -> int:
             with (
                 deliver_in_background(project, LogLines(sys.stderr.write)),
                 serve_status(project.state / FOLDER, project.journal) as url,
+                watch_hosts(project.journal(), report) if is_shared(project) else nullcontext(),
             ):
                 report(f"controlling releases of {project.name}; their status is at {url}/v1/releases")
                 run(project, acting, ending.wait, report)

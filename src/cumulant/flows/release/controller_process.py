@@ -11,13 +11,12 @@ from cumulant.core.clock import SystemClock
 from cumulant.core.errors import CumulantError
 from cumulant.core.events import Actor
 from cumulant.flows.deployment.deployment import deployment_of, is_shared
-from cumulant.flows.deployment.host_report import HostWatch, forget_lost_hosts
 from cumulant.flows.ledger.lease import LeaseWatch
 from cumulant.flows.release import store
 from cumulant.flows.release.controller.controller import LAPSE, Controller
 from cumulant.flows.release.controller.custom_metrics import CustomMetrics
 from cumulant.flows.release.controller.effects import ReleaseEffects
-from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence
+from cumulant.flows.release.controller.evidence import LabelSource, LiveEvidence, ServerStatus
 from cumulant.flows.release.controller.label_evidence import LabelEvidence
 from cumulant.flows.release.controller.rollback_outbox import RollbackOutbox, deliver_rollbacks
 from cumulant.flows.release.controller.route_keeper import RouteKeeper
@@ -72,6 +71,7 @@ def build_controller(
         labels=labels,
         settle=settle,
         steady=steady,
+        servers=(lambda: _server_states(project)) if is_shared(project) else None,
     )
     return Controller(
         model or project.name,
@@ -95,13 +95,21 @@ def build_controller(
     )
 
 
+def _server_states(project: Project) -> dict[str, ServerStatus]:
+    """The servers of all machines, by URL."""
+    present = deployment_of(project).present(project.name)
+    return {
+        server.endpoint: ServerStatus(url=server.endpoint, ready=server.ready, restarts=server.restarts)
+        for server in present
+    }
+
+
 class Controllers:
     """A controller a model: the project's own, and models of servers of others that a release compares."""
 
     def __init__(self, project: Project, report: Callable[[str], None], *, settle: float) -> None:
         self._project, self._report, self._settle = project, report, settle
         self._by_model: dict[str, Controller] = {}
-        self._hosts = HostWatch() if is_shared(project) else None
 
     def tick(self) -> list[Release]:
         """Run a round of each release; returns the releases after it. A failing model is reported and stops no other.
@@ -114,8 +122,6 @@ class Controllers:
                 self._by_model[name] = build_controller(
                     self._project, self._report, model=name, labels=LabelEvidence(self._project), settle=self._settle
                 )
-        for host in forget_lost_hosts(self._project.journal(), self._hosts) if self._hosts else ():
-            self._report(f"{host} has not reported for too long: its servers get no more requests")
         releases, faults = [], dict[str, CumulantError]()
         for name, controller in self._by_model.items():
             try:
@@ -131,7 +137,7 @@ class Controllers:
     def _models(self) -> list[str]:
         """The models with releases; where servers come and go also the project's own, whose routes follow them."""
         names = store.list_models(self._project.journal())
-        return names if self._hosts is None or self._project.name in names else [*names, self._project.name]
+        return names if not is_shared(self._project) or self._project.name in names else [*names, self._project.name]
 
 
 def run(

@@ -1,4 +1,6 @@
-"""The key by which servers recognize the gateway: new for each supervisor, or derived where machines share it."""
+"""Keys of the gateway: the one by which servers recognize it, new for each supervisor or derived where machines share
+it, and the one that callers' keys are hashed with where the project keeps no salt in a file.
+"""
 
 from __future__ import annotations
 
@@ -10,32 +12,33 @@ from pathlib import Path
 from cumulant.core.system.atomic_files import replace_file, storage_errors
 from cumulant.flows.stack.desired_state import FOLDER
 
-_FILE = "gateway.key"
+#: names of files in the stack's folder
+GATEWAY_KEY, CALLER_KEY = "gateway.key", "callers.key"
 _BYTES = 32
-_LABEL = b"cumulant gateway key"
+_LABELS = {GATEWAY_KEY: b"cumulant gateway key", CALLER_KEY: b"cumulant keys of callers"}
 
 
-def key_path(state: Path) -> Path:
-    """Where the key of a project's stack lies; nothing but the path stands in a command."""
-    return state.absolute() / FOLDER / _FILE
+def key_path(state: Path, name: str = GATEWAY_KEY) -> Path:
+    """Where a key of a project's stack lies; nothing but the path stands in a command."""
+    return state.absolute() / FOLDER / name
 
 
 def new_key() -> bytes:
     return secrets.token_bytes(_BYTES)
 
 
-def shared_key(salt: bytes) -> bytes:
+def shared_key(salt: bytes, name: str = GATEWAY_KEY) -> bytes:
     """The key that all machines of a project have: from the salt that they share."""
-    return hmac.digest(salt, _LABEL, "sha256")
+    return hmac.digest(salt, _LABELS[name], "sha256")
 
 
-def write_key(state: Path, key: bytes) -> None:
-    """Write the key to its file, for its owner alone.
+def write_key(state: Path, key: bytes, name: str = GATEWAY_KEY) -> None:
+    """Write a key to its file, for its owner alone.
 
     Raises:
         StorageError: it cannot be written.
     """
-    path = key_path(state)
+    path = key_path(state, name)
     with storage_errors(path):
         with suppress(FileNotFoundError):
             if path.read_bytes() == key and not path.stat().st_mode & 0o077:
@@ -44,6 +47,7 @@ def write_key(state: Path, key: bytes) -> None:
         replace_file(path, key, private=True)
 
 
-def remove_key(state: Path) -> None:
-    with suppress(OSError):
-        key_path(state).unlink(missing_ok=True)
+def remove_keys(state: Path) -> None:
+    for name in _LABELS:
+        with suppress(OSError):
+            key_path(state, name).unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from cumulant.core.errors import NotFoundError
 from cumulant.core.network.hosts import ANY, is_loopback
 from cumulant.flows.serving.serve import USES
 from cumulant.flows.stack.desired_state import FOLDER, DesiredState, ServedVersion
-from cumulant.flows.stack.gateway_key import key_path, shared_key
+from cumulant.flows.stack.gateway_key import CALLER_KEY, key_path, shared_key
 from cumulant.flows.stack.reconcile import WantedProcess
 from cumulant.ports.driver import Need
 from cumulant.ports.traffic import ListenOptions
@@ -46,6 +46,8 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[str, ...] = ()
     #: key of the gateway's tokens, where all machines have the same; None: a new one with each supervisor
     gateway_key: bytes | None = None
+    #: that keys of callers are hashed with; None: the project keeps its salt in a file, or has none now
+    caller_key: bytes | None = None
     #: servers on an address that others can reach take requests without a token
     insecure: bool = False
     #: key of the hashes in the prediction log, where no file holds it
@@ -104,9 +106,11 @@ def build_stack(project: Project, http: str, roles: Sequence[str] = (), *, insec
         MissingPartError: the gateway's engine is not installed.
         UsageError: its driver is not.
     """
+    salt = _salt(project)
+    caller_key = None if salt is None else shared_key(salt, CALLER_KEY)
     opening = ListenOptions(
         http=http,
-        key_file=project.salt_source.path(),
+        key_file=str(key_path(project.state, CALLER_KEY)) if caller_key else project.salt_source.path(),
         gateway_key_file=str(key_path(project.state)),
         agent=bool(roles),
     )
@@ -122,7 +126,8 @@ def build_stack(project: Project, http: str, roles: Sequence[str] = (), *, insec
         roles=tuple(roles),
         gateway_key=shared_key(project.salt()) if roles else None,
         insecure=insecure,
-        salt=_salt(project),
+        caller_key=caller_key,
+        salt=salt,
         hosts=server_hosts(project.policies.serving.hosts, http),
     )
 

@@ -18,7 +18,7 @@ from cumulant.flows.serving.services import note_use
 from cumulant.flows.stack.child_process import Child, log_file
 from cumulant.flows.stack.desired_state import read_desired_state
 from cumulant.flows.stack.events import ProcessEnded, ProcessStarted, unreported
-from cumulant.flows.stack.gateway_key import new_key, remove_key, write_key
+from cumulant.flows.stack.gateway_key import CALLER_KEY, GATEWAY_KEY, new_key, remove_keys, write_key
 from cumulant.flows.stack.health import find_gateway_url, is_drained, is_replaced, listens, serves
 from cumulant.flows.stack.identity import home_of
 from cumulant.flows.stack.lock import end_left_behind, hold_lock, tidy
@@ -68,7 +68,9 @@ class StackSupervisor:
         self._trouble: dict[str, str] = {}
         self._url: str | None = None
         #: without a shared one new with each supervisor: nothing of the stack runs before it
-        self._gateway_key = stack.gateway_key or new_key()
+        self._keys = {GATEWAY_KEY: stack.gateway_key or new_key()}
+        if stack.caller_key is not None:
+            self._keys[CALLER_KEY] = stack.caller_key
         self._since = self._clock.now()
         self._written = 0.0
         self._ended = asyncio.Event()
@@ -84,7 +86,7 @@ class StackSupervisor:
         with hold_lock(self._stack.state):
             end_left_behind(self._stack.state)
             read_desired_state(self._stack.state, self._stack.model)
-            write_key(self._stack.state, self._gateway_key)
+            self._write_keys()
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, self._ended.set)
             probing = asyncio.create_task(self._probe())
@@ -98,7 +100,7 @@ class StackSupervisor:
                 await asyncio.to_thread(self._leave)
                 probing.cancel()
                 await self._end()
-                remove_key(self._stack.state)
+                remove_keys(self._stack.state)
                 tidy(self._stack.state)
                 seconds = round((self._clock.now() - self._since).total_seconds(), 1)
                 self._report(ProcessEnded(name=_NAME, process=_NAME, pid=os.getpid(), cause=cause, seconds=seconds))
@@ -117,7 +119,7 @@ class StackSupervisor:
         with self._noting("desired state"):
             self._wanted = wanted_processes(self._stack, read_desired_state(self._stack.state, self._stack.model), at)
         with self._noting("key"):  # a server that starts must accept the running gateway, also where the file was lost
-            write_key(self._stack.state, self._gateway_key)
+            self._write_keys()
         for child in self._children.values():
             child.reap(now, at)
         self._drain(now)
@@ -127,6 +129,10 @@ class StackSupervisor:
             self._act(verb, name, now, at)
         if due or now - self._written >= _STATUS_SECONDS:
             self._write_status(now, at)
+
+    def _write_keys(self) -> None:
+        for name, key in self._keys.items():
+            write_key(self._stack.state, key, name)
 
     @contextmanager
     def _noting(self, part: str) -> Iterator[None]:

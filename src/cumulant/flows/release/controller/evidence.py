@@ -87,7 +87,8 @@ class LiveEvidence:
     """Evidence from the running system.
 
     Args:
-        stack: the supervisor's folder.
+        stack: the supervisor's folder, which says how often servers were restarted.
+        servers: says it in place of the folder, by URL.
         log: the prediction log.
         settle: seconds after which the rows of a moment are taken to have reached the prediction log.
         report: is told in a sentence what could not be read.
@@ -106,8 +107,10 @@ class LiveEvidence:
         labels: LabelSource | None = None,
         settle: float = 15.0,
         steady: Callable[[], float] = time.monotonic,
+        servers: Callable[[], dict[str, ServerStatus]] | None = None,
     ) -> None:
-        self._traffic, self._source, self._stack, self._log, self._own = traffic, exchanges, stack, log, own
+        self._servers = servers or (lambda: read_server_status(stack))
+        self._traffic, self._source, self._log, self._own = traffic, exchanges, log, own
         self._labels = labels or NoLabels()
         self._clock, self._steady, self._report = clock, steady, report
         self._settle = round(settle * _SECOND)
@@ -119,7 +122,7 @@ class LiveEvidence:
     def health(self, release: Release) -> RecentHealth:
         """The last seconds of both arms. Neither arm is blamed for what cannot be read."""
         self._turn_to(release)
-        servers, ready = read_server_status(self._stack), self._ready(release)
+        servers, ready = self._servers(), self._ready(release)
         recent = Requests.of(self._recent.exchanges(release))
         arms = {arm: self._arm_health(release, arm, servers, ready.get(arm.name), recent) for arm in _arms(release)}
         by_name: dict[str, ArmHealth] = {arm.name: health for arm, health in arms.items()}

@@ -1,0 +1,60 @@
+"""Machines of `deploy: hosts://` whose journal is in PostgreSQL, which restarts under load."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
+from e2e_hosts import BODY, hosts, until
+from e2e_load import Load
+from e2e_stack import MODEL
+
+from cumulant.flows.traffic.clients import traffic_of
+from cumulant.testing.postgres import INSTALL, postgres_server, server_programs
+
+pytestmark = [pytest.mark.live, pytest.mark.slow]
+
+
+@pytest.fixture
+def server():
+    if server_programs() is None:
+        pytest.skip(f"no PostgreSQL server is installed: {INSTALL}")
+    with postgres_server() as running:
+        running.execute("CREATE DATABASE hosts")
+        yield running
+
+
+def test_machines_serve_on_without_the_journal_and_a_rollback_needs_none(server, tmp_path):
+    with hosts(tmp_path, server.url("hosts")) as machines:
+        front, first, second = map(machines.add, ("front", "first", "second"))
+        machines.serve("1")
+        front.up("gateway", "controller")
+        first.up("servers")
+        second.up("servers")
+        until(lambda: machines.endpoints() == {"first", "second"}, why=machines.logs)
+        until(machines.answers, why=machines.logs)
+        with Load(machines.url, f"/v2/models/{MODEL}/infer", BODY, rate=50) as callers:
+            machines.ensure("2")
+            machines.begin("2")
+            until(lambda: machines.release.status == "running", why=machines.logs)
+            until(lambda: len(traffic_of(machines.project).in_force(MODEL).arms) == 2, why=machines.logs)
+            time.sleep(2)  # two rounds, in which each machine copies what it needs without the journal
+            server.stop()
+            back = front.run("rollback", MODEL, "--reason", "test", codes=(0, 1))
+            assert (back["version"], back["later"]) == ("1", True)
+            answered = callers.answered()
+            until(lambda: callers.answered() > answered + 100, why=machines.logs)
+            server.start()
+            until(lambda: machines.release.over, why=machines.logs)
+            until(lambda: machines.deployment.read(MODEL).candidate is None, why=machines.logs)
+            assert machines.release.status == "rolled_back"
+            # the silence of all machines was the journal's: none was taken for lost
+            assert {"first", "second"} == machines.endpoints()
+            second.kill()
+            until(lambda: machines.endpoints() == {"first"}, why=machines.logs)
+        failed = [one for one in callers.seen if one.failed]
+        assert len(failed) <= 3, failed

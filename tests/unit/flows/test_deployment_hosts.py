@@ -1,0 +1,309 @@
+"""Reports of machines, what follows from them, and the desired state that machines share."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cumulant.core.errors import CumulantError, EngineUnavailableError, UsageError
+from cumulant.core.traffic import CHAMPION, Arm, Routes
+from cumulant.flows.deployment.copy import UnsentRollback, change_copy, read_copy, send_rollbacks
+from cumulant.flows.deployment.deployment import HostsDeployment, LocalDeployment, deployment_of, with_servers
+from cumulant.flows.deployment.follow import follow
+from cumulant.flows.deployment.host_lifecycle import host_options
+from cumulant.flows.deployment.host_report import (
+    LAPSE,
+    HostReport,
+    HostWatch,
+    forget_lost_hosts,
+    read_reports,
+    write_report,
+)
+from cumulant.flows.deployment.versions import find_references
+from cumulant.flows.ledger.processes import Process
+from cumulant.flows.release.controller.route_keeper import routes_to_servers, with_endpoints
+from cumulant.flows.release.rollback import roll_back, with_rollback
+from cumulant.flows.stack.desired_state import Rollback, read_desired_state
+from cumulant.flows.stack.gateway_key import shared_key
+from cumulant.flows.stack.stack_processes import ROLES, build_stack, wanted_processes
+from cumulant.ports.deploy import STATE_TABLE, ServedSpec, ServerState
+from cumulant.project.file.loading import load
+from cumulant.testing.arms import ArmServer
+from cumulant.testing.journal import MemoryJournal
+
+ELSEWHERE = Process("elsewhere:00000000", 1, "1")
+FILE = """\
+version: 1
+model: {{name: m}}
+environments:
+  local: {{deploy: 'hosts://', journal: 'sqlite://{journal}', salt: '${{secret:SALT}}'}}
+"""
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def server(version: str, host: str, *, ready: bool = True) -> ServerState:
+    return ServerState(version=version, endpoint=f"http://{host}:2000{version}", ready=ready, host=host)
+
+
+def report(host: str, *servers: ServerState) -> HostReport:
+    return HostReport(host=host, roles=("servers",), supervisor=ELSEWHERE, servers=servers)
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    """A function that makes a project's folder on a machine of a name; all share a journal."""
+    monkeypatch.setenv("SALT", "s" * 32)
+    opened = []
+
+    def make(name: str):
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        (folder / "cumulant.yaml").write_text(FILE.format(journal=tmp_path / "journal.sqlite"))
+        project = load(folder)
+        opened.append(project)
+        return project
+
+    yield make
+    for project in opened:
+        project.close()
+
+
+# --- reports
+
+
+def test_a_machine_is_lost_when_its_report_stands_still():
+    journal, clock = MemoryJournal(), Clock()
+    watch = HostWatch(clock)
+    for number in range(30):
+        clock.now = number / 2
+        write_report(journal, report("alive"))
+        if number < 4:
+            write_report(journal, report("dead"))
+        lost = forget_lost_hosts(journal, watch)
+        assert ("dead" in lost) == (clock.now == 1.5 + LAPSE + 0.5), clock.now
+        assert "alive" not in lost
+    assert [one.host for one in read_reports(journal)] == ["alive"]
+
+
+def test_time_in_which_the_journal_did_not_answer_counts_for_no_machine():
+    clock = Clock()
+    watch = HostWatch(clock)
+    for now in (0, 1, 60, 61, 62, 63, 64):
+        clock.now = now
+        assert watch.lost({"a": 1}, {"a": ELSEWHERE}) == [], now
+    clock.now = 65
+    assert watch.lost({"a": 1}, {"a": ELSEWHERE}) == ["a"]
+
+
+def test_an_observer_that_is_always_slow_notices_a_lost_machine_too():
+    clock = Clock()
+    watch, lost = HostWatch(clock), []
+    while not lost:
+        lost = watch.lost({"a": 1}, {"a": ELSEWHERE})
+        clock.now += 5
+    assert clock.now < 60
+
+
+def test_a_report_that_was_renewed_meanwhile_stays():
+    journal, clock = MemoryJournal(), Clock()
+
+    class Renews(HostWatch):
+        def lost(self, versions, supervisors):
+            write_report(journal, report("a"))
+            return ["a"]
+
+    write_report(journal, report("a"))
+    forget_lost_hosts(journal, Renews(clock))
+    assert [one.host for one in read_reports(journal)] == ["a"]
+
+
+# --- routes
+
+HOSTS = st.sets(st.sampled_from("abcd"))
+
+
+@given(before=HOSTS, present=HOSTS, ready=HOSTS)
+def test_an_arm_has_new_servers_when_they_are_ready_and_present_ones_until_they_are_gone(before, present, ready):
+    arm = Arm(name="champion", version="1", endpoints=tuple(f"http://{host}:20001" for host in sorted(before)))
+    servers = [server("1", host, ready=host in ready) for host in sorted(present)] + [server("2", "a")]
+    now = {url.split("/")[2][0] for url in with_endpoints(arm, servers).endpoints}
+    assert now == ((before & present) | (present & ready) or before)
+
+
+def test_routes_change_with_the_servers_alone():
+    champion = Arm(name="champion", version="1", endpoints=("http://a:20001",))
+    candidate = Arm(name="candidate", version="http://x:1", endpoints=("http://x:1",))
+    routes = Routes(model="m", revision=7, champion=champion, candidate=candidate, weight=10.0)
+    assert routes_to_servers(routes, [server("1", "a")]) is routes
+    moved = routes_to_servers(routes, [server("1", "b")])
+    assert (moved.revision, moved.champion.endpoints, moved.weight) == (8, ("http://b:20001",), 10.0)
+    assert moved.candidate == candidate  # an external server is not ours to move
+
+
+# --- the desired state
+
+
+def test_machines_that_change_the_desired_state_at_once_lose_nothing(machine):
+    versions = [str(number) for number in range(12)]
+
+    def add(name: str, mine: list[str]) -> None:
+        deployment = HostsDeployment(machine(name))
+        for version in mine:
+            deployment.ensure("m", [ServedSpec(version=version, arguments={STATE_TABLE: f"state_{version}"})])
+
+    threads = [threading.Thread(target=add, args=(name, versions[place::3])) for place, name in enumerate("abc")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    reader = machine("reader")
+    desired = deployment_of(reader).read("m")
+    assert (set(desired.versions), desired.edition) == (set(versions), 12)
+    assert find_references(reader) == (set(), {f"state_{version}" for version in versions})
+    assert {(served.command, served.port) for served in desired.versions.values()} == {((), 0)}
+
+
+def test_one_machine_keeps_its_file(tmp_path):
+    (tmp_path / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\n")
+    with load(tmp_path) as project:
+        deployment = deployment_of(project)
+        assert isinstance(deployment, LocalDeployment)
+        deployment.change("m", lambda desired: msgspec.structs.replace(desired, champion="1"))
+        assert read_desired_state(project.state, "m").champion == "1"
+        assert not (project.state / "journal.sqlite").exists()
+
+
+def test_an_arm_waits_for_a_server_on_each_machine(machine):
+    project = machine("a")
+    arm = Arm(name="champion", version="1", endpoints=())
+    with pytest.raises(EngineUnavailableError, match="no machine has a server of version 1"):
+        with_servers(project, arm, within=0)
+    write_report(project.journal(), report("a", server("1", "a")))
+    write_report(project.journal(), report("b", server("1", "b", ready=False)))
+    assert with_servers(project, arm, within=0.1).endpoints == ("http://a:20001",)
+    write_report(project.journal(), report("b", server("1", "b")))
+    assert with_servers(project, arm, within=60).endpoints == ("http://a:20001", "http://b:20001")
+
+
+# --- one machine
+
+
+def test_a_machine_does_its_roles_alone(machine):
+    project = machine("a")
+    (project.root / "model").mkdir()
+    stacks = {role: build_stack(project, "127.0.0.1:0", [role]) for role in ROLES}
+    kinds = {
+        role: [
+            one.kind
+            for one in wanted_processes(stack, read_desired_state(project.state, "m"), datetime.now(UTC)).values()
+        ]
+        for role, stack in stacks.items()
+    }
+    assert kinds == {"gateway": ["gateway", "agent"], "servers": [], "controller": ["controller"]}
+    assert {stack.gateway_key for stack in stacks.values()} == {shared_key(b"s" * 32)}
+    assert shared_key(b"t" * 32) != shared_key(b"s" * 32)
+
+
+def test_roles_are_refused_where_they_do_not_fit(machine, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUMULANT_TOKEN", raising=False)
+    project = machine("a")
+    assert host_options(project, (), "", insecure=False).roles == ROLES
+    with pytest.raises(UsageError, match="no address is given"):
+        host_options(project, ["servers"], "", insecure=False)
+    with pytest.raises(UsageError, match=r"10\.0\.0\.5 can be reached from other machines"):
+        host_options(project, ["servers"], "10.0.0.5", insecure=False)
+    assert host_options(project, ["servers"], "10.0.0.5", insecure=True).words == [
+        "--role", "servers", "--advertise", "10.0.0.5", "--insecure",
+    ]  # fmt: skip
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "alone" / "cumulant.yaml").write_text("version: 1\nmodel: {name: m}\n")
+    with load(tmp_path / "alone") as alone, pytest.raises(UsageError, match="one machine does everything"):
+        host_options(alone, ["servers"], "127.0.1.1", insecure=False)
+    unsalted = FILE.format(journal=tmp_path / "j").replace(", salt: '${secret:SALT}'", "")
+    (tmp_path / "alone" / "cumulant.yaml").write_text(unsalted)
+    with load(tmp_path / "alone") as alone, pytest.raises(UsageError, match="must have one salt"):
+        host_options(alone, [], "", insecure=False)
+
+
+def test_a_version_that_cannot_be_copied_is_reported_and_the_others_are_served(machine, tmp_path):
+    project, deployment = machine("a"), HostsDeployment(machine("b"))
+    source = tmp_path / "model"
+    source.mkdir()
+    (source / "servable.json").write_text('{"format": 0}')
+    project.objects().put("damaged", source)
+    deployment.ensure("m", [ServedSpec(version="1", servable="damaged")])
+    desired = deployment.change("m", lambda state: msgspec.structs.replace(state, champion="1"))
+    (fault,) = follow(project, desired, "127.0.1.1")
+    assert "version 1 cannot be served" in fault
+    assert read_desired_state(project.state, "m").champion is None
+
+
+# --- a rollback without the journal
+
+
+def test_a_rollback_without_the_journal_reaches_it_later_and_once(machine, tmp_path):
+    project = machine("a")
+    deployment = HostsDeployment(project)
+    deployment.ensure("m", [ServedSpec(version="1"), ServedSpec(version="2")])
+    desired = deployment.change(
+        "m", lambda state: msgspec.structs.replace(state, champion="2", former=("1",), champions=("1", "2"))
+    )
+    arms = [ArmServer(version).start() for version in ("1", "2")]
+    up = tuple(ServerState(version=arm.name, endpoint=arm.url, ready=True, host="b") for arm in arms)
+    change_copy(project.state, "m", lambda copy: msgspec.structs.replace(copy, desired=desired, servers=up))
+    routes = Routes(model="m", revision=5, champion=desired.arm("2", CHAMPION))
+    project.gateway().apply(
+        msgspec.structs.replace(routes, champion=msgspec.structs.replace(routes.champion, endpoints=(up[1].endpoint,)))
+    )
+    project.close()
+    journal = tmp_path / "journal.sqlite"
+    aside = {path: path.read_bytes() for path in tmp_path.glob("journal.sqlite*")}
+    for path in aside:
+        path.unlink()
+    journal.mkdir()  # no journal can be opened there
+    cut = machine("a")
+    with pytest.raises(CumulantError):
+        deployment_of(cut).read("m")
+    done = roll_back(cut, "m", principal=cut.principal(), reason="broken")
+    assert (done.version, done.revision, done.later) == ("1", 6, True)
+    assert cut.gateway().in_force("m").champion.endpoints == (up[0].endpoint,)
+    copy = read_copy(cut.state)
+    assert (copy.desired.champion, len(copy.unsent)) == ("1", 1)
+    cut.close()
+    for served in arms:
+        served.stop()
+
+    journal.rmdir()
+    for path, content in aside.items():
+        path.write_bytes(content)
+    back = HostsDeployment(machine("a"))
+    (sent,) = send_rollbacks(cut, back, with_rollback)
+    assert sent.pending == ("event", "alias champion")
+    assert send_rollbacks(cut, back, with_rollback) == []
+    after = back.read("m")
+    assert (after.champion, after.candidate, [one.version for one in after.rollbacks]) == ("1", None, ["1"])
+
+
+def test_a_rollback_that_was_sent_before_a_kill_is_not_sent_again(machine):
+    project = machine("a")
+    deployment = HostsDeployment(project)
+    deployment.ensure("m", [ServedSpec(version="1"), ServedSpec(version="2")])
+    at = datetime(2026, 3, 4, tzinfo=UTC)
+    rollback = Rollback(at=at, version="1", given_up=("2",), reason="r", by="user:ada", pending=("event",))
+    deployment.change("m", lambda state: with_rollback(state, rollback, at + timedelta(days=1)))
+    unsent = (UnsentRollback(rollback=rollback, until=at),)
+    change_copy(project.state, "m", lambda copy: msgspec.structs.replace(copy, unsent=unsent))
+    send_rollbacks(project, deployment, with_rollback)
+    assert len(deployment.read("m").rollbacks) == 1
+    assert read_copy(project.state).unsent == ()
