@@ -328,7 +328,12 @@ def _move_routes(project: Project, before: ServedVersion, after: ServedVersion) 
     """
     traffic = traffic_of(project)
     if is_shared(project):
-        _await(lambda: not _has_endpoint(traffic.in_force(project.name), before.endpoint), _END_SECONDS)
+        if not _await(lambda: not _has_endpoint(traffic.in_force(project.name), before.endpoint), _END_SECONDS):
+            raise EngineUnavailableError(
+                f"routes still lead to {before.endpoint} after {_END_SECONDS:g} s",
+                subject=before.name,
+                hint="`cumulant ps` shows whether a machine with the role controller runs",
+            )
         return
     for attempt in range(_ATTEMPTS):
         present = traffic.in_force(project.name)
