@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import urllib.request
+
 import pytest
 from e2e_hosts import BODY, Hosts, hosts, until
 from e2e_load import Load
 from e2e_stack import MODEL
 
-from cumulant.core.traffic import CANDIDATE
+from cumulant.core.traffic import ARM_HEADER, CANDIDATE, CHAMPION
 from cumulant.flows.ledger.lease import holder_of
 from cumulant.flows.release.controller.controller import CONTROLLER
+from cumulant.flows.serving.predictions import list_predictions
 from cumulant.flows.traffic.clients import traffic_of
 
 pytestmark = pytest.mark.slow
@@ -70,18 +73,34 @@ def test_servers_are_replaced_and_leave_without_a_failed_request(tmp_path):
         second.up("servers")
         until(lambda: machines.endpoints() == {"whole", "second"}, why=machines.logs)
         until(machines.answers, why=machines.logs)
+        check_forged_headers(machines)
         with load(machines) as callers:
             until(lambda: callers.answered() > 20, why=machines.logs)
             before = {server.endpoint for report in machines.reports().values() for server in report.servers}
             machines.ensure("1", key="again")
             until(lambda: len(before | routed(machines)) == 4 and not before & routed(machines), why=machines.logs)
             assert machines.endpoints() == {"whole", "second"}
-            assert second.run("up", "--restart")["running"]
+            # refused (code 3) until the servers that were replaced have ended
+            until(lambda: second.run("up", "--restart", codes=(0, 3)).get("running"), why=machines.logs)
             assert machines.endpoints() == {"whole", "second"}
             assert second.run("down")["ended"] > 0
             assert machines.endpoints() == {"whole"}
             assert second.run("ps")["running"] is False
         assert [one for one in callers.seen if one.failed] == []
+
+
+def check_forged_headers(machines: Hosts) -> None:
+    """A server on any address believes the gateway alone."""
+    url = next(url for url in routed(machines) if "//127.0.1." in url)
+    forged = urllib.request.Request(f"{url}{PATH}", data=BODY, headers={ARM_HEADER: CANDIDATE})
+    with urllib.request.urlopen(forged, timeout=10) as answer:
+        assert answer.status == 200
+    arms = until(lambda: len(found := arms_in_log(machines)) >= 2 and found, why=machines.logs)
+    assert (arms.count(""), set(arms)) == (1, {"", CHAMPION})
+
+
+def arms_in_log(machines: Hosts) -> list[str]:
+    return [row.arm for row in list_predictions(machines.project.log(), limit=1000)]
 
 
 def routed(machines: Hosts) -> set[str]:
