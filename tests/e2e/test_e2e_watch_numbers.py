@@ -132,8 +132,6 @@ def test_labels_show_how_good_the_estimates_were(taxi, tmp_path):
 def test_where_nothing_is_known_of_the_loss_it_is_refused_in_words(taxi, tmp_path):
     folder = copied(taxi, tmp_path)
     shutil.rmtree(folder / ".cumulant" / "predictions")
-    shutil.rmtree(folder / ".cumulant" / "labels")
-    shutil.rmtree(folder / ".cumulant" / "joined")
     far = trips().filter(pl.col("left") >= FARTHER).with_columns(pl.col("distance") * 3)
     answered(folder, far, "far")
     found = look(folder, LAST)
