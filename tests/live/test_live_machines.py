@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -178,17 +179,23 @@ def test_a_release_is_promoted_though_machines_are_lost_and_the_journal_restarts
 
 
 def test_labels_are_joined_once_though_the_machine_that_ingests_is_lost(cluster, source, serving, project):
-    clerk = cluster.machine("clerk")
+    known = pl.col("ordered") + timedelta(days=3)
+    landed = e2e_shop.orders(8_000).select("order", "returned", known_time=known.dt.to_string("iso:strict"))
+    landed.write_csv(source / "landed.csv")
+    clerk, other = cluster.machine("clerk"), cluster.machine("other")
     clerk.check_out(source)
-    clerk.start("labels", "ingest")
-    time.sleep(1.0)
+    clerk.start("labels", "ingest", str(clerk.project / "landed.csv"))
+    wait_until((clerk.folder / "labels.log").read_text, "it ingests")
     clerk.lose()
-    clerk.check_out(source)
-    clerk.run("labels", "ingest", codes=(0, 1, 2))
-    report = cluster.machine("trainer").run("labels", "report")
+    for machine in (clerk, other):
+        machine.check_out(source)
+        (labels, *_) = machine.run("labels", "ingest", str(machine.project / "landed.csv"))["sources"]
+        assert (labels["rows"], labels["again"]) == (8_000, machine is other)
+    reports = [machine.run("labels", "report") for machine in (clerk, other)]
+    assert reports[0] == reports[1]
+    assert 0 < reports[0]["labelled"] <= reports[0]["predictions"]
     rows, _ = outcomes_of(project).labelled()
-    assert report["labelled"] == len(rows) > 0
-    assert rows.select(pl.struct("id", "row").is_unique().all()).item()
+    assert rows.select(pl.struct("id", "row", "version").is_unique().all()).item()
 
 
 def test_monitoring_goes_on_where_a_lost_machine_stopped(cluster, source, serving):
