@@ -147,15 +147,15 @@ class GatewayAgent:
             self._gateway.keep_ready(SILENT)
 
     def _routes(self, stored: Mapping[str, StoredRoutes]) -> dict[str, Routes]:
-        found = {}
+        by_model = {}
         for model in stored:
             try:
                 routes = self._gateway.in_force(model)
             except EngineUnavailableError:
                 continue
             if routes is not None:
-                found[model] = routes
-        return found
+                by_model[model] = routes
+        return by_model
 
     def _url(self) -> str | None:
         address = self._gateway.address()

@@ -104,12 +104,12 @@ def _write(transaction: Transaction, routes: Routes) -> None:
         put_routes(transaction, routes, expect=stored.version)
 
 
-def _joined(one: EndpointHealth, other: EndpointHealth) -> EndpointHealth:
+def _joined(known: EndpointHealth, other: EndpointHealth) -> EndpointHealth:
     return msgspec.structs.replace(
-        one,
-        ready=one.ready or other.ready,
-        ejected=one.ejected and other.ejected,
-        active=one.active + other.active,
+        known,
+        ready=known.ready or other.ready,
+        ejected=known.ejected and other.ejected,
+        active=known.active + other.active,
     )
 
 
