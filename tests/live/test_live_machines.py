@@ -180,8 +180,8 @@ def test_a_release_is_promoted_though_machines_are_lost_and_the_journal_restarts
 
 def test_labels_are_joined_once_though_the_machine_that_ingests_is_lost(cluster, source, serving, project):
     known = pl.col("ordered") + timedelta(days=3)
-    landed = e2e_shop.orders(8_000).select("order", "returned", known_time=known.dt.to_string("iso:strict"))
-    landed.write_csv(source / "landed.csv")
+    landed = e2e_shop.orders(8_000).select("order", "ordered", "returned", known_time=known)
+    landed.write_csv(source / "landed.csv", datetime_format="%Y-%m-%dT%H:%M:%SZ")
     clerk, other = cluster.machine("clerk"), cluster.machine("other")
     clerk.check_out(source)
     clerk.start("labels", "ingest", str(clerk.project / "landed.csv"))
