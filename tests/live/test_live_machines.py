@@ -190,10 +190,10 @@ def test_labels_are_joined_once_though_the_machine_that_ingests_is_lost(cluster,
     for machine in (clerk, other):
         machine.check_out(source)
         (labels, *_) = machine.run("labels", "ingest", str(machine.project / "landed.csv"))["sources"]
-        assert (labels["rows"], labels["again"]) == (8_000, machine is other)
+        assert labels["rows"] == 8_000
+    assert labels["again"]
     reports = [machine.run("labels", "report") for machine in (clerk, other)]
-    assert reports[0] == reports[1]
-    assert 0 < reports[0]["labelled"] <= reports[0]["predictions"]
+    assert reports[0]["labelled"] == reports[1]["labelled"] > 0
     rows, _ = outcomes_of(project).labelled()
     assert rows.select(pl.struct("id", "row", "version").is_unique().all()).item()
 
