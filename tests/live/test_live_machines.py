@@ -103,7 +103,7 @@ def start_serving(cluster, name, source):
                 "up", "--role", "gateway", "--http", f"{machine.address}:{free_port(machine.address)}", "--insecure"
             )
         case "controller":
-            machine.start("up", "returns/1", "--role", "controller")
+            machine.start("up", "--role", "controller")
         case _:
             machine.start("up", "--role", "servers", "--advertise", machine.address)
     return machine
