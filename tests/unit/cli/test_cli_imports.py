@@ -107,6 +107,8 @@ OTHERS = {
     "replay",
     "tick",
     "worker",
+    "subjects find",
+    "subjects erase",
     "backup",
     "restore",
     "data validate",

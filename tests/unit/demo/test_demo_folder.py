@@ -67,7 +67,7 @@ def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
     weather_feed.go_null(folder / "data", FEED)
     weather_feed.restore_values(folder / "data")
     (folder / ".cumulant" / "mine").write_text("kept")
-    with locked(folder):
+    with locked(folder, env="local"):
         pass
     (aside,) = folder.glob(".cumulant-cut-off-*")
     assert (aside / "mine").read_text() == "kept"
@@ -78,7 +78,7 @@ def test_what_a_cut_off_demo_left_is_put_aside_and_not_removed(folder):
 def test_weather_that_a_cut_took_away_is_delivered_again(folder):
     for path in (folder / "data").glob("weather*"):
         path.unlink()
-    with locked(folder):
+    with locked(folder, env="local"):
         assert weather(folder)["time_hour"].max() < FEED
 
 
@@ -86,9 +86,9 @@ def test_a_demo_that_came_to_its_end_stays(folder):
     with load(folder):
         mark_begun(folder)
     mark_ended(folder)
-    with locked(folder):
+    with locked(folder, env="local"):
         assert (folder / ".cumulant").exists()
-        with pytest.raises(LeaseHeldError, match="another demo"), locked(folder):
+        with pytest.raises(LeaseHeldError, match="another demo"), locked(folder, env="local"):
             pass
 
 
