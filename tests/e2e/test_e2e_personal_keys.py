@@ -93,6 +93,10 @@ def test_windows_see_posted_rows_and_no_file_names_the_key(folder):
         posted = [order(10_000 + number, 30 + number) for number in range(3)]
         answer = httpx.post(f"{url}/v1/events", json={"source": "orders", "rows": posted}, timeout=60)
         assert answer.json()["accepted"] == 3, answer.text
+        label = {"order": asked["order"], "customer": ANN, "ordered": asked["ordered"], "label": True}
+        labels = httpx.post(f"{url}/v1/labels", json={"labels": [label]}, timeout=60)
+        assert labels.json() == {"accepted": 1, "duplicates": 0}, labels.text
+        assert list((folder / ".cumulant").rglob("post-*.jsonl"))
     (known,) = run(folder, "features", "show", f"customer={ANN}", "--model", "returns")
     history = pl.read_parquet(folder / "data" / "orders" / "*.parquet")
     recent = pl.col("ordered") > ASKED - timedelta(days=21 + 2, hours=6)  # the window, and how late a request may be
@@ -105,5 +109,5 @@ def test_windows_see_posted_rows_and_no_file_names_the_key(folder):
     assert holding  # the search finds what is there
     assert {path.partition("/data/orders/")[0] for path in holding} == {"tables/default/returns/local"}
     erased = run(folder, "subjects", "erase", ANN, "--yes")
-    assert {place["store"] for place in erased["remaining"]} == {"prediction log", "models"}
+    assert {place["store"] for place in erased["remaining"]} == {"models"}
     assert set(files_with(folder, ANN)) == set()

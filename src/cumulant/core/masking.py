@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hmac
+import re
 
 HIDDEN = "#hidden"
 #: no text of a row begins like it, so that no row's hash is a fingerprint
 _FINGERPRINTED = b"\0cumulant salt"
+_MASKED = re.compile(r"#[0-9a-f]{32}")
 
 
 def mask(value: object, salt: bytes) -> str:
@@ -18,6 +20,11 @@ def mask(value: object, salt: bytes) -> str:
     if not salt:
         return HIDDEN
     return "#" + hmac.digest(salt, str(value).encode(), "sha256").hex()[:32]
+
+
+def is_masked(value: object) -> bool:
+    """Whether a value is a result of `mask`."""
+    return isinstance(value, str) and (value == HIDDEN or _MASKED.fullmatch(value) is not None)
 
 
 def fingerprint(salt: bytes) -> str:

@@ -203,6 +203,11 @@ def _scan_days(log: Log, days: Sequence[date], query: Query) -> pl.DataFrame | N
     raise vanishing_parts_error(log)
 
 
+def scan_part(log: Log, part: PartInfo, query: Query) -> pl.DataFrame:
+    """What `query` selects of the `COLUMNS` of a part of the prediction log. Raises FileNotFoundError, StorageError."""
+    return _scan_parts(log, [part], query)
+
+
 def _scan_parts(log: Log, parts: Sequence[PartInfo], query: Query) -> pl.DataFrame:
     """Raises FileNotFoundError, StorageError."""
     with contextlib.ExitStack() as stack:

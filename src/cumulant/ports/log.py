@@ -92,6 +92,15 @@ class Log(Protocol):
         """
         ...
 
+    def replace(self, part: PartInfo) -> AbstractContextManager[BinaryIO]:
+        """A file to write another content of a stored part to, which takes its place when the block ends without an
+        error: a reader gets one of the two whole, and cursors and open files stay valid. The stamp changes.
+
+        For the holder of the lease that guards the log's maintenance. It leaves out records that must be erased, and
+        keeps the numbers of the others.
+        """
+        ...
+
     def days(self) -> list[date]:
         """The days that have parts, oldest first; a store may list one some time longer than its parts."""
         ...

@@ -8,8 +8,10 @@ import os
 import random
 import sys
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from datetime import date, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from cumulant.drivers.local.log import FileLog
 from cumulant.ports.log import Log, PartInfo, split_covered
@@ -29,9 +31,9 @@ def seeded(number: int) -> random.Random:
     return random.Random(number)  # noqa: S311
 
 
-def append_half(log: Log, part: PartInfo) -> None:
-    """Begin to append a part, and end as an interrupted writer does. Raises KeyboardInterrupt."""
-    with log.append(part) as stream:
+def write_half(opened: AbstractContextManager[BinaryIO]) -> None:
+    """Begin to write a part, and end as an interrupted writer does. Raises KeyboardInterrupt."""
+    with opened as stream:
         stream.write(b"half")
         raise KeyboardInterrupt
 

@@ -22,10 +22,13 @@ from cumulant.flows.data.validate import load_snapshot, newest_snapshot, snapsho
 from cumulant.flows.features.feature_table import featurize
 from cumulant.flows.features.task import resolve_task
 from cumulant.flows.ledger.run_context import open_run
+from cumulant.flows.outcomes.labels import outcomes_of
 from cumulant.flows.outcomes.outcome_logs import logs_of
 from cumulant.flows.serving.serve import materialize
 from cumulant.flows.subjects.stores import STORES
 from cumulant.flows.subjects.subjects import erase_subject, find_subject
+from cumulant.outcomes.labels.ingest import ingest_file
+from cumulant.outcomes.labels.label_rows import LabelSchema
 from cumulant.ports.log import UNDATED, PartInfo
 from cumulant.ports.tables import PROTECT, Protection
 from cumulant.project.file.loading import load
@@ -102,6 +105,10 @@ def filled(project):
     labels = [{"mail": ANN, "at": at.isoformat(), "label": True}, {"mail": BOB, "at": at.isoformat(), "label": True}]
     with logs_of(project).inbox.append(PartInfo(UNDATED, "post", 1, 1, "jsonl")) as stream:
         stream.write("".join(json.dumps(label) + "\n" for label in labels).encode())
+    path = project.root / "labels.jsonl"
+    path.write_text("".join(json.dumps({"id": name, "label": True}) + "\n" for name in ("r1", "r2")))
+    assert ingest_file(logs_of(project), path, LabelSchema()).file.rows == 2
+    outcomes_of(project, LabelSchema()).advance()
     key = json.dumps([mask(ANN, project.salt())])
     with project.journal().transaction(actor=Actor(who.id)) as transaction:
         transaction.put(OPEN, "shop/0123456789ab", {"ref": f"k\x1f1\x1f{key}"})
@@ -155,11 +162,13 @@ def test_a_subject_is_found_in_every_store(filled):
         "snapshots",
         "online state",
         "label inbox",
+        "labels",
         "prediction log",
         "review cases",
     }
     by_store = {place.store: place.rows for place in found.places}
     assert by_store["prediction log"] == by_store["label inbox"] == by_store["review cases"] == 1
+    assert [place.where.partition("/")[0] for place in found.places if place.store == "labels"] == ["labels", "joined"]
     rows = [place.rows for place in found.places if place.where.endswith("/rows")]
     refused = [place.rows for place in found.places if place.where.endswith("/refused")]
     assert (rows, refused) == ([49], [1])
@@ -182,15 +191,16 @@ def test_an_erased_subject_is_gone_from_data_and_state(filled):
         "feature tables": "nothing",  # gone with the snapshots, and without the subject's column
         "online state": "erased",
         "label inbox": "erased",
-        "prediction log": "kept",
-        "labels": "nothing",
+        "prediction log": "erased",
+        "labels": "erased",
         "gateway log": "nothing",
         "review cases": "erased",
         "references": "nothing",
         "models": "nothing",
         "events": "nothing",
     }
-    assert stores(done.remaining) == {"prediction log"}
+    assert done.remaining == ()
+    assert outcomes_of(filled, LabelSchema()).labelled()[0]["id"].to_list() == ["r2"]
     after = newest_snapshot(filled, "visits")
     assert before is not None
     assert after is not None
@@ -227,13 +237,13 @@ def test_a_source_that_cannot_be_read_leaves_the_erasure_pending(filled):
     (filled.root / "away.csv").rename(filled.root / "visits.csv")
     done = erase_subject(filled, ANN, principal=filled.principal())
     assert {receipt.status for receipt in done.receipts if receipt.store == "snapshots"} == {"erased"}
-    assert stores(done.remaining) == {"prediction log"}
+    assert done.remaining == ()
 
 
 def test_an_erasure_that_is_done_again_finds_nothing(filled):
     erase_subject(filled, ANN, principal=filled.principal())
     done = erase_subject(filled, ANN, principal=filled.principal())
-    assert {receipt.status for receipt in done.receipts} == {"nothing", "kept"}
+    assert {receipt.status for receipt in done.receipts} == {"nothing"}
 
 
 def test_a_project_without_subjects_says_what_to_declare(tmp_path):
@@ -250,9 +260,9 @@ def test_the_command_changes_nothing_without_yes(filled, capsys):
     assert {place["store"] for place in shown["places"]} >= {"snapshots", "online state"}
     assert command(["subjects", "erase", ANN, "--yes", "--project", folder, "--json"]) == 0
     done = json.loads(capsys.readouterr().out)
-    assert {place["store"] for place in done["remaining"]} == {"prediction log"}
+    assert done["remaining"] == []
     assert command(["subjects", "find", ANN, "--project", folder]) == 0
-    assert "prediction log" in capsys.readouterr().out
+    assert "prediction log" not in capsys.readouterr().out
 
 
 # --- every package that writes is named by a store

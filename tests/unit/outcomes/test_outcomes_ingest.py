@@ -19,6 +19,7 @@ from outcomes_support import NOW, SALT, SCHEMA, Clock, batch_names, logs, opened
 
 from cumulant.core.errors import DataError, StorageError, UsageError
 from cumulant.core.expr import Column
+from cumulant.core.masking import mask
 from cumulant.core.plan import Field
 from cumulant.outcomes.labels.batches import LabelBatches
 from cumulant.outcomes.labels.ingest import count_waiting, ingest_file, ingest_inbox
@@ -207,6 +208,14 @@ def test_the_key_s_dates_are_read_as_the_source_writes_them_and_known_times_are_
     said = LabelReader(schema, {}, SALT, received=NOW).read(rows)
     assert said[0].ref == said[1].ref
     assert said[2].problem == "unreadable time"
+
+
+def test_a_key_that_the_server_has_masked_is_the_same_key():
+    schema = LabelSchema(key=(Field("mail", "str", personal=True),), time=Field("at", "time"))
+    row = {"mail": "ann@example.com", "at": "2024-12-31T12:00:00Z", "label": True}
+    raw, masked = LabelReader(schema, {}, SALT, received=NOW).read([row, row | {"mail": mask(row["mail"], SALT)}])
+    assert raw == masked
+    assert raw.key == json.dumps([mask(row["mail"], SALT)])
 
 
 def test_columns_that_are_not_there(tmp_path):

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -9,12 +10,17 @@ import threading
 import pytest
 
 from cumulant.core.errors import OverloadedError
+from cumulant.core.masking import mask
+from cumulant.core.plan import FeaturePlan, Field
+from cumulant.core.servable import Servable
 from cumulant.ports.log import UNDATED, PartInfo
 from cumulant.serving.app import ServingApplication
 from cumulant.serving.http.messages import Request
 from cumulant.serving.models.model import ModelSet
 from cumulant.serving.models.stores import open_inbox
 from cumulant.serving.posted.label_inbox import InboxQuota, LabelInbox
+from cumulant.serving.posted.label_masking import label_fields
+from cumulant.serving.prediction_log.personal_values import PersonalValueMask
 from cumulant.testing.log import append_lines, folder_log
 
 GOOD = {"labels": [{"id": "a", "label": True}, {"id": "b", "label": 1, "known_time": "2026-01-01"}]}
@@ -54,6 +60,39 @@ def test_labels_are_kept_once(app, tmp_path):
     assert first["known_time"].endswith("+00:00")
     (path,) = (tmp_path / "inbox").rglob("*.jsonl")
     assert path.name.startswith("post-")
+
+
+def test_personal_values_are_stored_as_the_hashes_that_the_log_has(tmp_path):
+    salt = b"salt of a test"
+    fields = {
+        "mail": Field("mail", "str", personal=True),
+        "number": Field("number", "int", personal=True),
+        "born": Field("born", "date", personal=True),
+    }
+    app = ServingApplication(ModelSet([]))
+    app.inbox = LabelInbox(folder_log(tmp_path / "inbox"), 4 * BLOCK, personal=lambda: fields, salt=salt)
+    row = {"mail": "ann@example.com", "number": 7, "born": "1990-01-02"}
+    again = {name: mask(value, salt) for name, value in row.items()}
+    texts = {**row, "number": "7", "born": "02/01/1990"}
+    labels = [{**given, "at": "2026-01-01", "label": True} for given in (row, again, texts)]
+    assert post(app, {"labels": labels})[0] == 200
+    first, second, third = kept(tmp_path)
+    logged = dict(row)
+    PersonalValueMask(salt, {"m": fields.values()}).of("m")(logged)
+    assert {name: first[name] for name in row} == {name: second[name] for name in row} == logged
+    assert (third["mail"], third["number"], third["born"]) == (logged["mail"], logged["number"], "02/01/1990")
+    assert {(label["at"], label["label"]) for label in (first, second, third)} == {("2026-01-01", True)}
+    body = json.dumps({"labels": labels}).encode()
+    (path,) = (tmp_path / "inbox").rglob("*.jsonl")
+    assert hashlib.sha256(body).hexdigest()[:32] not in path.name
+
+
+def test_a_label_s_own_parts_are_never_masked():
+    names = ("id", "label", "known_time", "customer")
+    fields = [Field(name, "str", personal=True) for name in names]
+    plan = FeaturePlan(entity="orders", predict_at=None, sources={}, features=(), request=tuple(fields))
+    servable = Servable(name="m", task="binary", inputs=(), plan=plan)
+    assert set(label_fields([servable])) == {"customer"}
 
 
 def test_a_folder_of_posts_is_its_user_s_alone(tmp_path):

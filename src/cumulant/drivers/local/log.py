@@ -6,8 +6,8 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import date
 from pathlib import Path
 from secrets import token_hex
@@ -38,8 +38,14 @@ class FileLog:
     def location(self) -> str:
         return str(self._root)
 
+    def append(self, part: PartInfo) -> AbstractContextManager[BinaryIO]:
+        return self._draft(part, _publish)
+
+    def replace(self, part: PartInfo) -> AbstractContextManager[BinaryIO]:
+        return self._draft(part, Path.replace)
+
     @contextmanager
-    def append(self, part: PartInfo) -> Iterator[BinaryIO]:
+    def _draft(self, part: PartInfo, publish: Callable[[Path, Path], object]) -> Iterator[BinaryIO]:
         final = self._path(part)
         draft = final.with_name(f".{part.name}.{token_hex(4)}{_DRAFT}")
         with self._errors("written", final):
@@ -49,7 +55,7 @@ class FileLog:
                     yield stream
                     stream.flush()
                     os.fsync(stream.fileno())
-                _publish(draft, final)
+                publish(draft, final)
                 sync(final.parent)
             finally:
                 with contextlib.suppress(OSError):

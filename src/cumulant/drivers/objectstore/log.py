@@ -32,6 +32,8 @@ _CACHE_BYTES = 1 << 30
 _TURN_SECONDS = 900.0
 #: ended turns that stay, so that a process with an old list takes no number again
 _TURNS_KEPT = 16
+#: characters of a copy's name that are its part's
+_PREFIX = 32
 
 
 class BucketLog:
@@ -75,6 +77,14 @@ class BucketLog:
             stream.seek(0)
             # Where an answer is lost the store is asked again, and the part is there: it is ours, or the same.
             self._bucket.create(part.key, stream.read())
+
+    @contextmanager
+    def replace(self, part: PartInfo) -> Iterator[BinaryIO]:
+        with tempfile.TemporaryFile() as stream:
+            yield cast("BinaryIO", stream)
+            stream.seek(0)
+            self._bucket.replace(part.key, stream.read())
+        self._cache.discard(_copy_prefix(part))
 
     def days(self) -> list[date]:
         return days_of(self._bucket.folders())
@@ -190,11 +200,19 @@ class _PartCache:
                 stream = open(draft, "rb")  # noqa: PTH123, SIM115 - the caller closes it
                 if self._limit:
                     os.replace(draft, path)  # noqa: PTH105
+                    self.discard(name[:_PREFIX], but=name)  # of a content that was replaced
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(draft)  # noqa: PTH108
         self._evict()
         return stream
+
+    def discard(self, prefix: str, *, but: str = "") -> None:
+        """Delete the copies whose names begin so, but that one."""
+        with self._errors():
+            for path in self._folder.glob(f"{prefix}*"):
+                if path.name != but:
+                    path.unlink(missing_ok=True)
 
     def discard_other(self, name: str, content: bytes | None) -> bool:
         """Delete the copy of that name where it is not `content`; whether it was not."""
@@ -239,7 +257,12 @@ class _PartCache:
 
 
 def _copy_name(part: PartInfo) -> str:
-    return digest([part.key, part.stamp])[:32]
+    return f"{_copy_prefix(part)}{digest(part.stamp)[:16]}"
+
+
+def _copy_prefix(part: PartInfo) -> str:
+    """How the names of the copies of a part begin, whatever its content."""
+    return digest(part.key)[:_PREFIX]
 
 
 def _turn(number: int) -> str:

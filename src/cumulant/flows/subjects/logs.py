@@ -1,87 +1,124 @@
-"""Logs of predictions, labels and exchanges: they hold keyed hashes of personal values, and are not rewritten yet."""
+"""Logs of predictions, labels, joined rows and posts: parts are replaced by ones without the subject's rows.
+
+Exchanges of gateways hold keyed hashes, and are not rewritten.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from cumulant.flows.outcomes.label_schema import schema_of
 from cumulant.flows.outcomes.outcome_logs import LABELS_LEASE, exclusive, logs_of
 from cumulant.flows.subjects.places import Receipt, Subject, SubjectPlace, status_after, total
 from cumulant.flows.traffic.clients import exchanges_of
 from cumulant.ports.log import UNDATED, Log, PartInfo
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from cumulant.flows.ledger.run_context import Context
+    from cumulant.outcomes.erasure import FoundRows
+    from cumulant.project.project import Project
 
 PREDICTIONS, LABELS, INBOX, EXCHANGES = "prediction log", "labels", "label inbox", "gateway log"
-#: columns of labels and joined rows that name a prediction by its key
-_KEYS = ("key", "ref", "request")
 _PAGE = 100_000
+#: seconds for which an erasure waits until another process has ended the maintenance of the prediction log
+_PATIENCE, _POLL = 30.0, 0.2
+
+
+class _Held(NamedTuple):
+    """What the logs hold of a subject; labels and joined rows are found by the predictions."""
+
+    predictions: list[FoundRows]
+    labels: list[FoundRows]
+    joined: list[FoundRows]
 
 
 def find_predictions(context: Context, subject: Subject) -> list[SubjectPlace]:
     """Parts of the log with requests of the subject."""
-    from cumulant.core.prediction import read_object
-    from cumulant.serving.prediction_log.storage.log_reader import iterate_files
-
-    places = []
-    for part, rows in iterate_files(context.project.log()):
-        count = sum(
-            subject.is_in(read_object(text))
-            for batch in rows(columns=["request"])
-            for text in batch["request"].to_pylist()
-            if subject.is_named_in(text)
-        )
-        if count:
-            places.append(SubjectPlace(store=PREDICTIONS, where=part.key, rows=count))
-    return places
+    return _places(PREDICTIONS, "", _predictions(context.project, subject))
 
 
-def keep_predictions(context: Context, subject: Subject) -> Receipt:
-    places, keep = find_predictions(context, subject), context.project.policies.serving.log.keep
-    reason = f"parts are immutable; `serving.log.keep: {keep}` deletes each of them"
-    return _kept(PREDICTIONS, places, reason)
+def erase_predictions(context: Context, subject: Subject) -> Receipt:
+    """Empty the subject's rows, after what was joined with them meanwhile."""
+    return _erase(context, subject, PREDICTIONS, find_predictions)
 
 
 def find_labels(context: Context, subject: Subject) -> list[SubjectPlace]:
-    """Parts of labels and joined rows that name a prediction by the subject."""
-    import polars as pl
-
-    logs, places = logs_of(context.project), []
-    for name, log in (("labels", logs.labels), ("joined", logs.joined)):
-        for part in log.parts(UNDATED):
-            with suppress(FileNotFoundError), log.open(part) as stream:  # merged meanwhile
-                count = _count_named(pl.scan_parquet(stream), subject)
-                places += [SubjectPlace(store=LABELS, where=f"{name}/{part.name}", rows=count)] if count else []
-    return places
+    """Parts of labels and joined rows of the subject's predictions, and labels that name one by the subject."""
+    held = _held(context.project, subject)
+    return _places(LABELS, "labels/", held.labels) + _places(LABELS, "joined/", held.joined)
 
 
-def _count_named(rows: pl.LazyFrame, subject: Subject) -> int:
-    import polars as pl
-
-    schema = rows.collect_schema()
-    named = [
-        pl.col(name).str.contains(msgspec.json.encode(text).decode(), literal=True)
-        for name in _KEYS
-        if schema.get(name) == pl.String
-        for text in subject.texts
-    ]
-    if not named:
-        return 0
-    return int(rows.select(pl.any_horizontal(named).fill_null(value=False).sum()).collect().item())
+def erase_labels(context: Context, subject: Subject) -> Receipt:
+    """Delete these rows; the predictions by which they are found are still there."""
+    return _erase(context, subject, LABELS, find_labels)
 
 
-def keep_labels(context: Context, subject: Subject) -> Receipt:
-    return _kept(LABELS, find_labels(context, subject), "labels and joined rows have no retention yet")
+def _erase(
+    context: Context, subject: Subject, store: str, find: Callable[[Context, Subject], list[SubjectPlace]]
+) -> Receipt:
+    from cumulant.outcomes import erasure
+
+    places, project = find(context, subject), context.project
+    if places:
+        with exclusive(project, LABELS_LEASE):  # nothing is joined or merged meanwhile
+            held, logs = _held(project, subject), logs_of(project)
+            erasure.erase_labels(logs, held.labels)
+            erasure.erase_joined(logs, erasure.all_rows(held.predictions), held.joined)
+            if store == PREDICTIONS:
+                with _maintained(project.log()) as mine:
+                    if mine:
+                        erasure.erase_predictions(project.log(), _predictions(project, subject))
+    remaining = find(context, subject)
+    reason = "rows are merged or came meanwhile: run this again" if remaining else ""
+    return Receipt(
+        store=store,
+        status=status_after(places, remaining),
+        rows=total(places),
+        rewritten=tuple(place.where for place in places),
+        reason=reason,
+    )
+
+
+@contextmanager
+def _maintained(log: Log) -> Iterator[bool]:
+    """The lease of the log's maintenance; false where another process has had it all the time."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        with log.maintenance() as mine:
+            if mine or time.monotonic() >= until:
+                yield mine
+                return
+        time.sleep(_POLL)
+
+
+def _predictions(project: Project, subject: Subject) -> list[FoundRows]:
+    from cumulant.outcomes import erasure
+
+    texts = [msgspec.json.encode(text).decode()[1:-1] for text in subject.texts]
+    return list(erasure.find_predictions(project.log(), erasure.Requests(texts, subject.is_in)))
+
+
+def _held(project: Project, subject: Subject) -> _Held:
+    from cumulant.outcomes import erasure
+
+    predictions, key, logs = _predictions(project, subject), schema_of(project).key, logs_of(project)
+    rows = erasure.all_rows(predictions)
+    names = [field.name for field in key]
+    labels = erasure.find_labels(logs, rows, key, lambda text: subject.is_in_key(text, names))
+    return _Held(predictions, list(labels), list(erasure.find_joined(logs, rows)))
+
+
+def _places(store: str, prefix: str, parts: list[FoundRows]) -> list[SubjectPlace]:
+    return [SubjectPlace(store=store, where=f"{prefix}{found.part.key}", rows=found.rows.height) for found in parts]
 
 
 def find_inbox(context: Context, subject: Subject) -> list[SubjectPlace]:
-    """Posts of labels that wait for ingestion; their keys are as they were posted."""
+    """Posts of labels that wait for ingestion."""
     return [
         SubjectPlace(store=INBOX, where=part.name, rows=len(lines) - len(others))
         for part, lines, others in _inbox(logs_of(context.project).inbox, subject)
@@ -89,15 +126,19 @@ def find_inbox(context: Context, subject: Subject) -> list[SubjectPlace]:
 
 
 def erase_inbox(context: Context, subject: Subject) -> Receipt:
-    """Delete posts that name the subject; the labels of others in them are posted again."""
+    """Take the subject's labels out of posts that wait."""
+    from cumulant.outcomes.labels.ingest import delete_ingested_posts
+
     places, inbox = find_inbox(context, subject), logs_of(context.project).inbox
     if places:
         with exclusive(context.project, LABELS_LEASE):  # no ingestion takes a post meanwhile
+            delete_ingested_posts(logs_of(context.project))  # an identity of what is left would be another one
             for part, _, others in _inbox(inbox, subject):
-                if others:
-                    with inbox.append(msgspec.structs.replace(part, life=f"{part.life}.erased")) as stream:
-                        stream.write(b"".join(others))
-                inbox.delete([part])
+                if not others:
+                    inbox.delete([part])
+                    continue
+                with inbox.replace(part) as stream:
+                    stream.write(b"".join(others))
     remaining = find_inbox(context, subject)
     return Receipt(
         store=INBOX,

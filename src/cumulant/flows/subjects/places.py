@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -38,6 +38,13 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
     def is_in(self, row: Mapping[str, object]) -> bool:
         """Whether one of the columns of a row holds it."""
         return any(str(row[name]) in self.texts for name in self.names & row.keys())
+
+    def is_in_key(self, key: str, names: Sequence[str]) -> bool:
+        """Whether a label's key, as the JSON of its values, is of it; `names`: the columns, where they are known."""
+        if not names:
+            return self.is_named_in(key)
+        values = msgspec.json.decode(key, type=list[str])
+        return any(name in self.names and value in self.texts for name, value in zip(names, values, strict=False))
 
     def is_named_in(self, text: str) -> bool:
         """Whether a text has its value or its hash as a whole JSON string."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from cumulant.flows.subjects import logs, online_state, records, snapshots
 from cumulant.flows.subjects.places import SubjectStore
 
-#: in the order of an erasure: the state is made again from snapshots without the subject
+#: in the order of an erasure: the state is made again from snapshots without the subject, and labels are found by
+#: predictions, which go last
 STORES: tuple[SubjectStore, ...] = (
     SubjectStore(
         name=logs.INBOX,
         packages=("serving",),
-        holds="posted labels that wait, as they were posted",
+        holds="posted labels that wait, personal columns as hashes",
         find=logs.find_inbox,
         erase=logs.erase_inbox,
     ),
@@ -50,18 +51,18 @@ STORES: tuple[SubjectStore, ...] = (
         erase=snapshots.keep_references,
     ),
     SubjectStore(
-        name=logs.PREDICTIONS,
-        packages=("serving",),
-        holds="requests and answers, personal values as hashes",
-        find=logs.find_predictions,
-        erase=logs.keep_predictions,
-    ),
-    SubjectStore(
         name=logs.LABELS,
         packages=("outcomes",),
         holds="labels and joined rows, personal keys as hashes",
         find=logs.find_labels,
-        erase=logs.keep_labels,
+        erase=logs.erase_labels,
+    ),
+    SubjectStore(
+        name=logs.PREDICTIONS,
+        packages=("serving",),
+        holds="requests and answers, personal values as hashes",
+        find=logs.find_predictions,
+        erase=logs.erase_predictions,
     ),
     SubjectStore(
         name=logs.EXCHANGES,

@@ -286,9 +286,12 @@ class JoinProgress(msgspec.Struct, kw_only=True):
     def keep_waiting(self, rows: pl.DataFrame, now: datetime) -> None:
         recent = rows.filter(pl.col("time") > now - _PATIENCE)
         self.alone += rows.height - recent.height
+        self.put_waiting(recent)
+
+    def put_waiting(self, rows: pl.DataFrame) -> None:
         self.waiting = b""
-        if recent.height:
-            recent.write_ipc(buffer := io.BytesIO(), compression="zstd")
+        if rows.height:
+            rows.write_ipc(buffer := io.BytesIO(), compression="zstd")
             self.waiting = buffer.getvalue()
 
 

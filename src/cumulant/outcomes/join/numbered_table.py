@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from cumulant.core.errors import LeaseHeldError, UsageError
 from cumulant.outcomes.join.log_rows import as_frame
-from cumulant.outcomes.labels.store import may_hold, open_part, part_writer, read_part
+from cumulant.outcomes.labels.store import may_hold, open_part, part_writer, protect, read_part
 from cumulant.outcomes.logs import LISTINGS, vanishing_parts_error
 from cumulant.ports.log import UNDATED, Log, LogCursor, PartInfo, split_covered
 
@@ -43,7 +43,8 @@ class NumberedTable:
 
     def __init__(self, log: Log, name: str, schema: pa.Schema, identity: list[str]) -> None:
         self._log, self._name, self._schema, self._identity = log, name, schema, identity
-        self._stored = pa.schema([*schema, pa.field(_APPEND, pa.int64(), nullable=False)])
+        answers = [column for column in schema.names if column.endswith("outputs")]
+        self._stored = pa.schema([*schema, pa.field(_APPEND, pa.int64(), nullable=False)], protect(answers))
 
     @property
     def columns(self) -> list[str]:

@@ -83,9 +83,7 @@ def ingest_inbox(
     ingested: list[IngestedFile] = []
     if waiting := _waiting(logs.inbox):
         with logs.inbox.maintenance():  # which deletes drafts of killed servers
-            done = _ingested_posts(logs.labels)
-            logs.inbox.delete([post.part for post in waiting if post.identity in done])
-            fresh = [post for post in waiting if post.identity not in done]
+            fresh = _without_ingested(logs, waiting)
             for first in range(0, len(fresh), _TOGETHER):
                 posts = fresh[first : first + _TOGETHER]
                 reader = LabelReader(schema, {}, salt, received=(clock or SystemClock()).now())
@@ -96,6 +94,18 @@ def ingest_inbox(
                 logs.inbox.delete([post.part for post in posts])
     compact(logs.labels)
     return ingested
+
+
+def delete_ingested_posts(logs: OutcomeLogs) -> None:
+    """Delete posts whose labels a killed process has stored. Raises StorageError."""
+    if waiting := _waiting(logs.inbox):
+        _without_ingested(logs, waiting)
+
+
+def _without_ingested(logs: OutcomeLogs, waiting: list[_Post]) -> list[_Post]:
+    done = _ingested_posts(logs.labels)
+    logs.inbox.delete([post.part for post in waiting if post.identity in done])
+    return [post for post in waiting if post.identity not in done]
 
 
 class _Post(NamedTuple):

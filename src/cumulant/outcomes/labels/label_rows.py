@@ -12,14 +12,14 @@ import msgspec
 
 from cumulant.core.errors import DataError, UsageError, did_you_mean
 from cumulant.core.expr import Column, Node, columns
-from cumulant.core.masking import mask
+from cumulant.core.masking import is_masked, mask
 from cumulant.core.plan import Field
 from cumulant.core.servable import Task
 from cumulant.core.units import EPOCH, from_micros, micros
 from cumulant.data.spec import DateFormat, NumberFormat
 from cumulant.outcomes.labels.target_values import UnreadableText, parse_number, parse_numbers, target_values
 from cumulant.outcomes.prediction_refs import id_ref, key_ref
-from cumulant.serving.prediction_log.personal_values import convert_value
+from cumulant.serving.prediction_log.personal_values import convert_value, typed_text
 
 _ENCODE = msgspec.json.Encoder(enc_hook=str).encode
 #: of a text that is kept of a row that cannot be used
@@ -175,7 +175,11 @@ class LabelReader:
             return None
         values = []
         for field in self._schema.key:
-            value = convert_value(_as_field_type(self._in_format(row[field.name], field), field), field)
+            given = row[field.name]
+            if field.personal and is_masked(given):  # by the server that it was posted to
+                values.append(str(given))
+                continue
+            value = convert_value(typed_text(self._in_format(given, field), field), field)
             values.append(mask(value, self._salt) if field.personal else str(value))
         return _ENCODE(values).decode()
 
@@ -330,18 +334,6 @@ def _text(value: object) -> str | None:
 def _place(value: object) -> int | None:
     figure = parse_number(0 if value in (None, "") else value)
     return int(figure) if figure is not None and figure.is_integer() and 0 <= figure < 2**31 else None
-
-
-def _as_field_type(value: object, field: Field) -> object:
-    """A CSV file's text as the number or truth value that the field holds."""
-    if not isinstance(value, str):
-        return value
-    if field.dtype in ("int", "float"):
-        try:
-            return int(value) if field.dtype == "int" else float(value)
-        except ValueError:
-            return value
-    return {"true": True, "false": False}.get(value.lower(), value) if field.dtype == "bool" else value
 
 
 def read_moment(given: object, zone: tzinfo) -> datetime:

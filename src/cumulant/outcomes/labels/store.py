@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,11 +13,21 @@ import pyarrow.parquet as pq
 from cumulant.outcomes.labels.batches import FACTS_KEY, IngestedFile, batch_part, unreadable_part
 from cumulant.outcomes.logs import writing_to
 from cumulant.ports.log import Log, PartInfo
+from cumulant.ports.tables import PROTECT, Protection
 
 if TYPE_CHECKING:
     import polars as pl
 
 _TIME = pa.timestamp("us", "UTC")
+#: how the logs' parts are compressed
+_COMPRESSION: dict[str, Any] = {"compression": "zstd", "compression_level": 1}
+
+
+def protect(columns: Sequence[str]) -> dict[str, str]:
+    """The metadata of a schema whose columns name persons, by keyed hashes, or hold what was answered them."""
+    return {PROTECT: msgspec.json.encode(Protection(columns=tuple(columns))).decode()}
+
+
 #: one row of a batch: a label, or what could not be one and why
 FACTS = pa.schema(
     [
@@ -35,7 +45,8 @@ FACTS = pa.schema(
         pa.field("line", pa.int64(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("received", _TIME, nullable=False),
-    ]
+    ],
+    protect(("ref", "key")),
 )
 
 
@@ -49,7 +60,7 @@ def part_writer(log: Log, part: PartInfo, schema: pa.Schema) -> Iterator[pq.Parq
     with (
         writing_to(log.location),
         log.append(part) as stream,
-        pq.ParquetWriter(stream, schema, compression="zstd", compression_level=1) as writer,
+        pq.ParquetWriter(stream, schema, **_COMPRESSION) as writer,
     ):
         yield writer
 
@@ -63,6 +74,24 @@ def read_part(log: Log, part: PartInfo, columns: list[str] | None = None) -> pa.
     """
     with open_part(log, part) as file:
         return file.read(columns=columns)
+
+
+def filter_part(log: Log, part: PartInfo, keep: pl.Expr) -> None:
+    """Replace a part by its rows for which `keep` holds; what its metadata say of it stays.
+
+    Raises:
+        FileNotFoundError, StorageError: as `read_part`; the part is as it was.
+    """
+    import polars as pl
+
+    with open_part(log, part) as file, writing_to(log.location), log.replace(part) as stream:
+        schema, known = file.schema_arrow, file.metadata.metadata or {}
+        others = known.keys() - (schema.metadata or {}).keys() - {b"ARROW:schema"}
+        with pq.ParquetWriter(stream, schema, **_COMPRESSION) as writer:
+            writer.add_key_value_metadata({name.decode(): known[name].decode() for name in others})
+            for group in range(file.num_row_groups):
+                rows = pl.DataFrame(file.read_row_group(group)).filter(keep)
+                writer.write_table(rows.to_arrow().cast(schema))
 
 
 def may_hold(log: Log, part: PartInfo, column: str, wanted: pl.Series) -> bool:

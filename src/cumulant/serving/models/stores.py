@@ -40,7 +40,7 @@ def open_store(url: str, *, scope: str | None = None, secrets: str = "env://") -
 def open_inbox(place: str, *, secrets: str = "env://") -> Log:
     """Log of posted labels in the folder `place`, or at that URL with the secrets that are at the URL `secrets`.
 
-    Keys of predictions may be personal, and are hashed only at ingestion: a new folder is this user's alone.
+    What is posted of models without a declaration may be personal: a new folder is this user's alone.
 
     Raises:
         UsageError: no installed driver has that scheme, or the driver holds no logs.

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import hmac
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 
 import msgspec
@@ -25,8 +26,10 @@ from cumulant.core.errors import (
     StorageError,
     UsageError,
 )
+from cumulant.core.plan import Field
 from cumulant.ports.log import UNDATED, Log, PartInfo
 from cumulant.serving.http.messages import Request, Response, json_response
+from cumulant.serving.posted.label_masking import mask_label
 from cumulant.serving.protocol.responses import LabelsResponse
 from cumulant.serving.telemetry.metrics import Series, counter_series
 
@@ -133,10 +136,14 @@ class LabelInbox:
 
     Args:
         most: bytes that may wait there; what was accepted stays, and what does not fit is refused.
+        personal: fields of the served models whose values are stored as keyed hashes under `salt`.
     """
 
-    def __init__(self, inbox: Log, most: int) -> None:
+    def __init__(
+        self, inbox: Log, most: int, *, personal: Callable[[], Mapping[str, Field]] = dict, salt: bytes = b""
+    ) -> None:
         self._inbox, self._quota = inbox, InboxQuota(inbox, most)
+        self._personal, self._salt = personal, salt
         #: one at a time is decoded, which takes many times its bytes
         self._reading = threading.Lock()
         #: posts by what became of them
@@ -170,10 +177,10 @@ class LabelInbox:
         """Counts of new and of duplicate labels."""
         with self._reading:
             posted = _read(body)
-        name = hashlib.sha256(posted.batch.encode() if posted.batch else body).hexdigest()[:32]
+        name = _name_of(posted.batch.encode() if posted.batch else body, self._salt)
         kind = "batch" if posted.batch else "post"
         try:
-            added = self._write(PartInfo(UNDATED, f"{kind}-{name}", 1, 1, "jsonl"), _lines(posted))
+            added = self._write(PartInfo(UNDATED, f"{kind}-{name}", 1, 1, "jsonl"), self._lines(posted))
         except (StorageError, EngineUnavailableError) as error:
             raise EngineUnavailableError(
                 f"the labels could not be stored: {error.message}", hint="post them again later"
@@ -204,6 +211,13 @@ class LabelInbox:
         with self._inbox.append(part) as stream:
             stream.write(content)
 
+    def _lines(self, posted: PostedLabels) -> bytes:
+        """A line a label. A label posted without a time is known now, not when it is ingested."""
+        now, fields = datetime.now(UTC).isoformat(), self._personal()
+        encode = msgspec.json.Encoder().encode
+        labels = (mask_label(label, fields, self._salt) if fields else label for label in posted.labels)
+        return b"".join(encode({"known_time": now} | label) + b"\n" for label in labels)
+
 
 def _read(body: bytes) -> PostedLabels:
     try:
@@ -217,8 +231,7 @@ def _read(body: bytes) -> PostedLabels:
     return posted
 
 
-def _lines(posted: PostedLabels) -> bytes:
-    """A line a label. A label posted without a time is known now, not when it is ingested."""
-    now = datetime.now(UTC).isoformat()
-    encode = msgspec.json.Encoder().encode
-    return b"".join(encode({"known_time": now} | label) + b"\n" for label in posted.labels)
+def _name_of(content: bytes, salt: bytes) -> str:
+    """128 bits of a hash; under the salt, so that nobody without it can test what was posted."""
+    hashed = hmac.digest(salt, content, "sha256") if salt else hashlib.sha256(content).digest()
+    return hashed.hex()[:32]

@@ -68,6 +68,18 @@ class PersonalValueMask:
         return mask(value if field is None else convert_value(value, field), self._key)
 
 
+def typed_text(value: object, field: Field) -> object:
+    """A CSV file's text as the number or truth value that the field holds."""
+    if not isinstance(value, str):
+        return value
+    if field.dtype in ("int", "float"):
+        try:
+            return int(value) if field.dtype == "int" else float(value)
+        except ValueError:
+            return value
+    return {"true": True, "false": False}.get(value.lower(), value) if field.dtype == "bool" else value
+
+
 def convert_value(value: object, field: Field) -> object:
     """A value in the type of its source, so that equal values have equal hashes; unchanged where it cannot be."""
     convert = _CONVERT.get(field.dtype)

@@ -24,6 +24,7 @@ from cumulant.serving.models.control import Control, Fleet, SingleWorker, Worker
 from cumulant.serving.models.model import ModelSet
 from cumulant.serving.models.stores import open_inbox
 from cumulant.serving.posted.label_inbox import LabelInbox
+from cumulant.serving.posted.label_masking import label_fields
 from cumulant.serving.posted.state_updates import StateRecorder
 from cumulant.serving.prediction_log.client import LogClient
 from cumulant.serving.prediction_log.confirmed_client import ConfirmedClient
@@ -39,6 +40,7 @@ from cumulant.serving.workers.load_check import LoadCheck
 from cumulant.serving.workers.opening import ModelOpener
 
 if TYPE_CHECKING:
+    from cumulant.core.plan import Field
     from cumulant.serving.grpc.server import GrpcServer
 
 #: seconds, at least, for the log process to take pending records at the end: it may still be starting
@@ -83,7 +85,9 @@ class Worker:
         self.app.score.recorder = self.recorder
         if settings.labels is not None:
             inbox = open_inbox(settings.labels, secrets=settings.secrets)
-            self.app.inbox = LabelInbox(inbox, settings.labels_size)
+            self.app.inbox = LabelInbox(
+                inbox, settings.labels_size, personal=self._personal_of_labels, salt=settings.salt
+            )
         self.app.score.watch = self._observers.watch
         handle = self._observers.wrap(self.app)
         self._trust: Trust | None = None
@@ -98,6 +102,9 @@ class Worker:
         limits = HttpLimits.of_body(settings.body_limit, queue=queue)
         self._site = HttpSite(handle, limits, admitted, refusals, urgent=is_urgent)
         self.staff = WorkerDuties(models, self._opening.repository, self._opening, put=self._put, series=self._series)
+
+    def _personal_of_labels(self) -> dict[str, Field]:
+        return label_fields(model.servable for model in self.app.models)
 
     async def _put(self, models: ModelSet) -> None:
         prepared = await asyncio.to_thread(self.recorder.prepare, models)
