@@ -186,6 +186,42 @@ def test_without_a_cache_a_copy_ends_with_its_client(bucket, tmp_path, three):
     assert list((tmp_path / "reader").glob("*/.*")) == []
 
 
+def object_reader(bucket, tmp_path, option="?cache=1KiB"):
+    return BucketObjects(f"s3://bucket/{option}", bucket=bucket, cache=tmp_path / "reader", embedded=folder_objects)
+
+
+def test_copies_of_objects_are_bounded_and_those_that_are_open_stay(bucket, tmp_path):
+    writer = BucketObjects("s3://bucket/", bucket=bucket, cache=tmp_path / "writer", embedded=folder_objects)
+    for number in range(4):
+        (tmp_path / "content").write_bytes(bytes([number]) * 5000)
+        writer.put(f"o/{number}", tmp_path / "content")
+    one, other = object_reader(bucket, tmp_path), object_reader(bucket, tmp_path)
+    with one.open("o/0") as opened:
+        stays = one.path("o/1")
+        with one.open("o/2"):
+            pass
+        age(tmp_path)
+        with other.open("o/3"):
+            pass
+        assert len(copies_in(tmp_path)) == 3, "the copy of o/2 is not open any more"
+        assert opened.read_bytes() == bytes([0]) * 5000
+        assert {path.stat().st_mode & 0o077 for path in (tmp_path / "reader").iterdir()} == {0}
+    age(tmp_path)
+    one.put("o/4", tmp_path / "content")
+    assert len(copies_in(tmp_path)) == 2, "what was fetched by `path` stays, and what was just written"
+    assert stays.read_bytes() == bytes([1]) * 5000
+
+
+def test_without_a_cache_copies_of_objects_end_with_their_client(bucket, tmp_path):
+    (tmp_path / "content").write_text("content")
+    objects = object_reader(bucket, tmp_path, "?cache=0")
+    objects.put("o", tmp_path / "content")
+    with objects.open("o") as path:
+        assert path.read_text() == objects.path("o").read_text() == "content"
+    del objects
+    assert list((tmp_path / "reader").glob("*/*")) == []
+
+
 class TestBucketFiles(FilesConformance):
     @pytest.fixture
     def files(self, bucket, tmp_path):

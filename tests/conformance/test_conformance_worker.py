@@ -1,6 +1,7 @@
 """The rules of `compute` with workers: a caller queues, and a worker in a thread runs each step in a process."""
 
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def workers(journal_url):
         worker = StepWorker(
             SqliteJournal(journal_url),
             SubprocessCompute(),
-            prepare=lambda call: call,
+            prepare=nullcontext,
             offer=WorkerOffer(2, 1 << 30),
             actor=Actor(f"service:worker-{number}"),
             say=lambda text, share=None: None,

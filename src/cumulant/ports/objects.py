@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
 
@@ -13,8 +14,14 @@ class ObjectStore(Protocol):
         """Store a file or folder whole; an object that already stands under `key` is kept."""
         ...
 
+    def open(self, key: str) -> AbstractContextManager[Path]:
+        """The object as a read-only file or folder of this machine, while the block lasts; a remote store fetches it
+        first. Raises NotFoundError.
+        """
+        ...
+
     def path(self, key: str) -> Path:
-        """A local, read-only path to the object; a remote store fetches it first. Raises NotFoundError."""
+        """As `open`, while this client lives: for what is read later, or by libraries that keep files open."""
         ...
 
     def find(self, key: str) -> ObjectRef | None: ...

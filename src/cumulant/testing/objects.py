@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from cumulant.core.errors import UsageError, not_found
@@ -45,6 +46,9 @@ class MemoryObjects:
         if key not in self._objects:
             raise not_found("object", key, self._objects)
         return self._objects[key][1]
+
+    def open(self, key: str) -> AbstractContextManager[Path]:
+        return nullcontext(self.path(key))
 
     def find(self, key: str) -> ObjectRef | None:
         entry = self._objects.get(key)

@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 from cumulant.core.events import Actor
@@ -34,7 +35,7 @@ def main() -> None:
     worker = StepWorker(
         SqliteJournal(f"sqlite://{sys.argv[1]}"),
         SubprocessCompute(),
-        prepare=lambda call: call,
+        prepare=nullcontext,
         offer=WorkerOffer(4, 1 << 40),
         actor=Actor("service:worker"),
         say=lambda text, share=None: None,

@@ -1,12 +1,15 @@
 """The project's code as a content-named object."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
 
 from cumulant.core.errors import IntegrityError, UsageError
+from cumulant.core.system.temporary_folders import in_use
 from cumulant.flows.ledger import code_bundle
-from cumulant.flows.ledger.code_bundle import fetch_code, store_code
+from cumulant.flows.ledger.code_bundle import open_code, store_code
 from cumulant.project.file.loading import load
 
 PROJECT = """\
@@ -55,7 +58,8 @@ def test_a_bundle_holds_the_code_that_the_project_names_and_imports_and_nothing_
     (state / "secrets").write_text("PASSWORD=y")
     with load(folder) as project:
         key = store_code(project)
-        root = fetch_code(project.objects(), key, tmp_path / "elsewhere", state=state)
+        with open_code(project.objects(), key, tmp_path / "elsewhere", state=state) as root:
+            pass
     assert root.name == "shop"
     stored = files_of(root.parent)
     assert {name: text for name, text in stored.items() if "/.cumulant/" not in name} == FILES
@@ -100,6 +104,36 @@ def test_a_changed_bundle_is_refused(folder, tmp_path, damage):
                 file.unlink()
             case _:
                 (stored / "bundle.json").write_text("{}")
-        with pytest.raises(IntegrityError, match="is damaged"):
-            fetch_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path)
+        with (
+            pytest.raises(IntegrityError, match="is damaged"),
+            open_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path),
+        ):
+            pass
     assert not list((tmp_path / "elsewhere").rglob("*.py"))
+
+
+def test_the_last_bundles_and_those_in_use_stay_and_the_state_does_not_go_with_them(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(code_bundle, "COPIES", 2)
+    state, elsewhere = tmp_path / "state", tmp_path / "elsewhere"
+    state.mkdir()
+    (state / "journal.sqlite").touch()
+
+    def fetch(number, used_ago):
+        (folder / "features.py").write_text(f"import helpers.text\nn = {number}\n")
+        with load(folder) as project, open_code(project.objects(), store_code(project), elsewhere, state=state) as root:
+            assert (root / ".cumulant" / "journal.sqlite").exists()
+        bundle = root.parents[1]
+        used = time.time() - used_ago
+        os.utime(bundle, (used, used))
+        return bundle
+
+    (elsewhere / ".new-killed").mkdir(parents=True)
+    os.utime(elsewhere / ".new-killed", (0, 0))
+    first, second = fetch(1, 4000), fetch(2, 3000)
+    with in_use(first):
+        third, fourth = fetch(3, 2000), fetch(4, 1000)
+        assert set(elsewhere.iterdir()) == {first, third, fourth}, "the second one was removed"
+    assert not second.exists()
+    fetch(1, 4000)  # used again, and so the newest while it is open
+    assert set(elsewhere.iterdir()) == {first, fourth}
+    assert [path.name for path in state.iterdir()] == ["journal.sqlite"]

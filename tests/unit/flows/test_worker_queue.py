@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def test_a_row_is_read_as_it_was_written(step):
 
 
 def worker_of(journal, compute=None, **options):
-    settings = {"offer": WorkerOffer(2, 1 << 30), "prepare": lambda call: call, **options}
+    settings = {"offer": WorkerOffer(2, 1 << 30), "prepare": nullcontext, **options}
     return StepWorker(journal, compute or SubprocessCompute(), actor=Actor("w"), say=lambda *_, **__: None, **settings)
 
 
@@ -179,7 +179,7 @@ def test_a_step_that_needs_more_than_a_worker_has_waits_for_another_one(tmp_path
         fitting = worker_of(
             journal,
             offer=WorkerOffer(8, 8, 1, "eu"),
-            prepare=lambda call: msgspec.structs.replace(call, resources=Resources()),
+            prepare=lambda call: nullcontext(msgspec.structs.replace(call, resources=Resources())),
         )
         (run,) = fitting.work(threading.Event(), once=True)
         assert run.ending == "done"

@@ -21,7 +21,6 @@ from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 from types import CodeType, ModuleType
 
-
 #: the module path is of the process
 _PATH = threading.RLock()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -58,6 +59,9 @@ class FileObjects:
         if manifest is None:
             raise not_found("object", key, self.keys())
         return self._folders.folder(key) / _DATA / manifest.name
+
+    def open(self, key: str) -> AbstractContextManager[Path]:
+        return nullcontext(self.path(key))
 
     def find(self, key: str) -> ObjectRef | None:
         manifest = self._folders.manifest(key)

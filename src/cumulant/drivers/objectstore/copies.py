@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from cumulant.core.system.temporary_folders import DAY, in_use, remove_abandoned
 from cumulant.core.units import size
 
 _STAGING = ".writing-"
-_DEFAULT_BYTES = 20 << 30
+DEFAULT_BYTES = 20 << 30
 #: seconds for which a copy stays after its last use: the user's home may be mounted by machines that see no locks
 _SETTLED = 3600.0
 
@@ -25,27 +25,48 @@ _SETTLED = 3600.0
 class Copies:
     """Folders by the unique name of what they copy, in a folder that only this user can enter.
 
-    `limit`: bytes, beyond which the longest unused copies are removed that no process uses; None for no limit. With 0
-    copies end with this object.
+    `limit`: bytes, beyond which the longest unused copies are removed that no process uses. With 0 copies end with
+    this object.
     """
 
-    def __init__(self, folder: Path, limit: int | None) -> None:
+    def __init__(self, folder: Path, limit: int) -> None:
         self._folder, self._limit = folder, limit
         self._held: set[str] = set()
         self._stack = ExitStack()
         self._end = weakref.finalize(self, self._stack.close)
         self._own: Path | None = None
 
-    def find(self, name: str) -> Path | None:
-        """The copy of that name, which stays while this object lives; None where there is none."""
-        path = self._root() / name
+    def hold(self, name: str, fill: Callable[[Path], None]) -> Path:
+        """The copy of that name, which stays while this object lives; `fill` makes it where there is none."""
         if name in self._held:
-            return path
+            return self._root() / name
+        path = self._enter(name, fill, self._stack)
+        self._held.add(name)
+        return path
+
+    @contextmanager
+    def open(self, name: str, fill: Callable[[Path], None]) -> Iterator[Path]:
+        """As `hold`; the copy stays while the block lasts."""
+        with ExitStack() as stack:
+            yield self._enter(name, fill, stack)
+
+    def _enter(self, name: str, fill: Callable[[Path], None], stack: ExitStack) -> Path:
+        if (copy := self._find(name, stack)) is not None:
+            return copy
+        with self.staging() as folder:
+            fill(folder)
+            target = self._place(folder, name)
+            copy = self._find(name, stack)
+            self._evict()
+        return copy or target
+
+    def _find(self, name: str, stack: ExitStack) -> Path | None:
+        """The copy of that name, which stays until the stack is closed; None where there is none."""
+        path = self._root() / name
         with suppress(FileNotFoundError, BlockingIOError), self._errors():  # absent, or being removed
-            self._stack.enter_context(in_use(path))
+            stack.enter_context(in_use(path))
             if path.is_dir():
                 os.utime(path)
-                self._held.add(name)
                 return path
         return None
 
@@ -57,8 +78,13 @@ class Copies:
                 folder = self._make(stack)
             yield folder
 
-    def keep(self, staged: Path, name: str) -> Path:
-        """Make a staged folder the copy of that name; another process may have made the same meanwhile."""
+    def keep(self, staged: Path, name: str) -> None:
+        """Make a staged folder the copy of that name, as long as there is room."""
+        self._place(staged, name)
+        self._evict()
+
+    def _place(self, staged: Path, name: str) -> Path:
+        """Another process may have made the same copy meanwhile."""
         target = self._root() / name
         with self._errors():
             try:
@@ -66,9 +92,7 @@ class Copies:
             except OSError:
                 if not target.is_dir():
                     raise
-        copy = self.find(name)
-        self._evict()
-        return copy or target
+        return target
 
     def discard(self, name: str) -> None:
         shutil.rmtree(self._root() / name, ignore_errors=True)
@@ -127,7 +151,7 @@ class StoreUrl(NamedTuple):
     region: str | None
 
 
-def parse_store_url(url: str, *, cache: int = _DEFAULT_BYTES) -> StoreUrl:
+def parse_store_url(url: str, *, cache: int = DEFAULT_BYTES) -> StoreUrl:
     """`cache` is the default. Raises UsageError: another option, or no size."""
     address, _, text = url.partition("?")
     options = dict(parse_qsl(text, keep_blank_values=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -12,7 +14,7 @@ from cumulant.ports.objects import ObjectStore
 
 
 class BucketObjects(PublishedStore[ObjectStore, ObjectRef]):
-    """`s3://bucket/folder`, `gs://...`, `az://...`. An object is fetched once, when its path is first requested."""
+    """`s3://bucket/folder`, `gs://...`, `az://...`. Copies are bounded as those of tables."""
 
     noun, reference = "object", ObjectRef
 
@@ -22,6 +24,11 @@ class BucketObjects(PublishedStore[ObjectStore, ObjectRef]):
         with self._publisher.staging() as folder:
             put = self._embedded(folder).put(self.noun, source)
             return self._reference(self._publisher.publish(key, folder, msgspec.to_builtins(put)))
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[Path]:
+        with self._publisher.open(self._published(key)) as folder:
+            yield self._embedded(folder).path(self.noun)
 
     def path(self, key: str) -> Path:
         return self._fetch(key).path(self.noun)

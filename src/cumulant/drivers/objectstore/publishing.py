@@ -20,7 +20,7 @@ from cumulant.core.ids import digest
 from cumulant.core.refs import ObjectRef, TableRef
 from cumulant.core.scope import Scope
 from cumulant.drivers.objectstore.bucket import Bucket, open_bucket
-from cumulant.drivers.objectstore.copies import Copies, cache_error, parse_store_url
+from cumulant.drivers.objectstore.copies import DEFAULT_BYTES, Copies, cache_error, parse_store_url
 from cumulant.ports.secrets import Secrets
 
 Store = TypeVar("Store")
@@ -48,7 +48,7 @@ class Publisher:
         suffix: str,
         scope: Scope | None = None,
         cache: Path | None = None,
-        limit: int | None = None,
+        limit: int = DEFAULT_BYTES,
     ) -> None:
         self._bucket = bucket
         self._suffix = suffix
@@ -91,13 +91,11 @@ class Publisher:
 
     def local(self, published: PublishedFolder) -> Path:
         """A copy of the folder on this machine, fetched once; it stays while this object lives."""
-        if (copy := self._copies.find(published.folder)) is not None:
-            return copy
-        with self.staging() as folder:
-            base = f"{self._path_of(published.key)}/{published.folder}"
-            for path, size in published.files.items():
-                self._fetch(f"{base}/{_escape(path)}", folder / path, size)
-            return self._copies.keep(folder, published.folder)
+        return self._copies.hold(published.folder, lambda folder: self._fetch_all(published, folder))
+
+    def open(self, published: PublishedFolder) -> AbstractContextManager[Path]:
+        """As `local`; the copy stays while the block lasts."""
+        return self._copies.open(published.folder, lambda folder: self._fetch_all(published, folder))
 
     def delete(self, key: str) -> None:
         """Remove the folder's record, then its files."""
@@ -110,6 +108,11 @@ class Publisher:
 
     def _remove(self, base: str, published: PublishedFolder) -> None:
         self._bucket.delete([f"{base}/{published.folder}/{_escape(path)}" for path in published.files])
+
+    def _fetch_all(self, published: PublishedFolder, folder: Path) -> None:
+        base = f"{self._path_of(published.key)}/{published.folder}"
+        for path, size in published.files.items():
+            self._fetch(f"{base}/{_escape(path)}", folder / path, size)
 
     def _fetch(self, path: str, target: Path, size: int) -> None:
         try:
@@ -142,8 +145,6 @@ class PublishedStore(Generic[Store, Ref]):
 
     noun: ClassVar[str]
     reference: ClassVar[type[TableRef | ObjectRef]]
-    #: whether `?cache=SIZE` bounds the copies; servers read models for as long as they run
-    bounded: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class PublishedStore(Generic[Store, Ref]):
             suffix=f".{self.noun}",
             scope=scope,
             cache=cache,
-            limit=place.cache if self.bounded else None,
+            limit=place.cache,
         )
 
     def find(self, key: str) -> Ref | None:
@@ -177,10 +178,13 @@ class PublishedStore(Generic[Store, Ref]):
 
     def _fetch(self, key: str) -> Store:
         """Fetch what `key` names; returns the store on this machine that has it, under the noun."""
+        return self._embedded(self._publisher.local(self._published(key)))
+
+    def _published(self, key: str) -> PublishedFolder:
         published = self._publisher.find(key)
         if published is None:
             raise not_found(self.noun, key, self.keys())
-        return self._embedded(self._publisher.local(published))
+        return published
 
     def _reference(self, published: PublishedFolder) -> Ref:
         return cast("Ref", msgspec.convert(published.about | {"key": published.key}, self.reference))

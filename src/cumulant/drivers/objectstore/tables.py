@@ -24,7 +24,7 @@ class BucketTables(PublishedStore[TableStore, TableRef]):
     with `?cache=0` they end with this object.
     """
 
-    noun, reference, bounded = "table", TableRef, True
+    noun, reference = "table", TableRef
 
     def write(
         self,

@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import msgspec
 
 from cumulant.core.errors import IntegrityError, UsageError
 from cumulant.core.ids import digest, file_digest
+from cumulant.core.system.temporary_folders import in_use, remove_abandoned
 from cumulant.project.endpoints import STATE
 
 if TYPE_CHECKING:
@@ -26,8 +28,11 @@ if TYPE_CHECKING:
 CODE = "code"
 """The first part of the bundles' keys."""
 MOST_BYTES = 20 << 20
+COPIES = 5
+"""Bundles that stay on a machine after their use."""
 _MANIFEST = "bundle.json"
 _FILES = "files"
+_DRAFT = ".new-"
 
 
 class _Manifest(msgspec.Struct, frozen=True):
@@ -70,9 +75,11 @@ def store_code(project: Project) -> str:
     return key
 
 
-def fetch_code(objects: ObjectStore, key: str, folder: Path, *, state: Path) -> Path:
-    """The project's folder of a bundle, below `folder`; it is fetched once and verified by its name.
+@contextmanager
+def open_code(objects: ObjectStore, key: str, folder: Path, *, state: Path) -> Iterator[Path]:
+    """The project's folder of a bundle, below `folder`, while the block lasts; it is fetched and verified by its name.
 
+    The last COPIES bundles stay, so that they need not be fetched again, and those that a process has open.
     `state` is the state folder of this machine's own project, which the bundle's project uses as its own.
 
     Raises:
@@ -80,18 +87,37 @@ def fetch_code(objects: ObjectStore, key: str, folder: Path, *, state: Path) -> 
         IntegrityError: its files are not those that were stored.
     """
     target = folder / key.rpartition("/")[2]
-    if not target.exists():
-        source = objects.path(key)
-        _verify(source, key)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
-        shutil.copytree(source, draft, dirs_exist_ok=True)
-        (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
-        try:
-            draft.rename(target)
-        except OSError:  # another worker was first, with the same content
-            shutil.rmtree(draft, ignore_errors=True)
-    return target / _FILES / _read(target).project
+    with ExitStack() as stack:
+        if not _keep(target, stack):
+            with objects.open(key) as source:
+                _verify(source, key)
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                draft = Path(tempfile.mkdtemp(dir=folder, prefix=_DRAFT))
+                stack.enter_context(in_use(draft))
+                shutil.copytree(source, draft, dirs_exist_ok=True)
+            (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
+            try:
+                draft.rename(target)
+            except OSError:  # another worker was first, with the same content
+                shutil.rmtree(draft, ignore_errors=True)
+                _keep(target, stack)
+        _remove_unused(folder)
+        yield target / _FILES / _read(target).project
+
+
+def _keep(bundle: Path, stack: ExitStack) -> bool:
+    """Whether the bundle is there; it stays until the stack is closed."""
+    with suppress(FileNotFoundError, BlockingIOError):  # absent, or being removed
+        stack.enter_context(in_use(bundle))
+        os.utime(bundle)
+        return True
+    return False
+
+
+def _remove_unused(folder: Path) -> None:
+    bundles = [(path.stat().st_mtime, path) for path in folder.glob("[!.]*")]
+    remove_abandoned(path for _, path in sorted(bundles, reverse=True)[COPIES:])
+    remove_abandoned(folder.glob(f"{_DRAFT}*"))
 
 
 def _code_files(project: Project) -> Iterator[Path]:

@@ -22,22 +22,32 @@ def same_as_champion(project: Project, package: PackageResult, champion: ModelVe
     """Whether callers would get the same answers and warnings, to the last bit; a missing champion differs."""
     if champion is None:
         return False
-    return _same(lambda: servable_folder(project, champion), lambda: project.objects().path(package.servable.key))
+
+    def packaged() -> Servable | GraphServable:
+        with project.objects().open(package.servable.key) as folder:
+            return _described(folder)
+
+    return _same(lambda: _described(servable_folder(project, champion)), packaged)
 
 
 def same_versions(project: Project, version: ModelVersion, other: ModelVersion) -> bool:
     """As `same_as_champion`, of two registered versions."""
-    return _same(lambda: servable_folder(project, version), lambda: servable_folder(project, other))
+    return _same(
+        lambda: _described(servable_folder(project, version)), lambda: _described(servable_folder(project, other))
+    )
 
 
-def _same(first_folder: Callable[[], Path], second_folder: Callable[[], Path]) -> bool:
+def _same(first: Callable[[], Servable | GraphServable], second: Callable[[], Servable | GraphServable]) -> bool:
     try:
-        from cumulant.servable.folder import load_description
-
-        first, second = (load_description(folder(), verify=False) for folder in (first_folder, second_folder))
+        return _answering(first()) == _answering(second())
     except (NotFoundError, IntegrityError):
         return False
-    return _answering(first) == _answering(second)
+
+
+def _described(folder: Path) -> Servable | GraphServable:
+    from cumulant.servable.folder import load_description
+
+    return load_description(folder, verify=False)
 
 
 def _answering(servable: Servable | GraphServable) -> Servable | GraphServable:

@@ -95,15 +95,16 @@ def _log(context: Context, candidate: ModelCandidate, key: str) -> ModelVersion:
         with tempfile.TemporaryDirectory() as scratch:
             for path in save_plots(candidate.judgement.evaluation, Path(scratch), title=project.name):
                 run.artifact(path, "plots")
-        return registry.register(
-            run,
-            project.name,
-            project.objects().path(candidate.package.servable.key),
-            _input_example(context, candidate),
-            tags=candidate.tags(context),
-            key=key,
-            about=descriptions.about(project, candidate),
-        )
+        with project.objects().open(candidate.package.servable.key) as folder:
+            return registry.register(
+                run,
+                project.name,
+                folder,
+                _input_example(context, candidate),
+                tags=candidate.tags(context),
+                key=key,
+                about=descriptions.about(project, candidate),
+            )
 
 
 def _origin(context: Context) -> Origin:

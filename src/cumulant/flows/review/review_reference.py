@@ -61,11 +61,11 @@ def reference_of(context: Context, version: ModelVersion) -> tuple[ReviewReferen
     if record is None:
         return bare, (f"{version.uri} was not trained here: unsure and far rows are not detected",)
     try:
-        folder = _reference_folder(context, version, record, described)
+        with context.project.objects().open(_made_reference(context, version, record, described)) as folder:
+            reference = _read(folder, described)
+            return _with_spread(reference, folder) if described.task == "regression" else (reference, ())
     except CumulantError as error:
         return bare, (f"unsure and far rows are not detected: {error.message}",)
-    reference = _read(folder, described)
-    return _with_spread(reference, folder) if described.task == "regression" else (reference, ())
 
 
 def request_fields(project: Project, version: ModelVersion) -> tuple[Field, ...]:
@@ -85,10 +85,14 @@ def stored_reference(project: Project, version: ModelVersion) -> ReviewReference
     if record is None or not isinstance(described, Servable):
         return None
     key = key_of(record)
-    return _read(project.objects().path(key), described) if project.objects().find(key) is not None else None
+    if project.objects().find(key) is None:
+        return None
+    with project.objects().open(key) as folder:
+        return _read(folder, described)
 
 
-def _reference_folder(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> Path:
+def _made_reference(context: Context, version: ModelVersion, record: ModelRecord, described: Servable) -> str:
+    """The key of the reference, which is made where it is not there yet."""
     objects = context.project.objects()
     key = key_of(record)
     context.step(
@@ -99,7 +103,7 @@ def _reference_folder(context: Context, version: ModelVersion, record: ModelReco
         uses=("registry",),
         verify=lambda _: objects.find(key) is not None,
     )
-    return objects.path(key)
+    return key
 
 
 def run_reference(context: Context, *, version: str) -> dict[str, object]:

@@ -212,14 +212,14 @@ def load_model(project: Project, ref: ObjectRef) -> FittedModel:
     """
     from cumulant.training.model import FittedModel
 
-    folder = project.objects().path(ref.key)
-    if _key(folder) != ref.key:
-        raise IntegrityError(
-            f"the stored model {ref.key} is damaged: its files are not those that were stored",
-            subject=ref.key,
-            hint="restore it from a backup, or delete the object and run `cumulant train`, which fits it again",
-        )
-    return FittedModel.from_folder(folder)
+    with project.objects().open(ref.key) as folder:
+        if _key(folder) != ref.key:
+            raise IntegrityError(
+                f"the stored model {ref.key} is damaged: its files are not those that were stored",
+                subject=ref.key,
+                hint="restore it from a backup, or delete the object and run `cumulant train`, which fits it again",
+            )
+        return FittedModel.from_folder(folder)
 
 
 def _key(folder: Path) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,7 +16,7 @@ from cumulant.core.events import Actor
 from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import machine_memory
 from cumulant.flows.ledger.actions import verb
-from cumulant.flows.ledger.code_bundle import CODE, fetch_code
+from cumulant.flows.ledger.code_bundle import CODE, open_code
 from cumulant.flows.worker.worker import LEASE_SECONDS, StepRun, StepWorker
 from cumulant.ports.step_queue import WorkerOffer
 from cumulant.project.endpoints import STATE
@@ -65,13 +67,10 @@ def run_worker(
             hint="run `cumulant worker` on Linux or macOS; commands may run on Windows",
         )
 
-    def prepare(call: StepCall) -> StepCall:
-        return call if not call.code else _call_here(project, call)
-
     worker = StepWorker(
         project.journal(),
         project.drivers.client(_HERE, "compute"),
-        prepare=prepare,
+        prepare=partial(_call_here, project),
         offer=offer,
         actor=Actor(principal.id),
         say=progress,
@@ -80,9 +79,14 @@ def run_worker(
     return worker.work(stop, once=once)
 
 
-def _call_here(project: Project, call: StepCall) -> StepCall:
+@contextmanager
+def _call_here(project: Project, call: StepCall) -> Iterator[StepCall]:
     """The call with the project's code of this machine's copy, and without what only chose the machine."""
+    if not call.code:
+        yield call
+        return
     folder = project.state / _FOLDER / CODE
-    root = fetch_code(project.objects(), call.code, folder, state=project.root / STATE)
-    run = {**msgspec.convert(call.arguments["run"], dict[str, object]), "root": str(root)}
-    return msgspec.structs.replace(call, arguments={**call.arguments, "run": run}, resources=type(call.resources)())
+    with open_code(project.objects(), call.code, folder, state=project.root / STATE) as root:
+        run = {**msgspec.convert(call.arguments["run"], dict[str, object]), "root": str(root)}
+        arguments = {**call.arguments, "run": run}
+        yield msgspec.structs.replace(call, arguments=arguments, resources=type(call.resources)())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Literal
 
@@ -74,7 +74,7 @@ class StepWorker:
     Args:
         journal: where steps are queued.
         compute: runs a step in a process of this machine.
-        prepare: makes a call one that can run here, such as by fetching the project's code.
+        prepare: makes a call one that can run here while the block lasts, such as with the project's code.
         offer: what this worker has for a step.
         say: told of each step that begins, and of reasons to wait.
         lease: seconds after which a silent worker's step is taken over.
@@ -85,7 +85,7 @@ class StepWorker:
         journal: Journal,
         compute: Compute,
         *,
-        prepare: Callable[[StepCall], StepCall],
+        prepare: Callable[[StepCall], AbstractContextManager[StepCall]],
         offer: WorkerOffer,
         actor: Actor,
         say: Progress,
@@ -168,8 +168,8 @@ class StepWorker:
 
         with self._given_back(row, step):
             try:
-                with ProgressWriter(row, cancel) as report:
-                    result = self._compute.run(self._prepare(step.call), cancel=cancel, progress=report)
+                with ProgressWriter(row, cancel) as report, self._prepare(step.call) as call:
+                    result = self._compute.run(call, cancel=cancel, progress=report)
             except MissingPartError as error:
                 note = f"{self._name} cannot run it: {error.full_text}"
                 self._refused.add(step.request)

@@ -94,6 +94,16 @@ class ObjectsConformance(Suite):
         assert objects.path("a").name == "servable"
         assert reference.bytes == sum(map(len, FILES.values()))
 
+    def test_an_opened_object_stays_while_the_block_lasts(self, objects: ObjectStore, tmp_path: Path) -> None:
+        objects.put("a", folder_of(tmp_path / "servable", FILES))
+        with objects.open("a") as first, objects.open("a") as second:
+            assert content_of(first) == content_of(second) == FILES
+            assert first.name == "servable"
+        with objects.open("a") as again:
+            assert content_of(again) == FILES
+        with pytest.raises(NotFoundError), objects.open("b"):
+            pass
+
     def test_the_hash_is_of_the_content(self, objects: ObjectStore, tmp_path: Path) -> None:
         first = objects.put("one", folder_of(tmp_path / "one", FILES))
         two = objects.put("two", folder_of(tmp_path / "two", FILES))

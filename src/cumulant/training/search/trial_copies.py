@@ -45,9 +45,13 @@ class TrialCopies:
         for key in sorted(self._objects.keys(f"{self._prefix}/{_TRIAL}/")):
             if (number := self._number(key)) not in present:
                 if number in answers:
-                    with atomic_draft(place / f"trial-{number}.npy", durable=False) as draft:
-                        shutil.copyfile(self._objects.path(answers[number]), draft)
-                records.append(msgspec.json.decode(self._objects.path(key).read_bytes(), type=TrialRecord))
+                    with (
+                        atomic_draft(place / f"trial-{number}.npy", durable=False) as draft,
+                        self._objects.open(answers[number]) as copy,
+                    ):
+                        shutil.copyfile(copy, draft)
+                with self._objects.open(key) as copy:
+                    records.append(msgspec.json.decode(copy.read_bytes(), type=TrialRecord))
         return records
 
     def save(self, record: TrialRecord, answers: Path | None) -> None:
