@@ -1,7 +1,10 @@
 """The project's code as a content-named object."""
 
+import shutil
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from cumulant.core.errors import IntegrityError, UsageError
@@ -103,3 +106,57 @@ def test_a_changed_bundle_is_refused(folder, tmp_path, damage):
         with pytest.raises(IntegrityError, match="is damaged"):
             fetch_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path)
     assert not list((tmp_path / "elsewhere").rglob("*.py"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights")
+def test_a_folder_behind_a_link_is_no_part_of_a_bundle(folder, tmp_path):
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "sitecustomize.py").write_text("raise SystemExit\n")
+    with load(folder) as project:
+        key = store_code(project)
+        place = next(project.objects().path(key).rglob("features.py")).parent
+        place.chmod(0o700)
+        (place / "numpy").symlink_to(tmp_path / "outside", target_is_directory=True)
+        with pytest.raises(IntegrityError, match="is damaged"):
+            fetch_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path)
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_code_that_changes_after_it_was_looked_at_is_refused(folder, tmp_path, monkeypatch):
+    """Whoever shares the store changes it at the worst moment: when its copy begins."""
+    with load(folder) as project:
+        key = store_code(project)
+        stored = project.objects().path(key)
+        copy = shutil.copytree
+
+        def change_and_copy(*arguments, **options):
+            for path in (stored, *stored.rglob("*")):
+                path.chmod(0o700)
+            next(path for path in stored.rglob("features.py")).write_text("raise SystemExit\n")
+            return copy(*arguments, **options)
+
+        monkeypatch.setattr(shutil, "copytree", change_and_copy)
+        with pytest.raises(IntegrityError, match="is damaged"):
+            fetch_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path)
+
+
+@pytest.mark.parametrize("key", ["code/..", "code/", "code/../../etc", "..", "features/" + "0" * 64])
+def test_a_key_that_names_no_code_is_refused(folder, tmp_path, key):
+    with load(folder) as project, pytest.raises(IntegrityError, match="is damaged"):
+        fetch_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize("place", ["../../outside", "/tmp", "shop/../../outside"])
+def test_a_bundle_whose_project_is_elsewhere_is_refused(folder, tmp_path, place):
+    (tmp_path / "outside").mkdir()
+    with load(folder) as project:
+        stored = tmp_path / "code"
+        (stored / "files").mkdir(parents=True)
+        manifest = code_bundle._Manifest(place, {})
+        (stored / "bundle.json").write_bytes(msgspec.json.encode(manifest))
+        key = code_bundle._key(manifest)
+        project.objects().put(key, stored)
+        with pytest.raises(IntegrityError, match="is damaged"):
+            fetch_code(project.objects(), key, tmp_path / "elsewhere", state=tmp_path)
+    assert list((tmp_path / "outside").iterdir()) == []

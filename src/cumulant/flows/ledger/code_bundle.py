@@ -7,10 +7,12 @@ project that these import; no data. Whoever may write the store of objects can c
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 CODE = "code"
 """The first part of the bundles' keys."""
 MOST_BYTES = 20 << 20
+_KEY = re.compile(rf"{CODE}/[0-9a-f]{{32,}}")
 _MANIFEST = "bundle.json"
 _FILES = "files"
 
@@ -79,17 +82,19 @@ def fetch_code(objects: ObjectStore, key: str, folder: Path, *, state: Path) -> 
         NotFoundError: the bundle is gone.
         IntegrityError: its files are not those that were stored.
     """
+    if _KEY.fullmatch(key) is None:
+        raise _damaged(key)
     target = folder / key.rpartition("/")[2]
     if not target.exists():
-        source = objects.path(key)
-        _verify(source, key)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=folder, prefix=".new-"))
-        shutil.copytree(source, draft, dirs_exist_ok=True)
-        (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
         try:
-            draft.rename(target)
-        except OSError:  # another worker was first, with the same content
+            shutil.copytree(objects.path(key), draft, dirs_exist_ok=True)
+            _verify(draft, key)  # the copy, which nobody else can change any more, and in which no file is a link
+            (draft / _FILES / _read(draft).project / STATE).symlink_to(state, target_is_directory=True)
+            with suppress(OSError):  # another worker was first, with the same content
+                draft.rename(target)
+        finally:
             shutil.rmtree(draft, ignore_errors=True)
     return target / _FILES / _read(target).project
 
@@ -136,9 +141,18 @@ def _verify(folder: Path, key: str) -> None:
         whole = present == named.keys() and all(file_digest(path) == content for path, content in named.items())
     except (OSError, msgspec.MsgspecError):
         whole = False
-    if not whole or _key(manifest) != key:
-        raise IntegrityError(
-            f"the stored code {key} is damaged: its files are not those that were stored",
-            subject=key,
-            hint="delete the object, and run the command again, which stores it again",
-        )
+    if not whole or _key(manifest) != key or not _is_below(manifest.project):
+        raise _damaged(key)
+
+
+def _is_below(project: str) -> bool:
+    path = PurePosixPath(project)
+    return not path.is_absolute() and ".." not in path.parts
+
+
+def _damaged(key: str) -> IntegrityError:
+    return IntegrityError(
+        f"the stored code {key} is damaged: its files are not those that were stored",
+        subject=key,
+        hint="delete the object, and run the command again, which stores it again",
+    )
