@@ -102,7 +102,9 @@ def fetch_code(objects: ObjectStore, key: str, folder: Path, *, state: Path) -> 
 def _code_files(project: Project) -> Iterator[Path]:
     from cumulant.data.code_hash import code_files
 
-    yield from (Path(os.path.normpath(path.absolute())) for path in project.file.paths)
+    # What is extended in an object store, each machine fetches itself.
+    own = (document.path for document in project.file.layers.documents if not document.shared)
+    yield from (Path(os.path.normpath(path.absolute())) for path in own)
     root = project.root
     contracts = (root / source.contract for source in project.spec.data.values() if source.contract)
     yield from (path for path in contracts if path.is_file())
