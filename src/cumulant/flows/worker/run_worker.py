@@ -16,6 +16,7 @@ from cumulant.core.progress import Progress, silent
 from cumulant.core.system.memory import machine_memory
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.ledger.code_bundle import CODE, fetch_code
+from cumulant.flows.ledger.run_context import without_secrets
 from cumulant.flows.ledger.step_function import RUN_STEP, RunReference, StepFunction
 from cumulant.flows.worker.worker import LEASE_SECONDS, StepRun, StepWorker
 from cumulant.ports.step_queue import WorkerOffer
@@ -92,7 +93,8 @@ def _call_here(project: Project, call: StepCall) -> StepCall:
     """The call with the project's code of this machine's copy, and without what only chose the machine."""
     arguments = _arguments(project, call)
     folder = project.state / _FOLDER / CODE
-    root = fetch_code(project.objects(), call.code, folder, state=project.root / STATE)
+    with without_secrets(project):
+        root = fetch_code(project.objects(), call.code, folder, state=project.root / STATE)
     here = msgspec.structs.replace(arguments, run=msgspec.structs.replace(arguments.run, root=str(root)))
     plain: dict[str, object] = msgspec.to_builtins(here)
     return msgspec.structs.replace(call, arguments=plain, resources=type(call.resources)())
