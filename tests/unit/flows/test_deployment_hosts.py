@@ -253,6 +253,14 @@ def test_roles_are_refused_where_they_do_not_fit(machine, tmp_path, monkeypatch)
         host_options(alone, [], "", insecure=False)
 
 
+@pytest.mark.parametrize("salt", ["", "s", "fifteen letters"])
+def test_machines_derive_no_key_from_a_salt_that_can_be_guessed(machine, monkeypatch, salt):
+    project = machine("a")
+    monkeypatch.setenv("SALT", salt)
+    with pytest.raises(UsageError, match="the salt has"):
+        host_options(project, ["gateway"], "", insecure=True)
+
+
 @pytest.mark.parametrize(
     "address",
     ["http://10.0.0.5", "10.0.0.5:80", "10.0.0.5/x", "a b", 'x"y', "-x", "10.0.0.5\n", "[::1]", "fe80::1%eth0"]

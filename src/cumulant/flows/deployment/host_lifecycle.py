@@ -20,6 +20,7 @@ from cumulant.flows.deployment.host_report import HostReport, read_reports
 from cumulant.flows.deployment.versions import first_champion
 from cumulant.flows.ledger.actions import verb
 from cumulant.flows.stack.desired_state import LOOPBACK, read_desired_state
+from cumulant.flows.stack.gateway_key import shared_key
 from cumulant.flows.stack.server_commands import refresh_commands
 from cumulant.flows.stack.stack_processes import CONTROLLER, GATEWAY, ROLES, SERVERS, check_gateway
 from cumulant.flows.traffic.rows import list_reports
@@ -62,6 +63,7 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
 
     Raises:
         UsageError: they do not fit the environment.
+        NotFoundError: the secret of the salt does not exist.
     """
     if not is_shared(project):
         if roles or advertise:
@@ -78,6 +80,7 @@ def host_options(project: Project, roles: Sequence[str], advertise: str, *, inse
             subject=f"environments.{project.environment}.salt",
             hint="write salt: ${secret:NAME} there, and give every machine the secret",
         )
+    shared_key(project.salt())  # refuses one that can be guessed
     if SERVERS in chosen and not advertise and set(chosen) != set(ROLES):
         raise UsageError(
             "no address is given at which gateways on other machines reach the servers of this one",
