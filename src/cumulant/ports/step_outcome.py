@@ -10,7 +10,6 @@ import msgspec
 
 from cumulant.core.errors import CumulantError, StepFailedError
 
-
 #: modules of Cumulant, of which none but `__main__` does anything when it is imported
 _OWN = re.compile(r"cumulant(\.\w+)*(?<!\.__main__)")
 

@@ -8,7 +8,17 @@ from cumulant.drivers.envoy.clusters import parse_endpoint
 
 @pytest.mark.parametrize(
     "url",
-    ["http://a:99999", "http://a:port", "http://a:0", "http://[::1", "http://:1", "ftp://a:1", "http://a:1/x", "a:1", ""],
+    [
+        "http://a:99999",
+        "http://a:port",
+        "http://a:0",
+        "http://[::1",
+        "http://:1",
+        "ftp://a:1",
+        "http://a:1/x",
+        "a:1",
+        "",
+    ],
 )
 def test_what_is_no_address_of_a_server_is_refused(url):
     with pytest.raises(UsageError, match="is no address of a server"):
