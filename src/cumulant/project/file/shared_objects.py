@@ -38,10 +38,10 @@ def fetch_shared(url: str, drivers: Drivers) -> SharedObject:
         EngineUnavailableError: the store does not answer.
     """
     scheme = scheme_of(url)
-    bucket, _, path = url.partition("://")[2].partition("/")
+    bucket, _, name = url.partition("://")[2].partition("/")
     if "@" in bucket:
         raise UsageError("the URL of an object has no user and no password: its store's credentials are variables")
-    plain = url.startswith(f"{scheme}://") and not {"?", "*"} & set(url) and not {".", ".."} & set(path.split("/"))
+    plain = url.startswith(f"{scheme}://") and not {"?", "*"} & set(url) and not {".", ".."} & set(name.split("/"))
     if drivers.path(url) is not None or not plain:
         raise UsageError("write a path of this machine without a scheme, or the URL of one object: s3://BUCKET/FILE")
     try:
